@@ -1,0 +1,203 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ChatstreamError
+    ├── RequestError               somebody asked for something that cannot be given
+    │   ├── InvalidRequest         400  malformed
+    │   ├── Unauthenticated        401  no token, or one that is not good
+    │   ├── NotFound               404  does not exist, or belongs to someone else: the same answer
+    │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, NothingRunning)
+    │   ├── TooLarge               413
+    │   ├── UnsupportedMediaType   415
+    │   ├── InvalidContent         422  well-formed, but a field is not acceptable
+    │   ├── TooManyRequests        429  come back later
+    │   └── StorageUnavailable     503  the database does not answer
+    ├── ModelError                 an answer ended badly: the model's or a proxy's fault
+    └── ConfigurationError         the server cannot start like this
+
+A `RequestError` carries the HTTP status it *suggests*; the handlers decide. Its ``str()`` is safe to show to a client;
+that of a `ModelError` is for the log alone.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class ChatstreamError(Exception):
+    """Base of all errors raised on purpose by chatstream."""
+
+
+class ErrorCode(StrEnum):
+    """Stable codes of the `error` event, and of the answers that ended badly."""
+
+    UPSTREAM_RATE_LIMITED = "upstream_rate_limited"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_REJECTED = "upstream_rejected"
+    UPSTREAM_TRUNCATED = "upstream_truncated"
+    UPSTREAM_PROTOCOL = "upstream_protocol"
+    CONTEXT_TOO_LONG = "context_too_long"
+    ANSWER_INTERRUPTED = "answer_interrupted"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    RATE_LIMITED = "rate_limited"
+    TOO_MANY_STREAMS = "too_many_streams"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a password
+    SERVER_SHUTDOWN = "server_shutdown"
+    CONVERSATION_DELETED = "conversation_deleted"
+    INTERNAL = "internal"
+
+
+class Explanation(NamedTuple):
+    """What a person is told about a code, and whether trying again can help."""
+
+    message: str
+    retryable: bool
+
+
+EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
+    ErrorCode.UPSTREAM_RATE_LIMITED: Explanation("The model is receiving too many requests. Try again shortly.", True),
+    ErrorCode.UPSTREAM_UNAVAILABLE: Explanation("The model is not available at the moment. Try again shortly.", True),
+    ErrorCode.UPSTREAM_TIMEOUT: Explanation("The model took too long to answer. Try again.", True),
+    ErrorCode.UPSTREAM_REJECTED: Explanation("The model refused this request.", False),
+    ErrorCode.UPSTREAM_TRUNCATED: Explanation("The answer broke off before it was finished. Try again.", True),
+    ErrorCode.UPSTREAM_PROTOCOL: Explanation("The model sent something that is not an answer. Try again.", True),
+    ErrorCode.CONTEXT_TOO_LONG: Explanation("This conversation is too long for the model.", False),
+    ErrorCode.ANSWER_INTERRUPTED: Explanation("The answer was interrupted. Try again.", True),
+    ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
+    ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
+    ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),
+    ErrorCode.TOKEN_EXPIRED: Explanation("The access token has expired. Connect again with a new one.", True),
+    ErrorCode.SERVER_SHUTDOWN: Explanation("The server is restarting. Connect again.", True),
+    ErrorCode.CONVERSATION_DELETED: Explanation("This conversation has been deleted.", False),
+    ErrorCode.INTERNAL: Explanation("Something went wrong on the server. Try again.", True),
+}
+
+
+class RequestError(ChatstreamError):
+    """A request that cannot be fulfilled; ``detail`` is written for the client."""
+
+    status = 400
+    title = "Bad Request"
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """`retry_after` is in seconds; `fields` maps a field's path to what is wrong with it."""
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.retry_after = retry_after
+        self.fields = fields
+
+
+class InvalidRequest(RequestError):
+    """Malformed: nothing was changed."""
+
+
+class Unauthenticated(RequestError):
+    """No token, or one that is not accepted."""
+
+    status, title, code = 401, "Unauthorized", "unauthenticated"
+
+    def __init__(self, detail: str, *, token_given: bool) -> None:
+        """`token_given` decides whether RFC 6750's ``error="invalid_token"`` is said."""
+        super().__init__(detail, code="invalid_token" if token_given else "unauthenticated")
+        self.token_given = token_given
+
+
+class NotFound(RequestError):
+    """It does not exist or is not the caller's; the two are not told apart."""
+
+    status, title, code = 404, "Not Found", "not_found"
+
+
+class Conflict(RequestError):
+    """Not possible in the present state."""
+
+    status, title, code = 409, "Conflict", "conflict"
+
+
+class AnswerInProgress(Conflict):
+    """The conversation's answer is still running."""
+
+    code = "answer_in_progress"
+
+
+class AlreadyExists(Conflict):
+    """The id is taken."""
+
+    code = "already_exists"
+
+
+class NothingRunning(Conflict):
+    """There is no running answer to stop."""
+
+    code = "no_answer_running"
+
+
+class NothingToAnswer(Conflict):
+    """There is no user message to answer again."""
+
+    code = "nothing_to_answer"
+
+
+class TooLarge(RequestError):
+    """The body is over the limit."""
+
+    status, title, code = 413, "Content Too Large", "too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not JSON."""
+
+    status, title, code = 415, "Unsupported Media Type", "unsupported_media_type"
+
+
+class InvalidContent(RequestError):
+    """A well-formed body with a field that is not acceptable."""
+
+    status, title, code = 422, "Unprocessable Content", "invalid_content"
+
+
+class TooManyRequests(RequestError):
+    """A limit of the caller's, or of the server's."""
+
+    status, title, code = 429, "Too Many Requests", "rate_limited"
+
+
+class Unavailable(RequestError):
+    """Not now; `retry_after` says when."""
+
+    status, title, code = 503, "Service Unavailable", "unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """The database did not answer in time; the outcome of a write is unknown unless the caller repeats it."""
+
+    code = "storage_unavailable"
+
+    def __init__(self) -> None:
+        # Two seconds: a failover of a healthy replica set takes a few of them.
+        super().__init__("The database is not available at the moment.", retry_after=2)
+
+
+class ModelError(ChatstreamError):
+    """The model's answer ended badly. ``str()`` is for the log, never for a client."""
+
+    def __init__(self, code: ErrorCode, detail: str, *, retry_after: float | None = None) -> None:
+        """`retry_after`, in seconds, is what the model's server asked for, if it did."""
+        super().__init__(detail)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class ConfigurationError(ChatstreamError):
+    """The server cannot start like this; the text says what to change."""

@@ -1,0 +1,207 @@
+"""What the stream says: the events of protocol version 1, and the cursors that name a place between them.
+
+Every event is one JSON object with `type` and `timestamp` first. A conversation's log is ordered by message (`seq`),
+and within an answer by position: its chunks by code points so far, then `error`, `llm_complete`, `system` 1 … n.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from msgspec import Struct
+
+from chatstream.errors import EXPLANATIONS, ErrorCode
+from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
+
+
+def timestamp() -> str:
+    """Now, as RFC 3339 in UTC with milliseconds: ``2026-11-22T10:40:00.123Z``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Event(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    """Base of all events; the JSON object's `type` is the subclass's tag."""
+
+    timestamp: str
+
+
+class Connected(Event, frozen=True, kw_only=True, tag="connected"):
+    """First on every stream that was accepted."""
+
+    conversation_id: str
+    resumed: bool
+    active_message_id: str | None
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """Nothing happened for a while; the connection is alive."""
+
+
+class UserMessagePosted(Event, frozen=True, kw_only=True, tag="user_message"):
+    """A user message is next in the conversation."""
+
+    message_id: str
+    content: str
+
+
+class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
+    """The next part of an answer; `offset` counts the code points before it."""
+
+    content: str
+    message_id: str
+    reply_to: str
+    attempt: int
+    offset: int
+
+
+class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
+    """The answer is over and stored; `content` is all of it."""
+
+    content: str
+    message_id: str
+    reply_to: str
+    attempt: int
+    status: Status
+    finish_reason: str | None
+    usage: Usage | None
+
+
+class System(Event, frozen=True, kw_only=True, tag="system"):
+    """A recommendation found in the answer."""
+
+    TEXT: ClassVar[str] = "New bet recommendation available"
+
+    message: str
+    metadata: Recommendation
+
+
+class Error(Event, frozen=True, kw_only=True, tag="error"):
+    """An answer ended badly (`message_id` is set), or the connection has a problem (it is null)."""
+
+    message: str
+    error: ErrorCode
+    retryable: bool
+    request_id: str | None
+    message_id: str | None
+    retry_after_ms: int | None
+
+
+AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | Complete | System | Error
+
+
+def error(
+    code: ErrorCode, *, request_id: str | None, message_id: str | None = None, retry_after_ms: int | None = None
+) -> Error:
+    """An `error` event with the words and the advice that belong to `code`."""
+    explanation = EXPLANATIONS[code]
+    return Error(
+        timestamp=timestamp(),
+        message=explanation.message,
+        error=code,
+        retryable=explanation.retryable,
+        request_id=request_id,
+        message_id=message_id,
+        retry_after_ms=retry_after_ms,
+    )
+
+
+# Chunks are numbered, the other positions are named.
+_CURSOR = re.compile(r"([0-9a-f]{24})\.(?:([0-9]{1,9})|(start|user|error|complete|system([1-9][0-9]{0,2})))", re.ASCII)
+
+
+class Cursor(Struct, frozen=True, order=True):
+    """A place in a conversation's log: all events up to and including one of them.
+
+    `position` orders the events of one message: code points so far for a chunk, then `ERROR`, `COMPLETE`, and
+    ``COMPLETE + n`` for the n-th `system` event. `message_id` may be a conversation's key with position `START`: the
+    place before its first event. On the wire ``<24 hex digits>.<position>``: a few bytes of ``[A-Za-z0-9._-]``.
+    """
+
+    START: ClassVar[int] = -2
+    USER: ClassVar[int] = -1
+    ERROR: ClassVar[int] = 1_000_000_000  # past any chunk: those have at most nine digits
+    COMPLETE: ClassVar[int] = ERROR + 1
+
+    message_id: str
+    position: int
+
+    def __str__(self) -> str:
+        if 0 <= self.position < self.ERROR:
+            return f"{self.message_id}.{self.position}"
+        name = {self.START: "start", self.USER: "user", self.ERROR: "error", self.COMPLETE: "complete"}.get(
+            self.position, f"system{self.position - self.COMPLETE}"
+        )
+        return f"{self.message_id}.{name}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor | None":
+        """The cursor a client sent, or None if it is not one of ours (which is never an error)."""
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            return None
+        message_id, digits, name, system = match.groups()
+        if digits is not None:
+            return cls(message_id, int(digits))
+        if system is not None:
+            return cls(message_id, cls.COMPLETE + int(system))
+        named = {"start": cls.START, "user": cls.USER, "error": cls.ERROR, "complete": cls.COMPLETE}
+        return cls(message_id, named[name])
+
+
+Placed = tuple[Cursor, AnyEvent]
+"""An event of the log, with the cursor that names its place."""
+
+
+def posted(message: UserMessage) -> Placed:
+    """The event of a user message."""
+    event = UserMessagePosted(timestamp=timestamp(), message_id=message.id, content=message.content)
+    return Cursor(message.id, Cursor.USER), event
+
+
+def chunk(answer: Answer, content: str, offset: int, now: str) -> Placed:
+    """The event of a part of an answer that begins after `offset` code points; `now` is its timestamp."""
+    event = Chunk(
+        timestamp=now,
+        content=content,
+        message_id=answer.id,
+        reply_to=answer.reply_to,
+        attempt=answer.attempt,
+        offset=offset,
+    )
+    return Cursor(answer.id, offset + len(content)), event
+
+
+def ending(answer: Answer) -> list[Placed]:
+    """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
+    and a `system` event for each recommendation."""
+    now = timestamp()
+    placed: list[Placed] = []
+    if answer.failure is not None:
+        failure = answer.failure
+        placed.append(
+            (
+                Cursor(answer.id, Cursor.ERROR),
+                error(
+                    failure.code,
+                    request_id=failure.request_id,
+                    message_id=answer.id,
+                    retry_after_ms=failure.retry_after_ms,
+                ),
+            )
+        )
+    if answer.content or answer.failure is None:
+        complete = Complete(
+            timestamp=now,
+            content=answer.content,
+            message_id=answer.id,
+            reply_to=answer.reply_to,
+            attempt=answer.attempt,
+            status=answer.status,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+        )
+        placed.append((Cursor(answer.id, Cursor.COMPLETE), complete))
+    for number, recommendation in enumerate(answer.recommendations, start=1):
+        system = System(timestamp=now, message=System.TEXT, metadata=recommendation)
+        placed.append((Cursor(answer.id, Cursor.COMPLETE + number), system))
+    return placed

@@ -1,0 +1,66 @@
+"""The log: lines for people on a terminal, one JSON object a line otherwise.
+
+A record may carry facts as ``extra={"facts": {...}}``. Tokens, keys, prompts and message contents are never logged.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from chatstream.settings import LogFormat
+
+# Libraries that would tell too much, or what our own lines tell better.
+_QUIET = ("httpx2", "httpcore2", "openai", "aiohttp", "pymongo", "tornado.access", "asyncio")
+
+
+class TextFormatter(logging.Formatter):
+    """``10:40:00 warning  what happened  request=… user=…``."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback if there is one."""
+        line = super().format(record)
+        facts = "  ".join(f"{name}={value}" for name, value in _facts(record).items())
+        if not facts:
+            return line
+        first, newline, traceback = line.partition("\n")
+        return f"{first}  {facts}{newline}{traceback}"
+
+
+class JSONFormatter(logging.Formatter):
+    """``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback is a string in it."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_facts(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in getattr(record, "facts", {}).items() if value is not None}
+
+
+def configure(log_format: LogFormat, level: str) -> None:
+    """Send the log of the whole process to standard error."""
+    text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter() if text else JSONFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,109 @@
+"""The nouns: conversations, messages and what an answer carries. Immutable, and without behaviour.
+
+Times are timezone-aware UTC. A `key` is the database's own id, never shown to a client as such; an `id` is what clients
+use. Lengths are in Unicode code points.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from chatstream.errors import ErrorCode
+
+
+class User(Struct, frozen=True):
+    """Who is calling: the token's `sub`, and when the token ends (seconds since the epoch)."""
+
+    id: str
+    token_expires_at: float
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    """A user's conversation. `id` is unique per user, `key` is unique."""
+
+    key: str
+    user_id: str
+    id: str
+    title: str | None
+    system_prompt: str | None
+    model: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Status(StrEnum):
+    """Where an answer stands; every one but `STREAMING` is final."""
+
+    STREAMING = "streaming"
+    COMPLETE = "complete"  # the model said why it finished
+    STOPPED = "stopped"  # a user stopped it
+    FAILED = "failed"  # the model's or a proxy's fault
+    INTERRUPTED = "interrupted"  # we cut it: nobody watched, the process died, shutdown
+
+
+class UsageSource(StrEnum):
+    """Where the token counts come from."""
+
+    EXACT = "exact"  # the model's last word
+    PARTIAL = "partial"  # the model's count so far; the answer broke off
+
+
+class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Tokens, as the model counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    source: UsageSource = UsageSource.EXACT
+
+
+class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A bet the answer's text recommends; what the text does not say is None."""
+
+    bet_id: str
+    odds: float  # decimal odds, > 1
+    odds_text: str  # as the answer wrote them
+    selection: str | None
+    stake: str | None
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why an answer ended badly. `request_id` finds the details in the log."""
+
+    code: ErrorCode
+    request_id: str | None
+    retry_after_ms: int | None = None
+
+
+class UserMessage(Struct, frozen=True, kw_only=True):
+    """What a user wrote. `seq` orders the messages of a conversation, answers included."""
+
+    id: str
+    seq: int
+    content: str
+    created_at: datetime
+    client_message_id: str | None = None
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """One attempt at answering a user message; of several, the newest counts.
+
+    While it is `STREAMING`, `content` is what the last checkpoint stored.
+    """
+
+    id: str
+    seq: int
+    reply_to: str
+    attempt: int
+    status: Status
+    content: str
+    created_at: datetime
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    failure: Failure | None = None
+    recommendations: tuple[Recommendation, ...] = ()
+    unseen: bool = False
+
+
+Message = UserMessage | Answer

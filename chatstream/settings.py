@@ -1,0 +1,186 @@
+"""Everything that can be configured, validated at once; ``conf/chatstream.env.example`` has the reason of each default.
+
+Durations are in seconds, sizes in bytes or, where named so, in characters (Unicode code points).
+"""
+
+import math
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from chatstream.errors import ConfigurationError
+
+# RFC 7518, section 3.2: a key of the same size as the hash output or larger, 256 bits for HS256.
+MIN_SECRET_BYTES = 32
+
+# Where the generated development secret is kept, in the data directory.
+SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
+
+DEFAULT_SYSTEM_PROMPT = "You are a helpful sports betting assistant."
+
+
+class Environment(StrEnum):
+    """How much the server makes up for itself."""
+
+    DEVELOPMENT = "development"  # embedded database, demo model, generated secret where none is given
+    PRODUCTION = "production"  # nothing is made up
+
+
+class LogFormat(StrEnum):
+    """`AUTO` is text on a terminal and JSON otherwise."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+def _comma_separated(value: Any) -> Any:
+    return [part for item in value.split(",") if (part := item.strip())] if isinstance(value, str) else value
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long (make one with: openssl rand -hex 32)")
+    return secret
+
+
+def _mongodb_uri(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+        raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    return secret
+
+
+def _base_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
+def _grace(value: Any) -> Any:
+    return math.inf if value == "never" else value
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Settings(BaseSettings):
+    """The configuration. Read with `Settings.read`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHATSTREAM_",
+        env_ignore_empty=True,  # `NAME=` in an env file means "not set"
+        extra="ignore",  # the environment is full of other people's variables
+        frozen=True,
+    )
+
+    # The model.
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
+    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
+    connect_timeout: Seconds = 10
+    first_token_timeout: Seconds = 60
+    idle_timeout: Seconds = 30
+    answer_timeout: Seconds = 600
+    model_retries: int = Field(2, ge=0, le=10)
+    answer_characters: int = Field(200_000, ge=100, le=3_000_000)
+
+    # The door.
+    jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
+    cors_origins: CommaSeparated = ()
+
+    # The database.
+    mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(
+        None, validation_alias=AliasChoices("MONGODB_URI", "DATABASE_URL")
+    )
+    mongodb_database: str = Field("chatstream", pattern=r"^[A-Za-z0-9_-]{1,63}$", validation_alias="MONGODB_DATABASE")
+    data_dir: Path = Path("var")
+
+    # The server.
+    env: Environment = Environment.DEVELOPMENT
+    host: str = "127.0.0.1"
+    port: int = Field(3000, ge=0, le=65_535)
+    log_format: LogFormat = LogFormat.AUTO
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    # The stream.
+    heartbeat_interval: Seconds = 15
+    disconnect_grace: Annotated[float, BeforeValidator(_grace), Field(ge=0)] = 15
+    connection_timeout: Seconds = 300
+    connection_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    slow_reader_timeout: Seconds = 20
+    save_deadline: Seconds = 60
+    drain_timeout: Seconds = 30
+    content_characters: int = Field(32_000, ge=1, le=50_000)
+
+    @model_validator(mode="after")
+    def _production_makes_nothing_up(self) -> Self:
+        if self.env is not Environment.PRODUCTION:
+            return self
+        missing = []
+        if self.jwt_secret is None:
+            missing.append("JWT_SECRET must be set (make one with: openssl rand -hex 32)")
+        if self.uses_embedded_database:
+            missing.append("MONGODB_URI must be set: the embedded database is for development")
+        if self.uses_demo_model:
+            missing.append("OPENAI_API_KEY or OPENAI_BASE_URL must be set: the demo model is for development")
+        if missing:
+            raise ValueError("with CHATSTREAM_ENV=production: " + "; ".join(missing))
+        return self
+
+    @property
+    def uses_demo_model(self) -> bool:
+        """No model was configured."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def uses_embedded_database(self) -> bool:
+        """No database was configured."""
+        return self.mongodb_uri is None
+
+    @classmethod
+    def load(cls, environment_names: Iterable[str], env_file: Path | None) -> Self:
+        """The settings in the environment and, where it is silent, in `env_file`.
+
+        Raises `ConfigurationError`, which names every value that is not acceptable and every ``CHATSTREAM_`` variable
+        that does not exist, without repeating values: they may be secrets.
+        """
+        names = {*environment_names, *(dotenv_values(env_file) if env_file else ())}
+        known = {_variable(name) for name in cls.model_fields}
+        problems = [
+            f"{name}: there is no such setting" for name in sorted(names - known) if name.startswith("CHATSTREAM_")
+        ]
+        try:
+            settings = cls(_env_file=env_file)
+        except ValidationError as exc:
+            problems += [_explain(error) for error in exc.errors(include_url=False, include_input=False)]
+        else:
+            if not problems:
+                return settings
+        raise ConfigurationError("The configuration is not valid:\n  " + "\n  ".join(problems))
+
+
+def _variable(field: str) -> str:
+    """The environment variable of a field (of two names, the main one)."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return alias if isinstance(alias, str) else f"CHATSTREAM_{field.upper()}"
+
+
+def _explain(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if name in ("MONGODB_URI", "DATABASE_URL"):
+        name = "MONGODB_URI (or its alias DATABASE_URL)"
+    return f"{_variable(name) if name in Settings.model_fields else name}: {message}"
