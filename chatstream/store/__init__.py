@@ -1,0 +1,1 @@
+"""The only code that knows MongoDB: conversations, messages, and the embedded database of development."""

@@ -1,0 +1,116 @@
+"""Conversations as their owners see them: ownership stands inside every query."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
+from chatstream.models import Conversation
+from chatstream.store.documents import conversation_document, conversation_model
+from chatstream.store.mongo import Mongo, translated
+
+_FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model"}
+
+
+class Conversations:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+
+    async def create(
+        self,
+        user_id: str,
+        *,
+        id: str | None = None,  # noqa: A002 - the protocol's name for it
+        title: str | None = None,
+        system_prompt: str | None = None,
+        model: str | None = None,
+    ) -> Conversation:
+        """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
+        key = ObjectId()
+        now = datetime.now(UTC)
+        conversation = Conversation(
+            key=str(key),
+            user_id=user_id,
+            id=id or str(key),
+            title=title,
+            system_prompt=system_prompt,
+            model=model,
+            created_at=now,
+            updated_at=now,
+        )
+        try:
+            with translated():
+                await self._mongo.conversations.insert_one(conversation_document(conversation))
+        except DuplicateKeyError as exc:
+            raise AlreadyExists("You already have a conversation with this id.") from exc
+        return conversation
+
+    async def get(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - the protocol's name for it
+        """Raises `NotFound` if it does not exist or is not the user's."""
+        with translated():
+            document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
+        return _found(document)
+
+    async def page(self, user_id: str, *, limit: int, before: str | None) -> tuple[list[Conversation], str | None]:
+        """The user's conversations, most recently active first, and the cursor of the next page, if there is one.
+
+        Raises `InvalidRequest` for a `before` that no page returned.
+        """
+        query: dict[str, Any] = {"userId": user_id}
+        if before is not None:
+            updated_at, key = _place(before)
+            query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"updatedAt": updated_at, "_id": {"$lt": key}}]
+        with translated():
+            cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
+            documents = await cursor.to_list(limit + 1)
+        found = [conversation_model(document) for document in documents[:limit]]
+        if len(documents) <= limit:
+            return found, None
+        last = found[-1]
+        return found, f"{round(last.updated_at.timestamp() * 1000)}-{last.key}"
+
+    async def update(self, user_id: str, id: str, changes: Mapping[str, str | None]) -> Conversation:  # noqa: A002 - see get
+        """Set some of `title`, `system_prompt` and `model`. Raises `NotFound`."""
+        fields = {_FIELDS[name]: value for name, value in changes.items()}
+        with translated():
+            document = await self._mongo.conversations.find_one_and_update(
+                {"userId": user_id, "id": id},
+                {"$set": fields, "$currentDate": {"updatedAt": True}},
+                return_document=ReturnDocument.AFTER,
+            )
+        return _found(document)
+
+    async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
+        """Delete it with its messages, all or nothing; returns what is gone. Raises `NotFound`.
+
+        An answer that is running finds its document gone at the next checkpoint.
+        """
+
+        async def both(session: Any) -> Conversation:
+            document = await self._mongo.conversations.find_one_and_delete(
+                {"userId": user_id, "id": id}, session=session
+            )
+            conversation = _found(document)
+            await self._mongo.messages.delete_many({"conversationId": ObjectId(conversation.key)}, session=session)
+            return conversation
+
+        return await self._mongo.transaction(both)
+
+
+def _found(document: dict[str, Any] | None) -> Conversation:
+    if document is None:
+        raise NotFound("There is no such conversation.")
+    return conversation_model(document)
+
+
+def _place(before: str) -> tuple[datetime, ObjectId]:
+    milliseconds, _, key = before.partition("-")
+    if not (milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) <= 14 and ObjectId.is_valid(key)):
+        raise InvalidRequest("`before` must be a nextCursor of this list.")
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC), ObjectId(key)

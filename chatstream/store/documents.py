@@ -1,0 +1,129 @@
+"""Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
+
+from typing import Any
+
+import msgspec
+from bson import ObjectId
+
+from chatstream.errors import ErrorCode
+from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.store.mongo import Document
+
+
+def conversation_document(conversation: Conversation, *, next_seq: int = 1) -> Document:
+    """`next_seq` is the place the next message will take."""
+    return {
+        "_id": ObjectId(conversation.key),
+        "userId": conversation.user_id,
+        "id": conversation.id,
+        "title": conversation.title,
+        "systemPrompt": conversation.system_prompt,
+        "model": conversation.model,
+        "nextSeq": next_seq,
+        "createdAt": conversation.created_at,
+        "updatedAt": conversation.updated_at,
+    }
+
+
+def conversation_model(document: Document) -> Conversation:
+    """The inverse of `conversation_document`."""
+    return Conversation(
+        key=str(document["_id"]),
+        user_id=document["userId"],
+        id=document["id"],
+        title=document["title"],
+        system_prompt=document["systemPrompt"],
+        model=document["model"],
+        created_at=document["createdAt"],
+        updated_at=document["updatedAt"],
+    )
+
+
+def user_message_document(key: str, message: UserMessage) -> Document:
+    """`key` is the conversation's."""
+    document = {
+        "_id": ObjectId(message.id),
+        "conversationId": ObjectId(key),
+        "seq": message.seq,
+        "role": "user",
+        "content": message.content,
+        "createdAt": message.created_at,
+    }
+    if message.client_message_id is not None:
+        document["clientMessageId"] = message.client_message_id
+    return document
+
+
+def answer_document(key: str, answer: Answer, *, owner: str) -> Document:
+    """`key` is the conversation's; `owner` names the process that generates, for logs."""
+    document = {
+        "_id": ObjectId(answer.id),
+        "conversationId": ObjectId(key),
+        "seq": answer.seq,
+        "role": "assistant",
+        "replyTo": ObjectId(answer.reply_to),
+        "attempt": answer.attempt,
+        "createdAt": answer.created_at,
+        "owner": owner,
+    }
+    if answer.status is Status.STREAMING:
+        return document | {"status": "streaming", "parts": [], "length": 0, "beatAt": answer.created_at}
+    return document | outcome(answer)
+
+
+def outcome(answer: Answer) -> Document:
+    """The fields that a final save sets."""
+    failure = answer.failure
+    return {
+        "status": answer.status.value,
+        "content": answer.content,
+        "length": len(answer.content),
+        "finishReason": answer.finish_reason,
+        "usage": msgspec.to_builtins(answer.usage),
+        "error": failure
+        and {"code": failure.code.value, "requestId": failure.request_id, "retryAfterMs": failure.retry_after_ms},
+        "recommendations": msgspec.to_builtins(answer.recommendations),
+        "unseen": answer.unseen,
+    }
+
+
+def message_model(document: Document) -> Message:
+    """A user message or an answer, whichever the document is."""
+    return user_message_model(document) if document["role"] == "user" else answer_model(document)
+
+
+def user_message_model(document: Document) -> UserMessage:
+    """The inverse of `user_message_document`."""
+    return UserMessage(
+        id=str(document["_id"]),
+        seq=document["seq"],
+        content=document["content"],
+        created_at=document["createdAt"],
+        client_message_id=document.get("clientMessageId"),
+    )
+
+
+def answer_model(document: Document) -> Answer:
+    """An answer; that of a running one has the text of its last checkpoint."""
+    status = Status(document["status"])
+    running = status is Status.STREAMING
+    return Answer(
+        id=str(document["_id"]),
+        seq=document["seq"],
+        reply_to=str(document["replyTo"]),
+        attempt=document["attempt"],
+        status=status,
+        content="".join(document["parts"]) if running else document["content"],
+        created_at=document["createdAt"],
+        finish_reason=document.get("finishReason"),
+        usage=msgspec.convert(document.get("usage"), Usage | None),
+        failure=_failure(document.get("error")),
+        recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
+        unseen=document.get("unseen", False),
+    )
+
+
+def _failure(error: dict[str, Any] | None) -> Failure | None:
+    if error is None:
+        return None
+    return Failure(code=ErrorCode(error["code"]), request_id=error["requestId"], retry_after_ms=error["retryAfterMs"])

@@ -1,0 +1,299 @@
+"""Messages: user messages and the attempts at answering them, in one ordered list per conversation.
+
+`key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
+The lock is an index: MongoDB refuses a second `streaming` attempt in one conversation, whichever process asks.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from chatstream.errors import AnswerInProgress, InvalidContent, NotFound
+from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.store.documents import (
+    answer_document,
+    answer_model,
+    message_model,
+    outcome,
+    user_message_document,
+    user_message_model,
+)
+from chatstream.store.mongo import Document, Mongo, translated
+
+# Documents per round trip when reading a long history: with answers of a few KB a batch is well below a megabyte.
+_BATCH = 50
+
+
+class Posted(NamedTuple):
+    """A stored user message and its newest answer; `repeated` if an earlier request had stored them."""
+
+    message: UserMessage
+    answer: Answer
+    repeated: bool = False
+
+
+class Beat(NamedTuple):
+    """What a checkpoint brings back."""
+
+    stop_requested: bool
+    watched_at: datetime | None
+
+
+class Orphan(NamedTuple):
+    """A `streaming` attempt as the sweeper sees it."""
+
+    key: str
+    answer_id: str
+    beat_at: datetime
+    length: int
+
+
+class Messages:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo, *, owner: str) -> None:
+        """`owner` names this process in the attempts it makes, for whoever reads the documents."""
+        self._mongo = mongo
+        self._messages = mongo.messages
+        self._owner = owner
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    async def post(self, key: str, content: str, *, client_message_id: str | None = None) -> Posted:
+        """Store a user message and begin the attempt at answering it: both or neither.
+
+        Raises `AnswerInProgress` while another answer runs, `NotFound` if the conversation is gone, `InvalidContent` if
+        `client_message_id` was used for another content.
+        """
+        message_id, answer_id, now = str(ObjectId()), str(ObjectId()), datetime.now(UTC)
+
+        async def both(session: Any) -> Posted:
+            seq = await self._take_places(key, 2, session)
+            message = UserMessage(
+                id=message_id, seq=seq, content=content, created_at=now, client_message_id=client_message_id
+            )
+            answer = _new_answer(answer_id, seq + 1, message_id, 1, now)
+            await self._messages.insert_many(
+                [user_message_document(key, message), answer_document(key, answer, owner=self._owner)], session=session
+            )
+            return Posted(message, answer)
+
+        try:
+            return await self._mongo.transaction(both)
+        except BulkWriteError as exc:
+            duplicate = _duplicate(exc)
+        if duplicate == {"_id"}:  # this very transaction had succeeded, and its result was lost
+            return await self._posted(key, {"_id": ObjectId(message_id)})
+        if duplicate == {"conversationId", "clientMessageId"}:
+            posted = await self._posted(key, {"clientMessageId": client_message_id})
+            if posted.message.content != content:
+                raise InvalidContent("This idempotency key was used for a message with other content.")
+            return posted._replace(repeated=True)
+        raise AnswerInProgress("The answer to the previous message is still running.")
+
+    async def add(self, key: str, content: str) -> UserMessage:
+        """Store a user message that waits: whoever watches next has it answered. Raises `NotFound`."""
+        message_id, now = str(ObjectId()), datetime.now(UTC)
+
+        async def add(session: Any) -> UserMessage:
+            seq = await self._take_places(key, 1, session)
+            message = UserMessage(id=message_id, seq=seq, content=content, created_at=now)
+            # Not an insert: when a lost result has this repeated, the message may be there already.
+            await self._messages.replace_one(
+                {"_id": ObjectId(message_id)}, user_message_document(key, message), upsert=True, session=session
+            )
+            return message
+
+        return await self._mongo.transaction(add)
+
+    async def begin(self, key: str, reply_to: str, *, previous: Answer | None) -> Answer:
+        """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
+
+        Raises `AnswerInProgress` if an answer runs, or if somebody else has begun the next attempt, `NotFound`.
+        """
+        answer_id, now = str(ObjectId()), datetime.now(UTC)
+        attempt = previous.attempt + 1 if previous else 1
+
+        async def begin(session: Any) -> Answer:
+            answer = _new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, now)
+            await self._messages.insert_one(answer_document(key, answer, owner=self._owner), session=session)
+            return answer
+
+        try:
+            return await self._mongo.transaction(begin)
+        except DuplicateKeyError as exc:
+            if exc.details is None or set(exc.details["keyPattern"]) != {"_id"}:
+                raise AnswerInProgress("An answer is still running.") from exc
+        with translated():  # this very transaction had succeeded, and its result was lost
+            return answer_model(await self._messages.find_one({"_id": ObjectId(answer_id)}))
+
+    async def checkpoint(self, answer_id: str, *, length: int, text: str) -> Beat | None:
+        """Append `text` to a running attempt of which `length` code points are stored, and show that it is alive.
+
+        None if there is no such attempt: it has ended, is gone, or has another length.
+        """
+        append: Document = {"$push": {"parts": text}, "$set": {"length": length + len(text)}} if text else {}
+        with translated():
+            document = await self._messages.find_one_and_update(
+                {"_id": ObjectId(answer_id), "status": "streaming", "length": length},
+                append | {"$currentDate": {"beatAt": True}},
+                projection={"stopRequested": 1, "watchedAt": 1},
+            )
+        if document is None:
+            return None
+        return Beat(document.get("stopRequested", False), document.get("watchedAt"))
+
+    async def finish(self, key: str, answer: Answer) -> Answer | None:
+        """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone."""
+        with translated():
+            result = await self._messages.update_one(
+                {"_id": ObjectId(answer.id), "status": "streaming"}, _final(answer)
+            )
+        if result.matched_count:
+            return answer
+        stored = await self.get(key, answer.id)
+        return stored if isinstance(stored, Answer) else None
+
+    async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:
+        """End an attempt whose process is gone, if nothing has happened to it since it was seen as `orphan`."""
+        with translated():
+            result = await self._messages.update_one(
+                {
+                    "_id": ObjectId(answer.id),
+                    "status": "streaming",
+                    "beatAt": orphan.beat_at,
+                    "length": orphan.length,
+                },
+                _final(answer),
+            )
+        return bool(result.matched_count)
+
+    async def mark_seen(self, key: str) -> None:
+        """The newest answers have been read: nobody needs to be told again that they ended."""
+        with translated():
+            await self._messages.update_many(
+                {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}}
+            )
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str, message_id: str) -> Message | None:
+        """One message of this conversation, None if it has no such one."""
+        with translated():
+            document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
+        return document and message_model(document)
+
+    async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
+        """The newest messages, of those with a `seq` below `before`, oldest first."""
+        query: Document = {"conversationId": ObjectId(key)}
+        if before is not None:
+            query["seq"] = {"$lt": before}
+        with translated():
+            documents = await self._messages.find(query).sort("seq", -1).limit(limit).to_list(limit)
+        return [message_model(document) for document in reversed(documents)]
+
+    async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
+        """The messages that come after place `seq`, oldest first."""
+        with translated():
+            cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": seq}}).sort("seq", 1)
+            documents = await cursor.limit(limit).to_list(limit)
+        return [message_model(document) for document in documents]
+
+    async def newest(self, key: str) -> Message | None:
+        """The newest message. If it is an answer, then one to the newest user message, and its newest attempt."""
+        page = await self.page(key, limit=1, before=None)
+        return page[0] if page else None
+
+    async def newest_question(self, key: str) -> tuple[UserMessage, Answer | None] | None:
+        """The newest user message and its newest attempt."""
+        with translated():
+            question = await self._messages.find_one(
+                {"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)]
+            )
+            if question is None:
+                return None
+            attempt = await self._messages.find_one({"replyTo": question["_id"]}, sort=[("attempt", -1)])
+        return user_message_model(question), attempt and answer_model(attempt)
+
+    async def running(self, key: str) -> Answer | None:
+        """The answer that runs in this conversation, in whichever process."""
+        with translated():
+            document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
+        return document and answer_model(document)
+
+    async def newest_first(self, key: str, *, before: int) -> AsyncIterator[Message]:
+        """The messages with a `seq` below `before`, newest first, as many as the reader takes."""
+        with translated():
+            query = {"conversationId": ObjectId(key), "seq": {"$lt": before}}
+            async for document in self._messages.find(query).sort("seq", -1).batch_size(_BATCH):
+                yield message_model(document)
+
+    async def interruptions(self, reply_to: str) -> int:
+        """How many attempts at answering this user message were interrupted."""
+        with translated():
+            count = await self._messages.count_documents({"replyTo": ObjectId(reply_to), "status": "interrupted"})
+        return int(count)
+
+    async def orphans(self) -> list[Orphan]:
+        """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
+        fields = {"conversationId": 1, "beatAt": 1, "length": 1}
+        with translated():
+            return [
+                Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
+                async for found in self._messages.find({"status": "streaming"}, fields)
+            ]
+
+    async def request_stop(self, answer_id: str) -> None:
+        """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
+        with translated():
+            await self._messages.update_one(
+                {"_id": ObjectId(answer_id), "status": "streaming"}, {"$set": {"stopRequested": True}}
+            )
+
+    # Parts ------------------------------------------------------------------------------------------------------------
+
+    async def _take_places(self, key: str, count: int, session: Any) -> int:
+        before = await self._mongo.conversations.find_one_and_update(
+            {"_id": ObjectId(key)},
+            {"$inc": {"nextSeq": count}, "$currentDate": {"updatedAt": True}},
+            projection={"nextSeq": 1},
+            session=session,
+        )
+        if before is None:
+            raise NotFound("There is no such conversation.")
+        return int(before["nextSeq"])
+
+    async def _posted(self, key: str, which: Document) -> Posted:
+        with translated():
+            document = await self._messages.find_one({"conversationId": ObjectId(key)} | which)
+            if document is None:
+                raise NotFound("There is no such conversation.")
+            attempt = await self._messages.find_one({"replyTo": document["_id"]}, sort=[("attempt", -1)])
+        return Posted(user_message_model(document), answer_model(attempt))
+
+
+def _new_answer(answer_id: str, seq: int, reply_to: str, attempt: int, now: datetime) -> Answer:
+    return Answer(
+        id=answer_id,
+        seq=seq,
+        reply_to=reply_to,
+        attempt=attempt,
+        status=Status.STREAMING,
+        content="",
+        created_at=now,
+    )
+
+
+def _final(answer: Answer) -> Document:
+    return {"$set": outcome(answer), "$unset": dict.fromkeys(("parts", "beatAt", "watchedAt", "stopRequested"), "")}
+
+
+def _duplicate(exc: BulkWriteError) -> set[str]:
+    """The fields of the unique index that refused an insert."""
+    for error in exc.details["writeErrors"]:
+        if error["code"] == 11000:  # DuplicateKey
+            return set(error["keyPattern"])
+    raise exc
