@@ -1,0 +1,146 @@
+"""A reader of a channel: one connection's place in the log."""
+
+import asyncio
+import random
+from collections import deque
+
+from chatstream import events, sse
+from chatstream.errors import ErrorCode
+from chatstream.generations.channel import Channel, Entry, Place
+from chatstream.generations.replay import Replay
+
+# What is written with one flush: enough to be efficient, and the most that a reader who stops reading holds on to
+# beside the kernel's buffers.
+_FLUSH_BYTES = 64 * 1024
+# A reader this far behind the log will not catch up; coming back with its cursor it gets one slice of the text instead.
+_MAX_LAG_BYTES = 4 * 1024 * 1024
+
+
+def reconnect_delay() -> int:
+    """How long a client should wait before it comes back, in milliseconds: jittered, so that no stampede follows."""
+    return random.randint(1000, 3000)  # noqa: S311 - jitter
+
+
+class Follower:
+    """Reads the log from where its `replay` ends. One coroutine calls `next` until it returns None."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        once: bool,
+        rotate_at: float,
+        rotate_after_bytes: int,
+        expires_at: float,
+        request_id: str,
+    ) -> None:
+        """Joins the live log at its end; `join` says where the reader really stands.
+
+        `rotate_at` and `expires_at` are on the event loop's clock. With `once` it is over after the end of one answer.
+        """
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._once = once
+        self._rotate_at = rotate_at
+        self._bytes_left = rotate_after_bytes
+        self._expires_at = expires_at
+        self._request_id = request_id
+        self._behind: deque[Entry] = deque()
+        self._joined = False
+        self._place: Place | None = None
+        self._over = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._written_at = self._loop.time()
+        self._heartbeat_due = False
+        self.index = channel.end
+        self._bytes_read = channel.bytes_appended
+        channel.readers.add(self)
+
+    def join(self, replay: Replay) -> None:
+        """Read `replay`, then what the live log has after it."""
+        self._behind.extend(replay.entries)
+        self._place = replay.place
+        self._joined = True
+        nothing_comes = replay.active is None and replay.owed is None
+        self._over = self._once and nothing_comes and any(entry.answer_ends for entry in replay.entries)
+
+    def wake(self) -> None:
+        """There is something to do for `next`."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def answer_runs(self) -> bool:
+        """An answer is running in the conversation."""
+        return self._channel.running is not None
+
+    def end(self, code: ErrorCode | None = None) -> None:
+        """It is over, because of `code` if there is something to say; what was not read can be had with the cursor."""
+        self._over = True
+        self._behind.clear()
+        if code is not None:
+            delay = sse.retry(reconnect_delay())
+            last_words = delay + sse.frame(events.error(code, request_id=self._request_id))
+            self._behind.append(Entry(last_words, None))
+        self.wake()
+
+    def leave(self) -> None:
+        """Read no more."""
+        self._channel.readers.discard(self)
+        self.end()
+
+    async def next(self) -> bytes | None:
+        """Whole frames that were not read yet, or a heartbeat if there were none for long; None when it is over."""
+        while True:
+            if told := self._take():
+                self._written_at = self._loop.time()
+                self._heartbeat_due = False
+                self._bytes_left -= len(told)
+                return told
+            if self._over:
+                return None
+            if self._heartbeat_due:
+                self._heartbeat_due = False
+                self._written_at = self._loop.time()
+                return sse.frame(events.Heartbeat(timestamp=events.timestamp()))
+            self._waiter = self._loop.create_future()
+            await self._waiter
+            self._waiter = None
+
+    def tick(self, now: float, heartbeat_interval: float) -> None:
+        """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""
+        if now >= self._expires_at:
+            self.end(ErrorCode.TOKEN_EXPIRED)
+        elif self._channel.bytes_appended - self._bytes_read > _MAX_LAG_BYTES or self._may_rotate(now):
+            self.end()
+        elif now - self._written_at >= heartbeat_interval:
+            self._heartbeat_due = True
+            self.wake()
+
+    def _may_rotate(self, now: float) -> bool:
+        had_its_share = now >= self._rotate_at or self._bytes_left <= 0
+        return had_its_share and not self.answer_runs and self.index == self._channel.end
+
+    def _take(self) -> bytes:
+        """What comes next, up to one flush."""
+        told: list[bytes] = []
+        size = 0
+        while size < _FLUSH_BYTES and (entry := self._next_entry()) is not None:
+            told.append(entry.frames)
+            size += len(entry.frames)
+        return b"".join(told)
+
+    def _next_entry(self) -> Entry | None:
+        if self._behind:
+            return self._behind.popleft()
+        while self._joined and not self._over and (entry := self._channel.read(self.index)) is not None:
+            self.index += 1
+            self._bytes_read += len(entry.frames)
+            if entry.place is not None and self._place is not None:
+                if entry.place <= self._place:
+                    continue  # it was in the replay
+                entry = entry.after(self._place)
+                self._place = None
+            self._over = self._once and entry.answer_ends
+            return entry
+        return None

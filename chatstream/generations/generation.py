@@ -1,0 +1,218 @@
+"""One running answer: one task that reads the model, one that checkpoints, and an end that is stored before it is told.
+
+It never waits for those who watch. The database may come and go meanwhile: the text is kept here until it is stored.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import datetime
+from itertools import accumulate
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chatstream import events, sse
+from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
+from chatstream.generations.channel import Channel, Entry, Running
+from chatstream.llm.model import Delta, Finish
+from chatstream.models import Answer, Failure, Recommendation, Status, Usage
+from chatstream.store.messages import Messages
+
+log = logging.getLogger("chatstream.generations")
+
+# Checkpoint, heartbeat and fan-out to other processes in one write: what a crash can lose, what a stop from another
+# process waits, and what the database pays per answer and second.
+BEAT_INTERVAL = 1.0
+# The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
+_SAVE_PAUSE = 0.2
+_SAVE_PAUSE_LIMIT = 5.0
+# A user message is tried this often before an interrupted answer counts as failed: a reader who comes and goes must not
+# have the model called for ever.
+MAX_INTERRUPTIONS = 3
+
+Extract = Callable[[str, str], tuple[Recommendation, ...]]
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Bounds of one answer."""
+
+    answer_characters: int
+    save_deadline: float  # seconds until those who watch are told that the answer cannot be stored
+
+
+class Generation:
+    """Generates `running.answer` into `channel`."""
+
+    def __init__(
+        self,
+        running: Running,
+        channel: Channel,
+        deltas: AsyncGenerator[Delta, None],
+        *,
+        messages: Messages,
+        extract: Extract,
+        limits: Limits,
+        request_id: str | None,
+    ) -> None:
+        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it."""
+        self.running = running
+        self.answer = running.answer
+        self.watched = False  # somebody watches, or did
+        self.watched_elsewhere_at = float("-inf")  # on the loop's clock: when other processes last showed viewers
+        self._channel = channel
+        self._deltas = deltas
+        self._messages = messages
+        self._extract = extract
+        self._limits = limits
+        self._request_id = request_id
+        self._reading: asyncio.Task[Finish] | None = None
+        self._cut: Status | None = None
+        self._fenced = False
+        self._watched_at: datetime | None = None
+        self._stored_parts = 0
+        self._stored_length = 0
+
+    def cut(self, status: Status) -> None:
+        """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts."""
+        if self._cut is None:
+            self._cut = status
+            if self._reading is not None:
+                self._reading.cancel()
+
+    async def run(self) -> Answer | None:
+        """Generate and store; returns the answer as it is stored, None if its conversation was deleted."""
+        self._reading = asyncio.create_task(self._read())
+        if self._cut is not None:  # before it began
+            self._reading.cancel()
+        beat = asyncio.create_task(self._beat())
+        try:
+            outcome = await self._outcome(self._reading)
+        finally:
+            beat.cancel()
+        return await self._store(outcome)
+
+    async def _read(self) -> Finish:
+        async with aclosing(self._deltas) as deltas:
+            async for delta in deltas:
+                if delta.texts:
+                    self._channel.extend(self.running, delta.texts)
+                    if self.running.length > self._limits.answer_characters:
+                        raise ModelError(ErrorCode.UPSTREAM_PROTOCOL, "longer than CHATSTREAM_ANSWER_CHARACTERS")
+                if delta.finish is not None:
+                    return delta.finish
+        raise ModelError(ErrorCode.UPSTREAM_TRUNCATED, "the model's stream ended without a finish reason")
+
+    async def _outcome(self, reading: asyncio.Task[Finish]) -> Answer:
+        try:
+            finish = await reading
+        except asyncio.CancelledError:
+            if self._cut is None and not self._fenced:
+                raise  # it is this task that was cancelled
+            return self._cut_short()
+        except ModelError as exc:
+            log.warning("answer %s: %s: %s", self.answer.id, exc.code, exc)
+            return self._failed(exc.code, exc.retry_after)
+        except StorageUnavailable:
+            log.warning("answer %s: the history cannot be read", self.answer.id)
+            return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
+        except Exception:
+            log.exception("answer %s", self.answer.id)
+            return self._failed(ErrorCode.INTERNAL)
+        return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
+
+    def _cut_short(self) -> Answer:
+        if self._cut is Status.STOPPED:
+            return self._ended(Status.STOPPED)
+        return self._ended(Status.INTERRUPTED, failure=self._failure(ErrorCode.ANSWER_INTERRUPTED))
+
+    def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
+        return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
+
+    def _failure(self, code: ErrorCode, retry_after: float | None = None) -> Failure:
+        milliseconds = None if retry_after is None else round(retry_after * 1000)
+        return Failure(code=code, request_id=self._request_id, retry_after_ms=milliseconds)
+
+    def _ended(
+        self,
+        status: Status,
+        *,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+        failure: Failure | None = None,
+    ) -> Answer:
+        text = self.running.text()
+        return replace(
+            self.answer,
+            status=status,
+            content=text,
+            finish_reason=finish_reason,
+            usage=usage,
+            failure=failure,
+            # Half a recommendation may lack the half that matters.
+            recommendations=self._extract(self.answer.id, text) if status is Status.COMPLETE else (),
+        )
+
+    async def _store(self, outcome: Answer) -> Answer | None:
+        """Store the end, however often that takes: nothing is told before."""
+        deadline = asyncio.get_running_loop().time() + self._limits.save_deadline
+        pause = _SAVE_PAUSE
+        while True:
+            try:
+                if outcome.status is Status.INTERRUPTED:
+                    outcome = await self._failed_if_too_often(outcome)
+                unseen = not self._channel.readers
+                return await self._messages.finish(self._channel.conversation.key, replace(outcome, unseen=unseen))
+            except StorageUnavailable:
+                log.warning("answer %s: cannot be stored yet", self.answer.id)
+            if asyncio.get_running_loop().time() >= deadline:
+                deadline = float("inf")  # said once; the text is kept, and stored when the database is back
+                notice = events.error(
+                    ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id, message_id=self.answer.id
+                )
+                self._channel.append(Entry(sse.frame(notice), None))
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+            pause = min(2 * pause, _SAVE_PAUSE_LIMIT)
+
+    async def _failed_if_too_often(self, outcome: Answer) -> Answer:
+        before = await self._messages.interruptions(outcome.reply_to)
+        return replace(outcome, status=Status.FAILED) if before + 1 >= MAX_INTERRUPTIONS else outcome
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_INTERVAL)
+            try:
+                await self._checkpoint()
+            except StorageUnavailable:
+                log.warning("answer %s: no checkpoint, the database does not answer", self.answer.id)
+
+    async def _checkpoint(self) -> None:
+        parts = self.running.parts[self._stored_parts :]
+        text = "".join(parts)
+        beat = await self._messages.checkpoint(self.answer.id, length=self._stored_length, text=text)
+        if beat is None:
+            await self._find_out_what_is_stored()
+            return
+        self._stored_parts += len(parts)
+        self._stored_length += len(text)
+        if beat.stop_requested:
+            self.cut(Status.STOPPED)
+        if beat.watched_at != self._watched_at:  # compared with itself only: clocks differ
+            self._watched_at = beat.watched_at
+            self.watched_elsewhere_at = asyncio.get_running_loop().time()
+
+    async def _find_out_what_is_stored(self) -> None:
+        """A checkpoint matched nothing: an earlier one was stored though its result was lost, or we are fenced off."""
+        stored = await self._messages.get(self._channel.conversation.key, self.answer.id)
+        if isinstance(stored, Answer) and stored.status is Status.STREAMING:
+            lengths = accumulate(map(len, self.running.parts), initial=0)
+            for parts, length in enumerate(lengths):
+                if length == len(stored.content):
+                    self._stored_parts, self._stored_length = parts, length
+                    return
+        log.warning("answer %s: ended by somebody else", self.answer.id)
+        self._fenced = True
+        if self._reading is not None:
+            self._reading.cancel()

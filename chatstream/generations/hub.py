@@ -1,0 +1,342 @@
+"""Where those who watch meet what is generated: one channel per conversation, one generation per running answer."""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from msgspec import Struct
+
+from chatstream.errors import (
+    AnswerInProgress,
+    ErrorCode,
+    NotFound,
+    NothingRunning,
+    NothingToAnswer,
+    StorageUnavailable,
+)
+from chatstream.events import Cursor
+from chatstream.generations.channel import Channel, Entry, Running, ended, posted
+from chatstream.generations.follower import Follower
+from chatstream.generations.generation import Extract, Generation, Limits
+from chatstream.generations.replay import Replay, Snapshot, replay
+from chatstream.llm.model import Delta
+from chatstream.models import Answer, Conversation, Status
+from chatstream.store.messages import Messages, Posted
+
+log = logging.getLogger("chatstream.generations")
+
+# How long `stop` waits for the end to be stored before it says 503, so that a request is answered within 5 s; and how
+# often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
+_STOP_TIMEOUT = 4.0
+_STOP_LOOK_INTERVAL = 0.2
+# When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
+# so that the clients do not all come back at once.
+_LAST_SAVE_TIMEOUT = 5.0
+_SHUTDOWN_SPREAD = 1.0
+# A viewer in another process shows itself every 5 s: two of those, and the checkpoint that tells us.
+_WATCHED_ELSEWHERE_FOR = 12.0
+
+WriteAnswer = Callable[[Conversation, Answer], AsyncGenerator[Delta, None]]
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Durations in seconds."""
+
+    heartbeat_interval: float
+    disconnect_grace: float  # may be infinite: an answer always finishes
+    connection_timeout: float
+    connection_bytes: int
+    limits: Limits
+
+
+class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end."""
+
+    message_id: str
+    status: Status
+    content_length: int  # code points
+    upstream_cancelled: bool
+
+
+class Stream(Struct, frozen=True):
+    """A follower, what is behind its cursor, and the conversation it belongs to."""
+
+    conversation: Conversation
+    follower: Follower
+    replay: Replay
+    request_id: str
+
+
+class Hub:
+    """The one place that knows which conversations are watched and which answers run in this process."""
+
+    def __init__(self, messages: Messages, write_answer: WriteAnswer, extract: Extract, config: Config) -> None:
+        self._messages = messages
+        self._write_answer = write_answer
+        self._extract = extract
+        self._config = config
+        self._channels: dict[str, Channel] = {}
+        self._generations: dict[str, Generation] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._abandonments: dict[str, asyncio.TimerHandle] = {}
+        self._followers: set[Follower] = set()
+        self.draining = False
+
+    # Watching ---------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def follow(
+        self, conversation: Conversation, cursor: Cursor | None, *, once: bool, expires_at: float, request_id: str
+    ) -> AsyncIterator[Stream]:
+        """Watch a conversation from `cursor` on; leaving the context is leaving the conversation.
+
+        `expires_at` is on the event loop's clock. Raises `StorageUnavailable`. Nothing is generated before `start`.
+        """
+        channel = self._channel(conversation)
+        lifetime = self._config.connection_timeout * random.uniform(0.8, 1)  # noqa: S311 - against stampedes
+        follower = Follower(
+            channel,
+            once=once,
+            rotate_at=asyncio.get_running_loop().time() + lifetime,
+            rotate_after_bytes=self._config.connection_bytes,
+            expires_at=expires_at,
+            request_id=request_id,
+        )
+        self._followers.add(follower)
+        self._joined(channel)
+        try:
+            behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running))
+            follower.join(behind)
+            yield Stream(conversation, follower, behind, request_id)
+        finally:
+            follower.leave()
+            self._followers.discard(follower)
+            self._left(channel)
+
+    async def start(self, stream: Stream) -> None:
+        """After `connected` was sent: answer what waits for an answer, and remember what has been seen.
+
+        Raises `StorageUnavailable`.
+        """
+        if stream.replay.unseen:
+            await self._messages.mark_seen(stream.conversation.key)
+        if stream.replay.owed is not None:
+            await self._answer(stream.conversation, *stream.replay.owed, stream.request_id)
+
+    def tick(self) -> None:
+        """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
+
+        Nothing is written here: a socket has one writer, its follower's own coroutine.
+        """
+        now = asyncio.get_running_loop().time()
+        for follower in self._followers:
+            follower.tick(now, self._config.heartbeat_interval)
+
+    # Answering --------------------------------------------------------------------------------------------------------
+
+    def posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
+        """A user message was stored with the attempt at answering it: tell those who watch, and generate."""
+        self._generate(conversation, new.answer, request_id, announcement=posted(new.message))
+
+    async def regenerate(self, conversation: Conversation, request_id: str) -> Answer:
+        """A new attempt at answering the newest user message.
+
+        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`.
+        """
+        question = await self._messages.newest_question(conversation.key)
+        if question is None:
+            raise NothingToAnswer("This conversation has no user message yet.")
+        message, previous = question
+        answer = await self._messages.begin(conversation.key, message.id, previous=previous)
+        self._generate(conversation, answer, request_id)
+        return answer
+
+    async def stop(self, conversation: Conversation, message_id: str | None) -> Stopped:
+        """End the running answer, or say how `message_id` ended. Returns when the end is stored.
+
+        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
+        """
+        key = conversation.key
+        generation = self._generations.get(key)
+        if generation is not None and message_id in (None, generation.answer.id):
+            generation.cut(Status.STOPPED)
+            await asyncio.wait([self._tasks[key]], timeout=_STOP_TIMEOUT)
+            message_id = generation.answer.id
+        elif message_id is None:
+            running = await self._messages.running(key)
+            if running is None:
+                raise NothingRunning("No answer is running in this conversation.")
+            message_id = running.id
+        asked = False
+        deadline = asyncio.get_running_loop().time() + _STOP_TIMEOUT
+        while asyncio.get_running_loop().time() < deadline:
+            answer = await self._messages.get(key, message_id)
+            if not isinstance(answer, Answer):
+                raise NotFound("There is no such answer.")
+            if answer.status is not Status.STREAMING:
+                cancelled = answer.status is Status.STOPPED and (asked or generation is not None)
+                return Stopped(
+                    message_id=answer.id,
+                    status=answer.status,
+                    content_length=len(answer.content),
+                    upstream_cancelled=cancelled,
+                )
+            if not asked:
+                await self._messages.request_stop(message_id)
+                asked = True
+            await asyncio.sleep(_STOP_LOOK_INTERVAL)
+        raise StorageUnavailable
+
+    def deleted(self, conversation: Conversation) -> None:
+        """A conversation was deleted: end its answer and its streams."""
+        if generation := self._generations.get(conversation.key):
+            generation.cut(Status.STOPPED)
+        if channel := self._channels.get(conversation.key):
+            self._close(channel, ErrorCode.CONVERSATION_DELETED)
+
+    async def orphan_ended(self, key: str, answer: Answer) -> None:
+        """An answer whose process is gone was ended in the store: tell those who watch it here."""
+        if channel := self._channels.get(key):
+            await self._ended(channel, answer, request_id="sweeper")
+
+    async def drain(self, timeout: float) -> None:
+        """Let the running answers finish for `timeout` seconds, cut the others, and end the streams one by one.
+
+        Nothing may be posted or followed any more (see `draining`).
+        """
+        self.draining = True
+        await self._end_streams(follower for follower in self._followers if not follower.answer_runs)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=timeout)
+        for generation in self._generations.values():
+            generation.cut(Status.INTERRUPTED)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=_LAST_SAVE_TIMEOUT)
+        await self._end_streams(self._followers)
+
+    async def _end_streams(self, followers: Iterable[Follower]) -> None:
+        ending = list(followers)
+        for follower in ending:
+            follower.end(ErrorCode.SERVER_SHUTDOWN)
+            await asyncio.sleep(random.uniform(0, 2 * _SHUTDOWN_SPREAD / len(ending)))  # noqa: S311 - jitter
+
+    async def _answer(
+        self, conversation: Conversation, reply_to: str, previous: Answer | None, request_id: str
+    ) -> None:
+        try:
+            answer = await self._messages.begin(conversation.key, reply_to, previous=previous)
+        except (AnswerInProgress, NotFound):
+            return  # somebody else was faster, which comes through the log, or the conversation is gone
+        self._generate(conversation, answer, request_id)
+
+    def _generate(
+        self, conversation: Conversation, answer: Answer, request_id: str, *, announcement: Entry | None = None
+    ) -> None:
+        channel = self._channel(conversation)
+        generation = Generation(
+            Running(answer),
+            channel,
+            self._write_answer(conversation, answer),
+            messages=self._messages,
+            extract=self._extract,
+            limits=self._config.limits,
+            request_id=request_id,
+        )
+        before = self._tasks.get(conversation.key)
+        self._generations[conversation.key] = generation
+        self._tasks[conversation.key] = asyncio.create_task(
+            self._run(channel, generation, announcement, before, request_id)
+        )
+
+    async def _run(
+        self,
+        channel: Channel,
+        generation: Generation,
+        announcement: Entry | None,
+        before: asyncio.Task[None] | None,
+        request_id: str,
+    ) -> None:
+        key = channel.conversation.key
+        if before is not None:
+            # Its end is stored, or this answer could not have begun; but it may not have been told yet.
+            await asyncio.wait([before])
+        if announcement is not None:
+            channel.append(announcement)
+        channel.running = generation.running
+        generation.watched = bool(channel.readers)
+        try:
+            stored = await generation.run()
+        except Exception:
+            # The attempt stays `streaming` in the store until the sweeper finds it.
+            log.exception("answer %s: lost", generation.answer.id)
+            self._close(channel, ErrorCode.INTERNAL)
+            return
+        finally:
+            channel.running = None
+            if abandonment := self._abandonments.pop(key, None):
+                abandonment.cancel()
+            if self._generations.get(key) is generation:
+                del self._generations[key], self._tasks[key]
+            self._release(channel)
+        if stored is None:
+            self._close(channel, ErrorCode.CONVERSATION_DELETED)
+        else:
+            await self._ended(channel, stored, request_id)
+
+    async def _ended(self, channel: Channel, answer: Answer, request_id: str) -> None:
+        """Tell those who watch; if the answer was cut although somebody watches (again), begin another attempt."""
+        channel.append(ended(answer))
+        try:
+            if answer.unseen and channel.readers:  # they came while it was stored
+                await self._messages.mark_seen(channel.conversation.key)
+            if answer.status is Status.INTERRUPTED and channel.readers and not self.draining:
+                await self._answer(channel.conversation, answer.reply_to, answer, request_id)
+        except StorageUnavailable:
+            self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
+
+    # Channels ---------------------------------------------------------------------------------------------------------
+
+    def _channel(self, conversation: Conversation) -> Channel:
+        channel = self._channels.setdefault(conversation.key, Channel(conversation))
+        channel.conversation = conversation  # the newest: its model or its prompt may have been changed
+        return channel
+
+    def _joined(self, channel: Channel) -> None:
+        key = channel.conversation.key
+        if abandonment := self._abandonments.pop(key, None):
+            abandonment.cancel()
+        if generation := self._generations.get(key):
+            generation.watched = True
+
+    def _left(self, channel: Channel) -> None:
+        key = channel.conversation.key
+        generation = self._generations.get(key)
+        if not channel.readers and generation is not None and generation.watched:
+            self._abandon_later(key, generation, self._config.disconnect_grace)
+        self._release(channel)
+
+    def _release(self, channel: Channel) -> None:
+        key = channel.conversation.key
+        if not channel.readers and key not in self._generations and self._channels.get(key) is channel:
+            del self._channels[key]
+
+    def _abandon_later(self, key: str, generation: Generation, seconds: float) -> None:
+        if math.isinf(seconds):
+            return
+        loop = asyncio.get_running_loop()
+        self._abandonments[key] = loop.call_later(seconds, self._abandon, key, generation)
+
+    def _abandon(self, key: str, generation: Generation) -> None:
+        self._abandonments.pop(key, None)
+        watched_for = generation.watched_elsewhere_at + _WATCHED_ELSEWHERE_FOR - asyncio.get_running_loop().time()
+        if watched_for > 0:
+            self._abandon_later(key, generation, watched_for)
+        else:
+            generation.cut(Status.INTERRUPTED)
+
+    def _close(self, channel: Channel, code: ErrorCode) -> None:
+        for reader in channel.readers:
+            reader.end(code)

@@ -1,0 +1,177 @@
+"""What a reader is given before it reads the live log: the part of the conversation that lies behind its cursor.
+
+The reader has been put at the end of the live log, and the running answer's text noted, *before* anything is read from
+the store. So whatever is missing in the store will come in the log, and whatever is in both is told apart by its place:
+no gap and no double, at any moment.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from chatstream import events
+from chatstream.events import Cursor
+from chatstream.generations.channel import BEGINNING, END, Entry, Place, Running, ended, frames, posted
+from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.store.messages import Messages
+
+# Further behind than this, history is the better way to catch up (the protocol's numbers).
+_MAX_MESSAGES = 100
+_MAX_BYTES = 1024 * 1024
+
+
+class Snapshot(NamedTuple):
+    """The running answer as it was when the reader joined the live log."""
+
+    running: Running
+    parts: int
+
+    @classmethod
+    def of(cls, running: Running | None) -> "Snapshot | None":
+        """Of the answer that runs now, if one does."""
+        return cls(running, len(running.parts)) if running else None
+
+    @property
+    def answer(self) -> Answer:
+        """Which one it is."""
+        return self.running.answer
+
+    def text(self) -> str:
+        """The text it had."""
+        return self.running.text(self.parts)
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """The entries behind a cursor, and what else the reader has to know."""
+
+    entries: Sequence[Entry]
+    place: Place  # the live log goes on after it
+    resumed: bool = False
+    active: str | None = None  # the id of the running answer
+    unseen: bool = False  # the entries have the end of an answer that nobody had seen
+    owed: tuple[str, Answer | None] | None = None  # a user message that wants an answer, and its newest attempt
+
+    @property
+    def nothing_comes(self) -> bool:
+        """Nothing is behind the cursor, nothing runs and nothing is owed."""
+        return self.active is None and self.owed is None and not any(entry.frames for entry in self.entries)
+
+
+async def replay(messages: Messages, key: str, cursor: Cursor | None, snapshot: Snapshot | None) -> Replay:
+    """The part of the conversation `key` that comes after `cursor`; raises `StorageUnavailable`.
+
+    A cursor that is not of this conversation, or too far behind, is as none.
+    """
+    if cursor is not None:
+        resumed = await _after(messages, key, cursor, snapshot)
+        if resumed is not None:
+            return resumed
+    return await _without_cursor(messages, key, snapshot)
+
+
+async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | None) -> Replay:
+    if snapshot is not None:
+        return _in_progress(snapshot.answer, snapshot.text(), position=0)
+    newest = await messages.newest(key)
+    if newest is None:
+        return Replay(entries=(), place=BEGINNING)
+    if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
+        running = await messages.running(key)
+        if running is None:
+            return Replay(entries=(), place=(newest.seq, Cursor.USER), owed=(newest.id, None))
+        return _in_progress(running, running.content, position=0)
+    if newest.status is Status.STREAMING:
+        return _in_progress(newest, newest.content, position=0)
+    return Replay(
+        entries=(ended(newest),) if newest.unseen else (),
+        place=(newest.seq, END),
+        unseen=newest.unseen,
+        owed=_owed(newest),
+    )
+
+
+async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapshot | None) -> Replay | None:
+    if snapshot is not None and cursor.message_id == snapshot.answer.id:
+        # The way back after a short break, and so the common one: nothing is read from the store.
+        return _in_progress(snapshot.answer, snapshot.text(), position=cursor.position, resumed=True)
+    told: list[Message] = []
+    if cursor.position != Cursor.START:
+        own = await messages.get(key, cursor.message_id)
+        if own is None or isinstance(own, UserMessage) != (cursor.position == Cursor.USER):
+            return None
+        told.append(own)
+    elif cursor.message_id != key:
+        return None
+    told += await messages.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 2)
+    if len(told) > _MAX_MESSAGES + 1:
+        return None
+    running = next((answer for answer in told if _runs(answer, snapshot)), None)
+    entries = list(_tell(told, cursor, snapshot))
+    if sum(len(entry.frames) for entry in entries) > _MAX_BYTES:
+        return None
+    return Replay(
+        entries=entries,
+        place=entries[-1].place or BEGINNING if entries else BEGINNING,
+        resumed=True,
+        active=running.id if running else None,
+        unseen=any(isinstance(message, Answer) and message.unseen for message in told),
+        owed=_owed(told[-1]) if told and not running else None,
+    )
+
+
+def _tell(told: Sequence[Message], cursor: Cursor, snapshot: Snapshot | None) -> Iterator[Entry]:
+    """The messages as entries, up to and with the running answer; of the cursor's own message what comes after it."""
+    newest_attempts = {answer.reply_to: answer.id for answer in told if isinstance(answer, Answer)}
+    for message in told:
+        own = message.id == cursor.message_id
+        position = cursor.position if own else 0
+        if isinstance(message, UserMessage):
+            entry = posted(message)
+            yield entry._replace(frames=b"") if own else entry
+        elif _runs(message, snapshot):
+            known = snapshot is not None and snapshot.answer.id == message.id
+            yield _so_far(message, snapshot.text() if snapshot and known else message.content, position)
+            return  # what was posted in the meantime comes after its end, in the live log
+        elif own or _counts(message, newest_attempts):
+            yield _finished(message, position)
+
+
+def _runs(message: Message, snapshot: Snapshot | None) -> bool:
+    """An answer of the snapshot counts as running, also if it has ended since: its end is in the live log."""
+    if isinstance(message, UserMessage):
+        return False
+    return message.status is Status.STREAMING or (snapshot is not None and snapshot.answer.id == message.id)
+
+
+def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
+    """Superseded attempts, and those cut before their first word, are not told to whoever comes later."""
+    superseded = newest_attempts[answer.reply_to] != answer.id
+    return not superseded and (answer.status is not Status.INTERRUPTED or answer.content != "")
+
+
+def _in_progress(answer: Answer, text: str, *, position: int, resumed: bool = False) -> Replay:
+    entry = _so_far(answer, text, position)
+    return Replay(entries=(entry,), place=entry.place or BEGINNING, resumed=resumed, active=answer.id)
+
+
+def _so_far(answer: Answer, text: str, position: int) -> Entry:
+    """The running answer's text after `position`, which may lie beyond what is known here: the log is joined there."""
+    if position >= len(text):
+        return Entry(b"", (answer.seq, position))
+    told = events.chunk(answer, text[position:], position, events.timestamp())
+    return Entry(frames([told]), (answer.seq, len(text)))
+
+
+def _finished(answer: Answer, position: int) -> Entry:
+    """A finished answer after `position`: one chunk and the events of its end."""
+    told = [placed for placed in events.ending(answer) if placed[0].position > position]
+    if position < len(answer.content):
+        told.insert(0, events.chunk(answer, answer.content[position:], position, events.timestamp()))
+    return Entry(frames(told), (answer.seq, END), answer_ends=True)
+
+
+def _owed(newest: Message) -> tuple[str, Answer | None] | None:
+    if isinstance(newest, UserMessage):
+        return newest.id, None
+    return (newest.reply_to, newest) if newest.status is Status.INTERRUPTED else None

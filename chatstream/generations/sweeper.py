@@ -1,0 +1,75 @@
+"""Ends the answers whose process is gone, so that nothing stays `streaming` for ever.
+
+An attempt is alive as long as its `beatAt` moves. No clocks are compared: it counts how often in a row the same value
+was seen, in looks that followed each other closely. Whatever makes a look fail or come late (an outage, a pause of this
+process, a clock that jumps) starts the count again, so none of them can end an answer that is alive.
+"""
+
+import asyncio
+import logging
+
+from msgspec.structs import replace
+
+from chatstream.errors import ErrorCode, StorageUnavailable
+from chatstream.generations.generation import MAX_INTERRUPTIONS
+from chatstream.generations.hub import Hub
+from chatstream.models import Answer, Failure, Status
+from chatstream.store.messages import Messages, Orphan
+
+log = logging.getLogger("chatstream.generations")
+
+# With a checkpoint a second, six looks at two-second intervals are ten seconds without a sign of life.
+LOOK_INTERVAL = 2.0
+_LOOKS = 6
+_MAX_PAUSE_BETWEEN_LOOKS = 4.0
+
+
+class Sweeper:
+    """Call `look` every `LOOK_INTERVAL` seconds."""
+
+    def __init__(self, messages: Messages, hub: Hub) -> None:
+        self._messages = messages
+        self._hub = hub
+        self._seen: dict[Orphan, int] = {}
+        self._looked_at = float("-inf")
+
+    async def look(self) -> None:
+        """Count, and end what has not moved."""
+        now = asyncio.get_running_loop().time()
+        try:
+            running = await self._messages.orphans()
+        except StorageUnavailable:
+            self._seen.clear()
+            return
+        if now - self._looked_at > _MAX_PAUSE_BETWEEN_LOOKS:
+            self._seen.clear()
+        self._looked_at = now
+        self._seen = {orphan: self._seen.get(orphan, 0) + 1 for orphan in running}
+        for orphan, looks in self._seen.items():
+            if looks >= _LOOKS:
+                await self._end(orphan)
+
+    async def end_all(self) -> int:
+        """End every `streaming` attempt at once; returns how many. For a process that has the database to itself."""
+        orphans = await self._messages.orphans()
+        for orphan in orphans:
+            await self._end(orphan)
+        return len(orphans)
+
+    async def _end(self, orphan: Orphan) -> None:
+        try:
+            answer = await self._messages.get(orphan.key, orphan.answer_id)
+            if not isinstance(answer, Answer):
+                return
+            often = await self._messages.interruptions(answer.reply_to) + 1 >= MAX_INTERRUPTIONS
+            ended = replace(
+                answer,
+                status=Status.FAILED if often else Status.INTERRUPTED,
+                failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None),
+                unseen=True,
+            )
+            if await self._messages.finish_orphan(orphan, ended):
+                log.warning("answer %s: its process is gone, stored as %s", answer.id, ended.status)
+                await self._hub.orphan_ended(orphan.key, ended)
+        except StorageUnavailable:
+            log.warning("answer %s: its process is gone, but its end cannot be stored yet", orphan.answer_id)

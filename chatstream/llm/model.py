@@ -1,0 +1,47 @@
+"""What the rest of chatstream knows of a model."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from chatstream.models import Usage
+
+
+class Turn(Struct, frozen=True):
+    """One message of the context."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Finish(Struct, frozen=True, kw_only=True):
+    """How the model ended its answer. `reason` is the model's own word: ``stop``, ``length``, ``content_filter`` …"""
+
+    reason: str
+    usage: Usage | None
+
+
+class Delta(NamedTuple):
+    """What one network read brought: pieces of text in order, none empty and each valid Unicode; and, last, the end."""
+
+    texts: list[str]
+    finish: Finish | None = None
+
+
+class Model(Protocol):
+    """A source of streamed answers."""
+
+    def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
+        """Answer `turns`; the last `Delta` of a good answer, and only that, has `finish` set.
+
+        The caller closes the generator (``contextlib.aclosing``); closing it, or cancelling the task that reads it,
+        really closes the upstream request. `model` overrides the configured name.
+
+        Raises `ModelError` when the answer cannot begin or breaks off; what was yielded before stands.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release the connections. Running streams break off."""
+        ...
