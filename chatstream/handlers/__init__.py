@@ -1,0 +1,1 @@
+"""Thin doors: the only code that knows HTTP."""

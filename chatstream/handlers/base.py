@@ -1,0 +1,290 @@
+"""What every door does: a request id, CORS, who is calling, and every error as a problem document (RFC 9457).
+
+The token is taken out of the request before anything else can see it, the log included.
+"""
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from http import HTTPStatus
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from chatstream.auth import Authenticator
+from chatstream.errors import (
+    InvalidContent,
+    InvalidRequest,
+    NotFound,
+    RequestError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from chatstream.models import User
+
+log = logging.getLogger("chatstream.http")
+
+# A message of 50,000 characters at four bytes each, escaped as JSON where it must be, and its envelope.
+MAX_BODY_BYTES = 256 * 1024
+# How long a browser may remember a preflight: as long as Chromium does at most.
+_PREFLIGHT_SECONDS = 7200
+_ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
+_EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
+_TOKEN_PARAMETERS = ("access_token", "token", "ticket")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Door:
+    """What every handler needs of the server. While `refusal` is set, nobody comes in."""
+
+    def __init__(self, authenticator: Authenticator, cors_origins: tuple[str, ...]) -> None:
+        self.authenticator = authenticator
+        self.cors_origins = frozenset(cors_origins)
+        self.refusal: Unavailable | None = None
+
+    def check(self) -> None:
+        """Raises `Unavailable` while the server starts or goes down."""
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class BaseHandler(RequestHandler):
+    """Authenticated unless `public`; raises any `RequestError` to answer with it."""
+
+    public: ClassVar[bool] = False
+    accepts_query_token: ClassVar[bool] = False
+
+    request_id: str
+    user: User
+
+    def initialize(self, door: Door) -> None:
+        """`door` has what every handler needs."""
+        self.door = door
+
+    def set_default_headers(self) -> None:
+        """Also for errors: Tornado begins anew with these."""
+        if not hasattr(self, "request_id"):
+            given = self.request.headers.get("X-Request-Id", "")
+            self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.clear_header("Server")
+        self.set_header("X-Request-Id", self.request_id)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Vary", "Origin")
+        origin = self.request.headers.get("Origin")
+        if hasattr(self, "door") and origin in self.door.cors_origins:
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Access-Control-Allow-Credentials", "true")
+            self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
+
+    def prepare(self) -> None:
+        """Erase the token from the request, and let nobody in without a good one."""
+        self.set_default_headers()  # Tornado called it before `initialize`
+        header = self.request.headers.pop("Authorization", None)
+        from_query = self._erase_query_tokens()
+        if self.public or self.request.method == "OPTIONS":
+            return
+        tokens = set(from_query if self.accepts_query_token else ())
+        if header is not None:
+            scheme, _, credentials = header.partition(" ")
+            tokens.add(credentials.strip() if scheme.lower() == "bearer" else "")
+        if len(tokens) > 1:
+            raise InvalidRequest("The request has two different tokens.")
+        token = tokens.pop() if tokens else None
+        if not token:
+            raise Unauthenticated("A bearer token is required.", token_given=token is not None)
+        self.user = self.door.authenticator.authenticate(token)
+        self.admit()
+
+    def admit(self) -> None:
+        """Refuse who may come in, but not now."""
+        self.door.check()
+
+    def _erase_query_tokens(self) -> list[str]:
+        arguments = self.request.query_arguments
+        found = [
+            value.decode("utf-8", "replace")
+            for name in _TOKEN_PARAMETERS
+            for value in arguments.pop(name, [])
+            if name != "ticket"
+        ]
+        for name in _TOKEN_PARAMETERS:
+            self.request.arguments.pop(name, None)
+        self.request.query = urlencode(arguments, doseq=True)
+        self.request.uri = self.request.path + (f"?{self.request.query}" if self.request.query else "")
+        return found
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def parameter(self, name: str) -> str | None:
+        """A query parameter; of several the last. Raises `InvalidRequest` if it is not UTF-8."""
+        values = self.request.query_arguments.get(name)
+        try:
+            return values[-1].decode() if values else None
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"`{name}` is not UTF-8.") from None
+
+    def limit(self, default: int, maximum: int) -> int:
+        """The query parameter `limit`: 1 to `maximum`."""
+        text = self.parameter("limit")
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= maximum):
+            raise InvalidRequest(f"`limit` must be a number from 1 to {maximum}.")
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is ``true`` or ``false``."""
+        text = self.parameter(name)
+        if text not in (None, "true", "false"):
+            raise InvalidRequest(f"`{name}` must be true or false.")
+        return text == "true"
+
+    def conversation_id(self, text: str) -> str:
+        """An id from the path. Raises `InvalidRequest` for what cannot be one."""
+        if not _ID.fullmatch(text):
+            raise InvalidRequest("A conversation's id has 1 to 64 letters, digits, `-` and `_`.")
+        return text
+
+    # Answering --------------------------------------------------------------------------------------------------------
+
+    def send_json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
+        """Finish the response with a JSON object."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(value))
+
+    def options(self, *_path: str) -> None:
+        """Answer a CORS preflight."""
+        self.set_header("Access-Control-Allow-Methods", self.allowed_methods())
+        self.set_header("Access-Control-Allow-Headers", _ALLOWED_HEADERS)
+        self.set_header("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS))
+        self.set_status(HTTPStatus.NO_CONTENT)
+        self.finish()
+
+    def allowed_methods(self) -> str:
+        """For ``Allow``."""
+        own = (name for name in self.SUPPORTED_METHODS if self._implements(name.lower()))
+        return ", ".join(sorted(own))
+
+    def _implements(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(RequestHandler, method)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error as a problem document."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        self.send_problem(error if isinstance(error, RequestError) else _http_error(status_code))
+
+    def send_problem(self, error: RequestError) -> None:
+        """Finish the response with a problem document."""
+        self.set_status(error.status, error.title)
+        if error.retry_after is not None:
+            self.set_header("Retry-After", str(max(1, round(error.retry_after))))
+        if isinstance(error, Unauthenticated):
+            challenge = 'Bearer realm="chatstream"'
+            if error.token_given:  # RFC 6750, section 3.1
+                challenge += f', error="invalid_token", error_description="{error.detail}"'
+            self.set_header("WWW-Authenticate", challenge)
+        if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", self.allowed_methods())
+        problem = {
+            "type": "about:blank",
+            "title": error.title,
+            "status": error.status,
+            "detail": error.detail,
+            "code": error.code,
+            "requestId": self.request_id,
+        }
+        if error.fields:
+            problem["errors"] = error.fields
+        self.set_header("Content-Type", "application/problem+json")
+        self.finish(msgspec.json.encode(problem))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """What a client did wrong stands in the line of its request; what we did wrong comes with its traceback.
+
+        Only where it happened: the text of an exception may repeat what it was given.
+        """
+        if not isinstance(value, RequestError | HTTPError):
+            where = "".join(traceback.format_tb(tb))
+            log.error("%s\n%s", typ.__name__, where, extra={"facts": {"request": self.request_id}})
+
+    def facts(self) -> dict[str, object]:
+        """What the log's line of this request says beside the method, the path and the status."""
+        return {"request": self.request_id, "user": self.user.id if hasattr(self, "user") else None}
+
+
+def _http_error(status: int) -> RequestError:
+    phrase = HTTPStatus(status).phrase
+    detail = {405: "This resource does not have that method.", 500: "Something went wrong on the server."}
+    error = RequestError(detail.get(status, phrase), code=phrase.lower().replace(" ", "_"))
+    error.status, error.title = status, phrase
+    return error
+
+
+@stream_request_body
+class JSONHandler(BaseHandler):
+    """A door with a JSON body, read only as far as the limit and parsed only when the caller may come in."""
+
+    def prepare(self) -> None:
+        """Refuse by the headers what they are enough to refuse."""
+        super().prepare()
+        self._received = bytearray()
+        if int(self.request.headers.get("Content-Length", 0)) > MAX_BODY_BYTES:
+            raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """A part of the body."""
+        if len(self._received) <= MAX_BODY_BYTES:
+            self._received += chunk
+
+    def has_body(self) -> bool:
+        """Whether there was a body at all."""
+        return bool(self._received)
+
+    def body(self, shape: type[Body]) -> Body:
+        """The body as `shape`. Raises `TooLarge`, `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
+        if len(self._received) > MAX_BODY_BYTES:
+            raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
+        try:
+            return shape.model_validate_json(bytes(self._received))
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_input=False, include_context=False)
+            if any(error["type"] == "json_invalid" for error in errors):
+                raise InvalidRequest("The body is not valid JSON.") from None
+            fields = {".".join(map(str, error["loc"])) or "body": error["msg"] for error in errors}
+            raise InvalidContent("The body is not acceptable.", fields=fields) from None
+
+
+class NotFoundHandler(BaseHandler):
+    """Any path that is no route."""
+
+    public = True
+
+    def prepare(self) -> None:
+        """Refuse at once, whatever the method."""
+        super().prepare()
+        raise NotFound("There is no such resource.")
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line for each request; the path without its query, never a header."""
+    facts = handler.facts() if isinstance(handler, BaseHandler) else {}
+    request, status = handler.request, handler.get_status()
+    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+    seconds = time.time() - request._start_time
+    log.log(level, "%s %s %d %.3fs", request.method, request.path, status, seconds, extra={"facts": facts})

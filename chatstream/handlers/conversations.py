@@ -1,0 +1,88 @@
+"""``/api/v1/chat/conversations`` and ``…/{id}``."""
+
+from http import HTTPStatus
+
+from chatstream.errors import InvalidContent
+from chatstream.generations.hub import Hub
+from chatstream.handlers.base import Door, JSONHandler
+from chatstream.handlers.views import ConversationChanges, NewConversation, conversation_view, message_view
+from chatstream.models import Conversation
+from chatstream.store.conversations import Conversations
+from chatstream.store.messages import Messages
+
+_PAGE = 50  # fits a screen, and a page of the longest titles into a few KB
+_MAX_PAGE = 200
+
+
+class ConversationsHandler(JSONHandler):
+    """The caller's conversations."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, hub: Hub, conversations: Conversations, messages: Messages, content_characters: int
+    ) -> None:
+        """`content_characters`: the longest message."""
+        super().initialize(door)
+        self.hub = hub
+        self.conversations = conversations
+        self.messages = messages
+        self.content_characters = content_characters
+
+    async def get(self) -> None:
+        """A page, most recently active first."""
+        found, next_cursor = await self.conversations.page(
+            self.user.id, limit=self.limit(_PAGE, _MAX_PAGE), before=self.parameter("before")
+        )
+        self.send_json({"conversations": [conversation_view(one) for one in found], "nextCursor": next_cursor})
+
+    async def post(self) -> None:
+        """A new one, and its first message if there is one."""
+        body = self.body(NewConversation)
+        check_length(body.initial_message, self.content_characters, "initialMessage")
+        conversation = await self.conversations.create(
+            self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
+        )
+        view = conversation_view(conversation)
+        if body.initial_message is not None:
+            posted = await self.messages.post(conversation.key, body.initial_message)
+            self.hub.posted(conversation, posted, self.request_id)
+            view["initialMessage"] = message_view(posted.message)
+        self.set_header("Location", f"{self.request.path}/{conversation.id}")
+        self.send_json(view, HTTPStatus.CREATED)
+
+
+class ConversationHandler(JSONHandler):
+    """One conversation."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, hub: Hub, conversations: Conversations
+    ) -> None:
+        """The hub is told of a deletion."""
+        super().initialize(door)
+        self.hub = hub
+        self.conversations = conversations
+
+    async def get(self, conversation_id: str) -> None:
+        """Read it."""
+        self._send(await self.conversations.get(self.user.id, self.conversation_id(conversation_id)))
+
+    async def patch(self, conversation_id: str) -> None:
+        """Change what the body names."""
+        id_, body = self.conversation_id(conversation_id), self.body(ConversationChanges)
+        changes = body.model_dump(exclude_unset=True)
+        if not changes:
+            raise InvalidContent("Nothing to change: name title, systemPrompt or model.")
+        self._send(await self.conversations.update(self.user.id, id_, changes))
+
+    async def delete(self, conversation_id: str) -> None:
+        """Delete it with its messages."""
+        self.hub.deleted(await self.conversations.delete(self.user.id, self.conversation_id(conversation_id)))
+        self.set_status(HTTPStatus.NO_CONTENT)
+
+    def _send(self, conversation: Conversation) -> None:
+        self.send_json(conversation_view(conversation))
+
+
+def check_length(content: str | None, maximum: int, field: str) -> None:
+    """Raises `InvalidContent` for a message of more than `maximum` characters."""
+    if content is not None and len(content) > maximum:
+        raise InvalidContent("The body is not acceptable.", fields={field: f"at most {maximum} characters"})

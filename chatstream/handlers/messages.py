@@ -1,0 +1,122 @@
+"""``…/{id}/messages``, ``…/stop`` and ``…/regenerate``."""
+
+import re
+from http import HTTPStatus
+
+from chatstream.errors import InvalidContent, InvalidRequest
+from chatstream.events import Cursor
+from chatstream.generations.hub import Hub
+from chatstream.handlers.base import Door
+from chatstream.handlers.conversations import check_length
+from chatstream.handlers.streaming import StreamingHandler
+from chatstream.handlers.views import NewMessage, StopRequest, message_view, stream_cursor
+from chatstream.models import Answer, Conversation
+from chatstream.store.conversations import Conversations
+from chatstream.store.messages import Messages
+
+_PAGE = 50  # what a screen of chat shows, twice
+_MAX_PAGE = 200
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class _ConversationDoor(StreamingHandler):
+    """A door to something of one conversation of the caller's."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, hub: Hub, slow_reader_timeout: float, conversations: Conversations, messages: Messages
+    ) -> None:
+        super().initialize(door, hub, slow_reader_timeout)
+        self.conversations = conversations
+        self.messages = messages
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
+        return await self.conversations.get(self.user.id, self.conversation_id(conversation_id))
+
+
+class MessagesHandler(_ConversationDoor):
+    """The messages of a conversation."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self,
+        door: Door,
+        hub: Hub,
+        slow_reader_timeout: float,
+        conversations: Conversations,
+        messages: Messages,
+        content_characters: int,
+    ) -> None:
+        """`content_characters`: the longest message."""
+        super().initialize(door, hub, slow_reader_timeout, conversations, messages)
+        self.content_characters = content_characters
+
+    async def get(self, conversation_id: str) -> None:
+        """A page, oldest first; the newest messages without `before`."""
+        limit, before = self.limit(_PAGE, _MAX_PAGE), self._before()
+        conversation = await self.conversation(conversation_id)
+        page = await self.messages.page(conversation.key, limit=limit + 1, before=before)
+        more, shown = len(page) > limit, page[-limit:]
+        if any(isinstance(message, Answer) and message.unseen for message in shown):
+            await self.messages.mark_seen(conversation.key)
+        self.send_json(
+            {
+                "messages": [message_view(message) for message in shown],
+                "nextCursor": str(shown[0].seq) if more else None,
+                "streamCursor": stream_cursor(conversation.key, shown) if before is None else None,
+            }
+        )
+
+    async def post(self, conversation_id: str) -> None:
+        """Store a user message and begin its answer; with ``Accept: text/event-stream`` the response is that answer."""
+        body = self.body(NewMessage)
+        check_length(body.content, self.content_characters, "content")
+        client_message_id = self._client_message_id(body)
+        conversation = await self.conversation(conversation_id)
+        posted = await self.messages.post(conversation.key, body.content, client_message_id=client_message_id)
+        if not posted.repeated:
+            self.hub.posted(conversation, posted, self.request_id)
+        cursor = Cursor(posted.message.id, Cursor.USER)
+        if "text/event-stream" in self.request.headers.get("Accept", ""):
+            await self.stream(conversation, cursor, once=True)
+            return
+        view = message_view(posted.message) | {"streamCursor": str(cursor)}
+        self.send_json(view, HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED)
+
+    def _before(self) -> int | None:
+        text = self.parameter("before")
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) <= 15):
+            raise InvalidRequest("`before` must be a nextCursor of this list.")
+        return int(text)
+
+    def _client_message_id(self, body: NewMessage) -> str | None:
+        key = self.request.headers.get("Idempotency-Key")
+        if key is None:
+            return body.client_message_id
+        if not _KEY.fullmatch(key):
+            raise InvalidRequest("Idempotency-Key must have 1 to 128 printable ASCII characters.")
+        if body.client_message_id not in (None, key):
+            raise InvalidContent("Idempotency-Key and clientMessageId differ.")
+        return key
+
+
+class StopHandler(_ConversationDoor):
+    """``POST …/stop``."""
+
+    async def post(self, conversation_id: str) -> None:
+        """End the running answer, or say how the one named has ended."""
+        message_id = self.body(StopRequest).message_id if self.has_body() else None
+        conversation = await self.conversation(conversation_id)
+        self.send_json(await self.hub.stop(conversation, message_id))
+
+
+class RegenerateHandler(_ConversationDoor):
+    """``POST …/regenerate``."""
+
+    async def post(self, conversation_id: str) -> None:
+        """Begin another answer to the newest user message."""
+        conversation = await self.conversation(conversation_id)
+        answer = await self.hub.regenerate(conversation, self.request_id)
+        cursor = Cursor(answer.id, 0)
+        self.send_json(message_view(answer) | {"streamCursor": str(cursor)}, HTTPStatus.ACCEPTED)

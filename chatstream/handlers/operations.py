@@ -1,0 +1,34 @@
+"""``/healthz`` and ``/readyz``: for whoever runs the server."""
+
+from collections.abc import Awaitable, Callable
+
+from chatstream.handlers.base import BaseHandler, Door
+
+
+class HealthHandler(BaseHandler):
+    """Alive: the event loop turns."""
+
+    public = True
+
+    def get(self) -> None:
+        """Always 200."""
+        self.send_json({"status": "ok"})
+
+
+class ReadyHandler(BaseHandler):
+    """Can serve."""
+
+    public = True
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, ping: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`ping` raises `StorageUnavailable` unless the database answers."""
+        super().initialize(door)
+        self.ping = ping
+
+    async def get(self) -> None:
+        """200 or 503."""
+        self.door.check()
+        await self.ping()
+        self.send_json({"status": "ready"})

@@ -1,0 +1,124 @@
+"""Writing a conversation's stream to a client: one writer per socket."""
+
+import asyncio
+import logging
+import socket
+import time
+from http import HTTPStatus
+
+from tornado.iostream import IOStream, StreamClosedError
+
+from chatstream import events, sse
+from chatstream.errors import ErrorCode, RequestError, StorageUnavailable
+from chatstream.events import Connected, Cursor
+from chatstream.generations.follower import Follower, reconnect_delay
+from chatstream.generations.hub import Hub, Stream
+from chatstream.handlers.base import Door, JSONHandler
+from chatstream.models import Conversation
+
+log = logging.getLogger("chatstream.http")
+
+# A phone that fell asleep says nothing: after 30 s the kernel asks, three times in 30 s, and gives up; and it gives up
+# 30 s after the last byte it could not deliver.
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 30, 10, 3
+_USER_TIMEOUT_MS = 30_000
+
+
+class StreamingHandler(JSONHandler):
+    """A door that may answer with an event stream."""
+
+    _follower: Follower | None = None
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, hub: Hub, slow_reader_timeout: float
+    ) -> None:
+        """`slow_reader_timeout`: seconds for one flush to drain."""
+        super().initialize(door)
+        self.hub = hub
+        self.slow_reader_timeout = slow_reader_timeout
+
+    async def stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool) -> None:
+        """Write what comes after `cursor` until the client leaves or the stream is over.
+
+        Raises `RequestError` as long as nothing was written.
+        """
+        expires_at = asyncio.get_running_loop().time() + self.user.token_expires_at - time.time()
+        async with self.hub.follow(
+            conversation, cursor, once=once, expires_at=expires_at, request_id=self.request_id
+        ) as stream:
+            if once and stream.replay.nothing_comes:
+                self.set_status(HTTPStatus.NO_CONTENT)
+                return
+            self._follower = stream.follower
+            self._begin()
+            try:
+                await self._write(stream)
+            except StreamClosedError:
+                pass  # the client left; so do we
+            except TimeoutError:
+                log.info("closed: the client does not read", extra={"facts": self.facts()})
+                self._close_connection()
+            except StorageUnavailable:
+                await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE))
+            except Exception as exc:  # noqa: BLE001 - too late for a status; the client must not take this for the end
+                self.log_exception(type(exc), exc, exc.__traceback__)
+                await self._send(self._error(ErrorCode.INTERNAL))
+
+    async def _write(self, stream: Stream) -> None:
+        connected = Connected(
+            timestamp=events.timestamp(),
+            conversation_id=stream.conversation.id,
+            resumed=stream.replay.resumed,
+            active_message_id=stream.replay.active,
+        )
+        await self._send(sse.retry(reconnect_delay()) + sse.frame(connected))
+        await self.hub.start(stream)
+        while (frames := await stream.follower.next()) is not None:
+            await self._send(frames)
+
+    async def _send(self, frames: bytes) -> None:
+        """Write and wait until it has left; `TimeoutError` if it does not in time."""
+        self.write(frames)
+        flushed = self.flush()
+        if not flushed.done():  # the common case is done, and needs no timer
+            await asyncio.wait_for(flushed, self.slow_reader_timeout)
+
+    def refuse(self, error: RequestError, code: ErrorCode) -> None:
+        """A refusal that an EventSource survives: it gives up for good on any status but 200."""
+        self._begin()
+        milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
+        self.finish(self._error(code, milliseconds))
+
+    def on_connection_close(self) -> None:
+        """The client left: wake the writer, which leaves the conversation."""
+        if self._follower is not None:
+            self._follower.leave()
+
+    def _begin(self) -> None:
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("Cache-Control", "no-cache, no-store, no-transform")
+        self.set_header("X-Accel-Buffering", "no")
+        connection = self._iostream()
+        connection.set_nodelay(True)
+        options = [("SO_KEEPALIVE", socket.SOL_SOCKET, 1)]
+        options += [
+            ("TCP_KEEPIDLE", socket.IPPROTO_TCP, _KEEPALIVE_IDLE),
+            ("TCP_KEEPINTVL", socket.IPPROTO_TCP, _KEEPALIVE_INTERVAL),
+            ("TCP_KEEPCNT", socket.IPPROTO_TCP, _KEEPALIVE_PROBES),
+            ("TCP_USER_TIMEOUT", socket.IPPROTO_TCP, _USER_TIMEOUT_MS),
+        ]
+        for name, level, value in options:
+            if hasattr(socket, name):  # not every system has them all
+                connection.socket.setsockopt(level, getattr(socket, name), value)
+
+    def _error(self, code: ErrorCode, retry_after_ms: int | None = None) -> bytes:
+        event = events.error(code, request_id=self.request_id, retry_after_ms=retry_after_ms)
+        return sse.retry((retry_after_ms or 0) + reconnect_delay()) + sse.frame(event)
+
+    def _iostream(self) -> IOStream:
+        stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve
+        assert isinstance(stream, IOStream)  # noqa: S101 - for the type checker
+        return stream
+
+    def _close_connection(self) -> None:
+        self._iostream().close()

@@ -1,0 +1,1 @@
+"""The page that is served, and nothing else: no code."""
