@@ -1,0 +1,267 @@
+"""Composition and lifetime: opens everything in order, listens, waits to be told to end, drains, closes in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+from tornado.netutil import bind_sockets
+from tornado.platform.asyncio import AsyncIOMainLoop
+
+from chatstream import __version__, auth, logs, recommendations
+from chatstream.app import make_app
+from chatstream.auth import Authenticator
+from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
+from chatstream.generations.answer import write_answer
+from chatstream.generations.generation import Limits
+from chatstream.generations.hub import Config, Hub
+from chatstream.generations.sweeper import LOOK_INTERVAL, Sweeper
+from chatstream.handlers.base import Door
+from chatstream.llm.model import Delta, Model
+from chatstream.models import Answer, Conversation
+from chatstream.settings import SECRET_FILE, Environment, Settings
+from chatstream.store.conversations import Conversations
+from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
+from chatstream.store.messages import Messages
+from chatstream.store.mongo import Mongo
+
+log = logging.getLogger("chatstream.server")
+
+# Request line and headers: a token of 8 KiB and what a browser adds. Tornado's own limit is 64 KiB.
+_MAX_HEADER_BYTES = 16 * 1024
+# A keep-alive connection that says nothing; a client that sends its body a byte at a time.
+_IDLE_CONNECTION_TIMEOUT = 30
+_BODY_TIMEOUT = 10
+# Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late.
+_TICKS_PER_HEARTBEAT = 15
+# Between tries to reach a database that is not there (yet), in seconds.
+_DATABASE_RETRY_PAUSE = 1.0
+# Connections that wait to be accepted: of a thousand clients that come back in the same moment after a restart.
+_BACKLOG = 1024
+# How long the token that is printed at start is good for: a working day, and the evening after it.
+_DEMO_TOKEN_SECONDS = 86_400
+
+
+class _MonotonicIOLoop(AsyncIOMainLoop):
+    """Tornado counts on the wall clock; when that steps back an hour, heartbeats would stay away for an hour."""
+
+    def time(self) -> float:
+        return time.monotonic()
+
+
+class Server:
+    """A server from its start to its end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `ConfigurationError`."""
+        _MonotonicIOLoop()
+        logs.configure(self._settings.log_format, self._settings.log_level)
+        told_to_end = asyncio.Event()
+        with _signals(told_to_end):
+            async with contextlib.AsyncExitStack() as stack:
+                opening = asyncio.create_task(self._open(stack))
+                ending = asyncio.create_task(told_to_end.wait())
+                await asyncio.wait((opening, ending), return_when=asyncio.FIRST_COMPLETED)
+                if ending.done():  # also while the database is being waited for
+                    opening.cancel()
+                    await asyncio.wait((opening,))
+                else:
+                    await opening
+                    await ending
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        secret = _jwt_secret(settings)
+        sockets = _listen(settings)
+        for each in sockets:
+            stack.callback(each.close)
+
+        mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database)
+        stack.callback(mongo.close)
+        conversations = Conversations(mongo)
+        messages = Messages(mongo, owner=f"{socket.gethostname()}:{os.getpid()}")
+        model = await stack.enter_async_context(_model(settings))
+
+        def answers(conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
+            return write_answer(
+                conversation,
+                answer,
+                messages=messages,
+                model=model,
+                system_prompt=settings.system_prompt,
+                context_characters=settings.context_characters,
+            )
+
+        hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
+        sweeper = Sweeper(messages, hub)
+        door = Door(Authenticator(secret), settings.cors_origins)
+        door.refusal = Unavailable("The server is starting.", code="starting", retry_after=2)
+        app = make_app(settings, door=door, hub=hub, conversations=conversations, messages=messages, ping=mongo.ping)
+        server = HTTPServer(
+            app,
+            max_header_size=_MAX_HEADER_BYTES,
+            idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
+            body_timeout=_BODY_TIMEOUT,
+        )
+        server.add_sockets(sockets)  # from now on it says that it is not ready
+        stack.push_async_callback(server.close_all_connections)
+        stack.callback(server.stop)
+
+        await _wait_for(mongo)
+        if settings.uses_embedded_database:
+            await sweeper.end_all()  # nobody else can be generating in this database
+            await seed_demo_conversation(conversations, messages)
+        stack.push_async_callback(self._drain, door, hub)
+        _every(stack, settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, hub.tick)
+        _every(stack, LOOK_INTERVAL, sweeper.look)
+        door.refusal = None
+        _greet(settings, secret, sockets[0].getsockname()[1])
+
+    async def _drain(self, door: Door, hub: Hub) -> None:
+        log.info("stopping; a running answer has %g s to finish", self._settings.drain_timeout)
+        door.refusal = Unavailable("The server is restarting.", code="server_shutdown", retry_after=2)
+        await hub.drain(self._settings.drain_timeout)
+
+
+async def run(settings: Settings) -> None:
+    """Serve until told to end. Raises `ConfigurationError` if the server cannot start like this."""
+    await Server(settings).run()
+
+
+@contextlib.contextmanager
+def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if told_to_end.is_set():
+            os._exit(1)  # at once: no goodbye, nothing saved
+        told_to_end.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _jwt_secret(settings: Settings) -> str:
+    """The configured secret, or in development one that is made once and kept beside the data."""
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    path = settings.data_dir / SECRET_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
+        return path.read_text()
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    try:
+        return bind_sockets(settings.port, settings.host, backlog=_BACKLOG)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Set CHATSTREAM_PORT or CHATSTREAM_HOST."
+        ) from exc
+
+
+@contextlib.asynccontextmanager
+async def _database_uri(settings: Settings) -> AsyncIterator[str]:
+    if settings.mongodb_uri is not None:
+        yield settings.mongodb_uri.get_secret_value()
+        return
+    from chatstream.store.embedded import embedded_mongod
+
+    async with embedded_mongod(settings.data_dir) as uri:
+        yield uri
+
+
+@contextlib.asynccontextmanager
+async def _model(settings: Settings) -> AsyncIterator[Model]:
+    from chatstream.llm.openai_model import Deadlines, OpenAIModel
+
+    with contextlib.ExitStack() as stack:
+        base_url, name = settings.openai_base_url, settings.openai_model
+        if settings.uses_demo_model:
+            from chatstream.llm import demo
+
+            base_url, name = stack.enter_context(demo.serve()), "demo"
+        key = settings.openai_api_key
+        model = OpenAIModel(
+            api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
+            base_url=base_url,
+            model=name,
+            deadlines=Deadlines(
+                connect=settings.connect_timeout,
+                first_token=settings.first_token_timeout,
+                idle=settings.idle_timeout,
+                total=settings.answer_timeout,
+            ),
+            retries=settings.model_retries,
+        )
+        try:
+            yield model
+        finally:
+            await model.close()
+
+
+async def _wait_for(mongo: Mongo) -> None:
+    """Until the database answers; only then are its indexes, and with them the lock, known to be there."""
+    said = False
+    while True:
+        try:
+            return await mongo.prepare()
+        except StorageUnavailable:
+            if not said:
+                log.warning("the database does not answer; waiting for it")
+                said = True
+            await asyncio.sleep(_DATABASE_RETRY_PAUSE)
+
+
+def _hub_config(settings: Settings) -> Config:
+    return Config(
+        heartbeat_interval=settings.heartbeat_interval,
+        disconnect_grace=settings.disconnect_grace,
+        connection_timeout=settings.connection_timeout,
+        connection_bytes=settings.connection_bytes,
+        limits=Limits(answer_characters=settings.answer_characters, save_deadline=settings.save_deadline),
+    )
+
+
+def _every(stack: contextlib.AsyncExitStack, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> None:
+    periodic = PeriodicCallback(callback, seconds * 1000)
+    periodic.start()
+    stack.callback(periodic.stop)
+
+
+def _greet(settings: Settings, secret: str, port: int) -> None:
+    log.info("chatstream %s listens on %s:%d", __version__, settings.host, port)
+    if settings.env is not Environment.DEVELOPMENT:
+        return
+    model = "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"
+    database = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else "MongoDB"
+    host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
+    origin = f"http://{host}:{port}"
+    lines = [f"chatstream {__version__} · {model} · {database}", ""]
+    if settings.jwt_secret is None:
+        token = auth.mint(secret, DEMO_USER, _DEMO_TOKEN_SECONDS)
+        stream = f"{origin}/api/v1/chat/conversations/{DEMO_CONVERSATION}/stream"
+        lines += [f'  curl -N -H "Authorization: Bearer {token}" {stream}', "", f"  {origin}/#token={token}"]
+    else:
+        lines += [f"  {origin}/", "", "  scripts/mint_token makes a token."]
+    print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it
