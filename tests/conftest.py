@@ -1,0 +1,95 @@
+"""Fixtures. The only place that knows pytest-tornado's: its `io_loop`, and that fixtures are synchronous."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from tests.support.client import Client
+from tests.support.processes import SECRET, ServerProcess, free_port, mongod
+from tests.support.upstream import Upstream
+
+MakeClient = Callable[..., Client]
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MongoDB for all tests; each server has a database of its own."""
+    with mongod(tmp_path_factory.mktemp("mongod")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def upstream_port() -> int:
+    """Where the model listens while a test runs."""
+    return free_port()
+
+
+@pytest.fixture
+def upstream(io_loop: IOLoop, upstream_port: int) -> Iterator[Upstream]:
+    """The model: it says what the test scripts, and counts."""
+    upstream = io_loop.run_sync(lambda: Upstream.start(upstream_port))
+    yield upstream
+    io_loop.run_sync(upstream.close)
+
+
+@pytest.fixture(scope="session")
+def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
+    """The settings of a server that talks to `upstream`. What takes long by default is short here."""
+    return {
+        "MONGODB_URI": mongodb_uri,
+        "JWT_SECRET": SECRET,
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
+        "OPENAI_API_KEY": "sk-test-this-must-never-be-seen",
+        "CHATSTREAM_DISCONNECT_GRACE": "1",
+        "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[ServerProcess]:
+    """One server for all tests that need no settings of their own; each has users of its own."""
+    settings = environment | {"MONGODB_DATABASE": "shared"}
+    server = ServerProcess(tmp_path_factory.mktemp("shared"), settings).start().wait_until_ready()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., ServerProcess]]:
+    """Start a server with further settings, in a database of its own; it is stopped after the test."""
+    database = f"test-{uuid.uuid4().hex}"
+    started: list[ServerProcess] = []
+
+    def start(port: int | None = None, *, ready: bool = True, **settings: str) -> ServerProcess:
+        server = ServerProcess(tmp_path, {**environment, "MONGODB_DATABASE": database, **settings}, port).start()
+        started.append(server)
+        return server.wait_until_ready() if ready else server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def make_client(io_loop: IOLoop) -> Iterator[MakeClient]:
+    """Clients of a server, each of a user nobody else is."""
+    clients: list[Client] = []
+
+    def make(server: ServerProcess, user: str | None = None) -> Client:
+        clients.append(Client(server.url, user or f"user-{uuid.uuid4().hex}"))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        io_loop.run_sync(client.close)
+
+
+@pytest.fixture
+def client(shared_server: ServerProcess, make_client: MakeClient) -> Client:
+    """A client of the shared server."""
+    return make_client(shared_server)

@@ -1,0 +1,128 @@
+"""A client of the REST API and the stream, over real sockets: httpx, and httpx-sse to read the frames."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+
+from chatstream import auth
+from tests.support.processes import SECRET
+
+API = "/api/v1/chat/conversations"
+# No test waits longer than this for one event; the slowest wait for a grace and a save.
+PATIENCE = 30
+
+
+class Frame:
+    """One event as it came."""
+
+    def __init__(self, event: ServerSentEvent) -> None:
+        self.id = event.id or None
+        self.data: dict[str, Any] = event.json()
+        self.type: str = self.data["type"]
+
+
+class Stream:
+    """An open stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.frames: list[Frame] = []
+        self.retries: list[int] = []
+        self._events = EventSource(response).aiter_sse()
+
+    async def next(self) -> Frame:
+        """The next event; `StopAsyncIteration` at the end of the stream."""
+        async with asyncio.timeout(PATIENCE):
+            event = await anext(self._events)
+        if event.retry is not None:
+            self.retries.append(event.retry)
+        frame = Frame(event)
+        self.frames.append(frame)
+        return frame
+
+    async def until(self, type_: str, count: int = 1) -> Frame:
+        """Read up to the next event of this type, or the `count`-th."""
+        while True:
+            frame = await self.next()
+            count -= frame.type == type_
+            if not count:
+                return frame
+
+    async def rest(self) -> list[Frame]:
+        """Read to the end of the stream."""
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                await self.next()
+        return self.frames
+
+    @property
+    def types(self) -> list[str]:
+        """The types so far, without heartbeats, and a run of chunks as one."""
+        types: list[str] = []
+        for frame in self.frames:
+            if frame.type != "heartbeat" and not (frame.type == "llm_chunk" and types[-1:] == ["llm_chunk"]):
+                types.append(frame.type)
+        return types
+
+    @property
+    def text(self) -> str:
+        """The chunks so far, put together."""
+        return "".join(frame.data["content"] for frame in self.frames if frame.type == "llm_chunk")
+
+    @property
+    def cursor(self) -> str:
+        """The id of the last event that had one."""
+        return next(frame.id for frame in reversed(self.frames) if frame.id)
+
+
+class Client:
+    """One user's client."""
+
+    def __init__(self, url: str, user: str) -> None:
+        self.user = user
+        self.token = auth.mint(SECRET, user, 3600)
+        self.http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=PATIENCE)
+
+    async def create(self, **body: Any) -> str:
+        """A new conversation; returns its id."""
+        response = await self.http.post(API, json=body)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    async def post(self, conversation: str, content: str, **options: Any) -> httpx.Response:
+        """Post a message; `options` are httpx's."""
+        return await self.http.post(f"{API}/{conversation}/messages", json={"content": content}, **options)
+
+    async def messages(self, conversation: str) -> list[dict[str, Any]]:
+        """The stored messages, oldest first."""
+        response = await self.http.get(f"{API}/{conversation}/messages")
+        assert response.status_code == 200, response.text
+        return list(response.json()["messages"])
+
+    async def answer(self, conversation: str) -> dict[str, Any]:
+        """The newest message, which must be an answer, as soon as it is not `streaming` any more."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                newest = (await self.messages(conversation))[-1]
+                assert newest["role"] == "assistant"
+                if newest["status"] != "streaming":
+                    return newest
+                await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, conversation: str, *, params: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[Stream]:
+        """Open a stream; leaving the context closes the connection."""
+        async with self.http.stream(
+            "GET", f"{API}/{conversation}/stream", params=params, headers={"Accept": "text/event-stream", **(headers or {})}
+        ) as response:
+            yield Stream(response)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.http.aclose()

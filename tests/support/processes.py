@@ -1,0 +1,152 @@
+"""Whole processes: the server under test, and a real mongod that outlives the tests of a session."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+SECRET = "a-secret-for-tests-of-thirty-two-bytes-or-more"
+
+_MONGOD = """
+import asyncio, sys
+from pathlib import Path
+from chatstream.store.embedded import embedded_mongod
+
+async def main():
+    async with embedded_mongod(Path(sys.argv[1])) as uri:
+        print(uri, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def mongod(data_dir: Path) -> Iterator[str]:
+    """A mongod in a process of its own; yields its URI."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MONGOD, str(data_dir)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        uri = process.stdout.readline().strip()
+        assert uri, "mongod did not start"
+        yield uri
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)
+
+
+class ServerProcess:
+    """``python -m chatstream`` with the given environment, and nothing else in it."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str], port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = directory / f"server-{self.port}.log"
+        self.output_path = directory / f"server-{self.port}.out"
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "CHATSTREAM_PORT": str(self.port),
+            # Where and whether coverage is measured, if it is.
+            **{name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))},
+            **environment,
+        }
+        self._directory = directory
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "ServerProcess":
+        """Start it; see `wait_until_ready`."""
+        with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "chatstream"],
+                cwd=self._directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def wait_until_ready(self, timeout: float = 60) -> "ServerProcess":
+        """Ask ``/readyz`` until it says so."""
+        assert self.process is not None
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the server ended:\n{self.log}"
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+                return self
+            time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+        raise AssertionError(f"the server is not ready:\n{self.log}")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait for its end; its exit status."""
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+    async def ended(self, timeout: float = 60) -> int:
+        """Like `wait`, in a coroutine."""
+        return await asyncio.to_thread(self.wait, timeout)
+
+    def stop(self) -> int:
+        """End it politely; its exit status."""
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            try:
+                return self.wait(60)
+            finally:
+                self.process.kill()
+        return 0 if self.process is None else self.process.returncode
+
+    @property
+    def log(self) -> str:
+        """Everything it logged so far."""
+        return self.log_path.read_text()
+
+    @property
+    def output(self) -> str:
+        """Everything it printed so far."""
+        return self.output_path.read_text()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started and that still run (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            match = re.match(r"(\d+) \(.*\) \S (\d+)", stat.read_text())
+            if match and int(match[2]) == pid:
+                found.append(int(match[1]))
+    return found

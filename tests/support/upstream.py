@@ -1,0 +1,167 @@
+"""A model's endpoint that sends exactly the bytes it is told to: a raw HTTP/1.1 server on loopback."""
+
+import asyncio
+import contextlib
+import json
+from enum import Enum, auto
+from typing import Any
+
+
+class Do(Enum):
+    """What a script can do besides sending bytes."""
+
+    HANG = auto()  # until the client goes away
+    CLOSE = auto()  # end of file
+    RESET = auto()  # a connection reset
+
+
+Step = bytes | Do | asyncio.Event
+"""Bytes to send, something to do, or something to wait for."""
+
+
+class Call:
+    """One request, and how it went."""
+
+    def __init__(self, head: bytes, body: bytes, connection: int) -> None:
+        lines = head.decode("latin-1").split("\r\n")
+        self.request_line = lines[0]
+        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+        self.body: Any = json.loads(body)
+        self.connection = connection  # 1 for the first that was accepted, 2 for the second …
+        self.hanging = asyncio.Event()  # a script came to its HANG
+        self.aborted = asyncio.Event()  # the client went away before the script's end
+
+
+class Upstream:
+    """The n-th request is answered by the n-th script, each further one by the last script."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._accepted = 0
+        self.scripts: list[tuple[Step, ...]] = []
+        self.calls: list[Call] = []
+        self.called = asyncio.Event()
+        port = server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/v1"
+
+    @classmethod
+    async def start(cls, port: int = 0) -> "Upstream":
+        """Listen on `port`, or on a free one."""
+        server = await asyncio.start_server(lambda reader, writer: upstream._serve(reader, writer), "127.0.0.1", port)
+        upstream = cls(server)
+        return upstream
+
+    def reply(self, *steps: Step) -> None:
+        """Script the next request that has no script yet."""
+        self.scripts.append(steps)
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def close(self) -> None:
+        """Stop listening and drop all connections."""
+        self._server.close()
+        for writer in list(self._connections):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        self._accepted += 1
+        connection = self._accepted
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                body = await reader.readexactly(int(lengths[0].split(b":")[1]))
+                call = Call(head, body, connection)
+                self.calls.append(call)
+                self.called.set()
+                script = self.scripts[min(len(self.calls), len(self.scripts)) - 1]
+                if not await self._play(script, call, reader, writer):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client closed between two requests
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _play(
+        self, script: tuple[Step, ...], call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Play a script; false if the connection cannot be used again."""
+        for step in script:
+            if isinstance(step, bytes):
+                writer.write(step)
+                try:
+                    await writer.drain()
+                except ConnectionError:
+                    call.aborted.set()
+                    return False
+                # Let the reader, in the same loop, see these bytes alone. No result may depend on whether it does.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
+            elif step is Do.HANG:
+                call.hanging.set()
+                with contextlib.suppress(ConnectionError):
+                    await reader.read(1)
+                call.aborted.set()
+                return False
+            elif step is Do.CLOSE:
+                return False
+            else:
+                writer.transport.abort()
+                return False
+        return True
+
+
+def head(status: str = "200 OK", *, content_type: str = "text/event-stream", **headers: str) -> bytes:
+    """The head of a response whose body is chunked; underscores in header names become hyphens."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}", "Transfer-Encoding: chunked"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def http_chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; an empty one ends it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END = http_chunk(b"")
+
+
+def whole(status: str, document: object, **headers: str) -> bytes:
+    """A complete JSON response."""
+    data = json.dumps(document).encode()
+    return head(status, content_type="application/json", **headers) + http_chunk(data) + END
+
+
+def event(chunk: object) -> bytes:
+    """One event of a stream."""
+    return b"data: " + (chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()) + b"\n\n"
+
+
+def delta(content: object = None, *, finish_reason: str | None = None, **fields: object) -> dict[str, Any]:
+    """A chunk as the endpoints send it; `fields` are further fields of its delta."""
+    fields = fields if content is None else {"content": content, **fields}
+    choice = {"index": 0, "delta": fields, "logprobs": None, "finish_reason": finish_reason}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
+DONE = b"[DONE]"
+USAGE = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
+
+
+def stream(*chunks: object) -> bytes:
+    """A whole good response that streams `chunks`, each in its own HTTP chunk."""
+    return head() + b"".join(http_chunk(event(chunk)) for chunk in chunks) + END
+
+
+def answer(*texts: str) -> bytes:
+    """A whole good response with `texts` as its deltas."""
+    return stream(*map(delta, texts), delta(finish_reason="stop"), USAGE, DONE)
