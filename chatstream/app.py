@@ -29,7 +29,7 @@ def make_app(
     base = {"door": door}
     streaming = base | {"hub": hub, "slow_reader_timeout": settings.slow_reader_timeout, "conversations": conversations}
     posting = {"content_characters": settings.content_characters}
-    all_conversations = base | posting | {"hub": hub, "conversations": conversations, "messages": messages}
+    all_conversations = base | posting | {"hub": hub, "conversations": conversations}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     return Application(
         [

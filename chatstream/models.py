@@ -103,7 +103,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     failure: Failure | None = None
     recommendations: tuple[Recommendation, ...] = ()
-    unseen: bool = False
+    unseen: bool = False  # it ended while nobody watched, and has not been read since
+    queued: bool = False  # a user message was posted meanwhile, and waits for its end
+    owner: str = ""  # the process that generates it
 
 
 Message = UserMessage | Answer

@@ -19,14 +19,16 @@ from chatstream import __version__, auth, logs, recommendations
 from chatstream.app import make_app
 from chatstream.auth import Authenticator
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
+from chatstream.generations import elsewhere, sweeper
 from chatstream.generations.answer import write_answer
 from chatstream.generations.generation import Limits
 from chatstream.generations.hub import Config, Hub
-from chatstream.generations.sweeper import LOOK_INTERVAL, Sweeper
+from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
 from chatstream.llm.model import Delta, Model
 from chatstream.models import Answer, Conversation
 from chatstream.settings import SECRET_FILE, Environment, Settings
+from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
 from chatstream.store.messages import Messages
@@ -89,7 +91,9 @@ class Server:
         mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database)
         stack.callback(mongo.close)
         conversations = Conversations(mongo)
-        messages = Messages(mongo, owner=f"{socket.gethostname()}:{os.getpid()}")
+        # Unique also among processes of the same pid on other hosts, and later on this one.
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        messages = Messages(mongo, owner=owner)
         model = await stack.enter_async_context(_model(settings))
 
         def answers(conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
@@ -103,7 +107,7 @@ class Server:
             )
 
         hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
-        sweeper = Sweeper(messages, hub)
+        orphans = Sweeper(messages, hub)
         door = Door(Authenticator(secret), settings.cors_origins)
         door.refusal = Unavailable("The server is starting.", code="starting", retry_after=2)
         app = make_app(settings, door=door, hub=hub, conversations=conversations, messages=messages, ping=mongo.ping)
@@ -119,11 +123,15 @@ class Server:
 
         await _wait_for(mongo)
         if settings.uses_embedded_database:
-            await sweeper.end_all()  # nobody else can be generating in this database
+            await orphans.end_all()  # nobody else can be generating in this database
             await seed_demo_conversation(conversations, messages)
         stack.push_async_callback(self._drain, door, hub)
         _every(stack, settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, hub.tick)
-        _every(stack, LOOK_INTERVAL, sweeper.look)
+        _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
+        _every(stack, elsewhere.LOOK_INTERVAL, hub.elsewhere.look)
+        changes = Changes(mongo, owner=owner)
+        listening = asyncio.create_task(changes.listen(hub.elsewhere.changed, hub.elsewhere.resync))
+        stack.push_async_callback(_cancelled, listening)
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
 
@@ -247,6 +255,11 @@ def _every(stack: contextlib.AsyncExitStack, seconds: float, callback: Callable[
     periodic = PeriodicCallback(callback, seconds * 1000)
     periodic.start()
     stack.callback(periodic.stop)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 def _greet(settings: Settings, secret: str, port: int) -> None:

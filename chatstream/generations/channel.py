@@ -83,6 +83,7 @@ class Channel:
         self._first = 0  # the index of the first entry that is still kept
         self._trim_at = _TRIM
         self._last = BEGINNING
+        self._waiting: list[UserMessage] = []
 
     @property
     def end(self) -> int:
@@ -110,6 +111,26 @@ class Channel:
             self._trim()
         for reader in self.readers:
             reader.wake()
+
+    def post(self, message: UserMessage) -> None:
+        """A user message is next, or, if it was posted while an answer runs, comes after that answer's end."""
+        if self.running is not None and message.seq > self.running.answer.seq:
+            self._waiting.append(message)
+        else:
+            self.append(posted(message))
+
+    def finish(self, answer: Answer) -> None:
+        """An answer has ended as it is stored."""
+        if self.running is not None and self.running.answer.id == answer.id:
+            self.running = None
+        self.append(ended(answer))
+        waiting, self._waiting = self._waiting, []
+        for message in sorted(waiting, key=lambda one: one.seq):
+            self.post(message)
+
+    def has_finished(self, answer: Answer) -> bool:
+        """Whether the end of this answer has been told."""
+        return self._last >= (answer.seq, END)
 
     def extend(self, running: Running, texts: Sequence[str]) -> None:
         """Add the next pieces of the running answer's text, as one entry."""

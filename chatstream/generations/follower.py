@@ -61,7 +61,7 @@ class Follower:
         self._behind.extend(replay.entries)
         self._place = replay.place
         self._joined = True
-        nothing_comes = replay.active is None and replay.owed is None
+        nothing_comes = replay.running is None and replay.owed is None
         self._over = self._once and nothing_comes and any(entry.answer_ends for entry in replay.entries)
 
     def wake(self) -> None:

@@ -26,6 +26,8 @@ log = logging.getLogger("chatstream.generations")
 # Checkpoint, heartbeat and fan-out to other processes in one write: what a crash can lose, what a stop from another
 # process waits, and what the database pays per answer and second.
 BEAT_INTERVAL = 1.0
+# Viewers in another process show themselves every 5 s: two of those, and the checkpoints that tell us.
+_WATCHED_ELSEWHERE_FOR = 12.0
 # The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
 _SAVE_PAUSE = 0.2
 _SAVE_PAUSE_LIMIT = 5.0
@@ -61,7 +63,7 @@ class Generation:
         self.running = running
         self.answer = running.answer
         self.watched = False  # somebody watches, or did
-        self.watched_elsewhere_at = float("-inf")  # on the loop's clock: when other processes last showed viewers
+        self.watched_elsewhere_until = float("-inf")  # on the loop's clock
         self._channel = channel
         self._deltas = deltas
         self._messages = messages
@@ -74,6 +76,11 @@ class Generation:
         self._watched_at: datetime | None = None
         self._stored_parts = 0
         self._stored_length = 0
+
+    @property
+    def watched_elsewhere(self) -> bool:
+        """Another process has viewers, as far as is known."""
+        return asyncio.get_running_loop().time() < self.watched_elsewhere_until
 
     def cut(self, status: Status) -> None:
         """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts."""
@@ -163,7 +170,7 @@ class Generation:
             try:
                 if outcome.status is Status.INTERRUPTED:
                     outcome = await self._failed_if_too_often(outcome)
-                unseen = not self._channel.readers
+                unseen = not self._channel.readers and not self.watched_elsewhere
                 return await self._messages.finish(self._channel.conversation.key, replace(outcome, unseen=unseen))
             except StorageUnavailable:
                 log.warning("answer %s: cannot be stored yet", self.answer.id)
@@ -201,7 +208,8 @@ class Generation:
             self.cut(Status.STOPPED)
         if beat.watched_at != self._watched_at:  # compared with itself only: clocks differ
             self._watched_at = beat.watched_at
-            self.watched_elsewhere_at = asyncio.get_running_loop().time()
+            self.watched = True
+            self.watched_elsewhere_until = asyncio.get_running_loop().time() + _WATCHED_ELSEWHERE_FOR
 
     async def _find_out_what_is_stored(self) -> None:
         """A checkpoint matched nothing: an earlier one was stored though its result was lost, or we are fenced off."""

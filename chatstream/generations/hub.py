@@ -1,11 +1,13 @@
 """Where those who watch meet what is generated: one channel per conversation, one generation per running answer."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from enum import StrEnum
 
 from msgspec import Struct
 
@@ -18,12 +20,13 @@ from chatstream.errors import (
     StorageUnavailable,
 )
 from chatstream.events import Cursor
-from chatstream.generations.channel import Channel, Entry, Running, ended, posted
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Extract, Generation, Limits
 from chatstream.generations.replay import Replay, Snapshot, replay
 from chatstream.llm.model import Delta
-from chatstream.models import Answer, Conversation, Status
+from chatstream.models import Answer, Conversation, Status, UserMessage
 from chatstream.store.messages import Messages, Posted
 
 log = logging.getLogger("chatstream.generations")
@@ -32,14 +35,30 @@ log = logging.getLogger("chatstream.generations")
 # often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
 _STOP_TIMEOUT = 4.0
 _STOP_LOOK_INTERVAL = 0.2
+# Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
+# times in a row, if several clients are at it.
+_BUSY_TRIES = 5
 # When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
 # so that the clients do not all come back at once.
 _LAST_SAVE_TIMEOUT = 5.0
 _SHUTDOWN_SPREAD = 1.0
-# A viewer in another process shows itself every 5 s: two of those, and the checkpoint that tells us.
-_WATCHED_ELSEWHERE_FOR = 12.0
+# How long to wait, at most, for an end that is stored to be told: it takes a turn of the event loop or two.
+_SETTLE_TIMEOUT = 1.0
+
+
+def _is_owed(newest_attempt: Answer | None) -> bool:
+    return newest_attempt is None or newest_attempt.status is Status.INTERRUPTED
+
 
 WriteAnswer = Callable[[Conversation, Answer], AsyncGenerator[Delta, None]]
+
+
+class IfBusy(StrEnum):
+    """What to do with a message while an answer runs."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"  # store it now, answer it when the running answer has ended
+    INTERRUPT = "interrupt"  # stop the running answer
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -83,6 +102,9 @@ class Hub:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._abandonments: dict[str, asyncio.TimerHandle] = {}
         self._followers: set[Follower] = set()
+        self.elsewhere = Elsewhere(
+            messages, self._channels, ended=self._ended, deleted=self._deleted, settled=self._settled
+        )
         self.draining = False
 
     # Watching ---------------------------------------------------------------------------------------------------------
@@ -110,6 +132,8 @@ class Hub:
         try:
             behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running))
             follower.join(behind)
+            if behind.running is not None and not self._messages.owns(behind.running):
+                await self.elsewhere.follow(channel, behind.running)
             yield Stream(conversation, follower, behind, request_id)
         finally:
             follower.leave()
@@ -137,22 +161,72 @@ class Hub:
 
     # Answering --------------------------------------------------------------------------------------------------------
 
-    def posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
-        """A user message was stored with the attempt at answering it: tell those who watch, and generate."""
-        self._generate(conversation, new.answer, request_id, announcement=posted(new.message))
+    async def post(
+        self,
+        conversation: Conversation,
+        content: str,
+        *,
+        request_id: str,
+        client_message_id: str | None = None,
+        if_busy: IfBusy = IfBusy.REFUSE,
+    ) -> Posted:
+        """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
-    async def regenerate(self, conversation: Conversation, request_id: str) -> Answer:
+        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`.
+        """
+        for _ in range(_BUSY_TRIES):
+            try:
+                new: Posted | None = await self._messages.post(
+                    conversation.key, content, client_message_id=client_message_id
+                )
+            except AnswerInProgress:
+                if if_busy is IfBusy.REFUSE:
+                    raise
+                if if_busy is IfBusy.INTERRUPT:
+                    await self._stop_running(conversation)
+                    continue
+                new = await self._messages.add(
+                    conversation.key, content, client_message_id=client_message_id, behind_running=True
+                )
+            if new is not None:
+                self._posted(conversation, new, request_id)
+                return new
+        raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
+        if new.repeated:
+            return
+        if new.answer is None:
+            self._channel(conversation).post(new.message)  # who ends the running answer begins the one to this
+        else:
+            self._generate(conversation, new.answer, request_id, message=new.message)
+
+    async def regenerate(
+        self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE
+    ) -> Answer:
         """A new attempt at answering the newest user message.
 
         Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`.
         """
-        question = await self._messages.newest_question(conversation.key)
-        if question is None:
-            raise NothingToAnswer("This conversation has no user message yet.")
-        message, previous = question
-        answer = await self._messages.begin(conversation.key, message.id, previous=previous)
-        self._generate(conversation, answer, request_id)
-        return answer
+        for _ in range(_BUSY_TRIES):
+            question = await self._messages.newest_question(conversation.key)
+            if question is None:
+                raise NothingToAnswer("This conversation has no user message yet.")
+            message, previous = question
+            try:
+                answer = await self._messages.begin(conversation.key, message.id, previous=previous)
+            except AnswerInProgress:
+                if if_busy is IfBusy.REFUSE:
+                    raise
+                await self._stop_running(conversation)
+                continue
+            self._generate(conversation, answer, request_id)
+            return answer
+        raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def _stop_running(self, conversation: Conversation) -> None:
+        with contextlib.suppress(NothingRunning):  # it has just ended
+            await self.stop(conversation, None)
 
     async def stop(self, conversation: Conversation, message_id: str | None) -> Stopped:
         """End the running answer, or say how `message_id` ended. Returns when the end is stored.
@@ -195,12 +269,10 @@ class Hub:
         if generation := self._generations.get(conversation.key):
             generation.cut(Status.STOPPED)
         if channel := self._channels.get(conversation.key):
-            self._close(channel, ErrorCode.CONVERSATION_DELETED)
+            self._deleted(channel)
 
-    async def orphan_ended(self, key: str, answer: Answer) -> None:
-        """An answer whose process is gone was ended in the store: tell those who watch it here."""
-        if channel := self._channels.get(key):
-            await self._ended(channel, answer, request_id="sweeper")
+    def _deleted(self, channel: Channel) -> None:
+        self._close(channel, ErrorCode.CONVERSATION_DELETED)
 
     async def drain(self, timeout: float) -> None:
         """Let the running answers finish for `timeout` seconds, cut the others, and end the streams one by one.
@@ -233,7 +305,7 @@ class Hub:
         self._generate(conversation, answer, request_id)
 
     def _generate(
-        self, conversation: Conversation, answer: Answer, request_id: str, *, announcement: Entry | None = None
+        self, conversation: Conversation, answer: Answer, request_id: str, *, message: UserMessage | None = None
     ) -> None:
         channel = self._channel(conversation)
         generation = Generation(
@@ -247,15 +319,13 @@ class Hub:
         )
         before = self._tasks.get(conversation.key)
         self._generations[conversation.key] = generation
-        self._tasks[conversation.key] = asyncio.create_task(
-            self._run(channel, generation, announcement, before, request_id)
-        )
+        self._tasks[conversation.key] = asyncio.create_task(self._run(channel, generation, message, before, request_id))
 
     async def _run(
         self,
         channel: Channel,
         generation: Generation,
-        announcement: Entry | None,
+        message: UserMessage | None,
         before: asyncio.Task[None] | None,
         request_id: str,
     ) -> None:
@@ -263,8 +333,8 @@ class Hub:
         if before is not None:
             # Its end is stored, or this answer could not have begun; but it may not have been told yet.
             await asyncio.wait([before])
-        if announcement is not None:
-            channel.append(announcement)
+        if message is not None:
+            channel.post(message)
         channel.running = generation.running
         generation.watched = bool(channel.readers)
         try:
@@ -272,28 +342,46 @@ class Hub:
         except Exception:
             # The attempt stays `streaming` in the store until the sweeper finds it.
             log.exception("answer %s: lost", generation.answer.id)
+            channel.running = None
             self._close(channel, ErrorCode.INTERNAL)
             return
         finally:
-            channel.running = None
             if abandonment := self._abandonments.pop(key, None):
                 abandonment.cancel()
             if self._generations.get(key) is generation:
                 del self._generations[key], self._tasks[key]
             self._release(channel)
         if stored is None:
-            self._close(channel, ErrorCode.CONVERSATION_DELETED)
+            channel.running = None
+            self._deleted(channel)
         else:
             await self._ended(channel, stored, request_id)
 
-    async def _ended(self, channel: Channel, answer: Answer, request_id: str) -> None:
-        """Tell those who watch; if the answer was cut although somebody watches (again), begin another attempt."""
-        channel.append(ended(answer))
+    async def orphan_ended(self, key: str, answer: Answer) -> None:
+        """An answer whose process is gone was ended in the store."""
+        if channel := self._channels.get(key):
+            await self._ended(channel, answer)
+
+    async def _settled(self, channel: Channel) -> None:
+        """Until the answer that runs here, and whose end is stored, has been told."""
+        if task := self._tasks.get(channel.conversation.key):
+            await asyncio.wait([task], timeout=_SETTLE_TIMEOUT)
+
+    async def _ended(self, channel: Channel, answer: Answer, request_id: str = "") -> None:
+        """An answer has ended, here or elsewhere: tell those who watch, and begin the next one if one is due.
+
+        That is when a message waits for its turn, and when the answer was cut although somebody watches (again).
+        """
+        channel.finish(answer)
+        if self.draining:
+            return
         try:
             if answer.unseen and channel.readers:  # they came while it was stored
                 await self._messages.mark_seen(channel.conversation.key)
-            if answer.status is Status.INTERRUPTED and channel.readers and not self.draining:
-                await self._answer(channel.conversation, answer.reply_to, answer, request_id)
+            if answer.queued or (answer.status is Status.INTERRUPTED and channel.readers):
+                question = await self._messages.newest_question(channel.conversation.key)
+                if question is not None and _is_owed(question[1]):
+                    await self._answer(channel.conversation, question[0].id, question[1], request_id)
         except StorageUnavailable:
             self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
 
@@ -331,9 +419,9 @@ class Hub:
 
     def _abandon(self, key: str, generation: Generation) -> None:
         self._abandonments.pop(key, None)
-        watched_for = generation.watched_elsewhere_at + _WATCHED_ELSEWHERE_FOR - asyncio.get_running_loop().time()
-        if watched_for > 0:
-            self._abandon_later(key, generation, watched_for)
+        if generation.watched_elsewhere:
+            seconds = generation.watched_elsewhere_until - asyncio.get_running_loop().time()
+            self._abandon_later(key, generation, seconds)
         else:
             generation.cut(Status.INTERRUPTED)
 

@@ -48,14 +48,14 @@ class Replay(Struct, frozen=True, kw_only=True):
     entries: Sequence[Entry]
     place: Place  # the live log goes on after it
     resumed: bool = False
-    active: str | None = None  # the id of the running answer
+    running: Answer | None = None  # the answer that runs, with its text as it was read
     unseen: bool = False  # the entries have the end of an answer that nobody had seen
     owed: tuple[str, Answer | None] | None = None  # a user message that wants an answer, and its newest attempt
 
     @property
     def nothing_comes(self) -> bool:
         """Nothing is behind the cursor, nothing runs and nothing is owed."""
-        return self.active is None and self.owed is None and not any(entry.frames for entry in self.entries)
+        return self.running is None and self.owed is None and not any(entry.frames for entry in self.entries)
 
 
 async def replay(messages: Messages, key: str, cursor: Cursor | None, snapshot: Snapshot | None) -> Replay:
@@ -106,7 +106,7 @@ async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapsho
     told += await messages.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 2)
     if len(told) > _MAX_MESSAGES + 1:
         return None
-    running = next((answer for answer in told if _runs(answer, snapshot)), None)
+    running = next((one for one in told if isinstance(one, Answer) and _runs(one, snapshot)), None)
     entries = list(_tell(told, cursor, snapshot))
     if sum(len(entry.frames) for entry in entries) > _MAX_BYTES:
         return None
@@ -114,7 +114,7 @@ async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapsho
         entries=entries,
         place=entries[-1].place or BEGINNING if entries else BEGINNING,
         resumed=True,
-        active=running.id if running else None,
+        running=running,
         unseen=any(isinstance(message, Answer) and message.unseen for message in told),
         owed=_owed(told[-1]) if told and not running else None,
     )
@@ -137,11 +137,9 @@ def _tell(told: Sequence[Message], cursor: Cursor, snapshot: Snapshot | None) ->
             yield _finished(message, position)
 
 
-def _runs(message: Message, snapshot: Snapshot | None) -> bool:
-    """An answer of the snapshot counts as running, also if it has ended since: its end is in the live log."""
-    if isinstance(message, UserMessage):
-        return False
-    return message.status is Status.STREAMING or (snapshot is not None and snapshot.answer.id == message.id)
+def _runs(answer: Answer, snapshot: Snapshot | None) -> bool:
+    """The answer of the snapshot counts as running, also if it has ended since: its end is in the live log."""
+    return answer.status is Status.STREAMING or (snapshot is not None and snapshot.answer.id == answer.id)
 
 
 def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
@@ -152,7 +150,7 @@ def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
 
 def _in_progress(answer: Answer, text: str, *, position: int, resumed: bool = False) -> Replay:
     entry = _so_far(answer, text, position)
-    return Replay(entries=(entry,), place=entry.place or BEGINNING, resumed=resumed, active=answer.id)
+    return Replay(entries=(entry,), place=entry.place or BEGINNING, resumed=resumed, running=answer)
 
 
 def _so_far(answer: Answer, text: str, position: int) -> Entry:

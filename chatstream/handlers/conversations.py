@@ -8,7 +8,6 @@ from chatstream.handlers.base import Door, JSONHandler
 from chatstream.handlers.views import ConversationChanges, NewConversation, conversation_view, message_view
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
 
 _PAGE = 50  # fits a screen, and a page of the longest titles into a few KB
 _MAX_PAGE = 200
@@ -18,13 +17,12 @@ class ConversationsHandler(JSONHandler):
     """The caller's conversations."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, conversations: Conversations, messages: Messages, content_characters: int
+        self, door: Door, hub: Hub, conversations: Conversations, content_characters: int
     ) -> None:
         """`content_characters`: the longest message."""
         super().initialize(door)
         self.hub = hub
         self.conversations = conversations
-        self.messages = messages
         self.content_characters = content_characters
 
     async def get(self) -> None:
@@ -43,8 +41,7 @@ class ConversationsHandler(JSONHandler):
         )
         view = conversation_view(conversation)
         if body.initial_message is not None:
-            posted = await self.messages.post(conversation.key, body.initial_message)
-            self.hub.posted(conversation, posted, self.request_id)
+            posted = await self.hub.post(conversation, body.initial_message, request_id=self.request_id)
             view["initialMessage"] = message_view(posted.message)
         self.set_header("Location", f"{self.request.path}/{conversation.id}")
         self.send_json(view, HTTPStatus.CREATED)

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from chatstream.errors import InvalidContent, InvalidRequest
 from chatstream.events import Cursor
-from chatstream.generations.hub import Hub
+from chatstream.generations.hub import Hub, IfBusy
 from chatstream.handlers.base import Door
 from chatstream.handlers.conversations import check_length
 from chatstream.handlers.streaming import StreamingHandler
@@ -32,6 +32,13 @@ class _ConversationDoor(StreamingHandler):
     async def conversation(self, conversation_id: str) -> Conversation:
         """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
         return await self.conversations.get(self.user.id, self.conversation_id(conversation_id))
+
+    def if_busy(self, *choices: IfBusy) -> IfBusy:
+        """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
+        text = self.parameter("ifBusy") or IfBusy.REFUSE
+        if text not in choices:
+            raise InvalidRequest(f"`ifBusy` must be one of: {', '.join(choices)}.")
+        return IfBusy(text)
 
 
 class MessagesHandler(_ConversationDoor):
@@ -70,11 +77,15 @@ class MessagesHandler(_ConversationDoor):
         """Store a user message and begin its answer; with ``Accept: text/event-stream`` the response is that answer."""
         body = self.body(NewMessage)
         check_length(body.content, self.content_characters, "content")
-        client_message_id = self._client_message_id(body)
+        client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
         conversation = await self.conversation(conversation_id)
-        posted = await self.messages.post(conversation.key, body.content, client_message_id=client_message_id)
-        if not posted.repeated:
-            self.hub.posted(conversation, posted, self.request_id)
+        posted = await self.hub.post(
+            conversation,
+            body.content,
+            request_id=self.request_id,
+            client_message_id=client_message_id,
+            if_busy=if_busy,
+        )
         cursor = Cursor(posted.message.id, Cursor.USER)
         if "text/event-stream" in self.request.headers.get("Accept", ""):
             await self.stream(conversation, cursor, once=True)
@@ -116,7 +127,8 @@ class RegenerateHandler(_ConversationDoor):
 
     async def post(self, conversation_id: str) -> None:
         """Begin another answer to the newest user message."""
+        if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
         conversation = await self.conversation(conversation_id)
-        answer = await self.hub.regenerate(conversation, self.request_id)
+        answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
         cursor = Cursor(answer.id, 0)
         self.send_json(message_view(answer) | {"streamCursor": str(cursor)}, HTTPStatus.ACCEPTED)

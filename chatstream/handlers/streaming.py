@@ -69,7 +69,7 @@ class StreamingHandler(JSONHandler):
             timestamp=events.timestamp(),
             conversation_id=stream.conversation.id,
             resumed=stream.replay.resumed,
-            active_message_id=stream.replay.active,
+            active_message_id=running.id if (running := stream.replay.running) else None,
         )
         await self._send(sse.retry(reconnect_delay()) + sse.frame(connected))
         await self.hub.start(stream)

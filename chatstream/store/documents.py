@@ -39,8 +39,8 @@ def conversation_model(document: Document) -> Conversation:
     )
 
 
-def user_message_document(key: str, message: UserMessage) -> Document:
-    """`key` is the conversation's."""
+def user_message_document(key: str, message: UserMessage, *, owner: str) -> Document:
+    """`key` is the conversation's; `owner` names the process that stores it."""
     document = {
         "_id": ObjectId(message.id),
         "conversationId": ObjectId(key),
@@ -48,14 +48,15 @@ def user_message_document(key: str, message: UserMessage) -> Document:
         "role": "user",
         "content": message.content,
         "createdAt": message.created_at,
+        "owner": owner,
     }
     if message.client_message_id is not None:
         document["clientMessageId"] = message.client_message_id
     return document
 
 
-def answer_document(key: str, answer: Answer, *, owner: str) -> Document:
-    """`key` is the conversation's; `owner` names the process that generates, for logs."""
+def answer_document(key: str, answer: Answer) -> Document:
+    """`key` is the conversation's."""
     document = {
         "_id": ObjectId(answer.id),
         "conversationId": ObjectId(key),
@@ -64,7 +65,7 @@ def answer_document(key: str, answer: Answer, *, owner: str) -> Document:
         "replyTo": ObjectId(answer.reply_to),
         "attempt": answer.attempt,
         "createdAt": answer.created_at,
-        "owner": owner,
+        "owner": answer.owner,
     }
     if answer.status is Status.STREAMING:
         return document | {"status": "streaming", "parts": [], "length": 0, "beatAt": answer.created_at}
@@ -120,6 +121,8 @@ def answer_model(document: Document) -> Answer:
         failure=_failure(document.get("error")),
         recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
         unseen=document.get("unseen", False),
+        queued=document.get("queued", False),
+        owner=document["owner"],
     )
 
 

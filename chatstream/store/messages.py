@@ -6,9 +6,12 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple
 
 from bson import ObjectId
+from msgspec.structs import replace
+from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from chatstream.errors import AnswerInProgress, InvalidContent, NotFound
@@ -28,10 +31,10 @@ _BATCH = 50
 
 
 class Posted(NamedTuple):
-    """A stored user message and its newest answer; `repeated` if an earlier request had stored them."""
+    """A stored user message and its newest attempt, if any; `repeated` if an earlier request had stored them."""
 
     message: UserMessage
-    answer: Answer
+    answer: Answer | None
     repeated: bool = False
 
 
@@ -55,10 +58,11 @@ class Messages:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` names this process in the attempts it makes, for whoever reads the documents."""
+        """`owner` names this process in what it writes."""
         self._mongo = mongo
         self._messages = mongo.messages
         self._owner = owner
+        self._writes = count(1)
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -75,39 +79,49 @@ class Messages:
             message = UserMessage(
                 id=message_id, seq=seq, content=content, created_at=now, client_message_id=client_message_id
             )
-            answer = _new_answer(answer_id, seq + 1, message_id, 1, now)
-            await self._messages.insert_many(
-                [user_message_document(key, message), answer_document(key, answer, owner=self._owner)], session=session
-            )
+            answer = self._new_answer(answer_id, seq + 1, message_id, 1, now)
+            documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
+            await self._messages.insert_many(documents, session=session)
             return Posted(message, answer)
 
         try:
             return await self._mongo.transaction(both)
         except BulkWriteError as exc:
             duplicate = _duplicate(exc)
-        if duplicate == {"_id"}:  # this very transaction had succeeded, and its result was lost
-            return await self._posted(key, {"_id": ObjectId(message_id)})
-        if duplicate == {"conversationId", "clientMessageId"}:
-            posted = await self._posted(key, {"clientMessageId": client_message_id})
-            if posted.message.content != content:
-                raise InvalidContent("This idempotency key was used for a message with other content.")
-            return posted._replace(repeated=True)
-        raise AnswerInProgress("The answer to the previous message is still running.")
+        if duplicate == {"conversationId"}:
+            raise AnswerInProgress("The answer to the previous message is still running.")
+        return await self._repeated(key, duplicate, message_id, content, client_message_id)
 
-    async def add(self, key: str, content: str) -> UserMessage:
-        """Store a user message that waits: whoever watches next has it answered. Raises `NotFound`."""
+    async def add(
+        self, key: str, content: str, *, client_message_id: str | None = None, behind_running: bool = False
+    ) -> Posted | None:
+        """Store a user message without an attempt at answering it.
+
+        With `behind_running` it waits for the running answer's end, and None is returned if no answer runs. Raises
+        `NotFound` and `InvalidContent` like `post`.
+        """
         message_id, now = str(ObjectId()), datetime.now(UTC)
 
-        async def add(session: Any) -> UserMessage:
-            seq = await self._take_places(key, 1, session)
-            message = UserMessage(id=message_id, seq=seq, content=content, created_at=now)
-            # Not an insert: when a lost result has this repeated, the message may be there already.
-            await self._messages.replace_one(
-                {"_id": ObjectId(message_id)}, user_message_document(key, message), upsert=True, session=session
+        async def add(session: Any) -> Posted | None:
+            if behind_running:
+                running = {"conversationId": ObjectId(key), "status": "streaming"}
+                told = await self._messages.update_one(running, {"$set": {"queued": True}}, session=session)
+                if not told.matched_count:
+                    return None
+            message = UserMessage(
+                id=message_id,
+                seq=await self._take_places(key, 1, session),
+                content=content,
+                created_at=now,
+                client_message_id=client_message_id,
             )
-            return message
+            await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
+            return Posted(message, None)
 
-        return await self._mongo.transaction(add)
+        try:
+            return await self._mongo.transaction(add)
+        except BulkWriteError as exc:
+            return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
 
     async def begin(self, key: str, reply_to: str, *, previous: Answer | None) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
@@ -118,8 +132,8 @@ class Messages:
         attempt = previous.attempt + 1 if previous else 1
 
         async def begin(session: Any) -> Answer:
-            answer = _new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, now)
-            await self._messages.insert_one(answer_document(key, answer, owner=self._owner), session=session)
+            answer = self._new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, now)
+            await self._messages.insert_one(answer_document(key, answer), session=session)
             return answer
 
         try:
@@ -135,11 +149,11 @@ class Messages:
 
         None if there is no such attempt: it has ended, is gone, or has another length.
         """
-        append: Document = {"$push": {"parts": text}, "$set": {"length": length + len(text)}} if text else {}
+        append: Document = {"$push": {"parts": text}} if text else {}
         with translated():
             document = await self._messages.find_one_and_update(
                 {"_id": ObjectId(answer_id), "status": "streaming", "length": length},
-                append | {"$currentDate": {"beatAt": True}},
+                append | {"$set": {"length": length + len(text)} | self._signed(), "$currentDate": {"beatAt": True}},
                 projection={"stopRequested": 1, "watchedAt": 1},
             )
         if document is None:
@@ -149,11 +163,11 @@ class Messages:
     async def finish(self, key: str, answer: Answer) -> Answer | None:
         """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone."""
         with translated():
-            result = await self._messages.update_one(
-                {"_id": ObjectId(answer.id), "status": "streaming"}, _final(answer)
+            before = await self._messages.find_one_and_update(
+                {"_id": ObjectId(answer.id), "status": "streaming"}, self._final(answer), projection={"queued": 1}
             )
-        if result.matched_count:
-            return answer
+        if before is not None:
+            return replace(answer, queued=before.get("queued", False))
         stored = await self.get(key, answer.id)
         return stored if isinstance(stored, Answer) else None
 
@@ -167,7 +181,7 @@ class Messages:
                     "beatAt": orphan.beat_at,
                     "length": orphan.length,
                 },
-                _final(answer),
+                self._final(answer),
             )
         return bool(result.matched_count)
 
@@ -177,6 +191,10 @@ class Messages:
             await self._messages.update_many(
                 {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}}
             )
+
+    def owns(self, answer: Answer) -> bool:
+        """Whether this process has begun it."""
+        return answer.owner == self._owner
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -246,6 +264,18 @@ class Messages:
                 async for found in self._messages.find({"status": "streaming"}, fields)
             ]
 
+    async def watch(self, answer_id: str) -> Answer | None:
+        """Show the process that generates this answer that somebody watches it here; returns it as it is stored now."""
+        with translated():
+            document = await self._messages.find_one_and_update(
+                {"_id": ObjectId(answer_id), "status": "streaming"},
+                {"$currentDate": {"watchedAt": True}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if document is None:
+                document = await self._messages.find_one({"_id": ObjectId(answer_id)})
+        return document and answer_model(document)
+
     async def request_stop(self, answer_id: str) -> None:
         """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
         with translated():
@@ -266,29 +296,41 @@ class Messages:
             raise NotFound("There is no such conversation.")
         return int(before["nextSeq"])
 
-    async def _posted(self, key: str, which: Document) -> Posted:
+    def _new_answer(self, answer_id: str, seq: int, reply_to: str, attempt: int, now: datetime) -> Answer:
+        return Answer(
+            id=answer_id,
+            seq=seq,
+            reply_to=reply_to,
+            attempt=attempt,
+            status=Status.STREAMING,
+            content="",
+            created_at=now,
+            owner=self._owner,
+        )
+
+    def _final(self, answer: Answer) -> Document:
+        over = ("parts", "beatAt", "watchedAt", "stopRequested")
+        return {"$set": outcome(answer) | self._signed(), "$unset": dict.fromkeys(over, "")}
+
+    def _signed(self) -> Document:
+        """Who wrote this, and something new each time, so that every change event has it and ours can be told apart."""
+        return {"writtenBy": f"{self._owner}#{next(self._writes)}"}
+
+    async def _repeated(
+        self, key: str, duplicate: set[str], message_id: str, content: str, client_message_id: str | None
+    ) -> Posted:
+        """The message that is there already, as the `duplicate` fields of a unique index say."""
+        own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
+        which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
         with translated():
             document = await self._messages.find_one({"conversationId": ObjectId(key)} | which)
             if document is None:
                 raise NotFound("There is no such conversation.")
             attempt = await self._messages.find_one({"replyTo": document["_id"]}, sort=[("attempt", -1)])
-        return Posted(user_message_model(document), answer_model(attempt))
-
-
-def _new_answer(answer_id: str, seq: int, reply_to: str, attempt: int, now: datetime) -> Answer:
-    return Answer(
-        id=answer_id,
-        seq=seq,
-        reply_to=reply_to,
-        attempt=attempt,
-        status=Status.STREAMING,
-        content="",
-        created_at=now,
-    )
-
-
-def _final(answer: Answer) -> Document:
-    return {"$set": outcome(answer), "$unset": dict.fromkeys(("parts", "beatAt", "watchedAt", "stopRequested"), "")}
+        message = user_message_model(document)
+        if message.content != content:
+            raise InvalidContent("This idempotency key was used for a message with other content.")
+        return Posted(message, attempt and answer_model(attempt), repeated=not own)
 
 
 def _duplicate(exc: BulkWriteError) -> set[str]:

@@ -155,6 +155,10 @@ class Mongo:
                             raise
                     await asyncio.sleep(TRANSACTION_RETRY_PAUSE)
 
+    def watch(self, pipeline: list[Document], max_await_ms: int) -> Any:
+        """A change stream over the database: asynchronous context manager and iterator. Raises the driver's errors."""
+        return self._database.watch(pipeline, max_await_time_ms=max_await_ms)
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

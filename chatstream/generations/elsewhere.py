@@ -1,0 +1,142 @@
+"""Answers that other processes generate, for those who watch them here.
+
+The change stream brings what the others store. Every change, and every look, says how long the text is by now, so that
+what was missed shows, and is read. A look also makes the viewers here known to the generating process, which would take
+its answer for abandoned otherwise.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from chatstream.errors import StorageUnavailable
+from chatstream.generations.channel import Channel, Running
+from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
+from chatstream.store.messages import Messages
+
+log = logging.getLogger("chatstream.generations")
+
+# Between two looks, in seconds. The generating process waits for two of them before it believes that nobody watches.
+LOOK_INTERVAL = 5.0
+# After a gap in the change stream this many messages of a conversation are read again. Who misses more gets them with
+# the next connection, by cursor.
+_RESYNC_MESSAGES = 20
+
+
+class Elsewhere:
+    """Brings what other processes do to the channels of this one."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        channels: Mapping[str, Channel],
+        *,
+        ended: Callable[[Channel, Answer], Awaitable[None]],
+        deleted: Callable[[Channel], None],
+        settled: Callable[[Channel], Awaitable[None]],
+    ) -> None:
+        """`ended` and `deleted` are told what happened; `settled` waits for the end of an answer that is being told."""
+        self._messages = messages
+        self._channels = channels
+        self._ended = ended
+        self._deleted = deleted
+        self._settled = settled
+        self._followed: dict[str, Channel] = {}  # by the answer's id
+
+    async def follow(self, channel: Channel, answer: Answer) -> None:
+        """`answer` runs in another process, and `channel` is to have what comes after `answer.content`.
+
+        Raises `StorageUnavailable`.
+        """
+        if channel.running is None:
+            channel.running = Running(answer, [answer.content] if answer.content else ())
+        if channel.running.answer.id == answer.id:
+            self._followed[answer.id] = channel
+            await self._look_at(answer.id)  # changes come in from now on; what came before is read
+
+    async def look(self) -> None:
+        """Look at every answer that is followed; to be called every `LOOK_INTERVAL` seconds."""
+        for answer_id, channel in list(self._followed.items()):
+            if not channel.readers:
+                del self._followed[answer_id]
+                channel.running = None
+                continue
+            try:
+                await self._look_at(answer_id)
+            except StorageUnavailable:
+                return
+
+    async def changed(self, change: Change) -> None:
+        """Something was stored by another process."""
+        try:
+            await self._apply(change)
+        except StorageUnavailable:
+            log.warning("a change cannot be read yet")  # the next look finds it
+
+    async def resync(self) -> None:
+        """Changes may have been missed."""
+        for channel in list(self._channels.values()):
+            try:
+                for message in await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=None):
+                    await self._stored(channel, message)
+            except StorageUnavailable:
+                return
+        await self.look()
+
+    async def _apply(self, change: Change) -> None:
+        match change:
+            case Appended(answer_id, text, length):
+                channel = self._followed.get(answer_id)
+                if channel is not None and not _append(channel, text, length):
+                    await self._look_at(answer_id)
+            case Ended(answer_id):
+                if answer_id in self._followed:
+                    await self._look_at(answer_id)
+            case Stored(key, message):
+                if key in self._channels:
+                    await self._stored(self._channels[key], message)
+            case Deleted(key):
+                if key in self._channels:
+                    self._deleted(self._channels[key])
+
+    async def _stored(self, channel: Channel, message: Message) -> None:
+        if isinstance(message, UserMessage):
+            channel.post(message)
+        elif message.status is not Status.STREAMING:
+            if not channel.has_finished(message):
+                await self._ended(channel, message)
+        elif not self._messages.owns(message):
+            before = channel.running
+            if before is not None and before.answer.seq < message.seq:  # its end is stored, but was not told here yet
+                if before.answer.id in self._followed:
+                    await self._look_at(before.answer.id)
+                else:
+                    await self._settled(channel)
+            await self.follow(channel, message)
+
+    async def _look_at(self, answer_id: str) -> None:
+        answer = await self._messages.watch(answer_id)
+        channel = self._followed.get(answer_id)
+        if channel is None:
+            return  # it ended while we looked
+        if answer is None:
+            del self._followed[answer_id]
+            channel.running = None
+            self._deleted(channel)
+            return
+        _append(channel, answer.content, len(answer.content))
+        if answer.status is not Status.STREAMING:
+            del self._followed[answer_id]
+            await self._ended(channel, answer)
+
+
+def _append(channel: Channel, text: str, length: int) -> bool:
+    """Add what is new of `text`, which ends at `length`; false if something before it is missing."""
+    running = channel.running
+    if running is None or length <= running.length:
+        return True
+    begin = length - len(text)
+    if begin > running.length:
+        return False
+    channel.extend(running, [text[running.length - begin :]])
+    return True

@@ -1,0 +1,106 @@
+"""What other processes write, as it happens: one change stream per process.
+
+What this process writes is left out by the database itself, so a process that is alone receives nothing.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from pymongo.errors import PyMongoError
+
+from chatstream.models import Message, Status
+from chatstream.store.documents import message_model
+from chatstream.store.mongo import Document, Mongo
+
+log = logging.getLogger("chatstream.store")
+
+# How long the database may wait before it says "nothing new": below the limit of one operation.
+_MAX_AWAIT_MS = 1000
+# Before the stream is opened again after a fault, in seconds.
+_RETRY_PAUSE = 0.5
+
+
+class Stored(NamedTuple):
+    """A message is new in the conversation `key`."""
+
+    key: str
+    message: Message
+
+
+class Appended(NamedTuple):
+    """A running answer has more text: `text` ends at `length` code points."""
+
+    answer_id: str
+    text: str
+    length: int
+
+
+class Ended(NamedTuple):
+    """An answer is not running any more."""
+
+    answer_id: str
+
+
+class Deleted(NamedTuple):
+    """The conversation `key` is gone."""
+
+    key: str
+
+
+Change = Stored | Appended | Ended | Deleted
+
+
+class Changes:
+    """The change stream of one process."""
+
+    def __init__(self, mongo: Mongo, *, owner: str) -> None:
+        """`owner` is the name under which this process writes; see `Messages`."""
+        self._mongo = mongo
+        self._owner = owner
+
+    async def listen(
+        self, on_change: Callable[[Change], Awaitable[None]], on_gap: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Call `on_change` for each change, one after the other, for ever.
+
+        After a fault it begins anew with what happens from then on, and calls `on_gap`: changes may have been missed.
+        """
+        while True:
+            try:
+                async with self._mongo.watch(self._pipeline(), _MAX_AWAIT_MS) as stream:
+                    await on_gap()
+                    async for event in stream:
+                        if change := _change(event):
+                            await on_change(change)
+            except PyMongoError as exc:
+                log.warning("the change stream broke off: %s", type(exc).__name__)
+            await asyncio.sleep(_RETRY_PAUSE)
+
+    def _pipeline(self) -> list[Document]:
+        ours = re.compile(f"^{re.escape(self._owner)}#")
+        written_by = "updateDescription.updatedFields.writtenBy"
+        stored = {"ns.coll": "messages", "operationType": "insert", "fullDocument.owner": {"$ne": self._owner}}
+        updated = {"ns.coll": "messages", "operationType": "update", written_by: {"$exists": True, "$not": ours}}
+        deleted = {"ns.coll": "conversations", "operationType": "delete"}
+        # The text of an answer that ended is read by those who need it.
+        return [{"$match": {"$or": [stored, updated, deleted]}}, {"$unset": "updateDescription.updatedFields.content"}]
+
+
+def _change(event: Document) -> Change | None:
+    key: ObjectId = event["documentKey"]["_id"]
+    if event["operationType"] == "delete":
+        return Deleted(str(key))
+    if event["operationType"] == "insert":
+        document = event["fullDocument"]
+        return Stored(str(document["conversationId"]), message_model(document))
+    updated: dict[str, Any] = event["updateDescription"]["updatedFields"]
+    if updated.get("status", Status.STREAMING) != Status.STREAMING:
+        return Ended(str(key))
+    # A `$push` arrives as `parts.7`, or as the whole of a `parts` that was empty.
+    pushed = [value for name, value in updated.items() if name.startswith("parts.")]
+    text = "".join(pushed) + "".join(updated.get("parts", ()))
+    return Appended(str(key), text, updated["length"]) if text else None
