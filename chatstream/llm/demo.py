@@ -1,0 +1,384 @@
+"""The demo model: an OpenAI-compatible endpoint that needs no key, costs nothing and fails on request.
+
+``POST /v1/chat/completions`` (streamed or not) and ``GET /v1/models``. The same conversation always gets the same
+answer. The model's name chooses a fault, so that a front end can be built against every one of them; see `FAULTS`.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from chatstream.llm import demo_answers
+
+# Enough for any context the server sends; the endpoint listens on loopback.
+_MAX_BODY: Final = 16 * 1024 * 1024
+# How many conversations `demo-429` remembers having refused.
+_MAX_REFUSED: Final = 1000
+# Past one 64 KiB write, and within the server's default limit for an answer.
+_HUGE: Final = 128 * 1024
+# A human reads some four words a second: slow enough to see each one come.
+_SLOW: Final = 0.5
+
+
+class _Gone(Exception):
+    """The client went away."""
+
+
+class _Call(RequestHandler):
+    """One completion; the demos play on it."""
+
+    def initialize(self, pace: float, refused: OrderedDict[bytes, None]) -> None:
+        """`pace` in seconds between tokens; `refused` are the conversations that `demo-429` has refused."""
+        self.pace = pace
+        self.refused = refused
+        self.gone = asyncio.get_running_loop().create_future()
+        self.line_end = b"\n"
+        self.tokens = 0
+        self.message: dict[str, str] = {"role": "assistant"}
+
+    def on_connection_close(self) -> None:
+        """End whatever the handler waits for."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    async def post(self) -> None:
+        """Answer, or fail, as the model's name says."""
+        try:
+            self.body = json.loads(self.request.body)
+            self.messages: list[dict[str, Any]] = [dict(message) for message in self.body["messages"]]
+            self.model = str(self.body["model"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.fail(400, "invalid_request_error", "The body must be a JSON object with a model and messages.")
+            return
+        questions = [_plain(message.get("content")) for message in self.messages if message.get("role") == "user"]
+        self.question = questions[-1] if questions else ""
+        self.streams = self.body.get("stream") is True
+        with contextlib.suppress(_Gone, StreamClosedError):
+            await _DEMOS.get(self.model, _DEMOS["demo"]).play(self)
+
+    def fail(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
+        """Answer with an error object."""
+        if retry_after is not None:
+            self.set_header("Retry-After", str(retry_after))
+        self.set_status(status)
+        self.finish({"error": {"message": message, "type": code, "param": None, "code": code}})
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the client goes away."""
+        await asyncio.wait([self.gone], timeout=seconds)
+        if self.gone.done():
+            raise _Gone
+
+    async def stall(self) -> NoReturn:
+        """Say nothing more until the client goes away."""
+        await self.gone
+        raise _Gone
+
+    async def begin(self) -> None:
+        """Send the headers and the first chunk, which names the role."""
+        await self.delta(role="assistant", content="")
+
+    async def say(self, text: str, *, field: str = "content", pace: float | None = None) -> None:
+        """Send `text` word by word."""
+        for token in re.findall(r"\s*\S+\s*\Z|\s*\S+", text):
+            await self.delta(**{field: token})
+            self.tokens += 1
+            await self.pause(self.pace if pace is None else pace)
+
+    async def delta(self, **fields: str) -> None:
+        """Send one delta."""
+        for name, text in fields.items():
+            if name != "role":
+                self.message[name] = self.message.get(name, "") + text
+        await self.chunk([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": None}])
+
+    async def end(self, reason: str = "stop") -> None:
+        """Send the finish reason, the token counts if they were asked for, and the end mark."""
+        prompt = sum(1 + len(_plain(message.get("content"))) // 4 for message in self.messages)
+        usage = {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}
+        if not self.streams:
+            choice = {"index": 0, "message": {"content": None, **self.message}, "finish_reason": reason}
+            self.finish(self.envelope("chat.completion") | {"choices": [choice], "usage": usage})
+            return
+        await self.chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reason": reason}])
+        options = self.body.get("stream_options")
+        if isinstance(options, dict) and options.get("include_usage"):
+            await self.chunk([], usage=usage)
+        await self.event(b"[DONE]")
+
+    async def chunk(self, choices: list[dict[str, Any]], **fields: object) -> None:
+        """Send one chunk."""
+        await self.event(self.envelope("chat.completion.chunk") | {"choices": choices} | fields)
+
+    async def event(self, data: dict[str, Any] | bytes) -> None:
+        """Send one event."""
+        if not self.streams:
+            return
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        # All but ASCII is escaped: half a surrogate pair can be sent no other way.
+        encoded = data if isinstance(data, bytes) else json.dumps(data).encode()
+        self.write(b"data: " + encoded + self.line_end * 2)
+        await self.flush()
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        """The fields of every chunk. The same conversation has the same id, at the same time."""
+        digest = _digest(self.messages).hex()[:24]
+        return {"id": "chatcmpl-" + digest, "object": kind, "created": 1_700_000_000, "model": self.model}
+
+
+class _Models(RequestHandler):
+    """The demo models and what they do."""
+
+    def get(self) -> None:
+        """The list, in OpenAI's form with a `description`."""
+        models = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "chatstream", "description": demo.description}
+            for name, demo in _DEMOS.items()
+        ]
+        self.finish({"object": "list", "data": models})
+
+
+def _plain(content: object) -> str:
+    """The text of a message's content."""
+    return content if isinstance(content, str) else json.dumps(content)
+
+
+def _digest(messages: list[dict[str, Any]]) -> bytes:
+    return sha256(json.dumps(messages).encode()).digest()
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Two halves of `text`, cut between words."""
+    middle = text.index(" ", len(text) // 2)
+    return text[:middle], text[middle:]
+
+
+async def _answer(call: _Call) -> None:
+    await call.begin()
+    await call.say(demo_answers.answer(call.question))
+    await call.end()
+
+
+async def _half(call: _Call) -> str:
+    """Begin, say half of the answer, and return the other half."""
+    first, second = _halves(demo_answers.answer(call.question))
+    await call.begin()
+    await call.say(first)
+    return second
+
+
+async def _429(call: _Call) -> None:
+    key = _digest(call.messages)
+    if key in call.refused:
+        await _answer(call)
+        return
+    call.refused[key] = None
+    if len(call.refused) > _MAX_REFUSED:
+        call.refused.popitem(last=False)
+    await _429_always(call)
+
+
+async def _429_always(call: _Call) -> None:
+    call.fail(429, "rate_limit_exceeded", "Rate limit reached. Try again in 1 s.", retry_after=1)
+
+
+async def _500(call: _Call) -> None:
+    call.fail(500, "server_error", "The server had an error while processing your request.")
+
+
+async def _context(call: _Call) -> None:
+    call.fail(400, "context_length_exceeded", "This model's maximum context length is 8192 tokens.")
+
+
+async def _no_usage(call: _Call) -> None:
+    if "stream_options" in call.body:
+        call.fail(400, "invalid_request_error", "Unrecognized request argument supplied: stream_options")
+        return
+    await _answer(call)
+
+
+async def _stall_start(call: _Call) -> None:
+    call.set_header("Content-Type", "text/event-stream; charset=utf-8")
+    await call.flush()
+    await call.stall()
+
+
+async def _stall(call: _Call) -> None:
+    await _half(call)
+    await call.stall()
+
+
+async def _drop(call: _Call) -> None:
+    await _half(call)
+    call.detach().close()
+
+
+async def _truncate(call: _Call) -> None:
+    await _half(call)
+
+
+async def _bad_json(call: _Call) -> None:
+    await _half(call)
+    await call.event(b'{"choices": [{"index": 0, "delta": {"content": " oo')
+
+
+async def _error(call: _Call) -> None:
+    await _half(call)
+    error = {"message": "The server is overloaded.", "type": "server_error", "param": None, "code": "overloaded"}
+    await call.event({"error": error})
+
+
+async def _azure(call: _Call) -> None:
+    await call.event(
+        {
+            "id": "",
+            "object": "",
+            "created": 0,
+            "model": "",
+            "choices": [],
+            "prompt_filter_results": [{"prompt_index": 0}],
+        }
+    )
+    await _answer(call)
+
+
+async def _reasoning(call: _Call) -> None:
+    await call.begin()
+    await call.say("The user asks for a tip. I compare the form and the price, and keep it short.", field="reasoning")
+    await call.say(demo_answers.answer(call.question))
+    await call.end()
+
+
+async def _refusal(call: _Call) -> None:
+    await call.begin()
+    await call.say("I'm sorry, but I can't help with that.", field="refusal")
+    await call.end()
+
+
+async def _length(call: _Call) -> None:
+    await _half(call)
+    await call.end("length")
+
+
+async def _filter(call: _Call) -> None:
+    await _half(call)
+    await call.end("content_filter")
+
+
+async def _huge(call: _Call) -> None:
+    text = demo_answers.answer(call.question) + "\n\n"
+    await call.begin()
+    await call.delta(content=(text * (_HUGE // len(text) + 1))[:_HUGE])
+    await call.end()
+
+
+async def _crlf(call: _Call) -> None:
+    call.line_end = b"\r\n"
+    await _answer(call)
+
+
+async def _surrogates(call: _Call) -> None:
+    await call.begin()
+    for half in ("Good luck \ud83c", "\udf40 "):  # U+1F340, the four-leaf clover
+        await call.delta(content=half)
+        await call.pause(call.pace)
+    await call.say(demo_answers.answer(call.question))
+    await call.end()
+
+
+async def _slow(call: _Call) -> None:
+    await call.begin()
+    await call.say(demo_answers.answer(call.question), pace=_SLOW)
+    await call.end()
+
+
+async def _long(call: _Call) -> None:
+    await call.begin()
+    await call.say(demo_answers.long_answer(call.question))
+    await call.end()
+
+
+async def _empty(call: _Call) -> None:
+    await call.begin()
+    await call.end()
+
+
+async def _none_bet(call: _Call) -> None:
+    await call.begin()
+    await call.say(demo_answers.NO_BET)
+    await call.end()
+
+
+class _Demo(NamedTuple):
+    description: str
+    play: Callable[[_Call], Awaitable[None]]
+
+
+_DEMOS: Final[Mapping[str, _Demo]] = MappingProxyType(
+    {
+        "demo": _Demo("a good answer; so does any name that is not in this list", _answer),
+        "demo-429": _Demo("429 with Retry-After, once for each conversation content; then an answer", _429),
+        "demo-429-always": _Demo("429 with Retry-After, always", _429_always),
+        "demo-500": _Demo("500, always", _500),
+        "demo-stall-start": _Demo("the headers, then silence", _stall_start),
+        "demo-stall": _Demo("half an answer, then silence", _stall),
+        "demo-drop": _Demo("half an answer, then the connection is closed", _drop),
+        "demo-truncate": _Demo("half an answer, then a clean end without a finish reason", _truncate),
+        "demo-bad-json": _Demo("half an answer, then a chunk that is not JSON", _bad_json),
+        "demo-error": _Demo("half an answer, then an error object in the stream", _error),
+        "demo-azure": _Demo("an answer after an empty first chunk, as Azure sends it", _azure),
+        "demo-reasoning": _Demo("reasoning first, then an answer", _reasoning),
+        "demo-refusal": _Demo("a refusal instead of content", _refusal),
+        "demo-length": _Demo("half an answer with the finish reason length", _length),
+        "demo-filter": _Demo("half an answer with the finish reason content_filter", _filter),
+        "demo-huge": _Demo("an answer of 131,072 characters in one chunk", _huge),
+        "demo-crlf": _Demo("an answer whose lines end in CRLF", _crlf),
+        "demo-surrogates": _Demo("an answer with an emoji cut in two between two chunks", _surrogates),
+        "demo-no-usage": _Demo("400 if stream_options is set; else an answer", _no_usage),
+        "demo-context": _Demo("400 context_length_exceeded, always", _context),
+        "demo-slow": _Demo("an answer at two words a second", _slow),
+        "demo-long": _Demo("an answer of about 1,500 words", _long),
+        "demo-empty": _Demo("the finish reason stop and no text", _empty),
+        "demo-none-bet": _Demo("an answer that recommends no bet", _none_bet),
+    }
+)
+
+FAULTS: Final[Mapping[str, str]] = MappingProxyType(
+    {name: demo.description for name, demo in _DEMOS.items() if name != "demo"}
+)
+"""What each model's name does, in one line."""
+
+
+def make_app(*, pace: float = 0.03) -> Application:
+    """The endpoint. `pace` is in seconds between words: thirty a second, as a fast model writes."""
+    completions = {"pace": pace, "refused": OrderedDict()}
+    return Application(
+        [("/v1/chat/completions", _Call, completions), ("/v1/models", _Models)],
+        log_function=lambda handler: None,  # the one who asks logs
+    )
+
+
+@contextlib.contextmanager
+def serve(*, host: str = "127.0.0.1", port: int = 0, pace: float = 0.03) -> Iterator[str]:
+    """Listen on `host`, on a free port if it is 0, while the context is open; gives the ``base_url``.
+
+    Needs a running event loop. Connections that are open at the end stay so until their clients close them.
+    """
+    server = HTTPServer(make_app(pace=pace), max_body_size=_MAX_BODY)
+    sockets = bind_sockets(port, host)
+    server.add_sockets(sockets)
+    try:
+        yield f"http://{host}:{sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.stop()

@@ -1,0 +1,210 @@
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.ioloop import IOLoop
+
+from chatstream.errors import ModelError
+from chatstream.llm import demo, demo_answers
+from chatstream.llm.model import Turn
+from chatstream.llm.openai_model import Deadlines, OpenAIModel
+
+QUESTION = "Who wins on Saturday?"
+TURNS = [Turn("user", QUESTION)]
+ANSWER = demo_answers.answer(QUESTION)
+HALF = object()
+
+
+@pytest.fixture
+def base_url(io_loop: IOLoop) -> Iterator[str]:
+    serving = demo.serve(pace=0)
+
+    async def start() -> str:
+        return serving.__enter__()
+
+    async def stop() -> None:
+        serving.__exit__(None, None, None)
+
+    yield io_loop.run_sync(start)
+    io_loop.run_sync(stop)
+
+
+@pytest.fixture
+def model(io_loop: IOLoop, base_url: str) -> Iterator[OpenAIModel]:
+    # Where the demo falls silent the deadlines end the test; none of the others comes near them.
+    deadlines = Deadlines(connect=10, first_token=3, idle=1, total=60)
+    model = OpenAIModel(api_key="none", base_url=base_url, model="demo", deadlines=deadlines, retries=1, backoff=0.0)
+    yield model
+    io_loop.run_sync(model.close)
+
+
+async def ask(model: OpenAIModel, name: str) -> tuple[str, str | None]:
+    """The text, and the finish reason or the error's code."""
+    text = ""
+    try:
+        async with contextlib.aclosing(model.stream(TURNS, model=name)) as deltas:
+            async for delta in deltas:
+                text += "".join(delta.texts)
+                if delta.finish is not None:
+                    return text, delta.finish.reason
+    except ModelError as exc:
+        return text, exc.code
+    return text, None
+
+
+ENDINGS = {
+    "demo": (ANSWER, "stop"),
+    "gpt-4": (ANSWER, "stop"),
+    "demo-429": (ANSWER, "stop"),  # the second time, after the second that was asked for
+    "demo-429-always": ("", "upstream_rate_limited"),
+    "demo-500": ("", "upstream_unavailable"),
+    "demo-stall-start": ("", "upstream_timeout"),
+    "demo-stall": (HALF, "upstream_timeout"),
+    "demo-drop": (HALF, "upstream_truncated"),
+    "demo-truncate": (HALF, "upstream_truncated"),
+    "demo-bad-json": (HALF, "upstream_protocol"),
+    "demo-error": (HALF, "upstream_unavailable"),
+    "demo-azure": (ANSWER, "stop"),
+    "demo-reasoning": (ANSWER, "stop"),
+    "demo-refusal": ("I'm sorry, but I can't help with that.", "refusal"),
+    "demo-length": (HALF, "length"),
+    "demo-filter": (HALF, "content_filter"),
+    "demo-huge": (((ANSWER + "\n\n") * 1000)[: 128 * 1024], "stop"),
+    "demo-crlf": (ANSWER, "stop"),
+    "demo-surrogates": ("Good luck 🍀 " + ANSWER, "stop"),
+    "demo-no-usage": (ANSWER, "stop"),
+    "demo-context": ("", "context_too_long"),
+    "demo-long": (demo_answers.long_answer(QUESTION), "stop"),
+    "demo-empty": ("", "stop"),
+    "demo-none-bet": (demo_answers.NO_BET, "stop"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.gen_test
+async def test_each_fault_is_what_it_says(model: OpenAIModel, name: str) -> None:
+    expected, ending = ENDINGS[name]
+    text, ended = await ask(model, name)
+    assert ended == ending
+    if expected is HALF:
+        assert ANSWER.startswith(text)
+        assert 0 < len(text) < len(ANSWER)
+    else:
+        assert text == expected
+
+
+def test_every_fault_is_tested_and_described() -> None:
+    assert set(demo.FAULTS) == set(ENDINGS) - {"demo", "gpt-4"} | {"demo-slow"}
+    assert all(description and "\n" not in description for description in demo.FAULTS.values())
+
+
+async def post(base_url: str, body: object, path: str = "/chat/completions") -> HTTPResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await AsyncHTTPClient().fetch(base_url + path, method="POST", body=data, raise_error=False)
+
+
+def request(model: str, **fields: object) -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": QUESTION}], **fields}
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_is_not_streamed(base_url: str) -> None:
+    document = json.loads((await post(base_url, request("demo"))).body)
+    assert document["object"] == "chat.completion"
+    [choice] = document["choices"]
+    assert choice == {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+    usage = document["usage"]
+    assert usage["completion_tokens"] == len(ANSWER.split())
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+@pytest.mark.gen_test
+async def test_token_counts_come_only_if_they_are_asked_for(base_url: str) -> None:
+    without = await post(base_url, request("demo", stream=True))
+    asked = await post(base_url, request("demo", stream=True, stream_options={"include_usage": True}))
+    assert b"total_tokens" not in without.body
+    assert b"total_tokens" in asked.body
+    assert asked.headers["Content-Type"].startswith("text/event-stream")
+    assert asked.body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.gen_test
+async def test_an_answer_is_always_the_same(base_url: str) -> None:
+    first = await post(base_url, request("demo", stream=True))
+    assert (await post(base_url, request("demo", stream=True))).body == first.body
+
+
+def test_answers_differ_by_question_and_recommend_one_bet() -> None:
+    answers = {demo_answers.answer(f"question {number}") for number in range(200)}
+    assert len(answers) == 8
+    for answer in answers:
+        assert 60 <= len(answer.split()) <= 120
+        assert answer.count("I'd recommend a bet on **") == 1
+        assert answer.count(" at odds of ") == 1
+    assert "odds" not in demo_answers.NO_BET
+    assert 1400 <= len(demo_answers.long_answer("x").split()) <= 1600
+
+
+@pytest.mark.gen_test
+async def test_429_refuses_each_conversation_once(base_url: str) -> None:
+    first = await post(base_url, request("demo-429"))
+    assert first.code == 429
+    assert first.headers["Retry-After"] == "1"
+    assert (await post(base_url, request("demo-429"))).code == 200
+    other = {"model": "demo-429", "messages": [{"role": "user", "content": "Another one?"}]}
+    assert (await post(base_url, other)).code == 429
+
+
+@pytest.mark.gen_test
+async def test_429_forgets_the_oldest_conversations(base_url: str) -> None:
+    for number in range(1001):
+        await post(base_url, {"model": "demo-429", "messages": [{"role": "user", "content": f"{number}"}]})
+    assert (await post(base_url, {"model": "demo-429", "messages": [{"role": "user", "content": "0"}]})).code == 429
+    assert (await post(base_url, {"model": "demo-429", "messages": [{"role": "user", "content": "999"}]})).code == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"{", b'{"model": "demo", "messages": ["x"]}', b"[" * 100_000])
+@pytest.mark.gen_test
+async def test_a_body_that_is_no_request(base_url: str, body: bytes) -> None:
+    response = await post(base_url, body)
+    assert response.code == 400
+    assert json.loads(response.body)["error"]["code"] == "invalid_request_error"
+
+
+@pytest.mark.gen_test
+async def test_the_models_are_listed(base_url: str) -> None:
+    listed = json.loads((await AsyncHTTPClient().fetch(base_url + "/models")).body)["data"]
+    assert {model["id"] for model in listed} == {"demo", *demo.FAULTS}
+
+
+@pytest.mark.parametrize("name", ["demo-slow", "demo-stall", "demo-stall-start", "demo-long"])
+@pytest.mark.gen_test
+async def test_a_handler_ends_when_its_client_goes_away(
+    base_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handlers() -> list[asyncio.Task[object]]:
+        return [task for task in asyncio.all_tasks() if "_execute" in repr(task)]
+
+    caplog.set_level(logging.DEBUG, "tornado")
+    host, port = base_url.removeprefix("http://").removesuffix("/v1").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps(request(name, stream=True)).encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    await reader.readuntil(b"\r\n\r\n")
+    running = handlers()
+    assert len(running) == 1
+    writer.close()
+    await asyncio.wait(running)
+    assert not caplog.records
+
+
+@pytest.mark.gen_test
+async def test_the_port_is_closed_afterwards() -> None:
+    with demo.serve(pace=0) as url:
+        assert (await AsyncHTTPClient().fetch(url + "/models")).code == 200
+    with pytest.raises(ConnectionRefusedError):
+        await AsyncHTTPClient().fetch(url + "/models")
