@@ -27,7 +27,7 @@ from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
 from chatstream.llm.model import Delta, Model
 from chatstream.models import Answer, Conversation
-from chatstream.settings import SECRET_FILE, Environment, Settings
+from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Environment, Settings
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
@@ -109,7 +109,7 @@ class Server:
         hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
         orphans = Sweeper(messages, hub)
         door = Door(Authenticator(secret), settings.cors_origins)
-        door.refusal = Unavailable("The server is starting.", code="starting", retry_after=2)
+        door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(settings, door=door, hub=hub, conversations=conversations, messages=messages, ping=mongo.ping)
         server = HTTPServer(
             app,
@@ -119,13 +119,12 @@ class Server:
         )
         server.add_sockets(sockets)  # from now on it says that it is not ready
         stack.push_async_callback(server.close_all_connections)
-        stack.callback(server.stop)
 
         await _wait_for(mongo)
         if settings.uses_embedded_database:
             await orphans.end_all()  # nobody else can be generating in this database
             await seed_demo_conversation(conversations, messages)
-        stack.push_async_callback(self._drain, door, hub)
+        stack.push_async_callback(self._drain, server, door, hub)
         _every(stack, settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, hub.tick)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
         _every(stack, elsewhere.LOOK_INTERVAL, hub.elsewhere.look)
@@ -135,7 +134,8 @@ class Server:
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
 
-    async def _drain(self, door: Door, hub: Hub) -> None:
+    async def _drain(self, server: HTTPServer, door: Door, hub: Hub) -> None:
+        server.stop()  # no new connections; what comes on the open ones is refused
         log.info("stopping; a running answer has %g s to finish", self._settings.drain_timeout)
         door.refusal = Unavailable("The server is restarting.", code="server_shutdown", retry_after=2)
         await hub.drain(self._settings.drain_timeout)
@@ -169,13 +169,16 @@ def _jwt_secret(settings: Settings) -> str:
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     path = settings.data_dir / SECRET_FILE
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32))
-        return path.read_text()
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
+        whole.touch(mode=0o600)
+        whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
+        whole.rename(path)
+    secret = path.read_text().strip()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"{path} does not hold a secret; remove it, and another one is made.")
+    return secret
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

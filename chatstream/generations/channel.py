@@ -79,6 +79,7 @@ class Channel:
         self.running: Running | None = None
         self.readers: set[Reader] = set()
         self.bytes_appended = 0
+        self.bytes_before_last = 0  # without the newest entry, which may be large all by itself
         self._entries: list[Entry] = []
         self._first = 0  # the index of the first entry that is still kept
         self._trim_at = _TRIM
@@ -106,6 +107,7 @@ class Channel:
             self._entries.clear()
             return
         self._entries.append(entry)
+        self.bytes_before_last = self.bytes_appended
         self.bytes_appended += len(entry.frames)
         if len(self._entries) >= self._trim_at:
             self._trim()

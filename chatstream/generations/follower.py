@@ -111,7 +111,7 @@ class Follower:
         """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""
         if now >= self._expires_at:
             self.end(ErrorCode.TOKEN_EXPIRED)
-        elif self._channel.bytes_appended - self._bytes_read > _MAX_LAG_BYTES or self._may_rotate(now):
+        elif self._channel.bytes_before_last - self._bytes_read > _MAX_LAG_BYTES or self._may_rotate(now):
             self.end()
         elif now - self._written_at >= heartbeat_interval:
             self._heartbeat_due = True
