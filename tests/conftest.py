@@ -49,9 +49,7 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def shared_server(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
-) -> Iterator[ServerProcess]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
     """One server for all tests that need no settings of their own; each has users of its own."""
     settings = environment | {"MONGODB_DATABASE": "shared"}
     server = ServerProcess(tmp_path_factory.mktemp("shared"), settings).start().wait_until_ready()

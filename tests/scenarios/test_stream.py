@@ -129,7 +129,11 @@ async def test_stop_stores_the_text_so_far_and_closes_the_upstream(client: Clien
         }
         assert upstream.calls[0].aborted.is_set()
         complete = await watched.next()
-        assert (complete.type, complete.data["status"], complete.data["content"]) == ("llm_complete", "stopped", "So far")
+        assert (complete.type, complete.data["status"], complete.data["content"]) == (
+            "llm_complete",
+            "stopped",
+            "So far",
+        )
         again = await client.http.post(f"{API}/{conversation}/stop", json={"messageId": complete.data["messageId"]})
         assert again.json()["status"] == "stopped"
         assert (await client.http.post(f"{API}/{conversation}/stop")).status_code == 409

@@ -83,6 +83,7 @@ class Client:
     """One user's client."""
 
     def __init__(self, url: str, user: str) -> None:
+        self.url = url
         self.user = user
         self.token = auth.mint(SECRET, user, 3600)
         self.http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=PATIENCE)
@@ -119,7 +120,10 @@ class Client:
     ) -> AsyncIterator[Stream]:
         """Open a stream; leaving the context closes the connection."""
         async with self.http.stream(
-            "GET", f"{API}/{conversation}/stream", params=params, headers={"Accept": "text/event-stream", **(headers or {})}
+            "GET",
+            f"{API}/{conversation}/stream",
+            params=params,
+            headers={"Accept": "text/event-stream", **(headers or {})},
         ) as response:
             yield Stream(response)
 

@@ -1,0 +1,142 @@
+"""A database that is killed or stopped in mid-answer: nothing acknowledged is lost, nothing is told before it is stored."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from tests.conftest import MakeClient
+from tests.support.client import API, Client
+from tests.support.processes import ServerProcess
+from tests.support.replica_set import ReplicaSet
+from tests.support.upstream import DONE, Upstream, answer, delta, event, head, http_chunk
+
+StartServer = Callable[..., ServerProcess]
+
+
+def beginning(*texts: str) -> bytes:
+    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
+
+
+def end() -> bytes:
+    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    """A database of this module's own, to be mistreated."""
+    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+        yield mongo
+
+
+@pytest.fixture
+def client(mongo: ReplicaSet, start_server: StartServer, make_client: MakeClient) -> Client:
+    """A client of a server on it."""
+    return make_client(start_server(MONGODB_URI=mongo.uri, CHATSTREAM_SAVE_DEADLINE="3"))
+
+
+@pytest.mark.gen_test
+async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("From "), go_on, http_chunk(event(delta("memory."))), end())
+    conversation = await client.create(initialMessage="Go on.")
+    other = await client.create()
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+        mongo.nodes[0].signal(signal.SIGSTOP)
+        try:
+            go_on.set()
+            assert (await watched.until("llm_chunk")).data["content"] == "memory."
+            async with asyncio.timeout(5):
+                refused = await client.post(other, "Store this.")
+            assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
+            assert int(refused.headers["Retry-After"]) >= 1
+            ready = await client.http.get("/readyz")
+            assert ready.status_code == 503
+            assert (await client.http.get("/healthz")).status_code == 200
+            async with client.stream(other) as refusing:
+                assert (await refusing.next()).data["error"] == "storage_unavailable"
+                assert refusing.types == ["error"]
+            cursor = watched.cursor
+            notice = await watched.until("error")
+            assert (notice.data["error"], notice.data["retryable"]) == ("storage_unavailable", True)
+            assert watched.cursor == cursor
+            assert "llm_complete" not in watched.types
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        complete = await watched.until("llm_complete")
+        assert (complete.data["content"], complete.data["status"]) == ("From memory.", "complete")
+    stored = await client.messages(conversation)
+    assert [message["content"] for message in stored] == ["Go on.", "From memory."]
+
+
+@pytest.mark.gen_test
+async def test_killed_in_mid_answer(client: Client, mongo: ReplicaSet, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Stored "), go_on, http_chunk(event(delta("once."))), end())
+    upstream.reply(answer("Sure."))
+    conversation = await client.create(initialMessage="Remember this.")
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+        mongo.nodes[0].kill()
+        go_on.set()
+        await watched.until("llm_chunk")
+        mongo.nodes[0].start()
+        assert (await watched.until("llm_complete")).data["content"] == "Stored once."
+        # The acknowledged message is there, once; and the conversation goes on.
+        assert [message["content"] for message in await client.messages(conversation)] == [
+            *("Remember this.", "Stored once."),
+        ]
+        assert (await client.post(conversation, "Do you?")).status_code == 201
+        assert (await watched.until("llm_complete")).data["content"] == "Sure."
+
+
+def test_a_failover_under_load(
+    tmp_path_factory: pytest.TempPathFactory,
+    start_server: StartServer,
+    make_client: MakeClient,
+    upstream: Upstream,
+    io_loop: IOLoop,
+) -> None:
+    """Three nodes; the primary is killed while messages are posted and answered."""
+    upstream.reply(answer("Answered."))
+    with ReplicaSet(tmp_path_factory.mktemp("three"), size=3) as mongo:
+        client = make_client(start_server(MONGODB_URI=mongo.uri))
+
+        async def converse(number: int) -> tuple[str, list[str]]:
+            """Post five messages, each again until it is acknowledged."""
+            conversation = await client.create(id=f"c{number}")
+            contents = [f"Message {number}.{turn}" for turn in range(5)]
+            async with client.stream(conversation) as watched:
+                await watched.next()
+                for content in contents:
+                    if content == "Message 0.2":
+                        await asyncio.to_thread(mongo.primary().kill)
+                    key = {"Idempotency-Key": content.replace(" ", "-")}
+                    while (response := await client.post(conversation, content, headers=key)).status_code == 503:
+                        await asyncio.sleep(float(response.headers["Retry-After"]))  # as it asks
+                    assert response.status_code in (200, 201), response.text
+                    await watched.until("llm_complete")
+            return conversation, contents
+
+        async def all_of_them() -> None:
+            for conversation, contents in await asyncio.gather(*map(converse, range(8))):
+                stored = await client.messages(conversation)
+                assert [one["content"] for one in stored if one["role"] == "user"] == contents
+                assert [one["status"] for one in stored if one["role"] == "assistant"] == ["complete"] * 5
+
+        io_loop.run_sync(all_of_them, timeout=90)
+    assert len(upstream.calls) == 40
+
+
+@pytest.mark.gen_test
+async def test_a_deleted_conversation_ends_its_streams(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Yes."))
+    conversation = await client.create(initialMessage="Delete me.")
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_complete")
+        assert (await client.http.delete(f"{API}/{conversation}")).status_code == 204
+        assert (await watched.until("error")).data["error"] == "conversation_deleted"
+    assert (await client.http.get(f"{API}/{conversation}")).status_code == 404

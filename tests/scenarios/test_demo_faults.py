@@ -1,0 +1,131 @@
+"""What the demo model's faults look like to a client: the real server, started with no configuration at all."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chatstream.llm.demo import FAULTS
+from tests.conftest import MakeClient
+from tests.support.client import API, Client
+from tests.support.processes import SECRET, ServerProcess
+
+COMPLETE = "complete"
+# What is told of each: how the answer is stored, the code of its error, and whether it has any text.
+OUTCOMES = {
+    "demo-429": (COMPLETE, None, True),
+    "demo-429-always": ("failed", "upstream_rate_limited", False),
+    "demo-500": ("failed", "upstream_unavailable", False),
+    "demo-stall-start": ("failed", "upstream_timeout", False),
+    "demo-stall": ("failed", "upstream_timeout", True),
+    "demo-drop": ("failed", "upstream_truncated", True),
+    "demo-truncate": ("failed", "upstream_truncated", True),
+    "demo-bad-json": ("failed", "upstream_protocol", True),
+    "demo-azure": (COMPLETE, None, True),
+    "demo-reasoning": (COMPLETE, None, True),
+    "demo-refusal": (COMPLETE, None, True),
+    "demo-length": (COMPLETE, None, True),
+    "demo-filter": (COMPLETE, None, True),
+    "demo-error": ("failed", "upstream_unavailable", True),
+    "demo-huge": (COMPLETE, None, True),
+    "demo-crlf": (COMPLETE, None, True),
+    "demo-surrogates": (COMPLETE, None, True),
+    "demo-no-usage": (COMPLETE, None, True),
+    "demo-context": ("failed", "context_too_long", False),
+    "demo-slow": (COMPLETE, None, True),
+    "demo-long": (COMPLETE, None, True),
+    "demo-empty": (COMPLETE, None, False),
+    "demo-none-bet": (COMPLETE, None, True),
+}
+# They take as long as a person would wait; what they do is no different from `demo`.
+UNHURRIED = {"demo-slow", "demo-long"}
+
+
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that makes up for itself whatever it can; only what would take long is short."""
+    directory = tmp_path_factory.mktemp("demo")
+    settings = {
+        "JWT_SECRET": SECRET,
+        "CHATSTREAM_FIRST_TOKEN_TIMEOUT": "2",
+        "CHATSTREAM_IDLE_TIMEOUT": "1",
+        "CHATSTREAM_MODEL_RETRIES": "1",
+        "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
+    }
+    server = ServerProcess(directory, settings).start().wait_until_ready()
+    yield server
+    assert server.stop() == 0
+    shutil.rmtree(directory / "var")
+
+
+@pytest.fixture
+def client(demo_server: ServerProcess, make_client: MakeClient) -> Client:
+    """A client of the demo server."""
+    return make_client(demo_server)
+
+
+def test_every_fault_is_known_here() -> None:
+    assert set(FAULTS) - {"demo"} == set(OUTCOMES)
+
+
+@pytest.mark.gen_test
+async def test_a_fault_is_told_and_stored_and_the_next_message_is_answered(
+    demo_server: ServerProcess, make_client: MakeClient
+) -> None:
+    """All of them side by side, since they take their time, each with a user of its own."""
+    names = sorted(set(OUTCOMES) - UNHURRIED)
+    tries = (_try(make_client(demo_server), name) for name in names)
+    results = await asyncio.gather(*tries, return_exceptions=True)
+    assert {name: result for name, result in zip(names, results, strict=True) if result is not None} == {}
+
+
+async def _try(client: Client, name: str) -> None:
+    status, code, has_text = OUTCOMES[name]
+    conversation = await client.create(model=name)
+    async with client.stream(conversation) as watched:
+        question = (await client.post(conversation, "Who wins on Sunday?")).json()
+        if code:
+            error = await watched.until("error")
+            assert error.id is not None
+            assert error.data["error"] == code
+            assert error.data["requestId"]
+            assert error.data["messageId"]
+        if has_text or not code:
+            complete = await watched.until("llm_complete")
+            assert complete.data["status"] == status
+            assert bool(complete.data["content"]) == has_text
+            assert complete.data["content"] == watched.text
+        stored = await client.messages(conversation)
+        assert [message["role"] for message in stored] == ["user", "assistant"]
+        assert stored[0]["content"] == question["content"]
+        assert stored[1]["status"] == status
+        assert stored[1]["content"] == watched.text
+        assert (stored[1]["error"] or {}).get("error") == code
+
+        await client.http.patch(f"{API}/{conversation}", json={"model": "demo"})
+        assert (await client.post(conversation, "And on Monday?")).status_code == 201
+        assert (await watched.until("llm_complete")).data["status"] == COMPLETE
+
+
+@pytest.mark.gen_test
+async def test_an_empty_answer_that_failed_is_not_completed(client: Client) -> None:
+    conversation = await client.create(model="demo-500")
+    async with client.stream(conversation) as watched:
+        await client.post(conversation, "Who wins?")
+        await watched.until("error")
+        await watched.until("heartbeat")
+        assert watched.types == ["connected", "user_message", "error"]
+
+
+def test_nothing_of_it_is_in_the_log(demo_server: ServerProcess) -> None:
+    assert "Traceback" not in demo_server.log
+    assert "Sunday" not in demo_server.log
+    assert SECRET not in demo_server.log + demo_server.output
+
+
+def test_the_data_directory_is_where_it_belongs(
+    demo_server: ServerProcess, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert Path(demo_server.log_path.parent, "var", "db").is_dir()

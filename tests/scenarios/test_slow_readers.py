@@ -1,0 +1,96 @@
+"""Readers that stop reading: they are cut, hold little, and nobody else notices."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import MakeClient
+from tests.support.client import API, Client
+from tests.support.processes import ServerProcess
+from tests.support.upstream import DONE, Upstream, delta, event, head, http_chunk
+
+StartServer = Callable[..., ServerProcess]
+
+
+def resident_kilobytes(server: ServerProcess) -> int:
+    assert server.process is not None
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+async def frozen(client: Client, conversation: str) -> socket.socket:
+    """A stream that is opened and never read, with a small buffer on our side."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, port = client.url.removeprefix("http://").split(":")
+    sock.connect((host, int(port)))
+    sock.sendall(
+        f"GET {API}/{conversation}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n\r\n".encode()
+    )
+    return sock
+
+
+@pytest.mark.gen_test
+async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    # JSON escapes each of these characters in six bytes: 12 MB, more than the kernel's buffers hold for one connection.
+    part = http_chunk(event(delta("\1" * 65_536)))
+    go_on = [asyncio.Event() for _ in range(30)]
+    upstream.reply(
+        head() + http_chunk(event(delta("Begin."))),
+        *itertools.chain.from_iterable((step, part) for step in go_on),
+        http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b""),
+    )
+    server = start_server(
+        CHATSTREAM_SLOW_READER_TIMEOUT="2",
+        CHATSTREAM_ANSWER_CHARACTERS="3000000",
+        CHATSTREAM_CONNECTION_BYTES="100000000",
+    )
+    client = make_client(server)
+    conversation = await client.create(initialMessage="A lot.")
+    async with contextlib.AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(client.stream(conversation)) for _ in range(5)]
+        for reader in readers:
+            await reader.until("llm_chunk")
+        before = resident_kilobytes(server)
+        frozen_ones = [await frozen(client, conversation) for _ in range(10)]
+        for sock in frozen_ones:
+            assert await asyncio.to_thread(sock.recv, 12) == b"HTTP/1.1 200"
+        for step in go_on:
+            step.set()
+            await asyncio.gather(*(reader.until("llm_chunk") for reader in readers))
+        completes = await asyncio.gather(*(reader.until("llm_complete") for reader in readers))
+        assert all(complete.data["content"] == reader.text for complete, reader in zip(completes, readers, strict=True))
+        while server.log.count("the client does not read") < len(frozen_ones):
+            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+        assert (resident_kilobytes(server) - before) / len(frozen_ones) < 8 * 1024
+        for sock in frozen_ones:
+            sock.close()
+        await asyncio.gather(*(reader.until("heartbeat") for reader in readers))
+
+
+@pytest.mark.gen_test
+async def test_connections_rotate_between_answers(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(
+        head() + http_chunk(event(delta("Not in "))),
+        go_on,
+        http_chunk(event(delta("mid-answer."))) + http_chunk(event(delta(finish_reason="stop"))) + http_chunk(b""),
+    )
+    server = start_server(CHATSTREAM_CONNECTION_TIMEOUT="2")
+    client = make_client(server)
+    conversation = await client.create(initialMessage="Rotate.")
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+        await watched.until("heartbeat", 3)  # it is older than it may become
+        go_on.set()
+        await watched.until("llm_complete")
+        told = len(watched.frames)
+        assert {frame.type for frame in (await watched.rest())[told:]} <= {"heartbeat"}

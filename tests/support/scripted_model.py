@@ -1,0 +1,319 @@
+"""A model in this process that says what a test feeds it; and the hub around it, on a real database.
+
+No sockets: a `Viewer` reads what a connection's handler would write. `FaultyMessages` is the store on a bad day.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import uuid
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
+
+from chatstream import recommendations
+from chatstream.errors import StorageUnavailable
+from chatstream.events import Cursor
+from chatstream.generations.answer import write_answer
+from chatstream.generations.generation import Limits
+from chatstream.generations.hub import Config, Hub, Stream
+from chatstream.llm.model import Delta, Finish, Turn
+from chatstream.models import Answer, Conversation, Status
+from chatstream.store.conversations import Conversations
+from chatstream.store.messages import Messages, Posted
+from chatstream.store.mongo import Mongo
+
+# No test waits longer than this for one thing to happen.
+PATIENCE = 20
+
+Step = str | Delta | Exception | Finish
+"""A piece of text, a whole delta, a fault, or the good end."""
+
+STOP = Finish(reason="stop", usage=None)
+
+
+class Call:
+    """One call of the model: what it was asked, and what it is to say."""
+
+    def __init__(self, turns: Sequence[Turn], model: str | None) -> None:
+        self.turns = list(turns)
+        self.model = model
+        self.closed = asyncio.Event()
+        self._steps: asyncio.Queue[Step | None] = asyncio.Queue()
+
+    def say(self, *steps: Step) -> None:
+        """Go on with these."""
+        for step in steps:
+            self._steps.put_nowait(step)
+
+    def break_off(self) -> None:
+        """End without a finish reason."""
+        self._steps.put_nowait(None)
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        try:
+            while (step := await self._steps.get()) is not None:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Finish):
+                    yield Delta([], step)
+                    return
+                yield Delta([step]) if isinstance(step, str) else step
+        finally:
+            self.closed.set()
+
+
+class ScriptedModel:
+    """A `Model`. A call says what was scripted for it with `reply`, then waits for more."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._replies: deque[tuple[Step, ...]] = deque()
+        self._called = asyncio.Condition()
+
+    def reply(self, *steps: Step) -> None:
+        """Script the next call that has no script yet."""
+        self._replies.append(steps)
+
+    async def call(self, number: int) -> Call:
+        """The call of this number, from 1 on, as soon as there is one."""
+        async with asyncio.timeout(PATIENCE), self._called:
+            await self._called.wait_for(lambda: len(self.calls) >= number)
+        return self.calls[number - 1]
+
+    @property
+    def open(self) -> int:
+        """How many calls are not closed."""
+        return sum(not call.closed.is_set() for call in self.calls)
+
+    async def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
+        call = Call(turns, model)
+        if self._replies:
+            call.say(*self._replies.popleft())
+        self.calls.append(call)
+        async with self._called:
+            self._called.notify_all()
+        async with contextlib.aclosing(call.deltas()) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def close(self) -> None:
+        pass
+
+
+class FaultyMessages:
+    """`Messages`, of which each method can be told to fail: by its name."""
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+        self.refused: Counter[str] = Counter()  # so many calls do nothing and raise StorageUnavailable
+        self.lost: Counter[str] = Counter()  # so many calls do their work, and then raise it
+        self.called: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}  # calls wait for it before they do anything
+        self.gates_behind: dict[str, asyncio.Event] = {}  # calls have done their work, but wait before they return
+        self.arrived: dict[str, asyncio.Event] = {}  # set when a call waits at its gate
+
+    def hold(self, name: str, *, behind: bool = False) -> tuple[asyncio.Event, asyncio.Event]:
+        """Let calls wait; returns what is set when one does, and what lets them go on."""
+        self.arrived[name] = asyncio.Event()
+        gate = (self.gates_behind if behind else self.gates)[name] = asyncio.Event()
+        return self.arrived[name], gate
+
+    def newest_first(self, key: str, *, before: int) -> AsyncIterator[Any]:
+        if self.refused["newest_first"]:
+            self.refused["newest_first"] -= 1
+            raise StorageUnavailable
+        return self._messages.newest_first(key, before=before)
+
+    def owns(self, answer: Answer) -> bool:
+        return self._messages.owns(answer)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._messages, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            self.called[name] += 1
+            await self._pass(name, self.gates)
+            if self.refused[name]:
+                self.refused[name] -= 1
+                raise StorageUnavailable
+            result = await method(*args, **options)
+            await self._pass(name, self.gates_behind)
+            if self.lost[name]:
+                self.lost[name] -= 1
+                raise StorageUnavailable
+            return result
+
+        return call
+
+    async def _pass(self, name: str, gates: dict[str, asyncio.Event]) -> None:
+        if name in gates:
+            self.arrived[name].set()
+            await gates[name].wait()
+
+
+class Frame:
+    """One event, as a client reads it."""
+
+    def __init__(self, text: bytes) -> None:
+        fields = dict(line.split(": ", 1) for line in text.decode().split("\n"))
+        assert fields.keys() <= {"id", "data", "retry"}, text
+        self.id = fields.get("id")
+        self.data: dict[str, Any] = json.loads(fields["data"])
+        self.type: str = self.data["type"]
+
+
+def parse(data: bytes) -> list[Frame]:
+    """Whole frames, and nothing else."""
+    assert data.endswith(b"\n\n")
+    return [Frame(part) for part in data.removesuffix(b"\n\n").split(b"\n\n")]
+
+
+class Viewer:
+    """An open stream, read as its handler reads it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.frames: list[Frame] = []
+        self._unread: deque[Frame] = deque()
+
+    async def next(self) -> Frame | None:
+        """The next event; None when the stream is over."""
+        if not self._unread:
+            async with asyncio.timeout(PATIENCE):
+                data = await self.stream.follower.next()
+            if data is None:
+                return None
+            self._unread.extend(parse(data))
+        self.frames.append(self._unread.popleft())
+        return self.frames[-1]
+
+    async def until(self, type_: str) -> dict[str, Any]:
+        """The data of the next event of this type."""
+        while (frame := await self.next()) is not None:
+            if frame.type == type_:
+                return frame.data
+        raise AssertionError(f"the stream was over before {type_}: {self.types}")
+
+    async def rest(self) -> list[Frame]:
+        """Read to the end of the stream."""
+        while await self.next() is not None:
+            pass
+        return self.frames
+
+    @property
+    def types(self) -> list[str]:
+        """The types so far, a run of chunks as one."""
+        types: list[str] = []
+        for frame in self.frames:
+            if not (frame.type == "llm_chunk" and types[-1:] == ["llm_chunk"]):
+                types.append(frame.type)
+        return types
+
+    @property
+    def text(self) -> str:
+        """The chunks so far, put together."""
+        return "".join(frame.data["content"] for frame in self.frames if frame.type == "llm_chunk")
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The cursor with which it would come back."""
+        return next((Cursor.parse(frame.id) for frame in reversed(self.frames) if frame.id), None)
+
+    def hang_up(self) -> None:
+        """What the handler does when the client goes away; the context is left a little later."""
+        self.stream.follower.leave()
+
+
+class Bench:
+    """A process's hub, its store and its model. Opened with `bench`."""
+
+    def __init__(self, uri: str, database: str, *, owner: str = "test", **config: Any) -> None:
+        """`config` are fields of the hub's `Config` and `Limits`; what takes time is off unless given."""
+        self.mongo = Mongo(uri, database)
+        self.conversations = Conversations(self.mongo)
+        self.store = Messages(self.mongo, owner=f"{owner}:{uuid.uuid4().hex}")
+        self.messages: Any = FaultyMessages(self.store)
+        self.model = ScriptedModel()
+        limits = {"answer_characters": 200_000, "save_deadline": math.inf}
+        limits |= {name: config.pop(name) for name in limits.keys() & config.keys()}
+        durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
+        self.hub = Hub(
+            self.messages,
+            self._answers,
+            recommendations.extract,
+            Config(**{**durations, "connection_bytes": 2**40, **config}, limits=Limits(**limits)),
+        )
+
+    def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
+        return write_answer(
+            conversation,
+            answer,
+            messages=self.messages,
+            model=self.model,
+            system_prompt="Be brief.",
+            context_characters=10_000,
+        )
+
+    async def conversation(self, waiting: str | None = None) -> Conversation:
+        """A new one; with a user message that waits for an answer if there is one."""
+        conversation = await self.conversations.create("user")
+        if waiting is not None:
+            await self.store.add(conversation.key, waiting)
+        return conversation
+
+    async def post(self, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Posted:
+        """What the door does with a POST."""
+        return await self.hub.post(conversation, content, request_id="request", **options)
+
+    @contextlib.asynccontextmanager
+    async def viewer(
+        self,
+        conversation: Conversation,
+        cursor: Cursor | None = None,
+        *,
+        once: bool = False,
+        start: bool = True,
+        expires_at: float = math.inf,
+    ) -> AsyncIterator[Viewer]:
+        """What the door does with a GET of the stream, between `connected` and the end."""
+        async with self.hub.follow(
+            conversation, cursor, once=once, expires_at=expires_at, request_id="request"
+        ) as stream:
+            if start:
+                await self.hub.start(stream)
+            yield Viewer(stream)
+
+    async def newest(self, conversation: Conversation) -> Answer:
+        """The newest message, which must be an answer, as it is stored."""
+        newest = await self.store.newest(conversation.key)
+        assert isinstance(newest, Answer)
+        return newest
+
+    async def ended(self, conversation: Conversation) -> Answer:
+        """The newest answer, as soon as it has ended."""
+        async with asyncio.timeout(PATIENCE):
+            while (newest := await self.newest(conversation)).status is Status.STREAMING:  # noqa: ASYNC110 - see below
+                await asyncio.sleep(0.005)  # between two looks; who does not watch is told nothing
+        return newest
+
+    async def close(self) -> None:
+        """Cut what still runs, and close the database's connections."""
+        self.messages.refused.clear()
+        self.messages.lost.clear()
+        for gate in (*self.messages.gates.values(), *self.messages.gates_behind.values()):
+            gate.set()
+        await self.hub.drain(0)
+        self.mongo.close()
+
+
+@contextlib.asynccontextmanager
+async def bench(uri: str, database: str = "generations", **options: Any) -> AsyncIterator[Bench]:
+    """A `Bench` whose database is ready. Tests share the database; each has conversations of its own."""
+    opened = Bench(uri, database, **options)
+    await opened.mongo.prepare()
+    try:
+        yield opened
+    finally:
+        await opened.close()
