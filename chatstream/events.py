@@ -14,9 +14,9 @@ from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
 
 
-def timestamp() -> str:
-    """Now, as RFC 3339 in UTC with milliseconds: ``2026-11-22T10:40:00.123Z``."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(moment: datetime | None = None) -> str:
+    """`moment`, which is in UTC, or now, as RFC 3339 with milliseconds: ``2026-11-22T10:40:00.123Z``."""
+    return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Event(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):

@@ -11,8 +11,9 @@ from typing import Any
 
 from chatstream.settings import LogFormat
 
-# Libraries that would tell too much, or what our own lines tell better.
-_QUIET = ("httpx2", "httpcore2", "openai", "aiohttp", "pymongo", "tornado.access", "asyncio")
+# Libraries that would tell too much, or what our own lines tell better. tornado.general quotes a malformed header,
+# which may be the one with the token.
+_QUIET = ("httpx2", "httpcore2", "openai", "aiohttp", "pymongo", "tornado.access", "tornado.general", "asyncio")
 
 
 class TextFormatter(logging.Formatter):
@@ -24,7 +25,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback if there is one."""
         line = super().format(record)
-        facts = "  ".join(f"{name}={value}" for name, value in _facts(record).items())
+        facts = "  ".join(f"{name}={_printable(value)}" for name, value in _facts(record).items())
         if not facts:
             return line
         first, newline, traceback = line.partition("\n")
@@ -50,6 +51,12 @@ class JSONFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _printable(value: object) -> str:
+    """As it is, or escaped where it could end the line or move a terminal's cursor: a user may choose the own name."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Durations are in seconds, sizes in bytes or, where named so, in characters (Unic
 """
 
 import math
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,10 @@ MIN_SECRET_BYTES = 32
 
 # Where the generated development secret is kept, in the data directory.
 SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
+
+# As browsers send it (RFC 6454, section 6.2): anything else in the list would never match. No wildcard: with
+# credentials none is allowed.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful sports betting assistant."
 
@@ -42,6 +47,12 @@ class LogFormat(StrEnum):
 
 def _comma_separated(value: Any) -> Any:
     return [part for item in value.split(",") if (part := item.strip())] if isinstance(value, str) else value
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(map(_ORIGIN.fullmatch, origins)):
+        raise ValueError("must be origins like https://app.example, in lower case, without a path, separated by commas")
+    return origins
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:
@@ -67,7 +78,7 @@ def _grace(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
 class Settings(BaseSettings):
@@ -95,7 +106,7 @@ class Settings(BaseSettings):
 
     # The door.
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
-    cors_origins: CommaSeparated = ()
+    cors_origins: Origins = ()
 
     # The database.
     mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(

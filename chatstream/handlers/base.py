@@ -33,6 +33,8 @@ log = logging.getLogger("chatstream.http")
 
 # A message of 50,000 characters at four bytes each, escaped as JSON where it must be, and its envelope.
 MAX_BODY_BYTES = 256 * 1024
+# A refused body of this size, a photo's, is still read, so that its sender sees why; a larger one is cut off.
+_MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 # How long a browser may remember a preflight: as long as Chromium does at most.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
@@ -58,6 +60,7 @@ class Door:
             raise self.refusal
 
 
+@stream_request_body  # or Tornado would keep up to 100 MB for whoever sends them to wherever
 class BaseHandler(RequestHandler):
     """Authenticated unless `public`; raises any `RequestError` to answer with it."""
 
@@ -66,6 +69,8 @@ class BaseHandler(RequestHandler):
 
     request_id: str
     user: User
+    _body_read = False  # or will be, before anything is answered
+    _refusal: RequestError | None = None
 
     def initialize(self, door: Door) -> None:
         """`door` has what every handler needs."""
@@ -89,22 +94,52 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
 
     def prepare(self) -> None:
-        """Erase the token from the request, and let nobody in without a good one."""
+        """Decide by the headers who may come in; a refusal is said when the body has been read.
+
+        Before, Tornado would close the connection on the unread bytes: a client that is still sending would get a reset
+        and never see the answer (RFC 9112, section 9.6).
+        """
         self.set_default_headers()  # Tornado called it before `initialize`
+        try:
+            self.enter()
+        except RequestError as exc:
+            self.refuse_after_body(exc)
+        if self._declared_length() > _MAX_DISCARDED_BYTES:
+            raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        self._body_read = True
+
+    def refuse_after_body(self, error: RequestError) -> None:
+        """Answer with `error` in place of the request's method."""
+        if self._refusal is None:
+            self._refusal = error
+            setattr(self, (self.request.method or "").lower(), self._refuse)
+
+    def _refuse(self, *_path: str) -> None:
+        assert self._refusal is not None  # noqa: S101 - for the type checker
+        raise self._refusal
+
+    def _declared_length(self) -> int:
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0  # Tornado refuses all else
+
+    def data_received(self, chunk: bytes) -> None:
+        """A part of a body that nobody asked for."""
+
+    def enter(self) -> None:
+        """Erase the token from the request, and let nobody in without a good one."""
         header = self.request.headers.pop("Authorization", None)
         from_query = self._erase_query_tokens()
         if self.public or self.request.method == "OPTIONS":
             return
-        tokens = set(from_query if self.accepts_query_token else ())
-        if header is not None:
-            scheme, _, credentials = header.partition(" ")
-            tokens.add(credentials.strip() if scheme.lower() == "bearer" else "")
+        tokens = {token for token in (from_query if self.accepts_query_token else ()) if token}
+        scheme, _, credentials = (header or "").partition(" ")
+        if scheme.lower() == "bearer" and (token := credentials.strip()):
+            tokens.add(token)
         if len(tokens) > 1:
             raise InvalidRequest("The request has two different tokens.")
-        token = tokens.pop() if tokens else None
-        if not token:
-            raise Unauthenticated("A bearer token is required.", token_given=token is not None)
-        self.user = self.door.authenticator.authenticate(token)
+        if not tokens:
+            raise Unauthenticated("A bearer token is required.", token_given=False)
+        self.user = self.door.authenticator.authenticate(tokens.pop())
         self.admit()
 
     def admit(self) -> None:
@@ -198,6 +233,8 @@ class BaseHandler(RequestHandler):
             self.set_header("WWW-Authenticate", challenge)
         if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", self.allowed_methods())
+        if not self._body_read:  # then Tornado will close the connection, and the client should know
+            self.set_header("Connection", "close")
         problem = {
             "type": "about:blank",
             "title": error.title,
@@ -226,6 +263,8 @@ class BaseHandler(RequestHandler):
 
 
 def _http_error(status: int) -> RequestError:
+    if status == HTTPStatus.BAD_REQUEST:
+        return InvalidRequest("The request's path is not UTF-8.")  # all that Tornado raises it for
     phrase = HTTPStatus(status).phrase
     detail = {405: "This resource does not have that method.", 500: "Something went wrong on the server."}
     error = RequestError(detail.get(status, phrase), code=phrase.lower().replace(" ", "_"))
@@ -233,20 +272,19 @@ def _http_error(status: int) -> RequestError:
     return error
 
 
-@stream_request_body
 class JSONHandler(BaseHandler):
-    """A door with a JSON body, read only as far as the limit and parsed only when the caller may come in."""
+    """A door with a JSON body, kept only as far as the limit and parsed only when the caller may come in."""
 
-    def prepare(self) -> None:
-        """Refuse by the headers what they are enough to refuse."""
-        super().prepare()
+    def initialize(self, door: Door) -> None:
+        """`door` has what every handler needs."""
+        super().initialize(door)
         self._received = bytearray()
-        if int(self.request.headers.get("Content-Length", 0)) > MAX_BODY_BYTES:
-            raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
 
     def data_received(self, chunk: bytes) -> None:
         """A part of the body."""
-        if len(self._received) <= MAX_BODY_BYTES:
+        if len(self._received) + len(chunk) > MAX_BODY_BYTES:
+            self.refuse_after_body(TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes."))
+        elif self._refusal is None:
             self._received += chunk
 
     def has_body(self) -> bool:
@@ -254,9 +292,7 @@ class JSONHandler(BaseHandler):
         return bool(self._received)
 
     def body(self, shape: type[Body]) -> Body:
-        """The body as `shape`. Raises `TooLarge`, `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
-        if len(self._received) > MAX_BODY_BYTES:
-            raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        """The body as `shape`. Raises `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
@@ -275,9 +311,9 @@ class NotFoundHandler(BaseHandler):
 
     public = True
 
-    def prepare(self) -> None:
-        """Refuse at once, whatever the method."""
-        super().prepare()
+    def enter(self) -> None:
+        """Refuse, whatever the method."""
+        super().enter()
         raise NotFound("There is no such resource.")
 
 

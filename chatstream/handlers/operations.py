@@ -14,6 +14,8 @@ class HealthHandler(BaseHandler):
         """Always 200."""
         self.send_json({"status": "ok"})
 
+    head = get  # what many monitors ask with
+
 
 class ReadyHandler(BaseHandler):
     """Can serve."""
@@ -32,3 +34,5 @@ class ReadyHandler(BaseHandler):
         self.door.check()
         await self.ping()
         self.send_json({"status": "ready"})
+
+    head = get

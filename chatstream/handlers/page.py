@@ -20,3 +20,5 @@ class PageHandler(BaseHandler):
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", _POLICY)
         self.finish(files("chatstream.web").joinpath("index.html").read_bytes())
+
+    head = get

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS
-from chatstream.events import Cursor
+from chatstream.events import Cursor, timestamp
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 
 # Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
@@ -61,21 +61,26 @@ def conversation_view(conversation: Conversation) -> dict[str, Any]:
         "title": conversation.title,
         "systemPrompt": conversation.system_prompt,
         "model": conversation.model,
-        "createdAt": conversation.created_at,
-        "updatedAt": conversation.updated_at,
+        "createdAt": timestamp(conversation.created_at),
+        "updatedAt": timestamp(conversation.updated_at),
     }
 
 
 def message_view(message: Message) -> dict[str, Any]:
     """A user message or an answer."""
     if isinstance(message, UserMessage):
-        view = {"id": message.id, "role": "user", "content": message.content, "createdAt": message.created_at}
+        view = {
+            "id": message.id,
+            "role": "user",
+            "content": message.content,
+            "createdAt": timestamp(message.created_at),
+        }
         return view | ({"clientMessageId": message.client_message_id} if message.client_message_id else {})
     return {
         "id": message.id,
         "role": "assistant",
         "content": message.content,
-        "createdAt": message.created_at,
+        "createdAt": timestamp(message.created_at),
         "replyTo": message.reply_to,
         "attempt": message.attempt,
         "status": message.status,

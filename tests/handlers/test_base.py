@@ -1,0 +1,474 @@
+"""What is the same behind every door: errors as problem documents, request ids, CORS, bodies and their limits."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application
+
+from chatstream.auth import Authenticator
+from chatstream.handlers.base import BaseHandler, Door, log_request
+from chatstream.logs import JSONFormatter
+from tests.conftest import MakeClient
+from tests.support.client import API, PATIENCE, Client
+from tests.support.processes import SECRET, ServerProcess
+from tests.support.upstream import Upstream, answer
+
+KIB = 1024
+LIMIT = 256 * KIB
+NOBODY = "0" * 24
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """RFC 9457, with our two members; returns the document."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
+    problem: dict[str, Any] = response.json()
+    assert {*problem} - {"errors"} == {"type", "title", "status", "detail", "code", "requestId"}
+    assert (problem["type"], problem["status"], problem["code"]) == ("about:blank", status, code)
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["requestId"] == response.headers["X-Request-Id"]
+    assert ("errors" in problem) <= (status == HTTPStatus.UNPROCESSABLE_ENTITY)
+    return problem
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_an_unknown_path_is_a_problem_whoever_asks(client: Client) -> None:
+    paths = ["/x", "/api", "/api/v1/chat", f"{API}/", f"{API}/a/b", f"{API}/a/stream/x", "/healthz/", "/favicon.ico"]
+    for path in paths:
+        for method in ("GET", "POST", "DELETE"):
+            assert_problem(await client.http.request(method, path), 404, "not_found")
+    del client.http.headers["Authorization"]
+    assert_problem(await client.http.get("/x"), 404, "not_found")
+
+
+@pytest.mark.gen_test
+async def test_a_method_that_a_resource_lacks_is_405_and_says_which_it_has(client: Client) -> None:
+    conversation = await client.create()
+    one = f"{API}/{conversation}"
+    for path, allowed in [
+        (API, "GET, OPTIONS, POST"),
+        (one, "DELETE, GET, OPTIONS, PATCH"),
+        (f"{one}/stream", "GET, OPTIONS"),
+        (f"{one}/messages", "GET, OPTIONS, POST"),
+        (f"{one}/stop", "OPTIONS, POST"),
+        (f"{one}/regenerate", "OPTIONS, POST"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+        ("/readyz", "GET, HEAD, OPTIONS"),
+        ("/", "GET, HEAD, OPTIONS"),
+    ]:
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "BREW"} - {*allowed.split(", ")}:
+            response = await client.http.request(method, path)
+            assert_problem(response, 405, "method_not_allowed")
+            assert response.headers["Allow"] == allowed, (method, path)
+
+
+@pytest.mark.gen_test
+async def test_a_path_that_is_no_text_is_400(client: Client) -> None:
+    for path in (f"{API}/%ff", f"{API}/%ff/messages", f"{API}/%80/stream"):
+        assert_problem(await client.http.get(path), 400, "invalid_request")
+
+
+@pytest.mark.gen_test
+async def test_parameters_that_are_not_acceptable_are_400(client: Client) -> None:
+    conversation = await client.create()
+    for path in (API, f"{API}/{conversation}/messages"):
+        for limit in ("0", "201", "-1", "1.5", "", "ten", "٣", "1e2", "9" * 5000, "%ff", "%00"):
+            assert_problem(await client.http.get(f"{path}?limit={limit}"), 400, "invalid_request")
+        for before in ("", "x", "-1", "9" * 16, "%ff", "1-x", f"-{NOBODY}", f"{'9' * 15}-{NOBODY}"):
+            assert_problem(await client.http.get(f"{path}?before={before}"), 400, "invalid_request")
+    for once in ("1", "True", "", "%ff"):
+        response = await client.http.get(f"{API}/{conversation}/stream?once={once}")
+        assert_problem(response, 400, "invalid_request")
+
+
+@pytest.mark.gen_test
+async def test_what_is_no_id_is_400_and_what_is_not_there_404_on_every_route(client: Client) -> None:
+    for id_, status, code in [
+        (NOBODY, 404, "not_found"),
+        ("nobody", 404, "not_found"),
+        ("a" * 65, 400, "invalid_request"),
+        ("a.b", 400, "invalid_request"),
+        ("a%2Fb", 400, "invalid_request"),
+        ("%00", 400, "invalid_request"),
+        ("%7B%22$gt%22:%22%22%7D", 400, "invalid_request"),
+        ("a%0a", 400, "invalid_request"),
+        ("é", 400, "invalid_request"),
+    ]:
+        for response in await on_every_route(client, id_):
+            assert_problem(response, status, code)
+
+
+@pytest.mark.gen_test
+async def test_what_belongs_to_someone_else_does_not_exist(
+    client: Client, make_client: MakeClient, shared_server: ServerProcess
+) -> None:
+    theirs = await make_client(shared_server).create(title="Theirs")
+    for response, unknown in zip(
+        await on_every_route(client, theirs), await on_every_route(client, NOBODY), strict=True
+    ):
+        assert assert_problem(response, 404, "not_found") | {"requestId": ""} == unknown.json() | {"requestId": ""}
+        differing = {"X-Request-Id", "Date"}
+        assert {*response.headers.items()} - {*unknown.headers.items()} <= {
+            (name.lower(), response.headers[name]) for name in differing
+        }
+
+
+async def on_every_route(client: Client, id_: str) -> list[httpx.Response]:
+    """The responses of every route of one conversation."""
+    one = f"{API}/{id_}"
+    return [
+        await client.http.get(one),
+        await client.http.patch(one, json={"title": "Mine"}),
+        await client.http.delete(one),
+        await client.http.get(f"{one}/messages"),
+        await client.http.post(f"{one}/messages", json={"content": "Hi"}),
+        await client.http.post(f"{one}/messages", json={"content": "Hi"}, headers={"Accept": "text/event-stream"}),
+        await client.http.post(f"{one}/stop"),
+        await client.http.post(f"{one}/stop", json={"messageId": NOBODY}),
+        await client.http.post(f"{one}/regenerate"),
+        await client.http.get(f"{one}/stream"),
+        await client.http.get(f"{one}/stream", headers={"Accept": "text/event-stream"}),
+        await client.http.get(f"{one}/stream?once=true"),
+    ]
+
+
+CONFIDENTIAL = "the prompt, the key, the host"
+
+
+class Broken(BaseHandler):
+    """A door with a fault of ours behind it."""
+
+    public = True
+
+    def get(self) -> None:
+        raise RuntimeError(CONFIDENTIAL)
+
+
+@pytest.mark.gen_test
+async def test_our_own_faults_are_500_and_the_log_says_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(Authenticator(SECRET), ())
+    server = HTTPServer(Application([("/", Broken, {"door": door})], log_function=log_request))
+    listening, port = bind_unused_port()
+    server.add_sockets([listening])
+    try:
+        async with httpx.AsyncClient() as http:
+            response = await http.get(f"http://127.0.0.1:{port}/")
+    finally:
+        server.stop()
+    problem = assert_problem(response, 500, "internal_server_error")
+    assert CONFIDENTIAL not in response.text
+    fault, request = caplog.records
+    assert fault.levelno == logging.ERROR
+    assert "RuntimeError" in fault.getMessage()
+    assert "in get" in fault.getMessage()
+    assert request.getMessage().startswith("GET / 500 ")
+    for record in caplog.records:
+        assert CONFIDENTIAL not in JSONFormatter().format(record)
+        assert problem["requestId"] in JSONFormatter().format(record)
+
+
+# Bodies ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_what_is_not_json_is_400(client: Client) -> None:
+    conversation = await client.create()
+    for body in (
+        b"",
+        b"{",
+        b"nope",
+        b'{"content": "a"} x',
+        b"{'content': 'a'}",
+        b'{"content": "\xff"}',
+        b'{"content": "\\ud800"}',  # a lone surrogate can be stored nowhere
+        b'{"content": "\\udc00\\ud800"}',
+        b'{"\\ud800": 1}',
+        b"\xef\xbb\xbf{}",
+        b'{"content": ' + b"[" * 5000,
+        "{}".encode("utf-16"),
+    ):
+        for method, path in [
+            ("POST", API),
+            ("PATCH", f"{API}/{conversation}"),
+            ("POST", f"{API}/{conversation}/messages"),
+        ]:
+            response = await client.http.request(
+                method, path, content=body, headers={"Content-Type": "application/json"}
+            )
+            assert_problem(response, 400, "invalid_request")
+    assert await client.messages(conversation) == []
+
+
+@pytest.mark.gen_test
+async def test_what_does_not_call_itself_json_is_415(client: Client) -> None:
+    conversation = await client.create()
+    for type_ in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "json"):
+        for path in (API, f"{API}/{conversation}/messages", f"{API}/{conversation}/stop"):
+            response = await client.http.post(path, content=b'{"content": "a"}', headers={"Content-Type": type_})
+            assert_problem(response, 415, "unsupported_media_type")
+    for type_ in ("application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"):
+        response = await client.http.post(API, content=b"{}", headers={"Content-Type": type_})
+        assert response.status_code == 201
+
+
+@pytest.mark.gen_test
+async def test_what_is_json_but_not_acceptable_is_422_field_by_field(client: Client) -> None:
+    conversation = await client.create()
+    for method, path, body, fields in [
+        ("POST", API, [], {"body"}),
+        ("POST", API, "text", {"body"}),
+        ("POST", API, {"id": "a b", "title": 1, "model": "../x"}, {"id", "title", "model"}),
+        ("POST", API, {"title": "a" * 201, "systemPrompt": "a" * 8001}, {"title", "systemPrompt"}),
+        ("POST", API, {"id": "a" * 65}, {"id"}),
+        ("POST", API, {"id": "a\n"}, {"id"}),
+        ("POST", API, {"id": ""}, {"id"}),
+        ("POST", API, {"id": {"$gt": ""}}, {"id"}),
+        ("POST", API, {"initialMessage": ""}, {"initialMessage"}),
+        ("POST", API, {"initialMessage": "a" * 32_001}, {"initialMessage"}),
+        ("POST", API, {"role": "system", "userId": "u2", "status": "complete"}, {"role", "userId", "status"}),
+        ("POST", API, {"system_prompt": "the name in Python"}, {"system_prompt"}),
+        ("PATCH", f"{API}/{conversation}", {"id": "other"}, {"id"}),
+        ("PATCH", f"{API}/{conversation}", {"userId": "u2", "updatedAt": "2026-11-22"}, {"userId", "updatedAt"}),
+        ("POST", f"{API}/{conversation}/messages", {}, {"content"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": ""}, {"content"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": None}, {"content"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": ["a"]}, {"content"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": "a" * 32_001}, {"content"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": "a", "role": "system"}, {"role"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": "a", "clientMessageId": "ä"}, {"clientMessageId"}),
+        ("POST", f"{API}/{conversation}/messages", {"content": "a", "clientMessageId": ""}, {"clientMessageId"}),
+        ("POST", f"{API}/{conversation}/stop", {"messageId": "x"}, {"messageId"}),
+        ("POST", f"{API}/{conversation}/stop", {"status": "complete"}, {"status"}),
+    ]:
+        response = await client.http.request(method, path, json=body)
+        errors = assert_problem(response, 422, "invalid_content")["errors"]
+        assert {*errors} == fields, body
+        assert all(errors.values())
+    assert await client.messages(conversation) == []
+
+
+@pytest.mark.gen_test
+async def test_a_body_over_the_limit_is_413_declared_or_not(client: Client) -> None:
+    conversation = await client.create()
+    headers = {"Content-Type": "application/json"}
+    for size in (LIMIT + 1, 4 * LIMIT, 32 * LIMIT):
+        for path in (API, f"{API}/{conversation}/messages", f"{API}/{conversation}/stop"):
+            assert_problem(await client.http.post(path, content=b" " * size, headers=headers), 413, "too_large")
+            assert_problem(await client.http.post(path, content=pieces(size), headers=headers), 413, "too_large")
+    # Of exactly that size it is only not JSON.
+    for content in (b" " * LIMIT, pieces(LIMIT)):
+        assert_problem(await client.http.post(API, content=content, headers=headers), 400, "invalid_request")
+
+
+async def pieces(size: int) -> AsyncIterator[bytes]:
+    """A body without a length: it is sent chunked."""
+    while size > 0:
+        yield b" " * min(size, 16 * KIB)
+        size -= 16 * KIB
+
+
+@pytest.mark.gen_test
+async def test_a_body_as_large_as_a_film_is_413_before_it_is_sent(shared_server: ServerProcess, client: Client) -> None:
+    head = f"POST {API} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n"
+    head += "Content-Length: 999999999999\r\n\r\n"
+    [response] = await exchange(shared_server.port, head.encode())
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in response
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "too_large"
+
+
+@pytest.mark.gen_test
+async def test_the_longest_message_fits_however_it_is_written(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Long."))
+    conversation = await client.create()
+    content = "⚽" * 32_000
+    escaped = json.dumps({"content": content}).encode()
+    response = await client.http.post(
+        f"{API}/{conversation}/messages", content=escaped, headers={"Content-Type": "application/json"}
+    )
+    assert (response.status_code, response.json()["content"]) == (201, content)
+
+
+@pytest.mark.gen_test
+async def test_a_refused_request_is_read_to_its_end_and_the_connection_goes_on(
+    client: Client, shared_server: ServerProcess
+) -> None:
+    """Else the client, which sends first and reads then, gets a reset instead of the answer (RFC 9112, section 9.6)."""
+    body = b" " * (2 * LIMIT)
+    length = f"Content-Length: {len(body)}\r\n\r\n".encode()
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for head, status in [
+        (f"POST {API} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer garbage\r\n", 401),
+        (f"GET {API}/a/stream HTTP/1.1\r\nHost: x\r\n", 401),
+        (f"POST {API} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n", 413),
+        ("POST /nowhere HTTP/1.1\r\nHost: x\r\n", 404),
+        ("POST / HTTP/1.1\r\nHost: x\r\n", 405),
+    ]:
+        refused, healthy = await exchange(shared_server.port, head.encode() + length + body, last)
+        assert refused.startswith(f"HTTP/1.1 {status} ".encode()), head
+        assert b"\r\nConnection: close" not in refused
+        assert healthy.startswith(b"HTTP/1.1 200 ")
+
+
+async def exchange(port: int, *requests: bytes) -> list[bytes]:
+    """Send requests over one connection, each when the one before was answered; returns the responses."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    responses = []
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for request in requests:
+                writer.write(request)
+                await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+                [length] = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+                responses.append(head + await reader.readexactly(int(length.split(b":")[1])))
+    finally:
+        writer.close()
+    return responses
+
+
+# Headers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_every_response_has_a_request_id_and_the_caller_may_choose_it(client: Client) -> None:
+    conversation = await client.create()
+    responses = [
+        await client.http.get("/healthz"),
+        await client.http.get("/"),
+        await client.http.get(API),
+        await client.http.options(API),
+        await client.http.get("/nowhere"),
+        await client.http.put(API),
+        await client.http.request("BREW", API),
+        await client.http.get(f"{API}/%ff"),
+        await client.http.get(API, headers={"Authorization": "Bearer x"}),
+        await client.http.post(API, content=b"{"),
+        await client.http.get(f"{API}/{conversation}/stream?once=true"),
+        await client.http.delete(f"{API}/{conversation}"),
+    ]
+    ids = [response.headers["X-Request-Id"] for response in responses]
+    assert len({*ids}) == len(responses)
+    for given in ("my-own_Id.1", "a" * 64):
+        for path in ("/healthz", API, "/nowhere", f"{API}/%ff"):
+            response = await client.http.get(path, headers={"X-Request-Id": given})
+            assert response.headers["X-Request-Id"] == given
+    for insane in (b"a" * 65, b"a b", b"a,b", b"<script>", b'"', b"", "é".encode()):
+        response = await client.http.get("/healthz", headers={b"X-Request-Id": insane})
+        assert response.headers["X-Request-Id"].encode("latin-1") not in (insane, b"")
+
+
+@pytest.mark.gen_test
+async def test_the_request_id_is_that_of_the_log(client: Client, shared_server: ServerProcess) -> None:
+    response = await client.http.get(f"{API}/nobody")
+    await client.http.get("/healthz")  # the one before is in the log when the next is answered
+    lines = map(json.loads, shared_server.log.splitlines())
+    [line] = [line for line in lines if line.get("request") == response.json()["requestId"]]
+    assert line["message"].startswith(f"GET {API}/nobody 404")
+    assert line["user"] == client.user
+
+
+@pytest.mark.gen_test
+async def test_no_response_says_what_it_was_made_with(client: Client) -> None:
+    conversation = await client.create()
+    for path in ("/", "/healthz", API, "/nowhere", f"{API}/%ff", f"{API}/{conversation}/stream?once=true"):
+        response = await client.http.get(path)
+        assert "Server" not in response.headers
+        assert "ornado" not in response.text
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Vary"] == "Origin"
+
+
+# CORS -----------------------------------------------------------------------------------------------------------------
+
+ORIGIN = "https://app.example"
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "GET",
+    "Access-Control-Request-Headers": "authorization,cache-control,last-event-id",
+}
+
+
+def listed(value: str) -> set[str]:
+    return {item.strip().lower() for item in value.split(",")}
+
+
+@pytest.fixture
+def open_client(start_server: Callable[..., ServerProcess], make_client: MakeClient) -> Client:
+    """A client of a server that two origins may call."""
+    return make_client(start_server(CHATSTREAM_CORS_ORIGINS=f"{ORIGIN}, http://localhost:8081"))
+
+
+@pytest.mark.gen_test
+async def test_listed_origins_may_call_and_others_may_not(open_client: Client, upstream: Upstream) -> None:
+    http = open_client.http
+    conversation = await open_client.create()
+    one = f"{API}/{conversation}"
+
+    for path in (API, one, f"{one}/stream", f"{one}/messages", f"{one}/stop", f"{one}/regenerate", "/healthz"):
+        # A browser sends no token with a preflight.
+        response = await http.options(path, headers=PREFLIGHT | {"Authorization": ""})
+        assert (response.status_code, response.content) == (204, b"")
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert response.headers["Access-Control-Allow-Credentials"] == "true"
+        assert listed(response.headers["Access-Control-Allow-Headers"]) == {
+            *("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id", "x-requested-with")
+        }
+        assert int(response.headers["Access-Control-Max-Age"]) > 0
+        assert response.headers["Vary"] == "Origin"
+    preflight = await http.options(one, headers=PREFLIGHT)
+    assert {"get", "patch", "delete"} <= listed(preflight.headers["Access-Control-Allow-Methods"])
+
+    for origin in (ORIGIN, "http://localhost:8081"):
+        for response in [
+            await http.get(API, headers={"Origin": origin}),
+            await http.get("/healthz", headers={"Origin": origin}),
+            await http.get("/nowhere", headers={"Origin": origin}),
+            await http.put(API, headers={"Origin": origin}),
+            await http.get(f"{API}/%ff", headers={"Origin": origin}),
+            await http.get(f"{API}/nobody", headers={"Origin": origin}),
+            await http.get(API, headers={"Origin": origin, "Authorization": "Bearer x"}),
+            await http.post(API, headers={"Origin": origin}, content=b" " * (LIMIT + 1)),
+        ]:
+            assert_open_to(origin, response)
+        async with open_client.stream(conversation, headers={"Origin": origin}) as watched:
+            await watched.next()
+            assert_open_to(origin, watched.response)
+
+    for origin in ("https://evil.example", "null", "*", f"{ORIGIN}/", ORIGIN.upper(), f"{ORIGIN}.evil.example", ""):
+        for method in ("GET", "OPTIONS"):
+            response = await http.request(method, API, headers=PREFLIGHT | {"Origin": origin})
+            assert "Access-Control-Allow-Origin" not in response.headers, origin
+            assert "Access-Control-Allow-Credentials" not in response.headers
+            assert response.headers["Vary"] == "Origin"
+
+
+def assert_open_to(origin: str, response: httpx.Response) -> None:
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
+    assert response.headers["Vary"] == "Origin"
+    assert listed(response.headers["Access-Control-Expose-Headers"]) == {
+        *("content-type", "cache-control", "location", "retry-after", "ratelimit", "x-request-id")
+    }
+
+
+@pytest.mark.gen_test
+async def test_without_a_list_no_origin_may_call(client: Client, shared_server: ServerProcess) -> None:
+    for origin in (ORIGIN, shared_server.url, "null"):
+        response = await client.http.get(API, headers={"Origin": origin})
+        assert response.status_code == 200
+        assert "Access-Control-Allow-Origin" not in response.headers

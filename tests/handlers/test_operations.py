@@ -1,0 +1,156 @@
+"""Alive, ready, and what a client is told by a server that is neither: refusals that an EventSource survives."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import MakeClient
+from tests.support.client import API, PATIENCE, Client
+from tests.support.processes import ServerProcess, free_port
+
+
+@pytest.mark.gen_test
+async def test_alive_and_ready_without_a_token(client: Client) -> None:
+    del client.http.headers["Authorization"]
+    for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
+        response = await client.http.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": status})
+        assert response.headers["Cache-Control"] == "no-store"
+        response = await client.http.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.gen_test
+async def test_a_stream_begins_with_the_headers_of_the_protocol(client: Client) -> None:
+    conversation = await client.create()
+    for accept in ("text/event-stream", "*/*", "application/json"):
+        headers = {"Accept": accept, "Accept-Encoding": "gzip, br", "Cache-Control": "no-cache"}
+        async with client.stream(conversation, headers=headers) as watched:
+            connected = await watched.next()
+            response = watched.response
+        assert (connected.type, connected.id) == ("connected", None)
+        assert connected.data == connected.data | {
+            "conversationId": conversation,
+            "resumed": False,
+            "activeMessageId": None,
+        }
+        assert len(watched.retries) == 1
+        assert 1000 <= watched.retries[0] <= 3000
+        assert response.status_code == 200
+        assert {*response.headers.items()} >= {
+            ("content-type", "text/event-stream; charset=utf-8"),
+            ("cache-control", "no-cache, no-store, no-transform"),
+            ("x-accel-buffering", "no"),
+            ("referrer-policy", "no-referrer"),
+            ("vary", "Origin"),
+        }
+        for name in ("Content-Encoding", "Content-Length", "Connection", "Etag", "Server"):
+            assert name not in response.headers
+
+
+@pytest.mark.gen_test
+async def test_the_first_bytes_of_a_stream_are_what_the_seeds_clients_split(client: Client) -> None:
+    conversation = await client.create()
+    async with client.stream(conversation) as watched:
+        first = await anext(watched.response.aiter_raw())
+    assert b"\r" not in first
+    retry, data, *rest = first.split(b"\n")
+    assert retry.startswith(b"retry: ")
+    assert data.startswith(b'data: {"type":"connected","timestamp":"')
+    assert rest == [b"", b""]
+
+
+def alive(server: ServerProcess) -> ServerProcess:
+    """Ask ``/healthz`` until it says so."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            assert httpx.get(f"{server.url}/healthz").status_code == 200
+            return server
+        time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+    raise AssertionError(f"the server is not alive:\n{server.log}")
+
+
+@pytest.fixture
+def waiting_client(start_server: Callable[..., ServerProcess], make_client: MakeClient) -> Client:
+    """A client of a server whose database does not answer."""
+    uri = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
+    server = start_server(ready=False, MONGODB_URI=uri, CHATSTREAM_CORS_ORIGINS="https://app.example")
+    return make_client(alive(server))
+
+
+@pytest.mark.gen_test
+async def test_a_server_without_its_database_is_alive_but_not_ready(waiting_client: Client) -> None:
+    http = waiting_client.http
+    assert (await http.get("/healthz")).status_code == 200
+    assert (await http.get("/")).status_code == 200
+    one = f"{API}/c1"
+    for response in [
+        await http.get("/readyz"),
+        await http.get(API),
+        await http.post(API, json={}),
+        await http.get(one),
+        await http.get(f"{one}/messages"),
+        await http.post(f"{one}/messages", json={"content": "Hi"}),
+        # Who posts is no EventSource and can read a status.
+        await http.post(f"{one}/messages", json={"content": "Hi"}, headers={"Accept": "text/event-stream"}),
+        await http.post(f"{one}/stop"),
+        await http.post(f"{one}/regenerate"),
+        await http.get(f"{one}/stream"),
+        await http.get(f"{one}/stream", headers={"Accept": "application/json"}),
+    ]:
+        assert response.status_code == 503
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert int(response.headers["Retry-After"]) >= 1
+        assert response.json()["status"] == 503
+    # What is wrong for good is said at once, whatever the state of the server.
+    for headers, path, status in [
+        ({"Authorization": "Bearer x"}, f"{one}/stream", 401),
+        ({"Authorization": "Bearer x"}, API, 401),
+        ({}, f"{API}/a.b/stream", 400),
+        ({}, "/nowhere", 404),
+    ]:
+        response = await http.get(path, headers={"Accept": "text/event-stream", **headers})
+        assert response.status_code == status
+
+
+@pytest.mark.gen_test
+async def test_an_event_source_is_refused_with_a_stream(waiting_client: Client) -> None:
+    for accept in ("text/event-stream", "text/event-stream, */*;q=0.1"):
+        headers = {"Accept": accept, "Origin": "https://app.example"}
+        response = await waiting_client.http.get(f"{API}/c1/stream", headers=headers)
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["Cache-Control"] == "no-cache, no-store, no-transform"
+        assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        frame = refusal(response.text)
+        assert frame == frame | {
+            "type": "error",
+            "error": "storage_unavailable",
+            "retryable": True,
+            "requestId": response.headers["X-Request-Id"],
+            "messageId": None,
+        }
+        assert frame["retryAfterMs"] >= 1000
+
+
+def refusal(body: str) -> dict[str, Any]:
+    """The only event of a refusal; it says when to come back."""
+    retry, data, *rest = body.split("\n")
+    assert rest == ["", ""]
+    event: dict[str, Any] = json.loads(data.removeprefix("data: "))
+    assert int(retry.removeprefix("retry: ")) >= max(1000, event["retryAfterMs"])
+    assert event["timestamp"]
+    return event
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_waits_can_be_ended(start_server: Callable[..., ServerProcess]) -> None:
+    server = alive(start_server(ready=False, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"))
+    assert server.stop() == 0
+    assert "Traceback" not in server.log

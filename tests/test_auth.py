@@ -1,0 +1,314 @@
+"""Who gets in: the tokens as a table, then what callers see over HTTP."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from chatstream.auth import Authenticator, mint
+from chatstream.errors import Unauthenticated
+from tests.support.client import API, Client
+from tests.support.processes import SECRET, ServerProcess
+from tests.support.upstream import Upstream, answer
+
+OTHER_SECRET = "another-secret-of-thirty-two-bytes-or-more"
+NOW = int(time.time())
+HOUR = 3600
+DAY = 86_400
+
+authenticator = Authenticator(SECRET)
+
+
+def signed(claims: object, *, header: object = None, secret: str = SECRET) -> str:
+    """A token with any claims and any header: what a library would refuse to make, others may still send."""
+    parts = [
+        part if isinstance(part, bytes) else json.dumps(part).encode()
+        for part in ({"alg": "HS256", "typ": "JWT"} if header is None else header, claims)
+    ]
+    signing_input = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = hmac.new(secret.encode(), signing_input, hashlib.sha256).digest()
+    return (signing_input + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    return {"sub": "u1", "exp": NOW + HOUR, **changes}
+
+
+def without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in claims().items() if key != name}
+
+
+GOOD = {
+    "plain": signed(claims()),
+    "minted": mint(SECRET, "u1", HOUR),
+    "fraction of a second": signed(claims(exp=NOW + HOUR + 0.5)),
+    "further claims": signed(claims(iat=NOW, nbf=NOW, jti="1", scope="chat")),
+    "no typ": signed(claims(), header={"alg": "HS256"}),
+    "a year": signed(claims(exp=NOW + 365 * DAY)),
+}
+
+BAD = {
+    "empty": "",
+    "garbage": "garbage",
+    "three parts of garbage": "a.b.c",
+    "not base64": "ä.ö.ü",
+    "NUL": "\0",
+    "lone surrogate": "\ud800.\ud800.\ud800",
+    "one part too many": signed(claims()) + ".e30",
+    "no signature": signed(claims()).rpartition(".")[0] + ".",
+    "other signature": signed(claims())[:-4] + "AAAA",
+    "other secret": signed(claims(), secret=OTHER_SECRET),
+    "alg none": jwt.encode(claims(), "", algorithm="none"),
+    "alg None": signed(claims(), header={"alg": "None"}),
+    "alg HS384": jwt.encode(claims(), SECRET.ljust(48), algorithm="HS384"),
+    "alg HS512": jwt.encode(claims(), SECRET.ljust(64), algorithm="HS512"),
+    "alg RS256, signed with HMAC": signed(claims(), header={"alg": "RS256"}),
+    "no alg": signed(claims(), header={"typ": "JWT"}),
+    "alg a list": signed(claims(), header={"alg": ["HS256"]}),
+    "header a list": signed(claims(), header=["HS256"]),
+    "header nested deeply": signed(claims(), header=b"[" * 5000),
+    "header with a long number": signed(claims(), header=b'{"alg": "HS256", "x": %s}' % (b"9" * 5000)),
+    "critical header": signed(claims(), header={"alg": "HS256", "crit": ["x"], "x": 1}),
+    "claims a list": signed(["sub", "exp"]),
+    "claims no JSON": signed(b"{"),
+    "claims nested deeply": signed(b"[" * 5000),
+    "claims not UTF-8": signed(b'{"sub": "\xff"}'),
+    "sub missing": signed(without("sub")),
+    "sub empty": signed(claims(sub="")),
+    "sub null": signed(claims(sub=None)),
+    "sub a number": signed(claims(sub=1)),
+    "sub an object": signed(claims(sub={"$gt": ""})),
+    "sub a lone surrogate": signed(claims(sub="u\ud800")),
+    "sub with NUL": signed(claims(sub="u\0")),
+    "sub too long": signed(claims(sub="u" * 256)),
+    "exp missing": signed(without("exp")),
+    "exp null": signed(claims(exp=None)),
+    "exp past": signed(claims(exp=NOW - 1)),
+    "exp zero": signed(claims(exp=0)),
+    "exp negative": signed(claims(exp=-1)),
+    "exp 1e300": signed(claims(exp=1e300)),
+    "exp in two years": signed(claims(exp=NOW + 2 * 365 * DAY)),
+    "exp text": signed(claims(exp="tomorrow")),
+    "exp a number as text": signed(claims(exp=str(NOW + HOUR))),
+    "exp true": signed(claims(exp=True)),
+    "exp NaN": signed(claims(exp=float("nan"))),
+    "exp Infinity": signed(claims(exp=float("inf"))),
+    "exp a list": signed(claims(exp=[NOW + HOUR])),
+    "nbf in the future": signed(claims(nbf=NOW + HOUR)),
+    "nbf text": signed(claims(nbf="now")),
+    "iat in the future": signed(claims(iat=NOW + HOUR)),
+    "a megabyte": signed(claims(padding="x" * 1_000_000)),
+    "a megabyte of dots": "." * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("token", GOOD.values(), ids=GOOD)
+def test_a_good_token_names_its_user_and_its_end(token: str) -> None:
+    user = authenticator.authenticate(token)
+    assert user.id == "u1"
+    assert NOW < user.token_expires_at <= NOW + 365 * DAY
+
+
+@pytest.mark.parametrize("token", BAD.values(), ids=BAD)
+def test_a_bad_token_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        authenticator.authenticate(token)
+    assert refused.value.token_given
+    assert SECRET not in refused.value.detail
+    assert not token or token not in refused.value.detail
+    # RFC 6750, section 3: what error_description may be made of.
+    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", refused.value.detail)
+
+
+def test_a_token_that_has_expired_is_told_apart() -> None:
+    with pytest.raises(Unauthenticated, match="has expired"):
+        authenticator.authenticate(BAD["exp past"])
+
+
+def test_subjects_may_be_anything_else() -> None:
+    for subject in ("u", "auth0|123", "ä@example.org", "⚽", "u" * 255, "../..", "$where"):
+        assert authenticator.authenticate(signed(claims(sub=subject))).id == subject
+
+
+# Over HTTP ------------------------------------------------------------------------------------------------------------
+
+# A megabyte does not fit into a request's headers, and httpx sends no header that is not ASCII.
+SENDABLE = {name: token for name, token in BAD.items() if 0 < len(token) < 12_000 and token.isascii() and token != "\0"}
+
+
+@pytest.mark.gen_test
+async def test_without_a_token_the_challenge_says_no_error(client: Client) -> None:
+    del client.http.headers["Authorization"]
+    for headers in ({}, {"Authorization": "Basic dTpw"}, {"Authorization": "Bearer"}, {"Authorization": ""}):
+        response = await client.http.get(API, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (401, "unauthenticated"), headers
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="chatstream"'
+
+
+@pytest.mark.gen_test
+async def test_with_a_bad_token_it_says_invalid_token(client: Client, shared_server: ServerProcess) -> None:
+    for name, token in SENDABLE.items():
+        client.http.headers["Authorization"] = f"Bearer {token}"
+        response = await client.http.get(API)
+        assert (response.status_code, response.json()["code"]) == (401, "invalid_token"), name
+        assert response.headers["WWW-Authenticate"].startswith('Bearer realm="chatstream", error="invalid_token"'), name
+        assert token not in response.text, name
+    await client.http.get("/healthz")  # all before are in the log when the next is answered
+    assert "Traceback" not in shared_server.log
+
+
+@pytest.mark.gen_test
+async def test_a_token_longer_than_any_is_refused(client: Client) -> None:
+    client.http.headers["Authorization"] = f"Bearer {signed(claims(padding='x' * 7000))}"
+    response = await client.http.get(API)
+    assert (response.status_code, response.json()["detail"]) == (401, "The token is too long.")
+
+
+@pytest.mark.gen_test
+async def test_the_scheme_has_no_case(client: Client) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        client.http.headers["Authorization"] = f"{scheme} {client.token}"
+        assert (await client.http.get(API)).status_code == 200
+
+
+@pytest.mark.gen_test
+async def test_a_token_in_the_address_does_not_help_elsewhere_than_on_the_stream(client: Client) -> None:
+    """Tokens in addresses end in logs and histories: only those who cannot set headers may send them."""
+    conversation = await client.create()
+    del client.http.headers["Authorization"]
+    one = f"{API}/{conversation}"
+    for name in ("access_token", "token"):
+        for method, path in [
+            ("GET", API),
+            ("POST", API),
+            ("GET", one),
+            ("PATCH", one),
+            ("DELETE", one),
+            ("GET", f"{one}/messages"),
+            ("POST", f"{one}/messages"),
+            ("POST", f"{one}/stop"),
+            ("POST", f"{one}/regenerate"),
+        ]:
+            response = await client.http.request(method, path, params={name: client.token}, json={})
+            assert (response.status_code, response.json()["code"]) == (401, "unauthenticated"), (method, path)
+
+
+@pytest.mark.gen_test
+async def test_the_stream_takes_the_token_in_the_address_too(client: Client) -> None:
+    conversation = await client.create()
+    for params in ({"access_token": client.token}, {"token": client.token}):
+        del client.http.headers["Authorization"]
+        async with client.stream(conversation, params=params) as watched:
+            assert (await watched.next()).type == "connected"
+        client.http.headers["Authorization"] = f"Bearer {client.token}"
+        # The same token twice is one token.
+        async with client.stream(conversation, params=params) as watched:
+            assert (await watched.next()).type == "connected"
+
+
+@pytest.mark.gen_test
+async def test_an_empty_token_in_the_address_is_none(client: Client) -> None:
+    conversation = await client.create()
+    async with client.stream(conversation, params={"access_token": ""}) as watched:
+        assert (await watched.next()).type == "connected"
+    del client.http.headers["Authorization"]
+    response = await client.http.get(f"{API}/{conversation}/stream", params={"access_token": ""})
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.gen_test
+async def test_two_different_tokens_are_refused(client: Client) -> None:
+    conversation = await client.create()
+    path = f"{API}/{conversation}/stream"
+    other = mint(SECRET, client.user, 2 * HOUR)
+    for query in (
+        {"access_token": other},
+        {"token": other},
+        {"access_token": client.token, "token": other},
+        {"access_token": [client.token, other]},
+        {"access_token": "garbage"},
+    ):
+        response = await client.http.get(path, params=query, headers={"Accept": "text/event-stream"})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_request"), query
+
+
+@pytest.mark.gen_test
+async def test_a_bad_token_keeps_its_status_on_the_stream(client: Client) -> None:
+    """A transient refusal is a stream that an EventSource survives; this one is not transient."""
+    conversation = await client.create()
+    del client.http.headers["Authorization"]
+    for token in (BAD["exp past"], BAD["other secret"], "garbage"):
+        async with client.stream(conversation, params={"access_token": token}) as refused:
+            assert refused.response.status_code == 401
+            assert 'error="invalid_token"' in refused.response.headers["WWW-Authenticate"]
+
+
+@pytest.mark.gen_test
+async def test_no_token_no_secret_and_no_message_is_ever_in_the_log(
+    client: Client, upstream: Upstream, shared_server: ServerProcess
+) -> None:
+    upstream.reply(answer("The answer that nobody logs."))
+    conversation = await client.create(title="A title that nobody logs", systemPrompt="A prompt that nobody logs")
+    stream, messages, good = f"{API}/{conversation}/stream", f"{API}/{conversation}/messages", client.token
+    async with client.stream(conversation, params={"access_token": good}) as watched:
+        await watched.next()
+        await client.post(conversation, "The question that nobody logs.")
+        await watched.until("llm_complete")
+    bad = [BAD["other secret"], BAD["exp past"], mint(SECRET, client.user, 2 * HOUR)]
+    for token in [good, *bad]:
+        for name in ("access_token", "token", "ticket"):
+            query = {name: token}
+            await client.http.get(f"{API}/{conversation}x/stream", params=query)  # not found
+            await client.http.get(f"{stream}/x", params=query)  # no route
+            await client.http.get("/x", params=query)
+            await client.http.request("PUT", stream, params=query)  # no such method
+            await client.http.request("BREW", stream, params=query)
+            await client.http.get(f"{API}/%ff/stream", params=query)
+            await client.http.get(stream, params=query | {"once": "perhaps"})
+            await client.http.get("/", params=query)
+            await client.http.get("/healthz", params=query)
+            await client.http.post(messages, params=query, content=b"The question that {")
+            await client.http.post(messages, params=query, json={"content": token, "role": token})
+        await client.http.get(stream, params={"access_token": [token, "other"]})
+        client.http.headers["Authorization"] = f"Bearer {token}"
+        await client.http.get(f"{API}/{conversation}x")
+        await client.http.get(stream, params={"access_token": "other"})
+        for scheme in ("Basic", "Token", ""):
+            await client.http.get(API, headers={"Authorization": f"{scheme} {token}".strip()})
+        await client.http.get(API, headers={"X-Request-Id": token, "Cookie": f"token={token}", "Referer": f"/?{token}"})
+        # What the HTTP parser refuses, it would like to quote.
+        await raw(shared_server.port, f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\x01\r\n\r\n")
+        await raw(shared_server.port, f"GET / HTTP/1.1\r\nHost: x\r\nBearer {token}: x\r\n\r\n")
+        await raw(shared_server.port, f"GET /?token={token} HTTP/9\r\nHost: x\r\n\r\n")
+        await raw(shared_server.port, f"GET / HTTP/1.1\r\nHost: {token}@{token}\r\n\r\n")
+        await raw(shared_server.port, f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {token}\r\n\r\n")
+        await raw(shared_server.port, f"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {token}\r\n\r\n")
+    await client.http.get("/healthz")  # all before are in the log when the next is answered
+    log = shared_server.log + shared_server.output
+    assert "/messages 201" in log  # it is a log
+    for token in [good, *bad]:
+        for part in token.split("."):
+            # All tokens have the same header, which is no secret.
+            assert part not in log or part == good.split(".")[0]
+    for secret in (SECRET, "sk-test-this-must-never-be-seen", "nobody logs", "The question that"):
+        assert secret not in log
+    assert "Traceback" not in log
+
+
+async def raw(port: int, request: str) -> bytes:
+    """Send bytes that no client library would send; returns whatever comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request.encode("latin-1"))
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()

@@ -1,0 +1,132 @@
+"""The log: one line for each thing that happened, for people or for machines."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chatstream import logs
+from chatstream.logs import JSONFormatter, TextFormatter
+from chatstream.settings import LogFormat
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """`configure` is for a whole process: give pytest its own back."""
+    root, levels = logging.getLogger(), {name: logging.getLogger(name).level for name in logs._QUIET}
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+def record(message: str, *arguments: object, facts: dict[str, Any] | None = None) -> logging.LogRecord:
+    made = logging.LogRecord("chatstream.http", logging.WARNING, "f.py", 1, message, arguments, None)
+    if facts is not None:
+        made.facts = facts
+    return made
+
+
+def failed() -> logging.LogRecord:
+    """A record with a traceback."""
+    try:
+        int("boom")
+    except ValueError:
+        return logging.LogRecord("chatstream", logging.ERROR, "f.py", 1, "lost", (), sys.exc_info())
+    raise AssertionError
+
+
+def test_a_line_for_people() -> None:
+    line = TextFormatter().format(record("%s happened", "it", facts={"request": "r1", "user": None, "count": 0}))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING it happened  request=r1  count=0", line)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING it", TextFormatter().format(record("it")))
+
+
+def test_a_traceback_for_people_comes_below() -> None:
+    made = failed()
+    made.facts = {"request": "r1"}
+    first, *rest = TextFormatter().format(made).split("\n")
+    assert first.endswith("ERROR   lost  request=r1")
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1].startswith("ValueError: ")
+
+
+def test_a_line_for_machines() -> None:
+    line = JSONFormatter().format(record("%s happened", "it", facts={"request": "r1", "user": None, "n": 1.5}))
+    document = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document.pop("time"))
+    assert document == {
+        "level": "warning",
+        "logger": "chatstream.http",
+        "message": "it happened",
+        "request": "r1",
+        "n": 1.5,
+    }
+
+
+def test_a_traceback_for_machines_is_in_the_line() -> None:
+    line = JSONFormatter().format(failed())
+    assert "\n" not in line
+    assert json.loads(line)["traceback"].startswith("Traceback (most recent call last):\n")
+
+
+@pytest.mark.parametrize("hostile", ["a\nERROR forged", "a\r\n", "\x1b[2Jgone", "\u2028", "a\0b", "\x85", "\ud800"])
+def test_nobody_writes_a_line_of_their_own(hostile: str) -> None:
+    """A user's name comes from a token, and whoever issues it may let users choose it."""
+    for formatter in (TextFormatter(), JSONFormatter()):
+        line = formatter.format(record("it", facts={"user": hostile}))
+        assert line.isprintable()
+        assert line.encode()
+        assert line.splitlines() == [line]
+    assert json.loads(line)["user"] == hostile
+
+
+def test_a_fact_that_is_no_json_is_still_logged() -> None:
+    assert json.loads(JSONFormatter().format(record("it", facts={"where": {1}})))["where"] == "{1}"
+
+
+@pytest.mark.parametrize(
+    ("log_format", "terminal", "formatter"),
+    [
+        (LogFormat.TEXT, False, TextFormatter),
+        (LogFormat.TEXT, True, TextFormatter),
+        (LogFormat.JSON, True, JSONFormatter),
+        (LogFormat.AUTO, True, TextFormatter),
+        (LogFormat.AUTO, False, JSONFormatter),
+    ],
+)
+def test_text_is_for_terminals(
+    monkeypatch: pytest.MonkeyPatch, log_format: LogFormat, terminal: bool, formatter: type[logging.Formatter]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    logs.configure(log_format, "INFO")
+    [handler] = logging.getLogger().handlers
+    assert isinstance(handler.formatter, formatter)
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_libraries_do_not_say_what_we_would_not(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    """At DEBUG, clients log headers and bodies; the HTTP parser quotes the header it refuses, token and all."""
+    logs.configure(LogFormat.JSON, level)
+    for name in ("openai._base_client", "httpx2", "httpcore2.http11", "aiohttp.client", "pymongo.command"):
+        logging.getLogger(name).debug("a prompt")
+        logging.getLogger(name).info("a prompt")
+    logging.getLogger("tornado.general").info("Malformed HTTP message: Invalid header value 'Bearer …'")
+    logging.getLogger("tornado.access").info("GET /?access_token=…")
+    logging.getLogger("chatstream.http").info("ours")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines] == ["ours"]
+
+
+def test_the_level_is_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogFormat.JSON, "WARNING")
+    logging.getLogger("chatstream.http").info("quiet")
+    logging.getLogger("chatstream.http").warning("loud")
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["loud"]

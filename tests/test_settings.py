@@ -1,0 +1,301 @@
+"""The configuration: each variable, its limits, all errors at once, and no secret in any of them."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from chatstream import settings as module
+from chatstream.errors import ConfigurationError
+from chatstream.settings import Environment, LogFormat, Settings
+from tests.support.processes import REPOSITORY
+
+SECRET = "0123456789abcdef0123456789abcdef"
+URI = "mongodb://user:the-password@127.0.0.1:27017/?replicaSet=rs0"
+EXAMPLE = REPOSITORY / "conf" / "chatstream.env.example"
+
+PRODUCTION = {
+    "CHATSTREAM_ENV": "production",
+    "JWT_SECRET": SECRET,
+    "MONGODB_URI": URI,
+    "OPENAI_API_KEY": "sk-the-key",
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests has variables of their own."""
+    for name in variables().values():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+
+def variables() -> dict[str, str]:
+    """The fields and their variables, as the documentation of pydantic-settings has them."""
+    names = {}
+    for field, info in Settings.model_fields.items():
+        alias = info.validation_alias
+        names[field] = f"CHATSTREAM_{field.upper()}" if alias is None else str(getattr(alias, "choices", [alias])[0])
+    return names
+
+
+def load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], env_file: Path | None = None) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings.load(variables, env_file)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], env_file: Path | None = None) -> list[str]:
+    """What is wrong, line by line, without the heading."""
+    with pytest.raises(ConfigurationError) as refused:
+        load(monkeypatch, variables, env_file)
+    heading, *lines = str(refused.value).splitlines()
+    assert heading == "The configuration is not valid:"
+    return [line.strip() for line in lines]
+
+
+def plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("OPENAI_API_KEY", "sk-1", "openai_api_key", "sk-1"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1", "openai_base_url", "http://127.0.0.1:8080/v1"),
+        ("OPENAI_MODEL", "org/model", "openai_model", "org/model"),
+        ("CHATSTREAM_SYSTEM_PROMPT", "Be brief.", "system_prompt", "Be brief."),
+        ("CHATSTREAM_CONTEXT_CHARACTERS", "1000", "context_characters", 1000),
+        ("CHATSTREAM_CONNECT_TIMEOUT", "0.5", "connect_timeout", 0.5),
+        ("CHATSTREAM_FIRST_TOKEN_TIMEOUT", "1", "first_token_timeout", 1),
+        ("CHATSTREAM_IDLE_TIMEOUT", "1", "idle_timeout", 1),
+        ("CHATSTREAM_ANSWER_TIMEOUT", "86400", "answer_timeout", 86_400),
+        ("CHATSTREAM_MODEL_RETRIES", "0", "model_retries", 0),
+        ("CHATSTREAM_ANSWER_CHARACTERS", "100", "answer_characters", 100),
+        ("JWT_SECRET", SECRET, "jwt_secret", SECRET),
+        ("JWT_SECRET", "ä" * 16, "jwt_secret", "ä" * 16),  # bytes count
+        ("CHATSTREAM_CORS_ORIGINS", "https://a.example", "cors_origins", ("https://a.example",)),
+        (
+            "CHATSTREAM_CORS_ORIGINS",
+            " https://a.example , http://localhost:8081,exp://127.0.0.1:19000,",
+            "cors_origins",
+            ("https://a.example", "http://localhost:8081", "exp://127.0.0.1:19000"),
+        ),
+        ("MONGODB_URI", URI, "mongodb_uri", URI),
+        ("MONGODB_URI", "mongodb+srv://db.example", "mongodb_uri", "mongodb+srv://db.example"),
+        ("DATABASE_URL", URI, "mongodb_uri", URI),
+        ("MONGODB_DATABASE", "chat-1", "mongodb_database", "chat-1"),
+        ("CHATSTREAM_DATA_DIR", "/srv/data", "data_dir", Path("/srv/data")),
+        ("CHATSTREAM_ENV", "development", "env", Environment.DEVELOPMENT),
+        ("CHATSTREAM_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104 - only read
+        ("CHATSTREAM_PORT", "0", "port", 0),
+        ("CHATSTREAM_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
+        ("CHATSTREAM_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("CHATSTREAM_HEARTBEAT_INTERVAL", "14.5", "heartbeat_interval", 14.5),
+        ("CHATSTREAM_DISCONNECT_GRACE", "0", "disconnect_grace", 0),
+        ("CHATSTREAM_DISCONNECT_GRACE", "never", "disconnect_grace", math.inf),
+        ("CHATSTREAM_CONNECTION_TIMEOUT", "60", "connection_timeout", 60),
+        ("CHATSTREAM_CONNECTION_BYTES", "65536", "connection_bytes", 65_536),
+        ("CHATSTREAM_SLOW_READER_TIMEOUT", "5", "slow_reader_timeout", 5),
+        ("CHATSTREAM_SAVE_DEADLINE", "5", "save_deadline", 5),
+        ("CHATSTREAM_DRAIN_TIMEOUT", "5", "drain_timeout", 5),
+        ("CHATSTREAM_CONTENT_CHARACTERS", "50000", "content_characters", 50_000),
+    ],
+)
+def test_a_variable_sets_its_field(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str, field: str, value: Any
+) -> None:
+    (tmp_path / ".env").write_text(f'{name}="{text}"\n', encoding="utf-8")
+    assert plain(getattr(load(monkeypatch, {}, tmp_path / ".env"), field)) == value
+    assert plain(getattr(load(monkeypatch, {name: text}), field)) == value
+
+
+def test_every_setting_is_in_the_table_above() -> None:
+    [table] = [mark for mark in test_a_variable_sets_its_field.pytestmark if mark.name == "parametrize"]
+    assert {row[2] for row in table.args[1]} == {*Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("OPENAI_BASE_URL", "127.0.0.1:8080"),
+        ("OPENAI_MODEL", "m" * 201),
+        ("CHATSTREAM_CONTEXT_CHARACTERS", "999"),
+        ("CHATSTREAM_CONNECT_TIMEOUT", "0"),
+        ("CHATSTREAM_FIRST_TOKEN_TIMEOUT", "-1"),
+        ("CHATSTREAM_IDLE_TIMEOUT", "nan"),
+        ("CHATSTREAM_ANSWER_TIMEOUT", "inf"),
+        ("CHATSTREAM_ANSWER_TIMEOUT", "10m"),
+        ("CHATSTREAM_MODEL_RETRIES", "-1"),
+        ("CHATSTREAM_MODEL_RETRIES", "1.5"),
+        ("CHATSTREAM_ANSWER_CHARACTERS", "99"),
+        ("JWT_SECRET", "0123456789abcdef0123456789abcde"),
+        ("CHATSTREAM_CORS_ORIGINS", "*"),
+        ("CHATSTREAM_CORS_ORIGINS", "null"),
+        ("CHATSTREAM_CORS_ORIGINS", "a.example"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://*.example"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://a.example/"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://a.example/chat"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://A.example"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://a.example https://b.example"),
+        ("CHATSTREAM_CORS_ORIGINS", "https://a.example,b.example"),
+        ("MONGODB_DATABASE", "a.b"),
+        ("MONGODB_DATABASE", "a/b"),
+        ("CHATSTREAM_ENV", "prod"),
+        ("CHATSTREAM_PORT", "65536"),
+        ("CHATSTREAM_PORT", "http"),
+        ("CHATSTREAM_LOG_FORMAT", "xml"),
+        ("CHATSTREAM_LOG_LEVEL", "LOUD"),
+        ("CHATSTREAM_HEARTBEAT_INTERVAL", "0"),
+        ("CHATSTREAM_DISCONNECT_GRACE", "-1"),
+        ("CHATSTREAM_DISCONNECT_GRACE", "nan"),
+        ("CHATSTREAM_DISCONNECT_GRACE", "sometimes"),
+        ("CHATSTREAM_CONNECTION_TIMEOUT", "0"),
+        ("CHATSTREAM_CONNECTION_BYTES", "1024"),
+        ("CHATSTREAM_SLOW_READER_TIMEOUT", "0"),
+        ("CHATSTREAM_SAVE_DEADLINE", "0"),
+        ("CHATSTREAM_DRAIN_TIMEOUT", "0"),
+        ("CHATSTREAM_CONTENT_CHARACTERS", "50001"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    [problem] = problems(monkeypatch, {name: text})
+    assert problem.startswith(f"{name}: ")
+
+
+def test_the_database_is_named_with_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    [problem] = problems(monkeypatch, {"DATABASE_URL": "postgres://user:the-password@db/x"})
+    assert problem.startswith("MONGODB_URI (or its alias DATABASE_URL): must begin with mongodb://")
+    assert "the-password" not in problem
+
+
+def test_the_main_name_wins_over_the_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, {"MONGODB_URI": URI, "DATABASE_URL": "postgres://elsewhere"})
+    assert plain(settings.mongodb_uri) == URI
+
+
+def test_everything_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHATSTREAM_HOTS=x\nCHATSTREAM_PORT=http\n")
+    lines = problems(
+        monkeypatch,
+        {"JWT_SECRET": "short", "CHATSTREAM_LOG_LEVEL": "LOUD", "CHATSTREAM_PROT": "1"},
+        tmp_path / ".env",
+    )
+    assert {line.split(":")[0] for line in lines} == {
+        *("CHATSTREAM_HOTS", "CHATSTREAM_PROT", "CHATSTREAM_PORT", "JWT_SECRET", "CHATSTREAM_LOG_LEVEL")
+    }
+    assert len(lines) == 5
+
+
+def test_a_name_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, {"CHATSTREAM_PROT": "1"}) == ["CHATSTREAM_PROT: there is no such setting"]
+    assert load(monkeypatch, {"SOMEBODY_ELSES": "1"}) is not None
+
+
+SECRETS = {
+    "JWT_SECRET": "short-secret",
+    "MONGODB_URI": "http://user:the-password@db",
+    "DATABASE_URL": "http://user:the-password@db",
+    "OPENAI_API_KEY": "sk-the-key",
+    "CHATSTREAM_OPENAI_API_KEY": "sk-the-key",  # a name that does not exist
+}
+
+
+def test_no_error_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join(problems(monkeypatch, SECRETS | {"CHATSTREAM_ENV": "production", "CHATSTREAM_PORT": "sk-the-key"}))
+    for secret in ("short-secret", "the-password", "sk-the-key"):
+        assert secret not in text
+
+
+def test_the_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, PRODUCTION)
+    for secret in (SECRET, "the-password", "sk-the-key"):
+        assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHATSTREAM_PORT=1\nCHATSTREAM_HOST=file\nOTHER=1\n")
+    settings = load(monkeypatch, {"CHATSTREAM_PORT": "2"}, tmp_path / ".env")
+    assert (settings.port, settings.host) == (2, "file")
+
+
+def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, dict.fromkeys(variables().values(), ""))
+    assert settings == Settings()
+    assert settings.uses_demo_model
+    assert settings.uses_embedded_database
+
+
+# Production -----------------------------------------------------------------------------------------------------------
+
+
+def test_production_starts_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch, PRODUCTION).env is Environment.PRODUCTION
+
+
+def test_production_needs_no_key_for_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1"}
+    assert not load(monkeypatch, PRODUCTION | own).uses_demo_model
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY"])
+@pytest.mark.parametrize("missing", [None, ""])
+def test_production_makes_nothing_up(monkeypatch: pytest.MonkeyPatch, name: str, missing: str | None) -> None:
+    rest = {key: value for key, value in PRODUCTION.items() if key != name}
+    [problem] = problems(monkeypatch, rest if missing is None else rest | {name: missing})
+    assert problem.startswith("with CHATSTREAM_ENV=production: ")
+    assert f"{name} " in problem
+    assert [other for other in ("JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY") if other in problem] == [name]
+
+
+def test_production_says_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    [problem] = problems(monkeypatch, {"CHATSTREAM_ENV": "production"})
+    for name in ("JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY"):
+        assert name in problem
+
+
+# The example ----------------------------------------------------------------------------------------------------------
+
+
+def example() -> dict[str, str]:
+    """The assignments of the example, all of them commented out."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert not re.findall(r"^[^#\n]", text, re.MULTILINE)
+    found = re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assert len({name for name, _ in found}) == len(found)
+    return dict(found)
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert {*example()} == {*variables().values()}
+
+
+def test_the_examples_values_are_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load(monkeypatch, {}, uncommented(tmp_path)) == Settings()
+    for field, name in variables().items():
+        default = Settings.model_fields[field].default
+        assert default is not PydanticUndefined, field
+        # A number or a text that is set by default is written down.
+        assert (example()[name] == "") == (default in (None, ())), name
+
+
+def uncommented(directory: Path) -> Path:
+    """The example with all of its lines in force."""
+    text = "\n".join(f"{name}={value}" for name, value in example().items())
+    (directory / "all.env").write_text(text, encoding="utf-8")
+    return directory / "all.env"
+
+
+def test_every_line_of_the_example_has_its_reason() -> None:
+    blocks = EXAMPLE.read_text(encoding="utf-8").split("\n\n")
+    for block in blocks:
+        lines = block.strip().split("\n")
+        if re.match(r"#[A-Z_]+=", lines[-1]):
+            assert len(lines) >= 2, lines
+            assert all(line.startswith("# ") for line in lines[:-1]), lines
+    assert module.__doc__
+    assert "conf/chatstream.env.example" in module.__doc__
