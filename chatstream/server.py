@@ -169,13 +169,16 @@ def _jwt_secret(settings: Settings) -> str:
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     path = settings.data_dir / SECRET_FILE
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
-        whole.touch(mode=0o600)
-        whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
-        whole.rename(path)
-    secret = path.read_text().strip()
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
+            whole.touch(mode=0o600)
+            whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
+            whole.rename(path)
+        secret = path.read_text().strip()
+    except OSError as exc:
+        raise ConfigurationError(f"CHATSTREAM_DATA_DIR: {path} cannot be used: {exc.strerror}") from exc
     if len(secret) < MIN_SECRET_BYTES:
         raise ConfigurationError(f"{path} does not hold a secret; remove it, and another one is made.")
     return secret

@@ -48,7 +48,7 @@ class Follower:
         self._behind: deque[Entry] = deque()
         self._joined = False
         self._place: Place | None = None
-        self._over = False
+        self.over = False  # nothing more will be read than what `next` has in hand
         self._waiter: asyncio.Future[None] | None = None
         self._written_at = self._loop.time()
         self._heartbeat_due = False
@@ -58,11 +58,11 @@ class Follower:
 
     def join(self, replay: Replay) -> None:
         """Read `replay`, then what the live log has after it."""
+        if self.over:
+            return  # the conversation was deleted meanwhile, say
         self._behind.extend(replay.entries)
         self._place = replay.place
         self._joined = True
-        nothing_comes = replay.running is None and replay.owed is None
-        self._over = self._once and nothing_comes and any(entry.answer_ends for entry in replay.entries)
 
     def wake(self) -> None:
         """There is something to do for `next`."""
@@ -76,7 +76,9 @@ class Follower:
 
     def end(self, code: ErrorCode | None = None) -> None:
         """It is over, because of `code` if there is something to say; what was not read can be had with the cursor."""
-        self._over = True
+        if self.over:
+            return
+        self.over = True
         self._behind.clear()
         if code is not None:
             delay = sse.retry(reconnect_delay())
@@ -97,7 +99,7 @@ class Follower:
                 self._heartbeat_due = False
                 self._bytes_left -= len(told)
                 return told
-            if self._over:
+            if self.over:
                 return None
             if self._heartbeat_due:
                 self._heartbeat_due = False
@@ -109,6 +111,8 @@ class Follower:
 
     def tick(self, now: float, heartbeat_interval: float) -> None:
         """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""
+        if self.over:
+            return
         if now >= self._expires_at:
             self.end(ErrorCode.TOKEN_EXPIRED)
         elif self._channel.bytes_before_last - self._bytes_read > _MAX_LAG_BYTES or self._may_rotate(now):
@@ -131,9 +135,14 @@ class Follower:
         return b"".join(told)
 
     def _next_entry(self) -> Entry | None:
-        if self._behind:
-            return self._behind.popleft()
-        while self._joined and not self._over and (entry := self._channel.read(self.index)) is not None:
+        entry = self._behind.popleft() if self._behind else self._next_live_entry()
+        if entry is not None and self._once and entry.answer_ends:
+            self.over = True
+            self._behind.clear()
+        return entry
+
+    def _next_live_entry(self) -> Entry | None:
+        while self._joined and not self.over and (entry := self._channel.read(self.index)) is not None:
             self.index += 1
             self._bytes_read += len(entry.frames)
             if entry.place is not None and self._place is not None:
@@ -141,6 +150,5 @@ class Follower:
                     continue  # it was in the replay
                 entry = entry.after(self._place)
                 self._place = None
-            self._over = self._once and entry.answer_ends
             return entry
         return None

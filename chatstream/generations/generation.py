@@ -58,8 +58,12 @@ class Generation:
         extract: Extract,
         limits: Limits,
         request_id: str | None,
+        on_left_elsewhere: Callable[[], None] = lambda: None,
     ) -> None:
-        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it."""
+        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it.
+
+        `on_left_elsewhere` is called when other processes had viewers and, as far as is known, have them no more.
+        """
         self.running = running
         self.answer = running.answer
         self.watched = False  # somebody watches, or did
@@ -73,6 +77,8 @@ class Generation:
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
         self._fenced = False
+        self._on_left_elsewhere = on_left_elsewhere
+        self._shown_elsewhere = False
         self._watched_at: datetime | None = None
         self._stored_parts = 0
         self._stored_length = 0
@@ -176,9 +182,7 @@ class Generation:
                 log.warning("answer %s: cannot be stored yet", self.answer.id)
             if asyncio.get_running_loop().time() >= deadline:
                 deadline = float("inf")  # said once; the text is kept, and stored when the database is back
-                notice = events.error(
-                    ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id, message_id=self.answer.id
-                )
+                notice = events.error(ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id)
                 self._channel.append(Entry(sse.frame(notice), None))
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _SAVE_PAUSE_LIMIT)
@@ -208,8 +212,12 @@ class Generation:
             self.cut(Status.STOPPED)
         if beat.watched_at != self._watched_at:  # compared with itself only: clocks differ
             self._watched_at = beat.watched_at
-            self.watched = True
+            self.watched = self._shown_elsewhere = True
             self.watched_elsewhere_until = asyncio.get_running_loop().time() + _WATCHED_ELSEWHERE_FOR
+
+        elif self._shown_elsewhere and not self.watched_elsewhere:
+            self._shown_elsewhere = False
+            self._on_left_elsewhere()
 
     async def _find_out_what_is_stored(self) -> None:
         """A checkpoint matched nothing: an earlier one was stored though its result was lost, or we are fenced off."""

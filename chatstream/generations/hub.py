@@ -38,18 +38,14 @@ _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.
 _BUSY_TRIES = 5
+# Messages that wait behind one running answer, and are told one after the other. More are found by cursor.
+_MAX_WAITING = 100
 # When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
 # so that the clients do not all come back at once.
 _LAST_SAVE_TIMEOUT = 5.0
 _SHUTDOWN_SPREAD = 1.0
 # How long to wait, at most, for an end that is stored to be told: it takes a turn of the event loop or two.
 _SETTLE_TIMEOUT = 1.0
-
-
-def _is_owed(newest_attempt: Answer | None) -> bool:
-    return newest_attempt is None or newest_attempt.status is Status.INTERRUPTED
-
-
 WriteAnswer = Callable[[Conversation, Answer], AsyncGenerator[Delta, None]]
 
 
@@ -147,7 +143,7 @@ class Hub:
         """
         if stream.replay.unseen:
             await self._messages.mark_seen(stream.conversation.key)
-        if stream.replay.owed is not None:
+        if stream.replay.owed is not None and not stream.follower.over:
             await self._answer(stream.conversation, *stream.replay.owed, stream.request_id)
 
     def tick(self) -> None:
@@ -234,10 +230,15 @@ class Hub:
         Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
         """
         key = conversation.key
+        deadline = asyncio.get_running_loop().time() + _STOP_TIMEOUT
         generation = self._generations.get(key)
-        if generation is not None and message_id in (None, generation.answer.id):
+        here = generation is not None and message_id in (None, generation.answer.id)
+        if generation is not None and here:
+            task = self._tasks[key]
             generation.cut(Status.STOPPED)
-            await asyncio.wait([self._tasks[key]], timeout=_STOP_TIMEOUT)
+            await asyncio.wait([task], timeout=_STOP_TIMEOUT)
+            if not task.done():
+                raise StorageUnavailable
             message_id = generation.answer.id
         elif message_id is None:
             running = await self._messages.running(key)
@@ -245,13 +246,12 @@ class Hub:
                 raise NothingRunning("No answer is running in this conversation.")
             message_id = running.id
         asked = False
-        deadline = asyncio.get_running_loop().time() + _STOP_TIMEOUT
         while asyncio.get_running_loop().time() < deadline:
             answer = await self._messages.get(key, message_id)
             if not isinstance(answer, Answer):
                 raise NotFound("There is no such answer.")
             if answer.status is not Status.STREAMING:
-                cancelled = answer.status is Status.STOPPED and (asked or generation is not None)
+                cancelled = answer.status is Status.STOPPED and (asked or here)
                 return Stopped(
                     message_id=answer.id,
                     status=answer.status,
@@ -316,6 +316,7 @@ class Hub:
             extract=self._extract,
             limits=self._config.limits,
             request_id=request_id,
+            on_left_elsewhere=lambda: self._left(channel),
         )
         before = self._tasks.get(conversation.key)
         self._generations[conversation.key] = generation
@@ -359,8 +360,12 @@ class Hub:
 
     async def orphan_ended(self, key: str, answer: Answer) -> None:
         """An answer whose process is gone was ended in the store."""
-        if channel := self._channels.get(key):
+        channel = self._channels.get(key)
+        if channel is None and answer.queued and (conversation := await self._messages.conversation(key)):
+            channel = self._channel(conversation)
+        if channel is not None:
             await self._ended(channel, answer)
+            self._release(channel)
 
     async def _settled(self, channel: Channel) -> None:
         """Until the answer that runs here, and whose end is stored, has been told."""
@@ -379,11 +384,22 @@ class Hub:
             if answer.unseen and channel.readers:  # they came while it was stored
                 await self._messages.mark_seen(channel.conversation.key)
             if answer.queued or (answer.status is Status.INTERRUPTED and channel.readers):
-                question = await self._messages.newest_question(channel.conversation.key)
-                if question is not None and _is_owed(question[1]):
-                    await self._answer(channel.conversation, question[0].id, question[1], request_id)
+                await self._begin_next(channel, answer, request_id)
         except StorageUnavailable:
             self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
+
+    async def _begin_next(self, channel: Channel, answer: Answer, request_id: str) -> None:
+        conversation = channel.conversation
+        later = await self._messages.after(conversation.key, answer.seq, limit=_MAX_WAITING)
+        waiting = [message for message in later if isinstance(message, UserMessage)]
+        for message in waiting:
+            channel.post(message)  # posted elsewhere, or before anybody watched: it must be told before its answer
+        if len(waiting) < len(later):
+            return  # somebody else was faster
+        if waiting:
+            await self._answer(conversation, waiting[-1].id, None, request_id)
+        elif answer.status is Status.INTERRUPTED:
+            await self._answer(conversation, answer.reply_to, answer, request_id)
 
     # Channels ---------------------------------------------------------------------------------------------------------
 
@@ -415,6 +431,8 @@ class Hub:
         if math.isinf(seconds):
             return
         loop = asyncio.get_running_loop()
+        if before := self._abandonments.get(key):  # two may leave in the same moment
+            before.cancel()
         self._abandonments[key] = loop.call_later(seconds, self._abandon, key, generation)
 
     def _abandon(self, key: str, generation: Generation) -> None:

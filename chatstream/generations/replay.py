@@ -92,7 +92,7 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
 
 
 async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapshot | None) -> Replay | None:
-    if snapshot is not None and cursor.message_id == snapshot.answer.id:
+    if snapshot is not None and cursor.message_id == snapshot.answer.id and cursor.position >= 0:
         # The way back after a short break, and so the common one: nothing is read from the store.
         return _in_progress(snapshot.answer, snapshot.text(), position=cursor.position, resumed=True)
     told: list[Message] = []
@@ -103,9 +103,10 @@ async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapsho
         told.append(own)
     elif cursor.message_id != key:
         return None
-    told += await messages.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 2)
-    if len(told) > _MAX_MESSAGES + 1:
+    later = await messages.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 1)
+    if len(later) > _MAX_MESSAGES:
         return None
+    told += later
     running = next((one for one in told if isinstance(one, Answer) and _runs(one, snapshot)), None)
     entries = list(_tell(told, cursor, snapshot))
     if sum(len(entry.frames) for entry in entries) > _MAX_BYTES:

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
-from chatstream.store.documents import conversation_document, conversation_model
+from chatstream.store.documents import conversation_document, conversation_model, now
 from chatstream.store.mongo import Mongo, translated
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model"}
@@ -33,7 +33,7 @@ class Conversations:
     ) -> Conversation:
         """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
         key = ObjectId()
-        now = datetime.now(UTC)
+        moment = now()
         conversation = Conversation(
             key=str(key),
             user_id=user_id,
@@ -41,8 +41,8 @@ class Conversations:
             title=title,
             system_prompt=system_prompt,
             model=model,
-            created_at=now,
-            updated_at=now,
+            created_at=moment,
+            updated_at=moment,
         )
         try:
             with translated():

@@ -1,5 +1,6 @@
 """Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -8,6 +9,12 @@ from bson import ObjectId
 from chatstream.errors import ErrorCode
 from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
 from chatstream.store.mongo import Document
+
+
+def now() -> datetime:
+    """As exactly as MongoDB stores it: in milliseconds."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def conversation_document(conversation: Conversation, *, next_seq: int = 1) -> Document:

@@ -5,7 +5,7 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 """
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ from msgspec.structs import replace
 from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from chatstream.errors import AnswerInProgress, InvalidContent, NotFound
-from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.errors import AnswerInProgress, InvalidContent, NotFound, NothingRunning
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.documents import (
     answer_document,
     answer_model,
+    conversation_model,
     message_model,
+    now,
     outcome,
     user_message_document,
     user_message_model,
@@ -72,14 +74,14 @@ class Messages:
         Raises `AnswerInProgress` while another answer runs, `NotFound` if the conversation is gone, `InvalidContent` if
         `client_message_id` was used for another content.
         """
-        message_id, answer_id, now = str(ObjectId()), str(ObjectId()), datetime.now(UTC)
+        message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
 
         async def both(session: Any) -> Posted:
             seq = await self._take_places(key, 2, session)
             message = UserMessage(
-                id=message_id, seq=seq, content=content, created_at=now, client_message_id=client_message_id
+                id=message_id, seq=seq, content=content, created_at=moment, client_message_id=client_message_id
             )
-            answer = self._new_answer(answer_id, seq + 1, message_id, 1, now)
+            answer = self._new_answer(answer_id, seq + 1, message_id, 1, moment)
             documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
             await self._messages.insert_many(documents, session=session)
             return Posted(message, answer)
@@ -100,26 +102,28 @@ class Messages:
         With `behind_running` it waits for the running answer's end, and None is returned if no answer runs. Raises
         `NotFound` and `InvalidContent` like `post`.
         """
-        message_id, now = str(ObjectId()), datetime.now(UTC)
+        message_id, moment = str(ObjectId()), now()
 
-        async def add(session: Any) -> Posted | None:
-            if behind_running:
-                running = {"conversationId": ObjectId(key), "status": "streaming"}
-                told = await self._messages.update_one(running, {"$set": {"queued": True}}, session=session)
-                if not told.matched_count:
-                    return None
+        async def add(session: Any) -> Posted:
             message = UserMessage(
                 id=message_id,
                 seq=await self._take_places(key, 1, session),
                 content=content,
-                created_at=now,
+                created_at=moment,
                 client_message_id=client_message_id,
             )
             await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
+            if behind_running:
+                running = {"conversationId": ObjectId(key), "status": "streaming"}
+                told = await self._messages.update_one(running, {"$set": {"queued": True}}, session=session)
+                if not told.matched_count:
+                    raise NothingRunning("No answer is running in this conversation.")
             return Posted(message, None)
 
         try:
             return await self._mongo.transaction(add)
+        except NothingRunning:
+            return None
         except BulkWriteError as exc:
             return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
 
@@ -128,11 +132,11 @@ class Messages:
 
         Raises `AnswerInProgress` if an answer runs, or if somebody else has begun the next attempt, `NotFound`.
         """
-        answer_id, now = str(ObjectId()), datetime.now(UTC)
+        answer_id, moment = str(ObjectId()), now()
         attempt = previous.attempt + 1 if previous else 1
 
         async def begin(session: Any) -> Answer:
-            answer = self._new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, now)
+            answer = self._new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, moment)
             await self._messages.insert_one(answer_document(key, answer), session=session)
             return answer
 
@@ -249,6 +253,12 @@ class Messages:
             async for document in self._messages.find(query).sort("seq", -1).batch_size(_BATCH):
                 yield message_model(document)
 
+    async def conversation(self, key: str) -> Conversation | None:
+        """The conversation itself, for those who have found its key in a message."""
+        with translated():
+            document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
+        return document and conversation_model(document)
+
     async def interruptions(self, reply_to: str) -> int:
         """How many attempts at answering this user message were interrupted."""
         with translated():
@@ -296,7 +306,7 @@ class Messages:
             raise NotFound("There is no such conversation.")
         return int(before["nextSeq"])
 
-    def _new_answer(self, answer_id: str, seq: int, reply_to: str, attempt: int, now: datetime) -> Answer:
+    def _new_answer(self, answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime) -> Answer:
         return Answer(
             id=answer_id,
             seq=seq,
@@ -304,7 +314,7 @@ class Messages:
             attempt=attempt,
             status=Status.STREAMING,
             content="",
-            created_at=now,
+            created_at=moment,
             owner=self._owner,
         )
 

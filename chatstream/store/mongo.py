@@ -63,6 +63,8 @@ MESSAGE_INDEXES = [
         unique=True,
         partialFilterExpression={"replyTo": {"$exists": True}},
     ),
+    # Whether anything of a conversation was not seen is asked with every history.
+    IndexModel([("conversationId", ASCENDING)], name="unseen", partialFilterExpression={"unseen": True}),
     # What the sweeper looks at: there are only as many as answers running.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
 ]

@@ -229,11 +229,12 @@ class Viewer:
 class Bench:
     """A process's hub, its store and its model. Opened with `bench`."""
 
-    def __init__(self, uri: str, database: str, *, owner: str = "test", **config: Any) -> None:
+    def __init__(self, uri: str, database: str, **config: Any) -> None:
         """`config` are fields of the hub's `Config` and `Limits`; what takes time is off unless given."""
         self.mongo = Mongo(uri, database)
         self.conversations = Conversations(self.mongo)
-        self.store = Messages(self.mongo, owner=f"{owner}:{uuid.uuid4().hex}")
+        self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
+        self.store = Messages(self.mongo, owner=self.owner)
         self.messages: Any = FaultyMessages(self.store)
         self.model = ScriptedModel()
         limits = {"answer_characters": 200_000, "save_deadline": math.inf}

@@ -1,0 +1,271 @@
+"""The log: its order, its bound, and what of an entry comes after a place."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from chatstream.errors import ErrorCode
+from chatstream.events import Cursor
+from chatstream.generations.channel import BEGINNING, END, Channel, Entry, Running, ended, posted
+from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from tests.support.scripted_model import parse
+
+NOW = datetime.now(UTC)
+
+
+def conversation() -> Conversation:
+    return Conversation(
+        key="0" * 24, user_id="u", id="c", title=None, system_prompt=None, model=None, created_at=NOW, updated_at=NOW
+    )
+
+
+def answer(seq: int = 2, content: str = "", status: Status = Status.STREAMING, **fields: Any) -> Answer:
+    return Answer(
+        id=f"{seq:024x}",
+        seq=seq,
+        reply_to="f" * 24,
+        attempt=1,
+        status=status,
+        content=content,
+        created_at=NOW,
+        **fields,
+    )
+
+
+def message(seq: int, content: str = "Tell me.") -> UserMessage:
+    return UserMessage(id=f"{seq:024x}", seq=seq, content=content, created_at=NOW)
+
+
+class Reader:
+    """Reads nothing by itself."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.index = channel.end
+        self.woken = 0
+        channel.readers.add(self)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def end(self, code: ErrorCode) -> None:
+        raise AssertionError(code)
+
+    def read(self) -> list[Entry]:
+        """Everything new."""
+        entries = []
+        while (entry := self.channel.read(self.index)) is not None:
+            entries.append(entry)
+            self.index += 1
+        return entries
+
+    def types(self) -> list[str]:
+        """The types of everything new."""
+        return [frame.type for entry in self.read() if entry.frames for frame in parse(entry.frames)]
+
+
+def test_a_reader_gets_what_was_appended_after_it_came_in_order() -> None:
+    channel = Channel(conversation())
+    first = Reader(channel)
+    running = channel.running = Running(answer(2))
+    channel.append(posted(message(1)))
+    channel.extend(running, ["a", "b"])
+    second = Reader(channel)
+    channel.extend(running, ["c"])
+    channel.finish(answer(2, "abc", Status.COMPLETE))
+    assert first.types() == ["user_message", "llm_chunk", "llm_chunk", "llm_chunk", "llm_complete"]
+    assert second.types() == ["llm_chunk", "llm_complete"]
+    assert first.woken == 4
+    assert second.woken == 2
+    assert channel.running is None
+
+
+def test_chunks_count_code_points_and_name_the_place_after_them() -> None:
+    channel = Channel(conversation())
+    reader = Reader(channel)
+    channel.extend(Running(answer(2)), ["e\u0301", "🏟", "\u202e\n\n"])
+    (entry,) = reader.read()
+    frames = parse(entry.frames)
+    assert [frame.data["offset"] for frame in frames] == [0, 2, 3]
+    assert [frame.data["content"] for frame in frames] == ["e\u0301", "🏟", "\u202e\n\n"]
+    assert [frame.id for frame in frames] == [f"{2:024x}.{n}" for n in (2, 3, 6)]
+    assert entry.place == (2, 6)
+
+
+def test_what_is_there_already_is_not_appended_again() -> None:
+    channel = Channel(conversation())
+    reader = Reader(channel)
+    running = Running(answer(2))
+    channel.append(posted(message(1)))
+    channel.append(posted(message(1)))
+    channel.extend(running, ["a"])
+    channel.finish(answer(2, "a", Status.STOPPED))
+    channel.finish(answer(2, "a", Status.STOPPED))
+    channel.extend(running, ["more than is stored"])
+    channel.append(posted(message(1)))
+    assert reader.types() == ["user_message", "llm_chunk", "llm_complete"]
+
+
+def test_a_notice_has_no_place_and_moves_none() -> None:
+    channel = Channel(conversation())
+    reader = Reader(channel)
+    channel.append(posted(message(1)))
+    channel.append(Entry(b"notice", None))
+    channel.append(Entry(b"notice", None))
+    channel.append(posted(message(2)))
+    assert [entry.place for entry in reader.read()] == [(1, -1), None, None, (2, -1)]
+
+
+def test_a_message_posted_in_mid_answer_comes_after_its_end() -> None:
+    channel = Channel(conversation())
+    reader = Reader(channel)
+    running = channel.running = Running(answer(2))
+    channel.extend(running, ["a"])
+    channel.post(message(4, "Second"))
+    channel.post(message(3, "First"))
+    channel.extend(running, ["b"])
+    channel.finish(answer(2, "ab", Status.COMPLETE))
+    read = [frame for entry in reader.read() for frame in parse(entry.frames)]
+    assert [frame.type for frame in read] == ["llm_chunk", "llm_chunk", "llm_complete", "user_message", "user_message"]
+    assert [frame.data["content"] for frame in read[3:]] == ["First", "Second"]
+
+
+def test_without_readers_nothing_is_kept_or_encoded() -> None:
+    channel = Channel(conversation())
+    running = Running(answer(2))
+    for _ in range(1000):
+        channel.extend(running, ["x"])
+        channel.append(Entry(b"notice", None))
+    assert channel._entries == []
+    assert running.text() == "x" * 1000
+    reader = Reader(channel)
+    channel.extend(running, ["y"])
+    (entry,) = reader.read()
+    assert parse(entry.frames)[0].data["offset"] == 1000
+
+
+def test_the_log_keeps_what_the_slowest_reader_has_not_read_and_not_much_more() -> None:
+    channel = Channel(conversation())
+    fast, slow = Reader(channel), Reader(channel)
+    running = Running(answer(2))
+    kept = []
+    for number in range(10_000):
+        channel.extend(running, [f"{number},"])
+        fast.read()
+        if number % 100 == 99:
+            slow.read()
+        kept.append(len(channel._entries))
+    assert max(kept) <= 400  # twice what the slow one lacks, or twice that again before it shows
+    channel.extend(running, ["the last"])
+    assert [len(reader.read()) for reader in (fast, slow)] == [1, 1]
+
+
+def test_each_reader_gets_every_entry_once_however_far_apart_they_read() -> None:
+    channel = Channel(conversation())
+    readers = [Reader(channel) for _ in range(3)]
+    running = Running(answer(2))
+    texts = ["", "", ""]
+    for number in range(1000):
+        channel.extend(running, [f"{number},"])
+        for which, reader in enumerate(readers):
+            if number % (1, 7, 333)[which] == 0:
+                texts[which] += "".join(parse(entry.frames)[0].data["content"] for entry in reader.read())
+    for which, reader in enumerate(readers):
+        texts[which] += "".join(parse(entry.frames)[0].data["content"] for entry in reader.read())
+    assert texts == [running.text()] * 3
+
+
+def test_who_leaves_holds_nothing_back() -> None:
+    channel = Channel(conversation())
+    staying, leaving = Reader(channel), Reader(channel)
+    running = Running(answer(2))
+    for _ in range(500):
+        channel.extend(running, ["x"])
+        staying.read()
+    assert len(channel._entries) == 500
+    channel.readers.discard(leaving)
+    for _ in range(1000):
+        channel.extend(running, ["x"])
+        staying.read()
+    assert len(channel._entries) < 500
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ((1, END), "cdef"),
+        ((2, -1), "cdef"),
+        ((2, 0), "cdef"),
+        ((2, 2), "cdef"),
+        ((2, 3), "def"),
+        ((2, 5), "f"),
+        (BEGINNING, "cdef"),
+    ],
+)
+def test_chunks_are_cut_to_the_code_point(place: tuple[int, int], told: str) -> None:
+    channel = Channel(conversation())
+    running = channel.running = Running(answer(2))
+    reader = Reader(channel)
+    channel.extend(running, ["ab"])
+    channel.extend(running, ["cd", "ef"])
+    channel.extend(running, ["gh"])
+    entry = reader.read()[1].after(place)
+    frames = parse(entry.frames)
+    assert "".join(frame.data["content"] for frame in frames) == told
+    assert frames[0].data["offset"] == 6 - len(told)
+    assert frames[-1].id == f"{2:024x}.6"
+    assert entry.place == (2, 6)
+
+
+def test_only_chunks_are_cut() -> None:
+    end = ended(answer(2, "ab", Status.COMPLETE))
+    assert end.after((2, 1)) is end
+    said = posted(message(1))
+    assert said.after(BEGINNING) is said
+
+
+def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:
+    bets = tuple(
+        Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2)
+    )
+    entry = ended(answer(2, "ab", Status.COMPLETE, recommendations=bets))
+    frames = parse(entry.frames)
+    assert [frame.type for frame in frames] == ["llm_complete", "system", "system"]
+    assert [frame.id for frame in frames] == [f"{2:024x}.{name}" for name in ("complete", "system1", "system2")]
+    assert frames[1].data["metadata"] == {
+        "betId": "b0",
+        "odds": 2.5,
+        "oddsText": "6/4",
+        "selection": None,
+        "stake": None,
+    }
+    assert entry.answer_ends
+    places = [Cursor.parse(frame.id or "") for frame in frames]
+    assert all(place is not None and place.position < END for place in places)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "types"),
+    [
+        ("ab", Status.FAILED, ["error", "llm_complete"]),
+        ("", Status.FAILED, ["error"]),
+        ("ab", Status.INTERRUPTED, ["error", "llm_complete"]),
+        ("", Status.INTERRUPTED, ["error"]),
+        ("ab", Status.STOPPED, ["llm_complete"]),
+        ("", Status.STOPPED, ["llm_complete"]),
+        ("", Status.COMPLETE, ["llm_complete"]),
+    ],
+)
+def test_what_an_end_says(content: str, status: Status, types: list[str]) -> None:
+    bad = status in (Status.FAILED, Status.INTERRUPTED)
+    failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r", retry_after_ms=5) if bad else None
+    frames = parse(ended(answer(2, content, status, failure=failure)).frames)
+    assert [frame.type for frame in frames] == types
+    assert all(frame.id for frame in frames)
+    for frame in frames:
+        assert frame.data["messageId"] == f"{2:024x}"
+        if frame.type == "llm_complete":
+            assert (frame.data["content"], frame.data["status"]) == (content, status)
+        else:
+            assert (frame.data["requestId"], frame.data["retryAfterMs"]) == ("r", 5)

@@ -1,0 +1,512 @@
+"""Where a stream begins: with every cursor there can be, and with none."""
+
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from msgspec.structs import replace
+
+from chatstream.errors import ErrorCode
+from chatstream.events import Cursor
+from chatstream.generations.channel import Running
+from chatstream.generations.replay import Replay, Snapshot, replay
+from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from tests.support.scripted_model import Bench, Frame, bench, parse
+
+BETS = tuple(Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2))
+
+
+class Past:
+    """A conversation with a past."""
+
+    def __init__(self, b: Bench, conversation: Conversation) -> None:
+        self.store = b.store
+        self.key = conversation.key
+
+    @classmethod
+    async def of(cls, b: Bench) -> "Past":
+        return cls(b, await b.conversation())
+
+    async def turn(self, content: str, status: Status = Status.COMPLETE, **fields: Any) -> tuple[UserMessage, Answer]:
+        """A user message, and the answer to it, ended as it is said."""
+        posted = await self.store.post(self.key, f"What about {content}?")
+        assert posted.answer is not None
+        return posted.message, await self.end(posted.answer, content, status, **fields)
+
+    async def retry(self, previous: Answer, content: str, status: Status = Status.COMPLETE, **fields: Any) -> Answer:
+        """Another attempt."""
+        return await self.end(await self.begin(previous), content, status, **fields)
+
+    async def begin(self, previous: Answer) -> Answer:
+        return await self.store.begin(self.key, previous.reply_to, previous=previous)
+
+    async def end(self, answer: Answer, content: str, status: Status, **fields: Any) -> Answer:
+        bad = status in (Status.FAILED, Status.INTERRUPTED)
+        failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r") if bad else None
+        ended = await self.store.finish(
+            self.key, replace(answer, content=content, status=status, failure=failure, **fields)
+        )
+        assert ended is not None
+        return ended
+
+    async def running(self, content: str) -> tuple[UserMessage, Answer]:
+        """A user message, and the answer to it, of which so much is stored."""
+        posted = await self.store.post(self.key, "And now?")
+        assert posted.answer is not None
+        if content:
+            await self.store.checkpoint(posted.answer.id, length=0, text=content)
+        return posted.message, posted.answer
+
+    async def waiting(self, content: str = "Hello?") -> UserMessage:
+        added = await self.store.add(self.key, content)
+        assert added is not None
+        return added.message
+
+    async def replay(self, cursor: Cursor | str | None = None, snapshot: Snapshot | None = None) -> Replay:
+        parsed = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
+        return await replay(self.store, self.key, parsed, snapshot)
+
+
+def frames(told: Replay) -> list[Frame]:
+    return [frame for entry in told.entries if entry.frames for frame in parse(entry.frames)]
+
+
+def say(told: Replay) -> list[str]:
+    """Type and content of what is told."""
+    return [
+        frame.type + ":" + str(frame.data.get("content", "")) if "content" in frame.data else frame.type
+        for frame in frames(told)
+    ]
+
+
+def told_so_far(answer: Answer, *texts: str) -> Snapshot:
+    """The answer runs here, and has this text."""
+    snapshot = Snapshot.of(Running(answer, texts))
+    assert snapshot is not None
+    return snapshot
+
+
+# Without a cursor -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_an_empty_conversation_has_nothing_to_tell(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        told = await past.replay()
+        assert (say(told), told.resumed, told.running, told.owed) == ([], False, None, None)
+        assert told.nothing_comes
+
+
+@pytest.mark.gen_test
+async def test_what_was_seen_is_left_to_history(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("one")
+        told = await past.replay()
+        assert (say(told), told.resumed, told.unseen, told.owed) == ([], False, False, None)
+        assert told.nothing_comes
+
+
+@pytest.mark.gen_test
+async def test_an_unseen_end_is_told_once(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("one", unseen=True)
+        await past.turn("two", unseen=True, recommendations=BETS)
+        told = await past.replay()
+        assert say(told) == ["llm_complete:two", "system", "system"]
+        assert told.unseen
+        assert not told.nothing_comes
+        await b.store.mark_seen(past.key)
+        assert say(await past.replay()) == []
+
+
+@pytest.mark.gen_test
+async def test_an_unseen_failure_is_told(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("", Status.FAILED, unseen=True)
+        told = await past.replay()
+        assert (say(told), told.owed) == (["error"], None)
+
+
+@pytest.mark.gen_test
+async def test_an_interrupted_answer_is_owed(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, answer = await past.turn("half", Status.INTERRUPTED)
+        told = await past.replay()
+        assert say(told) == []
+        assert told.owed is not None
+        assert told.owed[1] is not None
+        assert (told.owed[0], told.owed[1].id) == (message.id, answer.id)
+        assert not told.nothing_comes
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.STOPPED, Status.COMPLETE])
+@pytest.mark.gen_test
+async def test_no_other_end_is(mongodb_uri: str, status: Status) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.turn("half", status)
+        assert (await past.replay()).owed is None
+        assert (await past.replay(Cursor(answer.id, Cursor.COMPLETE))).owed is None
+
+
+@pytest.mark.gen_test
+async def test_a_waiting_message_is_owed_an_answer(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("one")
+        message = await past.waiting()
+        told = await past.replay()
+        assert (say(told), told.owed, told.running) == ([], (message.id, None), None)
+
+
+@pytest.mark.gen_test
+async def test_the_running_answers_text_so_far_is_one_chunk(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("one", unseen=True)
+        _, answer = await past.running("So fa")
+        told = await past.replay()  # as a process that does not generate it sees it
+        assert say(told) == ["llm_chunk:So fa"]
+        assert told.place == (answer.seq, 5)
+        told = await past.replay(None, told_so_far(answer, "So ", "far", "."))
+        assert say(told) == ["llm_chunk:So far."]
+        (frame,) = frames(told)
+        assert (frame.data["offset"], frame.id) == (0, f"{answer.id}.7")
+        assert told.running is not None
+        assert (told.running.id, told.resumed, told.owed) == (answer.id, False, None)
+
+
+@pytest.mark.gen_test
+async def test_a_running_answer_without_text_has_nothing_to_tell_but_something_comes(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.running("")
+        for snapshot in (None, told_so_far(answer)):
+            told = await past.replay(None, snapshot)
+            assert say(told) == []
+            assert not told.nothing_comes
+            assert told.place == (answer.seq, 0)
+
+
+@pytest.mark.gen_test
+async def test_the_running_answer_is_told_although_a_message_waits_behind_it(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.running("So far")
+        await past.waiting()
+        for snapshot in (None, told_so_far(answer, "So far")):
+            told = await past.replay(None, snapshot)
+            assert (say(told), told.owed) == (["llm_chunk:So far"], None)
+            assert told.place == (answer.seq, 6)
+
+
+# With a cursor --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("position", "told"),
+    [
+        (0, ["llm_chunk:abcd", "error", "llm_complete:abcd", "system", "system"]),
+        (3, ["llm_chunk:d", "error", "llm_complete:abcd", "system", "system"]),
+        (4, ["error", "llm_complete:abcd", "system", "system"]),
+        (9, ["error", "llm_complete:abcd", "system", "system"]),
+        (Cursor.ERROR, ["llm_complete:abcd", "system", "system"]),
+        (Cursor.COMPLETE, ["system", "system"]),
+        (Cursor.COMPLETE + 1, ["system"]),
+        (Cursor.COMPLETE + 2, []),
+        (Cursor.COMPLETE + 3, []),
+    ],
+)
+@pytest.mark.gen_test
+async def test_the_cursors_own_answer_is_ended_first(mongodb_uri: str, position: int, told: list[str]) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.turn("abcd", Status.FAILED, recommendations=BETS)
+        await past.turn("next")
+        replayed = await past.replay(Cursor(answer.id, position))
+        assert say(replayed) == [*told, "user_message:What about next?", "llm_chunk:next", "llm_complete:next"]
+        assert replayed.resumed
+        assert not replayed.nothing_comes
+
+
+@pytest.mark.gen_test
+async def test_nothing_comes_after_the_last_event(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.turn("one", recommendations=BETS)
+        told = await past.replay(Cursor(answer.id, Cursor.COMPLETE + 2))
+        assert told.resumed
+        assert told.nothing_comes
+
+
+@pytest.mark.gen_test
+async def test_code_points_are_counted_not_bytes(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        text = "e\u0301🏟\u202eab"
+        _, answer = await past.turn(text)
+        for position in range(len(text)):
+            told = frames(await past.replay(Cursor(answer.id, position)))
+            assert (told[0].data["content"], told[0].data["offset"]) == (text[position:], position)
+            assert told[0].id == f"{answer.id}.{len(text)}"
+
+
+@pytest.mark.gen_test
+async def test_after_a_user_message_its_answer_comes(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, _ = await past.turn("one")
+        assert say(await past.replay(Cursor(message.id, Cursor.USER))) == ["llm_chunk:one", "llm_complete:one"]
+
+
+@pytest.mark.gen_test
+async def test_from_the_start_everything_is_told(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        start = Cursor(past.key, Cursor.START)
+        empty = await past.replay(start)
+        assert (say(empty), empty.resumed) == ([], True)
+        await past.turn("one")
+        await past.waiting()
+        told = await past.replay(start)
+        assert say(told) == [
+            "user_message:What about one?",
+            "llm_chunk:one",
+            "llm_complete:one",
+            "user_message:Hello?",
+        ]
+        assert told.resumed
+        assert told.owed is not None
+
+
+@pytest.mark.gen_test
+async def test_superseded_and_empty_interrupted_attempts_are_skipped(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, first = await past.turn("first")
+        _, old = await past.turn("old")
+        cut = await past.retry(old, "cut", Status.INTERRUPTED)
+        await past.retry(cut, "new")
+        _, empty = await past.turn("", Status.INTERRUPTED)
+        told = await past.replay(Cursor(first.id, Cursor.COMPLETE))
+        assert say(told) == [
+            "user_message:What about old?",
+            "llm_chunk:new",
+            "llm_complete:new",
+            "user_message:What about ?",
+        ]
+        assert told.owed is not None
+        assert told.owed[1] is not None
+        assert told.owed[1].id == empty.id
+
+
+@pytest.mark.gen_test
+async def test_an_interrupted_attempt_with_text_is_told_with_its_end(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, _ = await past.turn("cut", Status.INTERRUPTED)
+        told = await past.replay(Cursor(message.id, Cursor.USER))
+        assert say(told) == ["llm_chunk:cut", "error", "llm_complete:cut"]
+        assert told.owed is not None
+
+
+@pytest.mark.gen_test
+async def test_the_cursors_own_attempt_is_ended_also_if_it_was_superseded(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, old = await past.turn("old", Status.INTERRUPTED)
+        await past.retry(old, "new")
+        told = await past.replay(Cursor(old.id, 1))
+        assert say(told) == ["llm_chunk:ld", "error", "llm_complete:old", "llm_chunk:new", "llm_complete:new"]
+
+
+@pytest.mark.gen_test
+async def test_the_running_answer_comes_last_and_what_waits_behind_it_later(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, first = await past.turn("first")
+        _, answer = await past.running("So far")
+        await past.waiting()
+        for snapshot, text in ((None, "So far"), (told_so_far(answer, "So ", "far."), "So far.")):
+            told = await past.replay(Cursor(first.id, Cursor.COMPLETE), snapshot)
+            assert say(told) == ["user_message:And now?", f"llm_chunk:{text}"]
+            assert told.place == (answer.seq, len(text))
+            assert told.running is not None
+            assert (told.running.id, told.owed) == (answer.id, None)
+
+
+@pytest.mark.parametrize(("position", "told"), [(0, ["So far"]), (3, ["far"]), (6, []), (9, [])])
+@pytest.mark.gen_test
+async def test_the_running_answer_goes_on_after_the_cursor(mongodb_uri: str, position: int, told: list[str]) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.running("So far")
+        for snapshot in (None, told_so_far(answer, "So far")):
+            replayed = await past.replay(Cursor(answer.id, position), snapshot)
+            assert say(replayed) == [f"llm_chunk:{text}" for text in told]
+            assert replayed.resumed
+            assert replayed.place == (answer.seq, max(position, 6))
+            assert replayed.running is not None
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_ended_since_the_reader_joined_is_ended_by_the_live_log(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, answer = await past.running("")
+        snapshot = told_so_far(answer, "So")
+        await past.end(answer, "So far", Status.COMPLETE)
+        await past.turn("the next, which is in the live log as well")
+        told = await past.replay(Cursor(message.id, Cursor.USER), snapshot)
+        assert say(told) == ["llm_chunk:So"]
+        assert told.place == (answer.seq, 2)
+
+
+@pytest.mark.gen_test
+async def test_behind_a_queued_message_only_its_own_answer_comes(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.running("So far")
+        queued = await past.waiting()
+        for snapshot in (None, told_so_far(answer, "So far")):
+            told = await past.replay(Cursor(queued.id, Cursor.USER), snapshot)
+            assert say(told) == []
+            assert told.resumed
+            assert told.place == (queued.seq, Cursor.USER)
+            assert not told.nothing_comes
+
+
+@pytest.mark.gen_test
+async def test_unseen_ends_behind_a_cursor_are_noticed(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, _ = await past.turn("one", unseen=True)
+        assert (await past.replay(Cursor(message.id, Cursor.USER))).unseen
+
+
+# Cursors that are none ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "0" * 24,
+        "0" * 24 + ".",
+        "0" * 24 + ".1234567890",
+        "0" * 24 + ".-1",
+        "0" * 24 + ".system0",
+        "0" * 24 + ".system1000",
+        "0" * 24 + ".User",
+        "0" * 24 + ".user\n",
+        "0" * 24 + ".\u0661",
+        "0" * 23 + "G.user",
+        "'; drop",
+    ],
+)
+def test_a_malformed_cursor_is_none(text: str) -> None:
+    assert Cursor.parse(text) is None
+
+
+@pytest.mark.parametrize("position", [Cursor.USER, 0, 3, Cursor.ERROR, Cursor.COMPLETE, Cursor.COMPLETE + 1])
+@pytest.mark.gen_test
+async def test_a_cursor_can_be_written_and_read(position: int) -> None:
+    cursor = Cursor("0" * 24, position)
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.gen_test
+async def test_unknown_and_foreign_cursors_are_as_none(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past, other = await Past.of(b), await Past.of(b)
+        message, answer = await past.turn("one", unseen=True)
+        foreign_message, foreign = await other.turn("theirs")
+        for cursor in (
+            Cursor(foreign.id, 0),
+            Cursor(foreign.id, Cursor.COMPLETE),
+            Cursor(foreign_message.id, Cursor.USER),
+            Cursor(other.key, Cursor.START),
+            Cursor(str(ObjectId()), 0),
+            Cursor(str(ObjectId()), Cursor.USER),
+            # Places that there are not.
+            Cursor(answer.id, Cursor.USER),
+            Cursor(answer.id, Cursor.START),
+            Cursor(message.id, Cursor.START),
+            Cursor(message.id, 0),
+            Cursor(message.id, Cursor.COMPLETE),
+        ):
+            told = await past.replay(cursor)
+            assert (say(told), told.resumed) == (["llm_complete:one"], False), cursor
+
+
+@pytest.mark.parametrize("position", [Cursor.USER, Cursor.START])
+@pytest.mark.gen_test
+async def test_places_that_a_running_answer_does_not_have_are_as_none(mongodb_uri: str, position: int) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        _, answer = await past.running("So far")
+        for snapshot in (None, told_so_far(answer, "So far")):
+            told = await past.replay(Cursor(answer.id, position), snapshot)
+            assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
+            assert frames(told)[0].data["offset"] == 0
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_of_a_running_answer_is_foreign_to_other_conversations(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past, other = await Past.of(b), await Past.of(b)
+        _, answer = await past.running("So far")
+        _, foreign = await other.running("Theirs")
+        told = await past.replay(Cursor(foreign.id, 2), told_so_far(answer, "So far"))
+        assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
+
+
+@pytest.mark.gen_test
+async def test_a_hundred_messages_are_told_and_one_more_is_too_far(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        start = Cursor(past.key, Cursor.START)
+        first = await past.waiting("0")
+        for number in range(1, 100):
+            await past.waiting(str(number))
+        told = await past.replay(start)
+        assert (len(say(told)), told.resumed) == (100, True)
+
+        await past.waiting("100")
+        own = Cursor(first.id, Cursor.USER)
+        told = await past.replay(own)
+        assert (len(say(told)), told.resumed) == (100, True)
+
+        newest = await past.waiting("101")
+        told = await past.replay(own)
+        assert (say(told), told.resumed) == ([], False)
+        assert told.owed == (newest.id, None)
+
+
+@pytest.mark.gen_test
+async def test_a_hundred_and_one_messages_are_too_far_from_the_start(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        for number in range(101):
+            await past.waiting(str(number))
+        told = await past.replay(Cursor(past.key, Cursor.START))
+        assert (say(told), told.resumed) == ([], False)
+
+
+@pytest.mark.gen_test
+async def test_a_mebibyte_is_too_far(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, _ = await past.turn("x" * 400_000)
+        cursor = Cursor(message.id, Cursor.USER)
+        told = await past.replay(cursor)
+        assert (len(say(told)), told.resumed) == (2, True)
+        await past.turn("y" * 200_000)
+        told = await past.replay(cursor)
+        assert (say(told), told.resumed) == ([], False)

@@ -1,0 +1,337 @@
+"""Whatever is said, however it is cut, whoever comes and goes: nothing is lost, and nothing comes twice.
+
+The hub, its store and a real database; the model says what hypothesis thinks of. What a client has is made of the bytes
+that a follower yields, and any suffix of them may be lost with its connection.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from tornado.ioloop import IOLoop
+
+from chatstream.errors import AnswerInProgress, ErrorCode, ModelError, NothingToAnswer
+from chatstream.events import Cursor
+from chatstream.generations.hub import IfBusy
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
+
+# What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
+NASTY = [
+    "e\u0301",
+    "👩\u200d👩\u200d👧",
+    "🏴\U000e0067\U000e007f",
+    "\u202eabc",
+    "שלום",
+    "مرحبا",
+    "🏟",
+    "\x00",
+    "\n\n",
+    "\r",
+]
+NASTY += ["data: x", "id: 1\n", "\u2028", "\ufeff", '"', "\\u0041", "\ufffd", "\U0010ffff"]
+TEXT = st.one_of(st.sampled_from(NASTY), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6))
+CLIENTS = 3
+
+Action = tuple[Any, ...]
+CLIENT = st.integers(0, CLIENTS - 1)
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("post"), TEXT),
+        st.tuples(st.just("queue"), TEXT),
+        st.tuples(st.just("regenerate")),
+        st.tuples(st.just("say"), st.lists(TEXT, min_size=1, max_size=4)),
+        st.tuples(st.just("say"), st.lists(TEXT, min_size=1, max_size=4)),
+        st.tuples(st.just("end"), st.sampled_from(["complete", "bet", "fault", "truncated", "stop"])),
+        st.tuples(st.just("open"), CLIENT, st.integers(0, 50)),
+        st.tuples(st.just("open"), CLIENT, st.integers(0, 50)),
+        st.tuples(st.just("read"), CLIENT, st.none()),
+        st.tuples(st.just("drop"), CLIENT, st.integers(0, 5)),
+        st.tuples(st.just("breathe")),
+        st.tuples(st.just("settle")),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+class Client:
+    """Comes and goes. What it has been told is kept; `events` in order, also over connections."""
+
+    def __init__(self, b: Bench, conversation: Conversation) -> None:
+        self.bench = b
+        self.conversation = conversation
+        self.events: list[Frame] = []
+        self.cursors: list[Cursor] = []
+        self.texts: dict[str, str] = {}
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[bytes | None] | None = None
+        self.follower: Any = None
+        self.resumed: bool | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._opening is not None
+
+    def open(self, cursor: Cursor | None) -> None:
+        """Begin to connect: other things may happen before it is done."""
+        self._opening = asyncio.create_task(self._open(cursor))
+
+    async def _open(self, cursor: Cursor | None) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        viewer = await self._stack.enter_async_context(self.bench.viewer(self.conversation, cursor))
+        self.follower = viewer.stream.follower
+        self.resumed = viewer.stream.replay.resumed
+
+    async def read(self, lose: int = 0) -> bool:
+        """Take what is there, but for the last `lose` events, lost with the connection; whether there was anything."""
+        assert self._opening is not None
+        await self._opening
+        if self._reading is None:
+            self._reading = asyncio.create_task(self.follower.next())
+        await breathe()
+        if not self._reading.done():
+            return False
+        data = self._reading.result()
+        self._reading = None
+        if data is None:
+            return False
+        frames = parse(data)
+        for frame in frames[: max(0, len(frames) - lose)]:
+            self.take(frame)
+        return True
+
+    def take(self, frame: Frame) -> None:
+        self.events.append(frame)
+        assert frame.id is not None, frame.data
+        cursor = Cursor.parse(frame.id)
+        assert cursor is not None
+        self.cursors.append(cursor)
+        data = frame.data
+        if frame.type == "llm_chunk":
+            text = self.texts.get(data["messageId"], "")
+            assert data["offset"] <= len(text), "a gap"
+            assert data["content"]
+            self.texts[data["messageId"]] = text[: data["offset"]] + data["content"]
+            assert cursor.position == data["offset"] + len(data["content"])
+        elif frame.type == "llm_complete":
+            self.texts[data["messageId"]] = data["content"]
+
+    async def drop(self, lose: int = 0) -> None:
+        """The connection is gone, and with it the end of what was written last."""
+        if lose:
+            await self.read(lose)
+        assert self._opening is not None
+        assert self._stack is not None or not self._opening.done()
+        await self._opening
+        assert self._stack is not None
+        self.follower.leave()
+        if self._reading is not None:
+            await self._reading
+        await self._stack.aclose()
+        self._stack = self._opening = self._reading = None
+
+
+class Resumer(Client):
+    """Always comes back with the last id it has; so nothing may be missing, and nothing may come twice."""
+
+    def take(self, frame: Frame) -> None:
+        if frame.type == "llm_chunk":
+            text = self.texts.get(frame.data["messageId"], "")
+            assert frame.data["offset"] == len(text), "a gap or a double"
+        assert frame.id not in [event.id for event in self.events]
+        super().take(frame)
+
+
+async def breathe() -> None:
+    """Let the event loop turn, so that what is about to happen happens."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Story:
+    """Plays the actions on one conversation."""
+
+    def __init__(self, b: Bench, conversation: Conversation) -> None:
+        self.bench = b
+        self.conversation = conversation
+        self.clients = [Resumer(b, conversation)] + [Client(b, conversation) for _ in range(CLIENTS - 1)]
+        self.start = Cursor(conversation.key, Cursor.START)
+        self.calls = 0  # how many of the model's calls have been told how to end
+
+    async def play(self, actions: list[Action]) -> None:
+        for name, *arguments in actions:
+            await getattr(self, name)(*arguments)
+            await breathe()
+
+    async def running(self) -> Call | None:
+        """The model's call that runs, once it is made."""
+        answer = await self.bench.store.running(self.conversation.key)
+        if answer is None:
+            return None
+        while len(self.bench.model.calls) <= self.calls:
+            if await self.bench.store.running(self.conversation.key) is None:
+                return None
+            await asyncio.sleep(0)
+        return self.bench.model.calls[-1]
+
+    async def post(self, content: str) -> None:
+        with contextlib.suppress(AnswerInProgress):
+            await self.bench.post(self.conversation, content)
+
+    async def queue(self, content: str) -> None:
+        await self.bench.post(self.conversation, content, if_busy=IfBusy.QUEUE)
+
+    async def regenerate(self) -> None:
+        with contextlib.suppress(AnswerInProgress, NothingToAnswer):
+            await self.bench.hub.regenerate(self.conversation, request_id="r")
+
+    async def say(self, texts: list[str]) -> None:
+        if call := await self.running():
+            call.say(*texts)
+
+    async def end(self, how: str) -> None:
+        call = await self.running()
+        if call is None or call.closed.is_set():
+            return
+        self.calls = len(self.bench.model.calls)
+        if how == "fault":
+            call.say(ModelError(ErrorCode.UPSTREAM_UNAVAILABLE, "x"))
+        elif how == "truncated":
+            call.break_off()
+        elif how == "stop":
+            await self.bench.hub.stop(self.conversation, None)
+        elif how == "bet":
+            call.say(" I recommend a bet on Arsenal at odds of 2.10.", STOP)
+        else:
+            call.say(STOP)
+
+    async def open(self, number: int, which: int) -> None:
+        client = self.clients[number]
+        if client.connected:
+            return
+        if isinstance(client, Resumer):
+            client.open(client.cursors[-1] if client.cursors else self.start)
+        else:
+            choices = [None, self.start, *client.cursors]
+            client.open(choices[which % len(choices)])
+
+    async def read(self, number: int, _: None) -> None:
+        if self.clients[number].connected:
+            await self.clients[number].read()
+
+    async def drop(self, number: int, lose: int) -> None:
+        if self.clients[number].connected:
+            await self.clients[number].drop(lose)
+
+    async def breathe(self) -> None:
+        await breathe()
+
+    async def settle(self) -> None:
+        """Everything that was written has been written."""
+        async with asyncio.timeout(10):
+            while self.calls == len(self.bench.model.calls):
+                if await self.bench.store.running(self.conversation.key) is None:
+                    return
+
+    async def finish(self) -> list[Message]:
+        """Let all answers end; returns what is stored."""
+        async with asyncio.timeout(20):
+            while True:
+                call = await self.running()
+                if call is not None and not call.closed.is_set():
+                    self.calls = len(self.bench.model.calls)
+                    call.say("the end", STOP)
+                elif not self.bench.hub._tasks and not self.bench.hub._generations:
+                    newest = await self.bench.store.newest(self.conversation.key)
+                    if newest is None or (isinstance(newest, Answer) and newest.status is not Status.STREAMING):
+                        break
+                await asyncio.sleep(0)
+        await breathe()
+        return await self.bench.store.page(self.conversation.key, limit=1000, before=None)
+
+
+def expected(stored: list[Message]) -> list[str]:
+    """The ids of what a client that misses nothing is told, but for the chunks and for superseded attempts."""
+    ids = []
+    for message in stored:
+        if isinstance(message, UserMessage):
+            ids.append(f"{message.id}.user")
+            continue
+        ids += [f"{message.id}.error"] if message.failure else []
+        ids += [f"{message.id}.complete"] if message.content or not message.failure else []
+        ids += [f"{message.id}.system{n}" for n, _ in enumerate(message.recommendations, start=1)]
+    return ids
+
+
+async def check(b: Bench, actions: list[Action]) -> None:
+    story = Story(b, await b.conversation())
+    try:
+        await story.play(actions)
+        stored = await story.finish()
+    finally:
+        b.model.calls.clear()
+    answers = {message.id: message for message in stored if isinstance(message, Answer)}
+    newest = {answer.reply_to: answer.id for answer in answers.values()}
+    superseded = {answer.id for answer in answers.values() if newest[answer.reply_to] != answer.id}
+    event(f"answers: {min(len(answers), 4)}")
+
+    for client in story.clients:
+        if client.connected:
+            while await client.read():
+                pass
+            await client.drop()
+
+    resumer = story.clients[0]
+    for _ in range(2):  # what it missed; and then, nothing
+        resumer.open(resumer.cursors[-1] if resumer.cursors else story.start)
+        while await resumer.read():
+            pass
+        assert resumer.resumed
+        await resumer.drop()
+    told = [frame.id for frame in resumer.events if frame.type != "llm_chunk"]
+    order = {message.id: message.seq for message in stored}
+
+    def place(id_: str | None) -> tuple[int, int]:
+        cursor = Cursor.parse(id_ or "")
+        assert cursor is not None
+        return order[cursor.message_id], cursor.position
+
+    places = [place(frame.id) for frame in resumer.events]
+    assert places == sorted(places)
+    # A superseded attempt is told to who watched it, and skipped for who comes later.
+    assert [id_ for id_ in told if str(id_).split(".")[0] not in superseded] == [
+        id_ for id_ in expected(stored) if id_.split(".")[0] not in superseded
+    ]
+    assert set(told) <= set(expected(stored))
+    for answer in answers.values():
+        if answer.id not in superseded:
+            assert resumer.texts.get(answer.id, "") == answer.content
+            chunks = [frame.data for frame in resumer.events if frame.data.get("messageId") == answer.id]
+            assert "".join(data["content"] for data in chunks if data["type"] == "llm_chunk") == answer.content
+
+    for client in story.clients:
+        for frame in client.events:
+            if frame.type == "llm_complete":
+                answer = answers[frame.data["messageId"]]
+                assert (frame.data["content"], frame.data["status"]) == (answer.content, answer.status)
+            elif frame.type == "user_message":
+                assert frame.data["messageId"] in order
+        for answer_id, text in client.texts.items():
+            assert answers[answer_id].content.startswith(text)
+        for frame in client.events:  # who has an end has the whole text
+            if frame.type == "llm_complete":
+                assert client.texts[frame.data["messageId"]] == answers[frame.data["messageId"]].content
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=ACTIONS)
+def test_nothing_is_lost_and_nothing_comes_twice(io_loop: IOLoop, mongodb_uri: str, actions: list[Action]) -> None:
+    async def run() -> None:
+        async with bench(mongodb_uri) as b:
+            await check(b, actions)
+
+    io_loop.run_sync(run, timeout=60)

@@ -1,0 +1,224 @@
+"""Ends what has no process any more, and nothing else. Each test has a database of its own: it looks at all answers."""
+
+import uuid
+
+import pytest
+
+from chatstream.errors import ErrorCode
+from chatstream.generations.sweeper import Sweeper
+from chatstream.models import Answer, Status
+from tests.support.scripted_model import STOP, Bench, bench
+
+
+class Clock:
+    """The event loop's, as the sweeper sees it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    async def looks(self, sweeper: Sweeper, count: int, every: float = 2.0) -> None:
+        """So many looks, each so long after the last."""
+        for _ in range(count):
+            self.now += every
+            await sweeper.look()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+
+    class Asyncio:
+        get_running_loop = staticmethod(lambda: clock)
+
+    monkeypatch.setattr("chatstream.generations.sweeper.asyncio", Asyncio)
+    return clock
+
+
+@pytest.fixture
+def database(mongodb_uri: str) -> str:
+    return f"sweeper-{uuid.uuid4().hex}"
+
+
+async def orphan(b: Bench, text: str = "So far") -> Answer:
+    """A running answer that no process generates."""
+    conversation = await b.conversation()
+    posted = await b.store.post(conversation.key, "Tell me.")
+    assert posted.answer is not None
+    await b.store.checkpoint(posted.answer.id, length=0, text=text)
+    return posted.answer
+
+
+async def status(b: Bench, answer: Answer) -> Status:
+    (document,) = await b.mongo.messages.find({"replyTo": {"$exists": True}}).sort("attempt", 1).to_list(1)
+    assert str(document["_id"]) == answer.id
+    return Status(document["status"])
+
+
+@pytest.mark.gen_test
+async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b)
+        await clock.looks(sweeper, 5)
+        assert await status(b, answer) is Status.STREAMING
+        await clock.looks(sweeper, 1)
+        assert await status(b, answer) is Status.INTERRUPTED
+        (document,) = await b.mongo.messages.find({"status": "interrupted"}).to_list(1)
+        assert (document["content"], document["unseen"]) == ("So far", True)
+        assert document["error"]["code"] == ErrorCode.ANSWER_INTERRUPTED
+        assert "parts" not in document
+
+
+@pytest.mark.gen_test
+async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b, "a")
+        for _ in range(3):
+            await clock.looks(sweeper, 5)
+            assert await b.store.checkpoint(answer.id, length=1, text="") is not None
+        await clock.looks(sweeper, 5)
+        assert await status(b, answer) is Status.STREAMING
+
+
+@pytest.mark.gen_test
+async def test_a_failed_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b)
+        await clock.looks(sweeper, 5)
+        b.messages.refused["orphans"] = 1
+        await clock.looks(sweeper, 6)
+        assert await status(b, answer) is Status.STREAMING
+        await clock.looks(sweeper, 1)
+        assert await status(b, answer) is Status.INTERRUPTED
+
+
+@pytest.mark.gen_test
+async def test_a_late_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b)
+        await clock.looks(sweeper, 5)
+        await clock.looks(sweeper, 1, every=4.5)
+        await clock.looks(sweeper, 4)
+        assert await status(b, answer) is Status.STREAMING
+        await clock.looks(sweeper, 1)
+        assert await status(b, answer) is Status.INTERRUPTED
+
+
+@pytest.mark.gen_test
+async def test_looks_at_the_most_patient_pace_count(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b)
+        await clock.looks(sweeper, 6, every=4)
+        assert await status(b, answer) is Status.INTERRUPTED
+
+
+@pytest.mark.gen_test
+async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b, "a")
+        await clock.looks(sweeper, 5)
+        interruptions = b.store.interruptions
+
+        async def beat_meanwhile(reply_to: str) -> int:
+            await b.store.checkpoint(answer.id, length=1, text="")
+            return await interruptions(reply_to)
+
+        b.messages.interruptions = beat_meanwhile
+        await clock.looks(sweeper, 1)
+        assert await status(b, answer) is Status.STREAMING
+
+
+@pytest.mark.gen_test
+async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.messages, b.hub)
+        answer = await orphan(b)
+        statuses = []
+        for attempt in (1, 2, 3):
+            assert await sweeper.end_all() == 1
+            (document,) = await b.mongo.messages.find({"attempt": attempt}).to_list(1)
+            statuses.append(document["status"])
+            ended = await b.store.get(str(document["conversationId"]), str(document["_id"]))
+            assert isinstance(ended, Answer)
+            if attempt < 3:
+                await b.store.begin(str(document["conversationId"]), answer.reply_to, previous=ended)
+        assert statuses == ["interrupted", "interrupted", "failed"]
+        assert await sweeper.end_all() == 0
+
+
+@pytest.mark.gen_test
+async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await dead.conversation()
+        posted = await dead.store.post(conversation.key, "Tell me.")
+        assert posted.answer is not None
+        await dead.store.checkpoint(posted.answer.id, length=0, text="So far")
+        b.model.reply("Again.", STOP)
+        sweeper = Sweeper(b.messages, b.hub)
+        async with b.viewer(conversation) as watched:
+            await watched.until("llm_chunk")
+            await clock.looks(sweeper, 6)
+            assert (await watched.until("error"))["error"] == "answer_interrupted"
+            assert (await watched.until("llm_complete"))["status"] == "interrupted"
+            complete = await watched.until("llm_complete")
+            assert (complete["content"], complete["attempt"]) == ("Again.", 2)
+            assert watched.types == ["llm_chunk", "error", "llm_complete", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_who_watches_is_told_although_the_result_of_the_end_was_lost(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await dead.conversation()
+        await dead.store.post(conversation.key, "Tell me.")
+        b.model.reply("Again.", STOP)
+        b.messages.lost["finish_orphan"] = 1
+        sweeper = Sweeper(b.messages, b.hub)
+        async with b.viewer(conversation) as watched:
+            await clock.looks(sweeper, 8)
+            await b.hub.elsewhere.look()
+            assert (await watched.until("llm_complete"))["content"] == "Again."
+
+
+@pytest.mark.gen_test
+async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_watches(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await dead.conversation()
+        await dead.store.post(conversation.key, "One")
+        await dead.store.add(conversation.key, "Two", behind_running=True)
+        b.model.reply("Yes.", STOP)
+        await clock.looks(Sweeper(b.messages, b.hub), 6)
+        newest = await b.store.newest(conversation.key)
+        assert isinstance(newest, Answer)  # begun when the one before it ended
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_is_alive_is_left_alone(
+    mongodb_uri: str, database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.001)
+    async with bench(mongodb_uri, database) as b:
+        conversation = await b.conversation()
+        await b.post(conversation)
+        call = await b.model.call(1)
+        call.say("Yes")
+        sweeper = Sweeper(b.messages, b.hub)
+        for _ in range(10):
+            beaten = b.messages.called["checkpoint"]
+            while b.messages.called["checkpoint"] < beaten + 2:
+                await b.mongo.ping()
+            await clock.looks(sweeper, 1)
+        call.say("!", STOP)
+        ended = await b.ended(conversation)
+        assert (ended.status, ended.content) == (Status.COMPLETE, "Yes!")

@@ -1,0 +1,136 @@
+"""Conversations, in the real database."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
+from chatstream.models import Conversation
+from chatstream.store.conversations import Conversations
+from chatstream.store.messages import Messages
+from chatstream.store.mongo import Mongo
+
+
+@pytest.fixture
+def mongo(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Mongo]:
+    mongo = Mongo(mongodb_uri, "store")
+    io_loop.run_sync(mongo.prepare)
+    yield mongo
+    mongo.close()
+
+
+@pytest.fixture
+def conversations(mongo: Mongo) -> Conversations:
+    return Conversations(mongo)
+
+
+@pytest.fixture
+def user() -> str:
+    return f"user-{uuid.uuid4().hex}"
+
+
+@pytest.mark.gen_test
+async def test_what_was_created_can_be_read_by_its_owner(conversations: Conversations, user: str) -> None:
+    created = await conversations.create(user, id="mine", title="T", system_prompt="P", model="m")
+    found = await conversations.get(user, "mine")
+    assert (found.key, found.id, found.title, found.system_prompt, found.model) == (created.key, "mine", "T", "P", "m")
+    assert found.user_id == user
+
+
+@pytest.mark.gen_test
+async def test_a_creation_returns_what_is_stored(conversations: Conversations, user: str) -> None:
+    created = await conversations.create(user)
+    assert await conversations.get(user, created.id) == created
+
+
+@pytest.mark.gen_test
+async def test_an_id_is_taken_once_per_user(conversations: Conversations, user: str) -> None:
+    await conversations.create(user, id="mine")
+    with pytest.raises(AlreadyExists):
+        await conversations.create(user, id="mine")
+    assert (await conversations.create(f"{user}-other", id="mine")).id == "mine"
+
+
+@pytest.mark.gen_test
+async def test_without_an_id_one_is_made(conversations: Conversations, user: str) -> None:
+    first, second = await conversations.create(user), await conversations.create(user)
+    assert first.id != second.id
+    assert (await conversations.get(user, first.id)).key == first.key
+
+
+@pytest.mark.gen_test
+async def test_nobody_else_can_read_change_or_delete_it(conversations: Conversations, user: str) -> None:
+    await conversations.create(user, id="mine", title="Before")
+    other = f"{user}-other"
+    with pytest.raises(NotFound):
+        await conversations.get(other, "mine")
+    with pytest.raises(NotFound):
+        await conversations.update(other, "mine", {"title": "After"})
+    with pytest.raises(NotFound):
+        await conversations.delete(other, "mine")
+    assert (await conversations.get(user, "mine")).title == "Before"
+
+
+@pytest.mark.gen_test
+async def test_an_update_changes_what_it_names_and_nothing_else(conversations: Conversations, user: str) -> None:
+    created = await conversations.create(user, id="mine", title="T", system_prompt="P", model="m")
+    updated = await conversations.update(user, "mine", {"system_prompt": None, "title": "U"})
+    assert (updated.title, updated.system_prompt, updated.model) == ("U", None, "m")
+    assert updated.updated_at >= created.updated_at.replace(microsecond=0)
+    assert await conversations.get(user, "mine") == updated
+    assert (await conversations.update(user, "mine", {})).title == "U"
+
+
+@pytest.mark.gen_test
+async def test_pages_show_each_conversation_once_most_recently_active_first(
+    conversations: Conversations, mongo: Mongo, user: str
+) -> None:
+    created = [await conversations.create(user, title=str(number)) for number in range(5)]
+    same = created[0].updated_at  # ties in time must neither repeat nor hide one
+    await mongo.conversations.update_many({"userId": user}, {"$set": {"updatedAt": same}})
+    await conversations.update(user, created[2].id, {"title": "2"})
+    await conversations.create(f"{user}-other")
+
+    shown: list[Conversation] = []
+    before = None
+    while True:
+        page, before = await conversations.page(user, limit=2, before=before)
+        shown += page
+        if before is None:
+            break
+        assert len(page) == 2
+    assert [conversation.title for conversation in shown] == ["2", "4", "3", "1", "0"]
+
+
+@pytest.mark.gen_test
+async def test_a_page_that_is_just_full_is_the_last(conversations: Conversations, user: str) -> None:
+    await conversations.create(user)
+    page, before = await conversations.page(user, limit=1, before=None)
+    assert (len(page), before) == (1, None)
+    assert await conversations.page(f"{user}-other", limit=1, before=None) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "1", "-", "x-" + "0" * 24, "1-xyz", "9" * 15 + "-" + "0" * 24, "\u0661-" + "0" * 24]
+)
+@pytest.mark.gen_test
+async def test_a_cursor_that_no_page_returned_is_refused(conversations: Conversations, user: str, before: str) -> None:
+    with pytest.raises(InvalidRequest):
+        await conversations.page(user, limit=1, before=before)
+
+
+@pytest.mark.gen_test
+async def test_deleting_takes_the_messages_along(conversations: Conversations, mongo: Mongo, user: str) -> None:
+    messages = Messages(mongo, owner="test")
+    kept, gone = await conversations.create(user, id="kept"), await conversations.create(user, id="gone")
+    for conversation in (kept, gone):
+        await messages.post(conversation.key, "Tell me.")
+    assert (await conversations.delete(user, "gone")).key == gone.key
+    assert await messages.page(gone.key, limit=10, before=None) == []
+    assert len(await messages.page(kept.key, limit=10, before=None)) == 2
+    with pytest.raises(NotFound):
+        await conversations.get(user, "gone")
+    with pytest.raises(NotFound):
+        await messages.post(gone.key, "Tell me.")
