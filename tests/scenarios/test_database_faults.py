@@ -1,4 +1,4 @@
-"""A database that is killed or stopped in mid-answer: nothing acknowledged is lost, nothing is told before it is stored."""
+"""A database that is killed or stopped in mid-answer: nothing acknowledged is lost, nothing is told before its time."""
 
 import asyncio
 import signal

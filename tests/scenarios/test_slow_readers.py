@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +19,8 @@ StartServer = Callable[..., ServerProcess]
 
 def resident_kilobytes(server: ServerProcess) -> int:
     assert server.process is not None
-    with open(f"/proc/{server.process.pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 async def frozen(client: Client, conversation: str) -> socket.socket:

@@ -64,7 +64,9 @@ class ReplicaSet:
         members = [{"_id": number, "host": f"127.0.0.1:{node.port}"} for number, node in enumerate(self.nodes)]
         # Elections in a second or two instead of ten: tests need not wait for what nobody measures.
         settings = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200}
-        with MongoClient[dict[str, object]](f"mongodb://127.0.0.1:{self.nodes[0].port}/?directConnection=true") as client:
+        with MongoClient[dict[str, object]](
+            f"mongodb://127.0.0.1:{self.nodes[0].port}/?directConnection=true"
+        ) as client:
             client.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
         self.primary()
         return self
