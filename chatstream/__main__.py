@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from chatstream import __version__
@@ -28,6 +29,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed (the extra `speed`)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def main() -> int:
     """Returns the exit status: 0, or 1 with a message if the server cannot start like this."""
     arguments = _parser().parse_args()
@@ -38,7 +48,8 @@ def main() -> int:
             return 0
         from chatstream.server import run
 
-        asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            runner.run(run(settings))
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)  # noqa: T201 - for whoever started it
         return 1

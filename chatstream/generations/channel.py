@@ -84,7 +84,7 @@ class Channel:
         self._first = 0  # the index of the first entry that is still kept
         self._trim_at = _TRIM
         self._last = BEGINNING
-        self._waiting: list[UserMessage] = []
+        self.waiting = False  # user messages come after the running answer's end
 
     @property
     def end(self) -> int:
@@ -115,9 +115,12 @@ class Channel:
             reader.wake()
 
     def post(self, message: UserMessage) -> None:
-        """A user message is next, or, if it was posted while an answer runs, comes after that answer's end."""
+        """A user message is next; or, if it was posted while an answer runs, it comes after that answer's end.
+
+        Then it is only noted that one waits (`waiting`): by then there may be others before it.
+        """
         if self.running is not None and message.seq > self.running.answer.seq:
-            self._waiting.append(message)
+            self.waiting = True
         else:
             self.append(posted(message))
 
@@ -126,9 +129,6 @@ class Channel:
         if self.running is not None and self.running.answer.id == answer.id:
             self.running = None
         self.append(ended(answer))
-        waiting, self._waiting = self._waiting, []
-        for message in sorted(waiting, key=lambda one: one.seq):
-            self.post(message)
 
     def has_finished(self, answer: Answer) -> bool:
         """Whether the end of this answer has been told."""

@@ -24,9 +24,9 @@ from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Extract, Generation, Limits
-from chatstream.generations.replay import Replay, Snapshot, replay
+from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.llm.model import Delta
-from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.messages import Messages, Posted
 
 log = logging.getLogger("chatstream.generations")
@@ -38,8 +38,8 @@ _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.
 _BUSY_TRIES = 5
-# Messages that wait behind one running answer, and are told one after the other. More are found by cursor.
-_MAX_WAITING = 100
+# Messages that wait behind one running answer are read in batches of this size: several are rare, this many a flood.
+_BATCH = 100
 # When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
 # so that the clients do not all come back at once.
 _LAST_SAVE_TIMEOUT = 5.0
@@ -144,7 +144,7 @@ class Hub:
         if stream.replay.unseen:
             await self._messages.mark_seen(stream.conversation.key)
         if stream.replay.owed is not None and not stream.follower.over:
-            await self._answer(stream.conversation, *stream.replay.owed, stream.request_id)
+            await self._answer(stream.conversation, stream.replay.owed, stream.request_id)
 
     def tick(self) -> None:
         """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
@@ -295,11 +295,11 @@ class Hub:
             follower.end(ErrorCode.SERVER_SHUTDOWN)
             await asyncio.sleep(random.uniform(0, 2 * _SHUTDOWN_SPREAD / len(ending)))  # noqa: S311 - jitter
 
-    async def _answer(
-        self, conversation: Conversation, reply_to: str, previous: Answer | None, request_id: str
-    ) -> None:
+    async def _answer(self, conversation: Conversation, owed: Owed, request_id: str) -> None:
         try:
-            answer = await self._messages.begin(conversation.key, reply_to, previous=previous)
+            answer = await self._messages.begin(
+                conversation.key, owed.message_id, previous=owed.attempt, newest_seq=owed.newest_seq
+            )
         except (AnswerInProgress, NotFound):
             return  # somebody else was faster, which comes through the log, or the conversation is gone
         self._generate(conversation, answer, request_id)
@@ -383,23 +383,28 @@ class Hub:
         try:
             if answer.unseen and channel.readers:  # they came while it was stored
                 await self._messages.mark_seen(channel.conversation.key)
-            if answer.queued or (answer.status is Status.INTERRUPTED and channel.readers):
+            if channel.waiting or answer.queued or (answer.status is Status.INTERRUPTED and channel.readers):
                 await self._begin_next(channel, answer, request_id)
         except StorageUnavailable:
             self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
 
     async def _begin_next(self, channel: Channel, answer: Answer, request_id: str) -> None:
+        """Tell the user messages that come after `answer`, in order, and begin the answer to the last of them.
+
+        They are read, since not all of them need have been posted in this process, nor while it had this channel.
+        """
         conversation = channel.conversation
-        later = await self._messages.after(conversation.key, answer.seq, limit=_MAX_WAITING)
-        waiting = [message for message in later if isinstance(message, UserMessage)]
-        for message in waiting:
-            channel.post(message)  # posted elsewhere, or before anybody watched: it must be told before its answer
-        if len(waiting) < len(later):
-            return  # somebody else was faster
-        if waiting:
-            await self._answer(conversation, waiting[-1].id, None, request_id)
-        elif answer.status is Status.INTERRUPTED:
-            await self._answer(conversation, answer.reply_to, answer, request_id)
+        channel.waiting = False
+        newest: Message = answer
+        while later := await self._messages.after(conversation.key, newest.seq, limit=_BATCH):
+            for newest in later:
+                if isinstance(newest, Answer):
+                    channel.waiting = newest is not later[-1]
+                    return  # somebody else was faster: what comes after it comes after its end
+                channel.post(newest)
+        owed = owed_by(newest)
+        if owed is not None:
+            await self._answer(conversation, owed, request_id)
 
     # Channels ---------------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,14 @@ class Snapshot(NamedTuple):
         return self.running.text(self.parts)
 
 
+class Owed(NamedTuple):
+    """A user message that wants an answer: the newest message of the conversation is itself, or an attempt at it."""
+
+    message_id: str
+    attempt: Answer | None  # the newest one, which was interrupted
+    newest_seq: int
+
+
 class Replay(Struct, frozen=True, kw_only=True):
     """The entries behind a cursor, and what else the reader has to know."""
 
@@ -50,7 +58,7 @@ class Replay(Struct, frozen=True, kw_only=True):
     resumed: bool = False
     running: Answer | None = None  # the answer that runs, with its text as it was read
     unseen: bool = False  # the entries have the end of an answer that nobody had seen
-    owed: tuple[str, Answer | None] | None = None  # a user message that wants an answer, and its newest attempt
+    owed: Owed | None = None
 
     @property
     def nothing_comes(self) -> bool:
@@ -79,7 +87,7 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
     if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
         running = await messages.running(key)
         if running is None:
-            return Replay(entries=(), place=(newest.seq, Cursor.USER), owed=(newest.id, None))
+            return Replay(entries=(), place=(newest.seq, Cursor.USER), owed=owed_by(newest))
         return _in_progress(running, running.content, position=0)
     if newest.status is Status.STREAMING:
         return _in_progress(newest, newest.content, position=0)
@@ -87,7 +95,7 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
         entries=(ended(newest),) if newest.unseen else (),
         place=(newest.seq, END),
         unseen=newest.unseen,
-        owed=_owed(newest),
+        owed=owed_by(newest),
     )
 
 
@@ -117,7 +125,7 @@ async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapsho
         resumed=True,
         running=running,
         unseen=any(isinstance(message, Answer) and message.unseen for message in told),
-        owed=_owed(told[-1]) if told and not running else None,
+        owed=owed_by(told[-1]) if told and not running else None,
     )
 
 
@@ -170,7 +178,8 @@ def _finished(answer: Answer, position: int) -> Entry:
     return Entry(frames(told), (answer.seq, END), answer_ends=True)
 
 
-def _owed(newest: Message) -> tuple[str, Answer | None] | None:
+def owed_by(newest: Message) -> Owed | None:
+    """What is owed in a conversation whose newest message this is."""
     if isinstance(newest, UserMessage):
-        return newest.id, None
-    return (newest.reply_to, newest) if newest.status is Status.INTERRUPTED else None
+        return Owed(newest.id, None, newest.seq)
+    return Owed(newest.reply_to, newest, newest.seq) if newest.status is Status.INTERRUPTED else None

@@ -127,26 +127,31 @@ class Messages:
         except BulkWriteError as exc:
             return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
 
-    async def begin(self, key: str, reply_to: str, *, previous: Answer | None) -> Answer:
+    async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int | None = None) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
-        Raises `AnswerInProgress` if an answer runs, or if somebody else has begun the next attempt, `NotFound`.
+        Raises `AnswerInProgress` if an answer runs, if somebody else has begun the next attempt, or if there is a
+        newer message than `newest_seq`; `NotFound`.
         """
         answer_id, moment = str(ObjectId()), now()
         attempt = previous.attempt + 1 if previous else 1
 
         async def begin(session: Any) -> Answer:
-            answer = self._new_answer(answer_id, await self._take_places(key, 1, session), reply_to, attempt, moment)
+            seq = await self._take_places(key, 1, session)
+            if newest_seq is not None and seq != newest_seq + 1:
+                raise AnswerInProgress("There is a newer message.")
+            answer = self._new_answer(answer_id, seq, reply_to, attempt, moment)
             await self._messages.insert_one(answer_document(key, answer), session=session)
             return answer
 
         try:
             return await self._mongo.transaction(begin)
-        except DuplicateKeyError as exc:
-            if exc.details is None or set(exc.details["keyPattern"]) != {"_id"}:
+        except (DuplicateKeyError, AnswerInProgress) as exc:
+            with translated():
+                stored = await self._messages.find_one({"_id": ObjectId(answer_id)})
+            if stored is None:
                 raise AnswerInProgress("An answer is still running.") from exc
-        with translated():  # this very transaction had succeeded, and its result was lost
-            return answer_model(await self._messages.find_one({"_id": ObjectId(answer_id)}))
+            return answer_model(stored)  # this very transaction had succeeded, and its result was lost
 
     async def checkpoint(self, answer_id: str, *, length: int, text: str) -> Beat | None:
         """Append `text` to a running attempt of which `length` code points are stored, and show that it is alive.

@@ -25,7 +25,7 @@ async def beats(b: Bench, count: int) -> None:
     """Wait for so many further checkpoints."""
     async with asyncio.timeout(10):
         wanted = b.messages.called["checkpoint"] + count
-        while b.messages.called["checkpoint"] < wanted:  # noqa: ASYNC110 - a beat is not an event anybody is told of
+        while b.messages.called["checkpoint"] < wanted:
             await asyncio.sleep(0.005)
 
 
@@ -185,7 +185,7 @@ async def test_an_end_that_somebody_came_to_see_in_time_is_not_unseen(mongodb_ur
             go_on.set()
             await told(watched, "llm_chunk", "llm_complete")
             async with asyncio.timeout(10):
-                while (await b.newest(conversation)).unseen:  # noqa: ASYNC110 - nobody is told of it
+                while (await b.newest(conversation)).unseen:
                     await asyncio.sleep(0.005)
 
 

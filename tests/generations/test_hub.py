@@ -76,7 +76,7 @@ async def test_an_owed_answer_is_not_begun_again_by_who_is_slow_to_start(mongodb
             await fast.until("llm_complete")
             await b.hub.start(slow.stream)
             await slow.until("llm_complete")
-            await turns()
+            assert await b.store.running(conversation.key) is None
         assert len(b.model.calls) == 1
 
 
@@ -86,11 +86,11 @@ async def test_an_owed_answer_is_not_begun_any_more_when_a_newer_message_was_ans
         b.model.reply("Yes.", STOP)
         conversation = await b.conversation(waiting="One")
         async with b.viewer(conversation, start=False) as slow, b.viewer(conversation, start=False) as watched:
-            await b.post(conversation, "Two")
+            posted = await b.post(conversation, "Two")
             await watched.until("llm_complete")
             await b.hub.start(slow.stream)  # its `connected` took long to be written
-            await turns()
-        assert len(b.model.calls) == 1
+            assert await b.store.running(conversation.key) is None
+            assert (await b.newest(conversation)).reply_to == posted.message.id
 
 
 @pytest.mark.gen_test
@@ -99,7 +99,7 @@ async def test_without_a_user_message_there_is_no_model_call(mongodb_uri: str) -
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
             assert watched.stream.replay.nothing_comes
-            await turns()
+            assert await b.store.running(conversation.key) is None
         assert b.model.calls == []
 
 
@@ -349,6 +349,50 @@ async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
 
 
 @pytest.mark.gen_test
+async def test_a_message_queued_behind_an_answer_that_is_about_to_begin_comes_after_it(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        stored, go_on = b.messages.hold("finish", behind=True)  # or: the result is lost, and the save repeated later
+        for text in ("One.", "Two.", "Three."):
+            b.model.reply(text, STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            await stored.wait()
+            await b.post(conversation, "2")  # its answer waits for the last one's end to be told
+            await b.post(conversation, "3", if_busy=IfBusy.QUEUE)
+            go_on.set()
+            while "Three." not in watched.text:
+                assert await watched.next() is not None
+            await watched.until("llm_complete")
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 3
+            assert watched.text == "One.Two.Three."
+
+
+@pytest.mark.gen_test
+async def test_what_waits_is_told_in_order_also_if_somebody_was_faster(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        stored, go_on = b.messages.hold("finish", behind=True)
+        b.model.reply("One.")
+        for text in ("Three.", "Four."):
+            b.model.reply(text, STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+            (await b.model.call(1)).say(STOP)
+            await stored.wait()
+            await b.post(conversation, "3")
+            await b.post(conversation, "4", if_busy=IfBusy.QUEUE)
+            go_on.set()
+            while "Four." not in watched.text:
+                assert await watched.next() is not None
+            await watched.until("llm_complete")
+            one = ["user_message", "llm_chunk", "llm_complete"]
+            assert watched.types == [*one, "user_message", *one, *one]
+            assert watched.text == "One.Three.Four."
+
+
+@pytest.mark.gen_test
 async def test_a_cursor_of_a_queued_message_begins_with_its_answer(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
@@ -588,7 +632,7 @@ async def test_the_third_cut_is_a_failure_and_ends_it(mongodb_uri: str) -> None:
         assert statuses == [Status.INTERRUPTED, Status.INTERRUPTED, Status.FAILED]
         async with b.viewer(conversation) as watched:
             assert (await watched.until("error"))["error"] == "answer_interrupted"
-            await turns()
+            assert await b.store.running(conversation.key) is None
         assert len(b.model.calls) == 3
 
 

@@ -161,7 +161,9 @@ async def test_a_waiting_message_is_owed_an_answer(mongodb_uri: str) -> None:
         await past.turn("one")
         message = await past.waiting()
         told = await past.replay()
-        assert (say(told), told.owed, told.running) == ([], (message.id, None), None)
+        assert (say(told), told.running) == ([], None)
+        assert told.owed is not None
+        assert told.owed[:2] == (message.id, None)
 
 
 @pytest.mark.gen_test
@@ -486,7 +488,8 @@ async def test_a_hundred_messages_are_told_and_one_more_is_too_far(mongodb_uri: 
         newest = await past.waiting("101")
         told = await past.replay(own)
         assert (say(told), told.resumed) == ([], False)
-        assert told.owed == (newest.id, None)
+        assert told.owed is not None
+        assert told.owed[:2] == (newest.id, None)
 
 
 @pytest.mark.gen_test

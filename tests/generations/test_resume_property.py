@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+import pytest
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from tornado.ioloop import IOLoop
 
@@ -49,7 +50,11 @@ ACTIONS = st.lists(
         st.tuples(st.just("open"), CLIENT, st.integers(0, 50)),
         st.tuples(st.just("read"), CLIENT, st.none()),
         st.tuples(st.just("drop"), CLIENT, st.integers(0, 5)),
-        st.tuples(st.just("breathe")),
+        st.tuples(st.just("hold"), st.booleans()),
+        st.tuples(st.just("release")),
+        st.tuples(st.just("race"), CLIENT, st.integers(0, 50), st.lists(TEXT, min_size=2, max_size=4)),
+        st.tuples(st.just("overtake"), TEXT),
+        st.tuples(st.just("beat")),
         st.tuples(st.just("settle")),
     ),
     min_size=5,
@@ -75,6 +80,11 @@ class Client:
     @property
     def connected(self) -> bool:
         return self._opening is not None
+
+    @property
+    def open_now(self) -> bool:
+        """Connected, and not still about to be."""
+        return self._opening is not None and self._opening.done()
 
     def open(self, cursor: Cursor | None) -> None:
         """Begin to connect: other things may happen before it is done."""
@@ -173,10 +183,14 @@ class Story:
         if answer is None:
             return None
         while len(self.bench.model.calls) <= self.calls:
-            if await self.bench.store.running(self.conversation.key) is None:
-                return None
+            if self.held or await self.bench.store.running(self.conversation.key) is None:
+                return None  # it waits for the end of the one before it, which is held; or it is over
             await asyncio.sleep(0)
         return self.bench.model.calls[-1]
+
+    @property
+    def held(self) -> bool:
+        return bool(self.bench.messages.gates_behind)
 
     async def post(self, content: str) -> None:
         with contextlib.suppress(AnswerInProgress):
@@ -203,6 +217,7 @@ class Story:
         elif how == "truncated":
             call.break_off()
         elif how == "stop":
+            await self.release()
             await self.bench.hub.stop(self.conversation, None)
         elif how == "bet":
             call.say(" I recommend a bet on Arsenal at odds of 2.10.", STOP)
@@ -220,25 +235,74 @@ class Story:
             client.open(choices[which % len(choices)])
 
     async def read(self, number: int, _: None) -> None:
-        if self.clients[number].connected:
+        if self.clients[number].open_now:
             await self.clients[number].read()
 
     async def drop(self, number: int, lose: int) -> None:
-        if self.clients[number].connected:
+        if self.clients[number].open_now:
             await self.clients[number].drop(lose)
 
-    async def breathe(self) -> None:
+    async def hold(self, behind: bool) -> None:
+        """Let the store be slow: what a stream is opened with is old by then, and the end it stored is not known."""
+        await self.release()
+        messages = self.bench.messages
+        gate = asyncio.Event()
+        (messages.gates_behind if behind else messages.gates).update(dict.fromkeys(("get", "after", "newest"), gate))
+        messages.gates_behind["finish"] = gate
+        messages.arrived.update(dict.fromkeys(("get", "after", "newest", "finish"), asyncio.Event()))
+
+    async def race(self, number: int, which: int, texts: list[str]) -> None:
+        """Somebody comes, and before anything is read for them an answer begins, of which some is stored by then."""
+        await self.hold(behind=False)
+        await self.open(number, which)
         await breathe()
+        await self.post("Race")
+        await self.say(texts[:-1])
+        await self.beat()
+        await self.say(texts[-1:])
+        await breathe()
+        await self.release()
+
+    async def overtake(self, content: str) -> None:
+        """The next message is posted when an end is stored, but before the one who stores it knows."""
+        call = await self.running()
+        await self.hold(behind=True)
+        if call is not None and not call.closed.is_set():
+            await self.end("complete")
+            async with asyncio.timeout(10):
+                await self.bench.messages.arrived["finish"].wait()
+            await self.post(content)
+            await breathe()
+        await self.release()
+
+    async def release(self) -> None:
+        messages = self.bench.messages
+        for gates in (messages.gates, messages.gates_behind):
+            for gate in gates.values():
+                gate.set()
+            gates.clear()
+
+    async def beat(self) -> None:
+        """The running answer's text is stored, so far."""
+        if await self.bench.store.running(self.conversation.key) is not None:
+            beaten = self.bench.messages.called["checkpoint"]
+            for _ in range(20):  # there is none if it waits for the end of the one before it
+                if self.bench.messages.called["checkpoint"] >= beaten + 2:
+                    return
+                await self.bench.mongo.ping()
 
     async def settle(self) -> None:
         """Everything that was written has been written."""
-        async with asyncio.timeout(10):
-            while self.calls == len(self.bench.model.calls):
-                if await self.bench.store.running(self.conversation.key) is None:
-                    return
+        await self.release()
+        for _ in range(200):
+            if self.calls < len(self.bench.model.calls):  # it runs, and nobody has told it to end
+                return
+            if await self.bench.store.running(self.conversation.key) is None:
+                return
 
     async def finish(self) -> list[Message]:
         """Let all answers end; returns what is stored."""
+        await self.release()
         async with asyncio.timeout(20):
             while True:
                 call = await self.running()
@@ -271,9 +335,16 @@ async def check(b: Bench, actions: list[Action]) -> None:
     story = Story(b, await b.conversation())
     try:
         await story.play(actions)
-        stored = await story.finish()
+        await compare(story, await story.finish())
     finally:
-        b.model.calls.clear()
+        await story.release()
+        for client in story.clients:
+            if client.connected:
+                await client.drop()
+
+
+async def compare(story: Story, stored: list[Message]) -> None:
+    """What the clients have been told, in the end, and what is stored."""
     answers = {message.id: message for message in stored if isinstance(message, Answer)}
     newest = {answer.reply_to: answer.id for answer in answers.values()}
     superseded = {answer.id for answer in answers.values() if newest[answer.reply_to] != answer.id}
@@ -327,11 +398,19 @@ async def check(b: Bench, actions: list[Action]) -> None:
                 assert client.texts[frame.data["messageId"]] == answers[frame.data["messageId"]].content
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# An example takes a tenth of a second, and what fails depends on the moment: shrinking would take minutes, for nothing.
+@settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(actions=ACTIONS)
 def test_nothing_is_lost_and_nothing_comes_twice(io_loop: IOLoop, mongodb_uri: str, actions: list[Action]) -> None:
     async def run() -> None:
         async with bench(mongodb_uri) as b:
             await check(b, actions)
 
-    io_loop.run_sync(run, timeout=60)
+    with pytest.MonkeyPatch.context() as patch:  # a fixture would be torn down only after the last example
+        patch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.002)
+        io_loop.run_sync(run, timeout=60)

@@ -1,7 +1,7 @@
 """Two processes on one database: what happens in one is seen in the other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,12 +21,22 @@ def end() -> bytes:
     return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
 
 
+@pytest.fixture(scope="module")
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+    """Two processes on one database."""
+    directory, settings = tmp_path_factory.mktemp("cluster"), environment | {"MONGODB_DATABASE": "cluster"}
+    first, second = ServerProcess(directory, settings).start(), ServerProcess(directory, settings).start()
+    yield first.wait_until_ready(), second.wait_until_ready()
+    assert first.stop() == second.stop() == 0
+
+
 @pytest.fixture
-def pair(start_server: StartServer, make_client: MakeClient) -> tuple[Client, Client]:
-    """One user's clients of two processes."""
-    first, second = start_server(ready=False), start_server(ready=False)
-    here = make_client(first.wait_until_ready())
-    return here, make_client(second.wait_until_ready(), here.user)
+def pair(servers: tuple[ServerProcess, ServerProcess], make_client: MakeClient) -> tuple[Client, Client]:
+    """One user's clients of the two."""
+    here = make_client(servers[0])
+    return here, make_client(servers[1], here.user)
 
 
 @pytest.mark.gen_test

@@ -295,7 +295,7 @@ class Bench:
     async def ended(self, conversation: Conversation) -> Answer:
         """The newest answer, as soon as it has ended."""
         async with asyncio.timeout(PATIENCE):
-            while (newest := await self.newest(conversation)).status is Status.STREAMING:  # noqa: ASYNC110 - see below
+            while (newest := await self.newest(conversation)).status is Status.STREAMING:
                 await asyncio.sleep(0.005)  # between two looks; who does not watch is told nothing
         return newest
 
