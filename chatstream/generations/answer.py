@@ -24,8 +24,8 @@ async def write_answer(
 
     `system_prompt` is for conversations without one of their own. Raises `ModelError` and `StorageUnavailable`.
     """
-    history = messages.newest_first(conversation.key, before=answer.seq)
-    turns = await context(history, answer, budget=context_characters)
+    async with aclosing(messages.newest_first(conversation.key, before=answer.seq)) as history:
+        turns = await context(history, answer, budget=context_characters)
     prompt = conversation.system_prompt or system_prompt
     async with aclosing(model.stream([Turn("system", prompt), *turns], model=conversation.model)) as deltas:
         async for delta in deltas:

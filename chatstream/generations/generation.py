@@ -5,6 +5,7 @@ It never waits for those who watch. The database may come and go meanwhile: the 
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -77,6 +78,7 @@ class Generation:
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
         self._fenced = False
+        self._abandonment: asyncio.TimerHandle | None = None
         self._on_left_elsewhere = on_left_elsewhere
         self._shown_elsewhere = False
         self._watched_at: datetime | None = None
@@ -87,6 +89,24 @@ class Generation:
     def watched_elsewhere(self) -> bool:
         """Another process has viewers, as far as is known."""
         return asyncio.get_running_loop().time() < self.watched_elsewhere_until
+
+    def abandon_after(self, seconds: float) -> None:
+        """Cut it after so long, unless viewers come back (`keep`), or have been shown elsewhere by then."""
+        self.keep()
+        if seconds != math.inf:
+            self._abandonment = asyncio.get_running_loop().call_later(seconds, self._abandon)
+
+    def keep(self) -> None:
+        """Somebody watches."""
+        if self._abandonment is not None:
+            self._abandonment.cancel()
+            self._abandonment = None
+
+    def _abandon(self) -> None:
+        if self.watched_elsewhere:
+            self.abandon_after(self.watched_elsewhere_until - asyncio.get_running_loop().time())
+        else:
+            self.cut(Status.INTERRUPTED)
 
     def cut(self, status: Status) -> None:
         """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts."""
@@ -198,6 +218,8 @@ class Generation:
                 await self._checkpoint()
             except StorageUnavailable:
                 log.warning("answer %s: no checkpoint, the database does not answer", self.answer.id)
+            except Exception:
+                log.exception("answer %s: no checkpoint", self.answer.id)  # without any, it would be taken for dead
 
     async def _checkpoint(self) -> None:
         parts = self.running.parts[self._stored_parts :]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -96,7 +95,6 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._generations: dict[str, Generation] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._abandonments: dict[str, asyncio.TimerHandle] = {}
         self._followers: set[Follower] = set()
         self.elsewhere = Elsewhere(
             messages, self._channels, ended=self._ended, deleted=self._deleted, settled=self._settled
@@ -137,14 +135,14 @@ class Hub:
             self._left(channel)
 
     async def start(self, stream: Stream) -> None:
-        """After `connected` was sent: answer what waits for an answer, and remember what has been seen.
-
-        Raises `StorageUnavailable`.
-        """
-        if stream.replay.unseen:
-            await self._messages.mark_seen(stream.conversation.key)
+        """After `connected` was sent: answer what waits for an answer. Raises `StorageUnavailable`."""
         if stream.replay.owed is not None and not stream.follower.over:
             await self._answer(stream.conversation, stream.replay.owed, stream.request_id)
+
+    async def seen(self, stream: Stream) -> None:
+        """After what is behind the cursor was sent: whoever comes next need not be told again what ended unseen."""
+        if stream.replay.unseen:
+            await self._messages.mark_seen(stream.conversation.key)
 
     def tick(self) -> None:
         """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
@@ -337,7 +335,7 @@ class Hub:
         if message is not None:
             channel.post(message)
         channel.running = generation.running
-        generation.watched = bool(channel.readers)
+        generation.watched = generation.watched or bool(channel.readers)
         try:
             stored = await generation.run()
         except Exception:
@@ -347,8 +345,7 @@ class Hub:
             self._close(channel, ErrorCode.INTERNAL)
             return
         finally:
-            if abandonment := self._abandonments.pop(key, None):
-                abandonment.cancel()
+            generation.keep()
             if self._generations.get(key) is generation:
                 del self._generations[key], self._tasks[key]
             self._release(channel)
@@ -414,39 +411,20 @@ class Hub:
         return channel
 
     def _joined(self, channel: Channel) -> None:
-        key = channel.conversation.key
-        if abandonment := self._abandonments.pop(key, None):
-            abandonment.cancel()
-        if generation := self._generations.get(key):
+        if generation := self._generations.get(channel.conversation.key):
             generation.watched = True
+            generation.keep()
 
     def _left(self, channel: Channel) -> None:
-        key = channel.conversation.key
-        generation = self._generations.get(key)
+        generation = self._generations.get(channel.conversation.key)
         if not channel.readers and generation is not None and generation.watched:
-            self._abandon_later(key, generation, self._config.disconnect_grace)
+            generation.abandon_after(self._config.disconnect_grace)
         self._release(channel)
 
     def _release(self, channel: Channel) -> None:
         key = channel.conversation.key
         if not channel.readers and key not in self._generations and self._channels.get(key) is channel:
             del self._channels[key]
-
-    def _abandon_later(self, key: str, generation: Generation, seconds: float) -> None:
-        if math.isinf(seconds):
-            return
-        loop = asyncio.get_running_loop()
-        if before := self._abandonments.get(key):  # two may leave in the same moment
-            before.cancel()
-        self._abandonments[key] = loop.call_later(seconds, self._abandon, key, generation)
-
-    def _abandon(self, key: str, generation: Generation) -> None:
-        self._abandonments.pop(key, None)
-        if generation.watched_elsewhere:
-            seconds = generation.watched_elsewhere_until - asyncio.get_running_loop().time()
-            self._abandon_later(key, generation, seconds)
-        else:
-            generation.cut(Status.INTERRUPTED)
 
     def _close(self, channel: Channel, code: ErrorCode) -> None:
         for reader in channel.readers:

@@ -73,8 +73,12 @@ class StreamingHandler(JSONHandler):
         )
         await self._send(sse.retry(reconnect_delay()) + sse.frame(connected))
         await self.hub.start(stream)
+        seen = False
         while (frames := await stream.follower.next()) is not None:
             await self._send(frames)
+            if not seen:
+                seen = True
+                await self.hub.seen(stream)
 
     async def _send(self, frames: bytes) -> None:
         """Write and wait until it has left; `TimeoutError` if it does not in time."""

@@ -4,7 +4,7 @@
 The lock is an index: MongoDB refuses a second `streaming` attempt in one conversation, whichever process asks.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from bson import ObjectId
 from msgspec.structs import replace
 from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from chatstream.errors import AnswerInProgress, InvalidContent, NotFound, NothingRunning
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
@@ -63,6 +64,8 @@ class Messages:
         """`owner` names this process in what it writes."""
         self._mongo = mongo
         self._messages = mongo.messages
+        # For what an index says is there: other reads may not see it yet, this one waits until a majority has it.
+        self._as_written = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
         self._owner = owner
         self._writes = count(1)
 
@@ -138,8 +141,12 @@ class Messages:
 
         async def begin(session: Any) -> Answer:
             seq = await self._take_places(key, 1, session)
-            if newest_seq is not None and seq != newest_seq + 1:
-                raise AnswerInProgress("There is a newer message.")
+            if newest_seq is not None and seq != newest_seq + 1:  # usually there is no gap
+                newest = await self._messages.find_one(
+                    {"conversationId": ObjectId(key)}, {"seq": 1}, sort=[("seq", -1)], session=session
+                )
+                if newest is not None and newest["seq"] > newest_seq:
+                    raise AnswerInProgress("There is a newer message.")
             answer = self._new_answer(answer_id, seq, reply_to, attempt, moment)
             await self._messages.insert_one(answer_document(key, answer), session=session)
             return answer
@@ -148,7 +155,7 @@ class Messages:
             return await self._mongo.transaction(begin)
         except (DuplicateKeyError, AnswerInProgress) as exc:
             with translated():
-                stored = await self._messages.find_one({"_id": ObjectId(answer_id)})
+                stored = await self._as_written.find_one({"_id": ObjectId(answer_id)})
             if stored is None:
                 raise AnswerInProgress("An answer is still running.") from exc
             return answer_model(stored)  # this very transaction had succeeded, and its result was lost
@@ -251,7 +258,7 @@ class Messages:
             document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
         return document and answer_model(document)
 
-    async def newest_first(self, key: str, *, before: int) -> AsyncIterator[Message]:
+    async def newest_first(self, key: str, *, before: int) -> AsyncGenerator[Message, None]:
         """The messages with a `seq` below `before`, newest first, as many as the reader takes."""
         with translated():
             query = {"conversationId": ObjectId(key), "seq": {"$lt": before}}
@@ -338,7 +345,7 @@ class Messages:
         own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
         which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
         with translated():
-            document = await self._messages.find_one({"conversationId": ObjectId(key)} | which)
+            document = await self._as_written.find_one({"conversationId": ObjectId(key)} | which)
             if document is None:
                 raise NotFound("There is no such conversation.")
             attempt = await self._messages.find_one({"replyTo": document["_id"]}, sort=[("attempt", -1)])

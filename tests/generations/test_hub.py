@@ -131,6 +131,7 @@ async def test_an_unseen_end_is_told_to_the_next_one_only(mongodb_uri: str) -> N
         assert (await b.ended(conversation)).unseen
         async with b.viewer(conversation) as watched:
             assert (await watched.until("llm_complete"))["content"] == "Yes."
+            await b.hub.seen(watched.stream)
         async with b.viewer(conversation) as again:
             assert again.stream.replay.nothing_comes
         assert len(b.model.calls) == 1
@@ -163,7 +164,7 @@ async def test_nothing_is_kept_of_what_is_over(mongodb_uri: str) -> None:
         await b.ended(conversation)
         await turns()
         hub = b.hub
-        for kept in (hub._channels, hub._generations, hub._tasks, hub._abandonments, hub._followers):
+        for kept in (hub._channels, hub._generations, hub._tasks, hub._followers):
             assert not kept
 
 

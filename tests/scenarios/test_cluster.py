@@ -101,8 +101,9 @@ async def test_a_cursor_is_good_in_another_process(pair: tuple[Client, Client], 
     here, there = pair
     go_on = asyncio.Event()
     upstream.reply(beginning("Grüße, ", "👩‍👩‍👧 ", "und "), go_on, http_chunk(event(delta("Tschüß."))), end())
-    conversation = await here.create(initialMessage="Sag was.")
+    conversation = await here.create()
     async with here.stream(conversation) as first:
+        await here.post(conversation, "Sag was.")
         await first.until("llm_chunk", 3)
     # That process has no checkpoint yet of what was received here: the cursor lies beyond what the other one knows.
     async with there.stream(conversation, headers={"Last-Event-ID": first.cursor}) as second:
