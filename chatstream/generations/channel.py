@@ -91,6 +91,15 @@ class Channel:
         """The index of the next entry."""
         return self._first + len(self._entries)
 
+    @property
+    def last_seq(self) -> int:
+        """The `seq` of the message that the newest event belongs to."""
+        return self._last[0]
+
+    def begin_at(self, place: Place) -> None:
+        """The only reader has been told everything up to `place`, and nothing runs: the log goes on after it."""
+        self._last = max(self._last, place)
+
     def read(self, index: int) -> Entry | None:
         """What was appended at `index`; None at the end of the log."""
         index -= self._first

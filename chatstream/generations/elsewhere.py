@@ -54,12 +54,36 @@ class Elsewhere:
             self._followed[answer.id] = channel
             await self._look_at(answer.id)  # changes come in from now on; what came before is read
 
+    def _leave(self, channel: Channel, answer_id: str) -> None:
+        self._followed.pop(answer_id, None)
+        if channel.running is not None and channel.running.answer.id == answer_id:
+            channel.running = None
+
+    async def catch_up(self, channel: Channel, *, before: int) -> None:
+        """Tell what others did in the conversation up to place `before`, of which the changes may still be on the way.
+
+        An answer begins here, so all before it have ended. Raises `StorageUnavailable`.
+        """
+        if channel.readers and channel.last_seq != before - 1:
+            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=before)
+            for message in page:
+                if isinstance(message, UserMessage):
+                    channel.post(message)
+                else:
+                    self._tell_end(channel, message)
+        if channel.running is not None:
+            self._leave(channel, channel.running.answer.id)
+
+    def _tell_end(self, channel: Channel, answer: Answer) -> None:
+        self._followed.pop(answer.id, None)
+        if not channel.has_finished(answer):
+            channel.finish(answer)
+
     async def look(self) -> None:
         """Look at every answer that is followed; to be called every `LOOK_INTERVAL` seconds."""
         for answer_id, channel in list(self._followed.items()):
             if not channel.readers:
-                del self._followed[answer_id]
-                channel.running = None
+                self._leave(channel, answer_id)
                 continue
             try:
                 await self._look_at(answer_id)
@@ -74,20 +98,22 @@ class Elsewhere:
             log.warning("a change cannot be read yet")  # the next look finds it
 
     async def resync(self) -> None:
-        """Changes may have been missed."""
+        """Changes may have been missed. Raises `StorageUnavailable`: then they still are."""
         for channel in list(self._channels.values()):
-            try:
-                for message in await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=None):
+            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=None)
+            newest = next((message for message in reversed(page) if isinstance(message, Answer)), None)
+            for message in page:
+                if isinstance(message, Answer) and message is not newest and message.status is not Status.STREAMING:
+                    self._tell_end(channel, message)  # what follows from it is on this page
+                else:
                     await self._stored(channel, message)
-            except StorageUnavailable:
-                return
         await self.look()
 
     async def _apply(self, change: Change) -> None:
         match change:
             case Appended(answer_id, text, length):
                 channel = self._followed.get(answer_id)
-                if channel is not None and not _append(channel, text, length):
+                if channel is not None and not _append(channel, answer_id, text, length):
                     await self._look_at(answer_id)
             case Ended(answer_id):
                 if answer_id in self._followed:
@@ -120,20 +146,19 @@ class Elsewhere:
         if channel is None:
             return  # it ended while we looked
         if answer is None:
-            del self._followed[answer_id]
-            channel.running = None
+            self._leave(channel, answer_id)
             self._deleted(channel)
             return
-        _append(channel, answer.content, len(answer.content))
+        _append(channel, answer_id, answer.content, len(answer.content))
         if answer.status is not Status.STREAMING:
             del self._followed[answer_id]
             await self._ended(channel, answer)
 
 
-def _append(channel: Channel, text: str, length: int) -> bool:
+def _append(channel: Channel, answer_id: str, text: str, length: int) -> bool:
     """Add what is new of `text`, which ends at `length`; false if something before it is missing."""
     running = channel.running
-    if running is None or length <= running.length:
+    if running is None or running.answer.id != answer_id or length <= running.length:
         return True
     begin = length - len(text)
     if begin > running.length:

@@ -126,6 +126,8 @@ class Hub:
         try:
             behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running))
             follower.join(behind)
+            if behind.running is None and channel.readers == {follower}:
+                channel.begin_at(behind.place)
             if behind.running is not None and not self._messages.owns(behind.running):
                 await self.elsewhere.follow(channel, behind.running)
             yield Stream(conversation, follower, behind, request_id)
@@ -188,12 +190,18 @@ class Hub:
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
     def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
-        if new.repeated:
+        if new.repeated and not self._is_forgotten(conversation, new.answer):
             return
         if new.answer is None:
             self._channel(conversation).post(new.message)  # who ends the running answer begins the one to this
         else:
             self._generate(conversation, new.answer, request_id, message=new.message)
+
+    def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
+        """It was begun by this process for a request that never learned so, and was told 503."""
+        if answer is None or answer.status is not Status.STREAMING or not self._messages.owns(answer):
+            return False
+        return conversation.key not in self._generations
 
     async def regenerate(
         self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE
@@ -305,6 +313,9 @@ class Hub:
     def _generate(
         self, conversation: Conversation, answer: Answer, request_id: str, *, message: UserMessage | None = None
     ) -> None:
+        running = self._generations.get(conversation.key)
+        if running is not None and running.answer.id == answer.id:
+            return  # a repeated request was faster
         channel = self._channel(conversation)
         generation = Generation(
             Running(answer),
@@ -332,6 +343,10 @@ class Hub:
         if before is not None:
             # Its end is stored, or this answer could not have begun; but it may not have been told yet.
             await asyncio.wait([before])
+        try:
+            await self.elsewhere.catch_up(channel, before=(message or generation.answer).seq)
+        except StorageUnavailable:
+            self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
         if message is not None:
             channel.post(message)
         channel.running = generation.running

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
+from chatstream.errors import StorageUnavailable
 from chatstream.models import Message, Status
 from chatstream.store.documents import message_model
 from chatstream.store.mongo import Document, Mongo
@@ -76,7 +77,7 @@ class Changes:
                     async for event in stream:
                         if change := _change(event):
                             await on_change(change)
-            except PyMongoError as exc:
+            except (PyMongoError, StorageUnavailable) as exc:
                 log.warning("the change stream broke off: %s", type(exc).__name__)
             await asyncio.sleep(_RETRY_PAUSE)
 

@@ -1,0 +1,28 @@
+"""The stress scenarios in short: one of each kind of fault, one seed each. The rest: ``scripts/stress``.
+
+The seed changes nothing about the result, and can be had again with it: ``scripts/stress --seed N --short``.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stress.scenarios import SCENARIOS, SHORT, play
+from tests.support.replica_set import ReplicaSet
+
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    """A database of this module's own, to be mistreated."""
+    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+        yield mongo
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_no_rule_is_broken(name: str, mongo: ReplicaSet, tmp_path: Path) -> None:
+    assert SCENARIOS[name].nodes == len(mongo.nodes)
+    assert asyncio.run(play(name, SEED, tmp_path / name, mongo, short=True)) == [], f"seed {SEED}"
