@@ -126,6 +126,17 @@ class Elsewhere:
                     self._deleted(self._channels[key])
 
     async def _stored(self, channel: Channel, message: Message) -> None:
+        if channel.running is None and channel.last_seq < message.seq - 1:
+            # What comes before it was not told here yet, or viewers are only just joining: an answer may be running.
+            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=message.seq)
+            for earlier in page:
+                if isinstance(earlier, Answer) and earlier.status is not Status.STREAMING:
+                    self._tell_end(channel, earlier)
+                else:
+                    await self._take(channel, earlier)
+        await self._take(channel, message)
+
+    async def _take(self, channel: Channel, message: Message) -> None:
         if isinstance(message, UserMessage):
             channel.post(message)
         elif message.status is not Status.STREAMING:

@@ -185,23 +185,28 @@ class Hub:
                     conversation.key, content, client_message_id=client_message_id, behind_running=True
                 )
             if new is not None:
-                self._posted(conversation, new, request_id)
+                await self._posted(conversation, new, request_id)
                 return new
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
-    def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
-        if new.repeated and not self._is_forgotten(conversation, new.answer):
+    async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
+        if new.repeated and not await self._is_forgotten(conversation, new.answer):
             return
         if new.answer is None:
-            self._channel(conversation).post(new.message)  # who ends the running answer begins the one to this
+            # Whoever ends the running answer, maybe in another process, tells this message and begins its answer.
+            if channel := self._channels.get(conversation.key):
+                channel.waiting = True
         else:
             self._generate(conversation, new.answer, request_id, message=new.message)
 
-    def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
+    async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
         """It was begun by this process for a request that never learned so, and was told 503."""
-        if answer is None or answer.status is not Status.STREAMING or not self._messages.owns(answer):
+        if answer is None or not self._messages.owns(answer) or conversation.key in self._generations:
             return False
-        return conversation.key not in self._generations
+        # If it has just ended here, that is stored, and seen now, whatever was read before.
+        stored = await self._messages.get(conversation.key, answer.id)
+        running = isinstance(stored, Answer) and stored.status is Status.STREAMING
+        return running and conversation.key not in self._generations
 
     async def regenerate(
         self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE

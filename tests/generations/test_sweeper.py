@@ -5,6 +5,8 @@ import uuid
 import pytest
 
 from chatstream.errors import ErrorCode
+from chatstream.events import Cursor
+from chatstream.generations.hub import IfBusy
 from chatstream.generations.sweeper import Sweeper
 from chatstream.models import Answer, Status
 from tests.support.scripted_model import STOP, Bench, bench
@@ -222,3 +224,20 @@ async def test_an_answer_that_is_alive_is_left_alone(
         call.say("!", STOP)
         ended = await b.ended(conversation)
         assert (ended.status, ended.content) == (Status.COMPLETE, "Yes!")
+
+
+@pytest.mark.gen_test
+async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await dead.conversation()
+        orphan = await dead.store.post(conversation.key, "One")
+        assert orphan.answer is not None
+        # Nobody watches yet in the process that takes it, which so knows of no running answer.
+        await b.post(conversation, "Two", if_busy=IfBusy.QUEUE)
+        b.model.reply("Yes.", STOP)
+        async with b.viewer(conversation, Cursor(orphan.answer.id, 0)) as watched:
+            await clock.looks(Sweeper(b.messages, b.hub), 6)
+            await watched.until("llm_complete")
+            assert watched.types == ["error", "user_message", "llm_chunk", "llm_complete"]
