@@ -29,8 +29,10 @@ T = TypeVar("T")
 # One operation: a healthy one takes milliseconds, so two seconds of silence are a fault. Without a limit a stopped
 # mongod hangs a call for ever.
 OPERATION_TIMEOUT_MS = 2000
-# A transaction is begun again for this long, so that with its last try a POST has failed or succeeded within 5 s.
+# A transaction is begun again for this long, a failover's usual length; and waited for only so long that a POST, with
+# the one read before it, has failed or succeeded within 5 s.
 TRANSACTION_RETRY_SECONDS = 2.5
+TRANSACTION_TIMEOUT_SECONDS = 3.0
 # The pause before it is begun again: about the time of one transaction, so that the other one of a conflict is over.
 TRANSACTION_RETRY_PAUSE = 0.01
 
@@ -108,6 +110,7 @@ class Mongo:
         except (InvalidURI, PyMongoConfigurationError, ValueError) as exc:
             # The driver's message may repeat parts of the URI, and with them the password.
             raise ConfigurationError("MONGODB_URI is not a valid MongoDB connection string") from exc
+        self._transactions: set[asyncio.Task[Any]] = set()
         self._database: AsyncIOMotorDatabase[Any] = self._client[database]
         self.conversations: Any = self._database["conversations"]
         self.messages: Any = self._database["messages"]
@@ -142,8 +145,23 @@ class Mongo:
         """Run `body(session)` in a transaction; begun again as a whole on a conflict, and while its result is unknown.
 
         So `body` makes its ids beforehand, and takes a duplicate `_id` for its own earlier success. Raises
-        `StorageUnavailable` when the result cannot be known in time.
+        `StorageUnavailable` when the result cannot be known in time; it may have succeeded, or still do.
         """
+        # A task of its own: cancelling a write does not take it back, and a session is closed in its own time.
+        task = asyncio.create_task(self._transaction(body))
+        self._transactions.add(task)
+        task.add_done_callback(self._forget)
+        await asyncio.wait((task,), timeout=TRANSACTION_TIMEOUT_SECONDS)
+        if not task.done():
+            raise StorageUnavailable
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._transactions.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has seen it, or has been told that the result is unknown
+
+    async def _transaction(self, body: Callable[[Any], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TRANSACTION_RETRY_SECONDS
         with translated():

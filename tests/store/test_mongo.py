@@ -1,5 +1,6 @@
 """The connection: what is refused, what is translated, what is begun again."""
 
+import asyncio
 import re
 import subprocess
 import time
@@ -157,4 +158,21 @@ async def test_what_a_transaction_raises_leaves_nothing_behind(mongodb_uri: str)
     with pytest.raises(LookupError):
         await mongo.transaction(body)
     assert await mongo.conversations.find_one({"_id": "left behind"}) is None
+    mongo.close()
+
+
+@pytest.mark.gen_test
+async def test_a_transaction_that_hangs_is_not_waited_for(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatstream.store.mongo.TRANSACTION_TIMEOUT_SECONDS", 0.1)
+    mongo = Mongo(mongodb_uri, "transactions")
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def body(_session: object) -> None:
+        await go_on.wait()
+        ended.set()
+
+    with pytest.raises(StorageUnavailable):
+        await mongo.transaction(body)
+    go_on.set()  # it is not cut off in the middle: what it writes cannot be taken back
+    await asyncio.wait_for(ended.wait(), 5)
     mongo.close()
