@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from typing import Any
 
 from chatstream.settings import LogFormat
@@ -61,6 +62,11 @@ def _printable(value: object) -> str:
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in getattr(record, "facts", {}).items() if value is not None}
+
+
+def describe(exc: BaseException) -> str:
+    """What kind of exception it is and where it came from, without its text, which may repeat what a user wrote."""
+    return f"{type(exc).__name__}\n{''.join(traceback.format_tb(exc.__traceback__))}"
 
 
 def configure(log_format: LogFormat, level: str) -> None:

@@ -19,6 +19,7 @@ from chatstream import events, sse
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
 from chatstream.generations.channel import Channel, Entry, Running
 from chatstream.llm.model import Delta, Finish
+from chatstream.logs import describe
 from chatstream.models import Answer, Failure, Recommendation, Status, Usage
 from chatstream.store.messages import Messages
 
@@ -75,6 +76,7 @@ class Generation:
         self._extract = extract
         self._limits = limits
         self._request_id = request_id
+        self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
         self._fenced = False
@@ -146,13 +148,13 @@ class Generation:
                 raise  # it is this task that was cancelled
             return self._cut_short()
         except ModelError as exc:
-            log.warning("answer %s: %s: %s", self.answer.id, exc.code, exc)
+            log.warning("the answer failed: %s: %s", exc.code, exc, extra=self._facts)
             return self._failed(exc.code, exc.retry_after)
         except StorageUnavailable:
-            log.warning("answer %s: the history cannot be read", self.answer.id)
+            log.warning("the answer failed: the history cannot be read", extra=self._facts)
             return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
-        except Exception:
-            log.exception("answer %s", self.answer.id)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
+            log.error("the answer failed: %s", describe(exc), extra=self._facts)
             return self._failed(ErrorCode.INTERNAL)
         return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
 
@@ -199,7 +201,7 @@ class Generation:
                 unseen = not self._channel.readers and not self.watched_elsewhere
                 return await self._messages.finish(self._channel.conversation.key, replace(outcome, unseen=unseen))
             except StorageUnavailable:
-                log.warning("answer %s: cannot be stored yet", self.answer.id)
+                log.warning("the answer cannot be stored yet", extra=self._facts)
             if asyncio.get_running_loop().time() >= deadline:
                 deadline = float("inf")  # said once; the text is kept, and stored when the database is back
                 notice = events.error(ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id)
@@ -217,9 +219,9 @@ class Generation:
             try:
                 await self._checkpoint()
             except StorageUnavailable:
-                log.warning("answer %s: no checkpoint, the database does not answer", self.answer.id)
-            except Exception:
-                log.exception("answer %s: no checkpoint", self.answer.id)  # without any, it would be taken for dead
+                log.warning("no checkpoint: the database does not answer", extra=self._facts)
+            except Exception as exc:  # noqa: BLE001 - without any checkpoint, it would be taken for dead
+                log.error("no checkpoint: %s", describe(exc), extra=self._facts)
 
     async def _checkpoint(self) -> None:
         parts = self.running.parts[self._stored_parts :]
@@ -250,7 +252,7 @@ class Generation:
                 if length == len(stored.content):
                     self._stored_parts, self._stored_length = parts, length
                     return
-        log.warning("answer %s: ended by somebody else", self.answer.id)
+        log.warning("the answer was ended by somebody else", extra=self._facts)
         self._fenced = True
         if self._reading is not None:
             self._reading.cancel()

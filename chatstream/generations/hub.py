@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -25,6 +26,7 @@ from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Extract, Generation, Limits
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.llm.model import Delta
+from chatstream.logs import describe
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.messages import Messages, Posted
 
@@ -306,7 +308,7 @@ class Hub:
             follower.end(ErrorCode.SERVER_SHUTDOWN)
             await asyncio.sleep(random.uniform(0, 2 * _SHUTDOWN_SPREAD / len(ending)))  # noqa: S311 - jitter
 
-    async def _answer(self, conversation: Conversation, owed: Owed, request_id: str) -> None:
+    async def _answer(self, conversation: Conversation, owed: Owed, request_id: str | None) -> None:
         try:
             answer = await self._messages.begin(
                 conversation.key, owed.message_id, previous=owed.attempt, newest_seq=owed.newest_seq
@@ -316,8 +318,14 @@ class Hub:
         self._generate(conversation, answer, request_id)
 
     def _generate(
-        self, conversation: Conversation, answer: Answer, request_id: str, *, message: UserMessage | None = None
+        self,
+        conversation: Conversation,
+        answer: Answer,
+        request_id: str | None,
+        *,
+        message: UserMessage | None = None,
     ) -> None:
+        request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
         running = self._generations.get(conversation.key)
         if running is not None and running.answer.id == answer.id:
             return  # a repeated request was faster
@@ -349,18 +357,17 @@ class Hub:
             # Its end is stored, or this answer could not have begun; but it may not have been told yet.
             await asyncio.wait([before])
         try:
-            await self.elsewhere.catch_up(channel, before=(message or generation.answer).seq)
-        except StorageUnavailable:
-            self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
-        if message is not None:
-            channel.post(message)
-        channel.running = generation.running
-        generation.watched = generation.watched or bool(channel.readers)
-        try:
+            try:
+                await self.elsewhere.catch_up(channel, before=(message or generation.answer).seq)
+            except StorageUnavailable:
+                self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+            if message is not None:
+                channel.post(message)
+            channel.running = generation.running
+            generation.watched = generation.watched or bool(channel.readers)
             stored = await generation.run()
-        except Exception:
-            # The attempt stays `streaming` in the store until the sweeper finds it.
-            log.exception("answer %s: lost", generation.answer.id)
+        except Exception as exc:  # noqa: BLE001 - the attempt stays `streaming` in the store until the sweeper finds it
+            log.error("answer %s: lost: %s", generation.answer.id, describe(exc))
             channel.running = None
             self._close(channel, ErrorCode.INTERNAL)
             return
@@ -389,7 +396,7 @@ class Hub:
         if task := self._tasks.get(channel.conversation.key):
             await asyncio.wait([task], timeout=_SETTLE_TIMEOUT)
 
-    async def _ended(self, channel: Channel, answer: Answer, request_id: str = "") -> None:
+    async def _ended(self, channel: Channel, answer: Answer, request_id: str | None = None) -> None:
         """An answer has ended, here or elsewhere: tell those who watch, and begin the next one if one is due.
 
         That is when a message waits for its turn, and when the answer was cut although somebody watches (again).
@@ -405,7 +412,7 @@ class Hub:
         except StorageUnavailable:
             self._close(channel, ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
 
-    async def _begin_next(self, channel: Channel, answer: Answer, request_id: str) -> None:
+    async def _begin_next(self, channel: Channel, answer: Answer, request_id: str | None) -> None:
         """Tell the user messages that come after `answer`, in order, and begin the answer to the last of them.
 
         They are read, since not all of them need have been posted in this process, nor while it had this channel.

@@ -6,7 +6,6 @@ The token is taken out of the request before anything else can see it, the log i
 import logging
 import re
 import time
-import traceback
 import uuid
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
@@ -27,6 +26,7 @@ from chatstream.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from chatstream.logs import describe
 from chatstream.models import User
 
 log = logging.getLogger("chatstream.http")
@@ -253,9 +253,8 @@ class BaseHandler(RequestHandler):
 
         Only where it happened: the text of an exception may repeat what it was given.
         """
-        if not isinstance(value, RequestError | HTTPError):
-            where = "".join(traceback.format_tb(tb))
-            log.error("%s\n%s", typ.__name__, where, extra={"facts": {"request": self.request_id}})
+        if value is not None and not isinstance(value, RequestError | HTTPError):
+            log.error("%s", describe(value), extra={"facts": {"request": self.request_id}})
 
     def facts(self) -> dict[str, object]:
         """What the log's line of this request says beside the method, the path and the status."""

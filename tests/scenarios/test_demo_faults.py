@@ -110,11 +110,14 @@ async def _try(client: Client, name: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_empty_answer_that_failed_is_not_completed(client: Client) -> None:
+async def test_an_empty_answer_that_failed_is_not_completed(client: Client, demo_server: ServerProcess) -> None:
     conversation = await client.create(model="demo-500")
     async with client.stream(conversation) as watched:
-        await client.post(conversation, "Who wins?")
-        await watched.until("error")
+        posted = await client.post(conversation, "Who wins?")
+        error = await watched.until("error")
+        assert error.data["requestId"] == posted.headers["X-Request-Id"]
+        assert '"the answer failed: upstream_unavailable' in demo_server.log
+        assert demo_server.log.count(error.data["requestId"]) >= 2  # the line of the request, and why
         await watched.until("heartbeat")
         assert watched.types == ["connected", "user_message", "error"]
 
