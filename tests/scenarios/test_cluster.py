@@ -8,17 +8,9 @@ import pytest
 from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
-from tests.support.upstream import DONE, Do, Upstream, answer, delta, event, head, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 StartServer = Callable[..., ServerProcess]
-
-
-def beginning(*texts: str) -> bytes:
-    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
-
-
-def end() -> bytes:
-    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +35,7 @@ def pair(servers: tuple[ServerProcess, ServerProcess], make_client: MakeClient) 
 async def test_an_answer_is_followed_in_another_process(pair: tuple[Client, Client], upstream: Upstream) -> None:
     here, there = pair
     go_on = asyncio.Event()
-    upstream.reply(beginning("Here "), go_on, http_chunk(event(delta("and there."))), end())
+    upstream.reply(beginning("Here "), go_on, http_chunk(event(delta("and there."))), ending())
     conversation = await here.create()
     async with here.stream(conversation) as first, there.stream(conversation) as second:
         await first.next()
@@ -64,7 +56,7 @@ async def test_an_answer_is_followed_in_another_process(pair: tuple[Client, Clie
 async def test_viewers_elsewhere_keep_an_answer_alive(pair: tuple[Client, Client], upstream: Upstream) -> None:
     here, there = pair
     go_on = asyncio.Event()
-    upstream.reply(beginning("Still "), go_on, http_chunk(event(delta("here."))), end())
+    upstream.reply(beginning("Still "), go_on, http_chunk(event(delta("here."))), ending())
     conversation = await here.create()
     async with there.stream(conversation) as watched:
         await watched.next()
@@ -100,7 +92,7 @@ async def test_stop_and_deletion_work_from_another_process(pair: tuple[Client, C
 async def test_a_cursor_is_good_in_another_process(pair: tuple[Client, Client], upstream: Upstream) -> None:
     here, there = pair
     go_on = asyncio.Event()
-    upstream.reply(beginning("Grüße, ", "👩‍👩‍👧 ", "und "), go_on, http_chunk(event(delta("Tschüß."))), end())
+    upstream.reply(beginning("Grüße, ", "👩‍👩‍👧 ", "und "), go_on, http_chunk(event(delta("Tschüß."))), ending())
     conversation = await here.create()
     async with here.stream(conversation) as first:
         await here.post(conversation, "Sag was.")
@@ -134,7 +126,7 @@ async def test_one_idempotency_key_is_one_message_and_one_call(pair: tuple[Clien
 async def test_a_message_in_mid_answer(pair: tuple[Client, Client], upstream: Upstream) -> None:
     here, there = pair
     go_on = asyncio.Event()
-    upstream.reply(beginning("First, "), go_on, http_chunk(event(delta("done."))), end())
+    upstream.reply(beginning("First, "), go_on, http_chunk(event(delta("done."))), ending())
     upstream.reply(beginning("To both"), Do.HANG)
     upstream.reply(answer("Interrupted."))
     conversation = await here.create()

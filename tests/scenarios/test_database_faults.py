@@ -11,17 +11,9 @@ from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
-from tests.support.upstream import DONE, Upstream, answer, delta, event, head, http_chunk
+from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
 
 StartServer = Callable[..., ServerProcess]
-
-
-def beginning(*texts: str) -> bytes:
-    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
-
-
-def end() -> bytes:
-    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,7 @@ def client(mongo: ReplicaSet, start_server: StartServer, make_client: MakeClient
 @pytest.mark.gen_test
 async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream: Upstream) -> None:
     go_on = asyncio.Event()
-    upstream.reply(beginning("From "), go_on, http_chunk(event(delta("memory."))), end())
+    upstream.reply(beginning("From "), go_on, http_chunk(event(delta("memory."))), ending())
     conversation = await client.create(initialMessage="Go on.")
     other = await client.create()
     async with client.stream(conversation) as watched:
@@ -80,7 +72,7 @@ async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream
 @pytest.mark.gen_test
 async def test_killed_in_mid_answer(client: Client, mongo: ReplicaSet, upstream: Upstream) -> None:
     go_on = asyncio.Event()
-    upstream.reply(beginning("Stored "), go_on, http_chunk(event(delta("once."))), end())
+    upstream.reply(beginning("Stored "), go_on, http_chunk(event(delta("once."))), ending())
     upstream.reply(answer("Sure."))
     conversation = await client.create(initialMessage="Remember this.")
     async with client.stream(conversation) as watched:

@@ -14,17 +14,9 @@ from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess, children, free_port
 from tests.support.replica_set import ReplicaSet
-from tests.support.upstream import DONE, Do, Upstream, answer, delta, event, head, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 StartServer = Callable[..., ServerProcess]
-
-
-def beginning(*texts: str) -> bytes:
-    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
-
-
-def end() -> bytes:
-    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
 
 
 @pytest.mark.gen_test
@@ -97,7 +89,7 @@ async def test_sigterm_lets_a_running_answer_finish(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     go_on = asyncio.Event()
-    upstream.reply(beginning("To the "), go_on, http_chunk(event(delta("end."))), end())
+    upstream.reply(beginning("To the "), go_on, http_chunk(event(delta("end."))), ending())
     server = start_server()
     client = make_client(server)
     busy, idle = await client.create(initialMessage="Finish."), await client.create()

@@ -5,17 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.client import API, Client
-from tests.support.upstream import DONE, Do, Upstream, answer, delta, event, head, http_chunk, stream
-
-
-def beginning(*texts: str) -> bytes:
-    """The head of an answer and its first deltas; it does not end."""
-    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
-
-
-def end() -> bytes:
-    """The end of a good answer."""
-    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b"")
+from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, ending, event, http_chunk, stream
 
 
 @pytest.mark.gen_test
@@ -56,7 +46,7 @@ async def test_an_answer_streams_and_the_stream_stays_open_for_the_next(client: 
 @pytest.mark.gen_test
 async def test_three_viewers_see_one_answer_from_one_model_call(client: Client, upstream: Upstream) -> None:
     go_on = asyncio.Event()
-    upstream.reply(beginning("One ", "two "), go_on, http_chunk(event(delta("three"))), end())
+    upstream.reply(beginning("One ", "two "), go_on, http_chunk(event(delta("three"))), ending())
     conversation = await client.create(initialMessage="Count.")
     async with client.stream(conversation) as first, client.stream(conversation) as second:
         await first.until("llm_chunk")
@@ -87,7 +77,7 @@ async def test_an_answer_that_lost_its_viewers_is_cut_after_the_grace(client: Cl
 @pytest.mark.gen_test
 async def test_who_comes_back_within_the_grace_finds_the_answer_going_on(client: Client, upstream: Upstream) -> None:
     go_on = asyncio.Event()
-    upstream.reply(beginning("Before. "), go_on, http_chunk(event(delta("After."))), end())
+    upstream.reply(beginning("Before. "), go_on, http_chunk(event(delta("After."))), ending())
     conversation = await client.create(initialMessage="Tell me.")
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")

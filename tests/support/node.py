@@ -1,5 +1,6 @@
 """JavaScript clients, run by the Node.js that the development requirements bring."""
 
+import os
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -19,7 +20,14 @@ def install() -> None:
     installed = CLIENTS / "node_modules" / ".package-lock.json"
     lock = CLIENTS / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run([*_tool("npm"), "ci", "--no-audit", "--no-fund"], cwd=CLIENTS, check=True, capture_output=True)
+        subprocess.run(
+            [*_tool("npm"), "ci", "--no-audit", "--no-fund"],
+            cwd=CLIENTS,
+            # As pip does: a company's own certificate authority is known to the system, not to Node.js.
+            env={**os.environ, "NODE_USE_SYSTEM_CA": "1"},
+            check=True,
+            capture_output=True,
+        )
 
 
 def command(script: str, *arguments: str) -> list[str]:

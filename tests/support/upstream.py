@@ -153,6 +153,16 @@ def delta(content: object = None, *, finish_reason: str | None = None, **fields:
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
 
 
+def beginning(*texts: str) -> bytes:
+    """The head of an answer and its first deltas; it does not end."""
+    return head() + b"".join(http_chunk(event(delta(text))) for text in texts)
+
+
+def ending() -> bytes:
+    """The end of a good answer."""
+    return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + END
+
+
 DONE = b"[DONE]"
 USAGE = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
 
