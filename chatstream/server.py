@@ -269,9 +269,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 def _greet(settings: Settings, secret: str, port: int) -> None:
+    if settings.env is Environment.DEVELOPMENT:
+        _invite(settings, secret, port)
     log.info("chatstream %s listens on %s:%d", __version__, settings.host, port)
-    if settings.env is not Environment.DEVELOPMENT:
-        return
+
+
+def _invite(settings: Settings, secret: str, port: int) -> None:
+    """Tell whoever started it what to do next."""
     model = "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"
     database = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else "MongoDB"
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
