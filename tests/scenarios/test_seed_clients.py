@@ -48,12 +48,15 @@ async def program(*command: str) -> AsyncIterator[Program]:
 
 @pytest.mark.gen_test
 async def test_the_curl_line(client: Client, upstream: Upstream) -> None:
-    upstream.reply(answer("A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it."))
+    connected = asyncio.Event()
+    upstream.reply(connected, answer("A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it."))
     await client.create(id="123", initialMessage="Who wins?")
     curl = shutil.which("curl")
     assert curl is not None
     header = f"Authorization: Bearer {client.token}"
     async with program(curl, "-sN", "-H", header, f"{client.url}{API}/123/stream") as running:
+        await running.read_until('"type":"connected"')
+        connected.set()
         await running.read_until('"type":"system"')
     frames = [line.removeprefix("data: ") for line in running.printed.splitlines() if line.startswith("data: ")]
     types = [json.loads(frame)["type"] for frame in frames]
