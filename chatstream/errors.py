@@ -12,7 +12,7 @@
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable
     │   ├── TooManyRequests        429  come back later
-    │   └── StorageUnavailable     503  the database does not answer
+    │   └── Unavailable            503  not now (StorageUnavailable: the database does not answer)
     ├── ModelError                 an answer ended badly: the model's or a proxy's fault
     └── ConfigurationError         the server cannot start like this
 

@@ -65,12 +65,7 @@ class Elsewhere:
         An answer begins here, so all before it have ended. Raises `StorageUnavailable`.
         """
         if channel.readers and channel.last_seq != before - 1:
-            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=before)
-            for message in page:
-                if isinstance(message, UserMessage):
-                    channel.post(message)
-                else:
-                    self._tell_end(channel, message)
+            await self._tell_earlier(channel, before)
         if channel.running is not None:
             self._leave(channel, channel.running.answer.id)
 
@@ -128,13 +123,17 @@ class Elsewhere:
     async def _stored(self, channel: Channel, message: Message) -> None:
         if channel.running is None and channel.last_seq < message.seq - 1:
             # What comes before it was not told here yet, or viewers are only just joining: an answer may be running.
-            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=message.seq)
-            for earlier in page:
-                if isinstance(earlier, Answer) and earlier.status is not Status.STREAMING:
-                    self._tell_end(channel, earlier)
-                else:
-                    await self._take(channel, earlier)
+            await self._tell_earlier(channel, message.seq)
         await self._take(channel, message)
+
+    async def _tell_earlier(self, channel: Channel, before: int) -> None:
+        """What is stored before the place `before`. What follows from an earlier end is there, too: not done again."""
+        page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=before)
+        for message in page:
+            if isinstance(message, Answer) and message.status is not Status.STREAMING:
+                self._tell_end(channel, message)
+            else:
+                await self._take(channel, message)
 
     async def _take(self, channel: Channel, message: Message) -> None:
         if isinstance(message, UserMessage):

@@ -20,7 +20,8 @@ from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
 from chatstream.generations.channel import Channel, Entry, Running
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
-from chatstream.models import Answer, Failure, Recommendation, Status, Usage
+from chatstream.models import Answer, Failure, Status, Usage
+from chatstream.recommendations import Extractor
 from chatstream.store.messages import Messages
 
 log = logging.getLogger("chatstream.generations")
@@ -36,8 +37,6 @@ _SAVE_PAUSE_LIMIT = 5.0
 # A user message is tried this often before an interrupted answer counts as failed: a reader who comes and goes must not
 # have the model called for ever.
 MAX_INTERRUPTIONS = 3
-
-Extract = Callable[[str, str], tuple[Recommendation, ...]]
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -57,7 +56,7 @@ class Generation:
         deltas: AsyncGenerator[Delta, None],
         *,
         messages: Messages,
-        extract: Extract,
+        extract: Extractor,
         limits: Limits,
         request_id: str | None,
         on_left_elsewhere: Callable[[], None] = lambda: None,

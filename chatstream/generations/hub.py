@@ -23,11 +23,12 @@ from chatstream.events import Cursor
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
-from chatstream.generations.generation import Extract, Generation, Limits
+from chatstream.generations.generation import Generation, Limits
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.recommendations import Extractor
 from chatstream.store.messages import Messages, Posted
 
 log = logging.getLogger("chatstream.generations")
@@ -89,7 +90,7 @@ class Stream(Struct, frozen=True):
 class Hub:
     """The one place that knows which conversations are watched and which answers run in this process."""
 
-    def __init__(self, messages: Messages, write_answer: WriteAnswer, extract: Extract, config: Config) -> None:
+    def __init__(self, messages: Messages, write_answer: WriteAnswer, extract: Extractor, config: Config) -> None:
         self._messages = messages
         self._write_answer = write_answer
         self._extract = extract
