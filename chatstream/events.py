@@ -6,9 +6,9 @@ and within an answer by position: its chunks by code points so far, then `error`
 
 import re
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
@@ -19,10 +19,14 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""What `timestamp` returns."""
+
+
 class Event(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
     """Base of all events; the JSON object's `type` is the subclass's tag."""
 
-    timestamp: str
+    timestamp: Timestamp
 
 
 class Connected(Event, frozen=True, kw_only=True, tag="connected"):

@@ -26,6 +26,7 @@ from chatstream.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from chatstream.handlers import problems
 from chatstream.logs import describe
 from chatstream.models import User
 
@@ -235,18 +236,8 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", self.allowed_methods())
         if not self._body_read:  # then Tornado will close the connection, and the client should know
             self.set_header("Connection", "close")
-        problem = {
-            "type": "about:blank",
-            "title": error.title,
-            "status": error.status,
-            "detail": error.detail,
-            "code": error.code,
-            "requestId": self.request_id,
-        }
-        if error.fields:
-            problem["errors"] = error.fields
-        self.set_header("Content-Type", "application/problem+json")
-        self.finish(msgspec.json.encode(problem))
+        self.set_header("Content-Type", problems.MEDIA_TYPE)
+        self.finish(problems.document(error, self.request_id))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """What a client did wrong stands in the line of its request; what we did wrong comes with its traceback.

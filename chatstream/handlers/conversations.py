@@ -5,7 +5,13 @@ from http import HTTPStatus
 from chatstream.errors import InvalidContent
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import Door, JSONHandler
-from chatstream.handlers.views import ConversationChanges, NewConversation, conversation_view, message_view
+from chatstream.handlers.views import (
+    ConversationChanges,
+    ConversationPage,
+    NewConversation,
+    conversation_view,
+    new_conversation_view,
+)
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
 
@@ -30,7 +36,9 @@ class ConversationsHandler(JSONHandler):
         found, next_cursor = await self.conversations.page(
             self.user.id, limit=self.limit(_PAGE, _MAX_PAGE), before=self.parameter("before")
         )
-        self.send_json({"conversations": [conversation_view(one) for one in found], "nextCursor": next_cursor})
+        self.send_json(
+            ConversationPage(conversations=[conversation_view(one) for one in found], next_cursor=next_cursor)
+        )
 
     async def post(self) -> None:
         """A new one, and its first message if there is one."""
@@ -39,12 +47,11 @@ class ConversationsHandler(JSONHandler):
         conversation = await self.conversations.create(
             self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
         )
-        view = conversation_view(conversation)
+        message = None
         if body.initial_message is not None:
-            posted = await self.hub.post(conversation, body.initial_message, request_id=self.request_id)
-            view["initialMessage"] = message_view(posted.message)
+            message = (await self.hub.post(conversation, body.initial_message, request_id=self.request_id)).message
         self.set_header("Location", f"{self.request.path}/{conversation.id}")
-        self.send_json(view, HTTPStatus.CREATED)
+        self.send_json(new_conversation_view(conversation, message), HTTPStatus.CREATED)
 
 
 class ConversationHandler(JSONHandler):

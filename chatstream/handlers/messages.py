@@ -9,7 +9,15 @@ from chatstream.generations.hub import Hub, IfBusy
 from chatstream.handlers.base import Door
 from chatstream.handlers.conversations import check_length
 from chatstream.handlers.streaming import StreamingHandler
-from chatstream.handlers.views import NewMessage, StopRequest, message_view, stream_cursor
+from chatstream.handlers.views import (
+    MessagePage,
+    NewMessage,
+    StopRequest,
+    begun_answer,
+    message_view,
+    posted_message,
+    stream_cursor,
+)
 from chatstream.models import Answer, Conversation
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages
@@ -35,7 +43,9 @@ class _ConversationDoor(StreamingHandler):
 
     def if_busy(self, *choices: IfBusy) -> IfBusy:
         """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
-        text = self.parameter("ifBusy") or IfBusy.REFUSE
+        text = self.parameter("ifBusy")
+        if text is None:
+            return IfBusy.REFUSE
         if text not in choices:
             raise InvalidRequest(f"`ifBusy` must be one of: {', '.join(choices)}.")
         return IfBusy(text)
@@ -66,11 +76,11 @@ class MessagesHandler(_ConversationDoor):
         if any(isinstance(message, Answer) and message.unseen for message in shown):
             await self.messages.mark_seen(conversation.key)
         self.send_json(
-            {
-                "messages": [message_view(message) for message in shown],
-                "nextCursor": str(shown[0].seq) if more else None,
-                "streamCursor": stream_cursor(conversation.key, shown) if before is None else None,
-            }
+            MessagePage(
+                messages=[message_view(message) for message in shown],
+                next_cursor=str(shown[0].seq) if more else None,
+                stream_cursor=stream_cursor(conversation.key, shown) if before is None else None,
+            )
         )
 
     async def post(self, conversation_id: str) -> None:
@@ -90,8 +100,8 @@ class MessagesHandler(_ConversationDoor):
         if "text/event-stream" in self.request.headers.get("Accept", ""):
             await self.stream(conversation, cursor, once=True)
             return
-        view = message_view(posted.message) | {"streamCursor": str(cursor)}
-        self.send_json(view, HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED)
+        status = HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED
+        self.send_json(posted_message(posted.message, cursor), status)
 
     def _before(self) -> int | None:
         text = self.parameter("before")
@@ -130,5 +140,4 @@ class RegenerateHandler(_ConversationDoor):
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
         conversation = await self.conversation(conversation_id)
         answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
-        cursor = Cursor(answer.id, 0)
-        self.send_json(message_view(answer) | {"streamCursor": str(cursor)}, HTTPStatus.ACCEPTED)
+        self.send_json(begun_answer(answer, Cursor(answer.id, 0)), HTTPStatus.ACCEPTED)

@@ -1,13 +1,17 @@
-"""Models as the REST API shows them, and the bodies it takes."""
+"""The bodies the REST API takes (pydantic: they come from outside), and models as it shows them (msgspec).
+
+The OpenAPI document has its schemas from both.
+"""
 
 from typing import Annotated, Any
 
+from msgspec import UNSET, Struct, UnsetType
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from chatstream.errors import EXPLANATIONS
-from chatstream.events import Cursor, timestamp
-from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.errors import EXPLANATIONS, ErrorCode
+from chatstream.events import Cursor, Timestamp, timestamp
+from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
 
 # Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
 Title = Annotated[str, StringConstraints(max_length=200)]
@@ -54,54 +58,157 @@ class StopRequest(_Body):
     message_id: ObjectKey | None = None
 
 
-def conversation_view(conversation: Conversation) -> dict[str, Any]:
+class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
+    """What a user wrote."""
+
+    id: str
+    content: str
+    created_at: Timestamp
+    client_message_id: str | UnsetType = UNSET
+
+
+class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Why an answer ended badly; `retryable`: `regenerate` may help. The log has the details under `requestId`."""
+
+    error: ErrorCode
+    message: str
+    retryable: bool
+    request_id: str | None
+
+
+class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="assistant"):
+    """One attempt at answering the user message `replyTo`; of several, the newest counts."""
+
+    id: str
+    content: str
+    created_at: Timestamp
+    reply_to: str
+    attempt: int
+    status: Status
+    finish_reason: str | None
+    usage: Usage | None
+    error: FailureView | None
+    recommendations: tuple[Recommendation, ...]
+
+
+class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
+    """A user message that was stored; a stream opened with `streamCursor` tells its answer from the beginning."""
+
+    stream_cursor: str
+
+
+class BegunAnswer(AnswerView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="assistant"):
+    """An answer that has just begun; a stream opened with `streamCursor` tells it from the beginning."""
+
+    stream_cursor: str
+
+
+class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A conversation as its owner sees it; null stands for the server's default."""
+
+    id: str
+    title: str | None
+    system_prompt: str | None
+    model: str | None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="camel"):
+    """A conversation that was created, and its first message if it was given one."""
+
+    initial_message: UserMessageView | UnsetType = UNSET
+
+
+class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one."""
+
+    conversations: list[ConversationView]
+    next_cursor: str | None
+
+
+class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Messages, oldest first. `nextCursor` is the `before` of the page of older ones, if there are any; `streamCursor`,
+    on the newest page only, is the cursor with which a stream goes on without a gap."""
+
+    messages: list[UserMessageView | AnswerView]
+    next_cursor: str | None
+    stream_cursor: str | None
+
+
+def conversation_view(conversation: Conversation) -> ConversationView:
     """A conversation as its owner sees it."""
+    return ConversationView(**_conversation_fields(conversation))
+
+
+def new_conversation_view(conversation: Conversation, message: UserMessage | None) -> NewConversationView:
+    """The same when it was just created."""
+    return NewConversationView(
+        **_conversation_fields(conversation),
+        initial_message=UNSET if message is None else UserMessageView(**_user_message_fields(message)),
+    )
+
+
+def message_view(message: Message) -> UserMessageView | AnswerView:
+    """A user message or an answer."""
+    if isinstance(message, UserMessage):
+        return UserMessageView(**_user_message_fields(message))
+    return AnswerView(**_answer_fields(message))
+
+
+def posted_message(message: UserMessage, cursor: Cursor) -> PostedMessage:
+    """A user message that was just stored, and where its answer begins."""
+    return PostedMessage(**_user_message_fields(message), stream_cursor=str(cursor))
+
+
+def begun_answer(answer: Answer, cursor: Cursor) -> BegunAnswer:
+    """An answer that has just begun, and where."""
+    return BegunAnswer(**_answer_fields(answer), stream_cursor=str(cursor))
+
+
+def _conversation_fields(conversation: Conversation) -> dict[str, Any]:
     return {
         "id": conversation.id,
         "title": conversation.title,
-        "systemPrompt": conversation.system_prompt,
+        "system_prompt": conversation.system_prompt,
         "model": conversation.model,
-        "createdAt": timestamp(conversation.created_at),
-        "updatedAt": timestamp(conversation.updated_at),
+        "created_at": timestamp(conversation.created_at),
+        "updated_at": timestamp(conversation.updated_at),
     }
 
 
-def message_view(message: Message) -> dict[str, Any]:
-    """A user message or an answer."""
-    if isinstance(message, UserMessage):
-        view = {
-            "id": message.id,
-            "role": "user",
-            "content": message.content,
-            "createdAt": timestamp(message.created_at),
-        }
-        return view | ({"clientMessageId": message.client_message_id} if message.client_message_id else {})
+def _user_message_fields(message: UserMessage) -> dict[str, Any]:
     return {
         "id": message.id,
-        "role": "assistant",
         "content": message.content,
-        "createdAt": timestamp(message.created_at),
-        "replyTo": message.reply_to,
-        "attempt": message.attempt,
-        "status": message.status,
-        "finishReason": message.finish_reason,
-        "usage": message.usage,
-        "error": _failure_view(message),
-        "recommendations": message.recommendations,
+        "created_at": timestamp(message.created_at),
+        "client_message_id": message.client_message_id or UNSET,
     }
 
 
-def _failure_view(answer: Answer) -> dict[str, Any] | None:
-    failure = answer.failure
-    if failure is None:
-        return None
-    explanation = EXPLANATIONS[failure.code]
+def _answer_fields(answer: Answer) -> dict[str, Any]:
     return {
-        "error": failure.code,
-        "message": explanation.message,
-        "retryable": explanation.retryable,
-        "requestId": failure.request_id,
+        "id": answer.id,
+        "content": answer.content,
+        "created_at": timestamp(answer.created_at),
+        "reply_to": answer.reply_to,
+        "attempt": answer.attempt,
+        "status": answer.status,
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage,
+        "error": _failure_view(answer.failure) if answer.failure else None,
+        "recommendations": answer.recommendations,
     }
+
+
+def _failure_view(failure: Failure) -> FailureView:
+    explanation = EXPLANATIONS[failure.code]
+    return FailureView(
+        error=failure.code,
+        message=explanation.message,
+        retryable=explanation.retryable,
+        request_id=failure.request_id,
+    )
 
 
 def stream_cursor(key: str, messages: list[Message]) -> str:
