@@ -1,5 +1,6 @@
 """Fixtures. The only place that knows pytest-tornado's: its `io_loop`, and that fixtures are synchronous."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ from tests.support.processes import SECRET, ServerProcess, free_port, mongod
 from tests.support.upstream import Upstream
 
 MakeClient = Callable[..., Client]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_event_loop_of_its_own() -> None:
+    """Without this, asyncio makes one for the first `io_loop` to go back to, and nobody closes it."""
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +95,8 @@ def make_client(io_loop: IOLoop) -> Iterator[MakeClient]:
 
 
 @pytest.fixture
-def client(shared_server: ServerProcess, make_client: MakeClient) -> Client:
-    """A client of the shared server."""
-    return make_client(shared_server)
+def client(io_loop: IOLoop, shared_server: ServerProcess, make_client: MakeClient) -> Iterator[Client]:
+    """A client of the shared server. It leaves no answer behind that would ask the next test's model."""
+    client = make_client(shared_server)
+    yield client
+    io_loop.run_sync(client.stop_all)

@@ -127,6 +127,13 @@ class Client:
         ) as response:
             yield Stream(response)
 
+    async def stop_all(self) -> None:
+        """End the running answers of all the user's conversations."""
+        headers = {"Authorization": f"Bearer {self.token}"}  # whatever the test made of the client's own
+        listed = await self.http.get(API, params={"limit": 200}, headers=headers)
+        for conversation in listed.json()["conversations"]:
+            await self.http.post(f"{API}/{conversation['id']}/stop", headers=headers)
+
     async def close(self) -> None:
         """Close all connections."""
         await self.http.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -31,11 +32,22 @@ asyncio.run(main())
 """
 
 
+# Below the ports that systems give to outgoing connections, one of which could take a port between its choice and its
+# use; and each of the test processes (pytest-xdist) chooses among its own.
+_PORTS = range(12_000, 32_000)
+_PORTS_PER_WORKER = 1_000
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = _PORTS[worker * _PORTS_PER_WORKER : (worker + 1) * _PORTS_PER_WORKER]
+    while True:
+        port = random.choice(own)  # noqa: S311 - a port is no secret
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

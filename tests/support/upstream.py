@@ -38,6 +38,7 @@ class Upstream:
     def __init__(self, server: asyncio.Server) -> None:
         self._server = server
         self._connections: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[object]] = set()
         self._accepted = 0
         self.scripts: list[tuple[Step, ...]] = []
         self.calls: list[Call] = []
@@ -64,12 +65,19 @@ class Upstream:
     async def close(self) -> None:
         """Stop listening and drop all connections."""
         self._server.close()
-        for writer in list(self._connections):
+        await asyncio.sleep(0)  # what was accepted just now gets to `_serve`
+        for writer in self._connections:
             writer.transport.abort()
+        for task in self._serving:
+            task.cancel()  # a script may wait for what never comes
+        await asyncio.gather(*self._serving, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         self._accepted += 1
         connection = self._accepted
         try:
@@ -87,6 +95,7 @@ class Upstream:
             pass  # the client closed between two requests
         finally:
             self._connections.discard(writer)
+            self._serving.discard(task)
             writer.close()
 
     async def _play(
