@@ -1,4 +1,7 @@
-"""The whole route table on one screen: path, door, and exactly what the door needs."""
+"""The whole route table on one screen: path, door, and exactly what the door needs.
+
+What each route does is described in `chatstream.handlers.reference`.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,6 +10,7 @@ from tornado.web import Application
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import Door, NotFoundHandler, log_request
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
+from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler
 from chatstream.handlers.operations import HealthHandler, ReadyHandler
 from chatstream.handlers.page import PageHandler
@@ -30,6 +34,7 @@ def make_app(
     streaming = base | {"hub": hub, "slow_reader_timeout": settings.slow_reader_timeout, "conversations": conversations}
     posting = {"content_characters": settings.content_characters}
     all_conversations = base | posting | {"hub": hub, "conversations": conversations}
+    documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     return Application(
         [
@@ -41,6 +46,8 @@ def make_app(
             (conversation + r"/regenerate", RegenerateHandler, streaming | {"messages": messages}),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": ping}),
+            (r"/openapi\.json", DocumentHandler, documented),
+            (r"/docs", DocsHandler, documented),
             (r"/", PageHandler, base),
         ],
         default_handler_class=NotFoundHandler,

@@ -2,7 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 
+from msgspec import Struct
+
 from chatstream.handlers.base import BaseHandler, Door
+
+
+class State(Struct, frozen=True):
+    """``ok`` or ``ready``."""
+
+    status: str
 
 
 class HealthHandler(BaseHandler):
@@ -12,7 +20,7 @@ class HealthHandler(BaseHandler):
 
     def get(self) -> None:
         """Always 200."""
-        self.send_json({"status": "ok"})
+        self.send_json(State("ok"))
 
     head = get  # what many monitors ask with
 
@@ -33,6 +41,6 @@ class ReadyHandler(BaseHandler):
         """200 or 503."""
         self.door.check()
         await self.ping()
-        self.send_json({"status": "ready"})
+        self.send_json(State("ready"))
 
     head = get

@@ -28,7 +28,7 @@ class _Body(BaseModel):
 
 
 class NewConversation(_Body):
-    """``POST …/conversations``."""
+    """A conversation to be created."""
 
     id: Id | None = None
     title: Title | None = None
@@ -38,7 +38,9 @@ class NewConversation(_Body):
 
 
 class ConversationChanges(_Body):
-    """``PATCH …/conversations/{id}``; null resets to the server's default."""
+    """What to change of a conversation; null resets to the server's default."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     title: Title | None = None
     system_prompt: Prompt | None = None
@@ -46,14 +48,14 @@ class ConversationChanges(_Body):
 
 
 class NewMessage(_Body):
-    """``POST …/messages``."""
+    """A message to be sent."""
 
     content: Annotated[str, Field(min_length=1)]
     client_message_id: ClientMessageId | None = None
 
 
 class StopRequest(_Body):
-    """``POST …/stop``."""
+    """Which answer to stop; none or null: the running one."""
 
     message_id: ObjectKey | None = None
 

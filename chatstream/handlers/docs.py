@@ -1,0 +1,61 @@
+"""``/openapi.json`` and ``/docs``: this API, for programs and for people."""
+
+from functools import cached_property
+
+import msgspec
+
+from chatstream.handlers import openapi, reference_page
+from chatstream.handlers.base import BaseHandler, Door
+
+
+class Reference:
+    """Both of them, made when somebody asks for the first time; see `openapi.document`."""
+
+    def __init__(self, content_characters: int) -> None:
+        self._content_characters = content_characters
+
+    @cached_property
+    def document(self) -> bytes:
+        """JSON."""
+        return msgspec.json.encode(openapi.document(self._content_characters))
+
+    @cached_property
+    def page(self) -> str:
+        """HTML."""
+        return reference_page.page(msgspec.json.decode(self.document))
+
+
+class _ReferenceHandler(BaseHandler):
+    public = True
+
+    def initialize(self, door: Door, reference: Reference) -> None:  # type: ignore[override]  # its own collaborator
+        super().initialize(door)
+        self.reference = reference
+
+    def set_default_headers(self) -> None:
+        """It changes with the version only; but then at once. Tornado adds an ETag."""
+        super().set_default_headers()
+        self.set_header("Cache-Control", "no-cache")
+
+
+class DocumentHandler(_ReferenceHandler):
+    """``/openapi.json``."""
+
+    def get(self) -> None:
+        """The OpenAPI document."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(self.reference.document)
+
+    head = get
+
+
+class DocsHandler(_ReferenceHandler):
+    """``/docs``."""
+
+    def get(self) -> None:
+        """The page."""
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", reference_page.policy())
+        self.finish(self.reference.page)
+
+    head = get

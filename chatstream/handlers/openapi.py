@@ -1,0 +1,248 @@
+"""The OpenAPI 3.2 document: `reference.OPERATIONS`, with the schemas of what the handlers take and send.
+
+3.2, because it is the first version that can say what the events of a stream look like (``itemSchema``).
+https://spec.openapis.org/oas/v3.2.0.html
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from chatstream import __version__
+from chatstream.handlers import problems
+from chatstream.handlers.problems import Problem
+from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply
+
+_SCHEMAS = "#/components/schemas/"
+
+_DESCRIPTION = (
+    "Streams the answers of a language model to chat clients. Conversations and messages are JSON over REST; what "
+    "happens in a conversation is told on its stream, as Server-Sent Events.\n\n"
+    "Errors are problem documents (RFC 9457): `code` stays what it is, `detail` is for people. An error of the "
+    "server's own is a 500 of the same form. Fields, parameters and events may be added to this API: clients ignore "
+    "what they do not know. A field in a request that is not listed here is refused. OPTIONS is answered everywhere, "
+    "for browsers' preflights. Times are UTC, lengths are in Unicode code points."
+)
+
+HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "X-Request-Id": (
+        "The request's own, if it was sane, or a new one: the log has the details under it.",
+        {"type": "string"},
+    ),
+    "Location": ("Where the new conversation is.", {"type": "string", "format": "uri-reference"}),
+    "Retry-After": ("Seconds to wait before trying again.", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("The challenge (RFC 6750).", {"type": "string"}),
+    "RateLimit": ("What is left of the limit (draft-ietf-httpapi-ratelimit-headers-11).", {"type": "string"}),
+    "RateLimit-Policy": ("The limit.", {"type": "string"}),
+}
+
+# Of each status: why, the codes of its problem documents, and the headers that always come with it.
+REFUSALS: Mapping[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    400: ("Malformed. Nothing was changed.", ("invalid_request",), ()),
+    401: (
+        "There is no token, or one that is not accepted.",
+        ("unauthenticated", "invalid_token"),
+        ("WWW-Authenticate",),
+    ),
+    404: ("It does not exist, or belongs to someone else.", ("not_found",), ()),
+    409: (
+        "Not possible in the present state.",
+        ("answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer"),
+        (),
+    ),
+    413: ("The body is too large.", ("too_large",), ()),
+    415: ("The body is not `application/json`.", ("unsupported_media_type",), ()),
+    422: ("Well-formed, but not acceptable; `errors` says what, field by field.", ("invalid_content",), ()),
+    429: ("Too many requests of this caller.", ("rate_limited", "too_many_streams"), ("Retry-After",)),
+    503: ("Not now.", ("unavailable", "storage_unavailable", "server_shutdown"), ("Retry-After",)),
+}
+
+_SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A JSON Web Token; its `sub` is the user.",
+    },
+    "accessToken": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "access_token",
+        "description": "The same token, for clients that cannot set headers; `token` is another name of it.",
+    },
+}
+
+
+def document(content_characters: int) -> dict[str, Any]:
+    """The whole document; a message may have at most `content_characters`."""
+    paths = {
+        path: {method: _operation(path, operation) for method, operation in _with_head(operations).items()}
+        for path, operations in OPERATIONS.items()
+    }
+    return {
+        "openapi": "3.2.0",
+        "info": {
+            "title": "chatstream",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(content_characters),
+            "responses": {str(status): _refusal(status) for status in REFUSALS},
+            "headers": {
+                name: {"description": description, "schema": schema, "required": True}
+                for name, (description, schema) in HEADERS.items()
+            },
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
+    }
+
+
+def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
+    """HEAD is GET without a body (RFC 9110, section 9.3.2)."""
+    found = dict(operations)
+    if (get := operations.get("get")) and get.head:
+        replies = {status: reply._replace(bodies={}) for status, reply in get.replies.items()}
+        found["head"] = get._replace(id=f"{get.id}Head", replies=replies)
+    return found
+
+
+def _operation(path: str, operation: Operation) -> dict[str, Any]:
+    parameters = [_parameter(parameter) for parameter in operation.parameters]
+    if "{id}" in path:
+        parameters.insert(0, _ID_PARAMETER)
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        **({"description": operation.description} if operation.description else {}),
+        "tags": [_tag(path)],
+        **({"parameters": parameters} if parameters else {}),
+        "responses": {str(status): _reply(reply) for status, reply in operation.replies.items()}
+        | {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(path, operation)},
+        "security": _security(operation),
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": {JSON: {"schema": {"$ref": _SCHEMAS + operation.body.__name__}}},
+        }
+    return described
+
+
+def _tag(path: str) -> str:
+    if not path.startswith("/api/"):
+        return "server"
+    return path.partition("{id}/")[2].partition("/")[0] or "conversations"
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    if operation.public:
+        return []
+    return [{name: []} for name in (_SECURITY_SCHEMES if operation.query_token else ["bearer"])]
+
+
+def _refusals(path: str, operation: Operation) -> list[int]:
+    statuses = {*operation.refusals}
+    if not operation.public:
+        statuses |= {401, 429, 503}
+    if "{id}" in path:
+        statuses |= {400, 404}
+    if operation.parameters:
+        statuses.add(400)
+    if operation.body is not None:
+        statuses |= {400, 413, 415, 422}
+    return sorted(statuses)
+
+
+_ID_PARAMETER = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The conversation's `id`.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
+    content = {media_type: _body(media_type, shape) for media_type, shape in reply.bodies.items()}
+    return {
+        "description": reply.description,
+        "headers": _headers(*reply.headers),
+        **({"content": content} if content else {}),
+    }
+
+
+def _body(media_type: str, shape: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([shape], ref_template=_SCHEMAS + "{name}")
+    if media_type != STREAM:
+        return {"schema": schema}
+    frame = {
+        "type": "object",
+        "properties": {
+            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": schema},
+            "id": {"type": "string", "description": "A cursor, on the events that a stream can go on behind."},
+            "retry": {"type": "integer", "description": "Milliseconds to wait before connecting again."},
+        },
+        "required": ["data"],
+    }
+    return {"itemSchema": frame}
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    description, codes, headers = REFUSALS[status]
+    narrowed = {"status": {"const": status}, "code": {"enum": list(codes)}}
+    schema = {"allOf": [{"$ref": _SCHEMAS + "Problem"}, {"properties": narrowed}]}
+    return {
+        "description": description,
+        "headers": _headers(*headers),
+        "content": {problems.MEDIA_TYPE: {"schema": schema}},
+    }
+
+
+def _schemas(content_characters: int) -> dict[str, Any]:
+    operations = [operation for each in OPERATIONS.values() for operation in each.values()]
+    bodies = [operation.body for operation in operations if operation.body is not None]
+    _, taken = models_json_schema(
+        [(body, "validation") for body in bodies],
+        ref_template=_SCHEMAS + "{model}",
+        schema_generator=_WithoutFieldTitles,
+    )
+    shapes = [shape for each in operations for reply in each.replies.values() for shape in reply.bodies.values()]
+    _, sent = msgspec.json.schema_components([Problem, *shapes], ref_template=_SCHEMAS + "{name}")
+    schemas: dict[str, Any] = taken["$defs"] | sent
+    schemas["NewMessage"]["properties"]["content"]["maxLength"] = content_characters
+    schemas["NewConversation"]["properties"]["initialMessage"]["anyOf"][0]["maxLength"] = content_characters
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = _for_clients(schema["description"])
+    return schemas
+
+
+class _WithoutFieldTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # "Systemprompt" tells nobody anything
+
+
+def _for_clients(docstring: str) -> str:
+    """A docstring in one line, with the names of fields as they are on the wire."""
+    return re.sub(r"`([a-z]+_[a-z_]+)`", lambda name: f"`{to_camel(name[1])}`", " ".join(docstring.split()))

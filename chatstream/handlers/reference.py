@@ -1,0 +1,258 @@
+"""What each route does, as data: the OpenAPI document is made of it, and a test compares it with the route table.
+
+A new route is described by one `Operation` in `OPERATIONS`. What follows from its shape is added by `openapi`: the id
+in the path, and the refusals of a door with a token, a parameter or a body.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from chatstream.events import AnyEvent
+from chatstream.generations.hub import IfBusy, Stopped
+from chatstream.handlers.operations import State
+from chatstream.handlers.views import (
+    BegunAnswer,
+    ConversationChanges,
+    ConversationPage,
+    ConversationView,
+    MessagePage,
+    NewConversation,
+    NewConversationView,
+    NewMessage,
+    PostedMessage,
+    StopRequest,
+)
+
+JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
+
+
+class Parameter(NamedTuple):
+    """Of a request, and never required; `place` is ``query`` or ``header``, `schema` is JSON Schema."""
+
+    place: str
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+class Reply(NamedTuple):
+    """A response that is no error. `bodies` has the type of each media type; of a stream, that of an event's data.
+
+    `headers` are names in `openapi.HEADERS`.
+    """
+
+    description: str
+    bodies: Mapping[str, Any] = {}
+    headers: Sequence[str] = ()
+
+
+class Operation(NamedTuple):
+    """One method of one route. `refusals` are the statuses beside those that follow from the rest."""
+
+    id: str
+    summary: str
+    replies: Mapping[int, Reply]
+    description: str = ""
+    parameters: Sequence[Parameter] = ()
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    refusals: Sequence[int] = ()
+    public: bool = False  # no token is needed
+    query_token: bool = False  # the token may stand in the query
+    head: bool = False  # HEAD is answered, too
+
+
+_CURSOR = {"type": "string"}  # any text: what is no cursor counts as none
+
+_LIMIT = Parameter(
+    "query", "limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+)
+_CONVERSATIONS_BEFORE = Parameter(
+    "query",
+    "before",
+    "A `nextCursor` of this list: the conversations after that page.",
+    {"type": "string", "pattern": "^[0-9]{1,14}-[0-9a-fA-F]{24}$"},
+)
+_MESSAGES_BEFORE = Parameter(
+    "query",
+    "before",
+    "A `nextCursor` of this list: the messages before that page.",
+    {"type": "string", "pattern": "^[0-9]{1,15}$"},
+)
+_IF_BUSY = Parameter(
+    "query",
+    "ifBusy",
+    "While an answer runs: `refuse` the message with 409; `queue` it, so that it is answered next; or `interrupt` the "
+    "answer.",
+    {"type": "string", "enum": [*IfBusy], "default": IfBusy.REFUSE},
+)
+_IF_BUSY_REGENERATE = Parameter(
+    "query",
+    "ifBusy",
+    "While an answer runs: `refuse` with 409, or `interrupt` it.",
+    {"type": "string", "enum": [IfBusy.REFUSE, IfBusy.INTERRUPT], "default": IfBusy.REFUSE},
+)
+_IDEMPOTENCY_KEY = Parameter(
+    "header",
+    "Idempotency-Key",
+    "A name for this message, unique in its conversation, of the client's choice; the same as `clientMessageId`. Sent "
+    "again under it, the message gets the first result: it is stored and answered once. Other content under it is "
+    "refused with 422.",
+    {"type": "string", "pattern": r"^[\x21-\x7e]{1,128}$"},
+)
+_LAST_EVENT_ID = Parameter(
+    "header",
+    "Last-Event-ID",
+    "The last `id` that was received, or a `streamCursor`: the stream goes on behind it. An EventSource sends it by "
+    "itself when it reconnects. What is no cursor of this conversation counts as none.",
+    _CURSOR,
+)
+_ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
+
+_CONVERSATIONS = "/api/v1/chat/conversations"
+_ONE = _CONVERSATIONS + "/{id}"
+_EVENTS = {STREAM: AnyEvent}
+
+OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
+    _CONVERSATIONS: {
+        "get": Operation(
+            "listConversations",
+            "The caller's conversations, most recently active first",
+            {200: Reply("A page of them.", {JSON: ConversationPage})},
+            parameters=[_LIMIT, _CONVERSATIONS_BEFORE],
+        ),
+        "post": Operation(
+            "createConversation",
+            "Create a conversation",
+            {201: Reply("It was created.", {JSON: NewConversationView}, ["Location"])},
+            "With `initialMessage` its first message is stored and answered, too. The caller may choose the `id`; a "
+            "second one of the same id is refused with 409.",
+            body=NewConversation,
+            refusals=[409],
+        ),
+    },
+    _ONE: {
+        "get": Operation(
+            "getConversation", "Read a conversation", {200: Reply("The conversation.", {JSON: ConversationView})}
+        ),
+        "patch": Operation(
+            "changeConversation",
+            "Change a conversation's title, system prompt or model",
+            {200: Reply("The conversation as it is now.", {JSON: ConversationView})},
+            "What is not named stays as it is; null resets to the server's default.",
+            body=ConversationChanges,
+        ),
+        "delete": Operation(
+            "deleteConversation",
+            "Delete a conversation with its messages",
+            {204: Reply("It is gone. A running answer was ended, and so were its streams.")},
+        ),
+    },
+    _ONE + "/stream": {
+        "get": Operation(
+            "streamConversation",
+            "Watch a conversation as Server-Sent Events",
+            {
+                200: Reply(
+                    "The events. The stream stays open, turn after turn. An EventSource gives up for good on any "
+                    "status but 200: where `Accept` names `text/event-stream`, a refusal that will pass (429, 503) is "
+                    "a stream, too, of one `error` event without `connected`, and `retry`.",
+                    _EVENTS,
+                ),
+                204: Reply("With `once`: nothing comes after the cursor, nothing runs, and no answer is owed."),
+            },
+            "With a cursor it goes on behind it, and nothing is lost or told twice. Without, it begins with the "
+            "running answer, if there is one; with an answer that nobody saw end; with a new answer to a message that "
+            "has none. After 15 s without an event there is a `heartbeat`.",
+            parameters=[
+                _LAST_EVENT_ID,
+                Parameter("query", "last_event_id", "The same as Last-Event-ID, which wins.", _CURSOR),
+                Parameter("query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR),
+                _ONCE,
+            ],
+            query_token=True,
+        ),
+    },
+    _ONE + "/messages": {
+        "get": Operation(
+            "listMessages",
+            "The messages of a conversation, oldest first",
+            {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage})},
+            parameters=[_LIMIT, _MESSAGES_BEFORE],
+        ),
+        "post": Operation(
+            "postMessage",
+            "Send a message and have it answered",
+            {
+                200: Reply(
+                    "With `Accept: text/event-stream`: the events of the answer. Otherwise the message was sent "
+                    "before, and this is the first result.",
+                    {JSON: PostedMessage} | _EVENTS,
+                ),
+                201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}),
+                204: Reply("With `Accept: text/event-stream`: the message was sent before, and no answer comes."),
+            },
+            "With `Accept: text/event-stream` the response is the answer's stream, which ends with it.",
+            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY],
+            body=NewMessage,
+            refusals=[409],
+        ),
+    },
+    _ONE + "/stop": {
+        "post": Operation(
+            "stopAnswer",
+            "End the running answer",
+            {200: Reply("How it ended; its text so far is stored.", {JSON: Stopped})},
+            "With `messageId` the result is the same however often it is asked, and however that answer ended; "
+            "without, the running answer is meant, and 409 says that there is none.",
+            body=StopRequest,
+            body_required=False,
+            refusals=[409],
+        ),
+    },
+    _ONE + "/regenerate": {
+        "post": Operation(
+            "regenerateAnswer",
+            "Answer the newest message again",
+            {202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer})},
+            parameters=[_IF_BUSY_REGENERATE],
+            refusals=[409],
+        ),
+    },
+    "/healthz": {
+        "get": Operation(
+            "getHealth", "Is the process alive?", {200: Reply("It is.", {JSON: State})}, public=True, head=True
+        )
+    },
+    "/readyz": {
+        "get": Operation(
+            "getReadiness",
+            "Can the server serve?",
+            {200: Reply("It can.", {JSON: State})},
+            refusals=[503],
+            public=True,
+            head=True,
+        )
+    },
+    "/openapi.json": {
+        "get": Operation(
+            "getDocument",
+            "This document",
+            {200: Reply("In OpenAPI 3.2.", {JSON: dict[str, Any]})},
+            public=True,
+            head=True,
+        )
+    },
+    "/docs": {
+        "get": Operation(
+            "getReference", "This document as a page", {200: Reply("HTML.", {HTML: str})}, public=True, head=True
+        )
+    },
+    "/": {
+        "get": Operation(
+            "getPage", "A page to chat with the server", {200: Reply("HTML.", {HTML: str})}, public=True, head=True
+        )
+    },
+}
