@@ -1,0 +1,202 @@
+"""What an operator wants to know, as numbers, in Prometheus' words.
+
+Instrumentation is a guest in the code: it says what happened (``metrics.answer_finished(...)``), and only this module
+knows what becomes of it. All durations are in seconds. Labels have few values, all of them ours: a route's pattern and
+never a path, a stable code and never a text; no user, no conversation, no model (clients may name their own).
+
+A call costs about a microsecond, so calls belong to requests, answers and flushes, never to single chunks.
+"""
+
+import platform
+from collections.abc import Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+from chatstream import __version__
+from chatstream.errors import ErrorCode
+from chatstream.models import Status, Usage
+
+# From an indexed read to the 5 s within which every request is answered, whatever the database does.
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+# A healthy command takes 1-5 ms; the driver gives up after 2 s.
+_DATABASE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
+# Models begin after 0.2-2 s, those that reason first after tens of seconds; the default deadline is 60 s.
+_FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
+# A sentence takes a second, the longest answer ten minutes (`CHATSTREAM_ANSWER_TIMEOUT`).
+_ANSWER_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+# A turn of an idle loop is far below a millisecond; from 50 ms on, readers see text come in jerks.
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+# What a request's method may be called; anybody can make up others.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(f"chatstream_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"chatstream_{name}", text, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
+            return Histogram(f"chatstream_{name}", text, labels, registry=registry, buckets=buckets)
+
+        build = Info("chatstream_build", "What runs.", registry=registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+
+        self._requests = histogram(
+            "request_duration_seconds",
+            "From a request's first line to its answer, or to the beginning of its stream.",
+            _REQUEST_BUCKETS,
+            ("route", "method", "status"),
+        )
+        self._refusals = counter("refusals_total", "Requests that were answered with an error, by its code.", ["code"])
+        self._verifications = counter("token_verifications_total", "Tokens looked at, by what they were.", ["outcome"])
+
+        self._streams_open = gauge("streams_open", "Streams that are open.")
+        self._streams_ended = counter("streams_ended_total", "Streams that have ended, by why.", ["reason"])
+        self._chunk_lag = histogram(
+            "chunk_lag_seconds",
+            "From reading a chunk of the model's to its having left for a viewer; one sample a second and stream.",
+            _LAG_BUCKETS,
+        )
+
+        self._answers_running = gauge("answers_running", "Answers that are being generated in this process.")
+        self._answers_finished = counter(
+            "answers_finished_total", "Answers that have ended here, by status and error code.", ["outcome", "code"]
+        )
+        self._answer_duration = histogram(
+            "answer_duration_seconds", "From an answer's beginning to its end being stored.", _ANSWER_BUCKETS
+        )
+        self._first_token = histogram(
+            "time_to_first_token_seconds", "From an answer's beginning to its first text.", _FIRST_TOKEN_BUCKETS
+        )
+        tokens = counter("tokens_total", "Tokens as the model counted them, where it did.", ["kind"])
+        self._prompt_tokens, self._completion_tokens = tokens.labels("prompt"), tokens.labels("completion")
+
+        self._model_response = histogram(
+            "model_response_seconds", "From a request to the model to its response's headers.", _FIRST_TOKEN_BUCKETS
+        )
+        self._model_retries = counter("model_retries_total", "Requests to the model sent again, by why.", ["code"])
+
+        self._database = histogram(
+            "database_command_duration_seconds", "Commands that succeeded.", _DATABASE_BUCKETS, ["command"]
+        )
+        self._database_failures = counter("database_command_failures_total", "Commands that failed.", ["command"])
+        self._database_heartbeat_failures = counter(
+            "database_heartbeat_failures_total", "Times a database server did not answer the driver's heartbeat."
+        )
+
+        self._loop_lag = histogram(
+            "event_loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_BUCKETS
+        )
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
+        """`route` is the pattern that matched; `seconds` until the answer, or until the stream began."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(route, known, f"{status // 100}xx").observe(seconds)
+
+    def refused(self, code: str) -> None:
+        """A request was answered with an error; `code` is its stable code."""
+        self._refusals.labels(code).inc()
+
+    def token_verified(self, outcome: str) -> None:
+        """`outcome` is ``accepted``, or a word for why it was not."""
+        self._verifications.labels(outcome).inc()
+
+    # Streams ----------------------------------------------------------------------------------------------------------
+
+    def stream_opened(self) -> None:
+        """A viewer has come."""
+        self._streams_open.inc()
+
+    def stream_closed(self, reason: str) -> None:
+        """`reason` is one of a few words: the client left, the connection had its time, an error code."""
+        self._streams_open.dec()
+        self._streams_ended.labels(reason).inc()
+
+    def chunk_left(self, lag: float) -> None:
+        """A chunk left so long after it was read."""
+        self._chunk_lag.observe(lag)
+
+    # Answers ----------------------------------------------------------------------------------------------------------
+
+    def answer_begun(self) -> None:
+        """An answer is being generated; `answer_finished` or `answer_lost` follows."""
+        self._answers_running.inc()
+
+    def answer_finished(
+        self,
+        outcome: Status,
+        code: ErrorCode | None,
+        *,
+        seconds: float,
+        first_token: float | None,
+        usage: Usage | None,
+    ) -> None:
+        """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text."""
+        self._answers_running.dec()
+        self._answers_finished.labels(outcome, code or "").inc()
+        self._answer_duration.observe(seconds)
+        if first_token is not None:
+            self._first_token.observe(first_token)
+        if usage is not None:
+            self._prompt_tokens.inc(usage.prompt_tokens)
+            self._completion_tokens.inc(usage.completion_tokens)
+
+    def answer_lost(self) -> None:
+        """An answer has ended here, but its end is not stored: deleted with its conversation, or a fault of ours."""
+        self._answers_running.dec()
+
+    # The model and the database ---------------------------------------------------------------------------------------
+
+    def model_responded(self, seconds: float) -> None:
+        """The model's response began so long after the request, whatever its status."""
+        self._model_response.observe(seconds)
+
+    def model_retried(self, code: ErrorCode) -> None:
+        """A request to the model is sent again because of `code`."""
+        self._model_retries.labels(code).inc()
+
+    def database_answered(self, command: str, seconds: float) -> None:
+        """A command succeeded."""
+        self._database.labels(command).observe(seconds)
+
+    def database_failed(self, command: str) -> None:
+        """A command failed, or its answer did not come."""
+        self._database_failures.labels(command).inc()
+
+    def database_missed_heartbeat(self) -> None:
+        """A database server did not answer the driver."""
+        self._database_heartbeat_failures.inc()
+
+    # The process ------------------------------------------------------------------------------------------------------
+
+    def loop_was_late(self, seconds: float) -> None:
+        """A sample of the event loop's lag (see `lag`)."""
+        self._loop_lag.observe(seconds)
+
+    def expose(self, accept: str) -> tuple[str, bytes]:
+        """All of it as (content type, body): in the OpenMetrics format if `accept` asks for it, else in Prometheus'."""
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(self._registry)
