@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from tornado.web import Application
 
 from chatstream.generations.hub import Hub
+from chatstream.handlers import assets
 from chatstream.handlers.base import Door, NotFoundHandler, log_request
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
@@ -49,6 +50,7 @@ def make_app(
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
             (r"/", PageHandler, base),
+            (assets.PATH, assets.AssetHandler, base),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=base,

@@ -11,6 +11,7 @@ from tornado.routing import PathMatches
 from tornado.web import Application, RequestHandler
 
 from chatstream.app import make_app
+from chatstream.handlers.assets import AssetHandler
 from chatstream.handlers.base import BaseHandler
 from chatstream.settings import Settings
 from tests.support.client import Client
@@ -23,6 +24,8 @@ def routes() -> dict[str, type[BaseHandler]]:
     found = {}
     for rule in app.wildcard_router.rules:
         assert isinstance(rule.matcher, PathMatches)
+        if rule.target is AssetHandler:
+            continue  # files, not operations
         found[rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{id}").replace("\\.", ".")] = rule.target
     return found
 

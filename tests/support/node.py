@@ -1,11 +1,13 @@
 """JavaScript clients, run by the Node.js that the development requirements bring."""
 
+import fcntl
 import os
 import subprocess
 import sysconfig
 from pathlib import Path
 
 CLIENTS = Path(__file__).parents[1] / "clients"
+PACKAGE = Path(__file__).parents[2] / "chatstream" / "web"
 
 
 def _tool(name: str) -> list[str]:
@@ -16,20 +18,36 @@ def _tool(name: str) -> list[str]:
 
 
 def install() -> None:
-    """Install the clients' packages, exactly as locked, unless they are."""
-    installed = CLIENTS / "node_modules" / ".package-lock.json"
-    lock = CLIENTS / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(
-            [*_tool("npm"), "ci", "--no-audit", "--no-fund"],
-            cwd=CLIENTS,
-            # As pip does: a company's own certificate authority is known to the system, not to Node.js.
-            env={**os.environ, "NODE_USE_SYSTEM_CA": "1"},
-            check=True,
-            capture_output=True,
-        )
+    """Install the clients' packages, exactly as locked, and link our own beside them, unless that is done.
+
+    One process at a time: the tests run in several.
+    """
+    modules, lock = CLIENTS / "node_modules", CLIENTS / "package-lock.json"
+    installed, link = modules / ".package-lock.json", modules / "chatstream"
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            npm("ci", "--no-audit", "--no-fund", cwd=CLIENTS)
+        if not link.exists():
+            link.symlink_to(PACKAGE)
+
+
+def npm(*arguments: str, cwd: Path) -> str:
+    """Run npm; what it printed."""
+    return subprocess.run(
+        [*_tool("npm"), *arguments],
+        cwd=cwd,
+        # As pip does: a company's own certificate authority is known to the system, not to Node.js.
+        env={**os.environ, "NODE_USE_SYSTEM_CA": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 def command(script: str, *arguments: str) -> list[str]:
-    """The command that runs a script of `clients/`."""
-    return [*_tool("node"), str(CLIENTS / script), *arguments]
+    """The command that runs a script of `clients/`.
+
+    Our package is a link there, and is to find its React where an installed one would.
+    """
+    return [*_tool("node"), "--preserve-symlinks", str(CLIENTS / script), *arguments]

@@ -1,0 +1,36 @@
+"""``/chatstream.js`` and what belongs to it: the JavaScript client, for pages of any origin."""
+
+from importlib.resources import files
+
+from chatstream.handlers.base import BaseHandler
+
+# What is served, and as what. A name that is not here does not exist, whatever the directory has.
+_JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
+CONTENT_TYPES = {
+    "chatstream.js": _JAVASCRIPT,
+    "client/chat-error.js": _JAVASCRIPT,
+    "client/sse-parser.js": _JAVASCRIPT,
+    "client/transcript.js": _JAVASCRIPT,
+    "client/transports.js": _JAVASCRIPT,
+    "use-chat-sse.js": _JAVASCRIPT,
+    "chatstream.d.ts": _TYPES,
+    "use-chat-sse.d.ts": _TYPES,
+}
+PATH = rf"/({'|'.join(CONTENT_TYPES)})".replace(".", r"\.")
+
+
+class AssetHandler(BaseHandler):
+    """One file of the package, the same for everybody. Tornado answers 304 to whoever has it already."""
+
+    public = True
+
+    def get(self, name: str) -> None:
+        """The file."""
+        self.set_header("Content-Type", CONTENT_TYPES[name])
+        self.set_header("Cache-Control", "no-cache")  # keep it, but ask: it must fit the server that it talks to
+        # A module of another origin needs CORS. There is nothing in it that is not public, so anybody may have it.
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.clear_header("Access-Control-Allow-Credentials")
+        self.finish(files("chatstream.web").joinpath(name).read_bytes())
+
+    head = get

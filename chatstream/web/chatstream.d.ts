@@ -1,0 +1,189 @@
+/** A bet that an answer recommends; what its text does not say is null. */
+export interface Recommendation {
+  betId: string;
+  /** Decimal odds, above 1. */
+  odds: number;
+  /** The odds as the answer wrote them. */
+  oddsText: string;
+  selection: string | null;
+  stake: string | null;
+}
+
+export interface Usage {
+  promptTokens: number;
+  completionTokens: number;
+  totalTokens: number;
+  source: "exact" | "partial";
+}
+
+/** Why an answer ended badly. `error` is a stable code, `message` is for people; `retryable`: `regenerate` may help. */
+export interface AnswerError {
+  error: string;
+  message: string;
+  retryable: boolean;
+  requestId: string | null;
+}
+
+export type AnswerStatus = "streaming" | "complete" | "stopped" | "failed" | "interrupted";
+
+export interface UserMessage {
+  readonly id: string;
+  readonly role: "user";
+  readonly content: string;
+  /** RFC 3339. */
+  readonly timestamp: string;
+}
+
+/** The newest attempt at answering a user message. */
+export interface AssistantMessage {
+  readonly id: string;
+  readonly role: "assistant";
+  /** The text so far; all of it once `status` is final. */
+  readonly content: string;
+  readonly status: AnswerStatus;
+  /** `status === "streaming"`. */
+  readonly streaming: boolean;
+  /** 1 for the first; `regenerate` makes another. */
+  readonly attempt: number;
+  /** The id of the user message; null in the rare case that it is not known. */
+  readonly replyTo: string | null;
+  readonly finishReason: string | null;
+  readonly usage: Usage | null;
+  readonly error: AnswerError | null;
+  readonly recommendations: readonly Recommendation[];
+  /** RFC 3339; of the newest event. */
+  readonly timestamp: string;
+}
+
+export type ChatMessage = UserMessage | AssistantMessage;
+
+/** What the stream says, as it came. Types that are not here may be added to the protocol: ignore them. */
+export type ChatEvent = { timestamp: string } & (
+  | { type: "connected"; conversationId: string; resumed: boolean; activeMessageId: string | null }
+  | { type: "heartbeat" }
+  | { type: "user_message"; messageId: string; content: string }
+  | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
+  | {
+      type: "llm_complete";
+      messageId: string;
+      replyTo: string;
+      attempt: number;
+      content: string;
+      status: Exclude<AnswerStatus, "streaming">;
+      finishReason: string | null;
+      usage: Usage | null;
+    }
+  | { type: "system"; message: string; metadata: Recommendation }
+  | (AnswerError & { type: "error"; messageId: string | null; retryAfterMs: number | null })
+);
+
+/** A request, a connection or an answer that went wrong. `message` is for people. */
+export class ChatError extends Error {
+  /** Stable: the server's codes, `http_<status>` of a proxy, `connection_failed`, `connection_lost`, `not_a_stream`,
+   * `protocol`, `unsupported`. */
+  readonly code: string;
+  /** Whether trying again can help. A stream does by itself; after one that cannot be helped it is `closed`. */
+  readonly retryable: boolean;
+  /** The HTTP status, if there was one. */
+  readonly status: number | null;
+  readonly retryAfterMs: number | null;
+  /** Under which the server's log has the details. */
+  readonly requestId: string | null;
+  /** The answer that went wrong; null for requests and connections. */
+  readonly messageId: string | null;
+}
+
+/** `closed` → `connect()` → `connecting` → `open` ⇄ `reconnecting`; `closed` by `disconnect()` or when all is in vain. */
+export type ChatState = "connecting" | "open" | "reconnecting" | "closed";
+
+/** Asked before each request. With `refresh` the server has refused the last one, or it has expired: get a new one. */
+export type TokenSource = string | ((why: { refresh: boolean }) => string | Promise<string>);
+
+/** What is used of an EventSource: a browser's, npm's `eventsource`, `react-native-sse`. */
+export interface EventSourceLike {
+  addEventListener(type: any, listener: (event: any) => void): void;
+  close(): void;
+}
+
+export interface ChatStreamOptions {
+  /** The server, e.g. `https://chat.example`; by default the page's own. */
+  baseUrl?: string;
+  conversationId: string;
+  token: TokenSource;
+  /** `auto`: `fetch` where it can stream, which is everywhere but in React Native's own fetch; else `eventsource`. */
+  transport?: "auto" | "fetch" | "eventsource";
+  /** With an EventSource: ask for a one-time ticket before each connection (the default), so that no token stands in an
+   * address, where logs see it. */
+  tickets?: boolean;
+  /** Where to go on, from an earlier `chat.cursor`; `history()` sets it. */
+  cursor?: string | null;
+  /** Tries in a row before it gives up. Infinite by default. */
+  maxReconnectAttempts?: number;
+  /** Before the first try again, in ms; it doubles up to 30 s. By default what the server asks for. */
+  reconnectDelay?: number;
+  /** A connection that says nothing for so long, in ms, is given up. By default 2.5 heartbeats: 37,500. */
+  silenceTimeout?: number;
+  /** Messages kept; the oldest go first. By default 1,000. */
+  maxMessages?: number;
+  fetch?: typeof globalThis.fetch;
+  EventSource?: new (url: string, options?: any) => EventSourceLike;
+}
+
+export interface ChatListeners {
+  /** `chat.state` has changed. */
+  state: (state: ChatState) => void;
+  /** `chat.messages` has changed. */
+  messages: (messages: readonly ChatMessage[]) => void;
+  /** An event came. `repeated`: what it says was known already. */
+  event: (event: ChatEvent, about: { cursor: string | null; repeated: boolean }) => void;
+  /** A connection failed (and is tried again unless `chat.state` is `closed`), or an answer did (`messageId` is set). */
+  error: (error: ChatError) => void;
+}
+
+/** One conversation. Nothing happens before `connect()` or a request. */
+export class ChatStream {
+  constructor(options: ChatStreamOptions);
+
+  readonly state: ChatState;
+  /** The last thing that went wrong with the connection; null once it is open. */
+  readonly error: ChatError | null;
+  /** The place in the conversation's log of the last event seen; opaque. */
+  readonly cursor: string | null;
+  /** What is known of the conversation, oldest first. The same array, of the same objects, until something changes. */
+  readonly messages: readonly ChatMessage[];
+  /** An answer is being written, or awaited. */
+  readonly streaming: boolean;
+  /** `earlier()` has more to show. */
+  readonly hasEarlier: boolean;
+
+  /** Listen; what it returns ends it. */
+  on<Type extends keyof ChatListeners>(type: Type, listener: ChatListeners[Type]): () => void;
+
+  /** Open the stream and keep it open; if it is waiting to try again, try now. */
+  connect(): void;
+  /** Close it. The text and the cursor stay: `connect()` goes on without a gap. */
+  disconnect(): void;
+  /** From now on this token. A stream that was closed for want of a good one is opened. */
+  setToken(token: TokenSource): void;
+  /** Forget all messages; the cursor stays. */
+  clear(): void;
+
+  /** Load the newest messages (200, or `limit`) in place of those shown; a stream opened then joins without a gap.
+   * @throws {ChatError} as all that follow */
+  history(options?: { limit?: number }): Promise<readonly ChatMessage[]>;
+  /** Load those before, if `hasEarlier`. */
+  earlier(options?: { limit?: number }): Promise<readonly ChatMessage[]>;
+  /** Send a message. Tried up to four times, under one key, so that it is stored once. While an answer runs: refused
+   * (`answer_in_progress`) unless `ifBusy` says otherwise. */
+  send(
+    content: string,
+    options?: { clientMessageId?: string; ifBusy?: "queue" | "interrupt" },
+  ): Promise<{ id: string; role: "user"; content: string; createdAt: string; streamCursor: string }>;
+  /** End the running answer; its text so far is kept. Rejects with `no_answer_running` if none is. */
+  stop(): Promise<{ messageId: string; status: AnswerStatus; contentLength: number; upstreamCancelled: boolean }>;
+  /** Another answer to the newest message. */
+  regenerate(options?: { ifBusy?: "interrupt" }): Promise<{ id: string; replyTo: string; attempt: number; streamCursor: string }>;
+}
+
+/** How long the `attempt`-th try waits, in ms: `base`, doubled each time, and up to half as much again by chance. */
+export function reconnectDelay(attempt: number, base: number, random?: () => number): number;

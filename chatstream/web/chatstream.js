@@ -1,0 +1,422 @@
+/**
+ * A conversation of a chatstream server: sends, streams, stops, and loses nothing when the connection does.
+ *
+ *     const chat = new ChatStream({ baseUrl: "https://chat.example", conversationId: "123", token });
+ *     chat.on("messages", () => render(chat.messages));
+ *     await chat.history();
+ *     chat.connect();
+ *     await chat.send("Who wins?");
+ *
+ * For browsers, React Native and Node.js; it has no dependencies. Types and their meaning: chatstream.d.ts.
+ */
+
+import { ChatError } from "./client/chat-error.js";
+import { Transcript } from "./client/transcript.js";
+import { readByEventSource, readByFetch } from "./client/transports.js";
+
+export { ChatError };
+
+// Until the server has said otherwise (`retry:`); and what the waiting grows to at most.
+const RECONNECT_DELAY_MS = 2_000;
+const MAX_RECONNECT_DELAY_MS = 30_000;
+// Two and a half of the server's heartbeats, of 15 s: two may be late, or lost with a proxy's buffer.
+const SILENCE_MS = 37_500;
+// The server answers within five seconds whatever its database does; the rest is for a phone's network.
+const REQUEST_TIMEOUT_MS = 15_000;
+// A message is sent at most so often: the waiting between is 0.5, 1 and 2 s, about what a failover takes.
+const SENDS = 4;
+const SEND_DELAY_MS = 500;
+const MAX_SEND_DELAY_MS = 5_000;
+// What a person scrolls through; some megabytes at worst.
+const MAX_MESSAGES = 1_000;
+// The most that the server gives in one page.
+const PAGE = 200;
+
+/** How long to wait before the `attempt`-th try, in ms: doubled each time, up to half as much again, so that clients that
+ * lost the same server come back one by one; never less than `base`. */
+export function reconnectDelay(attempt, base, random = Math.random) {
+  return Math.min(base * 2 ** (attempt - 1), Math.max(base, MAX_RECONNECT_DELAY_MS)) * (1 + random() / 2);
+}
+
+export class ChatStream {
+  #options;
+  #conversation; // its address
+  #token;
+  #transcript;
+  #listeners = { state: new Set(), messages: new Set(), event: new Set(), error: new Set() };
+  #state = "closed";
+  #error = null;
+  #cursor;
+  #earlier = null; // what the REST API calls `nextCursor`
+  // Of the stream:
+  #session = null; // from `connect` to `disconnect`, an AbortController
+  #connection = null; // one of its connections, likewise
+  #attempts = 0; // since a connection was open
+  #retry; // what the server asks for, in ms
+  #tokenRefused = false; // and none was accepted since
+  #farewell = null; // why the server is about to close the connection
+  #openedAt = 0;
+  #heardAt = 0;
+  #wake = null; // ends the waiting for the next try
+
+  constructor(options) {
+    const fetch = options.fetch ?? globalThis.fetch?.bind(globalThis);
+    this.#options = {
+      maxReconnectAttempts: Infinity,
+      silenceTimeout: SILENCE_MS,
+      EventSource: globalThis.EventSource,
+      ...options,
+      fetch,
+      transport: transportOf(options),
+      tickets: options.tickets ?? true,
+    };
+    const base = (options.baseUrl ?? "").replace(/\/+$/, "");
+    this.#conversation = `${base}/api/v1/chat/conversations/${encodeURIComponent(options.conversationId)}`;
+    this.#token = options.token;
+    this.#cursor = options.cursor ?? null;
+    this.#transcript = new Transcript(options.maxMessages ?? MAX_MESSAGES);
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get error() {
+    return this.#error;
+  }
+
+  get cursor() {
+    return this.#cursor;
+  }
+
+  get messages() {
+    return this.#transcript.messages;
+  }
+
+  get streaming() {
+    const newest = this.messages.at(-1);
+    return newest !== undefined && (newest.role === "user" || newest.streaming);
+  }
+
+  get hasEarlier() {
+    return this.#earlier !== null;
+  }
+
+  on(type, listener) {
+    const listeners = this.#listeners[type];
+    if (!listeners) throw new TypeError(`There is no event "${type}".`);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }
+
+  // The stream -------------------------------------------------------------------------------------------------------
+
+  connect() {
+    if (this.#session) {
+      this.#hurry();
+      return;
+    }
+    this.#session = new AbortController();
+    this.#attempts = 0;
+    this.#tokenRefused = false;
+    this.#setState("connecting");
+    this.#stayConnected(this.#session);
+  }
+
+  disconnect() {
+    this.#session?.abort();
+    this.#session = null;
+    this.#setState("closed");
+  }
+
+  setToken(token) {
+    if (token === this.#token) return;
+    this.#token = token;
+    const refused = this.#tokenRefused;
+    this.#tokenRefused = false;
+    if (refused && this.#state === "closed") this.connect();
+  }
+
+  clear() {
+    this.#transcript.clear();
+    this.#emit("messages", this.messages);
+  }
+
+  async #stayConnected(session) {
+    const unlisten = this.#listenToTheWorld();
+    session.signal.addEventListener("abort", unlisten);
+    while (!session.signal.aborted) {
+      const problem = await this.#oneConnection(session);
+      if (session.signal.aborted) return;
+      if (problem) this.#report(problem);
+      if (session.signal.aborted) return; // by a listener
+      const delay = this.#delayAfter(problem);
+      if (delay === null) {
+        this.disconnect();
+        return;
+      }
+      this.#setState("reconnecting");
+      await this.#pause(delay, session.signal);
+    }
+  }
+
+  /** One connection, to its end; what it ended with, or null if it just ended. */
+  async #oneConnection(session) {
+    const connection = new AbortController();
+    this.#connection = connection;
+    const end = () => connection.abort();
+    session.signal.addEventListener("abort", end);
+    this.#farewell = null;
+    const unwatch = this.#watchSilence(connection);
+    try {
+      await this.#read(connection.signal);
+      return this.#farewell;
+    } catch (error) {
+      return this.#farewell ?? ChatError.from(error);
+    } finally {
+      unwatch();
+      session.signal.removeEventListener("abort", end);
+      connection.abort();
+    }
+  }
+
+  async #read(signal) {
+    const { transport, fetch, EventSource, tickets } = this.#options;
+    const reader = {
+      signal,
+      onSign: () => (this.#heardAt = Date.now()),
+      onRetry: (milliseconds) => (this.#retry = milliseconds),
+      onFrame: (frame) => signal.aborted || this.#onFrame(frame),
+    };
+    if (transport === "fetch") {
+      const headers = { Authorization: `Bearer ${await this.#accessToken()}` };
+      if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
+      if (!signal.aborted) await readByFetch({ ...reader, fetch, url: `${this.#conversation}/stream`, headers });
+      return;
+    }
+    // Its reconnections would carry the header, but ours are new ones, and the first has only the query.
+    const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
+    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#call("POST", "/stream-tickets")).ticket)}`);
+    else query.push(`access_token=${encodeURIComponent(await this.#accessToken())}`);
+    const url = `${this.#conversation}/stream?${query.join("&")}`;
+    try {
+      if (!signal.aborted) await readByEventSource({ ...reader, EventSource, url });
+    } catch (error) {
+      if (tickets && error.status === 401) throw ChatError.from(error.cause); // the ticket's end, not the token's
+      if (error.status === null && this.#state !== "open") await this.#call("GET", ""); // which says what is wrong
+      throw error;
+    }
+  }
+
+  #onFrame({ data, id }) {
+    let event;
+    try {
+      event = JSON.parse(data);
+    } catch (cause) {
+      this.#report(new ChatError("An event is not JSON.", { code: "protocol", retryable: true, cause }));
+      return;
+    }
+    const shown = this.messages;
+    const repeated = !this.#transcript.apply(event);
+    if (id) this.#cursor = id;
+    if (event.type === "connected") this.#onConnected();
+    if (event.type === "error") this.#onError(event);
+    this.#emit("event", event, { cursor: this.#cursor, repeated });
+    if (this.messages !== shown) this.#emit("messages", this.messages);
+  }
+
+  #onConnected() {
+    this.#openedAt = Date.now();
+    this.#attempts = 0;
+    this.#tokenRefused = false;
+    this.#error = null;
+    this.#setState("open");
+  }
+
+  #onError(event) {
+    const error = ChatError.fromEvent(event);
+    if (error.messageId !== null) this.#emit("error", error);
+    else this.#farewell = error;
+  }
+
+  /** How long to wait after `problem` before the next try, in ms; null to give up. */
+  #delayAfter(problem) {
+    const { maxReconnectAttempts, reconnectDelay: base = this.#retry ?? RECONNECT_DELAY_MS } = this.#options;
+    if (problem?.code === "token_expired") {
+      this.#tokenRefused = true;
+      return Math.max(0, base - (Date.now() - this.#openedAt)); // the connection itself was the waiting
+    }
+    if (problem?.status === 401 && !this.#tokenRefused) {
+      this.#tokenRefused = true;
+      if (typeof this.#token === "function") return 0; // once, with a fresh one
+    }
+    if (problem && !problem.retryable) return null;
+    if (globalThis.navigator?.onLine !== false) this.#attempts++; // without a network nothing was tried
+    if (this.#attempts > maxReconnectAttempts) {
+      this.#report(new ChatError("The connection is lost.", { code: "connection_lost", retryable: false, cause: problem }));
+      return null;
+    }
+    return Math.max(reconnectDelay(Math.max(1, this.#attempts), base), problem?.retryAfterMs ?? 0);
+  }
+
+  #pause(milliseconds, signal) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(end, milliseconds);
+      this.#wake = end;
+      signal.addEventListener("abort", end);
+      function end() {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", end);
+        resolve();
+      }
+    });
+  }
+
+  /** End a connection on which nothing is heard: a phone that slept, a network that was changed. */
+  #watchSilence(connection) {
+    this.#heardAt = Date.now();
+    let timer;
+    const look = () => {
+      const left = this.#heardAt + this.#options.silenceTimeout - Date.now();
+      if (left > 0) timer = setTimeout(look, left);
+      else connection.abort();
+    };
+    look();
+    return () => clearTimeout(timer);
+  }
+
+  /** Now is a good time: end the waiting, and a connection that has been silent for too long. */
+  #hurry() {
+    this.#wake?.();
+    if (Date.now() - this.#heardAt > this.#options.silenceTimeout) this.#connection?.abort();
+  }
+
+  /** A browser says when the network is back and when the page is looked at again; elsewhere, call `connect`. */
+  #listenToTheWorld() {
+    const { document } = globalThis;
+    const onOnline = () => this.#hurry();
+    const onVisible = () => document.visibilityState === "visible" && this.#hurry();
+    globalThis.addEventListener?.("online", onOnline);
+    document?.addEventListener?.("visibilitychange", onVisible);
+    return () => {
+      globalThis.removeEventListener?.("online", onOnline);
+      document?.removeEventListener?.("visibilitychange", onVisible);
+    };
+  }
+
+  // REST -------------------------------------------------------------------------------------------------------------
+
+  async history({ limit = PAGE } = {}) {
+    const connected = this.#session !== null;
+    if (connected) this.disconnect(); // what it would say meanwhile is in the page, or comes after it
+    try {
+      const page = await this.#call("GET", `/messages?limit=${limit}`);
+      this.#transcript.load(page.messages);
+      this.#cursor = page.streamCursor;
+      this.#earlier = page.nextCursor;
+    } finally {
+      if (connected) this.connect();
+    }
+    this.#emit("messages", this.messages);
+    return this.messages;
+  }
+
+  async earlier({ limit = PAGE } = {}) {
+    if (this.#earlier === null) return this.messages;
+    const page = await this.#call("GET", `/messages?limit=${limit}&before=${encodeURIComponent(this.#earlier)}`);
+    this.#transcript.load(page.messages, { before: true });
+    this.#earlier = page.nextCursor;
+    this.#emit("messages", this.messages);
+    return this.messages;
+  }
+
+  async send(content, { clientMessageId = randomId(), ifBusy } = {}) {
+    const path = `/messages${ifBusy ? `?ifBusy=${ifBusy}` : ""}`;
+    for (let sent = 1; ; sent++) {
+      try {
+        const message = await this.#call("POST", path, { content, clientMessageId });
+        if (this.#transcript.add(message)) this.#emit("messages", this.messages);
+        return message;
+      } catch (error) {
+        // The key makes it safe: what was stored is not stored again. A rate is for the caller to wait for.
+        const delay = Math.max(reconnectDelay(sent, SEND_DELAY_MS), error.retryAfterMs ?? 0);
+        if (!error.retryable || error.status === 429 || sent === SENDS || delay > MAX_SEND_DELAY_MS) throw error;
+        await new Promise((resolve) => setTimeout(resolve, delay));
+      }
+    }
+  }
+
+  async stop() {
+    const messageId = this.messages.findLast((message) => message.streaming)?.id;
+    return this.#call("POST", "/stop", messageId && { messageId });
+  }
+
+  async regenerate({ ifBusy } = {}) {
+    const answer = await this.#call("POST", `/regenerate${ifBusy ? `?ifBusy=${ifBusy}` : ""}`);
+    if (this.#transcript.add(answer)) this.#emit("messages", this.messages);
+    return answer;
+  }
+
+  async #call(method, path, body, refresh = false) {
+    const headers = { Authorization: `Bearer ${await this.#accessToken(refresh)}` };
+    if (body) headers["Content-Type"] = "application/json";
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
+    const request = { method, headers, body: body && JSON.stringify(body), signal: abort.signal, cache: "no-store" };
+    try {
+      const response = await this.#options.fetch(this.#conversation + path, request);
+      if (response.ok) return await response.json();
+      if (response.status !== 401 || refresh || typeof this.#token !== "function") {
+        throw await ChatError.fromResponse(response);
+      }
+    } catch (error) {
+      throw ChatError.from(error);
+    } finally {
+      clearTimeout(timer);
+    }
+    return this.#call(method, path, body, true);
+  }
+
+  async #accessToken(refresh = this.#tokenRefused) {
+    const token = typeof this.#token === "function" ? await this.#token({ refresh }) : this.#token;
+    if (token) return token;
+    throw new ChatError("An access token is required.", { code: "unauthenticated", retryable: false, status: 401 });
+  }
+
+  // Telling ----------------------------------------------------------------------------------------------------------
+
+  #setState(state) {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#emit("state", state);
+  }
+
+  #report(error) {
+    this.#error = error;
+    this.#emit("error", error);
+  }
+
+  #emit(type, ...values) {
+    for (const listener of [...this.#listeners[type]]) {
+      try {
+        listener(...values);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error; // it is the page's, and must not end the stream
+        });
+      }
+    }
+  }
+}
+
+/** fetch can be read while it comes everywhere but in React Native. */
+function transportOf({ transport = "auto", fetch }) {
+  if (transport !== "auto") return transport;
+  return fetch || "body" in (globalThis.Response?.prototype ?? {}) ? "fetch" : "eventsource";
+}
+
+/** Unique within a conversation is enough. React Native and pages without TLS have no randomUUID. */
+function randomId() {
+  const { crypto } = globalThis;
+  return crypto?.randomUUID?.() ?? `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+}

@@ -1,0 +1,45 @@
+/** What went wrong, in one shape wherever it came from: a problem document, an `error` event, the network. */
+
+// Statuses after which the same request may succeed; every other 4xx will fail again.
+const TRANSIENT = new Set([408, 425, 429]);
+
+export class ChatError extends Error {
+  /** @param {{code: string, retryable: boolean} & Record<string, unknown>} details */
+  constructor(message, { code, retryable, status = null, retryAfterMs = null, requestId = null, messageId = null, cause }) {
+    super(message, { cause });
+    this.name = "ChatError";
+    this.code = code;
+    this.retryable = retryable;
+    this.status = status;
+    this.retryAfterMs = retryAfterMs;
+    this.requestId = requestId;
+    this.messageId = messageId;
+  }
+
+  /** From a response that is not good: RFC 9457's problem document, if it is one. */
+  static async fromResponse(response) {
+    const problem = await response.json().catch(() => ({})); // a proxy answers in HTML
+    const seconds = Number(response.headers.get("Retry-After") ?? NaN);
+    return ChatError.fromStatus(response.status, {
+      message: problem.detail,
+      code: problem.code,
+      requestId: problem.requestId ?? response.headers.get("X-Request-Id"),
+      retryAfterMs: seconds >= 0 ? seconds * 1000 : null,
+    });
+  }
+
+  static fromStatus(status, { message = `The server answered ${status}.`, code = `http_${status}`, ...details } = {}) {
+    return new ChatError(message, { ...details, code, status, retryable: status >= 500 || TRANSIENT.has(status) });
+  }
+
+  /** From an `error` event. */
+  static fromEvent({ message, error: code, retryable, retryAfterMs, requestId, messageId }) {
+    return new ChatError(message, { code, retryable, retryAfterMs, requestId, messageId });
+  }
+
+  /** From whatever was thrown. */
+  static from(cause) {
+    if (cause instanceof ChatError) return cause;
+    return new ChatError("The connection failed.", { code: "connection_failed", retryable: true, cause });
+  }
+}

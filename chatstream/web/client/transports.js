@@ -1,0 +1,65 @@
+/**
+ * Two ways to read a stream. Both resolve at its end, reject with a `ChatError`, and stop when `signal` says so.
+ * `onFrame` gets `{data, id}`; `onSign` is called for every sign of life, `onRetry` with the server's `retry:`.
+ */
+
+import { ChatError } from "./chat-error.js";
+import { SSEParser } from "./sse-parser.js";
+
+/** With `fetch`: the token and the cursor go in headers, comments count as signs of life. */
+export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign, onRetry }) {
+  const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, cache: "no-store", signal });
+  if (!response.ok) throw await ChatError.fromResponse(response);
+  if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
+    // A proxy's page, or that of a hotel's network: it will pass.
+    throw new ChatError("The answer is not an event stream.", { code: "not_a_stream", retryable: true });
+  }
+  if (!response.body?.getReader) {
+    throw new ChatError("This fetch cannot stream: pass an EventSource.", { code: "unsupported", retryable: false });
+  }
+  const parser = new SSEParser();
+  const reader = response.body.getReader();
+  try {
+    for (let read; !(read = await reader.read()).done; ) {
+      onSign();
+      const frames = parser.push(read.value);
+      if (parser.retry !== undefined) onRetry(parser.retry);
+      for (const frame of frames) onFrame(frame);
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // it failed already, and we have what it failed with
+  }
+}
+
+/**
+ * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error, for none
+ * of them backs off, and all but the last would come back with the same ticket or an old token.
+ */
+export function readByEventSource({ EventSource, url, signal, onFrame, onSign }) {
+  return new Promise((resolve, reject) => {
+    // The options are react-native-sse's: it waits half a second before it connects, and polls unless told otherwise.
+    const source = new EventSource(url, { timeoutBeforeConnection: 0, pollingInterval: 0 });
+    const end = (settle, result) => {
+      source.close();
+      signal.removeEventListener("abort", onAbort);
+      settle(result);
+    };
+    const onAbort = () => end(resolve);
+    let opened = false;
+    signal.addEventListener("abort", onAbort);
+    source.addEventListener("open", () => {
+      opened = true;
+      onSign();
+    });
+    source.addEventListener("message", ({ data, lastEventId }) => {
+      onSign();
+      onFrame({ data, id: lastEventId ?? "" });
+    });
+    source.addEventListener("error", (event) => {
+      const status = event.xhrStatus || event.code; // react-native-sse; npm's eventsource; a browser does not say
+      if (status >= 400) end(reject, ChatError.fromStatus(status));
+      else if (opened) end(resolve); // also a good end is told as an error
+      else end(reject, ChatError.from(event));
+    });
+  });
+}

@@ -1,0 +1,60 @@
+import type { ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
+
+export type ConnectionStatus = "disconnected" | "connecting" | "connected" | "reconnecting";
+
+/** An answer, or (`system`) a recommendation that the answer before it makes. */
+export interface ChatSSEMessage {
+  /** The answer's id, or the bet's: the same however often it comes. */
+  id: string;
+  content: string;
+  timestamp: string;
+  type: "assistant" | "system";
+  metadata?: Record<string, unknown>;
+  isStreaming?: boolean;
+}
+
+/** Beside these, the options of `ChatStream`; they and the first five are read when the conversation is opened. */
+export interface UseChatSSEOptions
+  extends Pick<ChatStreamOptions, "baseUrl" | "transport" | "tickets" | "cursor" | "silenceTimeout" | "maxMessages" | "fetch" | "EventSource"> {
+  conversationId: string;
+  /** A new one, or a function's result, is used from the next request on; nothing is lost meanwhile. No token, no
+   * connection. A function must be the same at each render. */
+  accessToken: TokenSource | null | undefined;
+  /** True by default; false closes the stream. */
+  enabled?: boolean;
+  /** Tries in a row before it gives up. 5 by default. */
+  maxReconnectAttempts?: number;
+  /** Before the first try again, in ms; it doubles. By default what the server asks for. */
+  reconnectDelay?: number;
+  onConnect?: () => void;
+  /** The connection is lost or closed; also when the component goes away. */
+  onDisconnect?: () => void;
+  /** An answer has ended, or recommends something. Once for each. */
+  onMessage?: (message: ChatSSEMessage) => void;
+  onError?: (error: string) => void;
+}
+
+export interface UseChatSSEReturn {
+  status: ConnectionStatus;
+  /** What is wrong with the connection or with the newest answer, for people. */
+  error: string | null;
+  /** What has ended, oldest first. */
+  messages: ChatSSEMessage[];
+  /** The answer that is being written, from its first word on. It stays through lost connections and new tokens. */
+  currentStreamingMessage: ChatSSEMessage | null;
+  connect: () => void;
+  disconnect: () => void;
+  clearMessages: () => void;
+  send: ChatStream["send"];
+  stop: ChatStream["stop"];
+  regenerate: ChatStream["regenerate"];
+  /** An answer is being written, or awaited. */
+  isStreaming: boolean;
+  /** All of the conversation, what the user said included. */
+  transcript: readonly ChatMessage[];
+  /** Load the newest messages in place of those shown. */
+  history: ChatStream["history"];
+}
+
+/** Watches a conversation while the component is there. All functions stay the same as long as the conversation does. */
+export function useChatSSE(options: UseChatSSEOptions): UseChatSSEReturn;

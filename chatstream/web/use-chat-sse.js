@@ -1,0 +1,125 @@
+/**
+ * A conversation as a React hook, for React and React Native. Options and results are those of the hook that chatstream's
+ * protocol was made for; types and what differs: use-chat-sse.d.ts.
+ */
+
+import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
+
+import { ChatStream } from "./chatstream.js";
+
+const STATUS = { closed: "disconnected", connecting: "connecting", open: "connected", reconnecting: "reconnecting" };
+const RECOMMENDATION = "New bet recommendation available";
+
+export function useChatSSE({
+  conversationId,
+  accessToken,
+  enabled = true,
+  maxReconnectAttempts = 5,
+  onConnect,
+  onDisconnect,
+  onMessage,
+  onError,
+  ...options
+}) {
+  const { baseUrl, transport } = options;
+  // A conversation is a stream of its own. Other options are read when it is made.
+  const chat = useMemo(
+    () => new ChatStream({ ...options, conversationId, token: accessToken, maxReconnectAttempts }),
+    // eslint-disable-next-line react-hooks/exhaustive-deps -- a new token or callback must not cost the text
+    [conversationId, baseUrl, transport],
+  );
+
+  const callbacks = useRef({});
+  useEffect(() => {
+    callbacks.current = { onConnect, onDisconnect, onMessage, onError };
+  });
+  useEffect(() => chat.setToken(accessToken), [chat, accessToken]);
+  const active = enabled && Boolean(accessToken);
+  useEffect(() => {
+    if (!active) return undefined;
+    chat.connect();
+    return () => chat.disconnect();
+  }, [chat, active]);
+  useEffect(() => listen(chat, callbacks), [chat]); // the last one, so that it also hears how the one before ends
+
+  const subscribe = useCallback(
+    (onChange) => {
+      const ends = ["state", "messages", "error"].map((type) => chat.on(type, onChange));
+      return () => ends.forEach((end) => end());
+    },
+    [chat],
+  );
+  const state = useSnapshot(subscribe, () => chat.state);
+  const transcript = useSnapshot(subscribe, () => chat.messages);
+  const problem = useSnapshot(subscribe, () => chat.error) ?? transcript.at(-1)?.error;
+  const messages = useMemo(() => transcript.flatMap(finished), [transcript]);
+
+  return {
+    status: STATUS[state],
+    error: problem?.message ?? null,
+    messages,
+    currentStreamingMessage: useMemo(() => streaming(transcript), [transcript]),
+    ...useMemo(() => actions(chat), [chat]),
+    isStreaming: chat.streaming,
+    transcript,
+  };
+}
+
+/** The same on a server, where nothing is connected. */
+function useSnapshot(subscribe, read) {
+  return useSyncExternalStore(subscribe, read, read);
+}
+
+function actions(chat) {
+  return {
+    connect: () => chat.connect(),
+    disconnect: () => chat.disconnect(),
+    clearMessages: () => chat.clear(),
+    send: (content, options) => chat.send(content, options),
+    stop: () => chat.stop(),
+    regenerate: (options) => chat.regenerate(options),
+    history: (options) => chat.history(options),
+  };
+}
+
+/** Tell the component's callbacks what happens; what it returns ends that. */
+function listen(chat, callbacks) {
+  let open = false;
+  const ends = [
+    chat.on("state", (state) => {
+      if (open === (state === "open")) return;
+      open = !open;
+      callbacks.current[open ? "onConnect" : "onDisconnect"]?.();
+    }),
+    chat.on("error", (error) => callbacks.current.onError?.(error.message)),
+    chat.on("event", (event, { repeated }) => {
+      if (repeated || (event.type !== "llm_complete" && event.type !== "system")) return;
+      const newest = chat.messages.flatMap(finished);
+      const id = event.type === "system" ? event.metadata.betId : event.messageId;
+      const message = newest.find((one) => one.id === id);
+      if (message) callbacks.current.onMessage?.(message);
+    }),
+  ];
+  return () => ends.forEach((end) => end());
+}
+
+/** An answer that has ended, and what it recommends. */
+function finished({ id, role, content, timestamp, streaming, recommendations }) {
+  if (role === "user" || streaming) return [];
+  const answer = { id, content, timestamp, type: "assistant", isStreaming: false };
+  const system = recommendations.map((metadata) => ({
+    id: metadata.betId,
+    content: RECOMMENDATION,
+    timestamp,
+    type: "system",
+    metadata,
+  }));
+  return content === "" ? system : [answer, ...system];
+}
+
+function streaming(transcript) {
+  const answer = transcript.findLast((message) => message.streaming && message.content !== "");
+  if (!answer) return null;
+  const { id, content, timestamp } = answer;
+  return { id, content, timestamp, type: "assistant", isStreaming: true };
+}

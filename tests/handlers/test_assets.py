@@ -1,0 +1,55 @@
+"""The JavaScript client as the server gives it away: whole, to anybody, and nothing else."""
+
+import json
+import re
+
+import pytest
+
+import chatstream
+from chatstream.handlers.assets import CONTENT_TYPES
+from tests.support import node
+from tests.support.client import Client
+
+
+@pytest.mark.gen_test
+async def test_a_module_comes_whole_to_a_page_of_any_origin(client: Client) -> None:
+    del client.http.headers["Authorization"]
+    for name, content_type in CONTENT_TYPES.items():
+        response = await client.http.get(f"/{name}", headers={"Origin": "https://elsewhere.example"})
+        assert response.status_code == 200
+        assert response.content == (node.PACKAGE / name).read_bytes()
+        assert response.headers["Content-Type"] == content_type
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.gen_test
+async def test_who_has_it_already_is_told_so(client: Client) -> None:
+    first = await client.http.get("/chatstream.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = await client.http.get("/chatstream.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.gen_test
+async def test_a_module_finds_what_it_imports(client: Client) -> None:
+    for name in CONTENT_TYPES:
+        base = str(client.http.base_url.join(f"/{name}"))
+        for imported in re.findall(r'from "(\.[^"]+)"', (await client.http.get(base)).text):
+            assert (await client.http.get(client.http.base_url.join(base).join(imported))).status_code == 200
+
+
+@pytest.mark.gen_test
+async def test_nothing_else_is_given_away(client: Client) -> None:
+    for path in ("/package.json", "/__init__.py", "/client/", "/client/../package.json", "/client%2Fsse-parser.js"):
+        assert (await client.http.get(path)).status_code == 404
+
+
+def test_the_package_has_the_servers_version_and_what_is_served() -> None:
+    node.install()
+    package = json.loads((node.PACKAGE / "package.json").read_text())
+    assert package["version"] == chatstream.__version__
+    packed = json.loads(node.npm("pack", "--dry-run", "--json", cwd=node.PACKAGE))
+    packed = packed[0] if isinstance(packed, list) else packed
+    assert {file["path"] for file in packed["files"]} == {"package.json", *CONTENT_TYPES}
