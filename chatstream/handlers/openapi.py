@@ -139,7 +139,10 @@ def _operation(path: str, operation: Operation) -> dict[str, Any]:
 def _tag(path: str) -> str:
     if not path.startswith("/api/"):
         return "server"
-    return path.partition("{id}/")[2].partition("/")[0] or "conversations"
+    what = path.partition("{id}/")[2]
+    if not what:
+        return "conversations"
+    return "stream" if what.startswith("stream") else "messages"
 
 
 def _security(operation: Operation) -> list[dict[str, list[str]]]:

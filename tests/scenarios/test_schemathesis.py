@@ -1,0 +1,38 @@
+"""schemathesis, all checks on, makes requests from the server's own document and holds the responses against it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatstream import auth
+from tests.support.processes import SECRET, ServerProcess
+
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+
+
+@pytest.mark.timeout(300)  # a thousand requests, and what is made of each when one fails
+def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server(
+        OPENAI_BASE_URL="",  # the demo model: nobody scripts answers to what schemathesis makes up
+        OPENAI_API_KEY="",
+        # A stream ends by itself when it has told what there is, so that its events can be compared.
+        CHATSTREAM_CONNECTION_TIMEOUT="0.05",
+        CHATSTREAM_HEARTBEAT_INTERVAL="0.5",
+    )
+    result = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIGURATION),
+            *("run", f"{server.url}/openapi.json"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"TOKEN": auth.mint(SECRET, "schemathesis", 3600)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in server.log
