@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOMainLoop
@@ -25,6 +24,7 @@ from chatstream.generations.generation import Limits
 from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
+from chatstream.handlers.connection import ChatServer
 from chatstream.llm.model import Delta, Model
 from chatstream.models import Answer, Conversation
 from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Environment, Settings
@@ -111,7 +111,7 @@ class Server:
         door = Door(Authenticator(secret), settings.cors_origins)
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(settings, door=door, hub=hub, conversations=conversations, messages=messages, ping=mongo.ping)
-        server = HTTPServer(
+        server = ChatServer(
             app,
             max_header_size=_MAX_HEADER_BYTES,
             idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
@@ -134,7 +134,7 @@ class Server:
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
 
-    async def _drain(self, server: HTTPServer, door: Door, hub: Hub) -> None:
+    async def _drain(self, server: ChatServer, door: Door, hub: Hub) -> None:
         server.stop()  # no new connections; what comes on the open ones is refused
         log.info("stopping; a running answer has %g s to finish", self._settings.drain_timeout)
         door.refusal = Unavailable("The server is restarting.", code="server_shutdown", retry_after=2)

@@ -1,0 +1,56 @@
+"""What is no HTTP is refused with a problem document, too, and the log tells of it without repeating it."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.support.client import PATIENCE
+from tests.support.processes import ServerProcess
+
+SECRET = "Bearer-of-a-secret"
+
+
+async def send(port: int, request: bytes) -> tuple[list[bytes], bytes]:
+    """Send bytes on a connection of their own; the head's lines, and everything after it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(PATIENCE):
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    return head.split(b"\r\n"), body
+
+
+@pytest.mark.gen_test
+async def test_what_is_not_http_is_refused_with_a_problem(shared_server: ServerProcess) -> None:
+    for request in (
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+        b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # no Host
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nA header without a colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization : " + SECRET.encode() + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnot a length\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 100,
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * 20_000 + b"\r\n\r\n",
+    ):
+        [status, *headers], body = await send(shared_server.port, request)
+        assert status == b"HTTP/1.1 400 Bad Request", request
+        fields = dict(header.decode().split(": ", 1) for header in headers)
+        assert fields["Content-Type"] == "application/problem+json"
+        assert fields["X-Content-Type-Options"] == "nosniff"
+        assert fields["Referrer-Policy"] == "no-referrer"
+        assert (fields["Cache-Control"], fields["Connection"]) == ("no-store", "close")
+        assert "Server" not in fields
+        assert int(fields["Content-Length"]) == len(body)
+        problem = json.loads(body)
+        assert (problem["status"], problem["code"]) == (400, "invalid_request")
+        assert problem["requestId"] == fields["X-Request-Id"]
+        assert fields["X-Request-Id"] in shared_server.log
+    assert SECRET not in shared_server.log
+    assert "Traceback" not in shared_server.log
