@@ -209,11 +209,9 @@ export class ChatStream {
   }
 
   #onFrame({ data, id }) {
-    let event;
-    try {
-      event = JSON.parse(data);
-    } catch (cause) {
-      this.#report(new ChatError("An event is not JSON.", { code: "protocol", retryable: true, cause }));
+    const event = parse(data);
+    if (!event) {
+      this.#report(new ChatError("An event is not one of ours.", { code: "protocol", retryable: true }));
       return;
     }
     const shown = this.messages;
@@ -406,6 +404,16 @@ export class ChatStream {
         });
       }
     }
+  }
+}
+
+/** The event, or null if it is none: every one is an object with a type. */
+function parse(data) {
+  try {
+    const event = JSON.parse(data);
+    return typeof event?.type === "string" ? event : null;
+  } catch {
+    return null;
   }
 }
 

@@ -1,11 +1,9 @@
 """The JavaScript client as the server gives it away: whole, to anybody, and nothing else."""
 
-import json
 import re
 
 import pytest
 
-import chatstream
 from chatstream.handlers.assets import CONTENT_TYPES
 from tests.support import node
 from tests.support.client import Client
@@ -44,12 +42,3 @@ async def test_a_module_finds_what_it_imports(client: Client) -> None:
 async def test_nothing_else_is_given_away(client: Client) -> None:
     for path in ("/package.json", "/__init__.py", "/client/", "/client/../package.json", "/client%2Fsse-parser.js"):
         assert (await client.http.get(path)).status_code == 404
-
-
-def test_the_package_has_the_servers_version_and_what_is_served() -> None:
-    node.install()
-    package = json.loads((node.PACKAGE / "package.json").read_text())
-    assert package["version"] == chatstream.__version__
-    packed = json.loads(node.npm("pack", "--dry-run", "--json", cwd=node.PACKAGE))
-    packed = packed[0] if isinstance(packed, list) else packed
-    assert {file["path"] for file in packed["files"]} == {"package.json", *CONTENT_TYPES}

@@ -100,12 +100,12 @@ export class Transcript {
   #onComplete(event) {
     const entry = this.#answerOf(event);
     if (!entry) return false;
+    this.#completed = event.messageId;
+    if (entry.ended) return false;
     const { content, status, finishReason, usage, timestamp } = event;
-    const repeated = entry.ended;
     this.#change(entry, { content, status, finishReason, usage, timestamp }, codePoints(content));
     entry.ended = true;
-    this.#completed = event.messageId;
-    return !repeated;
+    return true;
   }
 
   #onSystem({ metadata }) {

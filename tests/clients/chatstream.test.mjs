@@ -1,0 +1,367 @@
+// When it connects, waits, gives up and asks for a token: with a fetch that answers as told, and a clock that is ours.
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, mock, test } from "node:test";
+
+import { ChatStream, reconnectDelay } from "chatstream";
+
+const frame = (event, id) => `${id ? `id: ${id}\n` : ""}data: ${JSON.stringify({ timestamp: "2026-11-22T10:40:00.123Z", ...event })}\n\n`;
+const connected = frame({ type: "connected", conversationId: "c", resumed: false, activeMessageId: null });
+const problem = (error, retryable = true, retryAfterMs = null) =>
+  frame({ type: "error", message: "No.", error, retryable, requestId: "r", messageId: null, retryAfterMs });
+const refusal = (status, code, headers = {}) =>
+  new Response(JSON.stringify({ detail: "No.", code, requestId: "r" }), { status, headers });
+
+/** A response that sends these frames, and ends if told so. */
+function stream(...frames) {
+  let controller;
+  const body = new ReadableStream({ start: (given) => void (controller = given) });
+  const response = new Response(body, { headers: { "Content-Type": "text/event-stream; charset=utf-8" } });
+  const send = (...more) => more.forEach((text) => controller.enqueue(new TextEncoder().encode(text)));
+  send(...frames);
+  return Object.assign(response, { send, end: () => controller.close(), controller: () => controller });
+}
+
+const ended = (...frames) => {
+  const response = stream(...frames);
+  response.end();
+  return response;
+};
+
+/** A chat whose n-th request gets the n-th answer: a Response, or an Error to fail with. */
+function chatWith(answers, options = {}) {
+  const requests = [];
+  const fetch = async (url, init) => {
+    requests.push({ url, ...init });
+    const answer = answers.shift();
+    if (!answer) return new Promise((_, reject) => init.signal.addEventListener("abort", () => reject(init.signal.reason)));
+    if (answer instanceof Error) throw answer;
+    init.signal?.addEventListener("abort", () => {
+      try {
+        answer.controller?.().error(init.signal.reason);
+      } catch {} // it has ended
+    });
+    return answer;
+  };
+  const chat = new ChatStream({ baseUrl: "https://chat.example/", conversationId: "c/1", token: "t", fetch, ...options });
+  const told = { states: [], errors: [], events: [] };
+  chat.on("state", (state) => told.states.push(state));
+  chat.on("error", (error) => told.errors.push(error.code));
+  chat.on("event", (event) => told.events.push(event.type));
+  open.push(chat);
+  return { chat, requests, told };
+}
+
+/** Let everything happen that waits for nothing but its turn. */
+const settle = async () => {
+  for (let i = 0; i < 50; i++) await new Promise(setImmediate);
+};
+
+const pass = async (milliseconds) => {
+  await settle();
+  mock.timers.tick(milliseconds);
+  await settle();
+};
+
+const open = [];
+beforeEach(() => {
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.method(Math, "random", () => 0);
+});
+afterEach(async () => {
+  open.splice(0).forEach((chat) => chat.disconnect());
+  await settle();
+  mock.timers.reset();
+  mock.restoreAll();
+});
+
+test("the waiting doubles, has a bound, and is never less than asked", () => {
+  assert.deepEqual([1, 2, 3, 4, 5, 9, 99].map((attempt) => reconnectDelay(attempt, 2000, () => 0)), [
+    2000, 4000, 8000, 16000, 30000, 30000, 30000,
+  ]);
+  assert.equal(reconnectDelay(1, 2000, () => 1), 3000);
+  assert.equal(reconnectDelay(3, 60_000, () => 0), 60_000);
+});
+
+test("it opens, goes on from its cursor when the stream ends, and closes", async () => {
+  const { chat, requests, told } = chatWith([
+    ended(`retry: 1000\n${connected}`, frame({ type: "user_message", messageId: "u", content: "Hi" }, "u.user")),
+    stream(connected),
+  ]);
+  chat.connect();
+  assert.equal(chat.state, "connecting");
+  await settle();
+  assert.deepEqual(told.states, ["connecting", "open", "reconnecting"]);
+  assert.equal(chat.cursor, "u.user");
+  await pass(999);
+  assert.equal(requests.length, 1);
+  await pass(1);
+  assert.equal(chat.state, "open");
+  assert.equal(requests[0].url, "https://chat.example/api/v1/chat/conversations/c%2F1/stream");
+  assert.deepEqual(requests[0].headers, { Accept: "text/event-stream", Authorization: "Bearer t" });
+  assert.equal(requests[1].headers["Last-Event-ID"], "u.user");
+  chat.disconnect();
+  assert.equal(chat.state, "closed");
+  assert.equal(requests[1].signal.aborted, true);
+  await pass(100_000);
+  assert.equal(requests.length, 2);
+  assert.deepEqual(told.errors, []);
+});
+
+test("it waits longer each time, as long as told, and from the beginning once it was open", async () => {
+  const { chat, requests, told } = chatWith([
+    new TypeError("no route"), refusal(502), refusal(429, "rate_limited", { "Retry-After": "20" }),
+    ended(problem("too_many_streams", true, 40_000)), new Response("<html>", { headers: { "Content-Type": "text/html" } }),
+    ended(connected), stream(connected),
+  ]);
+  chat.connect();
+  await settle();
+  let count = 1;
+  for (const wait of [2000, 4000, 20_000, 40_000, 30_000, 2000]) {
+    await pass(wait - 1);
+    assert.equal(requests.length, count, `after ${count}`);
+    await pass(1);
+    assert.equal(requests.length, ++count);
+  }
+  assert.deepEqual(told.errors, ["connection_failed", "http_502", "rate_limited", "too_many_streams", "not_a_stream"]);
+  assert.equal(chat.state, "open");
+  assert.equal(chat.error, null);
+});
+
+test("it gives up after so many tries in a row", async () => {
+  const failures = Array.from({ length: 9 }, () => new TypeError("no route"));
+  const { chat, requests, told } = chatWith(failures, { maxReconnectAttempts: 2, reconnectDelay: 10 });
+  chat.connect();
+  for (let i = 0; i < 9; i++) await pass(1000);
+  assert.equal(requests.length, 3);
+  assert.equal(chat.state, "closed");
+  assert.equal(told.errors.at(-1), "connection_lost");
+  assert.equal(chat.error.code, "connection_lost");
+});
+
+for (const [status, code] of [[400, "invalid_request"], [403, undefined], [404, "not_found"]]) {
+  test(`${status} is the end`, async () => {
+    const { chat, requests, told } = chatWith([refusal(status, code)]);
+    chat.connect();
+    await pass(100_000);
+    assert.equal(requests.length, 1);
+    assert.deepEqual([chat.state, chat.error.status, chat.error.retryable], ["closed", status, false]);
+    assert.deepEqual(told.errors, [code ?? `http_${status}`]);
+  });
+}
+
+test("so is a conversation that was deleted", async () => {
+  const { chat, requests } = chatWith([ended(connected, problem("conversation_deleted", false))]);
+  chat.connect();
+  await pass(100_000);
+  assert.deepEqual([requests.length, chat.state, chat.error.code], [1, "closed", "conversation_deleted"]);
+});
+
+test("401: a fresh token, at once, and only once", async () => {
+  const asked = [];
+  const token = async (why) => `t${asked.push(why.refresh)}`;
+  const { chat, requests } = chatWith([refusal(401), ended(connected), refusal(401), refusal(401)], { token });
+  chat.connect();
+  await pass(1);
+  assert.deepEqual(requests.map(({ headers }) => headers.Authorization), ["Bearer t1", "Bearer t2"]);
+  await pass(2000);
+  await pass(1);
+  assert.deepEqual(asked, [false, true, false, true]);
+  await pass(100_000);
+  assert.deepEqual([requests.length, chat.state, chat.error.status], [4, "closed", 401]);
+});
+
+test("401 with a token that is a string: closed until there is another", async () => {
+  const { chat, requests } = chatWith([refusal(401, "invalid_token"), stream(connected)]);
+  chat.connect();
+  await pass(100_000);
+  assert.deepEqual([requests.length, chat.state], [1, "closed"]);
+  chat.setToken("t");
+  assert.equal(chat.state, "closed");
+  chat.setToken("new");
+  await settle();
+  assert.deepEqual([requests[1].headers.Authorization, chat.state], ["Bearer new", "open"]);
+});
+
+test("a token that expires is replaced without a pause, unless that would be a loop", async () => {
+  const asked = [];
+  const token = (why) => `t${asked.push(why.refresh)}`;
+  const first = stream(connected);
+  const { chat, requests, told } = chatWith([first, ended(connected, problem("token_expired")), stream(connected)], { token });
+  chat.connect();
+  await pass(10_000);
+  first.send(problem("token_expired"));
+  first.end();
+  await pass(1);
+  assert.deepEqual(asked, [false, true]);
+  await pass(1999);
+  assert.equal(requests.length, 2);
+  await pass(1);
+  assert.deepEqual([requests.length, chat.state], [3, "open"]);
+  assert.deepEqual(told.errors, ["token_expired", "token_expired"]);
+});
+
+test("no token, no request", async () => {
+  const { chat, requests } = chatWith([], { token: () => null });
+  chat.connect();
+  await pass(1);
+  assert.deepEqual([requests.length, chat.state, chat.error.code], [0, "closed", "unauthenticated"]);
+  await assert.rejects(chat.send("Hi"), { code: "unauthenticated" });
+});
+
+test("a token that cannot be had now is asked for again", async () => {
+  const answers = [() => Promise.reject(new Error("offline")), () => "t"];
+  const { chat, requests } = chatWith([stream(connected)], { token: () => answers.shift()() });
+  chat.connect();
+  await pass(2000);
+  assert.deepEqual([requests.length, chat.state], [1, "open"]);
+});
+
+test("a connection that says nothing is given up; one that says anything is not", async () => {
+  const first = stream(connected);
+  const { chat, requests } = chatWith([first]);
+  chat.connect();
+  await pass(37_000);
+  first.send(": a comment\n\n");
+  await pass(37_000);
+  assert.equal(requests.length, 1);
+  await pass(500);
+  assert.deepEqual([chat.state, requests[0].signal.aborted], ["reconnecting", true]);
+  await pass(2000); // and one that is not even answered
+  assert.equal(requests.length, 2);
+  await pass(37_500);
+  await pass(4000);
+  assert.equal(requests.length, 3);
+});
+
+test("back online, or looked at again: it does not wait any longer", async (t) => {
+  const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  const window = new EventTarget();
+  Object.assign(globalThis, {
+    document: page,
+    addEventListener: window.addEventListener.bind(window),
+    removeEventListener: window.removeEventListener.bind(window),
+  });
+  t.after(() => ["document", "addEventListener", "removeEventListener"].forEach((name) => delete globalThis[name]));
+  const failures = Array.from({ length: 5 }, () => new TypeError("offline"));
+  const { chat, requests } = chatWith(failures);
+  chat.connect();
+  await settle();
+  window.dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(requests.length, 2);
+  page.dispatchEvent(new Event("visibilitychange"));
+  await settle();
+  assert.equal(requests.length, 2, "hidden still");
+  page.visibilityState = "visible";
+  page.dispatchEvent(new Event("visibilitychange"));
+  await settle();
+  assert.equal(requests.length, 3);
+  chat.connect();
+  await settle();
+  assert.equal(requests.length, 4, "and that is what one calls elsewhere");
+  chat.disconnect();
+  window.dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(requests.length, 4);
+});
+
+test("without a network no tries are counted", async (t) => {
+  Object.defineProperty(navigator, "onLine", { value: false, configurable: true });
+  t.after(() => delete navigator.onLine);
+  const failures = Array.from({ length: 9 }, () => new TypeError("offline"));
+  const { chat, requests } = chatWith(failures, { maxReconnectAttempts: 2, reconnectDelay: 10 });
+  chat.connect();
+  for (let i = 0; i < 6; i++) await pass(10);
+  assert.deepEqual([requests.length, chat.state], [7, "reconnecting"]);
+});
+
+test("what a frame means is the frame's affair: bad ones cost nothing", async () => {
+  const { chat, told } = chatWith([stream(connected, "data: {\n\n", "data: null\n\n", frame({ type: "news" }), frame({ type: "heartbeat" }))]);
+  chat.connect();
+  await settle();
+  assert.deepEqual([told.events, told.errors], [["connected", "news", "heartbeat"], ["protocol", "protocol"]]);
+  assert.equal(chat.state, "open");
+});
+
+test("closed by a listener, nothing more is told", async () => {
+  const { chat, told } = chatWith([stream(connected + frame({ type: "user_message", messageId: "u", content: "Hi" }, "u.user"))]);
+  chat.on("event", () => chat.disconnect());
+  chat.connect();
+  await settle();
+  assert.deepEqual([told.events, chat.cursor, chat.messages], [["connected"], null, []]);
+});
+
+test("a message is sent again under the same key, and shown once", async () => {
+  const message = { id: "u", role: "user", content: "Hi", createdAt: "now", streamCursor: "u.user" };
+  const { chat, requests } = chatWith([
+    new TypeError("reset"), refusal(503, "storage_unavailable", { "Retry-After": "2" }), Response.json(message, { status: 201 }),
+  ]);
+  const sent = chat.send("Hi", { ifBusy: "queue" });
+  await pass(500);
+  assert.equal(requests.length, 2);
+  await pass(1999);
+  assert.equal(requests.length, 2);
+  await pass(1);
+  assert.deepEqual(await sent, message);
+  assert.deepEqual(chat.messages.map(({ id }) => id), ["u"]);
+  assert.equal(chat.streaming, true);
+  const bodies = new Set(requests.map(({ body }) => body));
+  assert.equal(bodies.size, 1);
+  assert.match(JSON.parse([...bodies][0]).clientMessageId, /^[0-9a-f-]{36}$/);
+  assert.ok(requests.every(({ url }) => url.endsWith("/messages?ifBusy=queue")));
+});
+
+for (const [status, code] of [[409, "answer_in_progress"], [422, "invalid_content"], [429, "rate_limited"]]) {
+  test(`a message that gets ${status} is not sent again`, async () => {
+    const { chat, requests } = chatWith([refusal(status, code)]);
+    await assert.rejects(chat.send("Hi"), { name: "ChatError", status, code, requestId: "r", message: "No." });
+    assert.equal(requests.length, 1);
+  });
+}
+
+test("four times is enough, and so is a server that wants a long pause", async () => {
+  const { chat, requests } = chatWith(Array.from({ length: 4 }, () => refusal(503)));
+  const sent = assert.rejects(chat.send("Hi"), { status: 503 });
+  await settle();
+  for (const wait of [500, 1000, 2000]) await pass(wait);
+  await sent;
+  assert.equal(requests.length, 4);
+  await assert.rejects(chatWith([refusal(503, "unavailable", { "Retry-After": "60" })]).chat.send("Hi"), { retryAfterMs: 60_000 });
+});
+
+test("a request that is not answered ends", async () => {
+  const { chat } = chatWith([]);
+  const stopped = assert.rejects(chat.stop(), { code: "connection_failed" });
+  await settle();
+  await pass(15_000);
+  await stopped;
+});
+
+test("a request refreshes the token too, once", async () => {
+  const asked = [];
+  const token = (why) => `t${asked.push(why.refresh)}`;
+  const { chat, requests } = chatWith([refusal(401), Response.json({ status: "stopped" }), refusal(401), refusal(401)], { token });
+  assert.deepEqual(await chat.stop(), { status: "stopped" });
+  await assert.rejects(chat.stop(), { status: 401 });
+  assert.deepEqual(asked, [false, true, false, true]);
+  assert.equal(requests.length, 4);
+});
+
+test("history closes an open stream while it loads, and goes on from there", async () => {
+  const page = { messages: [{ id: "u", role: "user", content: "Hi", createdAt: "now" }], nextCursor: "7", streamCursor: "u.user" };
+  const earlier = { messages: [{ id: "s", role: "user", content: "Oh", createdAt: "now" }], nextCursor: null, streamCursor: null };
+  const { chat, requests } = chatWith([stream(connected), Response.json(page), stream(connected), Response.json(earlier)]);
+  chat.connect();
+  await settle();
+  await chat.history({ limit: 1 });
+  await settle();
+  assert.deepEqual([requests[0].signal.aborted, chat.state, chat.hasEarlier], [true, "open", true]);
+  assert.equal(requests[2].headers["Last-Event-ID"], "u.user");
+  await chat.earlier();
+  assert.ok(requests[3].url.endsWith("/messages?limit=200&before=7"));
+  assert.deepEqual([chat.messages.map(({ id }) => id), chat.hasEarlier], [["s", "u"], false]);
+});
+
+test("an event that there is not", () => {
+  assert.throws(() => chatWith([]).chat.on("mesages", () => {}), TypeError);
+});

@@ -1,0 +1,140 @@
+// What a conversation looks like, whatever comes twice, late or cut.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Transcript } from "./node_modules/chatstream/client/transcript.js";
+
+const timestamp = "2026-11-22T10:40:00.123Z";
+const asked = (messageId, content = messageId) => ({ type: "user_message", timestamp, messageId, content });
+const chunk = (offset, content, about = {}) => ({
+  type: "llm_chunk", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, offset, content, ...about,
+});
+const complete = (content, about = {}) => ({
+  type: "llm_complete", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, content,
+  status: "complete", finishReason: "stop", usage: null, ...about,
+});
+const failed = (messageId, code = "upstream_timeout") => ({
+  type: "error", timestamp, messageId, error: code, message: "No.", retryable: true, requestId: "r", retryAfterMs: null,
+});
+const bet = (betId) => ({ type: "system", timestamp, message: "…", metadata: { betId, odds: 2.1, oddsText: "2.10" } });
+const stored = (id, content, about = {}) => ({
+  id, role: "assistant", content, createdAt: timestamp, replyTo: "u1", attempt: 1, status: "complete",
+  finishReason: "stop", usage: null, error: null, recommendations: [], ...about,
+});
+const posted = (id) => ({ id, role: "user", content: id, createdAt: timestamp });
+
+function after(...events) {
+  const transcript = new Transcript(100);
+  const news = events.map((event) => transcript.apply(event));
+  return { transcript, news, shown: transcript.messages.map(({ id, content, status }) => [id, content, status]) };
+}
+
+test("an answer grows, and is what its end says", () => {
+  const { transcript, news } = after(asked("u1", "Who?"), chunk(0, "Arse"), chunk(4, "nal"), complete("Arsenal."), bet("b1"));
+  assert.deepEqual(news, [true, true, true, true, true]);
+  assert.deepEqual(transcript.messages, [
+    { id: "u1", role: "user", content: "Who?", timestamp },
+    {
+      id: "a1", role: "assistant", content: "Arsenal.", status: "complete", streaming: false, attempt: 1, replyTo: "u1",
+      finishReason: "stop", usage: null, error: null, recommendations: [bet("b1").metadata], timestamp,
+    },
+  ]);
+});
+
+test("what comes twice is shown once", () => {
+  const events = [asked("u1"), chunk(0, "Arse"), chunk(4, "nal"), complete("Arsenal"), bet("b1"), bet("b2")];
+  const { transcript } = after(...events);
+  const { messages } = transcript;
+  assert.deepEqual(events.map((event) => transcript.apply(event)), events.map(() => false));
+  assert.deepEqual(transcript.messages, messages);
+});
+
+test("text is joined by code points, wherever it was cut", () => {
+  const text = "a😀b👨‍👩‍👧ä🏴c";
+  const points = Array.from(text);
+  for (let seen = 0; seen <= points.length; seen++) {
+    for (let from = 0; from <= seen; from++) {
+      const events = [chunk(0, points.slice(0, seen).join("")), chunk(from, points.slice(from).join(""))];
+      const { transcript } = after(...events.filter(({ content }) => content));
+      assert.equal(transcript.messages[0].content, text, `seen ${seen}, again from ${from}`);
+    }
+  }
+});
+
+test("a gap is closed by what comes from the beginning, at the latest by the end", () => {
+  const { transcript, shown } = after(chunk(4, "nal"));
+  assert.deepEqual(shown, [["a1", "nal", "streaming"]]);
+  transcript.apply(chunk(0, "Arsenal,"));
+  assert.equal(transcript.messages[0].content, "Arsenal,");
+  assert.deepEqual(after(chunk(4, "nal"), complete("Arsenal")).shown, [["a1", "Arsenal", "complete"]]);
+});
+
+test("the newest attempt is shown, and an older one cannot come back", () => {
+  const second = { messageId: "a2", attempt: 2 };
+  const { transcript, shown } = after(
+    asked("u1"), chunk(0, "First"), failed("a1"), complete("First", { status: "failed" }), chunk(0, "Second", second),
+  );
+  assert.deepEqual(shown, [["u1", "u1", undefined], ["a2", "Second", "streaming"]]);
+  assert.equal(transcript.apply(chunk(5, ", again")), false);
+  assert.equal(transcript.apply(complete("First")), false);
+  assert.deepEqual(transcript.messages.map(({ id }) => id), ["u1", "a2"]);
+});
+
+test("an answer that ends before its first word is shown with its error", () => {
+  const { transcript } = after(asked("u1"), failed("a1"));
+  const { status, replyTo, error, streaming } = transcript.messages[1];
+  assert.deepEqual([status, replyTo, streaming], ["failed", "u1", false]);
+  assert.deepEqual(error, { error: "upstream_timeout", message: "No.", retryable: true, requestId: "r" });
+  transcript.apply(failed("a2", "answer_interrupted"));
+  assert.deepEqual(transcript.messages.slice(1).map(({ id, status }) => [id, status]), [["a2", "interrupted"]]);
+  assert.equal(transcript.apply(failed("a2", "answer_interrupted")), false);
+  transcript.apply(chunk(0, "Better", { messageId: "a3", attempt: 3 }));
+  assert.deepEqual(transcript.messages.slice(1).map(({ id, error }) => [id, error]), [["a3", null]]);
+});
+
+test("a message is where the server has it, also if we knew it before", () => {
+  const { transcript } = after(asked("u1"), chunk(0, "One"));
+  assert.equal(transcript.add(posted("u3")), true, "sent from here, while the answer runs");
+  assert.deepEqual(transcript.messages.map(({ id }) => id), ["u1", "a1", "u3"]);
+  transcript.apply(complete("One"));
+  transcript.apply(asked("u2")); // another device was first
+  assert.equal(transcript.apply(asked("u3")), true);
+  assert.deepEqual(transcript.messages.map(({ id }) => id), ["u1", "a1", "u2", "u3"]);
+  assert.equal(transcript.apply(asked("u3")), false);
+  assert.equal(transcript.add(posted("u3")), false);
+});
+
+test("history, and the stream that joins it", () => {
+  const transcript = new Transcript(100);
+  transcript.load([posted("u1"), stored("a1", "Ars😀", { status: "streaming" })]);
+  transcript.apply(chunk(4, "enal"));
+  assert.equal(transcript.messages[1].content, "Ars😀enal");
+  transcript.load([posted("u1"), stored("a1", "Old"), stored("a2", "New", { attempt: 2 }), posted("u2")]);
+  assert.deepEqual(transcript.messages.map(({ content }) => content), ["u1", "New", "u2"]);
+  assert.equal(transcript.apply(complete("New", { messageId: "a2", attempt: 2 })), false);
+});
+
+test("an earlier page is put before, without what has a newer attempt", () => {
+  const transcript = new Transcript(100);
+  transcript.load([stored("a2", "New", { attempt: 2 }), posted("u2")]);
+  transcript.load([posted("u1"), stored("a1", "Old")], { before: true });
+  assert.deepEqual(transcript.messages.map(({ id }) => id), ["u1", "a2", "u2"]);
+});
+
+test("the same array until something changes, and never a changed message", () => {
+  const { transcript } = after(asked("u1"), chunk(0, "One"));
+  const before = transcript.messages;
+  transcript.apply({ type: "heartbeat", timestamp });
+  transcript.apply(chunk(0, "One"));
+  assert.equal(transcript.messages, before);
+  transcript.apply(chunk(3, " two"));
+  assert.equal(before[1].content, "One");
+  assert.notEqual(transcript.messages, before);
+  assert.equal(transcript.messages[0], before[0]);
+});
+
+test("only so many messages are kept", () => {
+  const transcript = new Transcript(3);
+  for (let i = 0; i < 10; i++) transcript.apply(asked(`u${i}`));
+  assert.deepEqual(transcript.messages.map(({ id }) => id), ["u7", "u8", "u9"]);
+});

@@ -1,0 +1,60 @@
+// How the package is used, for the type checker: nothing here is run. A line after `@ts-expect-error` must be refused.
+import { ChatError, ChatStream, type ChatMessage } from "chatstream";
+import { useChatSSE } from "chatstream/use-chat-sse";
+import { EventSource } from "eventsource";
+import RNEventSource from "react-native-sse";
+
+const chat = new ChatStream({
+  baseUrl: "https://chat.example",
+  conversationId: "123",
+  token: async ({ refresh }) => (refresh ? "new" : "old"),
+  maxReconnectAttempts: 5,
+});
+new ChatStream({ conversationId: "123", token: "t", transport: "eventsource", EventSource });
+new ChatStream({ conversationId: "123", token: "t", transport: "eventsource", EventSource: RNEventSource, tickets: false });
+new ChatStream({ conversationId: "123", token: "t", transport: "eventsource", EventSource: globalThis.EventSource });
+// @ts-expect-error no token
+new ChatStream({ conversationId: "123" });
+// @ts-expect-error no such transport
+new ChatStream({ conversationId: "123", token: "t", transport: "websocket" });
+
+const stop: () => void = chat.on("event", (event, { cursor, repeated }) => {
+  if (event.type === "llm_chunk") console.log(event.content.length, event.offset, cursor, repeated);
+  // @ts-expect-error a heartbeat has no content
+  if (event.type === "heartbeat") console.log(event.content);
+});
+chat.on("state", (state) => state === "open" && stop());
+// @ts-expect-error no such event
+chat.on("close", () => {});
+// @ts-expect-error the state is the chat's own
+chat.state = "open";
+
+function text(message: ChatMessage): string {
+  return message.role === "user" ? message.content : `${message.content} (${message.status}, ${message.attempt})`;
+}
+
+export async function talk(): Promise<string[]> {
+  const history = await chat.history();
+  chat.connect();
+  try {
+    const { id } = await chat.send("Who wins?", { ifBusy: "queue" });
+    console.log(id, (await chat.stop()).contentLength);
+  } catch (error) {
+    if (error instanceof ChatError && error.code === "rate_limited") console.log(error.retryAfterMs);
+  }
+  return history.map(text);
+}
+
+export function Chat({ accessToken }: { accessToken: string | null }) {
+  const { status, error, messages, currentStreamingMessage, send, isStreaming } = useChatSSE({
+    conversationId: "123",
+    accessToken,
+    onMessage: (message) => console.log(message.type, message.metadata?.odds),
+    onError: (problem: string) => console.error(problem),
+  });
+  return (
+    <button disabled={isStreaming || status !== "connected"} onClick={() => send("Who wins?")}>
+      {error ?? messages.map((message) => message.content).concat(currentStreamingMessage?.content ?? "")}
+    </button>
+  );
+}
