@@ -1,42 +1,14 @@
 """The OpenAPI document: valid, about these routes and no others; and the page of it."""
 
-import inspect
 import re
-from functools import partial
 from typing import Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV32SpecValidator, validate
-from tornado.routing import PathMatches
-from tornado.web import Application, RequestHandler
 
-from chatstream.app import make_app
 from chatstream.handlers.assets import AssetHandler
-from chatstream.handlers.base import BaseHandler
-from chatstream.settings import Settings
 from tests.support.client import Client
-
-
-def routes() -> dict[str, type[BaseHandler]]:
-    """The route table: each path, with `{id}` for the conversation's, and its door."""
-    collaborators = inspect.signature(make_app).parameters.keys() - {"settings"}
-    app: Application = partial(make_app, **dict.fromkeys(collaborators))(Settings())
-    found = {}
-    for rule in app.wildcard_router.rules:
-        assert isinstance(rule.matcher, PathMatches)
-        if rule.target is AssetHandler:
-            continue  # files, not operations
-        found[rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{id}").replace("\\.", ".")] = rule.target
-    return found
-
-
-def methods(door: type[BaseHandler]) -> set[str]:
-    """What a door answers, in lower case; OPTIONS, which every one answers in the same way, aside."""
-    return {
-        method.lower()
-        for method in RequestHandler.SUPPORTED_METHODS
-        if getattr(door, method.lower()) is not getattr(RequestHandler, method.lower())
-    } - {"options"}
+from tests.support.routes import methods, routes
 
 
 async def fetch(client: Client) -> dict[str, Any]:
@@ -58,7 +30,8 @@ async def test_the_document_is_openapi_3_2(client: Client) -> None:
 @pytest.mark.gen_test
 async def test_it_describes_every_route_and_nothing_else(client: Client) -> None:
     described = {path: {*item} for path, item in (await fetch(client))["paths"].items()}
-    assert described == {path: methods(door) for path, door in routes().items()}
+    # Files are no operations.
+    assert described == {path: methods(door) for path, door in routes().items() if door is not AssetHandler}
 
 
 @pytest.mark.gen_test

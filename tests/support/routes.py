@@ -1,0 +1,34 @@
+"""The server's route table, as a test walks it."""
+
+import inspect
+import re
+from functools import partial
+
+from tornado.routing import PathMatches
+from tornado.web import Application, RequestHandler
+
+from chatstream.app import make_app
+from chatstream.handlers.base import BaseHandler
+from chatstream.settings import Settings
+
+
+def routes() -> dict[str, type[BaseHandler]]:
+    """Each path, with ``{id}`` for the conversation's, and its door."""
+    collaborators = inspect.signature(make_app).parameters.keys() - {"settings"}
+    app: Application = partial(make_app, **dict.fromkeys(collaborators))(Settings())
+    found = {}
+    for rule in app.wildcard_router.rules:
+        assert isinstance(rule.matcher, PathMatches)
+        path = rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{id}").replace("\\.", ".")
+        files = re.fullmatch(r"/\((.+)\)", path)  # several files behind one door
+        found |= {f"/{name}": rule.target for name in files[1].split("|")} if files else {path: rule.target}
+    return found
+
+
+def methods(door: type[BaseHandler]) -> set[str]:
+    """What a door answers, in lower case; OPTIONS, which every one answers in the same way, aside."""
+    return {
+        method.lower()
+        for method in RequestHandler.SUPPORTED_METHODS
+        if getattr(door, method.lower()) is not getattr(RequestHandler, method.lower())
+    } - {"options"}
