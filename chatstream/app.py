@@ -37,6 +37,7 @@ def make_app(
     all_conversations = base | posting | {"hub": hub, "conversations": conversations}
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
+    page = [(r"/", PageHandler, base), (assets.path(assets.PAGE), assets.AssetHandler, base)]
     return Application(
         [
             (r"/api/v1/chat/conversations", ConversationsHandler, all_conversations),
@@ -49,8 +50,8 @@ def make_app(
             (r"/readyz", ReadyHandler, base | {"ping": ping}),
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
-            (r"/", PageHandler, base),
-            (assets.PATH, assets.AssetHandler, base),
+            (assets.path(assets.CLIENT), assets.AssetHandler, base),
+            *(page if settings.shows_page else ()),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=base,

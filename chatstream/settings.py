@@ -37,6 +37,14 @@ class Environment(StrEnum):
     PRODUCTION = "production"  # nothing is made up
 
 
+class Page(StrEnum):
+    """Whether the chat page is served; `AUTO` is in development only."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class LogFormat(StrEnum):
     """`AUTO` is text on a terminal and JSON otherwise."""
 
@@ -119,6 +127,7 @@ class Settings(BaseSettings):
     env: Environment = Environment.DEVELOPMENT
     host: str = "127.0.0.1"
     port: int = Field(3000, ge=0, le=65_535)
+    page: Page = Page.AUTO
     log_format: LogFormat = LogFormat.AUTO
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -156,6 +165,11 @@ class Settings(BaseSettings):
     def uses_embedded_database(self) -> bool:
         """No database was configured."""
         return self.mongodb_uri is None
+
+    @property
+    def shows_page(self) -> bool:
+        """The chat page is served."""
+        return self.page is Page.ON or (self.page is Page.AUTO and self.env is Environment.DEVELOPMENT)
 
     @classmethod
     def load(cls, environment_names: Iterable[str], env_file: Path | None) -> Self:

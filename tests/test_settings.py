@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from chatstream import settings as module
 from chatstream.errors import ConfigurationError
-from chatstream.settings import Environment, LogFormat, Settings
+from chatstream.settings import Environment, LogFormat, Page, Settings
 from tests.support.processes import REPOSITORY
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -93,6 +93,7 @@ def plain(value: object) -> object:
         ("CHATSTREAM_ENV", "development", "env", Environment.DEVELOPMENT),
         ("CHATSTREAM_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104 - only read
         ("CHATSTREAM_PORT", "0", "port", 0),
+        ("CHATSTREAM_PAGE", "on", "page", Page.ON),
         ("CHATSTREAM_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
         ("CHATSTREAM_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
         ("CHATSTREAM_HEARTBEAT_INTERVAL", "14.5", "heartbeat_interval", 14.5),

@@ -1,12 +1,13 @@
-"""``/chatstream.js`` and what belongs to it: the JavaScript client, for pages of any origin."""
+"""``/chatstream.js`` and what belongs to it, the JavaScript client, for pages of any origin; and the chat page's files."""
 
+from collections.abc import Iterable
 from importlib.resources import files
 
 from chatstream.handlers.base import BaseHandler
 
 # What is served, and as what. A name that is not here does not exist, whatever the directory has.
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
-CONTENT_TYPES = {
+CLIENT = {
     "chatstream.js": _JAVASCRIPT,
     "client/chat-error.js": _JAVASCRIPT,
     "client/sse-parser.js": _JAVASCRIPT,
@@ -16,7 +17,25 @@ CONTENT_TYPES = {
     "chatstream.d.ts": _TYPES,
     "use-chat-sse.d.ts": _TYPES,
 }
-PATH = rf"/({'|'.join(CONTENT_TYPES)})".replace(".", r"\.")
+PAGE = {
+    "page/page.css": "text/css; charset=utf-8",
+    "page/composer.js": _JAVASCRIPT,
+    "page/conversations.js": _JAVASCRIPT,
+    "page/developer.js": _JAVASCRIPT,
+    "page/dom.js": _JAVASCRIPT,
+    "page/main.js": _JAVASCRIPT,
+    "page/messages.js": _JAVASCRIPT,
+    "page/prose.js": _JAVASCRIPT,
+    "page/token.js": _JAVASCRIPT,
+    "vendor/dompurify.js": _JAVASCRIPT,
+    "vendor/marked.js": _JAVASCRIPT,
+}
+CONTENT_TYPES = CLIENT | PAGE
+
+
+def path(names: Iterable[str]) -> str:
+    """The route of these files: their place in the package is their address."""
+    return rf"/({'|'.join(names)})".replace(".", r"\.")
 
 
 class AssetHandler(BaseHandler):

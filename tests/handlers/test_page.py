@@ -1,10 +1,17 @@
-"""The page: one file, no secret, and a policy that lets it do nothing but talk to its own server."""
+"""The page: no secret, and a policy that lets it do nothing but talk to its own server."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
+from chatstream.handlers.assets import PAGE
+from chatstream.llm.demo import FAULTS
+from tests.conftest import MakeClient
 from tests.support.client import Client
+from tests.support.processes import REPOSITORY, ServerProcess
+
+WEB = REPOSITORY / "chatstream" / "web"
 
 
 @pytest.mark.gen_test
@@ -26,20 +33,34 @@ async def test_its_policy_lets_it_talk_to_its_own_server_only(client: Client) ->
     policy = dict(
         directive.strip().split(" ", 1) for directive in response.headers["Content-Security-Policy"].split(";")
     )
-    assert policy["default-src"] == "'none'"
-    assert policy["connect-src"] == "'self'"
-    for name in ("base-uri", "form-action", "frame-ancestors"):
-        assert policy[name] == "'none'"
+    assert policy == {
+        **dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'"),
+        **dict.fromkeys(("script-src", "style-src", "connect-src"), "'self'"),
+        "img-src": "data:",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "dompurify",
+    }
     assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.gen_test
-async def test_it_loads_nothing_and_writes_no_markup(client: Client) -> None:
+async def test_all_that_it_loads_is_its_own_and_is_served(client: Client) -> None:
     page = (await client.http.get("/")).text
-    assert not re.search(r"(?:src|href)\s*=|https?://|@import|url\(", page)
-    # What a model or a user wrote must stay text.
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", page)
+    assert not re.search(r'<script(?! type="module" src=)|<style|\sstyle=|\son\w+=|javascript:', page)
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {one for one in addresses if not one.startswith(("#", "data:"))} == {"page/page.css", "page/main.js"}
+    assert not re.search(r"@import|url\(", (await client.http.get("/page/page.css")).text)
+    assert {str(path.relative_to(WEB)) for folder in ("page", "vendor") for path in (WEB / folder).glob("*.*s")} == {
+        *PAGE
+    }
+
+
+def test_its_own_code_makes_no_markup_from_text() -> None:
+    for path in (WEB / "page").glob("*.js"):
+        assert not re.search(
+            r"(inner|outer)HTML|insertAdjacentHTML|document\.write|\beval\(|new Function", path.read_text()
+        )
 
 
 @pytest.mark.gen_test
@@ -48,3 +69,20 @@ async def test_it_does_not_repeat_the_address(client: Client) -> None:
     response = await client.http.get("/", params={"conversation": marker, "token": "a-token"})
     assert marker not in response.text
     assert "a-token" not in response.text
+
+
+@pytest.mark.gen_test
+async def test_it_proposes_every_demo_model(client: Client) -> None:
+    page = (await client.http.get("/")).text
+    assert dict(re.findall(r'<option value="([^"]+)">([^<]+)</option>', page)) == dict(FAULTS)
+
+
+@pytest.mark.gen_test
+async def test_in_production_it_is_there_only_if_it_is_asked_for(
+    start_server: Callable[..., ServerProcess], make_client: MakeClient
+) -> None:
+    for page, status in (("auto", 404), ("on", 200)):
+        client = make_client(start_server(CHATSTREAM_ENV="production", CHATSTREAM_PAGE=page))
+        for path in ("/", "/page/main.js", "/vendor/marked.js"):
+            assert (await client.http.get(path)).status_code == status
+        assert (await client.http.get("/chatstream.js")).status_code == 200

@@ -1,0 +1,117 @@
+/** The list of conversations beside the chat, and the requests that it is made of. */
+
+import { ChatError } from "../chatstream.js";
+import { button, byId, element } from "./dom.js";
+
+const PAGE = 30; // what fits beside a chat, and a bit
+
+/** The REST API's conversations. Each call rejects with a `ChatError`. */
+export class ConversationsAPI {
+  #address;
+  #token;
+
+  /** `token({refresh})` gives the token. */
+  constructor(baseUrl, token) {
+    this.#address = `${baseUrl}/api/v1/chat/conversations`;
+    this.#token = token;
+  }
+
+  page(before) {
+    return this.#call("GET", `?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
+  }
+
+  get(id) {
+    return this.#call("GET", `/${encodeURIComponent(id)}`);
+  }
+
+  create(conversation) {
+    return this.#call("POST", "", conversation);
+  }
+
+  change(id, changes) {
+    return this.#call("PATCH", `/${encodeURIComponent(id)}`, changes);
+  }
+
+  delete(id) {
+    return this.#call("DELETE", `/${encodeURIComponent(id)}`);
+  }
+
+  async #call(method, path, body, refresh = false) {
+    const headers = { Authorization: `Bearer ${await this.#token({ refresh })}`, "Content-Type": "application/json" };
+    const request = { method, headers, body: body && JSON.stringify(body), cache: "no-store" };
+    const response = await fetch(this.#address + path, request).catch((cause) => {
+      throw ChatError.from(cause);
+    });
+    if (response.status === 401 && !refresh) return this.#call(method, path, body, true);
+    if (!response.ok) throw await ChatError.fromResponse(response);
+    return response.status === 204 ? null : response.json();
+  }
+}
+
+export class ConversationList {
+  #api;
+  #shown = [];
+  #next = null;
+  #current = null;
+  #actions;
+
+  /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`. */
+  constructor(api, actions) {
+    this.#api = api;
+    this.#actions = actions;
+    byId("older-conversations").onclick = () => this.#more();
+  }
+
+  /** The newest ones anew; the older ones that were shown are asked for again when they are wanted. */
+  async load() {
+    const { conversations, nextCursor } = await this.#api.page();
+    this.#shown = conversations;
+    this.#next = nextCursor;
+    this.#draw();
+  }
+
+  /** Which one is open; null for a new one. */
+  mark(id) {
+    this.#current = id;
+    this.#draw();
+  }
+
+  async #more() {
+    const { conversations, nextCursor } = await this.#api.page(this.#next);
+    // One that was used meanwhile has moved up, and might come twice.
+    this.#shown.push(...conversations.filter(({ id }) => !this.#shown.some((shown) => shown.id === id)));
+    this.#next = nextCursor;
+    this.#draw();
+  }
+
+  #draw() {
+    byId("conversations").replaceChildren(...this.#shown.map((conversation) => this.#item(conversation)));
+    byId("older-conversations").hidden = this.#next === null;
+  }
+
+  #item(conversation) {
+    const { id, title } = conversation;
+    const name = titleOf(conversation);
+    const link = element("a", { href: `?conversation=${encodeURIComponent(id)}`, textContent: name, title: name });
+    link.onclick = (click) => {
+      if (click.ctrlKey || click.metaKey || click.shiftKey) return; // a tab or a window of its own
+      click.preventDefault();
+      this.#actions.open(id);
+    };
+    if (id !== this.#current) return element("li", {}, link);
+    link.ariaCurrent = "page";
+    const small = (name_, label, onclick) => button({ className: "icon-button", name: name_, label, onclick });
+    return element(
+      "li",
+      { className: "current" },
+      link,
+      small("edit", "Rename", () => this.#actions.rename({ id, title })),
+      small("delete", "Delete", () => this.#actions.remove({ id, title })),
+    );
+  }
+}
+
+/** What a conversation is called. */
+export function titleOf({ title, id }) {
+  return title || `Conversation ${id}`;
+}

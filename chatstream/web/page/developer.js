@@ -1,0 +1,89 @@
+/** Developer view: the events as they come, the cursor, and a button that cuts the connection. */
+
+import { byId, element, sparing } from "./dom.js";
+
+const KEPT = 200; // events; enough to see a resume in, and no page grows for ever
+
+export class DeveloperView {
+  #events = [];
+  #connections = 0;
+  #draw = sparing(() => this.#redraw());
+
+  /** `actions`: `drop()`, `changeModel(name or null)`. */
+  constructor({ drop, changeModel }) {
+    byId("toggle-developer").onclick = () => this.#open(byId("developer").hidden);
+    byId("close-developer").onclick = () => {
+      this.#open(false);
+      byId("toggle-developer").focus();
+    };
+    byId("drop").onclick = () => {
+      this.#note("lost", "You dropped the connection.");
+      drop();
+    };
+    byId("clear-events").onclick = () => this.clear();
+    byId("model").onchange = ({ target }) => changeModel(target.value.trim() || null);
+    this.#open(sessionStorage.getItem("chatstream.developer") === "open");
+  }
+
+  /** Another conversation. */
+  clear() {
+    this.#events = [];
+    this.#draw();
+  }
+
+  set model(name) {
+    byId("model").value = name ?? "";
+  }
+
+  get model() {
+    return byId("model").value.trim() || null;
+  }
+
+  onState(state) {
+    byId("fact-state").textContent = state;
+    byId("drop").disabled = state !== "open";
+    this.#draw();
+  }
+
+  onError({ message }) {
+    this.#note("lost", message);
+  }
+
+  onEvent(event, { cursor, repeated }) {
+    if (event.type === "connected") byId("fact-connections").textContent = String(++this.#connections);
+    byId("fact-cursor").textContent = cursor ?? "–";
+    const { type, ...fields } = event;
+    this.#note(type, JSON.stringify(fields), repeated);
+  }
+
+  #note(type, text, repeated = false) {
+    this.#events.push({ type, text, repeated });
+    if (this.#events.length > KEPT) this.#events.shift();
+    this.#draw();
+  }
+
+  #redraw() {
+    const list = byId("events");
+    if (byId("developer").hidden) return;
+    const shown = this.#events;
+    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 24; // a line
+    const rows = new Map([...list.children].map((row) => [row.event, row]));
+    list.replaceChildren(...shown.map((event) => rows.get(event) ?? line(event)));
+    if (atEnd) list.scrollTop = list.scrollHeight;
+  }
+
+  #open(open) {
+    byId("developer").hidden = !open;
+    byId("toggle-developer").ariaPressed = String(open);
+    sessionStorage.setItem("chatstream.developer", open ? "open" : "");
+    this.#draw();
+  }
+}
+
+function line(event) {
+  const { type, text, repeated } = event;
+  const row = element("li", {}, element("b", {}, type), repeated ? " (known) " : " ", element("span", {}, text));
+  row.dataset.type = type;
+  row.event = event;
+  return row;
+}

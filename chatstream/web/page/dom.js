@@ -1,0 +1,47 @@
+/** The few lines that building a page by hand takes. No markup is ever made from text here. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** The element with this id; all of them stand in index.html. */
+export const byId = (id) => document.getElementById(id);
+
+/** A new element with these properties and children; a string is a text. */
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** One of the symbols at the top of index.html. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** A button with an icon, and a text if it has one; `label` says to everybody what it does. */
+export function button({ className, label, name, text = "", onclick }) {
+  return element("button", { type: "button", className, ariaLabel: label, title: label, onclick }, icon(name), text);
+}
+
+/** `draw` at most once a frame, and in at most a fifth of the time however long it takes; only the last call counts. */
+export function sparing(draw) {
+  let wanted = false;
+  let rest = 0; // until when nothing is drawn
+  const frame = () => {
+    if (performance.now() < rest) {
+      requestAnimationFrame(frame);
+      return;
+    }
+    wanted = false;
+    const begun = performance.now();
+    draw();
+    rest = begun + 5 * (performance.now() - begun);
+  };
+  return () => {
+    if (!wanted) requestAnimationFrame(frame);
+    wanted = true;
+  };
+}

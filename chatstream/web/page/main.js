@@ -1,0 +1,246 @@
+/** The chat page: introduces its parts to each other, and opens and leaves conversations. */
+
+import { ChatStream, reconnectDelay } from "../chatstream.js";
+import { Composer, uniqueKey } from "./composer.js";
+import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
+import { DeveloperView } from "./developer.js";
+import { byId } from "./dom.js";
+import { MessagesView } from "./messages.js";
+import { Token } from "./token.js";
+
+const STATES = {
+  connecting: "Connecting…",
+  open: "Connected",
+  reconnecting: "Reconnecting…",
+  closed: "Not connected",
+  offline: "Offline",
+};
+const THEMES = ["auto", "light", "dark"];
+const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
+
+const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
+const token = new Token();
+const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
+
+let chat = null; // the open conversation's stream; null for a new conversation
+let conversation = null; // what the server says about it
+let dropper = new AbortController(); // cuts the connections that were opened with it
+
+const composer = new Composer({ send, stop: () => chat?.stop().catch(() => {}) }); // it had ended by itself
+const messages = new MessagesView({ regenerate });
+const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
+const developer = new DeveloperView({ drop, changeModel });
+
+// Conversations --------------------------------------------------------------------------------------------------------
+
+/** Leave the open conversation, and show an empty page for a new one. */
+function openNew({ push = true } = {}) {
+  leave();
+  if (push) history.pushState(null, "", location.pathname);
+  byId("empty").hidden = false;
+  showTitle("New chat");
+  composer.focus();
+}
+
+function leave() {
+  chat?.disconnect();
+  chat = conversation = null;
+  list.mark(null);
+  messages.clear();
+  developer.clear();
+  developer.model = null;
+  composer.notice(null);
+  composer.busy = false;
+  byId("older-messages").hidden = true;
+  showState();
+  showSidebar(false);
+}
+
+/** Open a conversation: its history, and from its end on the stream. */
+async function open(id, { push = true } = {}) {
+  leave();
+  if (push) history.pushState(null, "", `?conversation=${encodeURIComponent(id)}`);
+  byId("empty").hidden = true;
+  list.mark(id);
+  const opened = new ChatStream({ baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
+  chat = opened;
+  opened.on("messages", () => onMessages(opened));
+  opened.on("state", () => opened === chat && showState());
+  opened.on("event", (event, place) => opened === chat && onEvent(event, place));
+  opened.on("error", (error) => opened === chat && onError(error));
+  showState("connecting");
+  for (let attempt = 1; opened === chat; attempt++) {
+    try {
+      [conversation] = await Promise.all([api.get(id), opened.history()]);
+      break;
+    } catch (error) {
+      if (opened !== chat) return;
+      if (!error.retryable) return onError(error);
+      showState("reconnecting");
+      await new Promise((resolve) => setTimeout(resolve, reconnectDelay(attempt, 1_000)));
+    }
+  }
+  if (opened !== chat) return; // another one was opened meanwhile
+  showTitle(titleOf(conversation));
+  developer.model = conversation.model;
+  opened.connect();
+}
+
+async function send(text, key) {
+  if (chat === null) {
+    // The id is ours, so that a repeated request makes no second conversation.
+    const title = text.trim().split("\n")[0].slice(0, TITLE);
+    const id = uniqueKey();
+    await api.create({ id, title, model: developer.model });
+    await open(id);
+  }
+  await chat.send(text, { clientMessageId: key });
+  messages.toEnd();
+}
+
+async function regenerate() {
+  composer.notice(null);
+  await chat.regenerate().catch((error) => composer.notice(error.message));
+  byId("scroller").focus(); // the button that was pressed has gone
+}
+
+async function rename({ id, title }) {
+  const name = await ask({ title: "Rename the conversation", ok: "Rename", text: title ?? "" });
+  if (name === null) return;
+  const changed = await api.change(id, { title: name.trim() || null }).catch((error) => composer.notice(error.message));
+  if (changed && conversation?.id === id) showTitle(titleOf(changed));
+  await refreshList();
+}
+
+async function remove(about) {
+  const sure = await ask({ title: `Delete “${titleOf(about)}”?`, ok: "Delete" });
+  if (sure === null) return;
+  chat?.disconnect(); // or the stream would tell us what we know
+  await api.delete(about.id).catch((error) => composer.notice(error.message));
+  openNew();
+  await refreshList();
+}
+
+async function changeModel(model) {
+  if (conversation === null) return; // it will be created with it
+  await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
+}
+
+function refreshList() {
+  return list.load().catch(() => {}); // it was there for convenience, and still is
+}
+
+// What the stream says -------------------------------------------------------------------------------------------------
+
+function onMessages(from) {
+  if (from !== chat) return;
+  messages.show(chat.messages);
+  composer.busy = chat.streaming;
+  byId("empty").hidden = chat.messages.length > 0;
+  byId("older-messages").hidden = !chat.hasEarlier;
+}
+
+function onEvent(event, place) {
+  developer.onEvent(event, place);
+  if (event.type === "user_message" && !place.repeated) refreshList();
+}
+
+function onError(error) {
+  developer.onError(error);
+  if (error.messageId || error.retryable) return; // it stands under its answer, or passes
+  openNew();
+  composer.notice(error.status === 404 ? "That conversation does not exist, or not any more." : error.message);
+  refreshList();
+}
+
+function showState(state = chat?.state ?? "idle") {
+  const shown = state !== "idle" && !navigator.onLine ? "offline" : state;
+  byId("state").dataset.state = shown;
+  byId("state").textContent = STATES[shown] ?? "";
+  developer.onState(shown);
+}
+
+function showTitle(title) {
+  byId("title").textContent = title;
+  document.title = `${title} · chatstream`;
+}
+
+/** `fetch` for the stream, whose connection can be cut as a network would cut it. */
+function droppable(url, options) {
+  return fetch(url, { ...options, signal: AbortSignal.any([options.signal, dropper.signal]) });
+}
+
+function drop() {
+  dropper.abort();
+  dropper = new AbortController();
+}
+
+// The frame ------------------------------------------------------------------------------------------------------------
+
+function showSidebar(shown) {
+  const sidebar = byId("sidebar");
+  if (sidebar.classList.contains("shown") === shown) return;
+  sidebar.classList.toggle("shown", shown);
+  byId("scrim").hidden = !shown;
+  byId("main").inert = byId("developer").inert = shown;
+  byId("open-sidebar").ariaExpanded = String(shown);
+  byId(shown ? "close-sidebar" : "open-sidebar").focus();
+}
+
+function showTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  byId("theme").lastElementChild.textContent = `Theme: ${theme}`;
+}
+
+/** A question in a dialog: the text that was entered, or null. */
+function ask({ title, ok, text = null }) {
+  const dialog = byId("ask");
+  const field = byId("ask-text");
+  byId("ask-title").textContent = title;
+  byId("ask-ok").textContent = ok;
+  field.hidden = field.labels[0].hidden = text === null;
+  field.value = text ?? "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.onclose = () => resolve(dialog.returnValue === "ok" ? field.value : null);
+  });
+}
+
+function route() {
+  const id = new URLSearchParams(location.search).get("conversation");
+  if (id) open(id, { push: false });
+  else openNew({ push: false });
+}
+
+byId("new-chat").onclick = () => openNew();
+byId("ask-cancel").onclick = () => byId("ask").close();
+byId("forget").onclick = () => token.forget();
+byId("open-sidebar").onclick = () => showSidebar(true);
+byId("close-sidebar").onclick = byId("scrim").onclick = () => showSidebar(false);
+byId("older-messages").onclick = () => chat.earlier().catch((error) => composer.notice(error.message));
+byId("examples").onclick = ({ target }) => target.localName === "button" && composer.use(target.textContent);
+byId("theme").onclick = () => {
+  const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
+  localStorage.setItem("chatstream.theme", next);
+  showTheme(next);
+};
+document.querySelector(".skip").onclick = (click) => {
+  click.preventDefault(); // the address is for the conversation
+  composer.focus();
+};
+addEventListener("keydown", ({ key, isComposing }) => {
+  if (key !== "Escape" || isComposing || byId("ask").open) return;
+  if (byId("sidebar").classList.contains("shown")) showSidebar(false);
+  else if (chat?.streaming) byId("stop").click();
+});
+addEventListener("popstate", route);
+addEventListener("online", () => showState());
+addEventListener("offline", () => showState());
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refreshList());
+
+showTheme(localStorage.getItem("chatstream.theme") ?? "auto");
+await token.get(); // asked for, where the address has none
+byId("chat").hidden = false;
+refreshList();
+route();

@@ -1,0 +1,179 @@
+/** The messages of the open conversation, drawn from what `ChatStream` says they are. */
+
+import { button, byId, element, sparing } from "./dom.js";
+import { copyText, Prose } from "./prose.js";
+
+const ENDINGS = {
+  stopped: "You stopped it",
+  interrupted: "It was interrupted",
+  length: "It was cut at the longest length",
+  content_filter: "The model’s filter cut it",
+};
+const BOTTOM = 48; // within so many pixels of the end, a reader is at the end
+const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
+
+export class MessagesView {
+  #items = new Map(); // by id: {message, last, root, prose?}
+  #actions;
+  #messages = [];
+  #following = true; // the reader is at the end, and stays there
+  #scrolled = 0;
+  #draw = sparing(() => this.#redraw());
+
+  /** `actions`: `regenerate()`. */
+  constructor(actions) {
+    this.#actions = actions;
+    const scroller = byId("scroller");
+    scroller.onscroll = () => {
+      const { scrollTop, scrollHeight, clientHeight } = scroller;
+      if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
+      else if (scrollTop < this.#scrolled) this.#following = false; // growth alone never takes a reader up
+      this.#scrolled = scrollTop;
+      byId("to-end").hidden = this.#following;
+    };
+    new ResizeObserver(() => this.#follow()).observe(scroller); // a phone's keyboard
+    byId("to-end").onclick = () => this.toEnd();
+  }
+
+  show(messages) {
+    this.#messages = messages;
+    this.#draw();
+  }
+
+  /** Another conversation: nothing of this one stays. */
+  clear() {
+    this.#items.clear();
+    byId("messages").replaceChildren();
+    this.#messages = [];
+    this.#following = true;
+    byId("announcer").textContent = "";
+  }
+
+  toEnd() {
+    this.#following = true;
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.#following) byId("scroller").scrollTop = byId("scroller").scrollHeight;
+    byId("to-end").hidden = this.#following;
+  }
+
+  #redraw() {
+    const list = byId("messages");
+    const last = this.#messages.at(-1);
+    // A question without an answer is being answered, or will be as soon as somebody looks.
+    const pending = last?.role === "user" ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
+    const wanted = [...this.#messages, ...pending];
+    const gone = new Set(this.#items.keys());
+    let place = list.firstElementChild;
+    for (const message of wanted) {
+      gone.delete(message.id);
+      const item = this.#item(message, message === last);
+      if (item.root === place) place = place.nextElementSibling;
+      else list.insertBefore(item.root, place);
+    }
+    for (const id of gone) {
+      this.#items.get(id).root.remove();
+      this.#items.delete(id);
+    }
+    this.#follow();
+  }
+
+  #item(message, last) {
+    const item = this.#items.get(message.id);
+    if (item?.message === message && item.last === last) return item;
+    const drawn = item ?? this.#make(message);
+    if (message.role === "assistant") {
+      this.#drawAnswer(drawn, message, last);
+      if (item?.message.status === "streaming" && message.status !== "streaming") announce(drawn.root, message);
+    }
+    drawn.message = message;
+    drawn.last = last;
+    this.#items.set(message.id, drawn);
+    return drawn;
+  }
+
+  #make({ role, content }) {
+    if (role === "user") {
+      const body = element("div", { className: "body", textContent: content });
+      return { root: element("li", { className: "user" }, heading("You"), body) };
+    }
+    const body = element("div", { className: "prose" });
+    const after = element("div");
+    return { root: element("li", {}, heading("Answer"), body, after), prose: new Prose(body), after };
+  }
+
+  #drawAnswer({ root, prose, after }, message, last) {
+    const { content, status } = message;
+    const streaming = status === "streaming";
+    root.className = streaming ? "assistant writing" : "assistant";
+    prose.show(content, { whole: !streaming });
+    if (streaming) after.replaceChildren(...(content === "" ? [thinking()] : []));
+    else after.replaceChildren(...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
+  }
+
+  #failure({ error }, last) {
+    if (!error) return [];
+    const { message, error: code, retryable, requestId } = error;
+    const facts = element("small", {}, `${code}${requestId ? ` · request ${requestId}` : ""}`);
+    const box = element("div", { className: "failure" }, element("p", {}, message, facts));
+    if (last && retryable) {
+      const again = { type: "button", className: "small-button", textContent: "Try again", onclick: this.#actions.regenerate };
+      box.append(element("button", again));
+    }
+    return [box];
+  }
+
+  #foot(message, last) {
+    const foot = element("div", { className: "foot" });
+    const small = (name, label, text, onclick) => foot.append(button({ className: "quiet-button", name, label, text, onclick }));
+    if (message.content) {
+      small("copy", "Copy the answer", "Copy", ({ currentTarget }) => copyText(message.content, currentTarget));
+    }
+    if (last && !message.error?.retryable) {
+      small("retry", "Answer again", message.status === "complete" ? "Again" : "Try again", this.#actions.regenerate);
+    }
+    const how = [howItEnded(message), tokens(message.usage)].filter(Boolean).join(" · ");
+    if (how) foot.append(element("span", { className: "how" }, how));
+    return foot;
+  }
+}
+
+function heading(text) {
+  return element("h2", { className: "sr-only", textContent: text });
+}
+
+function thinking() {
+  return element("p", { className: "thinking" }, element("span", { className: "sr-only" }, "Waiting for the model"), element("i"), element("i"), element("i"));
+}
+
+function howItEnded({ status, finishReason, content, error }) {
+  if (ENDINGS[status] && !error) return ENDINGS[status];
+  if (ENDINGS[finishReason]) return ENDINGS[finishReason];
+  return content === "" && !error ? "The model said nothing" : "";
+}
+
+function tokens(usage) {
+  if (!usage) return "";
+  const { promptTokens, completionTokens, source } = usage;
+  return `${promptTokens} tokens in, ${source === "partial" ? "at least " : ""}${completionTokens} out`;
+}
+
+/** A recommendation as a slip. What the answer did not say is not there. */
+function bet({ selection, odds, oddsText, stake }) {
+  const what = element("div", { className: "bet-what" }, element("h3", {}, "Recommended bet"));
+  what.append(element("p", { className: "bet-selection" }, selection ?? "See the answer"));
+  if (stake) what.append(element("p", { className: "bet-stake" }, `Stake ${stake}`));
+  const decimal = odds.toFixed(2);
+  const slip = element("dl", { className: "bet-odds" }, element("dt", {}, "Odds"), element("dd", {}, oddsText));
+  if (Number(oddsText) !== odds) slip.append(element("dd", { className: "decimal" }, `${decimal} decimal`));
+  return element("div", { className: "bet" }, what, slip);
+}
+
+/** Once, when it is there; a screen reader that read each token would never end. */
+function announce(root, message) {
+  const slips = [...root.querySelectorAll(".bet")].map((slip) => [...slip.querySelectorAll("h3, p, dt, dd")].map(({ textContent }) => textContent).join(" "));
+  const parts = [root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
+  byId("announcer").textContent = `Answer: ${parts.filter(Boolean).join(". ")}`.slice(0, SPOKEN);
+}

@@ -1,0 +1,137 @@
+/**
+ * Markdown, as it is written by a model: parsed by marked, sanitised by DOMPurify, drawn block by block.
+ *
+ * Nothing that a model or a user wrote gets into the document by another way than this or as text. The page's policy
+ * (Content-Security-Policy, trusted types) is the second wall, should this one have a hole.
+ */
+
+import DOMPurify from "../vendor/dompurify.js";
+import { Marked } from "../vendor/marked.js";
+import { button, element } from "./dom.js";
+
+const ALLOWED = {
+  ALLOWED_TAGS: [
+    ...["p", "br", "hr", "blockquote", "ul", "ol", "li", "pre", "code", "h3", "h4", "h5", "h6"],
+    ...["a", "strong", "em", "b", "i", "del", "s", "sub", "sup", "kbd", "mark"],
+    ...["table", "thead", "tbody", "tr", "th", "td"],
+  ],
+  // No `style`, `id` or `name`; `class` only for the language of code, so that no text can dress up as a part of the page.
+  ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
+
+DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
+  if (attribute.attrName === "class") attribute.keepAttr = node.nodeName === "CODE" && LANGUAGE.test(attribute.attrValue);
+});
+DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  if (node.nodeName !== "A") return;
+  node.setAttribute("target", "_blank");
+  node.setAttribute("rel", "noopener noreferrer nofollow");
+});
+
+const marked = new Marked({
+  gfm: true,
+  renderer: {
+    // Under the heading of its message.
+    heading({ tokens, depth }) {
+      const level = Math.min(6, depth + 2);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+    },
+    // Nothing is loaded from elsewhere: a picture would tell its host who reads what.
+    image({ href, title, text }) {
+      return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
+    },
+    checkbox({ checked }) {
+      return checked ? "☑ " : "☐ ";
+    },
+  },
+});
+
+/** A text in an element. */
+export class Prose {
+  #blocks = []; // what is drawn: {html, element}
+  #text = "";
+  #settled = { length: 0, blocks: 0 }; // the part of the text that further text cannot change any more
+
+  /** @param {HTMLElement} root its children are ours */
+  constructor(root) {
+    this.root = root;
+  }
+
+  /**
+   * Show `text`. While it is being written, only its last block is parsed anew; at its end, `whole`, all of it is, for
+   * the target of a link may stand below the link. What looks the same is left alone, and so is what a reader selected.
+   */
+  show(text, { whole }) {
+    text = text.replace(/\r\n?/g, "\n");
+    const { length, blocks } = !whole && text.startsWith(this.#text.slice(0, this.#settled.length))
+        ? this.#settled
+        : { length: 0, blocks: 0 };
+    let end = length;
+    let count = blocks;
+    for (const token of marked.lexer(text.slice(length))) {
+      if (token.type !== "space") {
+        this.#settled = { length: end, blocks: count };
+        const html = marked.parser([token]);
+        if (html.trim() !== "") this.#draw(count++, html);
+      }
+      end += token.raw.length;
+    }
+    for (const { element } of this.#blocks.splice(count)) element.remove();
+    // The parser gives back every character; should one be lost, then no place in its output is a place in the text.
+    if (end !== text.length) this.#settled = { length: 0, blocks: 0 };
+    this.#text = text;
+  }
+
+  #draw(index, html) {
+    const block = (this.#blocks[index] ??= { html: "", element: this.root.appendChild(element("div")) });
+    if (block.html === html) return;
+    block.html = html;
+    block.element.replaceChildren(DOMPurify.sanitize(html, ALLOWED));
+    block.element.querySelectorAll("pre").forEach(frameCode);
+    block.element.querySelectorAll("table").forEach(frameTable);
+  }
+}
+
+/** Code gets its language and a button that copies it. */
+function frameCode(pre) {
+  const language = LANGUAGE.exec(pre.firstElementChild?.className ?? "")?.[1] ?? "text";
+  const copy = button({ className: "quiet-button", label: "Copy the code", name: "copy", text: "Copy" });
+  copy.onclick = () => copyText(pre.textContent, copy);
+  const head = element("div", { className: "code-head" }, element("span", {}, language), copy);
+  const frame = element("div", { className: "code" }, head);
+  pre.replaceWith(frame);
+  frame.append(pre);
+  scrollable(pre, `Code, ${language}`);
+}
+
+function frameTable(table) {
+  const frame = element("div", { className: "scroll" });
+  table.replaceWith(frame);
+  frame.append(table);
+  scrollable(frame, "Table");
+}
+
+/** Reachable by keyboard, for it may be wider than the page. */
+function scrollable(box, label) {
+  box.tabIndex = 0;
+  box.role = "group";
+  box.ariaLabel = label;
+}
+
+/** To the clipboard; the button says whether that went well. */
+export async function copyText(text, pressed) {
+  const label = pressed.lastChild;
+  const before = label.data;
+  try {
+    await navigator.clipboard.writeText(text);
+    label.data = "Copied";
+  } catch {
+    label.data = "Not allowed"; // by the browser: without TLS there is no clipboard, but on localhost
+  }
+  setTimeout(() => (label.data = before), 1500); // long enough to be read
+}

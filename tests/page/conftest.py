@@ -1,0 +1,79 @@
+"""One browser for all tests of the page; each test has a context, a user and a model's script of its own."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from chatstream import auth
+from tests.support.browser import ChatPage, Model
+from tests.support.processes import SECRET, ServerProcess
+
+OpenPage = Callable[..., ChatPage]
+
+# Debian's. Its own services would call home; a container has neither a sandbox nor a graphics card.
+_CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def model(upstream_port: int) -> Iterator[Model]:
+    """What answers."""
+    model = Model(upstream_port)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
+    """A server whose answers outlive a reload: a browser on a busy machine takes more than a second for one."""
+    settings = environment | {"MONGODB_DATABASE": "page", "CHATSTREAM_DISCONNECT_GRACE": "30"}
+    server = ServerProcess(tmp_path_factory.mktemp("page"), settings).start().wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser profile that nobody used. At the end nothing may have gone wrong in it that a developer would see."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    context.set_default_timeout(20_000)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    problems: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        # What the network did is the tests' own doing; a policy that had to act, or a script that failed, is not.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            problems.append(message.text)
+
+    def on_page(page: Page) -> None:
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+
+    context.on("page", on_page)
+    yield context
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def open_page(context: BrowserContext, page_server: ServerProcess) -> OpenPage:
+    """Open the page in a tab, as the same user in all of a test's: `open_page(conversation, url=…, context=…)`."""
+    token = auth.mint(SECRET, f"user-{uuid.uuid4().hex}", 3600)
+
+    def open_(conversation: str | None = None, *, url: str = page_server.url, context: Any = context) -> ChatPage:
+        return ChatPage(context, url, token).open(conversation)
+
+    return open_

@@ -1,0 +1,90 @@
+"""The chat page in a real browser, and the model behind it in a thread, for tests that are no coroutines.
+
+Playwright's synchronous interface waits by itself for what a test expects; nothing here sleeps.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.support.upstream import Step, Upstream
+
+T = TypeVar("T")
+
+
+class Gate:
+    """A place in a script where the model waits until the test opens it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.step = asyncio.Event()
+
+    def open(self) -> None:
+        """Let the model go on."""
+        self._loop.call_soon_threadsafe(self.step.set)
+
+
+class Model:
+    """An `Upstream` that runs in a thread of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.upstream = self._run(Upstream.start(port))
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    def gate(self) -> Gate:
+        """A step of a script."""
+        return Gate(self._loop)
+
+    def reply(self, *steps: Step | Gate) -> None:
+        """Script the next request that has no script yet."""
+        self.upstream.reply(*(step.step if isinstance(step, Gate) else step for step in steps))
+
+    def close(self) -> None:
+        """End it, and its thread."""
+        self._run(self.upstream.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+
+class ChatPage:
+    """One tab with the page, and what a person finds on it."""
+
+    def __init__(self, context: BrowserContext, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
+        self.page: Page = context.new_page()
+        self.field = self.page.get_by_label("Your message")
+        self.stop = self.page.get_by_role("button", name="Stop", exact=True)
+        self.state = self.page.locator("#state")
+        self.answers = self.page.locator("#messages > .assistant")
+        self.questions = self.page.locator("#messages > .user .body")
+
+    def open(self, conversation: str | None = None) -> "ChatPage":
+        """Open the address that the server prints."""
+        query = f"?conversation={conversation}" if conversation else ""
+        self.page.goto(f"{self.url}/{query}#token={self.token}")
+        expect(self.field).to_be_visible()
+        return self
+
+    def ask(self, text: str) -> None:
+        """Write and send, as people do."""
+        self.field.fill(text)
+        self.field.press("Enter")
+
+    @property
+    def prose(self) -> Locator:
+        """The text of the newest answer."""
+        return self.answers.last.locator(".prose")
+
+    def button(self, name: str) -> Locator:
+        """By the name that a screen reader says."""
+        return self.page.get_by_role("button", name=name, exact=True)
