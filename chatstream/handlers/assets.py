@@ -1,4 +1,4 @@
-"""``/chatstream.js`` and what belongs to it, the JavaScript client, for pages of any origin; and our own page's files."""
+"""Files that are served: ``/chatstream.js`` and what belongs to it, for pages of any origin; and our own page's."""
 
 from collections.abc import Iterable
 from importlib.resources import files
