@@ -3,28 +3,34 @@
 What each route does is described in `chatstream.handlers.reference`.
 """
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
-from chatstream.handlers.base import Door, NotFoundHandler, log_request
+from chatstream.handlers.base import Door, NotFoundHandler, RequestLog
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler
-from chatstream.handlers.operations import HealthHandler, ReadyHandler
+from chatstream.handlers.operations import HealthHandler, MetricsHandler, ReadyHandler
 from chatstream.handlers.page import PageHandler
 from chatstream.handlers.stream import StreamHandler
+from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages
+
+Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
 
 def make_app(
     settings: Settings,
     *,
     door: Door,
+    metrics: Metrics,
     hub: Hub,
     conversations: Conversations,
     messages: Messages,
@@ -38,7 +44,10 @@ def make_app(
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     page = [(r"/", PageHandler, base), (assets.path(assets.PAGE), assets.AssetHandler, base)]
-    return Application(
+    metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []
+    return _application(
+        door,
+        metrics,
         [
             (r"/api/v1/chat/conversations", ConversationsHandler, all_conversations),
             (conversation, ConversationHandler, base | {"hub": hub, "conversations": conversations}),
@@ -48,12 +57,34 @@ def make_app(
             (conversation + r"/regenerate", RegenerateHandler, streaming | {"messages": messages}),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": ping}),
+            *metrics_here,
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
             (assets.path(assets.CLIENT), assets.AssetHandler, base),
             *(page if settings.shows_page else ()),
         ],
-        default_handler_class=NotFoundHandler,
-        default_handler_args=base,
-        log_function=log_request,
     )
+
+
+def make_metrics_app(door: Door, metrics: Metrics) -> Application:
+    """What is served on `CHATSTREAM_METRICS_PORT`."""
+    return _application(door, metrics, [_metrics_route(door, metrics)])
+
+
+def _metrics_route(door: Door, metrics: Metrics) -> Route:
+    return (r"/metrics", MetricsHandler, {"door": door, "metrics": metrics})
+
+
+def _application(door: Door, metrics: Metrics, routes: Sequence[Route]) -> Application:
+    patterns = {handler: _readable(path) for path, handler, _ in routes}
+    return Application(
+        list(routes),
+        default_handler_class=NotFoundHandler,
+        default_handler_args={"door": door},
+        log_function=RequestLog(metrics, patterns),
+    )
+
+
+def _readable(pattern: str) -> str:
+    """A route's regular expression as people write it."""
+    return re.sub(r"\(.+\)", "{name}", pattern.replace("([^/]+)", "{id}")).replace("\\", "")

@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOMainLoop
+from tornado.web import Application
 
 from chatstream import __version__, auth, logs, recommendations
-from chatstream.app import make_app
+from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
 from chatstream.generations import elsewhere, sweeper
@@ -25,7 +26,9 @@ from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
 from chatstream.handlers.connection import ChatServer
+from chatstream.lag import LoopLag
 from chatstream.llm.model import Delta, Model
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Environment, Settings
 from chatstream.store.changes import Changes
@@ -84,9 +87,15 @@ class Server:
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         secret = _jwt_secret(settings)
-        sockets = _listen(settings)
+        sockets = _listen(settings.host, settings.port, "CHATSTREAM_PORT or CHATSTREAM_HOST")
         for each in sockets:
             stack.callback(each.close)
+        for_metrics = _listen_for_metrics(settings)
+        for each in for_metrics:
+            stack.callback(each.close)
+        metrics = Metrics()
+        lag = LoopLag(metrics.loop_was_late)
+        stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
         mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database)
         stack.callback(mongo.close)
@@ -110,15 +119,17 @@ class Server:
         orphans = Sweeper(messages, hub)
         door = Door(Authenticator(secret), settings.cors_origins)
         door.refusal = StorageUnavailable()  # until it is known to be there
-        app = make_app(settings, door=door, hub=hub, conversations=conversations, messages=messages, ping=mongo.ping)
-        server = ChatServer(
-            app,
-            max_header_size=_MAX_HEADER_BYTES,
-            idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
-            body_timeout=_BODY_TIMEOUT,
+        app = make_app(
+            settings,
+            door=door,
+            metrics=metrics,
+            hub=hub,
+            conversations=conversations,
+            messages=messages,
+            ping=mongo.ping,
         )
-        server.add_sockets(sockets)  # from now on it says that it is not ready
-        stack.push_async_callback(server.close_all_connections)
+        _serve(stack, make_metrics_app(door, metrics), for_metrics)
+        server = _serve(stack, app, sockets)  # from now on it says that it is not ready
 
         await _wait_for(mongo)
         if settings.uses_embedded_database:
@@ -184,14 +195,31 @@ def _jwt_secret(settings: Settings) -> str:
     return secret
 
 
-def _listen(settings: Settings) -> list[socket.socket]:
+def _listen_for_metrics(settings: Settings) -> list[socket.socket]:
+    """None, if they are not served on a port of their own."""
+    if settings.metrics_port is None:
+        return []
+    return _listen(settings.metrics_host, settings.metrics_port, "CHATSTREAM_METRICS_PORT or CHATSTREAM_METRICS_HOST")
+
+
+def _listen(host: str, port: int, settings: str) -> list[socket.socket]:
     try:
-        return bind_sockets(settings.port, settings.host, backlog=_BACKLOG)
+        return bind_sockets(port, host, backlog=_BACKLOG)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Set CHATSTREAM_PORT or CHATSTREAM_HOST."
-        ) from exc
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {reason}. Set {settings}.") from exc
+
+
+def _serve(stack: contextlib.AsyncExitStack, app: Application, sockets: list[socket.socket]) -> ChatServer:
+    server = ChatServer(
+        app,
+        max_header_size=_MAX_HEADER_BYTES,
+        idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
+        body_timeout=_BODY_TIMEOUT,
+    )
+    server.add_sockets(sockets)
+    stack.push_async_callback(server.close_all_connections)
+    return server
 
 
 @contextlib.asynccontextmanager

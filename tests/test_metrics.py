@@ -1,19 +1,16 @@
 """The metrics: what was said is what is exposed."""
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
 from chatstream.metrics import Metrics
 from chatstream.models import Status, Usage
+from tests.support import exposition
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """By the sample's name and its labels' values, in the order of the labels' names."""
-    families = text_string_to_metric_families(metrics.expose("")[1].decode())
-    exposed = [one for family in families for one in family.samples]
-    return {(one.name, *(value for _, value in sorted(one.labels.items()))): one.value for one in exposed}
+    return exposition.samples(metrics.expose("")[1].decode())
 
 
 def test_an_answer_from_its_beginning_to_its_end() -> None:

@@ -94,6 +94,8 @@ def plain(value: object) -> object:
         ("CHATSTREAM_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104 - only read
         ("CHATSTREAM_PORT", "0", "port", 0),
         ("CHATSTREAM_PAGE", "on", "page", Page.ON),
+        ("CHATSTREAM_METRICS_HOST", "::1", "metrics_host", "::1"),
+        ("CHATSTREAM_METRICS_PORT", "9100", "metrics_port", 9100),
         ("CHATSTREAM_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
         ("CHATSTREAM_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
         ("CHATSTREAM_HEARTBEAT_INTERVAL", "14.5", "heartbeat_interval", 14.5),

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
@@ -28,6 +29,7 @@ from chatstream.errors import (
 )
 from chatstream.handlers import problems
 from chatstream.logs import describe
+from chatstream.metrics import Metrics
 from chatstream.models import User
 
 log = logging.getLogger("chatstream.http")
@@ -40,6 +42,8 @@ _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
+# Asked every few seconds by machines that read no log.
+_WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
 _TOKEN_PARAMETERS = ("access_token", "token", "ticket")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -70,12 +74,15 @@ class BaseHandler(RequestHandler):
 
     request_id: str
     user: User
+    error_code: str | None = None  # of what the request was refused with
+    answered_at: float | None = None  # on the monotonic clock: when its stream began, if it is one
     _body_read = False  # or will be, before anything is answered
     _refusal: RequestError | None = None
 
     def initialize(self, door: Door) -> None:
         """`door` has what every handler needs."""
         self.door = door
+        self.began_at = time.monotonic()
 
     def set_default_headers(self) -> None:
         """Also for errors: Tornado begins anew with these."""
@@ -224,6 +231,7 @@ class BaseHandler(RequestHandler):
 
     def send_problem(self, error: RequestError) -> None:
         """Finish the response with a problem document."""
+        self.error_code = error.code
         self.set_status(error.status, error.title)
         if error.retry_after is not None:
             self.set_header("Retry-After", str(max(1, round(error.retry_after))))
@@ -249,7 +257,11 @@ class BaseHandler(RequestHandler):
 
     def facts(self) -> dict[str, object]:
         """What the log's line of this request says beside the method, the path and the status."""
-        return {"request": self.request_id, "user": self.user.id if hasattr(self, "user") else None}
+        return {
+            "request": self.request_id,
+            "user": self.user.id if hasattr(self, "user") else None,
+            "code": self.error_code,
+        }
 
 
 def _http_error(status: int) -> RequestError:
@@ -307,10 +319,34 @@ class NotFoundHandler(BaseHandler):
         raise NotFound("There is no such resource.")
 
 
-def log_request(handler: RequestHandler) -> None:
-    """One line for each request; the path without its query, never a header."""
-    facts = handler.facts() if isinstance(handler, BaseHandler) else {}
-    request, status = handler.request, handler.get_status()
-    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-    seconds = time.time() - request._start_time
-    log.log(level, "%s %s %d %.3fs", request.method, request.path, status, seconds, extra={"facts": facts})
+class RequestLog:
+    """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
+
+    def __init__(self, metrics: Metrics, routes: Mapping[type[RequestHandler], str]) -> None:
+        """`routes`: the pattern of each door."""
+        self._metrics = metrics
+        self._routes = routes
+
+    def __call__(self, handler: RequestHandler) -> None:
+        """The request is over; Tornado's `log_function`."""
+        assert isinstance(handler, BaseHandler)  # noqa: S101 - every door is one
+        request, status, now = handler.request, handler.get_status(), time.monotonic()
+        route = self._routes.get(type(handler), "none")
+        self._metrics.request_finished(
+            route, request.method or "", status, (handler.answered_at or now) - handler.began_at
+        )
+        if handler.error_code is not None:
+            self._metrics.refused(handler.error_code)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            level = logging.WARNING
+        else:
+            level = logging.DEBUG if route in _WATCHED_BY_MACHINES else logging.INFO
+        log.log(
+            level,
+            "%s %s %d %.3fs",
+            request.method,
+            request.path,
+            status,
+            now - handler.began_at,
+            extra={"facts": handler.facts()},
+        )

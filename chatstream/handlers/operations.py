@@ -1,10 +1,11 @@
-"""``/healthz`` and ``/readyz``: for whoever runs the server."""
+"""``/healthz``, ``/readyz`` and ``/metrics``: for whoever runs the server."""
 
 from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
 from chatstream.handlers.base import BaseHandler, Door
+from chatstream.metrics import Metrics
 
 
 class State(Struct, frozen=True):
@@ -42,5 +43,24 @@ class ReadyHandler(BaseHandler):
         self.door.check()
         await self.ping()
         self.send_json(State("ready"))
+
+    head = get
+
+
+class MetricsHandler(BaseHandler):
+    """What there is to measure, for Prometheus: numbers alone, of everybody together."""
+
+    public = True
+
+    def initialize(self, door: Door, metrics: Metrics) -> None:  # type: ignore[override]  # its own collaborator
+        """`metrics` of this server."""
+        super().initialize(door)
+        self.metrics = metrics
+
+    def get(self) -> None:
+        """In Prometheus' own format, or in OpenMetrics if that is asked for."""
+        content_type, body = self.metrics.expose(self.request.headers.get("Accept", ""))
+        self.set_header("Content-Type", content_type)
+        self.finish(body)
 
     head = get

@@ -25,7 +25,7 @@ from chatstream.handlers.views import (
     StopRequest,
 )
 
-JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
+JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html", "text/plain"
 
 
 class Parameter(NamedTuple):
@@ -232,6 +232,16 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Can the server serve?",
             {200: Reply("It can.", {JSON: State})},
             refusals=[503],
+            public=True,
+            head=True,
+        )
+    },
+    "/metrics": {
+        "get": Operation(
+            "getMetrics",
+            "What there is to measure, for Prometheus",
+            {200: Reply("In Prometheus' text format, or in OpenMetrics if `Accept` asks for it.", {TEXT: str})},
+            "Not here but on a port of its own where the server was configured so.",
             public=True,
             head=True,
         )

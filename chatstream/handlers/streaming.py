@@ -89,6 +89,7 @@ class StreamingHandler(JSONHandler):
 
     def refuse(self, error: RequestError, code: ErrorCode) -> None:
         """A refusal that an EventSource survives: it gives up for good on any status but 200."""
+        self.error_code = error.code
         self._begin()
         milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
         self.finish(self._error(code, milliseconds))
@@ -99,6 +100,7 @@ class StreamingHandler(JSONHandler):
             self._follower.leave()
 
     def _begin(self) -> None:
+        self.answered_at = time.monotonic()
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache, no-store, no-transform")
         self.set_header("X-Accel-Buffering", "no")

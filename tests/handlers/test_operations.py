@@ -1,5 +1,6 @@
 """Alive, ready, and what a client is told by a server that is neither: refusals that an EventSource survives."""
 
+import asyncio
 import contextlib
 import json
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import MakeClient
 from tests.support.client import API, PATIENCE, Client
+from tests.support.exposition import samples
 from tests.support.processes import ServerProcess, free_port
 
 
@@ -154,3 +156,76 @@ async def test_a_server_that_waits_can_be_ended(start_server: Callable[..., Serv
     server = alive(start_server(ready=False, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"))
     assert server.stop() == 0
     assert "Traceback" not in server.log
+
+
+async def scrape(http: httpx.AsyncClient, url: str = "/metrics") -> dict[tuple[str, ...], float]:
+    response = await http.get(url)
+    assert response.status_code == 200
+    return samples(response.text)
+
+
+@pytest.mark.gen_test
+async def test_requests_are_measured_by_route_and_refusals_by_code(client: Client) -> None:
+    conversation = await client.create()
+    before = await scrape(client.http)
+    await client.http.get(f"{API}/{conversation}")
+    await client.http.get(f"{API}/{'0' * 24}")
+    await client.http.get("/nowhere/at/all")
+    await client.http.request("INVENTED", "/healthz")
+    response = await client.http.get("/metrics")
+    after = samples(response.text)
+    grown = {key for key, value in after.items() if key[0].endswith("_count") and value > before.get(key, 0)}
+    request = "chatstream_request_duration_seconds_count"
+    assert grown >= {
+        (request, "GET", f"{API}/{{id}}", "2xx"),
+        (request, "GET", f"{API}/{{id}}", "4xx"),
+        (request, "GET", "none", "4xx"),
+        (request, "other", "/healthz", "4xx"),
+        (request, "GET", "/metrics", "2xx"),
+    }
+    for code, count in (("not_found", 2), ("method_not_allowed", 1)):
+        refused = ("chatstream_refusals_total", code)
+        assert after[refused] - before.get(refused, 0) == count
+    for told in (conversation, client.user, "nowhere", "INVENTED"):
+        assert told not in response.text
+
+
+@pytest.mark.gen_test
+async def test_a_streams_latency_ends_where_the_stream_begins(client: Client) -> None:
+    conversation = await client.create()
+    seconds = ("chatstream_request_duration_seconds_sum", "GET", f"{API}/{{id}}/stream", "2xx")
+    before = await scrape(client.http)
+    asked = time.monotonic()
+    async with client.stream(conversation) as watched:
+        await watched.next()
+        begun = time.monotonic()
+        await watched.until("heartbeat")  # a second later
+    while seconds not in (after := await scrape(client.http)) or after[seconds] == before.get(seconds):
+        await asyncio.sleep(0.05)  # until the server has noticed; there is no event to wait for in another process
+    assert after[seconds] - before.get(seconds, 0) < begun - asked
+
+
+@pytest.mark.gen_test
+async def test_metrics_in_the_format_that_is_asked_for(client: Client) -> None:
+    del client.http.headers["Authorization"]
+    for accept, content_type in (
+        ("*/*", "text/plain; version="),
+        ("application/openmetrics-text; version=1.0.0, text/plain;q=0.5", "application/openmetrics-text; version="),
+    ):
+        response = await client.http.get("/metrics", headers={"Accept": accept})
+        assert response.headers["Content-Type"].startswith(content_type)
+        head = await client.http.head("/metrics", headers={"Accept": accept})
+        assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.gen_test
+async def test_metrics_on_a_port_of_their_own(
+    start_server: Callable[..., ServerProcess], make_client: MakeClient
+) -> None:
+    port = free_port()
+    client = make_client(start_server(CHATSTREAM_METRICS_PORT=str(port)))
+    assert (await client.http.get("/metrics")).status_code == 404
+    exposed = await scrape(client.http, f"http://127.0.0.1:{port}/metrics")
+    assert exposed["chatstream_request_duration_seconds_count", "GET", "/readyz", "2xx"] == 1
+    for path in ("/", "/healthz", API):
+        assert (await client.http.get(f"http://127.0.0.1:{port}{path}")).status_code == 404
