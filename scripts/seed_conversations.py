@@ -51,8 +51,9 @@ there is no MONGODB_URI, the embedded one in CHATSTREAM_DATA_DIR, whether or not
 exit status: 0 done, 1 not possible, 2 wrong options, 130 interrupted. Conversations are stored whole or not at all.
 """
 
-# A benchmark's hook: as many owners as the other servers' seeds have, and what they store for each conversation.
-HOOK_USERS, HOOK_MESSAGES = 50, 1
+# A benchmark's hook: of each user so few conversations that all of them can be watched at once, which
+# CHATSTREAM_STREAMS_PER_USER (10) allows; and what the other servers' seeds store for each conversation.
+HOOK_CONVERSATIONS, HOOK_MESSAGES = 5, 1
 # A conversation is made and stored in one piece; a longer chat than this is no example of one.
 MOST_MESSAGES = 10_000
 # A slip of the keyboard, not a database for examples.
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--hook",
         action="store_true",
         help="take --uri, --database, --ids-file and --owners-file from MONGO_URL, MONGO_DB, IDS_FILE and OWNERS_FILE, "
-        f"and store COUNT conversations in all, dealt to {HOOK_USERS} users, with --drop --unanswered "
+        f"and store COUNT conversations in all, {HOOK_CONVERSATIONS} of each user, with --drop --unanswered "
         f"--messages {HOOK_MESSAGES}",
     )
     source = parser.add_argument_group("or conversations from a file")
@@ -163,7 +164,9 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"with --file, the conversations are in the file: leave out {names}")
         return options
     count = _hook(parser, options) if options.hook else None
-    options.users = 1 if options.user is not None else options.users or (HOOK_USERS if options.hook else 10)
+    options.users = (
+        1 if options.user is not None else options.users or (-(-count // HOOK_CONVERSATIONS) if count else 10)
+    )
     options.total = count if options.conversations is None and count else options.users * (options.conversations or 5)
     if options.messages is None:
         options.messages = HOOK_MESSAGES if options.hook else 5 if options.unanswered else 6

@@ -281,7 +281,7 @@ def test_as_a_benchmarks_hook_it_begins_anew_each_time(seed: Seeder, mongodb_uri
     for count in (60, 10):
         done = seed.run("--hook", COUNT=str(count), **environment)
         assert done.returncode == 0, done.stderr
-        assert owners.read_text().split() == [f"user-{number % 50}" for number in range(count)]
+        assert owners.read_text().split() == [f"user-{number % (count // 5)}" for number in range(count)]
         stored = database.conversations.find().sort("id")
         assert [(one["id"], one["userId"]) for one in stored] == list(
             zip(ids.read_text().split(), owners.read_text().split(), strict=True)
