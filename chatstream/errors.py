@@ -167,10 +167,27 @@ class InvalidContent(RequestError):
     status, title, code = 422, "Unprocessable Content", "invalid_content"
 
 
+class Quota(NamedTuple):
+    """A limit, and what is left of it."""
+
+    policy: str  # its name
+    quota: int
+    remaining: int
+    window: int | None  # seconds; None: so many at a time
+    reset: float | None  # seconds until one more remains; None: who knows
+
+
 class TooManyRequests(RequestError):
-    """A limit of the caller's, or of the server's."""
+    """A limit of the caller's."""
 
     status, title, code = 429, "Too Many Requests", "rate_limited"
+
+    def __init__(
+        self, detail: str, *, code: str | None = None, retry_after: float | None = None, quota: Quota | None = None
+    ) -> None:
+        """`retry_after` is in seconds; `quota` is the limit that was met."""
+        super().__init__(detail, code=code, retry_after=retry_after)
+        self.quota = quota
 
 
 class Unavailable(RequestError):

@@ -18,15 +18,17 @@ from tornado.web import Application
 from chatstream import __version__, auth, logs, recommendations
 from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
+from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
 from chatstream.generations import elsewhere, sweeper
 from chatstream.generations.answer import write_answer
-from chatstream.generations.generation import Limits
+from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
 from chatstream.handlers.connection import ChatServer
 from chatstream.lag import LoopLag
+from chatstream.limits import Limits
 from chatstream.llm.model import Delta, Model
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
@@ -87,6 +89,7 @@ class Server:
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         secret = _jwt_secret(settings)
+        capacity = Capacity.of(raise_descriptor_limit())
         sockets = _listen(settings.host, settings.port, "CHATSTREAM_PORT or CHATSTREAM_HOST")
         for each in sockets:
             stack.callback(each.close)
@@ -117,7 +120,7 @@ class Server:
 
         hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
         orphans = Sweeper(messages, hub)
-        door = Door(Authenticator(secret), settings.cors_origins)
+        door = Door(Authenticator(secret), settings.cors_origins, Limits.of(settings, capacity))
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
             settings,
@@ -281,7 +284,7 @@ def _hub_config(settings: Settings) -> Config:
         disconnect_grace=settings.disconnect_grace,
         connection_timeout=settings.connection_timeout,
         connection_bytes=settings.connection_bytes,
-        limits=Limits(answer_characters=settings.answer_characters, save_deadline=settings.save_deadline),
+        bounds=AnswerBounds(answer_characters=settings.answer_characters, save_deadline=settings.save_deadline),
     )
 
 

@@ -86,6 +86,7 @@ def _grace(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
@@ -115,6 +116,12 @@ class Settings(BaseSettings):
     # The door.
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
     cors_origins: Origins = ()
+
+    # Limits.
+    streams_per_user: int = Field(10, ge=1)
+    streams_per_process: int | None = Field(None, ge=1)
+    openings_per_minute: PerMinute = 120
+    messages_per_minute: PerMinute = 120
 
     # The database.
     mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(

@@ -39,7 +39,7 @@ _SAVE_PAUSE_LIMIT = 5.0
 MAX_INTERRUPTIONS = 3
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class AnswerBounds(Struct, frozen=True, kw_only=True):
     """Bounds of one answer."""
 
     answer_characters: int
@@ -57,7 +57,7 @@ class Generation:
         *,
         messages: Messages,
         extract: Extractor,
-        limits: Limits,
+        bounds: AnswerBounds,
         request_id: str | None,
         on_left_elsewhere: Callable[[], None] = lambda: None,
     ) -> None:
@@ -73,7 +73,7 @@ class Generation:
         self._deltas = deltas
         self._messages = messages
         self._extract = extract
-        self._limits = limits
+        self._bounds = bounds
         self._request_id = request_id
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
@@ -133,7 +133,7 @@ class Generation:
             async for delta in deltas:
                 if delta.texts:
                     self._channel.extend(self.running, delta.texts)
-                    if self.running.length > self._limits.answer_characters:
+                    if self.running.length > self._bounds.answer_characters:
                         raise ModelError(ErrorCode.UPSTREAM_PROTOCOL, "longer than CHATSTREAM_ANSWER_CHARACTERS")
                 if delta.finish is not None:
                     return delta.finish
@@ -191,7 +191,7 @@ class Generation:
 
     async def _store(self, outcome: Answer) -> Answer | None:
         """Store the end, however often that takes: nothing is told before."""
-        deadline = asyncio.get_running_loop().time() + self._limits.save_deadline
+        deadline = asyncio.get_running_loop().time() + self._bounds.save_deadline
         pause = _SAVE_PAUSE
         while True:
             try:

@@ -23,7 +23,7 @@ from chatstream.events import Cursor
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
-from chatstream.generations.generation import Generation, Limits
+from chatstream.generations.generation import AnswerBounds, Generation
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
@@ -66,7 +66,7 @@ class Config(Struct, frozen=True, kw_only=True):
     disconnect_grace: float  # may be infinite: an answer always finishes
     connection_timeout: float
     connection_bytes: int
-    limits: Limits
+    bounds: AnswerBounds
 
 
 class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -191,6 +191,18 @@ class Hub:
                 await self._posted(conversation, new, request_id)
                 return new
         raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def repeat(
+        self, conversation: Conversation, content: str, *, request_id: str, client_message_id: str
+    ) -> Posted | None:
+        """What `post` gave for the same message before, if it did.
+
+        Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
+        """
+        posted = await self._messages.posted_before(conversation.key, content, client_message_id)
+        if posted is not None:
+            await self._posted(conversation, posted, request_id)
+        return posted
 
     async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
         if new.repeated and not await self._is_forgotten(conversation, new.answer):
@@ -337,7 +349,7 @@ class Hub:
             self._write_answer(conversation, answer),
             messages=self._messages,
             extract=self._extract,
-            limits=self._config.limits,
+            bounds=self._config.bounds,
             request_id=request_id,
             on_left_elsewhere=lambda: self._left(channel),
         )

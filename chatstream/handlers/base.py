@@ -4,6 +4,7 @@ The token is taken out of the request before anything else can see it, the log i
 """
 
 import logging
+import math
 import re
 import time
 import uuid
@@ -21,13 +22,16 @@ from chatstream.errors import (
     InvalidContent,
     InvalidRequest,
     NotFound,
+    Quota,
     RequestError,
     TooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
 )
 from chatstream.handlers import problems
+from chatstream.limits import Limits
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import User
@@ -54,8 +58,9 @@ Body = TypeVar("Body", bound=BaseModel)
 class Door:
     """What every handler needs of the server. While `refusal` is set, nobody comes in."""
 
-    def __init__(self, authenticator: Authenticator, cors_origins: tuple[str, ...]) -> None:
+    def __init__(self, authenticator: Authenticator, cors_origins: tuple[str, ...], limits: Limits) -> None:
         self.authenticator = authenticator
+        self.limits = limits
         self.cors_origins = frozenset(cors_origins)
         self.refusal: Unavailable | None = None
 
@@ -208,6 +213,13 @@ class BaseHandler(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(value))
 
+    def tell(self, quota: Quota) -> None:
+        """Say what is left, in the header fields of draft-ietf-httpapi-ratelimit-headers-11."""
+        unit = f"w={quota.window}" if quota.window is not None else 'qu="concurrent-requests"'
+        until = f";t={math.ceil(quota.reset)}" if quota.reset is not None else ""
+        self.set_header("RateLimit-Policy", f'"{quota.policy}";q={quota.quota};{unit}')
+        self.set_header("RateLimit", f'"{quota.policy}";r={quota.remaining}{until}')
+
     def options(self, *_path: str) -> None:
         """Answer a CORS preflight."""
         self.set_header("Access-Control-Allow-Methods", self.allowed_methods())
@@ -234,7 +246,9 @@ class BaseHandler(RequestHandler):
         self.error_code = error.code
         self.set_status(error.status, error.title)
         if error.retry_after is not None:
-            self.set_header("Retry-After", str(max(1, round(error.retry_after))))
+            self.set_header("Retry-After", str(max(1, math.ceil(error.retry_after))))
+        if isinstance(error, TooManyRequests) and error.quota is not None:
+            self.tell(error.quota)
         if isinstance(error, Unauthenticated):
             challenge = 'Bearer realm="chatstream"'
             if error.token_given:  # RFC 6750, section 3.1

@@ -44,6 +44,8 @@ class ConversationsHandler(JSONHandler):
         """A new one, and its first message if there is one."""
         body = self.body(NewConversation)
         check_length(body.initial_message, self.content_characters, "initialMessage")
+        if body.initial_message is not None:
+            self.tell(self.door.limits.messages.take(self.user.id))
         conversation = await self.conversations.create(
             self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
         )

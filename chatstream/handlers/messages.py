@@ -1,9 +1,10 @@
 """``…/{id}/messages``, ``…/stop`` and ``…/regenerate``."""
 
 import re
+from contextlib import nullcontext
 from http import HTTPStatus
 
-from chatstream.errors import InvalidContent, InvalidRequest
+from chatstream.errors import InvalidContent, InvalidRequest, TooManyRequests
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub, IfBusy
 from chatstream.handlers.base import Door
@@ -20,7 +21,7 @@ from chatstream.handlers.views import (
 )
 from chatstream.models import Answer, Conversation
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
+from chatstream.store.messages import Messages, Posted
 
 _PAGE = 50  # what a screen of chat shows, twice
 _MAX_PAGE = 200
@@ -88,20 +89,52 @@ class MessagesHandler(_ConversationDoor):
         body = self.body(NewMessage)
         check_length(body.content, self.content_characters, "content")
         client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
-        conversation = await self.conversation(conversation_id)
-        posted = await self.hub.post(
-            conversation,
-            body.content,
-            request_id=self.request_id,
-            client_message_id=client_message_id,
-            if_busy=if_busy,
-        )
-        cursor = Cursor(posted.message.id, Cursor.USER)
-        if "text/event-stream" in self.request.headers.get("Accept", ""):
-            await self.stream(conversation, cursor, once=True)
-            return
+        streams = "text/event-stream" in self.request.headers.get("Accept", "")
+        with self.door.limits.streams.take(self.user.id) if streams else nullcontext():
+            too_many = self._too_many(client_message_id)
+            conversation = await self.conversation(conversation_id)
+            if too_many is None:
+                posted = await self._post(conversation, body.content, client_message_id, if_busy)
+            else:
+                posted = await self._repeat(conversation, body.content, client_message_id, too_many)
+            cursor = Cursor(posted.message.id, Cursor.USER)
+            if streams:
+                await self.stream(conversation, cursor, once=True)
+                return
         status = HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED
         self.send_json(posted_message(posted.message, cursor), status)
+
+    def _too_many(self, client_message_id: str | None) -> TooManyRequests | None:
+        """Raises the refusal before anything is read, or returns it if this may be an earlier request's repetition."""
+        limits = self.door.limits
+        try:
+            self.tell(limits.messages.take(self.user.id))
+        except TooManyRequests as exc:
+            if client_message_id is None:
+                raise
+            limits.repeats.take(self.user.id)
+            return exc
+        return None
+
+    async def _post(
+        self, conversation: Conversation, content: str, client_message_id: str | None, if_busy: IfBusy
+    ) -> Posted:
+        posted = await self.hub.post(
+            conversation, content, request_id=self.request_id, client_message_id=client_message_id, if_busy=if_busy
+        )
+        if posted.repeated:
+            self.door.limits.messages.give_back(self.user.id)
+        return posted
+
+    async def _repeat(
+        self, conversation: Conversation, content: str, client_message_id: str | None, too_many: TooManyRequests
+    ) -> Posted:
+        posted = client_message_id and await self.hub.repeat(
+            conversation, content, request_id=self.request_id, client_message_id=client_message_id
+        )
+        if not posted:
+            raise too_many
+        return posted
 
     def _before(self) -> int | None:
         text = self.parameter("before")
@@ -138,6 +171,7 @@ class RegenerateHandler(_ConversationDoor):
     async def post(self, conversation_id: str) -> None:
         """Begin another answer to the newest user message."""
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
+        self.tell(self.door.limits.messages.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
         self.send_json(begun_answer(answer, Cursor(answer.id, 0)), HTTPStatus.ACCEPTED)

@@ -64,6 +64,7 @@ class Operation(NamedTuple):
     head: bool = False  # HEAD is answered, too
 
 
+_RATE = ("RateLimit", "RateLimit-Policy")
 _CURSOR = {"type": "string"}  # any text: what is no cursor counts as none
 
 _LIMIT = Parameter(
@@ -191,7 +192,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                     "before, and this is the first result.",
                     {JSON: PostedMessage} | _EVENTS,
                 ),
-                201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}),
+                201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}, _RATE),
                 204: Reply("With `Accept: text/event-stream`: the message was sent before, and no answer comes."),
             },
             "With `Accept: text/event-stream` the response is the answer's stream, which ends with it.",
@@ -216,7 +217,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "post": Operation(
             "regenerateAnswer",
             "Answer the newest message again",
-            {202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer})},
+            {202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE)},
             parameters=[_IF_BUSY_REGENERATE],
             refusals=[409],
         ),

@@ -1,6 +1,6 @@
 """``GET …/conversations/{id}/stream``: watch a conversation."""
 
-from chatstream.errors import ErrorCode, TooManyRequests, Unavailable
+from chatstream.errors import ErrorCode, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import Door
@@ -21,19 +21,26 @@ class StreamHandler(StreamingHandler):
         self.conversations = conversations
 
     def admit(self) -> None:
-        """Not yet: `get` refuses in a way that an EventSource survives."""
+        """Not yet: what is wrong for good is said first."""
 
     async def get(self, conversation_id: str) -> None:
         """The stream, from the client's cursor on if it has one."""
-        id_, once = self.conversation_id(conversation_id), self.flag("once")
-        try:
-            self.door.check()
+        id_, once, limits = self.conversation_id(conversation_id), self.flag("once"), self.door.limits
+        self.door.check()
+        # Refused before anything is read: some clients come back for ever. The cap first: what it refuses is not
+        # counted, so that a client with too many tabs is not kept out once it has closed them.
+        with limits.streams.take(self.user.id):
+            limits.openings.take(self.user.id)
             conversation = await self.conversations.get(self.user.id, id_)
             await self.stream(conversation, self._cursor(), once=once)
-        except (TooManyRequests, Unavailable) as exc:
-            if "text/event-stream" not in self.request.headers.get("Accept", ""):
-                raise
-            self.refuse(exc, ErrorCode(exc.code))
+
+    def send_problem(self, error: RequestError) -> None:
+        """What will pass is told so that an EventSource survives it."""
+        will_pass = isinstance(error, TooManyRequests | Unavailable)
+        if will_pass and "text/event-stream" in self.request.headers.get("Accept", ""):
+            self.refuse(error, ErrorCode(error.code))
+        else:
+            super().send_problem(error)
 
     def _cursor(self) -> Cursor | None:
         """A browser's EventSource sends the header when it reconnects; the first time it can only use the query."""

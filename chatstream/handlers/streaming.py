@@ -90,6 +90,7 @@ class StreamingHandler(JSONHandler):
     def refuse(self, error: RequestError, code: ErrorCode) -> None:
         """A refusal that an EventSource survives: it gives up for good on any status but 200."""
         self.error_code = error.code
+        self.set_status(HTTPStatus.OK)
         self._begin()
         milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
         self.finish(self._error(code, milliseconds))

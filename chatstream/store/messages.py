@@ -130,6 +130,13 @@ class Messages:
         except BulkWriteError as exc:
             return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
 
+    async def posted_before(self, key: str, content: str, client_message_id: str) -> Posted | None:
+        """What was stored under `client_message_id`, if anything. Raises `InvalidContent` like `post`."""
+        try:
+            return await self._repeated(key, {"clientMessageId"}, "", content, client_message_id)
+        except NotFound:
+            return None
+
     async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int | None = None) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 

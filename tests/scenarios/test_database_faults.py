@@ -1,6 +1,7 @@
 """A database that is killed or stopped in mid-answer: nothing acknowledged is lost, nothing is told before its time."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
@@ -24,9 +25,15 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
 
 
 @pytest.fixture
-def client(mongo: ReplicaSet, start_server: StartServer, make_client: MakeClient) -> Client:
-    """A client of a server on it."""
-    return make_client(start_server(MONGODB_URI=mongo.uri, CHATSTREAM_SAVE_DEADLINE="3"))
+def server(mongo: ReplicaSet, start_server: StartServer) -> ServerProcess:
+    """A server on it."""
+    return start_server(MONGODB_URI=mongo.uri, CHATSTREAM_SAVE_DEADLINE="3")
+
+
+@pytest.fixture
+def client(server: ServerProcess, make_client: MakeClient) -> Client:
+    """Its client."""
+    return make_client(server)
 
 
 @pytest.mark.gen_test
@@ -137,3 +144,26 @@ async def test_a_deleted_conversation_ends_its_streams(client: Client, upstream:
         assert (await client.http.delete(f"{API}/{conversation}")).status_code == 204
         assert (await watched.until("error")).data["error"] == "conversation_deleted"
     assert (await client.http.get(f"{API}/{conversation}")).status_code == 404
+
+
+@pytest.mark.gen_test
+async def test_streams_beyond_a_users_own_are_refused_without_the_database(
+    client: Client, server: ServerProcess, mongo: ReplicaSet, make_client: MakeClient
+) -> None:
+    """300 streams opened by one user: ten are open."""
+    conversation = await client.create()
+    other = make_client(server)
+    theirs = await other.create()
+    async with contextlib.AsyncExitStack() as stack:
+        open_streams = [await stack.enter_async_context(client.stream(conversation)) for _ in range(10)]
+        assert [(await stream.next()).type for stream in open_streams] == ["connected"] * 10
+        mongo.nodes[0].signal(signal.SIGSTOP)  # whatever asked it would be told `storage_unavailable`, after 2 s
+        try:
+            for _ in range(290):
+                async with client.stream(conversation) as refused:
+                    [error] = await refused.rest()
+                assert error.data["error"] == "too_many_streams"
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        async with other.stream(theirs) as unaffected:
+            assert (await unaffected.next()).type == "connected"

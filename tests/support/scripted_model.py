@@ -16,7 +16,7 @@ from chatstream import recommendations
 from chatstream.errors import StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.generations.answer import write_answer
-from chatstream.generations.generation import Limits
+from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import Answer, Conversation, Status
@@ -230,21 +230,21 @@ class Bench:
     """A process's hub, its store and its model. Opened with `bench`."""
 
     def __init__(self, uri: str, database: str, **config: Any) -> None:
-        """`config` are fields of the hub's `Config` and `Limits`; what takes time is off unless given."""
+        """`config` are fields of the hub's `Config` and `AnswerBounds`; what takes time is off unless given."""
         self.mongo = Mongo(uri, database)
         self.conversations = Conversations(self.mongo)
         self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
         self.store = Messages(self.mongo, owner=self.owner)
         self.messages: Any = FaultyMessages(self.store)
         self.model = ScriptedModel()
-        limits = {"answer_characters": 200_000, "save_deadline": math.inf}
-        limits |= {name: config.pop(name) for name in limits.keys() & config.keys()}
+        bounds = {"answer_characters": 200_000, "save_deadline": math.inf}
+        bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
         self.hub = Hub(
             self.messages,
             self._answers,
             recommendations.extract,
-            Config(**{**durations, "connection_bytes": 2**40, **config}, limits=Limits(**limits)),
+            Config(**{**durations, "connection_bytes": 2**40, **config}, bounds=AnswerBounds(**bounds)),
         )
 
     def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:

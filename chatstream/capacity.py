@@ -1,0 +1,35 @@
+"""How much one process can hold: what its file descriptors allow."""
+
+import resource
+from typing import NamedTuple
+
+# What is open beside connections and requests to the model: the database's connections, the loop's own, the log.
+_RESERVED = 64
+# Of the connections, those that no stream may take: for posts, for the monitoring, for telling others to come back.
+_NOT_FOR_STREAMS = 64
+# If the hard limit is "unlimited", which the kernel does not mean: macOS allows a process this many (OPEN_MAX).
+_UNLIMITED = 10_240
+
+
+class Capacity(NamedTuple):
+    """How many there may be at a time."""
+
+    connections: int
+    streams: int
+    answers: int
+
+    @classmethod
+    def of(cls, descriptors: int) -> "Capacity":
+        """What so many file descriptors allow: a stream has one, and its answer's request to the model another."""
+        half = max(2, (descriptors - _RESERVED) // 2)
+        return cls(connections=half, streams=half - min(_NOT_FOR_STREAMS, half // 4), answers=half)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit to the hard one, which systems keep far above it; returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft

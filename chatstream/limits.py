@@ -1,0 +1,163 @@
+"""What one user, one address and the whole process may have. Knows no HTTP, and asks no database.
+
+A refusal must be cheaper than what it prevents: each check costs about a microsecond. All of it is per process: a user
+who is spread over several has as much of each.
+"""
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct
+
+from chatstream.capacity import Capacity
+from chatstream.errors import ErrorCode, Quota, TooManyRequests, Unavailable
+from chatstream.settings import Settings
+
+# What is remembered of those who came within the last minute: at 200 bytes each, 20 MB if a botnet tries.
+_MOST_KEYS = 100_000
+# When to come back if something must end first, which nobody can foresee: a client's second thought, an answer's end.
+_RETRY_AFTER = 5
+
+
+class Rate:
+    """At most `quota` a minute for each key: all at once, or evenly spread, or anything between.
+
+    The generic cell rate algorithm (ITU-T I.371): of each key one number is kept, the time at which its quota will be
+    whole again. Not the library `limits`: importing it takes 57 ms, and its memory never forgets a key.
+    """
+
+    WINDOW = 60
+
+    def __init__(self, policy: str, quota: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`policy` is its name for clients; `clock` counts seconds, and never backwards."""
+        self._policy = policy
+        self._quota = quota
+        self._interval = self.WINDOW / quota
+        self._clock = clock
+        self._whole_at: OrderedDict[Hashable, float] = OrderedDict()  # those that came last are last
+
+    def __len__(self) -> int:
+        """How many keys are remembered."""
+        return len(self._whole_at)
+
+    def take(self, key: Hashable) -> Quota:
+        """Count one, and say what is left. Raises `TooManyRequests`."""
+        now = self.check(key)
+        whole_at = max(self._whole_at.pop(key, now), now) + self._interval
+        self._whole_at[key] = whole_at
+        self._forget(now)
+        return self._left(whole_at - now)
+
+    def check(self, key: Hashable) -> float:
+        """Raises `TooManyRequests` if one more would be too many; counts nothing. Returns the time."""
+        now = self._clock()
+        used = self._whole_at.get(key, now) - now
+        if used > self.WINDOW - self._interval * 0.999:  # the sum of floats may be a little more than the whole
+            left = self._left(used)
+            raise TooManyRequests("Too many requests. Try again shortly.", retry_after=left.reset, quota=left)
+        return now
+
+    def give_back(self, key: Hashable) -> None:
+        """What was taken last was not used."""
+        if key in self._whole_at:
+            self._whole_at[key] -= self._interval
+
+    def _left(self, used: float) -> Quota:
+        """`used` is in seconds until the quota is whole."""
+        remaining = max(0, int((self.WINDOW - used) / self._interval + 0.001))
+        next_one = used - self.WINDOW + (remaining + 1) * self._interval
+        return Quota(self._policy, self._quota, remaining, self.WINDOW, next_one)
+
+    def _forget(self, now: float) -> None:
+        for _ in range(2):  # two for each one that may have been added: it shrinks as fast as it grew
+            key, whole_at = next(iter(self._whole_at.items()))
+            if whole_at > now and len(self._whole_at) <= _MOST_KEYS:
+                return
+            del self._whole_at[key]
+
+
+class Slot:
+    """A place that somebody has; leaving its context, or `release`, gives it back."""
+
+    def __init__(self, slots: "Slots", user_id: str) -> None:
+        self._slots: Slots | None = slots
+        self._user_id = user_id
+
+    def release(self) -> None:
+        """Give it back; only the first time counts."""
+        if self._slots is not None:
+            self._slots.give_back(self._user_id)
+            self._slots = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.release()
+
+
+class Slots:
+    """So many of something at a time: `per_user`, and `per_process` for all together. The newest is refused."""
+
+    def __init__(self, policy: str, per_user: int, per_process: int, *, code: str, too_many: str, full: str) -> None:
+        """`policy` is its name for clients; `too_many` and `full` are what they are told."""
+        self._policy = policy
+        self._per_user = per_user
+        self._per_process = per_process
+        self._code = code
+        self._too_many = too_many
+        self._full = full
+        self._taken: Counter[str] = Counter()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """How many are taken."""
+        return self._total
+
+    def take(self, user_id: str) -> Slot:
+        """A place. Raises `TooManyRequests` or `Unavailable`."""
+        if self._taken[user_id] >= self._per_user:
+            quota = Quota(self._policy, self._per_user, 0, window=None, reset=None)
+            raise TooManyRequests(self._too_many, code=self._code, retry_after=_RETRY_AFTER, quota=quota)
+        if self._total >= self._per_process:
+            raise Unavailable(self._full, code=self._code, retry_after=_RETRY_AFTER)
+        self._taken[user_id] += 1
+        self._total += 1
+        return Slot(self, user_id)
+
+    def give_back(self, user_id: str) -> None:
+        """For `Slot`."""
+        self._total -= 1
+        self._taken[user_id] -= 1
+        if not self._taken[user_id]:
+            del self._taken[user_id]
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """All of them, in one process."""
+
+    streams: Slots  # open ones
+    openings: Rate  # of streams, by user
+    messages: Rate  # and whatever else begins an answer, by user
+    repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
+
+    @classmethod
+    def of(cls, settings: Settings, capacity: Capacity) -> "Limits":
+        """As configured, and where nothing is, what the process can hold."""
+        return cls(
+            streams=Slots(
+                "streams",
+                per_user=settings.streams_per_user,
+                per_process=settings.streams_per_process or capacity.streams,
+                code=ErrorCode.TOO_MANY_STREAMS,
+                too_many="You have too many streams open. Close one and try again.",
+                full="The server has too many streams open. Try again shortly.",
+            ),
+            openings=Rate("openings", settings.openings_per_minute),
+            messages=Rate("messages", settings.messages_per_minute),
+            repeats=Rate("messages", settings.messages_per_minute),
+        )

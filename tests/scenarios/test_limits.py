@@ -1,0 +1,143 @@
+"""What a user is refused, how it is said, and that nobody else notices."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from tests.conftest import MakeClient
+from tests.support.client import API, Client
+from tests.support.processes import ServerProcess
+from tests.support.upstream import Upstream, answer
+
+StartServer = Callable[..., ServerProcess]
+
+
+def assert_limited(response: httpx.Response, code: str, policy: str) -> None:
+    """A 429 that says when to come back, and which limit was met."""
+    assert (response.status_code, response.json()["code"]) == (429, code), response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert int(response.headers["Retry-After"]) >= 1
+    assert response.headers["RateLimit-Policy"] == policy
+    name = policy.partition(";")[0]
+    assert response.headers["RateLimit"].startswith(f"{name};r=0")
+
+
+@pytest.mark.gen_test
+async def test_too_many_streams_of_one_user(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(answer("Not for you."))
+    server = start_server(CHATSTREAM_STREAMS_PER_USER="2")
+    mine, other = make_client(server), make_client(server)
+    conversation, theirs = await mine.create(), await other.create()
+    async with AsyncExitStack() as stack:
+        open_streams = [await stack.enter_async_context(mine.stream(conversation)) for _ in range(2)]
+        assert [(await stream.next()).type for stream in open_streams] == ["connected"] * 2
+        async with mine.stream(conversation) as refused:
+            [error] = await refused.rest()
+            assert refused.response.status_code == 200
+            assert refused.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert (error.type, error.data["error"], error.data["retryable"]) == ("error", "too_many_streams", True)
+        assert refused.retries[0] >= error.data["retryAfterMs"] >= 1000
+        policy = '"streams";q=2;qu="concurrent-requests"'
+        path = f"{API}/{conversation}/stream"
+        assert_limited(await mine.http.get(path), "too_many_streams", policy)
+        # Whoever posts can read a status. Nothing is stored of what cannot be streamed.
+        streaming = {"Accept": "text/event-stream"}
+        assert_limited(await mine.post(conversation, "Hi", headers=streaming), "too_many_streams", policy)
+        assert await mine.messages(conversation) == []
+        async with other.stream(theirs) as open_:
+            assert (await open_.next()).type == "connected"
+    await opens_again(mine, conversation)
+    assert upstream.calls == []
+
+
+async def opens_again(client: Client, conversation: str) -> None:
+    """A stream opens as soon as the server has seen that others have been closed."""
+    while True:
+        async with client.stream(conversation) as stream:
+            if (await stream.next()).type == "connected":
+                return
+
+
+@pytest.mark.gen_test
+async def test_too_many_streams_in_all(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(CHATSTREAM_STREAMS_PER_PROCESS="1")
+    first, second = make_client(server), make_client(server)
+    conversation, theirs = await first.create(), await second.create()
+    async with first.stream(conversation) as stream:
+        await stream.next()
+        async with second.stream(theirs) as refused:
+            [error] = await refused.rest()
+        assert error.data["error"] == "too_many_streams"
+        response = await second.http.get(f"{API}/{theirs}/stream")
+        assert (response.status_code, response.json()["code"]) == (503, "too_many_streams")
+        assert int(response.headers["Retry-After"]) >= 1
+    await opens_again(second, theirs)
+
+
+@pytest.mark.gen_test
+async def test_streams_that_are_opened_too_often(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(CHATSTREAM_OPENINGS_PER_MINUTE="3")
+    mine, other = make_client(server), make_client(server)
+    conversation, theirs = await mine.create(), await other.create()
+    for _ in range(3):
+        assert (await mine.http.get(f"{API}/{conversation}/stream?once=true")).status_code == 204
+    async with mine.stream(conversation) as refused:
+        [error] = await refused.rest()
+    assert error.data["error"] == "rate_limited"
+    assert refused.retries[0] >= error.data["retryAfterMs"] > 0
+    assert_limited(await mine.http.get(f"{API}/{conversation}/stream"), "rate_limited", '"openings";q=3;w=60')
+    assert (await other.http.get(f"{API}/{theirs}/stream?once=true")).status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_too_many_messages(start_server: StartServer, make_client: MakeClient, upstream: Upstream) -> None:
+    upstream.reply(answer("Yes."))
+    server = start_server(CHATSTREAM_MESSAGES_PER_MINUTE="4")
+    mine, other = make_client(server), make_client(server)
+    conversation = await mine.create()
+    first = await mine.post(conversation, "One", headers={"Idempotency-Key": "first"})
+    assert first.headers["RateLimit-Policy"] == '"messages";q=4;w=60'
+    assert first.headers["RateLimit"].startswith('"messages";r=3;t=')
+    await mine.answer(conversation)
+    # What was posted before is no new message.
+    for _ in range(5):
+        again = await mine.post(conversation, "One", headers={"Idempotency-Key": "first"})
+        assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+    assert (await mine.post(conversation, "Two")).status_code == 201
+    await mine.answer(conversation)
+    # Everything that begins an answer counts.
+    assert (await mine.http.post(f"{API}/{conversation}/regenerate")).status_code == 202
+    await mine.answer(conversation)
+    created = await mine.http.post(API, json={"initialMessage": "Four"})
+    assert created.status_code == 201
+    await mine.answer(created.json()["id"])
+
+    stored, policy = await mine.messages(conversation), '"messages";q=4;w=60'
+    assert_limited(await mine.post(conversation, "Five"), "rate_limited", policy)
+    assert_limited(
+        await mine.post(conversation, "Five", headers={"Accept": "text/event-stream"}), "rate_limited", policy
+    )
+    assert_limited(await mine.post(conversation, "Five", headers={"Idempotency-Key": "5"}), "rate_limited", policy)
+    assert_limited(await mine.http.post(f"{API}/{conversation}/regenerate"), "rate_limited", policy)
+    assert_limited(await mine.http.post(API, json={"id": "not-made", "initialMessage": "Hi"}), "rate_limited", policy)
+    assert (await mine.http.get(f"{API}/not-made")).status_code == 404
+    assert await mine.messages(conversation) == stored
+    again = await mine.post(conversation, "One", headers={"Idempotency-Key": "first"})
+    assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+    other_content = await mine.post(conversation, "Other", headers={"Idempotency-Key": "first"})
+    assert other_content.status_code == 422
+    await mine.create()  # without a message
+    assert (await other.post(await other.create(), "One")).status_code == 201
+
+
+@pytest.mark.gen_test
+async def test_a_bad_message_does_not_count(start_server: StartServer, make_client: MakeClient) -> None:
+    client = make_client(start_server(CHATSTREAM_MESSAGES_PER_MINUTE="1"))
+    conversation = await client.create()
+    for _ in range(3):
+        assert (await client.post(conversation, "")).status_code == 422
+    assert (await client.post("nobody", "Hi")).status_code == 404
