@@ -40,6 +40,11 @@ _MAX_DELAY: Final = 10.0
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_PATIENCE: Final = 2.0
 
+_HEADERS: Final = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",  # a compressor would hold chunks back; it is decoded all the same if it comes
+}
+
 # What comes out of the SDK and its transport: they wrap each other's exceptions, but not all of them.
 _TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
 
@@ -173,17 +178,27 @@ class OpenAIModel:
     async def _request(
         self, turns: Sequence[Turn], model: str | None, ask_for_usage: bool
     ) -> AsyncGenerator[httpx2.Response, None]:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        async with self._client.chat.completions.with_streaming_response.create(
-            messages=cast("Any", messages),  # the SDK has a TypedDict for each role
-            model=model or self._model,
+        body: dict[str, Any] = {
+            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+            "model": model or self._model,
+            "stream": True,
+        }
+        if ask_for_usage:
+            body["stream_options"] = {"include_usage": True}
+        # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
+        # field of every turn, and then sends the dicts as they are: nearly half of what a request costs (0.78 to 0.44 ms).
+        response: httpx2.Response = await self._client.post(
+            "/chat/completions",
+            cast_to=cast("Any", httpx2.Response),  # which it is, also with `stream`: there the types know only its own
+            body=body,
+            options={"headers": _HEADERS},
             stream=True,
-            # In `extra_body`, for to the SDK an absent option and none are different types.
-            extra_body={"stream_options": {"include_usage": True}} if ask_for_usage else None,
-            # A compressor would hold chunks back. It is decoded all the same if it comes.
-            extra_headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"},
-        ) as response:
-            yield response.http_response
+            stream_cls=openai.AsyncStream[Any],
+        )
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
 
 async def _refuse(response: httpx2.Response) -> None:
