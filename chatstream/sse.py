@@ -14,7 +14,12 @@ def frame(event: AnyEvent, cursor: Cursor | None = None) -> bytes:
     """One frame; with a `cursor` it carries an ``id:`` line, from which a client can resume."""
     if cursor is None:
         return b"data: %b\n\n" % _encoder.encode(event)
-    return b"id: %b\ndata: %b\n\n" % (str(cursor).encode(), _encoder.encode(event))
+    return placed(str(cursor).encode(), event)
+
+
+def placed(cursor: bytes, event: AnyEvent) -> bytes:
+    """One frame; `cursor` is for its ``id:`` line."""
+    return b"id: %b\ndata: %b\n\n" % (cursor, _encoder.encode(event))
 
 
 def retry(milliseconds: int) -> bytes:

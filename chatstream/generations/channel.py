@@ -1,42 +1,18 @@
 """The log of one conversation while somebody watches it or an answer runs: appended once, read by cursors.
 
-Every event is encoded once, whatever the number of its readers. A reader is a number, its place in the log, never a
-queue; a slow one simply lags.
+A reader is a number, its place in the log, never a queue; a slow one simply lags.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from chatstream import events, sse
 from chatstream.errors import ErrorCode
+from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted
 from chatstream.models import Answer, Conversation, UserMessage
-
-Place = tuple[int, int]
-"""Where an event stands in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
-
-BEGINNING: Place = (-1, 0)
 
 # Entries that all readers have read are dropped when this many have gathered, or twice as many as the last time were
 # still needed: so the cost of looking for them is spread over as many appends.
 _TRIM = 64
-
-
-class Entry(NamedTuple):
-    """A piece of the log: whole frames, encoded."""
-
-    frames: bytes
-    place: Place | None  # of its last event; None for a notice to those who watch now, which has no place
-    answer_ends: bool = False
-    running: "Running | None" = None  # whose text its chunks are ...
-    offset: int = 0  # ... from this code point on
-
-    def after(self, place: Place) -> "Entry":
-        """What of it comes after `place`: all, or chunks cut to the code point."""
-        seq, position = place
-        if self.running is None or self.running.answer.seq != seq or self.offset >= position or self.place is None:
-            return self
-        text = self.running.text()[position : self.place[1]]
-        return Entry(frames([events.chunk(self.running.answer, text, position, events.timestamp())]), self.place)
 
 
 class Reader(Protocol):
@@ -66,7 +42,7 @@ class Running:
         return "".join(self.parts[:parts])
 
     def add(self, texts: Sequence[str]) -> None:
-        """More text; see `chunks` for its events."""
+        """More text."""
         self.parts += texts
         self.length += sum(map(len, texts))
 
@@ -78,7 +54,7 @@ class Channel:
         self.conversation = conversation
         self.running: Running | None = None
         self.readers: set[Reader] = set()
-        self.bytes_appended = 0
+        self.bytes_appended = 0  # about; see `Entry.size`
         self.bytes_before_last = 0  # without the newest entry, which may be large all by itself
         self._entries: list[Entry] = []
         self._first = 0  # the index of the first entry that is still kept
@@ -117,7 +93,7 @@ class Channel:
             return
         self._entries.append(entry)
         self.bytes_before_last = self.bytes_appended
-        self.bytes_appended += len(entry.frames)
+        self.bytes_appended += entry.size
         if len(self._entries) >= self._trim_at:
             self._trim()
         for reader in self.readers:
@@ -131,53 +107,28 @@ class Channel:
         if self.running is not None and message.seq > self.running.answer.seq:
             self.waiting = True
         else:
-            self.append(posted(message))
+            self.append(Posted(message))
 
     def finish(self, answer: Answer) -> None:
         """An answer has ended as it is stored."""
         if self.running is not None and self.running.answer.id == answer.id:
             self.running = None
-        self.append(ended(answer))
+        seq, position = self._last
+        self.append(Ended(answer, position if seq == answer.seq else 0))
 
     def has_finished(self, answer: Answer) -> bool:
         """Whether the end of this answer has been told."""
         return self._last >= (answer.seq, END)
 
     def extend(self, running: Running, texts: Sequence[str]) -> None:
-        """Add the next pieces of the running answer's text, as one entry."""
+        """Add the next pieces of the running answer's text, as one entry. None of `texts` is empty."""
         offset = running.length
         running.add(texts)
-        if not self.readers:
-            return  # nobody would read the frames; who comes later gets a slice of the text
-        answer, now, position = running.answer, events.timestamp(), offset
-        encoded = []
-        for text in texts:
-            cursor, event = events.chunk(answer, text, position, now)
-            encoded.append(sse.frame(event, cursor))
-            position = cursor.position
-        self.append(Entry(b"".join(encoded), (answer.seq, position), running=running, offset=offset))
+        if self.readers:  # who comes later gets a slice of the text
+            self.append(Chunks(running.answer, texts, offset))
 
     def _trim(self) -> None:
         done = min(reader.index for reader in self.readers) - self._first
         del self._entries[:done]
         self._first += done
         self._trim_at = max(_TRIM, 2 * len(self._entries))
-
-
-def posted(message: UserMessage) -> Entry:
-    """The entry of a user message."""
-    cursor, event = events.posted(message)
-    return Entry(sse.frame(event, cursor), (message.seq, cursor.position))
-
-
-def ended(answer: Answer) -> Entry:
-    """The entry of an answer's end. Of an answer that ends without a word to say it is empty, but still the end."""
-    return Entry(frames(events.ending(answer)), (answer.seq, END), answer_ends=True)
-
-
-END = events.Cursor.COMPLETE + 1_000  # past the last `system` event: their number has at most three digits
-
-
-def frames(placed: Iterable[events.Placed]) -> bytes:
-    """Events of the log, encoded."""
-    return b"".join(sse.frame(event, cursor) for cursor, event in placed)

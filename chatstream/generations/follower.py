@@ -4,9 +4,10 @@ import asyncio
 import random
 from collections import deque
 
-from chatstream import events, sse
 from chatstream.errors import ErrorCode
-from chatstream.generations.channel import Channel, Entry, Place
+from chatstream.formats.format import Format
+from chatstream.generations.channel import Channel
+from chatstream.generations.entries import Entry, Notice, Place
 from chatstream.generations.replay import Replay
 
 # What is written with one flush: enough to be efficient, and the most that a reader who stops reading holds on to
@@ -27,6 +28,7 @@ class Follower:
     def __init__(
         self,
         channel: Channel,
+        wire: Format,
         *,
         once: bool,
         rotate_at: float,
@@ -34,11 +36,12 @@ class Follower:
         expires_at: float,
         request_id: str,
     ) -> None:
-        """Joins the live log at its end; `join` says where the reader really stands.
+        """Joins the live log at its end; `join` says where the reader really stands. `wire` is what it reads.
 
         `rotate_at` and `expires_at` are on the event loop's clock. With `once` it is over after the end of one answer.
         """
         self._channel = channel
+        self._wire = wire
         self._loop = asyncio.get_running_loop()
         self._once = once
         self._rotate_at = rotate_at
@@ -81,9 +84,7 @@ class Follower:
         self.over = True
         self._behind.clear()
         if code is not None:
-            delay = sse.retry(reconnect_delay())
-            last_words = delay + sse.frame(events.error(code, request_id=self._request_id))
-            self._behind.append(Entry(last_words, None))
+            self._behind.append(Notice(code, request_id=self._request_id, retry_ms=reconnect_delay()))
         self.wake()
 
     def leave(self) -> None:
@@ -104,7 +105,7 @@ class Follower:
             if self._heartbeat_due:
                 self._heartbeat_due = False
                 self._written_at = self._loop.time()
-                return sse.frame(events.Heartbeat(timestamp=events.timestamp()))
+                return self._wire.heartbeat()
             self._waiter = self._loop.create_future()
             await self._waiter
             self._waiter = None
@@ -130,8 +131,9 @@ class Follower:
         told: list[bytes] = []
         size = 0
         while size < _FLUSH_BYTES and (entry := self._next_entry()) is not None:
-            told.append(entry.frames)
-            size += len(entry.frames)
+            frames = entry.frames(self._wire)
+            told.append(frames)
+            size += len(frames)
         return b"".join(told)
 
     def _next_entry(self) -> Entry | None:
@@ -144,7 +146,7 @@ class Follower:
     def _next_live_entry(self) -> Entry | None:
         while self._joined and not self.over and (entry := self._channel.read(self.index)) is not None:
             self.index += 1
-            self._bytes_read += len(entry.frames)
+            self._bytes_read += entry.size
             if entry.place is not None and self._place is not None:
                 if entry.place <= self._place:
                     continue  # it was in the replay

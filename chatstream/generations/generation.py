@@ -15,9 +15,9 @@ from itertools import accumulate
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chatstream import events, sse
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
-from chatstream.generations.channel import Channel, Entry, Running
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.entries import Notice
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.models import Answer, Failure, Status, Usage
@@ -203,8 +203,7 @@ class Generation:
                 log.warning("the answer cannot be stored yet", extra=self._facts)
             if asyncio.get_running_loop().time() >= deadline:
                 deadline = float("inf")  # said once; the text is kept, and stored when the database is back
-                notice = events.error(ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id)
-                self._channel.append(Entry(sse.frame(notice), None))
+                self._channel.append(Notice(ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id))
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _SAVE_PAUSE_LIMIT)
 

@@ -20,6 +20,7 @@ from chatstream.errors import (
     StorageUnavailable,
 )
 from chatstream.events import Cursor
+from chatstream.formats.format import Format
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
@@ -108,9 +109,16 @@ class Hub:
 
     @asynccontextmanager
     async def follow(
-        self, conversation: Conversation, cursor: Cursor | None, *, once: bool, expires_at: float, request_id: str
+        self,
+        conversation: Conversation,
+        cursor: Cursor | None,
+        wire: Format,
+        *,
+        once: bool,
+        expires_at: float,
+        request_id: str,
     ) -> AsyncIterator[Stream]:
-        """Watch a conversation from `cursor` on; leaving the context is leaving the conversation.
+        """Watch a conversation from `cursor` on, in the format `wire`; leaving the context is leaving the conversation.
 
         `expires_at` is on the event loop's clock. Raises `StorageUnavailable`. Nothing is generated before `start`.
         """
@@ -118,6 +126,7 @@ class Hub:
         lifetime = self._config.connection_timeout * random.uniform(0.8, 1)  # noqa: S311 - against stampedes
         follower = Follower(
             channel,
+            wire,
             once=once,
             rotate_at=asyncio.get_running_loop().time() + lifetime,
             rotate_after_bytes=self._config.connection_bytes,
@@ -127,7 +136,7 @@ class Hub:
         self._followers.add(follower)
         self._joined(channel)
         try:
-            behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running))
+            behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running), wire)
             follower.join(behind)
             if behind.running is None and channel.readers == {follower}:
                 channel.begin_at(behind.place)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from chatstream import events
 from chatstream.events import Cursor
-from chatstream.generations.channel import BEGINNING, END, Entry, Place, Running, ended, frames, posted
+from chatstream.formats.format import Format
+from chatstream.generations.channel import Running
+from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted, Silence
 from chatstream.models import Answer, Message, Status, UserMessage
 from chatstream.store.messages import Messages
 
@@ -60,19 +61,20 @@ class Replay(Struct, frozen=True, kw_only=True):
     unseen: bool = False  # the entries have the end of an answer that nobody had seen
     owed: Owed | None = None
 
-    @property
-    def nothing_comes(self) -> bool:
-        """Nothing is behind the cursor, nothing runs and nothing is owed."""
-        return self.running is None and self.owed is None and not any(entry.frames for entry in self.entries)
+    def nothing_comes(self, wire: Format) -> bool:
+        """Nothing is behind the cursor that `wire` can say, nothing runs and nothing is owed."""
+        return self.running is None and self.owed is None and not any(entry.frames(wire) for entry in self.entries)
 
 
-async def replay(messages: Messages, key: str, cursor: Cursor | None, snapshot: Snapshot | None) -> Replay:
-    """The part of the conversation `key` that comes after `cursor`; raises `StorageUnavailable`.
+async def replay(
+    messages: Messages, key: str, cursor: Cursor | None, snapshot: Snapshot | None, wire: Format
+) -> Replay:
+    """The part of the conversation `key` that comes after `cursor`, for who reads `wire`; raises `StorageUnavailable`.
 
     A cursor that is not of this conversation, or too far behind, is as none.
     """
     if cursor is not None:
-        resumed = await _after(messages, key, cursor, snapshot)
+        resumed = await _after(messages, key, cursor, snapshot, wire)
         if resumed is not None:
             return resumed
     return await _without_cursor(messages, key, snapshot)
@@ -92,14 +94,16 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
     if newest.status is Status.STREAMING:
         return _in_progress(newest, newest.content, position=0)
     return Replay(
-        entries=(ended(newest),) if newest.unseen else (),
+        entries=(Ended(newest),) if newest.unseen else (),
         place=(newest.seq, END),
         unseen=newest.unseen,
         owed=owed_by(newest),
     )
 
 
-async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapshot | None) -> Replay | None:
+async def _after(
+    messages: Messages, key: str, cursor: Cursor, snapshot: Snapshot | None, wire: Format
+) -> Replay | None:
     if snapshot is not None and cursor.message_id == snapshot.answer.id and cursor.position >= 0:
         # The way back after a short break, and so the common one: nothing is read from the store.
         return _in_progress(snapshot.answer, snapshot.text(), position=cursor.position, resumed=True)
@@ -117,7 +121,7 @@ async def _after(messages: Messages, key: str, cursor: Cursor, snapshot: Snapsho
     told += later
     running = next((one for one in told if isinstance(one, Answer) and _runs(one, snapshot)), None)
     entries = list(_tell(told, cursor, snapshot))
-    if sum(len(entry.frames) for entry in entries) > _MAX_BYTES:
+    if sum(len(entry.frames(wire)) for entry in entries) > _MAX_BYTES:
         return None
     return Replay(
         entries=entries,
@@ -136,14 +140,13 @@ def _tell(told: Sequence[Message], cursor: Cursor, snapshot: Snapshot | None) ->
         own = message.id == cursor.message_id
         position = cursor.position if own else 0
         if isinstance(message, UserMessage):
-            entry = posted(message)
-            yield entry._replace(frames=b"") if own else entry
+            yield Silence((message.seq, Cursor.USER)) if own else Posted(message)
         elif _runs(message, snapshot):
             known = snapshot is not None and snapshot.answer.id == message.id
             yield _so_far(message, snapshot.text() if snapshot and known else message.content, position)
             return  # what was posted in the meantime comes after its end, in the live log
         elif own or _counts(message, newest_attempts):
-            yield _finished(message, position)
+            yield from _finished(message, position)
 
 
 def _runs(answer: Answer, snapshot: Snapshot | None) -> bool:
@@ -165,17 +168,15 @@ def _in_progress(answer: Answer, text: str, *, position: int, resumed: bool = Fa
 def _so_far(answer: Answer, text: str, position: int) -> Entry:
     """The running answer's text after `position`, which may lie beyond what is known here: the log is joined there."""
     if position >= len(text):
-        return Entry(b"", (answer.seq, position))
-    told = events.chunk(answer, text[position:], position, events.timestamp())
-    return Entry(frames([told]), (answer.seq, len(text)))
+        return Silence((answer.seq, position))
+    return Chunks(answer, [text[position:]], position)
 
 
-def _finished(answer: Answer, position: int) -> Entry:
-    """A finished answer after `position`: one chunk and the events of its end."""
-    told = [placed for placed in events.ending(answer) if placed[0].position > position]
+def _finished(answer: Answer, position: int) -> Iterator[Entry]:
+    """A finished answer after `position`: one chunk and its end."""
     if position < len(answer.content):
-        told.insert(0, events.chunk(answer, answer.content[position:], position, events.timestamp()))
-    return Entry(frames(told), (answer.seq, END), answer_ends=True)
+        yield Chunks(answer, [answer.content[position:]], position)
+    yield Ended(answer, max(position, len(answer.content)))
 
 
 def owed_by(newest: Message) -> Owed | None:

@@ -88,6 +88,7 @@ class MessagesHandler(_ConversationDoor):
         """Store a user message and begin its answer; with ``Accept: text/event-stream`` the response is that answer."""
         body = self.body(NewMessage)
         check_length(body.content, self.content_characters, "content")
+        self.negotiate()
         client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
         streams = "text/event-stream" in self.request.headers.get("Accept", "")
         with self.door.limits.streams.take(self.user.id) if streams else nullcontext():

@@ -25,6 +25,7 @@ class StreamHandler(StreamingHandler):
 
     async def get(self, conversation_id: str) -> None:
         """The stream, from the client's cursor on if it has one."""
+        self.negotiate()
         id_, once, limits = self.conversation_id(conversation_id), self.flag("once"), self.door.limits
         self.door.check()
         # Refused before anything is read: some clients come back for ever. The cap first: what it refuses is not

@@ -8,9 +8,11 @@ from http import HTTPStatus
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from chatstream import events, sse
-from chatstream.errors import ErrorCode, RequestError, StorageUnavailable
+from chatstream import events
+from chatstream.errors import ErrorCode, InvalidRequest, RequestError, StorageUnavailable
 from chatstream.events import Connected, Cursor
+from chatstream.formats.format import Format
+from chatstream.formats.registry import DEFAULT, FORMATS
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
 from chatstream.handlers.base import Door, JSONHandler
@@ -27,6 +29,7 @@ _USER_TIMEOUT_MS = 30_000
 class StreamingHandler(JSONHandler):
     """A door that may answer with an event stream."""
 
+    wire: Format = DEFAULT
     _follower: Follower | None = None
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
@@ -37,16 +40,26 @@ class StreamingHandler(JSONHandler):
         self.hub = hub
         self.slow_reader_timeout = slow_reader_timeout
 
+    def negotiate(self) -> None:
+        """Write what the query parameter `format` names. Raises `InvalidRequest` if there is no such format."""
+        name = self.parameter("format")
+        if name is None:
+            return
+        if name not in FORMATS:
+            raise InvalidRequest(f"`format` must be one of: {', '.join(FORMATS)}.")
+        self.wire = FORMATS[name]
+
     async def stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool) -> None:
         """Write what comes after `cursor` until the client leaves or the stream is over.
 
         Raises `RequestError` as long as nothing was written.
         """
+        once = once or self.wire.one_answer
         expires_at = asyncio.get_running_loop().time() + self.user.token_expires_at - time.time()
         async with self.hub.follow(
-            conversation, cursor, once=once, expires_at=expires_at, request_id=self.request_id
+            conversation, cursor, self.wire, once=once, expires_at=expires_at, request_id=self.request_id
         ) as stream:
-            if once and stream.replay.nothing_comes:
+            if once and stream.replay.nothing_comes(self.wire):
                 self.set_status(HTTPStatus.NO_CONTENT)
                 return
             self._follower = stream.follower
@@ -71,7 +84,7 @@ class StreamingHandler(JSONHandler):
             resumed=stream.replay.resumed,
             active_message_id=running.id if (running := stream.replay.running) else None,
         )
-        await self._send(sse.retry(reconnect_delay()) + sse.frame(connected))
+        await self._send(self.wire.connected(connected, reconnect_delay()))
         await self.hub.start(stream)
         seen = False
         while (frames := await stream.follower.next()) is not None:
@@ -105,6 +118,8 @@ class StreamingHandler(JSONHandler):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache, no-store, no-transform")
         self.set_header("X-Accel-Buffering", "no")
+        for header, text in self.wire.headers.items():
+            self.set_header(header, text)
         connection = self._iostream()
         connection.set_nodelay(True)
         options = [("SO_KEEPALIVE", socket.SOL_SOCKET, 1)]
@@ -120,7 +135,7 @@ class StreamingHandler(JSONHandler):
 
     def _error(self, code: ErrorCode, retry_after_ms: int | None = None) -> bytes:
         event = events.error(code, request_id=self.request_id, retry_after_ms=retry_after_ms)
-        return sse.retry((retry_after_ms or 0) + reconnect_delay()) + sse.frame(event)
+        return self.wire.error(event, (retry_after_ms or 0) + reconnect_delay())
 
     def _iostream(self) -> IOStream:
         stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve

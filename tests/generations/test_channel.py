@@ -7,7 +7,9 @@ import pytest
 
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
-from chatstream.generations.channel import BEGINNING, END, Channel, Entry, Running, ended, posted
+from chatstream.formats.registry import DEFAULT
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.entries import BEGINNING, END, Ended, Entry, Notice, Posted
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
 from tests.support.scripted_model import parse
 
@@ -62,14 +64,14 @@ class Reader:
 
     def types(self) -> list[str]:
         """The types of everything new."""
-        return [frame.type for entry in self.read() if entry.frames for frame in parse(entry.frames)]
+        return [frame.type for entry in self.read() for frame in parse(entry.frames(DEFAULT))]
 
 
 def test_a_reader_gets_what_was_appended_after_it_came_in_order() -> None:
     channel = Channel(conversation())
     first = Reader(channel)
     running = channel.running = Running(answer(2))
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     channel.extend(running, ["a", "b"])
     second = Reader(channel)
     channel.extend(running, ["c"])
@@ -86,7 +88,7 @@ def test_chunks_count_code_points_and_name_the_place_after_them() -> None:
     reader = Reader(channel)
     channel.extend(Running(answer(2)), ["e\u0301", "🏟", "\u202e\n\n"])
     (entry,) = reader.read()
-    frames = parse(entry.frames)
+    frames = parse(entry.frames(DEFAULT))
     assert [frame.data["offset"] for frame in frames] == [0, 2, 3]
     assert [frame.data["content"] for frame in frames] == ["e\u0301", "🏟", "\u202e\n\n"]
     assert [frame.id for frame in frames] == [f"{2:024x}.{n}" for n in (2, 3, 6)]
@@ -97,23 +99,23 @@ def test_what_is_there_already_is_not_appended_again() -> None:
     channel = Channel(conversation())
     reader = Reader(channel)
     running = Running(answer(2))
-    channel.append(posted(message(1)))
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
+    channel.append(Posted(message(1)))
     channel.extend(running, ["a"])
     channel.finish(answer(2, "a", Status.STOPPED))
     channel.finish(answer(2, "a", Status.STOPPED))
     channel.extend(running, ["more than is stored"])
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     assert reader.types() == ["user_message", "llm_chunk", "llm_complete"]
 
 
 def test_a_notice_has_no_place_and_moves_none() -> None:
     channel = Channel(conversation())
     reader = Reader(channel)
-    channel.append(posted(message(1)))
-    channel.append(Entry(b"notice", None))
-    channel.append(Entry(b"notice", None))
-    channel.append(posted(message(2)))
+    channel.append(Posted(message(1)))
+    channel.append(Notice(ErrorCode.INTERNAL, request_id=None))
+    channel.append(Notice(ErrorCode.INTERNAL, request_id=None))
+    channel.append(Posted(message(2)))
     assert [entry.place for entry in reader.read()] == [(1, -1), None, None, (2, -1)]
 
 
@@ -136,13 +138,13 @@ def test_without_readers_nothing_is_kept_or_encoded() -> None:
     running = Running(answer(2))
     for _ in range(1000):
         channel.extend(running, ["x"])
-        channel.append(Entry(b"notice", None))
+        channel.append(Notice(ErrorCode.INTERNAL, request_id=None))
     assert channel._entries == []
     assert running.text() == "x" * 1000
     reader = Reader(channel)
     channel.extend(running, ["y"])
     (entry,) = reader.read()
-    assert parse(entry.frames)[0].data["offset"] == 1000
+    assert parse(entry.frames(DEFAULT))[0].data["offset"] == 1000
 
 
 def test_the_log_keeps_what_the_slowest_reader_has_not_read_and_not_much_more() -> None:
@@ -170,9 +172,9 @@ def test_each_reader_gets_every_entry_once_however_far_apart_they_read() -> None
         channel.extend(running, [f"{number},"])
         for which, reader in enumerate(readers):
             if number % (1, 7, 333)[which] == 0:
-                texts[which] += "".join(parse(entry.frames)[0].data["content"] for entry in reader.read())
+                texts[which] += "".join(parse(entry.frames(DEFAULT))[0].data["content"] for entry in reader.read())
     for which, reader in enumerate(readers):
-        texts[which] += "".join(parse(entry.frames)[0].data["content"] for entry in reader.read())
+        texts[which] += "".join(parse(entry.frames(DEFAULT))[0].data["content"] for entry in reader.read())
     assert texts == [running.text()] * 3
 
 
@@ -211,7 +213,7 @@ def test_chunks_are_cut_to_the_code_point(place: tuple[int, int], told: str) -> 
     channel.extend(running, ["cd", "ef"])
     channel.extend(running, ["gh"])
     entry = reader.read()[1].after(place)
-    frames = parse(entry.frames)
+    frames = parse(entry.frames(DEFAULT))
     assert "".join(frame.data["content"] for frame in frames) == told
     assert frames[0].data["offset"] == 6 - len(told)
     assert frames[-1].id == f"{2:024x}.6"
@@ -219,18 +221,24 @@ def test_chunks_are_cut_to_the_code_point(place: tuple[int, int], told: str) -> 
 
 
 def test_only_chunks_are_cut() -> None:
-    end = ended(answer(2, "ab", Status.COMPLETE))
-    assert end.after((2, 1)) is end
-    said = posted(message(1))
+    end = Ended(answer(2, "ab", Status.COMPLETE)).after((2, 1))
+    assert [frame.type for frame in parse(end.frames(DEFAULT))] == ["llm_complete"]
+    assert end.after((2, 2)).place == (2, END)
+    said = Posted(message(1))
     assert said.after(BEGINNING) is said
+
+
+def test_an_entry_is_encoded_once_for_all_who_read_a_format() -> None:
+    said = Posted(message(1))
+    assert said.frames(DEFAULT) is said.frames(DEFAULT)
 
 
 def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:
     bets = tuple(
         Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2)
     )
-    entry = ended(answer(2, "ab", Status.COMPLETE, recommendations=bets))
-    frames = parse(entry.frames)
+    entry = Ended(answer(2, "ab", Status.COMPLETE, recommendations=bets))
+    frames = parse(entry.frames(DEFAULT))
     assert [frame.type for frame in frames] == ["llm_complete", "system", "system"]
     assert [frame.id for frame in frames] == [f"{2:024x}.{name}" for name in ("complete", "system1", "system2")]
     assert frames[1].data["metadata"] == {
@@ -260,7 +268,7 @@ def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:
 def test_what_an_end_says(content: str, status: Status, types: list[str]) -> None:
     bad = status in (Status.FAILED, Status.INTERRUPTED)
     failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r", retry_after_ms=5) if bad else None
-    frames = parse(ended(answer(2, content, status, failure=failure)).frames)
+    frames = parse(Ended(answer(2, content, status, failure=failure)).frames(DEFAULT))
     assert [frame.type for frame in frames] == types
     assert all(frame.id for frame in frames)
     for frame in frames:

@@ -8,7 +8,9 @@ import pytest
 
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
-from chatstream.generations.channel import BEGINNING, END, Channel, Entry, Running, ended, posted
+from chatstream.formats.registry import DEFAULT
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.entries import BEGINNING, END, Ended, Notice, Posted
 from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.models import Status
@@ -20,7 +22,7 @@ NOTHING_BEHIND = Replay(entries=(), place=BEGINNING)
 
 def follower(channel: Channel, behind: Replay | None = NOTHING_BEHIND, **options: Any) -> Follower:
     defaults = {"once": False, "rotate_at": math.inf, "rotate_after_bytes": 2**40, "expires_at": math.inf}
-    one = Follower(channel, **{**defaults, "request_id": "r", **options})
+    one = Follower(channel, DEFAULT, **{**defaults, "request_id": "r", **options})
     if behind is not None:
         one.join(behind)
     return one
@@ -49,20 +51,17 @@ async def waiting(one: Follower) -> "asyncio.Task[bytes | None]":
 async def test_first_what_is_behind_then_the_live_log() -> None:
     channel = Channel(conversation())
     one = follower(channel, None)
-    channel.append(posted(message(1)))
-    one.join(Replay(entries=[Entry(b"behind", (0, END))], place=(0, END)))
-    channel.append(ended(answer(2, "ab", Status.COMPLETE)))
-    told = await one.next()
-    assert told is not None
-    assert told.startswith(b"behind")
-    assert types(parse(told.removeprefix(b"behind"))) == ["user_message", "llm_complete"]
+    channel.append(Posted(message(1)))
+    one.join(Replay(entries=[Ended(answer(0, "behind", Status.COMPLETE))], place=(0, END)))
+    channel.append(Ended(answer(2, "ab", Status.COMPLETE)))
+    assert types(await read(one)) == ["llm_complete", "user_message", "llm_complete"]
 
 
 @pytest.mark.gen_test
 async def test_it_waits_until_something_comes() -> None:
     channel = Channel(conversation())
     writer = await waiting(follower(channel))
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     told = await writer
     assert told is not None
     assert types(parse(told)) == ["user_message"]
@@ -73,7 +72,7 @@ async def test_what_the_replay_had_is_not_told_again() -> None:
     channel = Channel(conversation())
     running = channel.running = Running(answer(2))
     one = follower(channel, None)
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     channel.extend(running, ["abc"])
     channel.extend(running, ["def"])
     one.join(Replay(entries=(), place=(2, 4)))
@@ -128,9 +127,9 @@ async def test_one_flush_has_whole_frames_and_about_64_kib() -> None:
 async def test_once_is_over_after_the_end_of_one_answer() -> None:
     channel = Channel(conversation())
     one = follower(channel, once=True)
-    channel.append(posted(message(1)))
-    channel.append(ended(answer(2, "ab", Status.COMPLETE)))
-    channel.append(posted(message(3)))
+    channel.append(Posted(message(1)))
+    channel.append(Ended(answer(2, "ab", Status.COMPLETE)))
+    channel.append(Posted(message(3)))
     assert types(await read(one)) == ["user_message", "llm_complete"]
     assert await one.next() is None
 
@@ -139,7 +138,7 @@ async def test_once_is_over_after_the_end_of_one_answer() -> None:
 async def test_once_is_over_also_after_an_end_without_a_word() -> None:
     channel = Channel(conversation())
     writer = await waiting(follower(channel, once=True))
-    channel.append(Entry(b"", (2, END), answer_ends=True))
+    channel.append(Ended(answer(2, "ab", Status.COMPLETE), END))
     assert await writer is None
 
 
@@ -147,15 +146,15 @@ async def test_once_is_over_also_after_an_end_without_a_word() -> None:
 async def test_once_does_not_end_with_an_answer_that_lies_before_its_cursor() -> None:
     channel = Channel(conversation())
     one = follower(channel, Replay(entries=(), place=(3, Cursor.USER)), once=True)
-    channel.append(ended(answer(2, "ab", Status.COMPLETE)))
-    channel.append(ended(answer(4, "cd", Status.COMPLETE)))
+    channel.append(Ended(answer(2, "ab", Status.COMPLETE)))
+    channel.append(Ended(answer(4, "cd", Status.COMPLETE)))
     assert [frame.data["content"] for frame in await read(one)] == ["cd"]
     assert await one.next() is None
 
 
 @pytest.mark.gen_test
 async def test_once_is_over_after_an_end_that_was_behind() -> None:
-    behind = Replay(entries=[ended(answer(2, "ab", Status.COMPLETE))], place=(2, END))
+    behind = Replay(entries=[Ended(answer(2, "ab", Status.COMPLETE))], place=(2, END))
     one = follower(Channel(conversation()), behind, once=True)
     assert types(await read(one)) == ["llm_complete"]
     assert await one.next() is None
@@ -163,7 +162,7 @@ async def test_once_is_over_after_an_end_that_was_behind() -> None:
 
 @pytest.mark.gen_test
 async def test_once_tells_the_end_of_one_answer_although_several_are_behind() -> None:
-    entries = [ended(answer(2, "ab", Status.COMPLETE)), posted(message(3)), ended(answer(4, "cd", Status.COMPLETE))]
+    entries = [Ended(answer(2, "ab", Status.COMPLETE)), Posted(message(3)), Ended(answer(4, "cd", Status.COMPLETE))]
     one = follower(Channel(conversation()), Replay(entries=entries, place=(4, END)), once=True)
     frames = []
     while told := await read(one):
@@ -191,7 +190,7 @@ async def test_a_heartbeat_is_due_only_when_it_is_quiet() -> None:
     assert parse(told)[0].id is None
 
     one.tick(now + 32, 15)
-    channel.append(posted(message(1)))  # something better to say
+    channel.append(Posted(message(1)))  # something better to say
     assert types(await read(one)) == ["user_message"]
     await waiting(one)
 
@@ -248,7 +247,7 @@ async def test_it_does_not_rotate_before_its_time() -> None:
     channel = Channel(conversation())
     now = asyncio.get_running_loop().time()
     one = follower(channel, rotate_at=now + 10, rotate_after_bytes=10_000)
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     await read(one)
     one.tick(now + 9, math.inf)
     await waiting(one)
@@ -297,8 +296,8 @@ async def test_the_last_word_is_not_lost_to_a_rotation() -> None:
 async def test_notices_are_told_to_those_who_watch() -> None:
     channel = Channel(conversation())
     one = follower(channel, Replay(entries=(), place=(2, 3)))
-    channel.append(Entry(b"notice", None))
-    assert await one.next() == b"notice"
+    channel.append(Notice(ErrorCode.STORAGE_UNAVAILABLE, request_id="r"))
+    assert [frame.data["error"] for frame in await read(one)] == ["storage_unavailable"]
 
 
 @pytest.mark.gen_test
@@ -310,7 +309,7 @@ async def test_who_leaves_reads_no_more() -> None:
     one.leave()
     assert await writer is None
     assert not channel.readers
-    channel.append(posted(message(1)))
+    channel.append(Posted(message(1)))
     assert await one.next() is None
 
 
@@ -319,7 +318,7 @@ async def test_what_ends_while_the_past_is_read_stays_over() -> None:
     channel = Channel(conversation())
     one = follower(channel, None)
     one.end(ErrorCode.CONVERSATION_DELETED)
-    one.join(Replay(entries=[posted(message(1))], place=(1, Cursor.USER)))
+    one.join(Replay(entries=[Posted(message(1))], place=(1, Cursor.USER)))
     frames = []
     while told := await read(one):
         frames += told

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
+from chatstream.formats.registry import DEFAULT
 from chatstream.generations.channel import Running
 from chatstream.generations.replay import Replay, Snapshot, replay
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
@@ -64,11 +65,11 @@ class Past:
 
     async def replay(self, cursor: Cursor | str | None = None, snapshot: Snapshot | None = None) -> Replay:
         parsed = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
-        return await replay(self.store, self.key, parsed, snapshot)
+        return await replay(self.store, self.key, parsed, snapshot, DEFAULT)
 
 
 def frames(told: Replay) -> list[Frame]:
-    return [frame for entry in told.entries if entry.frames for frame in parse(entry.frames)]
+    return [frame for entry in told.entries if (data := entry.frames(DEFAULT)) for frame in parse(data)]
 
 
 def say(told: Replay) -> list[str]:
@@ -95,7 +96,7 @@ async def test_an_empty_conversation_has_nothing_to_tell(mongodb_uri: str) -> No
         past = await Past.of(b)
         told = await past.replay()
         assert (say(told), told.resumed, told.running, told.owed) == ([], False, None, None)
-        assert told.nothing_comes
+        assert told.nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test
@@ -105,7 +106,7 @@ async def test_what_was_seen_is_left_to_history(mongodb_uri: str) -> None:
         await past.turn("one")
         told = await past.replay()
         assert (say(told), told.resumed, told.unseen, told.owed) == ([], False, False, None)
-        assert told.nothing_comes
+        assert told.nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test
@@ -117,7 +118,7 @@ async def test_an_unseen_end_is_told_once(mongodb_uri: str) -> None:
         told = await past.replay()
         assert say(told) == ["llm_complete:two", "system", "system"]
         assert told.unseen
-        assert not told.nothing_comes
+        assert not told.nothing_comes(DEFAULT)
         await b.store.mark_seen(past.key)
         assert say(await past.replay()) == []
 
@@ -141,7 +142,7 @@ async def test_an_interrupted_answer_is_owed(mongodb_uri: str) -> None:
         assert told.owed is not None
         assert told.owed[1] is not None
         assert (told.owed[0], told.owed[1].id) == (message.id, answer.id)
-        assert not told.nothing_comes
+        assert not told.nothing_comes(DEFAULT)
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.STOPPED, Status.COMPLETE])
@@ -191,7 +192,7 @@ async def test_a_running_answer_without_text_has_nothing_to_tell_but_something_c
         for snapshot in (None, told_so_far(answer)):
             told = await past.replay(None, snapshot)
             assert say(told) == []
-            assert not told.nothing_comes
+            assert not told.nothing_comes(DEFAULT)
             assert told.place == (answer.seq, 0)
 
 
@@ -233,7 +234,7 @@ async def test_the_cursors_own_answer_is_ended_first(mongodb_uri: str, position:
         replayed = await past.replay(Cursor(answer.id, position))
         assert say(replayed) == [*told, "user_message:What about next?", "llm_chunk:next", "llm_complete:next"]
         assert replayed.resumed
-        assert not replayed.nothing_comes
+        assert not replayed.nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test
@@ -243,7 +244,7 @@ async def test_nothing_comes_after_the_last_event(mongodb_uri: str) -> None:
         _, answer = await past.turn("one", recommendations=BETS)
         told = await past.replay(Cursor(answer.id, Cursor.COMPLETE + 2))
         assert told.resumed
-        assert told.nothing_comes
+        assert told.nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test
@@ -380,7 +381,7 @@ async def test_behind_a_queued_message_only_its_own_answer_comes(mongodb_uri: st
             assert say(told) == []
             assert told.resumed
             assert told.place == (queued.seq, Cursor.USER)
-            assert not told.nothing_comes
+            assert not told.nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test

@@ -15,6 +15,7 @@ from typing import Any
 from chatstream import recommendations
 from chatstream.errors import StorageUnavailable
 from chatstream.events import Cursor
+from chatstream.formats import registry
 from chatstream.generations.answer import write_answer
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
@@ -280,7 +281,7 @@ class Bench:
     ) -> AsyncIterator[Viewer]:
         """What the door does with a GET of the stream, between `connected` and the end."""
         async with self.hub.follow(
-            conversation, cursor, once=once, expires_at=expires_at, request_id="request"
+            conversation, cursor, registry.DEFAULT, once=once, expires_at=expires_at, request_id="request"
         ) as stream:
             if start:
                 await self.hub.start(stream)

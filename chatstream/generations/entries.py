@@ -1,0 +1,140 @@
+"""What the log of a conversation is made of. An entry knows what it says; a format has the words.
+
+Each entry is encoded when it is first read in a format, once, whatever the number of those who read it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from chatstream import events
+from chatstream.errors import ErrorCode
+from chatstream.formats.format import Format
+from chatstream.models import Answer, UserMessage
+
+Place = tuple[int, int]
+"""Where an event stands in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
+
+BEGINNING: Place = (-1, 0)
+
+END = events.Cursor.COMPLETE + 1_000  # past the last `system` event: their number has at most three digits
+
+# About what a frame has around its text, in bytes.
+_ENVELOPE = 256
+
+
+class Entry(ABC):
+    """A piece of the log."""
+
+    __slots__ = ("_encoded", "place", "size")
+
+    answer_ends = False
+
+    def __init__(self, place: Place | None, size: int) -> None:
+        """`place` is that of its last event; None for a notice to those who watch now, which has no place.
+
+        `size` is about what it takes, in bytes.
+        """
+        self.place = place
+        self.size = size
+        self._encoded: dict[Format, bytes] = {}
+
+    def frames(self, wire: Format) -> bytes:
+        """Whole frames in the format `wire`; empty if that has nothing to say of it."""
+        encoded = self._encoded.get(wire)
+        if encoded is None:
+            encoded = self._encoded[wire] = self._encode(wire)
+        return encoded
+
+    def after(self, place: Place) -> "Entry":
+        """What of it comes after `place`, which lies before its own; the text of an answer is cut to the code point."""
+        return self
+
+    @abstractmethod
+    def _encode(self, wire: Format) -> bytes: ...
+
+
+class Chunks(Entry):
+    """The next pieces of an answer's text."""
+
+    __slots__ = ("_answer", "_now", "_offset", "_texts")
+
+    def __init__(self, answer: Answer, texts: Sequence[str], offset: int) -> None:
+        """They come after `offset` code points."""
+        length = sum(map(len, texts))
+        super().__init__((answer.seq, offset + length), length + _ENVELOPE * len(texts))
+        self._answer = answer
+        self._texts = texts
+        self._offset = offset
+        self._now = events.timestamp()
+
+    def after(self, place: Place) -> Entry:
+        """One chunk, if it was cut."""
+        seq, position = place
+        if seq != self._answer.seq or position <= self._offset:
+            return self
+        return Chunks(self._answer, ["".join(self._texts)[position - self._offset :]], position)
+
+    def _encode(self, wire: Format) -> bytes:
+        return wire.chunks(self._answer, self._texts, self._offset, self._now)
+
+
+class Posted(Entry):
+    """A user message."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: UserMessage) -> None:
+        super().__init__((message.seq, events.Cursor.USER), len(message.content) + _ENVELOPE)
+        self._message = message
+
+    def _encode(self, wire: Format) -> bytes:
+        return wire.posted(self._message)
+
+
+class Ended(Entry):
+    """An answer's end. It may have nothing to say, but still is the end."""
+
+    __slots__ = ("_answer", "_position")
+
+    answer_ends = True
+
+    def __init__(self, answer: Answer, position: int = 0) -> None:
+        """For those who have been told of the answer up to `position`."""
+        super().__init__((answer.seq, END), len(answer.content) + _ENVELOPE * (2 + len(answer.recommendations)))
+        self._answer = answer
+        self._position = position
+
+    def after(self, place: Place) -> Entry:
+        """Its text may have been told further."""
+        seq, position = place
+        return Ended(self._answer, position) if seq == self._answer.seq and position > self._position else self
+
+    def _encode(self, wire: Format) -> bytes:
+        return wire.ending(self._answer, self._position)
+
+
+class Notice(Entry):
+    """A problem of those who watch now."""
+
+    __slots__ = ("_event", "_retry_ms")
+
+    def __init__(self, code: ErrorCode, *, request_id: str | None, retry_ms: int | None = None) -> None:
+        """The connection ends with it if `retry_ms` is set: how long to wait before reconnecting."""
+        super().__init__(None, _ENVELOPE)
+        self._event = events.error(code, request_id=request_id)
+        self._retry_ms = retry_ms
+
+    def _encode(self, wire: Format) -> bytes:
+        return wire.error(self._event, self._retry_ms)
+
+
+class Silence(Entry):
+    """Nothing: the reader knows everything up to `place`."""
+
+    __slots__ = ()
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, 0)
+
+    def _encode(self, wire: Format) -> bytes:
+        return b""
