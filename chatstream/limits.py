@@ -143,6 +143,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     streams: Slots  # open ones
     openings: Rate  # of streams, by user
     messages: Rate  # and whatever else begins an answer, by user
+    failures: Rate  # to show a good token, by address
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
     @classmethod
@@ -159,5 +160,6 @@ class Limits(Struct, frozen=True, kw_only=True):
             ),
             openings=Rate("openings", settings.openings_per_minute),
             messages=Rate("messages", settings.messages_per_minute),
+            failures=Rate("failures", settings.failures_per_minute),
             repeats=Rate("messages", settings.messages_per_minute),
         )

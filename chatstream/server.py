@@ -120,7 +120,9 @@ class Server:
 
         hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
         orphans = Sweeper(messages, hub)
-        door = Door(Authenticator(secret), settings.cors_origins, Limits.of(settings, capacity))
+        door = Door(
+            Authenticator(secret), settings.cors_origins, Limits.of(settings, capacity), settings.trusted_proxies
+        )
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
             settings,

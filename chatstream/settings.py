@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -86,6 +95,7 @@ def _grace(value: Any) -> Any:
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
@@ -116,12 +126,14 @@ class Settings(BaseSettings):
     # The door.
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
     cors_origins: Origins = ()
+    trusted_proxies: Networks = ()
 
     # Limits.
     streams_per_user: int = Field(10, ge=1)
     streams_per_process: int | None = Field(None, ge=1)
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
+    failures_per_minute: PerMinute = 100
 
     # The database.
     mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(

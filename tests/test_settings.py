@@ -2,6 +2,7 @@
 
 import math
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def plain(value: object) -> object:
             "cors_origins",
             ("https://a.example", "http://localhost:8081", "exp://127.0.0.1:19000"),
         ),
+        (
+            "CHATSTREAM_TRUSTED_PROXIES",
+            "127.0.0.1, 10.0.0.0/8,::1",
+            "trusted_proxies",
+            (ip_network("127.0.0.1"), ip_network("10.0.0.0/8"), ip_network("::1")),
+        ),
+        ("CHATSTREAM_FAILURES_PER_MINUTE", "1", "failures_per_minute", 1),
         ("CHATSTREAM_STREAMS_PER_USER", "1", "streams_per_user", 1),
         ("CHATSTREAM_STREAMS_PER_PROCESS", "1000", "streams_per_process", 1000),
         ("CHATSTREAM_OPENINGS_PER_MINUTE", "1", "openings_per_minute", 1),
@@ -150,6 +158,10 @@ def test_every_setting_is_in_the_table_above() -> None:
         ("CHATSTREAM_CORS_ORIGINS", "https://A.example"),
         ("CHATSTREAM_CORS_ORIGINS", "https://a.example https://b.example"),
         ("CHATSTREAM_CORS_ORIGINS", "https://a.example,b.example"),
+        ("CHATSTREAM_TRUSTED_PROXIES", "proxy.example"),
+        ("CHATSTREAM_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("CHATSTREAM_TRUSTED_PROXIES", "127.0.0.1 10.0.0.1"),
+        ("CHATSTREAM_FAILURES_PER_MINUTE", "0"),
         ("CHATSTREAM_STREAMS_PER_USER", "0"),
         ("CHATSTREAM_STREAMS_PER_PROCESS", "0"),
         ("CHATSTREAM_OPENINGS_PER_MINUTE", "0"),

@@ -8,7 +8,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
@@ -31,6 +31,7 @@ from chatstream.errors import (
     UnsupportedMediaType,
 )
 from chatstream.handlers import problems
+from chatstream.handlers.addresses import Network, origin
 from chatstream.limits import Limits
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -58,9 +59,16 @@ Body = TypeVar("Body", bound=BaseModel)
 class Door:
     """What every handler needs of the server. While `refusal` is set, nobody comes in."""
 
-    def __init__(self, authenticator: Authenticator, cors_origins: tuple[str, ...], limits: Limits) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        cors_origins: tuple[str, ...],
+        limits: Limits,
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
         self.authenticator = authenticator
         self.limits = limits
+        self.trusted_proxies = trusted_proxies
         self.cors_origins = frozenset(cors_origins)
         self.refusal: Unavailable | None = None
 
@@ -152,8 +160,20 @@ class BaseHandler(RequestHandler):
             raise InvalidRequest("The request has two different tokens.")
         if not tokens:
             raise Unauthenticated("A bearer token is required.", token_given=False)
-        self.user = self.door.authenticator.authenticate(tokens.pop())
+        self.user = self._authenticate(tokens.pop())
         self.admit()
+
+    def _authenticate(self, token: str) -> User:
+        headers, failures = self.request.headers, self.door.limits.failures
+        address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
+        if address is not None:
+            failures.check(address)
+        try:
+            return self.door.authenticator.authenticate(token)
+        except Unauthenticated:
+            if address is not None:
+                failures.take(address)
+            raise
 
     def admit(self) -> None:
         """Refuse who may come in, but not now."""

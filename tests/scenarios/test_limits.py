@@ -141,3 +141,25 @@ async def test_a_bad_message_does_not_count(start_server: StartServer, make_clie
     for _ in range(3):
         assert (await client.post(conversation, "")).status_code == 422
     assert (await client.post("nobody", "Hi")).status_code == 404
+
+
+@pytest.mark.gen_test
+async def test_an_address_with_too_many_bad_tokens(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(CHATSTREAM_FAILURES_PER_MINUTE="3", CHATSTREAM_TRUSTED_PROXIES="127.0.0.1")
+    client = make_client(server)
+    conversation = await client.create()
+    path, bad = f"{API}/{conversation}/stream?once=true", {"Authorization": "Bearer bad"}
+    here, there = {"X-Forwarded-For": "2001:db8::1"}, {"X-Forwarded-For": "2001:db8::6, 198.51.100.1"}
+    for _ in range(3):
+        assert (await client.http.get(path, headers=here | bad)).status_code == 401
+        assert (await client.http.get(path, headers=here | {"Authorization": ""})).status_code == 401  # none is not bad
+    assert_limited(await client.http.get(path, headers=here | bad), "rate_limited", '"failures";q=3;w=60')
+    assert_limited(await client.http.get(API, headers=here), "rate_limited", '"failures";q=3;w=60')
+    async with client.stream(conversation, headers=here) as refused:
+        [error] = await refused.rest()
+    assert error.data["error"] == "rate_limited"
+    # Others are let in, and so is this machine itself.
+    for elsewhere in (there, {}):
+        assert (await client.http.get(path, headers=elsewhere)).status_code == 204
+    for _ in range(5):
+        assert (await client.http.get(path, headers=bad)).status_code == 401
