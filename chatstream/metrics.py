@@ -8,7 +8,7 @@ A call costs about a microsecond, so calls belong to requests, answers and flush
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
-from chatstream.models import Status, Usage
+from chatstream.models import Usage
 
 # From an indexed read to the 5 s within which every request is answered, whatever the database does.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -83,6 +83,7 @@ class Metrics:
         self._answers_finished = counter(
             "answers_finished_total", "Answers that have ended here, by status and error code.", ["outcome", "code"]
         )
+        self._orphans = counter("orphans_ended_total", "Answers ended here whose process was gone.")
         self._answer_duration = histogram(
             "answer_duration_seconds", "From an answer's beginning to its end being stored.", _ANSWER_BUCKETS
         )
@@ -93,7 +94,7 @@ class Metrics:
         self._prompt_tokens, self._completion_tokens = tokens.labels("prompt"), tokens.labels("completion")
 
         self._model_response = histogram(
-            "model_response_seconds", "From a request to the model to its response's headers.", _FIRST_TOKEN_BUCKETS
+            "model_response_seconds", "From a request to the model to the headers of its answer.", _FIRST_TOKEN_BUCKETS
         )
         self._model_retries = counter("model_retries_total", "Requests to the model sent again, by why.", ["code"])
 
@@ -126,36 +127,34 @@ class Metrics:
 
     # Streams ----------------------------------------------------------------------------------------------------------
 
-    def stream_opened(self) -> None:
-        """A viewer has come."""
-        self._streams_open.inc()
+    def watch(self, *, streams_open: Callable[[], int], answers_running: Callable[[], int]) -> None:
+        """Ask for these numbers when somebody asks for the metrics."""
+        self._streams_open.set_function(streams_open)
+        self._answers_running.set_function(answers_running)
 
-    def stream_closed(self, reason: str) -> None:
+    def stream_ended(self, reason: str) -> None:
         """`reason` is one of a few words: the client left, the connection had its time, an error code."""
-        self._streams_open.dec()
         self._streams_ended.labels(reason).inc()
 
     def chunk_left(self, lag: float) -> None:
-        """A chunk left so long after it was read."""
+        """A chunk left for a viewer so long after it was read."""
         self._chunk_lag.observe(lag)
 
     # Answers ----------------------------------------------------------------------------------------------------------
 
-    def answer_begun(self) -> None:
-        """An answer is being generated; `answer_finished` or `answer_lost` follows."""
-        self._answers_running.inc()
-
     def answer_finished(
         self,
-        outcome: Status,
+        outcome: str,
         code: ErrorCode | None,
         *,
         seconds: float,
         first_token: float | None,
         usage: Usage | None,
     ) -> None:
-        """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text."""
-        self._answers_running.dec()
+        """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text.
+
+        `outcome` is its status, or ``deleted``: its conversation was.
+        """
         self._answers_finished.labels(outcome, code or "").inc()
         self._answer_duration.observe(seconds)
         if first_token is not None:
@@ -164,14 +163,14 @@ class Metrics:
             self._prompt_tokens.inc(usage.prompt_tokens)
             self._completion_tokens.inc(usage.completion_tokens)
 
-    def answer_lost(self) -> None:
-        """An answer has ended here, but its end is not stored: deleted with its conversation, or a fault of ours."""
-        self._answers_running.dec()
+    def orphan_ended(self) -> None:
+        """An answer was ended whose process is gone."""
+        self._orphans.inc()
 
     # The model and the database ---------------------------------------------------------------------------------------
 
     def model_responded(self, seconds: float) -> None:
-        """The model's response began so long after the request, whatever its status."""
+        """The model's answer began so long after the request; what it refused is not counted here."""
         self._model_response.observe(seconds)
 
     def model_retried(self, code: ErrorCode) -> None:

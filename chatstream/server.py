@@ -100,13 +100,13 @@ class Server:
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
-        mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database)
+        mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database, metrics)
         stack.callback(mongo.close)
         conversations = Conversations(mongo)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         messages = Messages(mongo, owner=owner)
-        model = await stack.enter_async_context(_model(settings))
+        model = await stack.enter_async_context(_model(settings, metrics))
 
         def answers(conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
             return write_answer(
@@ -118,8 +118,8 @@ class Server:
                 context_characters=settings.context_characters,
             )
 
-        hub = Hub(messages, answers, recommendations.extract, _hub_config(settings))
-        orphans = Sweeper(messages, hub)
+        hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings))
+        orphans = Sweeper(messages, hub, metrics)
         door = Door(
             Authenticator(secret), settings.cors_origins, Limits.of(settings, capacity), settings.trusted_proxies
         )
@@ -239,7 +239,7 @@ async def _database_uri(settings: Settings) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _model(settings: Settings) -> AsyncIterator[Model]:
+async def _model(settings: Settings, metrics: Metrics) -> AsyncIterator[Model]:
     from chatstream.llm.openai_model import Deadlines, OpenAIModel
 
     with contextlib.ExitStack() as stack:
@@ -253,6 +253,7 @@ async def _model(settings: Settings) -> AsyncIterator[Model]:
             api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
             base_url=base_url,
             model=name,
+            metrics=metrics,
             deadlines=Deadlines(
                 connect=settings.connect_timeout,
                 first_token=settings.first_token_timeout,
@@ -287,6 +288,7 @@ def _hub_config(settings: Settings) -> Config:
         connection_timeout=settings.connection_timeout,
         connection_bytes=settings.connection_bytes,
         bounds=AnswerBounds(answer_characters=settings.answer_characters, save_deadline=settings.save_deadline),
+        model="demo" if settings.uses_demo_model else settings.openai_model,
     )
 
 

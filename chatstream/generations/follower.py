@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 
 from chatstream.errors import ErrorCode
 from chatstream.formats.format import Format
@@ -35,8 +36,11 @@ class Follower:
         rotate_after_bytes: int,
         expires_at: float,
         request_id: str,
+        observe_lag: Callable[[float], None],
     ) -> None:
         """Joins the live log at its end; `join` says where the reader really stands. `wire` is what it reads.
+
+        `observe_lag` is told, once between two ticks, how many seconds after being appended something had left.
 
         `rotate_at` and `expires_at` are on the event loop's clock. With `once` it is over after the end of one answer.
         """
@@ -48,9 +52,13 @@ class Follower:
         self._bytes_left = rotate_after_bytes
         self._expires_at = expires_at
         self._request_id = request_id
+        self._observe_lag = observe_lag
+        self._sampling = False  # the next lag is to be observed ...
+        self._woken_at: float | None = None  # ... counting from here
         self._behind: deque[Entry] = deque()
         self._joined = False
         self._place: Place | None = None
+        self.reason: str | None = None  # why it is over
         self.over = False  # nothing more will be read than what `next` has in hand
         self._waiter: asyncio.Future[None] | None = None
         self._written_at = self._loop.time()
@@ -71,17 +79,24 @@ class Follower:
         """There is something to do for `next`."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            if self._sampling:
+                self._sampling = False
+                self._woken_at = self._loop.time()
 
     @property
     def answer_runs(self) -> bool:
         """An answer is running in the conversation."""
         return self._channel.running is not None
 
-    def end(self, code: ErrorCode | None = None) -> None:
-        """It is over, because of `code` if there is something to say; what was not read can be had with the cursor."""
+    def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
+        """It is over, because of `code` if there is something to say; what was not read can be had with the cursor.
+
+        `reason` is a word for whoever looks after the server, where there is no code.
+        """
         if self.over:
             return
         self.over = True
+        self.reason = reason or code
         self._behind.clear()
         if code is not None:
             self._behind.append(Notice(code, request_id=self._request_id, retry_ms=reconnect_delay()))
@@ -90,10 +105,13 @@ class Follower:
     def leave(self) -> None:
         """Read no more."""
         self._channel.readers.discard(self)
-        self.end()
+        self.end(reason="client_left")
 
     async def next(self) -> bytes | None:
         """Whole frames that were not read yet, or a heartbeat if there were none for long; None when it is over."""
+        if self._woken_at is not None:  # what was told the last time has left
+            self._observe_lag(self._loop.time() - self._woken_at)
+            self._woken_at = None
         while True:
             if told := self._take():
                 self._written_at = self._loop.time()
@@ -114,10 +132,13 @@ class Follower:
         """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""
         if self.over:
             return
+        self._sampling = True
         if now >= self._expires_at:
             self.end(ErrorCode.TOKEN_EXPIRED)
-        elif self._channel.bytes_before_last - self._bytes_read > _MAX_LAG_BYTES or self._may_rotate(now):
-            self.end()
+        elif self._channel.bytes_before_last - self._bytes_read > _MAX_LAG_BYTES:
+            self.end(reason="far_behind")
+        elif self._may_rotate(now):
+            self.end(reason="had_its_share")
         elif now - self._written_at >= heartbeat_interval:
             self._heartbeat_due = True
             self.wake()
@@ -140,6 +161,7 @@ class Follower:
         entry = self._behind.popleft() if self._behind else self._next_live_entry()
         if entry is not None and self._once and entry.answer_ends:
             self.over = True
+            self.reason = "answered"
             self._behind.clear()
         return entry
 

@@ -16,10 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
+from chatstream.generations.account import Account
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.entries import Notice
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status, Usage
 from chatstream.recommendations import Extractor
 from chatstream.store.messages import Messages
@@ -58,10 +60,13 @@ class Generation:
         messages: Messages,
         extract: Extractor,
         bounds: AnswerBounds,
+        metrics: Metrics,
+        model: str,
         request_id: str | None,
         on_left_elsewhere: Callable[[], None] = lambda: None,
     ) -> None:
-        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it.
+        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it,
+        and `model` who was asked.
 
         `on_left_elsewhere` is called when other processes had viewers and, as far as is known, have them no more.
         """
@@ -75,6 +80,7 @@ class Generation:
         self._extract = extract
         self._bounds = bounds
         self._request_id = request_id
+        self._account = Account(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
@@ -126,12 +132,15 @@ class Generation:
             outcome = await self._outcome(self._reading)
         finally:
             beat.cancel()
-        return await self._store(outcome)
+        stored = await self._store(outcome)
+        self._account.close(self._channel, self.running, stored)
+        return stored
 
     async def _read(self) -> Finish:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
                 if delta.texts:
+                    self._account.text_came()
                     self._channel.extend(self.running, delta.texts)
                     if self.running.length > self._bounds.answer_characters:
                         raise ModelError(ErrorCode.UPSTREAM_PROTOCOL, "longer than CHATSTREAM_ANSWER_CHARACTERS")
@@ -147,13 +156,13 @@ class Generation:
                 raise  # it is this task that was cancelled
             return self._cut_short()
         except ModelError as exc:
-            log.warning("the answer failed: %s: %s", exc.code, exc, extra=self._facts)
+            self._account.detail = str(exc)
             return self._failed(exc.code, exc.retry_after)
         except StorageUnavailable:
-            log.warning("the answer failed: the history cannot be read", extra=self._facts)
+            self._account.detail = "the history cannot be read"
             return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
-            log.error("the answer failed: %s", describe(exc), extra=self._facts)
+            log.error("%s", describe(exc), extra=self._facts)
             return self._failed(ErrorCode.INTERNAL)
         return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
 

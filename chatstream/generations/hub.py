@@ -28,6 +28,7 @@ from chatstream.generations.generation import AnswerBounds, Generation
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.recommendations import Extractor
 from chatstream.store.messages import Messages, Posted
@@ -68,6 +69,7 @@ class Config(Struct, frozen=True, kw_only=True):
     connection_timeout: float
     connection_bytes: int
     bounds: AnswerBounds
+    model: str  # of conversations that name none, for the log
 
 
 class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -91,10 +93,18 @@ class Stream(Struct, frozen=True):
 class Hub:
     """The one place that knows which conversations are watched and which answers run in this process."""
 
-    def __init__(self, messages: Messages, write_answer: WriteAnswer, extract: Extractor, config: Config) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        write_answer: WriteAnswer,
+        extract: Extractor,
+        metrics: Metrics,
+        config: Config,
+    ) -> None:
         self._messages = messages
         self._write_answer = write_answer
         self._extract = extract
+        self._metrics = metrics
         self._config = config
         self._channels: dict[str, Channel] = {}
         self._generations: dict[str, Generation] = {}
@@ -104,6 +114,10 @@ class Hub:
             messages, self._channels, ended=self._ended, deleted=self._deleted, settled=self._settled
         )
         self.draining = False
+        metrics.watch(
+            streams_open=lambda: len(self._followers),
+            answers_running=lambda: len(self._generations),
+        )
 
     # Watching ---------------------------------------------------------------------------------------------------------
 
@@ -132,6 +146,7 @@ class Hub:
             rotate_after_bytes=self._config.connection_bytes,
             expires_at=expires_at,
             request_id=request_id,
+            observe_lag=self._metrics.chunk_left,
         )
         self._followers.add(follower)
         self._joined(channel)
@@ -359,6 +374,8 @@ class Hub:
             messages=self._messages,
             extract=self._extract,
             bounds=self._config.bounds,
+            metrics=self._metrics,
+            model=conversation.model or self._config.model,
             request_id=request_id,
             on_left_elsewhere=lambda: self._left(channel),
         )
@@ -389,7 +406,8 @@ class Hub:
             generation.watched = generation.watched or bool(channel.readers)
             stored = await generation.run()
         except Exception as exc:  # noqa: BLE001 - the attempt stays `streaming` in the store until the sweeper finds it
-            log.error("answer %s: lost: %s", generation.answer.id, describe(exc))
+            facts = {"request": request_id, "answer": generation.answer.id}
+            log.error("the answer is lost: %s", describe(exc), extra={"facts": facts})
             channel.running = None
             self._close(channel, ErrorCode.INTERNAL)
             return

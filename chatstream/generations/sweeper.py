@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status
 from chatstream.store.messages import Messages, Orphan
 
@@ -27,8 +28,9 @@ _MAX_PAUSE_BETWEEN_LOOKS = 4.0
 class Sweeper:
     """Call `look` every `LOOK_INTERVAL` seconds."""
 
-    def __init__(self, messages: Messages, hub: Hub) -> None:
+    def __init__(self, messages: Messages, hub: Hub, metrics: Metrics) -> None:
         self._messages = messages
+        self._metrics = metrics
         self._hub = hub
         self._seen: dict[Orphan, int] = {}
         self._looked_at = float("-inf")
@@ -69,7 +71,10 @@ class Sweeper:
                 unseen=True,
             )
             if await self._messages.finish_orphan(orphan, ended):
-                log.warning("answer %s: its process is gone, stored as %s", answer.id, ended.status)
+                facts = {"answer": answer.id, "code": ErrorCode.ANSWER_INTERRUPTED}
+                log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
+                self._metrics.orphan_ended()
                 await self._hub.orphan_ended(orphan.key, ended)
         except StorageUnavailable:
-            log.warning("answer %s: its process is gone, but its end cannot be stored yet", orphan.answer_id)
+            facts = {"answer": orphan.answer_id}
+            log.warning("its process is gone, but the answer's end cannot be stored yet", extra={"facts": facts})

@@ -88,7 +88,9 @@ class BaseHandler(RequestHandler):
     request_id: str
     user: User
     error_code: str | None = None  # of what the request was refused with
-    answered_at: float | None = None  # on the monotonic clock: when its stream began, if it is one
+    answered_at: float | None = None  # on the monotonic clock: when its stream began, if it is one ...
+    stream_end: str | None = None  # ... and why that has ended, in a word
+    _conversation_id: str | None = None
     _body_read = False  # or will be, before anything is answered
     _refusal: RequestError | None = None
 
@@ -223,6 +225,7 @@ class BaseHandler(RequestHandler):
         """An id from the path. Raises `InvalidRequest` for what cannot be one."""
         if not _ID.fullmatch(text):
             raise InvalidRequest("A conversation's id has 1 to 64 letters, digits, `-` and `_`.")
+        self._conversation_id = text
         return text
 
     # Answering --------------------------------------------------------------------------------------------------------
@@ -294,7 +297,9 @@ class BaseHandler(RequestHandler):
         return {
             "request": self.request_id,
             "user": self.user.id if hasattr(self, "user") else None,
+            "conversation": self._conversation_id,
             "code": self.error_code,
+            "end": self.stream_end,
         }
 
 
@@ -371,6 +376,8 @@ class RequestLog:
         )
         if handler.error_code is not None:
             self._metrics.refused(handler.error_code)
+        if handler.stream_end is not None:
+            self._metrics.stream_ended(handler.stream_end)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.WARNING
         else:

@@ -67,15 +67,19 @@ class StreamingHandler(JSONHandler):
             try:
                 await self._write(stream)
             except StreamClosedError:
-                pass  # the client left; so do we
+                stream.follower.leave()  # the client left; so do we
             except TimeoutError:
-                log.info("closed: the client does not read", extra={"facts": self.facts()})
+                stream.follower.end(reason="does_not_read")
                 self._close_connection()
             except StorageUnavailable:
+                stream.follower.end(reason=ErrorCode.STORAGE_UNAVAILABLE)
                 await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE))
             except Exception as exc:  # noqa: BLE001 - too late for a status; the client must not take this for the end
+                stream.follower.end(reason=ErrorCode.INTERNAL)
                 self.log_exception(type(exc), exc, exc.__traceback__)
                 await self._send(self._error(ErrorCode.INTERNAL))
+            finally:
+                self.stream_end = stream.follower.reason
 
     async def _write(self, stream: Stream) -> None:
         connected = Connected(

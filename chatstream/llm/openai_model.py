@@ -21,6 +21,7 @@ from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
 from chatstream.llm.model import Delta, Turn
+from chatstream.metrics import Metrics
 
 __all__ = ["Deadlines", "OpenAIModel"]
 
@@ -62,6 +63,7 @@ class OpenAIModel:
         api_key: str,
         base_url: str | None,
         model: str,
+        metrics: Metrics,
         deadlines: Deadlines,
         retries: int = 2,
         backoff: float = 0.5,
@@ -69,6 +71,7 @@ class OpenAIModel:
         """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time."""
         base_url = base_url or OPENAI_URL
         self._model = model
+        self._metrics = metrics
         self._deadlines = deadlines
         self._retries = retries
         self._backoff = backoff
@@ -112,6 +115,7 @@ class OpenAIModel:
                     if not fault.transient or retry == self._retries or delay > min(_MAX_DELAY, clock.left()):
                         raise
                     retry += 1
+                    self._metrics.model_retried(fault.code)
                     _log.warning("model retry %d of %d in %.1f s: %s", retry, self._retries, delay, fault)
                 else:
                     return
@@ -140,11 +144,14 @@ class OpenAIModel:
         """One request. Its `Fault` is transient only if no token came."""
         decoder = AnswerDecoder()
         begun = False
+        now = asyncio.get_running_loop().time
+        asked_at = now()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with clock:
                     response = await stack.enter_async_context(self._request(turns, model, ask_for_usage))
                 begun = True
+                self._metrics.model_responded(now() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(response.aiter_bytes()))
                 kind = response.headers.get("content-type", "text/event-stream").partition(";")[0].strip().lower()
                 if kind != "text/event-stream":

@@ -20,6 +20,8 @@ from pymongo.errors import (
 )
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
+from chatstream.metrics import Metrics
+from chatstream.store.measuring import Commands, Heartbeats
 
 log = logging.getLogger("chatstream.store")
 
@@ -93,8 +95,8 @@ def _may_be_repeated(exc: PyMongoError) -> bool:
 class Mongo:
     """An open database. `conversations` and `messages` are motor collections, with majority writes and aware times."""
 
-    def __init__(self, uri: str, database: str) -> None:
-        """Does not connect yet. Raises `ConfigurationError` for a URI that cannot be parsed."""
+    def __init__(self, uri: str, database: str, metrics: Metrics | None = None) -> None:
+        """Does not connect yet; scripts have no `metrics`. Raises `ConfigurationError` if the URI cannot be parsed."""
         try:
             self._client: Any = AsyncIOMotorClient(
                 uri,
@@ -106,6 +108,7 @@ class Mongo:
                 w="majority",
                 journal=True,
                 readConcernLevel="majority",
+                event_listeners=[Commands(metrics), Heartbeats(metrics)] if metrics else [],
             )
         except (InvalidURI, PyMongoConfigurationError, ValueError) as exc:
             # The driver's message may repeat parts of the URI, and with them the password.

@@ -22,7 +22,7 @@ NOTHING_BEHIND = Replay(entries=(), place=BEGINNING)
 
 def follower(channel: Channel, behind: Replay | None = NOTHING_BEHIND, **options: Any) -> Follower:
     defaults = {"once": False, "rotate_at": math.inf, "rotate_after_bytes": 2**40, "expires_at": math.inf}
-    one = Follower(channel, DEFAULT, **{**defaults, "request_id": "r", **options})
+    one = Follower(channel, DEFAULT, **{**defaults, "request_id": "r", "observe_lag": lambda _: None, **options})
     if behind is not None:
         one.join(behind)
     return one

@@ -62,7 +62,7 @@ async def status(b: Bench, answer: Answer) -> Status:
 @pytest.mark.gen_test
 async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
         assert await status(b, answer) is Status.STREAMING
@@ -77,7 +77,7 @@ async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, databas
 @pytest.mark.gen_test
 async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b, "a")
         for _ in range(3):
             await clock.looks(sweeper, 5)
@@ -89,7 +89,7 @@ async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, cl
 @pytest.mark.gen_test
 async def test_a_failed_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
         b.messages.refused["orphans"] = 1
@@ -102,7 +102,7 @@ async def test_a_failed_look_starts_the_count_again(mongodb_uri: str, database: 
 @pytest.mark.gen_test
 async def test_a_late_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
         await clock.looks(sweeper, 1, every=4.5)
@@ -115,7 +115,7 @@ async def test_a_late_look_starts_the_count_again(mongodb_uri: str, database: st
 @pytest.mark.gen_test
 async def test_looks_at_the_most_patient_pace_count(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 6, every=4)
         assert await status(b, answer) is Status.INTERRUPTED
@@ -124,7 +124,7 @@ async def test_looks_at_the_most_patient_pace_count(mongodb_uri: str, database: 
 @pytest.mark.gen_test
 async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b, "a")
         await clock.looks(sweeper, 5)
         interruptions = b.store.interruptions
@@ -141,7 +141,7 @@ async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: st
 @pytest.mark.gen_test
 async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         answer = await orphan(b)
         statuses = []
         for attempt in (1, 2, 3):
@@ -164,7 +164,7 @@ async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, da
         assert posted.answer is not None
         await dead.store.checkpoint(posted.answer.id, length=0, text="So far")
         b.model.reply("Again.", STOP)
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
             await watched.until("llm_chunk")
             await clock.looks(sweeper, 6)
@@ -184,7 +184,7 @@ async def test_who_watches_is_told_although_the_result_of_the_end_was_lost(
         await dead.store.post(conversation.key, "Tell me.")
         b.model.reply("Again.", STOP)
         b.messages.lost["finish_orphan"] = 1
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
             await clock.looks(sweeper, 8)
             await b.hub.elsewhere.look()
@@ -200,7 +200,7 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
         await dead.store.post(conversation.key, "One")
         await dead.store.add(conversation.key, "Two", behind_running=True)
         b.model.reply("Yes.", STOP)
-        await clock.looks(Sweeper(b.messages, b.hub), 6)
+        await clock.looks(Sweeper(b.messages, b.hub, b.metrics), 6)
         newest = await b.store.newest(conversation.key)
         assert isinstance(newest, Answer)  # begun when the one before it ended
 
@@ -215,7 +215,7 @@ async def test_an_answer_that_is_alive_is_left_alone(
         await b.post(conversation)
         call = await b.model.call(1)
         call.say("Yes")
-        sweeper = Sweeper(b.messages, b.hub)
+        sweeper = Sweeper(b.messages, b.hub, b.metrics)
         for _ in range(10):
             beaten = b.messages.called["checkpoint"]
             while b.messages.called["checkpoint"] < beaten + 2:
@@ -238,6 +238,6 @@ async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
         await b.post(conversation, "Two", if_busy=IfBusy.QUEUE)
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation, Cursor(orphan.answer.id, 0)) as watched:
-            await clock.looks(Sweeper(b.messages, b.hub), 6)
+            await clock.looks(Sweeper(b.messages, b.hub, b.metrics), 6)
             await watched.until("llm_complete")
             assert watched.types == ["error", "user_message", "llm_chunk", "llm_complete"]

@@ -12,6 +12,7 @@ from chatstream.errors import ModelError
 from chatstream.llm import demo, demo_answers
 from chatstream.llm.model import Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
+from chatstream.metrics import Metrics
 
 QUESTION = "Who wins on Saturday?"
 TURNS = [Turn("user", QUESTION)]
@@ -37,7 +38,9 @@ def base_url(io_loop: IOLoop) -> Iterator[str]:
 def model(io_loop: IOLoop, base_url: str) -> Iterator[OpenAIModel]:
     # Where the demo falls silent the deadlines end the test; none of the others comes near them.
     deadlines = Deadlines(connect=10, first_token=3, idle=1, total=60)
-    model = OpenAIModel(api_key="none", base_url=base_url, model="demo", deadlines=deadlines, retries=1, backoff=0.0)
+    model = OpenAIModel(
+        api_key="none", base_url=base_url, model="demo", metrics=Metrics(), deadlines=deadlines, retries=1, backoff=0.0
+    )
     yield model
     io_loop.run_sync(model.close)
 

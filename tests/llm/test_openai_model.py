@@ -12,6 +12,7 @@ from tornado.ioloop import IOLoop
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
+from chatstream.metrics import Metrics
 from chatstream.models import Usage
 from tests.support.upstream import (
     DONE,
@@ -43,7 +44,14 @@ def open_model(io_loop: IOLoop, upstream: Upstream) -> Iterator[Open]:
     models = []
 
     def open_model(**options: Any) -> OpenAIModel:
-        defaults = {"api_key": KEY, "base_url": upstream.url, "model": "m", "deadlines": HOURS, "backoff": 0.0}
+        defaults = {
+            "api_key": KEY,
+            "base_url": upstream.url,
+            "model": "m",
+            "metrics": Metrics(),
+            "deadlines": HOURS,
+            "backoff": 0.0,
+        }
         models.append(OpenAIModel(**{**defaults, **options}))
         return models[-1]
 

@@ -116,7 +116,7 @@ async def test_an_empty_answer_that_failed_is_not_completed(client: Client, demo
         posted = await client.post(conversation, "Who wins?")
         error = await watched.until("error")
         assert error.data["requestId"] == posted.headers["X-Request-Id"]
-        assert '"the answer failed: upstream_unavailable' in demo_server.log
+        assert '"answer failed: ' in demo_server.log
         assert demo_server.log.count(error.data["requestId"]) >= 2  # the line of the request, and why
         await watched.until("heartbeat")
         assert watched.types == ["connected", "user_message", "error"]

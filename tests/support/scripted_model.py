@@ -20,6 +20,7 @@ from chatstream.generations.answer import write_answer
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.llm.model import Delta, Finish, Turn
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
@@ -232,7 +233,8 @@ class Bench:
 
     def __init__(self, uri: str, database: str, **config: Any) -> None:
         """`config` are fields of the hub's `Config` and `AnswerBounds`; what takes time is off unless given."""
-        self.mongo = Mongo(uri, database)
+        self.metrics = Metrics()
+        self.mongo = Mongo(uri, database, self.metrics)
         self.conversations = Conversations(self.mongo)
         self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
         self.store = Messages(self.mongo, owner=self.owner)
@@ -245,7 +247,8 @@ class Bench:
             self.messages,
             self._answers,
             recommendations.extract,
-            Config(**{**durations, "connection_bytes": 2**40, **config}, bounds=AnswerBounds(**bounds)),
+            self.metrics,
+            Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
         )
 
     def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:

@@ -1,0 +1,55 @@
+"""The account of one answer: a line in the log when it has ended, and its place in the metrics."""
+
+import asyncio
+import logging
+
+from chatstream.generations.channel import Channel, Running
+from chatstream.metrics import Metrics
+from chatstream.models import Answer, Status
+
+log = logging.getLogger("chatstream.generations")
+
+
+class Account:
+    """Opened when the answer begins, closed when its end is stored. It never has what was asked or answered."""
+
+    def __init__(self, metrics: Metrics, *, model: str, request_id: str | None) -> None:
+        """`model` is the one that was asked; `request_id` names the request that wanted the answer."""
+        self._metrics = metrics
+        self._model = model
+        self._request_id = request_id
+        self._now = asyncio.get_running_loop().time
+        self._began_at = self._now()
+        self._first_text: float | None = None  # seconds after the beginning
+        self.detail: str | None = None  # why it failed, for the log alone
+
+    def text_came(self) -> None:
+        """Some of its text, and maybe the first."""
+        if self._first_text is None:
+            self._first_text = self._now() - self._began_at
+
+    def close(self, channel: Channel, running: Running, stored: Answer | None) -> None:
+        """It has ended as it is `stored`; None if its conversation was deleted."""
+        seconds = self._now() - self._began_at
+        outcome = stored.status if stored else "deleted"
+        code = stored.failure.code if stored and stored.failure else None
+        usage = stored.usage if stored else None
+        self._metrics.answer_finished(outcome, code, seconds=seconds, first_token=self._first_text, usage=usage)
+        facts = {
+            "request": self._request_id,
+            "user": channel.conversation.user_id,
+            "conversation": channel.conversation.id,
+            "answer": running.answer.id,
+            "code": code,
+            "model": self._model,
+            "seconds": round(seconds, 3),
+            "first_token": None if self._first_text is None else round(self._first_text, 3),
+            "chunks": len(running.parts),
+            "characters": running.length,
+            "prompt_tokens": usage.prompt_tokens if usage else None,
+            "completion_tokens": usage.completion_tokens if usage else None,
+            "viewers": len(channel.readers),
+        }
+        level = logging.WARNING if outcome is Status.FAILED else logging.INFO
+        detail = f": {self.detail}" if self.detail else ""
+        log.log(level, "answer %s%s", outcome, detail, extra={"facts": facts})
