@@ -193,7 +193,7 @@ class OpenAIModel:
         if ask_for_usage:
             body["stream_options"] = {"include_usage": True}
         # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
-        # field of every turn, and then sends the dicts as they are: nearly half of what a request costs (0.78 to 0.44 ms).
+        # field of every turn, and then sends the dicts as they are: nearly half of a request's cost (0.78 to 0.44 ms).
         response: httpx2.Response = await self._client.post(
             "/chat/completions",
             cast_to=cast("Any", httpx2.Response),  # which it is, also with `stream`: there the types know only its own
