@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from chatstream.errors import ErrorCode
 from chatstream.generations.channel import Channel, Running
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Status
@@ -51,5 +52,7 @@ class Account:
             "viewers": len(channel.readers),
         }
         level = logging.WARNING if outcome is Status.FAILED else logging.INFO
+        if code is ErrorCode.INTERNAL:
+            level = logging.ERROR
         detail = f": {self.detail}" if self.detail else ""
         log.log(level, "answer %s%s", outcome, detail, extra={"facts": facts})

@@ -162,7 +162,7 @@ class Generation:
             self._account.detail = "the history cannot be read"
             return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
-            log.error("%s", describe(exc), extra=self._facts)
+            self._account.detail = describe(exc)
             return self._failed(ErrorCode.INTERNAL)
         return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
 
