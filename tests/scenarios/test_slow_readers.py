@@ -51,6 +51,7 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
         CHATSTREAM_SLOW_READER_TIMEOUT="2",
         CHATSTREAM_ANSWER_CHARACTERS="3000000",
         CHATSTREAM_CONNECTION_BYTES="100000000",
+        CHATSTREAM_STREAMS_PER_USER="15",
     )
     client = make_client(server)
     conversation = await client.create(initialMessage="A lot.")
