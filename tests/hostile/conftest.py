@@ -1,0 +1,78 @@
+"""A server under attack, and what it has stored."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from chatstream import auth
+from tests.support.client import API
+from tests.support.processes import SECRET, ServerProcess
+from tests.support.raw import RawClient
+
+# Stands in everything that must not be seen in the log.
+MARK = "xyzzy-"
+
+
+class Target:
+    """A server, its database, and a connection to it with a user's token."""
+
+    def __init__(self, server: ServerProcess, database: Any) -> None:
+        self.server = server
+        self.database = database
+        self.http = RawClient(server.port)
+        self.token = auth.mint(SECRET, "attacker", 3600)
+        self.conversation = self.create()
+
+    def request(self, method: str, target: str, *headers: str, body: bytes = b"", token: str | None = None) -> bytes:
+        """A request that is no worse than its parts."""
+        head = [f"{method} {target} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or self.token}", *headers]
+        head.append(f"Content-Length: {len(body)}")
+        return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+    def create(self, token: str | None = None, **fields: Any) -> str:
+        """A new conversation's id."""
+        body = json.dumps(fields).encode()
+        reply = self.http.exchange(self.request("POST", API, "Content-Type: application/json", body=body, token=token))
+        assert reply.status == 201, reply
+        return str(json.loads(reply.body)["id"])
+
+    def stored(self) -> tuple[int, int]:
+        """How many conversations and user messages there are."""
+        messages = self.database.messages.count_documents({"role": "user"})
+        return self.database.conversations.count_documents({}), messages
+
+    def everything(self) -> list[Any]:
+        """All documents, of people and of the model."""
+        return [
+            document for name in ("conversations", "messages") for document in self.database[name].find().sort("_id")
+        ]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, environment: dict[str, str]) -> Iterator[Target]:
+    """A server that has nothing else to do; it must survive, and say nothing that it should not."""
+    name = f"hostile-{uuid.uuid4().hex}"
+    settings = environment | {
+        "MONGODB_DATABASE": name,
+        "OPENAI_BASE_URL": "",  # the demo model: what is accepted is answered
+        "OPENAI_API_KEY": "",
+        "CHATSTREAM_CONNECTION_TIMEOUT": "0.05",  # a stream that was opened ends by itself
+        "CHATSTREAM_HEARTBEAT_INTERVAL": "0.5",
+    }
+    server = ServerProcess(tmp_path_factory.mktemp("hostile"), settings).start().wait_until_ready()
+    with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
+        target = Target(server, client[name])
+        began = len(server.log)
+        yield target
+        target.http.close()
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+        assert [
+            line for line in server.log[began:].splitlines() if json.loads(line)["level"] != "info"
+        ] == []  # nor a 5xx
+        assert target.token not in server.log
+        assert MARK not in server.log
