@@ -52,7 +52,8 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
         "OPENAI_API_KEY": "sk-test-this-must-never-be-seen",
         "CHATSTREAM_DISCONNECT_GRACE": "1",
         "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
-        # One user may send thousands of requests here.
+        # One user may send thousands of requests here, and with bad tokens, too.
+        "CHATSTREAM_FAILURES_PER_MINUTE": "1000000",
         "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000",
         "CHATSTREAM_MESSAGES_PER_MINUTE": "1000000",
     }

@@ -9,7 +9,7 @@ from tests.support.client import API, Client
 from tests.support.routes import methods, routes
 
 # Whoever can reach the server may see these: they hold nothing of anybody.
-PUBLIC = {"/", "/docs", "/healthz", "/openapi.json", "/readyz", *(f"/{name}" for name in CONTENT_TYPES)}
+PUBLIC = {"/", "/docs", "/healthz", "/metrics", "/openapi.json", "/readyz", *(f"/{name}" for name in CONTENT_TYPES)}
 
 
 def test_the_public_doors_are_these() -> None:
