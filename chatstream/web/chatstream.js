@@ -198,12 +198,11 @@ export class ChatStream {
     const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
     if (tickets) query.push(`ticket=${encodeURIComponent((await this.#call("POST", "/stream-tickets")).ticket)}`);
     else query.push(`access_token=${encodeURIComponent(await this.#accessToken())}`);
-    const url = `${this.#conversation}/stream?${query.join("&")}`;
+    if (signal.aborted) return;
     try {
-      if (!signal.aborted) await readByEventSource({ ...reader, EventSource, url });
+      await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream?${query.join("&")}` });
     } catch (error) {
-      if (tickets && error.status === 401) throw ChatError.from(error.cause); // the ticket's end, not the token's
-      if (error.status === null && this.#state !== "open") await this.#call("GET", ""); // which says what is wrong
+      await this.#call("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
       throw error;
     }
   }
@@ -214,6 +213,7 @@ export class ChatStream {
       this.#report(new ChatError("An event is not one of ours.", { code: "protocol", retryable: true }));
       return;
     }
+    this.#farewell = null; // whatever it was, it has passed
     const shown = this.messages;
     const repeated = !this.#transcript.apply(event);
     if (id) this.#cursor = id;
@@ -233,8 +233,14 @@ export class ChatStream {
 
   #onError(event) {
     const error = ChatError.fromEvent(event);
-    if (error.messageId !== null) this.#emit("error", error);
-    else this.#farewell = error;
+    if (error.messageId !== null) {
+      this.#emit("error", error);
+      return;
+    }
+    this.#farewell = error;
+    // The server will close it, too, but not every EventSource would tell. One problem may pass: the answer that cannot
+    // be stored yet comes on this very connection, once it is.
+    if (error.code !== "storage_unavailable") this.#connection.abort();
   }
 
   /** How long to wait after `problem` before the next try, in ms; null to give up. */

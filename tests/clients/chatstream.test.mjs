@@ -283,6 +283,18 @@ test("what a frame means is the frame's affair: bad ones cost nothing", async ()
   assert.equal(chat.state, "open");
 });
 
+test("an answer that cannot be stored yet comes on the same connection", async () => {
+  const response = stream(connected, problem("storage_unavailable"));
+  const { chat, requests, told } = chatWith([response]);
+  chat.connect();
+  await settle();
+  assert.deepEqual([chat.state, requests[0].signal.aborted], ["open", false]);
+  response.send(frame({ type: "heartbeat" }));
+  response.end();
+  await settle();
+  assert.deepEqual([chat.state, told.errors], ["reconnecting", []]);
+});
+
 test("closed by a listener, nothing more is told", async () => {
   const { chat, told } = chatWith([stream(connected + frame({ type: "user_message", messageId: "u", content: "Hi" }, "u.user"))]);
   chat.on("event", () => chat.disconnect());

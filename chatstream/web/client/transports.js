@@ -55,11 +55,7 @@ export function readByEventSource({ EventSource, url, signal, onFrame, onSign })
       onSign();
       onFrame({ data, id: lastEventId ?? "" });
     });
-    source.addEventListener("error", (event) => {
-      const status = event.xhrStatus || event.code; // react-native-sse; npm's eventsource; a browser does not say
-      if (status >= 400) end(reject, ChatError.fromStatus(status));
-      else if (opened) end(resolve); // also a good end is told as an error
-      else end(reject, ChatError.from(event));
-    });
+    // Also a good end is told as an error.
+    source.addEventListener("error", (event) => (opened ? end(resolve) : end(reject, ChatError.from(event))));
   });
 }

@@ -1,0 +1,222 @@
+"""useChatSSE in React's test renderer, under StrictMode, against a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from chatstream import auth
+from tests.stress.faults import FaultProxy
+from tests.support.client import PATIENCE, Client
+from tests.support.processes import SECRET
+from tests.support.script import Line, Script, script
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+
+
+@asynccontextmanager
+async def hook(client: Client, conversation: str, **props: Any) -> AsyncIterator[Script]:
+    """A component with the hook, with short waiting."""
+    base = {"baseUrl": client.url, "accessToken": client.token, "reconnectDelay": 50, "conversationId": conversation}
+    async with script("hook.mjs", base | props) as one:
+        yield one
+
+
+async def shown(component: Script, **wanted: object) -> dict[str, Any]:
+    """The next rendering with these values."""
+    line = await component.until(lambda line: line.get("shown", {}) | wanted == line.get("shown", {}))
+    return dict(line["shown"])
+
+
+def renderings(component: Script) -> list[dict[str, Any]]:
+    return [line["shown"] for line in component.lines if "shown" in line]
+
+
+def called(component: Script, name: str) -> list[Any]:
+    """The values of a callback's calls."""
+    return [line["value"] for line in component.lines if line.get("callback") == name]
+
+
+def writes(text: str) -> Any:
+    """A line in which the streaming message has this text."""
+
+    def matches(line: Line) -> bool:
+        message = line.get("shown", {}).get("currentStreamingMessage")
+        return message is not None and message["content"] == text
+
+    return matches
+
+
+@pytest.mark.gen_test
+async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    bet = "A bet on **Arsenal** at odds of 2.10: "
+    upstream.reply(beginning(bet), go_on, http_chunk(event(delta("I'd recommend it."))), ending())
+    upstream.reply(answer("No bet."))
+    conversation = await client.create()
+    async with hook(client, conversation) as component:
+        first = await shown(component)
+        assert (first["error"], first["messages"], first["currentStreamingMessage"]) == (None, [], None)
+        await shown(component, status="connected", isStreaming=False)
+        await component.call("send", "Who wins?")
+        await shown(component, isStreaming=True)
+        streaming = (await component.until(writes(bet)))["shown"]
+        assert streaming["messages"] == []
+        assert streaming["currentStreamingMessage"].items() >= {"type": "assistant", "isStreaming": True}.items()
+        go_on.set()
+        ended = (await component.until(lambda line: len(line.get("shown", {}).get("messages", [])) == 2))["shown"]
+        assert (ended["currentStreamingMessage"], ended["isStreaming"]) == (None, False)
+        assert ended["messages"][0] == streaming["currentStreamingMessage"] | {
+            "content": bet + "I'd recommend it.",
+            "isStreaming": False,
+            "timestamp": ended["messages"][0]["timestamp"],
+        }
+        await component.call("send", "And on Monday?")
+        last = (await component.until(lambda line: len(line.get("shown", {}).get("messages", [])) == 3))["shown"]
+        assert [(message["type"], message["content"]) for message in called(component, "onMessage")] == [
+            ("assistant", bet + "I'd recommend it."),
+            ("system", "New bet recommendation available"),
+            ("assistant", "No bet."),
+        ]
+        assert called(component, "onMessage")[1]["metadata"]["odds"] == 2.1
+        assert [message["id"] for message in last["messages"]] == [
+            message["id"] for message in called(component, "onMessage")
+        ]
+        assert [message["content"] for message in last["transcript"] if message["role"] == "user"] == [
+            "Who wins?",
+            "And on Monday?",
+        ]
+        await component.call("clearMessages")
+        await shown(component, messages=[], transcript=[])
+    # StrictMode mounts it twice: of those connections at most the second got through.
+    assert len(called(component, "onConnect")) == 1
+    assert called(component, "onError") == []
+
+
+@pytest.mark.gen_test
+async def test_five_reconnects_in_mid_answer(client: Client, upstream: Upstream) -> None:
+    parts = ["Ärsenal 🏆 ", "by ", "a ", "goal ", "or ", "two."]
+    steps = [asyncio.Event() for _ in parts[1:]]
+    upstream.reply(
+        beginning(parts[0]),
+        *[
+            step
+            for pair in zip(steps, [http_chunk(event(delta(part))) for part in parts[1:]], strict=True)
+            for step in pair
+        ],
+        ending(),
+    )
+    conversation = await client.create(initialMessage="Who wins?")
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    try:
+        async with hook(client, conversation, baseUrl=f"http://127.0.0.1:{proxy.port}") as component:
+            for index, step in enumerate(steps, start=1):
+                await component.until(writes("".join(parts[:index])))
+                proxy.cut()
+                lost = await shown(component, status="reconnecting")
+                assert lost["currentStreamingMessage"]["content"] == "".join(parts[:index])
+                await shown(component, status="connected", error=None)
+                step.set()
+            ended = await shown(component, isStreaming=False)
+            assert [message["content"] for message in ended["messages"]] == ["".join(parts)]
+            assert len(called(component, "onConnect")) == 6
+            assert len(called(component, "onDisconnect")) == 5
+            assert len(called(component, "onMessage")) == 1
+    finally:
+        await proxy.close()
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_it_gives_up_after_five_tries_and_connects_when_told(client: Client, upstream: Upstream) -> None:
+    conversation = await client.create()
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    try:
+        base_url = f"http://127.0.0.1:{proxy.port}"
+        async with hook(client, conversation, baseUrl=base_url, reconnectDelay=1) as component:
+            await shown(component, status="connected")
+            proxy.refuse()
+            given_up = await shown(component, status="disconnected")
+            assert given_up["error"] == "The connection is lost."
+            assert len(called(component, "onError")) == 5 + 2  # the loss, five tries, the end of them
+            proxy.heal()
+            await component.call("connect")
+            await shown(component, status="connected", error=None)
+    finally:
+        await proxy.close()
+
+
+@pytest.mark.gen_test
+async def test_a_new_token_in_mid_answer(client: Client, upstream: Upstream) -> None:
+    steps = [asyncio.Event(), asyncio.Event()]
+    upstream.reply(
+        beginning("One, "),
+        *(steps[0], http_chunk(event(delta("two, ")))),
+        *(steps[1], http_chunk(event(delta("three.")))),
+        ending(),
+    )
+    conversation = await client.create(initialMessage="Count.")
+    async with hook(client, conversation, accessToken=auth.mint(SECRET, client.user, 3)) as component:
+        await component.until(writes("One, "))
+        await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 5)})  # before the old one expires
+        await shown(component, status="reconnecting")
+        await shown(component, status="connected")
+        steps[0].set()
+        await component.until(writes("One, two, "))
+        refused = await shown(component, status="disconnected")  # and now after it
+        assert refused["error"] is not None
+        assert refused["currentStreamingMessage"]["content"] == "One, two, "
+        await component.call("props", {"accessToken": client.token})
+        await shown(component, status="connected", error=None)
+        steps[1].set()
+        ended = await shown(component, isStreaming=False)
+        assert [message["content"] for message in ended["messages"]] == ["One, two, three."]
+        assert not [one for one in renderings(component) if one["transcript"] == []][3:], "the text was never gone"
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_unmounting_ends_the_answer_that_nobody_else_watches(client: Client, upstream: Upstream) -> None:
+    upstream.reply(beginning("For nobody"), Do.HANG)
+    conversation = await client.create(initialMessage="Who is there?")
+    async with hook(client, conversation) as component:
+        await component.until(writes("For nobody"))
+        await component.call("unmount")
+        async with asyncio.timeout(PATIENCE):
+            await upstream.calls[0].aborted.wait()
+        assert (await client.answer(conversation))["status"] == "interrupted"
+        await component.until(lambda line: line.get("callback") == "onDisconnect")
+
+
+@pytest.mark.gen_test
+async def test_another_conversation_and_back(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("In the first."))
+    upstream.reply(answer("In the second."))
+    first = await client.create(initialMessage="One")
+    await client.answer(first)
+    second = await client.create(initialMessage="Two")
+    await client.answer(second)
+    async with hook(client, first) as component:
+        await shown(component, status="connected")
+        await component.call("history")
+        await component.until(lambda line: "In the first." in str(line.get("shown", {}).get("messages")))
+        await component.call("props", {"conversationId": second})
+        assert (await shown(component, messages=[]))["status"] == "disconnected"
+        await shown(component, status="connected")
+        await component.call("history")
+        shown_now = await component.until(lambda line: "In the second." in str(line.get("shown", {}).get("messages")))
+        assert "In the first." not in str(shown_now)
+        await component.call("props", {"enabled": False})
+        await shown(component, status="disconnected")
+
+
+@pytest.mark.gen_test
+async def test_without_a_token_nothing_is_tried(client: Client) -> None:
+    conversation = await client.create()
+    async with hook(client, conversation, accessToken=None) as component:
+        assert (await shown(component))["status"] == "disconnected"
+        await component.call("connect")
+        await shown(component, status="disconnected", error="An access token is required.")
+        await component.call("props", {"accessToken": client.token})
+        await shown(component, status="connected")

@@ -1,0 +1,85 @@
+"""A script of `clients/` that tells a test, line by line in JSON, what happens in it, and does what it is told."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.support import node
+from tests.support.client import PATIENCE
+
+Line = dict[str, Any]
+
+
+class Script:
+    """A script that runs; `lines` is all that it has said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._read = 0  # lines that `until` has passed, and `call`
+        self._answered = 0
+        self._grumbling = ""  # what it said that is not for us: warnings, a traceback
+        self.lines: list[Line] = []
+
+    async def until(self, wanted: Callable[[Line], object]) -> Line:
+        """The next line of which `wanted` is true; those before it count as read."""
+        line, self._read = await self._find(wanted, self._read)
+        return line
+
+    async def event(self, type_: str, count: int = 1) -> Line:
+        """The next event of this type, or the `count`-th."""
+        for _ in range(count):
+            line = await self.until(lambda line: line.get("event", {}).get("type") == type_)
+        return line
+
+    async def state(self, state: str) -> None:
+        """Until it is in this state."""
+        await self.until(lambda line: line.get("state") == state)
+
+    async def call(self, name: str, *values: object) -> Any:
+        """Call a function, or read what is none; what it returned. `AssertionError` if it failed."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([name, *values]).encode() + b"\n")
+        line, self._answered = await self._find(lambda line: "result" in line or "rejected" in line, self._answered)
+        assert "result" in line, line
+        return line["result"]
+
+    async def _find(self, wanted: Callable[[Line], object], begin: int) -> tuple[Line, int]:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for index in range(begin, len(self.lines)):
+                    if wanted(self.lines[index]):
+                        return self.lines[index], index + 1
+                begin = len(self.lines)
+                text = await self._process.stdout.readline()
+                assert text, f"the script ended:\n{self._grumbling}"
+                if text.startswith(b"{"):
+                    self.lines.append(json.loads(text))
+                else:
+                    self._grumbling += text.decode()
+
+    def events(self, type_: str | None = None) -> list[Line]:
+        """The events so far, without heartbeats; those of a type."""
+        events: list[Line] = [line["event"] for line in self.lines if "event" in line]
+        return [event for event in events if event["type"] == type_ or (type_ is None and event["type"] != "heartbeat")]
+
+
+@asynccontextmanager
+async def script(name: str, *arguments: object) -> AsyncIterator[Script]:
+    """Run it with `arguments`, as JSON; it is ended with the context."""
+    node.install()
+    process = await asyncio.create_subprocess_exec(
+        *node.command(name, *map(json.dumps, arguments)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1024 * 1024,  # a line has whole answers
+    )
+    try:
+        yield Script(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
