@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from chatstream import auth
 from tests.support.browser import ChatPage, Model
@@ -17,11 +17,15 @@ OpenPage = Callable[..., ChatPage]
 # Debian's. Its own services would call home; a container has neither a sandbox nor a graphics card.
 _CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+# No test waits longer than this for one thing to be seen, in ms, unless it says so; a message that cannot be sent is
+# given up after five seconds, and the machine may be busy.
+_PATIENCE = 20_000
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium."""
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
         yield browser
@@ -46,17 +50,24 @@ def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str,
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser profile that nobody used. At the end nothing may have gone wrong in it that a developer would see."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
-    context.set_default_timeout(20_000)
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
+def problems() -> Iterator[list[str]]:
+    """What the browser told the page's developer. A test that does not expect it must end without any."""
     problems: list[str] = []
+    yield problems
+    assert problems == []
+
+
+@pytest.fixture
+def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
+    """A browser profile that nobody used."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    context.set_default_timeout(_PATIENCE)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
 
     def on_console(message: ConsoleMessage) -> None:
         # What the network did is the tests' own doing; a policy that had to act, or a script that failed, is not.
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-            problems.append(message.text)
+            problems.append(f"{message.text} ({message.location})")
 
     def on_page(page: Page) -> None:
         page.on("console", on_console)
@@ -65,7 +76,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.on("page", on_page)
     yield context
     context.close()
-    assert problems == []
 
 
 @pytest.fixture

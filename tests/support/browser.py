@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.support.upstream import Step, Upstream
+from tests.support.upstream import Step, Upstream, delta, event, http_chunk
 
 T = TypeVar("T")
 
@@ -55,6 +55,11 @@ class Model:
         self._loop.close()
 
 
+def more(text: str) -> bytes:
+    """Further text of an answer that has begun."""
+    return http_chunk(event(delta(text)))
+
+
 class ChatPage:
     """One tab with the page, and what a person finds on it."""
 
@@ -64,6 +69,7 @@ class ChatPage:
         self.page: Page = context.new_page()
         self.field = self.page.get_by_label("Your message")
         self.stop = self.page.get_by_role("button", name="Stop", exact=True)
+        self.title = self.page.locator("#title")
         self.state = self.page.locator("#state")
         self.answers = self.page.locator("#messages > .assistant")
         self.questions = self.page.locator("#messages > .user .body")
@@ -79,6 +85,11 @@ class ChatPage:
         """Write and send, as people do."""
         self.field.fill(text)
         self.field.press("Enter")
+
+    @property
+    def conversation(self) -> str:
+        """The open one's id."""
+        return self.page.url.partition("?conversation=")[2]
 
     @property
     def prose(self) -> Locator:

@@ -16,6 +16,7 @@ const STATES = {
   offline: "Offline",
 };
 const THEMES = ["auto", "light", "dark"];
+const NARROW = "(max-width: 48rem)"; // as in page.css
 const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
@@ -182,7 +183,7 @@ function showSidebar(shown) {
   if (sidebar.classList.contains("shown") === shown) return;
   sidebar.classList.toggle("shown", shown);
   byId("scrim").hidden = !shown;
-  byId("main").inert = byId("developer").inert = shown;
+  for (const behind of [...byId("main").children, byId("developer")]) behind.inert = shown;
   byId("open-sidebar").ariaExpanded = String(shown);
   byId(shown ? "close-sidebar" : "open-sidebar").focus();
 }
@@ -234,6 +235,7 @@ addEventListener("keydown", ({ key, isComposing }) => {
   if (byId("sidebar").classList.contains("shown")) showSidebar(false);
   else if (chat?.streaming) byId("stop").click();
 });
+matchMedia(NARROW).onchange = () => showSidebar(false); // a phone was turned
 addEventListener("popstate", route);
 addEventListener("online", () => showState());
 addEventListener("offline", () => showState());

@@ -10,6 +10,7 @@ const ENDINGS = {
   content_filter: "The model’s filter cut it",
 };
 const BOTTOM = 48; // within so many pixels of the end, a reader is at the end
+const SPOKEN_AFTER = 300; // ms: the bets come right behind the text, and belong to what is said
 const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
 
 export class MessagesView {
@@ -86,12 +87,19 @@ export class MessagesView {
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") {
       this.#drawAnswer(drawn, message, last);
-      if (item?.message.status === "streaming" && message.status !== "streaming") announce(drawn.root, message);
+      if (item?.message.status === "streaming" && message.status !== "streaming") this.#announceSoon(message.id);
     }
     drawn.message = message;
     drawn.last = last;
     this.#items.set(message.id, drawn);
     return drawn;
+  }
+
+  #announceSoon(id) {
+    setTimeout(() => {
+      const item = this.#items.get(id);
+      if (item) announce(item.root, item.message);
+    }, SPOKEN_AFTER);
   }
 
   #make({ role, content }) {
@@ -173,7 +181,7 @@ function bet({ selection, odds, oddsText, stake }) {
 
 /** Once, when it is there; a screen reader that read each token would never end. */
 function announce(root, message) {
-  const slips = [...root.querySelectorAll(".bet")].map((slip) => [...slip.querySelectorAll("h3, p, dt, dd")].map(({ textContent }) => textContent).join(" "));
-  const parts = [root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
-  byId("announcer").textContent = `Answer: ${parts.filter(Boolean).join(". ")}`.slice(0, SPOKEN);
+  const slips = Array.from(root.querySelectorAll(".bet :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
+  const parts = ["Answer:", root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
+  byId("announcer").textContent = parts.filter(Boolean).join(" ").slice(0, SPOKEN);
 }

@@ -1,0 +1,104 @@
+"""The list of conversations, and the token that opens it."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import OpenPage
+from tests.support.browser import ChatPage, Model
+from tests.support.client import API
+from tests.support.upstream import answer
+
+pytestmark = pytest.mark.xdist_group("page")
+
+
+def make(tab: ChatPage, *titles: str) -> None:
+    """Conversations of the tab's user."""
+    with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
+        for title in titles:
+            assert http.post(API, json={"title": title}).status_code == 201
+
+
+def test_the_newest_come_first_and_older_ones_when_they_are_wanted(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, *(f"Match {number}" for number in range(35)))
+    tab.page.reload()
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_count(30)
+    expect(links.first).to_have_text("Match 34")
+    tab.button("Show older ones").click()
+    expect(links).to_have_count(35)
+    expect(links.last).to_have_text("Match 0")
+    expect(tab.button("Show older ones")).to_be_hidden()
+
+
+def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    make(tab, "Another one")
+    tab.ask("My question")
+    expect(tab.prose).to_have_text("Noted.")
+    expect(tab.title).to_have_text("My question")
+    tab.button("Rename").click()
+    tab.page.get_by_label("Title").fill("My name for it")
+    tab.page.keyboard.press("Enter")
+    expect(tab.title).to_have_text("My name for it")
+    expect(tab.page).to_have_title("My name for it · chatstream")
+    tab.page.get_by_role("link", name="Another one").click()
+    expect(tab.title).to_have_text("Another one")
+    expect(tab.questions).to_have_count(0)
+    tab.page.go_back()
+    expect(tab.title).to_have_text("My name for it")
+    expect(tab.prose).to_have_text("Noted.")
+    tab.button("Delete").click()
+    tab.button("Cancel").click()
+    expect(tab.title).to_have_text("My name for it")
+    tab.button("Delete").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(tab.title).to_have_text("New chat")
+    expect(tab.page.get_by_role("navigation").get_by_role("link")).to_have_text(["Another one"])
+
+
+def test_one_that_is_not_there_is_said_so(open_page: OpenPage) -> None:
+    tab = open_page("nowhere")
+    expect(tab.page.get_by_role("alert")).to_contain_text("That conversation does not exist")
+    expect(tab.title).to_have_text("New chat")
+
+
+def test_one_that_is_deleted_elsewhere_is_left(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    one = open_page()
+    one.ask("Soon gone")
+    expect(one.prose).to_have_text("Noted.")
+    other = open_page(one.conversation)
+    expect(other.state).to_have_text("Connected")
+    one.button("Delete").click()
+    one.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(other.title).to_have_text("New chat")
+    expect(other.page.get_by_role("alert")).to_be_visible()
+
+
+def test_the_token_leaves_the_address_and_stays_in_the_tab(open_page: OpenPage) -> None:
+    tab = open_page()
+    expect(tab.page).to_have_url(re.compile(r"/$"))
+    tab.page.reload()
+    expect(tab.field).to_be_visible()
+    tab.button("Forget the token").click()
+    expect(tab.page.get_by_role("heading", name="A token, please")).to_be_visible()
+    tab.page.get_by_label("Token").fill(f"{tab.url}/#token={tab.token}\n")
+    tab.button("Open the chat").click()
+    expect(tab.field).to_be_visible()
+
+
+def test_a_token_that_is_refused_is_asked_for_again(open_page: OpenPage) -> None:
+    tab = open_page()
+    good, tab.token = tab.token, "not.a.token"
+    tab.page.goto("about:blank")
+    tab.page.goto(f"{tab.url}/#token={tab.token}")
+    expect(tab.page.get_by_role("alert")).to_contain_text("That token is not good any more")
+    tab.page.get_by_label("Token").fill(good)
+    tab.button("Open the chat").click()
+    expect(tab.field).to_be_visible()
+    expect(tab.page.get_by_role("alert")).to_be_hidden()

@@ -1,0 +1,54 @@
+"""Developer view: a resume that one can watch, and faults to build against."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import OpenPage
+from tests.support.browser import Model, more
+from tests.support.upstream import answer, beginning, ending
+
+pytestmark = pytest.mark.xdist_group("page")
+
+
+def test_a_dropped_connection_comes_back_and_gets_what_it_missed_once(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("Before, "), go_on, more("meanwhile, ") + more("after.") + ending())
+    tab = open_page()
+    tab.button("Developer view").click()
+    panel = tab.page.get_by_role("complementary", name="Developer view")
+    tab.ask("What did I miss?")
+    expect(tab.prose).to_have_text("Before,")
+    tab.button("Drop the connection").click()
+    expect(tab.state).to_have_text("Reconnecting…")
+    expect(panel).to_contain_text("You dropped the connection.")
+    go_on.open()
+    expect(tab.prose).to_have_text("Before, meanwhile, after.")
+    expect(tab.state).to_have_text("Connected")
+    expect(panel.locator("#fact-cursor")).to_have_text(re.compile(r"^[0-9a-f]{24}\.complete$"))
+    events = [row.split(" ", 1) for row in panel.get_by_role("listitem").all_inner_texts()]
+    said = [json.loads(text) for type_, text in events if type_ == "llm_chunk"]
+    assert "".join(chunk["content"] for chunk in said) == "Before, meanwhile, after."
+    assert [json.loads(text)["resumed"] for type_, text in events if type_ == "connected"][1:] == [True]
+    assert len(model.upstream.calls) == 1
+
+
+def test_a_conversation_gets_the_model_that_is_chosen(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Yes."))
+    tab = open_page()
+    tab.button("Developer view").click()
+    name = tab.page.get_by_label("Model of this conversation")
+    name.fill("demo-stall")
+    tab.ask("Does it begin with it?")
+    expect(tab.prose).to_have_text("Yes.")
+    name.fill("demo-500")
+    with tab.page.expect_response(lambda response: response.request.method == "PATCH"):
+        name.press("Enter")
+    tab.ask("And does it change?")
+    expect(tab.answers).to_have_count(2)
+    expect(tab.stop).to_be_hidden()
+    tab.page.reload()
+    expect(name).to_have_value("demo-500")  # the view is open as it was left
+    assert [call.body["model"] for call in model.upstream.calls] == ["demo-stall", "demo-500"]

@@ -1,0 +1,146 @@
+"""How the page looks in each of its states, light, dark and on a phone: axe-core finds nothing to object to.
+
+Each state is left behind as a picture in ``build/screenshots``; ``scripts/screenshots`` makes the README's of them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
+
+from chatstream.llm.demo_answers import answer as demo_answer
+from tests.page.conftest import OpenPage
+from tests.support import node
+from tests.support.browser import Model, more
+from tests.support.processes import REPOSITORY, ServerProcess
+from tests.support.upstream import Do, answer, beginning, ending, event, http_chunk
+
+pytestmark = pytest.mark.xdist_group("page")
+
+SIZES: dict[str, ViewportSize] = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+QUESTION = "Is there a bet worth taking on Sunday?"
+TABLE = """Fractional odds say what you win for what you stake; decimal odds include the stake.
+
+| Fractional | Decimal | A stake of €8 returns |
+|---|---:|---:|
+| 4/5 | 1.80 | €14.40 |
+| 11/8 | 2.38 | €19.00 |
+| 5/2 | 3.50 | €28.00 |
+
+```python
+def decimal(fraction: str) -> float:
+    won, staked = map(int, fraction.split("/"))
+    return 1 + won / staked
+```
+
+So `11/8` is **1 + 11 / 8 = 2.375**.
+"""
+
+
+def usage() -> bytes:
+    """What the model counted."""
+    return http_chunk(event({"choices": [], "usage": {"prompt_tokens": 31, "completion_tokens": 107}}))
+
+
+Look = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core."""
+    node.install()
+    return (node.CLIENTS / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path:
+    """Where the pictures go."""
+    directory = REPOSITORY / "build" / "screenshots"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@pytest.fixture
+def look(axe: str, pictures: Path) -> Look:
+    """`look(page, name)`: take the page's pictures, and have it examined, on a desk and on a phone, light and dark."""
+
+    def look_(page: Page, name: str, *devices: str) -> None:
+        for device in devices or SIZES:
+            page.set_viewport_size(SIZES[device])
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                page.screenshot(path=pictures / f"{name}-{device}-{scheme}.png")
+                page.evaluate(axe)
+                found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+                violations = [
+                    (violation["id"], violation["help"], [node["html"][:200] for node in violation["nodes"]])
+                    for violation in found["violations"]
+                ]
+                assert violations == [], f"{name}, {device}, {scheme}"
+                assert len(found["passes"]) > 10  # it did look
+
+    return look_
+
+
+def test_without_a_token(context: BrowserContext, page_server: ServerProcess, look: Look) -> None:
+    page = context.new_page()
+    page.goto(page_server.url)
+    expect(page.get_by_label("Token")).to_be_focused()
+    look(page, "token")
+
+
+def test_the_first_minutes(open_page: OpenPage, model: Model, look: Look) -> None:
+    waiting, writing = model.gate(), model.gate()
+    text = demo_answer(QUESTION)
+    half, rest = text[: len(text) // 2], text[len(text) // 2 :]
+    model.reply(waiting, beginning(half), writing, more(rest) + usage() + ending())
+    model.reply(answer(TABLE))
+    model.reply(beginning(half), Do.CLOSE)
+    tab = open_page()
+    look(tab.page, "empty")
+    tab.ask(QUESTION)
+    expect(tab.stop).to_be_visible()
+    look(tab.page, "waiting")
+    waiting.open()
+    expect(tab.prose).to_contain_text("Let's look at")
+    look(tab.page, "writing")
+    writing.open()
+    expect(tab.answers.locator(".bet")).to_be_visible()
+    look(tab.page, "bet")
+    tab.ask("What do such odds mean?")
+    expect(tab.prose).to_contain_text("2.375")
+    look(tab.page, "markdown")
+    tab.ask("And on Monday?")
+    expect(tab.answers.locator(".failure")).to_be_visible()
+    look(tab.page, "error")
+    tab.page.set_viewport_size(SIZES["phone"])
+    tab.button("Conversations").click()
+    look(tab.page, "list", "phone")
+
+
+def test_a_resume(open_page: OpenPage, model: Model, look: Look) -> None:
+    go_on = model.gate()
+    words = [f"{word} " for word in demo_answer(QUESTION).split(" ")]
+    model.reply(beginning(*words[:40]), go_on, more("".join(words[40:])) + usage() + ending())
+    tab = open_page()
+    tab.page.set_viewport_size({"width": 1440, "height": 900})
+    tab.ask(QUESTION)
+    expect(tab.prose).to_contain_text(words[39].strip())
+    tab.button("Developer view").click()
+    tab.button("Drop the connection").click()
+    expect(tab.state).to_have_text("Reconnecting…")
+    go_on.open()
+    expect(tab.answers.locator(".bet")).to_be_visible()
+    look(tab.page, "developer")
+
+
+def test_what_could_not_be_sent(open_page: OpenPage, context: BrowserContext, look: Look) -> None:
+    tab = open_page()
+    expect(tab.page.get_by_role("heading", name="What shall we look at?")).to_be_visible()
+    context.set_offline(True)
+    tab.ask("Is anybody there?")
+    expect(tab.page.get_by_role("alert")).to_contain_text("It was not sent")
+    look(tab.page, "unsent")

@@ -1,0 +1,128 @@
+"""How an answer reads: Markdown, code to copy, a place that is kept, a voice that speaks once."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.page.conftest import OpenPage
+from tests.support.browser import Model, more
+from tests.support.upstream import answer, beginning, ending
+
+pytestmark = pytest.mark.xdist_group("page")
+
+MARKDOWN = """# Form
+
+Some *emphasis*, some **weight**, a [link][1] and `odds`.
+
+1. first
+2. second
+   - nested
+
+| Team | Odds |
+|------|-----:|
+| Leeds | 3.00 |
+
+```python
+stake = 10 < 20
+```
+
+> quoted
+
+[1]: https://example.com/form
+"""
+
+
+def test_markdown_comes_out_the_same_however_it_was_cut(open_page: OpenPage, model: Model) -> None:
+    model.reply(beginning(*MARKDOWN), ending())  # character by character
+    tab = open_page()
+    tab.ask("Show me everything.")
+    prose = tab.prose
+    expect(prose.get_by_role("link", name="link")).to_have_attribute("href", "https://example.com/form")
+    expect(prose.get_by_role("link", name="link")).to_have_attribute("rel", "noopener noreferrer nofollow")
+    expect(prose.get_by_role("heading", level=3)).to_have_text("Form")
+    expect(prose.get_by_role("cell")).to_have_text(["Leeds", "3.00"])
+    expect(prose.locator("ol > li > ul > li")).to_have_text(["nested"])
+    expect(prose.get_by_role("blockquote")).to_have_text("quoted")
+    streamed = prose.inner_html()
+    tab.page.reload()
+    expect(prose.get_by_role("blockquote")).to_have_text("quoted")
+    assert prose.inner_html() == streamed
+
+
+def test_code_can_be_copied(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer(MARKDOWN))
+    tab = open_page()
+    tab.ask("Code, please.")
+    tab.button("Copy the code").click()
+    expect(tab.button("Copy the code")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == "stake = 10 < 20\n"
+    tab.button("Copy the answer").click()
+    expect(tab.button("Copy the answer")).to_have_text("Copied")
+    assert tab.page.evaluate("navigator.clipboard.readText()") == MARKDOWN
+
+
+def scrolled(page: Page) -> float:
+    """How far the messages are scrolled, in pixels."""
+    return float(page.locator("#scroller").evaluate("box => box.scrollTop"))
+
+
+def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model: Model) -> None:
+    first, second = model.gate(), model.gate()
+    lines = "a line\n\n" * 60
+    model.reply(
+        beginning(lines + "The top half."),
+        first,
+        more(f"\n\n{lines}The middle."),
+        second,
+        more("\n\nThe end."),
+        ending(),
+    )
+    tab = open_page()
+    tab.ask("Tell me much.")
+    expect(tab.page.get_by_text("The top half.")).to_be_in_viewport()
+    tab.page.get_by_role("region", name="Messages").hover()
+    tab.page.mouse.wheel(0, -300)
+    expect(tab.button("To the end")).to_be_visible()
+    place = scrolled(tab.page)
+    first.open()
+    expect(tab.prose).to_contain_text("The middle.")
+    assert scrolled(tab.page) == place
+    tab.button("To the end").click()
+    expect(tab.page.get_by_text("The middle.")).to_be_in_viewport()
+    second.open()
+    expect(tab.page.get_by_text("The end.")).to_be_in_viewport()
+    expect(tab.button("To the end")).to_be_hidden()
+
+
+def test_a_screen_reader_is_told_the_answer_once(open_page: OpenPage, model: Model) -> None:
+    words = ["I'd", "recommend", "a", "bet", "on", "**Leeds**", "at", "odds", "of", "3.00."]
+    model.reply(beginning(*(f"{word} " for word in words)), ending())
+    tab = open_page()
+    live = tab.page.locator("[aria-live=polite]")
+    expect(live).to_have_count(1)
+    tab.page.evaluate(
+        """() => {
+            window.spoken = [];
+            const live = document.querySelector("[aria-live=polite]");
+            new MutationObserver(() => live.textContent && window.spoken.push(live.textContent))
+                .observe(live, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    tab.ask("Say it.")
+    expect(live).to_have_text("Answer: I'd recommend a bet on Leeds at odds of 3.00. Recommended bet Leeds Odds 3.00")
+    tab.button("Copy the answer").focus()
+    assert tab.page.evaluate("window.spoken.length") == 1
+
+
+def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Said."))
+    tab = open_page()
+    for number in range(3):
+        tab.ask(f"Question {number}")
+        expect(tab.answers).to_have_count(number + 1)
+        expect(tab.stop).to_be_hidden()
+    tab.page.route("**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("200", "2")))
+    tab.page.reload()
+    expect(tab.questions).to_have_text(["Question 2"])
+    tab.button("Show earlier messages").click()
+    expect(tab.questions).to_have_text(["Question 0", "Question 1", "Question 2"])
+    expect(tab.button("Show earlier messages")).to_be_hidden()
