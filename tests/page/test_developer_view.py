@@ -28,10 +28,12 @@ def test_a_dropped_connection_comes_back_and_gets_what_it_missed_once(open_page:
     expect(tab.prose).to_have_text("Before, meanwhile, after.")
     expect(tab.state).to_have_text("Connected")
     expect(panel.locator("#fact-cursor")).to_have_text(re.compile(r"^[0-9a-f]{24}\.complete$"))
-    events = [row.split(" ", 1) for row in panel.get_by_role("listitem").all_inner_texts()]
-    said = [json.loads(text) for type_, text in events if type_ == "llm_chunk"]
-    assert "".join(chunk["content"] for chunk in said) == "Before, meanwhile, after."
-    assert [json.loads(text)["resumed"] for type_, text in events if type_ == "connected"][1:] == [True]
+    events = [json.loads(text) for text in panel.locator("li:not([data-type=lost]) pre").all_text_contents()]
+    said = [event["content"] for event in events if event["type"] == "llm_chunk"]
+    assert "".join(said) == "Before, meanwhile, after."
+    assert [event["resumed"] for event in events if event["type"] == "connected"] == [True, True]
+    panel.get_by_text("complete, stop").click()
+    expect(panel.get_by_text('"status": "complete"')).to_be_visible()
     assert len(model.upstream.calls) == 1
 
 

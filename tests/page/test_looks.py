@@ -15,7 +15,7 @@ from tests.page.conftest import OpenPage
 from tests.support import node
 from tests.support.browser import Model, more
 from tests.support.processes import REPOSITORY, ServerProcess
-from tests.support.upstream import Do, answer, beginning, ending, event, http_chunk
+from tests.support.upstream import DONE, END, Do, answer, beginning, delta, event, http_chunk
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -40,9 +40,10 @@ So `11/8` is **1 + 11 / 8 = 2.375**.
 """
 
 
-def usage() -> bytes:
-    """What the model counted."""
-    return http_chunk(event({"choices": [], "usage": {"prompt_tokens": 31, "completion_tokens": 107}}))
+def finished() -> bytes:
+    """The end of a good answer, and what the model counted."""
+    usage = {"choices": [], "usage": {"prompt_tokens": 31, "completion_tokens": 107, "total_tokens": 138}}
+    return b"".join(http_chunk(event(chunk)) for chunk in (delta(finish_reason="stop"), usage, DONE)) + END
 
 
 Look = Callable[..., None]
@@ -96,7 +97,7 @@ def test_the_first_minutes(open_page: OpenPage, model: Model, look: Look) -> Non
     waiting, writing = model.gate(), model.gate()
     text = demo_answer(QUESTION)
     half, rest = text[: len(text) // 2], text[len(text) // 2 :]
-    model.reply(waiting, beginning(half), writing, more(rest) + usage() + ending())
+    model.reply(waiting, beginning(half), writing, more(rest) + finished())
     model.reply(answer(TABLE))
     model.reply(beginning(half), Do.CLOSE)
     tab = open_page()
@@ -124,7 +125,7 @@ def test_the_first_minutes(open_page: OpenPage, model: Model, look: Look) -> Non
 def test_a_resume(open_page: OpenPage, model: Model, look: Look) -> None:
     go_on = model.gate()
     words = [f"{word} " for word in demo_answer(QUESTION).split(" ")]
-    model.reply(beginning(*words[:40]), go_on, more("".join(words[40:])) + usage() + ending())
+    model.reply(beginning(*words[:40]), go_on, more("".join(words[40:])) + finished())
     tab = open_page()
     tab.page.set_viewport_size({"width": 1440, "height": 900})
     tab.ask(QUESTION)

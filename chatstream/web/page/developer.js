@@ -3,6 +3,14 @@
 import { byId, element, sparing } from "./dom.js";
 
 const KEPT = 200; // events; enough to see a resume in, and no page grows for ever
+const GIST = { // of each type, in a line
+  connected: ({ resumed }) => (resumed ? "resumed" : "new"),
+  user_message: ({ content }) => JSON.stringify(content),
+  llm_chunk: ({ content }) => JSON.stringify(content),
+  llm_complete: ({ status, finishReason }) => `${status}, ${finishReason ?? "no reason"}`,
+  system: ({ metadata }) => `${metadata.selection ?? "a bet"} at ${metadata.oddsText}`,
+  error: ({ error }) => error,
+};
 
 export class DeveloperView {
   #events = [];
@@ -17,7 +25,7 @@ export class DeveloperView {
       byId("toggle-developer").focus();
     };
     byId("drop").onclick = () => {
-      this.#note("lost", "You dropped the connection.");
+      this.#note("lost", { gist: "You dropped the connection." });
       drop();
     };
     byId("clear-events").onclick = () => this.clear();
@@ -46,18 +54,18 @@ export class DeveloperView {
   }
 
   onError({ message }) {
-    this.#note("lost", message);
+    this.#note("lost", { gist: message });
   }
 
   onEvent(event, { cursor, repeated }) {
     if (event.type === "connected") byId("fact-connections").textContent = String(++this.#connections);
     byId("fact-cursor").textContent = cursor ?? "–";
-    const { type, ...fields } = event;
-    this.#note(type, JSON.stringify(fields), repeated);
+    const gist = GIST[event.type]?.(event) ?? "";
+    this.#note(event.type, { gist: repeated ? `known: ${gist}` : gist, whole: JSON.stringify(event, null, 1) });
   }
 
-  #note(type, text, repeated = false) {
-    this.#events.push({ type, text, repeated });
+  #note(type, { gist, whole = gist }) {
+    this.#events.push({ type, gist, whole });
     if (this.#events.length > KEPT) this.#events.shift();
     this.#draw();
   }
@@ -81,8 +89,9 @@ export class DeveloperView {
 }
 
 function line(event) {
-  const { type, text, repeated } = event;
-  const row = element("li", {}, element("b", {}, type), repeated ? " (known) " : " ", element("span", {}, text));
+  const { type, gist, whole } = event;
+  const summary = element("summary", {}, element("b", {}, type), element("span", {}, gist));
+  const row = element("li", {}, element("details", {}, summary, element("pre", {}, whole)));
   row.dataset.type = type;
   row.event = event;
   return row;
