@@ -48,6 +48,7 @@ export class ChatStream {
   #error = null;
   #cursor;
   #earlier = null; // what the REST API calls `nextCursor`
+  #historyCursor = null; // where the history ended when it was loaded
   // Of the stream:
   #session = null; // from `connect` to `disconnect`, an AbortController
   #connection = null; // one of its connections, likewise
@@ -217,18 +218,22 @@ export class ChatStream {
     const shown = this.messages;
     const repeated = !this.#transcript.apply(event);
     if (id) this.#cursor = id;
-    if (event.type === "connected") this.#onConnected();
+    if (event.type === "connected") this.#onConnected(event);
     if (event.type === "error") this.#onError(event);
     this.#emit("event", event, { cursor: this.#cursor, repeated });
     if (this.messages !== shown) this.#emit("messages", this.messages);
   }
 
-  #onConnected() {
+  #onConnected({ resumed }) {
     this.#openedAt = Date.now();
     this.#attempts = 0;
     this.#tokenRefused = false;
     this.#error = null;
     this.#setState("open");
+    // Too far behind for the stream; what was missed is in the history. Asked for once: its own cursor has to do.
+    if (!resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor) {
+      this.history().catch((error) => this.#report(error));
+    }
   }
 
   #onError(event) {
@@ -316,7 +321,7 @@ export class ChatStream {
     try {
       const page = await this.#call("GET", `/messages?limit=${limit}`);
       this.#transcript.load(page.messages);
-      this.#cursor = page.streamCursor;
+      this.#cursor = this.#historyCursor = page.streamCursor;
       this.#earlier = page.nextCursor;
     } finally {
       if (connected) this.connect();
@@ -339,6 +344,7 @@ export class ChatStream {
     for (let sent = 1; ; sent++) {
       try {
         const message = await this.#call("POST", path, { content, clientMessageId });
+        if (!ifBusy) this.#cursor ??= message.streamCursor; // nothing runs that the stream has yet to bring
         if (this.#transcript.add(message)) this.#emit("messages", this.messages);
         return message;
       } catch (error) {
@@ -366,7 +372,7 @@ export class ChatStream {
     if (body) headers["Content-Type"] = "application/json";
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
-    const request = { method, headers, body: body && JSON.stringify(body), signal: abort.signal, cache: "no-store" };
+    const request = { method, headers, body: body && JSON.stringify(body), signal: abort.signal };
     try {
       const response = await this.#options.fetch(this.#conversation + path, request);
       if (response.ok) return await response.json();

@@ -374,6 +374,28 @@ test("history closes an open stream while it loads, and goes on from there", asy
   assert.deepEqual([chat.messages.map(({ id }) => id), chat.hasEarlier], [["s", "u"], false]);
 });
 
+test("too far behind to be told by the stream: the history is loaded again, once", async () => {
+  const page = (id) =>
+    Response.json({ messages: [{ id, role: "user", content: "Hi", createdAt: "now" }], nextCursor: null, streamCursor: `${id}.user` });
+  const message = frame({ type: "user_message", messageId: "u2", content: "Hi" }, "u2.user");
+  const { chat, requests } = chatWith([page("u1"), ended(connected, message), stream(connected), page("u9"), stream(connected)]);
+  await chat.history();
+  chat.connect();
+  await pass(2000);
+  assert.deepEqual(requests.map(({ headers }) => headers["Last-Event-ID"]), [undefined, "u1.user", "u2.user", undefined, "u9.user"]);
+  assert.deepEqual([chat.messages.map(({ id }) => id), chat.state], [["u9"], "open"]);
+});
+
+test("without a history, what was sent from here is where it goes on", async () => {
+  const { chat, requests } = chatWith([stream(connected), Response.json({ id: "u", role: "user", streamCursor: "u.user" })]);
+  chat.connect();
+  await settle();
+  await chat.send("Hi");
+  requests[0].signal.dispatchEvent(new Event("abort")); // the connection breaks
+  await pass(2000);
+  assert.equal(requests[2].headers["Last-Event-ID"], "u.user");
+});
+
 test("an event that there is not", () => {
   assert.throws(() => chatWith([]).chat.on("mesages", () => {}), TypeError);
 });

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from tests.stress.faults import FaultProxy
 from tests.support import node
 from tests.support.client import API, PATIENCE, Client
-from tests.support.upstream import Do, Upstream, answer, delta, event, head, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, head, http_chunk
 
 
 class Program:
@@ -84,6 +85,32 @@ async def test_the_node_script(client: Client, upstream: Upstream) -> None:
     assert [one for one, _ in itertools.groupby(types)] == ["connected", *turn, *turn]
     assert [event["metadata"]["odds"] for event in events if event["type"] == "system"] == [2.1, 3.0]
     assert lines[-1] == "State: 1", "the stream is still open after the second answer"
+
+
+@pytest.mark.gen_test
+async def test_npms_eventsource_resumes_by_itself(client: Client, upstream: Upstream) -> None:
+    """With `Last-Event-ID`, and the pause that the server asked for."""
+    node.install()
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Before the cut, "), go_on, http_chunk(event(delta("after it."))), ending())
+    conversation = await client.create(initialMessage="Who wins?")
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    url = f"http://127.0.0.1:{proxy.port}{API}/{conversation}/stream?access_token={client.token}"
+    try:
+        async with (
+            client.stream(conversation),  # or the answer would be cut after a second without a viewer
+            program(*node.command("seed_example.mjs", url, "llm_complete", "1")) as running,
+        ):
+            await running.read_until("llm_chunk")
+            proxy.cut()
+            go_on.set()
+            await running.read_until("State: ")
+    finally:
+        await proxy.close()
+    lines = running.printed.splitlines()
+    events = [json.loads(line.removeprefix("Event: ")) for line in lines if line.startswith("Event: ")]
+    assert [event["resumed"] for event in events if event["type"] == "connected"] == [False, True]
+    assert "".join(event["content"] for event in events if event["type"] == "llm_chunk") == "Before the cut, after it."
 
 
 class Hook:

@@ -8,7 +8,7 @@ import { SSEParser } from "./sse-parser.js";
 
 /** With `fetch`: the token and the cursor go in headers, comments count as signs of life. */
 export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign, onRetry }) {
-  const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, cache: "no-store", signal });
+  const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, signal });
   if (!response.ok) throw await ChatError.fromResponse(response);
   if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
     // A proxy's page, or that of a hotel's network: it will pass.
