@@ -260,7 +260,9 @@ class Hub:
                 raise NothingToAnswer("This conversation has no user message yet.")
             message, previous = question
             try:
-                answer = await self._messages.begin(conversation.key, message.id, previous=previous)
+                answer = await self._messages.begin(
+                    conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
+                )
             except AnswerInProgress:
                 if if_busy is IfBusy.REFUSE:
                     raise

@@ -17,8 +17,8 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def conversation_document(conversation: Conversation, *, next_seq: int = 1) -> Document:
-    """`next_seq` is the place the next message will take."""
+def conversation_document(conversation: Conversation) -> Document:
+    """The inverse of `conversation_model`."""
     return {
         "_id": ObjectId(conversation.key),
         "userId": conversation.user_id,
@@ -26,7 +26,6 @@ def conversation_document(conversation: Conversation, *, next_seq: int = 1) -> D
         "title": conversation.title,
         "systemPrompt": conversation.system_prompt,
         "model": conversation.model,
-        "nextSeq": next_seq,
         "createdAt": conversation.created_at,
         "updatedAt": conversation.updated_at,
     }

@@ -4,6 +4,7 @@
 The lock is an index: MongoDB refuses a second `streaming` attempt in one conversation, whichever process asks.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from itertools import count
@@ -31,6 +32,9 @@ from chatstream.store.mongo import Document, Mongo, translated
 
 # Documents per round trip when reading a long history: with answers of a few KB a batch is well below a megabyte.
 _BATCH = 50
+# The place of a conversation's first message.
+_FIRST_SEQ = 1
+_ACTIVE_NOW: Document = {"$currentDate": {"updatedAt": True}}
 
 
 class Posted(NamedTuple):
@@ -80,7 +84,7 @@ class Messages:
         message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
 
         async def both(session: Any) -> Posted:
-            seq = await self._take_places(key, 2, session)
+            seq = await self._next_place(key, session)
             message = UserMessage(
                 id=message_id, seq=seq, content=content, created_at=moment, client_message_id=client_message_id
             )
@@ -110,7 +114,7 @@ class Messages:
         async def add(session: Any) -> Posted:
             message = UserMessage(
                 id=message_id,
-                seq=await self._take_places(key, 1, session),
+                seq=await self._next_place(key, session),
                 content=content,
                 created_at=moment,
                 client_message_id=client_message_id,
@@ -137,35 +141,27 @@ class Messages:
         except NotFound:
             return None
 
-    async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int | None = None) -> Answer:
+    async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
-        Raises `AnswerInProgress` if an answer runs, if somebody else has begun the next attempt, or if there is a
-        newer message than `newest_seq`; `NotFound`.
+        `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
+        one by now, if an answer runs, or if somebody else has begun the next attempt.
+
+        A single write, since a reader waits: the unique indexes see to all three, and what they let in is on disk
+        and with a majority when it is known. A conversation that is deleted meanwhile shows in `finish`.
         """
-        answer_id, moment = str(ObjectId()), now()
         attempt = previous.attempt + 1 if previous else 1
-
-        async def begin(session: Any) -> Answer:
-            seq = await self._take_places(key, 1, session)
-            if newest_seq is not None and seq != newest_seq + 1:  # usually there is no gap
-                newest = await self._messages.find_one(
-                    {"conversationId": ObjectId(key)}, {"seq": 1}, sort=[("seq", -1)], session=session
-                )
-                if newest is not None and newest["seq"] > newest_seq:
-                    raise AnswerInProgress("There is a newer message.")
-            answer = self._new_answer(answer_id, seq, reply_to, attempt, moment)
-            await self._messages.insert_one(answer_document(key, answer), session=session)
-            return answer
-
+        answer = self._new_answer(str(ObjectId()), newest_seq + 1, reply_to, attempt, now())
         try:
-            return await self._mongo.transaction(begin)
-        except (DuplicateKeyError, AnswerInProgress) as exc:
             with translated():
-                stored = await self._as_written.find_one({"_id": ObjectId(answer_id)})
+                await self._messages.insert_one(answer_document(key, answer))
+        except DuplicateKeyError as exc:
+            with translated():
+                stored = await self._as_written.find_one({"_id": ObjectId(answer.id)})
             if stored is None:
                 raise AnswerInProgress("An answer is still running.") from exc
-            return answer_model(stored)  # this very transaction had succeeded, and its result was lost
+            return answer_model(stored)  # this very write had succeeded, and its result was lost
+        return answer
 
     async def checkpoint(self, answer_id: str, *, length: int, text: str) -> Beat | None:
         """Append `text` to a running attempt of which `length` code points are stored, and show that it is alive.
@@ -184,11 +180,19 @@ class Messages:
         return Beat(document.get("stopRequested", False), document.get("watchedAt"))
 
     async def finish(self, key: str, answer: Answer) -> Answer | None:
-        """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone."""
+        """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone.
+
+        It is gone, too, if it was begun while its conversation was being deleted.
+        """
         with translated():
-            before = await self._messages.find_one_and_update(
-                {"_id": ObjectId(answer.id), "status": "streaming"}, self._final(answer), projection={"queued": 1}
+            before, there = await asyncio.gather(
+                self._messages.find_one_and_update(
+                    {"_id": ObjectId(answer.id), "status": "streaming"}, self._final(answer), projection={"queued": 1}
+                ),
+                self._touch(key),
             )
+        if not there:
+            return None
         if before is not None:
             return replace(answer, queued=before.get("queued", False))
         stored = await self.get(key, answer.id)
@@ -206,7 +210,7 @@ class Messages:
                 },
                 self._final(answer),
             )
-        return bool(result.matched_count)
+            return bool(result.matched_count) and await self._touch(orphan.key)
 
     async def mark_seen(self, key: str) -> None:
         """The newest answers have been read: nobody needs to be told again that they ended."""
@@ -314,16 +318,22 @@ class Messages:
 
     # Parts ------------------------------------------------------------------------------------------------------------
 
-    async def _take_places(self, key: str, count: int, session: Any) -> int:
-        before = await self._mongo.conversations.find_one_and_update(
-            {"_id": ObjectId(key)},
-            {"$inc": {"nextSeq": count}, "$currentDate": {"updatedAt": True}},
-            projection={"nextSeq": 1},
-            session=session,
-        )
-        if before is None:
+    async def _next_place(self, key: str, session: Any) -> int:
+        """The place after the newest message; for a transaction, of which two cannot both take it."""
+        touched = await self._mongo.conversations.update_one({"_id": ObjectId(key)}, _ACTIVE_NOW, session=session)
+        if not touched.matched_count:
             raise NotFound("There is no such conversation.")
-        return int(before["nextSeq"])
+        newest = await self._messages.find_one(
+            {"conversationId": ObjectId(key)}, {"seq": 1}, sort=[("seq", -1)], session=session
+        )
+        return int(newest["seq"]) + 1 if newest else _FIRST_SEQ
+
+    async def _touch(self, key: str) -> bool:
+        """Note that something happened in the conversation. False if it is gone: then so is what is left of it."""
+        touched = await self._mongo.conversations.update_one({"_id": ObjectId(key)}, _ACTIVE_NOW)
+        if not touched.matched_count:
+            await self._messages.delete_many({"conversationId": ObjectId(key)})
+        return bool(touched.matched_count)
 
     def _new_answer(self, answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime) -> Answer:
         return Answer(

@@ -136,9 +136,7 @@ class Seeding:
 
         They should be about `BATCH_DOCUMENTS` documents.
         """
-        conversations = [
-            conversation_document(conversation, next_seq=len(messages) + 1) for conversation, messages in histories
-        ]
+        conversations = [conversation_document(conversation) for conversation, _ in histories]
         messages = [
             answer_document(conversation.key, message)
             if isinstance(message, Answer)

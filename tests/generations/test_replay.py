@@ -39,7 +39,7 @@ class Past:
         return await self.end(await self.begin(previous), content, status, **fields)
 
     async def begin(self, previous: Answer) -> Answer:
-        return await self.store.begin(self.key, previous.reply_to, previous=previous)
+        return await self.store.begin(self.key, previous.reply_to, previous=previous, newest_seq=previous.seq)
 
     async def end(self, answer: Answer, content: str, status: Status, **fields: Any) -> Answer:
         bad = status in (Status.FAILED, Status.INTERRUPTED)

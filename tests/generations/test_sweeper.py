@@ -151,7 +151,9 @@ async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: s
             ended = await b.store.get(str(document["conversationId"]), str(document["_id"]))
             assert isinstance(ended, Answer)
             if attempt < 3:
-                await b.store.begin(str(document["conversationId"]), answer.reply_to, previous=ended)
+                await b.store.begin(
+                    str(document["conversationId"]), answer.reply_to, previous=ended, newest_seq=ended.seq
+                )
         assert statuses == ["interrupted", "interrupted", "failed"]
         assert await sweeper.end_all() == 0
 

@@ -21,7 +21,7 @@ from chatstream.models import (
     UserMessage,
 )
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
+from chatstream.store.messages import Messages, Posted
 from chatstream.store.mongo import Mongo
 
 
@@ -159,8 +159,6 @@ async def test_nothing_is_posted_where_there_is_no_conversation(messages: Messag
         await messages.post(nowhere, "Tell me.")
     with pytest.raises(NotFound):
         await messages.add(nowhere, "Tell me.")
-    with pytest.raises(NotFound):
-        await messages.begin(nowhere, str(ObjectId()), previous=None)
     assert await stored(messages, nowhere) == []
 
 
@@ -180,11 +178,19 @@ async def test_an_added_message_whose_result_was_lost_is_stored_once(messages: M
     assert [message.id for message in await stored(messages, key)] == [message.id]
 
 
-@pytest.mark.usefixtures("lossy")
 @pytest.mark.gen_test
-async def test_an_attempt_whose_result_was_lost_is_begun_once(messages: Messages, key: str) -> None:
+async def test_an_attempt_whose_result_was_lost_is_begun_once(
+    messages: Messages, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     message = await added(messages, key, "Tell me.")
-    answer = await messages.begin(key, message.id, previous=None)
+    insert_one = messages._messages.insert_one
+
+    async def twice(document: dict[str, Any]) -> None:
+        await insert_one(document)
+        await insert_one(document)
+
+    monkeypatch.setattr(messages._messages, "insert_one", twice)
+    answer = await messages.begin(key, message.id, previous=None, newest_seq=message.seq)
     assert [message.id for message in await stored(messages, key)] == [message.id, answer.id]
     assert answer.attempt == 1
 
@@ -242,7 +248,8 @@ async def test_a_waiting_message_whose_result_was_lost_is_known_although_the_ans
 async def test_of_many_that_begin_an_answer_exactly_one_does(messages: Messages, key: str) -> None:
     message = await added(messages, key, "Tell me.")
     results = await asyncio.gather(
-        *(messages.begin(key, message.id, previous=None) for _ in range(5)), return_exceptions=True
+        *(messages.begin(key, message.id, previous=None, newest_seq=message.seq) for _ in range(5)),
+        return_exceptions=True,
     )
     assert sum(isinstance(result, Answer) for result in results) == 1
     assert sum(isinstance(result, AnswerInProgress) for result in results) == 4
@@ -252,12 +259,51 @@ async def test_of_many_that_begin_an_answer_exactly_one_does(messages: Messages,
 @pytest.mark.gen_test
 async def test_an_attempt_is_begun_once_also_after_it_has_ended(messages: Messages, key: str) -> None:
     message = await added(messages, key, "Tell me.")
-    first = await messages.begin(key, message.id, previous=None)
+    first = await messages.begin(key, message.id, previous=None, newest_seq=message.seq)
     await messages.finish(key, ended(first, status=Status.INTERRUPTED))
-    with pytest.raises(AnswerInProgress):
-        await messages.begin(key, message.id, previous=None)
-    second = await messages.begin(key, message.id, previous=first)
+    for newest in (message, first):
+        with pytest.raises(AnswerInProgress):
+            await messages.begin(key, message.id, previous=None, newest_seq=newest.seq)
+    second = await messages.begin(key, message.id, previous=first, newest_seq=first.seq)
     assert (second.attempt, second.seq) == (2, first.seq + 1)
+
+
+@pytest.mark.gen_test
+async def test_messages_and_answers_that_come_at_once_stand_in_one_order(messages: Messages, key: str) -> None:
+    for number in range(10):
+        message = await added(messages, key, f"{number}?")
+        begun_, posted = await asyncio.gather(
+            messages.begin(key, message.id, previous=None, newest_seq=message.seq),
+            messages.post(key, f"{number}!"),
+            return_exceptions=True,
+        )
+        answer = posted.answer if isinstance(posted, Posted) else begun_
+        assert isinstance(answer, Answer)
+        assert [type(outcome) for outcome in (begun_, posted)].count(AnswerInProgress) == 1
+        await messages.finish(key, ended(answer))
+    log = await stored(messages, key)
+    assert [message.seq for message in log] == list(range(1, len(log) + 1))
+
+
+@pytest.mark.gen_test
+async def test_a_post_whose_place_is_taken_by_an_answer_meanwhile_is_refused(
+    messages: Messages, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await begun(messages, key)
+    await messages.finish(key, ended(first, status=Status.INTERRUPTED))
+    next_place = messages._next_place
+    begun_: list[Answer] = []
+
+    async def taken(key: str, session: Any) -> int:
+        place = await next_place(key, session)
+        if not begun_:
+            begun_.append(await messages.begin(key, first.reply_to, previous=first, newest_seq=first.seq))
+        return place
+
+    monkeypatch.setattr(messages, "_next_place", taken)
+    with pytest.raises(AnswerInProgress):
+        await messages.post(key, "And?")
+    assert [message.seq for message in await stored(messages, key)] == [1, 2, 3]
 
 
 @pytest.mark.gen_test
@@ -265,9 +311,9 @@ async def test_no_answer_begins_while_another_runs(messages: Messages, key: str)
     posted = await messages.post(key, "One")
     waiting = await added(messages, key, "Two")
     with pytest.raises(AnswerInProgress):
-        await messages.begin(key, waiting.id, previous=None)
+        await messages.begin(key, waiting.id, previous=None, newest_seq=waiting.seq)
     with pytest.raises(AnswerInProgress):
-        await messages.begin(key, posted.message.id, previous=posted.answer)
+        await messages.begin(key, posted.message.id, previous=posted.answer, newest_seq=waiting.seq)
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------
@@ -385,6 +431,24 @@ async def test_the_end_of_what_was_deleted_is_none(
     assert await stored(messages, conversation.key) == []
 
 
+@pytest.mark.parametrize("end", ["finish", "finish_orphan"])
+@pytest.mark.gen_test
+async def test_nothing_is_left_of_an_answer_that_began_while_its_conversation_was_deleted(
+    messages: Messages, mongo: Mongo, conversation: Conversation, end: str
+) -> None:
+    key = conversation.key
+    message = await added(messages, key)
+    await Conversations(mongo).delete("user", conversation.id)
+    answer = await messages.begin(key, message.id, previous=None, newest_seq=message.seq)
+    assert await messages.checkpoint(answer.id, length=0, text="a") is not None
+    if end == "finish":
+        assert await messages.finish(key, ended(answer, "ab")) is None
+    else:
+        (orphan,) = [orphan for orphan in await messages.orphans() if orphan.answer_id == answer.id]
+        assert await messages.finish_orphan(orphan, ended(answer, "a")) is False
+    assert await stored(messages, key) == []
+
+
 @pytest.mark.gen_test
 async def test_an_orphan_is_ended_only_if_nothing_happened_to_it(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
@@ -454,7 +518,7 @@ async def test_the_newest_question_comes_with_its_newest_attempt(messages: Messa
     assert await messages.newest(key) is None
     posted = await messages.post(key, "One")
     await messages.finish(key, ended(posted.answer, status=Status.INTERRUPTED))
-    second = await messages.begin(key, posted.message.id, previous=posted.answer)
+    second = await messages.begin(key, posted.message.id, previous=posted.answer, newest_seq=posted.answer.seq)
     question = await messages.newest_question(key)
     assert question is not None
     assert question[1] is not None
@@ -549,7 +613,7 @@ async def test_every_query_uses_an_index_and_none_sorts_in_memory(
     await messages.finish(key, ended(answer))
     await messages.mark_seen(key)
 
-    assert len(spies[0].asked) == 4
+    assert len(spies[0].asked) == 5
     assert len(spies[1].asked) == 15
     for spy in spies:
         for query, sort in spy.asked:
