@@ -27,6 +27,7 @@ from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.base import Door
 from chatstream.handlers.connection import ChatServer
+from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Limits
 from chatstream.llm.model import Delta, Model
@@ -46,6 +47,8 @@ _MAX_HEADER_BYTES = 16 * 1024
 # A keep-alive connection that says nothing; a client that sends its body a byte at a time.
 _IDLE_CONNECTION_TIMEOUT = 30
 _BODY_TIMEOUT = 10
+# Monitoring has a port of its own: some that ask, each over one connection.
+_ROOM_FOR_MONITORING = 16
 # Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late.
 _TICKS_PER_HEARTBEAT = 15
 # Between tries to reach a database that is not there (yet), in seconds.
@@ -133,8 +136,8 @@ class Server:
             messages=messages,
             ping=mongo.ping,
         )
-        _serve(stack, make_metrics_app(door, metrics), for_metrics)
-        server = _serve(stack, app, sockets)  # from now on it says that it is not ready
+        _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
+        server = _serve(stack, app, sockets, capacity.connections)  # from now on it says that it is not ready
 
         await _wait_for(mongo)
         if settings.uses_embedded_database:
@@ -200,29 +203,30 @@ def _jwt_secret(settings: Settings) -> str:
     return secret
 
 
-def _listen_for_metrics(settings: Settings) -> list[socket.socket]:
+def _listen_for_metrics(settings: Settings) -> list[Listener]:
     """None, if they are not served on a port of their own."""
     if settings.metrics_port is None:
         return []
     return _listen(settings.metrics_host, settings.metrics_port, "CHATSTREAM_METRICS_PORT or CHATSTREAM_METRICS_HOST")
 
 
-def _listen(host: str, port: int, settings: str) -> list[socket.socket]:
+def _listen(host: str, port: int, settings: str) -> list[Listener]:
     try:
-        return bind_sockets(port, host, backlog=_BACKLOG)
+        return [Listener(bound) for bound in bind_sockets(port, host, backlog=_BACKLOG)]
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise ConfigurationError(f"Cannot listen on {host}:{port}: {reason}. Set {settings}.") from exc
 
 
-def _serve(stack: contextlib.AsyncExitStack, app: Application, sockets: list[socket.socket]) -> ChatServer:
+def _serve(stack: contextlib.AsyncExitStack, app: Application, listeners: list[Listener], room: int) -> ChatServer:
     server = ChatServer(
         app,
+        room=room,
         max_header_size=_MAX_HEADER_BYTES,
         idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
         body_timeout=_BODY_TIMEOUT,
     )
-    server.add_sockets(sockets)
+    server.listen_on(listeners)
     stack.push_async_callback(server.close_all_connections)
     return server
 

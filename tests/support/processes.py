@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,7 +76,14 @@ def mongod(data_dir: Path) -> Iterator[str]:
 class ServerProcess:
     """``python -m chatstream`` with the given environment, and nothing else in it."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        port: int | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "chatstream"),
+    ) -> None:
+        self._command = command
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = directory / f"server-{self.port}.log"
@@ -96,7 +103,7 @@ class ServerProcess:
         """Start it; see `wait_until_ready`."""
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chatstream"],
+                self._command,
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,64 @@
+"""Where connections come in, until there is no room for more."""
+
+import asyncio
+import errno
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tornado.ioloop import IOLoop
+
+log = logging.getLogger("chatstream.http")
+
+# Of the process, of the system, and what the system says for want of memory.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# Nobody tells when there are descriptors again: it is tried once a second.
+_PAUSE = 1.0
+# It is said once in so many seconds; a server that is full is so with every connection that comes.
+_SILENCE = 60.0
+
+
+class Listener(socket.socket):
+    """A listening socket that rests while there is no room: who comes waits with the kernel, and costs nothing.
+
+    Tornado would try again at once, and at once again: a core, and 70,000 lines of log a second.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        """Takes over `bound`, which listens already."""
+        super().__init__(bound.family, bound.type, bound.proto, fileno=bound.detach())
+        self.setblocking(False)
+        self.wait_for_room: Callable[[], float] = lambda: 0
+        self._rests = False
+        self._said_at = float("-inf")
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection. Raises `BlockingIOError` if there is none, or no room for it."""
+        if seconds := self.wait_for_room():
+            self._rest("full: all connections are in use; new ones wait", seconds)
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError as exc:
+            if exc.errno not in _EXHAUSTED:
+                raise
+            self._rest("out of file descriptors; new connections wait", _PAUSE)
+            raise BlockingIOError from exc
+
+    def wake(self) -> None:
+        """There may be room again."""
+        if self._rests and self.fileno() != -1:  # it may have been closed meanwhile
+            self._rests = False
+            IOLoop.current().update_handler(self, IOLoop.READ)
+
+    def _rest(self, why: str, seconds: float) -> None:
+        self._rests = True
+        IOLoop.current().update_handler(self, 0)
+        if seconds != math.inf:
+            asyncio.get_running_loop().call_later(seconds, self.wake)
+        if time.monotonic() - self._said_at >= _SILENCE:
+            self._said_at = time.monotonic()
+            log.warning(why)

@@ -1,0 +1,111 @@
+"""A server at the limit of its file descriptors: it refuses politely, waits without spinning, and recovers."""
+
+import asyncio
+import resource
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeClient
+from tests.support.client import API, PATIENCE
+from tests.support.processes import ServerProcess
+
+DESCRIPTORS, CONNECTIONS = 256, 400
+# How long it is watched while it is full: long enough for a core that spins to show.
+WATCHED = 1.0
+
+UVLOOP = "from chatstream.__main__ import main; import sys; sys.exit(main())"
+ASYNCIO = "import sys; sys.modules['uvloop'] = None; " + UVLOOP
+
+
+@pytest.fixture(params=[UVLOOP, ASYNCIO], ids=["uvloop", "asyncio"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]) -> Iterator[ServerProcess]:
+    """A server that may have 256 descriptors, on either event loop."""
+    limited = ["bash", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "-", sys.executable, "-c", request.param]
+    settings = environment | {"MONGODB_DATABASE": "descriptors", "CHATSTREAM_STREAMS_PER_USER": "1000"}
+    server = ServerProcess(tmp_path, settings, command=limited).start().wait_until_ready()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
+@asynccontextmanager
+async def connections(port: int, request: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """As many as the test needs, each with `request` sent."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
+    for _, writer in opened:
+        writer.write(request)
+    yield [reader for reader, _ in opened]
+    for _, writer in opened:
+        writer.close()
+
+
+def cpu_seconds(server: ServerProcess) -> float:
+    """What it has used so far (Linux)."""
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def assert_quiet(server: ServerProcess) -> None:
+    """It uses less than half a core, and writes less than ten lines a second."""
+    used, lines = cpu_seconds(server), server.log.count("\n")
+    await asyncio.sleep(WATCHED)  # what is measured is what happens while nothing happens
+    assert cpu_seconds(server) - used < WATCHED / 2
+    assert server.log.count("\n") - lines < 10 * WATCHED
+
+
+@pytest.mark.gen_test
+async def test_more_streams_than_descriptors(server: ServerProcess, make_client: MakeClient) -> None:
+    client = make_client(server)
+    conversation = await client.create()
+    head = f"GET {API}/{conversation}/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+    head += f"Authorization: Bearer {client.token}\r\n\r\n"
+    before = server.log.count("\n")
+    async with asyncio.timeout(PATIENCE), connections(server.port, head.encode()) as readers:
+        # Each is answered, and in a way that an EventSource survives.
+        answers = [await reader.readuntil(b"}\n\n") for reader in readers]
+        assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
+        opened = sum(b'"type":"connected"' in answer for answer in answers)
+        refused = sum(b'"error":"too_many_streams"' in answer for answer in answers)
+        assert (opened, refused) == (72, CONNECTIONS - 72)
+        assert server.log.count("\n") - before < opened + 50  # each request has its line, but not each refusal
+        await assert_quiet(server)
+        assert (await client.http.get("/healthz")).status_code == 200
+        assert (await client.http.get(f"{API}/{conversation}")).status_code == 200
+    async with asyncio.timeout(PATIENCE):
+        while True:  # it sees one by one that they have left
+            async with client.stream(conversation) as stream:
+                if (await stream.next()).type == "connected":
+                    return
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "])
+async def test_connections_that_ask_for_nothing_make_room(
+    server: ServerProcess, make_client: MakeClient, sent: bytes
+) -> None:
+    client = make_client(server)
+    async with connections(server.port, sent):
+        await assert_quiet(server)
+        for _ in range(3):
+            assert (await client.http.get("/healthz")).status_code == 200
+    assert (await client.http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.gen_test
+async def test_without_any_descriptor_left_it_waits_for_one(server: ServerProcess, make_client: MakeClient) -> None:
+    client = make_client(server)
+    assert (await client.http.get("/healthz")).status_code == 200
+    assert server.process is not None
+    soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # whatever is open stays so
+    async with connections(server.port, b""):
+        await assert_quiet(server)
+        assert (await client.http.get("/healthz")).status_code == 200  # on the connection that it has
+        assert "out of file descriptors" in server.log
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert (await make_client(server).http.get("/healthz")).status_code == 200
