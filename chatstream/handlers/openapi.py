@@ -57,7 +57,11 @@ REFUSALS: Mapping[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     413: ("The body is too large.", ("too_large",), ()),
     415: ("The body is not `application/json`.", ("unsupported_media_type",), ()),
     422: ("Well-formed, but not acceptable; `errors` says what, field by field.", ("invalid_content",), ()),
-    429: ("Too many requests of this caller.", ("rate_limited", "too_many_streams"), ("Retry-After",)),
+    429: (
+        "Too many requests of this caller.",
+        ("rate_limited", "too_many_streams"),
+        ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    ),
     503: ("Not now.", ("unavailable", "storage_unavailable", "server_shutdown", "too_many_streams"), ("Retry-After",)),
 }
 

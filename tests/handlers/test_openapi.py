@@ -1,12 +1,15 @@
 """The OpenAPI document: valid, about these routes and no others; and the page of it."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from openapi_spec_validator import OpenAPIV32SpecValidator, validate
 
+from chatstream.errors import RequestError
 from chatstream.handlers.assets import AssetHandler
+from chatstream.handlers.openapi import REFUSALS
 from tests.support.client import Client
 from tests.support.routes import methods, routes
 
@@ -43,6 +46,19 @@ async def test_it_says_of_every_door_who_may_come_in(client: Client) -> None:
             assert (not schemes) == doors[path].public, path
             assert ("accessToken" in schemes) == doors[path].accepts_query_token, path
             assert ("401" in operation["responses"]) == (not doors[path].public), path
+
+
+def kinds(error: type[RequestError]) -> Iterator[type[RequestError]]:
+    """The most particular kinds of an error."""
+    if not error.__subclasses__():
+        yield error
+    for each in error.__subclasses__():
+        yield from kinds(each)
+
+
+def test_every_refusal_is_described_with_its_codes() -> None:
+    for error in kinds(RequestError):
+        assert error.code in REFUSALS[error.status][1], error
 
 
 @pytest.mark.gen_test
