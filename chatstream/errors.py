@@ -43,6 +43,7 @@ class ErrorCode(StrEnum):
     STORAGE_UNAVAILABLE = "storage_unavailable"
     RATE_LIMITED = "rate_limited"
     TOO_MANY_STREAMS = "too_many_streams"
+    AUTH_UNAVAILABLE = "auth_unavailable"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a password
     SERVER_SHUTDOWN = "server_shutdown"
     CONVERSATION_DELETED = "conversation_deleted"
@@ -68,6 +69,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
     ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
     ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),
+    ErrorCode.AUTH_UNAVAILABLE: Explanation("Access cannot be checked at the moment. Connect again.", True),
     ErrorCode.TOKEN_EXPIRED: Explanation("The access token has expired. Connect again with a new one.", True),
     ErrorCode.SERVER_SHUTDOWN: Explanation("The server is restarting. Connect again.", True),
     ErrorCode.CONVERSATION_DELETED: Explanation("This conversation has been deleted.", False),
@@ -107,10 +109,11 @@ class Unauthenticated(RequestError):
 
     status, title, code = 401, "Unauthorized", "unauthenticated"
 
-    def __init__(self, detail: str, *, token_given: bool) -> None:
-        """`token_given` decides whether RFC 6750's ``error="invalid_token"`` is said."""
+    def __init__(self, detail: str, *, token_given: bool, reason: str = "") -> None:
+        """`token_given` decides whether RFC 6750's ``error="invalid_token"`` is said; `reason` is for the metrics."""
         super().__init__(detail, code="invalid_token" if token_given else "unauthenticated")
         self.token_given = token_given
+        self.reason = reason
 
 
 class NotFound(RequestError):

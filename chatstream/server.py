@@ -91,7 +91,8 @@ class Server:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        secret = _jwt_secret(settings)
+        secret = _jwt_secret(settings) if settings.verifies_with_secret else None
+        keys = await stack.enter_async_context(auth.keys(settings, secret))
         capacity = Capacity.of(raise_descriptor_limit())
         sockets = _listen(settings.host, settings.port, "CHATSTREAM_PORT or CHATSTREAM_HOST")
         for each in sockets:
@@ -123,9 +124,8 @@ class Server:
 
         hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings))
         orphans = Sweeper(messages, hub, metrics)
-        door = Door(
-            Authenticator(secret), settings.cors_origins, Limits.of(settings, capacity), settings.trusted_proxies
-        )
+        authenticator = Authenticator(keys, auth.rules(settings), metrics.token_verified)
+        door = Door(authenticator, settings.cors_origins, Limits.of(settings, capacity), settings.trusted_proxies)
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
             settings,
@@ -307,21 +307,21 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-def _greet(settings: Settings, secret: str, port: int) -> None:
+def _greet(settings: Settings, secret: str | None, port: int) -> None:
     if settings.env is Environment.DEVELOPMENT:
         _invite(settings, secret, port)
     log.info("chatstream %s listens on %s:%d", __version__, settings.host, port)
 
 
-def _invite(settings: Settings, secret: str, port: int) -> None:
+def _invite(settings: Settings, secret: str | None, port: int) -> None:
     """Tell whoever started it what to do next."""
     model = "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"
     database = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else "MongoDB"
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
     origin = f"http://{host}:{port}"
     lines = [f"chatstream {__version__} · {model} · {database}", ""]
-    if settings.jwt_secret is None:
-        token = auth.mint(secret, DEMO_USER, _DEMO_TOKEN_SECONDS)
+    if secret is not None and settings.jwt_secret is None:
+        token = auth.mint(secret, DEMO_USER, _DEMO_TOKEN_SECONDS, auth.rules(settings))
         stream = f"{origin}/api/v1/chat/conversations/{DEMO_CONVERSATION}/stream"
         lines += [f'  curl -N -H "Authorization: Bearer {token}" {stream}', "", f"  {origin}/#token={token}"]
     else:

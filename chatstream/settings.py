@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -26,8 +27,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chatstream.errors import ConfigurationError
 
-# RFC 7518, section 3.2: a key of the same size as the hash output or larger, 256 bits for HS256.
-MIN_SECRET_BYTES = 32
+# RFC 7518, section 3.2: a key of the same size as the hash output or larger.
+_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+MIN_SECRET_BYTES = min(_SECRET_BYTES.values())
 
 # Where the generated development secret is kept, in the data directory.
 SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
@@ -90,10 +92,20 @@ def _base_url(url: str) -> str:
     return url
 
 
+def _jwks_url(url: str) -> str:
+    # http for an issuer on this machine or in a test; whoever can change what it says can let anybody in.
+    if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("must begin with https://, or with http:// and the name of this machine")
+    return _base_url(url)
+
+
 def _grace(value: Any) -> Any:
     return math.inf if value == "never" else value
 
 
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]  # fmt: skip
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
@@ -125,6 +137,12 @@ class Settings(BaseSettings):
 
     # The door.
     jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
+    jwt_public_key_file: Path | None = None
+    jwks_url: Annotated[str, AfterValidator(_jwks_url)] | None = None
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_type: str | None = None
     cors_origins: Origins = ()
     trusted_proxies: Networks = ()
 
@@ -163,12 +181,35 @@ class Settings(BaseSettings):
     content_characters: int = Field(32_000, ge=1, le=50_000)
 
     @model_validator(mode="after")
+    def _tokens_can_be_verified(self) -> Self:
+        names = ("JWT_SECRET", "CHATSTREAM_JWT_PUBLIC_KEY_FILE", "CHATSTREAM_JWKS_URL")
+        keys = (self.jwt_secret, self.jwt_public_key_file, self.jwks_url)
+        given = [name for name, key in zip(names, keys, strict=True) if key is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one of {' and '.join(given)} may be set: either secrets or public keys")
+        algorithms = self.accepted_algorithms
+        if not algorithms:
+            raise ValueError(f"with {given[0]}, CHATSTREAM_JWT_ALGORITHMS must be set, to RS256 for example")
+        wrong = [name for name in algorithms if (name in _SECRET_BYTES) is not self.verifies_with_secret]
+        if wrong:
+            what = "a secret" if self.verifies_with_secret else "public keys"
+            raise ValueError(f"CHATSTREAM_JWT_ALGORITHMS: {', '.join(wrong)} cannot be used with {what}")
+        if self.jwt_secret is not None:
+            needed = max(_SECRET_BYTES[name] for name in algorithms)
+            if len(self.jwt_secret.get_secret_value().encode()) < needed:
+                raise ValueError(f"JWT_SECRET must be at least {needed} bytes long for {', '.join(algorithms)}")
+        return self
+
+    @model_validator(mode="after")
     def _production_makes_nothing_up(self) -> Self:
         if self.env is not Environment.PRODUCTION:
             return self
         missing = []
-        if self.jwt_secret is None:
-            missing.append("JWT_SECRET must be set (make one with: openssl rand -hex 32)")
+        if self.verifies_with_secret and self.jwt_secret is None:
+            missing.append(
+                "JWT_SECRET (make one with: openssl rand -hex 32), CHATSTREAM_JWT_PUBLIC_KEY_FILE or "
+                "CHATSTREAM_JWKS_URL must be set"
+            )
         if self.uses_embedded_database:
             missing.append("MONGODB_URI must be set: the embedded database is for development")
         if self.uses_demo_model:
@@ -176,6 +217,16 @@ class Settings(BaseSettings):
         if missing:
             raise ValueError("with CHATSTREAM_ENV=production: " + "; ".join(missing))
         return self
+
+    @property
+    def verifies_with_secret(self) -> bool:
+        """Tokens are signed with a secret, and not with a private key that the server never sees."""
+        return self.jwt_public_key_file is None and self.jwks_url is None
+
+    @property
+    def accepted_algorithms(self) -> tuple[str, ...]:
+        """What tokens may be signed with: all secrets, or all private keys."""
+        return self.jwt_algorithms or (("HS256",) if self.verifies_with_secret else ())
 
     @property
     def uses_demo_model(self) -> bool:

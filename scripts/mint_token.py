@@ -1,13 +1,22 @@
 """Prints a JSON Web Token that the server accepts, alone on standard output. Run it as ``scripts/mint_token``."""
 
 import argparse
+import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import cast, get_args
+
+import jwt
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from jwt.algorithms import AllowedPublicKeys
 
 from chatstream import auth
+from chatstream.auth import Authenticator, OneKey, Rules
 from chatstream.errors import ConfigurationError, Unauthenticated
-from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Settings
+from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Algorithm, Settings
 
 ENV_FILE = Path(".env")
 
@@ -16,21 +25,24 @@ def main() -> int:
     """Returns the exit status: 0, or 1 with a reason on standard error."""
     parser = argparse.ArgumentParser(
         prog="scripts/mint_token",
-        description="Print a token for the API.",
-        epilog="The secret is the server's: JWT_SECRET from the environment or .env, "
-        "else the one that a development server made for itself in its data directory.",
+        description="Print a token for the API, as the server's settings (from the environment or .env) ask for it.",
+        epilog="The secret is the server's: JWT_SECRET, else the one that a development server made for itself in its "
+        "data directory. A server with public keys needs --private-key-file.",
     )
     parser.add_argument("--user", default="demo", help="who the token is for, its `sub` (%(default)s)")
     parser.add_argument(
         "--expires-in", type=int, default=3600, metavar="SECONDS", help="how long it is good for (%(default)s)"
     )
-    parser.add_argument("--secret-file", type=Path, metavar="FILE", help="sign with the secret in this file instead")
+    parser.add_argument("--secret-file", type=_path, metavar="FILE", help="sign with the secret in this file instead")
+    parser.add_argument("--private-key-file", type=_path, metavar="FILE", help="sign with the private key in this PEM")
+    parser.add_argument("--algorithm", choices=get_args(Algorithm), help="the first of CHATSTREAM_JWT_ALGORITHMS")
     arguments = parser.parse_args()
     try:
-        file = arguments.secret_file and Path(os.environ.get("CALLED_FROM", ""), arguments.secret_file)
-        secret = _secret(file)
-        token = auth.mint(secret, arguments.user, arguments.expires_in)
-        auth.Authenticator(secret).authenticate(token)  # what the server would refuse is not printed
+        settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
+        rules = auth.rules(settings)
+        if arguments.algorithm:
+            rules = msgspec.structs.replace(rules, algorithms=(arguments.algorithm,))
+        token = _mint(settings, rules, arguments)
     except Unauthenticated as exc:
         sys.stderr.write(f"The server would refuse this token: {exc}\n")
         return 1
@@ -43,9 +55,29 @@ def main() -> int:
     return 0
 
 
-def _secret(file: Path | None) -> str:
+def _mint(settings: Settings, rules: Rules, arguments: argparse.Namespace) -> str:
+    if arguments.private_key_file is not None:
+        pem = _read(arguments.private_key_file)
+        try:
+            public = load_pem_private_key(pem.encode(), password=None).public_key()
+            token = auth.mint(pem, arguments.user, arguments.expires_in, rules)
+        except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError, NotImplementedError):
+            raise ConfigurationError(
+                f"{arguments.private_key_file} is not a private key in PEM for {rules.algorithms[0]}."
+            ) from None
+        key = OneKey(cast("AllowedPublicKeys", public))
+    else:
+        secret = _secret(settings, arguments.secret_file)
+        key = OneKey.secret(secret, rules.algorithms)
+        token = auth.mint(secret, arguments.user, arguments.expires_in, rules)
+    asyncio.run(Authenticator(key, rules).authenticate(token))  # what the server would refuse is not printed
+    return token
+
+
+def _secret(settings: Settings, file: Path | None) -> str:
     if file is None:
-        settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
+        if not settings.verifies_with_secret:
+            raise ConfigurationError("The server verifies tokens with public keys: name a --private-key-file.")
         if settings.jwt_secret is not None:
             return settings.jwt_secret.get_secret_value()
         file = settings.data_dir / SECRET_FILE
@@ -53,13 +85,21 @@ def _secret(file: Path | None) -> str:
             raise ConfigurationError(
                 f"There is no secret yet: start the server once, which makes {file}, or set JWT_SECRET."
             )
-    try:
-        secret = file.read_text().strip()
-    except OSError as exc:
-        raise ConfigurationError(f"{file} cannot be read: {exc.strerror}.") from exc
+    secret = _read(file).strip()
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise ConfigurationError(f"The secret in {file} is shorter than {MIN_SECRET_BYTES} bytes.")
     return secret
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as exc:
+        raise ConfigurationError(f"{file} cannot be read: {exc.strerror}.") from exc
+
+
+def _path(argument: str) -> Path:
+    return Path(os.environ.get("CALLED_FROM", ""), argument)
 
 
 if __name__ == "__main__":

@@ -1,146 +1,21 @@
-"""Who gets in: the tokens as a table, then what callers see over HTTP."""
+"""Who gets in, as callers see it over HTTP; the tokens' table is in `tests.auth`."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import json
-import re
-import time
-from typing import Any
 
-import jwt
 import pytest
 
-from chatstream.auth import Authenticator, mint
-from chatstream.errors import Unauthenticated
+from chatstream.auth import mint
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
+from tests.support.tokens import BAD, HOUR, claims, signed
 from tests.support.upstream import Upstream, answer
 
-OTHER_SECRET = "another-secret-of-thirty-two-bytes-or-more"
-NOW = int(time.time())
-HOUR = 3600
-DAY = 86_400
-
-authenticator = Authenticator(SECRET)
-
-
-def signed(claims: object, *, header: object = None, secret: str = SECRET) -> str:
-    """A token with any claims and any header: what a library would refuse to make, others may still send."""
-    parts = [
-        part if isinstance(part, bytes) else json.dumps(part).encode()
-        for part in ({"alg": "HS256", "typ": "JWT"} if header is None else header, claims)
-    ]
-    signing_input = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    signature = hmac.new(secret.encode(), signing_input, hashlib.sha256).digest()
-    return (signing_input + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    return {"sub": "u1", "exp": NOW + HOUR, **changes}
-
-
-def without(name: str) -> dict[str, Any]:
-    return {key: value for key, value in claims().items() if key != name}
-
-
-GOOD = {
-    "plain": signed(claims()),
-    "minted": mint(SECRET, "u1", HOUR),
-    "fraction of a second": signed(claims(exp=NOW + HOUR + 0.5)),
-    "further claims": signed(claims(iat=NOW, nbf=NOW, jti="1", scope="chat")),
-    "no typ": signed(claims(), header={"alg": "HS256"}),
-    "a year": signed(claims(exp=NOW + 365 * DAY)),
+# A megabyte does not fit into the headers, httpx sends no header that is not ASCII, and spaces around one do not count.
+SENDABLE = {
+    name: token
+    for name, token in BAD.items()
+    if 0 < len(token) < 12_000 and token.isascii() and token.strip() == token != "\0"
 }
-
-BAD = {
-    "empty": "",
-    "garbage": "garbage",
-    "three parts of garbage": "a.b.c",
-    "not base64": "ä.ö.ü",
-    "NUL": "\0",
-    "lone surrogate": "\ud800.\ud800.\ud800",
-    "one part too many": signed(claims()) + ".e30",
-    "no signature": signed(claims()).rpartition(".")[0] + ".",
-    "other signature": signed(claims())[:-4] + "AAAA",
-    "other secret": signed(claims(), secret=OTHER_SECRET),
-    "alg none": jwt.encode(claims(), "", algorithm="none"),
-    "alg None": signed(claims(), header={"alg": "None"}),
-    "alg HS384": jwt.encode(claims(), SECRET.ljust(48), algorithm="HS384"),
-    "alg HS512": jwt.encode(claims(), SECRET.ljust(64), algorithm="HS512"),
-    "alg RS256, signed with HMAC": signed(claims(), header={"alg": "RS256"}),
-    "no alg": signed(claims(), header={"typ": "JWT"}),
-    "alg a list": signed(claims(), header={"alg": ["HS256"]}),
-    "header a list": signed(claims(), header=["HS256"]),
-    "header nested deeply": signed(claims(), header=b"[" * 5000),
-    "header with a long number": signed(claims(), header=b'{"alg": "HS256", "x": %s}' % (b"9" * 5000)),
-    "critical header": signed(claims(), header={"alg": "HS256", "crit": ["x"], "x": 1}),
-    "claims a list": signed(["sub", "exp"]),
-    "claims no JSON": signed(b"{"),
-    "claims nested deeply": signed(b"[" * 5000),
-    "claims not UTF-8": signed(b'{"sub": "\xff"}'),
-    "sub missing": signed(without("sub")),
-    "sub empty": signed(claims(sub="")),
-    "sub null": signed(claims(sub=None)),
-    "sub a number": signed(claims(sub=1)),
-    "sub an object": signed(claims(sub={"$gt": ""})),
-    "sub a lone surrogate": signed(claims(sub="u\ud800")),
-    "sub with NUL": signed(claims(sub="u\0")),
-    "sub too long": signed(claims(sub="u" * 256)),
-    "exp missing": signed(without("exp")),
-    "exp null": signed(claims(exp=None)),
-    "exp past": signed(claims(exp=NOW - 1)),
-    "exp zero": signed(claims(exp=0)),
-    "exp negative": signed(claims(exp=-1)),
-    "exp 1e300": signed(claims(exp=1e300)),
-    "exp in two years": signed(claims(exp=NOW + 2 * 365 * DAY)),
-    "exp text": signed(claims(exp="tomorrow")),
-    "exp a number as text": signed(claims(exp=str(NOW + HOUR))),
-    "exp true": signed(claims(exp=True)),
-    "exp NaN": signed(claims(exp=float("nan"))),
-    "exp Infinity": signed(claims(exp=float("inf"))),
-    "exp a list": signed(claims(exp=[NOW + HOUR])),
-    "nbf in the future": signed(claims(nbf=NOW + HOUR)),
-    "nbf text": signed(claims(nbf="now")),
-    "iat in the future": signed(claims(iat=NOW + HOUR)),
-    "a megabyte": signed(claims(padding="x" * 1_000_000)),
-    "a megabyte of dots": "." * 1_000_000,
-}
-
-
-@pytest.mark.parametrize("token", GOOD.values(), ids=GOOD)
-def test_a_good_token_names_its_user_and_its_end(token: str) -> None:
-    user = authenticator.authenticate(token)
-    assert user.id == "u1"
-    assert NOW < user.token_expires_at <= NOW + 365 * DAY
-
-
-@pytest.mark.parametrize("token", BAD.values(), ids=BAD)
-def test_a_bad_token_is_refused_and_not_repeated(token: str) -> None:
-    with pytest.raises(Unauthenticated) as refused:
-        authenticator.authenticate(token)
-    assert refused.value.token_given
-    assert SECRET not in refused.value.detail
-    assert not token or token not in refused.value.detail
-    # RFC 6750, section 3: what error_description may be made of.
-    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", refused.value.detail)
-
-
-def test_a_token_that_has_expired_is_told_apart() -> None:
-    with pytest.raises(Unauthenticated, match="has expired"):
-        authenticator.authenticate(BAD["exp past"])
-
-
-def test_subjects_may_be_anything_else() -> None:
-    for subject in ("u", "auth0|123", "ä@example.org", "⚽", "u" * 255, "../..", "$where"):
-        assert authenticator.authenticate(signed(claims(sub=subject))).id == subject
-
-
-# Over HTTP ------------------------------------------------------------------------------------------------------------
-
-# A megabyte does not fit into a request's headers, and httpx sends no header that is not ASCII.
-SENDABLE = {name: token for name, token in BAD.items() if 0 < len(token) < 12_000 and token.isascii() and token != "\0"}
 
 
 @pytest.mark.gen_test

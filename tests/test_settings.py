@@ -79,6 +79,10 @@ def plain(value: object) -> object:
         ("CHATSTREAM_ANSWER_CHARACTERS", "100", "answer_characters", 100),
         ("JWT_SECRET", SECRET, "jwt_secret", SECRET),
         ("JWT_SECRET", "ä" * 16, "jwt_secret", "ä" * 16),  # bytes count
+        ("CHATSTREAM_JWT_ISSUER", "https://issuer.example", "jwt_issuer", "https://issuer.example"),
+        ("CHATSTREAM_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
+        ("CHATSTREAM_JWT_TYPE", "at+jwt", "jwt_type", "at+jwt"),
+        ("CHATSTREAM_JWT_ALGORITHMS", "HS256, HS512,", "jwt_algorithms", ("HS256", "HS512")),
         ("CHATSTREAM_CORS_ORIGINS", "https://a.example", "cors_origins", ("https://a.example",)),
         (
             "CHATSTREAM_CORS_ORIGINS",
@@ -131,7 +135,8 @@ def test_a_variable_sets_its_field(
 
 def test_every_setting_is_in_the_table_above() -> None:
     [table] = [mark for mark in test_a_variable_sets_its_field.pytestmark if mark.name == "parametrize"]
-    assert {row[2] for row in table.args[1]} == {*Settings.model_fields}
+    alone_not_enough = {"jwt_public_key_file", "jwks_url"}
+    assert {row[2] for row in table.args[1]} | alone_not_enough == {*Settings.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,64 @@ def test_every_setting_is_in_the_table_above() -> None:
 def test_a_value_out_of_bounds_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     [problem] = problems(monkeypatch, {name: text})
     assert problem.startswith(f"{name}: ")
+
+
+RS256 = {"CHATSTREAM_JWT_ALGORITHMS": "RS256"}
+FILE = {"CHATSTREAM_JWT_PUBLIC_KEY_FILE": "/etc/key.pem"}
+
+
+def jwks(url: str) -> dict[str, str]:
+    return {"CHATSTREAM_JWKS_URL": url}
+
+
+def test_public_keys_take_the_place_of_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in (FILE, jwks("https://issuer.example/keys")):
+        with monkeypatch.context() as patch:
+            settings = load(
+                patch, {name: text for name, text in PRODUCTION.items() if name != "JWT_SECRET"} | key | RS256
+            )
+        assert settings.accepted_algorithms == ("RS256",)
+        assert not settings.verifies_with_secret
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080"])
+def test_keys_may_come_over_http_from_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert load(monkeypatch, jwks(f"http://{host}/keys") | RS256).jwks_url == f"http://{host}/keys"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://issuer.example/keys", "file:///etc/keys", "ftp://localhost/keys", "keys", "http://localhost.evil.example"],
+)
+def test_keys_come_from_nowhere_else(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    [problem] = problems(monkeypatch, jwks(url) | RS256)
+    assert problem.startswith("CHATSTREAM_JWKS_URL: must begin with http")
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (FILE, "with CHATSTREAM_JWT_PUBLIC_KEY_FILE, CHATSTREAM_JWT_ALGORITHMS must be set, to RS256 for example"),
+        (FILE | {"CHATSTREAM_JWT_ALGORITHMS": "RS256,HS256"}, "HS256 cannot be used with public keys"),
+        (RS256 | {"JWT_SECRET": SECRET}, "CHATSTREAM_JWT_ALGORITHMS: RS256 cannot be used with a secret"),
+        (RS256, "CHATSTREAM_JWT_ALGORITHMS: RS256 cannot be used with a secret"),
+        (RS256 | FILE | {"JWT_SECRET": SECRET}, "only one of JWT_SECRET and CHATSTREAM_JWT_PUBLIC_KEY_FILE"),
+        (RS256 | FILE | jwks("https://issuer.example"), "CHATSTREAM_JWT_PUBLIC_KEY_FILE and CHATSTREAM_JWKS_URL"),
+        ({"CHATSTREAM_JWT_ALGORITHMS": "HS384", "JWT_SECRET": SECRET}, "must be at least 48 bytes long for HS384"),
+        ({"CHATSTREAM_JWT_ALGORITHMS": "HS256,HS512", "JWT_SECRET": SECRET}, "at least 64 bytes long for HS256, HS512"),
+    ],
+)  # fmt: skip
+def test_tokens_that_cannot_be_verified(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str
+) -> None:
+    [said] = problems(monkeypatch, variables)
+    assert problem in said
+
+
+@pytest.mark.parametrize("name", ["none", "hs256", "ES256K", "RS1"])
+def test_algorithms_are_those_that_are_safe(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    [problem] = problems(monkeypatch, {"CHATSTREAM_JWT_ALGORITHMS": name})
+    assert problem.startswith("CHATSTREAM_JWT_ALGORITHMS: ")
 
 
 def test_the_database_is_named_with_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:

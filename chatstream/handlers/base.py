@@ -120,7 +120,7 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Decide by the headers who may come in; a refusal is said when the body has been read.
 
         Before, Tornado would close the connection on the unread bytes: a client that is still sending would get a reset
@@ -128,7 +128,7 @@ class BaseHandler(RequestHandler):
         """
         self.set_default_headers()  # Tornado called it before `initialize`
         try:
-            self.enter()
+            await self.enter()
         except RequestError as exc:
             self.refuse_after_body(exc)
         if self._declared_length() > _MAX_DISCARDED_BYTES:
@@ -152,7 +152,7 @@ class BaseHandler(RequestHandler):
     def data_received(self, chunk: bytes) -> None:
         """A part of a body that nobody asked for."""
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """Erase the token from the request, and let nobody in without a good one."""
         header = self.request.headers.pop("Authorization", None)
         from_query = self._erase_query_tokens()
@@ -166,16 +166,16 @@ class BaseHandler(RequestHandler):
             raise InvalidRequest("The request has two different tokens.")
         if not tokens:
             raise Unauthenticated("A bearer token is required.", token_given=False)
-        self.user = self._authenticate(tokens.pop())
+        self.user = await self._authenticate(tokens.pop())
         self.admit()
 
-    def _authenticate(self, token: str) -> User:
+    async def _authenticate(self, token: str) -> User:
         headers, failures = self.request.headers, self.door.limits.failures
         address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
         if address is not None:
             failures.check(address)
         try:
-            return self.door.authenticator.authenticate(token)
+            return await self.door.authenticator.authenticate(token)
         except Unauthenticated:
             if address is not None:
                 failures.take(address)
@@ -356,9 +356,9 @@ class NotFoundHandler(BaseHandler):
 
     public = True
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """Refuse, whatever the method."""
-        super().enter()
+        await super().enter()
         raise NotFound("There is no such resource.")
 
 

@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from chatstream.auth import Authenticator
+from chatstream.auth import Authenticator, OneKey, Rules
 from chatstream.capacity import Capacity
 from chatstream.handlers.base import BaseHandler, Door, RequestLog
 from chatstream.limits import Limits
@@ -163,7 +163,7 @@ class Broken(BaseHandler):
 
 @pytest.mark.gen_test
 async def test_our_own_faults_are_500_and_the_log_says_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
-    door = Door(Authenticator(SECRET), (), Limits.of(Settings(), Capacity.of(1024)))
+    door = Door(Authenticator(OneKey(SECRET.encode()), Rules()), (), Limits.of(Settings(), Capacity.of(1024)))
     server = HTTPServer(Application([("/", Broken, {"door": door})], log_function=RequestLog(Metrics(), {})))
     listening, port = bind_unused_port()
     server.add_sockets([listening])

@@ -1,0 +1,9 @@
+"""Who is calling: a JSON Web Token becomes a `User`. Knows nothing of requests."""
+
+from chatstream.auth.configuration import keys, rules
+from chatstream.auth.jwks import JWKS
+from chatstream.auth.keys import Keys, OneKey
+from chatstream.auth.refusals import refused
+from chatstream.auth.tokens import Authenticator, Rules, mint
+
+__all__ = ["JWKS", "Authenticator", "Keys", "OneKey", "Rules", "keys", "mint", "refused", "rules"]

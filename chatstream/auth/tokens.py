@@ -1,0 +1,157 @@
+"""A JSON Web Token becomes a `User` (RFC 7519; RFC 8725 for what is refused)."""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+from jwt.algorithms import AllowedPrivateKeys
+from jwt.exceptions import InvalidSubjectError
+from msgspec import Struct
+
+from chatstream.auth.keys import Keys
+from chatstream.auth.refusals import refused
+from chatstream.errors import RequestError, Unauthenticated
+from chatstream.models import User
+
+# A token of honest size is a few hundred bytes; a megabyte of it would block the loop for 65 ms.
+_MAX_TOKEN_BYTES = 8 * 1024
+# Longer than any client needs before it asks for a new one; a token "for ever" cannot be taken back.
+_MAX_LIFETIME_SECONDS = 366 * 86_400
+# OpenID Connect allows a subject 255 ASCII characters.
+_MAX_SUBJECT_CHARACTERS = 255
+# An issuer's clock may be ahead of ours by so much: a token is often used in the second it was made.
+_CLOCK_SKEW_SECONDS = 30
+# RFC 7515, section 3.1, without the padding that PyJWT would take.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+SigningKey = AllowedPrivateKeys | str | bytes
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (jwt.ExpiredSignatureError, "expired"),
+    (jwt.ImmatureSignatureError, "not_yet_valid"),
+    (jwt.InvalidAudienceError, "audience"),
+    (jwt.InvalidIssuerError, "issuer"),
+    (jwt.MissingRequiredClaimError, "claims"),
+    (InvalidSubjectError, "subject"),
+    (jwt.InvalidSignatureError, "signature"),
+    (jwt.InvalidAlgorithmError, "algorithm"),
+)
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """What a token must say beside `sub` and `exp`; None asks for nothing.
+
+    The algorithms are all for secrets or all for public keys: whoever mixes them lets a public key serve as a secret.
+    """
+
+    algorithms: tuple[str, ...] = ("HS256",)
+    issuer: str | None = None
+    audience: str | None = None
+    type: str | None = None
+
+
+_NO_MORE = Rules()
+
+
+class Authenticator:
+    """Verifies tokens."""
+
+    def __init__(self, keys: Keys, rules: Rules, count: Callable[[str], None] = lambda outcome: None) -> None:
+        """`count` is told ``accepted``, or a word for why not, of every token."""
+        self._keys = keys
+        self._rules = rules
+        self._count = count
+
+    async def authenticate(self, token: str) -> User:
+        """The user a token stands for.
+
+        Raises `Unauthenticated`, with a reason that tells nothing about the key, or `Unavailable` if that cannot be
+        known at the moment.
+        """
+        try:
+            user = await self._verify(token)
+        except RequestError as exc:
+            self._count(exc.reason if isinstance(exc, Unauthenticated) else "unavailable")
+            raise
+        self._count("accepted")
+        return user
+
+    async def _verify(self, token: str) -> User:
+        if len(token) > _MAX_TOKEN_BYTES:
+            raise refused("too_long")
+        if not _COMPACT.fullmatch(token):
+            raise refused("malformed")
+        key = await self._keys.find(token)
+        try:
+            decoded = jwt.decode_complete(
+                token,
+                key,
+                algorithms=self._rules.algorithms,
+                audience=self._rules.audience,
+                issuer=self._rules.issuer,
+                leeway=_CLOCK_SKEW_SECONDS,
+                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+            )
+        except (jwt.PyJWTError, ValueError, OverflowError) as exc:  # the latter: claims no number or text is made of
+            raise refused(_reason(exc)) from None
+        self._check_header(decoded["header"])
+        return self._user(decoded["payload"])
+
+    def _check_header(self, header: dict[str, Any]) -> None:
+        """What PyJWT does not look at. The names of keys and addresses in it are nobody's business here."""
+        if "crit" in header or "b64" in header:  # no extension is understood (RFC 7515, section 4.1.11; RFC 7797)
+            raise refused("malformed")
+        if self._rules.type is not None and _media_type(header.get("typ")) != _media_type(self._rules.type):
+            raise refused("type")
+
+    def _user(self, claims: dict[str, Any]) -> User:
+        if self._rules.audience is None and "aud" in claims:  # RFC 7519, section 4.1.3: then it is not meant for us
+            raise refused("audience")
+        if not _is_subject(claims["sub"]):
+            raise refused("subject")
+        # PyJWT takes text and true for numbers.
+        if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
+            raise refused("claims")
+        now = time.time()
+        if claims["exp"] <= now:  # to the second: a stream ends then, and must not be opened again
+            raise refused("expired")
+        if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
+            raise refused("lifetime")
+        return User(claims["sub"], float(claims["exp"]))
+
+
+def _reason(exc: Exception) -> str:
+    return next((reason for kind, reason in _REASONS if isinstance(exc, kind)), "malformed")
+
+
+def _media_type(text: object) -> str | None:
+    """RFC 7515, section 4.1.9: without regard to case, and ``application/`` may be left out."""
+    return text.lower().removeprefix("application/") if isinstance(text, str) else None
+
+
+def _is_date(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_subject(subject: object) -> bool:
+    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT_CHARACTERS:
+        return False
+    # A lone surrogate can be stored nowhere, and NUL does not belong into a name.
+    return "\0" not in subject and not any("\ud800" <= character <= "\udfff" for character in subject)
+
+
+def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MORE, **claims: object) -> str:
+    """A token for `user_id` that obeys the rules for `expires_in` seconds: for development, tests and scripts.
+
+    `key` is the secret, or a private key (PEM, too); `claims` are further ones.
+    """
+    now = datetime.now(UTC)
+    said = {"iss": rules.issuer, "aud": rules.audience}
+    content = {"sub": user_id, "exp": now + timedelta(seconds=expires_in), "iat": now}
+    content |= {name: value for name, value in said.items() if value is not None}
+    return jwt.encode(
+        content | claims, key, algorithm=rules.algorithms[0], headers={"typ": rules.type} if rules.type else None
+    )

@@ -1,0 +1,248 @@
+"""Which tokens are good: a table, and what can be asked of them beside."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from chatstream.auth import Authenticator, OneKey, Rules, mint
+from chatstream.errors import ConfigurationError, Unauthenticated
+from tests.support.processes import SECRET
+from tests.support.tokens import BAD, DAY, GOOD, HOUR, NOW, claims, header, signed
+
+LONG_SECRET = SECRET.ljust(64, "x")
+NAME = "CHATSTREAM_JWT_PUBLIC_KEY_FILE"
+
+PRIVATE: dict[str, Any] = {
+    **dict.fromkeys(
+        ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+        rsa.generate_private_key(public_exponent=65_537, key_size=2048),
+    ),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+
+SHORT = rsa.generate_private_key(public_exponent=65_537, key_size=1024)  # noqa: S505 - to be refused
+
+
+def with_secret(rules: Rules | None = None) -> Authenticator:
+    return Authenticator(OneKey(SECRET.encode()), rules or Rules())
+
+
+def pem(private: Any) -> bytes:
+    key: bytes = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return key
+
+
+def with_public_key(directory: Path, private: Any, *algorithms: str) -> Authenticator:
+    (directory / "public.pem").write_bytes(pem(private))
+    return Authenticator(OneKey.public(directory / "public.pem", algorithms, name=NAME), Rules(algorithms=algorithms))
+
+
+async def refusal(authenticator: Authenticator, token: str) -> str:
+    with pytest.raises(Unauthenticated) as refused:
+        await authenticator.authenticate(token)
+    return refused.value.reason
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("token", GOOD.values(), ids=GOOD)
+async def test_a_good_token_names_its_user_and_its_end(token: str) -> None:
+    user = await with_secret().authenticate(token)
+    assert user.id == "u1"
+    assert NOW < user.token_expires_at <= NOW + 365 * DAY
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("token", BAD.values(), ids=BAD)
+async def test_a_bad_token_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        await with_secret().authenticate(token)
+    assert refused.value.token_given
+    assert refused.value.reason
+    assert SECRET not in refused.value.detail
+    assert not token or token not in refused.value.detail
+    # RFC 6750, section 3: what error_description may be made of.
+    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", refused.value.detail)
+
+
+@pytest.mark.gen_test
+async def test_a_token_that_has_expired_is_told_apart() -> None:
+    with pytest.raises(Unauthenticated, match="has expired"):
+        await with_secret().authenticate(BAD["exp past"])
+
+
+@pytest.mark.gen_test
+async def test_subjects_may_be_anything_else() -> None:
+    for subject in ("u", "auth0|123", "ä@example.org", "⚽", "u" * 255, "../..", "$where"):
+        assert (await with_secret().authenticate(signed(claims(sub=subject)))).id == subject
+
+
+@pytest.mark.gen_test
+async def test_each_token_is_counted_by_what_it_was() -> None:
+    counted: Counter[str] = Counter()
+    authenticator = Authenticator(OneKey(SECRET.encode()), Rules(), lambda outcome: counted.update([outcome]))
+    await authenticator.authenticate(GOOD["plain"])
+    for name in ("exp past", "other secret", "alg none, signed", "a megabyte", "sub empty", "exp missing", "garbage"):
+        await refusal(authenticator, BAD[name])
+    assert counted == Counter(
+        ("accepted", "expired", "signature", "algorithm", "too_long", "subject", "claims", "malformed")
+    )
+
+
+# What may be asked of them --------------------------------------------------------------------------------------------
+
+ASKED = Rules(issuer="https://issuer.example", audience="chat", type="at+jwt")
+TYPED = header(typ="at+jwt")
+SAID = {"iss": "https://issuer.example", "aud": "chat"}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "token",
+    [
+        mint(SECRET, "u1", HOUR, ASKED),
+        signed(claims(**SAID), header=TYPED),
+        signed(claims(**SAID | {"aud": ["other", "chat"]}), header=TYPED),
+        signed(claims(**SAID), header=header(typ="application/AT+JWT")),
+    ],
+    ids=["minted", "plain", "one of several audiences", "type with its whole name"],
+)
+async def test_a_token_that_says_what_is_asked_for(token: str) -> None:
+    assert (await with_secret(ASKED).authenticate(token)).id == "u1"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("reason", "said", "typed"),
+    [
+        ("claims", {"aud": "chat"}, TYPED),
+        ("issuer", SAID | {"iss": "https://issuer.example/"}, TYPED),
+        ("issuer", SAID | {"iss": "HTTPS://issuer.example"}, TYPED),
+        ("issuer", SAID | {"iss": ["https://issuer.example"]}, TYPED),
+        ("issuer", SAID | {"iss": None}, TYPED),
+        ("claims", {"iss": SAID["iss"]}, TYPED),
+        ("audience", SAID | {"aud": "chat2"}, TYPED),
+        ("audience", SAID | {"aud": "Chat"}, TYPED),
+        ("audience", SAID | {"aud": ["other"]}, TYPED),
+        ("audience", SAID | {"aud": ["chat", 1]}, TYPED),
+        ("audience", SAID | {"aud": {"chat": 1}}, TYPED),
+        ("audience", SAID | {"aud": 1}, TYPED),
+        ("claims", SAID | {"aud": []}, TYPED),
+        ("claims", SAID | {"aud": None}, TYPED),
+        ("type", SAID, header()),
+        ("type", SAID, {"alg": "HS256"}),
+        ("type", SAID, header(typ=None)),
+        ("type", SAID, header(typ=["at+jwt"])),
+        ("type", SAID, header(typ="text/at+jwt")),
+    ],
+)
+async def test_a_token_that_does_not_say_it(reason: str, said: dict[str, Any], typed: dict[str, Any]) -> None:
+    assert await refusal(with_secret(ASKED), signed(claims(**said), header=typed)) == reason
+
+
+# Algorithms -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+async def test_secrets(algorithm: str) -> None:
+    rules = Rules(algorithms=(algorithm,))
+    authenticator = Authenticator(OneKey.secret(LONG_SECRET, rules.algorithms), rules)
+    assert (await authenticator.authenticate(mint(LONG_SECRET, "u1", HOUR, rules))).id == "u1"
+    for other in {"HS256", "HS384", "HS512"} - {algorithm}:
+        token = mint(LONG_SECRET, "u1", HOUR, Rules(algorithms=(other,)))
+        assert await refusal(authenticator, token) == "algorithm"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("algorithm", PRIVATE)
+async def test_public_keys(tmp_path: Path, algorithm: str) -> None:
+    private = PRIVATE[algorithm]
+    authenticator = with_public_key(tmp_path, private, algorithm)
+    assert (await authenticator.authenticate(mint(private, "u1", HOUR, Rules(algorithms=(algorithm,))))).id == "u1"
+    for other, key in PRIVATE.items():
+        if other != algorithm:  # also of the same key
+            token = mint(key, "u1", HOUR, Rules(algorithms=(other,)))
+            assert await refusal(authenticator, token) == "algorithm"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("algorithm", PRIVATE)
+async def test_a_public_key_is_no_secret(tmp_path: Path, algorithm: str) -> None:
+    """CVE-2015-9235 and its like: whoever knows the public key signs with it as if it were a secret."""
+    authenticator = with_public_key(tmp_path, PRIVATE[algorithm], algorithm)
+    public = pem(PRIVATE[algorithm])
+    for secret in (public, public.strip(), public.replace(b"\n", b"\r\n")):
+        for alg in ("HS256", algorithm):
+            token = signed(claims(), header=header(alg=alg), secret=secret)
+            assert await refusal(authenticator, token) == ("algorithm" if alg == "HS256" else "signature")
+    assert await refusal(authenticator, jwt.encode(claims(), "", algorithm="none")) == "malformed"
+
+
+@pytest.mark.gen_test
+async def test_another_private_key_and_signatures_of_zeros(tmp_path: Path) -> None:
+    authenticator = with_public_key(tmp_path, PRIVATE["ES256"], "ES256")
+    other = ec.generate_private_key(ec.SECP256R1())
+    token = mint(other, "u1", HOUR, Rules(algorithms=("ES256",)))
+    assert await refusal(authenticator, token) == "signature"
+    # CVE-2022-21449: r = s = 0 was good once.
+    assert await refusal(authenticator, f"{token.rpartition('.')[0]}.{'A' * 86}") == "signature"
+
+
+@pytest.mark.gen_test
+async def test_several_algorithms_of_one_key(tmp_path: Path) -> None:
+    authenticator = with_public_key(tmp_path, PRIVATE["RS256"], "RS256", "PS512")
+    for algorithm in ("RS256", "PS512"):
+        token = mint(PRIVATE["RS256"], "u1", HOUR, Rules(algorithms=(algorithm,)))
+        assert (await authenticator.authenticate(token)).id == "u1"
+
+
+@pytest.mark.parametrize("secret", [pem(PRIVATE["RS256"]).decode(), f'{{"kty": "oct", "k": "{"A" * 64}"}}'])
+def test_a_key_of_another_kind_is_not_taken_for_a_secret(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^JWT_SECRET does not hold a key for HS256\.$"):
+        OneKey.secret(secret, ("HS256",))
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms", "problem"),
+    [
+        (None, ("RS256",), "cannot be read: No such file or directory."),
+        (b"", ("RS256",), "does not hold a key for RS256."),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", ("ES256",), "hold a key for ES256."),
+        (pem(PRIVATE["RS256"]), ("ES256",), "does not hold a key for ES256."),
+        (pem(PRIVATE["RS256"]), ("RS256", "EdDSA"), "does not hold a key for EdDSA."),
+        (pem(PRIVATE["ES256"]), ("ES384",), "does not hold a key for ES384."),
+        (pem(ec.generate_private_key(ec.SECP256K1())), ("ES256",), "does not hold a key for ES256."),
+        (pem(SHORT), ("PS256",), "holds a key that is too short for PS256."),
+        (
+            PRIVATE["EdDSA"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            ("EdDSA",),
+            "holds a private key; it does not belong on this server.",
+        ),
+    ],
+)
+def test_a_public_key_that_does_not_fit(
+    tmp_path: Path, key: bytes | None, algorithms: tuple[str, ...], problem: str
+) -> None:
+    if key is not None:
+        (tmp_path / "public.pem").write_bytes(key)
+    with pytest.raises(ConfigurationError) as refused:
+        OneKey.public(tmp_path / "public.pem", algorithms, name=NAME)
+    assert str(refused.value).startswith(NAME)
+    assert str(refused.value).endswith(problem)
+    assert "AAAA" not in str(refused.value)
+
+
+@pytest.mark.gen_test
+async def test_ed448_is_eddsa_too(tmp_path: Path) -> None:
+    private = ed448.Ed448PrivateKey.generate()
+    token = mint(private, "u1", HOUR, Rules(algorithms=("EdDSA",)))
+    assert (await with_public_key(tmp_path, private, "EdDSA").authenticate(token)).id == "u1"
