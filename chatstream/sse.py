@@ -4,20 +4,21 @@ One unnamed event per frame, LF only, one line of JSON: JSON escapes every CR an
 """
 
 import msgspec
+from msgspec import Struct
 
-from chatstream.events import AnyEvent, Cursor
+from chatstream.events import Cursor
 
 _encoder = msgspec.json.Encoder()
 
 
-def frame(event: AnyEvent, cursor: Cursor | None = None) -> bytes:
+def frame(event: Struct, cursor: Cursor | None = None) -> bytes:
     """One frame; with a `cursor` it carries an ``id:`` line, from which a client can resume."""
     if cursor is None:
         return b"data: %b\n\n" % _encoder.encode(event)
     return placed(str(cursor).encode(), event)
 
 
-def placed(cursor: bytes, event: AnyEvent) -> bytes:
+def placed(cursor: bytes, event: Struct) -> bytes:
     """One frame; `cursor` is for its ``id:`` line."""
     return b"id: %b\ndata: %b\n\n" % (cursor, _encoder.encode(event))
 

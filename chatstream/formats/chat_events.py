@@ -13,6 +13,8 @@ class ChatEvents(Format):
     name = "chat-events"
     headers: Mapping[str, str] = {}
     one_answer = False
+    data = events.AnyEvent
+    end = None
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
         """`connected`."""

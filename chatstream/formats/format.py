@@ -1,7 +1,7 @@
 """What a wire format must be able to say."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from chatstream import events
 from chatstream.models import Answer, UserMessage
@@ -24,6 +24,12 @@ class Format(Protocol):
 
     one_answer: bool
     """Its streams end after one answer, as if all had been asked for with ``?once=true``."""
+
+    data: Any
+    """The type of the JSON in a frame's ``data:``, for the API's description ..."""
+
+    end: str | None
+    """... and what the last frame has there, if that is no JSON."""
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
         """The first thing on a stream that was accepted; `retry_ms` is how long to wait before reconnecting."""

@@ -1,7 +1,7 @@
 """``…/{id}/messages``, ``…/stop`` and ``…/regenerate``."""
 
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 
 from chatstream.errors import InvalidContent, InvalidRequest, TooManyRequests
@@ -41,6 +41,10 @@ class _ConversationDoor(StreamingHandler):
     async def conversation(self, conversation_id: str) -> Conversation:
         """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
         return await self.conversations.get(self.user.id, self.conversation_id(conversation_id))
+
+    def stream_slot(self) -> AbstractContextManager[object]:
+        """Counts as one of the caller's streams if the response is to be one. Raises `TooManyRequests`."""
+        return self.door.limits.streams.take(self.user.id) if self.wants_stream else nullcontext()
 
     def if_busy(self, *choices: IfBusy) -> IfBusy:
         """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
@@ -85,13 +89,12 @@ class MessagesHandler(_ConversationDoor):
         )
 
     async def post(self, conversation_id: str) -> None:
-        """Store a user message and begin its answer; with ``Accept: text/event-stream`` the response is that answer."""
+        """Store a user message and begin its answer. To whom wants a stream the response is that answer."""
         body = self.body(NewMessage)
         check_length(body.content, self.content_characters, "content")
         self.negotiate()
         client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
-        streams = "text/event-stream" in self.request.headers.get("Accept", "")
-        with self.door.limits.streams.take(self.user.id) if streams else nullcontext():
+        with self.stream_slot():
             too_many = self._too_many(client_message_id)
             conversation = await self.conversation(conversation_id)
             if too_many is None:
@@ -99,7 +102,7 @@ class MessagesHandler(_ConversationDoor):
             else:
                 posted = await self._repeat(conversation, body.content, client_message_id, too_many)
             cursor = Cursor(posted.message.id, Cursor.USER)
-            if streams:
+            if self.wants_stream:
                 await self.stream(conversation, cursor, once=True)
                 return
         status = HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED
@@ -170,9 +173,15 @@ class RegenerateHandler(_ConversationDoor):
     """``POST …/regenerate``."""
 
     async def post(self, conversation_id: str) -> None:
-        """Begin another answer to the newest user message."""
+        """Begin another answer to the newest user message. To whom wants a stream the response is that answer."""
+        self.negotiate()
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
-        self.tell(self.door.limits.messages.take(self.user.id))
-        conversation = await self.conversation(conversation_id)
-        answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
-        self.send_json(begun_answer(answer, Cursor(answer.id, 0)), HTTPStatus.ACCEPTED)
+        with self.stream_slot():
+            self.tell(self.door.limits.messages.take(self.user.id))
+            conversation = await self.conversation(conversation_id)
+            answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
+            cursor = Cursor(answer.id, 0)
+            if self.wants_stream:
+                await self.stream(conversation, cursor, once=True)
+                return
+        self.send_json(begun_answer(answer, cursor), HTTPStatus.ACCEPTED)

@@ -200,19 +200,24 @@ def _reply(reply: Reply) -> dict[str, Any]:
 
 
 def _body(media_type: str, shape: Any) -> dict[str, Any]:
-    (schema,), _ = msgspec.json.schema_components([shape], ref_template=_SCHEMAS + "{name}")
+    schemas, _ = msgspec.json.schema_components(_types(media_type, shape), ref_template=_SCHEMAS + "{name}")
     if media_type != STREAM:
-        return {"schema": schema}
+        return {"schema": schemas[0]}
+    said = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [*schemas]}}
     frame = {
         "type": "object",
         "properties": {
-            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": schema},
+            "data": {"anyOf": [said, *({"enum": [wire.end]} for wire in shape if wire.end is not None)]},
             "id": {"type": "string", "description": "A cursor, on the events that a stream can go on behind."},
             "retry": {"type": "integer", "description": "Milliseconds to wait before connecting again."},
         },
         "required": ["data"],
     }
     return {"itemSchema": frame}
+
+
+def _types(media_type: str, shape: Any) -> list[Any]:
+    return [wire.data for wire in shape] if media_type == STREAM else [shape]
 
 
 def _refusal(status: int) -> dict[str, Any]:
@@ -234,7 +239,8 @@ def _schemas(content_characters: int) -> dict[str, Any]:
         ref_template=_SCHEMAS + "{model}",
         schema_generator=_WithoutFieldTitles,
     )
-    shapes = [shape for each in operations for reply in each.replies.values() for shape in reply.bodies.values()]
+    replies = [reply for each in operations for reply in each.replies.values()]
+    shapes = [one for reply in replies for body in reply.bodies.items() for one in _types(*body)]
     _, sent = msgspec.json.schema_components([Problem, *shapes], ref_template=_SCHEMAS + "{name}")
     schemas: dict[str, Any] = taken["$defs"] | sent
     schemas["NewMessage"]["properties"]["content"]["maxLength"] = content_characters

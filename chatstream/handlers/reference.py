@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from chatstream.events import AnyEvent
+from chatstream.formats.registry import DEFAULT, FORMATS
 from chatstream.generations.hub import IfBusy, Stopped
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
@@ -38,7 +38,7 @@ class Parameter(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A response that is no error. `bodies` has the type of each media type; of a stream, that of an event's data.
+    """A response that is no error. `bodies` has the type of each media type; of a stream, its formats.
 
     `headers` are names in `openapi.HEADERS`.
     """
@@ -110,11 +110,18 @@ _LAST_EVENT_ID = Parameter(
     "itself when it reconnects. What is no cursor of this conversation counts as none.",
     _CURSOR,
 )
+_FORMAT = Parameter(
+    "query",
+    "format",
+    f"The stream's wire format: `{DEFAULT.name}`, or `ui-message-stream` for the AI SDK's `useChat`, of which a stream "
+    "is one answer. To name one is to ask for a stream.",
+    {"type": "string", "enum": [*FORMATS], "default": DEFAULT.name},
+)
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
 
 _CONVERSATIONS = "/api/v1/chat/conversations"
 _ONE = _CONVERSATIONS + "/{id}"
-_EVENTS = {STREAM: AnyEvent}
+_EVENTS = {STREAM: [*FORMATS.values()]}
 
 OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     _CONVERSATIONS: {
@@ -162,7 +169,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                     "a stream, too, of one `error` event without `connected`, and `retry`.",
                     _EVENTS,
                 ),
-                204: Reply("With `once`: nothing comes after the cursor, nothing runs, and no answer is owed."),
+                204: Reply(
+                    "With `once`, or in a format that is one answer: nothing comes after the cursor, nothing runs, and "
+                    "no answer is owed."
+                ),
             },
             "With a cursor it goes on behind it, and nothing is lost or told twice. Without, it begins with the "
             "running answer, if there is one; with an answer that nobody saw end; with a new answer to a message that "
@@ -172,6 +182,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 Parameter("query", "last_event_id", "The same as Last-Event-ID, which wins.", _CURSOR),
                 Parameter("query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR),
                 _ONCE,
+                _FORMAT,
             ],
             query_token=True,
         ),
@@ -188,15 +199,15 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Send a message and have it answered",
             {
                 200: Reply(
-                    "With `Accept: text/event-stream`: the events of the answer. Otherwise the message was sent "
-                    "before, and this is the first result.",
+                    "With `Accept: text/event-stream` or `format`: the events of the answer. Otherwise the message was "
+                    "sent before, and this is the first result.",
                     {JSON: PostedMessage} | _EVENTS,
                 ),
                 201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}, _RATE),
-                204: Reply("With `Accept: text/event-stream`: the message was sent before, and no answer comes."),
+                204: Reply("Where a stream was asked for: the message was sent before, and no answer comes."),
             },
-            "With `Accept: text/event-stream` the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY],
+            "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
+            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT],
             body=NewMessage,
             refusals=[409],
         ),
@@ -217,8 +228,12 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "post": Operation(
             "regenerateAnswer",
             "Answer the newest message again",
-            {202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE)},
-            parameters=[_IF_BUSY_REGENERATE],
+            {
+                200: Reply("With `Accept: text/event-stream` or `format`: the events of the answer.", _EVENTS),
+                202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
+            },
+            "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
+            parameters=[_IF_BUSY_REGENERATE, _FORMAT],
             refusals=[409],
         ),
     },

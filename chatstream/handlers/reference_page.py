@@ -124,7 +124,7 @@ def _bodies(content: Mapping[str, Any]) -> str:
     return "<br>".join(
         f"<code>{_text(media_type)}</code> "
         + (
-            f"events, each with <code>data</code>: {_type(body['itemSchema']['properties']['data']['contentSchema'])}"
+            f"events, each with <code>data</code>: {_type(body['itemSchema']['properties']['data'])}"
             if "itemSchema" in body
             else _type(body["schema"])
         )
@@ -186,6 +186,8 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#{name}">{_text(name)}</a>'
+    if "contentSchema" in schema:
+        return _type(schema["contentSchema"])
     if "anyOf" in schema:
         return " or ".join(map(_type, schema["anyOf"]))
     if "enum" in schema:

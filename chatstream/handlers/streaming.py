@@ -49,6 +49,11 @@ class StreamingHandler(JSONHandler):
             raise InvalidRequest(f"`format` must be one of: {', '.join(FORMATS)}.")
         self.wire = FORMATS[name]
 
+    @property
+    def wants_stream(self) -> bool:
+        """Whether `Accept` names an event stream, or the query a format of one."""
+        return "text/event-stream" in self.request.headers.get("Accept", "") or self.parameter("format") is not None
+
     async def stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool) -> None:
         """Write what comes after `cursor` until the client leaves or the stream is over.
 

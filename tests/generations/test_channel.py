@@ -8,6 +8,7 @@ import pytest
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
 from chatstream.formats.registry import DEFAULT
+from chatstream.formats.ui_message_stream import UIMessageStream
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.entries import BEGINNING, END, Ended, Entry, Notice, Posted
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
@@ -231,6 +232,27 @@ def test_only_chunks_are_cut() -> None:
 def test_an_entry_is_encoded_once_for_all_who_read_a_format() -> None:
     said = Posted(message(1))
     assert said.frames(DEFAULT) is said.frames(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "rest"),
+    [
+        (["ab"], BEGINNING, b'"cd"'),
+        ([], BEGINNING, b'"abcd"'),  # it ran and ended elsewhere, and the changes were missed
+        ([], (2, 3), b'"d"'),  # a reader had more from the store than was ever told here
+    ],
+)
+def test_an_end_brings_the_text_that_its_readers_lack(told: list[str], known: tuple[int, int], rest: bytes) -> None:
+    wire = UIMessageStream()  # which says it once only
+    channel = Channel(conversation())
+    reader = Reader(channel)
+    for text in told:
+        channel.extend(Running(answer(2)), [text])
+    channel.finish(answer(2, "abcd", Status.COMPLETE))
+    frames = reader.read()[-1].after(known).frames(wire)
+    assert frames.count(b"text-delta") == 1
+    assert b'"delta":' + rest in frames
+    assert (b'"type":"start"' in frames) == (rest == b'"abcd"')
 
 
 def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:

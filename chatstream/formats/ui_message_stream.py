@@ -1,0 +1,213 @@
+"""The UI message stream of the AI SDK, version 1, with which its `useChat` works: one answer is one UI message.
+
+https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; beyond that page, as the npm package `ai` 7 reads it: it ignores
+comments and `id:` lines, and stops reading at an `error`. So what is to be known of a failed answer comes before that.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from chatstream import events, sse
+from chatstream.errors import EXPLANATIONS, ErrorCode
+from chatstream.formats.format import Format
+from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
+
+_TEXT = "text"  # the id of a message's only text part
+
+# What the models' APIs call it, and what the AI SDK does; it has "other" for what it does not know.
+_FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
+
+
+class UIMessageChunk(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    """Base of all parts of the stream; the JSON object's `type` is the subclass's tag."""
+
+
+class AnswerProblem(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is wrong, for programs; see `events.Error`."""
+
+    code: ErrorCode
+    retryable: bool
+    request_id: str | None
+    retry_after_ms: int | None
+
+
+class BegunMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The metadata of a message that begins."""
+
+    reply_to: str
+    attempt: int
+
+
+class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The metadata that a message has besides when it has ended."""
+
+    status: Status
+    finish_reason: str | None  # in the model's own words
+    usage: Usage | None
+    error: AnswerProblem | None
+
+
+class StartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start"):
+    """The message begins; if it is known already, it is told again from its beginning."""
+
+    message_id: str
+    message_metadata: BegunMetadata
+
+
+class TextStartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-start"):
+    """Its text begins."""
+
+    id: str = _TEXT
+
+
+class TextDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-delta"):
+    """The next piece of its text."""
+
+    id: str = _TEXT
+    delta: str
+
+
+class TextEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-end"):
+    """Its text is complete."""
+
+    id: str = _TEXT
+
+
+class RecommendationChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-recommendation"):
+    """A recommendation found in it."""
+
+    id: str
+    data: Recommendation
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """What it is; see `events.Error`."""
+
+    message: str
+    code: ErrorCode
+
+
+class NoticeChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-notice"):
+    """A problem that the stream survives; for `onData` alone, no part of a message."""
+
+    data: Notice
+    transient: bool = True
+
+
+class MetadataChunk(UIMessageChunk, frozen=True, kw_only=True, tag="message-metadata"):
+    """More metadata of the message."""
+
+    message_metadata: EndedMetadata
+
+
+class ErrorChunk(UIMessageChunk, frozen=True, kw_only=True, tag="error"):
+    """It ended badly, or the connection does; the text is for people."""
+
+    error_text: str
+
+
+class FinishChunk(UIMessageChunk, frozen=True, kw_only=True, tag="finish"):
+    """The message is complete."""
+
+    finish_reason: str
+    message_metadata: EndedMetadata
+
+
+AnyChunk = (
+    StartChunk
+    | TextStartChunk
+    | TextDeltaChunk
+    | TextEndChunk
+    | RecommendationChunk
+    | NoticeChunk
+    | MetadataChunk
+    | ErrorChunk
+    | FinishChunk
+)
+
+
+class UIMessageStream(Format):
+    """Without a cursor, or with one that lies before the answer, the stream is a whole message; else its rest."""
+
+    name = "ui-message-stream"
+    headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
+    one_answer = True
+    data = AnyChunk
+    end = "[DONE]"
+    _done = b"data: %b\n\n" % end.encode()
+
+    def connected(self, event: events.Connected, retry_ms: int) -> bytes:
+        """A comment, with which the headers leave: there may be no answer yet."""
+        return b": stream-open\n\n"
+
+    def heartbeat(self) -> bytes:
+        """A comment, the same as the AI SDK's own servers send."""
+        return b": keep-alive\n\n"
+
+    def posted(self, message: UserMessage) -> bytes:
+        """Nothing: whoever sent it has it, and a stream is one answer."""
+        return b""
+
+    def chunks(self, answer: Answer, texts: Sequence[str], offset: int, now: str) -> bytes:
+        """`text-delta`, one for each text; the first has `start` and `text-start` before it."""
+        prefix = answer.id.encode()
+        frames = [sse.frame(_start(answer)), sse.frame(TextStartChunk())] if offset == 0 else []
+        for text in texts:
+            offset += len(text)
+            frames.append(sse.placed(b"%b.%d" % (prefix, offset), TextDeltaChunk(delta=text)))
+        return b"".join(frames)
+
+    def ending(self, answer: Answer, position: int) -> bytes:
+        """The rest of the text, the recommendations, `error` if it ended badly, and `finish`.
+
+        All of it is one thing to resume from.
+        """
+        last = events.ending(answer)[-1][0]
+        if position >= last.position:
+            return b""
+        frames = []
+        if text := answer.content[position:]:
+            frames.append(self.chunks(answer, [text], position, now=""))
+        elif position == 0:
+            frames.append(sse.frame(_start(answer)))
+        if position or text:
+            frames.append(sse.frame(TextEndChunk()))
+        frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
+        ended = _ended(answer)
+        if answer.failure is not None:
+            frames.append(sse.frame(MetadataChunk(message_metadata=ended)))
+            frames.append(sse.frame(ErrorChunk(error_text=EXPLANATIONS[answer.failure.code].message)))
+        frames.append(sse.frame(FinishChunk(finish_reason=_finish_reason(answer), message_metadata=ended), last))
+        return b"".join(frames) + self._done
+
+    def error(self, event: events.Error, retry_ms: int | None) -> bytes:
+        """`error` at the end, `data-notice` otherwise, since a client stops reading at an error."""
+        if retry_ms is None:
+            return sse.frame(NoticeChunk(data=Notice(message=event.message, code=event.error)))
+        return sse.frame(ErrorChunk(error_text=event.message)) + self._done
+
+
+def _start(answer: Answer) -> StartChunk:
+    return StartChunk(
+        message_id=answer.id, message_metadata=BegunMetadata(reply_to=answer.reply_to, attempt=answer.attempt)
+    )
+
+
+def _ended(answer: Answer) -> EndedMetadata:
+    failure = answer.failure
+    problem = None
+    if failure is not None:
+        problem = AnswerProblem(
+            code=failure.code,
+            retryable=EXPLANATIONS[failure.code].retryable,
+            request_id=failure.request_id,
+            retry_after_ms=failure.retry_after_ms,
+        )
+    return EndedMetadata(status=answer.status, finish_reason=answer.finish_reason, usage=answer.usage, error=problem)
+
+
+def _finish_reason(answer: Answer) -> str:
+    if answer.status is Status.COMPLETE:
+        return _FINISH_REASONS.get(answer.finish_reason or "", "other")
+    return "error" if answer.status is Status.FAILED else "interrupted"

@@ -1,0 +1,105 @@
+"""One answer in every format there is: the server is a process, the database is real, the model is scripted."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import EventSource, ServerSentEvent
+
+from chatstream.formats.registry import DEFAULT, FORMATS
+from tests.support.client import API, PATIENCE, Client
+from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
+
+# How a client of each format reads the text of an answer: of one frame's data.
+TEXTS: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "chat-events": lambda data: data["content"] if data["type"] == "llm_chunk" else "",
+    "ui-message-stream": lambda data: data["delta"] if data["type"] == "text-delta" else "",
+}
+
+
+def text(format_: str, frames: list[ServerSentEvent]) -> str:
+    return "".join(TEXTS[format_](frame.json()) for frame in frames if frame.data not in ("", "[DONE]"))
+
+
+@asynccontextmanager
+async def opened(client: Client, conversation: str, format_: str, cursor: str = "") -> AsyncIterator[httpx.Response]:
+    """A stream of one answer."""
+    url = f"{API}/{conversation}/stream"
+    params = {"format": format_, "once": "true", "last_event_id": cursor}
+    async with asyncio.timeout(PATIENCE), client.http.stream("GET", url, params=params) as response:
+        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert FORMATS[format_].headers.items() <= response.headers.items()
+        yield response
+
+
+async def read(response: httpx.Response) -> list[ServerSentEvent]:
+    """To the end of the stream."""
+    return [frame async for frame in EventSource(response).aiter_sse()]
+
+
+@pytest.mark.gen_test
+async def test_all_formats_tell_the_same_answer_of_one_run(client: Client, upstream: Upstream) -> None:
+    assert TEXTS.keys() == FORMATS.keys()
+    go_on = asyncio.Event()
+    upstream.reply(beginning("One ", "run,\n"), go_on, http_chunk(event(delta("many tongues: ⚽"))), ending())
+    conversation = await client.create(initialMessage="Say it.")
+    whole = "One run,\nmany tongues: ⚽"
+    async with AsyncExitStack() as stack:
+        watching = {
+            format_: [await stack.enter_async_context(opened(client, conversation, format_)) for _ in range(2)]
+            for format_ in FORMATS
+        }
+        go_on.set()
+        for format_, responses in watching.items():
+            for response in responses:
+                assert text(format_, await read(response)) == whole
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_every_format_can_be_resumed_behind_each_of_its_ids(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("A bet on ", "**Arsenal** at odds ", "of 2.10: I'd recommend it."))
+    conversation = await client.create()
+    cursor = (await client.post(conversation, "Who wins?")).json()["streamCursor"]
+    answer_id = (await client.answer(conversation))["id"]
+    for format_ in FORMATS:
+        async with opened(client, conversation, format_, cursor) as response:
+            frames = await read(response)
+        ids = [frame.id for frame in frames if frame.id]
+        whole = text(format_, frames)
+        assert whole == "A bet on **Arsenal** at odds of 2.10: I'd recommend it."
+        async with opened(client, conversation, format_, f"{answer_id}.11") as response:
+            rest = await read(response)
+        assert text(format_, rest) == whole[11:]
+        assert [frame.id for frame in rest][-1] == ids[-1]
+        response = await client.http.get(
+            f"{API}/{conversation}/stream",
+            params={"format": format_, "once": "true"},
+            headers={"Last-Event-ID": ids[-1]},
+        )
+        assert response.status_code == 204
+
+
+@pytest.mark.parametrize("route", ["stream", "messages", "regenerate"])
+@pytest.mark.gen_test
+async def test_an_unknown_format_is_refused_and_changes_nothing(client: Client, route: str) -> None:
+    conversation = await client.create()
+    method, body = ("GET", None) if route == "stream" else ("POST", {"content": "Who wins?"})
+    response = await client.http.request(method, f"{API}/{conversation}/{route}", json=body, params={"format": "morse"})
+    assert response.status_code == 400
+    assert response.json()["detail"] == f"`format` must be one of: {', '.join(FORMATS)}."
+    assert await client.messages(conversation) == []
+
+
+@pytest.mark.gen_test
+async def test_to_name_a_format_is_to_ask_for_the_answers_stream(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("An answer."))
+    conversation = await client.create()
+    for route, body in (("messages", {"content": "Who wins?"}), ("regenerate", None)):
+        for options in ({"params": {"format": DEFAULT.name}}, {"headers": {"Accept": "text/event-stream"}}):
+            response: httpx.Response = await client.http.post(f"{API}/{conversation}/{route}", json=body, **options)
+            assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            assert '"type":"llm_complete"' in response.text
