@@ -5,8 +5,8 @@ https://spec.openapis.org/oas/v3.2.0.html
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from pydantic.alias_generators import to_camel
@@ -40,29 +40,36 @@ HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "RateLimit-Policy": ("The limit.", {"type": "string"}),
 }
 
-# Of each status: why, the codes of its problem documents, and the headers that always come with it.
-REFUSALS: Mapping[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    400: ("Malformed. Nothing was changed.", ("invalid_request",), ()),
-    401: (
-        "There is no token, or one that is not accepted.",
-        ("unauthenticated", "invalid_token"),
-        ("WWW-Authenticate",),
+
+class Refusal(NamedTuple):
+    """Why a status is answered, the codes of its problem documents, and the headers that always come with it."""
+
+    description: str
+    codes: Sequence[str]
+    headers: Sequence[str] = ()
+
+
+REFUSALS: Mapping[int, Refusal] = {
+    400: Refusal("Malformed. Nothing was changed.", ["invalid_request"]),
+    401: Refusal(
+        "There is no token, or one that is not accepted.", ["unauthenticated", "invalid_token"], ["WWW-Authenticate"]
     ),
-    404: ("It does not exist, or belongs to someone else.", ("not_found",), ()),
-    409: (
+    404: Refusal("It does not exist, or belongs to someone else.", ["not_found"]),
+    409: Refusal(
         "Not possible in the present state.",
-        ("answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer"),
-        (),
+        ["answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer"],
     ),
-    413: ("The body is too large.", ("too_large",), ()),
-    415: ("The body is not `application/json`.", ("unsupported_media_type",), ()),
-    422: ("Well-formed, but not acceptable; `errors` says what, field by field.", ("invalid_content",), ()),
-    429: (
+    413: Refusal("The body is too large.", ["too_large"]),
+    415: Refusal("The body is not `application/json`.", ["unsupported_media_type"]),
+    422: Refusal("Well-formed, but not acceptable; `errors` says what, field by field.", ["invalid_content"]),
+    429: Refusal(
         "Too many requests of this caller.",
-        ("rate_limited", "too_many_streams"),
-        ("Retry-After", "RateLimit", "RateLimit-Policy"),
+        ["rate_limited", "too_many_streams"],
+        ["Retry-After", "RateLimit", "RateLimit-Policy"],
     ),
-    503: ("Not now.", ("unavailable", "storage_unavailable", "server_shutdown", "too_many_streams"), ("Retry-After",)),
+    503: Refusal(
+        "Not now.", ["unavailable", "storage_unavailable", "server_shutdown", "too_many_streams"], ["Retry-After"]
+    ),
 }
 
 _SECURITY_SCHEMES = {
@@ -221,12 +228,12 @@ def _types(media_type: str, shape: Any) -> list[Any]:
 
 
 def _refusal(status: int) -> dict[str, Any]:
-    description, codes, headers = REFUSALS[status]
-    narrowed = {"status": {"const": status}, "code": {"enum": list(codes)}}
+    refusal = REFUSALS[status]
+    narrowed = {"status": {"const": status}, "code": {"enum": refusal.codes}}
     schema = {"allOf": [{"$ref": _SCHEMAS + "Problem"}, {"properties": narrowed}]}
     return {
-        "description": description,
-        "headers": _headers(*headers),
+        "description": refusal.description,
+        "headers": _headers(*refusal.headers),
         "content": {problems.MEDIA_TYPE: {"schema": schema}},
     }
 

@@ -58,7 +58,7 @@ def kinds(error: type[RequestError]) -> Iterator[type[RequestError]]:
 
 def test_every_refusal_is_described_with_its_codes() -> None:
     for error in kinds(RequestError):
-        assert error.code in REFUSALS[error.status][1], error
+        assert error.code in REFUSALS[error.status].codes, error
 
 
 @pytest.mark.gen_test
