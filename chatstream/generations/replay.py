@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from chatstream import events
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
 from chatstream.generations.channel import Running
@@ -174,6 +175,9 @@ def _so_far(answer: Answer, text: str, position: int) -> Entry:
 
 def _finished(answer: Answer, position: int) -> Iterator[Entry]:
     """A finished answer after `position`: one chunk and its end."""
+    if position >= events.ending(answer)[-1][0].position:
+        yield Silence((answer.seq, END))  # not an end: whoever has it already waits for what comes next
+        return
     if position < len(answer.content):
         yield Chunks(answer, [answer.content[position:]], position)
     yield Ended(answer, max(position, len(answer.content)))

@@ -159,3 +159,19 @@ async def test_once_ends_after_one_answer_and_says_204_when_nothing_comes(client
     assert b'"llm_complete"' in body
     again = await client.http.get(f"{API}/{conversation}/stream", params={"once": "true"})
     assert again.status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_once_after_the_end_of_an_interrupted_answer_brings_the_next_one(
+    client: Client, upstream: Upstream
+) -> None:
+    upstream.reply(beginning("So far"), Do.HANG)
+    upstream.reply(answer("All of it."))
+    conversation = await client.create(initialMessage="Really?")
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+    interrupted = await client.answer(conversation)
+    assert interrupted["status"] == "interrupted"
+    cursor = {"once": "true", "last_event_id": f"{interrupted['id']}.complete"}
+    async with client.stream(conversation, params=cursor) as watched:
+        assert (await watched.until("llm_complete")).data["content"] == "All of it."

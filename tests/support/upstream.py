@@ -91,8 +91,8 @@ class Upstream:
                 script = self.scripts[min(len(self.calls), len(self.scripts)) - 1]
                 if not await self._play(script, call, reader, writer):
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client closed between two requests
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client closed between two requests, or `close` did
         finally:
             self._connections.discard(writer)
             self._serving.discard(task)
