@@ -9,9 +9,14 @@ from pathlib import Path
 
 from chatstream import __version__
 from chatstream.errors import ConfigurationError
-from chatstream.settings import Settings
+from chatstream.settings import SECRET_FILE, Settings
 
 ENV_FILE = Path(".env")
+
+# Where a development server listens, and whom it greets; a chat of a working day needs no second token.
+_DEFAULT_URL = "http://localhost:3000"
+_CHAT_USER = "demo"
+_CHAT_SECONDS = 86_400
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,6 +31,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("serve", help="serve until interrupted (the default)")
     commands.add_parser("check-config", help="check the settings, say what is wrong with them, and exit")
+    chat = commands.add_parser(
+        "chat",
+        help="talk to a server from the terminal",
+        description="Talk to a server. A broken connection is resumed; Ctrl-C stops an answer.",
+        epilog="The token: --token-file, else the environment variable CHAT_TOKEN, else, for a server on this machine, "
+        "one made with its secret, as scripts/mint_token does.",
+    )
+    chat.add_argument("question", nargs="?", help="ask this alone; else what is typed, or piped in, line by line")
+    chat.add_argument("--url", default=_DEFAULT_URL, help="of the server (%(default)s)")
+    chat.add_argument("--conversation", metavar="ID", help="go on with this one; else a new one is begun")
+    chat.add_argument("--model", metavar="NAME", help="of the new conversation; else the server's")
+    chat.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token")
+    chat.add_argument("--json", action="store_true", help="write the stream's events, one a line")
     return parser
 
 
@@ -38,10 +56,48 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _chat(arguments: argparse.Namespace) -> int:
+    """The terminal's exit status: 0 if the last answer is complete, else 1."""
+    from chatstream.terminal import ChatFailed, Terminal
+
+    try:
+        terminal = Terminal(
+            arguments.url,
+            _token(arguments),
+            conversation=arguments.conversation,
+            model=arguments.model,
+            as_json=arguments.json,
+        )
+        return terminal.talk(arguments.question)
+    except ChatFailed as exc:
+        print(exc, file=sys.stderr)  # noqa: T201 - for whoever asked
+        return 1
+
+
+def _token(arguments: argparse.Namespace) -> str:
+    if arguments.token_file is not None:
+        try:
+            return str(arguments.token_file.read_text()).strip()
+        except OSError as exc:
+            raise ConfigurationError(f"{arguments.token_file} cannot be read: {exc.strerror}") from exc
+    if token := os.environ.get("CHAT_TOKEN"):
+        return token
+    settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
+    file = settings.data_dir / SECRET_FILE
+    if not arguments.url.startswith(_DEFAULT_URL.rpartition(":")[0]) or not (settings.jwt_secret or file.exists()):
+        raise ConfigurationError("A token is needed: --token-file, or the environment variable CHAT_TOKEN.")
+    from chatstream import auth
+
+    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else file.read_text().strip()
+    return auth.mint(secret, _CHAT_USER, _CHAT_SECONDS)
+
+
 def main() -> int:
     """Returns the exit status: 0, or 1 with a message if the server cannot start like this."""
     arguments = _parser().parse_args()
     try:
+        if arguments.command == "chat":
+            return _chat(arguments)
         settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
         if arguments.command == "check-config":
             print("The configuration is valid.")  # noqa: T201 - the command's output

@@ -1,0 +1,158 @@
+"""``python -m chatstream chat``, as whoever types sees it: against a real server, in a pipe and on a terminal."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.client import Client
+from tests.support.processes import REPOSITORY, ServerProcess, free_port
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+
+StartServer = Callable[..., ServerProcess]
+_PATIENCE = 30
+
+
+async def chat(client: Client, *arguments: str, **options: object) -> asyncio.subprocess.Process:
+    """Start a chat as the user of `client`."""
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "chatstream", "chat", "--url", client.url, *arguments),
+        env={**inherited, "PYTHONPATH": str(REPOSITORY), "CHAT_TOKEN": client.token},
+        **{**pipes, **options},
+    )
+
+
+async def outcome(process: asyncio.subprocess.Process, text: str = "") -> tuple[int | None, str, str]:
+    """Give it `text` to read, and wait for its end: exit status, output, notes."""
+    async with asyncio.timeout(_PATIENCE):
+        output, notes = await process.communicate(text.encode())
+    return process.returncode, (output or b"").decode(), (notes or b"").decode()
+
+
+@pytest.mark.gen_test
+async def test_one_question_and_its_answer(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("I'd recommend a bet on **Arsenal to win** at odds of 2.10,", " with a stake of €10."))
+    status, output, notes = await outcome(await chat(client, "Who wins?"))
+    assert status == 0
+    assert output == "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.\n"
+    assert "→ Arsenal to win · odds 2.10 · €10" in notes
+
+
+@pytest.mark.gen_test
+async def test_piped_lines_are_turns_of_one_conversation(client: Client, upstream: Upstream) -> None:
+    for text in ("One.", "Two.", "Three."):
+        upstream.reply(answer(text))
+    process = await chat(client, "--model", "some-model")
+    status, output, _ = await outcome(process, "First\n\nSecond\n/regenerate\n/quit\nnever read\n")
+    assert (status, output) == (0, "One.\nTwo.\nThree.\n")
+    assert [turn["content"] for turn in upstream.calls[-1].body["messages"][1:]] == ["First", "One.", "Second"]
+    assert upstream.calls[-1].body["model"] == "some-model"
+
+
+@pytest.mark.gen_test
+async def test_events_as_json(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Hel", "lo."))
+    conversation = await client.create()
+    status, output, _ = await outcome(await chat(client, "--json", "--conversation", conversation, "Hi"))
+    told = [json.loads(line) for line in output.splitlines()]
+    assert status == 0
+    assert [told[0]["type"], told[-1]["type"], told[-1]["content"]] == ["connected", "llm_complete", "Hello."]
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_fails_is_told_and_shows_in_the_exit_status(client: Client, upstream: Upstream) -> None:
+    upstream.reply(beginning("So far"), Do.CLOSE)
+    status, output, notes = await outcome(await chat(client, "Hi"))
+    assert (status, output) == (1, "So far\n")
+    assert "The answer broke off before it was finished." in notes
+
+
+@pytest.mark.gen_test
+async def test_what_is_wrong_is_said_in_one_line(client: Client) -> None:
+    for arguments, said in [
+        (("--conversation", "nope", "Hi"), "There is no such conversation. (404)\n"),
+        (("--url", f"http://127.0.0.1:{free_port()}", "Hi"), "cannot be reached"),
+        (("--token-file", "/nowhere", "Hi"), "/nowhere cannot be read: No such file or directory"),
+    ]:
+        status, output, notes = await outcome(await chat(client, *arguments))
+        assert (status, output) == (1, "")
+        assert said in notes
+        assert notes.count("\n") == 1
+    token, client.token = client.token, "no-token"
+    assert (await outcome(await chat(client, "Hi")))[2] == "The token is not valid. (401)\n"
+    client.token = token
+
+
+@pytest.mark.gen_test
+async def test_a_restart_of_the_server_loses_nothing(
+    start_server: StartServer, make_client: Callable[..., Client], upstream: Upstream
+) -> None:
+    server = start_server(CHATSTREAM_DRAIN_TIMEOUT="0.1")
+    upstream.reply(beginning("First part,"), Do.HANG)
+    upstream.reply(answer("the whole answer."))
+    process = await chat(make_client(server), "Hi")
+    assert process.stdout is not None
+    async with asyncio.timeout(_PATIENCE):
+        assert await process.stdout.readexactly(11) == b"First part,"
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(start_server, server.port)
+        status, output, notes = await outcome(process)
+    assert status == 0, (output, notes)
+    assert output.endswith("the whole answer.\n")
+    assert "the answer begins again" in notes
+
+
+@pytest.mark.gen_test
+async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Endless"), Do.HANG)
+    upstream.reply(beginning("Short"), go_on, http_chunk(event(delta("."))), ending())
+    terminal, other_end = pty.openpty()
+    process = await chat(client, stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True)
+    os.close(other_end)
+    screen = ""
+
+    async def until(text: str) -> None:
+        nonlocal screen
+        async with asyncio.timeout(_PATIENCE):
+            while text not in screen:
+                screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
+        screen = screen.partition(text)[2]
+
+    await until("> ")
+    os.write(terminal, b"First\n")
+    await until("Endless")
+    process.send_signal(signal.SIGINT)
+    await until("stopped")
+    await asyncio.wait_for(upstream.calls[0].aborted.wait(), _PATIENCE)
+    await until("> ")
+    os.write(terminal, b"Second\n")
+    await until("Short")
+    go_on.set()
+    await until("> ")
+    os.write(terminal, b"/quit\n")
+    async with asyncio.timeout(_PATIENCE):
+        assert await process.wait() == 0
+    os.close(terminal)
+
+
+@pytest.mark.gen_test
+async def test_a_reader_who_has_seen_enough_ends_it(client: Client, upstream: Upstream) -> None:
+    upstream.reply(beginning("Hello"), Do.HANG)
+    reading, writing = os.pipe()
+    process = await chat(client, "--json", "Hi", stdout=writing)
+    os.close(writing)
+    assert b"connected" in await asyncio.to_thread(os.read, reading, 4096)
+    os.close(reading)
+    await client.stop_all()  # the end is something to write
+    status, _, notes = await outcome(process)
+    assert status == 1
+    assert "Traceback" not in notes
