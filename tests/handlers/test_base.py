@@ -265,6 +265,16 @@ async def test_what_is_json_but_not_acceptable_is_422_field_by_field(client: Cli
 
 
 @pytest.mark.gen_test
+async def test_a_refusal_is_not_as_long_as_what_it_refuses(client: Client) -> None:
+    for body in ({f"k{number}": 0 for number in range(20_000)}, {"a" * 250_000: 0}, {"id": "a" * 250_000}):
+        response = await client.http.post(API, json=body)
+        assert_problem(response, 422, "invalid_content")
+        assert len(response.content) < KIB
+    errors = (await client.http.post(API, json={"a" * 65: 0, "b" * 64: 0})).json()["errors"]
+    assert {*errors} == {"a" * 63 + "…", "b" * 64}
+
+
+@pytest.mark.gen_test
 async def test_a_body_over_the_limit_is_413_declared_or_not(client: Client) -> None:
     conversation = await client.create()
     headers = {"Content-Type": "application/json"}
