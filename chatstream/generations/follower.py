@@ -88,6 +88,11 @@ class Follower:
         """An answer is running in the conversation."""
         return self._channel.running is not None
 
+    @property
+    def reads_on(self) -> bool:
+        """It will not be over with what lies behind its cursor."""
+        return not self.over and not (self._once and any(entry.answer_ends for entry in self._behind))
+
     def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
         """It is over, because of `code` if there is something to say; what was not read can be had with the cursor.
 

@@ -165,7 +165,7 @@ class Hub:
 
     async def start(self, stream: Stream) -> None:
         """After `connected` was sent: answer what waits for an answer. Raises `StorageUnavailable`."""
-        if stream.replay.owed is not None and not stream.follower.over:
+        if stream.replay.owed is not None and stream.follower.reads_on:
             await self._answer(stream.conversation, stream.replay.owed, stream.request_id)
 
     async def seen(self, stream: Stream) -> None:

@@ -19,6 +19,7 @@ from chatstream.errors import (
     StorageUnavailable,
 )
 from chatstream.events import Cursor
+from chatstream.formats.registry import DEFAULT
 from chatstream.generations.hub import IfBusy
 from chatstream.models import Answer, Conversation, Failure, Status
 from chatstream.store.changes import Change, Changes
@@ -98,7 +99,7 @@ async def test_without_a_user_message_there_is_no_model_call(mongodb_uri: str) -
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
-            assert watched.stream.replay.nothing_comes
+            assert watched.stream.replay.nothing_comes(DEFAULT)
             assert await b.store.running(conversation.key) is None
         assert b.model.calls == []
 
@@ -133,7 +134,7 @@ async def test_an_unseen_end_is_told_to_the_next_one_only(mongodb_uri: str) -> N
             assert (await watched.until("llm_complete"))["content"] == "Yes."
             await b.hub.seen(watched.stream)
         async with b.viewer(conversation) as again:
-            assert again.stream.replay.nothing_comes
+            assert again.stream.replay.nothing_comes(DEFAULT)
         assert len(b.model.calls) == 1
 
 
@@ -619,6 +620,25 @@ async def test_what_was_cut_is_begun_again_by_who_comes_later(mongodb_uri: str) 
             complete = await again.until("llm_complete")
             assert (complete["content"], complete["attempt"]) == ("All of it.", 2)
             assert again.types == ["error", "llm_complete", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_who_reads_one_answer_and_is_told_the_end_of_a_cut_one_begins_no_other(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, disconnect_grace=0) as b:
+        conversation = await b.conversation(waiting="Tell me.")
+        async with b.viewer(conversation) as watched:
+            (await b.model.call(1)).say("So far")
+            await watched.until("llm_chunk")
+        await b.ended(conversation)
+        async with b.viewer(conversation, once=True) as again:
+            await again.rest()
+            assert again.types == ["error", "llm_complete"]
+            await b.hub.seen(again.stream)
+        assert len(b.model.calls) == 1
+        b.model.reply("All of it.", STOP)
+        async with b.viewer(conversation, once=True) as later:
+            await later.rest()
+            assert later.types == ["llm_chunk", "llm_complete"]
 
 
 @pytest.mark.gen_test
