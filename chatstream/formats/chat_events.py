@@ -11,6 +11,7 @@ class ChatEvents(Format):
     """One unnamed event per frame. The whole text of an answer is in its `llm_complete`, so no ending repeats it."""
 
     name = "chat-events"
+    summary = "the events of this API"
     headers: Mapping[str, str] = {}
     one_answer = False
     data = events.AnyEvent

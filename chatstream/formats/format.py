@@ -19,6 +19,9 @@ class Format(Protocol):
     name: str
     """What a client asks for: ``?format=<name>``."""
 
+    summary: str
+    """What it is, in a few words, for the API's description."""
+
     headers: Mapping[str, str]
     """Beside those that every event stream has."""
 

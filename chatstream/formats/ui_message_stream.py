@@ -131,6 +131,7 @@ class UIMessageStream(Format):
     """Without a cursor, or with one that lies before the answer, the stream is a whole message; else its rest."""
 
     name = "ui-message-stream"
+    summary = "the AI SDK's, for its `useChat`, of which a stream is one answer"
     headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
     one_answer = True
     data = AnyChunk

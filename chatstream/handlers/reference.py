@@ -113,8 +113,8 @@ _LAST_EVENT_ID = Parameter(
 _FORMAT = Parameter(
     "query",
     "format",
-    f"The stream's wire format: `{DEFAULT.name}`, or `ui-message-stream` for the AI SDK's `useChat`, of which a stream "
-    "is one answer. To name one is to ask for a stream.",
+    f"The stream's wire format: {'; '.join(f'`{one.name}`, {one.summary}' for one in FORMATS.values())}. "
+    "To name one is to ask for a stream.",
     {"type": "string", "enum": [*FORMATS], "default": DEFAULT.name},
 )
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})

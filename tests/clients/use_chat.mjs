@@ -19,7 +19,7 @@ const transport = new DefaultChatTransport({
   prepareSendMessagesRequest: ({ id, messages, trigger, headers }) => {
     if (trigger === "regenerate-message") return { api: `${api}/${id}/regenerate${query}`, headers, body: {} };
     const { id: clientMessageId, parts } = messages.at(-1);
-    const content = parts.map((part) => part.text ?? "").join("");
+    const content = parts.map((part) => (part.type === "text" ? part.text : "")).join("");
     return { api: `${api}/${id}/messages${query}`, headers, body: { content, clientMessageId } };
   },
   prepareReconnectToStreamRequest: ({ id, headers }) => ({ api: `${api}/${id}/stream${query}`, headers }),
