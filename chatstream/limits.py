@@ -20,6 +20,7 @@ from chatstream.settings import Settings
 _MOST_KEYS = 100_000
 # When to come back if something must end first, which nobody can foresee: a client's second thought, an answer's end.
 _RETRY_AFTER = 5
+_BUSY = "The server is busy. Try again shortly."
 
 
 class Rate:
@@ -118,13 +119,21 @@ class Slots:
         """How many are taken."""
         return self._total
 
-    def take(self, user_id: str) -> Slot:
-        """A place. Raises `TooManyRequests` or `Unavailable`."""
+    def check(self, user_id: str) -> None:
+        """Raises `TooManyRequests` or `Unavailable` if there is no place; takes none."""
         if self._taken[user_id] >= self._per_user:
             quota = Quota(self._policy, self._per_user, 0, window=None, reset=None)
             raise TooManyRequests(self._too_many, code=self._code, retry_after=_RETRY_AFTER, quota=quota)
         if self._total >= self._per_process:
             raise Unavailable(self._full, code=self._code, retry_after=_RETRY_AFTER)
+
+    def take(self, user_id: str) -> Slot:
+        """A place. Raises `TooManyRequests` or `Unavailable`."""
+        self.check(user_id)
+        return self.grant(user_id)
+
+    def grant(self, user_id: str) -> Slot:
+        """A place, even if there is none: for what was promised."""
         self._taken[user_id] += 1
         self._total += 1
         return Slot(self, user_id)
@@ -137,18 +146,42 @@ class Slots:
             del self._taken[user_id]
 
 
+class Answers(Slots):
+    """Running answers. None begins while this process is so late that it cannot stream those that it has in time."""
+
+    def __init__(self, lag: Callable[[], float], most_lag: float, *, per_user: int, per_process: int) -> None:
+        """`lag` is how late the event loop is, in seconds; `most_lag` is how late it may be."""
+        super().__init__(
+            "answers",
+            per_user,
+            per_process,
+            code=ErrorCode.RATE_LIMITED,
+            too_many="You have too many answers running. Try again when one has ended.",
+            full=_BUSY,
+        )
+        self._lag = lag
+        self._most_lag = most_lag
+
+    def check(self, user_id: str) -> None:
+        """Raises `TooManyRequests` or `Unavailable` if no answer may begin."""
+        if self._lag() > self._most_lag:
+            raise Unavailable(_BUSY, code=ErrorCode.RATE_LIMITED, retry_after=_RETRY_AFTER)
+        super().check(user_id)
+
+
 class Limits(Struct, frozen=True, kw_only=True):
     """All of them, in one process."""
 
     streams: Slots  # open ones
+    answers: Answers  # running ones, and those that are about to
     openings: Rate  # of streams, by user
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
     @classmethod
-    def of(cls, settings: Settings, capacity: Capacity) -> "Limits":
-        """As configured, and where nothing is, what the process can hold."""
+    def of(cls, settings: Settings, capacity: Capacity, lag: Callable[[], float]) -> "Limits":
+        """As configured, and where nothing is, what the process can hold; `lag` is the event loop's, in seconds."""
         return cls(
             streams=Slots(
                 "streams",
@@ -157,6 +190,12 @@ class Limits(Struct, frozen=True, kw_only=True):
                 code=ErrorCode.TOO_MANY_STREAMS,
                 too_many="You have too many streams open. Close one and try again.",
                 full="The server has too many streams open. Try again shortly.",
+            ),
+            answers=Answers(
+                lag,
+                settings.overload_lag,
+                per_user=settings.answers_per_user,
+                per_process=settings.answers_per_process or capacity.answers,
             ),
             openings=Rate("openings", settings.openings_per_minute),
             messages=Rate("messages", settings.messages_per_minute),

@@ -122,10 +122,11 @@ class Server:
                 context_characters=settings.context_characters,
             )
 
-        hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings))
+        limits = Limits.of(settings, capacity, lambda: lag.seconds)
+        hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings), limits.answers)
         orphans = Sweeper(messages, hub, metrics)
         authenticator = Authenticator(keys, auth.rules(settings), metrics.token_verified)
-        door = Door(authenticator, settings.cors_origins, Limits.of(settings, capacity), settings.trusted_proxies)
+        door = Door(authenticator, settings.cors_origins, limits, settings.trusted_proxies)
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
             settings,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chatstream import limits as module
 from chatstream.errors import Quota, RequestError, TooManyRequests, Unavailable
-from chatstream.limits import Rate, Slots
+from chatstream.limits import Answers, Rate, Slots
 
 
 class Clock:
@@ -166,6 +166,29 @@ def test_a_place_is_given_back_once_and_also_after_a_fault(slots: Slots) -> None
     slot.release()
     slot.release()
     assert slots.total == 1
+
+
+def test_what_was_promised_is_granted_and_counts(slots: Slots) -> None:
+    granted = [slots.grant("a") for _ in range(3)]
+    refusal(lambda: slots.check("a"))
+    with pytest.raises(Unavailable):
+        slots.check("b")
+    for one in granted:
+        one.release()
+    slots.check("a")
+
+
+def test_no_answer_begins_while_the_loop_is_late() -> None:
+    lag = 0.5
+    answers = Answers(lambda: lag, 0.5, per_user=1, per_process=1)
+    answers.check("a")
+    lag = 0.6
+    with pytest.raises(Unavailable) as refused:
+        answers.take("a")
+    assert (refused.value.code, answers.total) == ("rate_limited", 0)
+    assert refused.value.retry_after
+    lag = 0.1
+    answers.take("a")
 
 
 def test_nothing_is_kept_of_who_has_nothing(slots: Slots) -> None:

@@ -26,6 +26,7 @@ from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import AnswerBounds, Generation
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
+from chatstream.limits import Answers, Slot
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -100,12 +101,15 @@ class Hub:
         extract: Extractor,
         metrics: Metrics,
         config: Config,
+        answers: Answers,
     ) -> None:
+        """`answers` says whether another one may begin, and counts those that run."""
         self._messages = messages
         self._write_answer = write_answer
         self._extract = extract
         self._metrics = metrics
         self._config = config
+        self._answers = answers
         self._channels: dict[str, Channel] = {}
         self._generations: dict[str, Generation] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -134,7 +138,8 @@ class Hub:
     ) -> AsyncIterator[Stream]:
         """Watch a conversation from `cursor` on, in the format `wire`; leaving the context is leaving the conversation.
 
-        `expires_at` is on the event loop's clock. Raises `StorageUnavailable`. Nothing is generated before `start`.
+        `expires_at` is on the event loop's clock. Nothing is generated before `start`. Raises `StorageUnavailable`, and
+        `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
         """
         channel = self._channel(conversation)
         lifetime = self._config.connection_timeout * random.uniform(0.8, 1)  # noqa: S311 - against stampedes
@@ -152,6 +157,8 @@ class Hub:
         self._joined(channel)
         try:
             behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running), wire)
+            if behind.owed is not None:
+                self._answers.check(conversation.user_id)
             follower.join(behind)
             if behind.running is None and channel.readers == {follower}:
                 channel.begin_at(behind.place)
@@ -195,25 +202,27 @@ class Hub:
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
-        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`.
+        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`; if no
+        answer may begin now, `TooManyRequests` or `Unavailable`.
         """
-        for _ in range(_BUSY_TRIES):
-            try:
-                new: Posted | None = await self._messages.post(
-                    conversation.key, content, client_message_id=client_message_id
-                )
-            except AnswerInProgress:
-                if if_busy is IfBusy.REFUSE:
-                    raise
-                if if_busy is IfBusy.INTERRUPT:
-                    await self._stop_running(conversation)
-                    continue
-                new = await self._messages.add(
-                    conversation.key, content, client_message_id=client_message_id, behind_running=True
-                )
-            if new is not None:
-                await self._posted(conversation, new, request_id)
-                return new
+        with self._answers.take(conversation.user_id):
+            for _ in range(_BUSY_TRIES):
+                try:
+                    new: Posted | None = await self._messages.post(
+                        conversation.key, content, client_message_id=client_message_id
+                    )
+                except AnswerInProgress:
+                    if if_busy is IfBusy.REFUSE:
+                        raise
+                    if if_busy is IfBusy.INTERRUPT:
+                        await self._stop_running(conversation)
+                        continue
+                    new = await self._messages.add(
+                        conversation.key, content, client_message_id=client_message_id, behind_running=True
+                    )
+                if new is not None:
+                    await self._posted(conversation, new, request_id)
+                    return new
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
     async def repeat(
@@ -252,24 +261,25 @@ class Hub:
     ) -> Answer:
         """A new attempt at answering the newest user message.
 
-        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`.
+        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
         """
-        for _ in range(_BUSY_TRIES):
-            question = await self._messages.newest_question(conversation.key)
-            if question is None:
-                raise NothingToAnswer("This conversation has no user message yet.")
-            message, previous = question
-            try:
-                answer = await self._messages.begin(
-                    conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
-                )
-            except AnswerInProgress:
-                if if_busy is IfBusy.REFUSE:
-                    raise
-                await self._stop_running(conversation)
-                continue
-            self._generate(conversation, answer, request_id)
-            return answer
+        with self._answers.take(conversation.user_id):
+            for _ in range(_BUSY_TRIES):
+                question = await self._messages.newest_question(conversation.key)
+                if question is None:
+                    raise NothingToAnswer("This conversation has no user message yet.")
+                message, previous = question
+                try:
+                    answer = await self._messages.begin(
+                        conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
+                    )
+                except AnswerInProgress:
+                    if if_busy is IfBusy.REFUSE:
+                        raise
+                    await self._stop_running(conversation)
+                    continue
+                self._generate(conversation, answer, request_id)
+                return answer
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
     async def _stop_running(self, conversation: Conversation) -> None:
@@ -382,13 +392,16 @@ class Hub:
             on_left_elsewhere=lambda: self._left(channel),
         )
         before = self._tasks.get(conversation.key)
+        place = self._answers.grant(conversation.user_id)
+        run = self._run(channel, generation, place, message, before, request_id)
         self._generations[conversation.key] = generation
-        self._tasks[conversation.key] = asyncio.create_task(self._run(channel, generation, message, before, request_id))
+        self._tasks[conversation.key] = asyncio.create_task(run)
 
     async def _run(
         self,
         channel: Channel,
         generation: Generation,
+        place: Slot,
         message: UserMessage | None,
         before: asyncio.Task[None] | None,
         request_id: str,
@@ -415,6 +428,7 @@ class Hub:
             return
         finally:
             generation.keep()
+            place.release()
             if self._generations.get(key) is generation:
                 del self._generations[key], self._tasks[key]
             self._release(channel)

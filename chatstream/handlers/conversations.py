@@ -45,6 +45,7 @@ class ConversationsHandler(JSONHandler):
         body = self.body(NewConversation)
         check_length(body.initial_message, self.content_characters, "initialMessage")
         if body.initial_message is not None:
+            self.door.limits.answers.check(self.user.id)
             self.tell(self.door.limits.messages.take(self.user.id))
         conversation = await self.conversations.create(
             self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model

@@ -4,7 +4,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 
-from chatstream.errors import InvalidContent, InvalidRequest, TooManyRequests
+from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub, IfBusy
 from chatstream.handlers.base import Door
@@ -108,12 +108,13 @@ class MessagesHandler(_ConversationDoor):
         status = HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED
         self.send_json(posted_message(posted.message, cursor), status)
 
-    def _too_many(self, client_message_id: str | None) -> TooManyRequests | None:
+    def _too_many(self, client_message_id: str | None) -> TooManyRequests | Unavailable | None:
         """Raises the refusal before anything is read, or returns it if this may be an earlier request's repetition."""
         limits = self.door.limits
         try:
+            limits.answers.check(self.user.id)
             self.tell(limits.messages.take(self.user.id))
-        except TooManyRequests as exc:
+        except (TooManyRequests, Unavailable) as exc:
             if client_message_id is None:
                 raise
             limits.repeats.take(self.user.id)
@@ -131,7 +132,7 @@ class MessagesHandler(_ConversationDoor):
         return posted
 
     async def _repeat(
-        self, conversation: Conversation, content: str, client_message_id: str | None, too_many: TooManyRequests
+        self, conversation: Conversation, content: str, client_message_id: str | None, too_many: RequestError
     ) -> Posted:
         posted = client_message_id and await self.hub.repeat(
             conversation, content, request_id=self.request_id, client_message_id=client_message_id
@@ -177,6 +178,7 @@ class RegenerateHandler(_ConversationDoor):
         self.negotiate()
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
         with self.stream_slot():
+            self.door.limits.answers.check(self.user.id)
             self.tell(self.door.limits.messages.take(self.user.id))
             conversation = await self.conversation(conversation_id)
             answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)

@@ -68,7 +68,9 @@ REFUSALS: Mapping[int, Refusal] = {
         ["Retry-After", "RateLimit", "RateLimit-Policy"],
     ),
     503: Refusal(
-        "Not now.", ["unavailable", "storage_unavailable", "server_shutdown", "too_many_streams"], ["Retry-After"]
+        "Not now.",
+        ["unavailable", "storage_unavailable", "server_shutdown", "rate_limited", "too_many_streams"],
+        ["Retry-After"],
     ),
 }
 

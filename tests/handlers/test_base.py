@@ -163,7 +163,9 @@ class Broken(BaseHandler):
 
 @pytest.mark.gen_test
 async def test_our_own_faults_are_500_and_the_log_says_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
-    door = Door(Authenticator(OneKey(SECRET.encode()), Rules()), (), Limits.of(Settings(), Capacity.of(1024)))
+    door = Door(
+        Authenticator(OneKey(SECRET.encode()), Rules()), (), Limits.of(Settings(), Capacity.of(1024), lambda: 0)
+    )
     server = HTTPServer(Application([("/", Broken, {"door": door})], log_function=RequestLog(Metrics(), {})))
     listening, port = bind_unused_port()
     server.add_sockets([listening])

@@ -1,5 +1,6 @@
 """What a user is refused, how it is said, and that nobody else notices."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -9,7 +10,7 @@ import pytest
 from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, event, http_chunk
 
 StartServer = Callable[..., ServerProcess]
 
@@ -163,3 +164,88 @@ async def test_an_address_with_too_many_bad_tokens(start_server: StartServer, ma
         assert (await client.http.get(path, headers=elsewhere)).status_code == 204
     for _ in range(5):
         assert (await client.http.get(path, headers=bad)).status_code == 401
+
+
+@pytest.mark.gen_test
+async def test_too_many_answers_of_one_user(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(beginning("One "), Do.HANG)
+    server = start_server(CHATSTREAM_ANSWERS_PER_USER="2")
+    mine, other = make_client(server), make_client(server)
+    for _ in range(2):
+        last = await mine.create(initialMessage="Begin.")
+    third, policy = await mine.create(), '"answers";q=2;qu="concurrent-requests"'
+    assert_limited(await mine.post(third, "Begin."), "rate_limited", policy)
+    assert_limited(await mine.http.post(f"{API}/{third}/regenerate"), "rate_limited", policy)
+    assert_limited(await mine.http.post(API, json={"id": "x", "initialMessage": "Begin."}), "rate_limited", policy)
+    assert await mine.messages(third) == []
+    assert (await mine.http.get(f"{API}/x")).status_code == 404
+    async with mine.stream(third) as stream:  # nothing begins
+        assert (await stream.next()).type == "connected"
+    await other.create(initialMessage="Begin.")
+    assert (await mine.http.post(f"{API}/{last}/stop")).status_code == 200
+    assert (await mine.post(third, "Begin.")).status_code == 201
+    await mine.stop_all()
+    await other.stop_all()
+
+
+@pytest.mark.gen_test
+async def test_too_many_answers_in_all(start_server: StartServer, make_client: MakeClient, upstream: Upstream) -> None:
+    upstream.reply(beginning("One "), Do.HANG)
+    server = start_server(CHATSTREAM_ANSWERS_PER_PROCESS="1")
+    first, second = make_client(server), make_client(server)
+    # A message whose answer was cut: the next one who watches has it answered.
+    owed = await second.create(initialMessage="Begin.")
+    async with second.stream(owed) as stream:
+        await stream.until("llm_chunk")
+    assert (await second.answer(owed))["status"] == "interrupted"
+
+    running = await first.create(initialMessage="Begin.")
+    theirs = await second.create()
+    refused = await second.post(theirs, "Begin.")
+    assert (refused.status_code, refused.json()["code"]) == (503, "rate_limited")
+    assert int(refused.headers["Retry-After"]) >= 1
+    async with second.stream(owed) as stream:
+        [error] = await stream.rest()
+    assert (error.data["error"], error.data["retryable"]) == ("rate_limited", True)
+    assert (await second.http.get(f"{API}/{owed}/stream")).status_code == 503
+    # What does not begin an answer goes on.
+    async with second.stream(theirs) as stream, first.stream(running) as watched:
+        assert (await stream.next()).type == "connected"
+        await watched.until("llm_chunk")
+    await first.stop_all()
+    async with second.stream(owed) as stream:
+        await stream.until("llm_chunk")
+    await second.stop_all()
+
+
+@pytest.mark.gen_test
+async def test_a_process_that_is_late_begins_no_more_answers(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    """Real load: answers as fast as a core can read them, and a bound on its lag that they exceed."""
+    chunks = http_chunk(event(delta("x"))) * 1000
+    upstream.reply(beginning("x"), *[chunks] * 3000, Do.HANG)
+    server = start_server(
+        CHATSTREAM_OVERLOAD_LAG="0.01",
+        CHATSTREAM_ANSWERS_PER_USER="1000",
+        CHATSTREAM_ANSWER_CHARACTERS="3000000",
+        CHATSTREAM_DISCONNECT_GRACE="never",
+    )
+    client = make_client(server)
+    running = await client.create(initialMessage="Begin.")
+    async with client.stream(running) as watched, asyncio.timeout(60):
+        await watched.until("llm_chunk")
+        while True:
+            refused = await client.http.post(API, json={"initialMessage": "More."})
+            if refused.status_code != 201:
+                break
+        assert (refused.status_code, refused.json()["code"]) == (503, "rate_limited")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert (await client.http.get("/healthz")).status_code == 200
+        await watched.until("llm_chunk")  # who streams goes on
+        await client.stop_all()
+        while (await client.http.post(API, json={"initialMessage": "More."})).status_code != 201:
+            await asyncio.sleep(0.1)  # the server looks at its lag; there is no event to wait for
+    await client.stop_all()

@@ -19,6 +19,7 @@ from chatstream.formats import registry
 from chatstream.generations.answer import write_answer
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
+from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status
@@ -249,6 +250,7 @@ class Bench:
             recommendations.extract,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
+            Answers(lambda: 0, 1, per_user=1000, per_process=1000),
         )
 
     def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
