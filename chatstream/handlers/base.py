@@ -407,7 +407,7 @@ class RequestLog:
             level,
             "%s %s %d %.3fs",
             request.method,
-            request.path,
+            request.path.encode("ascii", "backslashreplace").decode(),  # a terminal obeys some of the other characters
             status,
             now - handler.began_at,
             extra={"facts": handler.facts()},

@@ -398,6 +398,17 @@ async def test_the_request_id_is_that_of_the_log(client: Client, shared_server: 
 
 
 @pytest.mark.gen_test
+async def test_a_path_ends_no_line_of_the_log_and_moves_no_cursor(shared_server: ServerProcess) -> None:
+    """The bytes of a path that are not ASCII come through as they are: among them a terminal's control sequences."""
+    head = b"GET /\x9b2J\x85forged\xe9 HTTP/1.1\r\nHost: x\r\nX-Request-Id: path-of-bytes\r\n\r\n"
+    await exchange(shared_server.port, head)
+    [line] = [
+        line for line in map(json.loads, shared_server.log.splitlines()) if line.get("request") == "path-of-bytes"
+    ]
+    assert line["message"].startswith(r"GET /\x9b2J\x85forged\xe9 404")
+
+
+@pytest.mark.gen_test
 async def test_no_response_says_what_it_was_made_with(client: Client) -> None:
     conversation = await client.create()
     for path in ("/", "/healthz", API, "/nowhere", f"{API}/%ff", f"{API}/{conversation}/stream?once=true"):
