@@ -136,7 +136,8 @@ export interface ChatListeners {
   messages: (messages: readonly ChatMessage[]) => void;
   /** An event came. `repeated`: what it says was known already. */
   event: (event: ChatEvent, about: { cursor: string | null; repeated: boolean }) => void;
-  /** A connection failed (and is tried again unless `chat.state` is `closed`), or an answer did (`messageId` is set). */
+  /** A connection failed (it is tried again, or `chat.state` is about to be `closed`: see `retryable`), or an answer did
+   * (`messageId` is set). */
   error: (error: ChatError) => void;
 }
 
@@ -168,7 +169,9 @@ export class ChatStream {
   /** Forget all messages; the cursor stays. */
   clear(): void;
 
-  /** Load the newest messages (200, or `limit`) in place of those shown; a stream opened then joins without a gap.
+  /** Load the newest messages (200, or `limit`) in place of those shown. The stream joins without a gap, whether it was
+   * open before, or is opened meanwhile or later. From then on it is done again whenever the stream cannot tell all that
+   * was missed (more than 100 messages).
    * @throws {ChatError} as all that follow */
   history(options?: { limit?: number }): Promise<readonly ChatMessage[]>;
   /** Load those before, if `hasEarlier`. */

@@ -27,6 +27,8 @@ const REQUEST_TIMEOUT_MS = 15_000;
 const SENDS = 4;
 const SEND_DELAY_MS = 500;
 const MAX_SEND_DELAY_MS = 5_000;
+// The longest that a timer can wait; a longer one would not wait at all.
+const MAX_TIMER_MS = 2 ** 31 - 1;
 // What a person scrolls through; some megabytes at worst.
 const MAX_MESSAGES = 1_000;
 // The most that the server gives in one page.
@@ -49,12 +51,15 @@ export class ChatStream {
   #cursor;
   #earlier = null; // what the REST API calls `nextCursor`
   #historyCursor = null; // where the history ended when it was loaded
+  #loading = null; // a promise of the history, while it is asked for
+  #connectWhenLoaded = false;
   // Of the stream:
   #session = null; // from `connect` to `disconnect`, an AbortController
   #connection = null; // one of its connections, likewise
   #attempts = 0; // since a connection was open
   #retry; // what the server asks for, in ms
   #tokenRefused = false; // and none was accepted since
+  #waitsForToken = false; // closed for want of a good one
   #farewell = null; // why the server is about to close the connection
   #openedAt = 0;
   #heardAt = 0;
@@ -71,6 +76,9 @@ export class ChatStream {
       transport: transportOf(options),
       tickets: options.tickets ?? true,
     };
+    if (this.#options.transport === "eventsource" && !this.#options.EventSource) {
+      throw new TypeError("This platform has no EventSource: pass one, for React Native that of react-native-sse.");
+    }
     const base = (options.baseUrl ?? "").replace(/\/+$/, "");
     this.#conversation = `${base}/api/v1/chat/conversations/${encodeURIComponent(options.conversationId)}`;
     this.#token = options.token;
@@ -113,29 +121,37 @@ export class ChatStream {
   // The stream -------------------------------------------------------------------------------------------------------
 
   connect() {
-    if (this.#session) {
+    if (this.#loading) {
+      this.#connectWhenLoaded = true;
+      this.#setState("connecting");
+    } else if (this.#session) {
       this.#hurry();
-      return;
+    } else {
+      this.#session = new AbortController();
+      this.#attempts = 0;
+      this.#tokenRefused = this.#waitsForToken = false;
+      this.#setState("connecting");
+      this.#stayConnected(this.#session);
     }
-    this.#session = new AbortController();
-    this.#attempts = 0;
-    this.#tokenRefused = false;
-    this.#setState("connecting");
-    this.#stayConnected(this.#session);
   }
 
   disconnect() {
+    this.#close();
+  }
+
+  #close({ waitsForToken = false } = {}) {
     this.#session?.abort();
     this.#session = null;
+    this.#connectWhenLoaded = false;
+    this.#waitsForToken = waitsForToken;
     this.#setState("closed");
   }
 
   setToken(token) {
     if (token === this.#token) return;
     this.#token = token;
-    const refused = this.#tokenRefused;
     this.#tokenRefused = false;
-    if (refused && this.#state === "closed") this.connect();
+    if (this.#waitsForToken) this.connect();
   }
 
   clear() {
@@ -149,11 +165,10 @@ export class ChatStream {
     while (!session.signal.aborted) {
       const problem = await this.#oneConnection(session);
       if (session.signal.aborted) return;
-      if (problem) this.#report(problem);
-      if (session.signal.aborted) return; // by a listener
       const delay = this.#delayAfter(problem);
+      if (session.signal.aborted) return; // by a listener
       if (delay === null) {
-        this.disconnect();
+        this.#close({ waitsForToken: problem?.status === 401 });
         return;
       }
       this.#setState("reconnecting");
@@ -248,7 +263,7 @@ export class ChatStream {
     if (error.code !== "storage_unavailable") this.#connection.abort();
   }
 
-  /** How long to wait after `problem` before the next try, in ms; null to give up. */
+  /** How long to wait after `problem` before the next try, in ms; null to give up. A token's end is no problem yet. */
   #delayAfter(problem) {
     const { maxReconnectAttempts, reconnectDelay: base = this.#retry ?? RECONNECT_DELAY_MS } = this.#options;
     if (problem?.code === "token_expired") {
@@ -259,6 +274,7 @@ export class ChatStream {
       this.#tokenRefused = true;
       if (typeof this.#token === "function") return 0; // once, with a fresh one
     }
+    if (problem) this.#report(problem);
     if (problem && !problem.retryable) return null;
     if (globalThis.navigator?.onLine !== false) this.#attempts++; // without a network nothing was tried
     if (this.#attempts > maxReconnectAttempts) {
@@ -270,7 +286,7 @@ export class ChatStream {
 
   #pause(milliseconds, signal) {
     return new Promise((resolve) => {
-      const timer = setTimeout(end, milliseconds);
+      const timer = setTimeout(end, Math.min(milliseconds, MAX_TIMER_MS));
       this.#wake = end;
       signal.addEventListener("abort", end);
       function end() {
@@ -315,16 +331,24 @@ export class ChatStream {
 
   // REST -------------------------------------------------------------------------------------------------------------
 
-  async history({ limit = PAGE } = {}) {
-    const connected = this.#session !== null;
-    if (connected) this.disconnect(); // what it would say meanwhile is in the page, or comes after it
+  history({ limit = PAGE } = {}) {
+    return (this.#loading ??= this.#load(limit));
+  }
+
+  async #load(limit) {
+    // What the stream would say meanwhile is in the page, or comes after it.
+    this.#connectWhenLoaded = this.#session !== null;
+    this.#session?.abort();
+    this.#session = null;
+    if (this.#connectWhenLoaded) this.#setState("connecting");
     try {
       const page = await this.#call("GET", `/messages?limit=${limit}`);
       this.#transcript.load(page.messages);
       this.#cursor = this.#historyCursor = page.streamCursor;
       this.#earlier = page.nextCursor;
     } finally {
-      if (connected) this.connect();
+      this.#loading = null;
+      if (this.#connectWhenLoaded) this.connect();
     }
     this.#emit("messages", this.messages);
     return this.messages;

@@ -197,7 +197,17 @@ test("a token that expires is replaced without a pause, unless that would be a l
   assert.equal(requests.length, 2);
   await pass(1);
   assert.deepEqual([requests.length, chat.state], [3, "open"]);
-  assert.deepEqual(told.errors, ["token_expired", "token_expired"]);
+  assert.deepEqual(told.errors, []);
+});
+
+test("closed by hand, a new token opens nothing", async () => {
+  const { chat, requests } = chatWith([refusal(401)]);
+  chat.connect();
+  await settle();
+  chat.disconnect();
+  chat.setToken("new");
+  await settle();
+  assert.deepEqual([requests.length, chat.state], [1, "closed"]);
 });
 
 test("no token, no request", async () => {
@@ -372,6 +382,26 @@ test("history closes an open stream while it loads, and goes on from there", asy
   await chat.earlier();
   assert.ok(requests[3].url.endsWith("/messages?limit=200&before=7"));
   assert.deepEqual([chat.messages.map(({ id }) => id), chat.hasEarlier], [["s", "u"], false]);
+});
+
+test("connected or closed while the history loads: that is how it goes on", async () => {
+  const page = () => Response.json({ messages: [], nextCursor: null, streamCursor: "k.start" });
+  const { chat, requests, told } = chatWith([page(), stream(connected), page()]);
+  const loaded = Promise.all([chat.history(), chat.history()]);
+  chat.connect();
+  await loaded;
+  await settle();
+  assert.deepEqual(requests.map(({ headers }) => headers["Last-Event-ID"]), [undefined, "k.start"]);
+  const again = chat.history();
+  assert.equal(chat.state, "connecting");
+  chat.disconnect();
+  await again;
+  await settle();
+  assert.deepEqual([requests.length, told.states], [3, ["connecting", "open", "connecting", "closed"]]);
+});
+
+test("a platform that cannot stream needs an EventSource", () => {
+  assert.throws(() => new ChatStream({ conversationId: "c", token: "t", transport: "eventsource" }), /pass one/);
 });
 
 test("too far behind to be told by the stream: the history is loaded again, once", async () => {

@@ -137,7 +137,7 @@ async def test_a_token_that_expires_in_mid_answer(client: Client, upstream: Upst
     async with chat(client, conversation, transport, tokens=tokens) as chatting:
         await chatting.call("connect")
         await chatting.event("llm_chunk")
-        await chatting.until(lambda line: line.get("error") == "token_expired")
+        await chatting.until(lambda line: line.get("event", {}).get("error") == "token_expired")
         await chatting.event("connected")
         go_on.set()
         complete = await chatting.event("llm_complete")
