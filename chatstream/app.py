@@ -18,6 +18,7 @@ from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, Sto
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, ReadyHandler
 from chatstream.handlers.page import PageHandler
 from chatstream.handlers.stream import StreamHandler
+from chatstream.handlers.tickets import TicketsHandler
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.conversations import Conversations
@@ -52,6 +53,7 @@ def make_app(
             (r"/api/v1/chat/conversations", ConversationsHandler, all_conversations),
             (conversation, ConversationHandler, base | {"hub": hub, "conversations": conversations}),
             (conversation + r"/stream", StreamHandler, streaming),
+            (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, streaming | posting | {"messages": messages}),
             (conversation + r"/stop", StopHandler, streaming | {"messages": messages}),
             (conversation + r"/regenerate", RegenerateHandler, streaming | {"messages": messages}),

@@ -13,10 +13,19 @@ from chatstream.errors import ErrorCode
 
 
 class User(Struct, frozen=True):
-    """Who is calling: the token's `sub`, and when the token ends (seconds since the epoch)."""
+    """Who is calling: the token's `sub`, and its `exp`, `jti` and `iat`. Times are in seconds since the epoch."""
 
     id: str
     token_expires_at: float
+    token_id: str | None = None
+    token_issued_at: float | None = None
+
+
+class Ticket(Struct, frozen=True):
+    """What lets its holder open one stream."""
+
+    text: str
+    expires_at: datetime
 
 
 class Conversation(Struct, frozen=True, kw_only=True):

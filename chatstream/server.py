@@ -39,6 +39,7 @@ from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
 from chatstream.store.messages import Messages
 from chatstream.store.mongo import Mongo
+from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.server")
 
@@ -92,6 +93,7 @@ class Server:
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         secret = _jwt_secret(settings) if settings.verifies_with_secret else None
+        guard = auth.guard(settings)
         keys = await stack.enter_async_context(auth.keys(settings, secret))
         capacity = Capacity.of(raise_descriptor_limit())
         sockets = _listen(settings.host, settings.port, "CHATSTREAM_PORT or CHATSTREAM_HOST")
@@ -125,8 +127,15 @@ class Server:
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
         hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings), limits.answers)
         orphans = Sweeper(messages, hub, metrics)
-        authenticator = Authenticator(keys, auth.rules(settings), metrics.token_verified)
-        door = Door(authenticator, settings.cors_origins, limits, settings.trusted_proxies)
+        authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
+        door = Door(
+            authenticator,
+            settings.cors_origins,
+            limits,
+            settings.trusted_proxies,
+            tickets=Tickets(mongo),
+            query_tokens=settings.query_tokens,
+        )
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
             settings,
@@ -146,6 +155,7 @@ class Server:
             await seed_demo_conversation(conversations, messages)
         stack.push_async_callback(self._drain, server, door, hub)
         _every(stack, settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, hub.tick)
+        _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
         _every(stack, elsewhere.LOOK_INTERVAL, hub.elsewhere.look)
         changes = Changes(mongo, owner=owner)

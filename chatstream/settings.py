@@ -143,6 +143,9 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_type: str | None = None
+    query_tokens: bool = True
+    revocation: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    revocation_interval: Seconds = 5
     cors_origins: Origins = ()
     trusted_proxies: Networks = ()
 

@@ -1,9 +1,23 @@
 """Who is calling: a JSON Web Token becomes a `User`. Knows nothing of requests."""
 
-from chatstream.auth.configuration import keys, rules
+from chatstream.auth.configuration import guard, keys, rules
 from chatstream.auth.jwks import JWKS
 from chatstream.auth.keys import Keys, OneKey
 from chatstream.auth.refusals import refused
+from chatstream.auth.revocation import Guard, Revocations
 from chatstream.auth.tokens import Authenticator, Rules, mint
 
-__all__ = ["JWKS", "Authenticator", "Keys", "OneKey", "Rules", "keys", "mint", "refused", "rules"]
+__all__ = [
+    "JWKS",
+    "Authenticator",
+    "Guard",
+    "Keys",
+    "OneKey",
+    "Revocations",
+    "Rules",
+    "guard",
+    "keys",
+    "mint",
+    "refused",
+    "rules",
+]

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from chatstream.auth import revocation
 from chatstream.auth.jwks import JWKS
 from chatstream.auth.keys import Keys, OneKey
+from chatstream.auth.revocation import Guard
 from chatstream.auth.tokens import Rules
 from chatstream.settings import Settings
 
@@ -25,6 +27,11 @@ async def keys(settings: Settings, secret: str | None) -> AsyncIterator[Keys]:
     else:
         assert secret is not None  # noqa: S101 - for the type checker
         yield OneKey.secret(secret, algorithms)
+
+
+def guard(settings: Settings) -> Guard:
+    """Who asks whether a token was taken back. Raises `ConfigurationError`."""
+    return Guard() if settings.revocation is None else Guard(revocation.load(settings.revocation))
 
 
 def rules(settings: Settings) -> Rules:

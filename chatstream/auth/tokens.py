@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from chatstream.auth.keys import Keys
 from chatstream.auth.refusals import refused
+from chatstream.auth.revocation import Guard
 from chatstream.errors import RequestError, Unauthenticated
 from chatstream.models import User
 
@@ -59,8 +60,16 @@ _NO_MORE = Rules()
 class Authenticator:
     """Verifies tokens."""
 
-    def __init__(self, keys: Keys, rules: Rules, count: Callable[[str], None] = lambda outcome: None) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        rules: Rules,
+        *,
+        guard: Guard | None = None,
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
         """`count` is told ``accepted``, or a word for why not, of every token."""
+        self.guard = guard or Guard()
         self._keys = keys
         self._rules = rules
         self._count = count
@@ -73,11 +82,18 @@ class Authenticator:
         """
         try:
             user = await self._verify(token)
+            await self.guard.check(user)
         except RequestError as exc:
             self._count(exc.reason if isinstance(exc, Unauthenticated) else "unavailable")
             raise
         self._count("accepted")
         return user
+
+    async def confirm(self, user: User) -> None:
+        """That a token which was good before still is. Raises like `authenticate`."""
+        if user.token_expires_at <= time.time():
+            raise refused("expired")
+        await self.guard.check(user)
 
     async def _verify(self, token: str) -> User:
         if len(token) > _MAX_TOKEN_BYTES:
@@ -115,12 +131,15 @@ class Authenticator:
         # PyJWT takes text and true for numbers.
         if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             raise refused("claims")
+        if not _can_be_stored(token_id := claims.get("jti", "")):
+            raise refused("claims")
         now = time.time()
         if claims["exp"] <= now:  # to the second: a stream ends then, and must not be opened again
             raise refused("expired")
         if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
             raise refused("lifetime")
-        return User(claims["sub"], float(claims["exp"]))
+        issued_at = float(claims["iat"]) if "iat" in claims else None
+        return User(claims["sub"], float(claims["exp"]), token_id or None, issued_at)
 
 
 def _reason(exc: Exception) -> str:
@@ -133,14 +152,16 @@ def _media_type(text: object) -> str | None:
 
 
 def _is_date(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def _is_subject(subject: object) -> bool:
-    if not isinstance(subject, str) or not 0 < len(subject) <= _MAX_SUBJECT_CHARACTERS:
-        return False
-    # A lone surrogate can be stored nowhere, and NUL does not belong into a name.
-    return "\0" not in subject and not any("\ud800" <= character <= "\udfff" for character in subject)
+    return isinstance(subject, str) and 0 < len(subject) <= _MAX_SUBJECT_CHARACTERS and _can_be_stored(subject)
+
+
+def _can_be_stored(text: str) -> bool:
+    """A lone surrogate can be stored nowhere, and NUL does not belong into a name."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MORE, **claims: object) -> str:

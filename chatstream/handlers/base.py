@@ -11,13 +11,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlencode
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from chatstream.auth import Authenticator
+from chatstream.auth import Authenticator, refused
 from chatstream.errors import (
     ErrorCode,
     InvalidContent,
@@ -31,12 +30,14 @@ from chatstream.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from chatstream.handlers import problems
+from chatstream.handlers import credentials, problems
 from chatstream.handlers.addresses import Network, origin
+from chatstream.handlers.credentials import Credential, Kind
 from chatstream.limits import Limits
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import User
+from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.http")
 
@@ -57,7 +58,6 @@ _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimi
 _OF_LIMITS = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.TOO_MANY_STREAMS})
 _LIMITED_LINES = 5
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
-_TOKEN_PARAMETERS = ("access_token", "token", "ticket")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -73,8 +73,14 @@ class Door:
         cors_origins: tuple[str, ...],
         limits: Limits,
         trusted_proxies: Sequence[Network] = (),
+        *,
+        tickets: Tickets,
+        query_tokens: bool = True,
     ) -> None:
+        """`query_tokens`: whether a token may stand in the address; a ticket always may."""
         self.authenticator = authenticator
+        self.tickets = tickets
+        self.query_tokens = query_tokens
         self.limits = limits
         self.trusted_proxies = trusted_proxies
         self.cors_origins = frozenset(cors_origins)
@@ -84,6 +90,17 @@ class Door:
         """Raises `Unavailable` while the server starts or goes down."""
         if self.refusal is not None:
             raise self.refusal
+
+    async def identify(self, credential: Credential, conversation_id: str) -> User:
+        """Whose it is. Raises `Unauthenticated` or `Unavailable`."""
+        if credential.kind is Kind.TOKEN:
+            return await self.authenticator.authenticate(credential.text)
+        self.check()  # while there is nothing behind the door, no ticket is used up
+        user = await self.tickets.redeem(credential.text, conversation_id)
+        if user is None:
+            raise refused("ticket")
+        await self.authenticator.confirm(user)
+        return user
 
 
 @stream_request_body  # or Tornado would keep up to 100 MB for whoever sends them to wherever
@@ -158,28 +175,30 @@ class BaseHandler(RequestHandler):
 
     async def enter(self) -> None:
         """Erase the token from the request, and let nobody in without a good one."""
-        header = self.request.headers.pop("Authorization", None)
-        from_query = self._erase_query_tokens()
+        shown = credentials.take(self.request)
         if self.public or self.request.method == "OPTIONS":
             return
-        tokens = {token for token in (from_query if self.accepts_query_token else ()) if token}
-        scheme, _, credentials = (header or "").partition(" ")
-        if scheme.lower() == "bearer" and (token := credentials.strip()):
-            tokens.add(token)
-        if len(tokens) > 1:
+        given = {*shown.header, *filter(self._accepts, shown.query)}
+        if len(given) > 1:
             raise InvalidRequest("The request has two different tokens.")
-        if not tokens:
+        if not given:
             raise Unauthenticated("A bearer token is required.", token_given=False)
-        self.user = await self._authenticate(tokens.pop())
+        self.user = await self._authenticate(given.pop())
         self.admit()
 
-    async def _authenticate(self, token: str) -> User:
+    def _accepts(self, from_query: Credential) -> bool:
+        """Addresses end in logs and histories: only where clients cannot set headers may they have a credential."""
+        if from_query.kind is Kind.TICKET:
+            return self.accepts_query_token and self.request.method == "GET"
+        return self.accepts_query_token and self.door.query_tokens
+
+    async def _authenticate(self, credential: Credential) -> User:
         headers, failures = self.request.headers, self.door.limits.failures
         address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
         if address is not None:
             failures.check(address)
         try:
-            return await self.door.authenticator.authenticate(token)
+            return await self.door.identify(credential, self.path_args[0] if self.path_args else "")
         except Unauthenticated:
             if address is not None:
                 failures.take(address)
@@ -188,20 +207,6 @@ class BaseHandler(RequestHandler):
     def admit(self) -> None:
         """Refuse who may come in, but not now."""
         self.door.check()
-
-    def _erase_query_tokens(self) -> list[str]:
-        arguments = self.request.query_arguments
-        found = [
-            value.decode("utf-8", "replace")
-            for name in _TOKEN_PARAMETERS
-            for value in arguments.pop(name, [])
-            if name != "ticket"
-        ]
-        for name in _TOKEN_PARAMETERS:
-            self.request.arguments.pop(name, None)
-        self.request.query = urlencode(arguments, doseq=True)
-        self.request.uri = self.request.path + (f"?{self.request.query}" if self.request.query else "")
-        return found
 
     # Reading ----------------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,14 @@ REFUSALS: Mapping[int, Refusal] = {
     ),
     503: Refusal(
         "Not now.",
-        ["unavailable", "storage_unavailable", "server_shutdown", "rate_limited", "too_many_streams"],
+        [
+            "unavailable",
+            "storage_unavailable",
+            "server_shutdown",
+            "rate_limited",
+            "too_many_streams",
+            "auth_unavailable",
+        ],
         ["Retry-After"],
     ),
 }
@@ -85,7 +92,14 @@ _SECURITY_SCHEMES = {
         "type": "apiKey",
         "in": "query",
         "name": "access_token",
-        "description": "The same token, for clients that cannot set headers; `token` is another name of it.",
+        "description": "The same token, for clients that cannot set headers; `token` is another name of it. "
+        "A server may be configured to take none here.",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "A ticket from `/stream-tickets`: it opens one stream, once.",
     },
 }
 

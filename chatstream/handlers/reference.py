@@ -21,6 +21,7 @@ from chatstream.handlers.views import (
     NewConversation,
     NewConversationView,
     NewMessage,
+    NewTicket,
     PostedMessage,
     StopRequest,
 )
@@ -185,6 +186,19 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 _FORMAT,
             ],
             query_token=True,
+        ),
+    },
+    _ONE + "/stream-tickets": {
+        "post": Operation(
+            "createStreamTicket",
+            "Get a ticket for one stream",
+            {
+                201: Reply(
+                    "The ticket. It is good for a minute, and for as long as the token.", {JSON: NewTicket}, _RATE
+                )
+            },
+            "For an EventSource, which cannot set headers: `…/stream?ticket=`. A ticket opens this conversation's "
+            "stream for its user, once. To connect again takes another one.",
         ),
     },
     _ONE + "/messages": {

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import time
+from functools import partial
 from http import HTTPStatus
 
 from tornado.iostream import IOStream, StreamClosedError
@@ -70,7 +71,9 @@ class StreamingHandler(JSONHandler):
             self._follower = stream.follower
             self._begin()
             try:
-                await self._write(stream)
+                revoked = partial(stream.follower.end, ErrorCode.TOKEN_EXPIRED)
+                with self.door.authenticator.guard.watch(self.user, revoked):
+                    await self._write(stream)
             except StreamClosedError:
                 stream.follower.leave()  # the client left; so do we
             except TimeoutError:

@@ -122,6 +122,13 @@ class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="c
     initial_message: UserMessageView | UnsetType = UNSET
 
 
+class NewTicket(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What opens the stream of one conversation, once, until `expiresAt`: ``?ticket=``."""
+
+    ticket: str
+    expires_at: Timestamp
+
+
 class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
     """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one."""
 

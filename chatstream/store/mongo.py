@@ -72,6 +72,8 @@ MESSAGE_INDEXES = [
     # What the sweeper looks at: there are only as many as answers running.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
 ]
+# What was never redeemed is deleted, some time after it has expired.
+TICKET_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0)]
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def _may_be_repeated(exc: PyMongoError) -> bool:
 
 
 class Mongo:
-    """An open database. `conversations` and `messages` are motor collections, with majority writes and aware times."""
+    """An open database. Its collections are motor's collections, with majority writes and aware times."""
 
     def __init__(self, uri: str, database: str, metrics: Metrics | None = None) -> None:
         """Does not connect yet; scripts have no `metrics`. Raises `ConfigurationError` if the URI cannot be parsed."""
@@ -117,6 +119,7 @@ class Mongo:
         self._database: AsyncIOMotorDatabase[Any] = self._client[database]
         self.conversations: Any = self._database["conversations"]
         self.messages: Any = self._database["messages"]
+        self.tickets: Any = self._database["tickets"]
 
     async def prepare(self) -> None:
         """Check the server and create the indexes; safe to repeat.
@@ -134,6 +137,7 @@ class Mongo:
                     )
                 await self.conversations.create_indexes(CONVERSATION_INDEXES)
                 await self.messages.create_indexes(MESSAGE_INDEXES)
+                await self.tickets.create_indexes(TICKET_INDEXES)
         except OperationFailure as exc:
             if exc.code in _UNAUTHORIZED_CODES:
                 raise ConfigurationError("MongoDB refuses the credentials in MONGODB_URI") from exc

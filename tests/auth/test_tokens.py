@@ -88,7 +88,7 @@ async def test_subjects_may_be_anything_else() -> None:
 @pytest.mark.gen_test
 async def test_each_token_is_counted_by_what_it_was() -> None:
     counted: Counter[str] = Counter()
-    authenticator = Authenticator(OneKey(SECRET.encode()), Rules(), lambda outcome: counted.update([outcome]))
+    authenticator = Authenticator(OneKey(SECRET.encode()), Rules(), count=lambda outcome: counted.update([outcome]))
     await authenticator.authenticate(GOOD["plain"])
     for name in ("exp past", "other secret", "alg none, signed", "a megabyte", "sub empty", "exp missing", "garbage"):
         await refusal(authenticator, BAD[name])

@@ -20,6 +20,8 @@ from chatstream.limits import Limits
 from chatstream.logs import JSONFormatter
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
+from chatstream.store.mongo import Mongo
+from chatstream.store.tickets import Tickets
 from tests.conftest import MakeClient
 from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import SECRET, ServerProcess
@@ -163,9 +165,9 @@ class Broken(BaseHandler):
 
 @pytest.mark.gen_test
 async def test_our_own_faults_are_500_and_the_log_says_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
-    door = Door(
-        Authenticator(OneKey(SECRET.encode()), Rules()), (), Limits.of(Settings(), Capacity.of(1024), lambda: 0)
-    )
+    authenticator = Authenticator(OneKey(SECRET.encode()), Rules())
+    limits = Limits.of(Settings(), Capacity.of(1024), lambda: 0)
+    door = Door(authenticator, (), limits, tickets=Tickets(Mongo("mongodb://127.0.0.1:1", "none")))
     server = HTTPServer(Application([("/", Broken, {"door": door})], log_function=RequestLog(Metrics(), {})))
     listening, port = bind_unused_port()
     server.add_sockets([listening])

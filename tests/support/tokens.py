@@ -151,7 +151,10 @@ BAD = {
     "iat a number as text": signed(claims(iat=str(NOW))),
     "iat true": signed(claims(iat=True)),
     "iat null": signed(claims(iat=None)),
+    "iat negative, of 400 digits": signed(b'{"sub": "u1", "exp": %d, "iat": -%s}' % (NOW + HOUR, b"9" * 400)),
+    "nbf negative": signed(claims(nbf=-1)),
     "jti a number": signed(claims(jti=1)),
+    "jti a lone surrogate": signed(claims(jti="\ud800")),
     # RFC 7519, section 4.1.3: it is meant for somebody, and nobody said that this is us.
     "aud": signed(claims(aud="elsewhere")),
     "aud a list": signed(claims(aud=["elsewhere"])),

@@ -1,0 +1,54 @@
+"""What a request shows to be let in: taken out of it before anything else can see it, the log included."""
+
+from enum import StrEnum
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from tornado.httputil import HTTPServerRequest
+
+
+class Kind(StrEnum):
+    """What kind of credential it is."""
+
+    TOKEN = "token"  # noqa: S105 - a kind, not a token
+    TICKET = "ticket"
+
+
+_PARAMETERS = {"access_token": Kind.TOKEN, "token": Kind.TOKEN, "ticket": Kind.TICKET}
+
+
+class Credential(NamedTuple):
+    """One of them."""
+
+    kind: Kind
+    text: str
+
+
+class Credentials(NamedTuple):
+    """All that a request had, without those that are empty."""
+
+    header: frozenset[Credential]
+    query: frozenset[Credential]
+
+
+def take(request: HTTPServerRequest) -> Credentials:
+    """Take them out of the request."""
+    header = request.headers.pop("Authorization", "")
+    scheme, _, token = header.partition(" ")
+    shown = {Credential(Kind.TOKEN, token.strip())} if scheme.lower() == "bearer" and token.strip() else ()
+    return Credentials(frozenset(shown), frozenset(_from_query(request)))
+
+
+def _from_query(request: HTTPServerRequest) -> list[Credential]:
+    arguments = request.query_arguments
+    found = [
+        Credential(kind, value.decode("utf-8", "replace"))
+        for name, kind in _PARAMETERS.items()
+        for value in arguments.pop(name, [])
+        if value
+    ]
+    for name in _PARAMETERS:
+        request.arguments.pop(name, None)
+    request.query = urlencode(arguments, doseq=True)
+    request.uri = request.path + (f"?{request.query}" if request.query else "")
+    return found

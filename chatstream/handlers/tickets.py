@@ -1,0 +1,27 @@
+"""``…/{id}/stream-tickets``."""
+
+from http import HTTPStatus
+
+from chatstream.events import timestamp
+from chatstream.handlers.base import Door, JSONHandler
+from chatstream.handlers.views import NewTicket
+from chatstream.store.conversations import Conversations
+
+
+class TicketsHandler(JSONHandler):
+    """Tickets for the stream of a conversation."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, conversations: Conversations
+    ) -> None:
+        """`conversations` checks the owner."""
+        super().initialize(door)
+        self.conversations = conversations
+
+    async def post(self, conversation_id: str) -> None:
+        """Make one, for one connection within a minute."""
+        id_ = self.conversation_id(conversation_id)
+        self.tell(self.door.limits.tickets.take(self.user.id))
+        conversation = await self.conversations.get(self.user.id, id_)
+        ticket = await self.door.tickets.issue(self.user, conversation.id)
+        self.send_json(NewTicket(ticket=ticket.text, expires_at=timestamp(ticket.expires_at)), HTTPStatus.CREATED)
