@@ -135,12 +135,18 @@ def _keys(body: bytes, algorithms: tuple[str, ...]) -> dict[Name, AllowedPublicK
     return found
 
 
+def _may_verify(jwk: Any, algorithm: str) -> bool:
+    """What the key says about itself (RFC 7517, section 4); one with `d` is a private key, which was given away."""
+    for_signatures = jwk.get("use", "sig") == "sig" and "verify" in jwk.get("key_ops", ["verify"])
+    return for_signatures and jwk.get("alg", algorithm) == algorithm and "d" not in jwk
+
+
 def _fitting(jwk: Any, algorithms: tuple[str, ...]) -> Iterator[tuple[str, AllowedPublicKeys]]:
     for algorithm in algorithms:
         method = get_default_algorithms()[algorithm]
         try:
-            if jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig" or "d" in jwk:
-                continue  # `d`: a private key, which has been given away
+            if not _may_verify(jwk, algorithm):
+                continue
             key = method.prepare_key(method.from_jwk(jwk))  # the latter checks the type, the former the curve
             if method.check_key_length(key) is None:
                 yield algorithm, key

@@ -164,15 +164,14 @@ def _can_be_stored(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MORE, **claims: object) -> str:
+def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MORE, *, kid: str | None = None) -> str:
     """A token for `user_id` that obeys the rules for `expires_in` seconds: for development, tests and scripts.
 
-    `key` is the secret, or a private key (PEM, too); `claims` are further ones.
+    `key` is the secret, or a private key (PEM, too), of which `kid` is the name.
     """
     now = datetime.now(UTC)
     said = {"iss": rules.issuer, "aud": rules.audience}
     content = {"sub": user_id, "exp": now + timedelta(seconds=expires_in), "iat": now}
     content |= {name: value for name, value in said.items() if value is not None}
-    return jwt.encode(
-        content | claims, key, algorithm=rules.algorithms[0], headers={"typ": rules.type} if rules.type else None
-    )
+    header = {name: text for name, text in (("typ", rules.type), ("kid", kid)) if text is not None}
+    return jwt.encode(content, key, algorithm=rules.algorithms[0], headers=header)
