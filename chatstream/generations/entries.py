@@ -32,7 +32,7 @@ class Entry(ABC):
     def __init__(self, place: Place | None, size: int) -> None:
         """`place` is that of its last event; None for a notice to those who watch now, which has no place.
 
-        `size` is about what it takes, in bytes.
+        `size` is about what its frames take, in bytes.
         """
         self.place = place
         self.size = size
