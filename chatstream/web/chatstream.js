@@ -316,14 +316,17 @@ export class ChatStream {
     if (Date.now() - this.#heardAt > this.#options.silenceTimeout) this.#connection?.abort();
   }
 
-  /** A browser says when the network is back and when the page is looked at again; elsewhere, call `connect`. */
+  /** A browser says when the network is gone or back, and when the page is looked at again; elsewhere, call `connect`. */
   #listenToTheWorld() {
     const { document } = globalThis;
+    const onOffline = () => this.#connection?.abort(); // most browsers would leave it open, and silent
     const onOnline = () => this.#hurry();
     const onVisible = () => document.visibilityState === "visible" && this.#hurry();
+    globalThis.addEventListener?.("offline", onOffline);
     globalThis.addEventListener?.("online", onOnline);
     document?.addEventListener?.("visibilitychange", onVisible);
     return () => {
+      globalThis.removeEventListener?.("offline", onOffline);
       globalThis.removeEventListener?.("online", onOnline);
       document?.removeEventListener?.("visibilitychange", onVisible);
     };

@@ -243,7 +243,7 @@ test("a connection that says nothing is given up; one that says anything is not"
   assert.equal(requests.length, 3);
 });
 
-test("back online, or looked at again: it does not wait any longer", async (t) => {
+test("offline, back online, looked at again: it neither trusts a dead connection nor waits any longer", async (t) => {
   const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });
   const window = new EventTarget();
   Object.assign(globalThis, {
@@ -253,9 +253,15 @@ test("back online, or looked at again: it does not wait any longer", async (t) =
   });
   t.after(() => ["document", "addEventListener", "removeEventListener"].forEach((name) => delete globalThis[name]));
   const failures = Array.from({ length: 5 }, () => new TypeError("offline"));
-  const { chat, requests } = chatWith(failures);
+  const { chat, requests } = chatWith([stream(connected), ...failures]);
   chat.connect();
   await settle();
+  window.dispatchEvent(new Event("online"));
+  await settle();
+  assert.deepEqual([requests.length, chat.state], [1, "open"]);
+  window.dispatchEvent(new Event("offline"));
+  await settle();
+  assert.deepEqual([requests[0].signal.aborted, chat.state], [true, "reconnecting"]);
   window.dispatchEvent(new Event("online"));
   await settle();
   assert.equal(requests.length, 2);

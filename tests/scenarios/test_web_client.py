@@ -23,8 +23,8 @@ every_transport = pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda na
 
 @asynccontextmanager
 async def chat(client: Client, conversation: str, transport: str | None, **options: Any) -> AsyncIterator[Script]:
-    """The client, with short waiting."""
-    base = {"baseUrl": client.url, "tokens": [client.token], "reconnectDelay": 50, "tickets": False}
+    """The client, with short waiting; an EventSource gets tickets."""
+    base = {"baseUrl": client.url, "tokens": [client.token], "reconnectDelay": 50}
     async with script("chat.mjs", base | {"conversationId": conversation, "eventSource": transport} | options) as one:
         yield one
 
@@ -144,6 +144,17 @@ async def test_a_token_that_expires_in_mid_answer(client: Client, upstream: Upst
         assert complete["event"]["content"] == "Before, after."
         assert [chunk["content"] for chunk in chatting.events("llm_chunk")] == ["Before, ", "after."]
     assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize("transport", ["eventsource", "react-native-sse"])
+@pytest.mark.gen_test
+async def test_without_tickets(client: Client, upstream: Upstream, transport: str) -> None:
+    """For servers and proxies that take tokens in addresses, and for nothing else."""
+    upstream.reply(answer("With a token."))
+    conversation = await client.create(initialMessage="Who wins?")
+    async with chat(client, conversation, transport, tickets=False) as chatting:
+        await chatting.call("connect")
+        assert (await chatting.event("llm_complete"))["event"]["content"] == "With a token."
 
 
 @every_transport
