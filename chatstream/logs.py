@@ -1,6 +1,7 @@
 """The log: lines for people on a terminal, one JSON object a line otherwise.
 
 A record may carry facts as ``extra={"facts": {...}}``. Tokens, keys, prompts and message contents are never logged.
+Every request has one line, and every answer; only of what goes wrong all the time not every line is written (`Flood`).
 """
 
 import json
@@ -54,6 +55,41 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class Flood(logging.Filter):
+    """Of a warning, or of requests refused with one code, ten lines a second; the next line says how many are left out.
+
+    Ten show what is going on. A database that is away, or clients that all come back at once, would fill the disk, and
+    writing it takes the time of those who are served. The metrics count them all.
+    """
+
+    _LINES_PER_SECOND = 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._written: dict[tuple[str, str, object], int] = {}  # in this second
+        self._left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        facts = _facts(record)
+        code = facts.get("code")
+        if record.levelno >= logging.WARNING or code is not None:
+            second = int(time.monotonic())
+            if second != self._second:
+                self._second = second
+                self._written.clear()
+            kind = (record.name, record.msg, code)
+            self._written[kind] = self._written.get(kind, 0) + 1
+            if self._written[kind] > self._LINES_PER_SECOND:
+                self._left_out += 1
+                return False
+        if self._left_out:
+            record.facts = facts | {"left_out": self._left_out}
+            self._left_out = 0
+        return True
+
+
 def _printable(value: object) -> str:
     """As it is, or escaped where it could end the line or move a terminal's cursor: a user may choose the own name."""
     text = str(value)
@@ -74,6 +110,7 @@ def configure(log_format: LogFormat, level: str) -> None:
     text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if text else JSONFormatter())
+    handler.addFilter(Flood())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
