@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
-from chatstream.models import Usage
+from chatstream.models import Status, Usage
 
 # From an indexed read to the 5 s within which every request is answered, whatever the database does.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -109,6 +109,13 @@ class Metrics:
         self._loop_lag = histogram(
             "event_loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_BUCKETS
         )
+
+        # Prometheus sees a counter grow only from a value that it has seen: without these, the first failure of each
+        # kind would raise no alert.
+        for code in ErrorCode:
+            self._answers_finished.labels(Status.FAILED, code)
+        for refusal in ("internal_server_error", ErrorCode.STORAGE_UNAVAILABLE, ErrorCode.RATE_LIMITED):
+            self._refusals.labels(refusal)
 
     # Requests ---------------------------------------------------------------------------------------------------------
 
