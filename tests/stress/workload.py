@@ -24,7 +24,7 @@ from tests.stress.ledger import (
     Sent,
     Stopped,
 )
-from tests.support.client import API
+from tests.support.client import API, IN_CONFIDENCE
 from tests.support.processes import SECRET
 
 # A request is answered within 5 s, also with a 503; after this its client tries elsewhere.
@@ -59,7 +59,9 @@ class Person:
         self.rng = rng
         self._name = name
         self._numbers = count(1)
-        self._http = httpx.AsyncClient(headers={"Authorization": f"Bearer {self.token}"}, timeout=_REQUEST_TIMEOUT)
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self.token}"}, timeout=_REQUEST_TIMEOUT, event_hooks=IN_CONFIDENCE
+        )
         self.cursor = ""  # of the place before the first event
 
     async def close(self) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
 from chatstream import auth
+from tests.support import confidential
 from tests.support.processes import SECRET
 
 API = "/api/v1/chat/conversations"
@@ -42,6 +44,8 @@ class Stream:
             self.retries.append(event.retry)
         frame = Frame(event)
         self.frames.append(frame)
+        if frame.type == "error":
+            confidential.check(event.data, "an error of a stream")
         return frame
 
     async def until(self, type_: str, count: int = 1) -> Frame:
@@ -79,6 +83,29 @@ class Stream:
         return next(frame.id for frame in reversed(self.frames) if frame.id)
 
 
+async def remember_request(request: httpx.Request) -> None:
+    """What a request says is confidential."""
+    # No JSON; too deep; a body that is made while it is sent.
+    with contextlib.suppress(ValueError, RecursionError, httpx.RequestNotRead):
+        body = json.loads(request.content)
+        if isinstance(body, dict):
+            confidential.remember(*map(body.get, ("content", "initialMessage", "systemPrompt", "title")))
+
+
+async def look_at_error(response: httpx.Response) -> None:
+    """No error says what is confidential; a ticket is."""
+    if response.is_error:
+        await response.aread()
+        confidential.check(response.text, f"an error with status {response.status_code}")
+    elif response.url.path.endswith("/stream-tickets"):
+        await response.aread()
+        confidential.remember(response.json()["ticket"])
+
+
+IN_CONFIDENCE: dict[str, list[Callable[..., Any]]] = {"request": [remember_request], "response": [look_at_error]}
+"""`event_hooks` of an httpx client."""
+
+
 class Client:
     """One user's client."""
 
@@ -86,7 +113,12 @@ class Client:
         self.url = url
         self.user = user
         self.token = auth.mint(SECRET, user, 3600)
-        self.http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=PATIENCE)
+        self.http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=PATIENCE,
+            event_hooks=IN_CONFIDENCE,
+        )
 
     async def create(self, **body: Any) -> str:
         """A new conversation; returns its id."""

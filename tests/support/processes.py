@@ -15,6 +15,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import httpx
+
+from chatstream.settings import SECRET_FILE
+from tests.support import confidential
+
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-of-thirty-two-bytes-or-more"
 
@@ -140,14 +145,36 @@ class ServerProcess:
         return await asyncio.to_thread(self.wait, timeout)
 
     def stop(self) -> int:
-        """End it politely; its exit status."""
-        if self.process is not None and self.process.poll() is None:
+        """End it politely; its exit status. Nothing confidential stands in its metrics or in its log."""
+        if self.process is None:
+            return 0
+        metrics = self._metrics()
+        if self.process.poll() is None:
             self.signal(signal.SIGTERM)
             try:
-                return self.wait(60)
+                self.wait(60)
             finally:
                 self.process.kill()
-        return 0 if self.process is None else self.process.returncode
+        confidential.check(metrics, "the metrics", also=self._secrets())
+        confidential.check(self.log, "the log", also=self._secrets())
+        return self.process.returncode
+
+    def _metrics(self) -> str:
+        """All of them, if it still can tell."""
+        port = self._environment.get("CHATSTREAM_METRICS_PORT", self.port)
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        return ""
+
+    def _secrets(self) -> list[str]:
+        """What this server knows and must keep to itself."""
+        own = Path(self._directory, self._environment.get("CHATSTREAM_DATA_DIR", "var"), SECRET_FILE)
+        configured = ("JWT_SECRET", "OPENAI_API_KEY", "CHATSTREAM_SYSTEM_PROMPT")
+        return [
+            *(self._environment.get(name, "") for name in configured),
+            *re.findall(r"//[^/]*:(.+)@", self._environment.get("MONGODB_URI", "")),
+            own.read_text().strip() if own.exists() else "",
+        ]
 
     @property
     def log(self) -> str:

@@ -6,6 +6,8 @@ import json
 from enum import Enum, auto
 from typing import Any
 
+from tests.support import confidential
+
 
 class Do(Enum):
     """What a script can do besides sending bytes."""
@@ -157,6 +159,7 @@ def event(chunk: object) -> bytes:
 
 def delta(content: object = None, *, finish_reason: str | None = None, **fields: object) -> dict[str, Any]:
     """A chunk as the endpoints send it; `fields` are further fields of its delta."""
+    confidential.remember(content)
     fields = fields if content is None else {"content": content, **fields}
     choice = {"index": 0, "delta": fields, "logprobs": None, "finish_reason": finish_reason}
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
