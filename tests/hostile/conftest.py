@@ -52,7 +52,7 @@ class Target:
         ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def target(tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, environment: dict[str, str]) -> Iterator[Target]:
     """A server that has nothing else to do; it must survive, and say nothing that it should not."""
     name = f"hostile-{uuid.uuid4().hex}"

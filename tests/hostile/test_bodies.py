@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tests.hostile.conftest import MARK, Target
 from tests.support.client import API
 
+pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
+
 # Of each example several bodies are sent: making them takes longer than the server takes to refuse them.
 BODIES = 20
 EXAMPLES = 150

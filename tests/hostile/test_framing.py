@@ -14,6 +14,8 @@ from tests.hostile.conftest import Target
 from tests.support.client import API
 from tests.support.raw import PATIENCE
 
+pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
+
 CONNECTIONS = 40  # at a time
 EXAMPLES = 50
 

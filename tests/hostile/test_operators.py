@@ -12,6 +12,8 @@ from tests.support.client import API
 from tests.support.processes import SECRET
 from tests.support.raw import Reply
 
+pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
+
 # The fields of the bodies, and what else stands in the documents: nobody sets that from outside.
 FIELDS = {
     "POST conversations": ["id", "title", "systemPrompt", "model", "initialMessage"],

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.hostile.conftest import MARK, Target
 from tests.support.client import API
 
+pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
+
 REQUESTS = 20  # of one example: making them takes longer than the server takes to refuse them
 EXAMPLES = 60
 
