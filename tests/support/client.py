@@ -97,7 +97,7 @@ async def look_at_error(response: httpx.Response) -> None:
     if response.is_error:
         await response.aread()
         confidential.check(response.text, f"an error with status {response.status_code}")
-    elif response.url.path.endswith("/stream-tickets"):
+    elif response.status_code == 201 and response.url.path.endswith("/stream-tickets"):
         await response.aread()
         confidential.remember(response.json()["ticket"])
 
