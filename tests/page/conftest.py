@@ -1,8 +1,9 @@
-"""One browser for all tests of the page; each test has a context, a user and a model's script of its own."""
+"""One browser for the tests of a file; each test has a context, a user and a model's script of its own."""
 
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,15 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-back
 _PATIENCE = 20_000
 
 
-@pytest.fixture(scope="session")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share a browser, so they stay in one of the test processes."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group(f"page-{item.path.stem}"))
+
+
+# Not for the session: as long as Playwright runs, no test in the same process can run an event loop of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium."""
     expect.set_options(timeout=_PATIENCE)
