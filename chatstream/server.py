@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import secrets
@@ -31,6 +32,7 @@ from chatstream.handlers.connection import ChatServer
 from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Limits
+from chatstream.llm.late import LateModel
 from chatstream.llm.model import Delta, Model
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
@@ -162,9 +164,10 @@ class Server:
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.elsewhere.changed, hub.elsewhere.resync))
         stack.push_async_callback(_cancelled, listening)
-        _settle()
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
+        await model.load()
+        _settle()
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub) -> None:
         server.stop()  # no new connections; what comes on the open ones is refused
@@ -265,29 +268,34 @@ async def _database_uri(settings: Settings) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _model(settings: Settings, metrics: Metrics) -> AsyncIterator[Model]:
-    from chatstream.llm.openai_model import Deadlines, OpenAIModel
-
+async def _model(settings: Settings, metrics: Metrics) -> AsyncIterator[LateModel]:
     with contextlib.ExitStack() as stack:
         base_url, name = settings.openai_base_url, settings.openai_model
         if settings.uses_demo_model:
             from chatstream.llm import demo
 
             base_url, name = stack.enter_context(demo.serve()), "demo"
-        key = settings.openai_api_key
-        model = OpenAIModel(
-            api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
-            base_url=base_url,
-            model=name,
-            metrics=metrics,
-            deadlines=Deadlines(
-                connect=settings.connect_timeout,
-                first_token=settings.first_token_timeout,
-                idle=settings.idle_timeout,
-                total=settings.answer_timeout,
-            ),
-            retries=settings.model_retries,
-        )
+
+        async def make() -> Model:
+            await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
+            from chatstream.llm.openai_model import Deadlines, OpenAIModel
+
+            key = settings.openai_api_key
+            return OpenAIModel(
+                api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
+                base_url=base_url,
+                model=name,
+                metrics=metrics,
+                deadlines=Deadlines(
+                    connect=settings.connect_timeout,
+                    first_token=settings.first_token_timeout,
+                    idle=settings.idle_timeout,
+                    total=settings.answer_timeout,
+                ),
+                retries=settings.model_retries,
+            )
+
+        model = LateModel(make)
         try:
             yield model
         finally:
