@@ -12,7 +12,8 @@ const SOURCES = { eventsource: EventSource, "react-native-sse": reactNativeSSE.d
 
 const print = (line) => console.log(JSON.stringify(line));
 
-const { tokens, eventSource, ...options } = JSON.parse(process.argv[2]);
+const { tokens: given, eventSource, ...options } = JSON.parse(process.argv[2]);
+let tokens = given; // the one that is good, and those that come after it
 const chat = new ChatStream({
   ...options,
   token({ refresh }) {
@@ -29,7 +30,8 @@ chat.on("event", (event, { cursor, repeated }) => print({ event, cursor, repeate
 for await (const line of createInterface({ input: process.stdin })) {
   const [name, ...values] = JSON.parse(line);
   try {
-    print({ result: typeof chat[name] === "function" ? ((await chat[name](...values)) ?? null) : chat[name] });
+    if (name === "tokens") print({ result: (tokens = values) });
+    else print({ result: typeof chat[name] === "function" ? ((await chat[name](...values)) ?? null) : chat[name] });
   } catch (error) {
     print({ rejected: error.code ?? String(error) });
   }

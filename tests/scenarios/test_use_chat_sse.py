@@ -157,9 +157,11 @@ async def test_a_new_token_in_mid_answer(client: Client, upstream: Upstream) -> 
         ending(),
     )
     conversation = await client.create(initialMessage="Count.")
-    async with hook(client, conversation, accessToken=auth.mint(SECRET, client.user, 3)) as component:
+    async with hook(client, conversation, accessToken=None) as component:
+        await shown(component)
+        await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 3)})
         await component.until(writes("One, "))
-        await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 5)})  # before the old one expires
+        await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 6)})  # before the old one expires
         await shown(component, status="reconnecting")
         await shown(component, status="connected")
         steps[0].set()

@@ -133,8 +133,8 @@ async def test_a_token_that_expires_in_mid_answer(client: Client, upstream: Upst
     go_on = asyncio.Event()
     upstream.reply(beginning("Before, "), go_on, http_chunk(event(delta("after."))), ending())
     conversation = await client.create(initialMessage="Who wins?")
-    tokens = [auth.mint(SECRET, client.user, 3), client.token]
-    async with chat(client, conversation, transport, tokens=tokens) as chatting:
+    async with chat(client, conversation, transport) as chatting:
+        await chatting.call("tokens", auth.mint(SECRET, client.user, 3), client.token)
         await chatting.call("connect")
         await chatting.event("llm_chunk")
         await chatting.until(lambda line: line.get("event", {}).get("error") == "token_expired")

@@ -34,7 +34,7 @@ def test_it_has_the_servers_version_and_nothing_but_what_is_served() -> None:
     package = json.loads((node.PACKAGE / "package.json").read_text())
     assert package["version"] == chatstream.__version__
     (packed,) = json.loads(node.npm("pack", "--dry-run", "--json", cwd=node.PACKAGE))
-    assert {file["path"] for file in packed["files"]} == {"package.json", *CLIENT}
+    assert {file["path"] for file in packed["files"]} == {"package.json", "README.md", *CLIENT}
 
 
 def test_an_import_finds_what_is_exported(tmp_path: Path) -> None:
