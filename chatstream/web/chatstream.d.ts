@@ -146,7 +146,7 @@ export class ChatStream {
   constructor(options: ChatStreamOptions);
 
   readonly state: ChatState;
-  /** The last thing that went wrong with the connection; null once it is open. */
+  /** The last thing that went wrong with the connection; null from the next `connect()` on, and once it is open. */
   readonly error: ChatError | null;
   /** The place in the conversation's log of the last event seen; opaque. */
   readonly cursor: string | null;

@@ -129,6 +129,7 @@ export class ChatStream {
     } else {
       this.#session = new AbortController();
       this.#attempts = 0;
+      this.#error = null;
       this.#tokenRefused = this.#waitsForToken = false;
       this.#setState("connecting");
       this.#stayConnected(this.#session);

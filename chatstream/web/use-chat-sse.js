@@ -22,10 +22,9 @@ export function useChatSSE({
   ...options
 }) {
   const { baseUrl, transport } = options;
-  // A conversation is a stream of its own. Other options are read when it is made.
+  // A conversation is a stream of its own. Other options are read when it is made: a new token must not cost the text.
   const chat = useMemo(
     () => new ChatStream({ ...options, conversationId, token: accessToken, maxReconnectAttempts }),
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- a new token or callback must not cost the text
     [conversationId, baseUrl, transport],
   );
 

@@ -12,7 +12,7 @@ from tests.stress.faults import FaultProxy
 from tests.support.client import PATIENCE, Client
 from tests.support.processes import SECRET
 from tests.support.script import Line, Script, script
-from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk, whole
 
 
 @asynccontextmanager
@@ -92,6 +92,24 @@ async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: 
     # StrictMode mounts it twice: of those connections at most the second got through.
     assert len(called(component, "onConnect")) == 1
     assert called(component, "onError") == []
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_fails_and_another_try(client: Client, upstream: Upstream) -> None:
+    refused = {"error": {"message": "sk-secret", "type": "invalid_request_error", "code": None}}
+    upstream.reply(whole("400 Bad Request", refused))
+    upstream.reply(answer("Better."))
+    conversation = await client.create()
+    async with hook(client, conversation) as component:
+        await shown(component, status="connected")
+        await component.call("send", "Who wins?")
+        failed = await shown(component, error="The model refused this request.", isStreaming=False)
+        assert failed["messages"] == []
+        assert failed["transcript"][-1]["error"]["error"] == "upstream_rejected"
+        await component.call("regenerate")
+        better = await shown(component, error=None, isStreaming=False)
+        assert [message["content"] for message in better["messages"]] == ["Better."]
+    assert called(component, "onError") == ["The model refused this request."]
 
 
 @pytest.mark.gen_test
