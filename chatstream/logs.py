@@ -11,11 +11,15 @@ import time
 import traceback
 from typing import Any
 
+from chatstream.errors import EXPLANATIONS
 from chatstream.settings import LogFormat
 
 # Libraries that would tell too much, or what our own lines tell better. tornado.general quotes a malformed header,
 # which may be the one with the token.
 _QUIET = ("httpx2", "httpcore2", "openai", "aiohttp", "pymongo", "tornado.access", "tornado.general", "asyncio")
+
+# What clients are told to come back from, many of them at once.
+_WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if explanation.retryable)
 
 
 class TextFormatter(logging.Formatter):
@@ -56,13 +60,13 @@ class JSONFormatter(logging.Formatter):
 
 
 class Flood(logging.Filter):
-    """Of a warning, or of requests refused with one code, ten lines a second; the next line says how many are left out.
+    """Of one warning, or one refusal that will pass, five lines a second; the next line says how many are left out.
 
-    Ten show what is going on. A database that is away, or clients that all come back at once, would fill the disk, and
+    Five show what is going on. A database that is away, or clients that all come back at once, would fill the disk, and
     writing it takes the time of those who are served. The metrics count them all.
     """
 
-    _LINES_PER_SECOND = 10
+    _LINES_PER_SECOND = 5
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +78,7 @@ class Flood(logging.Filter):
         """Whether it is written."""
         facts = _facts(record)
         code = facts.get("code")
-        if record.levelno >= logging.WARNING or code is not None:
+        if record.levelno >= logging.WARNING or code in _WILL_PASS:
             second = int(time.monotonic())
             if second != self._second:
                 self._second = second

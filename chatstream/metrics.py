@@ -129,7 +129,7 @@ class Metrics:
         self._refusals.labels(code).inc()
 
     def token_verified(self, outcome: str) -> None:
-        """`outcome` is ``accepted``, or a word for why it was not."""
+        """`outcome` is ``accepted``, or a word for why it was not (see `auth.refusals`)."""
         self._verifications.labels(outcome).inc()
 
     # Streams ----------------------------------------------------------------------------------------------------------

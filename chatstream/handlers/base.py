@@ -18,7 +18,6 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from chatstream.auth import Authenticator, refused
 from chatstream.errors import (
-    ErrorCode,
     InvalidContent,
     InvalidRequest,
     NotFound,
@@ -54,9 +53,6 @@ _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
 # Asked every few seconds by machines that read no log.
-# The codes of refusals that cost nobody anything but us; of those, so many lines a second.
-_OF_LIMITS = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.TOO_MANY_STREAMS})
-_LIMITED_LINES = 5
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -379,16 +375,12 @@ class NotFoundHandler(BaseHandler):
 
 
 class RequestLog:
-    """One line for each request, and its place in the metrics. Of the path never the query, and never a header.
-
-    Of requests that met a limit, no more than a few lines a second: else they would still fill the disk.
-    """
+    """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
 
     def __init__(self, metrics: Metrics, routes: Mapping[type[RequestHandler], str]) -> None:
         """`routes`: the pattern of each door."""
         self._metrics = metrics
         self._routes = routes
-        self._second, self._limited = 0, 0
 
     def __call__(self, handler: RequestHandler) -> None:
         """The request is over; Tornado's `log_function`."""
@@ -402,8 +394,6 @@ class RequestLog:
             self._metrics.refused(handler.error_code)
         if handler.stream_end is not None:
             self._metrics.stream_ended(handler.stream_end)
-        if handler.error_code in _OF_LIMITS and self._is_one_of_many(int(now)):
-            return
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.WARNING
         else:
@@ -417,11 +407,3 @@ class RequestLog:
             now - handler.began_at,
             extra={"facts": handler.facts()},
         )
-
-    def _is_one_of_many(self, second: int) -> bool:
-        if second != self._second:
-            if (untold := self._limited - _LIMITED_LINES) > 0:
-                log.info("%d more requests met a limit", untold)
-            self._second, self._limited = second, 0
-        self._limited += 1
-        return self._limited > _LIMITED_LINES

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from chatstream import auth
 from tests.conftest import MakeClient
-from tests.support.client import Client
+from tests.support.client import API, Client
 from tests.support.exposition import samples
-from tests.support.processes import ServerProcess, free_port
+from tests.support.processes import SECRET, ServerProcess, free_port
 from tests.support.upstream import DONE, END, USAGE, Upstream, answer, beginning, delta, event, http_chunk, whole
 
 Samples = dict[tuple[str, ...], float]
@@ -96,6 +97,17 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
     assert len(lines(server, request=posted.headers["X-Request-Id"], logger="chatstream.http")) == 1
     for secret in ("nobody may", "what the model said", "And this"):
         assert secret not in server.log
+
+
+@pytest.mark.gen_test
+async def test_tokens_are_counted_by_what_they_were(
+    start_server: Callable[..., ServerProcess], make_client: MakeClient
+) -> None:
+    client = make_client(start_server())
+    for token in (client.token, auth.mint(SECRET, client.user, -60), "no token"):
+        await client.http.get(API, headers={"Authorization": f"Bearer {token}"})
+    outcomes = {name[1]: n for name, n in (await scrape(client)).items() if name[0].endswith("verifications_total")}
+    assert outcomes == {"accepted": 1, "expired": 1, "malformed": 1}
 
 
 @pytest.mark.parametrize(
