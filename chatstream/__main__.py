@@ -103,7 +103,8 @@ def main() -> int:
         if arguments.command == "check-config":
             print("The configuration is valid.")  # noqa: T201 - the command's output
             return 0
-        gc.disable()  # hardly anything that is loaded becomes garbage: a tenth of the time to the first 200; see `server`
+        # Hardly anything that is loaded becomes garbage: a tenth of the time to the first 200; see `server`.
+        gc.disable()
         from chatstream.server import run
 
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
