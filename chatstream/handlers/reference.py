@@ -292,7 +292,12 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     },
     "/": {
         "get": Operation(
-            "getPage", "A page to chat with the server", {200: Reply("HTML.", {HTML: str})}, public=True, head=True
+            "getPage",
+            "A page to chat with the server, where it is switched on",
+            {200: Reply("HTML.", {HTML: str})},
+            refusals=[404],
+            public=True,
+            head=True,
         )
     },
 }

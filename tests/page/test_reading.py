@@ -79,7 +79,7 @@ def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model
     tab = open_page()
     tab.ask("Tell me much.")
     expect(tab.page.get_by_text("The top half.")).to_be_in_viewport()
-    tab.page.get_by_role("region", name="Messages").hover()
+    tab.page.get_by_role("log", name="Messages").hover()
     tab.page.mouse.wheel(0, -300)
     expect(tab.button("To the end")).to_be_visible()
     place = scrolled(tab.page)

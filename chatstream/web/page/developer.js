@@ -1,6 +1,6 @@
 /** Developer view: the events as they come, the cursor, and a button that cuts the connection. */
 
-import { byId, element, sparing } from "./dom.js";
+import { byId, element, sparing, Tail } from "./dom.js";
 
 const KEPT = 200; // events; enough to see a resume in, and no page grows for ever
 const GIST = { // of each type, in a line
@@ -15,6 +15,7 @@ const GIST = { // of each type, in a line
 export class DeveloperView {
   #events = [];
   #connections = 0;
+  #tail = new Tail(byId("events"));
   #draw = sparing(() => this.#redraw());
 
   /** `actions`: `drop()`, `changeModel(name or null)`. */
@@ -71,13 +72,11 @@ export class DeveloperView {
   }
 
   #redraw() {
-    const list = byId("events");
     if (byId("developer").hidden) return;
-    const shown = this.#events;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 24; // a line
+    const list = byId("events");
     const rows = new Map([...list.children].map((row) => [row.event, row]));
-    list.replaceChildren(...shown.map((event) => rows.get(event) ?? line(event)));
-    if (atEnd) list.scrollTop = list.scrollHeight;
+    list.replaceChildren(...this.#events.map((event) => rows.get(event) ?? line(event)));
+    this.#tail.follow();
   }
 
   #open(open) {

@@ -45,3 +45,38 @@ export function sparing(draw) {
     wanted = true;
   };
 }
+
+const BOTTOM = 48; // px; a reader so near to the end is at the end
+
+/** A box that stays at its end while more comes, until its reader goes up; and again when they come back down. */
+export class Tail {
+  #box;
+  #onchange;
+  #following = true;
+  #scrolled = 0;
+
+  /** `onchange(following)` is called whenever it may have changed. */
+  constructor(box, onchange = () => {}) {
+    this.#box = box;
+    this.#onchange = onchange;
+    box.onscroll = () => {
+      const { scrollTop, scrollHeight, clientHeight } = box;
+      if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
+      else if (scrollTop < this.#scrolled) this.#following = false; // growth alone never takes a reader up
+      this.#scrolled = scrollTop;
+      onchange(this.#following);
+    };
+    new ResizeObserver(() => this.follow()).observe(box); // a phone was turned, or its keyboard came up
+  }
+
+  /** More has come. */
+  follow() {
+    if (this.#following) this.#box.scrollTop = this.#box.scrollHeight;
+    this.#onchange(this.#following);
+  }
+
+  toEnd() {
+    this.#following = true;
+    this.follow();
+  }
+}

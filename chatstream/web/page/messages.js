@@ -1,6 +1,6 @@
 /** The messages of the open conversation, drawn from what `ChatStream` says they are. */
 
-import { button, byId, element, sparing } from "./dom.js";
+import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
 
 const ENDINGS = {
@@ -9,7 +9,6 @@ const ENDINGS = {
   length: "It was cut at the longest length",
   content_filter: "The model’s filter cut it",
 };
-const BOTTOM = 48; // within so many pixels of the end, a reader is at the end
 const SPOKEN_AFTER = 300; // ms: the bets come right behind the text, and belong to what is said
 const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
 
@@ -17,22 +16,12 @@ export class MessagesView {
   #items = new Map(); // by id: {message, last, root, prose?}
   #actions;
   #messages = [];
-  #following = true; // the reader is at the end, and stays there
-  #scrolled = 0;
+  #tail = new Tail(byId("scroller"), (following) => (byId("to-end").hidden = following));
   #draw = sparing(() => this.#redraw());
 
   /** `actions`: `regenerate()`. */
   constructor(actions) {
     this.#actions = actions;
-    const scroller = byId("scroller");
-    scroller.onscroll = () => {
-      const { scrollTop, scrollHeight, clientHeight } = scroller;
-      if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
-      else if (scrollTop < this.#scrolled) this.#following = false; // growth alone never takes a reader up
-      this.#scrolled = scrollTop;
-      byId("to-end").hidden = this.#following;
-    };
-    new ResizeObserver(() => this.#follow()).observe(scroller); // a phone's keyboard
     byId("to-end").onclick = () => this.toEnd();
   }
 
@@ -46,18 +35,12 @@ export class MessagesView {
     this.#items.clear();
     byId("messages").replaceChildren();
     this.#messages = [];
-    this.#following = true;
+    this.#tail.toEnd();
     byId("announcer").textContent = "";
   }
 
   toEnd() {
-    this.#following = true;
-    this.#follow();
-  }
-
-  #follow() {
-    if (this.#following) byId("scroller").scrollTop = byId("scroller").scrollHeight;
-    byId("to-end").hidden = this.#following;
+    this.#tail.toEnd();
   }
 
   #redraw() {
@@ -78,7 +61,7 @@ export class MessagesView {
       this.#items.get(id).root.remove();
       this.#items.delete(id);
     }
-    this.#follow();
+    this.#tail.follow();
   }
 
   #item(message, last) {

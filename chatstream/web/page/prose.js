@@ -67,7 +67,7 @@ export class Prose {
    * the target of a link may stand below the link. What looks the same is left alone, and so is what a reader selected.
    */
   show(text, { whole }) {
-    text = text.replace(/\r\n?/g, "\n");
+    if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
     const { length, blocks } = !whole && text.startsWith(this.#text.slice(0, this.#settled.length))
         ? this.#settled
         : { length: 0, blocks: 0 };
