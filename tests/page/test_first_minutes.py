@@ -195,7 +195,7 @@ def test_by_keyboard_alone(open_page: OpenPage, model: Model) -> None:
     press("Escape")
     expect(tab.answers).to_contain_text("You stopped it")
     press("Shift+Tab")
-    expect(tab.button("Answer again")).to_be_focused()
+    expect(tab.button("Try again")).to_be_focused()
     press("Enter")
     expect(tab.prose).to_have_text("Enough.")
     tab.page.reload()

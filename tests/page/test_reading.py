@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
-from tests.support.upstream import answer, beginning, ending
+from tests.support.upstream import answer, beginning, ending, whole
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -93,9 +93,10 @@ def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model
     expect(tab.button("To the end")).to_be_hidden()
 
 
-def test_a_screen_reader_is_told_the_answer_once(open_page: OpenPage, model: Model) -> None:
-    words = ["I'd", "recommend", "a", "bet", "on", "**Leeds**", "at", "odds", "of", "3.00."]
-    model.reply(beginning(*(f"{word} " for word in words)), ending())
+def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Model) -> None:
+    words = ["I'd ", "recommend ", "a ", "bet ", "on ", "**Leeds** ", "at ", "odds ", "of ", "3.00."]
+    model.reply(beginning(*words), ending())
+    model.reply(whole("400 Bad Request", {"error": {"code": "context_length_exceeded", "message": "Too long."}}))
     tab = open_page()
     live = tab.page.locator("[aria-live=polite]")
     expect(live).to_have_count(1)
@@ -109,8 +110,9 @@ def test_a_screen_reader_is_told_the_answer_once(open_page: OpenPage, model: Mod
     )
     tab.ask("Say it.")
     expect(live).to_have_text("Answer: I'd recommend a bet on Leeds at odds of 3.00. Recommended bet Leeds Odds 3.00")
-    tab.button("Copy the answer").focus()
-    assert tab.page.evaluate("window.spoken.length") == 1
+    tab.ask("And something that fails at once?")
+    expect(live).to_contain_text("too long")
+    assert tab.page.evaluate("window.spoken.length") == 2
 
 
 def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> None:

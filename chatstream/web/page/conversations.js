@@ -59,7 +59,7 @@ export class ConversationList {
   constructor(api, actions) {
     this.#api = api;
     this.#actions = actions;
-    byId("older-conversations").onclick = () => this.#more();
+    byId("older-conversations").onclick = () => this.#more().catch(() => {}); // the button stays
   }
 
   /** The newest ones anew; the older ones that were shown are asked for again when they are wanted. */

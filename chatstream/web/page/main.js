@@ -57,7 +57,7 @@ function leave() {
   showSidebar(false);
 }
 
-/** Open a conversation: its history, and from its end on the stream. */
+/** Open a conversation: its history, and from its end on the stream, which is returned. */
 async function open(id, { push = true } = {}) {
   leave();
   if (push) history.pushState(null, "", `?conversation=${encodeURIComponent(id)}`);
@@ -72,31 +72,40 @@ async function open(id, { push = true } = {}) {
   showState("connecting");
   for (let attempt = 1; opened === chat; attempt++) {
     try {
-      [conversation] = await Promise.all([api.get(id), opened.history()]);
+      const [about] = await Promise.all([api.get(id), opened.history()]);
+      if (opened === chat) conversation = about;
       break;
     } catch (error) {
-      if (opened !== chat) return;
-      if (!error.retryable) return onError(error);
+      if (opened !== chat) break;
+      if (!error.retryable) {
+        onError(error);
+        break;
+      }
       showState("reconnecting");
       await new Promise((resolve) => setTimeout(resolve, reconnectDelay(attempt, 1_000)));
     }
   }
-  if (opened !== chat) return; // another one was opened meanwhile
-  showTitle(titleOf(conversation));
-  developer.model = conversation.model;
-  opened.connect();
+  if (opened === chat) {
+    showTitle(titleOf(conversation));
+    developer.model = conversation.model;
+    opened.connect();
+  } // else another one was opened meanwhile
+  return opened;
 }
 
 async function send(text, key) {
-  if (chat === null) {
-    // The id is ours, so that a repeated request makes no second conversation.
-    const title = text.trim().split("\n")[0].slice(0, TITLE);
-    const id = uniqueKey();
-    await api.create({ id, title, model: developer.model });
-    await open(id);
-  }
-  await chat.send(text, { clientMessageId: key });
-  messages.toEnd();
+  const to = chat ?? (await begin(text, key)); // wherever the reader goes meanwhile
+  await to.send(text, { clientMessageId: key });
+  if (to === chat) messages.toEnd();
+}
+
+/** A new conversation, with the id `id`: a request that is repeated makes no second one. */
+async function begin(text, id) {
+  const title = [...text.trim().split("\n")[0]].slice(0, TITLE).join(""); // in characters: half of one is none
+  await api.create({ id, title, model: developer.model }).catch((error) => {
+    if (error.status !== 409) throw error; // it is there, and only the answer was lost
+  });
+  return open(id);
 }
 
 async function regenerate() {
@@ -143,7 +152,9 @@ function onMessages(from) {
 
 function onEvent(event, place) {
   developer.onEvent(event, place);
-  if (event.type === "user_message" && !place.repeated) refreshList();
+  if (place.repeated) return;
+  if (event.type === "user_message") refreshList();
+  if (event.type === "llm_complete" || (event.type === "error" && event.messageId)) messages.announce(event.messageId);
 }
 
 function onError(error) {

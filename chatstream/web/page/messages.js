@@ -9,13 +9,14 @@ const ENDINGS = {
   length: "It was cut at the longest length",
   content_filter: "The model’s filter cut it",
 };
-const SPOKEN_AFTER = 300; // ms: the bets come right behind the text, and belong to what is said
+const SPOKEN_AFTER = 300; // ms: an answer's last events come together, and are said together
 const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
 
 export class MessagesView {
   #items = new Map(); // by id: {message, last, root, prose?}
   #actions;
   #messages = [];
+  #speaking = 0; // the timer of what will be said
   #tail = new Tail(byId("scroller"), (following) => (byId("to-end").hidden = following));
   #draw = sparing(() => this.#redraw());
 
@@ -43,6 +44,16 @@ export class MessagesView {
     this.#tail.toEnd();
   }
 
+  /** Say an answer that has ended, with what comes right behind its end; to be called at each of its last events. */
+  announce(id) {
+    clearTimeout(this.#speaking);
+    this.#speaking = setTimeout(() => {
+      this.#redraw();
+      const item = this.#items.get(id);
+      if (item) announce(item.root, item.message);
+    }, SPOKEN_AFTER);
+  }
+
   #redraw() {
     const list = byId("messages");
     const last = this.#messages.at(-1);
@@ -68,21 +79,11 @@ export class MessagesView {
     const item = this.#items.get(message.id);
     if (item?.message === message && item.last === last) return item;
     const drawn = item ?? this.#make(message);
-    if (message.role === "assistant") {
-      this.#drawAnswer(drawn, message, last);
-      if (item?.message.status === "streaming" && message.status !== "streaming") this.#announceSoon(message.id);
-    }
+    if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
     drawn.message = message;
     drawn.last = last;
     this.#items.set(message.id, drawn);
     return drawn;
-  }
-
-  #announceSoon(id) {
-    setTimeout(() => {
-      const item = this.#items.get(id);
-      if (item) announce(item.root, item.message);
-    }, SPOKEN_AFTER);
   }
 
   #make({ role, content }) {
@@ -123,7 +124,8 @@ export class MessagesView {
       small("copy", "Copy the answer", "Copy", ({ currentTarget }) => copyText(message.content, currentTarget));
     }
     if (last && !message.error?.retryable) {
-      small("retry", "Answer again", message.status === "complete" ? "Again" : "Try again", this.#actions.regenerate);
+      const [label, text] = message.status === "complete" ? ["Answer again", "Again"] : ["Try again", "Try again"];
+      small("retry", label, text, this.#actions.regenerate);
     }
     const how = [howItEnded(message), tokens(message.usage)].filter(Boolean).join(" · ");
     if (how) foot.append(element("span", { className: "how" }, how));
