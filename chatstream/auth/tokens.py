@@ -12,6 +12,7 @@ from jwt.exceptions import InvalidSubjectError
 from msgspec import Struct
 
 from chatstream.auth.keys import Keys
+from chatstream.auth.memory import Memory
 from chatstream.auth.refusals import refused
 from chatstream.auth.revocation import Guard
 from chatstream.errors import RequestError, Unauthenticated
@@ -70,6 +71,7 @@ class Authenticator:
     ) -> None:
         """`count` is told ``accepted``, or a word for why not, of every token."""
         self.guard = guard or Guard()
+        self._memory = Memory()
         self._keys = keys
         self._rules = rules
         self._count = count
@@ -81,7 +83,11 @@ class Authenticator:
         known at the moment.
         """
         try:
-            user = await self._verify(token)
+            _check_form(token)
+            user = self._memory.recall(token)
+            if user is None:
+                user = await self._verify(token)
+                self._memory.remember(token, user)
             await self.guard.check(user)
         except RequestError as exc:
             self._count(exc.reason if isinstance(exc, Unauthenticated) else "unavailable")
@@ -96,10 +102,6 @@ class Authenticator:
         await self.guard.check(user)
 
     async def _verify(self, token: str) -> User:
-        if len(token) > _MAX_TOKEN_BYTES:
-            raise refused("too_long")
-        if not _COMPACT.fullmatch(token):
-            raise refused("malformed")
         key = await self._keys.find(token)
         try:
             decoded = jwt.decode_complete(
@@ -140,6 +142,14 @@ class Authenticator:
             raise refused("lifetime")
         issued_at = float(claims["iat"]) if "iat" in claims else None
         return User(claims["sub"], float(claims["exp"]), token_id or None, issued_at)
+
+
+def _check_form(token: str) -> None:
+    """What costs nothing to find out."""
+    if len(token) > _MAX_TOKEN_BYTES:
+        raise refused("too_long")
+    if not _COMPACT.fullmatch(token):
+        raise refused("malformed")
 
 
 def _reason(exc: Exception) -> str:

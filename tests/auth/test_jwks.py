@@ -83,7 +83,11 @@ class World:
         self.issuer = Issuer()
         self.now = 1000.0
         self.keys = JWKS(self.issuer.url, ALGORITHMS, clock=lambda: self.now)
-        self.authenticator = Authenticator(self.keys, Rules(algorithms=ALGORITHMS))
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """One that remembers no token."""
+        return Authenticator(self.keys, Rules(algorithms=ALGORITHMS))
 
     async def accepts(self, token: str) -> bool:
         """Whether the token is good; raises `Unavailable` if that cannot be known."""
