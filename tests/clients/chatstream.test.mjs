@@ -127,6 +127,24 @@ test("it waits longer each time, as long as told, and from the beginning once it
   assert.equal(chat.error, null);
 });
 
+test("a proxy that stands in for a restarting server says when to come back, and nothing else", async () => {
+  const { chat, requests, told } = chatWith([ended("retry: 5000\n\n"), stream(connected)]);
+  chat.connect();
+  await pass(4999);
+  assert.deepEqual([requests.length, told.states], [1, ["connecting", "reconnecting"]]);
+  await pass(1);
+  assert.deepEqual([requests.length, chat.state, told.errors], [2, "open", []]);
+});
+
+test("a pause longer than a timer can wait is as long as one can", async () => {
+  const { chat, requests } = chatWith([ended(problem("too_many_streams", true, 2 ** 40)), stream(connected)]);
+  chat.connect();
+  await pass(2 ** 31 - 2);
+  assert.equal(requests.length, 1);
+  await pass(1);
+  assert.deepEqual([requests.length, chat.state], [2, "open"]);
+});
+
 test("it gives up after so many tries in a row", async () => {
   const failures = Array.from({ length: 9 }, () => new TypeError("no route"));
   const { chat, requests, told } = chatWith(failures, { maxReconnectAttempts: 2, reconnectDelay: 10 });

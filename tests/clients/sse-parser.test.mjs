@@ -19,6 +19,7 @@ const CASES = {
   "a field without a value is an event with empty data": ["data\n\ndata:\n\n", [message(""), message("")]],
   "no data, no event": ["event: test\n\n: comment\n\n\n\n", []],
   "CRLF, CR and LF end lines": ["data:1\r\rdata:2\r\n\r\ndata:3\n\ndata:4\r\n\rdata:5\n\r", [1, 2, 3, 4, 5].map((n) => message(`${n}`))],
+  "a CRLF is one end of line": ["data: 1\r\ndata: 2\r\n\r\n", [message("1\n2")]],
   "one byte order mark is taken away": ["\uFEFFdata: 1\n\n", [message("1")]],
   "of two only the first": ["\uFEFF\uFEFFdata: 1\n\ndata: 2\n\n", [message("2")]],
   "and none later": ["data: 1\n\n\uFEFFdata: 2\n\ndata: 3\n\n", [message("1"), message("3")]],

@@ -69,6 +69,12 @@ test("a gap is closed by what comes from the beginning, at the latest by the end
   assert.deepEqual(after(chunk(4, "nal"), complete("Arsenal")).shown, [["a1", "Arsenal", "complete"]]);
 });
 
+test("an answer that ended shorter than what another process had said stays as it ended", () => {
+  const { transcript, shown } = after(chunk(0, "Arsenal, I"), complete("Arsenal"), chunk(10, " guess"));
+  assert.deepEqual(shown, [["a1", "Arsenal", "complete"]]);
+  assert.equal(transcript.apply(chunk(7, ", I guess")), false);
+});
+
 test("the newest attempt is shown, and an older one cannot come back", () => {
   const second = { messageId: "a2", attempt: 2 };
   const { transcript, shown } = after(

@@ -76,6 +76,22 @@ async def test_a_chat(client: Client, upstream: Upstream, transport: str | None)
     assert not [line for line in chatting.lines if line.get("repeated") or "error" in line]
 
 
+@pytest.mark.gen_test
+async def test_a_long_history_page_by_page(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Yes."))
+    conversation = await client.create()
+    for number in range(3):
+        await client.post(conversation, f"Question {number}?")
+        await client.answer(conversation)
+    async with chat(client, conversation, None) as chatting:
+        await chatting.call("history", {"limit": 2})
+        for shown in (2, 4, 6, 6):
+            assert len(await chatting.call("messages")) == shown
+            assert await chatting.call("hasEarlier") is (shown < 6)
+            await chatting.call("earlier", {"limit": 2})
+        await shows_what_is_stored(chatting, client, conversation)
+
+
 @every_transport
 @pytest.mark.gen_test
 async def test_an_answer_over_five_lost_connections(client: Client, upstream: Upstream, transport: str | None) -> None:

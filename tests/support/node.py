@@ -29,7 +29,7 @@ def install() -> None:
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
             npm("ci", "--no-audit", "--no-fund", cwd=CLIENTS)
         if not link.exists():
-            link.symlink_to(PACKAGE)
+            link.symlink_to(os.path.relpath(PACKAGE, modules))
 
 
 def npm(*arguments: str, cwd: Path) -> str:

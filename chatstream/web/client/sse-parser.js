@@ -28,7 +28,7 @@ export class SSEParser {
     if (!this.#begun && text[0] === "\uFEFF") text = text.slice(1);
     this.#begun = true;
     let start = this.#afterCR && text[0] === "\n" ? 1 : 0;
-    if (text !== "") this.#afterCR = text.endsWith("\r");
+    this.#afterCR = text.endsWith("\r");
     const events = [];
     const lineEnd = /\r\n|\r|\n/g;
     lineEnd.lastIndex = start;

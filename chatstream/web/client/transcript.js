@@ -171,7 +171,7 @@ function answer({ id, finishReason = null, usage = null, error = null, ...rest }
 /** Unicode code points, as the server counts; a string's length counts the larger ones twice. */
 function codePoints(text) {
   let pairs = 0;
-  for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++, i++;
+  for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++;
   return text.length - pairs;
 }
 
