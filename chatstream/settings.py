@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     streams_per_process: int | None = Field(None, ge=1)
     answers_per_user: int = Field(10, ge=1)
     answers_per_process: int | None = Field(None, ge=1)
-    overload_lag: Seconds = 1
+    overload_lag: Seconds = 2
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
     failures_per_minute: PerMinute = 100
