@@ -54,6 +54,7 @@ _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key,
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
 # Asked every few seconds by machines that read no log.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w.-]+")  # a JSON object in base64url, and what is signed with it
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -374,6 +375,11 @@ class NotFoundHandler(BaseHandler):
         raise NotFound("There is no such resource.")
 
 
+def _loggable(path: str) -> str:
+    """Without what a terminal obeys, and without a token that somebody took for a part of the path."""
+    return _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
+
+
 class RequestLog:
     """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
 
@@ -402,7 +408,7 @@ class RequestLog:
             level,
             "%s %s %d %.3fs",
             request.method,
-            request.path.encode("ascii", "backslashreplace").decode(),  # a terminal obeys some of the other characters
+            _loggable(request.path),
             status,
             now - handler.began_at,
             extra={"facts": handler.facts()},

@@ -110,6 +110,14 @@ async def test_tokens_are_counted_by_what_they_were(
     assert outcomes == {"accepted": 1, "expired": 1, "malformed": 1}
 
 
+@pytest.mark.gen_test
+async def test_a_token_in_the_wrong_place_is_not_logged(client: Client, shared_server: ServerProcess) -> None:
+    for path in (f"/stream/{client.token}", f"{API}/{client.token}/stream"):
+        response = await client.http.get(path)
+        [told] = lines(shared_server, request=response.headers["X-Request-Id"])
+        assert told["message"].startswith(f"GET {path.replace(client.token, '[token]')} 40")
+
+
 @pytest.mark.parametrize(
     ("settings", "options", "reason"),
     [
