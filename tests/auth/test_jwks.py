@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.testing import bind_unused_port
-from tornado.web import Application, RequestHandler
+from tornado.web import RequestHandler
 
 from chatstream.auth import JWKS, Authenticator, Rules, jwks, mint
 from chatstream.errors import Unauthenticated, Unavailable
+from tests.support.issuer import Issuer, jwk
 from tests.support.tokens import HOUR, claims, header, signed
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
@@ -24,63 +23,15 @@ EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
 
 
-def jwk(private: Any, algorithm: str, **members: Any) -> dict[str, Any]:
-    """The public key; members that are None are left out."""
-    made: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(private.public_key(), as_dict=True)
-    return {name: value for name, value in (made | members).items() if value is not None}
-
-
 def token(private: Any, algorithm: str, kid: str | None, expires_in: float = HOUR) -> str:
     return mint(private, "u1", expires_in, Rules(algorithms=(algorithm,)), kid=kid)
-
-
-class Issuer:
-    """Publishes `keys`, or does something else."""
-
-    def __init__(self) -> None:
-        self.keys: list[Any] = [jwk(RSA, "RS256", kid="one")]
-        self.respond: Callable[[RequestHandler], Any] = lambda handler: handler.finish({"keys": self.keys})
-        self.asked = 0
-        issuer = self
-
-        class Handler(RequestHandler):
-            async def get(self) -> None:
-                issuer.asked += 1
-                answered = issuer.respond(self)
-                if asyncio.iscoroutine(answered):
-                    await answered
-
-        self._server = HTTPServer(Application([("/keys", Handler)], log_function=lambda handler: None))
-        listening, port = bind_unused_port()
-        self._server.add_sockets([listening])
-        self.url = f"http://127.0.0.1:{port}/keys"
-
-    def says(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
-        """From now on it answers with this."""
-
-        def respond(handler: RequestHandler) -> None:
-            handler.set_status(status)
-            for name, value in headers.items():
-                handler.set_header(name, value)
-            handler.finish(body)
-
-        self.respond = respond
-
-    def publishes(self, *keys: Any) -> None:
-        """From now on it answers with these keys."""
-        self.keys = [*keys]
-        self.respond = lambda handler: handler.finish(json.dumps({"keys": self.keys}))
-
-    async def close(self) -> None:
-        self._server.stop()
-        await self._server.close_all_connections()
 
 
 class World:
     """An issuer, and who trusts it."""
 
     def __init__(self) -> None:
-        self.issuer = Issuer()
+        self.issuer = Issuer(jwk(RSA, "RS256", kid="one"))
         self.now = 1000.0
         self.keys = JWKS(self.issuer.url, ALGORITHMS, clock=lambda: self.now)
 
