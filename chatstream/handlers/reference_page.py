@@ -9,15 +9,18 @@ from typing import Any
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent);
-        --soft: color-mix(in srgb, currentColor 7%, transparent); --accent: light-dark(#0b6e4f, #63d0a5); }
+        --soft: color-mix(in srgb, currentColor 7%, transparent); --accent: light-dark(#0b6e4f, #63d0a5);
+        --quiet: light-dark(#4a4a4a, #bdbdbd); }
 * { box-sizing: border-box; }
+html { background: Canvas; color: CanvasText; }
 body { margin: 0 auto; max-width: 56rem; padding: 1rem 1rem 4rem; font: 16px/1.55 system-ui, sans-serif;
        overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; margin: 1rem 0 .25rem; }
 h2 { margin: 2.5rem 0 .5rem; font-size: 1.25rem; text-transform: capitalize; }
 section { border: 1px solid var(--line); border-radius: .7rem; padding: 1rem; margin: .8rem 0; }
 h3 { margin: 0; font-size: 1.05rem; }
-h4 { margin: 1rem 0 .25rem; font-size: .8rem; text-transform: uppercase; letter-spacing: .06em; opacity: .75; }
+h4, .label { margin: 1rem 0 .25rem; font-weight: bold; font-size: .8rem; text-transform: uppercase;
+             letter-spacing: .06em; color: var(--quiet); }
 p { margin: .5rem 0; }
 a { color: var(--accent); }
 nav ul { list-style: none; padding: 0; margin: 0; columns: 20rem; }
@@ -29,7 +32,7 @@ dl { margin: 0; }
 dt { margin-top: .5rem; }
 dd { margin: 0 0 0 1rem; }
 dd p { margin: .1rem 0; }
-.note { opacity: .75; font-size: .9rem; }
+.note { color: var(--quiet); font-size: .9rem; }
 :target { outline: 3px solid var(--accent); outline-offset: 2px; }
 """
 
@@ -79,7 +82,7 @@ def _contents(tag: str, found: Iterable[tuple[str, str, Mapping[str, Any]]]) -> 
     items = (
         f'<li><a href="#{operation["operationId"]}">{_text(operation["summary"])}</a></li>' for _, _, operation in found
     )
-    return f"<h4>{_text(tag)}</h4><ul>{''.join(items)}</ul>"
+    return f"<p class=label>{_text(tag)}</p><ul>{''.join(items)}</ul>"
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any], components: Mapping[str, Any]) -> str:
@@ -107,8 +110,8 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], components:
 
 def _parameter(parameter: Mapping[str, Any]) -> str:
     return (
-        f"<dt><code>{_text(parameter['name'])}</code> <span class=note>in the {parameter['in']} · "
-        f"{_type(parameter['schema'])}</span></dt><dd><p>{_text(parameter['description'])}</p></dd>"
+        f"<dt><code>{_text(parameter['name'])}</code></dt><dd><p class=note>in the {parameter['in']} · "
+        f"{_type(parameter['schema'])}</p><p>{_text(parameter['description'])}</p></dd>"
     )
 
 
@@ -166,8 +169,8 @@ def _shape(name: str, schema: Mapping[str, Any]) -> str:
 
 def _field(name: str, schema: Mapping[str, Any], required: bool) -> str:
     optional = "" if required else " · optional"
-    description = f"<dd><p>{_text(schema['description'])}</p></dd>" if "description" in schema else ""
-    return f"<dt><code>{_text(name)}</code> <span class=note>{_type(schema)}{optional}</span></dt>{description}"
+    description = f"<p>{_text(schema['description'])}</p>" if "description" in schema else ""
+    return f"<dt><code>{_text(name)}</code></dt><dd><p class=note>{_type(schema)}{optional}</p>{description}</dd>"
 
 
 _WORDS = {

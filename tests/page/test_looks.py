@@ -145,3 +145,12 @@ def test_what_could_not_be_sent(open_page: OpenPage, context: BrowserContext, lo
     tab.ask("Is anybody there?")
     expect(tab.page.get_by_role("alert")).to_contain_text("It was not sent")
     look(tab.page, "unsent")
+
+
+def test_the_reference(context: BrowserContext, page_server: ServerProcess, look: Look) -> None:
+    page = context.new_page()
+    page.goto(f"{page_server.url}/docs")
+    page.get_by_role("link", name="Send a message and have it answered").click()
+    expect(page.get_by_role("heading", name="Send a message and have it answered")).to_be_in_viewport()
+    look(page, "docs", "phone")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
