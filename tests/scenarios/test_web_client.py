@@ -131,7 +131,7 @@ async def test_a_server_that_is_killed_in_mid_answer(
     server = start_server()
     client = make_client(server)
     conversation = await client.create(initialMessage="Survive.")
-    async with chat(client, conversation, None) as chatting:
+    async with chat(client, conversation, "eventsource") as chatting:
         await chatting.call("history")
         await chatting.call("connect")
         await chatting.event("llm_chunk")

@@ -18,18 +18,16 @@ export class ChatError extends Error {
 
   /** From a response that is not good: RFC 9457's problem document, if it is one. */
   static async fromResponse(response) {
-    const problem = await response.json().catch(() => ({})); // a proxy answers in HTML
-    const seconds = Number(response.headers.get("Retry-After") ?? NaN);
-    return ChatError.fromStatus(response.status, {
-      message: problem.detail,
-      code: problem.code,
-      requestId: problem.requestId ?? response.headers.get("X-Request-Id"),
+    const { status, headers } = response;
+    const problem = (await response.json().catch(() => null)) ?? {}; // a proxy answers in HTML
+    const seconds = Number(headers.get("Retry-After") ?? NaN);
+    return new ChatError(problem.detail ?? `The server answered ${status}.`, {
+      code: problem.code ?? `http_${status}`,
+      retryable: status >= 500 || TRANSIENT.has(status),
+      status,
       retryAfterMs: seconds >= 0 ? seconds * 1000 : null,
+      requestId: problem.requestId ?? headers.get("X-Request-Id"),
     });
-  }
-
-  static fromStatus(status, { message = `The server answered ${status}.`, code = `http_${status}`, ...details } = {}) {
-    return new ChatError(message, { ...details, code, status, retryable: status >= 500 || TRANSIENT.has(status) });
   }
 
   /** From an `error` event. */

@@ -32,8 +32,8 @@ export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign
 }
 
 /**
- * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error, for none
- * of them backs off, and all but the last would come back with the same ticket or an old token.
+ * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error: by itself
+ * it would come back with a ticket that is used, or a token that is old, and as often as it can.
  */
 export function readByEventSource({ EventSource, url, signal, onFrame, onSign }) {
   return new Promise((resolve, reject) => {
