@@ -24,8 +24,9 @@ log = logging.getLogger("chatstream.http")
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
-# When there is no room, a connection keeps its place without a request for so long: a few round trips to anywhere.
-_SAY_SOMETHING_WITHIN = 1.0
+# When there is no room, a connection keeps its place without a request for so long: a few round trips to anywhere, and
+# as late as this process may be before it begins no more answers.
+_SAY_SOMETHING_WITHIN = 2.0
 # As many connections of all that there may be: below it, nobody need connect for each request anew.
 _SCARCE = 0.75
 

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import MakeClient
 from tests.support.client import API, PATIENCE
 from tests.support.processes import ServerProcess
+from tests.support.upstream import Upstream, answer
 
 DESCRIPTORS, CONNECTIONS = 256, 400
 # How long it is watched while it is full: long enough for a core that spins to show.
@@ -33,11 +34,13 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str
 
 
 @asynccontextmanager
-async def connections(port: int, request: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """As many as the test needs, each with `request` sent."""
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
-    for _, writer in opened:
+async def connections(port: int, request: bytes, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many, each with `request` sent."""
+    opened = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
+        opened.append((reader, writer))
     yield [reader for reader, _ in opened]
     for _, writer in opened:
         writer.close()
@@ -65,7 +68,7 @@ async def test_more_streams_than_descriptors(server: ServerProcess, make_client:
     head = f"GET {API}/{conversation}/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
     head += f"Authorization: Bearer {client.token}\r\n\r\n"
     before = server.log.count("\n")
-    async with asyncio.timeout(PATIENCE), connections(server.port, head.encode()) as readers:
+    async with asyncio.timeout(PATIENCE), connections(server.port, head.encode(), CONNECTIONS) as readers:
         # Each is answered, and in a way that an EventSource survives.
         answers = [await reader.readuntil(b"}\n\n") for reader in readers]
         assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
@@ -89,7 +92,7 @@ async def test_connections_that_ask_for_nothing_make_room(
     server: ServerProcess, make_client: MakeClient, sent: bytes
 ) -> None:
     client = make_client(server)
-    async with connections(server.port, sent):
+    async with connections(server.port, sent, CONNECTIONS // 2):
         await assert_quiet(server)
         for _ in range(3):
             assert (await client.http.get("/healthz")).status_code == 200
@@ -97,13 +100,16 @@ async def test_connections_that_ask_for_nothing_make_room(
 
 
 @pytest.mark.gen_test
-async def test_without_any_descriptor_left_it_waits_for_one(server: ServerProcess, make_client: MakeClient) -> None:
+async def test_without_any_descriptor_left_it_waits_for_one(
+    server: ServerProcess, make_client: MakeClient, upstream: Upstream
+) -> None:
     client = make_client(server)
-    assert (await client.http.get("/healthz")).status_code == 200
+    upstream.reply(answer("All of it is loaded."))
+    await client.answer(await client.create(initialMessage="Begin."))
     assert server.process is not None
     soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # whatever is open stays so
-    async with connections(server.port, b""):
+    async with connections(server.port, b"", CONNECTIONS // 2):
         await assert_quiet(server)
         assert (await client.http.get("/healthz")).status_code == 200  # on the connection that it has
         assert "out of file descriptors" in server.log
