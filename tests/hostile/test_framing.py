@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.conftest import Target
-from tests.support.client import API
-from tests.support.raw import PATIENCE
+from tests.support.client import API, PATIENCE
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 

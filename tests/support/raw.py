@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
-PATIENCE = 30
+from tests.support.client import PATIENCE
 
 
 class Reply(NamedTuple):
