@@ -6,8 +6,6 @@ from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
 from tests.support.upstream import beginning, ending
 
-pytestmark = pytest.mark.xdist_group("page")
-
 _WATCH = """
 async ({ conversation, token, transport }) => {
   const { ChatStream } = await import("/chatstream.js");

@@ -3,15 +3,12 @@
 import re
 
 import httpx
-import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model
 from tests.support.client import API
 from tests.support.upstream import answer
-
-pytestmark = pytest.mark.xdist_group("page")
 
 
 def make(tab: ChatPage, *titles: str) -> None:

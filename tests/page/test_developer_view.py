@@ -3,14 +3,11 @@
 import json
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
 from tests.support.upstream import answer, beginning, ending
-
-pytestmark = pytest.mark.xdist_group("page")
 
 
 def test_a_dropped_connection_comes_back_and_gets_what_it_missed_once(open_page: OpenPage, model: Model) -> None:

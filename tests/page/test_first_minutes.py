@@ -4,15 +4,12 @@ import re
 import signal
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, answer, beginning, ending
-
-pytestmark = pytest.mark.xdist_group("page")
 
 
 def test_ask_and_watch_the_answer_come(open_page: OpenPage, model: Model) -> None:

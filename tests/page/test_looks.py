@@ -17,8 +17,6 @@ from tests.support.browser import Model, more
 from tests.support.processes import REPOSITORY, ServerProcess
 from tests.support.upstream import DONE, END, Do, answer, beginning, delta, event, http_chunk
 
-pytestmark = pytest.mark.xdist_group("page")
-
 SIZES: dict[str, ViewportSize] = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 QUESTION = "Is there a bet worth taking on Sunday?"

@@ -1,13 +1,10 @@
 """How an answer reads: Markdown, code to copy, a place that is kept, a voice that speaks once."""
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
 from tests.support.upstream import answer, beginning, ending, whole
-
-pytestmark = pytest.mark.xdist_group("page")
 
 MARKDOWN = """# Form
 

@@ -1,13 +1,10 @@
 """What a model or a user writes stays text: two walls, the sanitiser and the policy, and each is tested."""
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model
 from tests.support.upstream import answer
-
-pytestmark = pytest.mark.xdist_group("page")
 
 # Each would set `window.attacked`, load something from elsewhere, or dress up as a part of the page.
 ATTACKS = [
