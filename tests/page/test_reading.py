@@ -125,3 +125,13 @@ def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> Non
     tab.button("Show earlier messages").click()
     expect(tab.questions).to_have_text(["Question 0", "Question 1", "Question 2"])
     expect(tab.button("Show earlier messages")).to_be_hidden()
+
+
+def test_a_theme_is_remembered(open_page: OpenPage) -> None:
+    tab = open_page()
+    tab.button("Theme: auto").click()
+    tab.button("Theme: light").click()
+    expect(tab.button("Theme: dark")).to_be_visible()
+    tab.page.reload()
+    expect(tab.button("Theme: dark")).to_be_visible()
+    assert tab.page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"

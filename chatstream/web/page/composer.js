@@ -73,6 +73,7 @@ export class Composer {
   #draw() {
     byId("send").hidden = this.#busy;
     byId("stop").hidden = !this.#busy;
+    this.#field.rows = this.#field.value.split("\n").length; // where there is no `field-sizing`
     byId("send").disabled = this.#field.readOnly || this.#field.value.trim() === "";
   }
 }

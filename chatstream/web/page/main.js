@@ -27,7 +27,7 @@ let chat = null; // the open conversation's stream; null for a new conversation
 let conversation = null; // what the server says about it
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
-const composer = new Composer({ send, stop: () => chat?.stop().catch(() => {}) }); // it had ended by itself
+const composer = new Composer({ send, stop });
 const messages = new MessagesView({ regenerate });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
@@ -108,6 +108,12 @@ async function begin(text, id) {
   return open(id);
 }
 
+async function stop() {
+  await chat.stop().catch((error) => {
+    if (error.status !== 409) composer.notice(error.message); // else it had ended by itself
+  });
+}
+
 async function regenerate() {
   composer.notice(null);
   await chat.regenerate().catch((error) => composer.notice(error.message));
@@ -126,8 +132,13 @@ async function remove(about) {
   const sure = await ask({ title: `Delete “${titleOf(about)}”?`, ok: "Delete" });
   if (sure === null) return;
   chat?.disconnect(); // or the stream would tell us what we know
-  await api.delete(about.id).catch((error) => composer.notice(error.message));
-  openNew();
+  try {
+    await api.delete(about.id);
+    openNew();
+  } catch (error) {
+    chat?.connect();
+    composer.notice(error.message);
+  }
   await refreshList();
 }
 

@@ -123,7 +123,7 @@ export class MessagesView {
     if (message.content) {
       small("copy", "Copy the answer", "Copy", ({ currentTarget }) => copyText(message.content, currentTarget));
     }
-    if (last && !message.error?.retryable) {
+    if (last && !message.error) {
       const [label, text] = message.status === "complete" ? ["Answer again", "Again"] : ["Try again", "Try again"];
       small("retry", label, text, this.#actions.regenerate);
     }
