@@ -127,7 +127,8 @@ def _keys(body: bytes, algorithms: tuple[str, ...]) -> dict[Name, AllowedPublicK
     choice: dict[str, list[AllowedPublicKeys]] = defaultdict(list)
     for jwk in json.loads(body)["keys"]:
         for algorithm, key in _fitting(jwk, algorithms):
-            found.setdefault((jwk.get("kid"), algorithm), key)
+            if "kid" in jwk:
+                found.setdefault((jwk["kid"], algorithm), key)
             choice[algorithm].append(key)
     found |= {(None, algorithm): keys[0] for algorithm, keys in choice.items() if len(keys) == 1}
     if not found:
@@ -137,6 +138,8 @@ def _keys(body: bytes, algorithms: tuple[str, ...]) -> dict[Name, AllowedPublicK
 
 def _may_verify(jwk: Any, algorithm: str) -> bool:
     """What the key says about itself (RFC 7517, section 4); one with `d` is a private key, which was given away."""
+    if not isinstance(jwk.get("kid", ""), str):
+        return False
     for_signatures = jwk.get("use", "sig") == "sig" and "verify" in jwk.get("key_ops", ["verify"])
     return for_signatures and jwk.get("alg", algorithm) == algorithm and "d" not in jwk
 

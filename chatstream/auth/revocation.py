@@ -6,6 +6,7 @@ which is called once at start and returns an object with the method of `Revocati
 
 import asyncio
 import importlib
+import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,20 +46,19 @@ class Guard:
         """Without `revocations`, no token is ever taken back."""
         self._revocations = revocations
         self._staying: dict[User, list[Callable[[], None]]] = {}
+        self._answers = True  # the last time, somebody did
 
     async def check(self, user: User) -> None:
         """Raises `Unauthenticated` for one whose token was taken back, `Unavailable` if that cannot be known."""
         if self._revocations is None:
             return
-        try:
-            revoked = await self._ask(self._revocations, [user])
-        except Exception as exc:  # noqa: BLE001 - a program of somebody else's
-            log.warning("whether a token is revoked cannot be known: %s", describe(exc))
+        revoked = await self._ask(self._revocations, [user])
+        if revoked is None:
             raise Unavailable(
                 "Access cannot be checked at the moment.",
                 code=ErrorCode.AUTH_UNAVAILABLE,
                 retry_after=_RETRY_AFTER_SECONDS,
-            ) from None
+            )
         if user in revoked:
             raise refused("revoked")
 
@@ -80,18 +80,23 @@ class Guard:
             return
         users = [*self._staying]
         for start in range(0, len(users), _BATCH):
-            try:
-                revoked = await self._ask(self._revocations, users[start : start + _BATCH])
-            except Exception as exc:  # noqa: BLE001 - a program of somebody else's
-                log.warning("whether tokens are revoked cannot be known: %s", describe(exc))
-                return
-            for user in revoked:
+            revoked = await self._ask(self._revocations, users[start : start + _BATCH])
+            for user in revoked or ():
                 for end in [*self._staying.get(user, ())]:
                     end()
 
-    async def _ask(self, revocations: Revocations, users: Sequence[User]) -> Collection[User]:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            return await revocations.revoked(users)
+    async def _ask(self, revocations: Revocations, users: Sequence[User]) -> set[User] | None:
+        """Those who were taken back, or None if nobody says; of a row of failures the first is logged."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                revoked = {*await revocations.revoked(users)}
+        except Exception as exc:  # noqa: BLE001 - a program of somebody else's
+            if self._answers:
+                log.warning("who is revoked cannot be known: %s", describe(exc))
+            self._answers = False
+            return None
+        self._answers = True
+        return revoked
 
 
 def load(name: str) -> Revocations:
@@ -103,6 +108,6 @@ def load(name: str) -> Revocations:
         raise ConfigurationError(
             f"CHATSTREAM_REVOCATION: {name} cannot be called: {type(exc).__name__}: {exc}"
         ) from exc
-    if not asyncio.iscoroutinefunction(getattr(made, "revoked", None)):
+    if not inspect.iscoroutinefunction(getattr(made, "revoked", None)):
         raise ConfigurationError(f"CHATSTREAM_REVOCATION: what {name} returns has no `async def revoked(users)`.")
     return cast(Revocations, made)

@@ -20,6 +20,7 @@ from tests.support.tokens import HOUR, claims, header, signed
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
+OTHER = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
 
 
@@ -74,6 +75,7 @@ async def test_each_kind_of_key(world: World) -> None:
         jwk(EC, "ES256", kid="ec", alg="ES256"),
         jwk(ED, "EdDSA", kid="ed", use=None, key_ops=["verify"]),
     )
+    world.issuer.keys += [jwk(OTHER, "ES256", kid=["ec"]), jwk(OTHER, "ES256", kid=None, use="enc"), "no key"]
     for private, algorithm, kid in (
         (RSA, "RS256", "rsa"),
         (RSA, "PS256", "rsa"),
@@ -93,6 +95,14 @@ async def test_each_kind_of_key(world: World) -> None:
     assert not await world.accepts(token(RSA, "PS256", "rsa"))
     assert not await world.accepts(token(RSA, "RS512", "rsa"))
     assert not await world.accepts(signed(claims(), header=header(kid="rsa"), secret=world.issuer.keys[0]["n"]))
+
+
+@pytest.mark.gen_test
+async def test_without_a_name_there_must_be_no_choice(world: World) -> None:
+    world.issuer.publishes(jwk(EC, "ES256", kid=None), jwk(OTHER, "ES256", kid=None), jwk(ED, "EdDSA", kid=None))
+    assert await world.accepts(token(ED, "EdDSA", None))
+    for private in (EC, OTHER):
+        assert not await world.accepts(token(private, "ES256", None))
 
 
 @pytest.mark.gen_test

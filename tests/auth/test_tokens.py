@@ -1,14 +1,20 @@
 """Which tokens are good: a table, and what can be asked of them beside."""
 
+import asyncio
+import contextlib
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import bson
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatstream.auth import Authenticator, OneKey, Rules, mint
 from chatstream.errors import ConfigurationError, Unauthenticated
@@ -95,6 +101,33 @@ async def test_each_token_is_counted_by_what_it_was() -> None:
     assert counted == Counter(
         ("accepted", "expired", "signature", "algorithm", "too_long", "subject", "claims", "malformed")
     )
+
+
+TEXT = st.text(st.characters(codec=None), max_size=300)  # lone surrogates, too
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("sub", "exp", "iat", "nbf", "jti", "aud", "iss"), JSON))
+PARTS = st.fixed_dictionaries({}, optional=dict.fromkeys(("kid", "typ", "crit", "b64", "jku", "cty"), JSON))
+
+
+@settings(max_examples=200, deadline=None)  # milliseconds each, but the machine may be busy
+@given(changes=CLAIMS, parts=PARTS)
+def test_whatever_it_says_it_is_good_or_refused(changes: dict[str, Any], parts: dict[str, Any]) -> None:
+    with contextlib.suppress(Unauthenticated):
+        user = asyncio.run(with_secret().authenticate(signed(claims(**changes), header=header(**parts))))
+        assert user.id == changes.get("sub", "u1")
+        assert NOW < user.token_expires_at <= NOW + 367 * DAY
+        bson.encode(msgspec.structs.asdict(user))  # it can be stored
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT | st.from_regex(r"[\w.-]{0,40}\.[\w-]{0,40}\.[\w-]{0,40}"))
+def test_whatever_is_sent_is_refused(token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        asyncio.run(with_secret().authenticate(token))
 
 
 # What may be asked of them --------------------------------------------------------------------------------------------
