@@ -26,6 +26,8 @@ _SETTINGS = {
     "JWT_SECRET": SECRET,
     "OPENAI_API_KEY": _KEY,
     "CHATSTREAM_LOG_FORMAT": "json",
+    # Whoever is cut off at random comes back more often than people do.
+    "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000",
     "CHATSTREAM_HEARTBEAT_INTERVAL": "1.5",
     "CHATSTREAM_DISCONNECT_GRACE": "2",
     "CHATSTREAM_CONNECTION_TIMEOUT": "12",
