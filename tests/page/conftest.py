@@ -4,7 +4,6 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
@@ -89,10 +88,13 @@ def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def open_page(context: BrowserContext, page_server: ServerProcess) -> OpenPage:
-    """Open the page in a tab, as the same user in all of a test's: `open_page(conversation, url=…, context=…)`."""
-    token = auth.mint(SECRET, f"user-{uuid.uuid4().hex}", 3600)
+    """`open_page(conversation, url=…, seconds=…)`: a tab with the page, of the same user in all of a test's.
 
-    def open_(conversation: str | None = None, *, url: str = page_server.url, context: Any = context) -> ChatPage:
-        return ChatPage(context, url, token).open(conversation)
+    The token is good for `seconds`.
+    """
+    user = f"user-{uuid.uuid4().hex}"
+
+    def open_(conversation: str | None = None, *, url: str = page_server.url, seconds: float = 3600) -> ChatPage:
+        return ChatPage(context, url, auth.mint(SECRET, user, seconds)).open(conversation)
 
     return open_

@@ -6,9 +6,9 @@ import httpx
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
-from tests.support.browser import ChatPage, Model
+from tests.support.browser import ChatPage, Model, more
 from tests.support.client import API
-from tests.support.upstream import answer
+from tests.support.upstream import answer, beginning, ending
 
 
 def make(tab: ChatPage, *titles: str) -> None:
@@ -99,3 +99,20 @@ def test_a_token_that_is_refused_is_asked_for_again(open_page: OpenPage) -> None
     tab.button("Open the chat").click()
     expect(tab.field).to_be_visible()
     expect(tab.page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_token_that_ends_in_mid_answer_costs_nothing(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("Half, "), go_on, more("whole.") + ending())
+    good = open_page().token
+    tab = open_page(seconds=8)  # enough for a busy machine to open a page and ask; then the server ends the stream
+    tab.ask("How long?")
+    expect(tab.prose).to_have_text("Half,")
+    tab.field.fill("a draft")
+    expect(tab.page.get_by_role("alert")).to_contain_text("That token is not good any more")
+    go_on.open()
+    tab.page.get_by_label("Token").fill(good)
+    tab.button("Open the chat").click()
+    expect(tab.prose).to_have_text("Half, whole.")
+    expect(tab.field).to_have_value("a draft")
+    assert len(model.upstream.calls) == 1

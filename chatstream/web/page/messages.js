@@ -60,17 +60,17 @@ export class MessagesView {
     // A question without an answer is being answered, or will be as soon as somebody looks.
     const pending = last?.role === "user" ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
     const wanted = [...this.#messages, ...pending];
-    const gone = new Set(this.#items.keys());
+    const ids = new Set(wanted.map(({ id }) => id));
+    for (const [id, { root }] of this.#items) {
+      if (ids.has(id)) continue;
+      root.remove();
+      this.#items.delete(id);
+    }
     let place = list.firstElementChild;
     for (const message of wanted) {
-      gone.delete(message.id);
-      const item = this.#item(message, message === last);
-      if (item.root === place) place = place.nextElementSibling;
-      else list.insertBefore(item.root, place);
-    }
-    for (const id of gone) {
-      this.#items.get(id).root.remove();
-      this.#items.delete(id);
+      const { root } = this.#item(message, message === last);
+      if (root === place) place = place.nextElementSibling;
+      else list.insertBefore(root, place);
     }
     this.#tail.follow();
   }
