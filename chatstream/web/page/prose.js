@@ -73,10 +73,12 @@ export class Prose {
         : { length: 0, blocks: 0 };
     let end = length;
     let count = blocks;
-    for (const token of marked.lexer(text.slice(length))) {
+    const tokens = marked.lexer(text.slice(length));
+    const last = tokens.findLast(({ type }) => type !== "space");
+    for (const token of tokens) {
       if (token.type !== "space") {
         this.#settled = { length: end, blocks: count };
-        const html = marked.parser([token]);
+        const html = token === last && !whole ? marked.parse(mended(token.raw)) : marked.parser([token]);
         if (html.trim() !== "") this.#draw(count++, html);
       }
       end += token.raw.length;
@@ -95,6 +97,14 @@ export class Prose {
     block.element.querySelectorAll("pre").forEach(frameCode);
     block.element.querySelectorAll("table").forEach(frameTable);
   }
+}
+
+/** What is being written, as if the emphasis and the code that were begun ended here: no reader wants to see the marks. */
+function mended(raw) {
+  if (/^(```|~~~)/.test(raw)) return raw;
+  const text = raw.trimEnd().replace(/(^|\s)[*_`~]+$/, ""); // a mark that is only just begun
+  const isOpen = (mark) => (text.match(mark) ?? []).length % 2 === 1;
+  return text + (isOpen(/`/g) ? "`" : "") + (isOpen(/\*\*(?=\S)|(?<=\S)\*\*/g) ? "**" : "");
 }
 
 /** Code gets its language and a button that copies it. */
