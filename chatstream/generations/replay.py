@@ -84,11 +84,12 @@ async def replay(
 async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | None) -> Replay:
     if snapshot is not None:
         return _in_progress(snapshot.answer, snapshot.text(), position=0)
-    newest = await messages.newest(key)
-    if newest is None:
+    page = await messages.page(key, limit=2, before=None)
+    if not page:
         return Replay(entries=(), place=BEGINNING)
+    newest = page[-1]
     if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
-        running = await messages.running(key)
+        running = await _runs_before(messages, key, page[:-1])
         if running is None:
             return Replay(entries=(), place=(newest.seq, Cursor.USER), owed=owed_by(newest))
         return _in_progress(running, running.content, position=0)
@@ -100,6 +101,14 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
         unseen=newest.unseen,
         owed=owed_by(newest),
     )
+
+
+async def _runs_before(messages: Messages, key: str, before: Sequence[Message]) -> Answer | None:
+    """The answer that runs where a user message is the newest, and the one right `before` it is this one, if any."""
+    if before and isinstance(before[0], UserMessage):
+        return await messages.running(key)
+    # No answer begins while another one runs: if the newest one does not, none does.
+    return next((one for one in before if isinstance(one, Answer) and one.status is Status.STREAMING), None)
 
 
 async def _after(

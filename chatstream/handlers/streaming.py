@@ -152,6 +152,8 @@ class StreamingHandler(JSONHandler):
         for header, text in self.wire.headers.items():
             self.set_header(header, text)
         connection = self._iostream()
+        if connection.closed():  # the client has just left; the first write says so
+            return
         connection.set_nodelay(True)
         options = [("SO_KEEPALIVE", socket.SOL_SOCKET, 1)]
         options += [

@@ -142,7 +142,7 @@ async def test_an_unseen_end_is_told_to_the_next_one_only(mongodb_uri: str) -> N
 async def test_a_stream_that_cannot_be_begun_leaves_nothing_behind(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        b.messages.refused["newest"] = 1
+        b.messages.refused["page"] = 1
         with pytest.raises(StorageUnavailable):
             async with b.viewer(conversation):
                 pass
@@ -721,7 +721,7 @@ async def test_deletion_is_said_once_to_who_reads_slowly(mongodb_uri: str) -> No
 async def test_deletion_ends_also_the_stream_that_is_just_being_opened(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        reading, go_on = b.messages.hold("newest", behind=True)
+        reading, go_on = b.messages.hold("page", behind=True)
 
         async def watch() -> list[str]:
             async with b.viewer(conversation) as watched:
