@@ -457,12 +457,13 @@ class Hub:
 
         That is when a message waits for its turn, and when the answer was cut although somebody watches (again).
         """
+        if answer.unseen and channel.readers:  # they came while it was stored
+            with contextlib.suppress(StorageUnavailable):  # better told twice than not
+                await self._messages.mark_seen(channel.conversation.key)
         channel.finish(answer)
         if self.draining:
             return
         try:
-            if answer.unseen and channel.readers:  # they came while it was stored
-                await self._messages.mark_seen(channel.conversation.key)
             if channel.waiting or answer.queued or (answer.status is Status.INTERRUPTED and channel.readers):
                 await self._begin_next(channel, answer, request_id)
         except StorageUnavailable:

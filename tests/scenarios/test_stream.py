@@ -98,6 +98,7 @@ async def test_a_message_nobody_watches_is_answered_and_told_once(client: Client
         await upstream.called.wait()
     async with client.stream(conversation) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "Here it is."
+        await watched.until("heartbeat")  # by now it is noted that somebody has seen it
     async with client.stream(conversation) as again:
         assert (await again.next()).type == "connected"
         assert (await again.next()).type == "heartbeat"
