@@ -1,7 +1,9 @@
 """The recipes of ``conf/`` and the scripts, by the tools that know what they should look like."""
 
+import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,3 +83,14 @@ def test_the_scripts_by_shellcheck() -> None:
 
 def is_for_a_shell(file: Path) -> bool:
     return file.suffix == ".sh" or (file.is_file() and file.read_bytes().startswith(b"#!/usr/bin/env bash"))
+
+
+def test_what_the_image_installs_is_the_whole_program(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):  # as the Dockerfile copies them
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "chatstream", tmp_path / "chatstream", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+    accepts(*pip, "--wheel-dir", tmp_path, tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    program = {str(file.relative_to(tmp_path)) for file in tmp_path.glob("chatstream/**/*") if file.is_file()}
+    assert program - {*zipfile.ZipFile(wheel).namelist()} == set()
