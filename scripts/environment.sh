@@ -16,6 +16,15 @@ python=.venv/bin/python
 
 say() { printf '%s\n' "$*" >&2; }
 
+# Prints the text that it is given on standard input, and ends the script, if the first argument asks for help.
+describe() {
+    case "${1-}" in
+    -h | --help) cat && exit ;;
+    esac
+}
+
+no_arguments() { [ $# = 0 ] || { say "There are no arguments; see --help." && exit 2; }; }
+
 environment() {
     # One at a time: the lock is on this very file, so that there is no other one to clean up.
     exec 9<scripts/environment.sh
