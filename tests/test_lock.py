@@ -27,7 +27,12 @@ def locked(name: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "asked_for"), [("requirements.txt", SHIPPED), ("requirements-dev.txt", SHIPPED + DEVELOPMENT)]
+    ("name", "asked_for"),
+    [
+        ("requirements.txt", SHIPPED),
+        ("requirements-dev.txt", SHIPPED + DEVELOPMENT),
+        ("requirements-bench.txt", PROJECT["dependency-groups"]["bench"]),
+    ],
 )
 def test_what_is_asked_for_is_locked(name: str, asked_for: list[str]) -> None:
     versions = locked(name)

@@ -1,0 +1,207 @@
+"""What chatstream costs as things grow: curves, of its CPU time where it can be, which a busy machine changes least."""
+
+import http.client
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from scripts.benchmark.machine import BenchError
+from scripts.benchmark.scenarios import PER_SECOND, Bench, Figures
+from scripts.benchmark.servers import FIVE_EACH, Chatstream, Running
+from scripts.benchmark.tools import holding, load
+
+_SECONDS: Final = 5.0
+_STREAM: Final = Chatstream.stream.partition("?")[0]
+# Limits that defend a server against one user, who is the whole load here.
+_ONE_USER: Final = {"CHATSTREAM_STREAMS_PER_USER": "2000", "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000"}
+
+
+def viewers(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """One answer of 50 chunks a second, watched by so many."""
+    with bench.start(server, **_ONE_USER) as running:
+        skip, chunks = server.deal(1), 10_000
+        bench.model.configure(chunks, 1_000_000 // PER_SECOND)
+        options = {"skip": skip, "streams": size, "at_once": size, "per_second": 400, "chunks": 1}
+        # `same` opens the first conversation of the file, so the file is the rest of it.
+        lines = server.conversations.read_text().splitlines(keepends=True)
+        file = server.directory / "one.conversation"
+        file.write_text(lines[skip])
+        with holding(running.port, _STREAM, file, **options | {"skip": 0, "same": 1}):
+            cpu, wall = _used(running, _SECONDS)
+        return {"us_per_chunk": 1e6 * cpu / (wall * PER_SECOND)}
+
+
+def _used(running: Running, seconds: float) -> tuple[float, float]:
+    """CPU time and time of about so many seconds."""
+    cpu, began = running.process.cpu(), time.monotonic()
+    time.sleep(seconds)  # what is measured is what happens meanwhile
+    return running.process.cpu() - cpu, time.monotonic() - began
+
+
+def idle(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """So many streams of conversations in which nothing happens, and beside them 50 paced ones."""
+    count = int(size)
+    file = server.directory / "idle.conversations"
+    server.write_list(server.seed_with("--drop", *FIVE_EACH, str(max(1, count // 5)), "--messages", "2"))
+    server.conversations.replace(file)
+    asked = ("--messages", "1", "--unanswered", "--id-prefix", "q", "--seed", "1")
+    server.take(server.seed_with(*FIVE_EACH, "200", *asked))
+    with ExitStack() as stack:
+        running = stack.enter_context(bench.start(server, CHATSTREAM_STREAMS_PER_PROCESS="12000"))
+        before = running.process.memory()
+        if count:
+            options = {"streams": count, "at_once": count, "per_second": 500}
+            stack.enter_context(holding(running.port, _STREAM, file, **options))
+        cpu, wall = _used(running, _SECONDS)
+        after = running.process.memory()
+        bench.model.configure(int(_SECONDS * PER_SECOND), 1_000_000 // PER_SECOND)
+        beside = running.process.cpu()
+        told = bench.play(running, 50, at_once=50, per_second=50)
+        beside = running.process.cpu() - beside
+        seconds = told["elapsed_s"]
+        bench.model.configure(3, 1000)
+        first = bench.play(running, 50)["first"]
+        return {
+            "cpu_percent_idle": 100 * cpu / wall,
+            "us_per_chunk": 1e6 * max(0, beside - cpu / wall * seconds) / max(1, told["chunks"]),
+            "chunk_p99_ms": told["chunk"]["p99_us"] / 1000,
+            "open_ms": first["p50_us"] / 1000,
+            "kb_per_stream": (after - before) / count / 1024 if count else None,
+        }
+
+
+def length(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """Answers of so many tokens, 10 at a time, unpaced."""
+    tokens = int(size)
+    with bench.start(server, CHATSTREAM_ANSWER_CHARACTERS="3000000") as running:
+        bench.model.configure(tokens)
+        streams = max(5, min(1000, 200_000 // tokens))
+        cpu = running.process.cpu()
+        told = bench.play(running, streams, at_once=min(10, streams))
+        cpu = running.process.cpu() - cpu
+        if told["failed"]:
+            raise BenchError(f"{told['failed']} of {streams} answers were not whole.")
+        return {"us_per_chunk": 1e6 * cpu / told["chunks"]}
+
+
+def history(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """Conversations of so many messages before the question."""
+    count = 30
+    server.take(server.seed_with("--drop", *FIVE_EACH, "6", "--messages", str(int(size) + 1), "--unanswered"))
+    with server.running(bench.cores, bench.model.url) as running:
+        bench.model.configure(3, 1000)
+        bench.play(running, 10)
+        cpu = running.process.cpu()
+        told = bench.play(running, count - 10)
+        cpu = running.process.cpu() - cpu
+        name, token = server.conversations.read_text().splitlines()[0].split()
+        return {
+            "open_ms": told["first"]["p50_us"] / 1000,
+            "cpu_ms_per_request": 1000 * cpu / (count - 10),
+            "messages_ms": _get(running, f"/api/v1/chat/conversations/{name}/messages", token),
+        }
+
+
+def conversations(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """So many conversations in the database, of a thousand users or fewer."""
+    count = int(size)
+    users = max(2, min(1000, count // 5))
+    dealt = ("--users", str(users), "--conversations", str(count // users))
+    server.take(server.seed_with("--drop", *dealt, "--messages", "1", "--unanswered"))
+    with server.running(bench.cores, bench.model.url) as running:
+        bench.model.configure(3, 1000)
+        warm = min(50, count // 2)
+        bench.play(running, warm)
+        streams = min(100, count - warm)
+        cpu = running.process.cpu()
+        told = bench.play(running, streams)
+        cpu = running.process.cpu() - cpu
+        name, token = server.conversations.read_text().splitlines()[0].split()
+        return {
+            "open_ms": told["first"]["p50_us"] / 1000,
+            "cpu_ms_per_request": 1000 * cpu / streams,
+            "list_ms": _get(running, "/api/v1/chat/conversations", token),
+            "messages_ms": _get(running, f"/api/v1/chat/conversations/{name}/messages", token),
+        }
+
+
+def _get(running: Running, path: str, token: str) -> float:
+    """Milliseconds of a request, the median of 200 over one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    seconds = []
+    for _ in range(200):
+        began = time.perf_counter()
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        response.read()
+        seconds.append(time.perf_counter() - began)
+        if response.status != 200:
+            raise BenchError(f"{path} was answered with {response.status}.")
+    connection.close()
+    return 1000 * statistics.median(seconds)
+
+
+def processes(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """So many processes on one database and one core: 100 streams of 20 chunks a second, shared out among them."""
+    count, streams = int(size), 100 // int(size)
+    with ExitStack() as stack:
+        each = [stack.enter_context(server.running(bench.cores, bench.model.url)) for _ in range(count)]
+        for running in each:
+            bench.model.configure(20)
+            bench.play(running, 20, at_once=5)
+        skips = [server.deal(streams) for _ in each]
+        cpu = sum(running.process.cpu() for running in each)
+        began = time.monotonic()
+        bench.model.configure(100, 50_000)
+        with ThreadPoolExecutor(count) as pool:
+            told = list(
+                pool.map(
+                    lambda running, skip: load(
+                        running.port, server.stream, server.conversations, skip=skip, streams=streams, at_once=streams,
+                        per_second=streams,
+                    ),
+                    each,
+                    skips,
+                )
+            )  # fmt: skip
+        cpu = sum(running.process.cpu() for running in each) - cpu
+        seconds = time.monotonic() - began
+        idle_cpu = sum(_used(running, 3)[0] for running in each) / 3
+        return {
+            "us_per_chunk": 1e6 * max(0, cpu - idle_cpu * seconds) / sum(one["chunks"] for one in told),
+            "chunk_p99_ms": max(one["chunk"]["p99_us"] for one in told) / 1000,
+            "cpu_percent_idle": 100 * idle_cpu / count,
+        }
+
+
+class Curve(NamedTuple):
+    """One of them."""
+
+    title: str
+    sizes: tuple[float, ...]
+    measure: Callable[[Bench, Chatstream, float], Figures]
+
+
+CURVES: Final = {
+    "viewers": Curve("viewers of one answer", (1, 3, 10, 30, 100, 300, 1000), viewers),
+    "idle": Curve("idle open streams", (0, 100, 1000, 3000, 10_000), idle),
+    "length": Curve("tokens of an answer", (100, 1000, 10_000, 50_000), length),
+    "history": Curve("messages of a conversation", (2, 20, 200, 2000), history),
+    "conversations": Curve("conversations in the database", (10, 1000, 10_000, 100_000, 1_000_000), conversations),
+    "processes": Curve("processes on one database", (1, 2, 3, 4), processes),
+}
+
+# The figures of the curves, in words; those with one unit share a picture.
+FIGURES: Final = {
+    "us_per_chunk": ("CPU of a chunk", "µs"),
+    "chunk_p99_ms": ("latency of a chunk, p99", "ms"),
+    "open_ms": ("time to the first chunk, p50", "ms"),
+    "cpu_ms_per_request": ("CPU of a whole request", "ms"),
+    "list_ms": ("GET conversations, p50", "ms"),
+    "messages_ms": ("GET messages, p50", "ms"),
+    "kb_per_stream": ("memory of a stream", "KB"),
+    "cpu_percent_idle": ("CPU of a process at rest", "% of a core"),
+}

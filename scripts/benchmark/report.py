@@ -1,0 +1,154 @@
+"""What was measured, for people: tables, and pictures of them."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmark import build
+from scripts.benchmark.growth import CURVES, FIGURES
+from scripts.benchmark.records import Records
+from scripts.benchmark.scenarios import ROWS, SCENARIOS, Row
+from scripts.benchmark.servers import SERVERS
+
+OURS = "chatstream"
+_NONE = "\N{EN DASH}"
+
+NOT_MEASURED = """\
+Not measured: networks (all of it is loopback), TLS, proxies, HTTP/2, real models, other databases, hours of load, more
+than one machine, other processors. The peers keep no log to resume from, check no owner and have no limits; they were
+written for this comparison, by us.
+"""
+
+
+def summary(records: Records) -> dict[str, Any]:
+    """Machine, medians and ratios."""
+    rows = [_row(records, row) for row in ROWS if _known(records, row)]
+    curves = {
+        name: {figure: points for figure in FIGURES if (points := records.points(name, figure))} for name in CURVES
+    }
+    return {
+        "machine": records.machine,
+        "rounds": records.rounds(),
+        "rows": rows,
+        "curves": {name: found for name, found in curves.items() if found},
+        "errors": records.errors(),
+    }
+
+
+def _known(records: Records, row: Row) -> bool:
+    return records.median(row.scenario, OURS, row.figure) is not None
+
+
+def _row(records: Records, row: Row) -> dict[str, Any]:
+    medians = {
+        server: value * row.scale
+        for server in SERVERS
+        if (value := records.median(row.scenario, server, row.figure)) is not None
+    }
+    # The other way round where less is better: a higher ratio is always in our favour.
+    ratios = {
+        server: (ours / value if row.more_is_better else value / ours)
+        for server, value in medians.items()
+        if server != OURS and value and (ours := medians[OURS])
+    }
+    return {"title": row.title, "unit": row.unit, "more_is_better": row.more_is_better} | {
+        "medians": medians,
+        "times_better": ratios,
+    }
+
+
+def text(records: Records) -> str:
+    """Tables in Markdown, and what has to be known about them."""
+    parts = []
+    machine = records.machine
+    if any(_known(records, row) for row in ROWS):
+        parts += [_side_by_side(records), _failures(records), NOT_MEASURED]
+    parts += [_curve(records, name) for name in CURVES if any(records.points(name, figure) for figure in FIGURES)]
+    parts += [f"Failed: {error}" for error in records.errors()]
+    versions = machine.get("versions", {})
+    parts.append(
+        "\n".join(
+            [
+                f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}; "
+                f"medians of {records.rounds()} rounds; the server has one core.",
+                *(
+                    f"{server}: " + ", ".join(f"{k} {v}" for k, v in found.items())
+                    for server, found in versions.items()
+                ),
+            ]
+        )
+    )
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _side_by_side(records: Records) -> str:
+    servers = [server for server in SERVERS if server in records.servers()]
+    peers = [server for server in servers if server != OURS]
+    titles = [
+        "",
+        *(SERVERS[server].title for server in servers),
+        *(f"\N{MULTIPLICATION SIGN} {SERVERS[peer].title}" for peer in peers),
+    ]
+    lines = []
+    for row in ROWS:
+        if not _known(records, row):
+            continue
+        found = _row(records, row)
+        unit = f", {row.unit}" if row.unit else ""
+        lines.append(
+            [row.title + unit]
+            + [_figure(found["medians"].get(server)) for server in servers]
+            + [_times(found["times_better"].get(peer)) for peer in peers]
+        )
+    better = "The last columns say how many times better chatstream is; what cannot be better is not above 1."
+    return f"{_table(titles, lines)}\n\n{better}"
+
+
+def _failures(records: Records) -> str:
+    failures = [
+        f"{SERVERS[server].title} failed up to {int(worst)} streams of {scenario}."
+        for scenario in SCENARIOS
+        for server in records.servers()
+        if (worst := max(records.worst(scenario, server, "failed"), records.worst(scenario, server, "missing")))
+    ]
+    return "\n".join(failures)
+
+
+def _curve(records: Records, name: str) -> str:
+    figures = [figure for figure in FIGURES if records.points(name, figure)]
+    sizes = sorted({size for figure in figures for size, _ in records.points(name, figure)})
+    found = {figure: dict(records.points(name, figure)) for figure in figures}
+    titles = [CURVES[name].title, *(f"{FIGURES[figure][0]}, {FIGURES[figure][1]}" for figure in figures)]
+    return _table(titles, [[f"{size:,.0f}", *(_figure(found[f].get(size)) for f in figures)] for size in sizes])
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(titles) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, rule, *lines])
+
+
+def _figure(value: float | None) -> str:
+    """Three digits are more than a repetition keeps."""
+    if value is None:
+        return _NONE
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _times(ratio: float | None) -> str:
+    return _NONE if ratio is None else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def draw(records: Records, file: Path) -> list[Path]:
+    """Pictures beside `file`, and the summary they are made of; the paths of the pictures."""
+    target = file.with_suffix(".json")
+    target.write_text(json.dumps(summary(records) | {"figures": FIGURES, "titles": _titles()}, indent=1) + "\n")
+    done = subprocess.run(  # noqa: S603 - ours
+        [build.PYTHON, build.SOURCES / "draw.py", target], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+def _titles() -> dict[str, str]:
+    return {name: curve.title for name, curve in CURVES.items()} | {name: kind.title for name, kind in SERVERS.items()}

@@ -1,0 +1,202 @@
+"""What is measured. Each scenario starts a server of its own, warms it up and returns its figures by name."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from scripts.benchmark.servers import Running, Server
+from scripts.benchmark.tools import Model, holding, load
+
+Figures = dict[str, float | None]
+
+CHUNKS: Final = 400  # of an answer, where nothing else is said: some 300 words
+PER_SECOND: Final = 50  # chunks of a paced stream, as a fast model writes
+STREAMS: Final = 50
+# A chunk that is a tenth of a second late is one that somebody sees; and 97 % have to arrive in the window at all.
+SUSTAINED_P99_US: Final = 100_000
+SUSTAINED_SHARE: Final = 0.97
+LADDER: Final = (25, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1000)
+
+
+class Bench(NamedTuple):
+    """Where and how long it is measured."""
+
+    model: Model
+    cores: set[int]  # the server's
+    quick: bool
+
+    @contextmanager
+    def start(self, server: Server, **settings: str) -> Iterator[Running]:
+        """A server that has answered some questions already: connections stand, code is compiled."""
+        with server.running(self.cores, self.model.url, **settings) as running:
+            self.model.configure(100)
+            self.play(running, 20, at_once=5)
+            yield running
+
+    def play(self, running: Running, streams: int, **options: float) -> dict[str, Any]:
+        """Open so many streams, each of a conversation of its own, and read them to their end."""
+        skip = running.server.deal(streams)
+        return load(
+            running.port, running.server.stream, running.server.conversations, skip=skip, streams=streams, **options
+        )
+
+
+def throughput(bench: Bench, server: Server) -> Figures:
+    """50 streams at a time of 400 chunks each; the model is as fast as it is read."""
+    with bench.start(server) as running:
+        bench.model.configure(CHUNKS)
+        probe = bench.play(running, STREAMS, at_once=STREAMS)
+        seconds = 2 if bench.quick else 4
+        streams = max(STREAMS, min(2000, round(seconds * probe["chunks"] / probe["elapsed_s"] / CHUNKS)))
+        before = running.process.cpu()
+        told = bench.play(running, streams, at_once=STREAMS)
+        return {
+            "chunks_per_s": told["chunks"] / told["elapsed_s"],
+            "failed": told["failed"],
+            "cpu_ms_per_1000": 1e6 * (running.process.cpu() - before) / max(1, told["chunks"]),
+        }
+
+
+def paced(bench: Bench, server: Server) -> Figures:
+    """50 streams, each of 50 chunks a second."""
+    with bench.start(server) as running:
+        return _paced(bench, running, STREAMS, 4 if bench.quick else 8)
+
+
+def _paced(bench: Bench, running: Running, streams: int, seconds: float) -> Figures:
+    # All are open after a second at most, or when 200 a second have been opened; latencies count from half a second on.
+    ramp = max(1.0, streams / 200)
+    bench.model.configure(round((seconds + ramp) * PER_SECOND), 1_000_000 // PER_SECOND)
+    before = running.process.cpu()
+    told = bench.play(
+        running,
+        streams,
+        at_once=streams,
+        per_second=streams / ramp,
+        **{"from": ramp + 0.5},
+        until=ramp + seconds,
+        timeout=2 * (seconds + ramp) + 5,
+    )
+    cpu = running.process.cpu() - before
+    latency = told["chunk"] or {"p50_us": None, "p99_us": None}
+    return {
+        "p50_us": latency["p50_us"],
+        "p99_us": latency["p99_us"],
+        "cpu_ms_per_1000": 1e6 * cpu / max(1, told["chunks"]),
+        "delivered": told["window_chunks"] / (streams * PER_SECOND * (seconds - 0.5)),
+        "failed": told["failed"],
+    }
+
+
+def sustained(bench: Bench, server: Server) -> Figures:
+    """More and more paced streams, as long as 99 % of the chunks are less than 100 ms late and none is missing."""
+    most = 0
+    with bench.start(server) as running:
+        for streams in LADDER:
+            step = _paced(bench, running, streams, 3 if bench.quick else 4)
+            late = step["p99_us"] is None or step["p99_us"] > SUSTAINED_P99_US
+            if late or step["failed"] or (step["delivered"] or 0) < SUSTAINED_SHARE:
+                break
+            most = streams
+    return {"streams": most}
+
+
+def first_alone(bench: Bench, server: Server) -> Figures:
+    """One stream at a time: from the request to the first chunk, of a model that answers at once."""
+    streams = 100 if bench.quick else 200
+    with bench.start(server) as running:
+        bench.model.configure(3, 1000)
+        bench.play(running, 50)
+        before = running.process.cpu()
+        told = bench.play(running, streams)
+        return _firsts(told) | {"cpu_ms_per_request": 1000 * (running.process.cpu() - before) / streams}
+
+
+def first_among_100(bench: Bench, server: Server) -> Figures:
+    """100 streams open at any time, each of 20 chunks at 20 a second."""
+    with bench.start(server) as running:
+        bench.model.configure(20, 50_000)
+        return _firsts(bench.play(running, 200 if bench.quick else 500, at_once=100, per_second=90))
+
+
+def _firsts(told: dict[str, Any]) -> Figures:
+    first = told["first"] or {"p50_us": None, "p99_us": None}
+    return {"p50_us": first["p50_us"], "p99_us": first["p99_us"], "failed": told["failed"]}
+
+
+def requests(bench: Bench, server: Server) -> Figures:
+    """Answers of 5 chunks, 50 at a time: what it takes to begin and to end one."""
+    with bench.start(server) as running:
+        bench.model.configure(5)
+        probe = bench.play(running, 200, at_once=STREAMS)
+        seconds = 2 if bench.quick else 4
+        streams = max(200, min(4000, round(seconds * 200 / probe["elapsed_s"])))
+        before = running.process.cpu()
+        told = bench.play(running, streams, at_once=STREAMS)
+        return {
+            "requests_per_s": told["ok"] / told["elapsed_s"],
+            "cpu_ms_per_request": 1000 * (running.process.cpu() - before) / streams,
+            "failed": told["failed"],
+        }
+
+
+def memory(bench: Bench, server: Server) -> Figures:
+    """2,000 streams that wait for their first chunk."""
+    streams = 1000 if bench.quick else 2000
+    with bench.start(server) as running:
+        bench.model.configure(5, 0, 600_000_000)
+        skip = server.deal(streams)
+        before = running.process.memory()
+        options = {"skip": skip, "streams": streams, "at_once": streams, "per_second": 300}
+        with holding(running.port, server.stream, server.conversations, **options):
+            deadline = time.monotonic() + 20
+            while bench.model.stats()["active"] < streams and time.monotonic() < deadline:
+                time.sleep(0.1)  # the model has no way to tell us
+            time.sleep(1)  # what was made while opening them is let go
+            after, waiting = running.process.memory(), bench.model.stats()["active"]
+        return {"kb_per_stream": (after - before) / streams / 1024, "missing": streams - waiting}
+
+
+def cold_start(bench: Bench, server: Server) -> Figures:
+    """From the start of the process to the first 200, with the database there; the median of three."""
+    seconds = []
+    for _ in range(3):
+        with server.running(bench.cores, bench.model.url) as running:
+            seconds.append(running.seconds_to_start)
+    return {"ms": 1000 * statistics.median(seconds)}
+
+
+SCENARIOS: Final[dict[str, Callable[[Bench, Server], Figures]]] = {
+    each.__name__: each
+    for each in (throughput, paced, sustained, first_alone, first_among_100, requests, memory, cold_start)
+}
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    scenario: str
+    figure: str
+    title: str
+    unit: str
+    scale: float  # from the figure to the unit
+    more_is_better: bool
+
+
+ROWS: Final = (
+    Row("throughput", "chunks_per_s", "Chunks a second, 50 streams, unpaced", "", 1, True),
+    Row("throughput", "cpu_ms_per_1000", "CPU for 1,000 chunks, unpaced", "ms", 1, False),
+    Row("sustained", "streams", "Streams sustained at 50 chunks/s", "", 1, True),
+    Row("paced", "p50_us", "Added latency of a chunk, 50 paced streams, p50", "ms", 0.001, False),
+    Row("paced", "p99_us", "… p99", "ms", 0.001, False),
+    Row("paced", "cpu_ms_per_1000", "CPU for 1,000 paced chunks", "ms", 1, False),
+    Row("first_alone", "p50_us", "Time to the first chunk, alone, p50", "ms", 0.001, False),
+    Row("first_alone", "p99_us", "… p99", "ms", 0.001, False),
+    Row("first_among_100", "p50_us", "Time to the first chunk among 100, p50", "ms", 0.001, False),
+    Row("first_among_100", "p99_us", "… p99", "ms", 0.001, False),
+    Row("requests", "cpu_ms_per_request", "CPU for a whole request", "ms", 1, False),
+    Row("memory", "kb_per_stream", "Memory of an open stream", "KB", 1, False),
+    Row("cold_start", "ms", "Start to first 200", "ms", 1, False),
+)

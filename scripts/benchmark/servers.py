@@ -1,0 +1,186 @@
+"""The servers that are compared: how each is started, and how its database is filled."""
+
+import os
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+from pymongo import MongoClient
+
+from scripts.benchmark import build
+from scripts.benchmark.machine import Process
+from tests.support.processes import SECRET, free_port
+
+# Longer than any benchmark.
+_TOKEN_LIFETIME: Final = timedelta(days=1)
+# Conversations that are seeded at a time: enough for most scenarios, and seconds to seed.
+_SUPPLY: Final = 4000
+# Options of scripts/seed_conversations: a user may have ten streams open. The number of users follows.
+FIVE_EACH: Final = ("--conversations", "5", "--users")
+
+
+class Server(ABC):
+    """One of them. Its conversations are dealt out once each: a question that has its answer asks no model again."""
+
+    name: str
+    title: str
+    stream: str = "/api/v1/chat/conversations/{}/stream"
+    health: str = "/health"
+    cwd: Path = build.ROOT
+
+    def __init__(self, mongodb_uri: str, directory: Path) -> None:
+        """`directory` is for its log and for the list of its conversations."""
+        self.uri = mongodb_uri
+        self.database = f"bench_{self.name}"
+        self.directory = directory
+        self.conversations = directory / f"{self.name}.conversations"
+        self._used = self._there = 0
+
+    @abstractmethod
+    def command(self, port: int) -> list[str]:
+        """How it is started."""
+
+    @abstractmethod
+    def seed(self, count: int) -> list[tuple[str, str]]:
+        """Fill the database anew, with conversations that end with a question; their ids and owners."""
+
+    def environment(self, port: int, model: str) -> dict[str, str]:
+        """Its settings."""
+        return {
+            "PORT": str(port),
+            "MONGODB_URI": self.uri,
+            "MONGODB_DATABASE": self.database,
+            "JWT_SECRET": SECRET,
+            "OPENAI_BASE_URL": f"{model}/v1",
+            "OPENAI_API_KEY": "sk-bench",
+            "OPENAI_MODEL": "gpt-4o-mini",
+        }
+
+    def deal(self, count: int) -> int:
+        """The place in the list of the first of `count` conversations that nobody has opened yet."""
+        if self._used + count > self._there:
+            self.take(self.seed(max(count, _SUPPLY)))
+        self._used += count
+        return self._used - count
+
+    def take(self, conversations: list[tuple[str, str]]) -> None:
+        """Deal out these, which have just been seeded."""
+        self.write_list(conversations)
+        self._used, self._there = 0, len(conversations)
+
+    def write_list(self, conversations: list[tuple[str, str]]) -> None:
+        """What the load generator reads: an id and a token of its owner in each line."""
+        until = datetime.now(UTC) + _TOKEN_LIFETIME
+        owners = {owner for _, owner in conversations}
+        tokens = {owner: jwt.encode({"sub": owner, "exp": until}, SECRET) for owner in owners}
+        self.conversations.write_text("".join(f"{name} {tokens[owner]}\n" for name, owner in conversations))
+
+    @contextmanager
+    def running(self, cores: set[int], model: str, **settings: str) -> Iterator["Running"]:
+        """Start it, on `cores`."""
+        port = free_port()
+        environment = self.environment(port, model) | settings
+        with Process(self.command(port), environment, cores, self.directory / f"{self.name}.log", self.cwd) as process:
+            yield Running(self, process, port)
+
+
+class Running:
+    """A server that runs."""
+
+    def __init__(self, server: Server, process: Process, port: int) -> None:
+        self.server = server
+        self.process = process
+        self.port = port
+        self.seconds_to_start = process.wait_for(f"http://127.0.0.1:{port}{server.health}")
+
+
+class Chatstream(Server):
+    """As it is shipped, in production."""
+
+    name = "chatstream"
+    title = "chatstream"
+    stream = "/api/v1/chat/conversations/{}/stream?once=true"
+    health = "/readyz"
+
+    def command(self, port: int) -> list[str]:
+        """As ``scripts/serve`` does."""
+        return [sys.executable, "-m", "chatstream"]
+
+    def environment(self, port: int, model: str) -> dict[str, str]:
+        """Nothing but what production asks for."""
+        return super().environment(port, model) | {"CHATSTREAM_ENV": "production", "CHATSTREAM_PORT": str(port)}
+
+    def seed(self, count: int) -> list[tuple[str, str]]:
+        """With its own script; five of each user, who may have ten streams open."""
+        return self.seed_with("--drop", *FIVE_EACH, str(-(-count // 5)), "--messages", "1", "--unanswered")
+
+    def seed_with(self, *options: str) -> list[tuple[str, str]]:
+        """Run ``scripts/seed_conversations`` with `options`; the ids and owners it has written."""
+        ids, owners = self.directory / "ids", self.directory / "owners"
+        where = ("--uri", self.uri, "--database", self.database, "--ids-file", str(ids), "--owners-file", str(owners))
+        with (self.directory / "seed.log").open("wb") as log:
+            subprocess.run(  # noqa: S603 - ours
+                [sys.executable, "-m", "scripts.seed_conversations", *where, *options],
+                cwd=build.ROOT,
+                env={"PATH": os.environ["PATH"]},
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+        return list(zip(ids.read_text().split(), owners.read_text().split(), strict=True))
+
+
+class Peer(Server):
+    """Keeps what the reference server keeps: messages by conversation, and no owner."""
+
+    def seed(self, count: int) -> list[tuple[str, str]]:
+        """With the index that its query needs."""
+        names = [f"c{number}" for number in range(count)]
+        asked_at = datetime.now(UTC)
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            messages = client[self.database]["messages"]
+            messages.drop()
+            messages.create_index([("conversationId", 1), ("role", 1), ("createdAt", -1)])
+            messages.insert_many(
+                {"conversationId": name, "role": "user", "content": "Who will win on Sunday?", "createdAt": asked_at}
+                for name in names
+            )
+        return [(name, f"user-{number // 5}") for number, name in enumerate(names)]
+
+
+class NestJS(Peer):
+    """The server whose protocol chatstream keeps."""
+
+    name = "nestjs"
+    title = "NestJS"
+    cwd = build.NESTJS
+
+    def command(self, port: int) -> list[str]:
+        """Compiled, without a watcher."""
+        return [str(build.NODE), "dist/main.js"]
+
+    def environment(self, port: int, model: str) -> dict[str, str]:
+        """Express trusts this variable for its caches."""
+        return super().environment(port, model) | {"NODE_ENV": "production"}
+
+
+class FastAPI(Peer):
+    """What most would write in Python."""
+
+    name = "fastapi"
+    title = "FastAPI"
+    cwd = build.SOURCES
+
+    def command(self, port: int) -> list[str]:
+        """With the fastest parts that uvicorn has, and no line for each request."""
+        options = ("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools")
+        return [str(build.PYTHON), "-m", "uvicorn", "fastapi_server:app", *options, "--no-access-log"]
+
+
+SERVERS: Final[dict[str, type[Server]]] = {server.name: server for server in (Chatstream, NestJS, FastAPI)}
