@@ -65,7 +65,9 @@ class Conversations:
         query: dict[str, Any] = {"userId": user_id}
         if before is not None:
             updated_at, key = _place(before)
-            query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"updatedAt": updated_at, "_id": {"$lt": key}}]
+            # The first line says nothing new, but that the index is read from there, and not from its beginning.
+            query["updatedAt"] = {"$lte": updated_at}
+            query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"_id": {"$lt": key}}]
         with translated():
             cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
             documents = await cursor.to_list(limit + 1)

@@ -1,0 +1,162 @@
+"""Every query of the store finds its documents by an index, and reads no more of them than it returns.
+
+MongoDB's profiler tells, of the very operations that the store's methods send: each entry has the plan, and how many
+keys and documents were examined.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from pymongo import MongoClient
+from pymongo.database import Database
+from tornado.ioloop import IOLoop
+
+from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.store.conversations import Conversations
+from chatstream.store.messages import Messages, Posted
+from chatstream.store.mongo import Mongo
+
+DATABASE = "indexes"
+# Of other users and in other conversations, each more than any operation here may examine.
+OTHERS = 40
+TURNS = 20  # of the conversation that is asked about: 40 messages
+PAGE = 5
+
+Profiled = Callable[[Awaitable[Any]], list[dict[str, Any]]]
+
+
+class Store:
+    """A database with a history: `conversation` is one of several of its owner, its newest answer runs."""
+
+    def __init__(self, uri: str) -> None:
+        self.mongo = Mongo(uri, DATABASE)
+        self.conversations = Conversations(self.mongo)
+        self.messages = Messages(self.mongo, owner="test")
+        self.conversation: Conversation
+        self.question: UserMessage
+        self.answer: Answer
+        self.ended: Answer
+
+    async def fill(self) -> None:
+        """Through the store's own methods."""
+        await self.mongo.prepare()
+        for number in range(OTHERS):
+            other = await self.conversations.create("owner" if number % 2 else f"user-{number}", title="Other")
+            posted = await self.messages.post(other.key, "Tell me.")
+            await self.messages.finish(other.key, self.end(posted))
+        self.conversation = await self.conversations.create("owner", id="asked")
+        for number in range(TURNS):
+            posted = await self.messages.post(self.key, "Tell me.", client_message_id=f"message-{number}")
+            self.ended = self.end(posted)
+            await self.messages.finish(self.key, self.ended)
+        posted = await self.messages.post(self.key, "And now?")
+        assert posted.answer is not None
+        self.question, self.answer = posted.message, posted.answer
+
+    def end(self, posted: Posted) -> Answer:
+        """The answer, complete; nobody has seen it."""
+        assert posted.answer is not None
+        return replace(posted.answer, status=Status.COMPLETE, content="Well.", unseen=True)
+
+    @property
+    def key(self) -> str:
+        """The conversation's."""
+        return self.conversation.key
+
+
+@pytest.fixture
+def store(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Store]:
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
+        client.drop_database(DATABASE)
+    store = Store(mongodb_uri)
+    io_loop.run_sync(store.fill)
+    yield store
+    store.mongo.close()
+
+
+@pytest.fixture
+def database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
+        yield client[DATABASE]
+
+
+async def _all(messages: Any) -> None:
+    async for _ in messages:
+        pass
+
+
+# What the server does, in the names of the store's methods, and how many documents an operation of it may examine.
+OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
+    "find the caller's conversation": (lambda s: s.conversations.get("owner", "asked"), 1),
+    "open a stream: the newest message": (lambda s: s.messages.newest(s.key), 1),
+    "open a stream: the running answer": (lambda s: s.messages.running(s.key), 1),
+    # From the end: the attempts at answering it are behind it.
+    "open a stream: the newest question": (lambda s: s.messages.newest_question(s.key), 2),
+    "resume a stream: the cursor's message": (lambda s: s.messages.get(s.key, s.answer.id), 1),
+    "resume a stream: what came after it": (lambda s: s.messages.after(s.key, 10, limit=PAGE), PAGE),
+    "ask the model: the history": (lambda s: _all(s.messages.newest_first(s.key, before=6)), 5),
+    "list the conversations": (lambda s: s.conversations.page("owner", limit=PAGE, before=None), PAGE + 1),
+    "list the messages": (lambda s: s.messages.page(s.key, limit=PAGE, before=None), PAGE),
+    "list older messages": (lambda s: s.messages.page(s.key, limit=PAGE, before=20), PAGE),
+    "repeat a message": (lambda s: s.messages.posted_before(s.key, "Tell me.", "message-3"), 1),
+    "wait behind the running answer": (lambda s: s.messages.add(s.key, "Wait.", behind_running=True), 1),
+    "checkpoint": (lambda s: s.messages.checkpoint(s.answer.id, length=0, text="Well"), 1),
+    "watch an answer of another process": (lambda s: s.messages.watch(s.answer.id), 1),
+    "ask for a stop": (lambda s: s.messages.request_stop(s.answer.id), 1),
+    "end an answer": (lambda s: s.messages.finish(s.key, replace(s.answer, status=Status.COMPLETE)), 1),
+    "count the interruptions": (lambda s: s.messages.interruptions(s.question.id), 1),
+    "sweep: all answers that run": (lambda s: s.messages.orphans(), 1),
+    "mark as seen": (lambda s: s.messages.mark_seen(s.key), TURNS),
+    "change a conversation": (lambda s: s.conversations.update("owner", "asked", {"title": "Bets"}), 1),
+    "delete a conversation": (lambda s: s.conversations.delete("owner", "asked"), 2 * TURNS + 2),
+}
+
+
+@pytest.mark.parametrize("what", OPERATIONS)
+def test_it_uses_an_index_and_examines_what_it_returns(
+    io_loop: IOLoop, store: Store, database: Database[dict[str, Any]], what: str
+) -> None:
+    operation, documents = OPERATIONS[what]
+    entries = profiled(io_loop, database, lambda: operation(store))
+    plans = [entry for entry in entries if "planSummary" in entry]  # an insertion has none
+    assert plans
+    for entry in plans:
+        assert "COLLSCAN" not in entry["planSummary"], entry
+        assert not entry.get("hasSortStage"), "sorted in memory: all that match were read"
+        assert entry["docsExamined"] <= documents, entry
+        # One key more tells that there is nothing more.
+        assert entry["keysExamined"] <= documents + 1, entry
+
+
+def test_the_next_page_of_conversations_costs_what_the_first_does(
+    io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
+) -> None:
+    _, cursor = io_loop.run_sync(lambda: store.conversations.page("owner", limit=PAGE, before=None))
+    (entry,) = profiled(io_loop, database, lambda: store.conversations.page("owner", limit=PAGE, before=cursor))
+    assert "COLLSCAN" not in entry["planSummary"]
+    assert entry["docsExamined"] <= PAGE + 2, entry  # and the last one of the page before
+
+
+def test_without_its_index_a_query_would_fail_here(
+    io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
+) -> None:
+    database["messages"].drop_index("streaming")
+    (entry,) = profiled(io_loop, database, store.messages.orphans)
+    assert entry["planSummary"] == "COLLSCAN"
+    assert entry["docsExamined"] > OTHERS
+
+
+def profiled(
+    io_loop: IOLoop, database: Database[dict[str, Any]], operation: Callable[[], Awaitable[Any]]
+) -> list[dict[str, Any]]:
+    """What MongoDB noted of it."""
+    database.command("profile", 0)
+    database.drop_collection("system.profile")
+    database.command("profile", 2)
+    try:
+        io_loop.run_sync(operation)
+    finally:
+        database.command("profile", 0)
+    return list(database["system.profile"].find({"appName": "chatstream"}))
