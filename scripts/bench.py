@@ -21,7 +21,7 @@ from scripts.benchmark.build import BUILT, build, build_python
 from scripts.benchmark.growth import CURVES
 from scripts.benchmark.machine import BenchError
 from scripts.benchmark.records import Records
-from scripts.benchmark.scenarios import SCENARIOS, Bench, Figures
+from scripts.benchmark.scenarios import QUICK, SCENARIOS, Bench, Figures
 from scripts.benchmark.servers import SERVERS, Chatstream
 from scripts.benchmark.tools import Model
 from tests.support.processes import mongod
@@ -107,11 +107,12 @@ class Run(NamedTuple):
 def _side_by_side(options: argparse.Namespace, bench: Bench, uri: str, directory: Path) -> list[Run]:
     servers = [kind(uri, directory) for name, kind in SERVERS.items() if name in ("chatstream", *options.peers)]
     rounds = options.rounds or (1 if options.quick else 3)
+    scenarios = options.scenarios or (QUICK if options.quick else SCENARIOS)
     return [
         Run(name, server.name, number, None, partial(measure, bench, server))
         for number in range(rounds)
         for name, measure in SCENARIOS.items()
-        if not options.scenarios or name in options.scenarios
+        if name in scenarios
         for server in (servers if number % 2 == 0 else servers[::-1])
     ]
 

@@ -62,7 +62,7 @@ def throughput(bench: Bench, server: Server) -> Figures:
 def paced(bench: Bench, server: Server) -> Figures:
     """50 streams, each of 50 chunks a second."""
     with bench.start(server) as running:
-        return _paced(bench, running, STREAMS, 4 if bench.quick else 8)
+        return _paced(bench, running, STREAMS, 3 if bench.quick else 8)
 
 
 def _paced(bench: Bench, running: Running, streams: int, seconds: float) -> Figures:
@@ -172,6 +172,8 @@ SCENARIOS: Final[dict[str, Callable[[Bench, Server], Figures]]] = {
     each.__name__: each
     for each in (throughput, paced, sustained, first_alone, first_among_100, requests, memory, cold_start)
 }
+
+QUICK: Final = tuple(name for name in SCENARIOS if name != "sustained")  # which takes as long as all others together
 
 
 class Row(NamedTuple):
