@@ -1,0 +1,36 @@
+"""A model that says nothing for a minute, at the intervals that people get: every proxy would rather hang up."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeClient
+from tests.support.processes import ServerProcess
+from tests.support.proxies import RECIPES, proxy
+from tests.support.upstream import Upstream, answer
+
+# As the server has it by default: after four of them a minute has passed.
+HEARTBEAT = "15"
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_minute_of_silence_is_survived_through_each_proxy(
+    start_server: Callable[..., ServerProcess], make_client: MakeClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    speak = asyncio.Event()
+    upstream.reply(speak, answer("At last."))
+    server = start_server(CHATSTREAM_HEARTBEAT_INTERVAL=HEARTBEAT, CHATSTREAM_FIRST_TOKEN_TIMEOUT="120")
+    with contextlib.ExitStack() as proxies:
+        running = [proxies.enter_context(proxy(name, tmp_path / name, server.port)) for name in RECIPES]
+        clients = [make_client(one, "the-same-user") for one in running]
+        conversation = await clients[0].create(initialMessage="Think.")
+        async with contextlib.AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(client.stream(conversation)) for client in clients]
+            await asyncio.gather(*(stream.until("heartbeat", 4) for stream in streams))
+            speak.set()
+            for stream in streams:
+                assert (await stream.until("llm_complete")).data["content"] == "At last."
+    assert len(upstream.calls) == 1
