@@ -1,0 +1,134 @@
+"""Measures the hot path's steps in units of a fixed loop: ``python -m tests.benchmarks.costs`` prints them as JSON.
+
+A unit is one pass of `_reference` on the same core at the same moment, so a slow or busy machine changes both. What is
+measured is CPU time of this thread, and the least of several tries: whatever disturbs can only add.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from chatstream.formats.registry import DEFAULT
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.follower import Follower
+from chatstream.generations.replay import Replay
+from chatstream.llm.decoding import AnswerDecoder
+from chatstream.models import Answer, Conversation, Status
+
+CHUNKS = 400  # an answer
+VIEWERS = 100
+_TRIES = 7  # of some ten milliseconds each; one of them is undisturbed
+
+_NOW = datetime.now(UTC)
+_CONVERSATION = Conversation(
+    key="0" * 24, user_id="u", id="c", title=None, system_prompt=None, model=None, created_at=_NOW, updated_at=_NOW
+)
+_ANSWER = Answer(id="a" * 24, seq=2, reply_to="b" * 24, attempt=1, status=Status.STREAMING, content="", created_at=_NOW)
+# One network read of the model's, as OpenAI sends it.
+_READ = b"".join(
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"gpt-4o-mini",'
+    b'"service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" word %d"},'
+    b'"logprobs":null,"finish_reason":null}],"usage":null}\n\n' % number
+    for number in range(CHUNKS)
+)
+_TEXTS = [f" word {number}" for number in range(CHUNKS)]
+
+
+class _Box:
+    """Something to call and to set."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def grown(self, by: int) -> int:
+        return self.size + by
+
+
+def _reference(passes: int) -> int:
+    """What Python programs do: make objects, call methods, format bytes, look things up."""
+    total = 0
+    known: dict[int, bytes] = {}
+    for number in range(passes):
+        box = _Box(number)
+        known[number & 63] = b"%d: %b" % (box.grown(3), b"word")
+        total += len(known[number & 63])
+    return total
+
+
+async def decode() -> None:
+    """One network read with 400 chunks."""
+    assert len(AnswerDecoder().feed(_READ)) == CHUNKS
+
+
+async def encode() -> None:
+    """The frames of 400 chunks."""
+    assert DEFAULT.chunks(_ANSWER, _TEXTS, 0, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
+
+
+async def fan_out() -> None:
+    """20 times 10 chunks are appended, and read by 100 viewers who wait for them."""
+    channel, running = Channel(_CONVERSATION), Running(_ANSWER)
+    never = float("inf")
+    followers = [
+        Follower(
+            channel,
+            DEFAULT,
+            once=False,
+            rotate_at=never,
+            rotate_after_bytes=2**40,
+            expires_at=never,
+            request_id="r",
+            observe_lag=lambda _: None,
+        )
+        for _ in range(VIEWERS)
+    ]
+    for follower in followers:
+        follower.join(Replay(entries=(), place=(1, 0)))
+    readers = [asyncio.create_task(_read(follower)) for follower in followers]
+    await asyncio.sleep(0)
+    for first in range(0, 200, 10):
+        channel.extend(running, _TEXTS[first : first + 10])
+        while any(follower.index < channel.end for follower in followers):
+            await asyncio.sleep(0)
+    for follower in followers:
+        follower.end()
+    assert sum(await asyncio.gather(*readers)) == VIEWERS * len(DEFAULT.chunks(_ANSWER, _TEXTS[:200], 0, "0" * 24))
+
+
+async def _read(follower: Follower) -> int:
+    size = 0
+    while (told := await follower.next()) is not None:
+        size += len(told)
+    return size
+
+
+STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
+    "decode": (decode, CHUNKS),
+    "encode": (encode, CHUNKS),
+    "fan_out": (fan_out, 20 * VIEWERS),
+}
+"""Each step, and how many times it does its work in one go."""
+
+
+async def measure() -> dict[str, float]:
+    """The units of each step: for a chunk, and of fan-out for what one viewer is told at once."""
+    unit = float("inf")
+    best = dict.fromkeys(STEPS, float("inf"))
+    for _ in range(_TRIES):  # in turn: what changes, changes for all
+        began = time.thread_time()
+        _reference(10_000)
+        unit = min(unit, (time.thread_time() - began) / 10_000)
+        for name, (step, times) in STEPS.items():
+            began = time.thread_time()
+            await step()
+            best[name] = min(best[name], (time.thread_time() - began) / times)
+    return {name: seconds / unit for name, seconds in best.items()}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run(measure())))

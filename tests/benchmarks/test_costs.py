@@ -1,0 +1,29 @@
+"""The hot path costs no more than twice and a half what it did. A guard against the fourfold, which one innocent line
+can bring; `scripts/bench` is what measures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.processes import REPOSITORY
+
+# In passes of the reference loop (`costs.py`), 2.5 times what was measured on a busy machine in November 2026: 3.2 to
+# 3.6 for decoding a chunk, 2.6 to 2.8 for encoding its event, 9.3 to 9.6 for telling one viewer of a hundred; 31 if each of them had it encoded.
+BOUNDS = {"decode": 8.5, "encode": 7.0, "fan_out": 24.0}
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, float]:
+    """Measured in a process of its own: coverage, which traces this one, makes our code slower, and the loop not."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "COV_"))}
+    command = [sys.executable, "-m", "tests.benchmarks.costs"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("step", BOUNDS)
+def test_a_chunk_costs_what_it_did(costs: dict[str, float], step: str) -> None:
+    assert costs[step] < BOUNDS[step]
