@@ -102,7 +102,7 @@ def _side_by_side(records: Records) -> str:
             + [_figure(found["medians"].get(server)) for server in servers]
             + [_times(found["times_better"].get(peer)) for peer in peers]
         )
-    better = "The last columns say how many times better chatstream is; what cannot be better is not above 1."
+    better = "The last columns say how many times better chatstream is: below 1, it is worse."
     return f"{_table(titles, lines)}\n\n{better}"
 
 
