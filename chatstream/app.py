@@ -11,12 +11,14 @@ from tornado.web import Application, RequestHandler
 
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
-from chatstream.handlers.base import Door, NotFoundHandler, RequestLog
+from chatstream.handlers.base import NotFoundHandler
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
+from chatstream.handlers.door import Door
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, ReadyHandler
 from chatstream.handlers.page import PageHandler
+from chatstream.handlers.request_log import RequestLog
 from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
 from chatstream.metrics import Metrics

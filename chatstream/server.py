@@ -27,8 +27,8 @@ from chatstream.generations.answer import write_answer
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
-from chatstream.handlers.base import Door
 from chatstream.handlers.connection import ChatServer
+from chatstream.handlers.door import Door
 from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Limits

@@ -8,17 +8,13 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
-from pydantic import BaseModel, ValidationError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from chatstream.auth import Authenticator, refused
 from chatstream.errors import (
-    InvalidContent,
     InvalidRequest,
     NotFound,
     Quota,
@@ -26,17 +22,13 @@ from chatstream.errors import (
     TooLarge,
     TooManyRequests,
     Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
 )
 from chatstream.handlers import credentials, problems
-from chatstream.handlers.addresses import Network, origin
+from chatstream.handlers.addresses import origin
 from chatstream.handlers.credentials import Credential, Kind
-from chatstream.limits import Limits
+from chatstream.handlers.door import Door
 from chatstream.logs import describe
-from chatstream.metrics import Metrics
 from chatstream.models import User
-from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.http")
 
@@ -44,60 +36,12 @@ log = logging.getLogger("chatstream.http")
 MAX_BODY_BYTES = 256 * 1024
 # A refused body of this size, a photo's, is still read, so that its sender sees why; a larger one is cut off.
 _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
-# Ten times the fields of the largest body, and four times the longest name of one. All errors of a body that is made of
-# nothing else would take 20 ms to list, and be four times as long as the body.
-_MAX_ERRORS = 50
-_MAX_FIELD_NAME = 64
 # How long a browser may remember a preflight: as long as Chromium does at most.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
-# Asked every few seconds by machines that read no log.
-_WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
-_TOKEN = re.compile(r"eyJ[\w-]+\.[\w.-]+")  # a JSON object in base64url, and what is signed with it
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-
-Body = TypeVar("Body", bound=BaseModel)
-
-
-class Door:
-    """What every handler needs of the server. While `refusal` is set, nobody comes in."""
-
-    def __init__(
-        self,
-        authenticator: Authenticator,
-        cors_origins: tuple[str, ...],
-        limits: Limits,
-        trusted_proxies: Sequence[Network] = (),
-        *,
-        tickets: Tickets,
-        query_tokens: bool = True,
-    ) -> None:
-        """`query_tokens`: whether a token may stand in the address; a ticket always may."""
-        self.authenticator = authenticator
-        self.tickets = tickets
-        self.query_tokens = query_tokens
-        self.limits = limits
-        self.trusted_proxies = trusted_proxies
-        self.cors_origins = frozenset(cors_origins)
-        self.refusal: Unavailable | None = None
-
-    def check(self) -> None:
-        """Raises `Unavailable` while the server starts or goes down."""
-        if self.refusal is not None:
-            raise self.refusal
-
-    async def identify(self, credential: Credential, conversation_id: str) -> User:
-        """Whose it is. Raises `Unauthenticated` or `Unavailable`."""
-        if credential.kind is Kind.TOKEN:
-            return await self.authenticator.authenticate(credential.text)
-        self.check()  # while there is nothing behind the door, no ticket is used up
-        user = await self.tickets.redeem(credential.text, conversation_id)
-        if user is None:
-            raise refused("ticket")
-        await self.authenticator.confirm(user)
-        return user
 
 
 @stream_request_body  # or Tornado would keep up to 100 MB for whoever sends them to wherever
@@ -323,47 +267,6 @@ def _http_error(status: int) -> RequestError:
     return error
 
 
-def _field(path: tuple[int | str, ...]) -> str:
-    name = ".".join(map(str, path)) or "body"
-    return name if len(name) <= _MAX_FIELD_NAME else name[: _MAX_FIELD_NAME - 1] + "…"
-
-
-class JSONHandler(BaseHandler):
-    """A door with a JSON body, kept only as far as the limit and parsed only when the caller may come in."""
-
-    def initialize(self, door: Door) -> None:
-        """`door` has what every handler needs."""
-        super().initialize(door)
-        self._received = bytearray()
-
-    def data_received(self, chunk: bytes) -> None:
-        """A part of the body."""
-        if len(self._received) + len(chunk) > MAX_BODY_BYTES:
-            self.refuse_after_body(TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes."))
-        elif self._refusal is None:
-            self._received += chunk
-
-    def has_body(self) -> bool:
-        """Whether there was a body at all."""
-        return bool(self._received)
-
-    def body(self, shape: type[Body]) -> Body:
-        """The body as `shape`. Raises `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
-        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
-        try:
-            return shape.model_validate_json(bytes(self._received))
-        except ValidationError as exc:
-            if exc.error_count() > _MAX_ERRORS:
-                raise InvalidContent(f"The body has {exc.error_count()} fields that are not acceptable.") from None
-            errors = exc.errors(include_url=False, include_input=False, include_context=False)
-            if any(error["type"] == "json_invalid" for error in errors):
-                raise InvalidRequest("The body is not valid JSON.") from None
-            fields = {_field(error["loc"]): error["msg"] for error in errors}
-            raise InvalidContent("The body is not acceptable.", fields=fields) from None
-
-
 class NotFoundHandler(BaseHandler):
     """Any path that is no route."""
 
@@ -373,43 +276,3 @@ class NotFoundHandler(BaseHandler):
         """Refuse, whatever the method."""
         await super().enter()
         raise NotFound("There is no such resource.")
-
-
-def _loggable(path: str) -> str:
-    """Without what a terminal obeys, and without a token that somebody took for a part of the path."""
-    return _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
-
-
-class RequestLog:
-    """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
-
-    def __init__(self, metrics: Metrics, routes: Mapping[type[RequestHandler], str]) -> None:
-        """`routes`: the pattern of each door."""
-        self._metrics = metrics
-        self._routes = routes
-
-    def __call__(self, handler: RequestHandler) -> None:
-        """The request is over; Tornado's `log_function`."""
-        assert isinstance(handler, BaseHandler)  # noqa: S101 - every door is one
-        request, status, now = handler.request, handler.get_status(), time.monotonic()
-        route = self._routes.get(type(handler), "none")
-        self._metrics.request_finished(
-            route, request.method or "", status, (handler.answered_at or now) - handler.began_at
-        )
-        if handler.error_code is not None:
-            self._metrics.refused(handler.error_code)
-        if handler.stream_end is not None:
-            self._metrics.stream_ended(handler.stream_end)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            level = logging.WARNING
-        else:
-            level = logging.DEBUG if route in _WATCHED_BY_MACHINES else logging.INFO
-        log.log(
-            level,
-            "%s %s %d %.3fs",
-            request.method,
-            _loggable(request.path),
-            status,
-            now - handler.began_at,
-            extra={"facts": handler.facts()},
-        )

@@ -4,7 +4,8 @@ from http import HTTPStatus
 
 from chatstream.errors import InvalidContent
 from chatstream.generations.hub import Hub
-from chatstream.handlers.base import Door, JSONHandler
+from chatstream.handlers.bodies import JSONHandler
+from chatstream.handlers.door import Door
 from chatstream.handlers.views import (
     ConversationChanges,
     ConversationPage,

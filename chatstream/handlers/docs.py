@@ -5,7 +5,8 @@ from functools import cached_property
 import msgspec
 
 from chatstream.handlers import openapi, reference_page
-from chatstream.handlers.base import BaseHandler, Door
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
 
 
 class Reference:

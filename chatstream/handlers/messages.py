@@ -7,8 +7,8 @@ from http import HTTPStatus
 from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub, IfBusy
-from chatstream.handlers.base import Door
 from chatstream.handlers.conversations import check_length
+from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.handlers.views import (
     MessagePage,

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from chatstream.handlers.base import BaseHandler, Door
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
 from chatstream.metrics import Metrics
 
 

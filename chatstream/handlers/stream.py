@@ -3,7 +3,7 @@
 from chatstream.errors import ErrorCode, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub
-from chatstream.handlers.base import Door
+from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.store.conversations import Conversations
 

@@ -17,7 +17,8 @@ from chatstream.formats.format import Format
 from chatstream.formats.registry import DEFAULT, FORMATS
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
-from chatstream.handlers.base import Door, JSONHandler
+from chatstream.handlers.bodies import JSONHandler
+from chatstream.handlers.door import Door
 from chatstream.models import Conversation
 
 log = logging.getLogger("chatstream.http")

@@ -3,7 +3,8 @@
 from http import HTTPStatus
 
 from chatstream.events import timestamp
-from chatstream.handlers.base import Door, JSONHandler
+from chatstream.handlers.bodies import JSONHandler
+from chatstream.handlers.door import Door
 from chatstream.handlers.views import NewTicket
 from chatstream.store.conversations import Conversations
 

@@ -15,7 +15,9 @@ from tornado.web import Application
 
 from chatstream.auth import Authenticator, OneKey, Rules
 from chatstream.capacity import Capacity
-from chatstream.handlers.base import BaseHandler, Door, RequestLog
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
+from chatstream.handlers.request_log import RequestLog
 from chatstream.limits import Limits
 from chatstream.logs import JSONFormatter
 from chatstream.metrics import Metrics

@@ -1,0 +1,58 @@
+"""The log's line of each request, and its place in the metrics."""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from tornado.web import RequestHandler
+
+from chatstream.handlers.base import BaseHandler
+from chatstream.metrics import Metrics
+
+log = logging.getLogger("chatstream.http")
+
+# Asked every few seconds by machines that read no log.
+_WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w.-]+")  # a JSON object in base64url, and what is signed with it
+
+
+class RequestLog:
+    """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
+
+    def __init__(self, metrics: Metrics, routes: Mapping[type[RequestHandler], str]) -> None:
+        """`routes`: the pattern of each door."""
+        self._metrics = metrics
+        self._routes = routes
+
+    def __call__(self, handler: RequestHandler) -> None:
+        """The request is over; Tornado's `log_function`."""
+        assert isinstance(handler, BaseHandler)  # noqa: S101 - every door is one
+        request, status, now = handler.request, handler.get_status(), time.monotonic()
+        route = self._routes.get(type(handler), "none")
+        self._metrics.request_finished(
+            route, request.method or "", status, (handler.answered_at or now) - handler.began_at
+        )
+        if handler.error_code is not None:
+            self._metrics.refused(handler.error_code)
+        if handler.stream_end is not None:
+            self._metrics.stream_ended(handler.stream_end)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            level = logging.WARNING
+        else:
+            level = logging.DEBUG if route in _WATCHED_BY_MACHINES else logging.INFO
+        log.log(
+            level,
+            "%s %s %d %.3fs",
+            request.method,
+            _loggable(request.path),
+            status,
+            now - handler.began_at,
+            extra={"facts": handler.facts()},
+        )
+
+
+def _loggable(path: str) -> str:
+    """Without what a terminal obeys, and without a token that somebody took for a part of the path."""
+    return _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
