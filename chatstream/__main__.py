@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from chatstream import __version__
 from chatstream.errors import ConfigurationError
@@ -16,6 +17,7 @@ ENV_FILE = Path(".env")
 
 # Where a development server listens, and whom it greets; a chat of a working day needs no second token.
 _DEFAULT_URL = "http://localhost:3000"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _CHAT_USER = "demo"
 _CHAT_SECONDS = 86_400
 
@@ -40,12 +42,18 @@ def _parser() -> argparse.ArgumentParser:
         "one made with its secret, as scripts/mint_token does.",
     )
     chat.add_argument("question", nargs="?", help="ask this alone; else what is typed, or piped in, line by line")
-    chat.add_argument("--url", default=_DEFAULT_URL, help="of the server (%(default)s)")
+    chat.add_argument("--url", type=_address, default=_DEFAULT_URL, help="of the server (%(default)s)")
     chat.add_argument("--conversation", metavar="ID", help="go on with this one; else a new one is begun")
     chat.add_argument("--model", metavar="NAME", help="of the new conversation; else the server's")
     chat.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token")
     chat.add_argument("--json", action="store_true", help="write the stream's events, one a line")
     return parser
+
+
+def _address(argument: str) -> str:
+    if not argument.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError("it must begin with http:// or https://")
+    return argument
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -85,8 +93,14 @@ def _token(arguments: argparse.Namespace) -> str:
         return token
     settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
     file = settings.data_dir / SECRET_FILE
-    if not arguments.url.startswith(_DEFAULT_URL.rpartition(":")[0]) or not (settings.jwt_secret or file.exists()):
+    # Nobody else gets a token that this machine's server would accept.
+    if urlsplit(arguments.url).hostname not in _THIS_MACHINE:
         raise ConfigurationError("A token is needed: --token-file, or the environment variable CHAT_TOKEN.")
+    if not (settings.jwt_secret or file.exists()):
+        raise ConfigurationError(
+            f"There is no secret in {settings.data_dir} to make a token with: start the server in this directory, or "
+            "give a token, by --token-file or the environment variable CHAT_TOKEN."
+        )
     from chatstream import auth
 
     secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else file.read_text().strip()

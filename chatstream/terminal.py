@@ -6,6 +6,7 @@ A broken connection is opened again with the cursor of the last event, so that n
 import asyncio
 import json
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import AsyncGenerator
@@ -17,9 +18,10 @@ from tornado.httputil import parse_response_start_line
 from tornado.iostream import StreamClosedError
 
 from chatstream.errors import ChatstreamError
+from chatstream.screen import Wrapping, printable
 
 _API = "/api/v1/chat/conversations"
-_HELP = "/stop in mid-answer: Ctrl-C · /regenerate · /new · /id · /quit"
+_HELP = "Ctrl-C stops an answer · /regenerate · /new · /id · /quit"
 # In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -62,6 +64,7 @@ class Terminal:
         self._model = model
         self._as_json = as_json
         self._styled = sys.stdout.isatty() and not as_json
+        self._wrapped = Wrapping(lambda: shutil.get_terminal_size().columns)
         self._shown = ""  # of the answer `_showing`
         self._showing: str | None = None
 
@@ -119,6 +122,7 @@ class Terminal:
 
     async def _watch(self, cursor: str) -> bool:
         """Show the answer that comes after `cursor`; Ctrl-C stops it."""
+        self._showing = None
         try:
             return await self._follow(cursor)
         except asyncio.CancelledError:
@@ -221,7 +225,8 @@ class Terminal:
                 raise _refusal(response, response.body)
             response.rethrow()
         except _BROKEN as exc:
-            raise Unreachable(f"{self._url} cannot be reached: {exc}") from exc
+            reason = (isinstance(exc, OSError) and exc.strerror) or exc  # without its number
+            raise Unreachable(f"{self._url} cannot be reached: {reason}") from exc
         return dict(json.loads(response.body))
 
     def _prepared(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> HTTPRequest:
@@ -236,12 +241,13 @@ class Terminal:
         return f"{_API}/{quote(self._conversation or '', safe='')}"
 
     def _write(self, text: str) -> None:
-        _print(text, sys.stdout)
+        _print(self._wrapped(text) if self._styled else text, sys.stdout)
 
     def _note(self, text: str) -> None:
         """Not the answer itself: dim on a terminal, and not in a pipe with the answer."""
         if self._styled:
-            _print(f"\033[2m{text}\033[0m\n", sys.stdout)
+            _print(f"\033[2m{printable(text)}\033[0m\n", sys.stdout)
+            self._wrapped.restart()
         else:
             _print(f"{text}\n", sys.stderr)
 
@@ -251,6 +257,7 @@ def _typed(interactive: bool) -> str | None:
     try:
         return input("> " if interactive else "").strip()
     except (EOFError, KeyboardInterrupt):
+        _print("\n" if interactive else "", sys.stdout)  # whatever comes next is not on the prompt's line
         return None
 
 

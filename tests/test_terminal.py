@@ -6,7 +6,8 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +19,16 @@ StartServer = Callable[..., ServerProcess]
 _PATIENCE = 30
 
 
-async def chat(client: Client, *arguments: str, **options: object) -> asyncio.subprocess.Process:
+async def chat(
+    client: Client, *arguments: str, environment: Mapping[str, str] | None = None, **options: object
+) -> asyncio.subprocess.Process:
     """Start a chat as the user of `client`."""
     inherited = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "chatstream", "chat", "--url", client.url, *arguments),
-        env={**inherited, "PYTHONPATH": str(REPOSITORY), "CHAT_TOKEN": client.token},
+        env={**inherited, "PYTHONPATH": str(REPOSITORY), **(environment or {"CHAT_TOKEN": client.token})},
         **{**pipes, **options},
     )
 
@@ -51,8 +54,9 @@ async def test_piped_lines_are_turns_of_one_conversation(client: Client, upstrea
     for text in ("One.", "Two.", "Three."):
         upstream.reply(answer(text))
     process = await chat(client, "--model", "some-model")
-    status, output, _ = await outcome(process, "First\n\nSecond\n/regenerate\n/quit\nnever read\n")
+    status, output, notes = await outcome(process, "First\n\nSecond\n/regenerate\n/quit\nnever read\n")
     assert (status, output) == (0, "One.\nTwo.\nThree.\n")
+    assert "begins again" not in notes
     assert [turn["content"] for turn in upstream.calls[-1].body["messages"][1:]] == ["First", "One.", "Second"]
     assert upstream.calls[-1].body["model"] == "some-model"
 
@@ -79,16 +83,32 @@ async def test_an_answer_that_fails_is_told_and_shows_in_the_exit_status(client:
 async def test_what_is_wrong_is_said_in_one_line(client: Client) -> None:
     for arguments, said in [
         (("--conversation", "nope", "Hi"), "There is no such conversation. (404)\n"),
-        (("--url", f"http://127.0.0.1:{free_port()}", "Hi"), "cannot be reached"),
+        (("--url", f"http://127.0.0.1:{free_port()}", "Hi"), "cannot be reached: Connection refused\n"),
         (("--token-file", "/nowhere", "Hi"), "/nowhere cannot be read: No such file or directory"),
     ]:
         status, output, notes = await outcome(await chat(client, *arguments))
         assert (status, output) == (1, "")
         assert said in notes
         assert notes.count("\n") == 1
+    status, _, notes = await outcome(await chat(client, "--url", "localhost:3000", "Hi"))
+    assert status == 2
+    assert notes.endswith("argument --url: it must begin with http:// or https://\n")
     token, client.token = client.token, "no-token"
     assert (await outcome(await chat(client, "Hi")))[2] == "The token is not valid. (401)\n"
     client.token = token
+
+
+@pytest.mark.gen_test
+async def test_a_token_is_made_for_this_machines_server_alone(client: Client, tmp_path: Path) -> None:
+    for url, said in [
+        ("http://localhost.example.com:3000", "A token is needed: "),
+        (client.url, f"There is no secret in {tmp_path}/none to make a token with: "),
+    ]:
+        environment = {"CHATSTREAM_DATA_DIR": f"{tmp_path}/none"}
+        process = await chat(client, "--url", url, "Hi", environment=environment, cwd=tmp_path)
+        status, output, notes = await outcome(process)
+        assert (status, output) == (1, "")
+        assert notes.startswith(said)
 
 
 @pytest.mark.gen_test
