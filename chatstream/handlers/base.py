@@ -27,6 +27,7 @@ from chatstream.handlers import credentials, problems
 from chatstream.handlers.addresses import origin
 from chatstream.handlers.credentials import Credential, Kind
 from chatstream.handlers.door import Door
+from chatstream.handlers.views import ID_PATTERN, MAX_PAGE, PAGE
 from chatstream.logs import describe
 from chatstream.models import User
 
@@ -41,7 +42,6 @@ _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @stream_request_body  # or Tornado would keep up to 100 MB for whoever sends them to wherever
@@ -108,8 +108,7 @@ class BaseHandler(RequestHandler):
         raise self._refusal
 
     def _declared_length(self) -> int:
-        text = self.request.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0  # Tornado refuses all else
+        return whole_number(self.request.headers.get("Content-Length", "")) or 0  # Tornado refuses all else
 
     def data_received(self, chunk: bytes) -> None:
         """A part of a body that nobody asked for."""
@@ -159,14 +158,15 @@ class BaseHandler(RequestHandler):
         except UnicodeDecodeError:
             raise InvalidRequest(f"`{name}` is not UTF-8.") from None
 
-    def limit(self, default: int, maximum: int) -> int:
-        """The query parameter `limit`: 1 to `maximum`."""
+    def limit(self) -> int:
+        """The query parameter `limit`: how many of a list. Raises `InvalidRequest`."""
         text = self.parameter("limit")
         if text is None:
-            return default
-        if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= maximum):
-            raise InvalidRequest(f"`limit` must be a number from 1 to {maximum}.")
-        return int(text)
+            return PAGE
+        limit = whole_number(text)
+        if limit is None or not 1 <= limit <= MAX_PAGE:
+            raise InvalidRequest(f"`limit` must be a number from 1 to {MAX_PAGE}.")
+        return limit
 
     def flag(self, name: str) -> bool:
         """A query parameter that is ``true`` or ``false``."""
@@ -177,7 +177,7 @@ class BaseHandler(RequestHandler):
 
     def conversation_id(self, text: str) -> str:
         """An id from the path. Raises `InvalidRequest` for what cannot be one."""
-        if not _ID.fullmatch(text):
+        if not re.fullmatch(ID_PATTERN, text):
             raise InvalidRequest("A conversation's id has 1 to 64 letters, digits, `-` and `_`.")
         self._conversation_id = text
         return text
@@ -255,6 +255,11 @@ class BaseHandler(RequestHandler):
             "code": self.error_code,
             "end": self.stream_end,
         }
+
+
+def whole_number(text: str) -> int | None:
+    """A number of up to 15 digits; None for all else, of which Python's `int` takes a lot."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def _http_error(status: int) -> RequestError:

@@ -16,9 +16,6 @@ from chatstream.handlers.views import (
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
 
-_PAGE = 50  # fits a screen, and a page of the longest titles into a few KB
-_MAX_PAGE = 200
-
 
 class ConversationsHandler(JSONHandler):
     """The caller's conversations."""
@@ -35,7 +32,7 @@ class ConversationsHandler(JSONHandler):
     async def get(self) -> None:
         """A page, most recently active first."""
         found, next_cursor = await self.conversations.page(
-            self.user.id, limit=self.limit(_PAGE, _MAX_PAGE), before=self.parameter("before")
+            self.user.id, limit=self.limit(), before=self.parameter("before")
         )
         self.send_json(
             ConversationPage(conversations=[conversation_view(one) for one in found], next_cursor=next_cursor)

@@ -7,10 +7,12 @@ from http import HTTPStatus
 from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub, IfBusy
+from chatstream.handlers.base import whole_number
 from chatstream.handlers.conversations import check_length
 from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.handlers.views import (
+    KEY_PATTERN,
     MessagePage,
     NewMessage,
     StopRequest,
@@ -22,10 +24,6 @@ from chatstream.handlers.views import (
 from chatstream.models import Answer, Conversation
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
-
-_PAGE = 50  # what a screen of chat shows, twice
-_MAX_PAGE = 200
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class _ConversationDoor(StreamingHandler):
@@ -74,7 +72,7 @@ class MessagesHandler(_ConversationDoor):
 
     async def get(self, conversation_id: str) -> None:
         """A page, oldest first; the newest messages without `before`."""
-        limit, before = self.limit(_PAGE, _MAX_PAGE), self._before()
+        limit, before = self.limit(), self._before()
         conversation = await self.conversation(conversation_id)
         page = await self.messages.page(conversation.key, limit=limit + 1, before=before)
         more, shown = len(page) > limit, page[-limit:]
@@ -145,15 +143,16 @@ class MessagesHandler(_ConversationDoor):
         text = self.parameter("before")
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        seq = whole_number(text)
+        if seq is None:
             raise InvalidRequest("`before` must be a nextCursor of this list.")
-        return int(text)
+        return seq
 
     def _client_message_id(self, body: NewMessage) -> str | None:
         key = self.request.headers.get("Idempotency-Key")
         if key is None:
             return body.client_message_id
-        if not _KEY.fullmatch(key):
+        if not re.fullmatch(KEY_PATTERN, key):
             raise InvalidRequest("Idempotency-Key must have 1 to 128 printable ASCII characters.")
         if body.client_message_id not in (None, key):
             raise InvalidContent("Idempotency-Key and clientMessageId differ.")

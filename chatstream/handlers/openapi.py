@@ -16,6 +16,7 @@ from chatstream import __version__
 from chatstream.handlers import problems
 from chatstream.handlers.problems import Problem
 from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply
+from chatstream.handlers.views import ID_PATTERN
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -196,7 +197,7 @@ _ID_PARAMETER = {
     "in": "path",
     "required": True,
     "description": "The conversation's `id`.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    "schema": {"type": "string", "pattern": ID_PATTERN},
 }
 
 

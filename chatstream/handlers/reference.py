@@ -13,6 +13,9 @@ from chatstream.formats.registry import DEFAULT, FORMATS
 from chatstream.generations.hub import IfBusy, Stopped
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
+    KEY_PATTERN,
+    MAX_PAGE,
+    PAGE,
     BegunAnswer,
     ConversationChanges,
     ConversationPage,
@@ -69,7 +72,7 @@ _RATE = ("RateLimit", "RateLimit-Policy")
 _CURSOR = {"type": "string"}  # any text: what is no cursor counts as none
 
 _LIMIT = Parameter(
-    "query", "limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+    "query", "limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
 )
 _CONVERSATIONS_BEFORE = Parameter(
     "query",
@@ -102,7 +105,7 @@ _IDEMPOTENCY_KEY = Parameter(
     "A name for this message, unique in its conversation, of the client's choice; the same as `clientMessageId`. Sent "
     "again under it, the message gets the first result: it is stored and answered once. Other content under it is "
     "refused with 422.",
-    {"type": "string", "pattern": r"^[\x21-\x7e]{1,128}$"},
+    {"type": "string", "pattern": KEY_PATTERN},
 )
 _LAST_EVENT_ID = Parameter(
     "header",

@@ -38,7 +38,7 @@ class StreamHandler(StreamingHandler):
     def send_problem(self, error: RequestError) -> None:
         """What will pass is told so that an EventSource survives it."""
         will_pass = isinstance(error, TooManyRequests | Unavailable)
-        if will_pass and "text/event-stream" in self.request.headers.get("Accept", ""):
+        if will_pass and self.accepts_stream:
             self.refuse(error, ErrorCode(error.code))
         else:
             super().send_problem(error)

@@ -53,9 +53,14 @@ class StreamingHandler(JSONHandler):
         self.wire = FORMATS[name]
 
     @property
+    def accepts_stream(self) -> bool:
+        """Whether `Accept` names an event stream."""
+        return "text/event-stream" in self.request.headers.get("Accept", "")
+
+    @property
     def wants_stream(self) -> bool:
         """Whether `Accept` names an event stream, or the query a format of one."""
-        return "text/event-stream" in self.request.headers.get("Accept", "") or self.parameter("format") is not None
+        return self.accepts_stream or self.parameter("format") is not None
 
     async def stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool) -> None:
         """Write what comes after `cursor` until the client leaves or the stream is over.
@@ -80,7 +85,7 @@ class StreamingHandler(JSONHandler):
                 stream.follower.leave()  # the client left; so do we
             except TimeoutError:
                 stream.follower.end(reason="does_not_read")
-                self._close_connection()
+                self._iostream().close()
             except StorageUnavailable:
                 stream.follower.end(reason=ErrorCode.STORAGE_UNAVAILABLE)
                 await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE))
@@ -175,6 +180,3 @@ class StreamingHandler(JSONHandler):
         stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve
         assert isinstance(stream, IOStream)  # noqa: S101 - for the type checker
         return stream
-
-    def _close_connection(self) -> None:
-        self._iostream().close()

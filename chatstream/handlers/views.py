@@ -13,12 +13,20 @@ from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, timestamp
 from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
 
+# Of a conversation, and of what makes a message safe to send again.
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
+
+# What a list shows at once: a screen, twice; and what is still a few KB of the longest titles.
+PAGE = 50
+MAX_PAGE = 200
+
 # Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
 Title = Annotated[str, StringConstraints(max_length=200)]
 Prompt = Annotated[str, StringConstraints(max_length=8000)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}$")]
-ClientMessageId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 ObjectKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 
 
