@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from chatstream import __version__
 from chatstream.errors import ConfigurationError
-from chatstream.settings import SECRET_FILE, Settings
+from chatstream.settings import Settings
 
 ENV_FILE = Path(".env")
 
@@ -92,19 +92,12 @@ def _token(arguments: argparse.Namespace) -> str:
     if token := os.environ.get("CHAT_TOKEN"):
         return token
     settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
-    file = settings.data_dir / SECRET_FILE
     # Nobody else gets a token that this machine's server would accept.
-    if urlsplit(arguments.url).hostname not in _THIS_MACHINE:
+    if urlsplit(arguments.url).hostname not in _THIS_MACHINE or not settings.verifies_with_secret:
         raise ConfigurationError("A token is needed: --token-file, or the environment variable CHAT_TOKEN.")
-    if not (settings.jwt_secret or file.exists()):
-        raise ConfigurationError(
-            f"There is no secret in {settings.data_dir} to make a token with: start the server in this directory, or "
-            "give a token, by --token-file or the environment variable CHAT_TOKEN."
-        )
     from chatstream import auth
 
-    secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else file.read_text().strip()
-    return auth.mint(secret, _CHAT_USER, _CHAT_SECONDS)
+    return auth.mint(auth.secret(settings), _CHAT_USER, _CHAT_SECONDS, auth.rules(settings))
 
 
 def main() -> int:

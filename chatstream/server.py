@@ -36,7 +36,7 @@ from chatstream.llm.late import LateModel
 from chatstream.llm.model import Delta, Model
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
-from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Environment, Settings
+from chatstream.settings import Environment, Settings
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
@@ -95,7 +95,7 @@ class Server:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        secret = _jwt_secret(settings) if settings.verifies_with_secret else None
+        secret = auth.secret(settings, make=True) if settings.verifies_with_secret else None
         guard = auth.guard(settings)
         keys = await stack.enter_async_context(auth.keys(settings, secret))
         capacity = Capacity.of(raise_descriptor_limit())
@@ -206,26 +206,6 @@ def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-def _jwt_secret(settings: Settings) -> str:
-    """The configured secret, or in development one that is made once and kept beside the data."""
-    if settings.jwt_secret is not None:
-        return settings.jwt_secret.get_secret_value()
-    path = settings.data_dir / SECRET_FILE
-    try:
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
-            whole.touch(mode=0o600)
-            whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
-            whole.rename(path)
-        secret = path.read_text().strip()
-    except OSError as exc:
-        raise ConfigurationError(f"CHATSTREAM_DATA_DIR: {path} cannot be used: {exc.strerror}") from exc
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"{path} does not hold a secret; remove it, and another one is made.")
-    return secret
 
 
 def _listen_for_metrics(settings: Settings) -> list[Listener]:

@@ -16,7 +16,7 @@ from jwt.algorithms import AllowedPublicKeys
 from chatstream import auth
 from chatstream.auth import Authenticator, OneKey, Rules
 from chatstream.errors import ConfigurationError, Unauthenticated
-from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Algorithm, Settings
+from chatstream.settings import Algorithm, Settings
 
 ENV_FILE = Path(".env")
 
@@ -75,20 +75,11 @@ def _mint(settings: Settings, rules: Rules, arguments: argparse.Namespace) -> st
 
 
 def _secret(settings: Settings, file: Path | None) -> str:
-    if file is None:
-        if not settings.verifies_with_secret:
-            raise ConfigurationError("The server verifies tokens with public keys: name a --private-key-file.")
-        if settings.jwt_secret is not None:
-            return settings.jwt_secret.get_secret_value()
-        file = settings.data_dir / SECRET_FILE
-        if not file.exists():
-            raise ConfigurationError(
-                f"There is no secret yet: start the server once, which makes {file}, or set JWT_SECRET."
-            )
-    secret = _read(file).strip()
-    if len(secret.encode()) < MIN_SECRET_BYTES:
-        raise ConfigurationError(f"The secret in {file} is shorter than {MIN_SECRET_BYTES} bytes.")
-    return secret
+    if file is not None:
+        return auth.secret_from(file)
+    if not settings.verifies_with_secret:
+        raise ConfigurationError("The server verifies tokens with public keys: name a --private-key-file.")
+    return auth.secret(settings)
 
 
 def _read(file: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Client
-from tests.support.processes import REPOSITORY, ServerProcess, free_port
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 StartServer = Callable[..., ServerProcess]
@@ -109,6 +109,17 @@ async def test_a_token_is_made_for_this_machines_server_alone(client: Client, tm
         status, output, notes = await outcome(process)
         assert (status, output) == (1, "")
         assert notes.startswith(said)
+
+
+@pytest.mark.gen_test
+async def test_that_token_says_what_the_server_asks_for(
+    start_server: StartServer, make_client: Callable[..., Client], upstream: Upstream
+) -> None:
+    upstream.reply(answer("Hello."))
+    asked = {"CHATSTREAM_JWT_ISSUER": "us", "CHATSTREAM_JWT_AUDIENCE": "chat"}
+    client = make_client(start_server(**asked))
+    status, output, notes = await outcome(await chat(client, "Hi", environment={"JWT_SECRET": SECRET, **asked}))
+    assert (status, output) == (0, "Hello.\n"), notes
 
 
 @pytest.mark.gen_test

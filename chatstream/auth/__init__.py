@@ -1,6 +1,6 @@
 """Who is calling: a JSON Web Token becomes a `User`. Knows nothing of requests."""
 
-from chatstream.auth.configuration import guard, keys, rules
+from chatstream.auth.configuration import guard, keys, rules, secret, secret_from
 from chatstream.auth.jwks import JWKS
 from chatstream.auth.keys import Keys, OneKey
 from chatstream.auth.refusals import refused
@@ -20,4 +20,6 @@ __all__ = [
     "mint",
     "refused",
     "rules",
+    "secret",
+    "secret_from",
 ]

@@ -1,14 +1,18 @@
 """How tokens are verified, as the settings have it."""
 
+import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from chatstream.auth import revocation
 from chatstream.auth.jwks import JWKS
 from chatstream.auth.keys import Keys, OneKey
 from chatstream.auth.revocation import Guard
 from chatstream.auth.tokens import Rules
-from chatstream.settings import Settings
+from chatstream.errors import ConfigurationError
+from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Settings
 
 
 @asynccontextmanager
@@ -42,3 +46,45 @@ def rules(settings: Settings) -> Rules:
         audience=settings.jwt_audience,
         type=settings.jwt_type,
     )
+
+
+def secret(settings: Settings, *, make: bool = False) -> str:
+    """The configured one; else the one that a development server keeps beside its data, and can `make`.
+
+    Raises `ConfigurationError` if there is none.
+    """
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    path = settings.data_dir / SECRET_FILE
+    if make:
+        _make_unless_there(path)
+    elif not path.exists():
+        raise ConfigurationError(
+            f"There is no secret in {settings.data_dir} to make a token with: start the server in this directory once, "
+            "or set JWT_SECRET."
+        )
+    return secret_from(path)
+
+
+def secret_from(path: Path) -> str:
+    """The one in a file. Raises `ConfigurationError`."""
+    try:
+        found = path.read_text().strip()
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror}.") from exc
+    if len(found.encode()) < MIN_SECRET_BYTES:
+        raise ConfigurationError(f"{path} does not hold a secret of at least {MIN_SECRET_BYTES} bytes.")
+    return found
+
+
+def _make_unless_there(path: Path) -> None:
+    try:
+        if path.exists():
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
+        whole.touch(mode=0o600)
+        whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
+        whole.rename(path)
+    except OSError as exc:
+        raise ConfigurationError(f"CHATSTREAM_DATA_DIR: {path} cannot be made: {exc.strerror}.") from exc

@@ -56,7 +56,7 @@ async def test_with_a_private_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "reason"),
     [
-        ([], {}, "There is no secret yet"),
+        ([], {}, "There is no secret in var to make a token with"),
         ([], PUBLIC, "name a --private-key-file"),
         (["--secret-file", "none"], {}, "none cannot be read: No such file or directory."),
         (["--user", ""], {"JWT_SECRET": SECRET}, "The server would refuse this token: The token's `sub`"),
