@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -85,10 +86,13 @@ def _path(argument: str) -> Path:
 @contextmanager
 def _stage(directory: Path, *, quick: bool) -> Iterator[tuple[Bench, str]]:
     """The database and the model; yields with the database's URI."""
+    data = directory / "mongo"
+    shutil.rmtree(data, ignore_errors=True)
     servers, others = machine.split_cores()
     os.sched_setaffinity(0, others)
     with ExitStack() as stack:
-        uri = stack.enter_context(mongod(directory / "mongo"))
+        stack.callback(shutil.rmtree, data, ignore_errors=True)  # a million conversations
+        uri = stack.enter_context(mongod(data))
         model = stack.enter_context(Model(others, directory))
         model.wait_for(f"{model.url}/stats")
         yield Bench(model, servers, quick), uri

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,11 @@ def get(url: str, timeout: float = 10) -> bytes:
         return bytes(response.read())
 
 
+def _ending_with_us() -> list[str]:
+    """The command that runs another one, which is ended should we be killed (Linux, ``prctl(2)``)."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+
+
 class Process:
     """A program that is ended with the block. Everything is measured over it and all its children."""
 
@@ -97,7 +103,7 @@ class Process:
         self.started_at = time.monotonic()
         with log.open("ab") as output, on(cores):
             self._process = subprocess.Popen(  # noqa: S603 - ours
-                [*map(str, command)],
+                [*_ending_with_us(), *map(str, command)],
                 cwd=cwd,
                 env={"PATH": os.environ["PATH"], **environment},
                 stdin=subprocess.DEVNULL,

@@ -64,7 +64,7 @@ def text(records: Records) -> str:
     parts = []
     machine = records.machine
     if any(_known(records, row) for row in ROWS):
-        parts += [_side_by_side(records), _failures(records), NOT_MEASURED]
+        parts += [_side_by_side(records), _remarks(records), NOT_MEASURED]
     parts += [_curve(records, name) for name in CURVES if any(records.points(name, figure) for figure in FIGURES)]
     parts += [f"Failed: {error}" for error in records.errors()]
     versions = machine.get("versions", {})
@@ -106,14 +106,17 @@ def _side_by_side(records: Records) -> str:
     return f"{_table(titles, lines)}\n\n{better}"
 
 
-def _failures(records: Records) -> str:
-    failures = [
+def _remarks(records: Records) -> str:
+    remarks = [
         f"{SERVERS[server].title} failed up to {int(worst)} streams of {scenario}."
         for scenario in SCENARIOS
         for server in records.servers()
         if (worst := max(records.worst(scenario, server, "failed"), records.worst(scenario, server, "missing")))
     ]
-    return "\n".join(failures)
+    busy = max(records.worst("throughput", server, "load_percent") for server in records.servers())
+    if busy:
+        remarks.append(f"Load generator and model were busy for {busy:.0f} % of the time at most (throughput).")
+    return "\n".join(remarks)
 
 
 def _curve(records: Records, name: str) -> str:

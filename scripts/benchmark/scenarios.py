@@ -50,12 +50,14 @@ def throughput(bench: Bench, server: Server) -> Figures:
         probe = bench.play(running, STREAMS, at_once=STREAMS)
         seconds = 2 if bench.quick else 4
         streams = max(STREAMS, min(2000, round(seconds * probe["chunks"] / probe["elapsed_s"] / CHUNKS)))
-        before = running.process.cpu()
+        before, others = running.process.cpu(), bench.model.stats()["cpu_s"]
         told = bench.play(running, streams, at_once=STREAMS)
+        cpu, others = running.process.cpu() - before, bench.model.stats()["cpu_s"] - others + told["cpu_s"]
         return {
             "chunks_per_s": told["chunks"] / told["elapsed_s"],
             "failed": told["failed"],
-            "cpu_ms_per_1000": 1e6 * (running.process.cpu() - before) / max(1, told["chunks"]),
+            "cpu_ms_per_1000": 1e6 * cpu / max(1, told["chunks"]),
+            "load_percent": 100 * others / told["elapsed_s"],
         }
 
 
