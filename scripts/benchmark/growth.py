@@ -22,14 +22,12 @@ _ONE_USER: Final = {"CHATSTREAM_STREAMS_PER_USER": "2000", "CHATSTREAM_OPENINGS_
 def viewers(bench: Bench, server: Chatstream, size: float) -> Figures:
     """One answer of 50 chunks a second, watched by so many."""
     with bench.start(server, **_ONE_USER) as running:
-        skip, chunks = server.deal(1), 10_000
-        bench.model.configure(chunks, 1_000_000 // PER_SECOND)
-        options = {"skip": skip, "streams": size, "at_once": size, "per_second": 400, "chunks": 1}
-        # `same` opens the first conversation of the file, so the file is the rest of it.
-        lines = server.conversations.read_text().splitlines(keepends=True)
+        # All open the first conversation of the file.
         file = server.directory / "one.conversation"
-        file.write_text(lines[skip])
-        with holding(running.port, _STREAM, file, **options | {"skip": 0, "same": 1}):
+        file.write_text(server.conversations.read_text().splitlines()[server.deal(1)] + "\n")
+        bench.model.configure(10_000, 1_000_000 // PER_SECOND)  # more than is read
+        options = {"same": 1, "streams": size, "at_once": size, "per_second": 400, "chunks": 1}
+        with holding(running.port, _STREAM, file, **options):
             cpu, wall = _used(running, _SECONDS)
         return {"us_per_chunk": 1e6 * cpu / (wall * PER_SECOND)}
 
