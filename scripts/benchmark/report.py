@@ -124,7 +124,11 @@ def _curve(records: Records, name: str) -> str:
     sizes = sorted({size for figure in figures for size, _ in records.points(name, figure)})
     found = {figure: dict(records.points(name, figure)) for figure in figures}
     titles = [CURVES[name].title, *(f"{FIGURES[figure][0]}, {FIGURES[figure][1]}" for figure in figures)]
-    return _table(titles, [[f"{size:,.0f}", *(_figure(found[f].get(size)) for f in figures)] for size in sizes])
+    table = _table(titles, [[f"{size:,.0f}", *(_figure(found[f].get(size)) for f in figures)] for size in sizes])
+    if name == "viewers" and len(sizes) > 1:
+        (fewest, alone), *_, (most, all_of_them) = records.points(name, "us_per_chunk")
+        table += f"\n\nA further viewer costs {(all_of_them - alone) / (most - fewest):.1f} µs a chunk."
+    return table
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -52,8 +52,9 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing_or_failed(records
 
 
 def test_a_curve_is_a_table_by_size(records: Records) -> None:
-    for size, cost in ((1000, 5000), (1, 90)):
+    for size, cost in ((1001, 5090), (1, 90)):
         measured(records, "viewers", "chatstream", {"us_per_chunk": cost}, size=size)
     text = report.text(records)
     assert "| viewers of one answer | CPU of a chunk, µs |" in text
-    assert text.index("| 1 | 90 |") < text.index("| 1,000 | 5,000 |")
+    assert text.index("| 1 | 90 |") < text.index("| 1,001 | 5,090 |")
+    assert "A further viewer costs 5.0 µs a chunk." in text
