@@ -82,7 +82,8 @@ def curves(summary: dict[str, Any], target: Path) -> None:
         if name == "viewers":
             axes.set_yscale("log")  # a straight line that rises with the scale is a cost per viewer
         else:
-            axes.set_ylim(bottom=0)
+            most = max(value for each in figures for _, value in summary["curves"][name][each])
+            axes.set_ylim(0, 1.2 * most)  # from zero: a flat line is to look flat
         axes.set(xlabel=summary["titles"][name], ylabel=unit)
         axes.legend(fontsize=7)
     _save(figure, target)
