@@ -13,6 +13,7 @@ from tests.support.processes import SECRET, ServerProcess, free_port, mongod
 from tests.support.upstream import Upstream
 
 MakeClient = Callable[..., Client]
+StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,7 +70,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[st
 
 
 @pytest.fixture
-def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., ServerProcess]]:
+def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[StartServer]:
     """Start a server with further settings, in a database of its own; it is stopped after the test."""
     database = f"test-{uuid.uuid4().hex}"
     started: list[ServerProcess] = []

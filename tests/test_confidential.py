@@ -1,14 +1,13 @@
 """The search that every server's log, metrics and errors go through finds what it looks for."""
 
-from collections.abc import Callable
-
 import httpx
 import pytest
 
 from chatstream import auth
+from tests.conftest import StartServer
 from tests.support import confidential
 from tests.support.client import Client, look_at_error
-from tests.support.processes import SECRET, ServerProcess
+from tests.support.processes import SECRET
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_what_is_confidential_is_found(leak: str) -> None:
     confidential.check('{"message": "nothing to see"}', "the log", also=[SECRET])
 
 
-def test_a_server_with_a_leak_in_its_log_fails_the_test(start_server: Callable[..., ServerProcess]) -> None:
+def test_a_server_with_a_leak_in_its_log_fails_the_test(start_server: StartServer) -> None:
     server = start_server()
     with server.log_path.open("a") as log:
         log.write(auth.mint(SECRET, "user", 60) + "\n")

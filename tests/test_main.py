@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from chatstream import __version__
-from tests.support.processes import REPOSITORY, ServerProcess
+from tests.conftest import StartServer
+from tests.support.processes import REPOSITORY
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PRODUCTION = {
@@ -137,7 +138,7 @@ def test_a_data_directory_that_cannot_be_written_is_said_plainly(run: Run, tmp_p
     assert "Traceback" not in result.stderr
 
 
-def test_a_started_server_says_where_it_is(start_server: Callable[..., ServerProcess]) -> None:
+def test_a_started_server_says_where_it_is(start_server: StartServer) -> None:
     server = start_server()
     assert server.stop() == 0
     assert f"http://localhost:{server.port}/" in server.output
@@ -149,7 +150,7 @@ def test_a_started_server_says_where_it_is(start_server: Callable[..., ServerPro
     ]
 
 
-def test_in_production_it_prints_nothing(start_server: Callable[..., ServerProcess]) -> None:
+def test_in_production_it_prints_nothing(start_server: StartServer) -> None:
     server = start_server(CHATSTREAM_ENV="production")
     assert server.stop() == 0
     assert server.output == ""

@@ -6,16 +6,16 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import Client
-from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
+from tests.support.processes import REPOSITORY, SECRET, free_port
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
-StartServer = Callable[..., ServerProcess]
 _PATIENCE = 30
 
 
@@ -113,7 +113,7 @@ async def test_a_token_is_made_for_this_machines_server_alone(client: Client, tm
 
 @pytest.mark.gen_test
 async def test_that_token_says_what_the_server_asks_for(
-    start_server: StartServer, make_client: Callable[..., Client], upstream: Upstream
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     upstream.reply(answer("Hello."))
     asked = {"CHATSTREAM_JWT_ISSUER": "us", "CHATSTREAM_JWT_AUDIENCE": "chat"}
@@ -124,7 +124,7 @@ async def test_that_token_says_what_the_server_asks_for(
 
 @pytest.mark.gen_test
 async def test_a_restart_of_the_server_loses_nothing(
-    start_server: StartServer, make_client: Callable[..., Client], upstream: Upstream
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     server = start_server(CHATSTREAM_DRAIN_TIMEOUT="0.1")
     upstream.reply(beginning("First part,"), Do.HANG)

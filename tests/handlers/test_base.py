@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
@@ -24,7 +24,7 @@ from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.mongo import Mongo
 from chatstream.store.tickets import Tickets
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.upstream import Upstream, answer
@@ -439,7 +439,7 @@ def listed(value: str) -> set[str]:
 
 
 @pytest.fixture
-def open_client(start_server: Callable[..., ServerProcess], make_client: MakeClient) -> Client:
+def open_client(start_server: StartServer, make_client: MakeClient) -> Client:
     """A client of a server that two origins may call."""
     return make_client(start_server(CHATSTREAM_CORS_ORIGINS=f"{ORIGIN}, http://localhost:8081"))
 

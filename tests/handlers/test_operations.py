@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import samples
 from tests.support.processes import ServerProcess, free_port
@@ -79,7 +78,7 @@ def alive(server: ServerProcess) -> ServerProcess:
 
 
 @pytest.fixture
-def waiting_client(start_server: Callable[..., ServerProcess], make_client: MakeClient) -> Client:
+def waiting_client(start_server: StartServer, make_client: MakeClient) -> Client:
     """A client of a server whose database does not answer."""
     uri = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
     server = start_server(ready=False, MONGODB_URI=uri, CHATSTREAM_CORS_ORIGINS="https://app.example")
@@ -152,7 +151,7 @@ def refusal(body: str) -> dict[str, Any]:
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_waits_can_be_ended(start_server: Callable[..., ServerProcess]) -> None:
+async def test_a_server_that_waits_can_be_ended(start_server: StartServer) -> None:
     server = alive(start_server(ready=False, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"))
     assert server.stop() == 0
     assert "Traceback" not in server.log
@@ -219,9 +218,7 @@ async def test_metrics_in_the_format_that_is_asked_for(client: Client) -> None:
 
 
 @pytest.mark.gen_test
-async def test_metrics_on_a_port_of_their_own(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient
-) -> None:
+async def test_metrics_on_a_port_of_their_own(start_server: StartServer, make_client: MakeClient) -> None:
     port = free_port()
     client = make_client(start_server(CHATSTREAM_METRICS_PORT=str(port)))
     assert (await client.http.get("/metrics")).status_code == 404

@@ -1,15 +1,14 @@
 """The page: no secret, and a policy that lets it do nothing but talk to its own server."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 
 from chatstream.handlers.assets import PAGE
 from chatstream.llm.demo import FAULTS
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import Client
-from tests.support.processes import REPOSITORY, ServerProcess
+from tests.support.processes import REPOSITORY
 
 WEB = REPOSITORY / "chatstream" / "web"
 
@@ -79,7 +78,7 @@ async def test_it_proposes_every_demo_model(client: Client) -> None:
 
 @pytest.mark.gen_test
 async def test_in_production_it_is_there_only_if_it_is_asked_for(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient
+    start_server: StartServer, make_client: MakeClient
 ) -> None:
     for page, status in (("auto", 404), ("on", 200)):
         client = make_client(start_server(CHATSTREAM_ENV="production", CHATSTREAM_PAGE=page))

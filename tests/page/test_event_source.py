@@ -1,16 +1,16 @@
 """The browser's own EventSource, which gives up for good on any status but 200, through nginx as conf/ has it."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 from playwright.sync_api import BrowserContext
 
 from chatstream import auth
+from tests.conftest import StartServer
 from tests.support.browser import Model
 from tests.support.client import API
-from tests.support.processes import SECRET, ServerProcess
+from tests.support.processes import SECRET
 from tests.support.proxies import proxy
 from tests.support.upstream import Do, answer, beginning
 
@@ -24,7 +24,7 @@ _WATCH = """
 
 
 def test_it_survives_a_restart_of_the_server(
-    context: BrowserContext, start_server: Callable[..., ServerProcess], model: Model, tmp_path: Path
+    context: BrowserContext, start_server: StartServer, model: Model, tmp_path: Path
 ) -> None:
     model.reply(beginning("Before the restart. "), Do.HANG)
     model.reply(answer("And after it."))

@@ -2,13 +2,12 @@
 
 import re
 import signal
-from collections.abc import Callable
 
 from playwright.sync_api import BrowserContext, expect
 
+from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
-from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, answer, beginning, ending
 
 
@@ -104,7 +103,7 @@ def test_two_tabs_are_in_step(open_page: OpenPage, model: Model) -> None:
 
 
 def test_the_server_is_killed_and_comes_back_in_mid_answer(
-    open_page: OpenPage, model: Model, start_server: Callable[..., ServerProcess]
+    open_page: OpenPage, model: Model, start_server: StartServer
 ) -> None:
     model.reply(beginning("This one will be cut"), Do.HANG)
     model.reply(answer("This one is whole."))

@@ -1,16 +1,14 @@
 """Two processes on one database: what happens in one is seen in the other."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tornado.ioloop import IOLoop
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,15 @@
 """A whole process that trusts an issuer's keys."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from chatstream.auth import Rules, mint
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.issuer import Issuer, jwk
-from tests.support.processes import ServerProcess, free_port
+from tests.support.processes import free_port
 from tests.support.tokens import HOUR
 
 KEY, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -28,9 +27,7 @@ def show(client: Client, private: ec.EllipticCurvePrivateKey) -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_issuer_and_one_that_is_not_there(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient
-) -> None:
+async def test_an_issuer_and_one_that_is_not_there(start_server: StartServer, make_client: MakeClient) -> None:
     issuer = Issuer(jwk(KEY, "ES256", kid="one"))
     there = start_server(ready=False, CHATSTREAM_JWKS_URL=issuer.url, **SETTINGS)
     gone = start_server(ready=False, CHATSTREAM_JWKS_URL=f"http://127.0.0.1:{free_port()}/keys", **SETTINGS)

@@ -4,19 +4,16 @@ import asyncio
 import re
 import signal
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess, children, free_port
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 
 @pytest.mark.gen_test

@@ -1,18 +1,14 @@
 """What a user is refused, how it is said, and that nobody else notices."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
-from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, event, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 
 def assert_limited(response: httpx.Response, code: str, policy: str) -> None:

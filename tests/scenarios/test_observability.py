@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from chatstream import auth
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.exposition import samples
 from tests.support.processes import SECRET, ServerProcess, free_port
@@ -39,7 +39,7 @@ def lines(server: ServerProcess, **facts: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.gen_test
 async def test_a_stream_and_its_answers_from_beginning_to_end(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient, upstream: Upstream
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     server = start_server()
     client = make_client(server)
@@ -100,9 +100,7 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
 
 
 @pytest.mark.gen_test
-async def test_tokens_are_counted_by_what_they_were(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient
-) -> None:
+async def test_tokens_are_counted_by_what_they_were(start_server: StartServer, make_client: MakeClient) -> None:
     client = make_client(start_server())
     for token in (client.token, auth.mint(SECRET, client.user, -60), "no token"):
         await client.http.get(API, headers={"Authorization": f"Bearer {token}"})
@@ -127,7 +125,7 @@ async def test_a_token_in_the_wrong_place_is_not_logged(client: Client, shared_s
 )
 @pytest.mark.gen_test
 async def test_why_a_stream_ended(
-    start_server: Callable[..., ServerProcess],
+    start_server: StartServer,
     make_client: MakeClient,
     upstream: Upstream,
     settings: dict[str, str],
@@ -147,7 +145,7 @@ async def test_why_a_stream_ended(
 
 @pytest.mark.gen_test
 async def test_a_database_that_is_away_is_counted_while_nobody_asks(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient
+    start_server: StartServer, make_client: MakeClient
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
     client = make_client(start_server(ready=False, MONGODB_URI=uri))

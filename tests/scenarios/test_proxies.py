@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support import exposition, node
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess, free_port
@@ -16,7 +16,6 @@ from tests.support.program import program
 from tests.support.proxies import RECIPES, Proxy, proxy
 from tests.support.upstream import Do, Upstream, beginning, delta, ending, event, http_chunk
 
-StartServer = Callable[..., ServerProcess]
 Pair = tuple[ServerProcess, ServerProcess]
 
 pytestmark = pytest.mark.xdist_group("proxies")  # they share servers

@@ -1,13 +1,11 @@
 """A user who is logged out everywhere, against a whole process with a program of somebody's own in it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API
-from tests.support.processes import ServerProcess
 
 PROGRAM = """
 from pathlib import Path
@@ -23,9 +21,7 @@ class Sessions:
 
 
 @pytest.mark.gen_test
-async def test_who_is_logged_out_is_put_out(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient, tmp_path: Path
-) -> None:
+async def test_who_is_logged_out_is_put_out(start_server: StartServer, make_client: MakeClient, tmp_path: Path) -> None:
     (tmp_path / "sessions.py").write_text(PROGRAM)
     revoked = tmp_path / "revoked"
     revoked.write_text("nobody")
@@ -56,7 +52,7 @@ async def test_who_is_logged_out_is_put_out(
 
 
 @pytest.mark.gen_test
-async def test_a_program_that_is_not_there_is_said_at_start(start_server: Callable[..., ServerProcess]) -> None:
+async def test_a_program_that_is_not_there_is_said_at_start(start_server: StartServer) -> None:
     server = start_server(ready=False, CHATSTREAM_REVOCATION="sessions:Sessions")
     assert await server.ended() != 0
     assert "CHATSTREAM_REVOCATION: sessions:Sessions cannot be called: ModuleNotFoundError" in server.log

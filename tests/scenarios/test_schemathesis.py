@@ -3,19 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from chatstream import auth
-from tests.support.processes import SECRET, ServerProcess
+from tests.conftest import StartServer
+from tests.support.processes import SECRET
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest.mark.timeout(300)  # a thousand requests, and what is made of each when one fails
-def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: Callable[..., ServerProcess]) -> None:
+def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(
         OPENAI_BASE_URL="",  # the demo model: nobody scripts answers to what schemathesis makes up
         OPENAI_API_KEY="",

@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeClient
-from tests.support.processes import ServerProcess
+from tests.conftest import MakeClient, StartServer
 from tests.support.proxies import RECIPES, proxy
 from tests.support.upstream import Upstream, answer
 
@@ -18,7 +16,7 @@ HEARTBEAT = "15"
 
 @pytest.mark.gen_test(timeout=110)
 async def test_a_minute_of_silence_is_survived_through_each_proxy(
-    start_server: Callable[..., ServerProcess], make_client: MakeClient, upstream: Upstream, tmp_path: Path
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
 ) -> None:
     speak = asyncio.Event()
     upstream.reply(speak, answer("At last."))

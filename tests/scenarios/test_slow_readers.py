@@ -4,17 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
 from tests.support.upstream import DONE, Upstream, delta, event, head, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 
 def resident_kilobytes(server: ServerProcess) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,13 +10,12 @@ import httpx
 import pytest
 
 from chatstream.auth import mint
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.routes import methods, routes
 from tests.support.upstream import Upstream, answer
 
-StartServer = Callable[..., ServerProcess]
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
@@ -72,9 +70,10 @@ async def test_a_ticket_opens_its_stream_once(client: Client, upstream: Upstream
 
 
 @pytest.mark.gen_test
-async def test_tickets_are_for_ones_own_conversations(client: Client, make_client: MakeClient) -> None:
-    server = type("Server", (), {"url": client.url})
-    stranger = make_client(server)
+async def test_tickets_are_for_ones_own_conversations(
+    client: Client, make_client: MakeClient, shared_server: ServerProcess
+) -> None:
+    stranger = make_client(shared_server)
     conversation = await client.create()
     for id_ in (conversation, "nowhere"):
         response = await stranger.http.post(f"{API}/{id_}/stream-tickets")

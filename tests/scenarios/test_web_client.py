@@ -1,21 +1,19 @@
 """chatstream.js in Node.js against a real server: by fetch, with npm's `eventsource`, and with `react-native-sse`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from chatstream import auth
-from tests.conftest import MakeClient
+from tests.conftest import MakeClient, StartServer
 from tests.stress.faults import FaultProxy
 from tests.support.client import Client
-from tests.support.processes import SECRET, ServerProcess
+from tests.support.processes import SECRET
 from tests.support.script import Script, script
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
-
-StartServer = Callable[..., ServerProcess]
 
 TRANSPORTS = [None, "eventsource", "react-native-sse"]
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda name: name or "fetch")
