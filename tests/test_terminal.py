@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import Client
+from tests.support.client import PATIENCE, Client
 from tests.support.processes import REPOSITORY, SECRET, free_port
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
-
-_PATIENCE = 30
 
 
 async def chat(
@@ -35,7 +33,7 @@ async def chat(
 
 async def outcome(process: asyncio.subprocess.Process, text: str = "") -> tuple[int | None, str, str]:
     """Give it `text` to read, and wait for its end: exit status, output, notes."""
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         output, notes = await process.communicate(text.encode())
     return process.returncode, (output or b"").decode(), (notes or b"").decode()
 
@@ -131,7 +129,7 @@ async def test_a_restart_of_the_server_loses_nothing(
     upstream.reply(answer("the whole answer."))
     process = await chat(make_client(server), "Hi")
     assert process.stdout is not None
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         assert await process.stdout.readexactly(11) == b"First part,"
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(start_server, server.port)
@@ -153,7 +151,7 @@ async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream
 
     async def until(text: str) -> None:
         nonlocal screen
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             while text not in screen:
                 screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
         screen = screen.partition(text)[2]
@@ -163,14 +161,14 @@ async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream
     await until("Endless")
     process.send_signal(signal.SIGINT)
     await until("stopped")
-    await asyncio.wait_for(upstream.calls[0].aborted.wait(), _PATIENCE)
+    await asyncio.wait_for(upstream.calls[0].aborted.wait(), PATIENCE)
     await until("> ")
     os.write(terminal, b"Second\n")
     await until("Short")
     go_on.set()
     await until("> ")
     os.write(terminal, b"/quit\n")
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
     os.close(terminal)
 
