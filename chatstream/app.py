@@ -9,6 +9,7 @@ from typing import Any
 
 from tornado.web import Application, RequestHandler
 
+from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
 from chatstream.handlers.base import NotFoundHandler
@@ -35,6 +36,7 @@ def make_app(
     door: Door,
     metrics: Metrics,
     hub: Hub,
+    commands: Commands,
     conversations: Conversations,
     messages: Messages,
     ping: Callable[[], Awaitable[None]],
@@ -42,8 +44,8 @@ def make_app(
     """The application; `ping` raises `StorageUnavailable` unless the database answers."""
     base = {"door": door}
     streaming = base | {"hub": hub, "slow_reader_timeout": settings.slow_reader_timeout, "conversations": conversations}
-    posting = {"content_characters": settings.content_characters}
-    all_conversations = base | posting | {"hub": hub, "conversations": conversations}
+    answering = streaming | {"commands": commands, "messages": messages}
+    posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     page = [(r"/", PageHandler, base), (assets.path(assets.PAGE), assets.AssetHandler, base)]
@@ -52,13 +54,13 @@ def make_app(
         door,
         metrics,
         [
-            (r"/api/v1/chat/conversations", ConversationsHandler, all_conversations),
+            (r"/api/v1/chat/conversations", ConversationsHandler, base | posting | {"conversations": conversations}),
             (conversation, ConversationHandler, base | {"hub": hub, "conversations": conversations}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
-            (conversation + r"/messages", MessagesHandler, streaming | posting | {"messages": messages}),
-            (conversation + r"/stop", StopHandler, streaming | {"messages": messages}),
-            (conversation + r"/regenerate", RegenerateHandler, streaming | {"messages": messages}),
+            (conversation + r"/messages", MessagesHandler, answering | posting),
+            (conversation + r"/stop", StopHandler, answering),
+            (conversation + r"/regenerate", RegenerateHandler, answering),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": ping}),
             *metrics_here,

@@ -24,6 +24,7 @@ from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
 from chatstream.generations import elsewhere, sweeper
 from chatstream.generations.answer import write_answer
+from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub
 from chatstream.generations.sweeper import Sweeper
@@ -145,6 +146,7 @@ class Server:
             door=door,
             metrics=metrics,
             hub=hub,
+            commands=Commands(hub, messages, limits.answers),
             conversations=conversations,
             messages=messages,
             ping=mongo.ping,

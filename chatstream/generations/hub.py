@@ -7,7 +7,6 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from enum import StrEnum
 
 from msgspec import Struct
 
@@ -15,8 +14,6 @@ from chatstream.errors import (
     AnswerInProgress,
     ErrorCode,
     NotFound,
-    NothingRunning,
-    NothingToAnswer,
     StorageUnavailable,
 )
 from chatstream.events import Cursor
@@ -32,17 +29,10 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.recommendations import Extractor
-from chatstream.store.messages import Messages, Posted
+from chatstream.store.messages import Messages
 
 log = logging.getLogger("chatstream.generations")
 
-# How long `stop` waits for the end to be stored before it says 503, so that a request is answered within 5 s; and how
-# often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
-_STOP_TIMEOUT = 4.0
-_STOP_LOOK_INTERVAL = 0.2
-# Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
-# times in a row, if several clients are at it.
-_BUSY_TRIES = 5
 # Messages that wait behind one running answer are read in batches of this size: several are rare, this many a flood.
 _BATCH = 100
 # When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
@@ -54,14 +44,6 @@ _SETTLE_TIMEOUT = 1.0
 WriteAnswer = Callable[[Conversation, Answer], AsyncGenerator[Delta, None]]
 
 
-class IfBusy(StrEnum):
-    """What to do with a message while an answer runs."""
-
-    REFUSE = "refuse"
-    QUEUE = "queue"  # store it now, answer it when the running answer has ended
-    INTERRUPT = "interrupt"  # stop the running answer
-
-
 class Config(Struct, frozen=True, kw_only=True):
     """Durations in seconds."""
 
@@ -71,15 +53,6 @@ class Config(Struct, frozen=True, kw_only=True):
     connection_bytes: int
     bounds: AnswerBounds
     model: str  # of conversations that name none, for the log
-
-
-class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end."""
-
-    message_id: str
-    status: Status
-    content_length: int  # code points
-    upstream_cancelled: bool
 
 
 class Stream(Struct, frozen=True):
@@ -191,140 +164,64 @@ class Hub:
 
     # Answering --------------------------------------------------------------------------------------------------------
 
-    async def post(
+    def generate(
         self,
         conversation: Conversation,
-        content: str,
+        answer: Answer,
+        request_id: str | None,
         *,
-        request_id: str,
-        client_message_id: str | None = None,
-        if_busy: IfBusy = IfBusy.REFUSE,
-    ) -> Posted:
-        """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
+        message: UserMessage | None = None,
+    ) -> None:
+        """Generate what has just been begun in the store; `message` is the question, if it was stored with it."""
+        request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
+        running = self._generations.get(conversation.key)
+        if running is not None and running.answer.id == answer.id:
+            return  # a repeated request was faster
+        channel = self._channel(conversation)
+        generation = Generation(
+            Running(answer),
+            channel,
+            self._write_answer(conversation, answer),
+            messages=self._messages,
+            extract=self._extract,
+            bounds=self._config.bounds,
+            metrics=self._metrics,
+            model=conversation.model or self._config.model,
+            request_id=request_id,
+            on_left_elsewhere=lambda: self._left(channel),
+        )
+        before = self._tasks.get(conversation.key)
+        place = self._answers.grant(conversation.user_id)
+        run = self._run(channel, generation, place, message, before, request_id)
+        self._generations[conversation.key] = generation
+        self._tasks[conversation.key] = asyncio.create_task(run)
 
-        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`; if no
-        answer may begin now, `TooManyRequests` or `Unavailable`.
+    def message_waits(self, conversation: Conversation) -> None:
+        """A user message was stored behind the running answer.
+
+        Whoever ends that, maybe in another process, tells the message and begins its answer.
         """
-        with self._answers.take(conversation.user_id):
-            for _ in range(_BUSY_TRIES):
-                try:
-                    new: Posted | None = await self._messages.post(
-                        conversation.key, content, client_message_id=client_message_id
-                    )
-                except AnswerInProgress:
-                    if if_busy is IfBusy.REFUSE:
-                        raise
-                    if if_busy is IfBusy.INTERRUPT:
-                        await self._stop_running(conversation)
-                        continue
-                    new = await self._messages.add(
-                        conversation.key, content, client_message_id=client_message_id, behind_running=True
-                    )
-                if new is not None:
-                    await self._posted(conversation, new, request_id)
-                    return new
-        raise AnswerInProgress("Other answers keep running in this conversation.")
+        if channel := self._channels.get(conversation.key):
+            channel.waiting = True
 
-    async def repeat(
-        self, conversation: Conversation, content: str, *, request_id: str, client_message_id: str
-    ) -> Posted | None:
-        """What `post` gave for the same message before, if it did.
+    def generates_in(self, conversation: Conversation) -> bool:
+        """Whether an answer of this conversation is generated in this process."""
+        return conversation.key in self._generations
 
-        Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
+    async def stop(self, conversation: Conversation, message_id: str | None, timeout: float) -> str | None:
+        """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+
+        Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
         """
-        posted = await self._messages.posted_before(conversation.key, content, client_message_id)
-        if posted is not None:
-            await self._posted(conversation, posted, request_id)
-        return posted
-
-    async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
-        if new.repeated and not await self._is_forgotten(conversation, new.answer):
-            return
-        if new.answer is None:
-            # Whoever ends the running answer, maybe in another process, tells this message and begins its answer.
-            if channel := self._channels.get(conversation.key):
-                channel.waiting = True
-        else:
-            self._generate(conversation, new.answer, request_id, message=new.message)
-
-    async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
-        """It was begun by this process for a request that never learned so, and was told 503."""
-        if answer is None or not self._messages.owns(answer) or conversation.key in self._generations:
-            return False
-        # If it has just ended here, that is stored, and seen now, whatever was read before.
-        stored = await self._messages.get(conversation.key, answer.id)
-        running = isinstance(stored, Answer) and stored.status is Status.STREAMING
-        return running and conversation.key not in self._generations
-
-    async def regenerate(
-        self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE
-    ) -> Answer:
-        """A new attempt at answering the newest user message.
-
-        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
-        """
-        with self._answers.take(conversation.user_id):
-            for _ in range(_BUSY_TRIES):
-                question = await self._messages.newest_question(conversation.key)
-                if question is None:
-                    raise NothingToAnswer("This conversation has no user message yet.")
-                message, previous = question
-                try:
-                    answer = await self._messages.begin(
-                        conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
-                    )
-                except AnswerInProgress:
-                    if if_busy is IfBusy.REFUSE:
-                        raise
-                    await self._stop_running(conversation)
-                    continue
-                self._generate(conversation, answer, request_id)
-                return answer
-        raise AnswerInProgress("Other answers keep running in this conversation.")
-
-    async def _stop_running(self, conversation: Conversation) -> None:
-        with contextlib.suppress(NothingRunning):  # it has just ended
-            await self.stop(conversation, None)
-
-    async def stop(self, conversation: Conversation, message_id: str | None) -> Stopped:
-        """End the running answer, or say how `message_id` ended. Returns when the end is stored.
-
-        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
-        """
-        key = conversation.key
-        deadline = asyncio.get_running_loop().time() + _STOP_TIMEOUT
-        generation = self._generations.get(key)
-        here = generation is not None and message_id in (None, generation.answer.id)
-        if generation is not None and here:
-            task = self._tasks[key]
-            generation.cut(Status.STOPPED)
-            await asyncio.wait([task], timeout=_STOP_TIMEOUT)
-            if not task.done():
-                raise StorageUnavailable
-            message_id = generation.answer.id
-        elif message_id is None:
-            running = await self._messages.running(key)
-            if running is None:
-                raise NothingRunning("No answer is running in this conversation.")
-            message_id = running.id
-        asked = False
-        while asyncio.get_running_loop().time() < deadline:
-            answer = await self._messages.get(key, message_id)
-            if not isinstance(answer, Answer):
-                raise NotFound("There is no such answer.")
-            if answer.status is not Status.STREAMING:
-                cancelled = answer.status is Status.STOPPED and (asked or here)
-                return Stopped(
-                    message_id=answer.id,
-                    status=answer.status,
-                    content_length=len(answer.content),
-                    upstream_cancelled=cancelled,
-                )
-            if not asked:
-                await self._messages.request_stop(message_id)
-                asked = True
-            await asyncio.sleep(_STOP_LOOK_INTERVAL)
-        raise StorageUnavailable
+        generation = self._generations.get(conversation.key)
+        if generation is None or message_id not in (None, generation.answer.id):
+            return None
+        task = self._tasks[conversation.key]
+        generation.cut(Status.STOPPED)
+        await asyncio.wait([task], timeout=timeout)
+        if not task.done():
+            raise StorageUnavailable
+        return generation.answer.id
 
     def deleted(self, conversation: Conversation) -> None:
         """A conversation was deleted: end its answer and its streams."""
@@ -364,38 +261,7 @@ class Hub:
             )
         except (AnswerInProgress, NotFound):
             return  # somebody else was faster, which comes through the log, or the conversation is gone
-        self._generate(conversation, answer, request_id)
-
-    def _generate(
-        self,
-        conversation: Conversation,
-        answer: Answer,
-        request_id: str | None,
-        *,
-        message: UserMessage | None = None,
-    ) -> None:
-        request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
-        running = self._generations.get(conversation.key)
-        if running is not None and running.answer.id == answer.id:
-            return  # a repeated request was faster
-        channel = self._channel(conversation)
-        generation = Generation(
-            Running(answer),
-            channel,
-            self._write_answer(conversation, answer),
-            messages=self._messages,
-            extract=self._extract,
-            bounds=self._config.bounds,
-            metrics=self._metrics,
-            model=conversation.model or self._config.model,
-            request_id=request_id,
-            on_left_elsewhere=lambda: self._left(channel),
-        )
-        before = self._tasks.get(conversation.key)
-        place = self._answers.grant(conversation.user_id)
-        run = self._run(channel, generation, place, message, before, request_id)
-        self._generations[conversation.key] = generation
-        self._tasks[conversation.key] = asyncio.create_task(run)
+        self.generate(conversation, answer, request_id)
 
     async def _run(
         self,

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from chatstream.errors import InvalidContent
+from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
 from chatstream.handlers.door import Door
@@ -21,11 +22,11 @@ class ConversationsHandler(JSONHandler):
     """The caller's conversations."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, conversations: Conversations, content_characters: int
+        self, door: Door, commands: Commands, conversations: Conversations, content_characters: int
     ) -> None:
         """`content_characters`: the longest message."""
         super().initialize(door)
-        self.hub = hub
+        self.commands = commands
         self.conversations = conversations
         self.content_characters = content_characters
 
@@ -50,7 +51,7 @@ class ConversationsHandler(JSONHandler):
         )
         message = None
         if body.initial_message is not None:
-            message = (await self.hub.post(conversation, body.initial_message, request_id=self.request_id)).message
+            message = (await self.commands.post(conversation, body.initial_message, request_id=self.request_id)).message
         self.set_header("Location", f"{self.request.path}/{conversation.id}")
         self.send_json(new_conversation_view(conversation, message), HTTPStatus.CREATED)
 

@@ -6,7 +6,8 @@ from http import HTTPStatus
 
 from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
-from chatstream.generations.hub import Hub, IfBusy
+from chatstream.generations.commands import Commands, IfBusy
+from chatstream.generations.hub import Hub
 from chatstream.handlers.base import whole_number
 from chatstream.handlers.conversations import check_length
 from chatstream.handlers.door import Door
@@ -30,9 +31,16 @@ class _ConversationDoor(StreamingHandler):
     """A door to something of one conversation of the caller's."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, slow_reader_timeout: float, conversations: Conversations, messages: Messages
+        self,
+        door: Door,
+        hub: Hub,
+        slow_reader_timeout: float,
+        commands: Commands,
+        conversations: Conversations,
+        messages: Messages,
     ) -> None:
         super().initialize(door, hub, slow_reader_timeout)
+        self.commands = commands
         self.conversations = conversations
         self.messages = messages
 
@@ -62,12 +70,13 @@ class MessagesHandler(_ConversationDoor):
         door: Door,
         hub: Hub,
         slow_reader_timeout: float,
+        commands: Commands,
         conversations: Conversations,
         messages: Messages,
         content_characters: int,
     ) -> None:
         """`content_characters`: the longest message."""
-        super().initialize(door, hub, slow_reader_timeout, conversations, messages)
+        super().initialize(door, hub, slow_reader_timeout, commands, conversations, messages)
         self.content_characters = content_characters
 
     async def get(self, conversation_id: str) -> None:
@@ -122,7 +131,7 @@ class MessagesHandler(_ConversationDoor):
     async def _post(
         self, conversation: Conversation, content: str, client_message_id: str | None, if_busy: IfBusy
     ) -> Posted:
-        posted = await self.hub.post(
+        posted = await self.commands.post(
             conversation, content, request_id=self.request_id, client_message_id=client_message_id, if_busy=if_busy
         )
         if posted.repeated:
@@ -132,7 +141,7 @@ class MessagesHandler(_ConversationDoor):
     async def _repeat(
         self, conversation: Conversation, content: str, client_message_id: str | None, too_many: RequestError
     ) -> Posted:
-        posted = client_message_id and await self.hub.repeat(
+        posted = client_message_id and await self.commands.repeat(
             conversation, content, request_id=self.request_id, client_message_id=client_message_id
         )
         if not posted:
@@ -166,7 +175,7 @@ class StopHandler(_ConversationDoor):
         """End the running answer, or say how the one named has ended."""
         message_id = self.body(StopRequest).message_id if self.has_body() else None
         conversation = await self.conversation(conversation_id)
-        self.send_json(await self.hub.stop(conversation, message_id))
+        self.send_json(await self.commands.stop(conversation, message_id))
 
 
 class RegenerateHandler(_ConversationDoor):
@@ -180,7 +189,7 @@ class RegenerateHandler(_ConversationDoor):
             self.door.limits.answers.check(self.user.id)
             self.tell(self.door.limits.messages.take(self.user.id))
             conversation = await self.conversation(conversation_id)
-            answer = await self.hub.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
+            answer = await self.commands.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
             cursor = Cursor(answer.id, 0)
             if self.wants_stream:
                 await self.stream(conversation, cursor, once=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from chatstream.formats.registry import DEFAULT, FORMATS
-from chatstream.generations.hub import IfBusy, Stopped
+from chatstream.generations.commands import IfBusy, Stopped
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
     KEY_PATTERN,

@@ -20,7 +20,7 @@ from chatstream.errors import (
 )
 from chatstream.events import Cursor
 from chatstream.formats.registry import DEFAULT
-from chatstream.generations.hub import IfBusy
+from chatstream.generations.commands import IfBusy
 from chatstream.models import Answer, Conversation, Failure, Status
 from chatstream.store.changes import Change, Changes
 from tests.support.scripted_model import STOP, Bench, Viewer, bench
@@ -31,7 +31,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a second by default takes a hundredth here."""
     monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.generation._SAVE_PAUSE", 0.01)
-    monkeypatch.setattr("chatstream.generations.hub._STOP_LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr("chatstream.generations.commands._STOP_LOOK_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.hub._SHUTDOWN_SPREAD", 0.01)
 
 
@@ -217,7 +217,7 @@ async def test_a_post_while_an_answer_runs_is_refused(mongodb_uri: str) -> None:
         with pytest.raises(AnswerInProgress):
             await b.post(conversation)
         with pytest.raises(AnswerInProgress):
-            await b.hub.regenerate(conversation, request_id="r")
+            await b.commands.regenerate(conversation, request_id="r")
 
 
 @pytest.mark.gen_test
@@ -275,7 +275,7 @@ async def test_a_queued_message_is_answered_however_the_one_before_it_ends(mongo
         elif how == "fault":
             call.say(ModelError(ErrorCode.UPSTREAM_TIMEOUT, "x"))
         elif how == "stop":
-            await b.hub.stop(conversation, None)
+            await b.commands.stop(conversation, None)
         else:
             await interrupt(b, conversation)
         await b.model.call(2)
@@ -429,13 +429,13 @@ async def test_regenerating_is_another_attempt(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         with pytest.raises(NothingToAnswer):
-            await b.hub.regenerate(conversation, request_id="r")
+            await b.commands.regenerate(conversation, request_id="r")
         b.model.reply("One.", STOP)
         b.model.reply("Another.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             first = await watched.until("llm_complete")
-            await b.hub.regenerate(conversation, request_id="r")
+            await b.commands.regenerate(conversation, request_id="r")
             second = await watched.until("llm_complete")
             assert (second["attempt"], second["replyTo"]) == (2, first["replyTo"])
             assert watched.types == ["user_message", "llm_chunk", "llm_complete", "llm_chunk", "llm_complete"]
@@ -450,22 +450,22 @@ async def test_stop_ends_it_and_says_how(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         with pytest.raises(NothingRunning):
-            await b.hub.stop(conversation, None)
+            await b.commands.stop(conversation, None)
         posted = await b.post(conversation)
         assert posted.answer is not None
         async with b.viewer(conversation) as watched:
             (await b.model.call(1)).say("So f🏟r")
             await watched.until("llm_chunk")
-            stopped = await b.hub.stop(conversation, posted.answer.id)
+            stopped = await b.commands.stop(conversation, posted.answer.id)
             assert (stopped.status, stopped.content_length, stopped.upstream_cancelled) == (Status.STOPPED, 6, True)
             assert b.model.open == 0
             assert (await b.newest(conversation)).content == "So f🏟r"
             assert (await watched.until("llm_complete"))["status"] == "stopped"
             assert "error" not in watched.types
-        again = await b.hub.stop(conversation, posted.answer.id)
+        again = await b.commands.stop(conversation, posted.answer.id)
         assert (again.status, again.content_length) == (Status.STOPPED, 6)
         with pytest.raises(NotFound):
-            await b.hub.stop(conversation, posted.message.id)
+            await b.commands.stop(conversation, posted.message.id)
 
 
 @pytest.mark.gen_test
@@ -477,7 +477,7 @@ async def test_a_stop_that_comes_too_late_says_complete(mongodb_uri: str) -> Non
         posted = await b.post(conversation)
         assert posted.answer is not None
         await saving.wait()
-        stopping = asyncio.create_task(b.hub.stop(conversation, None))
+        stopping = asyncio.create_task(b.commands.stop(conversation, None))
         await turns()
         go_on.set()
         stopped = await stopping
@@ -491,10 +491,10 @@ async def test_what_was_stopped_earlier_is_not_our_doing_because_another_answer_
         first = await b.post(conversation)
         assert first.answer is not None
         await b.model.call(1)
-        await b.hub.stop(conversation, None)
-        alone = await b.hub.stop(conversation, first.answer.id)
+        await b.commands.stop(conversation, None)
+        alone = await b.commands.stop(conversation, first.answer.id)
         await b.post(conversation)
-        beside_another = await b.hub.stop(conversation, first.answer.id)
+        beside_another = await b.commands.stop(conversation, first.answer.id)
         assert beside_another == alone
         assert b.model.open == 1 or not b.model.calls[1:]  # the new one goes on
 
@@ -504,21 +504,21 @@ async def test_stop_before_the_model_was_called_calls_no_model(mongodb_uri: str)
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         await b.post(conversation)
-        stopped = await b.hub.stop(conversation, None)
+        stopped = await b.commands.stop(conversation, None)
         assert stopped.status is Status.STOPPED
         assert b.model.open == 0
 
 
 @pytest.mark.gen_test
 async def test_stop_does_not_wait_longer_than_it_says(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatstream.generations.hub._STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr("chatstream.generations.commands._STOP_TIMEOUT", 0.2)
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         await b.post(conversation)
         saving, go_on = b.messages.hold("finish")
         looked = b.messages.called["get"]
         with pytest.raises(StorageUnavailable):
-            await b.hub.stop(conversation, None)
+            await b.commands.stop(conversation, None)
         assert saving.is_set()
         # The time is up when the task has not ended by then: no second one begins.
         assert b.messages.called["get"] - looked <= 1

@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import AnswerInProgress, ErrorCode, ModelError, NothingToAnswer
 from chatstream.events import Cursor
-from chatstream.generations.hub import IfBusy
+from chatstream.generations.commands import IfBusy
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
 
@@ -201,7 +201,7 @@ class Story:
 
     async def regenerate(self) -> None:
         with contextlib.suppress(AnswerInProgress, NothingToAnswer):
-            await self.bench.hub.regenerate(self.conversation, request_id="r")
+            await self.bench.commands.regenerate(self.conversation, request_id="r")
 
     async def say(self, texts: list[str]) -> None:
         if call := await self.running():
@@ -218,7 +218,7 @@ class Story:
             call.break_off()
         elif how == "stop":
             await self.release()
-            await self.bench.hub.stop(self.conversation, None)
+            await self.bench.commands.stop(self.conversation, None)
         elif how == "bet":
             call.say(" I recommend a bet on Arsenal at odds of 2.10.", STOP)
         else:

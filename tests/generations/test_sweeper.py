@@ -6,7 +6,7 @@ import pytest
 
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
-from chatstream.generations.hub import IfBusy
+from chatstream.generations.commands import IfBusy
 from chatstream.generations.sweeper import Sweeper
 from chatstream.models import Answer, Status
 from tests.support.scripted_model import STOP, Bench, bench

@@ -17,6 +17,7 @@ from chatstream.errors import StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
 from chatstream.generations.answer import write_answer
+from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.limits import Answers
@@ -244,14 +245,16 @@ class Bench:
         bounds = {"answer_characters": 200_000, "save_deadline": math.inf}
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
+        answers = Answers(lambda: 0, 1, per_user=1000, per_process=1000)
         self.hub = Hub(
             self.messages,
             self._answers,
             recommendations.extract,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
-            Answers(lambda: 0, 1, per_user=1000, per_process=1000),
+            answers,
         )
+        self.commands = Commands(self.hub, self.messages, answers)
 
     def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
         return write_answer(
@@ -272,7 +275,7 @@ class Bench:
 
     async def post(self, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Posted:
         """What the door does with a POST."""
-        return await self.hub.post(conversation, content, request_id="request", **options)
+        return await self.commands.post(conversation, content, request_id="request", **options)
 
     @contextlib.asynccontextmanager
     async def viewer(

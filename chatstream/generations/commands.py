@@ -1,0 +1,178 @@
+"""What users ask for besides watching: to post a message, to have it answered again, to stop an answer.
+
+One answer runs in a conversation at a time; what becomes of a message meanwhile is decided here.
+"""
+
+import asyncio
+import contextlib
+from enum import StrEnum
+
+from msgspec import Struct
+
+from chatstream.errors import AnswerInProgress, NotFound, NothingRunning, NothingToAnswer, StorageUnavailable
+from chatstream.generations.hub import Hub
+from chatstream.limits import Answers
+from chatstream.models import Answer, Conversation, Status
+from chatstream.store.messages import Messages, Posted
+
+# How long `stop` waits for the end to be stored before it says 503, so that a request is answered within 5 s; and how
+# often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
+_STOP_TIMEOUT = 4.0
+_STOP_LOOK_INTERVAL = 0.2
+# Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
+# times in a row, if several clients are at it.
+_BUSY_TRIES = 5
+
+
+class IfBusy(StrEnum):
+    """What to do with a message while an answer runs."""
+
+    REFUSE = "refuse"
+    QUEUE = "queue"  # store it now, answer it when the running answer has ended
+    INTERRUPT = "interrupt"  # stop the running answer
+
+
+class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end."""
+
+    message_id: str
+    status: Status
+    content_length: int  # code points
+    upstream_cancelled: bool
+
+
+class Commands:
+    """Decides and stores; what runs because of it, the hub runs."""
+
+    def __init__(self, hub: Hub, messages: Messages, answers: Answers) -> None:
+        """`answers` says whether another one may begin."""
+        self._hub = hub
+        self._messages = messages
+        self._answers = answers
+
+    async def post(
+        self,
+        conversation: Conversation,
+        content: str,
+        *,
+        request_id: str,
+        client_message_id: str | None = None,
+        if_busy: IfBusy = IfBusy.REFUSE,
+    ) -> Posted:
+        """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
+
+        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`; if no
+        answer may begin now, `TooManyRequests` or `Unavailable`.
+        """
+        with self._answers.take(conversation.user_id):
+            for _ in range(_BUSY_TRIES):
+                try:
+                    new: Posted | None = await self._messages.post(
+                        conversation.key, content, client_message_id=client_message_id
+                    )
+                except AnswerInProgress:
+                    if if_busy is IfBusy.REFUSE:
+                        raise
+                    if if_busy is IfBusy.INTERRUPT:
+                        await self._stop_running(conversation)
+                        continue
+                    new = await self._messages.add(
+                        conversation.key, content, client_message_id=client_message_id, behind_running=True
+                    )
+                if new is not None:
+                    await self._posted(conversation, new, request_id)
+                    return new
+        raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def repeat(
+        self, conversation: Conversation, content: str, *, request_id: str, client_message_id: str
+    ) -> Posted | None:
+        """What `post` gave for the same message before, if it did.
+
+        Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
+        """
+        posted = await self._messages.posted_before(conversation.key, content, client_message_id)
+        if posted is not None:
+            await self._posted(conversation, posted, request_id)
+        return posted
+
+    async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
+        if new.repeated and not await self._is_forgotten(conversation, new.answer):
+            return
+        if new.answer is None:
+            self._hub.message_waits(conversation)
+        else:
+            self._hub.generate(conversation, new.answer, request_id, message=new.message)
+
+    async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
+        """It was begun by this process for a request that never learned so, and was told 503."""
+        if answer is None or not self._messages.owns(answer) or self._hub.generates_in(conversation):
+            return False
+        # If it has just ended here, that is stored, and seen now, whatever was read before.
+        stored = await self._messages.get(conversation.key, answer.id)
+        running = isinstance(stored, Answer) and stored.status is Status.STREAMING
+        return running and not self._hub.generates_in(conversation)
+
+    async def regenerate(
+        self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE
+    ) -> Answer:
+        """A new attempt at answering the newest user message.
+
+        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
+        """
+        with self._answers.take(conversation.user_id):
+            for _ in range(_BUSY_TRIES):
+                question = await self._messages.newest_question(conversation.key)
+                if question is None:
+                    raise NothingToAnswer("This conversation has no user message yet.")
+                message, previous = question
+                try:
+                    answer = await self._messages.begin(
+                        conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
+                    )
+                except AnswerInProgress:
+                    if if_busy is IfBusy.REFUSE:
+                        raise
+                    await self._stop_running(conversation)
+                    continue
+                self._hub.generate(conversation, answer, request_id)
+                return answer
+        raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def _stop_running(self, conversation: Conversation) -> None:
+        with contextlib.suppress(NothingRunning):  # it has just ended
+            await self.stop(conversation, None)
+
+    async def stop(self, conversation: Conversation, message_id: str | None) -> Stopped:
+        """End the running answer, or say how `message_id` ended. Returns when the end is stored.
+
+        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + _STOP_TIMEOUT
+        here = await self._hub.stop(conversation, message_id, _STOP_TIMEOUT)
+        id_ = here or message_id or await self._running(conversation)
+        asked = False
+        while now() < deadline:
+            answer = await self._messages.get(conversation.key, id_)
+            if not isinstance(answer, Answer):
+                raise NotFound("There is no such answer.")
+            if answer.status is not Status.STREAMING:
+                ours = here is not None or asked
+                return Stopped(
+                    message_id=answer.id,
+                    status=answer.status,
+                    content_length=len(answer.content),
+                    upstream_cancelled=ours and answer.status is Status.STOPPED,
+                )
+            if not asked:
+                await self._messages.request_stop(id_)
+                asked = True
+            await asyncio.sleep(_STOP_LOOK_INTERVAL)
+        raise StorageUnavailable
+
+    async def _running(self, conversation: Conversation) -> str:
+        running = await self._messages.running(conversation.key)
+        if running is None:
+            raise NothingRunning("No answer is running in this conversation.")
+        return running.id
