@@ -167,6 +167,9 @@ def main() -> int:
     options = _options()
     directory = (options.out or BUILT / "results").resolve()
     file = options.report or directory / ("growth.jsonl" if options.growth else "results.jsonl")
+    if options.report is None and sys.platform != "linux":
+        sys.stderr.write("It measures with epoll and /proc: on Linux only.\n")
+        return 1
     # As Ctrl-C: what was started is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -72,7 +72,7 @@ def text(records: Records) -> str:
         "\n".join(
             [
                 f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}; "
-                f"medians of {records.rounds()} rounds; the server has one core.",
+                f"medians of {records.rounds()} round{'s' if records.rounds() != 1 else ''}; the server has one core.",
                 *(
                     f"{server}: " + ", ".join(f"{k} {v}" for k, v in found.items())
                     for server, found in versions.items()
