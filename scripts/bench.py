@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="one short round, two minutes; else three, a quarter hour")
-    parser.add_argument("--growth", action="store_true", help="chatstream alone, as things grow: some ten minutes")
+    parser.add_argument("--growth", action="store_true", help="chatstream alone, as things grow: a quarter of an hour")
     parser.add_argument(
         "--rounds", type=int, help="how often each scenario is measured (3; 1 with --quick or --growth)"
     )
@@ -76,7 +76,13 @@ def _options() -> argparse.Namespace:
         "--report", type=_path, metavar="FILE", help="measure nothing: show what is in this .jsonl again"
     )
     parser.add_argument("--json", action="store_true", help="print medians and ratios as one JSON object")
-    return parser.parse_args()
+    options = parser.parse_args()
+    known = CURVES if options.growth else SCENARIOS
+    if unknown := [name for name in options.scenarios or () if name not in known]:
+        parser.error(
+            f"{unknown[0]} is not one of {', '.join(known)}{'' if options.growth else '; curves need --growth'}"
+        )
+    return options
 
 
 def _path(argument: str) -> Path:

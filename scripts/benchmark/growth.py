@@ -52,7 +52,8 @@ def idle(bench: Bench, server: Chatstream, size: float) -> Figures:
         before = running.process.memory()
         if count:
             options = {"streams": count, "at_once": count, "per_second": 500}
-            stack.enter_context(holding(running.port, _STREAM, file, **options))
+            # To open 10,000 takes half a minute; none of them is renewed before four.
+            stack.enter_context(holding(running.port, _STREAM, file, timeout=150, **options))
         cpu, wall = _used(running, _SECONDS)
         after = running.process.memory()
         bench.model.configure(int(_SECONDS * PER_SECOND), 1_000_000 // PER_SECOND)
