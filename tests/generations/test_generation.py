@@ -11,14 +11,9 @@ from chatstream.llm.model import Delta, Finish
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from tests.support.scripted_model import STOP, Bench, Viewer, bench
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 USAGE = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a second by default takes a hundredth here."""
-    monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.01)
-    monkeypatch.setattr("chatstream.generations.generation._SAVE_PAUSE", 0.01)
 
 
 async def beats(b: Bench, count: int) -> None:

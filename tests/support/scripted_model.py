@@ -12,8 +12,10 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from chatstream import recommendations
-from chatstream.errors import StorageUnavailable
+from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
 from chatstream.generations.answer import write_answer
@@ -23,7 +25,7 @@ from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Status
+from chatstream.models import Answer, Conversation, Failure, Status
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
 from chatstream.store.mongo import Mongo
@@ -308,6 +310,13 @@ class Bench:
                 await asyncio.sleep(0.005)  # between two looks; who does not watch is told nothing
         return newest
 
+    async def interrupt(self, conversation: Conversation) -> None:
+        """Another process takes this one's for dead, and ends its answer."""
+        running = await self.store.running(conversation.key)
+        assert running is not None
+        failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
+        await self.store.finish(conversation.key, replace(running, status=Status.INTERRUPTED, failure=failure))
+
     async def close(self) -> None:
         """Cut what still runs, and close the database's connections."""
         self.messages.refused.clear()
@@ -327,3 +336,9 @@ async def bench(uri: str, database: str = "generations", **options: Any) -> Asyn
         yield opened
     finally:
         await opened.close()
+
+
+async def turns() -> None:
+    """Let everything happen that is about to happen."""
+    for _ in range(10):
+        await asyncio.sleep(0)

@@ -1,0 +1,381 @@
+"""What users ask for besides watching: messages while an answer runs, other attempts, stops."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chatstream.errors import (
+    AnswerInProgress,
+    ErrorCode,
+    InvalidContent,
+    ModelError,
+    NotFound,
+    NothingRunning,
+    NothingToAnswer,
+    StorageUnavailable,
+)
+from chatstream.events import Cursor
+from chatstream.generations.commands import IfBusy
+from chatstream.models import Status
+from chatstream.store.changes import Change, Changes
+from tests.support.scripted_model import STOP, Bench, bench, turns
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+# Several turns --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_post_right_after_an_end_comes_after_it(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            for number in range(20):
+                b.model.reply(f"Answer {number}.", STOP)
+                while True:
+                    try:
+                        await b.post(conversation, f"Question {number}")
+                        break
+                    except AnswerInProgress:
+                        pass
+            while watched.types.count("llm_complete") < 20:
+                await watched.next()
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 20
+            assert watched.text == "".join(f"Answer {number}." for number in range(20))
+
+
+@pytest.mark.gen_test
+async def test_the_next_message_waits_for_the_end_to_be_told(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            b.model.reply("One.", STOP)
+            b.model.reply("Two.", STOP)
+            stored, go_on = b.messages.hold("finish", behind=True)
+            await b.post(conversation, "1")
+            await stored.wait()  # stored, but the one who stores it does not know yet
+            await b.post(conversation, "2")
+            await turns()
+            go_on.set()
+            await watched.until("llm_complete")
+            await watched.until("llm_complete")
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 2
+
+
+@pytest.mark.gen_test
+async def test_a_post_while_an_answer_runs_is_refused(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation)
+        with pytest.raises(AnswerInProgress):
+            await b.post(conversation)
+        with pytest.raises(AnswerInProgress):
+            await b.commands.regenerate(conversation, request_id="r")
+
+
+@pytest.mark.gen_test
+async def test_a_repeated_post_starts_and_tells_nothing(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            b.model.reply("Yes.")
+            first = await b.post(conversation, client_message_id="c1")
+            await watched.until("llm_chunk")
+            for if_busy in IfBusy:
+                again = await b.post(conversation, client_message_id="c1", if_busy=if_busy)
+                assert (again.message.id, again.repeated) == (first.message.id, True)
+                with pytest.raises(InvalidContent):
+                    await b.post(conversation, "Other", client_message_id="c1", if_busy=if_busy)
+            b.model.calls[0].say(STOP)
+            await watched.until("llm_complete")
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"]
+        assert len(b.model.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_queued_messages_are_told_after_the_running_answer_and_get_one_answer(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            call = await b.model.call(1)
+            call.say("One")
+            await watched.until("llm_chunk")
+            for content in ("2", "3"):
+                await b.post(conversation, content, if_busy=IfBusy.QUEUE)
+            b.model.reply("Both.", STOP)
+            call.say(".", STOP)
+            await watched.until("llm_complete")
+            assert (await watched.until("llm_complete"))["content"] == "Both."
+            assert watched.types == [
+                *("user_message", "llm_chunk", "llm_complete"),
+                *("user_message", "user_message", "llm_chunk", "llm_complete"),
+            ]
+        assert [turn.content for turn in b.model.calls[1].turns] == ["Be brief.", "1", "One.", "2", "3"]
+
+
+@pytest.mark.parametrize("how", ["complete", "fault", "stop", "interrupt"])
+@pytest.mark.gen_test
+async def test_a_queued_message_is_answered_however_the_one_before_it_ends(mongodb_uri: str, how: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation, "1")
+        call = await b.model.call(1)
+        queued = await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        b.model.reply("Yes.", STOP)
+        if how == "complete":
+            call.say(STOP)
+        elif how == "fault":
+            call.say(ModelError(ErrorCode.UPSTREAM_TIMEOUT, "x"))
+        elif how == "stop":
+            await b.commands.stop(conversation, None)
+        else:
+            await b.interrupt(conversation)
+        await b.model.call(2)
+        newest = await b.ended(conversation)
+        assert (newest.reply_to, newest.content) == (queued.message.id, "Yes.")
+
+
+@pytest.mark.gen_test
+async def test_a_queued_message_is_told_before_its_answer_however_late_its_result_comes(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            call = await b.model.call(1)
+            stored, go_on = b.messages.hold("add", behind=True)
+            posting = asyncio.create_task(b.post(conversation, "2", if_busy=IfBusy.QUEUE))
+            await stored.wait()
+            b.model.reply("Yes.", STOP)
+            call.say(STOP)
+            await watched.until("llm_complete")
+            await watched.until("llm_chunk")
+            go_on.set()
+            await posting
+            await watched.until("llm_complete")
+            assert watched.types == ["user_message", "llm_complete", "user_message", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_a_message_that_was_queued_before_somebody_came_is_told_to_them_in_every_process(
+    mongodb_uri: str,
+) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there) as seen:
+        conversation = await here.conversation()
+        await here.post(conversation, "1")
+        call = await here.model.call(1)
+        call.say("One")
+        queued = await here.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        async with asyncio.timeout(10):
+            while queued.message.id not in await seen.get():
+                pass
+        for b in (here, there):  # whoever is faster begins it
+            b.model.reply("Two", STOP)
+        async with there.viewer(conversation, Cursor(conversation.key, Cursor.START)) as watched:
+            call.say(STOP)
+            while [frame.data.get("content") for frame in watched.frames if frame.type == "llm_complete"] != [
+                "One",
+                "Two",
+            ]:
+                assert await watched.next() is not None
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 2
+
+
+@contextlib.asynccontextmanager
+async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
+    """Bring to `b` what other processes do; the queue has every change, as text."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    opened = asyncio.Event()
+
+    async def on_change(change: Change) -> None:
+        await b.hub.elsewhere.changed(change)
+        seen.put_nowait(str(change))
+
+    async def on_gap() -> None:
+        opened.set()
+
+    listening = asyncio.create_task(Changes(b.mongo, owner=b.owner).listen(on_change, on_gap))
+    await opened.wait()
+    try:
+        yield seen
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+@pytest.mark.gen_test
+async def test_a_message_queued_behind_an_answer_that_is_about_to_begin_comes_after_it(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        stored, go_on = b.messages.hold("finish", behind=True)  # or: the result is lost, and the save repeated later
+        for text in ("One.", "Two.", "Three."):
+            b.model.reply(text, STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            await stored.wait()
+            await b.post(conversation, "2")  # its answer waits for the last one's end to be told
+            await b.post(conversation, "3", if_busy=IfBusy.QUEUE)
+            go_on.set()
+            while "Three." not in watched.text:
+                assert await watched.next() is not None
+            await watched.until("llm_complete")
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 3
+            assert watched.text == "One.Two.Three."
+
+
+@pytest.mark.gen_test
+async def test_what_waits_is_told_in_order_also_if_somebody_was_faster(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        stored, go_on = b.messages.hold("finish", behind=True)
+        b.model.reply("One.")
+        for text in ("Three.", "Four."):
+            b.model.reply(text, STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+            (await b.model.call(1)).say(STOP)
+            await stored.wait()
+            await b.post(conversation, "3")
+            await b.post(conversation, "4", if_busy=IfBusy.QUEUE)
+            go_on.set()
+            while "Four." not in watched.text:
+                assert await watched.next() is not None
+            await watched.until("llm_complete")
+            one = ["user_message", "llm_chunk", "llm_complete"]
+            assert watched.types == [*one, "user_message", *one, *one]
+            assert watched.text == "One.Three.Four."
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_of_a_queued_message_begins_with_its_answer(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation, "1")
+        call = await b.model.call(1)
+        queued = await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        b.model.reply("Two.", STOP)
+        async with b.viewer(conversation, Cursor(queued.message.id, Cursor.USER), once=True) as watched:
+            call.say("One.", STOP)
+            await watched.rest()
+            assert watched.types == ["llm_chunk", "llm_complete"]
+            assert watched.text == "Two."
+
+
+@pytest.mark.gen_test
+async def test_interrupting_stops_then_posts(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            (await b.model.call(1)).say("On and on")
+            await watched.until("llm_chunk")
+            b.model.reply("Two.", STOP)
+            await b.post(conversation, "2", if_busy=IfBusy.INTERRUPT)
+            assert (await watched.until("llm_complete"))["status"] == "stopped"
+            assert (await watched.until("llm_complete"))["content"] == "Two."
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 2
+
+
+@pytest.mark.gen_test
+async def test_regenerating_is_another_attempt(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        with pytest.raises(NothingToAnswer):
+            await b.commands.regenerate(conversation, request_id="r")
+        b.model.reply("One.", STOP)
+        b.model.reply("Another.", STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation)
+            first = await watched.until("llm_complete")
+            await b.commands.regenerate(conversation, request_id="r")
+            second = await watched.until("llm_complete")
+            assert (second["attempt"], second["replyTo"]) == (2, first["replyTo"])
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete", "llm_chunk", "llm_complete"]
+        assert [turn.content for turn in b.model.calls[1].turns] == ["Be brief.", "Tell me."]
+
+
+# Stopping -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_stop_ends_it_and_says_how(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        with pytest.raises(NothingRunning):
+            await b.commands.stop(conversation, None)
+        posted = await b.post(conversation)
+        assert posted.answer is not None
+        async with b.viewer(conversation) as watched:
+            (await b.model.call(1)).say("So f🏟r")
+            await watched.until("llm_chunk")
+            stopped = await b.commands.stop(conversation, posted.answer.id)
+            assert (stopped.status, stopped.content_length, stopped.upstream_cancelled) == (Status.STOPPED, 6, True)
+            assert b.model.open == 0
+            assert (await b.newest(conversation)).content == "So f🏟r"
+            assert (await watched.until("llm_complete"))["status"] == "stopped"
+            assert "error" not in watched.types
+        again = await b.commands.stop(conversation, posted.answer.id)
+        assert (again.status, again.content_length) == (Status.STOPPED, 6)
+        with pytest.raises(NotFound):
+            await b.commands.stop(conversation, posted.message.id)
+
+
+@pytest.mark.gen_test
+async def test_a_stop_that_comes_too_late_says_complete(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("Yes.", STOP)
+        saving, go_on = b.messages.hold("finish")
+        posted = await b.post(conversation)
+        assert posted.answer is not None
+        await saving.wait()
+        stopping = asyncio.create_task(b.commands.stop(conversation, None))
+        await turns()
+        go_on.set()
+        stopped = await stopping
+        assert (stopped.status, stopped.upstream_cancelled) == (Status.COMPLETE, False)
+
+
+@pytest.mark.gen_test
+async def test_what_was_stopped_earlier_is_not_our_doing_because_another_answer_runs(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        first = await b.post(conversation)
+        assert first.answer is not None
+        await b.model.call(1)
+        await b.commands.stop(conversation, None)
+        alone = await b.commands.stop(conversation, first.answer.id)
+        await b.post(conversation)
+        beside_another = await b.commands.stop(conversation, first.answer.id)
+        assert beside_another == alone
+        assert b.model.open == 1 or not b.model.calls[1:]  # the new one goes on
+
+
+@pytest.mark.gen_test
+async def test_stop_before_the_model_was_called_calls_no_model(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation)
+        stopped = await b.commands.stop(conversation, None)
+        assert stopped.status is Status.STOPPED
+        assert b.model.open == 0
+
+
+@pytest.mark.gen_test
+async def test_stop_does_not_wait_longer_than_it_says(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatstream.generations.commands._STOP_TIMEOUT", 0.2)
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation)
+        saving, go_on = b.messages.hold("finish")
+        looked = b.messages.called["get"]
+        with pytest.raises(StorageUnavailable):
+            await b.commands.stop(conversation, None)
+        assert saving.is_set()
+        # The time is up when the task has not ended by then: no second one begins.
+        assert b.messages.called["get"] - looked <= 1
+        go_on.set()
