@@ -294,6 +294,7 @@ async def _wait_for(mongo: Mongo) -> None:
             if not said:
                 log.warning("the database does not answer; waiting for it")
                 said = True
+                gc.enable()  # it may take hours, and who asks meanwhile leaves garbage behind: 6 KB each
             await asyncio.sleep(_DATABASE_RETRY_PAUSE)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
+from tests.support.exposition import samples
 from tests.support.processes import SECRET, ServerProcess, children, free_port
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
@@ -146,6 +147,11 @@ async def test_a_second_sigterm_is_immediate(
         assert await server.ended() != 0
 
 
+async def collections(http: httpx.AsyncClient) -> float:
+    """How often the garbage collector has run."""
+    return samples((await http.get("/metrics")).text)["python_gc_collections_total", "0"]
+
+
 @pytest.mark.gen_test
 async def test_a_database_that_comes_later(tmp_path: Path, start_server: StartServer, make_client: MakeClient) -> None:
     mongo = ReplicaSet(tmp_path / "mongo")
@@ -165,6 +171,10 @@ async def test_a_database_that_comes_later(tmp_path: Path, start_server: StartSe
         await client.close()
     while "does not answer" not in server.log:
         await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        before = await collections(http)
+        while await collections(http) == before:  # what those leave who ask for hours is taken away
+            pass
     with mongo:
         await asyncio.to_thread(server.wait_until_ready)
         assert server.log.count("does not answer") == 1
