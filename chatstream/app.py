@@ -43,7 +43,7 @@ def make_app(
 ) -> Application:
     """The application; `ping` raises `StorageUnavailable` unless the database answers."""
     base = {"door": door}
-    streaming = base | {"hub": hub, "slow_reader_timeout": settings.slow_reader_timeout, "conversations": conversations}
+    streaming = base | {"hub": hub, "conversations": conversations}
     answering = streaming | {"commands": commands, "messages": messages}
     posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}

@@ -138,6 +138,7 @@ class Server:
             limits,
             settings.trusted_proxies,
             tickets=Tickets(mongo),
+            slow_reader_timeout=settings.slow_reader_timeout,
             query_tokens=settings.query_tokens,
         )
         door.refusal = StorageUnavailable()  # until it is known to be there

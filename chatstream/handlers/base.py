@@ -3,6 +3,7 @@
 The token is taken out of the request before anything else can see it, the log included.
 """
 
+import asyncio
 import logging
 import math
 import re
@@ -12,6 +13,8 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import msgspec
+from tornado.concurrent import Future
+from tornado.iostream import IOStream
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from chatstream.errors import (
@@ -183,6 +186,21 @@ class BaseHandler(RequestHandler):
         return text
 
     # Answering --------------------------------------------------------------------------------------------------------
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "Future[None]":
+        """See Tornado, which would keep the response, and the connection, for ever for whoever does not take it in."""
+        stream = self.connection_stream()
+        finished = super().finish(chunk)
+        if not finished.done():
+            timer = asyncio.get_running_loop().call_later(self.door.slow_reader_timeout, stream.close)
+            finished.add_done_callback(lambda _: timer.cancel())
+        return finished
+
+    def connection_stream(self) -> IOStream:
+        """The bytes of the connection."""
+        stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve
+        assert isinstance(stream, IOStream)  # noqa: S101 - for the type checker
+        return stream
 
     def send_json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Finish the response with a JSON object."""

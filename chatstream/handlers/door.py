@@ -22,11 +22,16 @@ class Door:
         trusted_proxies: Sequence[Network] = (),
         *,
         tickets: Tickets,
+        slow_reader_timeout: float,
         query_tokens: bool = True,
     ) -> None:
-        """`query_tokens`: whether a token may stand in the address; a ticket always may."""
+        """`slow_reader_timeout`: seconds for a response, or one flush of a stream, to leave.
+
+        `query_tokens`: whether a token may stand in the address; a ticket always may.
+        """
         self.authenticator = authenticator
         self.tickets = tickets
+        self.slow_reader_timeout = slow_reader_timeout
         self.query_tokens = query_tokens
         self.limits = limits
         self.trusted_proxies = trusted_proxies

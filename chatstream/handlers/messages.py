@@ -1,7 +1,7 @@
 """``…/{id}/messages``, ``…/stop`` and ``…/regenerate``."""
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from http import HTTPStatus
 
 from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
@@ -22,9 +22,12 @@ from chatstream.handlers.views import (
     posted_message,
     stream_cursor,
 )
-from chatstream.models import Answer, Conversation
+from chatstream.models import Answer, Conversation, Message
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
+
+# A page of the longest messages would be 40 MB or more. This much leaves within the time of a slow reader, at 26 KB/s.
+_PAGE_CHARACTERS = 512 * 1024
 
 
 class _ConversationDoor(StreamingHandler):
@@ -34,12 +37,11 @@ class _ConversationDoor(StreamingHandler):
         self,
         door: Door,
         hub: Hub,
-        slow_reader_timeout: float,
         commands: Commands,
         conversations: Conversations,
         messages: Messages,
     ) -> None:
-        super().initialize(door, hub, slow_reader_timeout)
+        super().initialize(door, hub)
         self.commands = commands
         self.conversations = conversations
         self.messages = messages
@@ -69,22 +71,20 @@ class MessagesHandler(_ConversationDoor):
         self,
         door: Door,
         hub: Hub,
-        slow_reader_timeout: float,
         commands: Commands,
         conversations: Conversations,
         messages: Messages,
         content_characters: int,
     ) -> None:
         """`content_characters`: the longest message."""
-        super().initialize(door, hub, slow_reader_timeout, commands, conversations, messages)
+        super().initialize(door, hub, commands, conversations, messages)
         self.content_characters = content_characters
 
     async def get(self, conversation_id: str) -> None:
         """A page, oldest first; the newest messages without `before`."""
         limit, before = self.limit(), self._before()
         conversation = await self.conversation(conversation_id)
-        page = await self.messages.page(conversation.key, limit=limit + 1, before=before)
-        more, shown = len(page) > limit, page[-limit:]
+        shown, more = await self._page(conversation.key, limit, before)
         if any(isinstance(message, Answer) and message.unseen for message in shown):
             await self.messages.mark_seen(conversation.key)
         self.send_json(
@@ -94,6 +94,18 @@ class MessagesHandler(_ConversationDoor):
                 stream_cursor=stream_cursor(conversation.key, shown) if before is None else None,
             )
         )
+
+    async def _page(self, key: str, limit: int, before: int | None) -> tuple[list[Message], bool]:
+        """So many, oldest first, and whether there are older ones."""
+        shown: list[Message] = []
+        characters = 0
+        async with aclosing(self.messages.newest_first(key, before=before)) as newest_first:
+            async for message in newest_first:
+                characters += len(message.content)
+                if len(shown) == limit or (shown and characters > _PAGE_CHARACTERS):
+                    return shown[::-1], True
+                shown.append(message)
+        return shown[::-1], False
 
     async def post(self, conversation_id: str) -> None:
         """Store a user message and begin its answer. To whom wants a stream the response is that answer."""

@@ -14,10 +14,10 @@ class StreamHandler(StreamingHandler):
     accepts_query_token = True
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, slow_reader_timeout: float, conversations: Conversations
+        self, door: Door, hub: Hub, conversations: Conversations
     ) -> None:
         """`conversations` checks the owner."""
-        super().initialize(door, hub, slow_reader_timeout)
+        super().initialize(door, hub)
         self.conversations = conversations
 
     def admit(self) -> None:

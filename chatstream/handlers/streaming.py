@@ -8,7 +8,7 @@ import time
 from functools import partial
 from http import HTTPStatus
 
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import StreamClosedError
 
 from chatstream import events
 from chatstream.errors import ErrorCode, InvalidRequest, RequestError, StorageUnavailable
@@ -36,12 +36,11 @@ class StreamingHandler(JSONHandler):
     _follower: Follower | None = None
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, slow_reader_timeout: float
+        self, door: Door, hub: Hub
     ) -> None:
-        """`slow_reader_timeout`: seconds for one flush to drain."""
+        """The hub has the streams."""
         super().initialize(door)
         self.hub = hub
-        self.slow_reader_timeout = slow_reader_timeout
 
     def negotiate(self) -> None:
         """Write what the query parameter `format` names. Raises `InvalidRequest` if there is no such format."""
@@ -85,7 +84,7 @@ class StreamingHandler(JSONHandler):
                 stream.follower.leave()  # the client left; so do we
             except TimeoutError:
                 stream.follower.end(reason="does_not_read")
-                self._iostream().close()
+                self.connection_stream().close()
             except StorageUnavailable:
                 stream.follower.end(reason=ErrorCode.STORAGE_UNAVAILABLE)
                 await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE))
@@ -120,14 +119,14 @@ class StreamingHandler(JSONHandler):
             self.write(frames)
             sent = self.flush()
         if sent is not None and not sent.done():  # the common case is done, and needs no timer
-            await asyncio.wait_for(sent, self.slow_reader_timeout)
+            await asyncio.wait_for(sent, self.door.slow_reader_timeout)
 
     def _send_on(self, frames: bytes) -> "asyncio.Future[None] | None":
         """What `write` and `flush` do after the headers, for half of their cost: 8 us a chunk and viewer, not 16.
 
         The framing is done here, and what fits into the socket's buffer goes there at once; None if that is all.
         """
-        stream = self._iostream()
+        stream = self.connection_stream()
         if self.request.version == "HTTP/1.1":  # else the body ends with the connection
             frames = b"%x\r\n%b\r\n" % (len(frames), frames)
         if not stream.closed() and not stream.writing():
@@ -157,7 +156,7 @@ class StreamingHandler(JSONHandler):
         self.set_header("X-Accel-Buffering", "no")
         for header, text in self.wire.headers.items():
             self.set_header(header, text)
-        connection = self._iostream()
+        connection = self.connection_stream()
         if connection.closed():  # the client has just left; the first write says so
             return
         connection.set_nodelay(True)
@@ -175,8 +174,3 @@ class StreamingHandler(JSONHandler):
     def _error(self, code: ErrorCode, retry_after_ms: int | None = None) -> bytes:
         event = events.error(code, request_id=self.request_id, retry_after_ms=retry_after_ms)
         return self.wire.error(event, (retry_after_ms or 0) + reconnect_delay())
-
-    def _iostream(self) -> IOStream:
-        stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve
-        assert isinstance(stream, IOStream)  # noqa: S101 - for the type checker
-        return stream

@@ -30,8 +30,9 @@ from chatstream.store.documents import (
 )
 from chatstream.store.mongo import Document, Mongo, translated
 
-# Documents per round trip when reading a long history: with answers of a few KB a batch is well below a megabyte.
-_BATCH = 50
+# Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
+# answers of a few KB a batch is well below a megabyte.
+_BATCH = 51
 # The place of a conversation's first message.
 _FIRST_SEQ = 1
 _ACTIVE_NOW: Document = {"$currentDate": {"updatedAt": True}}
@@ -269,10 +270,12 @@ class Messages:
             document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
         return document and answer_model(document)
 
-    async def newest_first(self, key: str, *, before: int) -> AsyncGenerator[Message, None]:
-        """The messages with a `seq` below `before`, newest first, as many as the reader takes."""
+    async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
+        """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
+        query: Document = {"conversationId": ObjectId(key)}
+        if before is not None:
+            query["seq"] = {"$lt": before}
         with translated():
-            query = {"conversationId": ObjectId(key), "seq": {"$lt": before}}
             async for document in self._messages.find(query).sort("seq", -1).batch_size(_BATCH):
                 yield message_model(document)
 

@@ -169,7 +169,9 @@ class Broken(BaseHandler):
 async def test_our_own_faults_are_500_and_the_log_says_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
     authenticator = Authenticator(OneKey(SECRET.encode()), Rules())
     limits = Limits.of(Settings(), Capacity.of(1024), lambda: 0)
-    door = Door(authenticator, (), limits, tickets=Tickets(Mongo("mongodb://127.0.0.1:1", "none")))
+    door = Door(
+        authenticator, (), limits, tickets=Tickets(Mongo("mongodb://127.0.0.1:1", "none")), slow_reader_timeout=20
+    )
     server = HTTPServer(Application([("/", Broken, {"door": door})], log_function=RequestLog(Metrics(), {})))
     listening, port = bind_unused_port()
     server.add_sockets([listening])

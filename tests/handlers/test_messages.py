@@ -270,6 +270,28 @@ async def test_an_answer_that_failed_says_so_and_nothing_more(client: Client, up
 
 
 @pytest.mark.gen_test
+async def test_a_page_of_long_messages_is_shorter(client: Client, upstream: Upstream) -> None:
+    upstream.reply(beginning("Not yet "), Do.HANG)
+    conversation = await client.create(initialMessage="Wait.")
+    sent = [f"{number:2}" * 16_000 for number in range(20)]
+    for content in sent:
+        assert (await client.post(conversation, content, params={"ifBusy": "queue"})).status_code == 201
+    read: list[str] = []
+    sizes, before = [], {}
+    while True:
+        response = await client.http.get(f"{API}/{conversation}/messages", params={"limit": "200", **before})
+        sizes.append(len(response.content))
+        page = response.json()
+        read = [message["content"] for message in page["messages"] if message["role"] == "user"] + read
+        if page["nextCursor"] is None:
+            break
+        before = {"before": page["nextCursor"]}
+    assert read == ["Wait.", *sent]
+    assert len(sizes) > 1
+    assert max(sizes) < 600_000
+
+
+@pytest.mark.gen_test
 async def test_pages_go_back_without_a_gap(client: Client, upstream: Upstream) -> None:
     upstream.reply(answer("Ok."))
     conversation = await client.create()

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import itertools
+import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import ServerProcess
-from tests.support.upstream import DONE, Upstream, delta, event, head, http_chunk
+from tests.support.upstream import DONE, Upstream, answer, delta, event, head, http_chunk
 
 
 def resident_kilobytes(server: ServerProcess) -> int:
@@ -20,15 +22,13 @@ def resident_kilobytes(server: ServerProcess) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
-async def frozen(client: Client, conversation: str) -> socket.socket:
-    """A stream that is opened and never read, with a small buffer on our side."""
+async def frozen(client: Client, path: str) -> socket.socket:
+    """A response that is asked for and never read, with a small buffer on our side."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     host, port = client.url.removeprefix("http://").split(":")
     sock.connect((host, int(port)))
-    sock.sendall(
-        f"GET {API}/{conversation}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n\r\n".encode()
-    )
+    sock.sendall(f"GET {API}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\n\r\n".encode())
     return sock
 
 
@@ -57,7 +57,7 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
         for reader in readers:
             await reader.until("llm_chunk")
         before = resident_kilobytes(server)
-        frozen_ones = [await frozen(client, conversation) for _ in range(10)]
+        frozen_ones = [await frozen(client, f"{conversation}/stream") for _ in range(10)]
         for sock in frozen_ones:
             assert await asyncio.to_thread(sock.recv, 12) == b"HTTP/1.1 200"
         for step in go_on:
@@ -71,6 +71,40 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
         for sock in frozen_ones:
             sock.close()
         await asyncio.gather(*(reader.until("heartbeat") for reader in readers))
+
+
+def answered_in_part(sock: socket.socket) -> bool:
+    """Whether the connection ends before the body does."""
+    received = b"".join(iter(partial(sock.recv, 65_536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    return length is not None and len(body) < int(length[1])
+
+
+@pytest.mark.gen_test
+async def test_a_response_that_is_not_taken_in_is_not_kept(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    # As JSON three megabytes, more than the kernel's buffers hold for one connection that has never read.
+    upstream.reply(answer("\1" * 500_000))
+    server = start_server(CHATSTREAM_SLOW_READER_TIMEOUT="1", CHATSTREAM_ANSWER_CHARACTERS="500000")
+    client = make_client(server)
+    conversation = await client.create(initialMessage="A lot.")
+    assert (await client.answer(conversation))["status"] == "complete"
+    sock = await frozen(client, f"{conversation}/messages")
+    assert await asyncio.to_thread(sock.recv, 12) == b"HTTP/1.1 200"
+    async with asyncio.timeout(PATIENCE):
+        while served(sock):
+            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+    assert await asyncio.to_thread(answered_in_part, sock)
+    sock.close()
+
+
+def served(sock: socket.socket) -> bool:
+    """Whether the server still has its end of the connection open (Linux)."""
+    port = f":{sock.getsockname()[1]:04X}"
+    ends = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(remote.endswith(port) and state == "01" for _, remote, state in ends)
 
 
 @pytest.mark.gen_test
