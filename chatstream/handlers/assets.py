@@ -9,6 +9,7 @@ from chatstream.handlers.base import BaseHandler
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 CLIENT = {
     "chatstream.js": _JAVASCRIPT,
+    "client/api.js": _JAVASCRIPT,
     "client/chat-error.js": _JAVASCRIPT,
     "client/sse-parser.js": _JAVASCRIPT,
     "client/transcript.js": _JAVASCRIPT,

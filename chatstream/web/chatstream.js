@@ -10,6 +10,7 @@
  * For browsers, React Native and Node.js; it has no dependencies. Types and their meaning: chatstream.d.ts.
  */
 
+import { API } from "./client/api.js";
 import { ChatError } from "./client/chat-error.js";
 import { Transcript } from "./client/transcript.js";
 import { readByEventSource, readByFetch } from "./client/transports.js";
@@ -21,8 +22,6 @@ const RECONNECT_DELAY_MS = 2_000;
 const MAX_RECONNECT_DELAY_MS = 30_000;
 // Two and a half of the server's heartbeats, of 15 s: two may be late, or lost with a proxy's buffer.
 const SILENCE_MS = 37_500;
-// The server answers within five seconds whatever its database does; the rest is for a phone's network.
-const REQUEST_TIMEOUT_MS = 15_000;
 // A message is sent at most so often: the waiting between is 0.5, 1 and 2 s, about what a failover takes.
 const SENDS = 4;
 const SEND_DELAY_MS = 500;
@@ -43,7 +42,7 @@ export function reconnectDelay(attempt, base, random = Math.random) {
 export class ChatStream {
   #options;
   #conversation; // its address
-  #token;
+  #api;
   #transcript;
   #listeners = { state: new Set(), messages: new Set(), event: new Set(), error: new Set() };
   #state = "closed";
@@ -81,7 +80,7 @@ export class ChatStream {
     }
     const base = (options.baseUrl ?? "").replace(/\/+$/, "");
     this.#conversation = `${base}/api/v1/chat/conversations/${encodeURIComponent(options.conversationId)}`;
-    this.#token = options.token;
+    this.#api = new API(this.#conversation, options.token, fetch);
     this.#cursor = options.cursor ?? null;
     this.#transcript = new Transcript(options.maxMessages ?? MAX_MESSAGES);
   }
@@ -149,8 +148,8 @@ export class ChatStream {
   }
 
   setToken(token) {
-    if (token === this.#token) return;
-    this.#token = token;
+    if (token === this.#api.token) return;
+    this.#api.token = token;
     this.#tokenRefused = false;
     if (this.#waitsForToken) this.connect();
   }
@@ -206,20 +205,20 @@ export class ChatStream {
       onFrame: (frame) => signal.aborted || this.#onFrame(frame),
     };
     if (transport === "fetch") {
-      const headers = { Authorization: `Bearer ${await this.#accessToken()}` };
+      const headers = { Authorization: `Bearer ${await this.#api.accessToken(this.#tokenRefused)}` };
       if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
       if (!signal.aborted) await readByFetch({ ...reader, fetch, url: `${this.#conversation}/stream`, headers });
       return;
     }
     // Its reconnections would carry the header, but ours are new ones, and the first has only the query.
     const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
-    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#call("POST", "/stream-tickets")).ticket)}`);
-    else query.push(`access_token=${encodeURIComponent(await this.#accessToken())}`);
+    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#api.call("POST", "/stream-tickets")).ticket)}`);
+    else query.push(`access_token=${encodeURIComponent(await this.#api.accessToken(this.#tokenRefused))}`);
     if (signal.aborted) return;
     try {
       await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream?${query.join("&")}` });
     } catch (error) {
-      await this.#call("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
+      await this.#api.call("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
       throw error;
     }
   }
@@ -273,7 +272,7 @@ export class ChatStream {
     }
     if (problem?.status === 401 && !this.#tokenRefused) {
       this.#tokenRefused = true;
-      if (typeof this.#token === "function") return 0; // once, with a fresh one
+      if (this.#api.renewable) return 0; // once, with a fresh one
     }
     if (problem) this.#report(problem);
     if (problem && !problem.retryable) return null;
@@ -346,7 +345,7 @@ export class ChatStream {
     this.#session = null;
     if (this.#connectWhenLoaded) this.#setState("connecting");
     try {
-      const page = await this.#call("GET", `/messages?limit=${limit}`);
+      const page = await this.#api.call("GET", `/messages?limit=${limit}`);
       this.#transcript.load(page.messages);
       this.#cursor = this.#historyCursor = page.streamCursor;
       this.#earlier = page.nextCursor;
@@ -360,7 +359,7 @@ export class ChatStream {
 
   async earlier({ limit = PAGE } = {}) {
     if (this.#earlier === null) return this.messages;
-    const page = await this.#call("GET", `/messages?limit=${limit}&before=${encodeURIComponent(this.#earlier)}`);
+    const page = await this.#api.call("GET", `/messages?limit=${limit}&before=${encodeURIComponent(this.#earlier)}`);
     this.#transcript.load(page.messages, { before: true });
     this.#earlier = page.nextCursor;
     this.#emit("messages", this.messages);
@@ -371,7 +370,7 @@ export class ChatStream {
     const path = `/messages${ifBusy ? `?ifBusy=${ifBusy}` : ""}`;
     for (let sent = 1; ; sent++) {
       try {
-        const message = await this.#call("POST", path, { content, clientMessageId });
+        const message = await this.#api.call("POST", path, { content, clientMessageId });
         if (!ifBusy) this.#cursor ??= message.streamCursor; // nothing runs that the stream has yet to bring
         if (this.#transcript.add(message)) this.#emit("messages", this.messages);
         return message;
@@ -386,39 +385,13 @@ export class ChatStream {
 
   async stop() {
     const messageId = this.messages.findLast((message) => message.streaming)?.id;
-    return this.#call("POST", "/stop", messageId && { messageId });
+    return this.#api.call("POST", "/stop", messageId && { messageId });
   }
 
   async regenerate({ ifBusy } = {}) {
-    const answer = await this.#call("POST", `/regenerate${ifBusy ? `?ifBusy=${ifBusy}` : ""}`);
+    const answer = await this.#api.call("POST", `/regenerate${ifBusy ? `?ifBusy=${ifBusy}` : ""}`);
     if (this.#transcript.add(answer)) this.#emit("messages", this.messages);
     return answer;
-  }
-
-  async #call(method, path, body, refresh = false) {
-    const headers = { Authorization: `Bearer ${await this.#accessToken(refresh)}` };
-    if (body) headers["Content-Type"] = "application/json";
-    const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
-    const request = { method, headers, body: body && JSON.stringify(body), signal: abort.signal };
-    try {
-      const response = await this.#options.fetch(this.#conversation + path, request);
-      if (response.ok) return await response.json();
-      if (response.status !== 401 || refresh || typeof this.#token !== "function") {
-        throw await ChatError.fromResponse(response);
-      }
-    } catch (error) {
-      throw ChatError.from(error);
-    } finally {
-      clearTimeout(timer);
-    }
-    return this.#call(method, path, body, true);
-  }
-
-  async #accessToken(refresh = this.#tokenRefused) {
-    const token = typeof this.#token === "function" ? await this.#token({ refresh }) : this.#token;
-    if (token) return token;
-    throw new ChatError("An access token is required.", { code: "unauthenticated", retryable: false, status: 401 });
   }
 
   // Telling ----------------------------------------------------------------------------------------------------------

@@ -1,50 +1,37 @@
 /** The list of conversations beside the chat, and the requests that it is made of. */
 
-import { ChatError } from "../chatstream.js";
+import { API } from "../client/api.js";
 import { button, byId, element } from "./dom.js";
 
 const PAGE = 30; // what fits beside a chat, and a bit
 
 /** The REST API's conversations. Each call rejects with a `ChatError`. */
 export class ConversationsAPI {
-  #address;
-  #token;
+  #api;
 
   /** `token({refresh})` gives the token. */
   constructor(baseUrl, token) {
-    this.#address = `${baseUrl}/api/v1/chat/conversations`;
-    this.#token = token;
+    this.#api = new API(`${baseUrl}/api/v1/chat/conversations`, token);
   }
 
   page(before) {
-    return this.#call("GET", `?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
+    return this.#api.call("GET", `?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
   }
 
   get(id) {
-    return this.#call("GET", `/${encodeURIComponent(id)}`);
+    return this.#api.call("GET", `/${encodeURIComponent(id)}`);
   }
 
   create(conversation) {
-    return this.#call("POST", "", conversation);
+    return this.#api.call("POST", "", conversation);
   }
 
   change(id, changes) {
-    return this.#call("PATCH", `/${encodeURIComponent(id)}`, changes);
+    return this.#api.call("PATCH", `/${encodeURIComponent(id)}`, changes);
   }
 
   delete(id) {
-    return this.#call("DELETE", `/${encodeURIComponent(id)}`);
-  }
-
-  async #call(method, path, body, refresh = false) {
-    const headers = { Authorization: `Bearer ${await this.#token({ refresh })}`, "Content-Type": "application/json" };
-    const request = { method, headers, body: body && JSON.stringify(body), cache: "no-store" };
-    const response = await fetch(this.#address + path, request).catch((cause) => {
-      throw ChatError.from(cause);
-    });
-    if (response.status === 401 && !refresh) return this.#call(method, path, body, true);
-    if (!response.ok) throw await ChatError.fromResponse(response);
-    return response.status === 204 ? null : response.json();
+    return this.#api.call("DELETE", `/${encodeURIComponent(id)}`);
   }
 }
 
