@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import secrets
@@ -33,8 +32,8 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Limits
-from chatstream.llm.late import LateModel
-from chatstream.llm.model import Delta, Model
+from chatstream.llm.configuration import configured_model
+from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.settings import Environment, Settings
@@ -116,7 +115,7 @@ class Server:
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         messages = Messages(mongo, owner=owner)
-        model = await stack.enter_async_context(_model(settings, metrics))
+        model = await stack.enter_async_context(configured_model(settings, metrics))
 
         def answers(conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
             return write_answer(
@@ -248,41 +247,6 @@ async def _database_uri(settings: Settings) -> AsyncIterator[str]:
 
     async with embedded_mongod(settings.data_dir) as uri:
         yield uri
-
-
-@contextlib.asynccontextmanager
-async def _model(settings: Settings, metrics: Metrics) -> AsyncIterator[LateModel]:
-    with contextlib.ExitStack() as stack:
-        base_url, name = settings.openai_base_url, settings.openai_model
-        if settings.uses_demo_model:
-            from chatstream.llm import demo
-
-            base_url, name = stack.enter_context(demo.serve()), "demo"
-
-        async def make() -> Model:
-            await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
-            from chatstream.llm.openai_model import Deadlines, OpenAIModel
-
-            key = settings.openai_api_key
-            return OpenAIModel(
-                api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
-                base_url=base_url,
-                model=name,
-                metrics=metrics,
-                deadlines=Deadlines(
-                    connect=settings.connect_timeout,
-                    first_token=settings.first_token_timeout,
-                    idle=settings.idle_timeout,
-                    total=settings.answer_timeout,
-                ),
-                retries=settings.model_retries,
-            )
-
-        model = LateModel(make)
-        try:
-            yield model
-        finally:
-            await model.close()
 
 
 async def _wait_for(mongo: Mongo) -> None:
