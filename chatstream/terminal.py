@@ -28,7 +28,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 # The server beats every 15 s: twice that, and a bit, is no silence but a dead connection.
 _SILENCE = 40.0
 
-
 # What Tornado's client raises when a connection cannot be made, or ends too early.
 _BROKEN = (OSError, StreamClosedError, HTTPClientError)
 
@@ -232,10 +231,8 @@ class Terminal:
     def _prepared(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> HTTPRequest:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = json.dumps(body or {}) if method == "POST" else None
-        patience: dict[str, Any] = (
-            {"request_timeout": 0} if method == "GET" else {}
-        )  # a stream has no end; `_SILENCE` watches it
-        return HTTPRequest(self._url + path, method, headers=headers, body=data, **patience, **options)
+        timeout = 0 if method == "GET" else None  # a stream has no end; `_SILENCE` watches it
+        return HTTPRequest(self._url + path, method, headers=headers, body=data, request_timeout=timeout, **options)
 
     def _path(self) -> str:
         return f"{_API}/{quote(self._conversation or '', safe='')}"

@@ -245,7 +245,6 @@ class Generation:
             self._watched_at = beat.watched_at
             self.watched = self._shown_elsewhere = True
             self.watched_elsewhere_until = asyncio.get_running_loop().time() + _WATCHED_ELSEWHERE_FOR
-
         elif self._shown_elsewhere and not self.watched_elsewhere:
             self._shown_elsewhere = False
             self._on_left_elsewhere()

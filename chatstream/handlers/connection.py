@@ -23,7 +23,6 @@ log = logging.getLogger("chatstream.http")
 # All that Tornado says to a malformed request: http1connection.py, `_read_message_inner`.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
-
 # When there is no room, a connection keeps its place without a request for so long: a few round trips to anywhere, and
 # as late as this process may be before it begins no more answers.
 _SAY_SOMETHING_WITHIN = 2.0
