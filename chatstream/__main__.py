@@ -67,7 +67,8 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _chat(arguments: argparse.Namespace) -> int:
     """The terminal's exit status: 0 if the last answer is complete, else 1."""
-    from chatstream.terminal import ChatFailed, Terminal
+    from chatstream.terminal.chat import Terminal
+    from chatstream.terminal.client import ChatFailed
 
     try:
         terminal = Terminal(

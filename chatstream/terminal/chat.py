@@ -1,4 +1,4 @@
-"""``python -m chatstream chat``: talk to a server from a terminal. A client like any other: it knows only the wire.
+"""A conversation on a screen, or in a pipe.
 
 A broken connection is opened again with the cursor of the last event, so that no text is lost and none comes twice.
 """
@@ -9,56 +9,25 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 from urllib.parse import quote
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
-from tornado.httputil import parse_response_start_line
-from tornado.iostream import StreamClosedError
-
-from chatstream.errors import ChatstreamError
-from chatstream.screen import Wrapping, printable
+from chatstream.terminal.client import BROKEN, NOTHING_COMES, ChatFailed, Client, Unreachable
+from chatstream.terminal.screen import Wrapping, printable
 
 _API = "/api/v1/chat/conversations"
 _HELP = "Ctrl-C stops an answer · /regenerate · /new · /id · /quit"
 # In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
-# The server beats every 15 s: twice that, and a bit, is no silence but a dead connection.
-_SILENCE = 40.0
-
-# What Tornado's client raises when a connection cannot be made, or ends too early.
-_BROKEN = (OSError, StreamClosedError, HTTPClientError)
-
-# Of the server and of the proxies before it: not now, but soon.
-_PASSING = (429, 502, 503, 504)
-
-_NOTHING_COMES: dict[str, Any] = {"type": "nothing_comes"}  # not of the wire: what a 204 says
-
-
-class ChatFailed(ChatstreamError):
-    """The server refused, or could not be reached; the text is for whoever types."""
-
-
-class Unreachable(ChatFailed):
-    """No answer came."""
-
-
-class Frame(NamedTuple):
-    """One event of the stream, and its cursor if it has one."""
-
-    cursor: str | None
-    event: dict[str, Any]
 
 
 class Terminal:
-    """One conversation on a screen, or in a pipe."""
+    """Asks, and shows what is answered."""
 
     def __init__(self, url: str, token: str, *, conversation: str | None, model: str | None, as_json: bool) -> None:
         """`url` is the server's, without a path; with `as_json` each event is written as one line of JSON."""
-        self._url = url.rstrip("/")
-        self._token = token
+        self._client = Client(url, token)
         self._conversation = conversation
         self._model = model
         self._as_json = as_json
@@ -98,7 +67,7 @@ class Terminal:
                 self._note(self._conversation or "not begun yet")
             case "/regenerate" if self._conversation:
                 path = f"{self._path()}/regenerate?ifBusy=interrupt"
-                return await self._watch((await self._request("POST", path))["streamCursor"])
+                return await self._watch((await self._client.request("POST", path))["streamCursor"])
             case _ if line.startswith("/"):
                 self._note(_HELP)
             case _:
@@ -108,15 +77,15 @@ class Terminal:
     async def _ask(self, question: str) -> bool:
         """True if the answer is complete."""
         if self._conversation is None:
-            made = await self._request("POST", _API, {"model": self._model} if self._model else {})
+            made = await self._client.request("POST", _API, {"model": self._model} if self._model else {})
             self._conversation = str(made["id"])
             self._note(f"conversation {self._conversation}")
         message = {"content": question, "clientMessageId": uuid.uuid4().hex}
         path = f"{self._path()}/messages?ifBusy=interrupt"
         try:
-            posted = await self._request("POST", path, message)
+            posted = await self._client.request("POST", path, message)
         except Unreachable:  # whether it came through or not: under the same key it is stored once
-            posted = await self._request("POST", path, message)
+            posted = await self._client.request("POST", path, message)
         return await self._watch(posted["streamCursor"])
 
     async def _watch(self, cursor: str) -> bool:
@@ -128,7 +97,7 @@ class Terminal:
             task = asyncio.current_task()
             if task is None or task.uncancel() > 0:
                 raise
-            stopped = await self._request("POST", f"{self._path()}/stop", {}, or_conflict=True)
+            stopped = await self._client.request("POST", f"{self._path()}/stop", {}, or_conflict=True)
             self._note(f"\n{stopped.get('status', 'it had ended')}")
             return False
 
@@ -136,7 +105,7 @@ class Terminal:
         tries, good, over = 0, False, False
         while True:
             try:
-                async for frame in self._frames(cursor):
+                async for frame in self._client.frames(self._path(), cursor):
                     cursor = frame.cursor or cursor
                     tries = 0 if frame.event["type"] == "connected" else tries
                     self._show(frame.event)
@@ -146,16 +115,16 @@ class Terminal:
                 if over:
                     self._write("" if self._as_json else "\n")
                     return good
-            except (*_BROKEN, TimeoutError) as exc:
+            except BROKEN as exc:
                 if tries == _MAX_RECONNECTS:
-                    raise ChatFailed(f"The connection to {self._url} is lost: {exc}") from exc
+                    raise ChatFailed(f"The connection to {self._client.url} is lost: {exc}") from exc
             tries += 1
             if tries > 1:  # the first one is the usual rotation, or a restart
                 self._note("… connecting again")
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE))
 
     def _show(self, event: dict[str, Any]) -> None:
-        if event is _NOTHING_COMES:
+        if event is NOTHING_COMES:
             return
         if self._as_json:
             self._write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -175,64 +144,6 @@ class Terminal:
             case "error":
                 again = " (/regenerate tries again)" if event["retryable"] and event["messageId"] else ""
                 self._note(f"\n{event['message']}{again}")
-
-    async def _frames(self, cursor: str) -> AsyncGenerator[Frame, None]:
-        """One connection. Raises `ChatFailed` if it is refused, one of `_BROKEN`, `TimeoutError`."""
-        parts: asyncio.Queue[bytes | None] = asyncio.Queue()  # as much as the server sends before it waits for us
-        path = f"{self._path()}/stream?once=true&last_event_id={quote(cursor)}"
-        status = 0
-
-        def head(line: str) -> None:
-            nonlocal status
-            if line.startswith("HTTP/"):
-                status = parse_response_start_line(line.strip()).code
-
-        request = self._prepared("GET", path, header_callback=head, streaming_callback=parts.put_nowait)
-        # Tornado's client cannot be told to give up a request. One that is left ends with the answer, as `once` says.
-        fetching = asyncio.ensure_future(AsyncHTTPClient().fetch(request, raise_error=False))
-
-        def ended(done: asyncio.Future[HTTPResponse]) -> None:
-            done.exception()  # seen, also if nobody waits any more
-            parts.put_nowait(None)
-
-        fetching.add_done_callback(ended)
-        buffer = b""
-        while (part := await asyncio.wait_for(parts.get(), _SILENCE)) is not None:
-            buffer += part
-            if status == 200:
-                *whole, buffer = buffer.split(b"\n\n")
-                for frame in whole:
-                    yield _frame(frame)
-        response = await fetching
-        if response.code in _PASSING:
-            raise ConnectionError(_refusal(response, buffer))
-        if response.code >= 400 and response.code != 599:
-            raise _refusal(response, buffer)
-        response.rethrow()
-        if response.code == 204:
-            yield Frame(None, _NOTHING_COMES)
-
-    async def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, or_conflict: bool = False
-    ) -> dict[str, Any]:
-        """The JSON that comes back. Raises `ChatFailed`; with `or_conflict` a 409 is an empty object."""
-        try:
-            response = await AsyncHTTPClient().fetch(self._prepared(method, path, body), raise_error=False)
-            if response.code == 409 and or_conflict:
-                return {}
-            if response.code >= 400 and response.code != 599:
-                raise _refusal(response, response.body)
-            response.rethrow()
-        except _BROKEN as exc:
-            reason = (isinstance(exc, OSError) and exc.strerror) or exc  # without its number
-            raise Unreachable(f"{self._url} cannot be reached: {reason}") from exc
-        return dict(json.loads(response.body))
-
-    def _prepared(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> HTTPRequest:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        data = json.dumps(body or {}) if method == "POST" else None
-        timeout = 0 if method == "GET" else None  # a stream has no end; `_SILENCE` watches it
-        return HTTPRequest(self._url + path, method, headers=headers, body=data, request_timeout=timeout, **options)
 
     def _path(self) -> str:
         return f"{_API}/{quote(self._conversation or '', safe='')}"
@@ -267,29 +178,15 @@ def _print(text: str, file: TextIO) -> None:
         raise SystemExit(1) from None
 
 
-def _frame(text: bytes) -> Frame:
-    fields = dict(line.split(": ", 1) for line in text.decode().split("\n") if ": " in line)
-    return Frame(fields.get("id"), json.loads(fields["data"]))
-
-
 def _ends(event: dict[str, Any]) -> bool:
     """Whether no more comes of the answer. One that was interrupted is begun again for whoever comes back."""
     if event["type"] == "llm_complete":
         return bool(event["status"] != "interrupted")
     if event["type"] == "error":
         return event["messageId"] is not None and event["error"] != "answer_interrupted"
-    return event is _NOTHING_COMES
+    return event is NOTHING_COMES
 
 
 def _bet(metadata: dict[str, Any]) -> str:
     parts = [metadata["selection"] or "a bet", f"odds {metadata['oddsText']}", metadata["stake"]]
     return "→ " + " · ".join(filter(None, parts))
-
-
-def _refusal(response: HTTPResponse, body: bytes) -> ChatFailed:
-    try:
-        detail = json.loads(body)["detail"]
-    except (ValueError, TypeError, KeyError):  # not from chatstream: a proxy's page, say
-        detail = response.reason
-    later = response.headers.get("Retry-After")
-    return ChatFailed(f"{detail} ({response.code})" + (f" Try again in {later} s." if later else ""))

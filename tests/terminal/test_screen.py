@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream.screen import Wrapping, printable
+from chatstream.terminal.screen import Wrapping, printable
 
 _TOKENS = re.compile(r"\033\[(\d+)D|\033\[K|\n|.", re.DOTALL)
 

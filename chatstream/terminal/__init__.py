@@ -1,0 +1,1 @@
+"""``python -m chatstream chat``: a conversation from a terminal. A client like any other: it knows only the wire."""
