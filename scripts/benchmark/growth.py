@@ -182,15 +182,48 @@ class Curve(NamedTuple):
     title: str
     sizes: tuple[float, ...]
     measure: Callable[[Bench, Chatstream, float], Figures]
+    note: str  # what has to be known about it
 
 
 CURVES: Final = {
-    "viewers": Curve("viewers of one answer", (1, 3, 10, 30, 100, 300, 1000), viewers),
-    "idle": Curve("idle open streams", (0, 100, 1000, 3000, 10_000), idle),
-    "length": Curve("tokens of an answer", (100, 1000, 10_000, 50_000), length),
-    "history": Curve("messages of a conversation", (2, 20, 200, 2000), history),
-    "conversations": Curve("conversations in the database", (10, 1000, 10_000, 100_000, 1_000_000), conversations),
-    "processes": Curve("processes on one database", (1, 2, 3, 4), processes),
+    "viewers": Curve(
+        "viewers of one answer",
+        (1, 3, 10, 30, 100, 300, 1000),
+        viewers,
+        "CHATSTREAM_STREAMS_PER_USER and CHATSTREAM_OPENINGS_PER_MINUTE are raised: all of them are one user.",
+    ),
+    "idle": Curve(
+        "idle open streams",
+        (0, 100, 1000, 3000, 10_000),
+        idle,
+        "CHATSTREAM_STREAMS_PER_PROCESS is 12,000. Beside the idle streams 50 are paced; the cost of the idle ones is "
+        "not counted among that of a chunk.",
+    ),
+    "length": Curve(
+        "tokens of an answer",
+        (100, 1000, 10_000, 50_000),
+        length,
+        "CHATSTREAM_ANSWER_CHARACTERS is 3,000,000. The request is shared out among the chunks of its answer.",
+    ),
+    "history": Curve(
+        "messages of a conversation",
+        (2, 20, 200, 2000),
+        history,
+        "The model is sent as much of it as CHATSTREAM_CONTEXT_CHARACTERS allows, 48,000: up to there a request's cost "
+        "grows.",
+    ),
+    "conversations": Curve(
+        "conversations in the database",
+        (10, 1000, 10_000, 100_000, 1_000_000),
+        conversations,
+        "Of a thousand users, or of fewer where there are less than 5,000.",
+    ),
+    "processes": Curve(
+        "processes on one database",
+        (1, 2, 3, 4),
+        processes,
+        "All on one core: it is their cost that is compared. 100 streams are shared out among them.",
+    ),
 }
 
 # The figures of the curves, in words; those with one unit share a picture.

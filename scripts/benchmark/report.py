@@ -128,7 +128,7 @@ def _curve(records: Records, name: str) -> str:
     if name == "viewers" and len(sizes) > 1:
         (fewest, alone), *_, (most, all_of_them) = records.points(name, "us_per_chunk")
         table += f"\n\nA further viewer costs {(all_of_them - alone) / (most - fewest):.1f} µs a chunk."
-    return table
+    return f"{table}\n\n{CURVES[name].note}"
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
