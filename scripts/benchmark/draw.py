@@ -76,7 +76,7 @@ def curves(summary: dict[str, Any], target: Path) -> None:
             axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS[number], label=summary["figures"][each][0])
         if name != "processes":
             axes.set_xscale("symlog", linthresh=1)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axes.xaxis.set_major_formatter(_size)
         else:
             axes.set_xticks([1, 2, 3, 4])
         if name == "viewers":
@@ -87,6 +87,11 @@ def curves(summary: dict[str, Any], target: Path) -> None:
         axes.set(xlabel=summary["titles"][name], ylabel=unit)
         axes.legend(fontsize=7)
     _save(figure, target)
+
+
+def _size(value: float, _: int) -> str:
+    """As short as it can be said: 100,000 and 1,000,000 stand side by side."""
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
 
 
 def _save(figure: Any, target: Path) -> None:
