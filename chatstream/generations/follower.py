@@ -17,6 +17,9 @@ _FLUSH_BYTES = 64 * 1024
 # A reader this far behind the log will not catch up; coming back with its cursor it gets one slice of the text instead.
 _MAX_LAG_BYTES = 4 * 1024 * 1024
 
+Push = Callable[[bytes], bool]
+"""Writes frames at once; false if not all of them have left. Must not block or raise."""
+
 
 def reconnect_delay() -> int:
     """How long a client should wait before it comes back, in milliseconds: jittered, so that no stampede follows."""
@@ -61,6 +64,8 @@ class Follower:
         self.reason: str | None = None  # why it is over
         self.over = False  # nothing more will be read than what `next` has in hand
         self._waiter: asyncio.Future[None] | None = None
+        self._push: Push | None = None
+        self._pushed_short = False
         self._written_at = self._loop.time()
         self._heartbeat_due = False
         self.index = channel.end
@@ -76,12 +81,34 @@ class Follower:
         self._joined = True
 
     def wake(self) -> None:
-        """There is something to do for `next`."""
-        if self._waiter is not None and not self._waiter.done():
+        """There is something to do for `next`, or at once for whoever it has to push to."""
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._sampling:
+            self._sampling = False
+            self._woken_at = self._loop.time()
+        if self._push is None or not self._push_on(self._push):
             self._waiter.set_result(None)
-            if self._sampling:
-                self._sampling = False
-                self._woken_at = self._loop.time()
+
+    def _push_on(self, push: Push) -> bool:
+        """Push what there is; false if there is something to do for `next` all the same."""
+        while told := self._take():
+            self._note(told)
+            if not push(told):
+                self._pushed_short = True
+                return False
+        self._observe()
+        return not self.over and not self._heartbeat_due
+
+    def _note(self, told: bytes) -> None:
+        self._written_at = self._loop.time()
+        self._heartbeat_due = False
+        self._bytes_left -= len(told)
+
+    def _observe(self) -> None:
+        if self._woken_at is not None:  # what was told the last time has left
+            self._observe_lag(self._loop.time() - self._woken_at)
+            self._woken_at = None
 
     @property
     def answer_runs(self) -> bool:
@@ -112,16 +139,16 @@ class Follower:
         self._channel.readers.discard(self)
         self.end(reason="client_left")
 
-    async def next(self) -> bytes | None:
-        """Whole frames that were not read yet, or a heartbeat if there were none for long; None when it is over."""
-        if self._woken_at is not None:  # what was told the last time has left
-            self._observe_lag(self._loop.time() - self._woken_at)
-            self._woken_at = None
+    async def next(self, push: Push | None = None) -> bytes | None:
+        """Whole frames that were not read yet, or a heartbeat if there were none for long; None when it is over.
+
+        While it waits, it hands frames to `push`, which writes them at once and says whether all of them have left: no
+        task has to be woken for each. What has not left is waited for by whoever called, who gets no further frames.
+        """
+        self._observe()
         while True:
             if told := self._take():
-                self._written_at = self._loop.time()
-                self._heartbeat_due = False
-                self._bytes_left -= len(told)
+                self._note(told)
                 return told
             if self.over:
                 return None
@@ -129,9 +156,12 @@ class Follower:
                 self._heartbeat_due = False
                 self._written_at = self._loop.time()
                 return self._wire.heartbeat()
-            self._waiter = self._loop.create_future()
+            self._waiter, self._push = self._loop.create_future(), push
             await self._waiter
             self._waiter = None
+            if self._pushed_short:
+                self._pushed_short = False
+                return b""
 
     def tick(self, now: float, heartbeat_interval: float) -> None:
         """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""

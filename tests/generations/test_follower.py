@@ -326,3 +326,71 @@ async def test_what_ends_while_the_past_is_read_stays_over() -> None:
             break
     assert types(frames)[-1:] == ["error"]
     assert await asyncio.wait_for(one.next(), 1) is None
+
+
+# Pushing --------------------------------------------------------------------------------------------------------------
+
+
+class Socket:
+    """Takes whole frames as long as it has room."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.full = False
+
+    def push(self, frames: bytes) -> bool:
+        self.frames += parse(frames)
+        return not self.full
+
+
+async def pushing(one: Follower, socket: Socket) -> "asyncio.Task[bytes | None]":
+    """A writer that waits, and lets what comes be pushed."""
+    writer = asyncio.create_task(one.next(socket.push))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not writer.done()
+    return writer
+
+
+@pytest.mark.gen_test
+async def test_what_comes_is_pushed_at_once_and_wakes_nobody() -> None:
+    channel, socket = Channel(conversation()), Socket()
+    writer = await pushing(follower(channel), socket)
+    for seq in (0, 1, 2):
+        channel.append(Posted(message(seq)))
+        assert types(socket.frames) == ["user_message"] * (seq + 1)
+    await asyncio.sleep(0)
+    assert not writer.done()
+    writer.cancel()
+
+
+@pytest.mark.gen_test
+async def test_whoever_has_no_room_is_waited_for_and_gets_the_rest_later() -> None:
+    channel, socket = Channel(conversation()), Socket()
+    one = follower(channel)
+    writer = await pushing(one, socket)
+    socket.full = True
+    channel.append(Posted(message(0)))
+    channel.append(Posted(message(1)))
+    assert await writer == b""  # nothing further: what was pushed has to leave first
+    assert [frame.data["messageId"] for frame in socket.frames] == [message(0).id]
+    assert [frame.data["messageId"] for frame in await read(one)] == [message(1).id]
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_a_stream_is_pushed_and_then_told_to_the_writer() -> None:
+    channel, socket = Channel(conversation()), Socket()
+    writer = await pushing(follower(channel, once=True), socket)
+    channel.append(Ended(answer(0, "ab", Status.COMPLETE)))
+    assert types(socket.frames) == ["llm_complete"]
+    assert await writer is None
+
+
+@pytest.mark.gen_test
+async def test_a_heartbeat_is_the_writers_and_not_pushed() -> None:
+    channel, socket = Channel(conversation()), Socket()
+    one = follower(channel)
+    writer = await pushing(one, socket)
+    one.tick(asyncio.get_running_loop().time() + 20, 15)
+    assert types(parse(await writer or b"")) == ["heartbeat"]
+    assert socket.frames == []
