@@ -78,7 +78,7 @@ class Clock:
             if self.left() <= 0:
                 raise TimeoutError
             self._arm()
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # without the loop, finding it is most of the cost
         assert task is not None  # noqa: S101 - for the type checker: coroutines run in tasks
         self._cancelling = task.cancelling()
         self._task = task

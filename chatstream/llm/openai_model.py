@@ -152,7 +152,7 @@ class OpenAIModel:
                     response = await stack.enter_async_context(self._request(turns, model, ask_for_usage))
                 begun = True
                 self._metrics.model_responded(now() - asked_at)
-                body = await stack.enter_async_context(contextlib.aclosing(response.aiter_bytes()))
+                body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
                 kind = response.headers.get("content-type", "text/event-stream").partition(";")[0].strip().lower()
                 if kind != "text/event-stream":
                     with clock:
@@ -206,6 +206,13 @@ class OpenAIModel:
             yield response
         finally:
             await response.aclose()
+
+
+def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The bytes of the body as they come, decoded if they are encoded."""
+    if "content-encoding" in response.headers or not isinstance(response.stream, httpx2.AsyncByteStream):
+        return response.aiter_bytes()
+    return cast("AsyncGenerator[bytes, None]", aiter(response.stream))
 
 
 async def _refuse(response: httpx2.Response) -> None:
