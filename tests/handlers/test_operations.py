@@ -1,6 +1,5 @@
 """Alive, ready, and what a client is told by a server that is neither: refusals that an EventSource survives."""
 
-import asyncio
 import contextlib
 import json
 import time
@@ -11,7 +10,7 @@ import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
-from tests.support.exposition import samples
+from tests.support.exposition import eventually, samples, scrape
 from tests.support.processes import ServerProcess, free_port
 
 
@@ -157,12 +156,6 @@ async def test_a_server_that_waits_can_be_ended(start_server: StartServer) -> No
     assert "Traceback" not in server.log
 
 
-async def scrape(http: httpx.AsyncClient, url: str = "/metrics") -> dict[tuple[str, ...], float]:
-    response = await http.get(url)
-    assert response.status_code == 200
-    return samples(response.text)
-
-
 @pytest.mark.gen_test
 async def test_requests_are_measured_by_route_and_refusals_by_code(client: Client) -> None:
     conversation = await client.create()
@@ -199,8 +192,7 @@ async def test_a_streams_latency_ends_where_the_stream_begins(client: Client) ->
         await watched.next()
         begun = time.monotonic()
         await watched.until("heartbeat")  # a second later
-    while seconds not in (after := await scrape(client.http)) or after[seconds] == before.get(seconds):
-        await asyncio.sleep(0.05)  # until the server has noticed; there is no event to wait for in another process
+    after = await eventually(client.http, lambda now: seconds in now and now[seconds] != before.get(seconds))
     assert after[seconds] - before.get(seconds, 0) < begun - asked
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
-from tests.support.exposition import samples
+from tests.support.exposition import scrape
 from tests.support.processes import SECRET, ServerProcess, children, free_port
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
@@ -149,7 +149,7 @@ async def test_a_second_sigterm_is_immediate(
 
 async def collections(http: httpx.AsyncClient) -> float:
     """How often the garbage collector has run."""
-    return samples((await http.get("/metrics")).text)["python_gc_collections_total", "0"]
+    return (await scrape(http))["python_gc_collections_total", "0"]
 
 
 @pytest.mark.gen_test

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,23 +11,9 @@ import pytest
 from chatstream import auth
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
-from tests.support.exposition import samples
+from tests.support.exposition import eventually, scrape
 from tests.support.processes import SECRET, ServerProcess, free_port
 from tests.support.upstream import DONE, END, USAGE, Upstream, answer, beginning, delta, event, http_chunk, whole
-
-Samples = dict[tuple[str, ...], float]
-
-
-async def scrape(client: Client) -> Samples:
-    return samples((await client.http.get("/metrics")).text)
-
-
-async def eventually(client: Client, holds: Callable[[Samples], bool]) -> Samples:
-    """The metrics as soon as something holds of them: they are told when the server has noticed."""
-    async with asyncio.timeout(30):
-        while not holds(exposed := await scrape(client)):
-            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
-    return exposed
 
 
 def lines(server: ServerProcess, **facts: Any) -> list[dict[str, Any]]:
@@ -53,14 +38,14 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
     async with client.stream(conversation) as watched:
         posted = await client.post(conversation, "What nobody may log, either.")
         await watched.until("llm_chunk")
-        exposed = await scrape(client)
+        exposed = await scrape(client.http)
         assert exposed["chatstream_streams_open",] == 1
         assert exposed["chatstream_answers_running",] == 1
         go_on.set()
         complete = await watched.until("llm_complete")
         failed = await client.post(conversation, "And this fails.")
         await watched.until("error")
-        exposed = await eventually(client, lambda now: now["chatstream_answers_running",] == 0)
+        exposed = await eventually(client.http, lambda now: now["chatstream_answers_running",] == 0)
     assert exposed["chatstream_answers_finished_total", "", "complete"] == 1
     assert exposed["chatstream_answers_finished_total", "upstream_rejected", "failed"] == 1
     assert exposed["chatstream_answer_duration_seconds_count",] == 2
@@ -73,8 +58,8 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
     assert exposed["chatstream_event_loop_lag_seconds_count",] >= 1
     for command in ("find", "insert", "findAndModify", "commitTransaction"):
         assert exposed["chatstream_database_command_duration_seconds_count", command] >= 1
-    await eventually(client, lambda now: now.get(("chatstream_streams_ended_total", "client_left")) == 1)
-    assert (await scrape(client))["chatstream_streams_open",] == 0
+    await eventually(client.http, lambda now: now.get(("chatstream_streams_ended_total", "client_left")) == 1)
+    assert (await scrape(client.http))["chatstream_streams_open",] == 0
 
     ids = {"user": client.user, "conversation": conversation}
     [told] = lines(server, answer=complete.data["messageId"])
@@ -104,7 +89,9 @@ async def test_tokens_are_counted_by_what_they_were(start_server: StartServer, m
     client = make_client(start_server())
     for token in (client.token, auth.mint(SECRET, client.user, -60), "no token"):
         await client.http.get(API, headers={"Authorization": f"Bearer {token}"})
-    outcomes = {name[1]: n for name, n in (await scrape(client)).items() if name[0].endswith("verifications_total")}
+    outcomes = {
+        name[1]: n for name, n in (await scrape(client.http)).items() if name[0].endswith("verifications_total")
+    }
     assert outcomes == {"accepted": 1, "expired": 1, "malformed": 1}
 
 
@@ -138,7 +125,7 @@ async def test_why_a_stream_ended(
     conversation = await client.create(initialMessage="Well?")
     async with client.stream(conversation, **options) as watched:
         await watched.rest()
-    await eventually(client, lambda now: now.get(("chatstream_streams_ended_total", reason)) == 1)
+    await eventually(client.http, lambda now: now.get(("chatstream_streams_ended_total", reason)) == 1)
     [told] = lines(server, request=watched.response.headers["X-Request-Id"])
     assert told["end"] == reason
 
@@ -152,6 +139,6 @@ async def test_a_database_that_is_away_is_counted_while_nobody_asks(
     async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if (await scrape(client))["chatstream_database_heartbeat_failures_total",] >= 1:
+                if (await scrape(client.http))["chatstream_database_heartbeat_failures_total",] >= 1:
                     return
             await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process

@@ -1,9 +1,33 @@
 """What ``/metrics`` answers, as numbers."""
 
+import asyncio
+from collections.abc import Callable
+
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.client import PATIENCE
 
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """By the sample's name and its labels' values, in the order of the labels' names."""
+Samples = dict[tuple[str, ...], float]
+"""By the sample's name and its labels' values, in the order of the labels' names."""
+
+
+def samples(text: str) -> Samples:
+    """Out of what was answered."""
     exposed = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return {(one.name, *(value for _, value in sorted(one.labels.items()))): one.value for one in exposed}
+
+
+async def scrape(http: httpx.AsyncClient, url: str = "/metrics") -> Samples:
+    """What is answered now."""
+    response = await http.get(url)
+    assert response.status_code == 200
+    return samples(response.text)
+
+
+async def eventually(http: httpx.AsyncClient, holds: Callable[[Samples], bool]) -> Samples:
+    """The metrics as soon as something holds of them: they are told when the server has noticed."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds(exposed := await scrape(http)):
+            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+    return exposed
