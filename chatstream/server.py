@@ -35,7 +35,7 @@ from chatstream.limits import Limits
 from chatstream.llm.configuration import configured_model
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation
+from chatstream.models import Answer, Conversation, UserMessage
 from chatstream.settings import Environment, Settings
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
@@ -117,10 +117,13 @@ class Server:
         messages = Messages(mongo, owner=owner)
         model = await stack.enter_async_context(configured_model(settings, metrics))
 
-        def answers(conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
+        def answers(
+            conversation: Conversation, answer: Answer, question: UserMessage | None
+        ) -> AsyncGenerator[Delta, None]:
             return write_answer(
                 conversation,
                 answer,
+                question,
                 messages=messages,
                 model=model,
                 system_prompt=settings.system_prompt,

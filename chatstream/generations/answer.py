@@ -8,12 +8,13 @@ from contextlib import aclosing
 
 from chatstream.llm.model import Delta, Model, Turn
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.store.messages import Messages
+from chatstream.store.messages import FIRST_SEQ, Messages
 
 
 async def write_answer(
     conversation: Conversation,
     answer: Answer,
+    question: UserMessage | None,
     *,
     messages: Messages,
     model: Model,
@@ -22,10 +23,14 @@ async def write_answer(
 ) -> AsyncGenerator[Delta, None]:
     """The model's answer in the context of the conversation so far, as it comes.
 
-    `system_prompt` is for conversations without one of their own. Raises `ModelError` and `StorageUnavailable`.
+    `question` is the user message that is answered, if whoever asks has it. `system_prompt` is for conversations
+    without one of their own. Raises `ModelError` and `StorageUnavailable`.
     """
-    async with aclosing(messages.newest_first(conversation.key, before=answer.seq)) as history:
-        turns = await context(history, answer, budget=context_characters)
+    if question is not None and question.seq == FIRST_SEQ:
+        turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
+    else:
+        async with aclosing(messages.newest_first(conversation.key, before=answer.seq)) as history:
+            turns = await context(history, answer, budget=context_characters)
     prompt = conversation.system_prompt or system_prompt
     async with aclosing(model.stream([Turn("system", prompt), *turns], model=conversation.model)) as deltas:
         async for delta in deltas:

@@ -41,7 +41,8 @@ _LAST_SAVE_TIMEOUT = 5.0
 _SHUTDOWN_SPREAD = 1.0
 # How long to wait, at most, for an end that is stored to be told: it takes a turn of the event loop or two.
 _SETTLE_TIMEOUT = 1.0
-WriteAnswer = Callable[[Conversation, Answer], AsyncGenerator[Delta, None]]
+# The question is given where it is known.
+WriteAnswer = Callable[[Conversation, Answer, UserMessage | None], AsyncGenerator[Delta, None]]
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -171,8 +172,12 @@ class Hub:
         request_id: str | None,
         *,
         message: UserMessage | None = None,
+        question: UserMessage | None = None,
     ) -> None:
-        """Generate what has just been begun in the store; `message` is the question, if it was stored with it."""
+        """Generate what has just been begun in the store.
+
+        `message` is the question, if it was stored with it; `question`, if it was there already and is known.
+        """
         request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
         running = self._generations.get(conversation.key)
         if running is not None and running.answer.id == answer.id:
@@ -181,7 +186,7 @@ class Hub:
         generation = Generation(
             Running(answer),
             channel,
-            self._write_answer(conversation, answer),
+            self._write_answer(conversation, answer, message or question),
             messages=self._messages,
             extract=self._extract,
             bounds=self._config.bounds,
@@ -261,7 +266,7 @@ class Hub:
             )
         except (AnswerInProgress, NotFound):
             return  # somebody else was faster, which comes through the log, or the conversation is gone
-        self.generate(conversation, answer, request_id)
+        self.generate(conversation, answer, request_id, question=owed.question)
 
     async def _run(
         self,

@@ -50,6 +50,7 @@ class Owed(NamedTuple):
     message_id: str
     attempt: Answer | None  # the newest one, which was interrupted
     newest_seq: int
+    question: UserMessage | None = None  # the user message itself, if it is the newest
 
 
 class Replay(Struct, frozen=True, kw_only=True):
@@ -195,5 +196,5 @@ def _finished(answer: Answer, position: int) -> Iterator[Entry]:
 def owed_by(newest: Message) -> Owed | None:
     """What is owed in a conversation whose newest message this is."""
     if isinstance(newest, UserMessage):
-        return Owed(newest.id, None, newest.seq)
+        return Owed(newest.id, None, newest.seq, newest)
     return Owed(newest.reply_to, newest, newest.seq) if newest.status is Status.INTERRUPTED else None

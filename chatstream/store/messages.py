@@ -34,7 +34,7 @@ from chatstream.store.mongo import Document, Mongo, translated
 # answers of a few KB a batch is well below a megabyte.
 _BATCH = 51
 # The place of a conversation's first message.
-_FIRST_SEQ = 1
+FIRST_SEQ = 1
 _ACTIVE_NOW: Document = {"$currentDate": {"updatedAt": True}}
 
 
@@ -329,7 +329,7 @@ class Messages:
         newest = await self._messages.find_one(
             {"conversationId": ObjectId(key)}, {"seq": 1}, sort=[("seq", -1)], session=session
         )
-        return int(newest["seq"]) + 1 if newest else _FIRST_SEQ
+        return int(newest["seq"]) + 1 if newest else FIRST_SEQ
 
     async def _touch(self, key: str) -> bool:
         """Note that something happened in the conversation. False if it is gone: then so is what is left of it."""

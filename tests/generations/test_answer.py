@@ -163,6 +163,7 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
         deltas = write_answer(
             conversation,
             posted.answer,
+            posted.message,
             messages=b.store,
             model=b.model,
             system_prompt="",

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError
-from chatstream.llm.model import Delta, Finish
+from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from tests.support.scripted_model import STOP, Bench, Viewer, bench
 
@@ -122,12 +122,29 @@ async def test_a_fault_of_ours_is_internal_and_logged(mongodb_uri: str, caplog: 
 async def test_a_history_that_cannot_be_read(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
+        b.model.reply("Yes.", STOP)
+        await b.post(conversation)
+        await b.ended(conversation)
         b.messages.refused["newest_first"] = 1
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             assert (await watched.until("error"))["error"] == "storage_unavailable"
         assert (await b.newest(conversation)).status is Status.FAILED
-        assert b.model.calls == []
+        assert len(b.model.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_the_first_question_is_answered_without_reading_the_history(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        waiting, new = await b.conversation(waiting="Tell me."), await b.conversation()
+        b.messages.refused["newest_first"] = 1
+        b.model.reply("Yes.", STOP)
+        async with b.viewer(waiting) as watched:
+            await watched.until("llm_complete")
+        b.model.reply("Yes.", STOP)
+        await b.post(new, "Tell me.")
+        await b.ended(new)
+        assert [call.turns[1:] for call in b.model.calls] == 2 * [[Turn("user", "Tell me.")]]
 
 
 @pytest.mark.gen_test

@@ -25,7 +25,7 @@ from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Failure, Status
+from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
 from chatstream.store.mongo import Mongo
@@ -258,10 +258,13 @@ class Bench:
         )
         self.commands = Commands(self.hub, self.messages, answers)
 
-    def _answers(self, conversation: Conversation, answer: Answer) -> AsyncGenerator[Delta, None]:
+    def _answers(
+        self, conversation: Conversation, answer: Answer, question: UserMessage | None
+    ) -> AsyncGenerator[Delta, None]:
         return write_answer(
             conversation,
             answer,
+            question,
             messages=self.messages,
             model=self.model,
             system_prompt="Be brief.",
@@ -304,9 +307,11 @@ class Bench:
         return newest
 
     async def ended(self, conversation: Conversation) -> Answer:
-        """The newest answer, as soon as it has ended."""
+        """The newest answer, as soon as it has ended, and the hub knows that its end is stored."""
         async with asyncio.timeout(PATIENCE):
-            while (newest := await self.newest(conversation)).status is Status.STREAMING:
+            while (newest := await self.newest(conversation)).status is Status.STREAMING or self.hub.generates_in(
+                conversation
+            ):
                 await asyncio.sleep(0.005)  # between two looks; who does not watch is told nothing
         return newest
 
