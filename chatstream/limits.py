@@ -176,6 +176,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     answers: Answers  # running ones, and those that are about to
     openings: Rate  # of streams, by user
     tickets: Rate  # each of which opens a stream, by user: as they live a minute, no more of them exist
+    conversations: Rate  # new ones, by user
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
@@ -200,6 +201,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ),
             openings=Rate("openings", settings.openings_per_minute),
             tickets=Rate("tickets", settings.openings_per_minute),
+            conversations=Rate("conversations", settings.messages_per_minute),
             messages=Rate("messages", settings.messages_per_minute),
             failures=Rate("failures", settings.failures_per_minute),
             repeats=Rate("messages", settings.messages_per_minute),

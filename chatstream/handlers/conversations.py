@@ -43,9 +43,11 @@ class ConversationsHandler(JSONHandler):
         """A new one, and its first message if there is one."""
         body = self.body(NewConversation)
         check_length(body.initial_message, self.content_characters, "initialMessage")
+        limits = self.door.limits
         if body.initial_message is not None:
-            self.door.limits.answers.check(self.user.id)
-            self.tell(self.door.limits.messages.take(self.user.id))
+            limits.answers.check(self.user.id)
+            limits.messages.take(self.user.id)
+        self.tell(limits.conversations.take(self.user.id))
         conversation = await self.conversations.create(
             self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
         )

@@ -127,7 +127,11 @@ async def test_too_many_messages(start_server: StartServer, make_client: MakeCli
     assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
     other_content = await mine.post(conversation, "Other", headers={"Idempotency-Key": "first"})
     assert other_content.status_code == 422
-    await mine.create()  # without a message
+    # Conversations are counted by themselves.
+    for _ in range(2):
+        await mine.create()
+    assert_limited(await mine.http.post(API, json={"id": "not-made"}), "rate_limited", '"conversations";q=4;w=60')
+    assert (await mine.http.get(f"{API}/not-made")).status_code == 404
     assert (await other.post(await other.create(), "One")).status_code == 201
 
 
