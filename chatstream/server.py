@@ -53,8 +53,10 @@ _IDLE_CONNECTION_TIMEOUT = 30
 _BODY_TIMEOUT = 10
 # Monitoring has a port of its own: some that ask, each over one connection.
 _ROOM_FOR_MONITORING = 16
-# Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late.
+# Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late; and
+# this often in seconds, as a token's end must not come late where heartbeats are rare.
 _TICKS_PER_HEARTBEAT = 15
+_LONGEST_TICK = 1.0
 # Between tries to reach a database that is not there (yet), in seconds.
 _DATABASE_RETRY_PAUSE = 1.0
 # Connections that wait to be accepted: of a thousand clients that come back in the same moment after a restart.
@@ -162,7 +164,7 @@ class Server:
             await orphans.end_all()  # nobody else can be generating in this database
             await seed_demo_conversation(conversations, messages)
         stack.push_async_callback(self._drain, server, door, hub)
-        _every(stack, settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, hub.tick)
+        _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
         _every(stack, elsewhere.LOOK_INTERVAL, hub.elsewhere.look)

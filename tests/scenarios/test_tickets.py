@@ -14,7 +14,7 @@ from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.routes import methods, routes
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Do, Upstream, answer, beginning
 
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
@@ -102,6 +102,29 @@ async def test_of_twenty_who_come_at_once_with_one_ticket_one_gets_in(client: Cl
     async with asyncio.timeout(20):
         await asyncio.gather(*(come() for _ in range(20)))
     assert sorted(statuses) == [200] + [401] * 19
+
+
+@pytest.mark.gen_test
+async def test_every_kind_of_stream_ends_with_its_token_also_where_heartbeats_are_rare(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    for _ in range(2):
+        upstream.reply(beginning("So far"), Do.HANG)
+    client = make_client(start_server(CHATSTREAM_HEARTBEAT_INTERVAL="3600"))
+    watched, by_ticket, posted, formatted = [await client.create() for _ in range(4)]
+    expires_at = time.time() + 3
+    client.http.headers["Authorization"] = f"Bearer {mint(SECRET, client.user, 3)}"
+    ticket = (await ticket_for(client, by_ticket))["ticket"]
+    question: dict[str, Any] = {"method": "POST", "json": {"content": "Go on."}}
+    responses = await asyncio.gather(
+        client.http.get(f"{API}/{watched}/stream", headers=EVENT_STREAM),
+        client.http.get(f"{API}/{by_ticket}/stream?ticket={ticket}", headers=EVENT_STREAM | {"Authorization": ""}),
+        client.http.request(url=f"{API}/{posted}/messages", headers=EVENT_STREAM, **question),
+        client.http.request(url=f"{API}/{formatted}/messages?format=ui-message-stream", **question),
+    )
+    assert expires_at - 1.1 < time.time() < expires_at + 5  # an `exp` has no fractions
+    assert [response.status_code for response in responses] == [200] * 4
+    assert ["token has expired" in response.text for response in responses] == [True] * 4
 
 
 @pytest.mark.gen_test
