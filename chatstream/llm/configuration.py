@@ -5,6 +5,7 @@ import importlib
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
+from chatstream.errors import ConfigurationError
 from chatstream.llm.late import LateModel
 from chatstream.llm.model import Model
 from chatstream.metrics import Metrics
@@ -22,7 +23,10 @@ async def configured_model(settings: Settings, metrics: Metrics) -> AsyncIterato
             base_url, name = stack.enter_context(demo.serve()), "demo"
 
         async def make() -> Model:
-            await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
+            try:
+                await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
+            except (OSError, ImportError) as exc:  # half of it is loaded, so that it cannot be tried again here
+                raise ConfigurationError(f"The model's library cannot be loaded: {exc}") from exc
             from chatstream.llm.openai_model import Deadlines, OpenAIModel
 
             key = settings.openai_api_key

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -180,6 +181,17 @@ async def test_a_database_that_comes_later(tmp_path: Path, start_server: StartSe
         assert server.log.count("does not answer") == 1
         await make_client(server).create()
         assert server.stop() == 0
+
+
+def test_a_model_whose_library_cannot_be_loaded_ends_it_with_a_clear_message(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = "import sys; sys.modules['openai'] = None; from chatstream.__main__ import main; sys.exit(main())"
+    settings = environment | {"MONGODB_DATABASE": "no-library"}
+    server = ServerProcess(tmp_path, settings, command=[sys.executable, "-c", program]).start()
+    assert server.wait() == 1
+    assert "The model's library cannot be loaded: import of openai halted" in server.log
+    assert "Traceback" not in server.log
 
 
 def test_wrong_credentials_end_it_with_a_clear_message(start_server: StartServer, mongodb_uri: str) -> None:
