@@ -17,7 +17,7 @@ from chatstream.handlers.conversations import ConversationHandler, Conversations
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler
-from chatstream.handlers.operations import HealthHandler, MetricsHandler, ReadyHandler
+from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import PageHandler
 from chatstream.handlers.request_log import RequestLog
 from chatstream.handlers.stream import StreamHandler
@@ -62,7 +62,7 @@ def make_app(
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
             (r"/healthz", HealthHandler, base),
-            (r"/readyz", ReadyHandler, base | {"ping": ping}),
+            (r"/readyz", ReadyHandler, base | {"ping": OneAtATime(ping)}),
             *metrics_here,
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),

@@ -1,5 +1,6 @@
 """``/healthz``, ``/readyz`` and ``/metrics``: for whoever runs the server."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
@@ -25,6 +26,20 @@ class HealthHandler(BaseHandler):
         self.send_json(State("ok"))
 
     head = get  # what many monitors ask with
+
+
+class OneAtATime:
+    """A question that is asked once for all who want to know at the same time: anybody may ask, as often as they like."""
+
+    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Future[None] | None = None
+
+    async def __call__(self) -> None:
+        """Raises what the question raises."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask())
+        await asyncio.shield(self._asking)
 
 
 class ReadyHandler(BaseHandler):

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from chatstream.errors import StorageUnavailable
+from chatstream.handlers.operations import OneAtATime
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import eventually, samples, scrape
@@ -23,6 +25,29 @@ async def test_alive_and_ready_without_a_token(client: Client) -> None:
         assert response.headers["Cache-Control"] == "no-store"
         response = await client.http.head(path)
         assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.gen_test
+async def test_the_database_is_asked_once_for_all_who_want_to_know_at_the_same_time() -> None:
+    asked: list[asyncio.Future[None]] = []
+
+    async def ask() -> None:
+        asked.append(asyncio.get_running_loop().create_future())
+        await asked[-1]
+
+    ready = OneAtATime(ask)
+    for number, answer in enumerate((StorageUnavailable(), None), 1):
+        waiting = [asyncio.create_task(ready()) for _ in range(3)]
+        while len(asked) < number:
+            await asyncio.sleep(0)
+        waiting[0].cancel()  # who leaves takes nobody's answer away
+        await asyncio.wait(waiting[:1])
+        if answer is None:
+            asked[-1].set_result(None)
+        else:
+            asked[-1].set_exception(answer)
+        assert await asyncio.gather(*waiting[1:], return_exceptions=True) == [answer, answer]
+        assert len(asked) == number
 
 
 @pytest.mark.gen_test
