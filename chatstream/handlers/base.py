@@ -139,7 +139,9 @@ class BaseHandler(RequestHandler):
         headers, failures = self.request.headers, self.door.limits.failures
         address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
         if address is not None and credential.kind is Kind.TICKET:
-            failures.check(address)  # for a ticket the database is asked; to verify a token costs less than to refuse it
+            failures.check(
+                address
+            )  # for a ticket the database is asked; to verify a token costs less than to refuse it
         try:
             return await self.door.identify(credential, self.path_args[0] if self.path_args else "")
         except Unauthenticated:

@@ -15,6 +15,8 @@ log = logging.getLogger("chatstream.http")
 
 # Asked every few seconds by machines that read no log.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
+# Three times the longest path of a route. A path may have 16 KB, which would fill the disk as fast as they come.
+_MOST_OF_A_PATH = 300
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w.-]+")  # a JSON object in base64url, and what is signed with it
 
 
@@ -54,5 +56,6 @@ class RequestLog:
 
 
 def _loggable(path: str) -> str:
-    """Without what a terminal obeys, and without a token that somebody took for a part of the path."""
-    return _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
+    """Its beginning, without what a terminal obeys, and without a token that somebody took for a part of the path."""
+    text = _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
+    return text if len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."

@@ -103,6 +103,15 @@ async def test_a_token_in_the_wrong_place_is_not_logged(client: Client, shared_s
         assert told["message"].startswith(f"GET {path.replace(client.token, '[token]')} 40")
 
 
+@pytest.mark.gen_test
+async def test_a_long_path_makes_no_long_line(client: Client, shared_server: ServerProcess) -> None:
+    response = await client.http.get(f"/{'x' * 15_000}")
+    [told] = lines(shared_server, request=response.headers["X-Request-Id"])
+    assert told["message"].startswith("GET /xxx")
+    assert "x... 404 " in told["message"]
+    assert len(told["message"]) < 350
+
+
 @pytest.mark.parametrize(
     ("settings", "options", "reason"),
     [
