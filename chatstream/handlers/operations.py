@@ -29,7 +29,7 @@ class HealthHandler(BaseHandler):
 
 
 class OneAtATime:
-    """A question that is asked once for all who want to know at the same time: anybody may ask, as often as they like."""
+    """A question that is asked once for all who want to know at the same time: anybody may, as often as they like."""
 
     def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
         self._ask = ask

@@ -1,5 +1,6 @@
 """Alive, ready, and what a client is told by a server that is neither: refusals that an EventSource survives."""
 
+import asyncio
 import contextlib
 import json
 import time

@@ -10,7 +10,7 @@ import pytest
 
 from chatstream import auth
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import eventually, scrape
 from tests.support.processes import SECRET, ServerProcess, free_port
 from tests.support.upstream import DONE, END, USAGE, Upstream, answer, beginning, delta, event, http_chunk, whole
@@ -20,6 +20,15 @@ def lines(server: ServerProcess, **facts: Any) -> list[dict[str, Any]]:
     """The lines of the log with these facts."""
     logged = map(json.loads, server.log.splitlines())
     return [line for line in logged if line.items() >= facts.items()]
+
+
+async def line_of(server: ServerProcess, response: httpx.Response) -> dict[str, Any]:
+    """The line of a request, which is written when its response has been sent."""
+    async with asyncio.timeout(PATIENCE):
+        while not (found := lines(server, request=response.headers["X-Request-Id"])):
+            await asyncio.sleep(0.01)  # between two looks; there is no event to wait for in another process
+    [told] = found
+    return told
 
 
 @pytest.mark.gen_test
@@ -99,14 +108,14 @@ async def test_tokens_are_counted_by_what_they_were(start_server: StartServer, m
 async def test_a_token_in_the_wrong_place_is_not_logged(client: Client, shared_server: ServerProcess) -> None:
     for path in (f"/stream/{client.token}", f"{API}/{client.token}/stream"):
         response = await client.http.get(path)
-        [told] = lines(shared_server, request=response.headers["X-Request-Id"])
+        told = await line_of(shared_server, response)
         assert told["message"].startswith(f"GET {path.replace(client.token, '[token]')} 40")
 
 
 @pytest.mark.gen_test
 async def test_a_long_path_makes_no_long_line(client: Client, shared_server: ServerProcess) -> None:
     response = await client.http.get(f"/{'x' * 15_000}")
-    [told] = lines(shared_server, request=response.headers["X-Request-Id"])
+    told = await line_of(shared_server, response)
     assert told["message"].startswith("GET /xxx")
     assert "x... 404 " in told["message"]
     assert len(told["message"]) < 350
