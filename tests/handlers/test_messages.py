@@ -99,6 +99,8 @@ async def test_the_same_key_while_its_answer_runs_is_no_conflict(client: Client,
     first = await client.post(conversation, "Hi", headers={"Idempotency-Key": "k1"})
     again = await client.post(conversation, "Hi", headers={"Idempotency-Key": "k1"})
     assert (again.status_code, again.json()) == (200, first.json())
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")  # or the stop could come before the model was called
     await client.http.post(f"{API}/{conversation}/stop")
     assert len(upstream.calls) == 1
 
