@@ -12,6 +12,8 @@ from chatstream.settings import DEFAULT_SYSTEM_PROMPT
 
 # Shorter texts ("Tell me.") may well stand in a log for other reasons; of longer ones the beginning is enough.
 _SHORTEST, _LONGEST = 12, 100
+# "aaaaaaaaaaaa" is nobody's secret, but may be anybody's id.
+_FEWEST_CHARACTERS = 3
 
 _PATTERNS = (
     re.compile(r"eyJ[\w-]{8,}\.[\w-]+"),  # a JSON Web Token
@@ -23,7 +25,7 @@ _remembered: set[str] = set()
 def remember(*texts: object) -> None:
     """Something that was written in confidence. What is no text, or a short one, is not kept."""
     for text in texts:
-        if isinstance(text, str) and len(text) >= _SHORTEST:
+        if isinstance(text, str) and len(text) >= _SHORTEST and len(set(text)) > _FEWEST_CHARACTERS:
             _remembered.add(text[:_LONGEST])
 
 
