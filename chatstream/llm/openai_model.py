@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import logging
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -41,10 +41,27 @@ _MAX_DELAY: Final = 10.0
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_PATIENCE: Final = 2.0
 
-_HEADERS: Final = {
+_HEADERS: Final[Mapping[str, str | openai.Omit]] = {
     "Accept": "text/event-stream",
     "Accept-Encoding": "identity",  # a compressor would hold chunks back; it is decoded all the same if it comes
+    # What the SDK tells of this machine is half of all fields: made anew, sent and kept with every request.
+    **dict.fromkeys(
+        [
+            "X-Stainless-Arch",
+            "X-Stainless-Async",
+            "X-Stainless-Lang",
+            "X-Stainless-OS",
+            "X-Stainless-Package-Version",
+            "X-Stainless-Retry-Count",
+            "X-Stainless-Runtime",
+            "X-Stainless-Runtime-Version",
+        ],
+        openai.omit,
+    ),
 }
+
+# What reading a body needs to know of its head.
+_KEPT: Final = {"content-type", "content-encoding"}
 
 # What comes out of the SDK and its transport: they wrap each other's exceptions, but not all of them.
 _TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
@@ -202,6 +219,9 @@ class OpenAIModel:
             stream=True,
             stream_cls=openai.AsyncStream[Any],
         )
+        # An answer may take minutes: of the heads only what reading the body needs stays in memory.
+        response.request.headers = httpx2.Headers()
+        response.headers = httpx2.Headers({name: text for name, text in response.headers.items() if name in _KEPT})
         try:
             yield response
         finally:
