@@ -1,4 +1,4 @@
-"""One running answer: one task that reads the model, one that checkpoints, and an end that is stored before it is told.
+"""One running answer: a task that reads the model, checkpoints, and an end that is stored before it is told.
 
 It never waits for those who watch. The database may come and go meanwhile: the text is kept here until it is stored.
 """
@@ -10,13 +10,13 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
-from itertools import accumulate
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
 from chatstream.generations.account import Account
+from chatstream.generations.beats import Beats
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.entries import Notice
 from chatstream.llm.model import Delta, Finish
@@ -24,13 +24,10 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status, Usage
 from chatstream.recommendations import Extractor
-from chatstream.store.messages import Messages
+from chatstream.store.messages import Beat, Checkpoint, Messages
 
 log = logging.getLogger("chatstream.generations")
 
-# Checkpoint, heartbeat and fan-out to other processes in one write: what a crash can lose, what a stop from another
-# process waits, and what the database pays per answer and second.
-BEAT_INTERVAL = 1.0
 # Viewers in another process show themselves every 5 s: two of those, and the checkpoints that tell us.
 _WATCHED_ELSEWHERE_FOR = 12.0
 # The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
@@ -58,6 +55,7 @@ class Generation:
         deltas: AsyncGenerator[Delta, None],
         *,
         messages: Messages,
+        beats: Beats,
         extract: Extractor,
         bounds: AnswerBounds,
         metrics: Metrics,
@@ -77,6 +75,7 @@ class Generation:
         self._channel = channel
         self._deltas = deltas
         self._messages = messages
+        self._beats = beats
         self._extract = extract
         self._bounds = bounds
         self._request_id = request_id
@@ -127,11 +126,8 @@ class Generation:
         self._reading = asyncio.create_task(self._read())
         if self._cut is not None:  # before it began
             self._reading.cancel()
-        beat = asyncio.create_task(self._beat())
-        try:
+        with self._beats.running(self):
             outcome = await self._outcome(self._reading)
-        finally:
-            beat.cancel()
         stored = await self._store(outcome)
         self._account.close(self._channel, self.running, stored)
         return stored
@@ -220,25 +216,19 @@ class Generation:
         before = await self._messages.interruptions(outcome.reply_to)
         return replace(outcome, status=Status.FAILED) if before + 1 >= MAX_INTERRUPTIONS else outcome
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_INTERVAL)
-            try:
-                await self._checkpoint()
-            except StorageUnavailable:
-                log.warning("no checkpoint: the database does not answer", extra=self._facts)
-            except Exception as exc:  # noqa: BLE001 - without any checkpoint, it would be taken for dead
-                log.error("no checkpoint: %s", describe(exc), extra=self._facts)
+    def checkpoint(self) -> Checkpoint:
+        """What has come since the last one that is known to be stored."""
+        text = "".join(self.running.parts[self._stored_parts :])
+        return Checkpoint(self.answer.id, self._stored_length, text)
 
-    async def _checkpoint(self) -> None:
-        parts = self.running.parts[self._stored_parts :]
-        text = "".join(parts)
-        beat = await self._messages.checkpoint(self.answer.id, length=self._stored_length, text=text)
-        if beat is None:
-            await self._find_out_what_is_stored()
+    def beaten(self, beat: Beat | None) -> None:
+        """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""
+        if beat is None or not self._go_on_behind(beat.length):
+            log.warning("the answer was ended by somebody else", extra=self._facts)
+            self._fenced = True
+            if self._reading is not None:
+                self._reading.cancel()
             return
-        self._stored_parts += len(parts)
-        self._stored_length += len(text)
         if beat.stop_requested:
             self.cut(Status.STOPPED)
         if beat.watched_at != self._watched_at:  # compared with itself only: clocks differ
@@ -249,16 +239,11 @@ class Generation:
             self._shown_elsewhere = False
             self._on_left_elsewhere()
 
-    async def _find_out_what_is_stored(self) -> None:
-        """A checkpoint matched nothing: an earlier one was stored though its result was lost, or we are fenced off."""
-        stored = await self._messages.get(self._channel.conversation.key, self.answer.id)
-        if isinstance(stored, Answer) and stored.status is Status.STREAMING:
-            lengths = accumulate(map(len, self.running.parts), initial=0)
-            for parts, length in enumerate(lengths):
-                if length == len(stored.content):
-                    self._stored_parts, self._stored_length = parts, length
-                    return
-        log.warning("the answer was ended by somebody else", extra=self._facts)
-        self._fenced = True
-        if self._reading is not None:
-            self._reading.cancel()
+    def _go_on_behind(self, length: int) -> bool:
+        """`length` code points are stored. False if no part of ours ends there: somebody else stored them."""
+        if length < self._stored_length:  # the database has lost some; we have them still
+            self._stored_parts = self._stored_length = 0
+        while self._stored_length < length and self._stored_parts < len(self.running.parts):
+            self._stored_length += len(self.running.parts[self._stored_parts])
+            self._stored_parts += 1
+        return self._stored_length == length

@@ -18,6 +18,7 @@ from chatstream.errors import (
 )
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
+from chatstream.generations.beats import Beats
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
@@ -79,6 +80,7 @@ class Hub:
     ) -> None:
         """`answers` says whether another one may begin, and counts those that run."""
         self._messages = messages
+        self._beats = Beats(messages)
         self._write_answer = write_answer
         self._extract = extract
         self._metrics = metrics
@@ -188,6 +190,7 @@ class Hub:
             channel,
             self._write_answer(conversation, answer, message or question),
             messages=self._messages,
+            beats=self._beats,
             extract=self._extract,
             bounds=self._config.bounds,
             metrics=self._metrics,

@@ -5,14 +5,15 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Any, NamedTuple
 
 from bson import ObjectId
 from msgspec.structs import replace
-from pymongo import ReturnDocument
+from pymongo import ReadPreference, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
@@ -30,6 +31,8 @@ from chatstream.store.documents import (
 )
 from chatstream.store.mongo import Document, Mongo, translated
 
+log = logging.getLogger("chatstream.store")
+
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
 _BATCH = 51
@@ -46,9 +49,18 @@ class Posted(NamedTuple):
     repeated: bool = False
 
 
-class Beat(NamedTuple):
-    """What a checkpoint brings back."""
+class Checkpoint(NamedTuple):
+    """More text of the running attempt `answer_id`, of which `length` code points are stored."""
 
+    answer_id: str
+    length: int
+    text: str
+
+
+class Beat(NamedTuple):
+    """What a checkpoint brings back: `length` code points of the attempt are stored now."""
+
+    length: int
     stop_requested: bool
     watched_at: datetime | None
 
@@ -71,6 +83,10 @@ class Messages:
         self._messages = mongo.messages
         # For what an index says is there: other reads may not see it yet, this one waits until a majority has it.
         self._as_written = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
+        # For what was just written: the primary has it, a majority's view on a new one may lag behind.
+        self._just_written = mongo.messages.with_options(
+            read_concern=ReadConcern("local"), read_preference=ReadPreference.PRIMARY
+        )
         self._owner = owner
         self._writes = count(1)
 
@@ -164,21 +180,41 @@ class Messages:
             return answer_model(stored)  # this very write had succeeded, and its result was lost
         return answer
 
-    async def checkpoint(self, answer_id: str, *, length: int, text: str) -> Beat | None:
-        """Append `text` to a running attempt of which `length` code points are stored, and show that it is alive.
+    async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, Beat]:
+        """Append to running attempts, and show that they are alive; returns how each stands now, by its id.
 
-        None if there is no such attempt: it has ended, is gone, or has another length.
+        Nothing is appended to one that has another length, which its `Beat` says. Those that have ended or are gone are
+        left out. One write and one read, whatever their number.
         """
-        append: Document = {"$push": {"parts": text}} if text else {}
-        with translated():
-            document = await self._messages.find_one_and_update(
-                {"_id": ObjectId(answer_id), "status": "streaming", "length": length},
-                append | {"$set": {"length": length + len(text)} | self._signed(), "$currentDate": {"beatAt": True}},
-                projection={"stopRequested": 1, "watchedAt": 1},
+        signed = self._signed()
+        ids = [ObjectId(checkpoint.answer_id) for checkpoint in checkpoints]
+        updates = [
+            UpdateOne(
+                {"_id": _id, "status": "streaming", "length": length},
+                ({"$push": {"parts": text}} if text else {})
+                | {"$set": {"length": length + len(text)} | signed, "$currentDate": {"beatAt": True}},
             )
-        if document is None:
-            return None
-        return Beat(document.get("stopRequested", False), document.get("watchedAt"))
+            for _id, (_, length, text) in zip(ids, checkpoints, strict=True)
+        ]
+        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1}
+        with translated():
+            try:
+                await self._messages.bulk_write(updates, ordered=False)
+            except BulkWriteError as exc:
+                if exc.timeout or exc.details["writeConcernErrors"]:
+                    raise
+                # All the others are stored, and of these the read will say that they are not.
+                log.error("checkpoints were refused: %s", {error["code"] for error in exc.details["writeErrors"]})
+            # Room for one more tells the database that there are no more: otherwise it is asked again.
+            found = self._just_written.find({"_id": {"$in": ids}}, fields).batch_size(len(ids) + 1)
+            documents = await found.to_list(None)
+        return {
+            str(document["_id"]): Beat(
+                document["length"], document.get("stopRequested", False), document.get("watchedAt")
+            )
+            for document in documents
+            if document["status"] == "streaming"
+        }
 
     async def finish(self, key: str, answer: Answer) -> Answer | None:
         """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone.

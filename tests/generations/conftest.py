@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a second by default takes a hundredth here."""
-    monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.01)
+    monkeypatch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.generation._SAVE_PAUSE", 0.01)
     monkeypatch.setattr("chatstream.generations.commands._STOP_LOOK_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.hub._SHUTDOWN_SPREAD", 0.01)

@@ -9,19 +9,11 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
-from tests.support.scripted_model import STOP, Bench, Viewer, bench
+from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 USAGE = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
-
-
-async def beats(b: Bench, count: int) -> None:
-    """Wait for so many further checkpoints."""
-    async with asyncio.timeout(10):
-        wanted = b.messages.called["checkpoint"] + count
-        while b.messages.called["checkpoint"] < wanted:
-            await asyncio.sleep(0.005)
 
 
 async def told(watched: Viewer, *types: str) -> None:
@@ -339,7 +331,7 @@ async def test_an_attempt_that_another_process_ended_is_cut_and_told_as_it_is_st
 
 @pytest.mark.gen_test
 async def test_it_is_found_out_at_the_end_at_the_latest(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 3600)
+    monkeypatch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 3600)
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:

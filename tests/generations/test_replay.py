@@ -12,6 +12,7 @@ from chatstream.formats.registry import DEFAULT
 from chatstream.generations.channel import Running
 from chatstream.generations.replay import Replay, Snapshot, replay
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.store.messages import Checkpoint
 from tests.support.scripted_model import Bench, Frame, bench, parse
 
 BETS = tuple(Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2))
@@ -55,7 +56,7 @@ class Past:
         posted = await self.store.post(self.key, "And now?")
         assert posted.answer is not None
         if content:
-            await self.store.checkpoint(posted.answer.id, length=0, text=content)
+            await self.store.checkpoint([Checkpoint(posted.answer.id, 0, content)])
         return posted.message, posted.answer
 
     async def waiting(self, content: str = "Hello?") -> UserMessage:

@@ -412,5 +412,5 @@ def test_nothing_is_lost_and_nothing_comes_twice(io_loop: IOLoop, mongodb_uri: s
             await check(b, actions)
 
     with pytest.MonkeyPatch.context() as patch:  # a fixture would be torn down only after the last example
-        patch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.002)
+        patch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 0.002)
         io_loop.run_sync(run, timeout=60)

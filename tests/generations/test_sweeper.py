@@ -9,6 +9,7 @@ from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.generations.sweeper import Sweeper
 from chatstream.models import Answer, Status
+from chatstream.store.messages import Checkpoint
 from tests.support.scripted_model import STOP, Bench, bench
 
 
@@ -49,7 +50,7 @@ async def orphan(b: Bench, text: str = "So far") -> Answer:
     conversation = await b.conversation()
     posted = await b.store.post(conversation.key, "Tell me.")
     assert posted.answer is not None
-    await b.store.checkpoint(posted.answer.id, length=0, text=text)
+    await b.store.checkpoint([Checkpoint(posted.answer.id, 0, text)])
     return posted.answer
 
 
@@ -81,7 +82,7 @@ async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, cl
         answer = await orphan(b, "a")
         for _ in range(3):
             await clock.looks(sweeper, 5)
-            assert await b.store.checkpoint(answer.id, length=1, text="") is not None
+            assert await b.store.checkpoint([Checkpoint(answer.id, 1, "")])
         await clock.looks(sweeper, 5)
         assert await status(b, answer) is Status.STREAMING
 
@@ -130,7 +131,7 @@ async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: st
         interruptions = b.store.interruptions
 
         async def beat_meanwhile(reply_to: str) -> int:
-            await b.store.checkpoint(answer.id, length=1, text="")
+            await b.store.checkpoint([Checkpoint(answer.id, 1, "")])
             return await interruptions(reply_to)
 
         b.messages.interruptions = beat_meanwhile
@@ -164,7 +165,7 @@ async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, da
         conversation = await dead.conversation()
         posted = await dead.store.post(conversation.key, "Tell me.")
         assert posted.answer is not None
-        await dead.store.checkpoint(posted.answer.id, length=0, text="So far")
+        await dead.store.checkpoint([Checkpoint(posted.answer.id, 0, "So far")])
         b.model.reply("Again.", STOP)
         sweeper = Sweeper(b.messages, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
@@ -211,7 +212,7 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
 async def test_an_answer_that_is_alive_is_left_alone(
     mongodb_uri: str, database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.generations.generation.BEAT_INTERVAL", 0.001)
+    monkeypatch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 0.001)
     async with bench(mongodb_uri, database) as b:
         conversation = await b.conversation()
         await b.post(conversation)

@@ -4,10 +4,12 @@ MongoDB's profiler tells, of the very operations that the store's methods send: 
 keys and documents were examined.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from msgspec.structs import replace
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -15,7 +17,7 @@ from tornado.ioloop import IOLoop
 
 from chatstream.models import Answer, Conversation, Status, UserMessage
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages, Posted
+from chatstream.store.messages import Checkpoint, Messages, Posted
 from chatstream.store.mongo import Mongo
 
 DATABASE = "indexes"
@@ -102,7 +104,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "list older messages": (lambda s: s.messages.page(s.key, limit=PAGE, before=20), PAGE),
     "repeat a message": (lambda s: s.messages.posted_before(s.key, "Tell me.", "message-3"), 1),
     "wait behind the running answer": (lambda s: s.messages.add(s.key, "Wait.", behind_running=True), 1),
-    "checkpoint": (lambda s: s.messages.checkpoint(s.answer.id, length=0, text="Well"), 1),
+    "checkpoint": (lambda s: s.messages.checkpoint([Checkpoint(s.answer.id, 0, "Well")]), 1),
     "watch an answer of another process": (lambda s: s.messages.watch(s.answer.id), 1),
     "ask for a stop": (lambda s: s.messages.request_stop(s.answer.id), 1),
     "end an answer": (lambda s: s.messages.finish(s.key, replace(s.answer, status=Status.COMPLETE)), 1),
@@ -128,6 +130,19 @@ def test_it_uses_an_index_and_examines_what_it_returns(
         assert entry["docsExamined"] <= documents, entry
         # One key more tells that there is nothing more.
         assert entry["keysExamined"] <= documents + 1, entry
+
+
+def test_a_checkpoint_of_many_answers_is_read_back_in_one_go(
+    io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
+) -> None:
+    running = [
+        {"_id": ObjectId(), "conversationId": ObjectId(), "seq": 1, "status": "streaming", "length": 0, "parts": []}
+        for _ in range(150)  # of a longer result the database returns 101, unless it is told otherwise
+    ]
+    database["messages"].insert_many(running)
+    checkpoints = [Checkpoint(str(answer["_id"]), 0, "Well") for answer in running]
+    entries = profiled(io_loop, database, lambda: store.messages.checkpoint(checkpoints))
+    assert Counter(entry["op"] for entry in entries) == {"update": 150, "query": 1}
 
 
 def test_the_next_page_of_conversations_costs_what_the_first_does(

@@ -1,12 +1,13 @@
 """Messages, in the real database: the lock, the beats, what is stored once and what is final."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from bson import ObjectId
 from msgspec.structs import replace
+from pymongo import UpdateOne
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import AnswerInProgress, ErrorCode, InvalidContent, NotFound
@@ -21,7 +22,7 @@ from chatstream.models import (
     UserMessage,
 )
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages, Posted
+from chatstream.store.messages import Beat, Checkpoint, Messages, Posted
 from chatstream.store.mongo import Mongo
 
 
@@ -69,6 +70,11 @@ async def begun(messages: Messages, key: str, content: str = "Tell me.", **optio
     answer = (await messages.post(key, content, **options)).answer
     assert answer is not None
     return answer
+
+
+async def checkpoint(messages: Messages, answer: Answer, length: int, text: str) -> Beat | None:
+    """One checkpoint alone."""
+    return (await messages.checkpoint([Checkpoint(answer.id, length, text)])).get(answer.id)
 
 
 async def added(messages: Messages, key: str, content: str = "Tell me.") -> UserMessage:
@@ -322,9 +328,9 @@ async def test_no_answer_begins_while_another_runs(messages: Messages, key: str)
 @pytest.mark.gen_test
 async def test_checkpoints_append(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
-    assert await messages.checkpoint(answer.id, length=0, text="e\u0301🏟") is not None
-    assert await messages.checkpoint(answer.id, length=3, text="") is not None
-    assert await messages.checkpoint(answer.id, length=3, text="!") is not None
+    assert await checkpoint(messages, answer, 0, "e\u0301🏟") is not None
+    assert await checkpoint(messages, answer, 3, "") is not None
+    assert await checkpoint(messages, answer, 3, "!") is not None
     running = await messages.running(key)
     assert running is not None
     assert (running.id, running.content) == (answer.id, "e\u0301🏟!")
@@ -333,10 +339,12 @@ async def test_checkpoints_append(messages: Messages, key: str) -> None:
 @pytest.mark.gen_test
 async def test_a_checkpoint_of_another_length_stores_nothing(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
-    await messages.checkpoint(answer.id, length=0, text="abc")
+    await checkpoint(messages, answer, 0, "abc")
     for length in (0, 2, 4):
-        assert await messages.checkpoint(answer.id, length=length, text="x") is None
-        assert await messages.checkpoint(answer.id, length=length, text="") is None
+        for text in ("x", ""):
+            beat = await checkpoint(messages, answer, length, text)
+            assert beat is not None
+            assert beat.length == 3
     running = await messages.running(key)
     assert running is not None
     assert running.content == "abc"
@@ -346,7 +354,7 @@ async def test_a_checkpoint_of_another_length_stores_nothing(messages: Messages,
 async def test_an_answer_that_has_ended_takes_no_checkpoint(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
     await messages.finish(key, ended(answer, "", Status.STOPPED))
-    assert await messages.checkpoint(answer.id, length=0, text="x") is None
+    assert await checkpoint(messages, answer, 0, "x") is None
     assert await messages.get(key, answer.id) == await messages.finish(key, ended(answer, "other"))
 
 
@@ -354,16 +362,35 @@ async def test_an_answer_that_has_ended_takes_no_checkpoint(messages: Messages, 
 async def test_a_checkpoint_moves_the_beat_and_brings_back_a_stop(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
     (before,) = [orphan for orphan in await messages.orphans() if orphan.answer_id == answer.id]
-    beat = await messages.checkpoint(answer.id, length=0, text="a")
+    beat = await checkpoint(messages, answer, 0, "a")
     assert beat is not None
-    assert (beat.stop_requested, beat.watched_at) == (False, None)
+    assert beat == Beat(1, stop_requested=False, watched_at=None)
     (after,) = [orphan for orphan in await messages.orphans() if orphan.answer_id == answer.id]
     assert after.key == key
     assert (after.length, before.length) == (1, 0)
     await messages.request_stop(answer.id)
-    beat = await messages.checkpoint(answer.id, length=1, text="")
+    beat = await checkpoint(messages, answer, 1, "")
     assert beat is not None
     assert beat.stop_requested
+
+
+@pytest.mark.gen_test
+async def test_of_many_checkpoints_each_counts_for_itself(messages: Messages, mongo: Mongo) -> None:
+    answers = []
+    for _ in range(6):
+        conversation = await Conversations(mongo).create("user")
+        answers.append((conversation.key, await begun(messages, conversation.key)))
+    (key_of_ended, stopped), (_, gone), (_, ahead), *others = answers
+    await messages.finish(key_of_ended, ended(stopped, "", Status.STOPPED))
+    await mongo.messages.delete_one({"_id": ObjectId(gone.id)})
+    await checkpoint(messages, ahead, 0, "longer")
+
+    beats = await messages.checkpoint([Checkpoint(answer.id, 0, "text") for _, answer in answers])
+    assert {id_: beat.length for id_, beat in beats.items()} == {ahead.id: 6} | {answer.id: 4 for _, answer in others}
+    assert [running.content for key, _ in answers if (running := await messages.running(key))] == [
+        *("longer", "text", "text", "text")
+    ]
+    assert await messages.get(key_of_ended, stopped.id) == await messages.finish(key_of_ended, ended(stopped, "other"))
 
 
 # Endings --------------------------------------------------------------------------------------------------------------
@@ -372,7 +399,7 @@ async def test_a_checkpoint_moves_the_beat_and_brings_back_a_stop(messages: Mess
 @pytest.mark.gen_test
 async def test_everything_about_an_end_is_stored(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
-    await messages.checkpoint(answer.id, length=0, text="Back")
+    await checkpoint(messages, answer, 0, "Back")
     whole = replace(
         answer,
         status=Status.COMPLETE,
@@ -426,7 +453,7 @@ async def test_the_end_of_what_was_deleted_is_none(
 ) -> None:
     answer = await begun(messages, conversation.key)
     await Conversations(mongo).delete("user", conversation.id)
-    assert await messages.checkpoint(answer.id, length=0, text="x") is None
+    assert await checkpoint(messages, answer, 0, "x") is None
     assert await messages.finish(conversation.key, ended(answer)) is None
     assert await stored(messages, conversation.key) == []
 
@@ -440,7 +467,7 @@ async def test_nothing_is_left_of_an_answer_that_began_while_its_conversation_wa
     message = await added(messages, key)
     await Conversations(mongo).delete("user", conversation.id)
     answer = await messages.begin(key, message.id, previous=None, newest_seq=message.seq)
-    assert await messages.checkpoint(answer.id, length=0, text="a") is not None
+    assert await checkpoint(messages, answer, 0, "a") is not None
     if end == "finish":
         assert await messages.finish(key, ended(answer, "ab")) is None
     else:
@@ -453,7 +480,7 @@ async def test_nothing_is_left_of_an_answer_that_began_while_its_conversation_wa
 async def test_an_orphan_is_ended_only_if_nothing_happened_to_it(messages: Messages, key: str) -> None:
     answer = await begun(messages, key)
     (before,) = [orphan for orphan in await messages.orphans() if orphan.answer_id == answer.id]
-    await messages.checkpoint(answer.id, length=0, text="a")
+    await checkpoint(messages, answer, 0, "a")
     interrupted = ended(answer, "a", Status.INTERRUPTED)
     assert await messages.finish_orphan(before, interrupted) is False
     (now,) = [orphan for orphan in await messages.orphans() if orphan.answer_id == answer.id]
@@ -577,6 +604,10 @@ class Spy:
         self.asked.append((query, None))
         return await self.collection.update_one(query, update)
 
+    async def bulk_write(self, updates: Sequence[UpdateOne], **options: Any) -> Any:
+        self.asked += [(update._filter, None) for update in updates]
+        return await self.collection.bulk_write(updates, **options)
+
     async def find_one_and_update(self, query: dict[str, Any], *args: Any, **options: Any) -> Any:
         self.asked.append((query, None))
         return await self.collection.find_one_and_update(query, *args, **options)
@@ -593,6 +624,7 @@ async def test_every_query_uses_an_index_and_none_sorts_in_memory(
     answer = await begun(messages, key)
     monkeypatch.setattr(mongo, "conversations", spies[0])
     monkeypatch.setattr(messages, "_messages", spies[1])
+    monkeypatch.setattr(messages, "_just_written", spies[1])
 
     await conversations.get("indexed", owned[0].id)
     _, before = await conversations.page("indexed", limit=2, before=None)
@@ -607,14 +639,14 @@ async def test_every_query_uses_an_index_and_none_sorts_in_memory(
     [message async for message in messages.newest_first(key, before=answer.seq)]
     await messages.newest_question(key)
     await messages.interruptions(answer.reply_to)
-    await messages.checkpoint(answer.id, length=0, text="a")
+    await checkpoint(messages, answer, 0, "a")
     await messages.watch(answer.id)
     await messages.request_stop(answer.id)
     await messages.finish(key, ended(answer))
     await messages.mark_seen(key)
 
     assert len(spies[0].asked) == 5
-    assert len(spies[1].asked) == 15
+    assert len(spies[1].asked) == 16
     for spy in spies:
         for query, sort in spy.asked:
             found = spy.collection.find(query)

@@ -343,6 +343,14 @@ async def bench(uri: str, database: str = "generations", **options: Any) -> Asyn
         await opened.close()
 
 
+async def beats(b: Bench, count: int) -> None:
+    """Wait for so many further checkpoints."""
+    async with asyncio.timeout(PATIENCE):
+        wanted = b.messages.called["checkpoint"] + count
+        while b.messages.called["checkpoint"] < wanted:
+            await asyncio.sleep(0.005)
+
+
 async def turns() -> None:
     """Let everything happen that is about to happen."""
     for _ in range(10):

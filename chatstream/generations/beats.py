@@ -1,0 +1,99 @@
+"""The signs of life of all answers that run in this process: one write and one read a second, however many they are.
+
+A beat is checkpoint, heartbeat and fan-out to other processes at once: it stores what has come since the last one,
+shows that the answer is alive, and brings back what other processes want of it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from chatstream.errors import StorageUnavailable
+from chatstream.logs import describe
+from chatstream.store.messages import Beat, Checkpoint, Messages
+
+log = logging.getLogger("chatstream.generations")
+
+# What a crash can lose, and what a stop from another process waits.
+BEAT_INTERVAL = 1.0
+# The bounds of one write, which has 2 s: so many answers take it 30 ms, on a busy machine 200, and so many
+# code points are at most 4 MB, to which the last answer may add its own. The driver's bounds are 100,000 and 48 MB.
+_BATCH = 500
+_BATCH_CHARACTERS = 1_000_000
+
+
+class Beating(Protocol):
+    """A running answer."""
+
+    def checkpoint(self) -> Checkpoint:
+        """What is to be stored of it now."""
+        ...
+
+    def beaten(self, beat: Beat | None) -> None:
+        """How it stands in the store after a checkpoint; None if it has ended there, or is gone."""
+        ...
+
+
+class Beats:
+    """Beats for those who are `running`; without them it does nothing.
+
+    Beats never overlap: behind one that takes longer than a second the next one begins at once.
+    """
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+        self._running: set[Beating] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def running(self, answer: Beating) -> Iterator[None]:
+        """Beat for `answer` meanwhile, for the first time within a second.
+
+        It is told nothing any more once the context is left. A checkpoint that is on its way then may still be stored,
+        unless the answer's end is stored before it.
+        """
+        self._running.add(answer)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            self._running.remove(answer)
+            if not self._running:
+                self._task.cancel()
+                self._task = None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + BEAT_INTERVAL
+        while True:
+            await asyncio.sleep(due - loop.time())
+            due = loop.time() + BEAT_INTERVAL
+            await self._beat()
+
+    async def _beat(self) -> None:
+        waiting = list(self._running)
+        while waiting:
+            batch: dict[Beating, Checkpoint] = {}
+            characters = 0
+            while waiting and len(batch) < _BATCH and characters < _BATCH_CHARACTERS:
+                answer = waiting.pop()
+                if answer in self._running:  # not ended while those before it were stored
+                    batch[answer] = answer.checkpoint()
+                    characters += len(batch[answer].text)
+            if batch:
+                await self._store(batch)
+
+    async def _store(self, batch: dict[Beating, Checkpoint]) -> None:
+        try:
+            beats = await self._messages.checkpoint(list(batch.values()))
+            for answer, checkpoint in batch.items():
+                if answer in self._running:
+                    answer.beaten(beats.get(checkpoint.answer_id))
+        except StorageUnavailable:
+            # What was stored all the same comes to light with the next beat.
+            log.warning("no checkpoint of %d answers: the database does not answer", len(batch))
+        except Exception as exc:  # noqa: BLE001 - without any checkpoint, they would all be taken for dead
+            log.error("no checkpoint of %d answers: %s", len(batch), describe(exc))

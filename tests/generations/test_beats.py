@@ -1,0 +1,212 @@
+"""The signs of life of many answers at once. What a beat means to one answer is in `test_generation`."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from chatstream.models import Answer, Conversation, Status
+from chatstream.store.messages import Beat, Checkpoint
+from tests.support.exposition import samples
+from tests.support.scripted_model import STOP, Bench, Call, beats, bench
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+MANY = 12
+
+
+class Talk:
+    """A conversation with a running answer, and the model's call for it."""
+
+    def __init__(self, b: Bench, conversation: Conversation, answer: Answer, call: Call) -> None:
+        self._b = b
+        self.conversation = conversation
+        self.answer = answer
+        self.call = call
+
+    async def stored(self) -> str:
+        """The text so far, as other processes see it."""
+        running = await self._b.store.running(self.conversation.key)
+        assert running is not None
+        return running.content
+
+    async def goes_on(self) -> None:
+        """It is alive, and ends well."""
+        self.call.say("!", STOP)
+        ended = await self._b.ended(self.conversation)
+        assert (ended.status, ended.content[-1]) == (Status.COMPLETE, "!")
+
+
+async def talks(b: Bench, count: int = MANY) -> list[Talk]:
+    """So many answers that run."""
+    found = []
+    for number in range(1, count + 1):
+        conversation = await b.conversation()
+        posted = await b.post(conversation)
+        assert posted.answer is not None
+        found.append(Talk(b, conversation, posted.answer, await b.model.call(number)))
+    return found
+
+
+async def between_beats(b: Bench) -> asyncio.Event:
+    """Wait until one is about to begin; returns what lets it."""
+    arrived, go_on = b.messages.hold("checkpoint")
+    await arrived.wait()
+    return go_on
+
+
+def commands(b: Bench) -> tuple[float, float]:
+    """How many writes and reads the database has been sent."""
+    found = samples(b.metrics.expose("")[1].decode())
+    name = "chatstream_database_command_duration_seconds_count"
+    return found[name, "update"], found[name, "find"]
+
+
+@pytest.mark.gen_test
+async def test_however_many_they_are_a_beat_is_one_write_and_one_read(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        running = await talks(b)
+        go_on = await between_beats(b)
+        begun, (writes, reads) = b.messages.called["checkpoint"], commands(b)
+        for talk in running:
+            talk.call.say("a", "b")
+        go_on.set()
+        await beats(b, 5)
+        await between_beats(b)
+        made = b.messages.called["checkpoint"] - begun
+        assert commands(b) == (writes + made, reads + made)
+        assert [await talk.stored() for talk in running] == ["ab"] * MANY
+
+
+@pytest.mark.gen_test
+async def test_when_no_answer_runs_there_is_no_beat(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        for _ in range(2):  # and when one runs again, there is
+            (talk,) = await talks(b, 1)
+            await beats(b, 2)
+            await talk.goes_on()
+            b.model.calls.clear()
+            async with asyncio.timeout(10):
+                while b.hub.generates_in(talk.conversation):
+                    await b.mongo.ping()
+            made = b.messages.called["checkpoint"]
+            for _ in range(100):  # longer than some intervals
+                await b.mongo.ping()
+            assert b.messages.called["checkpoint"] == made
+
+
+@pytest.mark.gen_test
+async def test_one_that_was_ended_elsewhere_is_cut_and_the_others_go_on(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        fenced, gone, *others = await talks(b)
+        await b.interrupt(fenced.conversation)
+        await b.conversations.delete("user", gone.conversation.id)
+        for talk in (fenced, gone):
+            await asyncio.wait_for(talk.call.closed.wait(), 10)
+        await beats(b, 2)
+        for talk in others:
+            await talk.goes_on()
+        assert (await b.newest(fenced.conversation)).status is Status.INTERRUPTED
+
+
+@pytest.mark.gen_test
+async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        ahead, *_ = running = await talks(b)
+        go_on = await between_beats(b)
+        for talk in running:
+            talk.call.say("ab", "c🏟", "d")
+        # An earlier write arrives only now.
+        assert ahead.answer.id in await b.store.checkpoint([Checkpoint(ahead.answer.id, 0, "abc🏟")])
+        go_on.set()
+        await beats(b, 4)
+        assert [await talk.stored() for talk in running] == ["abc🏟d"] * MANY
+        for talk in running:
+            await talk.goes_on()
+            assert (await b.newest(talk.conversation)).content == "abc🏟d!"
+
+
+@pytest.mark.gen_test
+async def test_when_all_results_are_lost_all_go_on_behind_what_is_stored(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        running = await talks(b)
+        for kind in (b.messages.lost, b.messages.refused, b.messages.lost):
+            kind["checkpoint"] = 2
+            for talk in running:
+                talk.call.say("abc", "d🏟")
+            await beats(b, 5)
+        assert [await talk.stored() for talk in running] == ["abcd🏟" * 3] * MANY
+        for talk in running:
+            await talk.goes_on()
+
+
+@pytest.mark.gen_test
+async def test_one_that_another_process_stops_is_stopped_and_the_others_go_on(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        stopped, *others = await talks(b)
+        await b.store.request_stop(stopped.answer.id)
+        assert (await b.ended(stopped.conversation)).status is Status.STOPPED
+        for talk in others:
+            await talk.goes_on()
+
+
+@pytest.mark.gen_test
+async def test_a_slow_database_is_asked_one_thing_at_a_time(mongodb_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(mongodb_uri) as b:
+        first, *others = await talks(b)
+        go_on = await between_beats(b)
+        begun = b.messages.called["checkpoint"]
+        for _ in range(100):  # longer than some intervals
+            await b.mongo.ping()
+        assert b.messages.called["checkpoint"] == begun
+        await first.goes_on()
+        go_on.set()
+        await beats(b, 3)
+        assert not caplog.records  # the one that ended meanwhile is not told that it is not running
+        for talk in others:
+            await talk.goes_on()
+
+
+@pytest.mark.parametrize("bound", ["_BATCH", "_BATCH_CHARACTERS"])
+@pytest.mark.gen_test
+async def test_more_than_fit_into_one_write_are_stored_in_several(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(f"chatstream.generations.beats.{bound}", 5)
+    async with bench(mongodb_uri) as b:
+        running = await talks(b)
+        sizes: list[int] = []
+        checkpoint = b.store.checkpoint
+
+        async def spy(checkpoints: Sequence[Checkpoint]) -> dict[str, Beat]:
+            sizes.append(len(checkpoints))
+            return await checkpoint(checkpoints)
+
+        go_on = await between_beats(b)
+        monkeypatch.setattr(b.store, "checkpoint", spy)
+        for talk in running:
+            talk.call.say("abc")
+        b.messages.refused["checkpoint"] = 1  # of the first one only
+        go_on.set()
+        await beats(b, 12)
+        assert max(sizes) <= (5 if bound == "_BATCH" else MANY)
+        assert 2 in sizes
+        assert [await talk.stored() for talk in running] == ["abc"] * MANY
+        for talk in running:
+            await talk.goes_on()
+
+
+@pytest.mark.gen_test
+async def test_a_fault_of_ours_does_not_end_it(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(mongodb_uri) as b:
+        running = await talks(b)
+        with monkeypatch.context() as faulty:
+            faulty.setattr(b.store, "checkpoint", None)
+            await beats(b, 2)
+        assert f"no checkpoint of {MANY} answers: TypeError" in caplog.text
+        for talk in running:
+            talk.call.say("a")
+        await beats(b, 3)
+        assert [await talk.stored() for talk in running] == ["a"] * MANY
