@@ -103,7 +103,7 @@ class StreamingHandler(JSONHandler):
             active_message_id=running.id if (running := stream.replay.running) else None,
         )
         await self._send(self.wire.connected(connected, reconnect_delay()))
-        self.request.headers.clear()  # a browser's are 2 KB and more, and nobody asks for them again
+        self.request.headers.clear()  # kept as long as the stream is open, and nobody asks for them again
         await self.hub.start(stream)
         seen = False
         while (frames := await stream.follower.next(self._push)) is not None:
