@@ -16,7 +16,7 @@ from tests.support.upstream import Upstream, answer
 
 DESCRIPTORS, CONNECTIONS = 256, 400
 # How long it is watched while it is full: long enough for a core that spins to show.
-WATCHED = 1.0
+WATCHED = 3.0
 
 UVLOOP = "from chatstream.__main__ import main; import sys; sys.exit(main())"
 ASYNCIO = "import sys; sys.modules['uvloop'] = None; " + UVLOOP
