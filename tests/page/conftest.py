@@ -5,11 +5,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from chatstream import auth
 from tests.support.browser import ChatPage, Model
+from tests.support.client import API
 from tests.support.processes import SECRET, ServerProcess
 
 OpenPage = Callable[..., ChatPage]
@@ -87,14 +89,20 @@ def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def open_page(context: BrowserContext, page_server: ServerProcess) -> OpenPage:
+def open_page(context: BrowserContext, page_server: ServerProcess, model: Model) -> Iterator[OpenPage]:
     """`open_page(conversation, url=…, seconds=…)`: a tab with the page, of the same user in all of a test's.
 
-    The token is good for `seconds`.
+    The token is good for `seconds`. No answer is left behind that would ask the next test's model.
     """
     user = f"user-{uuid.uuid4().hex}"
 
     def open_(conversation: str | None = None, *, url: str = page_server.url, seconds: float = 3600) -> ChatPage:
         return ChatPage(context, url, auth.mint(SECRET, user, seconds)).open(conversation)
 
-    return open_
+    yield open_
+    context.close()
+    headers = {"Authorization": f"Bearer {auth.mint(SECRET, user, 3600)}"}
+    with httpx.Client(base_url=page_server.url, headers=headers) as http:
+        for conversation in http.get(API, params={"limit": 200}).json()["conversations"]:
+            while http.post(f"{API}/{conversation['id']}/stop").is_success:
+                pass  # what was queued behind the stopped answer may have begun
