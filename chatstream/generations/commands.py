@@ -135,7 +135,7 @@ class Commands:
                         raise
                     await self._stop_running(conversation)
                     continue
-                self._hub.generate(conversation, answer, request_id)
+                self._hub.generate(conversation, answer, request_id, question=message)
                 return answer
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
