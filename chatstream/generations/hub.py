@@ -159,7 +159,7 @@ class Hub:
     def tick(self) -> None:
         """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
 
-        Nothing is written here: a socket has one writer, its follower's own coroutine.
+        A heartbeat is not written here, but by the follower's own coroutine; the last words of a stream may be pushed.
         """
         now = asyncio.get_running_loop().time()
         for follower in self._followers:

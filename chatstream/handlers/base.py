@@ -138,10 +138,9 @@ class BaseHandler(RequestHandler):
     async def _authenticate(self, credential: Credential) -> User:
         headers, failures = self.request.headers, self.door.limits.failures
         address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
+        # For a ticket the database is asked; to verify a token costs less than to refuse it.
         if address is not None and credential.kind is Kind.TICKET:
-            failures.check(
-                address
-            )  # for a ticket the database is asked; to verify a token costs less than to refuse it
+            failures.check(address)
         try:
             return await self.door.identify(credential, self.path_args[0] if self.path_args else "")
         except Unauthenticated:

@@ -270,11 +270,8 @@ class Messages:
 
     async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
         """The newest messages, of those with a `seq` below `before`, oldest first."""
-        query: Document = {"conversationId": ObjectId(key)}
-        if before is not None:
-            query["seq"] = {"$lt": before}
         with translated():
-            documents = await self._messages.find(query).sort("seq", -1).limit(limit).to_list(limit)
+            documents = await self._before(key, before).limit(limit).to_list(limit)
         return [message_model(document) for document in reversed(documents)]
 
     async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
@@ -308,11 +305,8 @@ class Messages:
 
     async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
         """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
-        query: Document = {"conversationId": ObjectId(key)}
-        if before is not None:
-            query["seq"] = {"$lt": before}
         with translated():
-            async for document in self._messages.find(query).sort("seq", -1).batch_size(_BATCH):
+            async for document in self._before(key, before).batch_size(_BATCH):
                 yield message_model(document)
 
     async def conversation(self, key: str) -> Conversation | None:
@@ -373,6 +367,13 @@ class Messages:
         if not touched.matched_count:
             await self._messages.delete_many({"conversationId": ObjectId(key)})
         return bool(touched.matched_count)
+
+    def _before(self, key: str, before: int | None) -> Any:
+        """A cursor over the messages, or those with a `seq` below `before`, newest first."""
+        query: Document = {"conversationId": ObjectId(key)}
+        if before is not None:
+            query["seq"] = {"$lt": before}
+        return self._messages.find(query).sort("seq", -1)
 
     def _new_answer(self, answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime) -> Answer:
         return Answer(
