@@ -141,6 +141,7 @@ def test_without_a_network_nothing_is_lost(open_page: OpenPage, model: Model, co
     tab = open_page()
     tab.ask("Hello?")
     expect(tab.prose).to_have_text("Hello.")
+    expect(tab.stop).to_be_hidden()
     context.set_offline(True)
     expect(tab.state).to_have_text("Offline")
     tab.ask("Are you there?")

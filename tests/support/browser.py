@@ -82,8 +82,9 @@ class ChatPage:
         return self
 
     def ask(self, text: str) -> None:
-        """Write and send, as people do."""
+        """Write and send, as people do: when the last answer has ended, for until then Enter sends nothing."""
         self.field.fill(text)
+        expect(self.stop).to_be_hidden()
         self.field.press("Enter")
 
     @property
