@@ -67,7 +67,7 @@ class Upstream:
     async def close(self) -> None:
         """Stop listening and drop all connections."""
         self._server.close()
-        for _ in range(4):  # what was accepted just now gets to `_serve`: by way of a transport, its protocol and a task
+        for _ in range(4):  # what was accepted just now gets to `_serve`, by way of a transport, a protocol and a task
             await asyncio.sleep(0)
         for writer in self._connections:
             writer.transport.abort()
