@@ -167,7 +167,7 @@ class Server:
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
-        _every(stack, elsewhere.LOOK_INTERVAL, hub.elsewhere.look)
+        _every(stack, elsewhere.TICK, hub.elsewhere.look)
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.elsewhere.changed, hub.elsewhere.resync))
         stack.push_async_callback(_cancelled, listening)

@@ -2,11 +2,13 @@
 
 The change stream brings what the others store. Every change, and every look, says how long the text is by now, so that
 what was missed shows, and is read. A look also makes the viewers here known to the generating process, which would take
-its answer for abandoned otherwise.
+its answer for abandoned otherwise, and would not tell us how it goes on.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from chatstream.errors import StorageUnavailable
 from chatstream.generations.channel import Channel, Running
@@ -16,11 +18,24 @@ from chatstream.store.messages import Messages
 
 log = logging.getLogger("chatstream.generations")
 
+# How often it is seen whether a look is due, in seconds.
+TICK = 1.0
 # Between two looks, in seconds. The generating process waits for two of them before it believes that nobody watches.
-LOOK_INTERVAL = 5.0
+_LOOK_INTERVAL = 5.0
+# The second look comes sooner: of what was stored before the first one was noticed, which takes a checkpoint, we are
+# not told.
+_SECOND_LOOK = 2.0
 # After a gap in the change stream this many messages of a conversation are read again. Who misses more gets them with
 # the next connection, by cursor.
 _RESYNC_MESSAGES = 20
+
+
+@dataclass
+class _Followed:
+    """An answer that is followed, where to, and when it is looked at next, on the event loop's clock."""
+
+    channel: Channel
+    due: float
 
 
 class Elsewhere:
@@ -41,7 +56,7 @@ class Elsewhere:
         self._ended = ended
         self._deleted = deleted
         self._settled = settled
-        self._followed: dict[str, Channel] = {}  # by the answer's id
+        self._followed: dict[str, _Followed] = {}  # by the answer's id
 
     async def follow(self, channel: Channel, answer: Answer) -> None:
         """`answer` runs in another process, and `channel` is to have what comes after `answer.content`.
@@ -51,7 +66,7 @@ class Elsewhere:
         if channel.running is None:
             channel.running = Running(answer, [answer.content] if answer.content else ())
         if channel.running.answer.id == answer.id:
-            self._followed[answer.id] = channel
+            self._followed[answer.id] = _Followed(channel, asyncio.get_running_loop().time() + _SECOND_LOOK)
             await self._look_at(answer.id)  # changes come in from now on; what came before is read
 
     def _leave(self, channel: Channel, answer_id: str) -> None:
@@ -75,11 +90,15 @@ class Elsewhere:
             channel.finish(answer)
 
     async def look(self) -> None:
-        """Look at every answer that is followed; to be called every `LOOK_INTERVAL` seconds."""
-        for answer_id, channel in list(self._followed.items()):
-            if not channel.readers:
-                self._leave(channel, answer_id)
+        """Look at the followed answers that are due; to be called every `TICK` seconds."""
+        now = asyncio.get_running_loop().time()
+        for answer_id, followed in list(self._followed.items()):
+            if not followed.channel.readers:
+                self._leave(followed.channel, answer_id)
                 continue
+            if now < followed.due:
+                continue
+            followed.due = now + _LOOK_INTERVAL
             try:
                 await self._look_at(answer_id)
             except StorageUnavailable:
@@ -102,13 +121,15 @@ class Elsewhere:
                     self._tell_end(channel, message)  # what follows from it is on this page
                 else:
                     await self._stored(channel, message)
+        for followed in self._followed.values():
+            followed.due = float("-inf")
         await self.look()
 
     async def _apply(self, change: Change) -> None:
         match change:
             case Appended(answer_id, text, length):
-                channel = self._followed.get(answer_id)
-                if channel is not None and not _append(channel, answer_id, text, length):
+                followed = self._followed.get(answer_id)
+                if followed is not None and not _append(followed.channel, answer_id, text, length):
                     await self._look_at(answer_id)
             case Ended(answer_id):
                 if answer_id in self._followed:
@@ -152,9 +173,9 @@ class Elsewhere:
 
     async def _look_at(self, answer_id: str) -> None:
         answer = await self._messages.watch(answer_id)
-        channel = self._followed.get(answer_id)
-        if channel is None:
+        if answer_id not in self._followed:
             return  # it ended while we looked
+        channel = self._followed[answer_id].channel
         if answer is None:
             self._leave(channel, answer_id)
             self._deleted(channel)

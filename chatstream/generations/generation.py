@@ -30,6 +30,9 @@ log = logging.getLogger("chatstream.generations")
 
 # Viewers in another process show themselves every 5 s: two of those, and the checkpoints that tell us.
 _WATCHED_ELSEWHERE_FOR = 12.0
+# Viewers elsewhere that were there before the answer show themselves as soon as it begins, which the first checkpoints
+# tell us: so long, in seconds, they are told to all processes. The later ones only to where there are viewers.
+_TOLD_TO_ALL_FOR = 3.0
 # The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
 _SAVE_PAUSE = 0.2
 _SAVE_PAUSE_LIMIT = 5.0
@@ -88,6 +91,7 @@ class Generation:
         self._on_left_elsewhere = on_left_elsewhere
         self._shown_elsewhere = False
         self._watched_at: datetime | None = None
+        self._told_to_all_until = asyncio.get_running_loop().time() + _TOLD_TO_ALL_FOR
         self._stored_parts = 0
         self._stored_length = 0
 
@@ -219,7 +223,8 @@ class Generation:
     def checkpoint(self) -> Checkpoint:
         """What has come since the last one that is known to be stored."""
         text = "".join(self.running.parts[self._stored_parts :])
-        return Checkpoint(self.answer.id, self._stored_length, text)
+        told = self.watched_elsewhere or asyncio.get_running_loop().time() < self._told_to_all_until
+        return Checkpoint(self.answer.id, self._stored_length, text, told)
 
     def beaten(self, beat: Beat | None) -> None:
         """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""

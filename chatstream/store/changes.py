@@ -1,6 +1,7 @@
 """What other processes write, as it happens: one change stream per process.
 
-What this process writes is left out by the database itself, so a process that is alone receives nothing.
+What this process writes is left out by the database itself, and so is what is not signed (`writtenBy`): the checkpoints
+of answers that nobody watches elsewhere. So a process that is alone receives nothing.
 """
 
 import asyncio

@@ -50,11 +50,15 @@ class Posted(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """More text of the running attempt `answer_id`, of which `length` code points are stored."""
+    """More text of the running attempt `answer_id`, of which `length` code points are stored.
+
+    Only if it is `told` does it come in to the other processes, each of which pays for every change that does.
+    """
 
     answer_id: str
     length: int
     text: str
+    told: bool = True
 
 
 class Beat(NamedTuple):
@@ -192,9 +196,12 @@ class Messages:
             UpdateOne(
                 {"_id": _id, "status": "streaming", "length": length},
                 ({"$push": {"parts": text}} if text else {})
-                | {"$set": {"length": length + len(text)} | signed, "$currentDate": {"beatAt": True}},
+                | {
+                    "$set": {"length": length + len(text)} | (signed if told else {}),
+                    "$currentDate": {"beatAt": True},
+                },
             )
-            for _id, (_, length, text) in zip(ids, checkpoints, strict=True)
+            for _id, (_, length, text, told) in zip(ids, checkpoints, strict=True)
         ]
         fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1}
         with translated():

@@ -1,8 +1,6 @@
 """What users ask for besides watching: messages while an answer runs, other attempts, stops."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,8 +17,7 @@ from chatstream.errors import (
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
-from chatstream.store.changes import Change, Changes
-from tests.support.scripted_model import STOP, Bench, bench, turns
+from tests.support.scripted_model import STOP, bench, following, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -182,28 +179,6 @@ async def test_a_message_that_was_queued_before_somebody_came_is_told_to_them_in
             ]:
                 assert await watched.next() is not None
             assert watched.types == ["user_message", "llm_chunk", "llm_complete"] * 2
-
-
-@contextlib.asynccontextmanager
-async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
-    """Bring to `b` what other processes do; the queue has every change, as text."""
-    seen: asyncio.Queue[str] = asyncio.Queue()
-    opened = asyncio.Event()
-
-    async def on_change(change: Change) -> None:
-        await b.hub.elsewhere.changed(change)
-        seen.put_nowait(str(change))
-
-    async def on_gap() -> None:
-        opened.set()
-
-    listening = asyncio.create_task(Changes(b.mongo, owner=b.owner).listen(on_change, on_gap))
-    await opened.wait()
-    try:
-        yield seen
-    finally:
-        listening.cancel()
-        await asyncio.wait([listening])
 
 
 @pytest.mark.gen_test

@@ -180,7 +180,7 @@ async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, da
 
 @pytest.mark.gen_test
 async def test_who_watches_is_told_although_the_result_of_the_end_was_lost(
-    mongodb_uri: str, database: str, clock: Clock
+    mongodb_uri: str, database: str, clock: Clock, short_pauses: None
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()

@@ -26,6 +26,7 @@ from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
+from chatstream.store.changes import Change, Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.messages import Messages, Posted
 from chatstream.store.mongo import Mongo
@@ -349,6 +350,28 @@ async def beats(b: Bench, count: int) -> None:
         wanted = b.messages.called["checkpoint"] + count
         while b.messages.called["checkpoint"] < wanted:
             await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
+    """Bring to `b` what other processes do; the queue has every change, as text."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    opened = asyncio.Event()
+
+    async def on_change(change: Change) -> None:
+        await b.hub.elsewhere.changed(change)
+        seen.put_nowait(str(change))
+
+    async def on_gap() -> None:
+        opened.set()
+
+    listening = asyncio.create_task(Changes(b.mongo, owner=b.owner).listen(on_change, on_gap))
+    await opened.wait()
+    try:
+        yield seen
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 async def turns() -> None:
