@@ -34,6 +34,8 @@ from chatstream.store.messages import Messages
 
 log = logging.getLogger("chatstream.generations")
 
+# Of so many streams the heartbeats may be due together, 30 us each, before whatever else has come has its turn.
+_TICKED_AT_ONCE = 100
 # Messages that wait behind one running answer are read in batches of this size: several are rare, this many a flood.
 _BATCH = 100
 # When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
@@ -156,14 +158,16 @@ class Hub:
         if stream.replay.unseen:
             await self._messages.mark_seen(stream.conversation.key)
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
 
         A heartbeat is not written here, but by the follower's own coroutine; the last words of a stream may be pushed.
         """
         now = asyncio.get_running_loop().time()
-        for follower in self._followers:
+        for number, follower in enumerate(list(self._followers), 1):
             follower.tick(now, self._config.heartbeat_interval)
+            if number % _TICKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     # Answering --------------------------------------------------------------------------------------------------------
 

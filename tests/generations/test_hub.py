@@ -1,6 +1,7 @@
 """Where those who watch meet what is generated."""
 
 import asyncio
+import contextlib
 import math
 
 import pytest
@@ -419,3 +420,15 @@ async def test_a_fault_of_ours_ends_the_streams_and_is_logged(
             assert codes(watched) == ["internal"]
         assert "lost" in caplog.text
         assert not b.hub._generations
+
+
+@pytest.mark.gen_test
+async def test_of_many_quiet_streams_each_has_its_heartbeat(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, heartbeat_interval=0) as b, contextlib.AsyncExitStack() as stack:
+        conversation = await b.conversation()
+        many = 250  # more than are ticked at once
+        viewers = [await stack.enter_async_context(b.viewer(conversation)) for _ in range(many)]
+        reading = [asyncio.create_task(viewer.until("heartbeat")) for viewer in viewers]
+        await turns()
+        await b.hub.tick()
+        await asyncio.gather(*reading)
