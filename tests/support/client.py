@@ -164,7 +164,8 @@ class Client:
         headers = {"Authorization": f"Bearer {self.token}"}  # whatever the test made of the client's own
         listed = await self.http.get(API, params={"limit": 200}, headers=headers)
         for conversation in listed.json()["conversations"]:
-            await self.http.post(f"{API}/{conversation['id']}/stop", headers=headers)
+            while (await self.http.post(f"{API}/{conversation['id']}/stop", headers=headers)).is_success:
+                pass  # what was queued behind the stopped answer may have begun
 
     async def close(self) -> None:
         """Close all connections."""
