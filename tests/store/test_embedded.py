@@ -15,6 +15,9 @@ from pymongo.errors import PyMongoError
 from chatstream.errors import ConfigurationError
 from chatstream.store.embedded import embedded_mongod
 
+# The databases here come and go under the driver's clients, whose monitors then may leave a socket to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 # A server in the place of one that is going to be killed: it says where its database is, and stays.
 SERVER = """
 import asyncio, sys
@@ -28,10 +31,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-# The databases here come and go under the driver's clients, whose monitors then may leave a socket to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
 def client(uri: str) -> MongoClient:
