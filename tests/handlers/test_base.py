@@ -396,8 +396,7 @@ async def test_every_response_has_a_request_id_and_the_caller_may_choose_it(clie
 @pytest.mark.gen_test
 async def test_the_request_id_is_that_of_the_log(client: Client, shared_server: ServerProcess) -> None:
     response = await client.http.get(f"{API}/nobody")
-    await client.http.get("/healthz")  # the one before is in the log when the next is answered
-    lines = map(json.loads, shared_server.log.splitlines())
+    lines = map(json.loads, (await shared_server.logged()).splitlines())
     [line] = [line for line in lines if line.get("request") == response.json()["requestId"]]
     assert line["message"].startswith(f"GET {API}/nobody 404")
     assert line["user"] == client.user
@@ -408,9 +407,8 @@ async def test_a_path_ends_no_line_of_the_log_and_moves_no_cursor(shared_server:
     """The bytes of a path that are not ASCII come through as they are: among them a terminal's control sequences."""
     head = b"GET /\x9b2J\x85forged\xe9 HTTP/1.1\r\nHost: x\r\nX-Request-Id: path-of-bytes\r\n\r\n"
     await exchange(shared_server.port, head)
-    [line] = [
-        line for line in map(json.loads, shared_server.log.splitlines()) if line.get("request") == "path-of-bytes"
-    ]
+    lines = map(json.loads, (await shared_server.logged()).splitlines())
+    [line] = [line for line in lines if line.get("request") == "path-of-bytes"]
     assert line["message"].startswith(r"GET /\x9b2J\x85forged\xe9 404")
 
 

@@ -10,25 +10,16 @@ import pytest
 
 from chatstream import auth
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, PATIENCE, Client
+from tests.support.client import API, Client
 from tests.support.exposition import eventually, scrape
 from tests.support.processes import SECRET, ServerProcess, free_port
 from tests.support.upstream import DONE, END, USAGE, Upstream, answer, beginning, delta, event, http_chunk, whole
 
 
-def lines(server: ServerProcess, **facts: Any) -> list[dict[str, Any]]:
+async def lines(server: ServerProcess, **facts: Any) -> list[dict[str, Any]]:
     """The lines of the log with these facts."""
-    logged = map(json.loads, server.log.splitlines())
+    logged = map(json.loads, (await server.logged()).splitlines())
     return [line for line in logged if line.items() >= facts.items()]
-
-
-async def line_of(server: ServerProcess, response: httpx.Response) -> dict[str, Any]:
-    """The line of a request, which is written when its response has been sent."""
-    async with asyncio.timeout(PATIENCE):
-        while not (found := lines(server, request=response.headers["X-Request-Id"])):
-            await asyncio.sleep(0.01)  # between two looks; there is no event to wait for in another process
-    [told] = found
-    return told
 
 
 @pytest.mark.gen_test
@@ -71,7 +62,7 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
     assert (await scrape(client.http))["chatstream_streams_open",] == 0
 
     ids = {"user": client.user, "conversation": conversation}
-    [told] = lines(server, answer=complete.data["messageId"])
+    [told] = await lines(server, answer=complete.data["messageId"])
     assert told == told | ids | {
         "level": "info",
         "message": "answer complete",
@@ -84,11 +75,11 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
         "viewers": 1,
     }
     assert 0 < told["first_token"] <= told["seconds"]
-    [told] = lines(server, request=failed.headers["X-Request-Id"], logger="chatstream.generations")
+    [told] = await lines(server, request=failed.headers["X-Request-Id"], logger="chatstream.generations")
     assert told == told | ids | {"level": "warning", "code": "upstream_rejected", "characters": 0}
-    [told] = lines(server, request=watched.response.headers["X-Request-Id"])
+    [told] = await lines(server, request=watched.response.headers["X-Request-Id"])
     assert told == told | ids | {"end": "client_left", "logger": "chatstream.http"}
-    assert len(lines(server, request=posted.headers["X-Request-Id"], logger="chatstream.http")) == 1
+    assert len(await lines(server, request=posted.headers["X-Request-Id"], logger="chatstream.http")) == 1
     for secret in ("nobody may", "what the model said", "And this"):
         assert secret not in server.log
 
@@ -108,14 +99,14 @@ async def test_tokens_are_counted_by_what_they_were(start_server: StartServer, m
 async def test_a_token_in_the_wrong_place_is_not_logged(client: Client, shared_server: ServerProcess) -> None:
     for path in (f"/stream/{client.token}", f"{API}/{client.token}/stream"):
         response = await client.http.get(path)
-        told = await line_of(shared_server, response)
+        [told] = await lines(shared_server, request=response.headers["X-Request-Id"])
         assert told["message"].startswith(f"GET {path.replace(client.token, '[token]')} 40")
 
 
 @pytest.mark.gen_test
 async def test_a_long_path_makes_no_long_line(client: Client, shared_server: ServerProcess) -> None:
     response = await client.http.get(f"/{'x' * 15_000}")
-    told = await line_of(shared_server, response)
+    [told] = await lines(shared_server, request=response.headers["X-Request-Id"])
     assert told["message"].startswith("GET /xxx")
     assert "x... 404 " in told["message"]
     assert len(told["message"]) < 350
@@ -144,7 +135,7 @@ async def test_why_a_stream_ended(
     async with client.stream(conversation, **options) as watched:
         await watched.rest()
     await eventually(client.http, lambda now: now.get(("chatstream_streams_ended_total", reason)) == 1)
-    [told] = lines(server, request=watched.response.headers["X-Request-Id"])
+    [told] = await lines(server, request=watched.response.headers["X-Request-Id"])
     assert told["end"] == reason
 
 

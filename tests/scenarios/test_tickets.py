@@ -147,7 +147,7 @@ async def test_a_stream_ends_with_the_token_its_ticket_was_asked_for_with(
     params = {"access_token": client.token, "last_event_id": watched.cursor}
     async with client.stream(conversation, params=params) as resumed:
         assert (await resumed.next()).data["resumed"] is True
-    assert made["ticket"] not in shared_server.log
+    assert made["ticket"] not in await shared_server.logged()
 
 
 @pytest.mark.gen_test

@@ -178,8 +178,14 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """Everything it logged so far."""
+        """Everything it logged so far; the line of a request may come after its response: see `logged`."""
         return self.log_path.read_text()
+
+    async def logged(self) -> str:
+        """Everything it logged, with the lines of what is answered: they are written before it answers the next."""
+        async with httpx.AsyncClient(base_url=self.url) as http:
+            await http.get("/healthz")
+        return self.log
 
     @property
     def output(self) -> str:
