@@ -69,7 +69,12 @@ class Client:
 
         fetching.add_done_callback(ended)
         buffer = b""
-        while (part := await asyncio.wait_for(parts.get(), _SILENCE)) is not None:
+        while True:
+            # Python 3.11's `wait_for` forgets a cancellation, which is somebody's Ctrl-C, that comes just after a part.
+            async with asyncio.timeout(_SILENCE):
+                part = await parts.get()
+            if part is None:
+                break
             buffer += part
             if status == 200:
                 *whole, buffer = buffer.split(b"\n\n")
