@@ -64,9 +64,10 @@ class ReplicaSet:
         members = [{"_id": number, "host": f"127.0.0.1:{node.port}"} for number, node in enumerate(self.nodes)]
         # Elections in a second or two instead of ten: tests need not wait for what nobody measures.
         settings = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200}
-        with MongoClient[dict[str, object]](
-            f"mongodb://127.0.0.1:{self.nodes[0].port}/?directConnection=true"
-        ) as client:
+        for node in self.nodes:  # each must be there to agree
+            with MongoClient[dict[str, object]](_direct(node)) as client:
+                client.admin.command("ping")
+        with MongoClient[dict[str, object]](_direct(self.nodes[0])) as client:
             client.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
         self.primary()
         return self
@@ -88,3 +89,7 @@ class ReplicaSet:
                         port = client.primary[1]
                         return next(node for node in self.nodes if node.port == port)
         raise AssertionError("no primary")
+
+
+def _direct(node: Node) -> str:
+    return f"mongodb://127.0.0.1:{node.port}/?directConnection=true"
