@@ -66,9 +66,11 @@ class Upstream:
 
     async def close(self) -> None:
         """Stop listening and drop all connections."""
-        self._server.close()
-        for _ in range(4):  # what was accepted just now gets to `_serve`, by way of a transport, a protocol and a task
+        for sock in self._server.sockets:  # closed now, Python 3.11's server would lose what it has just accepted
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        for _ in range(4):  # that gets to `_serve`, by way of a transport, a protocol and a task
             await asyncio.sleep(0)
+        self._server.close()
         for writer in self._connections:
             writer.transport.abort()
         for task in self._serving:
