@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 from enum import Enum, auto
 from typing import Any
 
@@ -13,7 +15,7 @@ class Do(Enum):
     """What a script can do besides sending bytes."""
 
     HANG = auto()  # until the client goes away
-    CLOSE = auto()  # end of file
+    CLOSE = auto()  # end of file; the connection is open until the client closes it, too
     RESET = auto()  # a connection reset
 
 
@@ -127,8 +129,12 @@ class Upstream:
                 call.aborted.set()
                 return False
             elif step is Do.CLOSE:
+                writer.write_eof()
+                await reader.read()
                 return False
             else:
+                # With no time to linger for what is unsent, closing is a reset.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
                 return False
         return True
