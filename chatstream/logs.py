@@ -16,7 +16,7 @@ from chatstream.settings import LogFormat
 
 # Libraries that would tell too much, or what our own lines tell better. tornado.general quotes a malformed header,
 # which may be the one with the token.
-_QUIET = ("httpx2", "httpcore2", "openai", "aiohttp", "pymongo", "tornado.access", "tornado.general", "asyncio")
+_QUIET = ("httpx2", "httpcore2", "openai", "pymongo", "tornado.access", "tornado.general", "asyncio")
 
 # What clients are told to come back from, many of them at once.
 _WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if explanation.retryable)

@@ -115,7 +115,7 @@ def test_text_is_for_terminals(
 def test_libraries_do_not_say_what_we_would_not(capsys: pytest.CaptureFixture[str], level: str) -> None:
     """At DEBUG, clients log headers and bodies; the HTTP parser quotes the header it refuses, token and all."""
     logs.configure(LogFormat.JSON, level)
-    for name in ("openai._base_client", "httpx2", "httpcore2.http11", "aiohttp.client", "pymongo.command"):
+    for name in ("openai._base_client", "httpx2", "httpcore2.http11", "pymongo.command"):
         logging.getLogger(name).debug("a prompt")
         logging.getLogger(name).info("a prompt")
     logging.getLogger("tornado.general").info("Malformed HTTP message: Invalid header value 'Bearer …'")

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import aiohttp
 import httpx2
 
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.llm.transport import MalformedResponse
 
 
 class Fault(ModelError):
@@ -111,7 +111,7 @@ def from_exception(exc: BaseException, *, begun: bool) -> Fault:
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
     detail = " from ".join(dict.fromkeys(type(cause).__name__ for cause in causes))
-    if any(isinstance(cause, httpx2.DecodingError | aiohttp.ClientResponseError) for cause in causes):
+    if any(isinstance(cause, httpx2.DecodingError | MalformedResponse) for cause in causes):
         return Fault(ErrorCode.UPSTREAM_PROTOCOL, "not HTTP as it should be: " + detail)
     if begun:
         return Fault(ErrorCode.UPSTREAM_TRUNCATED, "the connection broke: " + detail, transient=True)

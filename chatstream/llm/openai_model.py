@@ -11,8 +11,8 @@ import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx2
 import openai
 
@@ -21,6 +21,7 @@ from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
 from chatstream.llm.model import Delta, Turn
+from chatstream.llm.transport import Transport
 from chatstream.metrics import Metrics
 
 __all__ = ["Deadlines", "OpenAIModel"]
@@ -64,7 +65,7 @@ _HEADERS: Final[Mapping[str, str | openai.Omit]] = {
 _KEPT: Final = {"content-type", "content-encoding"}
 
 # What comes out of the SDK and its transport: they wrap each other's exceptions, but not all of them.
-_TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+_TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError)
 
 
 class OpenAIModel:
@@ -98,13 +99,11 @@ class OpenAIModel:
             api_key=api_key,
             base_url=base_url,
             max_retries=0,  # ours know when the first token came
-            # No read timeout: `Clock` knows what is late. The pool's limit is aiohttp's for the whole of connecting.
-            timeout=httpx2.Timeout(None, connect=deadlines.connect, pool=deadlines.connect),
-            http_client=openai.DefaultAioHttpClient(
-                # Zero is aiohttp's "no limit"; None would be 100, and the 101st answer would wait for its connection.
-                # How many answers run at once is decided where they start.
-                limits=httpx2.Limits(max_connections=0, keepalive_expiry=_KEEPALIVE),
-                trust_env=not _is_loopback(base_url),  # no proxy reaches this machine's own loopback
+            timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
+            http_client=openai.DefaultAsyncHttpxClient(
+                # httpx2's own, to which None is "no limit", where a proxy is to be asked.
+                transport=None if _proxied(base_url) else Transport(keepalive=_KEEPALIVE),
+                limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
                 event_hooks={"response": [_refuse]},
             ),
         )
@@ -146,7 +145,7 @@ class OpenAIModel:
 
     async def close(self) -> None:
         """Release the connections. Running streams break off."""
-        for clock in self._clocks:  # the transport would leave their readers waiting
+        for clock in self._clocks:  # some of them wait for no connection, but for their next attempt
             clock.break_off()
         await self._client.close()
 
@@ -278,9 +277,18 @@ async def _read_rest(body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) 
                 size += len(data)
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def _proxied(url: str) -> bool:
+    """Whether the environment names a proxy for it; none reaches this machine's own loopback."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        return False
+    return not {parts.scheme, "all"}.isdisjoint(getproxies()) and not proxy_bypass(host)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

@@ -1,7 +1,7 @@
 """The server that most would write in Python: FastAPI, sse-starlette, the official clients of OpenAI and MongoDB.
 
-`scripts/bench` runs it with uvicorn on uvloop and httptools, without an access log, and with the openai package's
-aiohttp transport, which chatstream uses, too: what differs is the server.
+`scripts/bench` runs it with uvicorn on uvloop and httptools, without an access log, and with the faster of the openai
+package's own two transports.
 """
 
 import json

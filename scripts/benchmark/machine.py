@@ -43,7 +43,7 @@ def describe() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", cpuinfo)
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
-    names = ("tornado", "motor", "pymongo", "openai", "aiohttp", "msgspec", "uvloop")
+    names = ("tornado", "motor", "pymongo", "openai", "httptools", "msgspec", "uvloop")
     others = ("fastapi", "sse-starlette", "uvicorn", "uvloop", "httptools", "openai", "aiohttp", "pymongo")
     lock = json.loads((build.NESTJS / "package-lock.json").read_text())["packages"]
     return {

@@ -1,0 +1,329 @@
+"""Connections to the model, as its endpoint sees them; what answers make of them is in `test_openai_model`."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import trustme
+from tornado.ioloop import IOLoop
+
+from chatstream.llm import transport as transport_module
+from chatstream.llm.transport import MalformedResponse, Transport
+from tests.support.client import PATIENCE
+from tests.support.upstream import END, Do, Step, Upstream, head, http_chunk
+
+WHOLE = head() + http_chunk(b"whole") + END
+FLOOD = http_chunk(b"x" * 1_000_000)
+
+Connect = Callable[..., httpx2.AsyncClient]
+
+
+@pytest.fixture
+def connect(io_loop: IOLoop) -> Iterator[Connect]:
+    """Clients whose requests go through a `Transport`."""
+    clients = []
+
+    def connect(keepalive: float = 3600) -> httpx2.AsyncClient:
+        clients.append(httpx2.AsyncClient(transport=Transport(keepalive=keepalive), timeout=PATIENCE))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        io_loop.run_sync(client.aclose)
+
+
+async def post(client: httpx2.AsyncClient, url: str) -> bytes:
+    """The body of a response."""
+    return (await client.post(url, json={})).content
+
+
+async def closed(upstream: Upstream, number: int) -> None:
+    """Until so many connections are left."""
+    async with asyncio.timeout(PATIENCE):
+        while upstream.open > number:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.gen_test
+async def test_a_request_as_it_is_sent(upstream: Upstream, connect: Connect) -> None:
+    upstream.reply(WHOLE)
+    response = await connect().post(f"{upstream.url}/a%20b?c=d", json={"e": "f"}, headers={"X-Key": "a: b"})
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/event-stream")
+    [call] = upstream.calls
+    assert call.request_line == "POST /v1/a%20b?c=d HTTP/1.1"
+    assert call.headers["host"] == httpx2.URL(upstream.url).netloc.decode()
+    assert call.headers["x-key"] == "a: b"
+    assert call.body == {"e": "f"}
+
+
+@pytest.mark.parametrize("name", ["X-Key", "X-Key\r\nX-Forged"])
+@pytest.mark.parametrize("value", ["a\r\nX-Forged: b", "a\nb", "a\0b"])
+@pytest.mark.gen_test
+async def test_no_header_smuggles_another_one(upstream: Upstream, connect: Connect, name: str, value: str) -> None:
+    with pytest.raises(httpx2.LocalProtocolError) as raised:
+        await connect().post(upstream.url, json={}, headers={name: value})
+    assert "Forged" not in str(raised.value)
+    assert upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "connections"),
+    [
+        pytest.param([WHOLE], [1, 1], id="chunked"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"], [1, 1], id="a length"),
+        pytest.param([WHOLE[:-2] + b"X-Trailer: a\r\n\r\n"], [1, 1], id="trailers"),
+        pytest.param([b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n" + WHOLE], [1, 1], id="1xx"),
+        pytest.param([bytes([byte]) for byte in WHOLE], [1, 1], id="byte by byte"),
+        pytest.param([WHOLE.replace(b"\r\n\r\n", b"\n\n", 1)], [1, 1], id="bare line feeds"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\nwho", b"le", Do.CLOSE], [1, 2], id="up to the end of the connection"),
+        pytest.param([head(Connection="close") + WHOLE.partition(b"\r\n\r\n")[2]], [1, 2], id="not to be kept"),
+        pytest.param([b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nwhole"], [1, 2], id="HTTP/1.0"),
+        pytest.param([WHOLE + b"HTTP/1.1 200 OK\r\n"], [1, 2], id="more than was asked for"),
+        pytest.param([WHOLE + WHOLE.replace(b"200", b"500")], [1, 2], id="two responses"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_body_and_its_connection(
+    upstream: Upstream, connect: Connect, steps: list[Step], connections: list[int]
+) -> None:
+    upstream.reply(*steps)
+    client = connect()
+    for _ in connections:
+        assert await post(client, upstream.url) == b"whole"
+    assert [call.connection for call in upstream.calls] == connections
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        pytest.param([b"SSH-2.0-OpenSSH\r\n\r\n", Do.HANG], MalformedResponse, id="not HTTP"),
+        pytest.param([b"HTTP/1.1 101 No\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"], MalformedResponse, id="101"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000, Do.HANG], MalformedResponse, id="an endless head"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000, Do.HANG], MalformedResponse, id="endless headers"),
+        pytest.param([head(), b"zz\r\n", Do.HANG], MalformedResponse, id="bad framing"),
+        pytest.param([Do.CLOSE], httpx2.ReadError, id="closed"),
+        pytest.param([head(), http_chunk(b"a"), Do.CLOSE], httpx2.ReadError, id="closed in the body"),
+        pytest.param([head(), http_chunk(b"a"), Do.RESET], httpx2.ReadError, id="reset in the body"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\na", Do.RESET], httpx2.ReadError, id="reset, not closed"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\na", Do.CLOSE], httpx2.ReadError, id="too short"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_response_that_breaks_off(
+    upstream: Upstream, connect: Connect, steps: list[Step], error: type[Exception]
+) -> None:
+    upstream.reply(*steps)
+    with pytest.raises(error):
+        await post(connect(), upstream.url)
+    await closed(upstream, 0)
+
+
+@pytest.mark.gen_test
+async def test_an_idle_connection_that_its_endpoint_closes(upstream: Upstream, connect: Connect) -> None:
+    upstream.reply(WHOLE, Do.CLOSE)
+    client = connect()
+    for _ in range(2):
+        assert await post(client, upstream.url) == b"whole"
+        await closed(upstream, 0)
+    assert [call.connection for call in upstream.calls] == [1, 2]
+
+
+@pytest.mark.gen_test
+async def test_an_idle_connection_on_which_something_comes(upstream: Upstream, connect: Connect) -> None:
+    late = asyncio.Event()
+    upstream.reply(WHOLE, late, b"HTTP/1.1 408 Request Timeout\r\n\r\n", Do.HANG)
+    client = connect()
+    assert await post(client, upstream.url) == b"whole"
+    late.set()
+    await closed(upstream, 0)
+    assert await post(client, upstream.url) == b"whole"
+
+
+@pytest.mark.gen_test
+async def test_an_idle_connection_is_not_kept_for_ever(upstream: Upstream, connect: Connect) -> None:
+    upstream.reply(WHOLE)
+    client = connect(keepalive=0.05)
+    assert await post(client, upstream.url) == b"whole"
+    await closed(upstream, 0)
+    assert await post(client, upstream.url) == b"whole"
+
+
+@pytest.mark.gen_test
+async def test_connections_that_are_busy_together_are_idle_together(upstream: Upstream, connect: Connect) -> None:
+    client = connect()
+    upstream.reply(WHOLE)
+    for _ in range(2):
+        bodies = await asyncio.gather(*(post(client, upstream.url) for _ in range(20)))
+        assert bodies == [b"whole"] * 20
+    assert upstream.open == 20
+    await client.aclose()
+    await closed(upstream, 0)
+
+
+@pytest.mark.parametrize("steps", [[Do.HANG], [head(), Do.HANG]])
+@pytest.mark.gen_test
+async def test_closing_it_ends_what_is_being_read(upstream: Upstream, connect: Connect, steps: list[Step]) -> None:
+    upstream.reply(*steps)
+    client = connect()
+    reading = asyncio.create_task(post(client, upstream.url))
+    await upstream.called.wait()
+    await upstream.calls[0].hanging.wait()
+    await client.aclose()
+    with pytest.raises(httpx2.ReadError):
+        await reading
+
+
+@pytest.mark.parametrize("steps", [[Do.HANG], [head(), Do.HANG]])
+@pytest.mark.gen_test
+async def test_who_is_cancelled_leaves_no_connection(upstream: Upstream, connect: Connect, steps: list[Step]) -> None:
+    upstream.reply(*steps)
+    reading = asyncio.create_task(post(connect(), upstream.url))
+    await upstream.called.wait()
+    await upstream.calls[0].hanging.wait()
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert reading.cancelled()
+    await upstream.calls[0].aborted.wait()
+    await closed(upstream, 0)
+
+
+@pytest.mark.gen_test
+async def test_an_endpoint_waits_for_a_slow_reader(upstream: Upstream, connect: Connect) -> None:
+    client = connect()
+    upstream.reply(head(), *[FLOOD] * 64, END, Do.HANG)
+    upstream.reply(WHOLE)
+    async with client.stream("POST", upstream.url, json={}) as response:
+        parts = response.aiter_raw()
+        size = len(await anext(parts))
+        for _ in range(50):  # time passes, but the flood does not come in
+            assert await post(client, upstream.url) == b"whole"
+        assert not upstream.calls[0].hanging.is_set()
+        async for part in parts:
+            assert len(part) < 2_000_000
+            size += len(part)
+    assert size == 64_000_000
+
+
+@pytest.mark.gen_test
+async def test_a_reader_who_leaves_in_the_middle(upstream: Upstream, connect: Connect) -> None:
+    upstream.reply(head(), *[FLOOD] * 64, END)
+    async with connect().stream("POST", upstream.url, json={}) as response:
+        await anext(response.aiter_raw())
+    await upstream.calls[0].aborted.wait()
+    await closed(upstream, 0)
+
+
+@pytest.mark.gen_test
+async def test_a_reader_who_leaves_before_a_large_end(upstream: Upstream, connect: Connect) -> None:
+    """All of it is there, but it was too much to read on: that must not hold up the next response."""
+    client = connect()
+    upstream.reply(head() + http_chunk(b"x" * (256 * 1024 + 1)) + END)
+    upstream.reply(WHOLE)
+    async with client.stream("POST", upstream.url, json={}):
+        for _ in range(50):  # time passes, in which it comes
+            assert await post(client, upstream.url) == b"whole"
+    assert await post(client, upstream.url) == b"whole"
+
+
+@pytest.mark.gen_test
+async def test_the_second_address_is_tried_while_the_first_is_silent(
+    upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host with a broken IPv6 is common; here its first address has a full backlog."""
+    upstream.reply(WHOLE)
+    port = httpx2.URL(upstream.url).port
+    monkeypatch.setattr(transport_module, "_NEXT_ADDRESS_AFTER", 0.01)
+    with silent() as address:
+        resolved = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", where) for where in (address, ("127.0.0.1", port))]
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lambda *_, **__: asyncio.sleep(0, resolved))
+        assert await post(connect(), "http://model.test/v1") == b"whole"
+
+
+@pytest.mark.gen_test
+async def test_a_name_that_nobody_has(connect: Connect) -> None:
+    with pytest.raises(httpx2.ConnectError):
+        await post(connect(), "http://model.invalid/v1")
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that answers nobody: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@contextlib.asynccontextmanager
+async def behind_tls(upstream: Upstream, certificate: trustme.LeafCert) -> AsyncIterator[str]:
+    """The address of an endpoint that hands on, decrypted, what it gets to `upstream`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    certificate.configure_cert(context)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", httpx2.URL(upstream.url).port)
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.gen_test
+async def test_tls(
+    upstream: Upstream, connect: Connect, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    upstream.reply(WHOLE)
+    async with behind_tls(upstream, authority.issue_cert("localhost")) as url:
+        client = connect()
+        for _ in range(2):
+            assert await post(client, url) == b"whole"
+        await client.aclose()
+        await closed(upstream, 0)
+    assert [call.connection for call in upstream.calls] == [1, 1]
+
+
+@pytest.mark.parametrize("host", ["localhost", "another.test"], ids=["an unknown authority", "another host"])
+@pytest.mark.gen_test
+async def test_tls_that_cannot_be_trusted(
+    upstream: Upstream,
+    connect: Connect,
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    host: str,
+) -> None:
+    known = trustme.CA() if host == "localhost" else authority
+    known.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    async with behind_tls(upstream, authority.issue_cert(host)) as url:
+        with pytest.raises(httpx2.ConnectError):
+            await post(connect(), url)
+    assert upstream.calls == []
