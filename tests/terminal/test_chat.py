@@ -145,7 +145,15 @@ async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream
     upstream.reply(beginning("Endless"), Do.HANG)
     upstream.reply(beginning("Short"), go_on, http_chunk(event(delta("."))), ending())
     terminal, other_end = pty.openpty()
-    process = await chat(client, stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True)
+    process = await chat(
+        client,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        # A shell that runs the tests in the background makes them, and all that they start, ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(other_end)
     screen = ""
 
