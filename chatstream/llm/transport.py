@@ -8,7 +8,6 @@ of the two that openai brings, a chunk costs 17 % less CPU of the whole server, 
 import asyncio
 import socket
 import ssl
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Final, cast
 
@@ -18,10 +17,15 @@ import httpx2
 
 # As others have it: more than any server sends, and nothing to fill the memory with.
 _MAX_HEAD_BYTES: Final = 64 * 1024
-# A reader this far behind lets the endpoint wait: the kernel and TCP do the rest.
-_MAX_HELD_BYTES: Final = 256 * 1024
+# A reader this far behind lets the endpoint wait: the kernel and TCP do the rest. As much as the largest event that is
+# taken, so that it is rare: uvloop loses what comes over TLS just before the end if reading is paused then (a tenth of
+# the responses of 2 MB did not come in whole with 256 KiB).
+_MAX_HELD_BYTES: Final = 4 * 1024 * 1024
 # How long one address may stay silent before the next one is tried, too (RFC 8305, section 5).
 _NEXT_ADDRESS_AFTER: Final = 0.25
+# After so many seconds of silence the kernel asks whether the endpoint is still there: a model may think for minutes,
+# in which a router forgets connections. openai's own transport has the same number.
+_KEEPALIVE_IDLE: Final = 60
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -37,6 +41,8 @@ class Transport(httpx2.AsyncBaseTransport):
 
     Of the timeouts of a request only ``connect`` counts: how long reading may take is its reader's business. There is
     no limit of connections: how many answers run at once is decided where they start. It asks no proxy.
+
+    It sends what has its body in memory; it knows no HEAD, whose response has a length and no body.
     """
 
     def __init__(self, *, keepalive: float) -> None:
@@ -44,12 +50,15 @@ class Transport(httpx2.AsyncBaseTransport):
         self._keepalive = keepalive
         self._tls: ssl.SSLContext | None = None
         self._open: set[_Connection] = set()
-        self._idle: defaultdict[_Origin, list[_Connection]] = defaultdict(list)
+        self._idle: dict[_Origin, list[_Connection]] = {}
+        self._closed = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send it; returns when the head of the response is there. Raises `httpx2.TransportError`."""
-        message = _head(request) + await request.aread()
         url = request.url
+        if url.scheme not in _PORTS or request.method == "HEAD" or "transfer-encoding" in request.headers:
+            raise httpx2.UnsupportedProtocol("not a request for this transport")
+        message = _head(request) + await request.aread()
         origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
         connection = self._reused(origin) or await self._connect(origin, request.extensions["timeout"]["connect"])
         response = _Response(connection, lambda: self._release(origin, connection))
@@ -57,46 +66,51 @@ class Transport(httpx2.AsyncBaseTransport):
             connection.begin(message, response)
             await response.head()
         except BaseException:
-            connection.abort()
+            await response.aclose()
             raise
         return httpx2.Response(response.status, headers=response.headers, stream=response)
 
     async def aclose(self) -> None:
         """Close all connections. Responses that are being read break off."""
+        self._closed = True
         for connection in list(self._open):
             connection.abort()
 
     def _reused(self, origin: _Origin) -> "_Connection | None":
-        idle = self._idle[origin]
-        while idle:
+        while idle := self._idle.get(origin):
             connection = idle.pop()  # the one that the endpoint is least likely to be about to close
             connection.busy()
-            if not connection.closing:
+            if connection.usable:
                 return connection
         return None
 
     def _release(self, origin: _Origin, connection: "_Connection") -> None:
-        self._idle[origin].append(connection)
+        self._idle.setdefault(origin, []).append(connection)
         connection.idle(self._keepalive)
 
     def _lost(self, origin: _Origin, connection: "_Connection") -> None:
         self._open.discard(connection)
-        if connection in self._idle[origin]:
-            self._idle[origin].remove(connection)
+        idle = self._idle.get(origin, [])
+        if connection in idle:
+            idle.remove(connection)
+        if not idle:
+            self._idle.pop(origin, None)
 
     async def _connect(self, origin: _Origin, timeout: float | None) -> "_Connection":
         scheme, host, port = origin
-        if scheme == "https" and self._tls is None:
-            self._tls = httpx2.create_ssl_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
         loop = asyncio.get_running_loop()
         try:
+            if scheme == "https" and self._tls is None:
+                self._tls = httpx2.create_ssl_context()
+                self._tls.set_alpn_protocols(["http/1.1"])
             async with asyncio.timeout(timeout):
                 addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 sock = await aiohappyeyeballs.start_connection(
                     addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, loop=loop
                 )
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a model may think for minutes
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                if hasattr(socket, "TCP_KEEPIDLE"):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
                 _, connection = await loop.create_connection(
                     lambda: _Connection(lambda it: self._lost(origin, it)),
                     sock=sock,
@@ -105,8 +119,11 @@ class Transport(httpx2.AsyncBaseTransport):
                 )
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout("not connected in time") from exc
-        except OSError as exc:
+        except (OSError, UnicodeError, RuntimeError) as exc:  # a name that cannot be one; what uvloop raises at times
             raise httpx2.ConnectError("not connected") from exc
+        if self._closed:  # meanwhile
+            connection.abort()
+            raise httpx2.ConnectError("closed")
         self._open.add(connection)
         return connection
 
@@ -133,6 +150,10 @@ class _Connection(asyncio.Protocol):
             self.abort()
         else:
             self._response.feed(data)
+
+    def eof_received(self) -> None:
+        if self._response is not None:
+            self._response.end_of_file()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.busy()
@@ -167,8 +188,13 @@ class _Connection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """It cannot be used again."""
+        """It is being closed, or is closed."""
         return self._transport.is_closing()
+
+    @property
+    def usable(self) -> bool:
+        """Another request can be sent: the one before has left, which an early response does not wait for."""
+        return not self.closing and self._transport.get_write_buffer_size() == 0
 
 
 class _Response(httpx2.AsyncByteStream):
@@ -185,10 +211,12 @@ class _Response(httpx2.AsyncByteStream):
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._head_bytes = 0
+        self._unread_bytes = 0  # of a head, of what stands between the chunks, of trailers
         self._begun = False  # the head is there
+        self._end_of_file = False
         self._ended = False
         self._reusable = False
+        self._closed = False
         self._parts: list[bytes] = []
         self._held = 0
         self._paused = False
@@ -199,24 +227,27 @@ class _Response(httpx2.AsyncByteStream):
 
     def feed(self, data: bytes) -> None:
         """More of it."""
-        if self._error is not None:
+        if self._closed or self._error is not None:
             return
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(MalformedResponse(type(exc).__name__))
-        if not self._begun:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._fail(MalformedResponse("the head is too large"))
+        if self._unread_bytes > _MAX_HEAD_BYTES:
+            self._fail(MalformedResponse("too much that is no body"))
         if self._held > _MAX_HELD_BYTES and not self._paused:
             self._paused = True
             self._connection.pause()
         self._wake()
 
+    def end_of_file(self) -> None:
+        """The endpoint sends no more."""
+        self._end_of_file = True
+
     def lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
-        if self._begun and exc is None and self._until_closed:
+        if self._begun and self._end_of_file and self._until_closed and self._error is None:
             self._ended = True
         elif not self._ended and self._error is None:
             self._error = httpx2.ReadError("the connection was lost")
@@ -230,7 +261,10 @@ class _Response(httpx2.AsyncByteStream):
     @property
     def _until_closed(self) -> bool:
         """The body ends with the connection (RFC 9112, section 6.3)."""
-        return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        codings = [value for name, value in self.headers if name.lower() == b"transfer-encoding"]
+        if codings:
+            return not codings[-1].lower().endswith(b"chunked")
+        return not any(name.lower() == b"content-length" for name, _ in self.headers)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -244,6 +278,8 @@ class _Response(httpx2.AsyncByteStream):
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        if self.status < 100:
+            raise MalformedResponse("no status")
         self._begun = self.status >= 200  # before it may come any number of others (RFC 9110, section 15.2)
         if not self._begun:
             self.headers.clear()
@@ -251,6 +287,7 @@ class _Response(httpx2.AsyncByteStream):
     def on_body(self, data: bytes) -> None:
         self._parts.append(data)
         self._held += len(data)
+        self._unread_bytes = 0
 
     def on_message_begin(self) -> None:
         if self._ended:
@@ -285,8 +322,11 @@ class _Response(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Nobody reads on."""
-        if self._reusable and not self._paused and not self._connection.closing:
-            self._reusable = False
+        if self._closed:
+            return
+        self._closed = True
+        del self._parser  # which calls us: without it, nothing is left for the garbage collector
+        if self._reusable and not self._paused and self._connection.usable:
             self._on_done()
         else:
             self._connection.abort()

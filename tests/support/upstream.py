@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import struct
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -111,10 +112,10 @@ class Upstream:
         """Play a script; false if the connection cannot be used again."""
         for step in script:
             if isinstance(step, bytes):
-                writer.write(step)
                 try:
+                    writer.write(step)
                     await writer.drain()
-                except ConnectionError:
+                except (ConnectionError, RuntimeError):  # which is what uvloop makes of it
                     call.aborted.set()
                     return False
                 # Let the reader, in the same loop, see these bytes alone. No result may depend on whether it does.
@@ -138,6 +139,18 @@ class Upstream:
                 writer.transport.abort()
                 return False
         return True
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that answers nobody: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield server.getsockname()
 
 
 def head(status: str = "200 OK", *, content_type: str = "text/event-stream", **headers: str) -> bytes:
