@@ -89,6 +89,8 @@ def _mongodb_uri(secret: SecretStr) -> SecretStr:
 def _base_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    if not urlsplit(url).hostname:
+        raise ValueError("must name a host")
     return url
 
 

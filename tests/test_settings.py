@@ -149,6 +149,7 @@ def test_every_setting_is_in_the_table_above() -> None:
     ("name", "text"),
     [
         ("OPENAI_BASE_URL", "127.0.0.1:8080"),
+        ("OPENAI_BASE_URL", "https://"),
         ("OPENAI_MODEL", "m" * 201),
         ("CHATSTREAM_CONTEXT_CHARACTERS", "999"),
         ("CHATSTREAM_CONNECT_TIMEOUT", "0"),

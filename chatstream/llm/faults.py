@@ -115,8 +115,7 @@ def from_exception(exc: BaseException, *, begun: bool) -> Fault:
         return Fault(ErrorCode.UPSTREAM_PROTOCOL, "not HTTP as it should be: " + detail)
     if begun:
         return Fault(ErrorCode.UPSTREAM_TRUNCATED, "the connection broke: " + detail, transient=True)
-    # The SDK calls a refused connection a timeout, too; the causes tell them apart.
-    late = any(isinstance(cause, TimeoutError) for cause in causes)
+    late = any(isinstance(cause, TimeoutError | httpx2.TimeoutException) for cause in causes)
     code = ErrorCode.UPSTREAM_TIMEOUT if late else ErrorCode.UPSTREAM_UNAVAILABLE
     return Fault(code, "no connection: " + detail, transient=True)
 

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 import openai
 
-from chatstream.errors import ErrorCode
+from chatstream.errors import ConfigurationError, ErrorCode
 from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
@@ -86,7 +86,10 @@ class OpenAIModel:
         retries: int = 2,
         backoff: float = 0.5,
     ) -> None:
-        """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time."""
+        """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time.
+
+        Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
+        """
         base_url = base_url or OPENAI_URL
         self._model = model
         self._metrics = metrics
@@ -101,10 +104,7 @@ class OpenAIModel:
             max_retries=0,  # ours know when the first token came
             timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
             http_client=openai.DefaultAsyncHttpxClient(
-                # httpx2's own, to which None is "no limit", where a proxy is to be asked.
-                transport=None if _proxied(base_url) else Transport(keepalive=_KEEPALIVE),
-                limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE),
-                event_hooks={"response": [_refuse]},
+                transport=_transport(base_url), event_hooks={"response": [_refuse]}
             ),
         )
 
@@ -277,18 +277,30 @@ async def _read_rest(body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) 
                 size += len(data)
 
 
-def _proxied(url: str) -> bool:
-    """Whether the environment names a proxy for it; none reaches this machine's own loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback):
-        return False
-    return not {parts.scheme, "all"}.isdisjoint(getproxies()) and not proxy_bypass(host)
-
-
-def _is_address(host: str) -> bool:
+def _transport(url: str) -> httpx2.AsyncBaseTransport:
+    """Ours, or httpx2's if the environment names a proxy; which faults it can tell apart is a little less."""
+    proxy = _proxy(url)
+    if proxy is None:
+        return Transport(keepalive=_KEEPALIVE)
     try:
-        ipaddress.ip_address(host)
+        limits = httpx2.Limits(keepalive_expiry=_KEEPALIVE)  # and none on their number
+        return httpx2.AsyncHTTPTransport(proxy=proxy, limits=limits)
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
+        raise ConfigurationError(f"The proxy for the model's endpoint cannot be used: {type(exc).__name__}") from exc
+
+
+def _proxy(url: str) -> str | None:
+    """What the environment has for it (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` …). None reaches a loopback."""
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or host == "localhost" or _is_loopback(host) or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-    return True

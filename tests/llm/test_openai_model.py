@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tornado.ioloop import IOLoop
 
-from chatstream.errors import ErrorCode, ModelError
+from chatstream.errors import ConfigurationError, ErrorCode, ModelError
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
@@ -26,6 +27,7 @@ from tests.support.upstream import (
     event,
     head,
     http_chunk,
+    silent,
     stream,
     whole,
 )
@@ -244,6 +246,8 @@ CUT = head() + http_chunk(event(delta("a")))
         pytest.param(
             [head(Content_Encoding="gzip") + http_chunk(b"SECRET") + END], "upstream_protocol", 1, id="bad gzip"
         ),
+        pytest.param([head("307 See", Location="ftp://SECRET/") + END], "upstream_unavailable", 3, id="sent to an FTP"),
+        pytest.param([head("307 See", Location="http://a..b/") + END], "upstream_unavailable", 3, id="sent to nowhere"),
         pytest.param([stream(b"SECRET")], "upstream_protocol", 1, id="not JSON"),
         pytest.param([stream(delta(reasoning="hm"))], "upstream_truncated", 1, id="cut after reasoning"),
     ],
@@ -404,17 +408,9 @@ async def test_deadlines(
 
 @pytest.mark.gen_test
 async def test_a_host_that_does_not_accept(open_model: Open) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        address = server.getsockname()
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # a full backlog: the kernel answers no further connection
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        deadlines = Deadlines(connect=NOW, first_token=3600, idle=3600, total=3600)
-        model = open_model(base_url=f"http://127.0.0.1:{address[1]}/v1", deadlines=deadlines)
+    with silent() as (host, port):
+        model = open_model(base_url=f"http://{host}:{port}/v1", deadlines=replace(HOURS, connect=NOW))
         _, _, error = await read(model.stream(TURNS))
-        for filler in fillers:
-            filler.close()
     assert error is not None
     assert error.code is ErrorCode.UPSTREAM_TIMEOUT
 
@@ -542,24 +538,77 @@ async def test_a_large_answer_arrives_whole(upstream: Upstream, open_model: Open
     assert answered == text
 
 
+# Proxies --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Name the proxies of the environment, and no others."""
+
+    def proxies(**named: str) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, proxy in named.items():
+            monkeypatch.setenv(name, proxy)
+
+    return proxies
+
+
 @pytest.mark.gen_test
 async def test_a_proxy_is_not_asked_for_loopback(
-    upstream: Upstream, open_model: Open, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, open_model: Open, proxies: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
+    proxies(HTTP_PROXY="http://127.0.0.1:9")
     upstream.reply(answer("a"))
     text, _, _ = await read(open_model().stream(TURNS))
     assert text == "a"
 
 
+@pytest.mark.parametrize("other", [{}, {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "another.invalid"}])
 @pytest.mark.gen_test
 async def test_a_proxy_is_asked_for_other_hosts(
-    upstream: Upstream, open_model: Open, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, open_model: Open, proxies: Callable[..., None], other: dict[str, str]
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", upstream.url.removesuffix("/v1"))
-    monkeypatch.delenv("NO_PROXY", raising=False)
+    proxies(HTTP_PROXY=upstream.url.removesuffix("/v1"), **other)
     upstream.reply(answer("a"))
     text, _, _ = await read(open_model(base_url="http://model.invalid/v1").stream(TURNS))
     assert text == "a"
     assert upstream.calls[0].request_line == "POST http://model.invalid/v1/chat/completions HTTP/1.1"
+
+
+@pytest.mark.gen_test
+async def test_a_proxy_may_be_named_without_its_protocol(
+    upstream: Upstream, open_model: Open, proxies: Callable[..., None]
+) -> None:
+    proxies(ALL_PROXY=upstream.url.removesuffix("/v1").removeprefix("http://"))
+    upstream.reply(answer("a"))
+    text, _, _ = await read(open_model(base_url="http://model.invalid/v1").stream(TURNS))
+    assert text == "a"
+
+
+@pytest.mark.gen_test
+async def test_a_proxy_is_not_asked_for_hosts_that_need_none(open_model: Open, proxies: Callable[..., None]) -> None:
+    with silent() as (host, port):
+        proxies(HTTP_PROXY=f"http://{host}:{port}", NO_PROXY="invalid")
+        _, _, error = await read(open_model(base_url="http://model.invalid/v1", retries=0).stream(TURNS))
+    assert error is not None
+    assert error.code is ErrorCode.UPSTREAM_UNAVAILABLE  # nobody has this name
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:SECRET@127.0.0.1:9", "gopher://SECRET", "http://SECRET:port"])
+def test_a_proxy_that_cannot_be_used(open_model: Open, proxies: Callable[..., None], proxy: str) -> None:
+    proxies(ALL_PROXY=proxy)
+    with pytest.raises(ConfigurationError, match="proxy") as raised:
+        open_model(base_url="http://model.invalid/v1")
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.gen_test
+async def test_a_proxy_that_does_not_answer(open_model: Open, proxies: Callable[..., None]) -> None:
+    with silent() as (host, port):
+        proxies(HTTP_PROXY=f"http://{host}:{port}")
+        model = open_model(base_url="http://model.invalid/v1", deadlines=replace(HOURS, connect=NOW), retries=0)
+        _, _, error = await read(model.stream(TURNS))
+    assert error is not None
+    assert error.code is ErrorCode.UPSTREAM_TIMEOUT
