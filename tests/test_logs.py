@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,7 +139,7 @@ def written(flood: Flood, *records: logging.LogRecord) -> list[logging.LogRecord
 
 def test_what_goes_wrong_all_the_time_is_written_five_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.5
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     flood = Flood()
     assert len(written(flood, *(record("%s happened", number) for number in range(50)))) == 5
     [other] = written(flood, record("something else"))

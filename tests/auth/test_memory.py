@@ -31,7 +31,7 @@ async def test_a_token_is_verified_once_in_a_minute(monkeypatch: pytest.MonkeyPa
     assert users == [users[0]] * 3
     assert keys.asked == 1
     now = time.monotonic()
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now + 61)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     assert await authenticator.authenticate(token) == users[0]
     assert keys.asked == 2
 
@@ -53,7 +53,7 @@ async def test_it_is_remembered_by_all_of_it(monkeypatch: pytest.MonkeyPatch) ->
 async def test_it_is_not_good_beyond_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     authenticator, token = Authenticator(OneKey(SECRET.encode()), Rules()), mint(SECRET, "u1", 30)
     user = await authenticator.authenticate(token)
-    monkeypatch.setattr(memory.time, "time", lambda: user.token_expires_at)
+    monkeypatch.setattr(time, "time", lambda: user.token_expires_at)
     with pytest.raises(Unauthenticated, match="has expired"):
         await authenticator.authenticate(token)
 

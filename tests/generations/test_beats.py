@@ -50,6 +50,8 @@ async def talks(b: Bench, count: int = MANY) -> list[Talk]:
 
 async def between_beats(b: Bench) -> asyncio.Event:
     """Wait until one is about to begin; returns what lets it."""
+    arrived: asyncio.Event
+    go_on: asyncio.Event
     arrived, go_on = b.messages.hold("checkpoint")
     await arrived.wait()
     return go_on

@@ -26,7 +26,8 @@ async def test_of_what_nobody_watches_elsewhere_other_processes_hear_the_end_alo
             call.say("three.", STOP)
             await watched.until("llm_complete")
         assert posted.answer is not None
-        ours, changes = posted.answer.id, []
+        ours = posted.answer.id
+        changes: list[str] = []
         while not changes or not changes[-1].startswith("Ended"):
             change = await seen.get()
             changes += [change] if ours in change else []

@@ -279,7 +279,8 @@ async def test_a_page_of_long_messages_is_shorter(client: Client, upstream: Upst
     for content in sent:
         assert (await client.post(conversation, content, params={"ifBusy": "queue"})).status_code == 201
     read: list[str] = []
-    sizes, before = [], {}
+    sizes = []
+    before: dict[str, str] = {}
     while True:
         response = await client.http.get(f"{API}/{conversation}/messages", params={"limit": "200", **before})
         sizes.append(len(response.content))

@@ -211,14 +211,14 @@ async def test_a_connection_whose_request_was_answered_too_early(connect: Connec
     """What is left of a large request would come before the next one."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal accepted
-        accepted += 1
+        accepted.append(writer)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(WHOLE)
         await over.wait()
         writer.close()
 
-    accepted, over = 0, asyncio.Event()
+    accepted: list[asyncio.StreamWriter] = []
+    over = asyncio.Event()
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     client = connect()
     for _ in range(2):
@@ -226,7 +226,7 @@ async def test_a_connection_whose_request_was_answered_too_early(connect: Connec
             f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", content=b"x" * 20_000_000
         )
         assert response.content == b"whole"
-    assert accepted == 2
+    assert len(accepted) == 2
     await client.aclose()
     over.set()
     server.close()

@@ -31,7 +31,7 @@ def test_an_answer_over_a_lost_network(open_page: OpenPage, model: Model, transp
     tab.ask("Who wins?")
     tab.prose.get_by_text("Before").wait_for()
     streams: list[str] = []
-    tab.page.on("request", lambda request: "/stream" in request.url and streams.append(request.url))
+    tab.page.on("request", lambda request: streams.extend({request.url} if "/stream" in request.url else ()))
     tab.page.evaluate(_WATCH, {"conversation": tab.conversation, "token": tab.token, "transport": transport})
     tab.page.wait_for_function("() => chat.messages.at(-1).content === 'Before 🏆, '")
     tab.page.context.set_offline(True)

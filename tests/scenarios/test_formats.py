@@ -99,7 +99,8 @@ async def test_to_name_a_format_is_to_ask_for_the_answers_stream(client: Client,
     upstream.reply(answer("An answer."))
     conversation = await client.create()
     for route, body in (("messages", {"content": "Who wins?"}), ("regenerate", None)):
-        for options in ({"params": {"format": DEFAULT.name}}, {"headers": {"Accept": "text/event-stream"}}):
-            response: httpx.Response = await client.http.post(f"{API}/{conversation}/{route}", json=body, **options)
+        for params, headers in (({"format": DEFAULT.name}, {}), ({}, {"Accept": "text/event-stream"})):
+            path = f"{API}/{conversation}/{route}"
+            response: httpx.Response = await client.http.post(path, json=body, params=params, headers=headers)
             assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
             assert '"type":"llm_complete"' in response.text

@@ -84,7 +84,7 @@ async def test_a_conversation_and_all_who_watch_it_are_with_one_process(
     servers: Pair, client: Client, upstream: Upstream
 ) -> None:
     upstream.reply(beginning("So far"), Do.HANG)
-    queries = ({}, {"access_token": client.token}, {"last_event_id": "none-such"})
+    queries: tuple[dict[str, str], ...] = ({}, {"access_token": client.token}, {"last_event_id": "none-such"})
     streams = []
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import re
 import socket
 from functools import partial
@@ -41,7 +40,7 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
     go_on = [asyncio.Event() for _ in range(30)]
     upstream.reply(
         head() + http_chunk(event(delta("Begin."))),
-        *itertools.chain.from_iterable((step, part) for step in go_on),
+        *(it for step in go_on for it in (step, part)),
         http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + http_chunk(b""),
     )
     server = start_server(

@@ -13,7 +13,7 @@ from tests.stress.faults import FaultProxy
 from tests.support.client import Client
 from tests.support.processes import SECRET
 from tests.support.script import Script, script
-from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+from tests.support.upstream import Do, Step, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 TRANSPORTS = [None, "eventsource", "react-native-sse"]
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda name: name or "fetch")
@@ -95,7 +95,7 @@ async def test_a_long_history_page_by_page(client: Client, upstream: Upstream) -
 async def test_an_answer_over_five_lost_connections(client: Client, upstream: Upstream, transport: str | None) -> None:
     parts = ["Ärsenal 🏆 ", "by ", "a ", "goal ", "or 👨‍👩‍👧 ", "two."]
     steps = [asyncio.Event() for _ in parts[1:]]
-    script_ = [beginning(parts[0])]
+    script_: list[Step] = [beginning(parts[0])]
     for step, part in zip(steps, parts[1:], strict=True):
         script_ += [step, http_chunk(event(delta(part)))]
     upstream.reply(*script_, ending())

@@ -1,5 +1,6 @@
 """What scripts/bench makes of its results. The measuring itself needs a quiet machine, so no test does it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def records(tmp_path: Path) -> Records:
     return Records(tmp_path / "results.jsonl")
 
 
-def measured(records: Records, scenario: str, server: str, *values: dict[str, float], **more: Any) -> None:
+def measured(records: Records, scenario: str, server: str, *values: Mapping[str, float], **more: Any) -> None:
     """One line for each round."""
     for number, figures in enumerate(values):
         records.add({"scenario": scenario, "server": server, "round": number, "figures": figures, **more})

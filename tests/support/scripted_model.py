@@ -10,7 +10,7 @@ import math
 import uuid
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -243,9 +243,9 @@ class Bench:
         self.conversations = Conversations(self.mongo)
         self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
         self.store = Messages(self.mongo, owner=self.owner)
-        self.messages: Any = FaultyMessages(self.store)
+        self.messages = cast("Any", FaultyMessages(self.store))  # which does whatever the store does
         self.model = ScriptedModel()
-        bounds = {"answer_characters": 200_000, "save_deadline": math.inf}
+        bounds: dict[str, Any] = {"answer_characters": 200_000, "save_deadline": math.inf}
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
         answers = Answers(lambda: 0, 1, per_user=1000, per_process=1000)

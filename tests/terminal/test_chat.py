@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,11 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 
 async def chat(
-    client: Client, *arguments: str, environment: Mapping[str, str] | None = None, **options: object
+    client: Client, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> asyncio.subprocess.Process:
     """Start a chat as the user of `client`."""
     inherited = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "chatstream", "chat", "--url", client.url, *arguments),
