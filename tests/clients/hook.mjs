@@ -17,15 +17,19 @@ const callbacks = Object.fromEntries(
 );
 
 let hook;
+let mounted;
+const rendered = new Promise((resolve) => (mounted = resolve));
 function Chat(props) {
   hook = useChatSSE({ ...props, ...callbacks });
   useEffect(() => print({ shown: hook }));
+  useEffect(() => mounted(), []);
   return null;
 }
 
 const element = (props) => createElement(StrictMode, null, createElement(Chat, props));
 let props = JSON.parse(process.argv[2]);
 const root = create(element(props));
+await rendered; // React does it when it gets to it, and only then there is something to call
 
 const CALLS = {
   props: (changes) => root.update(element((props = { ...props, ...changes }))),

@@ -28,7 +28,7 @@ const transport = new DefaultChatTransport({
 const print = (line) => console.log(JSON.stringify(line));
 
 let chat;
-function Chat(props) {
+function Chat({ mounted, ...props }) {
   chat = useChat({
     ...props,
     transport,
@@ -39,12 +39,14 @@ function Chat(props) {
   });
   const { status, messages, error } = chat;
   useEffect(() => print({ status, messages, error: error?.message ?? null }), [status, messages, error]);
+  useEffect(() => mounted(), []);
   return null;
 }
 
 let root;
 const CALLS = {
-  mount: (more) => void (root = create(createElement(Chat, { ...props, ...more }))),
+  // React renders when it gets to it, and only then there is something to call.
+  mount: (more) => new Promise((mounted) => (root = create(createElement(Chat, { ...props, ...more, mounted })))),
   unmount: () => root.unmount(),
   send: (text) => void chat.sendMessage({ text }),
   regenerate: () => void chat.regenerate(),

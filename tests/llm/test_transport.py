@@ -260,7 +260,7 @@ async def test_nothing_is_left_for_the_garbage_collector(upstream: Upstream, con
     try:
         for _ in range(5):
             await post(client, upstream.url)
-        left = [it for it in gc.get_objects() if isinstance(it, transport_module._Response)]
+        left = [it for it in gc.get_objects() if type(it) is transport_module._Response]
     finally:
         gc.enable()
     assert left == []
