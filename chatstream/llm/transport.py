@@ -80,7 +80,7 @@ class Transport(httpx2.AsyncBaseTransport):
         while idle := self._idle.get(origin):
             connection = idle.pop()  # the one that the endpoint is least likely to be about to close
             connection.busy()
-            if connection.usable:
+            if not connection.closing:
                 return connection
         return None
 
