@@ -5,7 +5,6 @@ The SDK sends the request; its chunk objects are not made: they cost more than a
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -17,6 +16,7 @@ import httpx2
 import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
+from chatstream.hosts import is_loopback
 from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
@@ -278,7 +278,7 @@ async def _read_rest(body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) 
 
 
 def _transport(url: str) -> httpx2.AsyncBaseTransport:
-    """Ours, or httpx2's if the environment names a proxy; which faults it can tell apart is a little less."""
+    """Ours, or httpx2's if the environment names a proxy; that one tells fewer faults apart."""
     proxy = _proxy(url)
     if proxy is None:
         return Transport(keepalive=_KEEPALIVE)
@@ -294,13 +294,6 @@ def _proxy(url: str) -> str | None:
     parts = urlsplit(url)
     host, proxies = parts.hostname or "", getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or host == "localhost" or _is_loopback(host) or proxy_bypass(host):
+    if not proxy or is_loopback(host) or proxy_bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

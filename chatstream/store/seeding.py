@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from pymongo.errors import ConfigurationError as PyMongoConfigurationError
 from pymongo.uri_parser import parse_uri
 
 from chatstream.errors import AlreadyExists
+from chatstream.hosts import is_loopback
 from chatstream.models import Answer, Conversation, Message, Recommendation, Status, UserMessage
 from chatstream.store.documents import answer_document, conversation_document, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
@@ -173,17 +173,9 @@ def is_local(uri: str) -> bool:
     if uri.startswith("mongodb+srv:"):  # its servers' names stand in the DNS
         return False
     try:
-        return all(_is_loopback(host) for host, _ in parse_uri(uri)["nodelist"])
+        # What begins with a slash is a Unix socket.
+        return all(host.startswith("/") or is_loopback(host) for host, _ in parse_uri(uri)["nodelist"])
     except (InvalidURI, PyMongoConfigurationError, ValueError):
-        return False
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.startswith("/"):  # the latter is a Unix socket
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
         return False
 
 
