@@ -18,6 +18,7 @@ from tornado.platform.asyncio import AsyncIOLoop
 
 from chatstream.llm import transport as transport_module
 from chatstream.llm.transport import MalformedResponse, Transport
+from tests.stress.faults import FaultProxy
 from tests.support.client import PATIENCE
 from tests.support.upstream import END, Do, Step, Upstream, head, http_chunk, silent
 
@@ -401,37 +402,35 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+@pytest.fixture
+def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[trustme.CA], None]:
+    """Let a certificate authority be the only one that is trusted."""
+
+    def trust(authority: trustme.CA) -> None:
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+
+    return trust
+
+
 @contextlib.asynccontextmanager
 async def behind_tls(upstream: Upstream, certificate: trustme.LeafCert) -> AsyncIterator[str]:
     """The address of an endpoint that hands on, decrypted, what it gets to `upstream`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     certificate.configure_cert(context)
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", httpx2.URL(upstream.url).port)
-        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
-    server.close()
-    await server.wait_closed()
+    proxy = await FaultProxy(lambda: httpx2.URL(upstream.url).port or 0).start(context)
+    yield f"https://localhost:{proxy.port}"
+    await proxy.close()
 
 
 @pytest.mark.parametrize(
-    ("steps", "connections"),
+    ("steps", "body", "connections"),
     [
-        pytest.param([WHOLE], [1, 1], id="chunked"),
-        pytest.param([b"HTTP/1.1 200 OK\r\n\r\nwho", b"le", Do.CLOSE], [1, 2], id="up to the end of the connection"),
-        pytest.param([b"HTTP/1.1 200 OK\r\n\r\n" + LARGE, Do.CLOSE], [1, 2], id="large, up to the end"),
-        pytest.param([head(Connection="close") + http_chunk(LARGE) + END, Do.CLOSE], [1, 2], id="large, then closed"),
+        pytest.param([WHOLE], b"whole", [1, 1], id="chunked"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\nwho", b"le", Do.CLOSE], b"whole", [1, 2], id="up to the end"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\n" + LARGE, Do.CLOSE], LARGE, [1, 2], id="large, up to the end"),
+        pytest.param([head(Connection="close") + http_chunk(LARGE) + END, Do.CLOSE], LARGE, [1, 2], id="large, closed"),
     ],
 )
 @pytest.mark.gen_test
@@ -439,18 +438,17 @@ async def test_tls(
     upstream: Upstream,
     connect: Connect,
     authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    trust: Callable[[trustme.CA], None],
     steps: list[Step],
+    body: bytes,
     connections: list[int],
 ) -> None:
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    trust(authority)
     upstream.reply(*steps)
     async with behind_tls(upstream, authority.issue_cert("localhost")) as url:
         client = connect()
         for _ in connections:
-            assert await post(client, url) in (b"whole", LARGE)
+            assert await post(client, url) == body
         await client.aclose()
         await closed(upstream, 0)
     assert [call.connection for call in upstream.calls] == connections
@@ -459,16 +457,9 @@ async def test_tls(
 @pytest.mark.parametrize("host", ["localhost", "another.test"], ids=["an unknown authority", "another host"])
 @pytest.mark.gen_test
 async def test_tls_that_cannot_be_trusted(
-    upstream: Upstream,
-    connect: Connect,
-    authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    host: str,
+    upstream: Upstream, connect: Connect, authority: trustme.CA, trust: Callable[[trustme.CA], None], host: str
 ) -> None:
-    known = trustme.CA() if host == "localhost" else authority
-    known.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    trust(trustme.CA() if host == "localhost" else authority)
     async with behind_tls(upstream, authority.issue_cert(host)) as url:
         with pytest.raises(httpx2.ConnectError):
             await post(connect(), url)

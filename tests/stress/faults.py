@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 
 # What is read at once: more than a frame, less than what a stalled direction should swallow.
@@ -41,9 +42,9 @@ class FaultProxy:
         self._refuses = False
         self.port = 0
 
-    async def start(self) -> "FaultProxy":
-        """Listen on a free port of 127.0.0.1."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, tls: ssl.SSLContext | None = None) -> "FaultProxy":
+        """Listen on a free port of 127.0.0.1; with `tls` what comes there is handed on decrypted."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -121,5 +122,8 @@ class FaultProxy:
                 writer.write(piece)
                 await writer.drain()
         await self._flows.wait()
+        if not writer.can_write_eof():  # TLS ends in both directions at once
+            writer.close()
+            return
         with contextlib.suppress(RuntimeError):  # half-closed by a fault before
             writer.write_eof()
