@@ -1,0 +1,330 @@
+"""What an answer is made of: an append-only sequence of pieces, and positions in it.
+
+A piece is a string, which continues the part that is open, or a mark, which opens a part or is a whole event. A string
+counts its code points, a mark counts one. So a position is one integer, whatever an answer is made of, and that of a
+text-only answer is the number of its code points.
+
+    (nothing)          text is open: the first piece may be a string
+    OpenText           opens a text part, after something else
+    OpenReasoning      opens a part of the model's thinking
+    OpenToolCall       opens a call; the strings that follow are its arguments, as JSON text
+    ToolState          the call's state has changed; opens nothing
+    ToolResult         the call has ended; opens nothing
+    Data               an event of a plug-in's; opens nothing
+
+What opens nothing leaves open what was: a string after `Data` goes on with the text before it.
+
+Everything here is pure. Pieces are what is stored; `Part`s are what people and models are shown. Parts are made when
+somebody reads, and never stored, since folding forgets the positions.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+
+class _Mark(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag_field="mark"):
+    """Base of all marks; the stored object's `mark` is the subclass's tag."""
+
+
+class OpenText(_Mark, frozen=True, kw_only=True, tag="text"):
+    """The next part is text."""
+
+
+class OpenReasoning(_Mark, frozen=True, kw_only=True, tag="reasoning"):
+    """The next part is the model's thinking."""
+
+
+class OpenToolCall(_Mark, frozen=True, kw_only=True, tag="tool_call"):
+    """The next part is a call of the tool `name`; `id` is ours, and unique."""
+
+    id: str
+    name: str
+
+
+class CallState(StrEnum):
+    """Where a call stands. The last two are its end, with or without a known outcome."""
+
+    READY = "ready"  # its arguments are complete
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"  # nobody decided in time
+    AWAITING_CLIENT = "awaiting_client"  # the app is to answer
+    RUNNING = "running"
+    DONE = "done"  # there is a result, of whichever kind
+    UNKNOWN = "unknown"  # it may have had its effect; nobody knows
+
+
+class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
+    """The call `id` is in another state. `expires_at` is RFC 3339; `message` is for people."""
+
+    id: str
+    state: CallState
+    expires_at: str | None = None
+    decided_by: str | None = None
+    message: str | None = None
+
+
+class ToolResult(_Mark, frozen=True, kw_only=True, tag="tool_result"):
+    """The call `id` has ended with `output`, which any JSON can be; `failed` if that says why it could not."""
+
+    id: str
+    output: Any
+    failed: bool = False
+
+
+class Data(_Mark, frozen=True, kw_only=True, tag="data"):
+    """Something of a plug-in's to show. The same `kind` and `id` again replaces what is shown."""
+
+    kind: str
+    id: str
+    data: Any
+
+
+Mark = OpenText | OpenReasoning | OpenToolCall | ToolState | ToolResult | Data
+Piece = str | Mark
+
+
+class Kind(StrEnum):
+    """What strings may be part of."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    TOOL_CALL = "tool_call"
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """What is open at a position: whoever goes on from there needs to know no more.
+
+    Lengths are in code points.
+    """
+
+    position: int = 0
+    kind: Kind = Kind.TEXT  # of the open part
+    number: int = 0  # of the parts that were opened before it
+    offset: int = 0  # within the open part
+    text: int = 0  # how much visible text comes before
+    call: OpenToolCall | None = None  # the open part, if it is a call
+
+
+BEGINNING = Place()
+
+
+def after(place: Place, piece: Piece) -> Place:
+    """The place behind `piece`."""
+    if isinstance(piece, str):
+        length = len(piece)
+        return replace(
+            place,
+            position=place.position + length,
+            offset=place.offset + length,
+            text=place.text + length if place.kind is Kind.TEXT else place.text,
+        )
+    position = place.position + 1
+    kind = _opens(piece)
+    if kind is None:
+        return replace(place, position=position)
+    # The text that is open at the very beginning, and empty, is no part.
+    number = place.number + 1 if place.position else 0
+    call = piece if isinstance(piece, OpenToolCall) else None
+    return Place(position=position, kind=kind, number=number, text=place.text, call=call)
+
+
+def at(pieces: Iterable[Piece], position: int) -> Place:
+    """The place at `position`, or the end of `pieces` if that comes before."""
+    place = BEGINNING
+    for piece in pieces:
+        left = position - place.position
+        if left <= 0:
+            break
+        place = after(place, piece[:left] if isinstance(piece, str) else piece)
+    return place
+
+
+def size(pieces: Iterable[Piece]) -> int:
+    """The position of the end."""
+    return sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces)
+
+
+def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Piece]:
+    """What lies between two positions; a string on either of them is cut to the code point. None of it is empty."""
+    kept: list[Piece] = []
+    position = 0
+    for piece in pieces:
+        if end is not None and position >= end:
+            break
+        length = len(piece) if isinstance(piece, str) else 1
+        if length and position + length > begin:
+            if isinstance(piece, str):
+                piece = piece[max(begin - position, 0) : None if end is None else end - position]
+            kept.append(piece)
+        position += length
+    return kept
+
+
+def join(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same, with neighbouring strings joined, and empty ones left out."""
+    joined: list[Piece] = []
+    run: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            run.append(piece)
+            continue
+        if whole := "".join(run):
+            joined.append(whole)
+        run = []
+        joined.append(piece)
+    if whole := "".join(run):
+        joined.append(whole)
+    return joined
+
+
+def text(pieces: Iterable[Piece]) -> str:
+    """The visible text, joined: what a client shows that knows nothing of parts."""
+    kind = Kind.TEXT
+    visible: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            if kind is Kind.TEXT:
+                visible.append(piece)
+        else:
+            kind = _opens(piece) or kind
+    return "".join(visible)
+
+
+def is_text(pieces: Iterable[Piece]) -> bool:
+    """There is nothing but text."""
+    return all(isinstance(piece, str) for piece in pieces)
+
+
+def _opens(mark: Mark) -> Kind | None:
+    match mark:
+        case OpenText():
+            return Kind.TEXT
+        case OpenReasoning():
+            return Kind.REASONING
+        case OpenToolCall():
+            return Kind.TOOL_CALL
+        case _:
+            return None
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+class _Part(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    """Base of all parts; the JSON object's `type` is the subclass's tag."""
+
+
+class TextPart(_Part, frozen=True, kw_only=True, tag="text"):
+    """Something the model said."""
+
+    text: str
+
+
+class ReasoningPart(_Part, frozen=True, kw_only=True, tag="reasoning"):
+    """Something the model thought."""
+
+    text: str
+
+
+class ToolCallPart(_Part, frozen=True, kw_only=True, tag="tool_call"):
+    """A call, where it stands and what came of it. `arguments` is JSON text, incomplete while `state` is null."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+    state: CallState | None = None
+    expires_at: str | None = None
+    decided_by: str | None = None
+    message: str | None = None
+    output: Any = UNSET
+    failed: bool | UnsetType = UNSET
+
+
+class DataPart(_Part, frozen=True, kw_only=True, tag="data"):
+    """Something of a plug-in's, as it was told last."""
+
+    kind: str
+    id: str
+    data: Any
+
+
+Part = TextPart | ReasoningPart | ToolCallPart | DataPart
+
+
+def fold(pieces: Sequence[Piece]) -> list[Part]:
+    """The parts of an answer, in the order in which they began.
+
+    A call, its states and its result become one part; data that is told again takes the earlier one's place. Text that
+    goes on behind data becomes a part of its own, so that data is shown where it was told. What belongs to an unknown
+    call is left out.
+    """
+    parts: list[Part] = []
+    calls: dict[str, int] = {}  # where the part of each call stands
+    shown: dict[tuple[str, str], int] = {}  # where the part of each kind and id of data stands
+    kind = Kind.TEXT
+    grows = False  # a string goes on with the last part
+    for piece in join(pieces):
+        match piece:
+            case str():
+                if grows:
+                    parts[-1] = _extended(parts[-1], piece)
+                else:
+                    parts.append(TextPart(text=piece) if kind is Kind.TEXT else ReasoningPart(text=piece))
+                    grows = True
+            case OpenText():
+                kind, grows = Kind.TEXT, False
+            case OpenReasoning():
+                kind, grows = Kind.REASONING, False
+            case OpenToolCall(id=call_id, name=name):
+                kind, grows = Kind.TOOL_CALL, True
+                calls[call_id] = len(parts)
+                parts.append(ToolCallPart(tool_call_id=call_id, name=name, arguments=""))
+            case ToolState() | ToolResult():
+                if (index := calls.get(piece.id)) is not None:
+                    parts[index] = _moved_on(parts[index], piece)
+            case Data(kind=data_kind, id=data_id, data=data):
+                index = shown.setdefault((data_kind, data_id), len(parts))
+                part = DataPart(kind=data_kind, id=data_id, data=data)
+                if index < len(parts):
+                    parts[index] = part
+                else:
+                    parts.append(part)
+                    grows = False
+    return parts
+
+
+def _extended(part: Part, string: str) -> Part:
+    match part:
+        case ToolCallPart():
+            return replace(part, arguments=part.arguments + string)
+        case TextPart() | ReasoningPart():
+            return replace(part, text=part.text + string)
+        case DataPart():  # nothing goes on with data
+            raise AssertionError
+
+
+def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
+    assert isinstance(part, ToolCallPart)  # noqa: S101 - `calls` has no others
+    if isinstance(mark, ToolResult):
+        return replace(part, state=CallState.DONE, output=mark.output, failed=mark.failed)
+    return replace(part, state=mark.state, expires_at=mark.expires_at, decided_by=mark.decided_by, message=mark.message)
+
+
+# Stored pieces --------------------------------------------------------------------------------------------------------
+
+
+def stored(pieces: Iterable[Piece]) -> list[Any]:
+    """As a document has them: strings, and an object for each mark."""
+    return [piece if isinstance(piece, str) else msgspec.to_builtins(piece) for piece in pieces]
+
+
+def read(values: Iterable[Any]) -> list[Piece]:
+    """The inverse of `stored`. Raises `msgspec.ValidationError` for what a later version may have put there."""
+    return [value if isinstance(value, str) else msgspec.convert(value, Mark) for value in values]
