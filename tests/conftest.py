@@ -14,6 +14,7 @@ from tests.support.upstream import Upstream
 
 MakeClient = Callable[..., Client]
 StartServer = Callable[..., ServerProcess]
+NameProxies = Callable[..., None]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,3 +106,17 @@ def client(io_loop: IOLoop, shared_server: ServerProcess, make_client: MakeClien
     client = make_client(shared_server)
     yield client
     io_loop.run_sync(client.stop_all)
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> NameProxies:
+    """Name the proxies of the environment, and no others."""
+
+    def proxies(**named: str) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        for name, proxy in named.items():
+            monkeypatch.setenv(name, proxy)
+
+    return proxies

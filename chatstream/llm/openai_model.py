@@ -9,20 +9,18 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
-from chatstream.hosts import is_loopback
 from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
 from chatstream.llm.model import Delta, Turn
 from chatstream.llm.transport import Transport
 from chatstream.metrics import Metrics
+from chatstream.proxies import proxy_for
 
 __all__ = ["Deadlines", "OpenAIModel"]
 
@@ -279,7 +277,7 @@ async def _read_rest(body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) 
 
 def _transport(url: str) -> httpx2.AsyncBaseTransport:
     """Ours, or httpx2's if the environment names a proxy; that one tells fewer faults apart."""
-    proxy = _proxy(url)
+    proxy = proxy_for(url)
     if proxy is None:
         return Transport(keepalive=_KEEPALIVE)
     try:
@@ -287,13 +285,3 @@ def _transport(url: str) -> httpx2.AsyncBaseTransport:
         return httpx2.AsyncHTTPTransport(proxy=proxy, limits=limits)
     except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
         raise ConfigurationError(f"The proxy for the model's endpoint cannot be used: {type(exc).__name__}") from exc
-
-
-def _proxy(url: str) -> str | None:
-    """What the environment has for it (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` …). None reaches a loopback."""
-    parts = urlsplit(url)
-    host, proxies = parts.hostname or "", getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or is_loopback(host) or proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

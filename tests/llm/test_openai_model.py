@@ -15,6 +15,7 @@ from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
 from chatstream.models import Usage
+from tests.conftest import NameProxies
 from tests.support.upstream import (
     DONE,
     END,
@@ -541,24 +542,8 @@ async def test_a_large_answer_arrives_whole(upstream: Upstream, open_model: Open
 # Proxies --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def proxies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Name the proxies of the environment, and no others."""
-
-    def proxies(**named: str) -> None:
-        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.upper(), raising=False)
-        for name, proxy in named.items():
-            monkeypatch.setenv(name, proxy)
-
-    return proxies
-
-
 @pytest.mark.gen_test
-async def test_a_proxy_is_not_asked_for_loopback(
-    upstream: Upstream, open_model: Open, proxies: Callable[..., None]
-) -> None:
+async def test_a_proxy_is_not_asked_for_loopback(upstream: Upstream, open_model: Open, proxies: NameProxies) -> None:
     proxies(HTTP_PROXY="http://127.0.0.1:9")
     upstream.reply(answer("a"))
     text, _, _ = await read(open_model().stream(TURNS))
@@ -568,7 +553,7 @@ async def test_a_proxy_is_not_asked_for_loopback(
 @pytest.mark.parametrize("other", [{}, {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "another.invalid"}])
 @pytest.mark.gen_test
 async def test_a_proxy_is_asked_for_other_hosts(
-    upstream: Upstream, open_model: Open, proxies: Callable[..., None], other: dict[str, str]
+    upstream: Upstream, open_model: Open, proxies: NameProxies, other: dict[str, str]
 ) -> None:
     proxies(HTTP_PROXY=upstream.url.removesuffix("/v1"), **other)
     upstream.reply(answer("a"))
@@ -579,7 +564,7 @@ async def test_a_proxy_is_asked_for_other_hosts(
 
 @pytest.mark.gen_test
 async def test_a_proxy_may_be_named_without_its_protocol(
-    upstream: Upstream, open_model: Open, proxies: Callable[..., None]
+    upstream: Upstream, open_model: Open, proxies: NameProxies
 ) -> None:
     proxies(ALL_PROXY=upstream.url.removesuffix("/v1").removeprefix("http://"))
     upstream.reply(answer("a"))
@@ -588,7 +573,7 @@ async def test_a_proxy_may_be_named_without_its_protocol(
 
 
 @pytest.mark.gen_test
-async def test_a_proxy_is_not_asked_for_hosts_that_need_none(open_model: Open, proxies: Callable[..., None]) -> None:
+async def test_a_proxy_is_not_asked_for_hosts_that_need_none(open_model: Open, proxies: NameProxies) -> None:
     with silent() as (host, port):
         proxies(HTTP_PROXY=f"http://{host}:{port}", NO_PROXY="invalid")
         _, _, error = await read(open_model(base_url="http://model.invalid/v1", retries=0).stream(TURNS))
@@ -597,7 +582,7 @@ async def test_a_proxy_is_not_asked_for_hosts_that_need_none(open_model: Open, p
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:SECRET@127.0.0.1:9", "gopher://SECRET", "http://SECRET:port"])
-def test_a_proxy_that_cannot_be_used(open_model: Open, proxies: Callable[..., None], proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used(open_model: Open, proxies: NameProxies, proxy: str) -> None:
     proxies(ALL_PROXY=proxy)
     with pytest.raises(ConfigurationError, match="proxy") as raised:
         open_model(base_url="http://model.invalid/v1")
@@ -605,7 +590,7 @@ def test_a_proxy_that_cannot_be_used(open_model: Open, proxies: Callable[..., No
 
 
 @pytest.mark.gen_test
-async def test_a_proxy_that_does_not_answer(open_model: Open, proxies: Callable[..., None]) -> None:
+async def test_a_proxy_that_does_not_answer(open_model: Open, proxies: NameProxies) -> None:
     with silent() as (host, port):
         proxies(HTTP_PROXY=f"http://{host}:{port}")
         model = open_model(base_url="http://model.invalid/v1", deadlines=replace(HOURS, connect=NOW), retries=0)

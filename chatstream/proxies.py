@@ -1,0 +1,66 @@
+"""The way out of this machine: which proxy is asked, for the model and for an issuer's keys alike."""
+
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from chatstream.errors import ConfigurationError
+from chatstream.hosts import is_loopback
+
+_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+
+def proxy_for(url: str) -> str | None:
+    """The address of the proxy through which `url` is asked, with its scheme; None: it is asked directly.
+
+    The environment names it, in lower or upper case: ``HTTP_PROXY`` or ``HTTPS_PROXY``, after the scheme of `url`, else
+    ``ALL_PROXY``. No proxy is asked for a loopback, nor for what ``NO_PROXY`` lists, separated by commas or spaces: a
+    name stands for itself and for all names below it (``example.com``, ``.example.com`` and ``*.example.com`` are the
+    same), an address or a network (``10.0.0.0/8``) for addresses, ``*`` for everything; ``:port`` may follow.
+
+    Raises `ConfigurationError` if what the environment names is no proxy's address.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    proxies = getproxies()
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(name, "").strip()
+    if not proxy or is_loopback(host) or _needs_none(host, parts.port or _PORTS.get(parts.scheme), proxies.get("no")):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_address(proxy):
+        raise ConfigurationError(
+            f"{name.upper()}_PROXY is not the address of a proxy, such as http://proxy.example:3128 "
+            f"(schemes: {', '.join(_SCHEMES)})"
+        )
+    return proxy
+
+
+def _is_address(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
+
+
+def _needs_none(host: str, port: int | None, no_proxy: str | None) -> bool:
+    if no_proxy is None:
+        return bool(proxy_bypass(host))  # macOS and Windows have a list of their own
+    return any(_covers(entry, host, port) for entry in no_proxy.replace(",", " ").split())
+
+
+def _covers(entry: str, host: str, port: int | None) -> bool:
+    """Whether one entry of ``NO_PROXY`` is meant for it."""
+    if entry == "*":
+        return True
+    try:  # first, as an IPv6 address has colons, too
+        return ip_address(host) in ip_network(entry.strip("[]"), strict=False)
+    except ValueError:  # one of the two is no address
+        pass
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdigit():
+        return int(number) == port and _covers(name, host, port)
+    name = entry.lower().removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith("." + name))
