@@ -20,16 +20,20 @@ CLIENT = {
 }
 PAGE = {
     "page/page.css": "text/css; charset=utf-8",
+    "page/colours.js": _JAVASCRIPT,
     "page/composer.js": _JAVASCRIPT,
     "page/conversations.js": _JAVASCRIPT,
     "page/developer.js": _JAVASCRIPT,
     "page/dom.js": _JAVASCRIPT,
     "page/main.js": _JAVASCRIPT,
+    "page/maths.js": _JAVASCRIPT,
     "page/messages.js": _JAVASCRIPT,
     "page/prose.js": _JAVASCRIPT,
     "page/token.js": _JAVASCRIPT,
     "vendor/dompurify.js": _JAVASCRIPT,
+    "vendor/highlight.js": _JAVASCRIPT,
     "vendor/marked.js": _JAVASCRIPT,
+    "vendor/temml.js": _JAVASCRIPT,
 }
 CONTENT_TYPES = CLIENT | PAGE
 

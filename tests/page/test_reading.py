@@ -135,3 +135,83 @@ def test_a_theme_is_remembered(open_page: OpenPage) -> None:
     tab.page.reload()
     expect(tab.button("Theme: dark")).to_be_visible()
     assert tab.page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
+
+
+def test_numbered_lists_go_on_and_tables_are_aligned(open_page: OpenPage, model: Model) -> None:
+    text = "1. one\n\n```\ncode\n```\n\n2. two\n\nA word.\n\n3. three\n\n| a | b | c |\n|:--|:-:|--:|\n| 1 | 2 | 3 |\n"
+    model.reply(beginning(*text), ending())
+    tab = open_page()
+    tab.ask("Count.")
+    expect(tab.prose.get_by_role("cell")).to_have_count(3)
+    assert tab.prose.locator("ol").evaluate_all("lists => lists.map((list) => list.start)") == [1, 2, 3]
+    aligned = "cells => cells.map((cell) => getComputedStyle(cell).textAlign)"
+    assert tab.prose.locator("td").evaluate_all(aligned) == ["left", "center", "right"]
+
+
+def test_maths_is_drawn_and_never_half(open_page: OpenPage, model: Model) -> None:
+    gate = model.gate()
+    rest = "}\\]\n\n$$\\sum_i x_i$$\n\nIt costs $5 or $6, `\\(x\\)`."
+    text = ["It is \\(a^2 + ", "b_2\\) and\n\n\\[\\frac{1}{2", rest]
+    model.reply(beginning(text[0]), gate, more(text[1]), more(text[2]), ending())
+    tab = open_page()
+    tab.ask("Maths?")
+    expect(tab.prose).to_have_text("It is")
+    gate.open()
+    expect(tab.prose.locator("math")).to_have_count(3)
+    expect(tab.prose.locator("msup")).to_have_count(1)
+    expect(tab.prose.locator("mfrac")).to_have_count(1)
+    expect(tab.prose.locator("p").last).to_have_text("It costs $5 or $6, \\(x\\).")
+
+
+def test_a_formula_that_cannot_be_drawn_stays_as_it_was_written(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Not \\(\\frac{1\\), but \\(x\\)."))
+    tab = open_page()
+    tab.ask("Maths?")
+    expect(tab.prose.locator("math")).to_have_count(1)
+    expect(tab.prose.get_by_role("code")).to_have_text("\\frac{1")
+
+
+def test_code_is_coloured_once_it_is_whole(open_page: OpenPage, model: Model) -> None:
+    gate = model.gate()
+    model.reply(beginning("```python\ndef f():\n"), gate, more("    return 1\n```\n\n```nonsense\nx\n```"), ending())
+    tab = open_page()
+    tab.ask("Code.")
+    expect(tab.prose.get_by_role("code")).to_contain_text("def f():")
+    expect(tab.prose.locator("span[class^=hljs]")).to_have_count(0)
+    gate.open()
+    expect(tab.prose.locator(".hljs-keyword")).to_have_text(["def", "return"])
+    tab.button("Copy the code").first.click()
+    assert tab.page.evaluate("navigator.clipboard.readText()") == "def f():\n    return 1\n"
+
+
+def test_each_block_reads_in_its_own_direction(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("مرحبا بالعالم.\n\nHello.\n\n- شكرا\n\n```\nx = 1\n```"))
+    tab = open_page()
+    tab.ask("كيف الحال؟")
+    expect(tab.prose.get_by_role("listitem")).to_be_visible()
+    direction = "blocks => blocks.map((block) => getComputedStyle(block).direction)"
+    assert tab.prose.locator("p, li, pre").evaluate_all(direction) == ["rtl", "ltr", "rtl", "ltr"]
+    assert tab.questions.evaluate_all(direction) == ["rtl"]
+    tab.page.get_by_role("textbox", name="Your message").fill("مرحبا")
+    assert tab.page.get_by_role("textbox", name="Your message").evaluate_all(direction) == ["rtl"]
+
+
+def test_no_half_markdown_is_seen_on_the_way(open_page: OpenPage, model: Model) -> None:
+    table = "| Team | Odds |\n|------|-----:|\n| Leeds | 3 |\n"
+    model.reply(beginning(*f"Some *emphasis*, ~~gone~~ and a [link](https://example.com/a).\n\n{table}"), ending())
+    tab = open_page()
+    tab.page.evaluate(
+        """() => {
+            window.seen = [];
+            const read = () => {
+                const prose = document.querySelector(".prose");
+                if (prose) window.seen.push(prose.textContent);
+            };
+            const anything = { childList: true, subtree: true, characterData: true };
+            new MutationObserver(read).observe(document.querySelector("#messages"), anything);
+        }"""
+    )
+    tab.ask("Show me.")
+    expect(tab.prose.get_by_role("cell")).to_have_text(["Leeds", "3"])
+    marks = [seen for seen in tab.page.evaluate("window.seen") if any(mark in seen for mark in "*~[]|")]
+    assert marks == []

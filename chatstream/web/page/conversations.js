@@ -79,7 +79,7 @@ export class ConversationList {
   #item(conversation) {
     const { id, title } = conversation;
     const name = titleOf(conversation);
-    const link = element("a", { href: `?conversation=${encodeURIComponent(id)}`, textContent: name, title: name });
+    const link = element("a", { href: `?conversation=${encodeURIComponent(id)}`, textContent: name, title: name, dir: "auto" });
     link.onclick = (click) => {
       if (click.ctrlKey || click.metaKey || click.shiftKey) return; // a tab or a window of its own
       click.preventDefault();

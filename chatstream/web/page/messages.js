@@ -88,7 +88,7 @@ export class MessagesView {
 
   #make({ role, content }) {
     if (role === "user") {
-      const body = element("div", { className: "body", textContent: content });
+      const body = element("div", { className: "body", dir: "auto", textContent: content });
       return { root: element("li", { className: "user" }, heading("You"), body) };
     }
     const body = element("div", { className: "prose" });

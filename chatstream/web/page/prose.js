@@ -7,7 +7,9 @@
 
 import DOMPurify from "../vendor/dompurify.js";
 import { Marked } from "../vendor/marked.js";
+import { colour } from "./colours.js";
 import { button, element } from "./dom.js";
+import { drawMaths, mathsExtensions, withoutOpenMaths } from "./maths.js";
 
 const ALLOWED = {
   ALLOWED_TAGS: [
@@ -18,14 +20,19 @@ const ALLOWED = {
   // No `style`, `id` or `name`; `class` only for the language of code, so that no text can dress up as a part of the page.
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ["align", "start"], // these are no addresses: the expression above is not asked about them
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
+const COLOUR = /^hljs-[\w -]{1,60}$/; // spans are allowed in coloured code alone
+const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td";
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
-  if (attribute.attrName === "class") attribute.keepAttr = node.nodeName === "CODE" && LANGUAGE.test(attribute.attrValue);
+  if (attribute.attrName !== "class") return;
+  const allowed = { CODE: LANGUAGE, SPAN: COLOUR }[node.nodeName];
+  attribute.keepAttr = allowed?.test(attribute.attrValue) ?? false;
 });
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   if (node.nodeName !== "A") return;
@@ -50,6 +57,8 @@ const marked = new Marked({
     },
   },
 });
+
+marked.use({ extensions: mathsExtensions });
 
 /** A text in an element. */
 export class Prose {
@@ -78,8 +87,9 @@ export class Prose {
     for (const token of tokens) {
       if (token.type !== "space") {
         this.#settled = { length: end, blocks: count };
-        const html = token === last && !whole ? marked.parse(mended(token.raw)) : marked.parser([token]);
-        if (html.trim() !== "") this.#draw(count++, html);
+        const growing = token === last && !whole;
+        const html = growing ? marked.parse(mended(token.raw)) : marked.parser([token]);
+        if (html.trim() !== "") this.#draw(count++, html, { growing });
       }
       end += token.raw.length;
     }
@@ -89,31 +99,59 @@ export class Prose {
     this.#text = text;
   }
 
-  #draw(index, html) {
-    const block = (this.#blocks[index] ??= { html: "", element: this.root.appendChild(element("div")) });
-    if (block.html === html) return;
-    block.html = html;
-    block.element.replaceChildren(DOMPurify.sanitize(html, ALLOWED));
-    block.element.querySelectorAll("pre").forEach(frameCode);
-    block.element.querySelectorAll("table").forEach(frameTable);
+  #draw(index, html, { growing }) {
+    const block = (this.#blocks[index] ??= { html: "", growing: true, element: this.root.appendChild(element("div")) });
+    if (block.html !== html) {
+      block.html = html;
+      block.growing = true;
+      block.element.replaceChildren(DOMPurify.sanitize(html, ALLOWED));
+      block.element.querySelectorAll("pre").forEach(frameCode);
+      block.element.querySelectorAll("table").forEach(frameTable);
+      // Each block by its own first letter: an answer in Arabic may quote English, and the other way round.
+      for (const one of block.element.querySelectorAll(BLOCKS)) one.dir = "auto";
+    }
+    if (block.growing && !growing) {
+      block.growing = false;
+      for (const code of block.element.querySelectorAll("pre > code")) colour(code, languageOf(code)).catch(() => {});
+      drawMaths(block.element).catch(() => {}); // what cannot be loaded leaves the text as it was written
+    }
   }
 }
 
-/** What is being written, as if the emphasis and the code that were begun ended here: no reader wants to see the marks. */
+/**
+ * What is being written, as if whatever was begun ended here: no reader wants to see the marks. What means something else
+ * before it is whole is left out until then: a formula, the address of a link, the head of a table.
+ */
 function mended(raw) {
   if (/^(```|~~~)/.test(raw)) return raw;
-  const text = raw.trimEnd().replace(/(^|\s)[*_`~]+$/, ""); // a mark that is only just begun
-  const isOpen = (mark) => (text.match(mark) ?? []).length % 2 === 1;
-  return text + (isOpen(/`/g) ? "`" : "") + (isOpen(/\*\*(?=\S)|(?<=\S)\*\*/g) ? "**" : "");
+  if (/^\|[^\n]*(\n[|: -]*)?$/.test(raw)) return "";
+  const text = withoutOpenMaths(raw)
+    .trimEnd()
+    .replace(/!?\[([^\][\n]{0,500})(?:\]\([^)\s]{0,2000})?$/, "$1")
+    .replace(/(^|\s)[*_`~]+$/, ""); // a mark that is only just begun
+  const count = (mark) => (text.match(mark) ?? []).length;
+  const isOpen = (mark) => count(mark) % 2 === 1;
+  const emphasis = count(/(?<![\w*])\*(?=[^\s*])/g) > count(/(?<=[^\s*])\*(?![\w*])/g);
+  return [
+    text,
+    isOpen(/`/g) ? "`" : "",
+    emphasis ? "*" : "",
+    isOpen(/\*\*(?=\S)|(?<=\S)\*\*/g) ? "**" : "",
+    isOpen(/~~/g) ? "~~" : "",
+  ].join("");
+}
+
+function languageOf(code) {
+  return LANGUAGE.exec(code?.className ?? "")?.[1] ?? "text";
 }
 
 /** Code gets its language and a button that copies it. */
 function frameCode(pre) {
-  const language = LANGUAGE.exec(pre.firstElementChild?.className ?? "")?.[1] ?? "text";
+  const language = languageOf(pre.firstElementChild);
   const copy = button({ className: "quiet-button", label: "Copy the code", name: "copy", text: "Copy" });
   copy.onclick = () => copyText(pre.textContent, copy);
   const head = element("div", { className: "code-head" }, element("span", {}, language), copy);
-  const frame = element("div", { className: "code" }, head);
+  const frame = element("div", { className: "code", dir: "ltr" }, head);
   pre.replaceWith(frame);
   frame.append(pre);
   scrollable(pre, `Code, ${language}`);
