@@ -24,8 +24,9 @@ from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
+from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
+from chatstream.store.reading import Reading
 
 Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
@@ -38,13 +39,15 @@ def make_app(
     hub: Hub,
     commands: Commands,
     conversations: Conversations,
-    messages: Messages,
+    attempts: Attempts,
+    reading: Reading,
     ping: Callable[[], Awaitable[None]],
 ) -> Application:
     """The application; `ping` raises `StorageUnavailable` unless the database answers."""
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
-    answering = streaming | {"commands": commands, "messages": messages}
+    answering = streaming | {"commands": commands}
+    listing = {"attempts": attempts, "reading": reading}
     posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
@@ -58,7 +61,7 @@ def make_app(
             (conversation, ConversationHandler, base | {"hub": hub, "conversations": conversations}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
-            (conversation + r"/messages", MessagesHandler, answering | posting),
+            (conversation + r"/messages", MessagesHandler, answering | listing | posting),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
             (r"/healthz", HealthHandler, base),

@@ -37,11 +37,13 @@ from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, UserMessage
 from chatstream.settings import Environment, Settings
+from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
-from chatstream.store.messages import Messages
 from chatstream.store.mongo import Mongo
+from chatstream.store.posting import Posting
+from chatstream.store.reading import Reading
 from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.server")
@@ -116,7 +118,7 @@ class Server:
         conversations = Conversations(mongo)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        messages = Messages(mongo, owner=owner)
+        posting, attempts, reading = Posting(mongo, owner=owner), Attempts(mongo, owner=owner), Reading(mongo)
         model = await stack.enter_async_context(configured_model(settings, metrics))
 
         def answers(
@@ -126,15 +128,15 @@ class Server:
                 conversation,
                 answer,
                 question,
-                messages=messages,
+                reading=reading,
                 model=model,
                 system_prompt=settings.system_prompt,
                 context_characters=settings.context_characters,
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        hub = Hub(messages, answers, recommendations.extract, metrics, _hub_config(settings), limits.answers)
-        orphans = Sweeper(messages, hub, metrics)
+        hub = Hub(attempts, reading, answers, recommendations.extract, metrics, _hub_config(settings), limits.answers)
+        orphans = Sweeper(attempts, reading, hub, metrics)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
             authenticator,
@@ -151,9 +153,10 @@ class Server:
             door=door,
             metrics=metrics,
             hub=hub,
-            commands=Commands(hub, messages, limits.answers),
+            commands=Commands(hub, posting, attempts, reading, limits.answers),
             conversations=conversations,
-            messages=messages,
+            attempts=attempts,
+            reading=reading,
             ping=mongo.ping,
         )
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
@@ -162,7 +165,7 @@ class Server:
         await _wait_for(mongo)
         if settings.uses_embedded_database:
             await orphans.end_all()  # nobody else can be generating in this database
-            await seed_demo_conversation(conversations, messages)
+            await seed_demo_conversation(conversations, posting, reading)
         stack.push_async_callback(self._drain, server, door, hub)
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)

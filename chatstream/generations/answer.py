@@ -8,7 +8,8 @@ from contextlib import aclosing
 
 from chatstream.llm.model import Delta, Model, Turn
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.store.messages import FIRST_SEQ, Messages
+from chatstream.store.documents import FIRST_SEQ
+from chatstream.store.reading import Reading
 
 
 async def write_answer(
@@ -16,7 +17,7 @@ async def write_answer(
     answer: Answer,
     question: UserMessage | None,
     *,
-    messages: Messages,
+    reading: Reading,
     model: Model,
     system_prompt: str,
     context_characters: int,
@@ -29,7 +30,7 @@ async def write_answer(
     if question is not None and question.seq == FIRST_SEQ:
         turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
     else:
-        async with aclosing(messages.newest_first(conversation.key, before=answer.seq)) as history:
+        async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
             turns = await context(history, answer, budget=context_characters)
     prompt = conversation.system_prompt or system_prompt
     async with aclosing(model.stream([Turn("system", prompt), *turns], model=conversation.model)) as deltas:

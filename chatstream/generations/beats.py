@@ -12,7 +12,7 @@ from typing import Protocol
 
 from chatstream.errors import StorageUnavailable
 from chatstream.logs import describe
-from chatstream.store.messages import Beat, Checkpoint, Messages
+from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
 
@@ -31,7 +31,7 @@ class Beating(Protocol):
         """What is to be stored of it now."""
         ...
 
-    def beaten(self, beat: Beat | None) -> None:
+    def beaten(self, beat: CheckpointResult | None) -> None:
         """How it stands in the store after a checkpoint; None if it has ended there, or is gone."""
         ...
 
@@ -42,8 +42,8 @@ class Beats:
     Beats never overlap: behind one that takes longer than a second the next one begins at once.
     """
 
-    def __init__(self, messages: Messages) -> None:
-        self._messages = messages
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
         self._running: set[Beating] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -88,7 +88,7 @@ class Beats:
 
     async def _store(self, batch: dict[Beating, Checkpoint]) -> None:
         try:
-            beats = await self._messages.checkpoint(list(batch.values()))
+            beats = await self._attempts.checkpoint(list(batch.values()))
             for answer, checkpoint in batch.items():
                 if answer in self._running:
                     answer.beaten(beats.get(checkpoint.answer_id))

@@ -13,7 +13,9 @@ from chatstream.errors import AnswerInProgress, NotFound, NothingRunning, Nothin
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
 from chatstream.models import Answer, Conversation, Status
-from chatstream.store.messages import Messages, Posted
+from chatstream.store.attempts import Attempts
+from chatstream.store.posting import Posted, Posting
+from chatstream.store.reading import Reading
 
 # How long `stop` waits for the end to be stored before it says 503, so that a request is answered within 5 s; and how
 # often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
@@ -44,10 +46,12 @@ class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
 class Commands:
     """Decides and stores; what runs because of it, the hub runs."""
 
-    def __init__(self, hub: Hub, messages: Messages, answers: Answers) -> None:
+    def __init__(self, hub: Hub, posting: Posting, attempts: Attempts, reading: Reading, answers: Answers) -> None:
         """`answers` says whether another one may begin."""
         self._hub = hub
-        self._messages = messages
+        self._posting = posting
+        self._attempts = attempts
+        self._reading = reading
         self._answers = answers
 
     async def post(
@@ -61,14 +65,14 @@ class Commands:
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
-        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Messages.post`), `StorageUnavailable`; if no
+        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Posting.post`), `StorageUnavailable`; if no
         answer may begin now, `TooManyRequests` or `Unavailable`.
         """
         with self._answers.take(conversation.user_id):
             for _ in range(_BUSY_TRIES):
                 try:
-                    new: Posted | None = await self._messages.post(
-                        conversation.key, content, client_message_id=client_message_id
+                    new: Posted | None = await self._posting.post(
+                        conversation, content, client_message_id=client_message_id
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
@@ -76,8 +80,8 @@ class Commands:
                     if if_busy is IfBusy.INTERRUPT:
                         await self._stop_running(conversation)
                         continue
-                    new = await self._messages.add(
-                        conversation.key, content, client_message_id=client_message_id, behind_running=True
+                    new = await self._posting.add(
+                        conversation, content, client_message_id=client_message_id, behind_running=True
                     )
                 if new is not None:
                     await self._posted(conversation, new, request_id)
@@ -91,7 +95,7 @@ class Commands:
 
         Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
         """
-        posted = await self._messages.posted_before(conversation.key, content, client_message_id)
+        posted = await self._posting.posted_before(conversation.key, content, client_message_id)
         if posted is not None:
             await self._posted(conversation, posted, request_id)
         return posted
@@ -106,10 +110,10 @@ class Commands:
 
     async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
         """It was begun by this process for a request that never learned so, and was told 503."""
-        if answer is None or not self._messages.owns(answer) or self._hub.generates_in(conversation):
+        if answer is None or not self._attempts.owns(answer) or self._hub.generates_in(conversation):
             return False
         # If it has just ended here, that is stored, and seen now, whatever was read before.
-        stored = await self._messages.get(conversation.key, answer.id)
+        stored = await self._reading.get(conversation.key, answer.id)
         running = isinstance(stored, Answer) and stored.status is Status.STREAMING
         return running and not self._hub.generates_in(conversation)
 
@@ -122,12 +126,12 @@ class Commands:
         """
         with self._answers.take(conversation.user_id):
             for _ in range(_BUSY_TRIES):
-                question = await self._messages.newest_question(conversation.key)
+                question = await self._reading.newest_question(conversation.key)
                 if question is None:
                     raise NothingToAnswer("This conversation has no user message yet.")
                 message, previous = question
                 try:
-                    answer = await self._messages.begin(
+                    answer = await self._attempts.begin(
                         conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
                     )
                 except AnswerInProgress:
@@ -154,7 +158,7 @@ class Commands:
         id_ = here or message_id or await self._running(conversation)
         asked = False
         while now() < deadline:
-            answer = await self._messages.get(conversation.key, id_)
+            answer = await self._reading.get(conversation.key, id_)
             if not isinstance(answer, Answer):
                 raise NotFound("There is no such answer.")
             if answer.status is not Status.STREAMING:
@@ -166,13 +170,13 @@ class Commands:
                     upstream_cancelled=ours and answer.status is Status.STOPPED,
                 )
             if not asked:
-                await self._messages.request_stop(id_)
+                await self._attempts.request_stop(conversation.key, id_)
                 asked = True
             await asyncio.sleep(_STOP_LOOK_INTERVAL)
         raise StorageUnavailable
 
     async def _running(self, conversation: Conversation) -> str:
-        running = await self._messages.running(conversation.key)
+        running = await self._reading.running(conversation.key)
         if running is None:
             raise NothingRunning("No answer is running in this conversation.")
         return running.id

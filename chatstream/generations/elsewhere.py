@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from chatstream.errors import StorageUnavailable
 from chatstream.generations.channel import Channel, Running
 from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
-from chatstream.store.messages import Messages
+from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
@@ -43,7 +44,8 @@ class Elsewhere:
 
     def __init__(
         self,
-        messages: Messages,
+        attempts: Attempts,
+        reading: Reading,
         channels: Mapping[str, Channel],
         *,
         ended: Callable[[Channel, Answer], Awaitable[None]],
@@ -51,7 +53,8 @@ class Elsewhere:
         settled: Callable[[Channel], Awaitable[None]],
     ) -> None:
         """`ended` and `deleted` are told what happened; `settled` waits for the end of an answer that is being told."""
-        self._messages = messages
+        self._attempts = attempts
+        self._reading = reading
         self._channels = channels
         self._ended = ended
         self._deleted = deleted
@@ -114,7 +117,7 @@ class Elsewhere:
     async def resync(self) -> None:
         """Changes may have been missed. Raises `StorageUnavailable`: then they still are."""
         for channel in list(self._channels.values()):
-            page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=None)
+            page = await self._reading.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=None)
             newest = next((message for message in reversed(page) if isinstance(message, Answer)), None)
             for message in page:
                 if isinstance(message, Answer) and message is not newest and message.status is not Status.STREAMING:
@@ -149,7 +152,7 @@ class Elsewhere:
 
     async def _tell_earlier(self, channel: Channel, before: int) -> None:
         """What is stored before the place `before`. What follows from an earlier end is there, too: not done again."""
-        page = await self._messages.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=before)
+        page = await self._reading.page(channel.conversation.key, limit=_RESYNC_MESSAGES, before=before)
         for message in page:
             if isinstance(message, Answer) and message.status is not Status.STREAMING:
                 self._tell_end(channel, message)
@@ -162,7 +165,7 @@ class Elsewhere:
         elif message.status is not Status.STREAMING:
             if not channel.has_finished(message):
                 await self._ended(channel, message)
-        elif not self._messages.owns(message):
+        elif not self._attempts.owns(message):
             before = channel.running
             if before is not None and before.answer.seq < message.seq:  # its end is stored, but was not told here yet
                 if before.answer.id in self._followed:
@@ -172,7 +175,7 @@ class Elsewhere:
             await self.follow(channel, message)
 
     async def _look_at(self, answer_id: str) -> None:
-        answer = await self._messages.watch(answer_id)
+        answer = await self._attempts.poll(self._followed[answer_id].channel.conversation.key, answer_id)
         if answer_id not in self._followed:
             return  # it ended while we looked
         channel = self._followed[answer_id].channel

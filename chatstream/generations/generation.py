@@ -24,7 +24,7 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status, Usage
 from chatstream.recommendations import Extractor
-from chatstream.store.messages import Beat, Checkpoint, Messages
+from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
 
@@ -57,7 +57,7 @@ class Generation:
         channel: Channel,
         deltas: AsyncGenerator[Delta, None],
         *,
-        messages: Messages,
+        attempts: Attempts,
         beats: Beats,
         extract: Extractor,
         bounds: AnswerBounds,
@@ -77,7 +77,7 @@ class Generation:
         self.watched_elsewhere_until = float("-inf")  # on the loop's clock
         self._channel = channel
         self._deltas = deltas
-        self._messages = messages
+        self._attempts = attempts
         self._beats = beats
         self._extract = extract
         self._bounds = bounds
@@ -207,7 +207,7 @@ class Generation:
                 if outcome.status is Status.INTERRUPTED:
                     outcome = await self._failed_if_too_often(outcome)
                 unseen = not self._channel.readers and not self.watched_elsewhere
-                return await self._messages.finish(self._channel.conversation.key, replace(outcome, unseen=unseen))
+                return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))
             except StorageUnavailable:
                 log.warning("the answer cannot be stored yet", extra=self._facts)
             if asyncio.get_running_loop().time() >= deadline:
@@ -217,16 +217,16 @@ class Generation:
             pause = min(2 * pause, _SAVE_PAUSE_LIMIT)
 
     async def _failed_if_too_often(self, outcome: Answer) -> Answer:
-        before = await self._messages.interruptions(outcome.reply_to)
+        before = await self._attempts.interruptions(self._channel.conversation.key, outcome.reply_to)
         return replace(outcome, status=Status.FAILED) if before + 1 >= MAX_INTERRUPTIONS else outcome
 
     def checkpoint(self) -> Checkpoint:
         """What has come since the last one that is known to be stored."""
         text = "".join(self.running.parts[self._stored_parts :])
-        told = self.watched_elsewhere or asyncio.get_running_loop().time() < self._told_to_all_until
-        return Checkpoint(self.answer.id, self._stored_length, text, told)
+        published = self.watched_elsewhere or asyncio.get_running_loop().time() < self._told_to_all_until
+        return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, text, published)
 
-    def beaten(self, beat: Beat | None) -> None:
+    def beaten(self, beat: CheckpointResult | None) -> None:
         """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""
         if beat is None or not self._go_on_behind(beat.length):
             log.warning("the answer was ended by somebody else", extra=self._facts)
@@ -236,8 +236,8 @@ class Generation:
             return
         if beat.stop_requested:
             self.cut(Status.STOPPED)
-        if beat.watched_at != self._watched_at:  # compared with itself only: clocks differ
-            self._watched_at = beat.watched_at
+        if beat.polled_at != self._watched_at:  # compared with itself only: clocks differ
+            self._watched_at = beat.polled_at
             self.watched = self._shown_elsewhere = True
             self.watched_elsewhere_until = asyncio.get_running_loop().time() + _WATCHED_ELSEWHERE_FOR
         elif self._shown_elsewhere and not self.watched_elsewhere:

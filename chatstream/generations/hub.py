@@ -30,7 +30,8 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.recommendations import Extractor
-from chatstream.store.messages import Messages
+from chatstream.store.attempts import Attempts
+from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
@@ -73,7 +74,8 @@ class Hub:
 
     def __init__(
         self,
-        messages: Messages,
+        attempts: Attempts,
+        reading: Reading,
         write_answer: WriteAnswer,
         extract: Extractor,
         metrics: Metrics,
@@ -81,8 +83,9 @@ class Hub:
         answers: Answers,
     ) -> None:
         """`answers` says whether another one may begin, and counts those that run."""
-        self._messages = messages
-        self._beats = Beats(messages)
+        self._attempts = attempts
+        self._reading = reading
+        self._beats = Beats(attempts)
         self._write_answer = write_answer
         self._extract = extract
         self._metrics = metrics
@@ -93,7 +96,7 @@ class Hub:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._followers: set[Follower] = set()
         self.elsewhere = Elsewhere(
-            messages, self._channels, ended=self._ended, deleted=self._deleted, settled=self._settled
+            attempts, reading, self._channels, ended=self._ended, deleted=self._deleted, settled=self._settled
         )
         self.draining = False
         metrics.watch(
@@ -134,13 +137,13 @@ class Hub:
         self._followers.add(follower)
         self._joined(channel)
         try:
-            behind = await replay(self._messages, conversation.key, cursor, Snapshot.of(channel.running), wire)
+            behind = await replay(self._reading, conversation.key, cursor, Snapshot.of(channel.running), wire)
             if behind.owed is not None:
                 self._answers.check(conversation.user_id)
             follower.join(behind)
             if behind.running is None and channel.readers == {follower}:
                 channel.begin_at(behind.place)
-            if behind.running is not None and not self._messages.owns(behind.running):
+            if behind.running is not None and not self._attempts.owns(behind.running):
                 await self.elsewhere.follow(channel, behind.running)
             yield Stream(conversation, follower, behind, request_id)
         finally:
@@ -156,7 +159,7 @@ class Hub:
     async def seen(self, stream: Stream) -> None:
         """After what is behind the cursor was sent: whoever comes next need not be told again what ended unseen."""
         if stream.replay.unseen:
-            await self._messages.mark_seen(stream.conversation.key)
+            await self._attempts.mark_seen(stream.conversation.key)
 
     async def tick(self) -> None:
         """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
@@ -193,7 +196,7 @@ class Hub:
             Running(answer),
             channel,
             self._write_answer(conversation, answer, message or question),
-            messages=self._messages,
+            attempts=self._attempts,
             beats=self._beats,
             extract=self._extract,
             bounds=self._config.bounds,
@@ -268,7 +271,7 @@ class Hub:
 
     async def _answer(self, conversation: Conversation, owed: Owed, request_id: str | None) -> None:
         try:
-            answer = await self._messages.begin(
+            answer = await self._attempts.begin(
                 conversation.key, owed.message_id, previous=owed.attempt, newest_seq=owed.newest_seq
             )
         except (AnswerInProgress, NotFound):
@@ -319,7 +322,7 @@ class Hub:
     async def orphan_ended(self, key: str, answer: Answer) -> None:
         """An answer whose process is gone was ended in the store."""
         channel = self._channels.get(key)
-        if channel is None and answer.queued and (conversation := await self._messages.conversation(key)):
+        if channel is None and answer.queued and (conversation := await self._reading.conversation(key)):
             channel = self._channel(conversation)
         if channel is not None:
             await self._ended(channel, answer)
@@ -337,7 +340,7 @@ class Hub:
         """
         if answer.unseen and channel.readers:  # they came while it was stored
             with contextlib.suppress(StorageUnavailable):  # better told twice than not
-                await self._messages.mark_seen(channel.conversation.key)
+                await self._attempts.mark_seen(channel.conversation.key)
         channel.finish(answer)
         if self.draining:
             return
@@ -355,7 +358,7 @@ class Hub:
         conversation = channel.conversation
         channel.waiting = False
         newest: Message = answer
-        while later := await self._messages.after(conversation.key, newest.seq, limit=_BATCH):
+        while later := await self._reading.after(conversation.key, newest.seq, limit=_BATCH):
             for newest in later:
                 if isinstance(newest, Answer):
                     channel.waiting = newest is not later[-1]

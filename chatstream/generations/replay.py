@@ -16,7 +16,7 @@ from chatstream.formats.format import Format
 from chatstream.generations.channel import Running
 from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted, Silence
 from chatstream.models import Answer, Message, Status, UserMessage
-from chatstream.store.messages import Messages
+from chatstream.store.reading import Reading
 
 # Further behind than this, history is the better way to catch up (the protocol's numbers).
 _MAX_MESSAGES = 100
@@ -68,29 +68,27 @@ class Replay(Struct, frozen=True, kw_only=True):
         return self.running is None and self.owed is None and not any(entry.frames(wire) for entry in self.entries)
 
 
-async def replay(
-    messages: Messages, key: str, cursor: Cursor | None, snapshot: Snapshot | None, wire: Format
-) -> Replay:
+async def replay(reading: Reading, key: str, cursor: Cursor | None, snapshot: Snapshot | None, wire: Format) -> Replay:
     """The part of the conversation `key` that comes after `cursor`, for who reads `wire`; raises `StorageUnavailable`.
 
     A cursor that is not of this conversation, or too far behind, is as none.
     """
     if cursor is not None:
-        resumed = await _after(messages, key, cursor, snapshot, wire)
+        resumed = await _after(reading, key, cursor, snapshot, wire)
         if resumed is not None:
             return resumed
-    return await _without_cursor(messages, key, snapshot)
+    return await _without_cursor(reading, key, snapshot)
 
 
-async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | None) -> Replay:
+async def _without_cursor(reading: Reading, key: str, snapshot: Snapshot | None) -> Replay:
     if snapshot is not None:
         return _in_progress(snapshot.answer, snapshot.text(), position=0)
-    page = await messages.page(key, limit=2, before=None)
+    page = await reading.page(key, limit=2, before=None)
     if not page:
         return Replay(entries=(), place=BEGINNING)
     newest = page[-1]
     if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
-        running = await _runs_before(messages, key, page[:-1])
+        running = await _runs_before(reading, key, page[:-1])
         if running is None:
             return Replay(entries=(), place=(newest.seq, Cursor.USER), owed=owed_by(newest))
         return _in_progress(running, running.content, position=0)
@@ -104,29 +102,27 @@ async def _without_cursor(messages: Messages, key: str, snapshot: Snapshot | Non
     )
 
 
-async def _runs_before(messages: Messages, key: str, before: Sequence[Message]) -> Answer | None:
+async def _runs_before(reading: Reading, key: str, before: Sequence[Message]) -> Answer | None:
     """The answer that runs where a user message is the newest, and the one right `before` it is this one, if any."""
     if before and isinstance(before[0], UserMessage):
-        return await messages.running(key)
+        return await reading.running(key)
     # No answer begins while another one runs: if the newest one does not, none does.
     return next((one for one in before if isinstance(one, Answer) and one.status is Status.STREAMING), None)
 
 
-async def _after(
-    messages: Messages, key: str, cursor: Cursor, snapshot: Snapshot | None, wire: Format
-) -> Replay | None:
+async def _after(reading: Reading, key: str, cursor: Cursor, snapshot: Snapshot | None, wire: Format) -> Replay | None:
     if snapshot is not None and cursor.message_id == snapshot.answer.id and cursor.position >= 0:
         # The way back after a short break, and so the common one: nothing is read from the store.
         return _in_progress(snapshot.answer, snapshot.text(), position=cursor.position, resumed=True)
     told: list[Message] = []
     if cursor.position != Cursor.START:
-        own = await messages.get(key, cursor.message_id)
+        own = await reading.get(key, cursor.message_id)
         if own is None or isinstance(own, UserMessage) != (cursor.position == Cursor.USER):
             return None
         told.append(own)
     elif cursor.message_id != key:
         return None
-    later = await messages.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 1)
+    later = await reading.after(key, told[0].seq if told else BEGINNING[0], limit=_MAX_MESSAGES + 1)
     if len(later) > _MAX_MESSAGES:
         return None
     told += later

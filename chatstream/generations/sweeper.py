@@ -15,7 +15,8 @@ from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status
-from chatstream.store.messages import Messages, Orphan
+from chatstream.store.attempts import Attempts, Orphan
+from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
@@ -28,8 +29,9 @@ _MAX_PAUSE_BETWEEN_LOOKS = 4.0
 class Sweeper:
     """Call `look` every `LOOK_INTERVAL` seconds."""
 
-    def __init__(self, messages: Messages, hub: Hub, metrics: Metrics) -> None:
-        self._messages = messages
+    def __init__(self, attempts: Attempts, reading: Reading, hub: Hub, metrics: Metrics) -> None:
+        self._attempts = attempts
+        self._reading = reading
         self._metrics = metrics
         self._hub = hub
         self._seen: dict[Orphan, int] = {}
@@ -39,7 +41,7 @@ class Sweeper:
         """Count, and end what has not moved."""
         now = asyncio.get_running_loop().time()
         try:
-            running = await self._messages.orphans()
+            running = await self._attempts.orphans()
         except StorageUnavailable:
             self._seen.clear()
             return
@@ -53,24 +55,24 @@ class Sweeper:
 
     async def end_all(self) -> int:
         """End every `streaming` attempt at once; returns how many. For a process that has the database to itself."""
-        orphans = await self._messages.orphans()
+        orphans = await self._attempts.orphans()
         for orphan in orphans:
             await self._end(orphan)
         return len(orphans)
 
     async def _end(self, orphan: Orphan) -> None:
         try:
-            answer = await self._messages.get(orphan.key, orphan.answer_id)
+            answer = await self._reading.get(orphan.key, orphan.answer_id)
             if not isinstance(answer, Answer):
                 return
-            often = await self._messages.interruptions(answer.reply_to) + 1 >= MAX_INTERRUPTIONS
+            often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS
             ended = replace(
                 answer,
                 status=Status.FAILED if often else Status.INTERRUPTED,
                 failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None),
                 unseen=True,
             )
-            if await self._messages.finish_orphan(orphan, ended):
+            if await self._attempts.finish_orphan(orphan, ended):
                 facts = {"answer": answer.id, "code": ErrorCode.ANSWER_INTERRUPTED}
                 log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
                 self._metrics.orphan_ended()

@@ -23,8 +23,10 @@ from chatstream.handlers.views import (
     stream_cursor,
 )
 from chatstream.models import Answer, Conversation, Message
+from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages, Posted
+from chatstream.store.posting import Posted
+from chatstream.store.reading import Reading
 
 # A page of the longest messages would be 40 MB or more. This much leaves within the time of a slow reader, at 26 KB/s.
 _PAGE_CHARACTERS = 512 * 1024
@@ -39,12 +41,10 @@ class _ConversationDoor(StreamingHandler):
         hub: Hub,
         commands: Commands,
         conversations: Conversations,
-        messages: Messages,
     ) -> None:
         super().initialize(door, hub)
         self.commands = commands
         self.conversations = conversations
-        self.messages = messages
 
     async def conversation(self, conversation_id: str) -> Conversation:
         """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
@@ -73,11 +73,14 @@ class MessagesHandler(_ConversationDoor):
         hub: Hub,
         commands: Commands,
         conversations: Conversations,
-        messages: Messages,
+        attempts: Attempts,
+        reading: Reading,
         content_characters: int,
     ) -> None:
         """`content_characters`: the longest message."""
-        super().initialize(door, hub, commands, conversations, messages)
+        super().initialize(door, hub, commands, conversations)
+        self.attempts = attempts
+        self.reading = reading
         self.content_characters = content_characters
 
     async def get(self, conversation_id: str) -> None:
@@ -86,7 +89,7 @@ class MessagesHandler(_ConversationDoor):
         conversation = await self.conversation(conversation_id)
         shown, more = await self._page(conversation.key, limit, before)
         if any(isinstance(message, Answer) and message.unseen for message in shown):
-            await self.messages.mark_seen(conversation.key)
+            await self.attempts.mark_seen(conversation.key)
         self.send_json(
             MessagePage(
                 messages=[message_view(message) for message in shown],
@@ -99,7 +102,7 @@ class MessagesHandler(_ConversationDoor):
         """So many, oldest first, and whether there are older ones."""
         shown: list[Message] = []
         characters = 0
-        async with aclosing(self.messages.newest_first(key, before=before)) as newest_first:
+        async with aclosing(self.reading.newest_first(key, before=before)) as newest_first:
             async for message in newest_first:
                 characters += len(message.content)
                 if len(shown) == limit or (shown and characters > _PAGE_CHARACTERS):

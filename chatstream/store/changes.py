@@ -60,7 +60,7 @@ class Changes:
     """The change stream of one process."""
 
     def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` is the name under which this process writes; see `Messages`."""
+        """`owner` is the name under which this process writes; see `Attempts`."""
         self._mongo = mongo
         self._owner = owner
 

@@ -105,6 +105,13 @@ class Conversations:
         return await self._mongo.transaction(both)
 
 
+async def touch(mongo: Mongo, conversation: Conversation, *, session: Any = None) -> bool:
+    """Note that something happened in the conversation; False if it is gone. Raises the driver's errors."""
+    which = {"_id": ObjectId(conversation.key), "userId": conversation.user_id}
+    touched = await mongo.conversations.update_one(which, {"$currentDate": {"updatedAt": True}}, session=session)
+    return bool(touched.matched_count)
+
+
 def _found(document: dict[str, Any] | None) -> Conversation:
     if document is None:
         raise NotFound("There is no such conversation.")

@@ -3,18 +3,19 @@
 from chatstream.errors import NotFound
 from chatstream.models import UserMessage
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
+from chatstream.store.posting import Posting
+from chatstream.store.reading import Reading
 
 DEMO_USER = "demo"
 DEMO_CONVERSATION = "123"  # the seed's examples use it
 _QUESTION = "Who wins on Sunday, and is there a bet worth taking?"
 
 
-async def seed_demo_conversation(conversations: Conversations, messages: Messages) -> None:
+async def seed_demo_conversation(conversations: Conversations, posting: Posting, reading: Reading) -> None:
     """Make sure that it is there, and that its newest message is a question without an answer."""
     try:
         conversation = await conversations.get(DEMO_USER, DEMO_CONVERSATION)
     except NotFound:
         conversation = await conversations.create(DEMO_USER, id=DEMO_CONVERSATION, title="Sunday's match")
-    if not isinstance(await messages.newest(conversation.key), UserMessage):
-        await messages.add(conversation.key, _QUESTION)
+    if not isinstance(await reading.newest(conversation.key), UserMessage):
+        await posting.add(conversation, _QUESTION)

@@ -10,6 +10,9 @@ from chatstream.errors import ErrorCode
 from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
 from chatstream.store.mongo import Document
 
+# The place of a conversation's first message.
+FIRST_SEQ = 1
+
 
 def now() -> datetime:
     """As exactly as MongoDB stores it: in milliseconds."""

@@ -157,14 +157,14 @@ async def test_the_prompt_is_the_conversations_own_else_the_servers(mongodb_uri:
 async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        posted = await b.store.post(conversation.key, "One")
+        posted = await b.posting.post(conversation, "One")
         assert posted.answer is not None
         b.model.reply("a", ModelError(ErrorCode.UPSTREAM_TIMEOUT, "x"))
         deltas = write_answer(
             conversation,
             posted.answer,
             posted.message,
-            messages=b.store,
+            reading=b.reading,
             model=b.model,
             system_prompt="",
             context_characters=100,

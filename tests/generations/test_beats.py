@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from chatstream.models import Answer, Conversation, Status
-from chatstream.store.messages import Beat, Checkpoint
+from chatstream.store.attempts import Checkpoint, CheckpointResult
 from tests.support.exposition import samples
 from tests.support.scripted_model import STOP, Bench, Call, beats, bench
 
@@ -26,7 +26,7 @@ class Talk:
 
     async def stored(self) -> str:
         """The text so far, as other processes see it."""
-        running = await self._b.store.running(self.conversation.key)
+        running = await self._b.reading.running(self.conversation.key)
         assert running is not None
         return running.content
 
@@ -52,7 +52,7 @@ async def between_beats(b: Bench) -> asyncio.Event:
     """Wait until one is about to begin; returns what lets it."""
     arrived: asyncio.Event
     go_on: asyncio.Event
-    arrived, go_on = b.messages.hold("checkpoint")
+    arrived, go_on = b.store.hold("checkpoint")
     await arrived.wait()
     return go_on
 
@@ -69,13 +69,13 @@ async def test_however_many_they_are_a_beat_is_one_write_and_one_read(mongodb_ur
     async with bench(mongodb_uri) as b:
         running = await talks(b)
         go_on = await between_beats(b)
-        begun, (writes, reads) = b.messages.called["checkpoint"], commands(b)
+        begun, (writes, reads) = b.store.called["checkpoint"], commands(b)
         for talk in running:
             talk.call.say("a", "b")
         go_on.set()
         await beats(b, 5)
         await between_beats(b)
-        made = b.messages.called["checkpoint"] - begun
+        made = b.store.called["checkpoint"] - begun
         assert commands(b) == (writes + made, reads + made)
         assert [await talk.stored() for talk in running] == ["ab"] * MANY
 
@@ -88,10 +88,10 @@ async def test_when_no_answer_runs_there_is_no_beat(mongodb_uri: str) -> None:
             await beats(b, 2)
             await talk.goes_on()
             b.model.calls.clear()
-            made = b.messages.called["checkpoint"]
+            made = b.store.called["checkpoint"]
             for _ in range(100):  # longer than some intervals
                 await b.mongo.ping()
-            assert b.messages.called["checkpoint"] == made
+            assert b.store.called["checkpoint"] == made
 
 
 @pytest.mark.gen_test
@@ -116,7 +116,9 @@ async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_u
         for talk in running:
             talk.call.say("ab", "c🏟", "d")
         # An earlier write arrives only now.
-        assert ahead.answer.id in await b.store.checkpoint([Checkpoint(ahead.answer.id, 0, "abc🏟")])
+        assert ahead.answer.id in await b.attempts.checkpoint(
+            [Checkpoint(ahead.conversation.key, ahead.answer.id, 0, "abc🏟")]
+        )
         go_on.set()
         await beats(b, 4)
         assert [await talk.stored() for talk in running] == ["abc🏟d"] * MANY
@@ -129,7 +131,7 @@ async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_u
 async def test_when_all_results_are_lost_all_go_on_behind_what_is_stored(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         running = await talks(b)
-        for kind in (b.messages.lost, b.messages.refused, b.messages.lost):
+        for kind in (b.store.lost, b.store.refused, b.store.lost):
             kind["checkpoint"] = 2
             for talk in running:
                 talk.call.say("abc", "d🏟")
@@ -143,7 +145,7 @@ async def test_when_all_results_are_lost_all_go_on_behind_what_is_stored(mongodb
 async def test_one_that_another_process_stops_is_stopped_and_the_others_go_on(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         stopped, *others = await talks(b)
-        await b.store.request_stop(stopped.answer.id)
+        await b.attempts.request_stop(stopped.conversation.key, stopped.answer.id)
         assert (await b.ended(stopped.conversation)).status is Status.STOPPED
         for talk in others:
             await talk.goes_on()
@@ -154,10 +156,10 @@ async def test_a_slow_database_is_asked_one_thing_at_a_time(mongodb_uri: str, ca
     async with bench(mongodb_uri) as b:
         first, *others = await talks(b)
         go_on = await between_beats(b)
-        begun = b.messages.called["checkpoint"]
+        begun = b.store.called["checkpoint"]
         for _ in range(100):  # longer than some intervals
             await b.mongo.ping()
-        assert b.messages.called["checkpoint"] == begun
+        assert b.store.called["checkpoint"] == begun
         await first.goes_on()
         go_on.set()
         await beats(b, 3)
@@ -175,17 +177,17 @@ async def test_more_than_fit_into_one_write_are_stored_in_several(
     async with bench(mongodb_uri) as b:
         running = await talks(b)
         sizes: list[int] = []
-        checkpoint = b.store.checkpoint
+        checkpoint = b.attempts.checkpoint
 
-        async def spy(checkpoints: Sequence[Checkpoint]) -> dict[str, Beat]:
+        async def spy(checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
             sizes.append(len(checkpoints))
             return await checkpoint(checkpoints)
 
         go_on = await between_beats(b)
-        monkeypatch.setattr(b.store, "checkpoint", spy)
+        monkeypatch.setattr(b.attempts, "checkpoint", spy)
         for talk in running:
             talk.call.say("abc")
-        b.messages.refused["checkpoint"] = 1  # of the first one only
+        b.store.refused["checkpoint"] = 1  # of the first one only
         go_on.set()
         await beats(b, 12)
         assert max(sizes) <= (5 if bound == "_BATCH" else MANY)
@@ -202,7 +204,7 @@ async def test_a_fault_of_ours_does_not_end_it(
     async with bench(mongodb_uri) as b:
         running = await talks(b)
         with monkeypatch.context() as faulty:
-            faulty.setattr(b.store, "checkpoint", None)
+            faulty.setattr(b.attempts, "checkpoint", None)
             await beats(b, 2)
         assert f"no checkpoint of {MANY} answers: TypeError" in caplog.text
         for talk in running:

@@ -51,7 +51,7 @@ async def test_the_next_message_waits_for_the_end_to_be_told(mongodb_uri: str) -
         async with b.viewer(conversation) as watched:
             b.model.reply("One.", STOP)
             b.model.reply("Two.", STOP)
-            stored, go_on = b.messages.hold("finish", behind=True)
+            stored, go_on = b.store.hold("finish", behind=True)
             await b.post(conversation, "1")
             await stored.wait()  # stored, but the one who stores it does not know yet
             await b.post(conversation, "2")
@@ -143,7 +143,7 @@ async def test_a_queued_message_is_told_before_its_answer_however_late_its_resul
         async with b.viewer(conversation) as watched:
             await b.post(conversation, "1")
             call = await b.model.call(1)
-            stored, go_on = b.messages.hold("add", behind=True)
+            stored, go_on = b.store.hold("add", behind=True)
             posting = asyncio.create_task(b.post(conversation, "2", if_busy=IfBusy.QUEUE))
             await stored.wait()
             b.model.reply("Yes.", STOP)
@@ -185,7 +185,7 @@ async def test_a_message_that_was_queued_before_somebody_came_is_told_to_them_in
 async def test_a_message_queued_behind_an_answer_that_is_about_to_begin_comes_after_it(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        stored, go_on = b.messages.hold("finish", behind=True)  # or: the result is lost, and the save repeated later
+        stored, go_on = b.store.hold("finish", behind=True)  # or: the result is lost, and the save repeated later
         for text in ("One.", "Two.", "Three."):
             b.model.reply(text, STOP)
         async with b.viewer(conversation) as watched:
@@ -205,7 +205,7 @@ async def test_a_message_queued_behind_an_answer_that_is_about_to_begin_comes_af
 async def test_what_waits_is_told_in_order_also_if_somebody_was_faster(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        stored, go_on = b.messages.hold("finish", behind=True)
+        stored, go_on = b.store.hold("finish", behind=True)
         b.model.reply("One.")
         for text in ("Three.", "Four."):
             b.model.reply(text, STOP)
@@ -304,7 +304,7 @@ async def test_a_stop_that_comes_too_late_says_complete(mongodb_uri: str) -> Non
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         b.model.reply("Yes.", STOP)
-        saving, go_on = b.messages.hold("finish")
+        saving, go_on = b.store.hold("finish")
         posted = await b.post(conversation)
         assert posted.answer is not None
         await saving.wait()
@@ -346,11 +346,11 @@ async def test_stop_does_not_wait_longer_than_it_says(mongodb_uri: str, monkeypa
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         await b.post(conversation)
-        saving, go_on = b.messages.hold("finish")
-        looked = b.messages.called["get"]
+        saving, go_on = b.store.hold("finish")
+        looked = b.store.called["get"]
         with pytest.raises(StorageUnavailable):
             await b.commands.stop(conversation, None)
         assert saving.is_set()
         # The time is up when the task has not ended by then: no second one begins.
-        assert b.messages.called["get"] - looked <= 1
+        assert b.store.called["get"] - looked <= 1
         go_on.set()

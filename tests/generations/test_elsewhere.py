@@ -42,7 +42,7 @@ async def test_who_comes_later_and_from_elsewhere_misses_nothing(mongodb_uri: st
         call = await here.model.call(1)
         call.say("One ")
         await beats(here, 2)
-        arrived, go_on = here.messages.hold("checkpoint")
+        arrived, go_on = here.store.hold("checkpoint")
         call.say("two ")
         await arrived.wait()
         async with there.viewer(conversation) as watched:

@@ -117,7 +117,7 @@ async def test_a_history_that_cannot_be_read(mongodb_uri: str) -> None:
         b.model.reply("Yes.", STOP)
         await b.post(conversation)
         await b.ended(conversation)
-        b.messages.refused["newest_first"] = 1
+        b.store.refused["newest_first"] = 1
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             assert (await watched.until("error"))["error"] == "storage_unavailable"
@@ -129,7 +129,7 @@ async def test_a_history_that_cannot_be_read(mongodb_uri: str) -> None:
 async def test_the_first_question_is_answered_without_reading_the_history(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         waiting, new = await b.conversation(waiting="Tell me."), await b.conversation()
-        b.messages.refused["newest_first"] = 1
+        b.store.refused["newest_first"] = 1
         b.model.reply("Yes.", STOP)
         async with b.viewer(waiting) as watched:
             await watched.until("llm_complete")
@@ -156,7 +156,7 @@ async def test_nothing_is_told_before_it_is_stored(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
-            saving, go_on = b.messages.hold("finish")
+            saving, go_on = b.store.hold("finish")
             b.model.reply("Yes.", STOP)
             await b.post(conversation)
             await watched.until("llm_chunk")
@@ -180,7 +180,7 @@ async def beats_or_turns() -> None:
 async def test_an_end_that_somebody_came_to_see_in_time_is_not_unseen(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        stored, go_on = b.messages.hold("finish", behind=True)
+        stored, go_on = b.store.hold("finish", behind=True)
         b.model.reply("Yes.", STOP)
         await b.post(conversation)
         await stored.wait()
@@ -200,19 +200,19 @@ async def test_an_end_that_somebody_came_to_see_in_time_is_not_unseen(mongodb_ur
 async def test_the_final_save_is_repeated_until_it_is_done(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        b.messages.refused["finish"] = 3
+        b.store.refused["finish"] = 3
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             await told(watched, "user_message", "llm_chunk", "llm_complete")
-        assert b.messages.called["finish"] == 4
+        assert b.store.called["finish"] == 4
 
 
 @pytest.mark.gen_test
 async def test_a_final_save_whose_result_was_lost_is_told_as_it_was_stored(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        b.messages.lost["finish"] = 1
+        b.store.lost["finish"] = 1
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
@@ -226,7 +226,7 @@ async def test_after_the_deadline_those_who_watch_are_told_once_and_get_the_end_
 ) -> None:
     async with bench(mongodb_uri, save_deadline=0) as b:
         conversation = await b.conversation()
-        b.messages.refused["finish"] = 4
+        b.store.refused["finish"] = 4
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
@@ -240,7 +240,7 @@ async def test_after_the_deadline_those_who_watch_are_told_once_and_get_the_end_
 async def test_the_storage_notice_is_of_the_connection_not_the_end_of_the_answer(mongodb_uri: str) -> None:
     async with bench(mongodb_uri, save_deadline=0) as b:
         conversation = await b.conversation()
-        b.messages.refused["finish"] = 1
+        b.store.refused["finish"] = 1
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
@@ -257,7 +257,7 @@ async def test_checkpoints_store_the_text_as_it_grows(mongodb_uri: str) -> None:
         for expected, text in (("a", "a"), ("ab🏟", "b🏟")):
             call.say(text)
             await beats(b, 3)
-            running = await b.store.running(conversation.key)
+            running = await b.reading.running(conversation.key)
             assert running is not None
             assert running.content == expected
         call.say(STOP)
@@ -270,11 +270,11 @@ async def test_checkpoints_go_on_after_some_failed_and_some_were_lost(mongodb_ur
         conversation = await b.conversation()
         await b.post(conversation)
         call = await b.model.call(1)
-        for kind in (b.messages.lost, b.messages.refused, b.messages.lost):
+        for kind in (b.store.lost, b.store.refused, b.store.lost):
             call.say("abc", "d🏟")
             kind["checkpoint"] = 2
             await beats(b, 5)
-        running = await b.store.running(conversation.key)
+        running = await b.reading.running(conversation.key)
         assert running is not None
         assert running.content == "abcd🏟" * 3
         call.say("!", STOP)
@@ -288,7 +288,7 @@ async def test_a_checkpoint_in_flight_at_the_end_does_no_harm(mongodb_uri: str) 
         conversation = await b.conversation()
         await b.post(conversation)
         call = await b.model.call(1)
-        arrived, go_on = b.messages.hold("checkpoint", behind=True)
+        arrived, go_on = b.store.hold("checkpoint", behind=True)
         call.say("abc")
         await arrived.wait()
         call.say("def", STOP)
@@ -301,10 +301,10 @@ async def test_a_checkpoint_in_flight_at_the_end_does_no_harm(mongodb_uri: str) 
 
 async def end_elsewhere(b: Bench, conversation: Conversation, status: Status = Status.FAILED) -> Answer:
     """Another process ends the running attempt, in the store."""
-    running = await b.store.running(conversation.key)
+    running = await b.reading.running(conversation.key)
     assert running is not None
     failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
-    stored = await b.store.finish(conversation.key, replace(running, status=status, failure=failure))
+    stored = await b.attempts.finish(conversation, replace(running, status=status, failure=failure))
     assert stored is not None
     return stored
 
@@ -356,7 +356,7 @@ async def test_a_stop_that_another_process_asked_for_comes_with_the_beat(mongodb
             call = await b.model.call(1)
             call.say("So far")
             await watched.until("llm_chunk")
-            await b.store.request_stop(posted.answer.id)
+            await b.attempts.request_stop(conversation.key, posted.answer.id)
             await told(watched, "user_message", "llm_chunk", "llm_complete")
             assert watched.frames[-1].data["status"] == "stopped"
         assert b.model.open == 0
@@ -387,7 +387,7 @@ async def test_an_answer_watched_in_another_process_alone_is_cut_when_it_is_left
         posted = await b.post(conversation)
         assert posted.answer is not None
         call = await b.model.call(1)
-        await b.store.watch(posted.answer.id)
+        await b.attempts.poll(conversation.key, posted.answer.id)
         await beats(b, 2)
         # Nobody shows up there any more.
         await asyncio.wait_for(call.closed.wait(), 3)

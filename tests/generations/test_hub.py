@@ -45,7 +45,7 @@ async def test_an_owed_answer_is_not_begun_again_by_who_is_slow_to_start(mongodb
             await fast.until("llm_complete")
             await b.hub.start(slow.stream)
             await slow.until("llm_complete")
-            assert await b.store.running(conversation.key) is None
+            assert await b.reading.running(conversation.key) is None
         assert len(b.model.calls) == 1
 
 
@@ -58,7 +58,7 @@ async def test_an_owed_answer_is_not_begun_any_more_when_a_newer_message_was_ans
             posted = await b.post(conversation, "Two")
             await watched.until("llm_complete")
             await b.hub.start(slow.stream)  # its `connected` took long to be written
-            assert await b.store.running(conversation.key) is None
+            assert await b.reading.running(conversation.key) is None
             assert (await b.newest(conversation)).reply_to == posted.message.id
 
 
@@ -68,7 +68,7 @@ async def test_without_a_user_message_there_is_no_model_call(mongodb_uri: str) -
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
             assert watched.stream.replay.nothing_comes(DEFAULT)
-            assert await b.store.running(conversation.key) is None
+            assert await b.reading.running(conversation.key) is None
         assert b.model.calls == []
 
 
@@ -110,7 +110,7 @@ async def test_an_unseen_end_is_told_to_the_next_one_only(mongodb_uri: str) -> N
 async def test_a_stream_that_cannot_be_begun_leaves_nothing_behind(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        b.messages.refused["page"] = 1
+        b.store.refused["page"] = 1
         with pytest.raises(StorageUnavailable):
             async with b.viewer(conversation):
                 pass
@@ -265,7 +265,7 @@ async def test_the_third_cut_is_a_failure_and_ends_it(mongodb_uri: str) -> None:
         assert statuses == [Status.INTERRUPTED, Status.INTERRUPTED, Status.FAILED]
         async with b.viewer(conversation) as watched:
             assert (await watched.until("error"))["error"] == "answer_interrupted"
-            assert await b.store.running(conversation.key) is None
+            assert await b.reading.running(conversation.key) is None
         assert len(b.model.calls) == 3
 
 
@@ -311,7 +311,7 @@ async def test_deletion_ends_the_answer_and_the_streams(mongodb_uri: str) -> Non
                 await watched.rest()
                 assert codes(watched) == ["conversation_deleted"]
             await asyncio.wait_for(call.closed.wait(), 10)
-        assert await b.store.page(conversation.key, limit=10, before=None) == []
+        assert await b.reading.page(conversation.key, limit=10, before=None) == []
 
 
 @pytest.mark.gen_test
@@ -333,7 +333,7 @@ async def test_deletion_is_said_once_to_who_reads_slowly(mongodb_uri: str) -> No
 async def test_deletion_ends_also_the_stream_that_is_just_being_opened(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        reading, go_on = b.messages.hold("page", behind=True)
+        reading, go_on = b.store.hold("page", behind=True)
 
         async def watch() -> list[str]:
             async with b.viewer(conversation) as watched:
@@ -391,7 +391,7 @@ async def test_the_shutdown_is_said_once_to_who_reads_slowly(mongodb_uri: str) -
     async with bench(mongodb_uri) as b:
         quiet, busy = await b.conversation(), await b.conversation(waiting="Tell me.")
         async with b.viewer(quiet) as watched:
-            await b.store.running(busy.key)
+            await b.reading.running(busy.key)
             await b.post(quiet)
             call = await b.model.call(1)
             call.say(STOP)
@@ -413,7 +413,7 @@ async def test_a_fault_of_ours_ends_the_streams_and_is_logged(
         async def broken(*args: object) -> Answer:
             raise ZeroDivisionError
 
-        b.messages.finish = broken
+        b.store.finish = broken
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await watched.rest()

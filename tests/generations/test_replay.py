@@ -12,7 +12,7 @@ from chatstream.formats.registry import DEFAULT
 from chatstream.generations.channel import Running
 from chatstream.generations.replay import Replay, Snapshot, replay
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
-from chatstream.store.messages import Checkpoint
+from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import Bench, Frame, bench, parse
 
 BETS = tuple(Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2))
@@ -22,7 +22,8 @@ class Past:
     """A conversation with a past."""
 
     def __init__(self, b: Bench, conversation: Conversation) -> None:
-        self.store = b.store
+        self.b = b
+        self.conversation = conversation
         self.key = conversation.key
 
     @classmethod
@@ -31,7 +32,7 @@ class Past:
 
     async def turn(self, content: str, status: Status = Status.COMPLETE, **fields: Any) -> tuple[UserMessage, Answer]:
         """A user message, and the answer to it, ended as it is said."""
-        posted = await self.store.post(self.key, f"What about {content}?")
+        posted = await self.b.posting.post(self.conversation, f"What about {content}?")
         assert posted.answer is not None
         return posted.message, await self.end(posted.answer, content, status, **fields)
 
@@ -40,33 +41,33 @@ class Past:
         return await self.end(await self.begin(previous), content, status, **fields)
 
     async def begin(self, previous: Answer) -> Answer:
-        return await self.store.begin(self.key, previous.reply_to, previous=previous, newest_seq=previous.seq)
+        return await self.b.attempts.begin(self.key, previous.reply_to, previous=previous, newest_seq=previous.seq)
 
     async def end(self, answer: Answer, content: str, status: Status, **fields: Any) -> Answer:
         bad = status in (Status.FAILED, Status.INTERRUPTED)
         failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r") if bad else None
-        ended = await self.store.finish(
-            self.key, replace(answer, content=content, status=status, failure=failure, **fields)
+        ended = await self.b.attempts.finish(
+            self.conversation, replace(answer, content=content, status=status, failure=failure, **fields)
         )
         assert ended is not None
         return ended
 
     async def running(self, content: str) -> tuple[UserMessage, Answer]:
         """A user message, and the answer to it, of which so much is stored."""
-        posted = await self.store.post(self.key, "And now?")
+        posted = await self.b.posting.post(self.conversation, "And now?")
         assert posted.answer is not None
         if content:
-            await self.store.checkpoint([Checkpoint(posted.answer.id, 0, content)])
+            await self.b.attempts.checkpoint([Checkpoint(self.key, posted.answer.id, 0, content)])
         return posted.message, posted.answer
 
     async def waiting(self, content: str = "Hello?") -> UserMessage:
-        added = await self.store.add(self.key, content)
+        added = await self.b.posting.add(self.conversation, content)
         assert added is not None
         return added.message
 
     async def replay(self, cursor: Cursor | str | None = None, snapshot: Snapshot | None = None) -> Replay:
         parsed = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
-        return await replay(self.store, self.key, parsed, snapshot, DEFAULT)
+        return await replay(self.b.reading, self.key, parsed, snapshot, DEFAULT)
 
 
 def frames(told: Replay) -> list[Frame]:
@@ -120,7 +121,7 @@ async def test_an_unseen_end_is_told_once(mongodb_uri: str) -> None:
         assert say(told) == ["llm_complete:two", "system", "system"]
         assert told.unseen
         assert not told.nothing_comes(DEFAULT)
-        await b.store.mark_seen(past.key)
+        await b.attempts.mark_seen(past.key)
         assert say(await past.replay()) == []
 
 

@@ -179,18 +179,18 @@ class Story:
 
     async def running(self) -> Call | None:
         """The model's call that runs, once it is made."""
-        answer = await self.bench.store.running(self.conversation.key)
+        answer = await self.bench.reading.running(self.conversation.key)
         if answer is None:
             return None
         while len(self.bench.model.calls) <= self.calls:
-            if self.held or await self.bench.store.running(self.conversation.key) is None:
+            if self.held or await self.bench.reading.running(self.conversation.key) is None:
                 return None  # it waits for the end of the one before it, which is held; or it is over
             await asyncio.sleep(0)
         return self.bench.model.calls[-1]
 
     @property
     def held(self) -> bool:
-        return bool(self.bench.messages.gates_behind)
+        return bool(self.bench.store.gates_behind)
 
     async def post(self, content: str) -> None:
         with contextlib.suppress(AnswerInProgress):
@@ -245,7 +245,7 @@ class Story:
     async def hold(self, behind: bool) -> None:
         """Let the store be slow: what a stream is opened with is old by then, and the end it stored is not known."""
         await self.release()
-        messages = self.bench.messages
+        messages = self.bench.store
         gate = asyncio.Event()
         (messages.gates_behind if behind else messages.gates).update(dict.fromkeys(("get", "after", "newest"), gate))
         messages.gates_behind["finish"] = gate
@@ -270,13 +270,13 @@ class Story:
         if call is not None and not call.closed.is_set():
             await self.end("complete")
             async with asyncio.timeout(10):
-                await self.bench.messages.arrived["finish"].wait()
+                await self.bench.store.arrived["finish"].wait()
             await self.post(content)
             await breathe()
         await self.release()
 
     async def release(self) -> None:
-        messages = self.bench.messages
+        messages = self.bench.store
         for gates in (messages.gates, messages.gates_behind):
             for gate in gates.values():
                 gate.set()
@@ -284,10 +284,10 @@ class Story:
 
     async def beat(self) -> None:
         """The running answer's text is stored, so far."""
-        if await self.bench.store.running(self.conversation.key) is not None:
-            beaten = self.bench.messages.called["checkpoint"]
+        if await self.bench.reading.running(self.conversation.key) is not None:
+            beaten = self.bench.store.called["checkpoint"]
             for _ in range(20):  # there is none if it waits for the end of the one before it
-                if self.bench.messages.called["checkpoint"] >= beaten + 2:
+                if self.bench.store.called["checkpoint"] >= beaten + 2:
                     return
                 await self.bench.mongo.ping()
 
@@ -297,7 +297,7 @@ class Story:
         for _ in range(200):
             if self.calls < len(self.bench.model.calls):  # it runs, and nobody has told it to end
                 return
-            if await self.bench.store.running(self.conversation.key) is None:
+            if await self.bench.reading.running(self.conversation.key) is None:
                 return
 
     async def finish(self) -> list[Message]:
@@ -310,12 +310,12 @@ class Story:
                     self.calls = len(self.bench.model.calls)
                     call.say("the end", STOP)
                 elif not self.bench.hub._tasks and not self.bench.hub._generations:
-                    newest = await self.bench.store.newest(self.conversation.key)
+                    newest = await self.bench.reading.newest(self.conversation.key)
                     if newest is None or (isinstance(newest, Answer) and newest.status is not Status.STREAMING):
                         break
                 await asyncio.sleep(0)
         await breathe()
-        return await self.bench.store.page(self.conversation.key, limit=1000, before=None)
+        return await self.bench.reading.page(self.conversation.key, limit=1000, before=None)
 
 
 def expected(stored: list[Message]) -> list[str]:

@@ -9,7 +9,7 @@ from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.generations.sweeper import Sweeper
 from chatstream.models import Answer, Status
-from chatstream.store.messages import Checkpoint
+from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import STOP, Bench, bench
 
 
@@ -48,9 +48,9 @@ def database(mongodb_uri: str) -> str:
 async def orphan(b: Bench, text: str = "So far") -> Answer:
     """A running answer that no process generates."""
     conversation = await b.conversation()
-    posted = await b.store.post(conversation.key, "Tell me.")
+    posted = await b.posting.post(conversation, "Tell me.")
     assert posted.answer is not None
-    await b.store.checkpoint([Checkpoint(posted.answer.id, 0, text)])
+    await b.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, text)])
     return posted.answer
 
 
@@ -63,7 +63,7 @@ async def status(b: Bench, answer: Answer) -> Status:
 @pytest.mark.gen_test
 async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
         assert await status(b, answer) is Status.STREAMING
@@ -78,11 +78,12 @@ async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, databas
 @pytest.mark.gen_test
 async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b, "a")
         for _ in range(3):
             await clock.looks(sweeper, 5)
-            assert await b.store.checkpoint([Checkpoint(answer.id, 1, "")])
+            (seen,) = await b.attempts.orphans()
+            assert await b.attempts.checkpoint([Checkpoint(seen.key, answer.id, 1, "")])
         await clock.looks(sweeper, 5)
         assert await status(b, answer) is Status.STREAMING
 
@@ -90,10 +91,10 @@ async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, cl
 @pytest.mark.gen_test
 async def test_a_failed_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
-        b.messages.refused["orphans"] = 1
+        b.store.refused["orphans"] = 1
         await clock.looks(sweeper, 6)
         assert await status(b, answer) is Status.STREAMING
         await clock.looks(sweeper, 1)
@@ -103,7 +104,7 @@ async def test_a_failed_look_starts_the_count_again(mongodb_uri: str, database: 
 @pytest.mark.gen_test
 async def test_a_late_look_starts_the_count_again(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 5)
         await clock.looks(sweeper, 1, every=4.5)
@@ -116,7 +117,7 @@ async def test_a_late_look_starts_the_count_again(mongodb_uri: str, database: st
 @pytest.mark.gen_test
 async def test_looks_at_the_most_patient_pace_count(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b)
         await clock.looks(sweeper, 6, every=4)
         assert await status(b, answer) is Status.INTERRUPTED
@@ -125,16 +126,16 @@ async def test_looks_at_the_most_patient_pace_count(mongodb_uri: str, database: 
 @pytest.mark.gen_test
 async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b, "a")
         await clock.looks(sweeper, 5)
-        interruptions = b.store.interruptions
+        interruptions = b.attempts.interruptions
 
-        async def beat_meanwhile(reply_to: str) -> int:
-            await b.store.checkpoint([Checkpoint(answer.id, 1, "")])
-            return await interruptions(reply_to)
+        async def beat_meanwhile(key: str, reply_to: str) -> int:
+            await b.attempts.checkpoint([Checkpoint(key, answer.id, 1, "")])
+            return await interruptions(key, reply_to)
 
-        b.messages.interruptions = beat_meanwhile
+        b.store.interruptions = beat_meanwhile
         await clock.looks(sweeper, 1)
         assert await status(b, answer) is Status.STREAMING
 
@@ -142,17 +143,17 @@ async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: st
 @pytest.mark.gen_test
 async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as b:
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         answer = await orphan(b)
         statuses = []
         for attempt in (1, 2, 3):
             assert await sweeper.end_all() == 1
             (document,) = await b.mongo.messages.find({"attempt": attempt}).to_list(1)
             statuses.append(document["status"])
-            ended = await b.store.get(str(document["conversationId"]), str(document["_id"]))
+            ended = await b.reading.get(str(document["conversationId"]), str(document["_id"]))
             assert isinstance(ended, Answer)
             if attempt < 3:
-                await b.store.begin(
+                await b.attempts.begin(
                     str(document["conversationId"]), answer.reply_to, previous=ended, newest_seq=ended.seq
                 )
         assert statuses == ["interrupted", "interrupted", "failed"]
@@ -163,11 +164,11 @@ async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: s
 async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        posted = await dead.store.post(conversation.key, "Tell me.")
+        posted = await dead.posting.post(conversation, "Tell me.")
         assert posted.answer is not None
-        await dead.store.checkpoint([Checkpoint(posted.answer.id, 0, "So far")])
+        await dead.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, "So far")])
         b.model.reply("Again.", STOP)
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
             await watched.until("llm_chunk")
             await clock.looks(sweeper, 6)
@@ -184,10 +185,10 @@ async def test_who_watches_is_told_although_the_result_of_the_end_was_lost(
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        await dead.store.post(conversation.key, "Tell me.")
+        await dead.posting.post(conversation, "Tell me.")
         b.model.reply("Again.", STOP)
-        b.messages.lost["finish_orphan"] = 1
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        b.store.lost["finish_orphan"] = 1
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
             await clock.looks(sweeper, 8)
             await b.hub.elsewhere.look()
@@ -200,11 +201,11 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        await dead.store.post(conversation.key, "One")
-        await dead.store.add(conversation.key, "Two", behind_running=True)
+        await dead.posting.post(conversation, "One")
+        await dead.posting.add(conversation, "Two", behind_running=True)
         b.model.reply("Yes.", STOP)
-        await clock.looks(Sweeper(b.messages, b.hub, b.metrics), 6)
-        newest = await b.store.newest(conversation.key)
+        await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
+        newest = await b.reading.newest(conversation.key)
         assert isinstance(newest, Answer)  # begun when the one before it ended
 
 
@@ -218,10 +219,10 @@ async def test_an_answer_that_is_alive_is_left_alone(
         await b.post(conversation)
         call = await b.model.call(1)
         call.say("Yes")
-        sweeper = Sweeper(b.messages, b.hub, b.metrics)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         for _ in range(10):
-            beaten = b.messages.called["checkpoint"]
-            while b.messages.called["checkpoint"] < beaten + 2:
+            beaten = b.store.called["checkpoint"]
+            while b.store.called["checkpoint"] < beaten + 2:
                 await b.mongo.ping()
             await clock.looks(sweeper, 1)
         call.say("!", STOP)
@@ -235,12 +236,12 @@ async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        orphan = await dead.store.post(conversation.key, "One")
+        orphan = await dead.posting.post(conversation, "One")
         assert orphan.answer is not None
         # Nobody watches yet in the process that takes it, which so knows of no running answer.
         await b.post(conversation, "Two", if_busy=IfBusy.QUEUE)
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation, Cursor(orphan.answer.id, 0)) as watched:
-            await clock.looks(Sweeper(b.messages, b.hub, b.metrics), 6)
+            await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
             await watched.until("llm_complete")
             assert watched.types == ["error", "user_message", "llm_chunk", "llm_complete"]

@@ -1,24 +1,14 @@
 """Conversations, in the real database."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
-from tornado.ioloop import IOLoop
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages
 from chatstream.store.mongo import Mongo
-
-
-@pytest.fixture
-def mongo(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Mongo]:
-    mongo = Mongo(mongodb_uri, "store")
-    io_loop.run_sync(mongo.prepare)
-    yield mongo
-    mongo.close()
+from tests.support.storage import Storage
 
 
 @pytest.fixture
@@ -123,14 +113,14 @@ async def test_a_cursor_that_no_page_returned_is_refused(conversations: Conversa
 
 @pytest.mark.gen_test
 async def test_deleting_takes_the_messages_along(conversations: Conversations, mongo: Mongo, user: str) -> None:
-    messages = Messages(mongo, owner="test")
+    store = Storage(mongo)
     kept, gone = await conversations.create(user, id="kept"), await conversations.create(user, id="gone")
     for conversation in (kept, gone):
-        await messages.post(conversation.key, "Tell me.")
+        await store.posting.post(conversation, "Tell me.")
     assert (await conversations.delete(user, "gone")).key == gone.key
-    assert await messages.page(gone.key, limit=10, before=None) == []
-    assert len(await messages.page(kept.key, limit=10, before=None)) == 2
+    assert await store.reading.page(gone.key, limit=10, before=None) == []
+    assert len(await store.reading.page(kept.key, limit=10, before=None)) == 2
     with pytest.raises(NotFound):
         await conversations.get(user, "gone")
     with pytest.raises(NotFound):
-        await messages.post(gone.key, "Tell me.")
+        await store.posting.post(gone, "Tell me.")

@@ -16,9 +16,11 @@ from pymongo.database import Database
 from tornado.ioloop import IOLoop
 
 from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.store.attempts import Checkpoint
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Checkpoint, Messages, Posted
 from chatstream.store.mongo import Mongo
+from chatstream.store.posting import Posted
+from tests.support.storage import Storage
 
 DATABASE = "indexes"
 # Of other users and in other conversations, each more than any operation here may examine.
@@ -35,7 +37,7 @@ class Store:
     def __init__(self, uri: str) -> None:
         self.mongo = Mongo(uri, DATABASE)
         self.conversations = Conversations(self.mongo)
-        self.messages = Messages(self.mongo, owner="test")
+        self.of = Storage(self.mongo)
         self.conversation: Conversation
         self.question: UserMessage
         self.answer: Answer
@@ -46,14 +48,14 @@ class Store:
         await self.mongo.prepare()
         for number in range(OTHERS):
             other = await self.conversations.create("owner" if number % 2 else f"user-{number}", title="Other")
-            posted = await self.messages.post(other.key, "Tell me.")
-            await self.messages.finish(other.key, self.end(posted))
+            posted = await self.of.posting.post(other, "Tell me.")
+            await self.of.attempts.finish(other, self.end(posted))
         self.conversation = await self.conversations.create("owner", id="asked")
         for number in range(TURNS):
-            posted = await self.messages.post(self.key, "Tell me.", client_message_id=f"message-{number}")
+            posted = await self.of.posting.post(self.conversation, "Tell me.", client_message_id=f"message-{number}")
             self.ended = self.end(posted)
-            await self.messages.finish(self.key, self.ended)
-        posted = await self.messages.post(self.key, "And now?")
+            await self.of.attempts.finish(self.conversation, self.ended)
+        posted = await self.of.posting.post(self.conversation, "And now?")
         assert posted.answer is not None
         self.question, self.answer = posted.message, posted.answer
 
@@ -92,25 +94,25 @@ async def _all(messages: Any) -> None:
 # What the server does, in the names of the store's methods, and how many documents an operation of it may examine.
 OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "find the caller's conversation": (lambda s: s.conversations.get("owner", "asked"), 1),
-    "open a stream: the newest message": (lambda s: s.messages.newest(s.key), 1),
-    "open a stream: the running answer": (lambda s: s.messages.running(s.key), 1),
+    "open a stream: the newest message": (lambda s: s.of.reading.newest(s.key), 1),
+    "open a stream: the running answer": (lambda s: s.of.reading.running(s.key), 1),
     # From the end: the attempts at answering it are behind it.
-    "open a stream: the newest question": (lambda s: s.messages.newest_question(s.key), 2),
-    "resume a stream: the cursor's message": (lambda s: s.messages.get(s.key, s.answer.id), 1),
-    "resume a stream: what came after it": (lambda s: s.messages.after(s.key, 10, limit=PAGE), PAGE),
-    "ask the model: the history": (lambda s: _all(s.messages.newest_first(s.key, before=6)), 5),
+    "open a stream: the newest question": (lambda s: s.of.reading.newest_question(s.key), 2),
+    "resume a stream: the cursor's message": (lambda s: s.of.reading.get(s.key, s.answer.id), 1),
+    "resume a stream: what came after it": (lambda s: s.of.reading.after(s.key, 10, limit=PAGE), PAGE),
+    "ask the model: the history": (lambda s: _all(s.of.reading.newest_first(s.key, before=6)), 5),
     "list the conversations": (lambda s: s.conversations.page("owner", limit=PAGE, before=None), PAGE + 1),
-    "list the messages": (lambda s: s.messages.page(s.key, limit=PAGE, before=None), PAGE),
-    "list older messages": (lambda s: s.messages.page(s.key, limit=PAGE, before=20), PAGE),
-    "repeat a message": (lambda s: s.messages.posted_before(s.key, "Tell me.", "message-3"), 1),
-    "wait behind the running answer": (lambda s: s.messages.add(s.key, "Wait.", behind_running=True), 1),
-    "checkpoint": (lambda s: s.messages.checkpoint([Checkpoint(s.answer.id, 0, "Well")]), 1),
-    "watch an answer of another process": (lambda s: s.messages.watch(s.answer.id), 1),
-    "ask for a stop": (lambda s: s.messages.request_stop(s.answer.id), 1),
-    "end an answer": (lambda s: s.messages.finish(s.key, replace(s.answer, status=Status.COMPLETE)), 1),
-    "count the interruptions": (lambda s: s.messages.interruptions(s.question.id), 1),
-    "sweep: all answers that run": (lambda s: s.messages.orphans(), 1),
-    "mark as seen": (lambda s: s.messages.mark_seen(s.key), TURNS),
+    "list the messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=None), PAGE),
+    "list older messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=20), PAGE),
+    "repeat a message": (lambda s: s.of.posting.posted_before(s.key, "Tell me.", "message-3"), 1),
+    "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
+    "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, "Well")]), 1),
+    "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer.id), 1),
+    "ask for a stop": (lambda s: s.of.attempts.request_stop(s.key, s.answer.id), 1),
+    "end an answer": (lambda s: s.of.attempts.finish(s.conversation, replace(s.answer, status=Status.COMPLETE)), 1),
+    "count the interruptions": (lambda s: s.of.attempts.interruptions(s.key, s.question.id), 1),
+    "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
+    "mark as seen": (lambda s: s.of.attempts.mark_seen(s.key), TURNS),
     "change a conversation": (lambda s: s.conversations.update("owner", "asked", {"title": "Bets"}), 1),
     "delete a conversation": (lambda s: s.conversations.delete("owner", "asked"), 2 * TURNS + 2),
 }
@@ -140,8 +142,8 @@ def test_a_checkpoint_of_many_answers_is_read_back_in_one_go(
         for _ in range(150)  # of a longer result the database returns 101, unless it is told otherwise
     ]
     database["messages"].insert_many(running)
-    checkpoints = [Checkpoint(str(answer["_id"]), 0, "Well") for answer in running]
-    entries = profiled(io_loop, database, lambda: store.messages.checkpoint(checkpoints))
+    checkpoints = [Checkpoint(str(answer["conversationId"]), str(answer["_id"]), 0, "Well") for answer in running]
+    entries = profiled(io_loop, database, lambda: store.of.attempts.checkpoint(checkpoints))
     assert Counter(entry["op"] for entry in entries) == {"update": 150, "query": 1}
 
 
@@ -158,7 +160,7 @@ def test_without_its_index_a_query_would_fail_here(
     io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
 ) -> None:
     database["messages"].drop_index("streaming")
-    (entry,) = profiled(io_loop, database, store.messages.orphans)
+    (entry,) = profiled(io_loop, database, store.of.attempts.orphans)
     assert entry["planSummary"] == "COLLSCAN"
     assert entry["docsExamined"] > OTHERS
 

@@ -1,6 +1,6 @@
 """A model in this process that says what a test feeds it; and the hub around it, on a real database.
 
-No sockets: a `Viewer` reads what a connection's handler would write. `FaultyMessages` is the store on a bad day.
+No sockets: a `Viewer` reads what a connection's handler would write. `FaultyStore` is the store on a bad day.
 """
 
 import asyncio
@@ -26,10 +26,12 @@ from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
+from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Change, Changes
 from chatstream.store.conversations import Conversations
-from chatstream.store.messages import Messages, Posted
 from chatstream.store.mongo import Mongo
+from chatstream.store.posting import Posted, Posting
+from chatstream.store.reading import Reading
 
 # No test waits longer than this for one thing to happen.
 PATIENCE = 20
@@ -109,11 +111,11 @@ class ScriptedModel:
         pass
 
 
-class FaultyMessages:
-    """`Messages`, of which each method can be told to fail: by its name."""
+class FaultyStore:
+    """`Posting`, `Attempts` and `Reading` in one, of which each method can be made to fail: by its name."""
 
-    def __init__(self, messages: Messages) -> None:
-        self._messages = messages
+    def __init__(self, *parts: Posting | Attempts | Reading) -> None:
+        self._parts = parts
         self.refused: Counter[str] = Counter()  # so many calls do nothing and raise StorageUnavailable
         self.lost: Counter[str] = Counter()  # so many calls do their work, and then raise it
         self.called: Counter[str] = Counter()
@@ -131,13 +133,20 @@ class FaultyMessages:
         if self.refused["newest_first"]:
             self.refused["newest_first"] -= 1
             raise StorageUnavailable
-        return self._messages.newest_first(key, before=before)
+        newest_first: AsyncIterator[Any] = self._method("newest_first")(key, before=before)
+        return newest_first
 
     def owns(self, answer: Answer) -> bool:
-        return self._messages.owns(answer)
+        return bool(self._method("owns")(answer))
+
+    def _method(self, name: str) -> Any:
+        for part in self._parts:
+            if hasattr(part, name):
+                return getattr(part, name)
+        raise AttributeError(name)
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._messages, name)
+        method = self._method(name)
 
         async def call(*args: Any, **options: Any) -> Any:
             self.called[name] += 1
@@ -242,22 +251,26 @@ class Bench:
         self.mongo = Mongo(uri, database, self.metrics)
         self.conversations = Conversations(self.mongo)
         self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
-        self.store = Messages(self.mongo, owner=self.owner)
-        self.messages = cast("Any", FaultyMessages(self.store))  # which does whatever the store does
+        self.posting = Posting(self.mongo, owner=self.owner)
+        self.attempts = Attempts(self.mongo, owner=self.owner)
+        self.reading = Reading(self.mongo)
+        # Does whatever these three do, and stands in for each of them.
+        self.store = cast("Any", FaultyStore(self.posting, self.attempts, self.reading))
         self.model = ScriptedModel()
         bounds: dict[str, Any] = {"answer_characters": 200_000, "save_deadline": math.inf}
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
         answers = Answers(lambda: 0, 1, per_user=1000, per_process=1000)
         self.hub = Hub(
-            self.messages,
+            self.store,
+            self.store,
             self._answers,
             recommendations.extract,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,
         )
-        self.commands = Commands(self.hub, self.messages, answers)
+        self.commands = Commands(self.hub, self.store, self.store, self.store, answers)
 
     def _answers(
         self, conversation: Conversation, answer: Answer, question: UserMessage | None
@@ -266,7 +279,7 @@ class Bench:
             conversation,
             answer,
             question,
-            messages=self.messages,
+            reading=self.store,
             model=self.model,
             system_prompt="Be brief.",
             context_characters=10_000,
@@ -276,7 +289,7 @@ class Bench:
         """A new one; with a user message that waits for an answer if there is one."""
         conversation = await self.conversations.create("user")
         if waiting is not None:
-            await self.store.add(conversation.key, waiting)
+            await self.posting.add(conversation, waiting)
         return conversation
 
     async def post(self, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Posted:
@@ -303,7 +316,7 @@ class Bench:
 
     async def newest(self, conversation: Conversation) -> Answer:
         """The newest message, which must be an answer, as it is stored."""
-        newest = await self.store.newest(conversation.key)
+        newest = await self.reading.newest(conversation.key)
         assert isinstance(newest, Answer)
         return newest
 
@@ -318,16 +331,16 @@ class Bench:
 
     async def interrupt(self, conversation: Conversation) -> None:
         """Another process takes this one's for dead, and ends its answer."""
-        running = await self.store.running(conversation.key)
+        running = await self.reading.running(conversation.key)
         assert running is not None
         failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
-        await self.store.finish(conversation.key, replace(running, status=Status.INTERRUPTED, failure=failure))
+        await self.attempts.finish(conversation, replace(running, status=Status.INTERRUPTED, failure=failure))
 
     async def close(self) -> None:
         """Cut what still runs, and close the database's connections."""
-        self.messages.refused.clear()
-        self.messages.lost.clear()
-        for gate in (*self.messages.gates.values(), *self.messages.gates_behind.values()):
+        self.store.refused.clear()
+        self.store.lost.clear()
+        for gate in (*self.store.gates.values(), *self.store.gates_behind.values()):
             gate.set()
         await self.hub.drain(0)
         self.mongo.close()
@@ -347,8 +360,8 @@ async def bench(uri: str, database: str = "generations", **options: Any) -> Asyn
 async def beats(b: Bench, count: int) -> None:
     """Wait for so many further checkpoints."""
     async with asyncio.timeout(PATIENCE):
-        wanted = b.messages.called["checkpoint"] + count
-        while b.messages.called["checkpoint"] < wanted:
+        wanted = b.store.called["checkpoint"] + count
+        while b.store.called["checkpoint"] < wanted:
             await asyncio.sleep(0.005)
 
 

@@ -1,0 +1,255 @@
+"""Attempts at answering user messages: begun, checkpointed while they run, and ended, each exactly once.
+
+The lock is an index: MongoDB refuses a second `streaming` attempt in one conversation, whichever process asks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import count
+from typing import NamedTuple
+
+from bson import ObjectId
+from msgspec.structs import replace
+from pymongo import ReadPreference, ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from chatstream.errors import AnswerInProgress
+from chatstream.models import Answer, Conversation, Status
+from chatstream.store.conversations import touch
+from chatstream.store.documents import answer_document, answer_model, now, outcome
+from chatstream.store.mongo import Document, Mongo, translated
+from chatstream.store.reading import Reading
+
+log = logging.getLogger("chatstream.store")
+
+
+class Checkpoint(NamedTuple):
+    """More text of the running attempt `answer_id` in the conversation `key`; `length` code points are stored.
+
+    `published`: put it on the change stream. Every process pays for every published change.
+    """
+
+    key: str
+    answer_id: str
+    length: int
+    text: str
+    published: bool = True
+
+
+class CheckpointResult(NamedTuple):
+    """How an attempt stands after a checkpoint: `length` code points of it are stored.
+
+    `polled_at` changes each time another process that has viewers polls it.
+    """
+
+    length: int
+    stop_requested: bool
+    polled_at: datetime | None
+
+
+class Orphan(NamedTuple):
+    """A `streaming` attempt as the sweeper sees it."""
+
+    key: str
+    answer_id: str
+    beat_at: datetime
+    length: int
+
+
+class Attempts:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo, *, owner: str) -> None:
+        """`owner` names this process in what it writes."""
+        self._mongo = mongo
+        self._messages = mongo.messages
+        # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
+        # read waits until it does.
+        self._linearizable = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
+        # For what was just written: the primary has it, a majority's view on a new one may lag behind.
+        self._just_written = mongo.messages.with_options(
+            read_concern=ReadConcern("local"), read_preference=ReadPreference.PRIMARY
+        )
+        self._reading = Reading(mongo)
+        self._owner = owner
+        self._writes = count(1)
+
+    def owns(self, answer: Answer) -> bool:
+        """Whether this process has begun it."""
+        return answer.owner == self._owner
+
+    async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int) -> Answer:
+        """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
+
+        `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
+        one by now, if an answer runs, or if somebody else has begun the next attempt.
+
+        A single write, since a reader waits: the unique indexes see to all three, and what they let in is on disk
+        and with a majority when it is known. A conversation that is deleted meanwhile shows in `finish`.
+        """
+        attempt = previous.attempt + 1 if previous else 1
+        answer = new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner)
+        try:
+            with translated():
+                await self._messages.insert_one(answer_document(key, answer))
+        except DuplicateKeyError as exc:
+            with translated():
+                stored = await self._linearizable.find_one(_one(key, answer.id))
+            if stored is None:
+                raise AnswerInProgress("An answer is still running.") from exc
+            return answer_model(stored)  # this very write had succeeded, and its result was lost
+        return answer
+
+    async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
+        """Append to running attempts, and show that they are alive; returns how each stands now, by its id.
+
+        Nothing is appended to one that has another length, which its result says. Those that have ended or are gone are
+        left out. One write and one read, whatever their number.
+        """
+        signed = self._signed()
+        ids = [ObjectId(checkpoint.answer_id) for checkpoint in checkpoints]
+        keys = [ObjectId(checkpoint.key) for checkpoint in checkpoints]
+        updates = [
+            UpdateOne(
+                {"_id": _id, "conversationId": key, "status": "streaming", "length": length},
+                ({"$push": {"parts": text}} if text else {})
+                | {
+                    "$set": {"length": length + len(text)} | (signed if published else {}),
+                    "$currentDate": {"beatAt": True},
+                },
+            )
+            for _id, key, (_, _, length, text, published) in zip(ids, keys, checkpoints, strict=True)
+        ]
+        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1}
+        with translated():
+            try:
+                await self._messages.bulk_write(updates, ordered=False)
+            except BulkWriteError as exc:
+                if exc.timeout or exc.details["writeConcernErrors"]:
+                    raise
+                # All the others are stored, and of these the read will say that they are not.
+                log.error("checkpoints were refused: %s", {error["code"] for error in exc.details["writeErrors"]})
+            # Room for one more tells the database that there are no more: otherwise it is asked again.
+            which = {"_id": {"$in": ids}, "conversationId": {"$in": keys}}
+            documents = await self._just_written.find(which, fields).batch_size(len(ids) + 1).to_list(None)
+        return {
+            str(document["_id"]): CheckpointResult(
+                document["length"], document.get("stopRequested", False), document.get("watchedAt")
+            )
+            for document in documents
+            if document["status"] == "streaming"
+        }
+
+    async def finish(self, conversation: Conversation, answer: Answer) -> Answer | None:
+        """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone.
+
+        It is gone, too, if it was begun while its conversation was being deleted.
+        """
+        key = conversation.key
+        with translated():
+            before, there = await asyncio.gather(
+                self._messages.find_one_and_update(
+                    _one(key, answer.id) | {"status": "streaming"}, self._final(answer), projection={"queued": 1}
+                ),
+                touch(self._mongo, conversation),
+            )
+        if not there:
+            await self._delete_rest(key)
+            return None
+        if before is not None:
+            return replace(answer, queued=before.get("queued", False))
+        stored = await self._reading.get(key, answer.id)
+        return stored if isinstance(stored, Answer) else None
+
+    async def poll(self, key: str, answer_id: str) -> Answer | None:
+        """Show the process that generates this answer that somebody watches it here; returns it as it is stored now."""
+        with translated():
+            document = await self._messages.find_one_and_update(
+                _one(key, answer_id) | {"status": "streaming"},
+                {"$currentDate": {"watchedAt": True}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if document is None:
+                document = await self._messages.find_one(_one(key, answer_id))
+        return document and answer_model(document)
+
+    async def request_stop(self, key: str, answer_id: str) -> None:
+        """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
+        with translated():
+            await self._messages.update_one(
+                _one(key, answer_id) | {"status": "streaming"}, {"$set": {"stopRequested": True}}
+            )
+
+    async def mark_seen(self, key: str) -> None:
+        """The newest answers have been read: nobody needs to be told again that they ended."""
+        with translated():
+            await self._messages.update_many(
+                {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}}
+            )
+
+    async def interruptions(self, key: str, reply_to: str) -> int:
+        """How many attempts at answering this user message were interrupted."""
+        which = {"conversationId": ObjectId(key), "replyTo": ObjectId(reply_to), "status": "interrupted"}
+        with translated():
+            return int(await self._messages.count_documents(which))
+
+    # The sweeper's ----------------------------------------------------------------------------------------------------
+
+    async def orphans(self) -> list[Orphan]:
+        """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
+        fields = {"conversationId": 1, "beatAt": 1, "length": 1}
+        with translated():
+            return [
+                Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
+                async for found in self._messages.find({"status": "streaming"}, fields)
+            ]
+
+    async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:
+        """End an attempt whose process is gone, if nothing has happened to it since it was seen as `orphan`."""
+        unchanged = {"status": "streaming", "beatAt": orphan.beat_at, "length": orphan.length}
+        with translated():
+            result = await self._messages.update_one(_one(orphan.key, answer.id) | unchanged, self._final(answer))
+            if not result.matched_count:
+                return False
+            conversation = await self._reading.conversation(orphan.key)
+            there = conversation is not None and await touch(self._mongo, conversation)
+        if not there:
+            await self._delete_rest(orphan.key)
+        return there
+
+    # Parts ------------------------------------------------------------------------------------------------------------
+
+    async def _delete_rest(self, key: str) -> None:
+        """The conversation is gone: then so is what was begun in it meanwhile."""
+        with translated():
+            await self._messages.delete_many({"conversationId": ObjectId(key)})
+
+    def _final(self, answer: Answer) -> Document:
+        over = ("parts", "beatAt", "watchedAt", "stopRequested")
+        return {"$set": outcome(answer) | self._signed(), "$unset": dict.fromkeys(over, "")}
+
+    def _signed(self) -> Document:
+        """Who wrote this, and something new each time, so that every change event has it and ours can be told apart."""
+        return {"writtenBy": f"{self._owner}#{next(self._writes)}"}
+
+
+def new_attempt(answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime, *, owner: str) -> Answer:
+    """An attempt that begins."""
+    return Answer(
+        id=answer_id,
+        seq=seq,
+        reply_to=reply_to,
+        attempt=attempt,
+        status=Status.STREAMING,
+        content="",
+        created_at=moment,
+        owner=owner,
+    )
+
+
+def _one(key: str, answer_id: str) -> Document:
+    """Which attempt, and in which conversation: that is what says on which shard it is."""
+    return {"_id": ObjectId(answer_id), "conversationId": ObjectId(key)}

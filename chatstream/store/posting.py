@@ -1,0 +1,151 @@
+"""User messages are stored here, with the attempt at answering them or without.
+
+A conversation, or the `key` of one, comes from `Conversations`, where the owner was checked.
+"""
+
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
+
+from chatstream.errors import AnswerInProgress, InvalidContent, NotFound, NothingRunning
+from chatstream.models import Answer, Conversation, UserMessage
+from chatstream.store.attempts import new_attempt
+from chatstream.store.conversations import touch
+from chatstream.store.documents import (
+    FIRST_SEQ,
+    answer_document,
+    now,
+    user_message_document,
+    user_message_model,
+)
+from chatstream.store.mongo import Mongo, translated
+from chatstream.store.reading import Reading
+
+
+class Posted(NamedTuple):
+    """A stored user message and its newest attempt, if any; `repeated` if an earlier request had stored them."""
+
+    message: UserMessage
+    answer: Answer | None
+    repeated: bool = False
+
+
+class Posting:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo, *, owner: str) -> None:
+        """`owner` names this process in what it writes."""
+        self._mongo = mongo
+        self._messages = mongo.messages
+        # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
+        # read waits until it does.
+        self._linearizable = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
+        self._reading = Reading(mongo)
+        self._owner = owner
+
+    async def post(self, conversation: Conversation, content: str, *, client_message_id: str | None = None) -> Posted:
+        """Store a user message and begin the attempt at answering it: both or neither.
+
+        Raises `AnswerInProgress` while another answer runs, `NotFound` if the conversation is gone, `InvalidContent` if
+        `client_message_id` was used for another content.
+        """
+        key = conversation.key
+        message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
+
+        async def both(session: Any) -> Posted:
+            seq = await self._next_seq(conversation, session)
+            message = UserMessage(
+                id=message_id, seq=seq, content=content, created_at=moment, client_message_id=client_message_id
+            )
+            answer = new_attempt(answer_id, seq + 1, message_id, 1, moment, owner=self._owner)
+            documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
+            await self._messages.insert_many(documents, session=session)
+            return Posted(message, answer)
+
+        try:
+            return await self._mongo.transaction(both)
+        except BulkWriteError as exc:
+            duplicate = _duplicate(exc)
+        if duplicate == {"conversationId"}:
+            raise AnswerInProgress("The answer to the previous message is still running.")
+        return await self._repeated(key, duplicate, message_id, content, client_message_id)
+
+    async def add(
+        self,
+        conversation: Conversation,
+        content: str,
+        *,
+        client_message_id: str | None = None,
+        behind_running: bool = False,
+    ) -> Posted | None:
+        """Store a user message without an attempt at answering it.
+
+        With `behind_running` it waits for the running answer's end, and None is returned if no answer runs. Raises
+        `NotFound` and `InvalidContent` like `post`.
+        """
+        key = conversation.key
+        message_id, moment = str(ObjectId()), now()
+
+        async def add(session: Any) -> Posted:
+            message = UserMessage(
+                id=message_id,
+                seq=await self._next_seq(conversation, session),
+                content=content,
+                created_at=moment,
+                client_message_id=client_message_id,
+            )
+            await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
+            if behind_running:
+                running = {"conversationId": ObjectId(key), "status": "streaming"}
+                queued = await self._messages.update_one(running, {"$set": {"queued": True}}, session=session)
+                if not queued.matched_count:
+                    raise NothingRunning("No answer is running in this conversation.")
+            return Posted(message, None)
+
+        try:
+            return await self._mongo.transaction(add)
+        except NothingRunning:
+            return None
+        except BulkWriteError as exc:
+            return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
+
+    async def posted_before(self, key: str, content: str, client_message_id: str) -> Posted | None:
+        """What was stored under `client_message_id`, if anything. Raises `InvalidContent` like `post`."""
+        try:
+            return await self._repeated(key, {"clientMessageId"}, "", content, client_message_id)
+        except NotFound:
+            return None
+
+    async def _next_seq(self, conversation: Conversation, session: Any) -> int:
+        """The place after the newest message; for a transaction, of which two cannot both take it."""
+        if not await touch(self._mongo, conversation, session=session):
+            raise NotFound("There is no such conversation.")
+        newest = await self._messages.find_one(
+            {"conversationId": ObjectId(conversation.key)}, {"seq": 1}, sort=[("seq", -1)], session=session
+        )
+        return int(newest["seq"]) + 1 if newest else FIRST_SEQ
+
+    async def _repeated(
+        self, key: str, duplicate: set[str], message_id: str, content: str, client_message_id: str | None
+    ) -> Posted:
+        """The message that is there already, as the `duplicate` fields of a unique index say."""
+        own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
+        which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
+        with translated():
+            document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
+        if document is None:
+            raise NotFound("There is no such conversation.")
+        message = user_message_model(document)
+        if message.content != content:
+            raise InvalidContent("This idempotency key was used for a message with other content.")
+        return Posted(message, await self._reading.newest_attempt(key, message.id), repeated=not own)
+
+
+def _duplicate(exc: BulkWriteError) -> set[str]:
+    """The fields of the unique index that refused an insert."""
+    for error in exc.details["writeErrors"]:
+        if error["code"] == 11000:  # DuplicateKey
+            return set(error["keyPattern"])
+    raise exc

@@ -1,0 +1,93 @@
+"""A conversation's messages as they are read: user messages and attempts at answering them, in one ordered list.
+
+`key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from bson import ObjectId
+
+from chatstream.models import Answer, Conversation, Message, UserMessage
+from chatstream.store.documents import answer_model, conversation_model, message_model, user_message_model
+from chatstream.store.mongo import Document, Mongo, translated
+
+# Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
+# answers of a few KB a batch is well below a megabyte.
+_BATCH = 51
+
+
+class Reading:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._messages = mongo.messages
+
+    async def get(self, key: str, message_id: str) -> Message | None:
+        """One message of this conversation, None if it has no such one."""
+        with translated():
+            document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
+        return document and message_model(document)
+
+    async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
+        """The newest messages, of those with a `seq` below `before`, oldest first."""
+        with translated():
+            documents = await self._before(key, before).limit(limit).to_list(limit)
+        return [message_model(document) for document in reversed(documents)]
+
+    async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
+        """The messages that come after place `seq`, oldest first."""
+        with translated():
+            cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": seq}}).sort("seq", 1)
+            documents = await cursor.limit(limit).to_list(limit)
+        return [message_model(document) for document in documents]
+
+    async def newest(self, key: str) -> Message | None:
+        """The newest message. If it is an answer, then one to the newest user message, and its newest attempt."""
+        page = await self.page(key, limit=1, before=None)
+        return page[0] if page else None
+
+    async def newest_question(self, key: str) -> tuple[UserMessage, Answer | None] | None:
+        """The newest user message and its newest attempt."""
+        with translated():
+            question = await self._messages.find_one(
+                {"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)]
+            )
+        if question is None:
+            return None
+        message = user_message_model(question)
+        return message, await self.newest_attempt(key, message.id)
+
+    async def newest_attempt(self, key: str, message_id: str) -> Answer | None:
+        """The newest attempt at answering this user message."""
+        with translated():
+            attempt = await self._messages.find_one(
+                {"conversationId": ObjectId(key), "replyTo": ObjectId(message_id)}, sort=[("attempt", -1)]
+            )
+        return attempt and answer_model(attempt)
+
+    async def running(self, key: str) -> Answer | None:
+        """The answer that runs in this conversation, in whichever process."""
+        with translated():
+            document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
+        return document and answer_model(document)
+
+    async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
+        """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
+        with translated():
+            async for document in self._before(key, before).batch_size(_BATCH):
+                yield message_model(document)
+
+    async def conversation(self, key: str) -> Conversation | None:
+        """The conversation itself, for those who have found its key in a message, and do not know whose it is."""
+        with translated():
+            document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
+        return document and conversation_model(document)
+
+    def _before(self, key: str, before: int | None) -> Any:
+        """A cursor over the messages, or those with a `seq` below `before`, newest first."""
+        query: Document = {"conversationId": ObjectId(key)}
+        if before is not None:
+            query["seq"] = {"$lt": before}
+        return self._messages.find(query).sort("seq", -1)

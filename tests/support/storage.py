@@ -1,0 +1,49 @@
+"""The store's three sides of a conversation's messages, on a real database, and what most of its tests begin with."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
+from chatstream.store.mongo import Mongo
+from chatstream.store.posting import Posting
+from chatstream.store.reading import Reading
+
+
+class Storage:
+    """As one process has it, which is named `owner`."""
+
+    def __init__(self, mongo: Mongo, *, owner: str = "test") -> None:
+        self.posting = Posting(mongo, owner=owner)
+        self.attempts = Attempts(mongo, owner=owner)
+        self.reading = Reading(mongo)
+
+
+def ended(answer: Answer, content: str = "", status: Status = Status.COMPLETE) -> Answer:
+    """The answer, as it is to be stored when it ends."""
+    return replace(answer, status=status, content=content)
+
+
+async def begun(store: Storage, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Answer:
+    """The running answer to a message that is posted."""
+    answer = (await store.posting.post(conversation, content, **options)).answer
+    assert answer is not None
+    return answer
+
+
+async def checkpoint(store: Storage, key: str, answer: Answer, length: int, text: str) -> CheckpointResult | None:
+    """One checkpoint alone."""
+    return (await store.attempts.checkpoint([Checkpoint(key, answer.id, length, text)])).get(answer.id)
+
+
+async def added(store: Storage, conversation: Conversation, content: str = "Tell me.") -> UserMessage:
+    """A message that waits."""
+    posted = await store.posting.add(conversation, content)
+    assert posted is not None
+    return posted.message
+
+
+async def stored(store: Storage, key: str) -> list[Message]:
+    """All messages of a conversation."""
+    return await store.reading.page(key, limit=1000, before=None)
