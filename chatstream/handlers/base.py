@@ -44,6 +44,8 @@ _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
+# For the log, of a request whose client left before all of it had come: no response was sent. nginx's number.
+_CLIENT_LEFT = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -61,6 +63,7 @@ class BaseHandler(RequestHandler):
     stream_end: str | None = None  # ... and why that has ended, in a word
     _conversation_id: str | None = None
     _body_read = False  # or will be, before anything is answered
+    _answered = False
     _refusal: RequestError | None = None
 
     def initialize(self, door: Door) -> None:
@@ -115,6 +118,28 @@ class BaseHandler(RequestHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """A part of a body that nobody asked for."""
+
+    def on_connection_close(self) -> None:
+        """The client has left, or was cut off.
+
+        Tornado ends the wait for the body here, which nobody else does: without it the handler would stay for ever, and
+        what had come of the body with it.
+        """
+        unfinished = not self.request._body_future.done()  # Tornado's, which has no public name for it
+        super().on_connection_close()
+        if unfinished and not self._answered:  # a response that is on its way has its line in the log
+            self.set_status(_CLIENT_LEFT, "Client Closed Request")
+            self.error_code = "client_left"
+            self.application.log_request(self)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of what came of a request that will not be answered, and of the ways in which this refers to itself.
+
+        The garbage collector would find it, too; but it has no hurry, and bodies are large.
+        """
+        self.ui.clear()
+        self.__dict__.pop((self.request.method or "").lower(), None)  # see `refuse_after_body`
 
     async def enter(self) -> None:
         """Erase the token from the request, and let nobody in without a good one."""
@@ -191,6 +216,7 @@ class BaseHandler(RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "Future[None]":
         """See Tornado, which would keep the response, and the connection, for ever for whoever does not take it in."""
+        self._answered = True
         stream = self.connection_stream()
         finished = super().finish(chunk)
         if not finished.done():

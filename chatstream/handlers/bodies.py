@@ -31,6 +31,11 @@ class JSONHandler(BaseHandler):
         elif self._refusal is None:
             self._received += chunk
 
+    def abandon(self) -> None:
+        """See `BaseHandler`; and of the part of the body that has come."""
+        super().abandon()
+        self._received = bytearray()
+
     def has_body(self) -> bool:
         """Whether there was a body at all."""
         return bool(self._received)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from tornado.concurrent import Future
 from tornado.httpserver import HTTPServer
 from tornado.httputil import format_timestamp
-from tornado.iostream import IOStream, UnsatisfiableReadError
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from chatstream.errors import InvalidRequest
 from chatstream.handlers import problems
@@ -91,10 +91,18 @@ class _Connection(IOStream):
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "Future[bytes]":
         """Read the head of a request; until there is one, this connection asks for nothing."""
         head = cast("Future[bytes]", super().read_until_regex(regex, max_bytes))
-        if not head.done():
+        if head.done():
+            self._head_ended(head)
+        else:
             self._silent[self] = self.io_loop.time()
-            head.add_done_callback(lambda _: self._silent.pop(self, None))
+            head.add_done_callback(self._head_ended)
         return head
+
+    def _head_ended(self, head: "Future[bytes]") -> None:
+        self._silent.pop(self, None)
+        broke_off = not head.cancelled() and isinstance(head.exception(), StreamClosedError)
+        if broke_off and self._read_buffer_size:  # Tornado's, which has no public name for it
+            log.info("a client left before the whole head of its request had come")
 
     def write(self, data: bytes | memoryview) -> "Future[None]":
         return super().write(_refusal() if data == _BARE_REFUSAL else data)

@@ -43,7 +43,8 @@ class RequestLog:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.WARNING
         else:
-            level = logging.DEBUG if route in _WATCHED_BY_MACHINES else logging.INFO
+            quiet = route in _WATCHED_BY_MACHINES and status < HTTPStatus.BAD_REQUEST
+            level = logging.DEBUG if quiet else logging.INFO
         log.log(
             level,
             "%s %s %d %.3fs",

@@ -156,6 +156,7 @@ class StreamingHandler(JSONHandler):
 
     def on_connection_close(self) -> None:
         """The client left: wake the writer, which leaves the conversation."""
+        super().on_connection_close()
         if self._follower is not None:
             self._follower.leave()
 

@@ -1,0 +1,166 @@
+"""Clients that leave at every point of a request's way: nothing of it stays, and the log has a line for each."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tornado.testing import bind_unused_port
+
+from chatstream import auth
+from chatstream.app import make_app
+from chatstream.auth import Authenticator, OneKey, Rules
+from chatstream.capacity import Capacity
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.connection import ChatServer
+from chatstream.handlers.door import Door
+from chatstream.handlers.listener import Listener
+from chatstream.limits import Limits
+from chatstream.metrics import Metrics
+from chatstream.settings import Settings
+from chatstream.store.mongo import Mongo
+from chatstream.store.tickets import Tickets
+from tests.conftest import StartServer
+from tests.support.client import API, PATIENCE
+from tests.support.processes import SECRET, ServerProcess
+from tests.support.routes import methods, routes
+
+BODY = json.dumps({"content": "x" * 30_000, "title": "y" * 60_000}).encode()  # refused, when all of it has come
+UPLOADS = 2_400
+# What may be left of so many: allocators keep some of what was in use at a time. Before, it was all that had come.
+MOST_GROWTH_KB = 65_536
+
+
+class Upload(NamedTuple):
+    """A request, of which `sent` bytes are sent before its client leaves."""
+
+    request: bytes
+    head: int
+    sent: int
+
+
+def uploads(conversation: str) -> Iterator[Upload]:
+    """On every route, with and without a token, cut in the head, at its end, in the body, at its end."""
+    token = auth.mint(SECRET, "leaver", 3600)
+    for path, door in sorted(routes().items()):
+        for method in sorted(methods(door) | {"post"}):
+            for authorization in (f"Authorization: Bearer {token}\r\n", "", "Authorization: Bearer none\r\n"):
+                head = (
+                    f"{method.upper()} {path.replace('{id}', conversation)} HTTP/1.1\r\nHost: x\r\n{authorization}"
+                    f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+                ).encode()
+                whole = head + BODY
+                for sent in (1, len(head) - 1, len(head), len(head) + 1, len(whole) // 2, len(whole) - 1, len(whole)):
+                    yield Upload(whole, len(head), sent)
+
+
+def break_off(port: int, upload: Upload) -> None:
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    with connection, contextlib.suppress(OSError):  # it was refused, and closed, before
+        connection.sendall(upload.request[: upload.sent])
+
+
+def resident_kb(server: ServerProcess) -> int:
+    assert server.process is not None
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.gen_test(timeout=280)
+async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: StartServer) -> None:
+    server = start_server(OPENAI_BASE_URL="", OPENAI_API_KEY="")
+    all_of_them = list(uploads("none-such"))
+    first, rest = all_of_them[::3], [all_of_them[number % len(all_of_them)] for number in range(UPLOADS)]
+
+    def attack(some: list[Upload]) -> None:
+        for upload in some:
+            break_off(server.port, upload)
+
+    await asyncio.to_thread(attack, first)  # what a server needs that has worked
+    before = resident_kb(server)
+    await asyncio.to_thread(attack, rest)
+    in_head = sum(upload.sent < upload.head for upload in first + rest)
+    in_body = sum(upload.head <= upload.sent < len(upload.request) for upload in first + rest)
+    async with asyncio.timeout(PATIENCE):
+        while (log := await server.logged()).count("before the whole head") < in_head or log.count(" 499 ") < in_body:
+            await asyncio.sleep(0.1)  # between two looks at a file
+    assert (log.count("before the whole head"), log.count(" 499 ")) == (in_head, in_body)
+    assert resident_kb(server) - before < MOST_GROWTH_KB
+    assert await asyncio.to_thread(server.stop) == 0
+    # What is still there at the end is cancelled, and shows as a fault of ours.
+    assert " 500 " not in server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.gen_test
+async def test_no_handler_and_no_task_stays() -> None:
+    """The same in this process, where what is alive can be counted."""
+    tickets = Tickets(Mongo("mongodb://127.0.0.1:1", "none"))
+    limits = Limits.of(Settings(), Capacity.of(1024), lambda: 0)
+    door = Door(Authenticator(OneKey(SECRET.encode()), Rules()), (), limits, tickets=tickets, slow_reader_timeout=20)
+    nobody: dict[str, Any] = dict.fromkeys(("hub", "commands", "conversations", "messages", "ping"))
+    server = ChatServer(make_app(Settings(), door=door, metrics=Metrics(), **nobody), room=100)
+    listening, port = bind_unused_port()
+    server.listen_on([Listener(listening)])
+    gc.collect()
+    gc.disable()  # what refers to itself would stay until the collector comes, which has no hurry
+    try:
+        tasks = asyncio.all_tasks()
+        for upload in uploads("none-such"):
+            if upload.sent < len(upload.request):  # there is nothing behind the doors
+                await asyncio.to_thread(break_off, port, upload)
+        async with asyncio.timeout(PATIENCE):
+            while asyncio.all_tasks() - tasks or server._open:
+                await asyncio.sleep(0)
+        bodies = [len(body) for one in handlers() if (body := getattr(one, "_received", b""))]
+        assert bodies == []
+        gc.collect()
+        assert handlers() == []
+    finally:
+        gc.enable()
+        server.stop()
+        listening.close()
+
+
+def handlers() -> list[BaseHandler]:
+    """Those that are alive."""
+    return [each for each in gc.get_objects() if isinstance(each, BaseHandler)]
+
+
+@pytest.mark.gen_test
+async def test_who_leaves_in_mid_stream_or_before_the_response_leaves_nothing(start_server: StartServer) -> None:
+    server = start_server(OPENAI_BASE_URL="", OPENAI_API_KEY="")
+    token = auth.mint(SECRET, "leaver", 3600)
+    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    body = b'{"id": "watched"}'
+    requests = [
+        f"GET {API}/watched/stream {head}\r\n",
+        f"GET {API}/watched/messages {head}\r\n",
+        f"POST {API}/watched/messages?ifBusy=interrupt {head}Accept: text/event-stream\r\n"
+        'Content-Length: 16\r\n\r\n{"content":"Hi"}',
+    ]
+
+    def attack() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+            connection.sendall(f"POST {API} {head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert connection.recv(20).startswith(b"HTTP/1.1 201 ")
+        for number in range(120):
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+                connection.sendall(requests[number % 3].encode())
+                if number % 2:
+                    connection.recv(64)
+
+    await asyncio.to_thread(attack)
+    async with asyncio.timeout(PATIENCE):
+        while (await server.logged()).count("watched/") < 120:
+            await asyncio.sleep(0.1)  # between two looks at a file
+    assert await asyncio.to_thread(server.stop) == 0
+    assert " 500 " not in server.log
