@@ -101,6 +101,12 @@ def _jwks_url(url: str) -> str:
     return _base_url(url)
 
 
+def _user_claim(name: str) -> str:
+    if name in ("aud", "exp", "iat", "iss", "nbf"):
+        raise ValueError(f"`{name}` says something else of a token; name the claim that has the user's id")
+    return name
+
+
 def _grace(value: Any) -> Any:
     return math.inf if value == "never" else value
 
@@ -145,6 +151,8 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_type: str | None = None
+    # What may stand in a header's quoted text, where a refusal names it.
+    jwt_user_claim: Annotated[str, Field(pattern=r"^[!#-\[\]-_a-~]{1,100}$"), AfterValidator(_user_claim)] = "sub"
     query_tokens: bool = True
     revocation: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     revocation_interval: Seconds = 5

@@ -1,7 +1,9 @@
 """How tokens are verified, as the settings have it."""
 
+import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +47,7 @@ def rules(settings: Settings) -> Rules:
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         type=settings.jwt_type,
+        user_claim=settings.jwt_user_claim,
     )
 
 
@@ -82,9 +85,15 @@ def _make_unless_there(path: Path) -> None:
         if path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = path.with_suffix(f".{os.getpid()}")  # half a secret would be worse than none
-        whole.touch(mode=0o600)
-        whole.write_text(secrets.token_hex(MIN_SECRET_BYTES))
-        whole.rename(path)
+        # First as another file: half a secret would be worse than none. Nobody but its owner can read it.
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as whole:
+                whole.write(secrets.token_hex(MIN_SECRET_BYTES))
+            # Unlike a rename it replaces nothing: of servers that start together all use the first one's.
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temporary)
+        finally:
+            Path(temporary).unlink()
     except OSError as exc:
         raise ConfigurationError(f"CHATSTREAM_DATA_DIR: {path} cannot be made: {exc.strerror}.") from exc

@@ -1,21 +1,26 @@
 """The issuer's public keys, from its JWK Set (RFC 7517): fetched when needed, one fetch at a time, and remembered."""
 
 import asyncio
+import hashlib
 import json
 import logging
 import math
+import ssl
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
 from jwt.algorithms import AllowedPublicKeys, get_default_algorithms
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from chatstream import proxies
 from chatstream.auth.refusals import refused
-from chatstream.errors import ErrorCode, Unavailable
+from chatstream.errors import ConfigurationError, ErrorCode, Unavailable
+
+if TYPE_CHECKING:
+    import httpx2
 
 log = logging.getLogger("chatstream.auth")
 
@@ -29,9 +34,19 @@ _PAUSE_SECONDS = 10
 _FETCH_SECONDS = 3
 # A set has a few keys of 400 bytes each, or of a few KB with their certificates.
 _MAX_BYTES = 256 * 1024
+# Tokens whose key was looked for: at 150 bytes each, 600 KB. One that is forgotten is looked for once more.
+_MOST_ASKED = 4096
 
 Name = tuple[str | None, str]
 """A key's id, if it has one, and an algorithm that it may be used with."""
+
+
+class _KeySet(NamedTuple):
+    """What can be used of a JWK Set."""
+
+    keys: Mapping[Name, AllowedPublicKeys] = MappingProxyType({})
+    kids: frozenset[str] = frozenset()
+    several: frozenset[str] = frozenset()  # algorithms with more than one key
 
 
 class JWKS:
@@ -41,37 +56,55 @@ class JWKS:
     """
 
     def __init__(self, url: str, algorithms: tuple[str, ...], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` counts seconds, and never backwards."""
+        """`clock` counts seconds, and never backwards.
+
+        Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
+        """
         self._url = url
         self._algorithms = algorithms
         self._clock = clock
-        self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_BYTES)
-        self._keys: Mapping[Name, AllowedPublicKeys] = {}
+        self._client = _client(url)
+        self._set = _KeySet()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
+        self._fetches = 0  # that have begun; they are numbered from 1
+        self._fetched = 0  # the number of the last one that succeeded
+        self._asked: OrderedDict[bytes, int] = OrderedDict()  # by token: how many fetches had begun when it first came
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> AllowedPublicKeys:
-        """See `Keys`. A key that is not known may be a new one: then the set is fetched again, but not too often."""
-        name = self._name(token)
+        """See `Keys`. A key that is not known may be a new one: then the set is fetched again, but not too often.
+
+        The token is refused for good only if a fetch that began after it came did not bring its key. Until then it is
+        told to come back: others who make up names of keys must not have the user of a new key refused.
+        """
+        name, begun = self._name(token), self._fetches
         if self._age() > _FRESH_SECONDS:
             self.refresh()  # nobody waits for it as long as there is a key
         key = self._known(name)
-        if key is None:
-            if fetching := self.refresh():
-                await asyncio.wait((fetching,))
-            key = self._known(name)
         if key is not None:
             return key
-        if self._fetched_at == self._tried_at:
+        begun = self._remember(token, begun)
+        if fetching := self.refresh():
+            await asyncio.wait((fetching,))
+        key = self._known(name)
+        if key is not None:
+            return key
+        if self._unnamed(name):
+            raise refused("no_kid")
+        if begun < self._fetched == self._fetches or self._for_another_algorithm(name):
             raise refused("unknown_key")
         raise Unavailable(
-            "Tokens cannot be verified at the moment.", code=ErrorCode.AUTH_UNAVAILABLE, retry_after=_PAUSE_SECONDS
+            "Tokens cannot be verified at the moment.",
+            code=ErrorCode.AUTH_UNAVAILABLE,
+            retry_after=self._tried_at + _PAUSE_SECONDS - self._clock(),
         )
 
     def refresh(self) -> asyncio.Task[None] | None:
         """Fetch the keys; the fetch that runs, or None if the last one is too recent."""
         if self._fetching is None and self._clock() - self._tried_at >= _PAUSE_SECONDS:
+            self._tried_at = self._clock()
+            self._fetches += 1
             self._fetching = asyncio.create_task(self._fetch())
         return self._fetching
 
@@ -80,7 +113,7 @@ class JWKS:
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait((self._fetching,))
-        self._client.close()
+        await self._client.aclose()
 
     def _name(self, token: str) -> Name:
         try:
@@ -96,44 +129,104 @@ class JWKS:
         return self._clock() - self._fetched_at
 
     def _known(self, name: Name) -> AllowedPublicKeys | None:
-        return self._keys.get(name) if self._age() <= _USABLE_SECONDS else None
+        return self._set.keys.get(name) if self._usable() else None
+
+    def _usable(self) -> bool:
+        return self._age() <= _USABLE_SECONDS
+
+    def _unnamed(self, name: Name) -> bool:
+        """It names no key, and there are several that it may mean."""
+        return self._usable() and name[0] is None and name[1] in self._set.several
+
+    def _for_another_algorithm(self, name: Name) -> bool:
+        """It names a key that is known: none that is new."""
+        return self._usable() and name[0] in self._set.kids
+
+    def _remember(self, token: str, begun: int) -> int:
+        """How many fetches had begun when this token came for the first time.
+
+        By token, and not by the name of its key: a name can be guessed, and asked for before its key is published.
+        """
+        begun = self._asked.setdefault(hashlib.sha256(token.encode()).digest(), begun)
+        if len(self._asked) > _MOST_ASKED:
+            self._asked.popitem(last=False)
+        return begun
 
     async def _fetch(self) -> None:
-        self._tried_at = self._clock()
-        request = HTTPRequest(
-            self._url,
-            connect_timeout=_FETCH_SECONDS,
-            request_timeout=_FETCH_SECONDS,
-            follow_redirects=False,  # the keys are where the configuration says, or nowhere
-            decompress_response=False,  # a bomb
-        )
         try:
-            response = await self._client.fetch(request)
-            self._keys = await asyncio.to_thread(_keys, response.body, self._algorithms)
+            async with asyncio.timeout(_FETCH_SECONDS):
+                body = await self._read()
+                self._set = await asyncio.to_thread(_keys, body, self._algorithms)
             self._fetched_at = self._tried_at
+            self._fetched = self._fetches
         except Exception as exc:  # noqa: BLE001 - whatever comes back is not in our hands
-            reason = f"HTTP {exc.code}" if isinstance(exc, HTTPClientError) else type(exc).__name__
+            reason = str(exc) if isinstance(exc, _NoKeys) else type(exc).__name__
             log.warning("the keys at CHATSTREAM_JWKS_URL cannot be had: %s", reason)
         finally:
             self._fetching = None
 
+    async def _read(self) -> bytes:
+        """The body. Raises `_NoKeys` or what httpx2 raises."""
+        # Not followed where it redirects to: the keys are where the configuration says, or nowhere. Not decompressed:
+        # a few KB could become a gigabyte.
+        async with self._client.stream("GET", self._url) as response:
+            if response.is_redirect:
+                raise _NoKeys(f"HTTP {response.status_code}: it redirects, which is not followed; name its target")
+            if response.status_code != 200:
+                raise _NoKeys(f"HTTP {response.status_code}")
+            body = bytearray()
+            async for data in response.aiter_raw():
+                body += data
+                if len(body) > _MAX_BYTES:
+                    raise _NoKeys(f"more than {_MAX_BYTES} bytes")
+            return bytes(body)
 
-def _keys(body: bytes, algorithms: tuple[str, ...]) -> dict[Name, AllowedPublicKeys]:
+
+class _NoKeys(Exception):
+    """What was fetched is no set of keys that can be used; says why, and repeats nothing of it."""
+
+
+def _client(url: str) -> "httpx2.AsyncClient":
+    import httpx2  # who has a secret need not wait until it is loaded
+
+    try:
+        return httpx2.AsyncClient(
+            proxy=proxies.proxy_for(url),
+            trust_env=False,  # whose proxies would be those of others, too
+            verify=ssl.create_default_context(),  # the system's authorities, to which a company adds its own
+            timeout=_FETCH_SECONDS,
+            headers={"Accept-Encoding": "identity"},
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
+        raise ConfigurationError(
+            f"CHATSTREAM_JWKS_URL: the proxy that the environment names for it cannot be used: {type(exc).__name__}"
+        ) from exc
+
+
+def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:
     """Each key under its id, for each algorithm that it fits; without an id, if there is no choice.
 
-    Raises `ValueError` or the like for what is no JWK Set, or has no key that fits.
+    Of several keys with one id and algorithm the first counts. Raises `_NoKeys`.
     """
     found: dict[Name, AllowedPublicKeys] = {}
     choice: dict[str, list[AllowedPublicKeys]] = defaultdict(list)
-    for jwk in json.loads(body)["keys"]:
+    try:
+        jwks = json.loads(body)["keys"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _NoKeys("it is no JWK Set") from None
+    for jwk in jwks if isinstance(jwks, list) else ():
         for algorithm, key in _fitting(jwk, algorithms):
             if "kid" in jwk:
                 found.setdefault((jwk["kid"], algorithm), key)
             choice[algorithm].append(key)
     found |= {(None, algorithm): keys[0] for algorithm, keys in choice.items() if len(keys) == 1}
-    if not found:
-        raise ValueError("no key fits")
-    return found
+    if not choice:
+        raise _NoKeys(f"no key in it is for {', '.join(algorithms)}")
+    return _KeySet(
+        found,
+        kids=frozenset(kid for kid, _ in found if kid is not None),
+        several=frozenset(algorithm for algorithm, keys in choice.items() if len(keys) > 1),
+    )
 
 
 def _may_verify(jwk: Any, algorithm: str) -> bool:

@@ -1,4 +1,7 @@
-"""Why a token is refused: a word for the metrics, and a sentence for the caller, who learns nothing about the key."""
+"""Why a token is refused: a word for the metrics, and a sentence for the caller, who learns nothing about the key.
+
+The sentences go into a header, too (RFC 6750, section 3): no double quote or backslash stands in them.
+"""
 
 from collections.abc import Mapping
 
@@ -10,19 +13,25 @@ _DETAILS: Mapping[str, str] = {
     "signature": "The token is not valid.",
     "algorithm": "The token is not signed with an algorithm that is accepted here.",
     "unknown_key": "The token is signed with a key that is not known.",
+    "no_kid": "The token does not name its key: its header needs a `kid`, as its issuer has several keys.",
     "type": "The token is not of the type that is accepted here.",
     "expired": "The token has expired.",
-    "lifetime": "The token's `exp` is too far away.",
+    "lifetime": "The token's lifetime is longer than a year.",
     "not_yet_valid": "The token is not valid yet.",
     "issuer": "The token is not from the issuer that is accepted here.",
     "audience": "The token is meant for another audience.",
-    "subject": "The token's `sub` does not name a user.",
-    "claims": "The token lacks a claim, or has one that is not valid.",
+    "subject": "The token's `{claim}` does not name a user: it must be a string of 1 to 255 characters.",
+    "claims": "The token's `{claim}` is not valid.",
     "revoked": "The token has been revoked.",
     "ticket": "The ticket is not valid, or was used before.",
 }
 
 
-def refused(reason: str) -> Unauthenticated:
-    """The error for one of the reasons above."""
-    return Unauthenticated(_DETAILS[reason], token_given=True, reason=reason)
+def refused(reason: str, *, claim: str = "") -> Unauthenticated:
+    """The error for one of the reasons above; `claim` is the name of the claim that it is about, if it is about one."""
+    return Unauthenticated(_DETAILS[reason].format(claim=claim), token_given=True, reason=reason)
+
+
+def lacks(claim: str) -> Unauthenticated:
+    """The error for a token without a claim that is needed."""
+    return Unauthenticated(f"The token has no `{claim}` claim.", token_given=True, reason="claims")

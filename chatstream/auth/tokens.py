@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from chatstream.auth.keys import Keys
 from chatstream.auth.memory import Memory
-from chatstream.auth.refusals import refused
+from chatstream.auth.refusals import lacks, refused
 from chatstream.auth.revocation import Guard
 from chatstream.errors import RequestError, Unauthenticated
 from chatstream.models import User
@@ -22,7 +22,7 @@ from chatstream.models import User
 _MAX_TOKEN_BYTES = 8 * 1024
 # Longer than any client needs before it asks for a new one; a token "for ever" cannot be taken back.
 _MAX_LIFETIME_SECONDS = 366 * 86_400
-# OpenID Connect allows a subject 255 ASCII characters.
+# OpenID Connect allows a subject 255 ASCII characters; `refusals` says the number, too.
 _MAX_SUBJECT_CHARACTERS = 255
 # An issuer's clock may be ahead of ours by so much: a token is often used in the second it was made.
 _CLOCK_SKEW_SECONDS = 30
@@ -36,7 +36,6 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ImmatureSignatureError, "not_yet_valid"),
     (jwt.InvalidAudienceError, "audience"),
     (jwt.InvalidIssuerError, "issuer"),
-    (jwt.MissingRequiredClaimError, "claims"),
     (InvalidSubjectError, "subject"),
     (jwt.InvalidSignatureError, "signature"),
     (jwt.InvalidAlgorithmError, "algorithm"),
@@ -44,7 +43,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """What a token must say beside `sub` and `exp`; None asks for nothing.
+    """What a token must say beside `exp`; None asks for nothing. `user_claim` is the name of the claim with the user.
 
     The algorithms are all for secrets or all for public keys: whoever mixes them lets a public key serve as a secret.
     """
@@ -53,6 +52,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     issuer: str | None = None
     audience: str | None = None
     type: str | None = None
+    user_claim: str = "sub"
 
 
 _NO_MORE = Rules()
@@ -111,10 +111,16 @@ class Authenticator:
                 audience=self._rules.audience,
                 issuer=self._rules.issuer,
                 leeway=_CLOCK_SKEW_SECONDS,
-                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+                options={
+                    "require": ["exp", self._rules.user_claim],
+                    "verify_sub": self._rules.user_claim == "sub",  # else it is nobody's business here
+                    "enforce_minimum_key_length": True,
+                },
             )
+        except jwt.MissingRequiredClaimError as exc:
+            raise lacks(exc.claim) from None
         except (jwt.PyJWTError, ValueError, OverflowError) as exc:  # the latter: claims no number or text is made of
-            raise refused(_reason(exc)) from None
+            raise refused(_reason(exc), claim=self._rules.user_claim) from None
         self._check_header(decoded["header"])
         return self._user(decoded["payload"])
 
@@ -128,20 +134,21 @@ class Authenticator:
     def _user(self, claims: dict[str, Any]) -> User:
         if self._rules.audience is None and "aud" in claims:  # RFC 7519, section 4.1.3: then it is not meant for us
             raise refused("audience")
-        if not _is_subject(claims["sub"]):
-            raise refused("subject")
-        # PyJWT takes text and true for numbers.
-        if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
-            raise refused("claims")
+        user_id = claims[self._rules.user_claim]
+        if not _is_subject(user_id):
+            raise refused("subject", claim=self._rules.user_claim)
+        for name in ("exp", "nbf", "iat"):
+            if name in claims and not _is_date(claims[name]):  # PyJWT takes text and true for numbers
+                raise refused("claims", claim=name)
         if not _can_be_stored(token_id := claims.get("jti", "")):
-            raise refused("claims")
+            raise refused("claims", claim="jti")
         now = time.time()
         if claims["exp"] <= now:  # to the second: a stream ends then, and must not be opened again
             raise refused("expired")
         if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
             raise refused("lifetime")
         issued_at = float(claims["iat"]) if "iat" in claims else None
-        return User(claims["sub"], float(claims["exp"]), token_id or None, issued_at)
+        return User(user_id, float(claims["exp"]), token_id or None, issued_at)
 
 
 def _check_form(token: str) -> None:
@@ -181,7 +188,7 @@ def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MO
     """
     now = datetime.now(UTC)
     said = {"iss": rules.issuer, "aud": rules.audience}
-    content = {"sub": user_id, "exp": now + timedelta(seconds=expires_in), "iat": now}
+    content = {rules.user_claim: user_id, "exp": now + timedelta(seconds=expires_in), "iat": now}
     content |= {name: value for name, value in said.items() if value is not None}
     header = {name: text for name, text in (("typ", rules.type), ("kid", kid)) if text is not None}
     return jwt.encode(content, key, algorithm=rules.algorithms[0], headers=header)

@@ -1,13 +1,18 @@
 """How the settings say which keys, which rules and whom to ask."""
 
+import secrets
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import ValidationError
 
 from chatstream import auth
-from chatstream.auth import Authenticator, mint
+from chatstream.auth import Authenticator, OneKey, mint
 from chatstream.errors import ConfigurationError, Unauthenticated
 from chatstream.settings import Settings
 from tests.support.processes import SECRET
@@ -41,3 +46,33 @@ async def test_a_secret() -> None:
     async with auth.keys(settings, SECRET) as keys:
         authenticator = Authenticator(keys, auth.rules(settings))
         assert (await authenticator.authenticate(mint(SECRET, "u1", HOUR))).id == "u1"
+
+
+def test_servers_that_start_together_in_one_directory_share_one_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All find none, and all make one: as late as possible, so that none knows of another's."""
+    together, settings = threading.Barrier(4), Settings(data_dir=tmp_path / "var")
+    make = secrets.token_hex
+
+    def late(size: int) -> str:
+        together.wait(30)
+        return make(size)
+
+    monkeypatch.setattr(secrets, "token_hex", late)
+    with ThreadPoolExecutor(4) as servers:
+        found = {*servers.map(lambda _: auth.secret(settings, make=True), range(4))}
+    monkeypatch.undo()
+    assert found == {auth.secret(settings)} == {auth.secret(settings, make=True)}
+    [file] = settings.data_dir.iterdir()  # nothing is left behind
+    assert (file.name, stat.S_IMODE(file.stat().st_mode)) == ("jwt_secret", 0o600)
+
+
+@pytest.mark.gen_test
+async def test_the_claim_that_has_the_user() -> None:
+    settings = Settings(jwt_user_claim="user_id")
+    authenticator = Authenticator(OneKey.secret(SECRET, ("HS256",)), auth.rules(settings))
+    assert (await authenticator.authenticate(mint(SECRET, "u5", HOUR, auth.rules(settings)))).id == "u5"
+    for wrong in ("exp", "iss", "", 'a"b', "a\\b", "a b", "ü"):
+        with pytest.raises(ValidationError):
+            Settings(jwt_user_claim=wrong)

@@ -1,19 +1,25 @@
 """An issuer's keys, from a real HTTP server on this machine that rotates them, goes down, dawdles and lies."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler
 
 from chatstream.auth import JWKS, Authenticator, Rules, jwks, mint
-from chatstream.errors import Unauthenticated, Unavailable
+from chatstream.errors import ConfigurationError, Unauthenticated, Unavailable
+from tests.conftest import NameProxies
 from tests.support.issuer import Issuer, jwk
 from tests.support.tokens import HOUR, claims, header, signed
 
@@ -85,7 +91,7 @@ async def test_each_kind_of_key(world: World) -> None:
         assert await world.accepts(token(private, algorithm, kid)), algorithm
         # Without its name, if there is no other.
         assert await world.accepts(token(private, algorithm, None)), algorithm
-        assert not await world.accepts(token(private, algorithm, "other")), algorithm
+        await told_to_come_back(world, token(private, algorithm, "other"))
     assert world.issuer.asked == 1
     # A key for one algorithm serves no other, and none that is not accepted; nor is a public key a secret.
     world.issuer.publishes(jwk(RSA, "RS256", kid="rsa", alg="RS256"))
@@ -115,13 +121,26 @@ async def test_many_who_come_at_once_are_one_fetch(world: World) -> None:
     assert world.issuer.asked == 2
 
 
+async def told_to_come_back(world: World, token: str) -> float:
+    """After how many seconds."""
+    with pytest.raises(Unavailable) as refused:
+        await world.authenticator.authenticate(token)
+    assert refused.value.code == "auth_unavailable"
+    assert refused.value.retry_after is not None
+    return refused.value.retry_after
+
+
 @pytest.mark.gen_test
 async def test_keys_that_nobody_knows_are_asked_for_only_so_often(world: World) -> None:
     assert await world.accepts(token(RSA, "RS256", "one"))
+    refused = 0
     for second in range(100):
-        assert not await world.accepts(token(RSA, "RS256", f"made up {second}"))
+        with contextlib.suppress(Unavailable):
+            assert not await world.accepts(token(RSA, "RS256", f"made up {second}"))
+            refused += 1
         world.now += 1
     assert 9 <= world.issuer.asked <= 11
+    assert refused == world.issuer.asked - 1  # each by a fetch that began after it came
     # What no key could verify asks for none.
     world.now += 100
     for bad in (signed(claims()), signed(claims(), header=header(alg="none")), signed(claims(), header=header(kid=1))):
@@ -166,6 +185,117 @@ async def test_while_the_issuer_is_down_the_last_keys_serve_for_an_hour(world: W
     assert await world.accepts(good)
 
 
+@pytest.mark.gen_test
+async def test_whoever_comes_with_a_new_key_just_after_a_fetch_is_told_to_come_back(world: World) -> None:
+    assert await world.accepts(token(RSA, "RS256", "one"))
+    world.now += 3
+    world.issuer.publishes(jwk(RSA, "RS256", kid="one"), jwk(EC, "ES256", kid="two"))
+    new = token(EC, "ES256", "two")
+    for _ in range(3):  # however often: no fetch has begun since
+        assert await told_to_come_back(world, new) == 7
+    world.now += 7
+    assert await world.accepts(new)
+    assert world.issuer.asked == 2
+
+
+@pytest.mark.gen_test
+async def test_nobody_can_have_the_users_of_a_new_key_refused(world: World) -> None:
+    """Neither with made-up names nor with the very name of the next key, asked for before it is published."""
+    assert await world.accepts(token(RSA, "RS256", "one"))
+    for _ in range(3):
+        world.now += 10
+        assert not await world.accepts(token(OTHER, "ES256", "two"))
+    world.issuer.publishes(jwk(RSA, "RS256", kid="one"), jwk(EC, "ES256", kid="two"))
+    new = token(EC, "ES256", "two")
+    for _ in range(9):
+        world.now += 1
+        await told_to_come_back(world, new)
+    world.now += 1
+    with pytest.raises(Unauthenticated):  # by its signature: this fetch, somebody else's, brings the key
+        await world.authenticator.authenticate(token(OTHER, "ES256", "two", expires_in=HOUR + 1))
+    assert await world.accepts(new)
+
+
+@pytest.mark.gen_test
+async def test_a_token_that_was_looked_for_in_vain_is_refused_until_the_next_fetch(world: World) -> None:
+    assert await world.accepts(token(RSA, "RS256", "one"))
+    old, other = token(EC, "ES256", "gone"), token(EC, "ES256", "gone", expires_in=HOUR + 1)
+    await told_to_come_back(world, old)
+    world.now += 10
+    assert not await world.accepts(other)
+    for _ in range(3):
+        assert not await world.accepts(old)  # of which nobody needs to ask again
+    assert world.issuer.asked == 2
+    world.issuer.publishes(jwk(EC, "ES256", kid="gone"))
+    world.now += 10
+    assert await world.accepts(old)
+
+
+@pytest.mark.gen_test
+async def test_one_that_comes_while_a_fetch_runs_may_have_come_too_late_for_it(world: World) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(handler: RequestHandler) -> None:
+        keys = [*world.issuer.keys]
+        asked.set()
+        await answer.wait()
+        handler.finish({"keys": keys})
+
+    world.issuer.respond = slowly
+    first = asyncio.create_task(world.accepts(token(RSA, "RS256", "one")))
+    await asked.wait()
+    world.issuer.publishes(jwk(RSA, "RS256", kid="one"), jwk(EC, "ES256", kid="two"))
+    new = asyncio.create_task(world.accepts(token(EC, "ES256", "two")))
+    answer.set()
+    assert await first
+    with pytest.raises(Unavailable):
+        await new
+    world.now += 10
+    assert await world.accepts(token(EC, "ES256", "two"))
+
+
+@pytest.mark.gen_test
+async def test_only_so_many_tokens_are_remembered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "_MOST_ASKED", 10)
+    assert await world.accepts(token(RSA, "RS256", "one"))
+    first = token(EC, "ES256", "0")
+    await told_to_come_back(world, first)
+    for number in range(1, 20):
+        await told_to_come_back(world, token(EC, "ES256", str(number)))
+    world.now += 10
+    assert not await world.accepts(first)
+
+
+@pytest.mark.gen_test
+async def test_a_token_without_a_name_is_told_that_it_needs_one(world: World) -> None:
+    world.issuer.publishes(jwk(EC, "ES256", kid="a"), jwk(OTHER, "ES256", kid="b"))
+    with pytest.raises(Unauthenticated, match="`kid`") as refused:
+        await world.authenticator.authenticate(token(EC, "ES256", None))
+    assert refused.value.reason == "no_kid"
+
+
+@pytest.mark.gen_test
+async def test_one_bad_key_spoils_no_good_one(world: World) -> None:
+    """Among keys of every kind that cannot be used, some of them under the good ones' names."""
+    world.issuer.keys = [
+        None,
+        7,
+        {},
+        {"kty": "EC", "crv": "P-256", "kid": "ec", "x": "AA", "y": "!"},
+        {"kty": "unheard-of", "kid": "ec"},
+        jwk(RSA, "RS256", kid="ec"),  # one name may stand for keys of several kinds (RFC 7517, section 4.5)
+        jwk(OTHER, "ES256", kid="ec", use="enc"),
+        jwk(OTHER, "ES256", kid="ec", key_ops=7),
+        jwk(OTHER, "ES256", kid="ec", alg=["ES256"]),
+        jwk(OTHER, "ES256", kid=None),
+        jwk(EC, "ES256", kid="ec"),
+        jwk(OTHER, "ES256", kid="ec"),  # of two the first counts
+    ]
+    assert await world.accepts(token(EC, "ES256", "ec"))
+    assert not await world.accepts(token(OTHER, "ES256", "ec"))
+    assert await world.accepts(token(RSA, "RS256", "ec"))
+
+
 GARBAGE: dict[str, dict[str, Any]] = {
     "nothing": {},
     "not found": {"status": 404},
@@ -195,11 +325,20 @@ GARBAGE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_is_no_key_and_no_reason_to_refuse_anybody_for_good(world: World, answer: dict[str, Any]) -> None:
+async def test_garbage_is_no_key_and_no_reason_to_refuse_anybody_for_good(
+    world: World, answer: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.clear()
     world.issuer.says(**answer)
     with pytest.raises(Unavailable):
         await world.authenticator.authenticate(token(RSA, "RS256", "one"))
     assert world.issuer.asked == 1
+    [said] = [record for record in caplog.records if record.name == "chatstream.auth"]
+    assert re.fullmatch(
+        r"the keys at CHATSTREAM_JWKS_URL cannot be had: "
+        r"(HTTP [345]\d\d.*|it is no JWK Set|no key in it is for .+|more than 262144 bytes)",
+        said.getMessage(),
+    )
     world.issuer.publishes(jwk(RSA, "RS256", kid="one"))
     world.now += 10
     assert await world.accepts(token(RSA, "RS256", "one"))
@@ -227,7 +366,7 @@ async def test_one_that_is_not_there(world: World, caplog: pytest.LogCaptureFixt
     await world.issuer.close()
     with pytest.raises(Unavailable):
         await world.authenticator.authenticate(token(RSA, "RS256", "one"))
-    assert "the keys at CHATSTREAM_JWKS_URL cannot be had: ConnectionRefusedError" in caplog.text
+    assert "the keys at CHATSTREAM_JWKS_URL cannot be had: ConnectError" in caplog.text
 
 
 @pytest.mark.gen_test
@@ -238,3 +377,76 @@ async def test_neither_its_name_nor_an_address_in_a_token_leads_anywhere(world: 
     assert not await world.accepts(jwt.encode(claims(), EC, algorithm="ES256", headers=headers))
     assert elsewhere.asked == 0
     await elsewhere.close()
+
+
+# Through a proxy ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def connect_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """A proxy that leads every CONNECT to `port` of this machine; its URL, and the request lines that came."""
+    asked: list[str] = []
+    pipes: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            try:
+                while data := await reader.read(65_536):
+                    writer.write(data)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.partition(b"\r\n")[0].decode())
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        pipes.update(map(asyncio.create_task, (pipe(reader, there_writer), pipe(there_reader, writer))))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+        await asyncio.gather(*pipes)  # the client has closed its end
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("no_proxy", ["", "other.invalid,10.0.0.0/8,issuer.invalid:8443"])
+async def test_keys_that_only_a_proxy_reaches(
+    monkeypatch: pytest.MonkeyPatch, proxies: NameProxies, tmp_path: Path, no_proxy: str
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("issuer.invalid").configure_cert(tls)
+    issuer = Issuer(jwk(RSA, "RS256", kid="one"), tls=tls)
+    async with connect_proxy(issuer.port) as (proxy, asked):
+        proxies(HTTPS_PROXY=proxy, NO_PROXY=no_proxy)
+        keys = JWKS("https://issuer.invalid/keys", ("RS256",))
+        authenticator = Authenticator(keys, Rules(algorithms=("RS256",)))
+        assert (await authenticator.authenticate(token(RSA, "RS256", "one"))).id == "u1"
+        assert asked == ["CONNECT issuer.invalid:443 HTTP/1.1"]
+        await keys.close()
+    await issuer.close()
+
+
+@pytest.mark.gen_test
+async def test_keys_that_need_no_proxy(proxies: NameProxies) -> None:
+    async with connect_proxy(1) as (proxy, asked):
+        proxies(HTTPS_PROXY=proxy, NO_PROXY="invalid:443")
+        keys = JWKS("https://issuer.invalid/keys", ("RS256",))
+        with pytest.raises(Unavailable):  # nobody has this name
+            await keys.find(token(RSA, "RS256", "one"))
+        assert asked == []
+        await keys.close()
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:SECRET@127.0.0.1:9", "gopher://SECRET", "http://SECRET:port"])
+def test_a_proxy_that_cannot_be_used(proxies: NameProxies, proxy: str) -> None:
+    proxies(HTTPS_PROXY=proxy)
+    with pytest.raises(ConfigurationError, match=r"(?i)proxy") as raised:
+        JWKS("https://issuer.invalid/keys", ("RS256",))
+    assert "SECRET" not in str(raised.value)

@@ -279,3 +279,64 @@ async def test_ed448_is_eddsa_too(tmp_path: Path) -> None:
     private = ed448.Ed448PrivateKey.generate()
     token = mint(private, "u1", HOUR, Rules(algorithms=("EdDSA",)))
     assert (await with_public_key(tmp_path, private, "EdDSA").authenticate(token)).id == "u1"
+
+
+# The user's claim -----------------------------------------------------------------------------------------------------
+
+ELSEWHERE = Rules(user_claim="https://app.example/user_id")
+
+
+def without_subject(**more: Any) -> dict[str, Any]:
+    return {name: value for name, value in claims().items() if name != "sub"} | more
+
+
+@pytest.mark.gen_test
+async def test_the_user_may_stand_in_another_claim() -> None:
+    authenticator = with_secret(ELSEWHERE)
+    token = signed(without_subject(**{ELSEWHERE.user_claim: "u5"}))
+    assert (await authenticator.authenticate(token)).id == "u5"
+    # Whatever the standard's claim says then, or if it is of no standard's form.
+    for subject in ("u1", 7, None, ["u1"]):
+        token = signed(claims(**{"sub": subject, ELSEWHERE.user_claim: "u5"}))
+        assert (await authenticator.authenticate(token)).id == "u5"
+    assert (await authenticator.authenticate(mint(SECRET, "u6", HOUR, ELSEWHERE))).id == "u6"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("value", ["", " " * 256, 5, 5.5, True, ["u5"], {"id": "u5"}, "a\0b", "\ud800"])
+@pytest.mark.parametrize("rules", [Rules(), ELSEWHERE, Rules(user_claim="user_id")])
+async def test_a_user_who_is_none_is_refused_by_the_claims_name(rules: Rules, value: object) -> None:
+    token = signed(without_subject(**{rules.user_claim: value}))
+    with pytest.raises(Unauthenticated, match=re.escape(f"`{rules.user_claim}` does not name a user")) as refused:
+        await with_secret(rules).authenticate(token)
+    assert refused.value.reason == "subject"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("rules", "said", "lacks"),
+    [
+        (Rules(), {"user_id": "u5"}, "sub"),
+        (Rules(), {"sub": None}, "sub"),
+        (Rules(user_claim="user_id"), {"sub": "u1"}, "user_id"),
+        (Rules(user_claim="user_id"), {"user_id": None}, "user_id"),
+        (Rules(user_claim="user.id"), {"user": {"id": "u5"}}, "user.id"),
+        (ELSEWHERE, {"user_id": "u5"}, ELSEWHERE.user_claim),
+        (Rules(), {"sub": "u1", "exp": None}, "exp"),
+        (Rules(issuer="us"), {"sub": "u1"}, "iss"),
+        (Rules(audience="chat"), {"sub": "u1"}, "aud"),
+    ],
+)
+async def test_a_refusal_names_the_claim_that_is_missing(rules: Rules, said: dict[str, Any], lacks: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        await with_secret(rules).authenticate(signed(without_subject(**said)))
+    assert refused.value.detail == f"The token has no `{lacks}` claim."
+    assert refused.value.reason == "claims"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(("claim", "value"), [("nbf", True), ("iat", True), ("jti", "a\0b")])
+async def test_a_refusal_names_the_claim_that_is_not_valid(claim: str, value: object) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        await with_secret().authenticate(signed(claims(**{claim: value})))
+    assert refused.value.detail == f"The token's `{claim}` is not valid."

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def jwk(private: Any, algorithm: str, **members: Any) -> dict[str, Any]:
 class Issuer:
     """Publishes `keys`, or does something else."""
 
-    def __init__(self, *keys: Any) -> None:
+    def __init__(self, *keys: Any, tls: ssl.SSLContext | None = None) -> None:
         self.keys = [*keys]
         self.respond: Callable[[RequestHandler], Any] = lambda handler: handler.finish({"keys": self.keys})
         self.asked = 0
@@ -33,10 +34,10 @@ class Issuer:
                 if asyncio.iscoroutine(answered):
                     await answered
 
-        self._server = HTTPServer(Application([("/keys", Handler)], log_function=lambda handler: None))
-        listening, port = bind_unused_port()
+        self._server = HTTPServer(Application([("/keys", Handler)], log_function=lambda handler: None), ssl_options=tls)
+        listening, self.port = bind_unused_port()
         self._server.add_sockets([listening])
-        self.url = f"http://127.0.0.1:{port}/keys"
+        self.url = f"http://127.0.0.1:{self.port}/keys"
 
     def says(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """From now on it answers with this."""
