@@ -179,6 +179,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     conversations: Rate  # new ones, by user
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
+    bad_tickets: Rate  # by address; apart, as over it tickets are refused unseen: not for what others' tokens were
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
     @classmethod
@@ -204,5 +205,6 @@ class Limits(Struct, frozen=True, kw_only=True):
             conversations=Rate("conversations", settings.messages_per_minute),
             messages=Rate("messages", settings.messages_per_minute),
             failures=Rate("failures", settings.failures_per_minute),
+            bad_tickets=Rate("failures", settings.failures_per_minute),
             repeats=Rate("messages", settings.messages_per_minute),
         )

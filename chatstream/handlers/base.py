@@ -150,7 +150,7 @@ class BaseHandler(RequestHandler):
         if len(given) > 1:
             raise InvalidRequest("The request has two different tokens.")
         if not given:
-            raise Unauthenticated("A bearer token is required.", token_given=False)
+            raise Unauthenticated("A bearer token is required: send `Authorization: Bearer TOKEN`.", token_given=False)
         self.user = await self._authenticate(given.pop())
         self.admit()
 
@@ -161,7 +161,8 @@ class BaseHandler(RequestHandler):
         return self.accepts_query_token and self.door.query_tokens
 
     async def _authenticate(self, credential: Credential) -> User:
-        headers, failures = self.request.headers, self.door.limits.failures
+        headers, limits = self.request.headers, self.door.limits
+        failures = limits.bad_tickets if credential.kind is Kind.TICKET else limits.failures
         address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
         # For a ticket the database is asked; to verify a token costs less than to refuse it.
         if address is not None and credential.kind is Kind.TICKET:
