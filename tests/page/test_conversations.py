@@ -3,7 +3,7 @@
 import re
 
 import httpx
-from playwright.sync_api import expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model, more
@@ -25,10 +25,10 @@ def test_the_newest_come_first_and_older_ones_when_they_are_wanted(open_page: Op
     links = tab.page.get_by_role("navigation").get_by_role("link")
     expect(links).to_have_count(30)
     expect(links.first).to_have_text("Match 34")
-    tab.button("Show older ones").click()
+    tab.button("Show older chats").click()
     expect(links).to_have_count(35)
     expect(links.last).to_have_text("Match 0")
-    expect(tab.button("Show older ones")).to_be_hidden()
+    expect(tab.button("Show older chats")).to_be_hidden()
 
 
 def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
@@ -77,14 +77,14 @@ def test_one_that_is_deleted_elsewhere_is_left(open_page: OpenPage, model: Model
     expect(other.page.get_by_role("alert")).to_be_visible()
 
 
-def test_the_token_leaves_the_address_and_stays_in_the_tab(open_page: OpenPage) -> None:
+def test_the_token_leaves_the_address_and_stays_in_the_browser(open_page: OpenPage) -> None:
     tab = open_page()
     expect(tab.page).to_have_url(re.compile(r"/$"))
     tab.page.reload()
     expect(tab.field).to_be_visible()
-    tab.button("Forget the token").click()
-    expect(tab.page.get_by_role("heading", name="A token, please")).to_be_visible()
-    tab.page.get_by_label("Token").fill(f"{tab.url}/#token={tab.token}\n")
+    tab.button("Sign out").click()
+    expect(tab.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    tab.page.get_by_label("Access token").fill(f"{tab.url}/#token={tab.token}\n")
     tab.button("Open the chat").click()
     expect(tab.field).to_be_visible()
 
@@ -94,24 +94,89 @@ def test_a_token_that_is_refused_is_asked_for_again(open_page: OpenPage) -> None
     good, tab.token = tab.token, "not.a.token"
     tab.page.goto("about:blank")
     tab.page.goto(f"{tab.url}/#token={tab.token}")
-    expect(tab.page.get_by_role("alert")).to_contain_text("That token is not good any more")
-    tab.page.get_by_label("Token").fill(good)
+    expect(tab.page.get_by_role("alert")).to_have_text("The server does not accept this token. Paste another one.")
+    tab.page.get_by_label("Access token").fill("another.bad.one")
+    tab.button("Open the chat").click()
+    expect(tab.page.get_by_role("alert")).to_have_text("The server does not accept this token. Paste another one.")
+    tab.page.get_by_label("Access token").fill(good)
     tab.button("Open the chat").click()
     expect(tab.field).to_be_visible()
     expect(tab.page.get_by_role("alert")).to_be_hidden()
 
 
+def test_a_wrong_token_does_not_lose_the_place(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    tab.ask("Where am I?")
+    expect(tab.prose).to_have_text("Noted.")
+    address = tab.page.url
+    tab.page.goto("about:blank")
+    tab.page.goto(f"{address}#token=not.a.token")
+    tab.page.get_by_label("Access token").fill("neither")
+    tab.button("Open the chat").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("does not accept")
+    tab.page.get_by_label("Access token").fill(tab.token)
+    tab.button("Open the chat").click()
+    expect(tab.prose).to_have_text("Noted.")
+    expect(tab.page).to_have_url(address)
+
+
+def test_tabs_share_the_sign_in(open_page: OpenPage, context: BrowserContext) -> None:
+    tab = open_page()
+    other = context.new_page()
+    other.goto(tab.url)  # a bookmark: no token in the address
+    expect(other.get_by_label("Your message")).to_be_visible()
+    tab.button("Sign out").click()
+    for page in (tab.page, other):
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    other.get_by_label("Access token").fill(tab.token)
+    other.get_by_role("button", name="Open the chat").click()
+    expect(tab.field).to_be_visible()
+
+
+def test_a_draft_belongs_to_its_conversation(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, "One", "Two")
+    tab.page.reload()
+    for name in ("One", "Two"):
+        tab.page.get_by_role("link", name=name).click()
+        expect(tab.title).to_have_text(name)
+        expect(tab.field).to_have_value("")
+        tab.field.fill(f"about {name}")
+    tab.page.reload()
+    expect(tab.field).to_have_value("about Two")
+    tab.page.get_by_role("link", name="One").click()
+    expect(tab.field).to_have_value("about One")
+    tab.button("New chat").click()
+    expect(tab.field).to_have_value("")
+
+
+def test_the_list_keeps_the_older_ones_that_were_loaded(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    make(tab, *(f"Match {number}" for number in range(35)))
+    tab.page.reload()
+    tab.button("Show older chats").click()
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_count(35)
+    tab.ask("One more")
+    expect(links).to_have_count(36)
+    expect(links.first).to_have_text("One more")
+
+
 def test_a_token_that_ends_in_mid_answer_costs_nothing(open_page: OpenPage, model: Model) -> None:
     go_on = model.gate()
     model.reply(beginning("Half, "), go_on, more("whole.") + ending())
-    good = open_page().token
+    other = open_page()
+    good = other.token
+    other.page.close()  # or this tab would be given its token
     tab = open_page(seconds=8)  # enough for a busy machine to open a page and ask; then the server ends the stream
     tab.ask("How long?")
     expect(tab.prose).to_have_text("Half,")
     tab.field.fill("a draft")
-    expect(tab.page.get_by_role("alert")).to_contain_text("That token is not good any more")
+    expect(tab.page.get_by_role("alert")).to_have_text("This token has expired. Paste a new one.")
     go_on.open()
-    tab.page.get_by_label("Token").fill(good)
+    tab.page.get_by_label("Access token").fill(good)
     tab.button("Open the chat").click()
     expect(tab.prose).to_have_text("Half, whole.")
     expect(tab.field).to_have_value("a draft")

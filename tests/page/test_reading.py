@@ -39,9 +39,11 @@ def test_markdown_comes_out_the_same_however_it_was_cut(open_page: OpenPage, mod
     expect(prose.get_by_role("cell")).to_have_text(["Leeds", "3.00"])
     expect(prose.locator("ol > li > ul > li")).to_have_text(["nested"])
     expect(prose.get_by_role("blockquote")).to_have_text("quoted")
+    expect(prose.locator(".hljs-number")).to_have_count(2)
     streamed = prose.inner_html()
     tab.page.reload()
     expect(prose.get_by_role("blockquote")).to_have_text("quoted")
+    expect(prose.locator(".hljs-number")).to_have_count(2)
     assert prose.inner_html() == streamed
 
 
@@ -125,6 +127,31 @@ def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> Non
     tab.button("Show earlier messages").click()
     expect(tab.questions).to_have_text(["Question 0", "Question 1", "Question 2"])
     expect(tab.button("Show earlier messages")).to_be_hidden()
+
+
+def test_earlier_messages_leave_the_reader_where_they_were(open_page: OpenPage, model: Model) -> None:
+    tab = open_page()
+    for number in range(3):
+        model.reply(answer("a line\n\n" * 30))
+        tab.ask(f"Question {number}")
+        expect(tab.answers).to_have_count(number + 1)
+        expect(tab.stop).to_be_hidden()
+    tab.page.route("**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("200", "2")))
+    tab.page.reload()
+    expect(tab.questions).to_have_text(["Question 2"])
+    tab.page.locator("#scroller").evaluate("box => { box.scrollTop = 0; }")
+    top = "question => question.getBoundingClientRect().top"
+    before = tab.questions.last.evaluate(top)
+    tab.button("Show earlier messages").click()
+    expect(tab.questions).to_have_count(3)
+    assert abs(tab.questions.last.evaluate(top) - before) < 100  # the button above has gone
+
+
+def test_an_empty_page_shows_its_heading(open_page: OpenPage) -> None:
+    tab = open_page()
+    tab.page.set_viewport_size({"width": 320, "height": 400})
+    tab.page.reload()
+    expect(tab.page.get_by_role("heading", name="What shall we look at?")).to_be_in_viewport()
 
 
 def test_a_theme_is_remembered(open_page: OpenPage) -> None:

@@ -7,6 +7,8 @@ export class Composer {
   #actions;
   #busy = false; // an answer is running
   #unsent = null; // {text, key}: what failed; the same key again makes no second message
+  #place = "new"; // the conversation that the draft belongs to
+  #passes = false; // the notice is about the connection, and over when that is back
 
   /** `actions`: `send(text, key)`, which rejects with a `ChatError`, and `stop()`. */
   constructor(actions) {
@@ -20,7 +22,10 @@ export class Composer {
       key.preventDefault();
       this.#send();
     };
-    this.#field.oninput = () => this.#draw();
+    this.#field.oninput = () => {
+      this.#keepDraft();
+      this.#draw();
+    };
     byId("stop").onclick = () => actions.stop();
     byId("send-again").onclick = () => this.#send();
     this.#draw();
@@ -33,6 +38,15 @@ export class Composer {
     if (hadFocus) this.#field.focus(); // its button has gone
   }
 
+  /** Another conversation, with its own draft; what is being sent goes along. */
+  set place(place) {
+    if (this.#field.readOnly) localStorage.removeItem(draftKey(this.#place));
+    this.#place = place;
+    if (this.#field.readOnly) this.#keepDraft();
+    else this.#field.value = localStorage.getItem(draftKey(place)) ?? "";
+    this.#draw();
+  }
+
   focus() {
     this.#field.focus();
   }
@@ -43,11 +57,22 @@ export class Composer {
     this.#send();
   }
 
-  /** Say what is wrong; null takes it back. */
-  notice(message, { again = false } = {}) {
+  /** Say what is wrong; null takes it back. If it `passes`, so does the notice when the connection is back. */
+  notice(message, { again = false, passes = false } = {}) {
+    this.#passes = passes;
     byId("notice").hidden = message === null;
     byId("notice").firstElementChild.textContent = message ?? "";
     byId("send-again").hidden = !again;
+  }
+
+  /** The connection is back. */
+  passed() {
+    if (this.#passes) this.notice(null);
+  }
+
+  #keepDraft() {
+    if (this.#field.value) localStorage.setItem(draftKey(this.#place), this.#field.value);
+    else localStorage.removeItem(draftKey(this.#place));
   }
 
   async #send() {
@@ -60,6 +85,7 @@ export class Composer {
     try {
       await this.#actions.send(text, this.#unsent.key);
       this.#field.value = "";
+      this.#keepDraft();
       this.#unsent = null;
     } catch (error) {
       this.notice(`It was not sent. ${error.message}`, { again: true });
@@ -76,6 +102,10 @@ export class Composer {
     this.#field.rows = this.#field.value.split("\n").length; // where there is no `field-sizing`
     byId("send").disabled = this.#field.readOnly || this.#field.value.trim() === "";
   }
+}
+
+function draftKey(place) {
+  return `chatstream.draft.${place}`;
 }
 
 /** 128 random bits in hexadecimal; randomUUID is missing where there is no TLS. */

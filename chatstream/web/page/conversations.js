@@ -49,11 +49,13 @@ export class ConversationList {
     byId("older-conversations").onclick = () => this.#more().catch(() => {}); // the button stays
   }
 
-  /** The newest ones anew; the older ones that were shown are asked for again when they are wanted. */
+  /** The newest ones anew. The older ones that were loaded stay: nothing moves there but by being deleted elsewhere. */
   async load() {
     const { conversations, nextCursor } = await this.#api.page();
-    this.#shown = conversations;
-    this.#next = nextCursor;
+    const oldest = conversations.at(-1);
+    const older = nextCursor === null ? [] : this.#shown.filter(({ updatedAt }) => updatedAt < oldest.updatedAt);
+    this.#shown = [...conversations, ...older.filter(({ id }) => !conversations.some((newer) => newer.id === id))];
+    if (older.length === 0) this.#next = nextCursor;
     this.#draw();
   }
 

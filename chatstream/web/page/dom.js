@@ -52,12 +52,14 @@ const BOTTOM = 48; // px; a reader so near to the end is at the end
 export class Tail {
   #box;
   #onchange;
+  #isEmpty;
   #following = true;
   #scrolled = 0;
 
-  /** `onchange(following)` is called whenever it may have changed. */
-  constructor(box, onchange = () => {}) {
+  /** `onchange(following)` is called whenever it may have changed; while it `isEmpty()`, it stays at its beginning. */
+  constructor(box, { isEmpty = () => false, onchange = () => {} } = {}) {
     this.#box = box;
+    this.#isEmpty = isEmpty;
     this.#onchange = onchange;
     box.onscroll = () => {
       const { scrollTop, scrollHeight, clientHeight } = box;
@@ -71,8 +73,8 @@ export class Tail {
 
   /** More has come. */
   follow() {
-    if (this.#following) this.#box.scrollTop = this.#box.scrollHeight;
-    this.#onchange(this.#following);
+    if (this.#following) this.#box.scrollTop = this.#isEmpty() ? 0 : this.#box.scrollHeight;
+    this.#onchange(this.#following || this.#isEmpty());
   }
 
   toEnd() {

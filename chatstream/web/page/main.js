@@ -20,7 +20,7 @@ const NARROW = "(max-width: 48rem)"; // as in page.css
 const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
-const token = new Token();
+const token = new Token(accepts);
 const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 
 let chat = null; // the open conversation's stream; null for a new conversation
@@ -40,6 +40,7 @@ function openNew({ push = true } = {}) {
   if (push) history.pushState(null, "", location.pathname);
   byId("empty").hidden = false;
   showTitle("New chat");
+  composer.place = "new";
   composer.focus();
 }
 
@@ -62,6 +63,7 @@ async function open(id, { push = true } = {}) {
   leave();
   if (push) history.pushState(null, "", `?conversation=${encodeURIComponent(id)}`);
   byId("empty").hidden = true;
+  composer.place = id;
   list.mark(id);
   const opened = new ChatStream({ baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
   chat = opened;
@@ -110,13 +112,13 @@ async function begin(text, id) {
 
 async function stop() {
   await chat.stop().catch((error) => {
-    if (error.status !== 409) composer.notice(error.message); // else it had ended by itself
+    if (error.status !== 409) composer.notice(error.message, { passes: error.retryable }); // else it had ended by itself
   });
 }
 
 async function regenerate() {
   composer.notice(null);
-  await chat.regenerate().catch((error) => composer.notice(error.message));
+  await chat.regenerate().catch((error) => composer.notice(error.message, { passes: error.retryable }));
   byId("scroller").focus(); // the button that was pressed has gone
 }
 
@@ -145,6 +147,16 @@ async function remove(about) {
 async function changeModel(model) {
   if (conversation === null) return; // it will be created with it
   await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
+}
+
+/** Whether the server knows this token. */
+async function accepts(candidate) {
+  const { status } = await fetch(`${baseUrl}/api/v1/chat/conversations?limit=1`, {
+    headers: { Authorization: `Bearer ${candidate}` },
+  }).catch(() => {
+    throw new Error("The server cannot be reached. Try again.");
+  });
+  return status !== 401;
 }
 
 function refreshList() {
@@ -177,6 +189,7 @@ function onError(error) {
 }
 
 function showState(state = chat?.state ?? "idle") {
+  if (state === "open") composer.passed();
   const shown = state !== "idle" && !navigator.onLine ? "offline" : state;
   byId("state").dataset.state = shown;
   byId("state").textContent = STATES[shown] ?? "";
@@ -238,7 +251,7 @@ function route() {
 
 byId("new-chat").onclick = () => openNew();
 byId("ask-cancel").onclick = () => byId("ask").close();
-byId("forget").onclick = () => token.forget();
+byId("sign-out").onclick = () => token.forget();
 byId("open-sidebar").onclick = () => showSidebar(true);
 byId("close-sidebar").onclick = byId("scrim").onclick = () => showSidebar(false);
 byId("older-messages").onclick = () => chat.earlier().catch((error) => composer.notice(error.message));

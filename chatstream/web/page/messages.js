@@ -17,7 +17,10 @@ export class MessagesView {
   #actions;
   #messages = [];
   #speaking = 0; // the timer of what will be said
-  #tail = new Tail(byId("scroller"), (following) => (byId("to-end").hidden = following));
+  #tail = new Tail(byId("scroller"), {
+    isEmpty: () => this.#items.size === 0,
+    onchange: (following) => (byId("to-end").hidden = following),
+  });
   #draw = sparing(() => this.#redraw());
 
   /** `actions`: `regenerate()`. */
@@ -66,12 +69,16 @@ export class MessagesView {
       root.remove();
       this.#items.delete(id);
     }
-    let place = list.firstElementChild;
+    const anchor = list.firstElementChild;
+    const before = anchor?.getBoundingClientRect().top;
+    let place = anchor;
     for (const message of wanted) {
       const { root } = this.#item(message, message === last);
       if (root === place) place = place.nextElementSibling;
       else list.insertBefore(root, place);
     }
+    // Earlier messages have come in above: what was being read stays where it was.
+    if (anchor?.isConnected) byId("scroller").scrollTop += anchor.getBoundingClientRect().top - before;
     this.#tail.follow();
   }
 

@@ -1,8 +1,12 @@
-/** The token: from the address that the server printed, or from whoever opened the page. It stays in this tab. */
+/**
+ * The token: from the address that the server printed, from another tab of this browser, or from whoever opened the page.
+ * It stays in the tabs, and is gone with the last of them.
+ */
 
 import { byId } from "./dom.js";
 
 const KEY = "chatstream.token";
+const HANDOVER = 300; // ms: another tab answers in one or two; a frozen one never does
 
 /** Out of the address at once: no history, no bookmark and no screenshot shall have it. */
 function fromAddress() {
@@ -11,49 +15,123 @@ function fromAddress() {
   return token;
 }
 
+/** Whether the token says itself that its time is over. */
+function hasExpired(token) {
+  try {
+    const { exp } = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    return exp * 1000 <= Date.now();
+  } catch {
+    return false; // it is none of ours to read
+  }
+}
+
 export class Token {
   #token;
+  #refused = null; // the last token that the server did not accept
   #asking = null; // the promise that everybody who needs a token waits for
+  #take = () => {}; // called with a token that another tab has
+  #tabs = new BroadcastChannel("chatstream.sign-in");
+  #accepts;
 
-  constructor() {
-    this.#token = fromAddress() ?? sessionStorage.getItem(KEY);
-    if (this.#token) sessionStorage.setItem(KEY, this.#token);
+  /** `accepts(token)` asks the server; it rejects if that cannot be reached. */
+  constructor(accepts) {
+    this.#accepts = accepts;
+    this.#tabs.onmessage = ({ data }) => this.#heard(data);
+    const given = fromAddress();
+    this.#token = given ?? sessionStorage.getItem(KEY);
+    if (given) this.#keep(given);
     addEventListener("hashchange", () => {
       if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload(); // somebody pasted a new address
     });
   }
 
-  /** The token; if there is none, or it was refused, the one that is asked for now. */
+  /** The token; if there is none, or it was refused, another tab's, or the one that is asked for now. */
   async get({ refresh = false } = {}) {
     if (this.#token && !refresh) return this.#token;
-    this.#asking ??= this.#ask(this.#token ? "That token is not good any more. Another one, please." : "");
+    this.#asking ??= this.#another().finally(() => (this.#asking = null));
     return this.#asking;
   }
 
+  /** Sign out, in all tabs. */
   forget() {
-    sessionStorage.removeItem(KEY);
-    location.reload();
+    this.#tabs.postMessage({ signedOut: true });
+    signOut();
   }
 
-  #ask(problem) {
-    byId("chat").hidden = true;
-    byId("door").hidden = false;
-    byId("door-error").textContent = problem;
+  async #another() {
+    this.#refused = this.#token;
+    this.#token = (await this.#fromOtherTabs()) ?? (await this.#ask());
+    return this.#token;
+  }
+
+  #keep(token) {
+    this.#token = token;
+    sessionStorage.setItem(KEY, token);
+    this.#tabs.postMessage({ token });
+  }
+
+  #heard({ wanted, token, signedOut }) {
+    if (signedOut) signOut();
+    else if (wanted && this.#token && !this.#asking) this.#tabs.postMessage({ token: this.#token });
+    else if (token && token !== this.#refused) {
+      this.#token = token;
+      sessionStorage.setItem(KEY, token);
+      this.#take(token);
+    }
+  }
+
+  #fromOtherTabs() {
+    return new Promise((resolve) => {
+      this.#take = resolve;
+      this.#tabs.postMessage({ wanted: true });
+      setTimeout(() => resolve(null), HANDOVER);
+    });
+  }
+
+  /** Show the sign-in until there is a token that the server accepts. What is on the page stays as it is. */
+  #ask() {
     const form = byId("sign-in");
     const field = byId("token");
+    const say = (problem) => (byId("door-error").textContent = problem);
+    byId("chat").hidden = true;
+    byId("door").hidden = false;
+    say(this.#refused ? problemOf(this.#refused) : "");
     field.focus();
     return new Promise((resolve) => {
-      form.onsubmit = (submission) => {
-        submission.preventDefault();
-        // The whole address may be pasted, and whatever was selected with it.
-        this.#token = field.value.trim().replace(/^.*#token=/, "").replace(/^Bearer\s+/i, "");
+      const enter = (token) => {
         field.value = "";
-        sessionStorage.setItem(KEY, this.#token);
         byId("door").hidden = true;
         byId("chat").hidden = false;
-        this.#asking = null;
-        resolve(this.#token);
+        resolve(token);
+      };
+      this.#take = enter; // somebody signs in in another tab
+      form.onsubmit = async (submission) => {
+        submission.preventDefault();
+        // The whole address may be pasted, and whatever was selected with it.
+        const token = field.value.trim().replace(/^.*#token=/, "").replace(/^Bearer\s+/i, "");
+        try {
+          if (!(await this.#accepts(token))) {
+            say(problemOf(token));
+            return;
+          }
+        } catch (error) {
+          say(error.message);
+          return;
+        }
+        this.#keep(token);
+        enter(token);
       };
     });
   }
+}
+
+function problemOf(token) {
+  if (hasExpired(token)) return "This token has expired. Paste a new one.";
+  return "The server does not accept this token. Paste another one.";
+}
+
+function signOut() {
+  sessionStorage.removeItem(KEY);
+  for (const key of Object.keys(localStorage)) if (key.startsWith("chatstream.draft.")) localStorage.removeItem(key);
+  location.reload();
 }
