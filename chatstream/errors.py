@@ -8,6 +8,7 @@
     │   ├── Unauthenticated        401  no token, or one that is not good
     │   ├── NotFound               404  does not exist, or belongs to someone else: the same answer
     │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, NothingRunning)
+    │   ├── RequestTimeout         408  its body came too slowly
     │   ├── TooLarge               413
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable
@@ -150,6 +151,12 @@ class NothingToAnswer(Conflict):
     """There is no user message to answer again."""
 
     code = "nothing_to_answer"
+
+
+class RequestTimeout(RequestError):
+    """The body came too slowly, or not at all."""
+
+    status, title, code = 408, "Request Timeout", "request_timeout"
 
 
 class TooLarge(RequestError):

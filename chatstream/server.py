@@ -50,9 +50,8 @@ log = logging.getLogger("chatstream.server")
 
 # Request line and headers: a token of 8 KiB and what a browser adds. Tornado's own limit is 64 KiB.
 _MAX_HEADER_BYTES = 16 * 1024
-# A keep-alive connection that says nothing; a client that sends its body a byte at a time.
+# A keep-alive connection that says nothing, or not all of a request's head. Bodies: see `chatstream.handlers.base`.
 _IDLE_CONNECTION_TIMEOUT = 30
-_BODY_TIMEOUT = 10
 # Monitoring has a port of its own: some that ask, each over one connection.
 _ROOM_FOR_MONITORING = 16
 # Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late; and
@@ -239,7 +238,6 @@ def _serve(stack: contextlib.AsyncExitStack, app: Application, listeners: list[L
         room=room,
         max_header_size=_MAX_HEADER_BYTES,
         idle_connection_timeout=_IDLE_CONNECTION_TIMEOUT,
-        body_timeout=_BODY_TIMEOUT,
     )
     server.listen_on(listeners)
     stack.push_async_callback(server.close_all_connections)

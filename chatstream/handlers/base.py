@@ -22,6 +22,7 @@ from chatstream.errors import (
     NotFound,
     Quota,
     RequestError,
+    RequestTimeout,
     TooLarge,
     TooManyRequests,
     Unauthenticated,
@@ -36,10 +37,16 @@ from chatstream.models import User
 
 log = logging.getLogger("chatstream.http")
 
-# A message of 50,000 characters at four bytes each, escaped as JSON where it must be, and its envelope.
-MAX_BODY_BYTES = 256 * 1024
+# The longest message (50,000 characters) with the longest system prompt and title (8,200), in JSON's longest spelling:
+# 12 bytes for a character, as Python's `json` writes an emoji. And some KB for what is around them.
+MAX_BODY_BYTES = 768 * 1024
 # A refused body of this size, a photo's, is still read, so that its sender sees why; a larger one is cut off.
 _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
+# A body has 20 s, one more for each 500 bytes that have come, and no more than ten minutes: Apache's limits by default
+# (mod_reqtimeout), and an end for whoever keeps to them for ever. Lines as slow as that went out with GSM.
+BODY_SECONDS = 20.0
+BODY_BYTES_PER_SECOND = 500
+LONGEST_BODY_SECONDS = 600.0
 # How long a browser may remember a preflight: as long as Chromium does at most.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
@@ -64,6 +71,8 @@ class BaseHandler(RequestHandler):
     _conversation_id: str | None = None
     _body_read = False  # or will be, before anything is answered
     _answered = False
+    _body_bytes = 0  # so many have come
+    _body_deadline: asyncio.TimerHandle | None = None
     _refusal: RequestError | None = None
 
     def initialize(self, door: Door) -> None:
@@ -102,6 +111,9 @@ class BaseHandler(RequestHandler):
         if self._declared_length() > _MAX_DISCARDED_BYTES:
             raise TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes.")
         self._body_read = True
+        if self._declared_length() or "Transfer-Encoding" in self.request.headers:
+            self._body_began_at = time.monotonic()
+            self._wait_for_body()
 
     def refuse_after_body(self, error: RequestError) -> None:
         """Answer with `error` in place of the request's method."""
@@ -117,7 +129,28 @@ class BaseHandler(RequestHandler):
         return whole_number(self.request.headers.get("Content-Length", "")) or 0  # Tornado refuses all else
 
     def data_received(self, chunk: bytes) -> None:
-        """A part of a body that nobody asked for."""
+        """A part of the body, which this door does not keep."""
+        self._body_bytes += len(chunk)
+
+    def _wait_for_body(self) -> None:
+        """Come back when the body must be there, or more of it than now."""
+        if self._answered or self._body_future.done():
+            return
+        allowed = min(BODY_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND, LONGEST_BODY_SECONDS)
+        left = self._body_began_at + allowed - time.monotonic()
+        if left > 0:
+            self._body_deadline = asyncio.get_running_loop().call_later(left, self._wait_for_body)
+        else:
+            self._body_read = False
+            self.send_problem(RequestTimeout("The body of the request came too slowly."))
+
+    @property
+    def _body_future(self) -> "Future[None]":
+        return self.request._body_future  # done when all of the body has come; Tornado has no public name for it
+
+    def _forget_deadline(self) -> None:
+        if self._body_deadline is not None:  # it would keep this handler, and its body, until it comes
+            self._body_deadline.cancel()
 
     def on_connection_close(self) -> None:
         """The client has left, or was cut off.
@@ -125,19 +158,22 @@ class BaseHandler(RequestHandler):
         Tornado ends the wait for the body here, which nobody else does: without it the handler would stay for ever, and
         what had come of the body with it.
         """
-        unfinished = not self.request._body_future.done()  # Tornado's, which has no public name for it
+        unfinished = not self._body_future.done()
         super().on_connection_close()
-        if unfinished and not self._answered:  # a response that is on its way has its line in the log
+        if not unfinished:
+            return
+        if not self._answered:  # a response that is on its way has its line in the log
             self.set_status(_CLIENT_LEFT, "Client Closed Request")
             self.error_code = "client_left"
             self.application.log_request(self)
-            self.abandon()
+        self.abandon()
 
     def abandon(self) -> None:
         """Let go of what came of a request that will not be answered, and of the ways in which this refers to itself.
 
         The garbage collector would find it, too; but it has no hurry, and bodies are large.
         """
+        self._forget_deadline()
         self.ui.clear()
         self.__dict__.pop((self.request.method or "").lower(), None)  # see `refuse_after_body`
 
@@ -218,6 +254,7 @@ class BaseHandler(RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "Future[None]":
         """See Tornado, which would keep the response, and the connection, for ever for whoever does not take it in."""
         self._answered = True
+        self._forget_deadline()
         stream = self.connection_stream()
         finished = super().finish(chunk)
         if not finished.done():

@@ -26,6 +26,7 @@ class JSONHandler(BaseHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """A part of the body."""
+        super().data_received(chunk)
         if len(self._received) + len(chunk) > MAX_BODY_BYTES:
             self.refuse_after_body(TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes."))
         elif self._refusal is None:

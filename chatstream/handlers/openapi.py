@@ -60,6 +60,7 @@ REFUSALS: Mapping[int, Refusal] = {
         "Not possible in the present state.",
         ["answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer"],
     ),
+    408: Refusal("The body comes too slowly.", ["request_timeout"]),
     413: Refusal("The body is too large.", ["too_large"]),
     415: Refusal("The body is not `application/json`.", ["unsupported_media_type"]),
     422: Refusal("Well-formed, but not acceptable; `errors` says what, field by field.", ["invalid_content"]),
@@ -188,7 +189,7 @@ def _refusals(path: str, operation: Operation) -> list[int]:
     if operation.parameters:
         statuses.add(400)
     if operation.body is not None:
-        statuses |= {400, 413, 415, 422}
+        statuses |= {400, 408, 413, 415, 422}
     return sorted(statuses)
 
 

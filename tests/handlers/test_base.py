@@ -30,7 +30,7 @@ from tests.support.processes import SECRET, ServerProcess
 from tests.support.upstream import Upstream, answer
 
 KIB = 1024
-LIMIT = 256 * KIB
+LIMIT = 768 * KIB
 NOBODY = "0" * 24
 
 
@@ -286,7 +286,7 @@ async def test_a_refusal_is_not_as_long_as_what_it_refuses(client: Client) -> No
 async def test_a_body_over_the_limit_is_413_declared_or_not(client: Client) -> None:
     conversation = await client.create()
     headers = {"Content-Type": "application/json"}
-    for size in (LIMIT + 1, 4 * LIMIT, 32 * LIMIT):
+    for size in (LIMIT + 1, 4 * LIMIT, 10 * LIMIT):
         for path in (API, f"{API}/{conversation}/messages", f"{API}/{conversation}/stop"):
             assert_problem(await client.http.post(path, content=b" " * size, headers=headers), 413, "too_large")
             assert_problem(await client.http.post(path, content=pieces(size), headers=headers), 413, "too_large")
@@ -314,14 +314,21 @@ async def test_a_body_as_large_as_a_film_is_413_before_it_is_sent(shared_server:
 
 @pytest.mark.gen_test
 async def test_the_longest_message_fits_however_it_is_written(client: Client, upstream: Upstream) -> None:
-    upstream.reply(answer("Long."))
+    for text in ("Long.", "Longer.", "Longest."):
+        upstream.reply(answer(text))
     conversation = await client.create()
-    content = "⚽" * 32_000
-    escaped = json.dumps({"content": content}).encode()
-    response = await client.http.post(
-        f"{API}/{conversation}/messages", content=escaped, headers={"Content-Type": "application/json"}
+    for content in ("⚽" * 32_000, "🏆" * 32_000):
+        escaped = json.dumps({"content": content}).encode()
+        response = await client.http.post(
+            f"{API}/{conversation}/messages", content=escaped, headers={"Content-Type": "application/json"}
+        )
+        assert (response.status_code, response.json()["content"]) == (201, content)
+        await client.answer(conversation)
+    longest = {"initialMessage": "🏆" * 32_000, "systemPrompt": "🏆" * 8_000, "title": "🏆" * 200}
+    created = await client.http.post(
+        API, content=json.dumps(longest).encode(), headers={"Content-Type": "application/json"}
     )
-    assert (response.status_code, response.json()["content"]) == (201, content)
+    assert created.status_code == 201
 
 
 @pytest.mark.gen_test

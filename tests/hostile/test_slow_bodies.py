@@ -1,0 +1,92 @@
+"""Bodies that come slowly: waited for as long as they get on, and refused in words when they do not."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from chatstream import auth
+from chatstream.handlers import base
+from tests.support.client import PATIENCE
+from tests.support.doors import doors_alone
+from tests.support.processes import SECRET
+from tests.support.routes import methods, routes
+
+TOKEN = auth.mint(SECRET, "slow", 3600)
+
+
+async def refused(reader: asyncio.StreamReader) -> dict[str, object]:
+    """The problem that the whole of a response tells, after which the connection is closed."""
+    async with asyncio.timeout(PATIENCE):
+        head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), head
+    assert b"\r\nConnection: close" in head
+    problem: dict[str, object] = json.loads(body)
+    assert (problem["status"], problem["code"]) == (408, "request_timeout")
+    assert f"X-Request-Id: {problem['requestId']}".encode() in head
+    return problem
+
+
+def head(method: str, path: str, length: str, token: str | None = TOKEN) -> bytes:
+    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n{authorization}{length}\r\n\r\n".encode()
+
+
+@pytest.mark.gen_test
+async def test_a_body_that_does_not_come_is_408_on_every_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
+
+    async def stall(port: int, request: bytes) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        await refused(reader)
+        writer.close()
+
+    async with doors_alone() as (server, port), asyncio.TaskGroup() as clients:
+        for path, door in routes().items():
+            for method in methods(door) - {"head"}:
+                for token in (TOKEN, None, "none"):
+                    for length in ("Content-Length: 1000", "Transfer-Encoding: chunked"):
+                        target = path.replace("{id}", "none-such")
+                        clients.create_task(stall(port, head(method.upper(), target, length, token) + b"3\r\n{"))
+    assert server._open == 0
+
+
+@pytest.mark.gen_test
+async def test_a_byte_now_and_then_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
+    async with doors_alone() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("POST", "/api/v1/chat/conversations", "Content-Length: 1000"))
+        for _ in range(1000):
+            writer.write(b" ")
+            await writer.drain()
+            if reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]  # whether a response has come
+                break
+            await asyncio.sleep(0.01)  # it is this slow
+        await refused(reader)
+        writer.close()
+
+
+@pytest.mark.gen_test
+async def test_who_gets_on_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(base, "BODY_BYTES_PER_SECOND", 100)
+    async with doors_alone() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)  # 50 s for the last byte
+        await writer.drain()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.5:  # twice as long as the first of it may take
+            await asyncio.sleep(0.1)
+        writer.write(b" ")
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")
+        writer.close()
+
+        monkeypatch.setattr(base, "LONGEST_BODY_SECONDS", 0.3)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)
+        await refused(reader)
+        writer.close()
