@@ -16,7 +16,7 @@ from chatstream.handlers.base import NotFoundHandler
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
-from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler
+from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler, UIMessagesHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import PageHandler
 from chatstream.handlers.request_log import RequestLog
@@ -62,6 +62,7 @@ def make_app(
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),
+            (conversation + r"/ui-messages", UIMessagesHandler, answering | listing),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
             (r"/healthz", HealthHandler, base),

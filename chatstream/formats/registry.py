@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from chatstream.formats.chat_events import ChatEvents
 from chatstream.formats.format import Format
-from chatstream.formats.ui_message_stream import UIMessageStream
+from chatstream.formats.ui_message_stream import UIMessageStream, Version
 
 DEFAULT: Format = ChatEvents()
 """What a client gets that asks for none."""
@@ -17,3 +17,8 @@ FORMATS: Mapping[str, Format] = {
     )
 }
 """By name."""
+
+VERSIONS: Mapping[str, Mapping[str, Format]] = {
+    UIMessageStream.name: {one.value: UIMessageStream(one) for one in Version if one.value is not None},
+}
+"""Of the formats that have versions, by name: those for who says which one it reads."""

@@ -1,19 +1,43 @@
 """The UI message stream of the AI SDK, version 1, with which its `useChat` works: one answer is one UI message.
 
-https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; beyond that page, as the npm package `ai` 7 reads it: it ignores
+https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; beyond that page, as the npm package `ai` reads it: it ignores
 comments and `id:` lines, and stops reading at an `error`. So what is to be known of a failed answer comes before that.
+
+`ai` 5, 6 and 7 differ in what they know, and each takes what it does not know for an error of the whole message. Who
+does not say which of them reads gets what all of them know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
-from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
+from chatstream.models import Answer, Message, Recommendation, Status, Usage, UserMessage
 
 _TEXT = "text"  # the id of a message's only text part
+
+
+class Version(Enum):
+    """The major version of `ai` that reads."""
+
+    ANY = None
+    AI_5 = "5"
+    AI_6 = "6"
+    AI_7 = "7"
+
+    @property
+    def knows_finish_reasons(self) -> bool:
+        """5 does so only from 5.0.92 on: before, the key alone is an error."""
+        return self in (Version.AI_6, Version.AI_7)
+
+    @property
+    def reads_a_stop_as_abort(self) -> bool:
+        """7 has a finish reason for it, `interrupted`; but to 7.0.140 and before that is an error, so it is `other`."""
+        return self in (Version.AI_5, Version.AI_6)
+
 
 # What the models' APIs call it, and what the AI SDK does; it has "other" for what it does not know.
 _FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
@@ -108,10 +132,14 @@ class ErrorChunk(UIMessageChunk, frozen=True, kw_only=True, tag="error"):
 
 
 class FinishChunk(UIMessageChunk, frozen=True, kw_only=True, tag="finish"):
-    """The message is complete."""
+    """The message is complete. The reason is there if the version that was asked for knows it."""
 
-    finish_reason: str
+    finish_reason: str | UnsetType = UNSET
     message_metadata: EndedMetadata
+
+
+class AbortChunk(UIMessageChunk, frozen=True, kw_only=True, tag="abort"):
+    """The message was stopped: the end of one for `ai` 5 or 6, if that was asked for."""
 
 
 AnyChunk = (
@@ -124,19 +152,66 @@ AnyChunk = (
     | MetadataChunk
     | ErrorChunk
     | FinishChunk
+    | AbortChunk
 )
+
+
+class UIPart(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of a message's parts; the JSON object's `type` is the subclass's tag."""
+
+
+class TextPart(UIPart, frozen=True, kw_only=True, tag="text"):
+    """All of its text."""
+
+    text: str
+
+
+class RecommendationPart(UIPart, frozen=True, kw_only=True, tag="data-recommendation"):
+    """A recommendation found in it."""
+
+    id: str
+    data: Recommendation
+
+
+class AnswerMetadata(EndedMetadata, frozen=True, kw_only=True, rename="camel"):
+    """What a stream says of an answer at its end, and at its beginning."""
+
+    reply_to: str
+    attempt: int
+
+
+class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="user"):
+    """What a user wrote; `id` is its `clientMessageId` if it has one: sent again, it is the same message."""
+
+    id: str
+    parts: tuple[TextPart, ...]
+
+
+class UIAnswer(Struct, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
+    """An answer that has ended, as its stream leaves it behind."""
+
+    id: str
+    parts: tuple[TextPart | RecommendationPart, ...]
+    metadata: AnswerMetadata
+
+
+UIMessage = UIUserMessage | UIAnswer
 
 
 class UIMessageStream(Format):
     """Without a cursor, or with one that lies before the answer, the stream is a whole message; else its rest."""
 
     name = "ui-message-stream"
-    summary = "the AI SDK's, for its `useChat`, of which a stream is one answer"
+    summary = "the AI SDK's, from its version 5 on, for its `useChat`; a stream is one answer"
     headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
     one_answer = True
     data = AnyChunk
     end = "[DONE]"
     _done = b"data: %b\n\n" % end.encode()
+
+    def __init__(self, version: Version = Version.ANY) -> None:
+        """For who reads with this version."""
+        self._version = version
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
         """A comment, with which the headers leave: there may be no answer yet."""
@@ -175,12 +250,18 @@ class UIMessageStream(Format):
         if position or text:
             frames.append(sse.frame(TextEndChunk()))
         frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
-        ended = _ended(answer)
         if answer.failure is not None:
-            frames.append(sse.frame(MetadataChunk(message_metadata=ended)))
+            frames.append(sse.frame(MetadataChunk(message_metadata=_ended(answer))))
             frames.append(sse.frame(ErrorChunk(error_text=EXPLANATIONS[answer.failure.code].message)))
-        frames.append(sse.frame(FinishChunk(finish_reason=_finish_reason(answer), message_metadata=ended), last))
+        frames.append(self._end(answer, last))
         return b"".join(frames) + self._done
+
+    def _end(self, answer: Answer, cursor: events.Cursor) -> bytes:
+        ended = _ended(answer)
+        if answer.status is Status.STOPPED and self._version.reads_a_stop_as_abort:
+            return sse.frame(MetadataChunk(message_metadata=ended)) + sse.frame(AbortChunk(), cursor)
+        reason = _finish_reason(answer) if self._version.knows_finish_reasons else UNSET
+        return sse.frame(FinishChunk(finish_reason=reason, message_metadata=ended), cursor)
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
         """`error` at the end, `data-notice` otherwise, since a client stops reading at an error."""
@@ -189,10 +270,41 @@ class UIMessageStream(Format):
         return sse.frame(ErrorChunk(error_text=event.message)) + self._done
 
 
-def _start(answer: Answer) -> StartChunk:
-    return StartChunk(
-        message_id=answer.id, message_metadata=BegunMetadata(reply_to=answer.reply_to, attempt=answer.attempt)
+def ui_messages(messages: Iterable[Message]) -> list[UIMessage]:
+    """A history as the AI SDK has it: of several attempts the newest, and of a running one nothing yet.
+
+    An answer's stream tells all of it, so that what is shown of it before would stand there twice.
+    """
+    newest: dict[str, UIMessage] = {}  # by the message that is answered, which has a place in it of its own
+    for message in messages:
+        if isinstance(message, UserMessage):
+            newest[message.id] = _ui_user_message(message)
+        elif message.status is not Status.STREAMING:
+            newest[f"answer to {message.reply_to}"] = _ui_answer(message)
+    return list(newest.values())
+
+
+def _ui_user_message(message: UserMessage) -> UIUserMessage:
+    return UIUserMessage(id=message.client_message_id or message.id, parts=(TextPart(text=message.content),))
+
+
+def _ui_answer(answer: Answer) -> UIAnswer:
+    # One without any part would not be valid: the SDK's own check of a history says so.
+    parts: list[TextPart | RecommendationPart] = [TextPart(text=answer.content)]
+    parts += [RecommendationPart(id=one.bet_id, data=one) for one in answer.recommendations]
+    return UIAnswer(
+        id=answer.id,
+        parts=tuple(parts),
+        metadata=AnswerMetadata(**structs.asdict(_begun(answer)), **structs.asdict(_ended(answer))),
     )
+
+
+def _start(answer: Answer) -> StartChunk:
+    return StartChunk(message_id=answer.id, message_metadata=_begun(answer))
+
+
+def _begun(answer: Answer) -> BegunMetadata:
+    return BegunMetadata(reply_to=answer.reply_to, attempt=answer.attempt)
 
 
 def _ended(answer: Answer) -> EndedMetadata:
@@ -211,4 +323,4 @@ def _ended(answer: Answer) -> EndedMetadata:
 def _finish_reason(answer: Answer) -> str:
     if answer.status is Status.COMPLETE:
         return _FINISH_REASONS.get(answer.finish_reason or "", "other")
-    return "error" if answer.status is Status.FAILED else "interrupted"
+    return "error" if answer.status is Status.FAILED else "other"

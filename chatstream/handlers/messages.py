@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
+from chatstream.formats.ui_message_stream import ui_messages
 from chatstream.generations.commands import Commands, IfBusy
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import whole_number
@@ -17,10 +18,12 @@ from chatstream.handlers.views import (
     MessagePage,
     NewMessage,
     StopRequest,
+    UIMessagePage,
     begun_answer,
     message_view,
     posted_message,
     stream_cursor,
+    ui_stream_cursor,
 )
 from chatstream.models import Answer, Conversation, Message
 from chatstream.store.attempts import Attempts
@@ -64,7 +67,72 @@ class _ConversationDoor(StreamingHandler):
         return IfBusy(text)
 
 
-class MessagesHandler(_ConversationDoor):
+class _History(_ConversationDoor):
+    """A door to the messages that there are."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self,
+        door: Door,
+        hub: Hub,
+        commands: Commands,
+        conversations: Conversations,
+        attempts: Attempts,
+        reading: Reading,
+    ) -> None:
+        super().initialize(door, hub, commands, conversations)
+        self.attempts = attempts
+        self.reading = reading
+
+    async def history(self, conversation_id: str) -> tuple[Conversation, list[Message], str | None, bool]:
+        """The page that the query asks for, oldest first; the cursor of the one before it; whether it is the newest.
+
+        Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
+        """
+        limit, before = self.limit(), self._before()
+        conversation = await self.conversation(conversation_id)
+        shown, more = await self._page(conversation.key, limit, before)
+        if any(isinstance(message, Answer) and message.unseen for message in shown):
+            await self.attempts.mark_seen(conversation.key)
+        return conversation, shown, str(shown[0].seq) if more else None, before is None
+
+    async def _page(self, key: str, limit: int, before: int | None) -> tuple[list[Message], bool]:
+        """So many, oldest first, and whether there are older ones."""
+        shown: list[Message] = []
+        characters = 0
+        async with aclosing(self.reading.newest_first(key, before=before)) as newest_first:
+            async for message in newest_first:
+                characters += len(message.content)
+                if len(shown) == limit or (shown and characters > _PAGE_CHARACTERS):
+                    return shown[::-1], True
+                shown.append(message)
+        return shown[::-1], False
+
+    def _before(self) -> int | None:
+        text = self.parameter("before")
+        if text is None:
+            return None
+        seq = whole_number(text)
+        if seq is None:
+            raise InvalidRequest("`before` must be a nextCursor of this list.")
+        return seq
+
+
+class UIMessagesHandler(_History):
+    """``GET …/ui-messages``: a history as the AI SDK has it."""
+
+    async def get(self, conversation_id: str) -> None:
+        """A page, oldest first; the newest messages without `before`."""
+        conversation, shown, next_cursor, newest = await self.history(conversation_id)
+        self.send_json(
+            UIMessagePage(
+                messages=ui_messages(shown),
+                next_cursor=next_cursor,
+                stream_cursor=ui_stream_cursor(conversation.key, shown) if newest else None,
+            )
+        )
+
+
+class MessagesHandler(_History):
     """The messages of a conversation."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
@@ -78,37 +146,19 @@ class MessagesHandler(_ConversationDoor):
         content_characters: int,
     ) -> None:
         """`content_characters`: the longest message."""
-        super().initialize(door, hub, commands, conversations)
-        self.attempts = attempts
-        self.reading = reading
+        super().initialize(door, hub, commands, conversations, attempts, reading)
         self.content_characters = content_characters
 
     async def get(self, conversation_id: str) -> None:
         """A page, oldest first; the newest messages without `before`."""
-        limit, before = self.limit(), self._before()
-        conversation = await self.conversation(conversation_id)
-        shown, more = await self._page(conversation.key, limit, before)
-        if any(isinstance(message, Answer) and message.unseen for message in shown):
-            await self.attempts.mark_seen(conversation.key)
+        conversation, shown, next_cursor, newest = await self.history(conversation_id)
         self.send_json(
             MessagePage(
                 messages=[message_view(message) for message in shown],
-                next_cursor=str(shown[0].seq) if more else None,
-                stream_cursor=stream_cursor(conversation.key, shown) if before is None else None,
+                next_cursor=next_cursor,
+                stream_cursor=stream_cursor(conversation.key, shown) if newest else None,
             )
         )
-
-    async def _page(self, key: str, limit: int, before: int | None) -> tuple[list[Message], bool]:
-        """So many, oldest first, and whether there are older ones."""
-        shown: list[Message] = []
-        characters = 0
-        async with aclosing(self.reading.newest_first(key, before=before)) as newest_first:
-            async for message in newest_first:
-                characters += len(message.content)
-                if len(shown) == limit or (shown and characters > _PAGE_CHARACTERS):
-                    return shown[::-1], True
-                shown.append(message)
-        return shown[::-1], False
 
     async def post(self, conversation_id: str) -> None:
         """Store a user message and begin its answer. To whom wants a stream the response is that answer."""
@@ -162,15 +212,6 @@ class MessagesHandler(_ConversationDoor):
         if not posted:
             raise too_many
         return posted
-
-    def _before(self) -> int | None:
-        text = self.parameter("before")
-        if text is None:
-            return None
-        seq = whole_number(text)
-        if seq is None:
-            raise InvalidRequest("`before` must be a nextCursor of this list.")
-        return seq
 
     def _client_message_id(self, body: NewMessage) -> str | None:
         key = self.request.headers.get("Idempotency-Key")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from chatstream.formats.registry import DEFAULT, FORMATS
+from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from chatstream.generations.commands import IfBusy, Stopped
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
@@ -27,6 +27,7 @@ from chatstream.handlers.views import (
     NewTicket,
     PostedMessage,
     StopRequest,
+    UIMessagePage,
 )
 
 JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html", "text/plain"
@@ -121,6 +122,13 @@ _FORMAT = Parameter(
     "To name one is to ask for a stream.",
     {"type": "string", "enum": [*FORMATS], "default": DEFAULT.name},
 )
+_VERSION = Parameter(
+    "query",
+    "version",
+    f"With `format={', '.join(VERSIONS)}`: the major version of the npm package `ai` that reads it. Without, every one "
+    "can. With it, a stopped answer ends as that version has it, and 6 and 7 are told the finish reason.",
+    {"type": "string", "enum": list(dict.fromkeys(one for versions in VERSIONS.values() for one in versions))},
+)
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
 
 _CONVERSATIONS = "/api/v1/chat/conversations"
@@ -187,6 +195,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 Parameter("query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR),
                 _ONCE,
                 _FORMAT,
+                _VERSION,
             ],
             query_token=True,
         ),
@@ -224,9 +233,24 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 204: Reply("Where a stream was asked for: the message was sent before, and no answer comes."),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT],
+            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
             body=NewMessage,
             refusals=[409],
+        ),
+    },
+    _ONE + "/ui-messages": {
+        "get": Operation(
+            "listUIMessages",
+            "The same messages as the AI SDK has them",
+            {
+                200: Reply(
+                    "A page: without `before` the newest messages. Of several answers to a message the newest; a "
+                    "running one is left out, since a stream opened with `streamCursor` tells all of it.",
+                    {JSON: UIMessagePage},
+                )
+            },
+            "For `useChat`, whose first messages they are.",
+            parameters=[_LIMIT, _MESSAGES_BEFORE],
         ),
     },
     _ONE + "/stop": {
@@ -250,7 +274,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY_REGENERATE, _FORMAT],
+            parameters=[_IF_BUSY_REGENERATE, _FORMAT, _VERSION],
             refusals=[409],
         ),
     },

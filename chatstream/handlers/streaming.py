@@ -14,7 +14,7 @@ from chatstream import events
 from chatstream.errors import ErrorCode, InvalidRequest, RequestError, StorageUnavailable
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
-from chatstream.formats.registry import DEFAULT, FORMATS
+from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
 from chatstream.handlers.bodies import JSONHandler
@@ -43,13 +43,19 @@ class StreamingHandler(JSONHandler):
         self.hub = hub
 
     def negotiate(self) -> None:
-        """Write what the query parameter `format` names. Raises `InvalidRequest` if there is no such format."""
-        name = self.parameter("format")
-        if name is None:
-            return
-        if name not in FORMATS:
+        """Write what `format` and `version` of the query name. Raises `InvalidRequest` if there is no such format."""
+        name, version = self.parameter("format"), self.parameter("version")
+        if name is not None and name not in FORMATS:
             raise InvalidRequest(f"`format` must be one of: {', '.join(FORMATS)}.")
-        self.wire = FORMATS[name]
+        self.wire = DEFAULT if name is None else FORMATS[name]
+        if version is None:
+            return
+        versions = VERSIONS.get(self.wire.name)
+        if versions is None:
+            raise InvalidRequest(f"`version` goes with one of these formats: {', '.join(VERSIONS)}.")
+        if version not in versions:
+            raise InvalidRequest(f"`version` must be one of: {', '.join(versions)}.")
+        self.wire = versions[version]
 
     @property
     def accepts_stream(self) -> bool:

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, timestamp
+from chatstream.formats.ui_message_stream import UIMessage
 from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
 
 # Of a conversation, and of what makes a message safe to send again.
@@ -153,6 +154,14 @@ class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
     stream_cursor: str | None
 
 
+class UIMessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The same as the AI SDK has messages. A stream opened with `streamCursor` tells all of a running answer."""
+
+    messages: list[UIMessage]
+    next_cursor: str | None
+    stream_cursor: str | None
+
+
 def conversation_view(conversation: Conversation) -> ConversationView:
     """A conversation as its owner sees it."""
     return ConversationView(**_conversation_fields(conversation))
@@ -226,6 +235,12 @@ def _failure_view(failure: Failure) -> FailureView:
         retryable=explanation.retryable,
         request_id=failure.request_id,
     )
+
+
+def ui_stream_cursor(key: str, messages: list[Message]) -> str:
+    """The same for who is not shown the running answer: the stream begins with it."""
+    running = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), None)
+    return stream_cursor(key, messages) if running is None else str(Cursor(running.id, 0))
 
 
 def stream_cursor(key: str, messages: list[Message]) -> str:

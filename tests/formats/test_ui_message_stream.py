@@ -4,12 +4,15 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from chatstream import events
 from chatstream.errors import ErrorCode
 from chatstream.events import Connected, Cursor
-from chatstream.formats.ui_message_stream import UIMessageStream
+from chatstream.formats.registry import VERSIONS
+from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
 from chatstream.models import Answer, Failure, Recommendation, Status, Usage, UserMessage
 
 NOW = "2026-11-22T10:40:00.123Z"
@@ -21,17 +24,16 @@ TEXT_END = 'data: {"type":"text-end","id":"text"}\n\n'
 DONE = "data: [DONE]\n\n"
 
 wire = UIMessageStream()
+versions = VERSIONS[wire.name]
 
 
 def delta(text: str, position: int) -> str:
     return f'id: {ANSWER}.{position}\ndata: {{"type":"text-delta","id":"text","delta":{json.dumps(text)}}}\n\n'
 
 
-def finish(reason: str, metadata: str, cursor: str = "complete") -> str:
-    return (
-        f"id: {ANSWER}.{cursor}\n"
-        f'data: {{"type":"finish","finishReason":"{reason}","messageMetadata":{metadata}}}\n\n' + DONE
-    )
+def finish(metadata: str, cursor: str = "complete", reason: str = "") -> str:
+    said = f'"finishReason":"{reason}",' if reason else ""
+    return f'id: {ANSWER}.{cursor}\ndata: {{"type":"finish",{said}"messageMetadata":{metadata}}}\n\n' + DONE
 
 
 def answer(content: str = "", status: Status = Status.COMPLETE, **fields: Any) -> Answer:
@@ -70,7 +72,6 @@ def test_an_end_has_the_recommendations_and_the_metadata() -> None:
         TEXT_END + 'data: {"type":"data-recommendation","id":"b1","data":'
         '{"betId":"b1","odds":2.1,"oddsText":"2.10","selection":"Arsenal","stake":null}}\n\n'
         + finish(
-            "length",
             '{"status":"complete","finishReason":"length","usage":'
             '{"promptTokens":5,"completionTokens":2,"totalTokens":7,"source":"exact"},"error":null}',
             "system1",
@@ -92,40 +93,98 @@ ENDED = '{"status":"complete","finishReason":"stop","usage":null,"error":null}'
     ],
 )
 def test_an_end_brings_what_was_not_told(content: str, position: int, told: str) -> None:
-    assert ending(answer(content, finish_reason="stop"), position) == told + finish("stop", ENDED)
+    assert ending(answer(content, finish_reason="stop"), position) == told + finish(ENDED)
 
 
 def test_behind_the_end_there_is_nothing() -> None:
     assert ending(answer("Bet now."), Cursor.COMPLETE) == ""
 
 
+STOPPED = '{"status":"stopped","finishReason":null,"usage":null,"error":null}'
+
+
+@pytest.mark.parametrize("version", ["6", "7"])
 @pytest.mark.parametrize(
-    ("status", "reason", "finished"),
+    ("reason", "finished"),
     [
-        (Status.COMPLETE, "stop", "stop"),
-        (Status.COMPLETE, "content_filter", "content-filter"),
-        (Status.COMPLETE, "tool_calls", "tool-calls"),
-        (Status.COMPLETE, "a new one", "other"),
-        (Status.STOPPED, None, "interrupted"),
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content-filter"),
+        ("tool_calls", "tool-calls"),
+        ("a new one", "other"),
+        (None, "other"),
     ],
 )
-def test_the_finish_reason_is_one_that_the_sdk_knows(status: Status, reason: str | None, finished: str) -> None:
-    assert f'"finishReason":"{finished}"' in ending(answer("Bet", status, finish_reason=reason), 3)
+def test_the_finish_reason_is_told_to_those_who_know_it(version: str, reason: str | None, finished: str) -> None:
+    stored = answer("Bet", finish_reason=reason)
+    assert f'"type":"finish","finishReason":"{finished}"' in versions[version].ending(stored, 3).decode()
+    for one in (wire, versions["5"]):
+        assert '"type":"finish","messageMetadata":{"status":"complete"' in one.ending(stored, 3).decode()
 
 
-@pytest.mark.parametrize(("status", "finished"), [(Status.FAILED, "error"), (Status.INTERRUPTED, "interrupted")])
+def test_an_answer_that_was_stopped_ends_as_each_version_has_it() -> None:
+    stopped = answer("Bet", Status.STOPPED)
+    assert ending(stopped, 3) == TEXT_END + finish(STOPPED)
+    aborted = (
+        f'data: {{"type":"message-metadata","messageMetadata":{STOPPED}}}\n\n'
+        f'id: {ANSWER}.complete\ndata: {{"type":"abort"}}\n\n'
+    )
+    for version in ("5", "6"):
+        assert versions[version].ending(stopped, 3).decode() == TEXT_END + aborted + DONE
+    assert versions["7"].ending(stopped, 3).decode() == TEXT_END + finish(STOPPED, reason="other")
+
+
+@pytest.mark.parametrize(("status", "finished"), [(Status.FAILED, "error"), (Status.INTERRUPTED, "other")])
 def test_what_there_is_to_know_comes_before_the_error_behind_which_nobody_reads(status: Status, finished: str) -> None:
     failure = Failure(code=ErrorCode.UPSTREAM_TIMEOUT, request_id="r1", retry_after_ms=500)
     metadata = (
         f'{{"status":"{status}","finishReason":null,"usage":null,'
         '"error":{"code":"upstream_timeout","retryable":true,"requestId":"r1","retryAfterMs":500}}'
     )
-    assert ending(answer("Bet", status, failure=failure), 3) == (
+    told = (
         TEXT_END
         + f'data: {{"type":"message-metadata","messageMetadata":{metadata}}}\n\n'
         + 'data: {"type":"error","errorText":"The model took too long to answer. Try again."}\n\n'
-        + finish(finished, metadata)
     )
+    stored = answer("Bet", status, failure=failure)
+    assert ending(stored, 3) == versions["5"].ending(stored, 3).decode() == told + finish(metadata)
+    for version in ("6", "7"):
+        assert versions[version].ending(stored, 3).decode() == told + finish(metadata, reason=finished)
+
+
+def test_a_history_has_what_streams_would_leave_behind() -> None:
+    bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None)
+    now = datetime.now(UTC)
+    asked = UserMessage(id=QUESTION, seq=0, content="Who wins?", created_at=now, client_message_id="mine")
+    again = UserMessage(id="c" * 24, seq=4, content="And now?", created_at=now)
+    shown = ui_messages(
+        [
+            asked,
+            answer("Cut", Status.INTERRUPTED),
+            structs.replace(
+                answer("Bet now.", finish_reason="stop", recommendations=(bet,)), id="d" * 24, seq=2, attempt=2
+            ),
+            structs.replace(answer("Half", Status.STREAMING), id="e" * 24, seq=3, reply_to=again.id),
+            again,
+        ]
+    )
+    assert msgspec.json.decode(msgspec.json.encode(shown)) == [
+        {"role": "user", "id": "mine", "parts": [{"type": "text", "text": "Who wins?"}]},
+        {
+            "role": "assistant",
+            "id": "d" * 24,
+            "parts": [
+                {"type": "text", "text": "Bet now."},
+                {
+                    "type": "data-recommendation",
+                    "id": "b1",
+                    "data": {"betId": "b1", "odds": 2.1, "oddsText": "2.10", "selection": "Arsenal", "stake": None},
+                },
+            ],
+            "metadata": {"replyTo": QUESTION, "attempt": 2, **json.loads(ENDED)},
+        },
+        {"role": "user", "id": "c" * 24, "parts": [{"type": "text", "text": "And now?"}]},
+    ]
 
 
 def test_what_is_no_part_of_a_message() -> None:

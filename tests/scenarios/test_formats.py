@@ -9,9 +9,9 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
-from chatstream.formats.registry import DEFAULT, FORMATS
+from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from tests.support.client import API, PATIENCE, Client
-from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 # How a client of each format reads the text of an answer: of one frame's data.
 TEXTS: Mapping[str, Callable[[dict[str, Any]], str]] = {
@@ -81,6 +81,79 @@ async def test_every_format_can_be_resumed_behind_each_of_its_ids(client: Client
             headers={"Last-Event-ID": ids[-1]},
         )
         assert response.status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_a_format_is_told_for_each_of_its_versions(client: Client, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Half"), go_on, Do.HANG)
+    conversation = await client.create(initialMessage="Go on.")
+    url = f"{API}/{conversation}/stream"
+    for format_, versions in VERSIONS.items():
+        async with AsyncExitStack() as stack:
+            watching = {
+                version: await stack.enter_async_context(
+                    client.http.stream("GET", url, params={"format": format_, "version": version})
+                )
+                for version in versions
+            }
+            await client.http.post(f"{API}/{conversation}/stop")
+            ends = {version: (await read(response))[-2].json() for version, response in watching.items()}
+    assert [ends[version]["type"] for version in ("5", "6", "7")] == ["abort", "abort", "finish"]
+    assert ends["7"]["finishReason"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("params", "refusal"),
+    [
+        ({"format": "ui-message-stream", "version": "4"}, "`version` must be one of: 5, 6, 7."),
+        ({"format": "ui-message-stream", "version": ""}, "`version` must be one of: 5, 6, 7."),
+        ({"format": "ui-message-stream", "version": "5.0.0"}, "`version` must be one of: 5, 6, 7."),
+        ({"format": "chat-events", "version": "5"}, "`version` goes with one of these formats: ui-message-stream."),
+        ({"version": "5"}, "`version` goes with one of these formats: ui-message-stream."),
+    ],
+)
+@pytest.mark.gen_test
+async def test_an_unknown_version_is_refused_and_changes_nothing(
+    client: Client, params: dict[str, str], refusal: str
+) -> None:
+    conversation = await client.create()
+    for method, route in (("GET", "stream"), ("POST", "messages"), ("POST", "regenerate")):
+        body = {"content": "Who wins?"} if route == "messages" else None
+        response = await client.http.request(method, f"{API}/{conversation}/{route}", json=body, params=params)
+        assert (response.status_code, response.json()["detail"]) == (400, refusal)
+    assert await client.messages(conversation) == []
+
+
+@pytest.mark.gen_test
+async def test_a_history_for_the_ai_sdk_joins_its_stream(client: Client, upstream: Upstream) -> None:
+    """In mid-answer the stream has all of the answer; else it has what comes next."""
+    go_on = asyncio.Event()
+    upstream.reply(beginning("One, "), go_on, http_chunk(event(delta("two."))), ending())
+    conversation = await client.create()
+    await client.http.post(f"{API}/{conversation}/messages", json={"content": "Count.", "clientMessageId": "mine"})
+    async with client.stream(conversation) as watching:
+        await watching.until("llm_chunk")
+        await client.http.post(f"{API}/{conversation}/messages?ifBusy=queue", json={"content": "And on?"})
+        history = (await client.http.get(f"{API}/{conversation}/ui-messages")).json()
+        assert history["messages"][0]["id"] == "mine"
+        assert [message["parts"] for message in history["messages"]] == [
+            [{"type": "text", "text": "Count."}],
+            [{"type": "text", "text": "And on?"}],
+        ]
+        upstream.reply(answer("Three."))
+        go_on.set()
+        async with opened(client, conversation, "ui-message-stream", history["streamCursor"]) as response:
+            assert text("ui-message-stream", await read(response)) == "One, two."
+        await watching.until("llm_complete", 2)
+    older = (await client.http.get(f"{API}/{conversation}/ui-messages?limit=1")).json()
+    assert [message["parts"][0]["text"] for message in older["messages"]] == ["Three."]
+    assert older["messages"][0]["metadata"]["status"] == "complete"
+    params = {"format": "ui-message-stream", "last_event_id": older["streamCursor"]}
+    assert (await client.http.get(f"{API}/{conversation}/stream", params=params)).status_code == 204
+    before = (await client.http.get(f"{API}/{conversation}/ui-messages?before={older['nextCursor']}")).json()
+    assert len(before["messages"]) == 3
+    assert before["streamCursor"] is None
 
 
 @pytest.mark.parametrize("route", ["stream", "messages", "regenerate"])
