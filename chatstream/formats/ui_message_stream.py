@@ -180,11 +180,18 @@ class AnswerMetadata(EndedMetadata, frozen=True, kw_only=True, rename="camel"):
     attempt: int
 
 
+class UserMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the server adds to a user's message: with any, it is stored."""
+
+    created_at: events.Timestamp
+
+
 class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="user"):
     """What a user wrote; `id` is its `clientMessageId` if it has one: sent again, it is the same message."""
 
     id: str
     parts: tuple[TextPart, ...]
+    metadata: UserMetadata
 
 
 class UIAnswer(Struct, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
@@ -285,7 +292,11 @@ def ui_messages(messages: Iterable[Message]) -> list[UIMessage]:
 
 
 def _ui_user_message(message: UserMessage) -> UIUserMessage:
-    return UIUserMessage(id=message.client_message_id or message.id, parts=(TextPart(text=message.content),))
+    return UIUserMessage(
+        id=message.client_message_id or message.id,
+        parts=(TextPart(text=message.content),),
+        metadata=UserMetadata(created_at=events.timestamp(message.created_at)),
+    )
 
 
 def _ui_answer(answer: Answer) -> UIAnswer:

@@ -1,57 +1,56 @@
-// The AI SDK's useChat in React's test renderer, driven by a test: what is rendered and called back goes out as a line of
-// JSON each, calls come in the same way. Nothing but the transport knows that it talks to chatstream.
+// The useChat of an AI SDK in React's test renderer, with what examples/use-chat.tsx makes of it, driven by a test: what is
+// rendered and called back goes out as a line of JSON each, calls come in the same way.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
 
-import { useChat } from "@ai-sdk/react";
-import { DefaultChatTransport } from "ai";
-import { createElement, useEffect } from "react";
+import { createElement, StrictMode, useEffect } from "react";
 import { create } from "react-test-renderer";
+
+import { aiSDK, bundle } from "./bundle.mjs";
 
 globalThis.IS_REACT_ACT_ENVIRONMENT = false; // what comes from the server comes when it comes
 
-const { url, token, ...props } = JSON.parse(process.argv[2]);
-
-// What the README says:
-const api = `${url}/api/v1/chat/conversations`;
-const query = "?format=ui-message-stream";
-const transport = new DefaultChatTransport({
-  headers: () => ({ Authorization: `Bearer ${token}` }),
-  prepareSendMessagesRequest: ({ id, messages, trigger, headers }) => {
-    if (trigger === "regenerate-message") return { api: `${api}/${id}/regenerate${query}`, headers, body: {} };
-    const { id: clientMessageId, parts } = messages.at(-1);
-    const content = parts.map((part) => (part.type === "text" ? part.text : "")).join("");
-    return { api: `${api}/${id}/messages${query}`, headers, body: { content, clientMessageId } };
-  },
-  prepareReconnectToStreamRequest: ({ id, headers }) => ({ api: `${api}/${id}/stream${query}`, headers }),
-});
-
+const { version, format, ...props } = JSON.parse(process.argv[2]);
 const print = (line) => console.log(JSON.stringify(line));
 
+// Beside the packages, so that it finds the same React as we do.
+const directory = await mkdtemp(new URL("./node_modules/.use-chat-", import.meta.url).pathname);
+const source = await bundle('export * from "chatstream/examples/use-chat.tsx";', {
+  alias: { ...aiSDK(version), "chatstream/examples/use-chat.tsx": "./node_modules/chatstream/examples/use-chat.tsx" },
+  external: ["react", "react/*"],
+});
+await writeFile(`${directory}/use-chat.mjs`, format ? source.replaceAll("format=ui-message-stream", format) : source);
+const { useConversation, api } = await import(pathToFileURL(`${directory}/use-chat.mjs`));
+await rm(directory, { recursive: true });
+
 let chat;
-function Chat({ mounted, ...props }) {
-  chat = useChat({
-    ...props,
-    transport,
-    onData: (part) => print({ data: part }),
-    onError: (error) => print({ error: error.message }),
-    onFinish: ({ isAbort, isDisconnect, isError, finishReason }) =>
-      print({ finished: { isAbort, isDisconnect, isError, finishReason } }),
-  });
-  const { status, messages, error } = chat;
-  useEffect(() => print({ status, messages, error: error?.message ?? null }), [status, messages, error]);
-  useEffect(() => mounted(), []);
+function Probe(given) {
+  chat = useConversation(given);
+  const { status, messages, error, broken } = chat;
+  useEffect(() => print({ status, messages, broken, error: error?.message ?? null }), [status, messages, error, broken]);
+  useEffect(() => given.mounted(), []);
   return null;
 }
 
+const conversation = { ...props, token: () => props.token };
 let root;
 const CALLS = {
+  history: () => api(conversation).history(),
   // React renders when it gets to it, and only then there is something to call.
-  mount: (more) => new Promise((mounted) => (root = create(createElement(Chat, { ...props, ...more, mounted })))),
+  mount: async (history) => {
+    const shown = history ?? (await api(conversation).history());
+    await new Promise((mounted) => {
+      root = create(createElement(StrictMode, null, createElement(Probe, { ...conversation, history: shown, mounted })));
+    });
+  },
   unmount: () => root.unmount(),
-  send: (text) => void chat.sendMessage({ text }),
+  send: (text) => void chat.send(text),
+  repost: () => void chat.sendMessage().catch((error) => print({ thrown: error.message })),
   regenerate: () => void chat.regenerate(),
-  resume: () => void chat.resumeStream(),
+  resume: () => chat.resumeStream(),
   stop: () => chat.stop(),
+  leave: () => chat.leave(), // which is the SDK's own stop
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

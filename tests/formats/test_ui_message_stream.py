@@ -154,7 +154,7 @@ def test_what_there_is_to_know_comes_before_the_error_behind_which_nobody_reads(
 
 def test_a_history_has_what_streams_would_leave_behind() -> None:
     bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None)
-    now = datetime.now(UTC)
+    now = datetime(2026, 11, 22, 10, 40, 0, 123000, tzinfo=UTC)
     asked = UserMessage(id=QUESTION, seq=0, content="Who wins?", created_at=now, client_message_id="mine")
     again = UserMessage(id="c" * 24, seq=4, content="And now?", created_at=now)
     shown = ui_messages(
@@ -169,7 +169,12 @@ def test_a_history_has_what_streams_would_leave_behind() -> None:
         ]
     )
     assert msgspec.json.decode(msgspec.json.encode(shown)) == [
-        {"role": "user", "id": "mine", "parts": [{"type": "text", "text": "Who wins?"}]},
+        {
+            "role": "user",
+            "id": "mine",
+            "parts": [{"type": "text", "text": "Who wins?"}],
+            "metadata": {"createdAt": NOW},
+        },
         {
             "role": "assistant",
             "id": "d" * 24,
@@ -183,7 +188,12 @@ def test_a_history_has_what_streams_would_leave_behind() -> None:
             ],
             "metadata": {"replyTo": QUESTION, "attempt": 2, **json.loads(ENDED)},
         },
-        {"role": "user", "id": "c" * 24, "parts": [{"type": "text", "text": "And now?"}]},
+        {
+            "role": "user",
+            "id": "c" * 24,
+            "parts": [{"type": "text", "text": "And now?"}],
+            "metadata": {"createdAt": NOW},
+        },
     ]
 
 

@@ -1,23 +1,35 @@
-"""The AI SDK's `useChat` with nothing but a transport configuration, under React's test renderer, on a real server."""
+"""The AI SDK's `useChat` as `examples/use-chat.tsx` has it, in each of its versions, on a real server."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from tests.conftest import MakeClient, StartServer
+from tests.stress.faults import FaultProxy
 from tests.support.client import API, PATIENCE, Client
 from tests.support.script import Line, Script, script
-from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk, whole
+
+# The first and the newest of each major; 5.0.60 is one of those that know no finish reasons.
+VERSIONS = ["5.0.0", "5.0.60", "5", "6.0.0", "6", "7.0.0", "7"]
+NEWEST = VERSIONS[-1]
+every_version = pytest.mark.parametrize("version", VERSIONS)
+# Where what is tested depends on how the oldest and the newest take a stream in.
+oldest_and_newest = pytest.mark.parametrize("version", [VERSIONS[0], NEWEST])
 
 
 @asynccontextmanager
-async def chat(client: Client, conversation: str, **props: Any) -> AsyncIterator[Script]:
-    """A component with the hook."""
-    base = {"url": client.url, "token": client.token, "id": conversation}
+async def chat(
+    client: Client, conversation: str, version: str = NEWEST, history: object = None, **props: Any
+) -> AsyncIterator[Script]:
+    """A component with the hook, and with the history that it asked for."""
+    base = {"version": version, "server": client.url, "token": client.token, "id": conversation}
     async with script("use_chat.mjs", base | props) as one:
-        await one.call("mount")
+        await one.call("mount", history)
         yield one
 
 
@@ -26,138 +38,258 @@ def text(message: dict[str, Any]) -> str:
     return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
 
 
-def shows(status: str, *texts: str) -> Callable[[Line], bool]:
+def texts(line: Line) -> list[str]:
+    """What a rendering shows."""
+    return [text(message) for message in line["messages"]]
+
+
+def shows(status: str, *wanted: str) -> Callable[[Line], bool]:
     """A rendering with this status, and these messages."""
-    return lambda line: line.get("status") == status and [text(message) for message in line["messages"]] == [*texts]
+    return lambda line: line.get("status") == status and texts(line) == [*wanted]
 
 
+def problems(component: Script) -> list[str]:
+    """All errors that it showed."""
+    return [line["error"] for line in component.lines if line.get("error")]
+
+
+@pytest.mark.parametrize(
+    ("version", "format_"),
+    [(version, "") for version in VERSIONS]
+    + [(version, f"format=ui-message-stream&version={version[0]}") for version in VERSIONS],
+)
 @pytest.mark.gen_test
-async def test_a_message_is_answered_with_text_metadata_and_recommendation(client: Client, upstream: Upstream) -> None:
+async def test_a_chat_in_every_version(client: Client, upstream: Upstream, version: str, format_: str) -> None:
+    """Create, send, stop, another answer, leave, ask, fail, try again: it never throws, it shows what is stored."""
     go_on = asyncio.Event()
-    bet, advice = "A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it."
-    upstream.reply(beginning(bet), go_on, http_chunk(event(delta(advice))), ending())
-    conversation = await client.create()
-    async with chat(client, conversation) as component:
+    upstream.reply(
+        beginning("A bet on **Arsenal** at odds of 2.10: "), go_on, http_chunk(event(delta("take it 🏆."))), ending()
+    )
+    upstream.reply(beginning("Half"), Do.HANG)
+    upstream.reply(answer("All of it."))
+    upstream.reply(beginning("Left"), Do.HANG)
+    upstream.reply(answer("Asked."))
+    upstream.reply(beginning("Broken"), Do.RESET)
+    upstream.reply(answer("Mended."))
+    conversation = f"made-by-the-client-{uuid.uuid4().hex}"
+    async with chat(client, conversation, version, format=format_) as component:
         await component.call("send", "Who wins?")
-        streaming = await component.until(shows("streaming", "Who wins?", bet))
+        await component.until(shows("streaming", "Who wins?", "A bet on **Arsenal** at odds of 2.10: "))
         go_on.set()
-        ready = await component.until(shows("ready", "Who wins?", bet + advice))
-    question, reply = await client.messages(conversation)
-    message = ready["messages"][1]
-    assert message["id"] == streaming["messages"][1]["id"] == reply["id"]
-    assert message["metadata"] == {
-        "replyTo": question["id"],
-        "attempt": 1,
-        "status": "complete",
-        "finishReason": "stop",
-        "usage": None,
-        "error": None,
-    }
-    words, found = message["parts"]
-    assert words["state"] == "done"
-    assert (found["type"], found["data"]["odds"], found["id"]) == ("data-recommendation", 2.1, found["data"]["betId"])
-    finished = next(line["finished"] for line in component.lines if "finished" in line)
-    assert finished == {"isAbort": False, "isDisconnect": False, "isError": False, "finishReason": "stop"}
+        first = ("Who wins?", "A bet on **Arsenal** at odds of 2.10: take it 🏆.")
+        await component.until(shows("ready", *first))
+
+        await component.call("send", "Go on.")
+        await component.until(shows("streaming", *first, "Go on.", "Half"))
+        await component.call("stop")
+        stopped = await component.until(shows("ready", *first, "Go on.", "Half"))
+        assert stopped["messages"][-1]["metadata"]["status"] == "stopped"
+        await component.call("regenerate")
+        second = (*first, "Go on.", "All of it.")
+        again = await component.until(shows("ready", *second))
+        assert again["messages"][-1]["metadata"]["attempt"] == 2
+
+        await component.call("send", "Leave.")
+        await component.until(shows("streaming", *second, "Leave.", "Left"))
+        await component.call("leave")
+        await component.until(shows("ready", *second, "Leave.", "Left"))
+        await component.call("send", "Ask.")
+        third = (*second, "Leave.", "Left", "Ask.", "Asked.")
+        await component.until(shows("ready", *third))
+        assert problems(component) == []
+
+        await component.call("send", "Break.")
+        failed = await component.until(shows("error", *third, "Break.", "Broken"))
+        assert failed["error"] == "The answer broke off before it was finished. Try again."
+        metadata = failed["messages"][-1]["metadata"]
+        assert (metadata["status"], metadata["error"]["code"]) == ("failed", "upstream_truncated")
+        await component.call("regenerate")
+        ready = await component.until(shows("ready", *third, "Break.", "Mended."))
+        assert set(problems(component)) == {failed["error"]}
+        loaded = (await component.call("history"))["messages"]
+    assert texts({"messages": loaded}) == texts(ready)
+    for shown, stored in zip(ready["messages"], loaded, strict=True):
+        assert shown["id"] == stored["id"]
+        if shown["role"] == "assistant" and text(shown) != "Left":  # of whose end it was told nothing
+            assert shown["metadata"] == stored["metadata"]
 
 
+@every_version
 @pytest.mark.gen_test
-async def test_who_comes_back_in_mid_answer_resumes_it(client: Client, upstream: Upstream) -> None:
+async def test_a_page_that_is_opened_in_mid_answer(client: Client, upstream: Upstream, version: str) -> None:
+    """The own question is there, the answer is told from its beginning, and nothing twice."""
     go_on = asyncio.Event()
-    upstream.reply(beginning("One answer"), go_on, http_chunk(event(delta(", once."))), ending())
-    conversation = await client.create()
-    asked = {"id": "q", "role": "user", "parts": [{"type": "text", "text": "Once, please."}]}
-    # Another device watches: a Node.js may take longer to start than the grace lasts.
-    async with client.stream(conversation):
-        async with chat(client, conversation) as component:
-            await component.call("send", "Once, please.")
-            streaming = await component.until(shows("streaming", "Once, please.", "One answer"))
-            await component.call("unmount")
-            await component.call("mount", {"resume": True, "messages": [asked]})
-            await component.until(shows("streaming", "Once, please.", "One answer"))
-        # A page that shows what was stored of it: that is replaced, not told again behind itself.
-        stored = {
-            "id": streaming["messages"][1]["id"],
-            "role": "assistant",
-            "parts": [{"type": "text", "text": "One"}],
-        }
-        async with chat(client, conversation, resume=True, messages=[asked, stored]) as component:
-            await component.until(shows("streaming", "Once, please.", "One answer"))
+    upstream.reply(answer("Before."))
+    upstream.reply(beginning("One "), go_on, http_chunk(event(delta("answer, once."))), ending())
+    conversation = await client.create(initialMessage="First?")
+    await client.answer(conversation)
+    await client.post(conversation, "Once, please.")
+    async with client.stream(conversation) as watching:
+        await watching.until("llm_chunk")
+        async with chat(client, conversation, version) as component:
+            await component.until(shows("streaming", "First?", "Before.", "Once, please.", "One "))
             go_on.set()
-            await component.until(shows("ready", "Once, please.", "One answer, once."))
+            await component.until(shows("ready", "First?", "Before.", "Once, please.", "One answer, once."))
+            assert problems(component) == []
+    assert len(upstream.calls) == 2
+
+
+@every_version
+@pytest.mark.gen_test
+async def test_a_connection_that_breaks_twice_in_mid_answer(client: Client, upstream: Upstream, version: str) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    more = [http_chunk(event(delta(words))) for words in ("two, ", "three.")]
+    upstream.reply(first, beginning("One, "), second, more[0], more[1], ending())
+    conversation = await client.create()
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    try:
+        # Another device watches: a Node.js on a busy machine may be away for longer than the grace.
+        async with (
+            client.stream(conversation),
+            chat(client, conversation, version, server=f"http://127.0.0.1:{proxy.port}") as component,
+        ):
+            await component.call("send", "Count.")
+            await asyncio.wait_for(upstream.called.wait(), PATIENCE)
+            proxy.cut()  # before the first word
+            await component.until(lambda line: line.get("broken"))
+            first.set()
+            await component.until(shows("streaming", "Count.", "One, "))
+            proxy.cut()
+            await component.until(lambda line: line.get("broken"))
+            second.set()
+            await component.until(shows("ready", "Count.", "One, two, three."))
+    finally:
+        await proxy.close()
     assert len(upstream.calls) == 1
+    assert len(await client.messages(conversation)) == 2
+
+
+@oldest_and_newest
+@pytest.mark.gen_test
+async def test_a_server_that_cannot_be_reached_for_a_while(client: Client, upstream: Upstream, version: str) -> None:
+    """A message is sent once, whenever it gets through."""
+    upstream.reply(answer("Here I am."))
+    conversation = await client.create()
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    try:
+        async with chat(client, conversation, version, server=f"http://127.0.0.1:{proxy.port}") as component:
+            proxy.refuse()
+            await component.call("send", "Are you there?")
+            await component.until(lambda line: line.get("broken"))
+            proxy.heal()
+            await component.until(shows("ready", "Are you there?", "Here I am."))
+    finally:
+        await proxy.close()
+    assert [message["content"] for message in await client.messages(conversation)] == ["Are you there?", "Here I am."]
+
+
+@oldest_and_newest
+@pytest.mark.gen_test
+async def test_a_server_that_is_killed_in_mid_answer(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, version: str
+) -> None:
+    upstream.reply(beginning("Before the end. "), Do.HANG)
+    upstream.reply(answer("After it."))
+    server = start_server()
+    client = make_client(server)
+    conversation = await client.create()
+    async with chat(client, conversation, version) as component:
+        await component.call("send", "Survive.")
+        await component.until(shows("streaming", "Survive.", "Before the end. "))
+        assert server.process is not None
+        server.process.kill()
+        await component.until(lambda line: line.get("broken"))
+        make_client(start_server(server.port), client.user)
+        await component.until(shows("ready", "Survive.", "After it."))
 
 
 @pytest.mark.gen_test
-async def test_there_is_nothing_to_resume_when_nothing_runs(client: Client, upstream: Upstream) -> None:
+async def test_a_message_that_waits_for_the_answer_before_it(client: Client, upstream: Upstream) -> None:
+    """Sent from elsewhere with `ifBusy=queue`, its stream is the answer to it; `useChat` reads that."""
+    go_on = asyncio.Event()
+    upstream.reply(beginning("First, "), go_on, http_chunk(event(delta("done."))), ending())
+    upstream.reply(answer("Second."))
+    conversation = await client.create(initialMessage="One?")
+    async with client.stream(conversation) as watching:
+        await watching.until("llm_chunk")
+        await client.http.post(f"{API}/{conversation}/messages?ifBusy=queue", json={"content": "Two?"})
+        async with chat(client, conversation) as component:
+            await component.until(shows("streaming", "One?", "Two?", "First, "))
+            go_on.set()
+            await component.until(shows("ready", "One?", "Two?", "First, done."))
+            await watching.until("llm_complete", 2)
+            assert [text(one) for one in (await component.call("history"))["messages"]] == [
+                *("One?", "First, done."),
+                *("Two?", "Second."),
+            ]
+            assert problems(component) == []
+
+
+@oldest_and_newest
+@pytest.mark.gen_test
+async def test_there_is_nothing_to_resume_when_nothing_runs(client: Client, upstream: Upstream, version: str) -> None:
     upstream.reply(answer("Done."))
     conversation = await client.create(initialMessage="Hello?")
     await client.answer(conversation)
-    url, params = f"{API}/{conversation}/stream", {"format": "ui-message-stream"}
-    async with asyncio.timeout(PATIENCE):
-        while (await client.http.get(url, params=params)).status_code != 204:
-            pass  # its end is stored, but not told yet
-    async with chat(client, conversation, resume=True) as component:
-        await component.until(shows("ready"))
+    async with chat(client, conversation, version) as component:
+        await component.until(shows("ready", "Hello?", "Done."))
         await component.call("resume")
+        if version == VERSIONS[0]:  # the newest asks first, and only then shows that it waits
+            await component.until(shows("submitted", "Hello?", "Done."))
+            await component.until(shows("ready", "Hello?", "Done."))
         await component.call("send", "Again?")
-        await component.until(shows("ready", "Again?", "Done."))
-    assert not any("error" in line and line["error"] for line in component.lines)
+        await component.until(shows("ready", "Hello?", "Done.", "Again?", "Done."))
+        assert problems(component) == []
 
 
+@oldest_and_newest
 @pytest.mark.gen_test
-async def test_an_answer_is_stopped_and_regenerated(client: Client, upstream: Upstream) -> None:
-    upstream.reply(beginning("Half"), Do.HANG)
-    upstream.reply(answer("A better one."))
+async def test_a_refusal_is_told_in_the_servers_own_words(client: Client, upstream: Upstream, version: str) -> None:
+    upstream.reply(answer("Done."))
     conversation = await client.create()
-    async with chat(client, conversation) as component:
-        await component.call("send", "Go on.")
-        await component.until(shows("streaming", "Go on.", "Half"))
-        stopped = (await client.http.post(f"{API}/{conversation}/stop")).json()
-        ready = await component.until(shows("ready", "Go on.", "Half"))
-        assert ready["messages"][1]["id"] == stopped["messageId"]
-        assert ready["messages"][1]["metadata"]["status"] == "stopped"
-        await component.call("regenerate")
-        again = await component.until(shows("ready", "Go on.", "A better one."))
-        assert again["messages"][1]["id"] != stopped["messageId"]
-        assert again["messages"][1]["metadata"]["attempt"] == 2
-    assert upstream.calls[0].aborted.is_set()
-    finished = [line["finished"]["finishReason"] for line in component.lines if "finished" in line]
-    assert finished == ["interrupted", "stop"]
-
-
-@pytest.mark.gen_test
-async def test_its_own_stop_leaves_and_the_answer_is_cut_after_the_grace(client: Client, upstream: Upstream) -> None:
-    upstream.reply(beginning("Half"), Do.HANG)
-    conversation = await client.create()
-    async with chat(client, conversation) as component:
-        await component.call("send", "Go on.")
-        await component.until(shows("streaming", "Go on.", "Half"))
-        await component.call("stop")
-        await component.until(shows("ready", "Go on.", "Half"))
-        assert (await client.answer(conversation))["status"] == "interrupted"
-
-
-@pytest.mark.gen_test
-async def test_an_answer_that_fails_is_an_error_with_safe_text_and_can_be_regenerated(
-    client: Client, upstream: Upstream
-) -> None:
-    upstream.reply(beginning("Half"), Do.RESET)
-    upstream.reply(answer("All of it."))
-    conversation = await client.create()
-    async with chat(client, conversation) as component:
-        await component.call("send", "Go on.")
-        failed = await component.until(shows("error", "Go on.", "Half"))
-        assert failed["error"] == "The answer broke off before it was finished. Try again."
-        metadata = failed["messages"][1]["metadata"]
-        assert (metadata["status"], metadata["error"]["code"]) == ("failed", "upstream_truncated")
-        assert metadata["error"]["retryable"]
-        await component.call("regenerate")
-        await component.until(shows("ready", "Go on.", "All of it."))
-
-
-@pytest.mark.gen_test
-async def test_a_refusal_is_an_error(client: Client, upstream: Upstream) -> None:
-    async with chat(client, "no-such-conversation") as component:
+    async with chat(client, conversation, version) as component:
+        await component.call("send", "a" * 32_001)
+        failed = await component.until(lambda line: line.get("status") == "error")
+        assert failed["error"] == (await client.post(conversation, "a" * 32_001)).json()["detail"]
+        assert not failed["broken"]
+        await component.call("send", "Shorter.")
+        await component.until(lambda line: line.get("status") == "ready" and texts(line)[1:] == ["Shorter.", "Done."])
+        # What the AI SDK does after a tool's output or an approval: there is no message in it.
+        await component.call("repost")
+        refused = await component.until(lambda line: line.get("status") == "error")
+        assert (refused["error"], refused["broken"]) == ("There is no message to send.", False)
+    assert len(await client.messages(conversation)) == 2
+    async with chat(client, conversation, version, token="not.a.token", history={"messages": []}) as component:
         await component.call("send", "Hello?")
-        failed = await component.until(shows("error", "Hello?"))
-    assert '"code":"not_found"' in failed["error"]
+        failed = await component.until(lambda line: line.get("status") == "error")
+        assert failed["error"] == "The token is not valid."
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_refuses_is_an_error_with_safe_text(client: Client, upstream: Upstream) -> None:
+    upstream.reply(whole("400 Bad Request", {"error": {"message": "sk-secret", "type": "invalid_request_error"}}))
+    conversation = await client.create()
+    async with chat(client, conversation) as component:
+        await component.call("send", "Go on.")
+        failed = await component.until(shows("error", "Go on.", ""))
+        assert failed["error"] == "The model refused this request."
+        assert failed["messages"][-1]["metadata"]["error"]["code"] == "upstream_rejected"
+        assert not failed["broken"]
+
+
+@pytest.mark.gen_test
+async def test_recommendations_are_parts_of_their_own(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("A bet on **Arsenal** at odds of 2.10: I'd recommend it."))
+    conversation = await client.create()
+    async with chat(client, conversation) as component:
+        await component.call("send", "Who wins?")
+        ready = await component.until(lambda line: line.get("status") == "ready" and len(line["messages"]) == 2)
+        words, found = ready["messages"][1]["parts"]
+        assert words["state"] == "done"
+        assert (found["type"], found["data"]["odds"], found["id"]) == (
+            "data-recommendation",
+            2.1,
+            found["data"]["betId"],
+        )
+        _, stored = (await component.call("history"))["messages"]
+        assert stored["parts"][1] == found

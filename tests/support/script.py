@@ -47,18 +47,22 @@ class Script:
 
     async def _find(self, wanted: Callable[[Line], object], begin: int) -> tuple[Line, int]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                for index in range(begin, len(self.lines)):
-                    if wanted(self.lines[index]):
-                        return self.lines[index], index + 1
-                begin = len(self.lines)
-                text = await self._process.stdout.readline()
-                assert text, f"the script ended:\n{self._grumbling}"
-                if text.startswith(b"{"):
-                    self.lines.append(json.loads(text))
-                else:
-                    self._grumbling += text.decode()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    for index in range(begin, len(self.lines)):
+                        if wanted(self.lines[index]):
+                            return self.lines[index], index + 1
+                    begin = len(self.lines)
+                    text = await self._process.stdout.readline()
+                    assert text, f"the script ended:\n{self._grumbling}"
+                    if text.startswith(b"{"):
+                        self.lines.append(json.loads(text))
+                    else:
+                        self._grumbling += text.decode()
+        except TimeoutError:
+            last = "\n".join(map(str, self.lines[-3:]))
+            raise AssertionError(f"not seen; it said at last:\n{last}\n{self._grumbling}") from None
 
     def events(self, type_: str | None = None) -> list[Line]:
         """The events so far, without heartbeats; those of a type."""

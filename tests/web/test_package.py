@@ -1,6 +1,7 @@
 """The npm package: its units under Node.js' own test runner, its types, and what is packed."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import chatstream
 from chatstream.handlers.assets import CLIENT
+from tests.scenarios.test_use_chat import VERSIONS
 from tests.support import node
 
 
@@ -28,6 +30,41 @@ def test_its_units(script: str) -> None:
 
 def test_its_types() -> None:
     run(*node.command("node_modules/typescript/bin/tsc"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_types_of_its_example_for_the_ai_sdk(tmp_path: Path, version: str) -> None:
+    """As strictly as there is; of the packages themselves only what is used."""
+    modules = node.CLIENTS / "node_modules"
+    paths = {
+        "ai": [f"{modules}/ai-{version}"],
+        "@ai-sdk/react": [f"{modules}/ai-react-{version}"],
+        "react": [f"{modules}/@types/react"],
+        "react/*": [f"{modules}/@types/react/*"],
+    }
+    options = {"skipLibCheck": True, "noUncheckedIndexedAccess": True, "noUnusedLocals": True, "paths": paths}
+    project = {
+        "extends": f"{node.CLIENTS}/tsconfig.json",
+        "compilerOptions": options,
+        "files": [f"{node.PACKAGE}/examples/use-chat.tsx"],
+    }
+    (tmp_path / "tsconfig.json").write_text(json.dumps(project))
+    run(*node.command("node_modules/typescript/bin/tsc", "-p", str(tmp_path)))
+
+
+@pytest.mark.parametrize("readme", ["README.md"])
+def test_what_the_readme_shows_stands_in_an_example(readme: str) -> None:
+    """Line by line, so that it is tested; how far it is indented aside."""
+    repository = node.PACKAGE.parents[1]
+    examples = [lines(path.read_text()) for path in (node.PACKAGE / "examples").iterdir()]
+    snippets = re.findall(r"^```tsx\n(.+?)^```", (repository / readme).read_text(), re.DOTALL | re.MULTILINE)
+    assert snippets
+    for snippet in snippets:
+        assert any(lines(snippet) in example for example in examples), snippet
+
+
+def lines(text: str) -> str:
+    return "".join(f"{line.strip()}\n" for line in text.splitlines())
 
 
 def test_it_has_the_servers_version_and_nothing_but_what_is_served() -> None:
