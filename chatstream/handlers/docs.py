@@ -4,9 +4,11 @@ from functools import cached_property
 
 import msgspec
 
+from chatstream.errors import InvalidRequest
 from chatstream.handlers import openapi, reference_page
 from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
+from chatstream.handlers.reference import Version
 
 
 class Reference:
@@ -14,16 +16,18 @@ class Reference:
 
     def __init__(self, content_characters: int) -> None:
         self._content_characters = content_characters
+        self._documents: dict[Version, bytes] = {}
 
-    @cached_property
-    def document(self) -> bytes:
+    def document(self, version: Version) -> bytes:
         """JSON."""
-        return msgspec.json.encode(openapi.document(self._content_characters))
+        if version not in self._documents:
+            self._documents[version] = msgspec.json.encode(openapi.document(self._content_characters, version))
+        return self._documents[version]
 
     @cached_property
     def page(self) -> str:
         """HTML."""
-        return reference_page.page(msgspec.json.decode(self.document))
+        return reference_page.page(msgspec.json.decode(self.document(Version.V32)))
 
 
 class _ReferenceHandler(BaseHandler):
@@ -43,9 +47,12 @@ class DocumentHandler(_ReferenceHandler):
     """``/openapi.json``."""
 
     def get(self) -> None:
-        """The OpenAPI document."""
+        """The OpenAPI document, of the version that is asked for."""
+        version = self.parameter("version")
+        if version not in (None, *Version):
+            raise InvalidRequest(f"`version` must be one of: {', '.join(Version)}.")
         self.set_header("Content-Type", "application/json")
-        self.finish(self.reference.document)
+        self.finish(self.reference.document(Version(version or Version.V31)))
 
     head = get
 

@@ -1,7 +1,9 @@
-"""The OpenAPI 3.2 document: `reference.OPERATIONS`, with the schemas of what the handlers take and send.
+"""The OpenAPI document: `reference.OPERATIONS`, with the schemas of what the handlers take and send.
 
-3.2, because it is the first version that can say what the events of a stream look like (``itemSchema``).
-https://spec.openapis.org/oas/v3.2.0.html
+In 3.2, the first version that can say what the events of a stream look like (``itemSchema``), and in 3.1, which
+generators of clients take. They know one type for each reply, so that there a stream is text, where a reply is JSON or
+a stream only JSON is described, and a parameter has one name.
+https://spec.openapis.org/oas/v3.1.1.html https://spec.openapis.org/oas/v3.2.0.html
 """
 
 import re
@@ -15,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from chatstream import __version__
 from chatstream.handlers import problems
 from chatstream.handlers.problems import Problem
-from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply
+from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply, Version
 from chatstream.handlers.views import ID_PATTERN
 
 _SCHEMAS = "#/components/schemas/"
@@ -106,14 +108,17 @@ _SECURITY_SCHEMES = {
 }
 
 
-def document(content_characters: int) -> dict[str, Any]:
+_FULL_VERSIONS = {Version.V31: "3.1.1", Version.V32: "3.2.0"}
+
+
+def document(content_characters: int, version: Version) -> dict[str, Any]:
     """The whole document; a message may have at most `content_characters`."""
     paths = {
-        path: {method: _operation(path, operation) for method, operation in _with_head(operations).items()}
+        path: {method: _operation(path, operation, version) for method, operation in _with_head(operations).items()}
         for path, operations in OPERATIONS.items()
     }
     return {
-        "openapi": "3.2.0",
+        "openapi": _FULL_VERSIONS[version],
         "info": {
             "title": "chatstream",
             "version": __version__,
@@ -143,7 +148,23 @@ def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
     return found
 
 
-def _operation(path: str, operation: Operation) -> dict[str, Any]:
+def _for_generators(operation: Operation) -> Operation:
+    """The same without the stream that it can be asked for in place of JSON, and without parameters' other names."""
+    operation = operation._replace(parameters=[each for each in operation.parameters if not each.is_alias])
+    if not any(JSON in reply.bodies for reply in operation.replies.values()):
+        return operation
+    replies = {
+        status: reply._replace(bodies={kind: body for kind, body in reply.bodies.items() if kind != STREAM})
+        for status, reply in operation.replies.items()
+        if not reply.of_stream
+    }
+    parameters = [parameter for parameter in operation.parameters if not parameter.of_stream]
+    return operation._replace(replies=replies, parameters=parameters)
+
+
+def _operation(path: str, operation: Operation, version: Version) -> dict[str, Any]:
+    if version is Version.V31:
+        operation = _for_generators(operation)
     parameters = [_parameter(parameter) for parameter in operation.parameters]
     if "{id}" in path:
         parameters.insert(0, _ID_PARAMETER)
@@ -153,7 +174,7 @@ def _operation(path: str, operation: Operation) -> dict[str, Any]:
         **({"description": operation.description} if operation.description else {}),
         "tags": [_tag(path)],
         **({"parameters": parameters} if parameters else {}),
-        "responses": {str(status): _reply(reply) for status, reply in operation.replies.items()}
+        "responses": {str(status): _reply(reply, version) for status, reply in operation.replies.items()}
         | {str(status): {"$ref": f"#/components/responses/{status}"} for status in _refusals(path, operation)},
         "security": _security(operation),
     }
@@ -215,8 +236,8 @@ def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
 
 
-def _reply(reply: Reply) -> dict[str, Any]:
-    content = {media_type: _body(media_type, shape) for media_type, shape in reply.bodies.items()}
+def _reply(reply: Reply, version: Version) -> dict[str, Any]:
+    content = {media_type: _body(media_type, shape, version) for media_type, shape in reply.bodies.items()}
     return {
         "description": reply.description,
         "headers": _headers(*reply.headers),
@@ -224,7 +245,9 @@ def _reply(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _body(media_type: str, shape: Any) -> dict[str, Any]:
+def _body(media_type: str, shape: Any, version: Version) -> dict[str, Any]:
+    if media_type == STREAM and version is Version.V31:
+        return {"schema": {"type": "string"}}
     schemas, _ = msgspec.json.schema_components(_types(media_type, shape), ref_template=_SCHEMAS + "{name}")
     if media_type != STREAM:
         return {"schema": schemas[0]}
@@ -247,7 +270,7 @@ def _types(media_type: str, shape: Any) -> list[Any]:
 
 def _refusal(status: int) -> dict[str, Any]:
     refusal = REFUSALS[status]
-    narrowed = {"status": {"const": status}, "code": {"enum": refusal.codes}}
+    narrowed = {"code": {"type": "string", "enum": refusal.codes}}
     schema = {"allOf": [{"$ref": _SCHEMAS + "Problem"}, {"properties": narrowed}]}
     return {
         "description": refusal.description,
@@ -270,10 +293,28 @@ def _schemas(content_characters: int) -> dict[str, Any]:
     schemas: dict[str, Any] = taken["$defs"] | sent
     schemas["NewMessage"]["properties"]["content"]["maxLength"] = content_characters
     schemas["NewConversation"]["properties"]["initialMessage"]["anyOf"][0]["maxLength"] = content_characters
+    for name in taken["$defs"]:
+        _without_defaults(schemas[name])
+    for name in sent:
+        schemas[name] = _always_sent(schemas[name])
     for schema in schemas.values():
         if "description" in schema:
             schema["description"] = _for_clients(schema["description"])
     return schemas
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """What is left out of a request has no value: a default would make some generators ask for it."""
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+def _always_sent(schema: dict[str, Any]) -> dict[str, Any]:
+    """A field with a default is in every response."""
+    fields = schema.get("properties", {})
+    bare = {name: {key: value for key, value in field.items() if key != "default"} for name, field in fields.items()}
+    required = [name for name in fields if name in schema.get("required", ()) or "default" in fields[name]]
+    return schema | ({"properties": bare} if fields else {}) | ({"required": required} if required else {})
 
 
 class _WithoutFieldTitles(GenerateJsonSchema):

@@ -5,6 +5,7 @@ in the path, and the refusals of a door with a token, a parameter or a body.
 """
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -33,6 +34,13 @@ from chatstream.handlers.views import (
 JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html", "text/plain"
 
 
+class Version(StrEnum):
+    """Of OpenAPI. What generators of clients take, and the first version that can say what a stream's events are."""
+
+    V31 = "3.1"
+    V32 = "3.2"
+
+
 class Parameter(NamedTuple):
     """Of a request, and never required; `place` is ``query`` or ``header``, `schema` is JSON Schema."""
 
@@ -40,6 +48,8 @@ class Parameter(NamedTuple):
     name: str
     description: str
     schema: Mapping[str, Any]
+    is_alias: bool = False  # another name of one that is there
+    of_stream: bool = False  # it asks for a stream in place of JSON, or for something of one
 
 
 class Reply(NamedTuple):
@@ -51,6 +61,7 @@ class Reply(NamedTuple):
     description: str
     bodies: Mapping[str, Any] = {}
     headers: Sequence[str] = ()
+    of_stream: bool = False  # only where a stream was asked for in place of JSON
 
 
 class Operation(NamedTuple):
@@ -121,6 +132,7 @@ _FORMAT = Parameter(
     f"The stream's wire format: {'; '.join(f'`{one.name}`, {one.summary}' for one in FORMATS.values())}. "
     "To name one is to ask for a stream.",
     {"type": "string", "enum": [*FORMATS], "default": DEFAULT.name},
+    of_stream=True,
 )
 _VERSION = Parameter(
     "query",
@@ -128,8 +140,13 @@ _VERSION = Parameter(
     f"With `format={', '.join(VERSIONS)}`: the major version of the npm package `ai` that reads it. Without, every one "
     "can. With it, a stopped answer ends as that version has it, and 6 and 7 are told the finish reason.",
     {"type": "string", "enum": list(dict.fromkeys(one for versions in VERSIONS.values() for one in versions))},
+    of_stream=True,
 )
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
+
+_OPENAPI_VERSION = Parameter(
+    "query", "version", "Of OpenAPI.", {"type": "string", "enum": [*Version], "default": Version.V31}
+)
 
 _CONVERSATIONS = "/api/v1/chat/conversations"
 _ONE = _CONVERSATIONS + "/{id}"
@@ -192,7 +209,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             parameters=[
                 _LAST_EVENT_ID,
                 Parameter("query", "last_event_id", "The same as Last-Event-ID, which wins.", _CURSOR),
-                Parameter("query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR),
+                Parameter(
+                    "query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR, is_alias=True
+                ),
                 _ONCE,
                 _FORMAT,
                 _VERSION,
@@ -230,7 +249,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                     {JSON: PostedMessage} | _EVENTS,
                 ),
                 201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}, _RATE),
-                204: Reply("Where a stream was asked for: the message was sent before, and no answer comes."),
+                204: Reply(
+                    "Where a stream was asked for: the message was sent before, and no answer comes.", of_stream=True
+                ),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
@@ -270,7 +291,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "regenerateAnswer",
             "Answer the newest message again",
             {
-                200: Reply("With `Accept: text/event-stream` or `format`: the events of the answer.", _EVENTS),
+                200: Reply(
+                    "With `Accept: text/event-stream` or `format`: the events of the answer.", _EVENTS, of_stream=True
+                ),
                 202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
@@ -307,7 +330,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "get": Operation(
             "getDocument",
             "This document",
-            {200: Reply("In OpenAPI 3.2.", {JSON: dict[str, Any]})},
+            {200: Reply("OpenAPI.", {JSON: dict[str, Any]})},
+            "Generators of clients take 3.1. In it a stream's events are text, and where a reply is JSON or a stream, "
+            "it is JSON alone; 3.2 has the events' types, and both.",
+            parameters=[_OPENAPI_VERSION],
             public=True,
             head=True,
         )

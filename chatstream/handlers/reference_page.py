@@ -61,7 +61,7 @@ def page(document: Mapping[str, Any]) -> str:
             f"<title>{_text(info['title'])} API</title><style>{_STYLE}</style>",
             f"<header><h1>{_text(info['title'])} API</h1>",
             f'<p class="note">Version {_text(info["version"])} · ',
-            f'<a href="openapi.json">OpenAPI {document["openapi"]}</a></p>{paragraphs}</header><main>',
+            f'<a href="openapi.json">OpenAPI</a></p>{paragraphs}</header><main>',
             f"<nav>{''.join(_contents(tag, found) for tag, found in by_tag.items())}</nav>",
             *(
                 f"<h2>{_text(tag)}</h2>{''.join(_operation(*one, components) for one in found)}"

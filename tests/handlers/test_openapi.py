@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openapi_spec_validator import OpenAPIV32SpecValidator, validate
+from openapi_spec_validator import OpenAPIV31SpecValidator, OpenAPIV32SpecValidator, validate
 
 from chatstream.errors import RequestError
 from chatstream.handlers.assets import AssetHandler
@@ -14,8 +14,8 @@ from tests.support.client import Client
 from tests.support.routes import methods, routes
 
 
-async def fetch(client: Client) -> dict[str, Any]:
-    response = await client.http.get("/openapi.json")
+async def fetch(client: Client, **query: str) -> dict[str, Any]:
+    response = await client.http.get("/openapi.json", params=query)
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
     document: dict[str, Any] = response.json()
@@ -23,11 +23,51 @@ async def fetch(client: Client) -> dict[str, Any]:
 
 
 @pytest.mark.gen_test
-async def test_the_document_is_openapi_3_2(client: Client) -> None:
+async def test_the_document_is_openapi(client: Client) -> None:
     del client.http.headers["Authorization"]
     document = await fetch(client)
-    assert document["openapi"] == "3.2.0"
-    validate(document, cls=OpenAPIV32SpecValidator)
+    assert document["openapi"] == "3.1.1"
+    validate(document, cls=OpenAPIV31SpecValidator)
+    assert document == await fetch(client, version="3.1")
+    with_events = await fetch(client, version="3.2")
+    assert with_events["openapi"] == "3.2.0"
+    validate(with_events, cls=OpenAPIV32SpecValidator)
+    refused = await client.http.get("/openapi.json", params={"version": "2.0"})
+    assert (refused.status_code, refused.json()["detail"]) == (400, "`version` must be one of: 3.1, 3.2.")
+
+
+def mappings(value: object) -> Iterator[dict[str, Any]]:
+    """All that are in it."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from mappings(each)
+
+
+@pytest.mark.gen_test
+async def test_what_generators_stumble_over_is_not_in_it(client: Client) -> None:
+    document = await fetch(client)
+    for each in mappings(document):
+        assert each.get("default", "") is not None  # a null that a client would send for what it leaves out
+        assert "itemSchema" not in each
+        assert "const" not in each
+    schemas = document["components"]["schemas"]
+    for name in ("NewConversation", "NewMessage", "ConversationChanges", "StopRequest"):
+        fields = schemas[name]["properties"]
+        assert not any("default" in field for field in fields.values())
+    assert schemas["NewMessage"]["required"] == ["content"]
+    assert "required" not in schemas["NewConversation"]
+    # What is in every response is required there.
+    assert "type" in schemas["Problem"]["required"]
+    assert "errors" not in schemas["Problem"]["required"]
+    # One type for each reply: a stream is text, where there is nothing else.
+    for item in document["paths"].values():
+        for operation in item.values():
+            for reply in operation["responses"].values():
+                content = reply.get("content", {})
+                assert len(content) <= 1
+                if "text/event-stream" in content:
+                    assert content["text/event-stream"] == {"schema": {"type": "string"}}
 
 
 @pytest.mark.gen_test
@@ -74,7 +114,7 @@ async def test_it_is_asked_for_again_only_when_it_has_changed(client: Client) ->
 
 @pytest.mark.gen_test
 async def test_the_page_names_every_operation_parameter_code_and_shape(client: Client) -> None:
-    document = await fetch(client)
+    document = await fetch(client, version="3.2")
     page = (await client.http.get("/docs")).text
     anchors = {*re.findall(r'id="([^"]+)"', page)}
     assert {*document["components"]["schemas"]} <= anchors

@@ -26,7 +26,7 @@ def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartS
     result = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIGURATION),
-            *("run", f"{server.url}/openapi.json"),
+            *("run", f"{server.url}/openapi.json?version=3.2"),
         ],
         cwd=tmp_path,
         env=os.environ | {"TOKEN": auth.mint(SECRET, "schemathesis", 3600)},

@@ -7,6 +7,8 @@ import sysconfig
 from pathlib import Path
 
 CLIENTS = Path(__file__).parents[1] / "clients"
+# Apart, as they call the TypeScript of before 7, which could be called.
+GENERATORS = Path(__file__).parents[1] / "generators"
 PACKAGE = Path(__file__).parents[2] / "chatstream" / "web"
 
 
@@ -17,17 +19,17 @@ def _tool(name: str) -> list[str]:
     return [str(tools / "bin" / "node"), str(tools / "lib" / "node_modules" / "npm" / "bin" / f"{name}-cli.js")]
 
 
-def install() -> None:
-    """Install the clients' packages, exactly as locked, and link our own beside them, unless that is done.
+def install(directory: Path = CLIENTS) -> None:
+    """Install the packages of a directory, exactly as locked, and link our own beside them, unless that is done.
 
     One process at a time: the tests run in several.
     """
-    modules, lock = CLIENTS / "node_modules", CLIENTS / "package-lock.json"
+    modules, lock = directory / "node_modules", directory / "package-lock.json"
     installed, link = modules / ".package-lock.json", modules / "chatstream"
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-            npm("ci", "--no-audit", "--no-fund", cwd=CLIENTS)
+            npm("ci", "--no-audit", "--no-fund", cwd=directory)
         if not link.exists():
             link.symlink_to(os.path.relpath(PACKAGE, modules))
 
@@ -46,7 +48,7 @@ def npm(*arguments: str, cwd: Path) -> str:
 
 
 def command(script: str, *arguments: str) -> list[str]:
-    """The command that runs a script of `clients/`.
+    """The command that runs a script of `clients/`, or one of anywhere by its whole path.
 
     Our package is a link there, and is to find its React where an installed one would.
     """
