@@ -16,7 +16,7 @@ from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOMainLoop
 from tornado.web import Application
 
-from chatstream import __version__, auth, logs, recommendations
+from chatstream import __version__, auth, logs
 from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
 from chatstream.capacity import Capacity, raise_descriptor_limit
@@ -36,6 +36,7 @@ from chatstream.llm.configuration import configured_model
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, UserMessage
+from chatstream.plugins.bets.reader import extract
 from chatstream.settings import Environment, Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Changes
@@ -134,7 +135,7 @@ class Server:
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        hub = Hub(attempts, reading, answers, recommendations.extract, metrics, _hub_config(settings), limits.answers)
+        hub = Hub(attempts, reading, answers, extract, metrics, _hub_config(settings), limits.answers)
         orphans = Sweeper(attempts, reading, hub, metrics)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from chatstream.errors import AlreadyExists, ChatstreamError, ConfigurationError, StorageUnavailable
 from chatstream.handlers.views import Id, ModelName, Prompt, Title
-from chatstream.recommendations import extract
+from chatstream.plugins.bets.reader import extract
 from chatstream.settings import Settings
 from chatstream.store.mongo import Mongo
 from chatstream.store.seeding import BATCH_DOCUMENTS, History, Line, Name, Seeding, embedded_database, history, is_local

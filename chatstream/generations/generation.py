@@ -23,7 +23,7 @@ from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Failure, Status, Usage
-from chatstream.recommendations import Extractor
+from chatstream.plugins.bets.reader import Extractor
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")

@@ -29,7 +29,7 @@ from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.recommendations import Extractor
+from chatstream.plugins.bets.reader import Extractor
 from chatstream.store.attempts import Attempts
 from chatstream.store.reading import Reading
 

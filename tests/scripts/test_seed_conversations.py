@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from chatstream.errors import AlreadyExists
-from chatstream.recommendations import extract
+from chatstream.plugins.bets.reader import extract
 from chatstream.store.mongo import Mongo
 from chatstream.store.seeding import Line, Seeding, history, is_local
 from tests.conftest import MakeClient

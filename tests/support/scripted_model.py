@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from msgspec.structs import replace
 
-from chatstream import recommendations
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
@@ -26,6 +25,7 @@ from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
+from chatstream.plugins.bets.reader import extract
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Change, Changes
 from chatstream.store.conversations import Conversations
@@ -265,7 +265,7 @@ class Bench:
             self.store,
             self.store,
             self._answers,
-            recommendations.extract,
+            extract,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,

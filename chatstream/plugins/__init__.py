@@ -1,0 +1,1 @@
+"""What an app adds to chatstream: see README.md beside this file."""

@@ -1,0 +1,645 @@
+"""Finds the bets an answer recommends. Pure: text in, recommendations out.
+
+A bet on a slip that nobody recommended is the worst outcome, one that is missed is a pity. So this reads by a closed
+list: the writer recommends, at the beginning of a clause, now and unconditionally, a named bet with a number marked as
+odds ("I'd back Arsenal at 2.10"); or a list, a table or a few lines with keys say so under a heading that recommends.
+Whatever teaches, reports, quotes, offers, passes or supposes is left out, and what a later sentence takes back goes.
+No number is made up: each is read off the text. English alone; the time is linear in the text.
+
+Past 200 lines because what a sentence means hangs on what stands around it: it is one pass with one state.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+
+from msgspec import Struct, field
+
+from chatstream.models import Recommendation
+from chatstream.plugins.bets import vocabulary as words
+from chatstream.plugins.bets.markup import Kind, Line, lines
+
+Extractor = Callable[[str, str], tuple[Recommendation, ...]]
+"""``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""
+
+_MOST = 20  # more bets than this are a price list, not advice; each is stored with the answer and sent as an event
+_KEPT = 2 * _MOST  # as some are taken back; each sentence looks at all of them
+_HIGHEST_ODDS = 10_000  # the longest shots on offer pay a few thousand to one; a higher number is something else
+_DECIMALS = 4  # -110 is 1.909090...: enough to reckon with, without binary noise
+# Code points: a longer sentence is none, a longer name names no bet, a longer cell is prose, and the word that makes a
+# number a line or a time stands no further before it.
+_LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
+_LONGEST_HEADING_WORDS = 8
+_TELLING = 5_000  # code points that tell an answer's language
+_LONGEST_ENTRY = 2  # lines of a paragraph below a heading that name a bet
+_HIGHEST_DOUBTFUL = 34.0  # decimal odds; a higher number is a price, unless something else says that it is odds
+_LOWEST_LEVEL = 7
+_REASONS = ("", "because", "since", "as they")
+_BETS = re.compile(
+    r"\b(?:back|wager|put|stake|backing)(?![\w-])|(?<!st\s)\bbet(?:ting)?\s(?:on|the|[\u20ac$\u00a30-9])", re.IGNORECASE
+)
+_BETS_AT_ALL = re.compile(r"(?<!best\s)\bbet(?:s|ting)?\b", re.IGNORECASE)
+_SIGNED = re.compile(r"[+\u2212-][0-9]")
+_QUOTES = "\"'\u201c\u201d\u2018\u2019"
+_SIGNS = " ,;:!|(-\u2013\u2014~" + _QUOTES
+_NAME = re.compile(r"[A-Z][\w-]{2,}")
+_WORD = re.compile(r"[^\W\d_]+")
+_FOREIGN_LETTER = re.compile(r"[\u0370-\u1dff\u2c80-\ua8ff\uac00-\ufdff]")
+
+
+class _Bet(Struct, kw_only=True):
+    """A bet that was found, and where: what takes it back must know."""
+
+    odds: float
+    odds_text: str
+    selection: str
+    stake: str | None
+    passage: str
+    paragraph: int
+    advised: bool = False  # by an imperative or a label, which also teach; not by "I"
+
+
+class _Paragraph(Struct, kw_only=True):
+    """Lines that belong together."""
+
+    kind: Kind
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def last(self) -> str:
+        return self.lines[-1].text if self.lines else ""
+
+
+def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
+    """The bets `text` recommends, in its order, 20 at most; one that is repeated counts once.
+
+    `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
+    """
+    plain = text.casefold()
+    if not any(hint in plain for hint in words.HINTS) or _is_foreign(text[:_TELLING]):
+        return ()
+    return tuple(
+        Recommendation(
+            bet_id=f"bet-{answer_id}-{number}",
+            odds=bet.odds,
+            odds_text=bet.odds_text,
+            selection=bet.selection or None,
+            stake=bet.stake,
+        )
+        for number, bet in enumerate(_Reading(text).read(_paragraphs(lines(text))), 1)
+    )
+
+
+def _paragraphs(source: Iterable[Line]) -> list[_Paragraph]:
+    """Headings, lists, tables, code and runs of plain lines."""
+    found: list[_Paragraph] = []
+    gap = True
+    for line in source:
+        if line.kind is Kind.BLANK:
+            gap = True
+            continue
+        last = found[-1] if found else None
+        kind = line.kind
+        if kind is Kind.HEADING and line.level == _LOWEST_LEVEL and words.ODDS.search(line.text):
+            kind = Kind.PLAIN  # a bet in bold
+        if last is not None and last.kind is Kind.ITEM and kind is Kind.PLAIN and (line.indented or not gap):
+            kind = Kind.ITEM
+        alone = kind in (Kind.HEADING, Kind.CODE)
+        if last is not None and last.kind is kind and not alone and (not gap or kind is Kind.ITEM):
+            last.lines.append(line)
+        else:
+            found.append(_Paragraph(kind=kind, lines=[line]))
+        gap = False
+    for before, after in pairwise(found):
+        alone = before.kind is Kind.PLAIN and len(before.lines) == 1 and after.kind is not Kind.HEADING
+        if alone and _is_title(before.last):
+            before.kind = Kind.HEADING
+    return found
+
+
+def _is_title(text: str) -> bool:
+    return (
+        len(text.split()) <= _LONGEST_HEADING_WORDS
+        and text[-1] not in ".!?;,:"
+        and not words.ODDS.search(text)
+        and not words.FIELD.fullmatch(text)
+    )
+
+
+class _Reading:
+    """One pass over an answer's paragraphs."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._bets: list[_Bet] = []
+        self._number = 0  # of the paragraph
+        self._announced = False  # as recommended, by the heading or the introduction above
+        self._card = False  # which may also be a list of fixtures
+        self._several = False  # ... as one bet, whose legs are not recommended alone
+        self._listed = False
+        self._legs: list[str] = []
+        self._silent_level: int | None = None  # of the heading below which nothing is recommended
+        self._level = 0
+        self._silenced: Kind | None = None  # by an introduction: what kind of paragraph it introduced
+        self._quoted = False  # ... as somebody else's words
+        self._introduction = ""
+
+    @cached_property
+    def _speaks_of_betting(self) -> bool:
+        return bool(words.BETTING.search(self._text) or _BETS_AT_ALL.search(self._text))
+
+    def read(self, paragraphs: Sequence[_Paragraph]) -> list[_Bet]:
+        """The bets in the order of the text."""
+        for self._number, paragraph in enumerate(paragraphs):
+            if paragraph.kind is Kind.HEADING:
+                self._head(paragraph.lines[0])
+                continue
+            self._introduce(paragraph)
+            if self._listed and paragraph.kind is Kind.PLAIN:
+                self._announced = False
+            if self._silent_level is not None or self._silenced is not None:
+                self._only_take_back(paragraph)
+            elif paragraph.kind is Kind.ROW:
+                self._table(paragraph)
+            elif paragraph.kind is Kind.CODE:
+                self._code(paragraph)
+            else:
+                self._prose(paragraph)
+            if paragraph.kind in (Kind.ITEM, Kind.ROW):
+                self._listed = True  # what is announced was a list, and it is over
+            named = self._legs or any(bet.paragraph == self._number for bet in self._bets)
+            if paragraph.kind is Kind.PLAIN and not named:
+                self._announced = False  # a heading announces what stands below it, until other things come
+            last = words.SENTENCE_END.split(paragraph.last)[-1]
+            self._introduction = last if last.endswith(":") else ""
+        return self._bets[:_MOST]
+
+    def _head(self, line: Line) -> None:
+        level = line.level or _LOWEST_LEVEL
+        if self._silent_level is not None and level <= self._silent_level:
+            self._silent_level = None
+        self._level, self._silenced, self._introduction = level, None, ""
+        if self._silent_level is not None:
+            return
+        if words.SILENT.search(line.text) and not (
+            words.LABEL.match(line.text) and not words.UNWANTED.search(line.text)
+        ):
+            self._announced, self._silent_level = False, level
+            return
+        self._announce(line.text)
+        for sentence in words.SENTENCE_END.split(line.text):
+            self._sentence(sentence, announced=False, advised=True)
+
+    def _announce(self, text: str) -> None:
+        self._announced = bool(words.ANNOUNCES.search(text)) and not words.SILENT.search(text)
+        self._card = bool(words.CARD.search(text))
+        self._several = bool(words.MULTIPLE.search(text))
+        self._legs = []
+        self._listed = False
+
+    def _introduce(self, paragraph: _Paragraph) -> None:
+        """What the line above ("Here is what others say:") makes of this paragraph."""
+        introduction, self._introduction = self._introduction, ""
+        if introduction:
+            if words.SILENT.search(introduction):
+                self._announced, self._silenced = False, paragraph.kind
+                self._quoted = bool(words.QUOTES.search(introduction))
+                return
+            if words.ANNOUNCES.search(introduction):
+                self._announce(introduction)
+        if self._silenced is None or paragraph.kind is not Kind.PLAIN:
+            return
+        # A list ends by itself; of paragraphs it is not sure who speaks, until the writer says so.
+        own = not self._quoted and words.OWN_VOICE.match(paragraph.lines[0].text)
+        if own or self._silenced is not Kind.PLAIN:
+            self._silenced = None
+
+    def _only_take_back(self, paragraph: _Paragraph) -> None:
+        for line in paragraph.lines:
+            for sentence in words.SENTENCE_END.split(line.text):
+                self._take_back(sentence)
+
+    # Prose and lists --------------------------------------------------------------------------------------------------
+
+    def _prose(self, paragraph: _Paragraph) -> None:
+        first = len(self._bets)
+        listed = paragraph.kind is Kind.ITEM
+        announced = self._announced and (listed or len(paragraph.lines) <= _LONGEST_ENTRY)
+        advised = True
+        for entry in _entries(paragraph.lines) if listed else [paragraph.lines]:
+            if self._legs and self._combine(entry):
+                continue
+            if pairs := _fields(entry):
+                self._keyed(pairs)
+            elif announced and len(entry) > 1 and (points := words.POINTS.fullmatch(entry[1].text)):
+                self._pointed(entry[0].text, points)
+            else:
+                for line in entry:
+                    advised = self._line(line, announced=announced, advised=advised)
+                    if self._silent_level is not None:
+                        return
+        if self._announced and self._card:
+            self._bets[first:] = [bet for bet in self._bets[first:] if bet.stake]
+        if self._announced and self._several and len(self._bets) > first:
+            self._legs += [bet.selection for bet in self._bets[first:]]
+            del self._bets[first:]
+
+    def _line(self, line: Line, *, announced: bool, advised: bool) -> bool:
+        """Read one line; returns whether an imperative in the lines below is still the writer's own advice."""
+        listed = line.kind is Kind.ITEM
+        concerned = bool(words.ODDS.search(line.text)) or any(bet.paragraph == self._number for bet in self._bets)
+        for place, sentence in enumerate(_joined(words.SENTENCE_END.split(line.text))):
+            if words.EXAMPLE.search(sentence):
+                self._silent_level = self._level
+                return False
+            self._take_back(sentence)
+            if not concerned:
+                advised = advised and not words.TEACHES.search(sentence) and not words.QUOTES.search(sentence)
+                continue
+            here = [bet for bet in self._bets if bet.paragraph == self._number]
+            if here and words.CONDITION_FOLLOWS.search(sentence):
+                self._bets.remove(here[-1])
+                continue
+            if words.TEACHES.search(sentence):
+                if not listed:
+                    self._bets = [bet for bet in self._bets if bet not in here or not bet.advised]
+                    advised = False
+                continue
+            advised = advised and not words.QUOTES.search(sentence)
+            before = len(self._bets)
+            self._sentence(
+                sentence, announced=announced and not place, advised=advised, labels_only=line.kind is Kind.QUOTE
+            )
+            if len(self._bets) == before:
+                self._stake_of_the_last(sentence)
+        return advised
+
+    def _pointed(self, name: str, points: re.Match[str]) -> None:
+        """A name, and below it "2pts 19-10 Coral"."""
+        odds = words.ODDS.match(f"odds {points['text']}")
+        value = _decimal(odds) if odds else None
+        if value and not words.UNWANTED.search(name) and not words.HAS_VERB.search(name):
+            self._add(_trimmed(name), value, points["text"], points[1].strip(), name, advised=True)
+
+    def _sentence(self, sentence: str, *, announced: bool, advised: bool, labels_only: bool = False) -> None:
+        """Find the bets of one sentence, which is cut where it turns ("but", "because")."""
+        if len(sentence) > _LONGEST_PASSAGE or self._one_of_several(sentence) or not words.ODDS.search(sentence):
+            return
+        if _is_foreign(sentence):
+            return
+        clauses = _clauses(sentence)
+        for number, (_, clause) in enumerate(clauses):
+            turn, behind = clauses[number + 1] if number + 1 < len(clauses) else ("", "")
+            if turn not in _REASONS and words.TAKES_BACK.search(behind) and not _leads(behind):
+                continue
+            self._clause(clause, announced=announced and not number, advised=advised, labels_only=labels_only)
+
+    def _clause(self, clause: str, *, announced: bool, advised: bool, labels_only: bool) -> None:
+        marked = [
+            (match, odds)
+            for match in words.ODDS.finditer(clause)
+            if (odds := _decimal(match)) and not words.PLACES.match(clause[match.end() :])
+        ]
+        if not marked:
+            return
+        reason = words.REASON.search(clause, marked[-1][0].end())
+        said = clause[: reason.start()] if reason else clause
+        if reason and words.CONDITION.search(clause, marked[-1][0].end()):
+            return
+        if words.UNWANTED.search(said) or words.CONCEDES.match(said) or words.SOLD.search(clause):
+            return
+        if len(marked) > 1 and words.MULTIPLE.search(said):
+            return  # the legs of one bet
+        begin, joined = 0, False
+        ends = [*(match.start() for match, _ in marked[1:]), len(said)]
+        for (match, odds), end in zip(marked, ends, strict=True):
+            before, after = said[begin : match.start()], said[match.end() : end]
+            first, begin = not begin, match.end()
+            name, own = _name(before, after, announced=announced and first, joined=joined, labels_only=labels_only)
+            joined = name is not None
+            if name is None or not (own or advised) or not self._is_of_a_bet(said, match, odds, name, announced):
+                continue
+            # Without a name, only the first odds of a sentence are clear, and only if called odds.
+            if name or (first and _is_called_odds(match)):
+                # With several odds in a passage it is not sure whose the stake is.
+                stake = (words.STAKE.search(before) or words.STAKE.search(after)) if len(marked) == 1 else None
+                amount = stake[stake.lastindex or 0] if stake else None
+                self._add(name, odds, match["text"], amount, clause, advised=not own)
+
+    def _is_of_a_bet(self, said: str, match: re.Match[str], odds: float, name: str, announced: bool) -> bool:
+        """Whether the number is odds, not the price of a wine: something else in the clause must speak of betting."""
+        if _is_called_odds(match) or words.BETTING.search(
+            f"{said[: match.start()]} {match['text']} {said[match.end() :]}"
+        ):
+            return True
+        if match["priced"] or odds > _HIGHEST_DOUBTFUL or not name[:1].isupper():
+            return False
+        return bool(_BETS.search(said[: match.start()])) or (announced and self._speaks_of_betting)
+
+    def _stake_of_the_last(self, sentence: str) -> None:
+        """A sentence of its own may say the stake of the bet right before it."""
+        if not self._bets or (bet := self._bets[-1]).stake or bet.paragraph != self._number:
+            return
+        if sum(other.paragraph == self._number for other in self._bets) == 1 and (
+            match := words.STAKE_SENTENCE.fullmatch(sentence)
+        ):
+            bet.stake = match[1]
+
+    def _add(self, name: str, odds: float, text: str, stake: str | None, passage: str, *, advised: bool) -> None:
+        if len(self._bets) >= _KEPT or _is_known(name, odds, self._bets):
+            return
+        self._bets.append(
+            _Bet(
+                odds=odds,
+                odds_text=text,
+                selection=name,
+                stake=stake,
+                passage=passage,
+                paragraph=self._number,
+                advised=advised,
+            )
+        )
+
+    def _take_back(self, sentence: str) -> None:
+        """Drop the bets that `sentence` takes back: those it names, or all if it names none of its own."""
+        if not self._bets or not (match := words.RETRACTS.search(sentence)):
+            return
+        names = set(_NAME.findall(sentence[1:]))
+        names -= {"I", "The", "Update", "Edit", "Correction"}
+        named = [bet for bet in self._bets if names & set(_NAME.findall(bet.passage))]
+        if (
+            names
+            and not named
+            and not re.match(r"\W*(?:update|edit|correction|no\b|actually|on )", sentence, re.IGNORECASE)
+        ):
+            if re.search(r"\b(?:all|everything|none|these|those|them|any|both|above)\b", match[0], re.IGNORECASE):
+                self._bets.clear()
+            return
+        self._bets = [bet for bet in self._bets if named and bet not in named]
+
+    # Several bets as one ----------------------------------------------------------------------------------------------
+
+    def _one_of_several(self, sentence: str) -> bool:
+        """Whether `sentence` puts bets together ("My acca: Barcelona (1.30) and PSG (1.40), at odds of 1.82")."""
+        match = words.MULTIPLE_OF.match(sentence)
+        if match is None or words.SILENT.search(sentence[: match.start("rest")]) or words.UNWANTED.search(sentence):
+            return match is not None
+        total = words.TOTAL.search(match["rest"])
+        legs = [leg["name"].strip() for leg in words.LEG.finditer(match["rest"][: total.start() if total else 0])]
+        if total:
+            self._add_several(legs, total, sentence)
+        return True
+
+    def _combine(self, entry: Sequence[Line]) -> bool:
+        """Whether the lines say the odds of the legs above, and maybe the stake."""
+        texts = [line.text for line in entry]
+        total = next((match for text in texts if (match := words.TOTAL.search(text))), None)
+        if total is None:
+            return False
+        self._add_several(self._legs, total, " ".join(texts))
+        self._legs, self._several = [], False
+        for key, value in filter(None, map(_field, texts)):
+            if words.STAKE_KEY.fullmatch(key) and (amount := words.WHOLE_STAKE.fullmatch(value)) and self._bets:
+                self._bets[-1].stake = amount[1]
+        return True
+
+    def _add_several(self, legs: Sequence[str], total: re.Match[str], passage: str) -> None:
+        odds = words.ODDS.match(f"odds {total['text']}")
+        value = _decimal(odds) if odds else None
+        name = f"ACCA of {len(legs)}: {'+'.join(legs)}"
+        if len(legs) > 1 and value and len(name) <= _LONGEST_NAME and not words.UNWANTED.search(passage):
+            self._add(name, value, total["text"], None, passage, advised=True)
+
+    # Fields, tables and JSON ------------------------------------------------------------------------------------------
+
+    def _keyed(self, pairs: Sequence[tuple[str, str]]) -> None:
+        pick: str | None = None
+        staked: str | None = None
+        odds: str | None = None
+        stake: str | None = None
+        verdict: str | None = None
+        has_pick = any(words.PICK_KEY.fullmatch(key) or words.STAKED_KEY.fullmatch(key) for key, _ in pairs)
+        for key, value in pairs:
+            if words.STAKE_KEY.fullmatch(key):
+                stake = value
+            elif words.ODDS_KEY.fullmatch(key):
+                if odds is not None or not ("odds" in key or self._speaks_of_betting):
+                    return  # whose is which? or it is the price of something else
+                odds = value
+            elif has_pick and pick is not None and words.VERDICT_KEY.fullmatch(key):
+                verdict = value
+            elif words.PICK_KEY.fullmatch(key) and pick is None:
+                pick = value
+            elif words.STAKED_KEY.fullmatch(key) and staked is None:
+                staked = value
+            elif words.VERDICT_KEY.fullmatch(key):
+                verdict = value
+            elif not words.NEUTRAL_KEY.fullmatch(key):
+                return
+        name = pick or staked
+        if name is not None and odds is None:  # "Tip: Arsenal to win @ 2.10 | Stake: 1 unit"
+            within = [match for match in words.ODDS.finditer(name) if _decimal(match)]
+            if len(within) == 1:
+                name, odds = name[: within[0].start()], name[within[0].start("text") :]
+        if name is None or odds is None or len(name) > _LONGEST_NAME:
+            return
+        whole = " ; ".join((name, odds, stake or ""))
+        if words.UNWANTED.search(whole) or (verdict is not None and not words.YES.fullmatch(verdict)):
+            return
+        amount = words.WHOLE_STAKE.fullmatch(stake) if stake is not None else None
+        if stake is not None and (amount is None or words.NO_STAKE.fullmatch(stake)):
+            return
+        if not (self._announced or amount or verdict is not None or pick):
+            return
+        found = words.ODDS.match(f"odds: {odds}")
+        worth = _decimal(found) if found else None
+        if found and worth and not words.SOLD.search(name) and not _is_foreign(whole):
+            self._add(_trimmed(name), worth, found["text"], amount[1] if amount else None, whole, advised=True)
+
+    def _table(self, paragraph: _Paragraph) -> None:
+        rows = [[cell.strip() for cell in line.text.strip("|").split("|")] for line in paragraph.lines]
+        columns = [cell.casefold() for cell in rows[0]]
+        if len(rows) < 3 or len(set(columns)) != len(columns):
+            return
+        # The name of a bet is looked for first, and a verdict needs one beside it.
+        order = sorted(range(len(columns)), key=lambda at: bool(words.VERDICT_KEY.fullmatch(columns[at])))
+        for row in rows[2:]:
+            if len(row) == len(columns) and all(len(cell) <= _LONGEST_CELL for cell in row):
+                self._keyed([(columns[at], row[at]) for at in order])
+
+    def _code(self, paragraph: _Paragraph) -> None:
+        if not self._announced:
+            return
+        try:
+            value = json.loads(paragraph.last, parse_float=str, parse_int=str)
+        except (ValueError, RecursionError):
+            return
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and all(isinstance(part, str) for part in one.values()):
+                self._keyed([(str(key).casefold().replace("_", " "), part) for key, part in one.items()])
+
+
+def _is_called_odds(match: re.Match[str]) -> bool:
+    return bool(match["named"] and not match["priced"] and not match["sign"])
+
+
+def _entries(source: Sequence[Line]) -> Iterator[list[Line]]:
+    """The items of a list, each with the lines below it; a paragraph is one."""
+    entry: list[Line] = []
+    for line in source:
+        if entry and line.kind is Kind.ITEM and not line.indented and not _continues(entry, line):
+            yield entry
+            entry = []
+        entry.append(line)
+    if entry:
+        yield entry
+
+
+def _continues(entry: Sequence[Line], line: Line) -> bool:
+    """A list of keys, one item each ("- Odds: 2.10"), is one entry until a key comes again."""
+    pair = _field(line.text)
+    keys = [known[0] for each in entry if (known := _field(each.text))]
+    return pair is not None and len(keys) == len(entry) and pair[0] not in keys
+
+
+def _fields(entry: Sequence[Line]) -> list[tuple[str, str]]:
+    """The keys and values of an entry that consists of them, and maybe of a name above them; else nothing."""
+    texts = [part.strip() for line in entry for part in re.split(r"\s[|\u2022\u00b7]\s", line.text)]
+    pairs = [pair for text in texts if (pair := _field(text))]
+    if len(pairs) == len(texts) and len(pairs) > 1:
+        return pairs
+    if len(pairs) == len(texts) - 1 and len(texts) > 1 and _field(texts[0]) is None and not words.ODDS.search(texts[0]):
+        return [("name", texts[0].rstrip(":")), *pairs]
+    return []
+
+
+def _field(text: str) -> tuple[str, str] | None:
+    match = words.FIELD.fullmatch(text)
+    if match is None:
+        return None
+    key = match[1].strip().casefold()
+    kinds = (words.PICK_KEY, words.STAKED_KEY, words.ODDS_KEY, words.STAKE_KEY, words.VERDICT_KEY, words.NEUTRAL_KEY)
+    if any(kind.fullmatch(key) for kind in kinds) or re.fullmatch(
+        r"(?:status|results?|returns?|p/l|p&l|profit|outcome|source|tipster|settled|payout|potential \w+)", key
+    ):
+        return key, match[2]
+    return None
+
+
+def _joined(sentences: Sequence[str]) -> list[str]:
+    """Sentences, of which "The odds are 2.10" belongs to the one before it."""
+    joined: list[str] = []
+    for sentence in sentences:
+        if (
+            joined
+            and words.CONTINUES.match(sentence)
+            and len(joined[-1]) < _LONGEST_PASSAGE
+            and not words.UNWANTED.search(sentence)
+        ):
+            joined[-1] = f"{joined[-1].rstrip('.')}; {sentence}"
+        else:
+            joined.append(sentence)
+    return joined
+
+
+def _clauses(sentence: str) -> list[tuple[str, str]]:
+    """The parts of a sentence, each with the word that turns to it."""
+    clauses: list[tuple[str, str]] = []
+    begin, turn = 0, ""
+    for match in words.TURNS.finditer(sentence):
+        clauses.append((turn, sentence[begin : match.start()]))
+        begin, turn = match.end(), match[0].strip(" ,").casefold()
+    clauses.append((turn, sentence[begin:]))
+    return clauses
+
+
+def _leads(clause: str) -> bool:
+    return any(pattern.search(clause) for pattern in (words.FIRST_PERSON, words.IMPERATIVE, words.LABEL))
+
+
+def _decimal(match: re.Match[str]) -> float | None:
+    """What a match of `ODDS` is worth as decimal odds; None if the text does not clearly mark it as odds."""
+    text, near = match["text"], match.string[max(0, match.start() - _NEAR) : match.start()]
+    if not match["named"] and not match["points"]:
+        sign = match["at"] or match["tail"] or (match["bracket"] and (match["american"] or match["evens"]))
+        line = match["at"] and text.endswith(words.QUARTERS) and words.LINE.search(near) and not _SIGNED.search(near)
+        if match["loose"] or not sign or line:
+            return None
+    if words.OTHER_NUMBER.search(near):
+        return None
+    if match["evens"]:
+        return 2.0
+    if match["american"]:
+        hundreds = int(text[1:]) / 100
+        odds = 1 + (hundreds if text[0] == "+" else 1 / hundreds)
+    else:
+        first, *second = (float(number) for number in re.split("[^0-9.]+", text.replace(",", ".")))
+        odds = 1 + first / second[0] if second else first
+    return round(odds, _DECIMALS) if 1 < odds <= _HIGHEST_ODDS else None
+
+
+def _name(before: str, after: str, *, announced: bool, joined: bool, labels_only: bool) -> tuple[str | None, bool]:
+    """The name of the bet whose odds stand between `before` and `after`, and whether the writer says "I".
+
+    Empty if a bet is recommended but not named, None if nothing is recommended. `joined`: the odds before were a bet's.
+    """
+    if joined and (joint := words.JOINED.match(before)):
+        rest = before[joint.end() :]
+        return (None if words.HAS_VERB.search(rest) else _trimmed(rest) or None), False
+    patterns = (
+        (words.LABEL,)
+        if labels_only
+        else (words.LABEL, words.FIRST_PERSON, words.SHOULD, words.IMPERATIVE, words.VALUE_IN)
+    )
+    for pattern in patterns:
+        leads = list(pattern.finditer(before))
+        if leads:
+            stretch = before[leads[-1].end() :]
+            if words.HAS_VERB.search(re.split(r";", stretch)[0]) and not re.search(
+                r"\b(?:odds|available|priced|now|currently)\b", stretch, re.IGNORECASE
+            ):
+                return None, False
+            behind = words.BEHIND.match(after)
+            name = _trimmed(stretch) or (_trimmed(behind[1]) if behind else "")
+            return name, pattern in (words.FIRST_PERSON, words.SHOULD)
+    if labels_only:
+        return None, False
+    if praise := words.PRAISE.search(before) or words.PRAISE.match(after):
+        stretch = before[: praise.start()] if praise.string == before else before
+        stretch = words.GERUND.sub(
+            "",
+            re.sub(
+                r"^[^\w]*(?:I|we)\sthink\s|^[^\w]*(?:in my view|for me|overall),?\s", "", stretch, flags=re.IGNORECASE
+            ),
+        )
+        return (None if "," in stretch or words.HAS_VERB.search(stretch) else _trimmed(stretch) or None), False
+    if announced and not words.HAS_VERB.search(before):
+        return _trimmed(before) or None, False
+    return None, False
+
+
+def _trimmed(stretch: str) -> str:
+    """`stretch` without the words and signs around the name in it; empty if nothing is left, or too much for a name."""
+    parts = words.NAME_ENDS.split(stretch, maxsplit=1)[0].split()
+    while parts and words.AFTER_NAME.fullmatch(parts[-1].strip(_SIGNS)):
+        parts.pop()
+    while parts and words.BEFORE_NAME.fullmatch(parts[0].strip(_SIGNS)):
+        parts.pop(0)
+    name = " ".join(parts).lstrip(_QUOTES).rstrip(_SIGNS + ".")
+    return name if len(name) <= _LONGEST_NAME and ":" not in name and _WORD.search(name) else ""
+
+
+def _is_known(name: str, odds: float, found: Sequence[_Bet]) -> bool:
+    """Whether a bet at these odds has this name, or a shorter or longer form of it ("Arsenal", "Arsenal to win")."""
+    names = [bet.selection.casefold() for bet in found if bet.odds == odds]
+    return any(name.casefold() in known or known in name.casefold() for known in names)
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether more of `text` is another language than is English."""
+    letters = sum(map(len, _WORD.findall(text)))
+    if 5 * len(_FOREIGN_LETTER.findall(text)) > letters:
+        return True
+    return len(words.FOREIGN.findall(text)) > len(words.ENGLISH.findall(text))
