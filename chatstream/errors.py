@@ -39,6 +39,8 @@ class ErrorCode(StrEnum):
     UPSTREAM_REJECTED = "upstream_rejected"
     UPSTREAM_TRUNCATED = "upstream_truncated"
     UPSTREAM_PROTOCOL = "upstream_protocol"
+    UPSTREAM_MISCONFIGURED = "upstream_misconfigured"
+    ANSWER_TOO_LONG = "answer_too_long"
     CONTEXT_TOO_LONG = "context_too_long"
     ANSWER_INTERRUPTED = "answer_interrupted"
     STORAGE_UNAVAILABLE = "storage_unavailable"
@@ -65,6 +67,10 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.UPSTREAM_REJECTED: Explanation("The model refused this request.", False),
     ErrorCode.UPSTREAM_TRUNCATED: Explanation("The answer broke off before it was finished. Try again.", True),
     ErrorCode.UPSTREAM_PROTOCOL: Explanation("The model sent something that is not an answer. Try again.", True),
+    ErrorCode.UPSTREAM_MISCONFIGURED: Explanation(
+        "The assistant is not set up correctly. Please tell the operator.", False
+    ),
+    ErrorCode.ANSWER_TOO_LONG: Explanation("The answer became too long and was cut off.", False),
     ErrorCode.CONTEXT_TOO_LONG: Explanation("This conversation is too long for the model.", False),
     ErrorCode.ANSWER_INTERRUPTED: Explanation("The answer was interrupted. Try again.", True),
     ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     system_prompt: str = DEFAULT_SYSTEM_PROMPT
     context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
     connect_timeout: Seconds = 10
+    first_byte_timeout: Seconds = 300
     first_token_timeout: Seconds = 60
     idle_timeout: Seconds = 30
     answer_timeout: Seconds = 600

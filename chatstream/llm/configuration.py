@@ -37,6 +37,7 @@ async def configured_model(settings: Settings, metrics: Metrics) -> AsyncIterato
                 metrics=metrics,
                 deadlines=Deadlines(
                     connect=settings.connect_timeout,
+                    first_byte=settings.first_byte_timeout,
                     first_token=settings.first_token_timeout,
                     idle=settings.idle_timeout,
                     total=settings.answer_timeout,

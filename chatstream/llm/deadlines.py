@@ -13,7 +13,8 @@ from chatstream.llm.faults import Fault
 class Deadlines(Struct, frozen=True):
     """How long an answer may take, in seconds.
 
-    `connect` is for one connection. `first_token` and `total` count from the call, retries included. `idle` is the
+    `connect` is for one connection. `total` counts from the call, retries included, and so does `first_byte`: until the
+    response begins. `first_token` counts from there; without a `first_byte`, it counts from the call. `idle` is the
     silence between tokens. Reasoning and tool calls are tokens, too, comments and empty chunks are not.
     """
 
@@ -21,6 +22,7 @@ class Deadlines(Struct, frozen=True):
     first_token: float
     idle: float
     total: float
+    first_byte: float | None = None
 
 
 class Clock:
@@ -33,26 +35,43 @@ class Clock:
     def __init__(self, deadlines: Deadlines) -> None:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self._idle = deadlines.idle
+        self._deadlines = deadlines
         self._end = now + deadlines.total
-        self._due = min(now + deadlines.first_token, self._end)
-        self._waits_for = "first"
+        first = deadlines.first_token if deadlines.first_byte is None else deadlines.first_byte
+        self._first_due = min(now + first, self._end)
+        self._due = self._first_due
+        self._waits_for = "the first byte"
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._late = False
         self._broken_off = False
         self._timer: asyncio.TimerHandle | None = self._loop.call_at(self._due, self._look)
 
+    def asked(self, *, whole: bool = False) -> None:
+        """The model is asked, maybe again. `whole`: the answer will come in one piece, when all of it is there."""
+        self._wait_until(self._end if whole else self._first_due, "the first byte")
+
+    def responded(self, *, whole: bool = False) -> None:
+        """The response has begun; its first token is due."""
+        if self._deadlines.first_byte is not None and not whole:
+            self._wait_until(self._loop.time() + self._deadlines.first_token, "the first token")
+
     def token(self) -> None:
         """A token came; the next one is due."""
-        self._due = min(self._loop.time() + self._idle, self._end)
-        self._waits_for = "next"
-        if self._timer is not None and self._timer.when() > self._due:
-            self._arm()
+        self._wait_until(self._loop.time() + self._deadlines.idle, "the next token")
+
+    def settle(self, seconds: float) -> None:
+        """The answer looks whole; what may still come is waited for so long."""
+        self._wait_until(min(self._due, self._loop.time() + seconds), "the token counts")
 
     def left(self) -> float:
-        """Seconds until the token is due."""
+        """Seconds until what is waited for is due."""
         return self._due - self._loop.time()
+
+    @property
+    def is_over(self) -> bool:
+        """What is due is the answer's end, or nobody wants it any more."""
+        return self._due == self._end
 
     def break_off(self) -> None:
         """Nobody wants the answer any more: whoever waits now, or next, gets the `TimeoutError`."""
@@ -64,7 +83,7 @@ class Clock:
         """What to say when it did not come in time."""
         if self._broken_off:
             return Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model was closed")
-        late = "the end" if self._due == self._end else f"the {self._waits_for} token"
+        late = "the end" if self.is_over else self._waits_for
         return Fault(ErrorCode.UPSTREAM_TIMEOUT, f"waited too long for {late}")
 
     def close(self) -> None:
@@ -92,6 +111,14 @@ class Clock:
         # Who else cancelled the task meant it: theirs wins.
         if late and task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from exc
+
+    def _wait_until(self, due: float, what: str) -> None:
+        if self._broken_off:
+            return
+        self._due = min(due, self._end)
+        self._waits_for = what
+        if self._timer is not None and self._timer.when() > self._due:
+            self._arm()
 
     def _arm(self) -> None:
         self.close()

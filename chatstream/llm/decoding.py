@@ -1,28 +1,32 @@
-"""From the bytes of an OpenAI-compatible stream to text. Pure: bytes in, text out, however they were cut.
+"""From the bytes of an OpenAI-compatible answer to text. Pure: bytes in, text out, however they were cut.
 
 Nearly all chunks have one shape, which msgspec reads in a third of a microsecond; any other goes through a tolerant
-path, since what the endpoints send differs in every detail.
+path, since what the endpoints send differs in every detail. Three rules hold for all of them: the last sign counts
+and not the first one; what the body is, its bytes say and not its content type; and what says nothing is passed over.
 """
 
 import json
-from typing import Annotated, Any, Final, Literal, TypeGuard
+import re
+from enum import Enum, auto
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from chatstream.errors import ErrorCode
-from chatstream.llm.faults import Fault, from_error
+from chatstream.llm import shapes
+from chatstream.llm.faults import Fault, from_error, page
 from chatstream.llm.model import Finish
-from chatstream.llm.splitting import EventSplitter
-from chatstream.models import Usage, UsageSource
+from chatstream.llm.splitting import ErrorEvent, EventSplitter
+from chatstream.models import Usage
 
-# No chunk of an honest model comes near it; an endpoint that sends no line end must not fill the memory.
+# No chunk of an honest model comes near it; an endpoint that sends no line end must not fill the memory. The longest
+# answer that is taken by default fits, in its longest spelling: 200,000 characters of 12 bytes.
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
-# Finish reasons are words; whatever else stands there is stored and shown, so it is cut.
-_MAX_REASON: Final = 64
-# JSON's and MongoDB's numbers end somewhere; a token count past 2**53 is not one.
-_MAX_TOKENS: Final = 2**53
-_REASONING: Final = ("reasoning", "reasoning_content", "reasoning_text", "tool_calls", "function_call", "audio")
+# So many bytes tell what a body is, if it has no line end before.
+_TELLING_BYTES: Final = 16
+_BOM: Final = b"\xef\xbb\xbf"
+_EVENTS: Final = re.compile(rb":|(?:data|event|id|retry)[ ]*[:\r\n]")
 
 
 class _PlainDelta(Struct):
@@ -35,6 +39,7 @@ class _PlainChoice(Struct):
     delta: _PlainDelta
     index: Literal[0] = 0
     finish_reason: None = None
+    message: None = None
 
 
 class _PlainChunk(Struct):
@@ -48,161 +53,304 @@ class _PlainChunk(Struct):
 _plain = msgspec.json.Decoder(_PlainChunk)
 
 
+class _Body(Enum):
+    """What a body is."""
+
+    UNKNOWN = auto()  # yet
+    EVENTS = auto()  # Server-Sent Events
+    DOCUMENT = auto()  # one JSON document: some endpoints cannot stream, some send errors so
+    LINES = auto()  # a JSON document on each line
+
+
 class AnswerDecoder:
-    """Reads one streamed answer.
+    """Reads one answer.
 
     `tokens` counts the chunks that brought some: text, but also reasoning and tool calls, which are not text.
-    `finished` is set by a finish reason, `fault` by whatever ends the answer badly; what comes after is not read,
-    but for the token counts and the end mark, `done`.
+    `finished` is the last finish reason so far. It is no end: some endpoints give one with every chunk. The end is
+    ``[DONE]`` (`done`), a failure (`fault`), or that of the body, which `end` is called for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, content_type: str = "text/event-stream") -> None:
         self.tokens = 0
         self.finished: str | None = None
         self.fault: Fault | None = None
         self.done = False
+        self.contradicted = False  # something was said after a finish reason: this endpoint's reasons are no ends
+        self._declared_events = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._body = _Body.UNKNOWN
+        self._held = bytearray()  # what is no event: the beginning, as long as it does not tell; a document
+        self._blanks = 0  # bytes before the beginning
+        self._first_line_seen = False
+        self._events = EventSplitter()
+        self._ending = False  # what is read now is all that there is
+        self._cut = False  # the last chunk was half a chunk
+        self._alone = False  # the last finish reason came with nothing else
+        self._passed_over = False  # something that could not be read
+        self._has_text = False
+        self._messages = ""  # what came as `message`, which may repeat what came before
+        self._index: int | None = None  # of the choice that is ours ...
+        self._last_index = 0
+        self._several = False  # ... if there are several
+        self._plain = True  # all choices so far had the index 0
         self._usage: Usage | None = None
         self._refused = False
         self._surrogate = ""  # the first half of a character whose second half is in the next delta
-        self._events = EventSplitter()
+
+    @property
+    def over(self) -> bool:
+        """There is nothing more to be read."""
+        return self.done or self.fault is not None
+
+    @property
+    def settled(self) -> bool:
+        """The answer looks whole: at most its token counts are missing. No fault counts any more."""
+        return self.finished is not None and self._alone and not self.contradicted
 
     @property
     def finish(self) -> Finish:
-        """How the answer ended, once it is `finished`.
+        """How the answer ended, once it has.
 
         A refusal is text like any other to a reader, so its reason must say what it is: models end one with ``stop``.
         """
-        reason = self.finished or ""
+        reason = self.finished or "stop"  # without a reason, the end mark says that all is well
         return Finish(reason="refusal" if self._refused and reason == "stop" else reason, usage=self._usage)
 
     def feed(self, data: bytes) -> list[str]:
         """The texts in `data`, in order, none empty and each valid Unicode."""
+        if self._body is _Body.UNKNOWN:
+            self._held += data
+            data = self._look()
+        if self._body is _Body.EVENTS:
+            texts = self._read_all(self._events.feed(data))
+            if self._events.held > MAX_EVENT_BYTES:
+                self._fail("an event over 4 MiB")
+            return texts
+        return [] if self._body is _Body.UNKNOWN else self._feed_json(data)
+
+    def end(self, *, broken: bool = False) -> list[str]:
+        """The texts that were still held when the body ended; afterwards the answer is whole, or `fault` is set.
+
+        `broken`: the body was not there to its end.
+        """
+        self._ending = True
+        if self._body is _Body.UNKNOWN or self._body is _Body.EVENTS:
+            texts = self.feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
+        else:
+            texts = self._read_all([bytes(self._held)] if self._held.strip() else [])
+        believed = self.finished is not None and not self._cut and not (broken and self.contradicted)
+        if self.over or self.settled or believed:
+            return texts
+        self.finished = None
+        if self._body is _Body.DOCUMENT and not self._cut:
+            if self.tokens:  # what came whole needs no finish reason
+                self.done = True
+            else:
+                self._give_up("a JSON document that is neither an answer nor an error")
+        elif self._passed_over and not self.tokens:
+            self._give_up("chunks that are not JSON")
+        else:
+            what = "the stream ended without a finish reason"
+            self.fault = Fault(ErrorCode.UPSTREAM_TRUNCATED, what, transient=True)
+        texts += filter(None, [self._whole("")])
+        return texts
+
+    # What the body is -------------------------------------------------------------------------------------------------
+
+    def _look(self) -> bytes:
+        """See what the body is, if enough of it is there; its bytes so far if so."""
+        size = len(self._held)
+        start = self._held.lstrip()
+        if not self._blanks or start != self._held:
+            start = start.removeprefix(_BOM).lstrip()
+        self._blanks += size - len(start)
+        self._held = start
+        if self._blanks > MAX_EVENT_BYTES:
+            self._give_up("nothing but blanks")
+        if not start or (_BOM.startswith(start) and not self._ending):
+            return b""
+        if start.startswith((b"{", b"[")):
+            self._body = _Body.DOCUMENT
+        elif start.startswith(b"<") and not self._declared_events:
+            self.fault = page()
+        elif self._declared_events or _EVENTS.match(start):
+            self._body = _Body.EVENTS
+        elif self._ending or b"\n" in start or len(start) >= _TELLING_BYTES:
+            self._give_up("neither an event stream nor JSON")
+        if self._body is _Body.UNKNOWN:
+            return b""
+        self._held = bytearray()
+        return bytes(start)
+
+    def _feed_json(self, data: bytes) -> list[str]:
+        self._held += data
+        if not self._first_line_seen and b"\n" in data:
+            self._first_line_seen = True
+            if _is_object(self._held.partition(b"\n")[0]):
+                self._body = _Body.LINES
         texts = []
-        for event in self._events.feed(data):
-            text = self._read(event) if len(event) <= MAX_EVENT_BYTES else self._fail("an event over 4 MiB")
+        if self._body is _Body.LINES:
+            *lines, self._held = self._held.split(b"\n")
+            texts = self._read_all([bytes(line) for line in lines])
+        if len(self._held) > MAX_EVENT_BYTES:
+            self._fail("a JSON document over 4 MiB")
+        return texts
+
+    # What the chunks say ----------------------------------------------------------------------------------------------
+
+    def _read_all(self, chunks: list[bytes]) -> list[str]:
+        texts = []
+        for chunk in chunks:
+            if self.over:
+                break
+            text = self._read(chunk) if len(chunk) <= MAX_EVENT_BYTES else self._fail("an event over 4 MiB")
             if text:
                 texts.append(text)
-        if self._events.held > MAX_EVENT_BYTES:
-            self._fail("an event over 4 MiB")
         return texts
-
-    def end(self) -> list[str]:
-        """The texts that were still held when the stream ended; afterwards `finished` or `fault` is set."""
-        # Some servers end without the last blank line: a whole last chunk counts. Half of one is no fault of its own.
-        texts, fault = self.feed(b"\n\n"), self.fault
-        if self.finished is None and (fault is None or fault.code is ErrorCode.UPSTREAM_PROTOCOL):
-            texts += filter(None, [self._truncate()])
-        return texts
-
-    def complete(self, document: bytes) -> list[str]:
-        """The texts of an answer that came whole, as one JSON document; afterwards `finished` or `fault` is set."""
-        text = self._read(document)
-        if self.finished is None and self.fault is None:
-            self._fail("a JSON document that is neither an answer nor an error")
-        return [text] if text and self.fault is None else []
 
     def _read(self, event: bytes) -> str:
-        if self.finished is None and self.fault is None:
+        if self._plain and not isinstance(event, ErrorEvent):
             try:
                 text = _plain.decode(event).choices[0].delta.content
             except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
                 return self._read_tolerantly(event)
-            self.tokens += 1
+            self._came(has_text=True)
             return self._whole(text) if self._surrogate else text
+        return self._read_tolerantly(event)
+
+    def _came(self, *, has_text: bool) -> None:
+        """A chunk brought something."""
+        self.tokens += 1
+        self._has_text = self._has_text or has_text
         if self.finished is not None:
-            self._read_tolerantly(event)
-        return ""
+            self.contradicted = True
 
     def _read_tolerantly(self, event: bytes) -> str:
-        data = event.decode("utf-8", "replace").strip()
-        if not data:
+        text = event.decode("utf-8", "replace").strip()
+        if isinstance(event, ErrorEvent):
+            self._failed(_json(text) or text)
             return ""
-        if data == "[DONE]":
-            self.done = True
-            return self._truncate() if self.finished is None else ""
-        try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError):
-            return self._fail("a chunk that is not JSON")
-        if not isinstance(chunk, dict):
-            return self._fail("a chunk that is not an object")
-        self._count(chunk.get("usage"), final=self.finished is not None)
-        if self.finished is not None:
-            return ""
-        if chunk.get("error") or chunk.get("object") == "error":
-            self.fault = from_error(chunk.get("error") or chunk)
-            return ""
-        choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and (not isinstance(choice.get("index"), int) or choice["index"] == 0):
-                return self._read_choice(choice, chunk.get("usage"))
-        return ""
+        lines = [text] if _json(text) is not None else text.split("\n")  # where each line is JSON of its own
+        return "".join([self._read_line(line.strip()) for line in lines])
 
-    def _read_choice(self, choice: dict[str, Any], usage: object) -> str:
-        delta = choice.get("delta") or choice.get("message")  # `message` in an answer that came whole
-        text = ""
+    def _read_line(self, line: str) -> str:
+        if self.over or not line:
+            return ""
+        if line.strip('"') == "[DONE]":
+            self.done = True
+            return self._whole("")
+        document = _json(line)
+        if document is None and line.startswith(("{", "[")):
+            return self._fail("a chunk that is not JSON")
+        chunks = document if isinstance(document, list) else [document]
+        if isinstance(document, list) and not all(isinstance(chunk, dict) for chunk in chunks):
+            return self._fail("a chunk that is not an object")
+        if not all(isinstance(chunk, dict) for chunk in chunks):  # `ping`, `null`: it says nothing
+            self._passed_over = True
+            return ""
+        return "".join([self._read_chunk(chunk) for chunk in chunks])
+
+    def _read_chunk(self, chunk: dict[str, Any]) -> str:
+        failure = shapes.failure_of(chunk)
+        if failure is not None:
+            self._failed(failure)
+        choice = self._ours(shapes.choices_of(chunk))
+        text = self._read_choice(choice) if choice and not self.over else ""
+        self._usage = shapes.usage_of(chunk, final=self.finished is not None) or self._usage
+        return text
+
+    def _ours(self, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The choice that is ours, of which there is one, as one was asked for: whatever number it has.
+
+        Some endpoints count the chunks there. Only those that really send several do so in one chunk, or go back to a
+        lower number.
+        """
+        numbers = [index if isinstance(index := choice.get("index"), int) else 0 for choice in choices]
+        if not numbers:
+            return None
+        if self._index is None:
+            self._index = min(numbers)
+        if len(numbers) > 1 or numbers[0] < self._last_index:
+            self._several = True
+        self._last_index = numbers[-1]
+        self._plain = self._plain and not any(numbers)
+        if not self._several:
+            return choices[0]
+        return next((choice for choice, number in zip(choices, numbers, strict=True) if number == self._index), None)
+
+    def _read_choice(self, choice: dict[str, Any]) -> str:
+        delta, message = choice.get("delta"), choice.get("message")
+        text, alive = "", False
         if isinstance(delta, dict):
-            refusal = _text(delta.get("refusal"))
-            self._refused = self._refused or bool(refusal)
-            text = _text(delta.get("content")) + refusal
-            if text or delta.get("content") or any(delta.get(key) for key in _REASONING):
-                self.tokens += 1
-        reason = choice.get("finish_reason")
-        if reason == "error":  # OpenRouter; the chunk's own error object, if any, was seen before
-            self.fault = Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "finish reason error", transient=True)
-        elif reason and isinstance(reason, str):
-            self.finished = _valid(reason[:_MAX_REASON])
-            self._count(usage, final=True)
-        return self._whole(text) if text or self.finished else ""
+            text, alive = self._say(delta), shapes.is_alive(delta)
+        if not text and isinstance(message, dict):
+            text = self._repeat(self._say(message))
+            alive = alive or (not self.tokens and shapes.is_alive(message))
+        if not text and isinstance(choice.get("text"), str):  # as older completions have it
+            text = choice["text"]
+        if text or alive:
+            self._came(has_text=bool(text))
+        reason = shapes.reason_of(choice)
+        if reason in shapes.BROKEN_OFF:
+            if not self.settled:
+                self.fault = Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "finish reason error", transient=True)
+        elif reason is not None:
+            self.finished = reason
+            self._alone = not text and not alive
+        return self._whole(text) if text or reason else ""
+
+    def _say(self, delta: dict[str, Any]) -> str:
+        refusal = shapes.text_of(delta.get("refusal"))
+        self._refused = self._refused or bool(refusal)
+        return shapes.text_of(delta.get("content")) + refusal
+
+    def _repeat(self, text: str) -> str:
+        """What a `message` says that was not said before: all, the rest, or, after deltas, nothing."""
+        if self._has_text and not self._messages:
+            return ""
+        new = text.removeprefix(self._messages)
+        self._messages += new
+        return new
 
     def _whole(self, text: str) -> str:
         """`text` with its surrogates paired or replaced; the first half of a pair at its end waits for the next."""
         text = self._surrogate + text
         self._surrogate = ""
-        if text and "\ud800" <= text[-1] <= "\udbff" and not (self.finished or self.fault):
+        if text and "\ud800" <= text[-1] <= "\udbff" and not (self.finished or self.over):
             self._surrogate = text[-1]
             text = text[:-1]
-        return _valid(text)
+        return shapes.valid(text)
 
-    def _count(self, usage: object, *, final: bool) -> None:
-        if not isinstance(usage, dict):
-            return
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if _is_count(prompt) and _is_count(completion):
-            total = usage.get("total_tokens")
-            self._usage = Usage(
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                total_tokens=total if _is_count(total) else prompt + completion,
-                source=UsageSource.EXACT if final else UsageSource.PARTIAL,
-            )
+    # What goes wrong --------------------------------------------------------------------------------------------------
 
-    def _truncate(self) -> str:
-        self.fault = Fault(ErrorCode.UPSTREAM_TRUNCATED, "the stream ended without a finish reason", transient=True)
-        return self._whole("")
+    def _failed(self, error: object) -> None:
+        """The endpoint says so."""
+        if self.settled:
+            self.done = True
+        elif self.fault is None:
+            self.fault = from_error(error)
 
     def _fail(self, what: str) -> str:
-        if self.finished is None and self.fault is None:
-            self.fault = Fault(ErrorCode.UPSTREAM_PROTOCOL, what)
+        """It cannot be read on."""
+        if self.settled:
+            self.done = True
+        elif self._ending:
+            self._cut = True  # half a last chunk is no fault of its own
+        else:
+            self._give_up(what)
         return ""
 
-
-def _text(content: object) -> str:
-    """The text of a `content`: a string, or a list of parts, of which those of type ``text`` are text."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(
-        part["text"]
-        for part in parts
-        if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-    )
+    def _give_up(self, what: str) -> None:
+        if self.fault is None:
+            self.fault = Fault(ErrorCode.UPSTREAM_PROTOCOL, what)
 
 
-def _valid(text: str) -> str:
-    """`text` with each lone surrogate replaced by U+FFFD, and each pair by the character it stands for."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def _json(text: str) -> Any:
+    """None also for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS
+def _is_object(line: bytes | bytearray) -> bool:
+    return isinstance(_json(line.decode("utf-8", "replace")), dict)

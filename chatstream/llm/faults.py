@@ -1,105 +1,224 @@
-"""What goes wrong upstream, told apart: the stable code, and whether asking again can help.
+"""What goes wrong upstream, told apart: the stable code, whether asking again can help, and who can mend it.
 
 A fault's text names statuses, error codes and exception classes alone: bodies, prompts, addresses and keys never
 enter it.
 """
 
-import json
+import errno
 import re
+import socket
+import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final
 
 import httpx2
 
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.llm.refusals import Refusal, read_body
 from chatstream.llm.transport import MalformedResponse
+from chatstream.llm.waits import seconds_to_wait
+
+
+class Part(StrEnum):
+    """A part of a request that some models refuse, and that can be left out."""
+
+    USAGE = "stream_options"
+    SYSTEM = "the system role"
+    STREAM = "stream"
+
+
+class Mend(StrEnum):
+    """What the operator can do: a sentence for the log."""
+
+    KEY = "Check OPENAI_API_KEY."
+    ACCOUNT = "The account of OPENAI_API_KEY has no credit or no right to this."
+    MODEL = "There is no such model there: check OPENAI_MODEL, or the model that the conversation names."
+    PATH = "Check OPENAI_BASE_URL: it usually ends in /v1."
+    REDIRECT = "Redirects are not followed: set OPENAI_BASE_URL to the address that it redirects to."
+    NAME = "No host has this name: check OPENAI_BASE_URL, and the name server."
+    NOBODY = "Nobody listens there: start the model's server, or check OPENAI_BASE_URL."
+    PROXY = "The proxy refuses it: check HTTPS_PROXY or ALL_PROXY, and NO_PROXY."
+    TLS = (
+        "The secure connection fails: check that OPENAI_BASE_URL begins with https:// only if the server speaks TLS; "
+        "SSL_CERT_FILE names further certificates to trust."
+    )
 
 
 class Fault(ModelError):
     """A `ModelError` that knows whether it is `transient`: the same request may succeed a moment later."""
 
     def __init__(
-        self, code: ErrorCode, detail: str, *, retry_after: float | None = None, transient: bool = False
+        self,
+        code: ErrorCode,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        transient: bool = False,
+        mend: Mend | None = None,
     ) -> None:
-        """`retry_after` is in seconds."""
+        """`retry_after` is in seconds; `mend` is what the operator can do, if it is theirs to do something."""
         super().__init__(code, detail, retry_after=retry_after)
         self.transient = transient
+        self.mend = mend
+        self.refused: tuple[Part, ...] = ()  # the parts of the request that may be why
+        self.certain = True  # that they are: False if the refusal only repeats the whole request
+        self.unreached = False  # the request never came there
+        self.loading = False  # the model is being loaded: it will be there, and waiting is no retry
 
 
-class UsageRefused(Fault):
-    """The server does not know ``stream_options``: ask again without."""
-
-
-# Codes and types that endpoints put into their error objects (OpenAI, Azure, OpenRouter, vLLM, Groq, llama.cpp).
-_CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-_RATE_CODES = {"rate_limit_exceeded", "rate_limit_error", "too_many_requests", "insufficient_quota", "RateLimitError"}
-_REJECTED_CODES = {
-    "invalid_request_error",
-    "invalid_prompt",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
+# Codes and types in the error objects of OpenAI, Azure, OpenRouter, vLLM, Groq, llama.cpp, Google.
+_CONTEXT_CODES: Final = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
+_RATE_CODES: Final = {
+    "rate_limit_exceeded",
+    "rate_limit_error",
+    "too_many_requests",
+    "toomanyrequests",
+    "ratelimiterror",
+    "resource_exhausted",
+    "throttlingexception",
+}
+_ACCOUNT_CODES: Final = {
+    "insufficient_quota",
+    "billing_not_active",
+    "billing_hard_limit_reached",
+    "insufficient_balance",
+    "payment_required",
+    "account_deactivated",
+    "unsupported_country_region_territory",
+}
+_KEY_CODES: Final = {
     "invalid_api_key",
-    "model_not_found",
+    "api_key_invalid",
+    "authentication_error",
+    "authenticationerror",
+    "unauthenticated",
+    "unauthorized",
+    "permission_error",
+    "permission_denied",
+    "permissiondeniederror",
+    "access_denied",
+}
+_MODEL_CODES: Final = {"model_not_found", "deploymentnotfound", "model_not_available", "unknown_model"}
+_PATH_CODES: Final = {"not_found_error", "notfounderror", "unknown_url"}
+_FILTER_CODES: Final = {
     "content_filter",
     "content_policy_violation",
-    "BadRequestError",
-    "NotFoundError",
+    "responsibleaipolicyviolation",
+    "moderation_blocked",
+    "data_inspection_failed",
 }
+_REJECTED_CODES: Final = {"invalid_request_error", "invalid_prompt", "badrequesterror", "invalid_argument"}
 # ... and the words of those that have no code for it.
-_CONTEXT_WORDS = re.compile(
+_CONTEXT_WORDS: Final = re.compile(
     r"context[_ ](?:length|window|size)|prompt is too long|input is too long|too many (?:input )?tokens"
-    r"|reduce the length",
+    r"|reduce the length|maximum (?:number of )?(?:input )?tokens|exceeds? the (?:maximum|limit).{0,40}tokens",
     re.IGNORECASE,
 )
+_FILTER_WORDS: Final = re.compile(
+    r"content (?:management )?polic|content filter|flagged|moderation|safety system|data_inspection", re.IGNORECASE
+)
+_KEY_WORDS: Final = re.compile(
+    r"(?:invalid|incorrect|missing|no|wrong) (?:api|auth)[ _-]?(?:key|token)|api[ _-]?key (?:is )?(?:not valid|invalid"
+    r"|missing|not provided|required)|unauthori[sz]ed|authentication (?:failed|required)",
+    re.IGNORECASE,
+)
+_MODEL_WORDS: Final = re.compile(
+    r"(?:no such|unknown|invalid) model|model.{0,120}(?:does ?n[o']t exist|not found|is not available|not supported"
+    r"|is not a valid|not exist)|is not a valid model|deployment.{0,80}does not exist",
+    re.IGNORECASE | re.DOTALL,
+)
+_RATE_WORDS: Final = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
+_LOADING_WORDS: Final = re.compile(
+    r"(?:loading|starting|warming up) (?:the )?model"
+    r"|model.{0,200}(?:is|still|currently) (?:being )?(?:load|start|warm)",
+    re.IGNORECASE | re.DOTALL,
+)
+_SYSTEM_WORDS: Final = re.compile(
+    r"\bsystem\b.{0,30}\b(?:role|message|prompt|instruction|turn)s?\b|\brole\b.{0,30}\bsystem\b|support.{0,10}\bsystem\b"
+    r"|developer (?:role|message|instruction)|roles must alternate|only (?:the )?['\"]?user['\"]?.{0,20}assistant"
+    r"|should be ['\"]?user['\"]?.{0,20}assistant",
+    re.IGNORECASE | re.DOTALL,
+)
+_STREAM_WORDS: Final = re.compile(
+    r"\bto stream\b|(?:\bstream(?:ing)?\b|['\"`]stream['\"`]).{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled"
+    r"|permit)|unsupported|disabled|must be|should be|forbidden|refused|cannot)|(?:not support|unsupported|disable"
+    r"|without|cannot|can't|does not allow)\w*.{0,40}(?:\bstreaming\b|['\"`]?\bstream\b['\"`]?)",
+    re.IGNORECASE | re.DOTALL,
+)
+# Statuses of those that refuse a part of a request; some raise in the model's template, and say 500.
+_REFUSING: Final = (None, 400, 405, 406, 415, 422, 500, 501)
+# Statuses that are somebody's who asks again and again, and not the code's that stands in the body.
+_VAGUE: Final = (None, 200, 400, 500, 502)
 # What may stand in a log: an identifier, not a sentence.
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-def from_error(error: object, *, status: int | None = None, retry_after: float | None = None) -> Fault:
-    """The fault that an endpoint's error object describes.
+def from_error(error: object, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Fault:
+    """The fault that an endpoint's error object describes, whatever its fields are called.
 
-    `status` is the HTTP status; without one the object came in a stream that had begun well, and its `code`, if it is a
-    number, stands for the status (OpenRouter, vLLM).
+    `status` is the HTTP status; without one the object came in an answer that had begun well, and its `code`, if it is
+    a number, stands for the status (OpenRouter, vLLM).
     """
-    fields: Mapping[str, object] = error if isinstance(error, dict) else {"message": error}
-    names = {str(fields[key]) for key in ("code", "type") if isinstance(fields.get(key), str | int)}
-    where = "in the stream" if status is None else f"HTTP {status}"
-    detail = ", ".join(["error " + where, *sorted(name for name in names if _IDENTIFIER.fullmatch(name))])
-    if status is None:
-        status = next((int(name) for name in names if re.fullmatch(r"[45][0-9]{2}", name, re.ASCII)), None)
+    refusal = Refusal.of(error)
+    where = "in the answer" if status is None else f"HTTP {status}"
+    detail = ", ".join(["error " + where, *sorted(name for name in refusal.names if _IDENTIFIER.fullmatch(name))])
+    fault = _classified(refusal, status, detail)
+    if fault.transient or fault.code is ErrorCode.UPSTREAM_RATE_LIMITED:
+        fault.retry_after = seconds_to_wait(headers or {}, refusal)
+    if status in _REFUSING and fault.code not in (ErrorCode.CONTEXT_TOO_LONG, ErrorCode.UPSTREAM_RATE_LIMITED):
+        fault.refused, fault.certain = _refused(refusal)
+    fault.loading = fault.transient and bool(_LOADING_WORDS.search(refusal.words))
+    return fault
 
-    if names & _CONTEXT_CODES or (status != 429 and _CONTEXT_WORDS.search(str(fields.get("message")))):
+
+def _classified(refusal: Refusal, http_status: int | None, detail: str) -> Fault:
+    names = {name.lower() for name in refusal.names}
+    words = refusal.words
+    status = refusal.status or http_status if http_status in _VAGUE else http_status
+    if names & _CONTEXT_CODES or (status != 429 and _CONTEXT_WORDS.search(words)):
         return Fault(ErrorCode.CONTEXT_TOO_LONG, detail)
-    if status == 429 or names & _RATE_CODES:
-        # An exhausted quota does not come back in seconds.
-        transient = "insufficient_quota" not in names
-        return Fault(ErrorCode.UPSTREAM_RATE_LIMITED, detail, retry_after=retry_after, transient=transient)
-    # 408: the server waited for too long; 409: it is busy with something else. Both pass.
-    rejected = names & _REJECTED_CODES if status is None else 400 <= status < 500 and status not in (408, 409)
+    if names & _ACCOUNT_CODES or status == 402:
+        return misconfigured(Mend.ACCOUNT, detail)
+    if names & _RATE_CODES or status == 429 or (status is None and _RATE_WORDS.search(words)):
+        return Fault(ErrorCode.UPSTREAM_RATE_LIMITED, detail, transient=True)
+    refuses = status is None or 400 <= status < 500
+    if refuses and (names & _FILTER_CODES or (status in (None, 400, 403, 422) and _FILTER_WORDS.search(words))):
+        return Fault(ErrorCode.UPSTREAM_REJECTED, detail)
+    if status in (401, 403) or (refuses and (names & _KEY_CODES or _KEY_WORDS.search(words))):
+        return misconfigured(Mend.KEY, detail)
+    if refuses and (names & _MODEL_CODES or (status in (None, 400, 404, 422) and _MODEL_WORDS.search(words))):
+        return misconfigured(Mend.MODEL, detail)
+    if status in (404, 405, 410) or (refuses and names & _PATH_CODES):
+        return misconfigured(Mend.PATH, detail)
+    # 408: the server waited for too long; 409: it is busy with something else; 425: too early. They pass.
+    rejected = names & _REJECTED_CODES if status is None else refuses and status not in (408, 409, 425)
     if rejected:
         return Fault(ErrorCode.UPSTREAM_REJECTED, detail)
-    return Fault(ErrorCode.UPSTREAM_UNAVAILABLE, detail, retry_after=retry_after, transient=True)
+    return Fault(ErrorCode.UPSTREAM_UNAVAILABLE, detail, transient=True)
+
+
+def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
+    """Which parts of the request may be why, and whether that is certain."""
+    if refusal.repeats_request:
+        # What it names is no more than what it was sent; the one part that nobody needs may be left out once.
+        return ((Part.USAGE,) if re.search(r"stream_options|include_usage", refusal.words) else ()), False
+    named = " ".join([refusal.words, *refusal.names])
+    parts = []
+    if re.search(r"stream_options|include_usage", named):
+        parts.append(Part.USAGE)
+    elif "stream" in refusal.names or _STREAM_WORDS.search(refusal.words):
+        parts.append(Part.STREAM)
+    if _SYSTEM_WORDS.search(refusal.words):
+        parts.append(Part.SYSTEM)
+    return tuple(parts), True
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     """The fault of a response that is not a success. `body` may be cut; `headers` compares names without case."""
-    text = body.decode("utf-8", "replace")
-    try:
-        document: object = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, list) and document:  # Gemini wraps it in an array
-        document = document[0]
-    error = document.get("error", document) if isinstance(document, dict) else None
-    if not isinstance(error, dict):
-        error = {"message": text}
-    elif not isinstance(error.get("message"), str):  # FastAPI: `detail`, a string or a list
-        error = {**error, "message": text}
-    fault = from_error(error, status=status, retry_after=seconds_to_wait(headers))
-    if status in (400, 422) and re.search(r"stream_options|include_usage", text):
-        return UsageRefused(fault.code, str(fault))
+    if 300 <= status < 400 and "location" in headers:
+        return misconfigured(Mend.REDIRECT, f"a redirect, HTTP {status}")
+    fault = from_error(read_body(body), status=status, headers=headers)
     if headers.get("x-should-retry") == "false":  # the server knows better
         fault.transient = False
     return fault
@@ -115,21 +234,29 @@ def from_exception(exc: BaseException, *, begun: bool) -> Fault:
         return Fault(ErrorCode.UPSTREAM_PROTOCOL, "not HTTP as it should be: " + detail)
     if begun:
         return Fault(ErrorCode.UPSTREAM_TRUNCATED, "the connection broke: " + detail, transient=True)
+    detail = "no connection: " + detail
+    if any(isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError) for cause in causes):
+        return misconfigured(Mend.TLS, detail)
     late = any(isinstance(cause, TimeoutError | httpx2.TimeoutException) for cause in causes)
     code = ErrorCode.UPSTREAM_TIMEOUT if late else ErrorCode.UPSTREAM_UNAVAILABLE
-    return Fault(code, "no connection: " + detail, transient=True)
+    # These two pass by themselves where servers are started and stopped, and yet an operator should know.
+    mend = None
+    if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes):
+        mend = Mend.NAME
+    elif any(isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED for cause in causes):
+        mend = Mend.NOBODY
+    elif any(isinstance(cause, httpx2.ProxyError) for cause in causes):
+        mend = Mend.PROXY
+    fault = Fault(code, detail, transient=True, mend=mend)
+    fault.unreached = any(isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) for cause in causes)
+    return fault
 
 
-def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """What a response asks for in `Retry-After` (RFC 9110, section 10.2.3), or OpenAI's ``retry-after-ms``."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            seconds = float(milliseconds) / 1000
-        elif (value := headers.get("retry-after", "")).strip().isdigit():
-            seconds = float(value)
-        else:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # neither a number nor a date; a date without a zone
-        return None
-    # Not a day, not in the past: such an answer helps nobody. The comparison also refuses NaN.
-    return seconds if 0 <= seconds <= 86_400 else None
+def misconfigured(mend: Mend, detail: str) -> Fault:
+    """The fault of what only the operator can mend."""
+    return Fault(ErrorCode.UPSTREAM_MISCONFIGURED, detail, mend=mend)
+
+
+def page() -> Fault:
+    """The fault of an address at which there is no API, but something for people to look at."""
+    return misconfigured(Mend.PATH, "a web page instead of an answer")

@@ -6,9 +6,13 @@ The SDK sends the request; its chunk objects are not made: they cost more than a
 import asyncio
 import contextlib
 import logging
+import math
 import random
+import time
+import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -16,7 +20,8 @@ import openai
 from chatstream.errors import ConfigurationError, ErrorCode
 from chatstream.llm.deadlines import Clock, Deadlines
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
-from chatstream.llm.faults import Fault, UsageRefused, from_exception, from_response
+from chatstream.llm.dialects import Dialects, Parts, is_in, request_body
+from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, Turn
 from chatstream.llm.transport import Transport
 from chatstream.metrics import Metrics
@@ -36,6 +41,15 @@ _USAGE_PATIENCE: Final = 2.0
 _END_PATIENCE: Final = 0.1
 # Longer than a reader waits for a retry without wondering; whoever asks for more is not asked again.
 _MAX_DELAY: Final = 10.0
+# Who has worked for so long on a request that it could not answer would begin anew, and be as late: a local model that
+# is loaded while a gateway in front of it gives up.
+_LONG_ATTEMPT: Final = 10.0
+# While the model is being loaded it is asked again at most after so many doubled pauses.
+_LOADING_DOUBLINGS: Final = 3
+# What an operator has to mend is said once in so long, in seconds, and not with every answer.
+_TELL_EVERY: Final = 60.0
+# A compressed body is unpacked in pieces of this size: as large as what is read at once.
+_PIECE_BYTES: Final = 64 * 1024
 # Enough for any error object, and for the first lines of any other page.
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_PATIENCE: Final = 2.0
@@ -71,6 +85,7 @@ class OpenAIModel:
 
     A request is repeated, `retries` times at most, only while no token has come and only where that can help: no
     connection, a broken one, HTTP 408, 409, 429 or 5xx, their like in the stream, a stream that ends before it begins.
+    A part of the request that the model refuses is left out, and the model asked again without it (see `dialects`).
     """
 
     def __init__(
@@ -89,12 +104,15 @@ class OpenAIModel:
         Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
         """
         base_url = base_url or OPENAI_URL
+        parts = urlsplit(base_url)
+        self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/chat/completions"
         self._model = model
         self._metrics = metrics
         self._deadlines = deadlines
         self._retries = retries
         self._backoff = backoff
-        self._ask_for_usage = True
+        self._dialects = Dialects(time.monotonic)
+        self._told_operator: dict[Mend, float] = {}
         self._clocks: set[Clock] = set()
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -102,7 +120,7 @@ class OpenAIModel:
             max_retries=0,  # ours know when the first token came
             timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
             http_client=openai.DefaultAsyncHttpxClient(
-                transport=_transport(base_url), event_hooks={"response": [_refuse]}
+                transport=_transport(base_url), event_hooks={"response": [_refuse]}, follow_redirects=False
             ),
         )
 
@@ -110,36 +128,68 @@ class OpenAIModel:
         """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``; reasoning is never text."""
         if self._client.is_closed():
             raise Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model is closed")
+        name = model or self._model
         clock = Clock(self._deadlines)
         self._clocks.add(clock)
-        retry = 0
         try:
-            while True:
-                ask_for_usage = self._ask_for_usage
-                try:
-                    async with contextlib.aclosing(self._attempt(turns, model, clock, ask_for_usage)) as deltas:
-                        async for delta in deltas:
-                            yield delta
-                except Fault as fault:
-                    if isinstance(fault, UsageRefused) and ask_for_usage:
-                        self._ask_for_usage = False
-                        _log.info("the endpoint refuses stream_options: token counts are not asked for any more")
-                        continue
-                    delay = self._pause(fault, retry)
-                    if not fault.transient or retry == self._retries or delay > min(_MAX_DELAY, clock.left()):
-                        raise
-                    retry += 1
-                    self._metrics.model_retried(fault.code)
-                    _log.warning("model retry %d of %d in %.1f s: %s", retry, self._retries, delay, fault)
-                else:
-                    return
-                with clock:
-                    await asyncio.sleep(delay)
+            async with contextlib.aclosing(self._stream(turns, name, clock)) as deltas:
+                async for delta in deltas:
+                    yield delta
         except TimeoutError:
             raise clock.fault() from None
+        except Fault as fault:
+            self._tell_operator(fault)
+            raise
         finally:
             clock.close()
             self._clocks.discard(clock)
+
+    async def _stream(self, turns: Sequence[Turn], name: str, clock: Clock) -> AsyncGenerator[Delta, None]:
+        """Ask until there is an answer, or no hope of one."""
+        known = self._dialects.of(name)
+        without, certain = known, True
+        retry = loads = 0
+        while True:
+            clock.asked(whole=Part.STREAM in without)
+            try:
+                async with contextlib.aclosing(self._attempt(turns, name, clock, without)) as deltas:
+                    async for delta in deltas:
+                        if without != known and certain:
+                            known = without
+                            self._learn(name, without)
+                        yield delta
+            except Fault as fault:
+                refused = next((part for part in fault.refused if is_in(part, turns, without)), None)
+                if refused is not None:
+                    without, certain = without | {refused}, certain and fault.certain
+                    continue
+                clock.asked()
+                delay = self._pause(fault, min(loads, _LOADING_DOUBLINGS) if fault.loading else retry)
+                hopeless = delay > min(_MAX_DELAY, clock.left())
+                if not fault.transient or hopeless or (retry == self._retries and not fault.loading):
+                    raise
+                if fault.loading:
+                    loads += 1
+                    _log.info("the model is being loaded; asked again in %.1f s", delay)
+                else:
+                    retry += 1
+                    self._metrics.model_retried(fault.code)
+                    _log.warning("model retry %d of %d in %.1f s: %s", retry, self._retries, delay, fault)
+            else:
+                return
+            with clock:
+                await asyncio.sleep(delay)
+
+    def _learn(self, model: str, without: Parts) -> None:
+        self._dialects.learn(model, without)
+        _log.info("a model refuses %s: for an hour it is asked without", " and ".join(sorted(without)))
+
+    def _tell_operator(self, fault: Fault) -> None:
+        """Say what only they can mend, where it is, and how; once a minute each."""
+        now = time.monotonic()
+        if fault.mend is not None and now - self._told_operator.get(fault.mend, -math.inf) >= _TELL_EVERY:
+            self._told_operator[fault.mend] = now
+            _log.error("POST %s: %s. %s", self._address, fault, fault.mend)
 
     async def close(self) -> None:
         """Release the connections. Running streams break off."""
@@ -153,59 +203,57 @@ class OpenAIModel:
         return max(pause, fault.retry_after or 0)
 
     async def _attempt(
-        self, turns: Sequence[Turn], model: str | None, clock: Clock, ask_for_usage: bool
+        self, turns: Sequence[Turn], name: str, clock: Clock, without: Parts
     ) -> AsyncGenerator[Delta, None]:
-        """One request. Its `Fault` is transient only if no token came."""
-        decoder = AnswerDecoder()
-        begun = False
-        now = asyncio.get_running_loop().time
-        asked_at = now()
+        """One request. Its `Fault` is transient only if no token came, and it did not take long to fail."""
+        decoder: AnswerDecoder | None = None
+        fault: Fault | None = None
+        asked_at = time.monotonic()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with clock:
-                    response = await stack.enter_async_context(self._request(turns, model, ask_for_usage))
-                begun = True
-                self._metrics.model_responded(now() - asked_at)
+                    response = await stack.enter_async_context(self._request(request_body(turns, name, without)))
+                clock.responded(whole=Part.STREAM in without)
+                self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
-                kind = response.headers.get("content-type", "text/event-stream").partition(";")[0].strip().lower()
-                if kind != "text/event-stream":
-                    with clock:
-                        texts = await _read_whole(kind, body, decoder)
-                    if texts:
-                        yield Delta(texts)
-                while decoder.finished is None and decoder.fault is None:
-                    with clock:
-                        data = await anext(body, None)
+                decoder = AnswerDecoder(response.headers.get("content-type", "text/event-stream"))
+                while not decoder.over:
                     tokens = decoder.tokens
+                    data = await _next(body, clock, decoder)
                     texts = decoder.end() if data is None else decoder.feed(data)
                     if texts:
                         yield Delta(texts)
                     if decoder.tokens != tokens:
                         clock.token()  # after the yield: the reader's time is not the model's silence
-                if decoder.fault is None:
-                    await _read_rest(body, decoder)
+                    if decoder.settled:
+                        clock.settle(_USAGE_PATIENCE)
+                    if data is None:
+                        break
+                if decoder.done:
+                    await _read_end(body)
         except TimeoutError:
             raise  # the clock's; `stream` knows what was late
+        except Fault as exc:
+            fault = exc
         except _TRANSPORT_ERRORS as exc:
-            if decoder.finished is None and decoder.fault is None:
-                decoder.fault = from_exception(exc, begun=begun)
-        if decoder.fault is not None:
-            if decoder.tokens:
-                decoder.fault.transient = False
-            raise decoder.fault from None
+            if decoder is None:
+                fault = from_exception(exc, begun=False)
+            elif texts := decoder.end(broken=True):
+                yield Delta(texts)
+            if decoder is not None and decoder.fault is not None and decoder.fault.transient:
+                decoder.fault = from_exception(exc, begun=True)
+        if decoder is not None:
+            fault = fault or decoder.fault
+        if fault is not None:
+            long = time.monotonic() - asked_at > _LONG_ATTEMPT and not fault.unreached
+            if long or (decoder is not None and decoder.tokens):
+                fault.transient = False
+            raise fault from None
+        assert decoder is not None  # noqa: S101 - for the type checker: without one there is a fault
         yield Delta([], decoder.finish)
 
     @contextlib.asynccontextmanager
-    async def _request(
-        self, turns: Sequence[Turn], model: str | None, ask_for_usage: bool
-    ) -> AsyncGenerator[httpx2.Response, None]:
-        body: dict[str, Any] = {
-            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
-            "model": model or self._model,
-            "stream": True,
-        }
-        if ask_for_usage:
-            body["stream_options"] = {"include_usage": True}
+    async def _request(self, body: dict[str, Any]) -> AsyncGenerator[httpx2.Response, None]:
         # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
         # field of every turn, and then sends the dicts as they are: nearly half of a request's cost (0.78 to 0.44 ms).
         response: httpx2.Response = await self._client.post(
@@ -226,52 +274,65 @@ class OpenAIModel:
 
 
 def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The bytes of the body as they come, decoded if they are encoded."""
-    if "content-encoding" in response.headers or not isinstance(response.stream, httpx2.AsyncByteStream):
-        return response.aiter_bytes()
-    return cast("AsyncGenerator[bytes, None]", aiter(response.stream))
+    """The bytes of the body as they come, unpacked if they are packed. Raises `Fault` if that cannot be."""
+    raw = response.stream
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if not isinstance(raw, httpx2.AsyncByteStream):
+        raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is no stream")
+    parts = cast("AsyncGenerator[bytes, None]", aiter(raw))
+    if coding == "identity":
+        return parts
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _unpacked(parts)
+    raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is packed, although it was not to be")
+
+
+async def _unpacked(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """What was packed with gzip or zlib, in small pieces: a few bytes may unpack to as many as the memory holds."""
+    unpacking = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # either of them
+    try:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                packed = part
+                while packed:
+                    yield unpacking.decompress(packed, _PIECE_BYTES)
+                    packed = unpacking.unconsumed_tail
+                    await asyncio.sleep(0)  # others, and the deadlines, have their turn
+    except zlib.error as exc:
+        raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that cannot be unpacked") from exc
 
 
 async def _refuse(response: httpx2.Response) -> None:
-    """Raise the `Fault` of a response that is neither a success nor a redirect, after reading a bounded part of it."""
-    if response.is_success or response.has_redirect_location:
+    """Raise the `Fault` of a response that is not a success, after reading a bounded part of it."""
+    if response.is_success:
         return
+    if response.has_redirect_location:  # whose body, of any size, nobody needs
+        raise from_response(response.status_code, response.headers, b"")
     body = bytearray()
-    with contextlib.suppress(TimeoutError, *_TRANSPORT_ERRORS):  # the status alone says enough
-        async with asyncio.timeout(_ERROR_BODY_PATIENCE), contextlib.aclosing(response.aiter_bytes()) as parts:
-            async for part in parts:
+    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # the status alone says enough
+        async with asyncio.timeout(_ERROR_BODY_PATIENCE), contextlib.aclosing(_body(response)) as parts:
+            while len(body) <= _ERROR_BODY_BYTES and (part := await anext(parts, None)) is not None:
                 body += part
-                if len(body) > _ERROR_BODY_BYTES:
-                    break
     raise from_response(response.status_code, response.headers, bytes(body[:_ERROR_BODY_BYTES]))
 
 
-async def _read_whole(kind: str, body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) -> list[str]:
-    """The texts of an answer that came as one JSON document: some endpoints cannot stream, some send errors so."""
-    if kind != "application/json":
-        raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "neither an event stream nor JSON")
-    document = bytearray()
-    async for data in body:
-        document += data
-        if len(document) > MAX_EVENT_BYTES:
-            raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a JSON document over 4 MiB")
-    return decoder.complete(bytes(document))
+async def _next(body: AsyncGenerator[bytes, None], clock: Clock, decoder: AnswerDecoder) -> bytes | None:
+    """More of the body; None at its end. Raises `TimeoutError` if it is late, unless the answer may be whole."""
+    try:
+        with clock:
+            return await anext(body, None)
+    except TimeoutError:
+        if decoder.settled or (decoder.finished is not None and not clock.is_over):
+            return None
+        raise
 
 
-async def _read_rest(body: AsyncGenerator[bytes, None], decoder: AnswerDecoder) -> None:
-    """After the finish reason: the token counts and the end of the body, for a while. No fault counts any more."""
-    now = asyncio.get_running_loop().time
-    with contextlib.suppress(TimeoutError, *_TRANSPORT_ERRORS):
-        async with asyncio.timeout_at(now() + _USAGE_PATIENCE) as patience:
-            in_a_hurry = False
+async def _read_end(body: AsyncGenerator[bytes, None]) -> None:
+    """After the end mark: the end of the body, for a moment. No fault counts any more."""
+    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):
+        async with asyncio.timeout(_END_PATIENCE):
             size = 0
-            while size < MAX_EVENT_BYTES:
-                if decoder.done and not in_a_hurry:
-                    in_a_hurry = True
-                    patience.reschedule(min(now() + _END_PATIENCE, patience.when() or 0))
-                if (data := await anext(body, None)) is None:
-                    break
-                decoder.feed(data)
+            while size < MAX_EVENT_BYTES and (data := await anext(body, None)) is not None:
                 size += len(data)
 
 

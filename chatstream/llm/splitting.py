@@ -1,14 +1,28 @@
 """From the bytes of a Server-Sent Events stream to the data of its events. Pure, and blind to where bytes were cut."""
 
+_DONE = b"[DONE]"
+
+
+class ErrorEvent(bytes):
+    """The data of an event that is named ``error``."""
+
+    __slots__ = ()
+
 
 class EventSplitter:
-    """Splits a stream of bytes into the data of Server-Sent Events (WHATWG HTML 9.2.6)."""
+    """Splits a stream of bytes into the data of Server-Sent Events (WHATWG HTML 9.2.6).
+
+    Some endpoints leave out the blank line between two events. No JSON has a line that ends with a brace and a next one
+    that begins with a brace: there one event ends, and another one begins. ``[DONE]`` is always an event of its own.
+    """
 
     def __init__(self) -> None:
         self._line: list[bytes] = []  # the pieces of a line without its end: joined once, however many they are
         self._data: list[bytes] = []
         self._line_size = 0
         self._data_size = 0
+        self._is_error = False
+        self._blank_lines = True  # False: this endpoint leaves them out, so that each whole object is an event
         self._after_cr = False
         self._at_start = True
 
@@ -35,20 +49,35 @@ class EventSplitter:
             if self._at_start:
                 self._at_start = False
                 lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-        events = []
+        events: list[bytes] = []
         for line in lines:
             if not line:
                 if self._data:
-                    events.append(b"\n".join(self._data))
-                    self._data.clear()
-                    self._data_size = 0
+                    events.append(self._event())
+                self._is_error = False
             elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
-                self._data_size += len(line)
+                self._add(line[6:] if line.startswith(b"data: ") else line[5:], events)
             elif line == b"data":
-                self._data.append(b"")
-                self._data_size += len(line)
+                self._add(b"", events)
+            elif line.startswith(b"event:"):
+                self._is_error = line[6:].strip() == b"error"
         if unfinished:
             self._line.append(unfinished)
             self._line_size += len(unfinished)
         return events
+
+    def _add(self, data: bytes, events: list[bytes]) -> None:
+        """One more line of data."""
+        if self._data and data.startswith((b"{", _DONE)) and self._data[-1].endswith(b"}"):
+            self._blank_lines = False
+            events.append(self._event())
+        self._data.append(data)
+        self._data_size += len(data) + 5  # an empty line is not for nothing, or they could be endless
+        if data == _DONE or (not self._blank_lines and data.startswith(b"{") and data.endswith(b"}")):
+            events.append(self._event())
+
+    def _event(self) -> bytes:
+        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        self._data.clear()
+        self._data_size = 0
+        return ErrorEvent(data) if self._is_error else data

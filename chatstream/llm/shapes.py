@@ -1,0 +1,147 @@
+"""What stands where in the chunks of OpenAI-compatible endpoints, whatever it is called there. Pure; knows no order."""
+
+from collections.abc import Iterator
+from typing import Any, Final, TypeGuard
+
+from chatstream.models import Usage, UsageSource
+
+Json = dict[str, Any]
+
+# Finish reasons are words; whatever else stands there is stored and shown, so it is cut.
+_MAX_REASON: Final = 64
+# JSON's and MongoDB's numbers end somewhere; a token count past 2**53 is not one.
+_MAX_TOKENS: Final = 2**53
+# Where models put what they think and which tools they call: signs of life, and no text.
+_NOT_TEXT: Final = (
+    "reasoning",
+    "reasoning_content",
+    "reasoning_text",
+    "reasoning_details",
+    "thinking",
+    "tool_calls",
+    "function_call",
+    "audio",
+)
+# Other words for OpenAI's reasons: so that whoever reads one knows a whole answer from one that was cut.
+_REASONS: Final = {
+    "end_turn": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "complete": "stop",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "content_filtered": "content_filter",
+    "sensitive": "content_filter",
+}
+# What stands in the place of a reason while there is none.
+_NO_REASONS: Final = {"", "null", "none", "finish_reason_unspecified"}
+# The answer broke off at the endpoint: OpenRouter, Zhipu, DeepSeek, vLLM, Cohere.
+BROKEN_OFF: Final = {"error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled"}
+# Where an object says that it is a failure, if it is no answer.
+_FAILURES: Final = ("errors", "detail", "message", "msg", "error_message", "error_msg", "errorMessage")
+# An object of one of these types only shows that the endpoint is there.
+_SIGNS_OF_LIFE: Final = ("ping", "heartbeat", "keep")
+
+
+def choices_of(chunk: Json) -> list[Json]:
+    """The choices, of which one is the answer that was asked for."""
+    choices = chunk.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def text_of(content: object) -> str:
+    """The text of a `content`: a string, or a list of strings and parts, of which those of a text type are text."""
+    if isinstance(content, str):
+        return content
+    return "".join(_texts(content)) if isinstance(content, list) else ""
+
+
+def _texts(parts: list[object]) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
+            text = part.get("text")
+            if isinstance(text, str):
+                yield text
+
+
+def is_alive(delta: Json) -> bool:
+    """Whether it says something that is no text: reasoning, a tool call."""
+    return bool(delta.get("content")) or any(delta.get(key) for key in _NOT_TEXT)
+
+
+def reason_of(choice: Json) -> str | None:
+    """The finish reason, in OpenAI's words where they are known; None if there is none."""
+    reason = choice.get("finish_reason") or choice.get("finishReason")
+    if not isinstance(reason, str) or reason.strip().lower() in _NO_REASONS:
+        return None
+    word = reason.strip().lower()
+    if word in _REASONS or word in BROKEN_OFF or word in ("stop", "length", "content_filter", "tool_calls"):
+        return _REASONS.get(word, word)
+    return valid(reason[:_MAX_REASON])
+
+
+def failure_of(chunk: Json) -> object:
+    """What says that there will be no answer: an error object, whatever it is called; None if nothing does."""
+    if chunk.get("error"):
+        # Its code may stand beside it, as in {"error": "…", "code": 429}.
+        return {key: chunk[key] for key in ("code", "status", "type", "error") if key in chunk}
+    if "error" in (chunk.get("object"), chunk.get("type"), chunk.get("event")):
+        return chunk
+    choices = choices_of(chunk)
+    if choices:
+        return next((choice["error"] for choice in choices if choice.get("error")), None)
+    kind = str(chunk.get("type") or chunk.get("event") or "").lower()
+    if any(sign in kind for sign in _SIGNS_OF_LIFE):
+        return None
+    status = chunk.get("base_resp")  # MiniMax
+    if isinstance(status, dict) and status.get("status_code"):
+        return status
+    said = (chunk.get(key) for key in _FAILURES)
+    return chunk if any(isinstance(value, str | list) and value for value in said) else None
+
+
+def usage_of(chunk: Json, *, final: bool) -> Usage | None:
+    """The token counts, wherever the chunk has them; `final` if they are the model's last word."""
+    groq = chunk.get("x_groq")
+    places = [chunk, *choices_of(chunk), *([groq] if isinstance(groq, dict) else [])]
+    for place in places:
+        usage = place.get("usage")
+        if not isinstance(usage, dict):
+            continue
+        prompt = _count(usage, "prompt_tokens", "input_tokens")
+        completion = _count(usage, "completion_tokens", "output_tokens")
+        if prompt is not None and completion is not None and prompt + completion:
+            total = _count(usage, "total_tokens")
+            return Usage(
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                total_tokens=prompt + completion if total is None else total,
+                source=UsageSource.EXACT if final else UsageSource.PARTIAL,
+            )
+    return None
+
+
+def _count(usage: Json, *names: str) -> int | None:
+    values = (usage.get(name) for name in names)
+    value = next((value for value in values if value is not None), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if _is_count(value) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS
+
+
+def valid(text: str) -> str:
+    """`text` with each lone surrogate replaced by U+FFFD, and each pair by the character it stands for."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
