@@ -72,6 +72,7 @@ def plain(value: object) -> object:
         ("CHATSTREAM_SYSTEM_PROMPT", "Be brief.", "system_prompt", "Be brief."),
         ("CHATSTREAM_CONTEXT_CHARACTERS", "1000", "context_characters", 1000),
         ("CHATSTREAM_CONNECT_TIMEOUT", "0.5", "connect_timeout", 0.5),
+        ("CHATSTREAM_FIRST_BYTE_TIMEOUT", "75", "first_byte_timeout", 75),
         ("CHATSTREAM_FIRST_TOKEN_TIMEOUT", "1", "first_token_timeout", 1),
         ("CHATSTREAM_IDLE_TIMEOUT", "1", "idle_timeout", 1),
         ("CHATSTREAM_ANSWER_TIMEOUT", "86400", "answer_timeout", 86_400),

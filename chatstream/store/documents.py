@@ -13,6 +13,14 @@ from chatstream.store.mongo import Document
 # The place of a conversation's first message.
 FIRST_SEQ = 1
 
+_CODES = {code.value for code in ErrorCode}
+# A process of an earlier version cannot read a message whose code it does not know: it finds the nearest one that it
+# knows, and ours stands beside it.
+_NEWER_CODES = {
+    ErrorCode.UPSTREAM_MISCONFIGURED: ErrorCode.UPSTREAM_REJECTED,
+    ErrorCode.ANSWER_TOO_LONG: ErrorCode.UPSTREAM_PROTOCOL,
+}
+
 
 def now() -> datetime:
     """As exactly as MongoDB stores it: in milliseconds."""
@@ -90,8 +98,7 @@ def outcome(answer: Answer) -> Document:
         "length": len(answer.content),
         "finishReason": answer.finish_reason,
         "usage": msgspec.to_builtins(answer.usage),
-        "error": failure
-        and {"code": failure.code.value, "requestId": failure.request_id, "retryAfterMs": failure.retry_after_ms},
+        "error": failure and _failure_document(failure),
         "recommendations": msgspec.to_builtins(answer.recommendations),
         "unseen": answer.unseen,
     }
@@ -135,7 +142,18 @@ def answer_model(document: Document) -> Answer:
     )
 
 
+def _failure_document(failure: Failure) -> Document:
+    code = failure.code
+    document = {
+        "code": _NEWER_CODES.get(code, code).value,
+        "requestId": failure.request_id,
+        "retryAfterMs": failure.retry_after_ms,
+    }
+    return document | {"exactCode": code.value} if code in _NEWER_CODES else document
+
+
 def _failure(error: dict[str, Any] | None) -> Failure | None:
     if error is None:
         return None
-    return Failure(code=ErrorCode(error["code"]), request_id=error["requestId"], retry_after_ms=error["retryAfterMs"])
+    code = next((code for code in (error.get("exactCode"), error["code"]) if code in _CODES), ErrorCode.INTERNAL)
+    return Failure(code=ErrorCode(code), request_id=error["requestId"], retry_after_ms=error["retryAfterMs"])

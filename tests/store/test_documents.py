@@ -1,0 +1,46 @@
+"""What a process of an earlier version finds in a message, and what one finds of a later version."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chatstream.errors import ErrorCode
+from chatstream.models import Answer, Failure, Status
+from chatstream.store.documents import answer_document, answer_model
+
+KEY = "6b06f718bcab1449ce4875a6"
+# The codes of the first version: what it does not know, it cannot read.
+FIRST = {*ErrorCode} - {ErrorCode.UPSTREAM_MISCONFIGURED, ErrorCode.ANSWER_TOO_LONG}
+
+
+def failed(code: ErrorCode) -> Answer:
+    return Answer(
+        id=KEY,
+        seq=1,
+        reply_to=KEY,
+        attempt=1,
+        status=Status.FAILED,
+        content="",
+        created_at=datetime.now(UTC),
+        failure=Failure(code=code, request_id="r", retry_after_ms=5),
+    )
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_a_code_is_read_as_it_was_and_by_an_earlier_version_as_one_that_it_knows(code: ErrorCode) -> None:
+    answer = failed(code)
+    document = answer_document(KEY, answer)
+    assert answer_model(document) == answer
+    assert document["error"]["code"] in FIRST
+
+
+def test_a_code_of_a_later_version_is_something_that_went_wrong() -> None:
+    document = answer_document(KEY, failed(ErrorCode.INTERNAL))
+    document["error"] |= {"code": "not_yet_invented"}
+    failure = answer_model(document).failure
+    assert failure is not None
+    assert failure.code is ErrorCode.INTERNAL
+    document["error"] |= {"code": "upstream_rejected", "exactCode": "not_yet_invented"}
+    failure = answer_model(document).failure
+    assert failure is not None
+    assert failure.code is ErrorCode.UPSTREAM_REJECTED
