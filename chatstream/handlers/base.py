@@ -197,9 +197,9 @@ class BaseHandler(RequestHandler):
         return self.accepts_query_token and self.door.query_tokens
 
     async def _authenticate(self, credential: Credential) -> User:
-        headers, limits = self.request.headers, self.door.limits
+        limits = self.door.limits
         failures = limits.bad_tickets if credential.kind is Kind.TICKET else limits.failures
-        address = origin(self.request.remote_ip or "", headers.get("X-Forwarded-For", ""), self.door.trusted_proxies)
+        address = origin(self.request.remote_ip, self.request.headers, self.door.trusted_proxies)
         # For a ticket the database is asked; to verify a token costs less than to refuse it.
         if address is not None and credential.kind is Kind.TICKET:
             failures.check(address)

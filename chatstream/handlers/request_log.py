@@ -17,7 +17,9 @@ log = logging.getLogger("chatstream.http")
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
 # Three times the longest path of a route. A path may have 16 KB, which would fill the disk as fast as they come.
 _MOST_OF_A_PATH = 300
-_TOKEN = re.compile(r"eyJ[\w-]+\.[\w.-]+")  # a JSON object in base64url, and what is signed with it
+# A JSON object in base64url, and what is signed with it; or the beginning of one that was cut off. Possessive: where it
+# does not match, nothing is tried again.
+_TOKEN = re.compile(r"eyJ[\w-]*+(?:(?:\.|%2[Ee])[\w-]*+)++|eyJ[\w-]*+\Z", re.ASCII)
 
 
 class RequestLog:
@@ -57,6 +59,10 @@ class RequestLog:
 
 
 def _loggable(path: str) -> str:
-    """Its beginning, without what a terminal obeys, and without a token that somebody took for a part of the path."""
-    text = _TOKEN.sub("[token]", path.encode("ascii", "backslashreplace").decode())
-    return text if len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."
+    """Its beginning, without what a terminal obeys, and without a token that somebody took for a part of the path.
+
+    Cut before it is searched, since nobody was asked who they are: a path may have 16 KB.
+    """
+    beginning = path[:_MOST_OF_A_PATH]
+    text = _TOKEN.sub("[token]", beginning).encode("ascii", "backslashreplace").decode()
+    return text if beginning == path and len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +67,33 @@ async def test_nothing_is_held_back_and_a_cursor_gets_through(client: Client, up
         end.set()
         assert (await again.until("llm_complete")).data["content"] == "First, second"
         assert watched.text + again.text == "First, second"
+
+
+async def delay(client: Client, upstream: Upstream) -> float:
+    """In seconds, the median from letting the model say a word to reading it."""
+    words, took = [asyncio.Event() for _ in range(30)], []
+    said = [step for word in words for step in (word, http_chunk(event(delta("word "))))]
+    upstream.reply(beginning("First "), *said, ending())
+    conversation = await client.create()
+    async with client.stream(conversation) as watched:
+        await client.post(conversation, "Count.")  # once it has a name, all of it is with one process
+        await watched.until("llm_chunk")
+        for word in words:
+            begun = time.perf_counter()
+            word.set()
+            await watched.until("llm_chunk")
+            took.append(time.perf_counter() - begun)
+        await watched.until("llm_complete")
+    return statistics.median(took)
+
+
+@pytest.mark.gen_test
+async def test_no_frame_waits_for_the_next_one(
+    servers: Pair, client: Client, make_client: MakeClient, upstream: Upstream
+) -> None:
+    """Where one is held back it is for 40 ms and more; without a proxy it takes one or two, on a busy machine some."""
+    straight = await delay(make_client(servers[0]), upstream)
+    assert await delay(client, upstream) < 15 * straight
 
 
 @pytest.mark.gen_test

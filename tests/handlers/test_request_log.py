@@ -1,0 +1,25 @@
+"""What the log shows of a path."""
+
+import pytest
+
+from chatstream.handlers.request_log import _loggable
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1MSJ9.c2lnbmF0dXJl-_"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a/b", "/a/b"),
+        (f"/a/{TOKEN}", "/a/[token]"),
+        (f"/a/{TOKEN}/b", "/a/[token]/b"),
+        (f"/a/token{TOKEN}", "/a/token[token]"),
+        (f"/a/{TOKEN.replace('.', '%2E')}/b", "/a/[token]/b"),
+        (f"/{'a' * 250}/{TOKEN * 100}", f"/{'a' * 250}/[token]..."),
+        (f"/{'a' * 290}/{TOKEN}", f"/{'a' * 290}/[token]..."),  # cut in the middle of it
+        (f"/{'a' * 400}", f"/{'a' * 299}..."),
+        ("/\xe9" * 150, "/\\xe9" * 60 + "..."),
+    ],
+)
+def test_its_beginning_and_no_token(path: str, shown: str) -> None:
+    assert _loggable(path) == shown
