@@ -109,6 +109,9 @@ def main() -> int:
             return _chat(arguments)
         settings = Settings.load(os.environ, ENV_FILE if ENV_FILE.exists() else None)
         if arguments.command == "check-config":
+            from chatstream.plugins.loading import load
+
+            load(settings.plugins)
             print("The configuration is valid.")  # noqa: T201 - the command's output
             return 0
         # Hardly anything that is loaded becomes garbage: a tenth of the time to the first 200; see `server`.

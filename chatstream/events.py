@@ -8,7 +8,7 @@ import re
 import time
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
 
@@ -101,6 +101,13 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
     retry_after_ms: int | None
 
 
+class AnnotationFound(Event, frozen=True, kw_only=True, tag="system"):
+    """Something else that a plug-in found in the answer."""
+
+    message: str
+    metadata: dict[str, Any]
+
+
 AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | Complete | System | Error
 
 
@@ -163,7 +170,7 @@ class Cursor(Struct, frozen=True, order=True):
         return cls(message_id, named[name])
 
 
-Placed = tuple[Cursor, AnyEvent]
+Placed = tuple[Cursor, AnyEvent | AnnotationFound]
 """An event of the log, with the cursor that names its place."""
 
 
@@ -188,7 +195,7 @@ def chunk(answer: Answer, content: str, offset: int, now: str) -> Placed:
 
 def ending(answer: Answer) -> list[Placed]:
     """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
-    and a `system` event for each recommendation."""
+    and a `system` event for each recommendation and annotation."""
     now = timestamp()
     placed: list[Placed] = []
     if answer.failure is not None:
@@ -219,4 +226,7 @@ def ending(answer: Answer) -> list[Placed]:
     for number, recommendation in enumerate(answer.recommendations, start=1):
         system = System(timestamp=now, message=System.TEXT, metadata=recommendation)
         placed.append((Cursor(answer.id, Cursor.COMPLETE + number), system))
+    for number, one in enumerate(answer.annotations, start=1 + len(answer.recommendations)):
+        found = AnnotationFound(timestamp=now, message=one.message, metadata=one.data)
+        placed.append((Cursor(answer.id, Cursor.COMPLETE + number), found))
     return placed

@@ -37,6 +37,9 @@ _ANSWER_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 # A turn of an idle loop is far below a millisecond; from 50 ms on, readers see text come in jerks.
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
+# From a look at a phrase to a search elsewhere; the default deadlines are 2 and 5 s, a whole answer takes minutes.
+_PLUGIN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60)
+
 # What a request's method may be called; anybody can make up others.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
@@ -97,6 +100,16 @@ class Metrics:
             "model_response_seconds", "From a request to the model to the headers of its answer.", _FIRST_TOKEN_BUCKETS
         )
         self._model_retries = counter("model_retries_total", "Requests to the model sent again, by why.", ["code"])
+
+        self._plugin_calls = counter(
+            "plugin_calls_total", "Calls of plug-ins' methods, by how they went.", ["plugin", "method", "outcome"]
+        )
+        self._plugin_duration = histogram(
+            "plugin_call_duration_seconds", "Calls of plug-ins' methods.", _PLUGIN_BUCKETS, ["plugin", "method"]
+        )
+        self._text_held = histogram(
+            "text_held_seconds", "How long a plug-in held an answer's text back before it was told.", _PLUGIN_BUCKETS
+        )
 
         self._database = histogram(
             "database_command_duration_seconds", "Commands that succeeded.", _DATABASE_BUCKETS, ["command"]
@@ -183,6 +196,15 @@ class Metrics:
     def model_retried(self, code: ErrorCode) -> None:
         """A request to the model is sent again because of `code`."""
         self._model_retries.labels(code).inc()
+
+    def plugin_called(self, plugin: str, method: str, outcome: str, seconds: float) -> None:
+        """`outcome` is ``ok``, ``refused``, ``closed`` (nobody waited any more), ``late``, ``failed``, ``nonsense``."""
+        self._plugin_calls.labels(plugin, method, outcome).inc()
+        self._plugin_duration.labels(plugin, method).observe(seconds)
+
+    def text_held(self, seconds: float) -> None:
+        """A piece of text was released so long after it came."""
+        self._text_held.observe(seconds)
 
     def database_answered(self, command: str, seconds: float) -> None:
         """A command succeeded."""

@@ -6,6 +6,7 @@ use. Lengths are in Unicode code points.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -77,6 +78,15 @@ class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
     stake: str | None
 
 
+class Annotation(Struct, frozen=True, kw_only=True):
+    """Something else that a plug-in found in an answer: `data` is a JSON object, `message` says in words what it is."""
+
+    kind: str
+    id: str
+    message: str
+    data: dict[str, Any]
+
+
 class Failure(Struct, frozen=True, kw_only=True):
     """Why an answer ended badly. `request_id` finds the details in the log."""
 
@@ -112,6 +122,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     failure: Failure | None = None
     recommendations: tuple[Recommendation, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     unseen: bool = False  # it ended while nobody watched, and has not been read since
     queued: bool = False  # a user message was posted meanwhile, and waits for its end
     owner: str = ""  # the process that generates it

@@ -22,7 +22,7 @@ from chatstream.auth import Authenticator
 from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
 from chatstream.generations import elsewhere, sweeper
-from chatstream.generations.answer import write_answer
+from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub
@@ -35,9 +35,11 @@ from chatstream.limits import Limits
 from chatstream.llm.configuration import configured_model
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, UserMessage
-from chatstream.plugins.bets.reader import extract
-from chatstream.settings import Environment, Settings
+from chatstream.models import Annotation, Answer, Conversation, Recommendation, UserMessage
+from chatstream.plugins.loading import load
+from chatstream.plugins.plugin import Answered
+from chatstream.plugins.plugins import Plugins
+from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
@@ -99,6 +101,7 @@ class Server:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
+        loaded = load(settings.plugins)
         secret = auth.secret(settings, make=True) if settings.verifies_with_secret else None
         guard = auth.guard(settings)
         keys = await stack.enter_async_context(auth.keys(settings, secret))
@@ -110,6 +113,7 @@ class Server:
         for each in for_metrics:
             stack.callback(each.close)
         metrics = Metrics()
+        plugins = Plugins(loaded, metrics, answer_timeout=settings.answer_timeout)
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
@@ -130,12 +134,36 @@ class Server:
                 question,
                 reading=reading,
                 model=model,
-                system_prompt=settings.system_prompt,
+                plugins=plugins,
+                system_prompt=settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT,
+                context_characters=settings.context_characters,
+            )
+
+        async def annotate(conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
+            return await plugins.annotate(
+                Answered(
+                    id=answer.id,
+                    text=answer.content,
+                    user=conversation.user_id,
+                    conversation=conversation.id,
+                    attempt=answer.attempt,
+                    key=answer.reply_to,
+                )
+            )
+
+        async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:
+            await admit(
+                conversation,
+                content,
+                attempt=attempt,
+                key=key,
+                plugins=plugins,
+                reading=reading,
                 context_characters=settings.context_characters,
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        hub = Hub(attempts, reading, answers, extract, metrics, _hub_config(settings), limits.answers)
+        hub = Hub(attempts, reading, answers, annotate, metrics, _hub_config(settings), limits.answers)
         orphans = Sweeper(attempts, reading, hub, metrics)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
@@ -153,7 +181,7 @@ class Server:
             door=door,
             metrics=metrics,
             hub=hub,
-            commands=Commands(hub, posting, attempts, reading, limits.answers),
+            commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message),
             conversations=conversations,
             attempts=attempts,
             reading=reading,

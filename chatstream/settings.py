@@ -38,7 +38,10 @@ SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
 # credentials none is allowed.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
-DEFAULT_SYSTEM_PROMPT = "You are a helpful sports betting assistant."
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # where no plug-in has another one
+# What is there out of the box, and the word for none: an empty setting is one that is not set.
+DEFAULT_PLUGINS = ("chatstream.plugins.bets:plugin",)
+_NO_PLUGINS = "none"
 
 
 class Environment(StrEnum):
@@ -107,6 +110,10 @@ def _user_claim(name: str) -> str:
     return name
 
 
+def _plugins(value: Any) -> Any:
+    return () if value == _NO_PLUGINS else _comma_separated(value)
+
+
 def _grace(value: Any) -> Any:
     return math.inf if value == "never" else value
 
@@ -134,7 +141,8 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(None, validation_alias="OPENAI_BASE_URL")
     openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
-    system_prompt: str = DEFAULT_SYSTEM_PROMPT
+    system_prompt: str | None = None
+    plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_plugins)] = DEFAULT_PLUGINS
     context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
     connect_timeout: Seconds = 10
     first_byte_timeout: Seconds = 300

@@ -70,6 +70,8 @@ def plain(value: object) -> object:
         ("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1", "openai_base_url", "http://127.0.0.1:8080/v1"),
         ("OPENAI_MODEL", "org/model", "openai_model", "org/model"),
         ("CHATSTREAM_SYSTEM_PROMPT", "Be brief.", "system_prompt", "Be brief."),
+        ("CHATSTREAM_PLUGINS", "a.b:c, d:e", "plugins", ("a.b:c", "d:e")),
+        ("CHATSTREAM_PLUGINS", "none", "plugins", ()),
         ("CHATSTREAM_CONTEXT_CHARACTERS", "1000", "context_characters", 1000),
         ("CHATSTREAM_CONNECT_TIMEOUT", "0.5", "connect_timeout", 0.5),
         ("CHATSTREAM_FIRST_BYTE_TIMEOUT", "75", "first_byte_timeout", 75),

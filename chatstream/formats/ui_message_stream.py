@@ -9,13 +9,14 @@ does not say which of them reads gets what all of them know.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
-from chatstream.models import Answer, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.models import Annotation, Answer, Message, Recommendation, Status, Usage, UserMessage
 
 _TEXT = "text"  # the id of a message's only text part
 
@@ -103,6 +104,14 @@ class RecommendationChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-r
 
     id: str
     data: Recommendation
+
+
+class AnnotationChunk(Struct, frozen=True, kw_only=True):
+    """Something else that a plug-in found in it, as ``data-<kind>``; the same in a message's parts."""
+
+    type: str
+    id: str
+    data: dict[str, Any]
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -257,6 +266,7 @@ class UIMessageStream(Format):
         if position or text:
             frames.append(sse.frame(TextEndChunk()))
         frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
+        frames += [sse.frame(_annotation(one)) for one in answer.annotations]
         if answer.failure is not None:
             frames.append(sse.frame(MetadataChunk(message_metadata=_ended(answer))))
             frames.append(sse.frame(ErrorChunk(error_text=EXPLANATIONS[answer.failure.code].message)))
@@ -308,6 +318,10 @@ def _ui_answer(answer: Answer) -> UIAnswer:
         parts=tuple(parts),
         metadata=AnswerMetadata(**structs.asdict(_begun(answer)), **structs.asdict(_ended(answer))),
     )
+
+
+def _annotation(one: Annotation) -> AnnotationChunk:
+    return AnnotationChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
 
 
 def _start(answer: Answer) -> StartChunk:

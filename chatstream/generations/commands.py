@@ -5,14 +5,24 @@ One answer runs in a conversation at a time; what becomes of a message meanwhile
 
 import asyncio
 import contextlib
+import uuid
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from msgspec import Struct
 
-from chatstream.errors import AnswerInProgress, NotFound, NothingRunning, NothingToAnswer, StorageUnavailable
+from chatstream.errors import (
+    AnswerInProgress,
+    NotFound,
+    NothingRunning,
+    NothingToAnswer,
+    StorageUnavailable,
+    Unavailable,
+)
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
 from chatstream.models import Answer, Conversation, Status
+from chatstream.plugins.plugin import Refused
 from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
@@ -24,6 +34,10 @@ _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.
 _BUSY_TRIES = 5
+
+
+Admit = Callable[[Conversation, str, int, str], Awaitable[None]]
+"""``(conversation, content, attempt, key)``: raises `Refused`, or `Unavailable` if nobody can say."""
 
 
 class IfBusy(StrEnum):
@@ -46,8 +60,11 @@ class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
 class Commands:
     """Decides and stores; what runs because of it, the hub runs."""
 
-    def __init__(self, hub: Hub, posting: Posting, attempts: Attempts, reading: Reading, answers: Answers) -> None:
-        """`answers` says whether another one may begin."""
+    def __init__(
+        self, hub: Hub, posting: Posting, attempts: Attempts, reading: Reading, answers: Answers, admit: Admit
+    ) -> None:
+        """`answers` says whether another one may begin, `admit` whether a message is to be answered at all."""
+        self._admit = admit
         self._hub = hub
         self._posting = posting
         self._attempts = attempts
@@ -62,12 +79,27 @@ class Commands:
         request_id: str,
         client_message_id: str | None = None,
         if_busy: IfBusy = IfBusy.REFUSE,
+        admitted: bool = False,
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
         Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Posting.post`), `StorageUnavailable`; if no
-        answer may begin now, `TooManyRequests` or `Unavailable`.
+        answer may begin now, `TooManyRequests` or `Unavailable`; if a plug-in does not admit it, `Refused`, or
+        `Unavailable` if that cannot be known. With `admitted` it is not asked.
         """
+        if not admitted:
+            try:
+                await self._admit(conversation, content, 1, client_message_id or uuid.uuid4().hex)
+            except (Refused, Unavailable):
+                # What was accepted once is not refused when it is sent again.
+                if client_message_id is None:
+                    raise
+                known = await self.repeat(
+                    conversation, content, request_id=request_id, client_message_id=client_message_id
+                )
+                if known is None:
+                    raise
+                return known
         with self._answers.take(conversation.user_id):
             for _ in range(_BUSY_TRIES):
                 try:
@@ -87,6 +119,10 @@ class Commands:
                     await self._posted(conversation, new, request_id)
                     return new
         raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def admit_first(self, conversation: Conversation, content: str) -> None:
+        """Raises what `post` would because of plug-ins, for a conversation that is yet to be created."""
+        await self._admit(conversation, content, 1, uuid.uuid4().hex)
 
     async def repeat(
         self, conversation: Conversation, content: str, *, request_id: str, client_message_id: str
@@ -122,14 +158,20 @@ class Commands:
     ) -> Answer:
         """A new attempt at answering the newest user message.
 
-        Raises `AnswerInProgress`, `NothingToAnswer`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
+        Raises `AnswerInProgress`, `NothingToAnswer`, `Refused`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
         """
+        admitted: str | None = None  # the message, by its id
         with self._answers.take(conversation.user_id):
             for _ in range(_BUSY_TRIES):
                 question = await self._reading.newest_question(conversation.key)
                 if question is None:
                     raise NothingToAnswer("This conversation has no user message yet.")
                 message, previous = question
+                if message.id != admitted:
+                    await self._admit(
+                        conversation, message.content, previous.attempt + 1 if previous else 1, message.id
+                    )
+                    admitted = message.id
                 try:
                     answer = await self._attempts.begin(
                         conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq

@@ -100,7 +100,10 @@ class Ended(Entry):
 
     def __init__(self, answer: Answer, position: int = 0) -> None:
         """For those who have been told of the answer up to `position`."""
-        super().__init__((answer.seq, END), len(answer.content) + _ENVELOPE * (2 + len(answer.recommendations)))
+        super().__init__(
+            (answer.seq, END),
+            len(answer.content) + _ENVELOPE * (2 + len(answer.recommendations) + len(answer.annotations)),
+        )
         self._answer = answer
         self._position = position
 

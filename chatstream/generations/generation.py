@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
 
@@ -22,8 +22,7 @@ from chatstream.generations.entries import Notice
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Failure, Status, Usage
-from chatstream.plugins.bets.reader import Extractor
+from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, Usage
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
@@ -39,6 +38,12 @@ _SAVE_PAUSE_LIMIT = 5.0
 # A user message is tried this often before an interrupted answer counts as failed: a reader who comes and goes must not
 # have the model called for ever.
 MAX_INTERRUPTIONS = 3
+
+
+# The model has said all that it wanted to say; some say so by an empty word, or by one of their own.
+PLAIN_ENDS = frozenset({"stop", "", None, "eos", "end_turn"})
+Annotate = Callable[[Conversation, Answer], Awaitable[tuple[Annotation | Recommendation, ...]]]
+"""What is found in an answer that is complete. It takes a bounded time, and never raises."""
 
 
 class AnswerBounds(Struct, frozen=True, kw_only=True):
@@ -59,7 +64,7 @@ class Generation:
         *,
         attempts: Attempts,
         beats: Beats,
-        extract: Extractor,
+        annotate: Annotate,
         bounds: AnswerBounds,
         metrics: Metrics,
         model: str,
@@ -79,7 +84,7 @@ class Generation:
         self._deltas = deltas
         self._attempts = attempts
         self._beats = beats
-        self._extract = extract
+        self._annotate = annotate
         self._bounds = bounds
         self._request_id = request_id
         self._account = Account(metrics, model=model, request_id=request_id)
@@ -131,7 +136,7 @@ class Generation:
         if self._cut is not None:  # before it began
             self._reading.cancel()
         with self._beats.running(self):
-            outcome = await self._outcome(self._reading)
+            outcome = await self._annotated(await self._outcome(self._reading))
         stored = await self._store(outcome)
         self._account.close(self._channel, self.running, stored)
         return stored
@@ -186,16 +191,24 @@ class Generation:
         usage: Usage | None = None,
         failure: Failure | None = None,
     ) -> Answer:
-        text = self.running.text()
         return replace(
             self.answer,
             status=status,
-            content=text,
+            content=self.running.text(),
             finish_reason=finish_reason,
             usage=usage,
             failure=failure,
-            # Half a recommendation may lack the half that matters.
-            recommendations=self._extract(self.answer.id, text) if status is Status.COMPLETE else (),
+        )
+
+    async def _annotated(self, outcome: Answer) -> Answer:
+        # Half an answer may lack the half that matters.
+        if outcome.status is not Status.COMPLETE or outcome.finish_reason not in PLAIN_ENDS or self._fenced:
+            return outcome
+        found = await self._annotate(self._channel.conversation, outcome)
+        return replace(
+            outcome,
+            recommendations=tuple(one for one in found if isinstance(one, Recommendation)),
+            annotations=tuple(one for one in found if isinstance(one, Annotation)),
         )
 
     async def _store(self, outcome: Answer) -> Answer | None:

@@ -22,14 +22,13 @@ from chatstream.generations.beats import Beats
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.elsewhere import Elsewhere
 from chatstream.generations.follower import Follower
-from chatstream.generations.generation import AnswerBounds, Generation
+from chatstream.generations.generation import Annotate, AnswerBounds, Generation
 from chatstream.generations.replay import Owed, Replay, Snapshot, owed_by, replay
 from chatstream.limits import Answers, Slot
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.plugins.bets.reader import Extractor
 from chatstream.store.attempts import Attempts
 from chatstream.store.reading import Reading
 
@@ -77,17 +76,18 @@ class Hub:
         attempts: Attempts,
         reading: Reading,
         write_answer: WriteAnswer,
-        extract: Extractor,
+        annotate: Annotate,
         metrics: Metrics,
         config: Config,
         answers: Answers,
     ) -> None:
-        """`answers` says whether another one may begin, and counts those that run."""
+        """`annotate` is asked about each answer that came to a plain end. `answers` says whether another one may begin,
+        and counts those that run."""
         self._attempts = attempts
         self._reading = reading
         self._beats = Beats(attempts)
         self._write_answer = write_answer
-        self._extract = extract
+        self._annotate = annotate
         self._metrics = metrics
         self._config = config
         self._answers = answers
@@ -198,7 +198,7 @@ class Hub:
             self._write_answer(conversation, answer, message or question),
             attempts=self._attempts,
             beats=self._beats,
-            extract=self._extract,
+            annotate=self._annotate,
             bounds=self._config.bounds,
             metrics=self._metrics,
             model=conversation.model or self._config.model,

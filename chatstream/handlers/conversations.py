@@ -1,5 +1,6 @@
 """``/api/v1/chat/conversations`` and ``…/{id}``."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from chatstream.errors import InvalidContent
@@ -47,15 +48,32 @@ class ConversationsHandler(JSONHandler):
         if body.initial_message is not None:
             limits.answers.check(self.user.id)
             limits.messages.take(self.user.id)
+            await self.commands.admit_first(self._yet_to_be_created(body), body.initial_message)
         self.tell(limits.conversations.take(self.user.id))
         conversation = await self.conversations.create(
             self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
         )
         message = None
         if body.initial_message is not None:
-            message = (await self.commands.post(conversation, body.initial_message, request_id=self.request_id)).message
+            posted = await self.commands.post(
+                conversation, body.initial_message, request_id=self.request_id, admitted=True
+            )
+            message = posted.message
         self.set_header("Location", f"{self.request.path}/{conversation.id}")
         self.send_json(new_conversation_view(conversation, message), HTTPStatus.CREATED)
+
+    def _yet_to_be_created(self, body: NewConversation) -> Conversation:
+        now = datetime.now(UTC)
+        return Conversation(
+            key="",
+            user_id=self.user.id,
+            id=body.id or "",
+            title=body.title,
+            system_prompt=body.system_prompt,
+            model=body.model,
+            created_at=now,
+            updated_at=now,
+        )
 
 
 class ConversationHandler(JSONHandler):

@@ -57,6 +57,7 @@ REFUSALS: Mapping[int, Refusal] = {
     401: Refusal(
         "There is no token, or one that is not accepted.", ["unauthenticated", "invalid_token"], ["WWW-Authenticate"]
     ),
+    403: Refusal("The app does not accept this message; `code` may be one of its own.", ["refused"]),
     404: Refusal("It does not exist, or belongs to someone else.", ["not_found"]),
     409: Refusal(
         "Not possible in the present state.",
@@ -80,6 +81,7 @@ REFUSALS: Mapping[int, Refusal] = {
             "rate_limited",
             "too_many_streams",
             "auth_unavailable",
+            "admission_unavailable",
         ],
         ["Retry-After"],
     ),

@@ -167,7 +167,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `initialMessage` its first message is stored and answered, too. The caller may choose the `id`; a "
             "second one of the same id is refused with 409.",
             body=NewConversation,
-            refusals=[409],
+            refusals=[403, 409],
         ),
     },
     _ONE: {
@@ -256,7 +256,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
             body=NewMessage,
-            refusals=[409],
+            refusals=[403, 409],
         ),
     },
     _ONE + "/ui-messages": {
@@ -298,7 +298,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY_REGENERATE, _FORMAT, _VERSION],
-            refusals=[409],
+            refusals=[403, 409],
         ),
     },
     "/healthz": {

@@ -12,7 +12,17 @@ from pydantic.alias_generators import to_camel
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
-from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.models import (
+    Annotation,
+    Answer,
+    Conversation,
+    Failure,
+    Message,
+    Recommendation,
+    Status,
+    Usage,
+    UserMessage,
+)
 
 # Of a conversation, and of what makes a message safe to send again.
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -100,6 +110,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     usage: Usage | None
     error: FailureView | None
     recommendations: tuple[Recommendation, ...]
+    annotations: tuple[Annotation, ...] | UnsetType = UNSET
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -224,6 +235,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "usage": answer.usage,
         "error": _failure_view(answer.failure) if answer.failure else None,
         "recommendations": answer.recommendations,
+        "annotations": answer.annotations or UNSET,
     }
 
 
@@ -252,4 +264,4 @@ def stream_cursor(key: str, messages: list[Message]) -> str:
         return str(Cursor(shown.id, Cursor.USER))
     if shown.status is Status.STREAMING:
         return str(Cursor(shown.id, len(shown.content)))
-    return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.recommendations)))
+    return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.recommendations) + len(shown.annotations)))

@@ -7,7 +7,17 @@ import msgspec
 from bson import ObjectId
 
 from chatstream.errors import ErrorCode
-from chatstream.models import Answer, Conversation, Failure, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.models import (
+    Annotation,
+    Answer,
+    Conversation,
+    Failure,
+    Message,
+    Recommendation,
+    Status,
+    Usage,
+    UserMessage,
+)
 from chatstream.store.mongo import Document
 
 # The place of a conversation's first message.
@@ -101,7 +111,22 @@ def outcome(answer: Answer) -> Document:
         "error": failure and _failure_document(failure),
         "recommendations": msgspec.to_builtins(answer.recommendations),
         "unseen": answer.unseen,
-    }
+    } | ({"annotations": [_annotation_document(one) for one in answer.annotations]} if answer.annotations else {})
+
+
+def _annotation_document(annotation: Annotation) -> Document:
+    # As text: JSON has numbers, names and depths that BSON has not.
+    data = msgspec.json.encode(annotation.data).decode()
+    return {"kind": annotation.kind, "id": annotation.id, "message": annotation.message, "data": data}
+
+
+def _annotation_model(document: Document) -> Annotation:
+    return Annotation(
+        kind=document["kind"],
+        id=document["id"],
+        message=document["message"],
+        data=msgspec.json.decode(document["data"]),
+    )
 
 
 def message_model(document: Document) -> Message:
@@ -136,6 +161,7 @@ def answer_model(document: Document) -> Answer:
         usage=msgspec.convert(document.get("usage"), Usage | None),
         failure=_failure(document.get("error")),
         recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
+        annotations=tuple(map(_annotation_model, document.get("annotations", []))),
         unseen=document.get("unseen", False),
         queued=document.get("queued", False),
         owner=document["owner"],

@@ -166,6 +166,7 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
             posted.message,
             reading=b.reading,
             model=b.model,
+            plugins=b.plugins,
             system_prompt="",
             context_characters=100,
         )

@@ -31,21 +31,34 @@ async def test_complete_with_what_the_model_said(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         b.model.reply(
-            "Back ", Delta(["Arsenal ", "at odds "]), Delta(["of 2.10."], Finish(reason="length", usage=USAGE))
+            "Back ", Delta(["Arsenal ", "at odds "]), Delta(["of 2.10."], Finish(reason="stop", usage=USAGE))
         )
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             await told(watched, "user_message", "llm_chunk", "llm_complete", "system")
             assert watched.text == "Back Arsenal at odds of 2.10."
             complete = watched.frames[-2].data
-            assert (complete["status"], complete["finishReason"]) == ("complete", "length")
+            assert (complete["status"], complete["finishReason"]) == ("complete", "stop")
             assert complete["usage"]["totalTokens"] == 7
         stored = await b.newest(conversation)
-        assert (stored.status, stored.content, stored.finish_reason) == (Status.COMPLETE, watched.text, "length")
+        assert (stored.status, stored.content, stored.finish_reason) == (Status.COMPLETE, watched.text, "stop")
         assert stored.usage == USAGE
         assert [bet.odds for bet in stored.recommendations] == [2.1]
         assert not stored.unseen
         assert b.model.open == 0
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "tool_calls", "an unknown word"])
+@pytest.mark.gen_test
+async def test_nothing_is_read_off_an_answer_that_did_not_come_to_a_plain_end(mongodb_uri: str, reason: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("I'd back Arsenal to win at 2.10", Finish(reason=reason, usage=None))
+        async with b.viewer(conversation, once=True) as watched:
+            await b.post(conversation)
+            assert (await watched.until("llm_complete"))["finishReason"] == reason
+            assert "system" not in {frame.type for frame in await watched.rest()}
+        assert (await b.newest(conversation)).recommendations == ()
 
 
 @pytest.mark.parametrize("text", ["", "So far"])

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from chatstream.settings import DEFAULT_SYSTEM_PROMPT
+from chatstream.plugins.bets import Bets
 
 # Shorter texts ("Tell me.") may well stand in a log for other reasons; of longer ones the beginning is enough.
 _SHORTEST, _LONGEST = 12, 100
@@ -32,6 +32,6 @@ def remember(*texts: object) -> None:
 def check(text: str, where: str, *, also: Iterable[str] = ()) -> None:
     """Raises `AssertionError` if there is anything confidential in `text`; `also` are secrets of this one server."""
     found = [match[0] for pattern in _PATTERNS if (match := pattern.search(text))]
-    secrets = [*_remembered, DEFAULT_SYSTEM_PROMPT, *filter(None, also)]
+    secrets = [*_remembered, Bets.system_prompt, *filter(None, also)]
     found += [secret for secret in secrets if secret in text or json.dumps(secret)[1:-1] in text]
     assert not found, f"confidential, but in {where}: {found}"

@@ -17,15 +17,18 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
-from chatstream.generations.answer import write_answer
+from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Config, Hub, Stream
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
-from chatstream.plugins.bets.reader import extract
+from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.plugins.loading import load
+from chatstream.plugins.plugin import Answered
+from chatstream.plugins.plugins import Plugins
+from chatstream.settings import DEFAULT_PLUGINS
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Change, Changes
 from chatstream.store.conversations import Conversations
@@ -257,6 +260,7 @@ class Bench:
         # Does whatever these three do, and stands in for each of them.
         self.store = cast("Any", FaultyStore(self.posting, self.attempts, self.reading))
         self.model = ScriptedModel()
+        self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
         bounds: dict[str, Any] = {"answer_characters": 200_000, "save_deadline": math.inf}
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
@@ -265,12 +269,35 @@ class Bench:
             self.store,
             self.store,
             self._answers,
-            extract,
+            self._annotate,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,
         )
-        self.commands = Commands(self.hub, self.store, self.store, self.store, answers)
+        self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit)
+
+    async def _annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
+        return await self.plugins.annotate(
+            Answered(
+                id=answer.id,
+                text=answer.content,
+                user=conversation.user_id,
+                conversation=conversation.id,
+                attempt=answer.attempt,
+                key=answer.reply_to,
+            )
+        )
+
+    async def _admit(self, conversation: Conversation, content: str, attempt: int, key: str) -> None:
+        await admit(
+            conversation,
+            content,
+            attempt=attempt,
+            key=key,
+            plugins=self.plugins,
+            reading=self.store,
+            context_characters=10_000,
+        )
 
     def _answers(
         self, conversation: Conversation, answer: Answer, question: UserMessage | None
@@ -281,6 +308,7 @@ class Bench:
             question,
             reading=self.store,
             model=self.model,
+            plugins=self.plugins,
             system_prompt="Be brief.",
             context_characters=10_000,
         )

@@ -1,0 +1,77 @@
+"""The answer of a plug-in, read by a task of its own.
+
+The generator runs in one task from its first line to its last: timeouts, task groups and clients of services that are
+open across a ``yield`` need that. It is never more than one piece ahead of who reads.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from chatstream.llm.model import Finish
+from chatstream.logs import describe
+
+log = logging.getLogger("chatstream.plugins")
+
+_CLOSING = 2.0  # seconds: to close a request to a service takes none
+
+
+class Answering:
+    """What a generator yields; at its end, that it is the end. The task begins with the first `next`."""
+
+    def __init__(self, said: AsyncGenerator[Any, None], name: str) -> None:
+        self._said = said
+        self._name = name
+        self._pieces: asyncio.Queue[object] = asyncio.Queue(maxsize=1)
+        self._task: asyncio.Task[None] | None = None
+
+    async def next(self, deadline: float) -> object:
+        """The next piece. Raises what the generator raises, and `TimeoutError` after `deadline` seconds."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._read())
+        async with asyncio.timeout(max(deadline, 0)):
+            piece = await self._pieces.get()
+        if isinstance(piece, _Raised):
+            raise piece.exc
+        return piece
+
+    async def _read(self) -> None:
+        try:
+            async with aclosing(self._said) as said:
+                async for piece in said:
+                    await self._pieces.put(piece)
+            await self._pieces.put(Finish(reason="stop", usage=None))
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
+                raise
+            await self._pieces.put(_Raised(RuntimeError("it was cancelled by itself")))
+        except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
+            await self._pieces.put(_Raised(RuntimeError(type(exc).__name__)))
+        except Exception as exc:  # noqa: BLE001 - the reader is told
+            await self._pieces.put(_Raised(exc))
+
+    async def close(self) -> None:
+        """Nobody reads any more. One that takes no notice is left behind."""
+        task = self._task
+        if task is None:
+            return
+        task.cancel()
+        _, running = await asyncio.wait({task}, timeout=_CLOSING)
+        if running:
+            log.error("plug-in %s: answer does not end when it is cancelled", self._name)
+            task.add_done_callback(forget)
+        elif not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("plug-in %s: answer cannot be closed: %s", self._name, describe(exc))
+
+
+class _Raised:
+    def __init__(self, exc: Exception) -> None:
+        self.exc = exc
+
+
+def forget(task: "asyncio.Task[Any]") -> None:
+    """Look at how a task ended that nobody waits for, or asyncio says that nobody did."""
+    if not task.cancelled():
+        task.exception()

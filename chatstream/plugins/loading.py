@@ -1,0 +1,83 @@
+"""From a setting to plug-ins: what it names is imported and called once, and looked at."""
+
+import importlib
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from chatstream.errors import ConfigurationError
+from chatstream.plugins.plugin import RULES, Hook, Plugin, Rule
+from chatstream.plugins.threads import Threads
+
+_SETTING = "CHATSTREAM_PLUGINS"
+
+
+class Loaded(Struct, frozen=True, eq=False):
+    """A plug-in, and how each of its methods is called."""
+
+    name: str  # as the setting names it
+    plugin: Plugin
+    rules: dict[Hook, Rule]  # of the methods that it has
+    threads: Threads
+
+    def has(self, hook: Hook) -> bool:
+        """Whether the plug-in has this method."""
+        return hook in self.rules
+
+
+def load(names: Sequence[str]) -> list[Loaded]:
+    """The plug-ins ``package.module:function``, in order. Raises `ConfigurationError`, which names what is wrong."""
+    loaded = [_load(name) for name in names]
+    answerers = [each.name for each in loaded if each.has("answer")]
+    if len(answerers) > 1:
+        raise ConfigurationError(f"{_SETTING}: only one plug-in may answer, and these do: {', '.join(answerers)}")
+    return loaded
+
+
+def _load(name: str) -> Loaded:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise ConfigurationError(f"{_SETTING}: {name}: it must be written as package.module:function")
+    try:
+        plugin = getattr(importlib.import_module(module), function)()
+    except (Exception, SystemExit) as exc:
+        raise ConfigurationError(f"{_SETTING}: {name} cannot be called: {type(exc).__name__}: {exc}") from exc
+    rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
+    if not rules and not isinstance(getattr(plugin, "system_prompt", None), str):
+        raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
+    if "answer" in rules and not inspect.isasyncgenfunction(plugin.answer):
+        raise ConfigurationError(f"{_SETTING}: {name}: `answer` must be an async generator (async def … yield)")
+    for hook in rules:
+        problem = _unfit(getattr(plugin, hook), arguments=3 if hook == "release" else 1)
+        if problem:
+            raise ConfigurationError(f"{_SETTING}: {name}: `{hook}` {problem}")
+    for hook, deadline in _settings_of(name, plugin, "deadlines", rules).items():
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
+            raise ConfigurationError(f"{_SETTING}: {name}: the deadline of `{hook}` must be a number of seconds")
+        rules[hook] = rules[hook]._replace(deadline=deadline)
+    for hook, rule in _settings_of(name, plugin, "failures", rules).items():
+        if rule not in ("open", "closed"):
+            raise ConfigurationError(f'{_SETTING}: {name}: the failure rule of `{hook}` must be "open" or "closed"')
+        rules[hook] = rules[hook]._replace(open=rule == "open")
+    return Loaded(name, plugin, rules, Threads(name))
+
+
+def _unfit(method: Any, *, arguments: int) -> str | None:
+    try:
+        inspect.signature(method).bind(*range(arguments))
+    except TypeError:
+        return f"must take {arguments} argument{'s' if arguments > 1 else ''} besides self"
+    except ValueError:  # written in C: nobody can tell
+        return None
+    return None
+
+
+def _settings_of(name: str, plugin: Plugin, attribute: str, rules: dict[Hook, Rule]) -> dict[Hook, Any]:
+    given = getattr(plugin, attribute, None) or {}
+    unknown = [hook for hook in given if hook not in rules] if isinstance(given, dict) else [given]
+    if unknown:
+        raise ConfigurationError(f"{_SETTING}: {name}: `{attribute}` names {unknown[0]!r}, which is no method of it")
+    return dict(given)
