@@ -35,6 +35,7 @@ _RETRY_AFTER = 5.0  # seconds: what is down for an admission is rarely back soon
 _MOST_ANNOTATIONS = 50
 _ANNOTATION_BYTES = 16 * 1024
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_OUR_KINDS = ("recommendation", "notice")  # what we send ourselves in the AI SDK's format
 _LONGEST_TEXT = 200  # code points of an id, or of an annotation's words
 # Text that is held back longer than this is treated as a call that is late: readers see nothing come meanwhile.
 _LONGEST_HOLD = 30.0
@@ -359,7 +360,11 @@ def _annotation(one: object) -> Annotation | Recommendation:
             raise Nonsense("what it found is no JSON")
         return checked
     annotation = checked
-    if not _KIND.fullmatch(annotation.kind) or not 0 < len(annotation.id) <= _LONGEST_TEXT:
+    if (
+        not _KIND.fullmatch(annotation.kind)
+        or annotation.kind in _OUR_KINDS
+        or not 0 < len(annotation.id) <= _LONGEST_TEXT
+    ):
         raise Nonsense("what it found has no good kind or id")
     if len(annotation.message) > _LONGEST_TEXT:
         raise Nonsense(f"the message of what it found has more than {_LONGEST_TEXT} characters")

@@ -30,9 +30,7 @@ async def told(watched: Viewer, *types: str) -> None:
 async def test_complete_with_what_the_model_said(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
-        b.model.reply(
-            "Back ", Delta(["Arsenal ", "at odds "]), Delta(["of 2.10."], Finish(reason="stop", usage=USAGE))
-        )
+        b.model.reply("Back ", Delta(["Arsenal ", "at odds "]), Delta(["of 2.10."], Finish(reason="stop", usage=USAGE)))
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             await told(watched, "user_message", "llm_chunk", "llm_complete", "system")
