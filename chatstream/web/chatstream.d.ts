@@ -80,23 +80,30 @@ export type ChatEvent = { timestamp: string } & (
 /** A request, a connection or an answer that went wrong. `message` is for people. */
 export class ChatError extends Error {
   /** Stable: the server's codes, `http_<status>` of a proxy, `connection_failed`, `connection_lost`, `not_a_stream`,
-   * `protocol`, `unsupported`. */
+   * `protocol`, `token_failed` (your token function threw, or took too long: `cause`), `unsupported`. */
   readonly code: string;
   /** Whether trying again can help. A stream does by itself; after one that cannot be helped it is `closed`. */
   readonly retryable: boolean;
   /** The HTTP status, if there was one. */
   readonly status: number | null;
+  /** What the server said is wrong with the request, if it did; then it is the `message`, too. */
+  readonly detail: string | null;
+  /** What is wrong with each field of it, if that is what is wrong: `{content: "at most 32000 characters"}`. */
+  readonly fields: Readonly<Record<string, string>> | null;
   readonly retryAfterMs: number | null;
   /** Under which the server's log has the details. */
   readonly requestId: string | null;
   /** The answer that went wrong; null for requests and connections. */
   readonly messageId: string | null;
+  /** What was thrown below it: by `fetch`, by your token function. */
+  readonly cause?: unknown;
 }
 
 /** `closed` → `connect()` → `connecting` → `open` ⇄ `reconnecting`; `closed` by `disconnect()` or when all is in vain. */
 export type ChatState = "connecting" | "open" | "reconnecting" | "closed";
 
-/** Asked before each request. With `refresh` the server has refused the last one, or it has expired: get a new one. */
+/** A function is asked before each request. With `refresh` the server has refused the last one, or it has expired: get a
+ * new one. It has 15 s; what it throws is the `cause` of a `ChatError` `token_failed`. It may be written inline. */
 export type TokenSource = string | ((why: { refresh: boolean }) => string | Promise<string>);
 
 /** What is used of an EventSource: a browser's, npm's `eventsource`, `react-native-sse`. */
@@ -160,11 +167,13 @@ export class ChatStream {
   /** Listen; what it returns ends it. */
   on<Type extends keyof ChatListeners>(type: Type, listener: ChatListeners[Type]): () => void;
 
-  /** Open the stream and keep it open; if it is waiting to try again, try now. */
-  connect(): void;
+  /** Open the stream and keep it open; if it is waiting to try again, try now. With `history` the newest messages are
+   * loaded first, unless they were before; that is tried again like the stream itself, as long as it may help. */
+  connect(options?: { history?: boolean }): void;
   /** Close it. The text and the cursor stay: `connect()` goes on without a gap. */
   disconnect(): void;
-  /** From now on this token. A stream that was closed for want of a good one is opened. */
+  /** From now on this token. A stream that was closed for want of a good one is opened: for another string, or for a
+   * function that returns another one than was refused. Not sooner than a second after the refusal, then two, and so on. */
   setToken(token: TokenSource): void;
   /** Forget all messages; the cursor stays. */
   clear(): void;

@@ -3,8 +3,7 @@
  *
  *     const chat = new ChatStream({ baseUrl: "https://chat.example", conversationId: "123", token });
  *     chat.on("messages", () => render(chat.messages));
- *     await chat.history();
- *     chat.connect();
+ *     chat.connect({ history: true });
  *     await chat.send("Who wins?");
  *
  * For browsers, React Native and Node.js; it has no dependencies. Types and their meaning: chatstream.d.ts.
@@ -20,6 +19,9 @@ export { ChatError };
 // Until the server has said otherwise (`retry:`); and what the waiting grows to at most.
 const RECONNECT_DELAY_MS = 2_000;
 const MAX_RECONNECT_DELAY_MS = 30_000;
+// Before a stream is opened again after a token was refused, by whoever: an application that does so at once, or gives
+// another wrong token, would otherwise do it as often as it can. It doubles with each refusal.
+const REFUSED_DELAY_MS = 1_000;
 // Two and a half of the server's heartbeats, of 15 s: two may be late, or lost with a proxy's buffer.
 const SILENCE_MS = 37_500;
 // A message is sent at most so often: the waiting between is 0.5, 1 and 2 s, about what a failover takes.
@@ -59,9 +61,14 @@ export class ChatStream {
   #retry; // what the server asks for, in ms
   #tokenRefused = false; // and none was accepted since
   #waitsForToken = false; // closed for want of a good one
+  #refusals = 0; // how often that was so in a row
+  #notBefore = 0; // it is opened again
+  #asksAgain = false; // for a token, while closed for want of one
+  #historyWanted = false; // before the stream is opened
   #farewell = null; // why the server is about to close the connection
-  #openedAt = 0;
+  #openedAt = 0; // by `now`, as all of these
   #heardAt = 0;
+  #heardAtByTheClock = 0; // of the wall, which also runs while a phone sleeps
   #wake = null; // ends the waiting for the next try
 
   constructor(options) {
@@ -119,13 +126,16 @@ export class ChatStream {
 
   // The stream -------------------------------------------------------------------------------------------------------
 
-  connect() {
+  connect({ history = false } = {}) {
+    const loads = history && this.#historyCursor === null && !this.#historyWanted;
+    if (loads) this.#historyWanted = true;
     if (this.#loading) {
       this.#connectWhenLoaded = true;
       this.#setState("connecting");
-    } else if (this.#session) {
+    } else if (this.#session && !loads) {
       this.#hurry();
     } else {
+      this.#session?.abort();
       this.#session = new AbortController();
       this.#attempts = 0;
       this.#error = null;
@@ -150,8 +160,37 @@ export class ChatStream {
   setToken(token) {
     if (token === this.#api.token) return;
     this.#api.token = token;
-    this.#tokenRefused = false;
-    if (this.#waitsForToken) this.connect();
+    if (typeof token !== "function") {
+      this.#tokenRefused = false;
+      if (this.#waitsForToken) this.connect();
+    } else if (this.#waitsForToken) {
+      this.#askAgain();
+    }
+  }
+
+  /** Open the stream if the function has another token than the one that was refused: a new function may be the old one,
+   * written where a component is rendered. */
+  async #askAgain() {
+    if (this.#asksAgain) return;
+    this.#asksAgain = true;
+    const refused = this.#api.used;
+    let asked;
+    try {
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, this.#notBefore - now())));
+      if (!this.#waitsForToken) return;
+      asked = this.#api.token;
+      const token = await this.#api.accessToken(false);
+      if (this.#waitsForToken && token !== refused) this.connect();
+    } catch {
+      // there is none: a later function may have one
+    } finally {
+      this.#asksAgain = false;
+      if (this.#waitsForToken) {
+        this.#api.used = refused;
+        this.#notBefore = now() + REFUSED_DELAY_MS;
+        if (asked && asked !== this.#api.token) this.#askAgain();
+      }
+    }
   }
 
   clear() {
@@ -163,11 +202,14 @@ export class ChatStream {
     const unlisten = this.#listenToTheWorld();
     session.signal.addEventListener("abort", unlisten);
     while (!session.signal.aborted) {
+      if (now() < this.#notBefore) await this.#pause(this.#notBefore - now(), session.signal, { patient: true });
+      if (session.signal.aborted) return;
       const problem = await this.#oneConnection(session);
       if (session.signal.aborted) return;
       const delay = this.#delayAfter(problem);
       if (session.signal.aborted) return; // by a listener
       if (delay === null) {
+        // Without one, or with the one that was refused, it is of no use to try again.
         this.#close({ waitsForToken: problem?.status === 401 });
         return;
       }
@@ -185,7 +227,8 @@ export class ChatStream {
     this.#farewell = null;
     const unwatch = this.#watchSilence(connection);
     try {
-      await this.#read(connection.signal);
+      if (this.#historyWanted) await this.#loadPage(PAGE, connection.signal);
+      if (!connection.signal.aborted) await this.#read(connection.signal);
       return this.#farewell;
     } catch (error) {
       return this.#farewell ?? ChatError.from(error);
@@ -200,7 +243,7 @@ export class ChatStream {
     const { transport, fetch, EventSource, tickets } = this.#options;
     const reader = {
       signal,
-      onSign: () => (this.#heardAt = Date.now()),
+      onSign: () => this.#onSign(),
       onRetry: (milliseconds) => (this.#retry = milliseconds),
       onFrame: (frame) => signal.aborted || this.#onFrame(frame),
     };
@@ -212,13 +255,23 @@ export class ChatStream {
     }
     // Its reconnections would carry the header, but ours are new ones, and the first has only the query.
     const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
-    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#api.call("POST", "/stream-tickets")).ticket)}`);
+    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#ask("POST", "/stream-tickets")).ticket)}`);
     else query.push(`access_token=${encodeURIComponent(await this.#api.accessToken(this.#tokenRefused))}`);
     if (signal.aborted) return;
     try {
       await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream?${query.join("&")}` });
     } catch (error) {
-      await this.#api.call("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
+      await this.#ask("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
+      throw error;
+    }
+  }
+
+  /** A request that the stream needs. One that is refused was made with a fresh token already. */
+  async #ask(method, path) {
+    try {
+      return await this.#api.call(method, path);
+    } catch (error) {
+      if (error.status === 401) this.#tokenRefused = true;
       throw error;
     }
   }
@@ -240,14 +293,18 @@ export class ChatStream {
   }
 
   #onConnected({ resumed }) {
-    this.#openedAt = Date.now();
-    this.#attempts = 0;
+    this.#openedAt = now();
+    this.#attempts = this.#refusals = 0;
     this.#tokenRefused = false;
     this.#error = null;
     this.#setState("open");
     // Too far behind for the stream; what was missed is in the history. Asked for once: its own cursor has to do.
     if (!resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor) {
-      this.history().catch((error) => this.#report(error));
+      this.history().catch((error) => {
+        this.#report(error);
+        this.#historyWanted = true; // with the next connection, which is due
+        this.#connection?.abort();
+      });
     }
   }
 
@@ -268,11 +325,14 @@ export class ChatStream {
     const { maxReconnectAttempts, reconnectDelay: base = this.#retry ?? RECONNECT_DELAY_MS } = this.#options;
     if (problem?.code === "token_expired") {
       this.#tokenRefused = true;
-      return Math.max(0, base - (Date.now() - this.#openedAt)); // the connection itself was the waiting
+      return Math.max(0, base - (now() - this.#openedAt)); // the connection itself was the waiting
     }
     if (problem?.status === 401 && !this.#tokenRefused) {
       this.#tokenRefused = true;
       if (this.#api.renewable) return 0; // once, with a fresh one
+    }
+    if (problem?.status === 401 && this.#api.used) {
+      this.#notBefore = now() + reconnectDelay(++this.#refusals, REFUSED_DELAY_MS);
     }
     if (problem) this.#report(problem);
     if (problem && !problem.retryable) return null;
@@ -284,10 +344,11 @@ export class ChatStream {
     return Math.max(reconnectDelay(Math.max(1, this.#attempts), base), problem?.retryAfterMs ?? 0);
   }
 
-  #pause(milliseconds, signal) {
+  /** `patient`: nothing ends it but its time and `signal`. */
+  #pause(milliseconds, signal, { patient = false } = {}) {
     return new Promise((resolve) => {
       const timer = setTimeout(end, Math.min(milliseconds, MAX_TIMER_MS));
-      this.#wake = end;
+      if (!patient) this.#wake = end;
       signal.addEventListener("abort", end);
       function end() {
         clearTimeout(timer);
@@ -297,12 +358,17 @@ export class ChatStream {
     });
   }
 
-  /** End a connection on which nothing is heard: a phone that slept, a network that was changed. */
+  #onSign() {
+    this.#heardAt = now();
+    this.#heardAtByTheClock = Date.now();
+  }
+
+  /** End a connection on which nothing is heard: a network that was changed, a server that is gone. */
   #watchSilence(connection) {
-    this.#heardAt = Date.now();
+    this.#onSign();
     let timer;
     const look = () => {
-      const left = this.#heardAt + this.#options.silenceTimeout - Date.now();
+      const left = this.#heardAt + this.#options.silenceTimeout - now();
       if (left > 0) timer = setTimeout(look, left);
       else connection.abort();
     };
@@ -313,7 +379,8 @@ export class ChatStream {
   /** Now is a good time: end the waiting, and a connection that has been silent for too long. */
   #hurry() {
     this.#wake?.();
-    if (Date.now() - this.#heardAt > this.#options.silenceTimeout) this.#connection?.abort();
+    const silent = Math.max(now() - this.#heardAt, Date.now() - this.#heardAtByTheClock);
+    if (silent > this.#options.silenceTimeout) this.#connection?.abort();
   }
 
   /** A browser says when the network is gone or back, and when the page is looked at again; elsewhere, call `connect`. */
@@ -345,16 +412,22 @@ export class ChatStream {
     this.#session = null;
     if (this.#connectWhenLoaded) this.#setState("connecting");
     try {
-      const page = await this.#api.call("GET", `/messages?limit=${limit}`);
-      this.#transcript.load(page.messages);
-      this.#cursor = this.#historyCursor = page.streamCursor;
-      this.#earlier = page.nextCursor;
+      await this.#loadPage(limit);
     } finally {
       this.#loading = null;
       if (this.#connectWhenLoaded) this.connect();
     }
-    this.#emit("messages", this.messages);
     return this.messages;
+  }
+
+  async #loadPage(limit, signal) {
+    const page = await this.#ask("GET", `/messages?limit=${limit}`);
+    if (signal?.aborted) return; // what was asked for anew meanwhile is newer
+    this.#historyWanted = false;
+    this.#transcript.load(page.messages);
+    this.#cursor = this.#historyCursor = page.streamCursor;
+    this.#earlier = page.nextCursor;
+    this.#emit("messages", this.messages);
   }
 
   async earlier({ limit = PAGE } = {}) {
@@ -418,6 +491,11 @@ export class ChatStream {
       }
     }
   }
+}
+
+/** Milliseconds since some time, by a clock that nobody sets. */
+function now() {
+  return globalThis.performance?.now?.() ?? Date.now();
 }
 
 /** The event, or null if it is none: every one is an object with a type. */

@@ -1,4 +1,4 @@
-import type { ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
+import type { ChatError, ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
 
 export type ConnectionStatus = "disconnected" | "connecting" | "connected" | "reconnecting";
 
@@ -18,10 +18,12 @@ export interface UseChatSSEOptions
   extends Pick<ChatStreamOptions, "baseUrl" | "transport" | "tickets" | "cursor" | "silenceTimeout" | "maxMessages" | "fetch" | "EventSource"> {
   conversationId: string;
   /** A new one, or a function's result, is used from the next request on; nothing is lost meanwhile. No token, no
-   * connection. A function must be the same at each render. */
+   * connection. A function may be written inline: a new one that returns the same token changes nothing. */
   accessToken: TokenSource | null | undefined;
   /** True by default; false closes the stream. */
   enabled?: boolean;
+  /** Load the newest messages before the stream is opened, and try again until that succeeds. False by default. */
+  history?: boolean;
   /** Tries in a row before it gives up. 5 by default. */
   maxReconnectAttempts?: number;
   /** Before the first try again, in ms; it doubles. By default what the server asks for. */
@@ -31,13 +33,15 @@ export interface UseChatSSEOptions
   onDisconnect?: () => void;
   /** An answer has ended, or recommends something. Once for each. */
   onMessage?: (message: ChatSSEMessage) => void;
-  onError?: (error: string) => void;
+  onError?: (message: string, error: ChatError) => void;
 }
 
 export interface UseChatSSEReturn {
   status: ConnectionStatus;
   /** What is wrong with the connection or with the newest answer, for people. */
   error: string | null;
+  /** What is wrong with the connection, for programs: `code`, `cause`, `fields`. */
+  chatError: ChatError | null;
   /** What has ended, oldest first. */
   messages: ChatSSEMessage[];
   /** The answer that is being written, from its first word on. It stays through lost connections and new tokens. */

@@ -1,3 +1,4 @@
+"use client";
 /**
  * A conversation as a React hook, for React and React Native. Options and results are those of the hook that chatstream's
  * protocol was made for; types and what differs: use-chat-sse.d.ts.
@@ -15,6 +16,7 @@ export function useChatSSE({
   accessToken,
   enabled = true,
   maxReconnectAttempts = 5,
+  history = false,
   onConnect,
   onDisconnect,
   onMessage,
@@ -36,9 +38,9 @@ export function useChatSSE({
   const active = enabled && Boolean(accessToken);
   useEffect(() => {
     if (!active) return undefined;
-    chat.connect();
+    chat.connect({ history });
     return () => chat.disconnect();
-  }, [chat, active]);
+  }, [chat, active, history]);
   useEffect(() => listen(chat, callbacks), [chat]); // the last one, so that it also hears how the one before ends
 
   const subscribe = useCallback(
@@ -50,15 +52,17 @@ export function useChatSSE({
   );
   const state = useSnapshot(subscribe, () => chat.state);
   const transcript = useSnapshot(subscribe, () => chat.messages);
-  const problem = useSnapshot(subscribe, () => chat.error) ?? transcript.at(-1)?.error;
+  const chatError = useSnapshot(subscribe, () => chat.error);
+  const problem = chatError ?? transcript.at(-1)?.error;
   const messages = useMemo(() => transcript.flatMap(finished), [transcript]);
 
   return {
     status: STATUS[state],
     error: problem?.message ?? null,
+    chatError,
     messages,
     currentStreamingMessage: useMemo(() => streaming(transcript), [transcript]),
-    ...useMemo(() => actions(chat), [chat]),
+    ...useMemo(() => actions(chat, history), [chat, history]),
     isStreaming: chat.streaming,
     transcript,
   };
@@ -69,9 +73,9 @@ function useSnapshot(subscribe, read) {
   return useSyncExternalStore(subscribe, read, read);
 }
 
-function actions(chat) {
+function actions(chat, history) {
   return {
-    connect: () => chat.connect(),
+    connect: () => chat.connect({ history }),
     disconnect: () => chat.disconnect(),
     clearMessages: () => chat.clear(),
     send: (content, options) => chat.send(content, options),
@@ -90,7 +94,7 @@ function listen(chat, callbacks) {
       open = !open;
       callbacks.current[open ? "onConnect" : "onDisconnect"]?.();
     }),
-    chat.on("error", (error) => callbacks.current.onError?.(error.message)),
+    chat.on("error", (error) => callbacks.current.onError?.(error.message, error)),
     chat.on("event", (event, { repeated }) => {
       if (repeated || (event.type !== "llm_complete" && event.type !== "system")) return;
       const newest = chat.messages.flatMap(finished);

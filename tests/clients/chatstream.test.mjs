@@ -58,14 +58,21 @@ const settle = async () => {
 
 const pass = async (milliseconds) => {
   await settle();
+  elapsed += milliseconds;
   mock.timers.tick(milliseconds);
   await settle();
 };
 
+let elapsed = 0; // by the clock that nobody sets
+let skew; // of the other one
+
 const open = [];
 beforeEach(() => {
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.timers.enable({ apis: ["setTimeout"] });
   mock.method(Math, "random", () => 0);
+  mock.method(performance, "now", () => elapsed);
+  mock.method(Date, "now", () => 1_800_000_000_000 + elapsed + skew);
+  skew = 0;
 });
 afterEach(async () => {
   open.splice(0).forEach((chat) => chat.disconnect());
@@ -200,6 +207,122 @@ test("401 with a token that is a string: closed until there is another", async (
   assert.deepEqual([requests[1].headers.Authorization, chat.state], ["Bearer new", "open"]);
 });
 
+test("inline functions, a new one with each rendering, do not storm a server that refuses them all", async () => {
+  const { chat, requests } = chatWith(Array.from({ length: 99 }, () => refusal(401, "invalid_token")), { token: () => "t" });
+  let asked = 0;
+  let told = 0;
+  // What a component does: anything that happens renders it, and each rendering brings another function.
+  for (const type of ["state", "error"]) {
+    chat.on(type, () => setTimeout(() => chat.setToken(() => (asked++, "t"))) && told++);
+  }
+  chat.connect();
+  for (let i = 0; i < 600; i++) {
+    await pass(100);
+    if (i % 2) chat.setToken(() => (asked++, "t"));
+  }
+  assert.equal(chat.state, "closed");
+  assert.equal(requests.length, 2, "one, and one with a fresh token");
+  assert.ok(asked <= 62, `asked ${asked} times in a minute`);
+  assert.ok(told < 10);
+});
+
+test("a function that gives another token opens the stream again; wrong ones less and less often", async () => {
+  const { chat, requests } = chatWith(Array.from({ length: 99 }, () => refusal(401)));
+  let number = 0;
+  chat.on("state", (state) => state === "closed" && setTimeout(() => chat.setToken(() => `wrong ${number++}`)));
+  chat.connect();
+  for (let i = 0; i < 600; i++) await pass(100);
+  assert.ok(requests.length >= 5 && requests.length <= 14, `${requests.length} requests in a minute`);
+  const accepted = chatWith([refusal(401), stream(connected)]);
+  accepted.chat.connect();
+  await settle();
+  accepted.chat.setToken(() => "t");
+  await pass(1000);
+  assert.equal(accepted.chat.state, "closed", "the one that was refused");
+  accepted.chat.setToken(() => "better");
+  await pass(1000);
+  assert.deepEqual([accepted.requests.length, accepted.chat.state], [2, "open"]);
+});
+
+for (const [name, again] of [
+  ["connects again", (chat) => chat.connect()],
+  ["gives the same kind of wrong token", (chat, n) => chat.setToken(`wrong ${n}`)],
+  ["loads the history again", (chat) => chat.connect({ history: true })],
+]) {
+  test(`an application that ${name} at once, whenever it is refused, waits a second, then two`, async () => {
+    const { chat, requests } = chatWith(Array.from({ length: 99 }, () => refusal(401)));
+    let number = 0;
+    chat.on("state", (state) => state === "closed" && setTimeout(() => again(chat, number++)));
+    chat.connect();
+    await settle();
+    const times = [elapsed];
+    for (let i = 0; i < 150; i++) {
+      await pass(50);
+      while (times.length < requests.length) times.push(elapsed);
+    }
+    const pauses = times.slice(1).map((time, index) => time - times[index]);
+    assert.ok(pauses.length >= 2 && pauses[0] >= 1000 && pauses[1] >= 2000, String(pauses));
+  });
+}
+
+test("a token function that throws is named as what failed, with its error, and asked again with pauses", async () => {
+  const down = new Error("token server down");
+  let asked = 0;
+  const { chat, requests, told } = chatWith([], { token: async () => (asked++, Promise.reject(down)) });
+  chat.connect();
+  await settle();
+  assert.deepEqual([chat.error.code, chat.error.cause, chat.error.retryable], ["token_failed", down, true]);
+  for (let i = 0; i < 60; i++) await pass(1000);
+  assert.equal(requests.length, 0);
+  assert.ok(asked <= 6, `asked ${asked} times in a minute`);
+  assert.deepEqual(new Set(told.errors), new Set(["token_failed"]));
+  const sent = assert.rejects(chat.send("Hi"), { code: "token_failed", cause: down });
+  for (let i = 0; i < 5; i++) await pass(2000);
+  await sent;
+});
+
+test("a token function that throws at once is the same", async () => {
+  const broken = new TypeError("session is null");
+  const { chat } = chatWith([], {
+    token: () => {
+      throw broken;
+    },
+  });
+  chat.connect();
+  await settle();
+  assert.deepEqual([chat.state, chat.error.code, chat.error.cause], ["reconnecting", "token_failed", broken]);
+});
+
+test("a token function that never answers ends, and is asked again; a slow one is asked once for all", async () => {
+  const asked = [];
+  const token = () => new Promise((resolve) => asked.push(resolve));
+  const { chat, requests } = chatWith([stream(connected), Response.json({ status: "stopped" })], { token });
+  chat.connect();
+  await pass(14_999);
+  assert.deepEqual([asked.length, chat.state], [1, "connecting"]);
+  await pass(1);
+  assert.deepEqual([chat.state, chat.error.code, chat.error.cause.name], ["reconnecting", "token_failed", "TimeoutError"]);
+  await pass(2000);
+  const stopped = chat.stop();
+  await settle();
+  assert.equal(asked.length, 2);
+  asked[1]("late");
+  assert.equal((await stopped).status, "stopped");
+  assert.deepEqual(requests.map(({ headers }) => headers.Authorization), ["Bearer late", "Bearer late"]);
+  assert.equal(chat.state, "open");
+});
+
+test("closed while a slow token comes: nothing is asked of the server", async () => {
+  let give;
+  const { chat, requests } = chatWith([], { token: () => new Promise((resolve) => (give = resolve)) });
+  chat.connect();
+  await settle();
+  chat.disconnect();
+  give("t");
+  await pass(1000);
+  assert.deepEqual([requests.length, chat.state], [0, "closed"]);
+});
+
 test("a token that expires is replaced without a pause, unless that would be a loop", async () => {
   const asked = [];
   const token = (why) => `t${asked.push(why.refresh)}`;
@@ -259,6 +382,33 @@ test("a connection that says nothing is given up; one that says anything is not"
   await pass(37_500);
   await pass(4000);
   assert.equal(requests.length, 3);
+});
+
+test("a clock that is set back or forward is not silence, nor does it hide any", async () => {
+  const first = stream(connected);
+  const { chat, requests } = chatWith([first, stream(connected)]);
+  chat.connect();
+  await settle();
+  skew = -3_600_000;
+  await pass(37_000);
+  assert.equal(requests[0].signal.aborted, false);
+  await pass(500);
+  assert.equal(requests[0].signal.aborted, true);
+  await pass(2000);
+  assert.equal(chat.state, "open");
+  skew = 3_600_000;
+  await pass(1000);
+  assert.equal(requests[1].signal.aborted, false);
+});
+
+test("a phone that slept: its own clock stood still, the wall's did not", async () => {
+  const { chat, requests } = chatWith([stream(connected), stream(connected)]);
+  chat.connect();
+  await settle();
+  skew = 60_000;
+  chat.connect(); // what an application calls when it is looked at again
+  await pass(2000);
+  assert.deepEqual([requests[0].signal.aborted, requests.length, chat.state], [true, 2, "open"]);
 });
 
 test("offline, back online, looked at again: it neither trusts a dead connection nor waits any longer", async (t) => {
@@ -365,6 +515,15 @@ for (const [status, code] of [[409, "answer_in_progress"], [422, "invalid_conten
   });
 }
 
+test("a refusal says what is wrong with each field; a proxy's page says nothing", async () => {
+  const body = { detail: "Not acceptable.", code: "invalid_content", requestId: "r", errors: { content: "at most 32000 characters" } };
+  const { chat } = chatWith([new Response(JSON.stringify(body), { status: 422 }), new Response("<html>", { status: 413 })]);
+  await assert.rejects(chat.send("Hi"), {
+    message: "Not acceptable.", detail: "Not acceptable.", fields: { content: "at most 32000 characters" },
+  });
+  await assert.rejects(chat.send("Hi"), { message: "The server answered 413.", detail: null, fields: null });
+});
+
 test("four times is enough, and so is a server that wants a long pause", async () => {
   const { chat, requests } = chatWith(Array.from({ length: 4 }, () => refusal(503)));
   const sent = assert.rejects(chat.send("Hi"), { status: 503 });
@@ -408,6 +567,48 @@ test("history closes an open stream while it loads, and goes on from there", asy
   assert.deepEqual([chat.messages.map(({ id }) => id), chat.hasEarlier], [["s", "u"], false]);
 });
 
+test("connect({ history: true }) loads and connects, however often it has to try", async () => {
+  const page = { messages: [{ id: "u", role: "user", content: "Hi", createdAt: "now" }], nextCursor: null, streamCursor: "u.user" };
+  const { chat, requests, told } = chatWith([
+    new TypeError("offline"), refusal(503, "storage_unavailable", { "Retry-After": "7" }), Response.json(page), refusal(502),
+    stream(connected), stream(connected),
+  ]);
+  chat.connect({ history: true });
+  await pass(2000);
+  await pass(6999);
+  assert.equal(requests.length, 2);
+  await pass(1);
+  assert.deepEqual(chat.messages.map(({ id }) => id), ["u"]);
+  await pass(9000);
+  assert.equal(chat.state, "open");
+  chat.disconnect();
+  chat.connect({ history: true });
+  await settle();
+  const paths = requests.map(({ url }) => url.slice(url.lastIndexOf("/") + 1));
+  assert.deepEqual(paths, ["messages?limit=200", "messages?limit=200", "messages?limit=200", "stream", "stream", "stream"]);
+  assert.ok(requests.slice(3).every(({ headers }) => headers["Last-Event-ID"] === "u.user"));
+  assert.deepEqual(told.errors, ["connection_failed", "storage_unavailable", "http_502"]);
+});
+
+test("connect({ history: true }) on an open stream loads what came before it, and goes on", async () => {
+  const page = { messages: [], nextCursor: null, streamCursor: "k.start" };
+  const { chat, requests } = chatWith([stream(connected), Response.json(page), stream(connected)]);
+  chat.connect();
+  await settle();
+  chat.connect({ history: true });
+  chat.connect({ history: true });
+  await settle();
+  assert.deepEqual([requests.length, requests[0].signal.aborted, chat.state], [3, true, "open"]);
+  assert.equal(requests[2].headers["Last-Event-ID"], "k.start");
+});
+
+test("a history that there is not is the end of it", async () => {
+  const { chat, requests } = chatWith([refusal(404, "not_found")]);
+  chat.connect({ history: true });
+  await pass(100_000);
+  assert.deepEqual([requests.length, chat.state, chat.error.code], [1, "closed", "not_found"]);
+});
+
 test("connected or closed while the history loads: that is how it goes on", async () => {
   const page = () => Response.json({ messages: [], nextCursor: null, streamCursor: "k.start" });
   const { chat, requests, told } = chatWith([page(), stream(connected), page()]);
@@ -426,6 +627,18 @@ test("connected or closed while the history loads: that is how it goes on", asyn
 
 test("a platform that cannot stream needs an EventSource", () => {
   assert.throws(() => new ChatStream({ conversationId: "c", token: "t", transport: "eventsource" }), /pass one/);
+});
+
+test("too far behind, and the history fails: it is loaded with the next connection", async () => {
+  const page = (id) => Response.json({ messages: [], nextCursor: null, streamCursor: `${id}.user` });
+  const message = frame({ type: "user_message", messageId: "u2", content: "Hi" }, "u2.user");
+  const { chat, requests } = chatWith([
+    page("u1"), ended(connected, message), stream(connected), refusal(503), stream(connected), page("u9"), stream(connected),
+  ]);
+  await chat.history();
+  chat.connect();
+  for (let i = 0; i < 4; i++) await pass(2000);
+  assert.deepEqual([requests.length, requests.at(-1).headers["Last-Event-ID"], chat.state], [7, "u9.user", "open"]);
 });
 
 test("too far behind to be told by the stream: the history is loaded again, once", async () => {

@@ -3,7 +3,7 @@
 import { createInterface } from "node:readline";
 
 import { useChatSSE } from "chatstream/use-chat-sse";
-import { createElement, StrictMode, useEffect } from "react";
+import { createElement, StrictMode, useEffect, version } from "react";
 import { create } from "react-test-renderer";
 
 globalThis.IS_REACT_ACT_ENVIRONMENT = false; // what comes from the server comes when it comes
@@ -12,15 +12,23 @@ const print = (line) => console.log(JSON.stringify(line));
 const callbacks = Object.fromEntries(
   ["onConnect", "onDisconnect", "onMessage", "onError"].map((name) => [
     name,
-    (value = null) => print({ callback: name, value }),
+    (value = null, error) => print({ callback: name, value, code: error?.code }),
   ]),
 );
 
+const countedFetch = (url, init) => {
+  print({ request: String(url) });
+  return fetch(url, init);
+};
+
+print({ version });
 let hook;
 let mounted;
 const rendered = new Promise((resolve) => (mounted = resolve));
 function Chat(props) {
-  hook = useChatSSE({ ...props, ...callbacks });
+  // What people write: a function that is another one at each rendering.
+  const accessToken = props.inlineToken ? () => props.inlineToken : props.accessToken;
+  hook = useChatSSE({ ...props, ...callbacks, accessToken, fetch: countedFetch });
   useEffect(() => print({ shown: hook }));
   useEffect(() => mounted(), []);
   return null;

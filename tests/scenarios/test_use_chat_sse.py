@@ -16,10 +16,12 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 
 @asynccontextmanager
-async def hook(client: Client, conversation: str, **props: Any) -> AsyncIterator[Script]:
+async def hook(client: Client, conversation: str, *, react: str = "19.3", **props: Any) -> AsyncIterator[Script]:
     """A component with the hook, with short waiting."""
     base = {"baseUrl": client.url, "accessToken": client.token, "reconnectDelay": 50, "conversationId": conversation}
-    async with script("hook.mjs", base | props) as one:
+    async with script("hook.mjs" if react == "19.3" else "with_react_18.mjs", base | props) as one:
+        line = await one.until(lambda line: "version" in line)
+        assert line["version"].startswith(react)
         yield one
 
 
@@ -48,14 +50,15 @@ def writes(text: str) -> Any:
     return matches
 
 
+@pytest.mark.parametrize("react", ["18.3", "19.3"])
 @pytest.mark.gen_test
-async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: Upstream) -> None:
+async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: Upstream, react: str) -> None:
     go_on = asyncio.Event()
     bet = "A bet on **Arsenal** at odds of 2.10: "
     upstream.reply(beginning(bet), go_on, http_chunk(event(delta("I'd recommend it."))), ending())
     upstream.reply(answer("No bet."))
     conversation = await client.create()
-    async with hook(client, conversation) as component:
+    async with hook(client, conversation, react=react) as component:
         first = await shown(component)
         assert (first["error"], first["messages"], first["currentStreamingMessage"]) == (None, [], None)
         await shown(component, status="connected", isStreaming=False)
@@ -175,7 +178,8 @@ async def test_a_new_token_in_mid_answer(client: Client, upstream: Upstream) -> 
         ending(),
     )
     conversation = await client.create(initialMessage="Count.")
-    async with hook(client, conversation, accessToken=None) as component:
+    # Another device watches: after a refused token the next one waits for a second, which is as long as the grace here.
+    async with client.stream(conversation), hook(client, conversation, accessToken=None) as component:
         await shown(component)
         await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 3)})
         await component.until(writes("One, "))
@@ -230,6 +234,42 @@ async def test_another_conversation_and_back(client: Client, upstream: Upstream)
         assert "In the first." not in str(shown_now)
         await component.call("props", {"enabled": False})
         await shown(component, status="disconnected")
+
+
+@pytest.mark.gen_test
+async def test_an_inline_token_function_that_is_refused_does_not_storm(client: Client) -> None:
+    """Each rendering brings another function, and each refusal another rendering: 788 requests a second once."""
+    conversation = await client.create()
+    async with hook(client, conversation, inlineToken="not.a.token", history=True) as component:
+        await shown(component, status="disconnected", error="The token is not valid.")
+        for number in range(20):
+            await component.call("props", {"number": number})
+        refused = component.requests
+        assert 1 <= len(refused) <= 4  # StrictMode mounts it twice; each time once more, with a fresh token
+        await component.call("props", {"inlineToken": client.token})
+        await shown(component, status="connected", error=None)
+        assert len(component.requests) == len(refused) + 2  # the history, the stream
+        assert called(component, "onError")
+
+
+@pytest.mark.gen_test
+async def test_the_history_is_there_and_asked_for_again(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Before."))
+    conversation = await client.create(initialMessage="First?")
+    await client.answer(conversation)
+    proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
+    try:
+        proxy.refuse()
+        base_url = f"http://127.0.0.1:{proxy.port}"
+        async with hook(client, conversation, baseUrl=base_url, history=True, maxReconnectAttempts=99) as component:
+            await shown(component, status="reconnecting", error="The connection failed.")
+            proxy.heal()
+            connected = await shown(component, status="connected", error=None)
+            assert [message["content"] for message in connected["transcript"]] == ["First?", "Before."]
+            await component.call("send", "Second?")
+            await component.until(lambda line: len(line.get("shown", {}).get("transcript", [])) == 4)
+    finally:
+        await proxy.close()
 
 
 @pytest.mark.gen_test

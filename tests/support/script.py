@@ -64,6 +64,11 @@ class Script:
             last = "\n".join(map(str, self.lines[-3:]))
             raise AssertionError(f"not seen; it said at last:\n{last}\n{self._grumbling}") from None
 
+    @property
+    def requests(self) -> list[str]:
+        """The addresses it has asked for so far, where it tells."""
+        return [line["request"] for line in self.lines if "request" in line]
+
     def events(self, type_: str | None = None) -> list[Line]:
         """The events so far, without heartbeats; those of a type."""
         events: list[Line] = [line["event"] for line in self.lines if "event" in line]

@@ -32,32 +32,45 @@ def test_its_types() -> None:
     run(*node.command("node_modules/typescript/bin/tsc"))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_types_of_its_example_for_the_ai_sdk(tmp_path: Path, version: str) -> None:
-    """As strictly as there is; of the packages themselves only what is used."""
+def check_types(directory: Path, example: str, **packages: str) -> None:
+    """As strictly as there is; of the packages themselves only what is used. `packages` stand for others."""
     modules = node.CLIENTS / "node_modules"
-    paths = {
-        "ai": [f"{modules}/ai-{version}"],
-        "@ai-sdk/react": [f"{modules}/ai-react-{version}"],
+    paths = {name: [str(path)] for name, path in packages.items()} | {
+        "chatstream": [f"{node.PACKAGE}/chatstream.d.ts"],
+        "chatstream/*": [f"{node.PACKAGE}/*"],
         "react": [f"{modules}/@types/react"],
         "react/*": [f"{modules}/@types/react/*"],
+        "react-native-sse": [f"{modules}/react-native-sse"],
+        "react-native": [f"{node.CLIENTS}/react-native.d.ts"],
     }
-    options = {"skipLibCheck": True, "noUncheckedIndexedAccess": True, "noUnusedLocals": True, "paths": paths}
+    strict = {"noUncheckedIndexedAccess": True, "noPropertyAccessFromIndexSignature": True, "noUnusedLocals": True}
     project = {
         "extends": f"{node.CLIENTS}/tsconfig.json",
-        "compilerOptions": options,
-        "files": [f"{node.PACKAGE}/examples/use-chat.tsx"],
+        "compilerOptions": {**strict, "skipLibCheck": True, "paths": paths},
+        "files": [f"{node.PACKAGE}/examples/{example}"],
     }
-    (tmp_path / "tsconfig.json").write_text(json.dumps(project))
-    run(*node.command("node_modules/typescript/bin/tsc", "-p", str(tmp_path)))
+    (directory / "tsconfig.json").write_text(json.dumps(project))
+    run(*node.command("node_modules/typescript/bin/tsc", "-p", str(directory)))
 
 
-@pytest.mark.parametrize("readme", ["README.md"])
+@pytest.mark.parametrize("example", ["use-chat-sse.tsx", "use-chat-sse.native.tsx"])
+def test_the_types_of_its_examples(tmp_path: Path, example: str) -> None:
+    check_types(tmp_path, example)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_types_of_its_example_for_the_ai_sdk(tmp_path: Path, version: str) -> None:
+    modules = node.CLIENTS / "node_modules"
+    packages = {"ai": f"{modules}/ai-{version}", "@ai-sdk/react": f"{modules}/ai-react-{version}"}
+    check_types(tmp_path, "use-chat.tsx", **packages)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "chatstream/web/README.md"])
 def test_what_the_readme_shows_stands_in_an_example(readme: str) -> None:
     """Line by line, so that it is tested; how far it is indented aside."""
     repository = node.PACKAGE.parents[1]
     examples = [lines(path.read_text()) for path in (node.PACKAGE / "examples").iterdir()]
-    snippets = re.findall(r"^```tsx\n(.+?)^```", (repository / readme).read_text(), re.DOTALL | re.MULTILINE)
+    snippets = re.findall(r"^```[jt]sx?\n(.+?)^```", (repository / readme).read_text(), re.DOTALL | re.MULTILINE)
     assert snippets
     for snippet in snippets:
         assert any(lines(snippet) in example for example in examples), snippet
@@ -71,7 +84,14 @@ def test_it_has_the_servers_version_and_nothing_but_what_is_served() -> None:
     package = json.loads((node.PACKAGE / "package.json").read_text())
     assert package["version"] == chatstream.__version__
     (packed,) = json.loads(node.npm("pack", "--dry-run", "--json", cwd=node.PACKAGE))
-    assert {file["path"] for file in packed["files"]} == {"package.json", "README.md", *CLIENT}
+    examples = {f"examples/{path.name}" for path in (node.PACKAGE / "examples").iterdir()}
+    assert {file["path"] for file in packed["files"]} == {"package.json", "README.md", "LICENSE", *CLIENT, *examples}
+    assert (node.PACKAGE / "LICENSE").read_bytes() == (node.PACKAGE.parents[1] / "LICENSE").read_bytes()
+
+
+def test_a_server_component_of_next_may_name_the_hook() -> None:
+    """Next reads the first statement of a file."""
+    assert (node.PACKAGE / "use-chat-sse.js").read_text().splitlines()[0] == '"use client";'
 
 
 def test_an_import_finds_what_is_exported(tmp_path: Path) -> None:

@@ -4,10 +4,15 @@ import { ChatError } from "./chat-error.js";
 
 // The server answers within five seconds whatever its database does; the rest is for a phone's network.
 const REQUEST_TIMEOUT_MS = 15_000;
+// As long as for a request: a function that gives a token makes one, or asks the user, who may have gone.
+const TOKEN_TIMEOUT_MS = 15_000;
 
 export class API {
   /** A token, or a function that returns or promises one: `({refresh}) => …`, with `refresh` if the last was refused. */
   token;
+  /** The token that was used last; null if there was none. */
+  used = null;
+  #asking = new Map(); // promises of a token, by whether it is to be a fresh one
   #address;
   #fetch;
 
@@ -23,10 +28,25 @@ export class API {
     return typeof this.token === "function";
   }
 
+  /** The token of the next request. Whoever asks while the function is at work gets the same one. */
   async accessToken(refresh) {
-    const token = this.renewable ? await this.token({ refresh }) : this.token;
-    if (token) return token;
+    this.used = (this.renewable ? await this.#ask(refresh) : this.token) || null;
+    if (this.used) return this.used;
     throw new ChatError("An access token is required.", { code: "unauthenticated", retryable: false, status: 401 });
+  }
+
+  #ask(refresh) {
+    const { token } = this;
+    const asked = this.#asking.get(refresh);
+    if (asked?.token === token) return asked.promise;
+    const promise = inTime(async () => token({ refresh }))
+      .catch((cause) => {
+        if (cause instanceof ChatError) throw cause;
+        throw new ChatError("The access token could not be had.", { code: "token_failed", retryable: true, cause });
+      })
+      .finally(() => this.#asking.get(refresh)?.promise === promise && this.#asking.delete(refresh));
+    this.#asking.set(refresh, { token, promise });
+    return promise;
   }
 
   /** The JSON that is answered, or null if there is none. */
@@ -48,4 +68,14 @@ export class API {
     }
     return this.call(method, path, body, true);
   }
+}
+
+/** What `work` promises, or a `TimeoutError` if that takes too long. */
+function inTime(work) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    const error = Object.assign(new Error("It took too long."), { name: "TimeoutError" });
+    timer = setTimeout(() => reject(error), TOKEN_TIMEOUT_MS);
+  });
+  return Promise.race([work(), late]).finally(() => clearTimeout(timer));
 }

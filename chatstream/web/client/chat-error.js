@@ -5,12 +5,27 @@ const TRANSIENT = new Set([408, 425, 429]);
 
 export class ChatError extends Error {
   /** @param {{code: string, retryable: boolean} & Record<string, unknown>} details */
-  constructor(message, { code, retryable, status = null, retryAfterMs = null, requestId = null, messageId = null, cause }) {
+  constructor(
+    message,
+    {
+      code,
+      retryable,
+      status = null,
+      detail = null,
+      fields = null,
+      retryAfterMs = null,
+      requestId = null,
+      messageId = null,
+      cause,
+    },
+  ) {
     super(message, { cause });
     this.name = "ChatError";
     this.code = code;
     this.retryable = retryable;
     this.status = status;
+    this.detail = detail;
+    this.fields = fields;
     this.retryAfterMs = retryAfterMs;
     this.requestId = requestId;
     this.messageId = messageId;
@@ -25,6 +40,8 @@ export class ChatError extends Error {
       code: problem.code ?? `http_${status}`,
       retryable: status >= 500 || TRANSIENT.has(status),
       status,
+      detail: problem.detail,
+      fields: problem.errors,
       retryAfterMs: seconds >= 0 ? seconds * 1000 : null,
       requestId: problem.requestId ?? headers.get("X-Request-Id"),
     });

@@ -1,0 +1,53 @@
+// The same in React Native: its fetch cannot stream, so it gets an EventSource, and it says when it is looked at again.
+// The conversation was created: POST /api/v1/chat/conversations {"id": "123"}
+
+import { ChatError } from "chatstream";
+import { useChatSSE } from "chatstream/use-chat-sse";
+import { useEffect, useState } from "react";
+import { AppState, Button, FlatList, Text, TextInput, View } from "react-native";
+import EventSource from "react-native-sse";
+
+type Props = { server: string; id: string; token: () => string | Promise<string> };
+
+export function Chat({ server, id, token }: Props) {
+  const { status, error, transcript, isStreaming, send, stop, connect } = useChatSSE({
+    baseUrl: server,
+    conversationId: id,
+    accessToken: token, // it never stands in an address: each connection gets a ticket
+    history: true,
+    transport: "eventsource",
+    EventSource,
+  });
+  // A phone that slept has lost its connection, and does not know.
+  useEffect(() => {
+    const listening = AppState.addEventListener("change", (state) => state === "active" && connect());
+    return () => listening.remove();
+  }, [connect]);
+
+  const [draft, setDraft] = useState("");
+  const [refusal, setRefusal] = useState<string | null>(null);
+  const tell = (problem: unknown) => setRefusal(problem instanceof ChatError ? problem.message : String(problem));
+  const ask = () => {
+    setRefusal(null);
+    send(draft, { ifBusy: "interrupt" }).then(() => setDraft(""), tell);
+  };
+
+  return (
+    <View style={{ flex: 1 }}>
+      <FlatList
+        data={transcript}
+        keyExtractor={(message) => message.id}
+        renderItem={({ item }) => (
+          <Text>
+            {item.role === "user" ? "You: " : ""}
+            {item.content}
+          </Text>
+        )}
+      />
+      <Text accessibilityRole="alert">{refusal ?? error ?? status}</Text>
+      <TextInput accessibilityLabel="Your message" value={draft} onChangeText={setDraft} onSubmitEditing={ask} />
+      <Button title="Send" disabled={draft.trim() === ""} onPress={ask} />
+      <Button title="Stop" disabled={!isStreaming} onPress={() => void stop().catch(tell)} />
+    </View>
+  );
+}
