@@ -21,7 +21,7 @@ export class XMLHttpRequest {
   }
 
   send(body) {
-    this.#request.on("error", () => this.#fail());
+    this.#request.on("error", () => this.readyState < 2 && this.#fail());
     this.#request.on("response", (response) => {
       this.status = response.statusCode;
       this.#become(2);
@@ -31,7 +31,12 @@ export class XMLHttpRequest {
         this.#become(3);
       });
       response.on("end", () => this.#become(4));
-      response.on("error", () => this.#fail());
+      // In mid-stream React Native leaves the status, and has the error's text in place of the response's.
+      response.on("error", (error) => {
+        this.responseText = error.message;
+        this.#become(4);
+        if (!this.#aborted) this.onerror();
+      });
     });
     this.#request.end(body);
   }

@@ -61,7 +61,7 @@ async def test_all_formats_tell_the_same_answer_of_one_run(client: Client, upstr
 
 @pytest.mark.gen_test
 async def test_every_format_can_be_resumed_behind_each_of_its_ids(client: Client, upstream: Upstream) -> None:
-    upstream.reply(answer("A bet on ", "**Arsenal** at odds ", "of 2.10: I'd recommend it."))
+    upstream.reply(answer("I'd back ", "**Arsenal** at odds ", "of 2.10: take it."))
     conversation = await client.create()
     cursor = (await client.post(conversation, "Who wins?")).json()["streamCursor"]
     answer_id = (await client.answer(conversation))["id"]
@@ -70,7 +70,7 @@ async def test_every_format_can_be_resumed_behind_each_of_its_ids(client: Client
             frames = await read(response)
         ids = [frame.id for frame in frames if frame.id]
         whole = text(format_, frames)
-        assert whole == "A bet on **Arsenal** at odds of 2.10: I'd recommend it."
+        assert whole == "I'd back **Arsenal** at odds of 2.10: take it."
         async with opened(client, conversation, format_, f"{answer_id}.11") as response:
             rest = await read(response)
         assert text(format_, rest) == whole[11:]

@@ -18,7 +18,7 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 @pytest.mark.gen_test
 async def test_the_curl_line(client: Client, upstream: Upstream) -> None:
     connected = asyncio.Event()
-    upstream.reply(connected, answer("A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it."))
+    upstream.reply(connected, answer("I'd back **Arsenal** at odds of 2.10: ", "take it."))
     await client.create(id="123", initialMessage="Who wins?")
     curl = shutil.which("curl")
     assert curl is not None
@@ -36,7 +36,7 @@ async def test_the_curl_line(client: Client, upstream: Upstream) -> None:
 @pytest.mark.gen_test
 async def test_the_node_script(client: Client, upstream: Upstream) -> None:
     node.install()
-    upstream.reply(answer("A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it."))
+    upstream.reply(answer("I'd back **Arsenal** at odds of 2.10: ", "take it."))
     upstream.reply(answer("And I'd recommend a bet on **Leeds** at odds of 3.00."))
     await client.create(id="123")
     url = f"{client.url}{API}/123/stream?access_token={client.token}"

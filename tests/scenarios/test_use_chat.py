@@ -63,7 +63,7 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
     """Create, send, stop, another answer, leave, ask, fail, try again: it never throws, it shows what is stored."""
     go_on = asyncio.Event()
     upstream.reply(
-        beginning("A bet on **Arsenal** at odds of 2.10: "), go_on, http_chunk(event(delta("take it 🏆."))), ending()
+        beginning("I'd back **Arsenal** at odds of 2.10: "), go_on, http_chunk(event(delta("take it 🏆."))), ending()
     )
     upstream.reply(beginning("Half"), Do.HANG)
     upstream.reply(answer("All of it."))
@@ -74,9 +74,9 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
     conversation = f"made-by-the-client-{uuid.uuid4().hex}"
     async with chat(client, conversation, version, format=format_) as component:
         await component.call("send", "Who wins?")
-        await component.until(shows("streaming", "Who wins?", "A bet on **Arsenal** at odds of 2.10: "))
+        await component.until(shows("streaming", "Who wins?", "I'd back **Arsenal** at odds of 2.10: "))
         go_on.set()
-        first = ("Who wins?", "A bet on **Arsenal** at odds of 2.10: take it 🏆.")
+        first = ("Who wins?", "I'd back **Arsenal** at odds of 2.10: take it 🏆.")
         await component.until(shows("ready", *first))
 
         await component.call("send", "Go on.")
@@ -279,7 +279,7 @@ async def test_a_model_that_refuses_is_an_error_with_safe_text(client: Client, u
 
 @pytest.mark.gen_test
 async def test_recommendations_are_parts_of_their_own(client: Client, upstream: Upstream) -> None:
-    upstream.reply(answer("A bet on **Arsenal** at odds of 2.10: I'd recommend it."))
+    upstream.reply(answer("I'd back **Arsenal** at odds of 2.10: take it."))
     conversation = await client.create()
     async with chat(client, conversation) as component:
         await component.call("send", "Who wins?")

@@ -54,8 +54,8 @@ def writes(text: str) -> Any:
 @pytest.mark.gen_test
 async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: Upstream, react: str) -> None:
     go_on = asyncio.Event()
-    bet = "A bet on **Arsenal** at odds of 2.10: "
-    upstream.reply(beginning(bet), go_on, http_chunk(event(delta("I'd recommend it."))), ending())
+    bet = "I'd back **Arsenal** at odds of 2.10: "
+    upstream.reply(beginning(bet), go_on, http_chunk(event(delta("take it."))), ending())
     upstream.reply(answer("No bet."))
     conversation = await client.create()
     async with hook(client, conversation, react=react) as component:
@@ -71,14 +71,14 @@ async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: 
         ended = (await component.until(lambda line: len(line.get("shown", {}).get("messages", [])) == 2))["shown"]
         assert (ended["currentStreamingMessage"], ended["isStreaming"]) == (None, False)
         assert ended["messages"][0] == streaming["currentStreamingMessage"] | {
-            "content": bet + "I'd recommend it.",
+            "content": bet + "take it.",
             "isStreaming": False,
             "timestamp": ended["messages"][0]["timestamp"],
         }
         await component.call("send", "And on Monday?")
         last = (await component.until(lambda line: len(line.get("shown", {}).get("messages", [])) == 3))["shown"]
         assert [(message["type"], message["content"]) for message in called(component, "onMessage")] == [
-            ("assistant", bet + "I'd recommend it."),
+            ("assistant", bet + "take it."),
             ("system", "New bet recommendation available"),
             ("assistant", "No bet."),
         ]

@@ -44,7 +44,7 @@ async def shows_what_is_stored(chatting: Script, client: Client, conversation: s
 @every_transport
 @pytest.mark.gen_test
 async def test_a_chat(client: Client, upstream: Upstream, transport: str | None) -> None:
-    upstream.reply(answer("A bet on **Arsenal** at odds of 2.10: ", "I'd recommend it 🏆."))
+    upstream.reply(answer("I'd back **Arsenal** at odds of 2.10: ", "take it 🏆."))
     upstream.reply(beginning("Well", ", "), Do.HANG)
     upstream.reply(answer("No bet."))
     conversation = await client.create()
