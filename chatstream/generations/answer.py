@@ -6,12 +6,20 @@ Nothing here knows who watches, or that the answer can be cut short from outside
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
+from chatstream.blank import is_blank
+from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Model, Turn
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
 from chatstream.store.reading import Reading
+
+# The codes of answers to a message that must not be sent again with the next one.
+_REFUSALS = (ErrorCode.UPSTREAM_REJECTED, ErrorCode.CONTEXT_TOO_LONG)
+# Which part of the context a model gets that finds it too long: the half of the one before, and at last the newest
+# message alone. So a long conversation goes on with what the model can hold.
+_SHORTER = (1, 2, 4, 8, None)
 
 
 async def write_answer(
@@ -35,8 +43,8 @@ async def write_answer(
         turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
     else:
         async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
-            turns = await context(history, answer, budget=context_characters)
-    prompt = conversation.system_prompt or system_prompt
+            turns = await exchanges(history, answer, budget=context_characters)
+    prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
         turn = plugin_turn(conversation, turns, attempt=answer.attempt, key=answer.reply_to)
         if plugins.answers:
@@ -46,14 +54,26 @@ async def write_answer(
             return
         # At most half: the conversation itself matters, too.
         instructions, more = await plugins.context(turn, budget=context_characters // 2)
-        prompt = "\n\n".join([prompt, *instructions])
+        prompt = "\n\n".join([part for part in (prompt, *instructions) if not is_blank(part)])
         given = sum(map(len, instructions)) + sum(len(one.content) for one in more)
         *before, question_turn = trimmed(turns, context_characters - given)
         turns = [*before, *more, question_turn]
-    source = model.stream([Turn("system", prompt), *turns], model=conversation.model)
-    async with aclosing(plugins.released(source)) as deltas:
-        async for delta in deltas:
-            yield delta
+    system = [] if is_blank(prompt) else [Turn("system", prompt)]
+    told = _joined(turns)
+    for most in _SHORTER:
+        shorter = _newest(told, sum(len(turn.content) for turn in told) // most if most else 0)
+        said = False
+        try:
+            source = model.stream([*system, *shorter], model=conversation.model)
+            async with aclosing(plugins.released(source)) as deltas:
+                async for delta in deltas:
+                    said = True
+                    yield delta
+        except ModelError as exc:
+            if exc.code is not ErrorCode.CONTEXT_TOO_LONG or said or len(shorter) == 1:
+                raise
+        else:
+            return
 
 
 async def admit(
@@ -75,7 +95,7 @@ async def admit(
     turns: list[Turn] = []
     if conversation.key:  # else it is yet to be created
         async with aclosing(reading.newest_first(conversation.key, before=None)) as history:
-            turns = await context(history, None, budget=context_characters)
+            turns = await exchanges(history, None, budget=context_characters)
     await plugins.admit(plugin_turn(conversation, [*turns, Turn("user", content)], attempt=attempt, key=key))
 
 
@@ -103,25 +123,67 @@ def trimmed(turns: Sequence[Turn], budget: int) -> list[Turn]:
 
 
 async def context(newest_first: AsyncIterator[Message], answer: Answer | None, *, budget: int) -> list[Turn]:
-    """What the model is told of the conversation: the user messages, each with one answer, oldest first.
+    """What the model is told of the conversation, oldest first: made so that no model refuses it.
 
-    Of several attempts the newest complete one counts, else the newest with text. It is trimmed from the oldest until
-    its characters fit into `budget`; the newest user message is always there. Other attempts than `answer` at what it
-    answers are left out.
+    User and assistant take turns, a user is the first and the last of them, and none is blank: user messages without an
+    answer are one turn with those that follow. See `exchanges` for what is left out.
+    """
+    return _joined(await exchanges(newest_first, answer, budget=budget))
+
+
+async def exchanges(newest_first: AsyncIterator[Message], answer: Answer | None, *, budget: int) -> list[Turn]:
+    """The user messages, each with one answer if it has one, oldest first.
+
+    Of several attempts the newest complete one counts, else the newest with text; other attempts than `answer` at what
+    it answers are left out. So is a message that a model has refused, or a filter has stopped: it would be refused
+    again, with all that was said since. It is trimmed from the oldest until its characters fit into `budget`; the
+    newest user message is always there.
     """
     turns: list[Turn] = []
-    answers: dict[str, Answer] = {}
+    attempts: dict[str, list[Answer]] = {}
     async for message in newest_first:
         if isinstance(message, UserMessage):
-            turn = [Turn("user", message.content)]
-            if attempt := answers.pop(message.id, None):
-                turn.insert(0, Turn("assistant", attempt.content))
+            asked = answer is not None and message.id == answer.reply_to
+            turn = _exchange(message, attempts.pop(message.id, []), asked=asked)
             budget -= sum(len(part.content) for part in turn)
             if budget < 0 and turns:
                 break
             turns += turn
-        elif (answer is None or message.reply_to != answer.reply_to) and message.content:
-            known = answers.get(message.reply_to)
-            if known is None or (known.status is not Status.COMPLETE and message.status is Status.COMPLETE):
-                answers[message.reply_to] = message
+        elif answer is None or message.reply_to != answer.reply_to:
+            attempts.setdefault(message.reply_to, []).append(message)
     return turns[::-1]
+
+
+def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool) -> list[Turn]:
+    """A user message and what answers it, the newer one first; `attempts` are in this order, too."""
+    told = [attempt for attempt in attempts if not (is_blank(attempt.content) or _is_refused(attempt))]
+    best = next((attempt for attempt in told if attempt.status is Status.COMPLETE), told[0] if told else None)
+    if not asked and (is_blank(message.content) or (best is None and any(map(_is_refused, attempts[:1])))):
+        return []
+    turn = [Turn("user", message.content)]
+    return [Turn("assistant", best.content), *turn] if best else turn
+
+
+def _is_refused(attempt: Answer) -> bool:
+    """A model or a filter would not have the question, or not that answer to it."""
+    refused = attempt.failure is not None and attempt.failure.code in _REFUSALS
+    return refused or attempt.finish_reason == "content_filter"
+
+
+def _joined(turns: Sequence[Turn]) -> list[Turn]:
+    """Neighbours of the same role as one."""
+    joined: list[Turn] = []
+    for turn in turns:
+        same = bool(joined) and joined[-1].role == turn.role
+        joined.append(Turn(turn.role, f"{joined.pop().content}\n\n{turn.content}") if same else turn)
+    return joined
+
+
+def _newest(turns: list[Turn], budget: int) -> list[Turn]:
+    """As many of the newest exchanges as have no more than `budget` characters; the last turn at least."""
+    first = 0
+    left = sum(len(turn.content) for turn in turns)
+    while left > budget and first < len(turns) - 1:
+        left -= sum(len(turn.content) for turn in turns[first : first + 2])
+        first += 2
+    return turns[min(first, len(turns) - 1) :]

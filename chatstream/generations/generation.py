@@ -144,11 +144,12 @@ class Generation:
     async def _read(self) -> Finish:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
-                if delta.texts:
+                texts = _cut(delta.texts, self._bounds.answer_characters - self.running.length)
+                if texts:
                     self._account.text_came()
-                    self._channel.extend(self.running, delta.texts)
-                    if self.running.length > self._bounds.answer_characters:
-                        raise ModelError(ErrorCode.UPSTREAM_PROTOCOL, "longer than CHATSTREAM_ANSWER_CHARACTERS")
+                    self._channel.extend(self.running, texts)
+                if sum(map(len, texts)) < sum(map(len, delta.texts)):
+                    raise ModelError(ErrorCode.ANSWER_TOO_LONG, "longer than CHATSTREAM_ANSWER_CHARACTERS")
                 if delta.finish is not None:
                     return delta.finish
         raise ModelError(ErrorCode.UPSTREAM_TRUNCATED, "the model's stream ended without a finish reason")
@@ -265,3 +266,14 @@ class Generation:
             self._stored_length += len(self.running.parts[self._stored_parts])
             self._stored_parts += 1
         return self._stored_length == length
+
+
+def _cut(texts: list[str], room: int) -> list[str]:
+    """As much of `texts` as has `room`, in code points."""
+    fitting = []
+    for text in texts:
+        if room <= 0:
+            break
+        fitting.append(text[:room])
+        room -= len(text)
+    return fitting

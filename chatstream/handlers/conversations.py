@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from chatstream.blank import is_blank
 from chatstream.errors import InvalidContent
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
@@ -43,7 +44,7 @@ class ConversationsHandler(JSONHandler):
     async def post(self) -> None:
         """A new one, and its first message if there is one."""
         body = self.body(NewConversation)
-        check_length(body.initial_message, self.content_characters, "initialMessage")
+        check_content(body.initial_message, self.content_characters, "initialMessage")
         limits = self.door.limits
         if body.initial_message is not None:
             limits.answers.check(self.user.id)
@@ -108,7 +109,11 @@ class ConversationHandler(JSONHandler):
         self.send_json(conversation_view(conversation))
 
 
-def check_length(content: str | None, maximum: int, field: str) -> None:
-    """Raises `InvalidContent` for a message of more than `maximum` characters."""
+def check_content(content: str | None, maximum: int, field: str) -> None:
+    """Raises `InvalidContent` for a message that is blank, or has more than `maximum` characters."""
+    if content is not None and is_blank(content):
+        raise InvalidContent(
+            "The message is empty: it has nothing that can be seen.", fields={field: "must not be blank"}
+        )
     if content is not None and len(content) > maximum:
         raise InvalidContent("The body is not acceptable.", fields={field: f"at most {maximum} characters"})

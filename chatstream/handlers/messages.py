@@ -10,7 +10,7 @@ from chatstream.formats.ui_message_stream import ui_messages
 from chatstream.generations.commands import Commands, IfBusy
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import whole_number
-from chatstream.handlers.conversations import check_length
+from chatstream.handlers.conversations import check_content
 from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.handlers.views import (
@@ -163,7 +163,7 @@ class MessagesHandler(_History):
     async def post(self, conversation_id: str) -> None:
         """Store a user message and begin its answer. To whom wants a stream the response is that answer."""
         body = self.body(NewMessage)
-        check_length(body.content, self.content_characters, "content")
+        check_content(body.content, self.content_characters, "content")
         self.negotiate()
         client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
         with self.stream_slot():

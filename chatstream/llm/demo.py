@@ -19,6 +19,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from chatstream.blank import is_blank
 from chatstream.llm import demo_answers
 
 # Enough for any context the server sends; the endpoint listens on loopback.
@@ -27,6 +28,8 @@ _MAX_BODY: Final = 16 * 1024 * 1024
 _MAX_REFUSED: Final = 1000
 # Past one 64 KiB write, and within the server's default limit for an answer.
 _HUGE: Final = 128 * 1024
+# What the filter of `demo-strict` stops, wherever in the conversation it stands.
+FILTERED: Final = "abracadabra"
 # A human reads some four words a second: slow enough to see each one come.
 _SLOW: Final = 0.5
 
@@ -89,19 +92,21 @@ class _Call(RequestHandler):
         """Send the headers and the first chunk, which names the role."""
         await self.delta(role="assistant", content="")
 
-    async def say(self, text: str, *, field: str = "content", pace: float | None = None) -> None:
-        """Send `text` word by word."""
+    async def say(
+        self, text: str, *, field: str = "content", pace: float | None = None, reason: str | None = None
+    ) -> None:
+        """Send `text` word by word, each with a finish reason if there is one."""
         for token in re.findall(r"\s*\S+\s*\Z|\s*\S+", text):
-            await self.delta(**{field: token})
+            await self.delta(reason, **{field: token})
             self.tokens += 1
             await self.pause(self.pace if pace is None else pace)
 
-    async def delta(self, **fields: str) -> None:
+    async def delta(self, reason: str | None = None, **fields: str) -> None:
         """Send one delta."""
         for name, text in fields.items():
             if name != "role":
                 self.message[name] = self.message.get(name, "") + text
-        await self.chunk([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": None}])
+        await self.chunk([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": reason}])
 
     async def end(self, reason: str = "stop") -> None:
         """Send the finish reason, the token counts if they were asked for, and the end mark."""
@@ -206,6 +211,49 @@ async def _no_usage(call: _Call) -> None:
         call.fail(400, "invalid_request_error", "Unrecognized request argument supplied: stream_options")
         return
     await _answer(call)
+
+
+async def _strict(call: _Call) -> None:
+    turns = [(message.get("role"), _plain(message.get("content"))) for message in call.messages]
+    if any(FILTERED in text.lower() for _, text in turns):
+        call.fail(400, "content_filter", "The prompt triggered our content management policy. Please modify it.")
+        return
+    roles = [role for role, _ in turns]
+    if roles[:1] == ["system"]:
+        roles = roles[1:]
+    alternating = [("user", "assistant")[place % 2] for place in range(len(roles))]
+    if roles != alternating or roles[-1:] != ["user"]:
+        message = "After the optional system message, conversation roles must alternate user/assistant/user/…"
+        call.fail(400, "invalid_request_error", message)
+        return
+    if any(is_blank(text) for _, text in turns):
+        call.fail(400, "invalid_request_error", "Messages must have content.")
+        return
+    await _answer(call)
+
+
+async def _no_system(call: _Call) -> None:
+    if any(message.get("role") == "system" for message in call.messages):
+        call.fail(400, "invalid_request_error", "System role not supported")
+        return
+    await _strict(call)
+
+
+async def _whole_only(call: _Call) -> None:
+    if call.streams:
+        call.fail(400, "invalid_request_error", "This model does not support streaming: set stream to false.")
+        return
+    await _answer(call)
+
+
+async def _bad_key(call: _Call) -> None:
+    call.fail(401, "invalid_api_key", "Incorrect API key provided.")
+
+
+async def _each_ends(call: _Call) -> None:
+    await call.begin()
+    await call.say(demo_answers.answer(call.question), reason="stop")
+    await call.end()
 
 
 async def _stall_start(call: _Call) -> None:
@@ -346,6 +394,13 @@ _DEMOS: Final[Mapping[str, _Demo]] = MappingProxyType(
         "demo-crlf": _Demo("an answer whose lines end in CRLF", _crlf),
         "demo-surrogates": _Demo("an answer with an emoji cut in two between two chunks", _surrogates),
         "demo-no-usage": _Demo("400 if stream_options is set; else an answer", _no_usage),
+        "demo-no-system": _Demo("400 if there is a system turn; else as demo-strict", _no_system),
+        "demo-no-stream": _Demo("400 if stream is set; else an answer in one piece", _whole_only),
+        "demo-strict": _Demo(
+            f"400 unless roles alternate and no turn is blank, or if any turn says {FILTERED}; else an answer", _strict
+        ),
+        "demo-each-ends": _Demo("an answer whose every chunk has the finish reason stop", _each_ends),
+        "demo-bad-key": _Demo("401 invalid_api_key, always", _bad_key),
         "demo-context": _Demo("400 context_length_exceeded, always", _context),
         "demo-slow": _Demo("an answer at two words a second", _slow),
         "demo-long": _Demo("an answer of about 1,500 words", _long),

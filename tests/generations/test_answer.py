@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.generations.answer import context, write_answer
 from chatstream.llm.model import Turn
-from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.models import Answer, Failure, Message, Status, UserMessage
 from tests.support.scripted_model import STOP, bench
 
 NOW = datetime.now(UTC)
@@ -27,7 +28,7 @@ class History:
         self.messages.append(message)
         return message.id
 
-    def answer(self, reply_to: str, content: str, status: Status = Status.COMPLETE) -> Answer:
+    def answer(self, reply_to: str, content: str, status: Status = Status.COMPLETE, **fields: Any) -> Answer:
         answer = Answer(
             id=f"a{len(self.messages)}",
             seq=len(self.messages),
@@ -36,6 +37,7 @@ class History:
             status=status,
             content=content,
             created_at=NOW,
+            **fields,
         )
         self.messages.append(answer)
         return answer
@@ -86,8 +88,8 @@ async def test_of_several_attempts_the_newest_complete_one_counts_else_the_newes
     question = history.user("One")
     for content, status in attempts:
         history.answer(question, content, status)
-    assistant = [("assistant", counts)] if counts else []
-    assert await history.context(history.user("Two")) == [("user", "One"), *assistant, ("user", "Two")]
+    told = [("user", "One"), ("assistant", counts), ("user", "Two")] if counts else [("user", "One\n\nTwo")]
+    assert await history.context(history.user("Two")) == told
 
 
 @pytest.mark.gen_test
@@ -108,9 +110,69 @@ async def test_messages_that_waited_together_are_all_told() -> None:
     assert await history.context(history.user("Three")) == [
         ("user", "One"),
         ("assistant", "Yes."),
-        ("user", "Two"),
-        ("user", "Three"),
+        ("user", "Two\n\nThree"),
     ]
+
+
+def failed(code: ErrorCode) -> dict[str, Any]:
+    return {"status": Status.FAILED, "failure": Failure(code=code, request_id=None)}
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome", "told"),
+    [
+        pytest.param("", {"status": Status.STOPPED}, True, id="stopped before the first token"),
+        pytest.param("", {"status": Status.INTERRUPTED}, True, id="interrupted"),
+        pytest.param("", {"finish_reason": "stop"}, True, id="an empty answer"),
+        pytest.param(" \u200b\n", {"finish_reason": "stop"}, True, id="a blank answer"),
+        pytest.param("", failed(ErrorCode.UPSTREAM_UNAVAILABLE), True, id="failed"),
+        pytest.param("", failed(ErrorCode.UPSTREAM_REJECTED), False, id="a prompt that was refused"),
+        pytest.param("", failed(ErrorCode.CONTEXT_TOO_LONG), False, id="a prompt that was too long"),
+        pytest.param("", {"finish_reason": "content_filter"}, False, id="filtered"),
+        pytest.param("Half an", {"finish_reason": "content_filter"}, False, id="filtered in the middle"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_turn_that_went_wrong_is_no_turn_of_its_own(content: str, outcome: dict[str, Any], told: bool) -> None:
+    history = History()
+    history.answer(history.user("One"), "Yes.")
+    history.answer(history.user("Two"), content, **outcome)
+    assert await history.context(history.user("Three")) == [
+        ("user", "One"),
+        ("assistant", "Yes."),
+        ("user", "Two\n\nThree" if told else "Three"),
+    ]
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_was_refused_is_told_while_it_is_asked_again() -> None:
+    history = History()
+    question = history.user("One")
+    history.answer(question, "", **failed(ErrorCode.UPSTREAM_REJECTED))
+    assert await history.context(question) == [("user", "One")]
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_was_refused_once_and_answered_once_is_told() -> None:
+    history = History()
+    question = history.user("One")
+    history.answer(question, "Yes.")
+    history.answer(question, "", **failed(ErrorCode.UPSTREAM_REJECTED))
+    assert await history.context(history.user("Two")) == [("user", "One"), ("assistant", "Yes."), ("user", "Two")]
+
+
+@pytest.mark.gen_test
+async def test_a_refusal_is_an_answer() -> None:
+    history = History()
+    history.answer(history.user("One"), "I cannot.", finish_reason="refusal")
+    assert len(await history.context(history.user("Two"))) == 3
+
+
+@pytest.mark.gen_test
+async def test_a_blank_message_of_earlier_days_is_not_told() -> None:
+    history = History()
+    history.answer(history.user(" \n"), "What do you mean?")
+    assert await history.context(history.user("Two")) == [("user", "Two")]
 
 
 @pytest.mark.parametrize(
@@ -144,12 +206,12 @@ async def test_what_lies_before_the_first_that_does_not_fit_is_not_told_although
 @pytest.mark.gen_test
 async def test_the_prompt_is_the_conversations_own_else_the_servers(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
-        for own, expected in ((None, "Be brief."), ("Be kind.", "Be kind.")):
+        for own, expected in ((None, ["Be brief."]), ("Be kind.", ["Be kind."]), ("", []), (" ", [])):
             b.model.reply("Yes.", STOP)
             conversation = await b.conversations.create("user", system_prompt=own, model="m1")
             await b.post(conversation, "One")
             await b.ended(conversation)
-            assert b.model.calls[-1].turns == [Turn("system", expected), Turn("user", "One")]
+            assert b.model.calls[-1].turns == [*[Turn("system", text) for text in expected], Turn("user", "One")]
             assert b.model.calls[-1].model == "m1"
 
 
@@ -173,4 +235,72 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
         async with aclosing(deltas):
             assert (await anext(deltas)).texts == ["a"]
             assert b.model.open == 1
+        assert b.model.open == 0
+
+
+TOO_LONG = ModelError(ErrorCode.CONTEXT_TOO_LONG, "x")
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_holds_less_is_asked_with_what_it_can_hold(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        for number in range(4):
+            b.model.reply("Yes." * 10, STOP)
+            await b.post(conversation, f"Question {number} " * 3)
+            await b.ended(conversation)
+        calls = len(b.model.calls)
+        b.model.reply(TOO_LONG)
+        b.model.reply(TOO_LONG)
+        b.model.reply("At last.", STOP)
+        await b.post(conversation, "Last")
+        assert (await b.ended(conversation)).content == "At last."
+        sizes = [len(call.turns) for call in b.model.calls[calls:]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(set(sizes)) == 3
+        for call in b.model.calls:
+            roles = [turn.role for turn in call.turns]
+            assert roles == ["system", *["user", "assistant"] * (len(roles) // 2 - 1), "user"]
+
+
+@pytest.mark.gen_test
+async def test_a_message_that_no_model_can_hold_does_not_end_the_conversation(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("Yes.", STOP)
+        await b.post(conversation, "One")
+        await b.ended(conversation)
+        b.model.reply(TOO_LONG)
+        b.model.reply(TOO_LONG)
+        await b.post(conversation, "Long" * 100)
+        failure = (await b.ended(conversation)).failure
+        assert failure is not None
+        assert failure.code is ErrorCode.CONTEXT_TOO_LONG
+        assert len(b.model.calls) == 3  # with all, with the newest message alone
+        b.model.reply("Yes.", STOP)
+        await b.post(conversation, "Two")
+        assert (await b.ended(conversation)).status is Status.COMPLETE
+        assert [turn.content for turn in b.model.calls[-1].turns] == ["Be brief.", "One", "Yes.", "Two"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "content", "code"),
+    [
+        pytest.param(["x" * 99, "y"], "x" * 99 + "y", None, id="as long as it may be"),
+        pytest.param(["x" * 60, "🏆" * 60, "z"], "x" * 60 + "🏆" * 40, "answer_too_long", id="cut in a piece"),
+        pytest.param(["x" * 100, "y"], "x" * 100, "answer_too_long", id="cut between pieces"),
+        pytest.param(["x" * 3_000_000], "x" * 100, "answer_too_long", id="in one piece"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_an_answer_is_cut_where_it_is_too_long(
+    mongodb_uri: str, pieces: list[str], content: str, code: str | None
+) -> None:
+    async with bench(mongodb_uri, answer_characters=100) as b:
+        conversation = await b.conversation()
+        b.model.reply(*pieces, STOP)
+        await b.post(conversation, "One")
+        answer = await b.ended(conversation)
+        assert answer.content == content
+        assert (answer.failure.code if answer.failure else None) == code
         assert b.model.open == 0

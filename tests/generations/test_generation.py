@@ -157,8 +157,8 @@ async def test_an_answer_has_a_greatest_length(mongodb_uri: str) -> None:
         b.model.reply("12345", "67890", "1", "2", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
-            assert (await watched.until("error"))["error"] == "upstream_protocol"
-        assert (await b.newest(conversation)).content == "12345678901"
+            assert (await watched.until("error"))["error"] == "answer_too_long"
+        assert (await b.newest(conversation)).content == "1234567890"
         assert b.model.open == 0
 
 
