@@ -88,7 +88,8 @@ async def first_cursor(client: Client, conversation: str) -> str:
 async def test_nothing_a_user_writes_is_more_than_text(client: Client, upstream: Upstream) -> None:
     upstream.reply(answer("Yes."))
     conversation = await client.create()
-    contents = ["".join(pieces) for pieces in itertools.product(PIECES, PIECES[:6])]
+    # What shows nothing at all is refused: each ends in a full stop.
+    contents = ["".join(pieces) + "." for pieces in itertools.product(PIECES, PIECES[:6])]
     raw = bytearray()
 
     async def watch(opened: asyncio.Event) -> None:

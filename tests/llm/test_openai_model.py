@@ -3,6 +3,7 @@ import contextlib
 import gzip
 import logging
 import socket
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from msgspec.structs import replace
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import ConfigurationError, ErrorCode, ModelError
+from chatstream.llm import openai_model
+from chatstream.llm.dialects import Dialects
+from chatstream.llm.faults import Part
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
@@ -608,3 +612,359 @@ async def test_a_proxy_that_does_not_answer(open_model: Open, proxies: NameProxi
         _, _, error = await read(model.stream(TURNS))
     assert error is not None
     assert error.code is ErrorCode.UPSTREAM_TIMEOUT
+
+
+# What a model refuses, and who is told -------------------------------------------------------------------------------
+
+
+def refusing(text: str) -> bytes:
+    return problem("400 Bad Request", None, text)
+
+
+ECHO = (
+    "Invalid request: {'model': 'm', 'messages': [{'role': 'system', 'content': 'x'}], 'stream': True, "
+    "'stream_options': {'include_usage': True}}"
+)
+FOLDED = [{"role": "user", "content": "Be brief.\n\nPROMPT-7f3a"}]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "without"),
+    [
+        pytest.param(refusing("Unrecognized request argument supplied: stream_options"), "stream_options", id="OpenAI"),
+        pytest.param(
+            whole(
+                "422 No",
+                {
+                    "detail": [
+                        {
+                            "loc": ["body", "stream_options"],
+                            "msg": "Extra inputs are not permitted",
+                            "input": {"messages": [1]},
+                        }
+                    ]
+                },
+            ),
+            "stream_options",
+            id="FastAPI",
+        ),
+        pytest.param(
+            whole("400 No", {"object": "error", "message": "System role not supported", "code": 400}),
+            "system",
+            id="vLLM, Gemma",
+        ),
+        pytest.param(
+            problem("500 No", None, "Jinja Exception: System role not supported"), "system", id="llama.cpp's template"
+        ),
+        pytest.param(
+            refusing("Developer instruction is not enabled for models/gemma-3-27b-it"), "system", id="Google, Gemma"
+        ),
+        pytest.param(
+            refusing("Conversation roles must alternate user/assistant/user/assistant/..."), "system", id="Mistral"
+        ),
+        pytest.param(
+            refusing("Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+            "system",
+            id="o1-mini",
+        ),
+        pytest.param(
+            stream({"error": {"message": "System role not supported", "code": 400}}), "system", id="in the stream"
+        ),
+        pytest.param(
+            whole(
+                "400 No",
+                {
+                    "error": {
+                        "message": "Your organization must be verified to stream this model.",
+                        "type": "invalid_request_error",
+                        "param": "stream",
+                        "code": "unsupported_value",
+                    }
+                },
+            ),
+            "stream",
+            id="OpenAI, not verified",
+        ),
+        pytest.param(refusing("Streaming is not supported for this model"), "stream", id="no streaming"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_model_is_asked_without_what_it_refuses(
+    upstream: Upstream, open_model: Open, caplog: pytest.LogCaptureFixture, refusal: bytes, without: str
+) -> None:
+    caplog.set_level(logging.INFO, "chatstream")
+    upstream.reply(refusal)
+    upstream.reply(whole("200 OK", WHOLE) if without == "stream" else answer("whole"))
+    model = open_model(retries=0)
+    for name in ("m", "m", "other"):  # the last one is not what was asked
+        assert (await read(model.stream(TURNS, model=name)))[0] == "whole"
+    first, *again, other = [call.body for call in upstream.calls]
+    assert len(again) == 2
+    for body in again:
+        assert body["stream"] is (without != "stream")
+        assert ("stream_options" in body) is (without == "system")
+        assert (body["messages"] == FOLDED) is (without == "system")
+    assert other == first | {"model": "other"}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_model_may_refuse_several_things(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(refusing("Unknown parameter: stream_options"))
+    upstream.reply(refusing("System role not supported"))
+    upstream.reply(refusing("streaming is disabled"))
+    upstream.reply(whole("200 OK", WHOLE))
+    model = open_model(retries=0)
+    for _ in range(2):
+        assert (await read(model.stream(TURNS)))[0] == "whole"
+    assert len(upstream.calls) == 5
+    assert upstream.calls[-1].body == {"model": "m", "messages": FOLDED, "stream": False}
+
+
+@pytest.mark.gen_test
+async def test_a_refusal_that_repeats_the_request_teaches_nothing(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(refusing(ECHO))
+    upstream.reply(answer("a"))
+    model = open_model(retries=0)
+    await read(model.stream(TURNS))
+    upstream.scripts = [(answer("a"),)]
+    await read(model.stream(TURNS))
+    assert "stream_options" in upstream.calls[-1].body
+    assert upstream.calls[-1].body["messages"][0]["role"] == "system"
+
+
+@pytest.mark.gen_test
+async def test_what_did_not_help_is_not_learnt(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(refusing("stream_options is not known"))
+    upstream.reply(problem("500 No"))
+    upstream.reply(answer("a"))
+    model = open_model(retries=0)
+    _, _, error = await read(model.stream(TURNS))
+    assert error is not None
+    await read(model.stream(TURNS))
+    assert "stream_options" in upstream.calls[-1].body
+
+
+def test_what_is_learnt_is_forgotten_after_an_hour_and_bounded() -> None:
+    now = 0.0
+    dialects = Dialects(lambda: now)
+    for number in range(1000):
+        dialects.learn(f"m{number}", frozenset({Part.USAGE}))
+    assert dialects.of("m999") == {Part.USAGE}
+    assert dialects.of("m0") == frozenset()
+    now = 3599.0
+    assert dialects.of("m999") == {Part.USAGE}
+    now = 3600.0
+    assert dialects.of("m999") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("response", "mend"),
+    [
+        pytest.param(problem("401 Unauthorized", "invalid_api_key"), "OPENAI_API_KEY", id="key"),
+        pytest.param(problem("403 Forbidden"), "OPENAI_API_KEY", id="forbidden"),
+        pytest.param(
+            problem("400 Bad Request", None, "API key not valid. Please pass a valid API key."),
+            "OPENAI_API_KEY",
+            id="Google's key",
+        ),
+        pytest.param(problem("404 Not Found", "model_not_found"), "OPENAI_MODEL", id="model"),
+        pytest.param(
+            problem("404 Not Found", None, "model 'llama9' not found, try pulling it first"),
+            "OPENAI_MODEL",
+            id="Ollama",
+        ),
+        pytest.param(
+            problem("400 Bad Request", None, "nope is not a valid model ID"), "OPENAI_MODEL", id="OpenRouter's model"
+        ),
+        pytest.param(
+            head("404 Not Found", content_type="text/plain") + http_chunk(b"404 page not found") + END, "/v1", id="path"
+        ),
+        pytest.param(whole("405 Method Not Allowed", {"detail": "Method Not Allowed"}), "/v1", id="method"),
+        pytest.param(head(content_type="text/html") + http_chunk(b"<html>") + END, "/v1", id="page"),
+        pytest.param(head("308 See", Location="https://x.example/") + END, "redirects to", id="redirect"),
+        pytest.param(problem("402 Payment Required"), "credit", id="account"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_the_operator_is_told_what_to_mend_and_how_once_a_minute(
+    upstream: Upstream, open_model: Open, caplog: pytest.LogCaptureFixture, response: bytes, mend: str
+) -> None:
+    upstream.reply(response)
+    model = open_model(base_url=upstream.url.replace("//", "//user:SECRET@") + "/")
+    for _ in range(3):
+        _, _, error = await read(model.stream(TURNS))
+        assert error is not None
+        assert error.code is ErrorCode.UPSTREAM_MISCONFIGURED
+    assert len(upstream.calls) == 3
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert f"POST {upstream.url}/chat/completions: " in record.message
+    assert mend in record.message
+    assert "SECRET" not in record.message
+
+
+@pytest.mark.gen_test
+async def test_a_prompt_that_is_refused_is_nobodys_misconfiguration(upstream: Upstream, open_model: Open) -> None:
+    for response in (
+        problem("400 Bad Request", "content_filter"),
+        problem("403 Forbidden", None, "Your input was flagged by moderation"),
+        whole("400 No", {"error": {"message": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+    ):
+        upstream.reply(response)
+        _, _, error = await read(open_model().stream(TURNS))
+        assert error is not None
+        assert error.code is ErrorCode.UPSTREAM_REJECTED
+
+
+# Waiting --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "headers", "seconds"),
+    [
+        ([{"error": {"code": 429, "details": [{"retryDelay": "34s"}]}}], {}, 34),
+        ({"error": {"message": "Please retry in 34.5s."}}, {}, 34.5),
+        ({"error": {"message": "Rate limit reached. Please try again in 7m34.5s. Visit"}}, {}, 454.5),
+        ({"error": {"message": "Rate limit. Please try again in 20s."}}, {}, 20),
+        ({"error": {"message": "x"}}, {"x_ratelimit_reset_requests": "20s"}, 20),
+        (
+            {"error": {"message": "x"}},
+            {
+                "x_ratelimit_reset_requests": "1s",
+                "x_ratelimit_remaining_requests": "5",
+                "x_ratelimit_reset_tokens": "6m0s",
+                "x_ratelimit_remaining_tokens": "0",
+            },
+            360,
+        ),
+        ({"error": {"message": "x"}}, {"x_ratelimit_reset_tokens": "60s", "retry_after": "12"}, 12),
+        ({"error": {"message": "x"}}, {"RateLimit": '"default";r=0;t=30'}, 30),
+        ({"error": {"message": "x", "metadata": {"headers": {"Retry-After": "15"}}}}, {}, 15),
+        ({"detail": "slow down", "retry_after": 30}, {}, 30),
+        ("busy: retry after 45 seconds", {}, 45),
+        ({"error": {"message": "x"}}, {}, None),
+    ],
+)
+@pytest.mark.gen_test
+async def test_how_long_to_wait_is_found_wherever_it_is_said(
+    upstream: Upstream, open_model: Open, document: object, headers: dict[str, str], seconds: float | None
+) -> None:
+    upstream.reply(whole("429 Too Many Requests", document, **headers))
+    _, _, error = await read(open_model().stream(TURNS))
+    assert error is not None
+    assert (error.code, error.retry_after) == (ErrorCode.UPSTREAM_RATE_LIMITED, seconds)
+    assert len(upstream.calls) == (3 if seconds is None else 1)  # not asked again before it
+
+
+@pytest.mark.gen_test
+async def test_a_wait_that_is_told_in_the_stream(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(stream({"error": {"code": 429, "message": "Try again in 40 s"}}))
+    _, _, error = await read(open_model().stream(TURNS))
+    assert error is not None
+    assert error.retry_after == 40
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_is_being_loaded_is_waited_for(upstream: Upstream, open_model: Open) -> None:
+    """llama.cpp says so at once, again and again."""
+    for _ in range(5):
+        upstream.reply(problem("503 No", "unavailable_error", "Loading model"))
+    upstream.reply(answer("a"))
+    assert (await read(open_model(retries=0).stream(TURNS)))[0] == "a"
+
+
+@pytest.mark.gen_test
+async def test_the_first_byte_has_a_deadline_of_its_own(upstream: Upstream, open_model: Open) -> None:
+    loaded = asyncio.Event()
+    upstream.reply(loaded, answer("a"))
+    model = open_model(deadlines=replace(HOURS, first_byte=3600, first_token=NOW))
+    reading = asyncio.create_task(read(model.stream(TURNS)))
+    await upstream.called.wait()
+    await asyncio.sleep(3 * NOW)  # longer than a first token may take: here time itself is what is tested
+    loaded.set()
+    assert (await reading)[0] == "a"
+
+
+@pytest.mark.gen_test
+async def test_a_first_byte_that_does_not_come_is_not_asked_for_again(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(Do.HANG)
+    _, _, error = await read(open_model(deadlines=replace(HOURS, first_byte=1)).stream(TURNS))
+    assert error is not None
+    assert error.code is ErrorCode.UPSTREAM_TIMEOUT
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize("late", [problem("504 Gateway Timeout"), Do.CLOSE], ids=["a gateway's word", "closed"])
+@pytest.mark.gen_test
+async def test_whoever_has_worked_for_long_is_not_made_to_begin_anew(
+    upstream: Upstream, open_model: Open, monkeypatch: pytest.MonkeyPatch, late: Step
+) -> None:
+    monkeypatch.setattr(openai_model, "_LONG_ATTEMPT", 0.0)
+    upstream.reply(late)
+    _, _, error = await read(open_model().stream(TURNS))
+    assert error is not None
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_kept_connection_that_is_just_being_closed_costs_no_retry(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(answer("a"))
+    upstream.reply(Do.CLOSE)
+    upstream.reply(answer("b"))
+    metrics = Metrics()
+    model = open_model(retries=0, metrics=metrics)
+    assert (await read(model.stream(TURNS)))[0] == "a"
+    assert (await read(model.stream(TURNS)))[0] == "b"
+    assert [call.connection for call in upstream.calls] == [1, 1, 2]
+
+
+# Size -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_what_is_packed_small_and_large_unpacked_fills_no_memory(upstream: Upstream, open_model: Open) -> None:
+    packed = gzip.compress(b"data: " + b"\0" * 100_000_000)
+    assert len(packed) < 200_000
+    upstream.reply(head(Content_Encoding="gzip") + http_chunk(packed), END)
+    tracemalloc.start()
+    try:
+        _, _, error = await read(open_model(retries=0).stream(TURNS))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert error is not None
+    assert error.code is ErrorCode.UPSTREAM_PROTOCOL
+    assert peak < 30_000_000
+
+
+@pytest.mark.gen_test
+async def test_an_endpoint_that_marks_each_chunk_as_the_last_and_then_breaks(
+    upstream: Upstream, open_model: Open
+) -> None:
+    steps = [http_chunk(event(delta(word, finish_reason="stop"))) for word in ("a", "b")]
+    upstream.reply(head(), *steps, Do.RESET)
+    text, _, error = await read(open_model().stream(TURNS))
+    assert text == "ab"
+    assert error is not None
+    assert error.code is ErrorCode.UPSTREAM_TRUNCATED
+
+
+@pytest.mark.gen_test
+async def test_an_endpoint_that_marks_each_chunk_as_the_last_may_pause(upstream: Upstream, open_model: Open) -> None:
+    go = asyncio.Event()
+    upstream.reply(
+        head(),
+        http_chunk(event(delta("a", finish_reason="stop"))),
+        go,
+        http_chunk(event(delta("b")) + event(DONE)),
+        END,
+    )
+    async with contextlib.aclosing(open_model().stream(TURNS)) as deltas:
+        assert (await anext(deltas)).texts == ["a"]
+        reading = asyncio.ensure_future(anext(deltas))
+        await asyncio.wait([reading], timeout=2.2)  # longer than token counts are waited for
+        assert not reading.done()
+        go.set()
+        assert (await reading).texts == ["b"]
