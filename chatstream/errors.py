@@ -6,6 +6,7 @@
     ├── RequestError               somebody asked for something that cannot be given
     │   ├── InvalidRequest         400  malformed
     │   ├── Unauthenticated        401  no token, or one that is not good
+    │   ├── LimitReached           403  as much is stored as may be (TooManyConversations, ConversationFull)
     │   ├── NotFound               404  does not exist, or belongs to someone else: the same answer
     │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, NothingRunning)
     │   ├── RequestTimeout         408  its body came too slowly
@@ -121,6 +122,24 @@ class Unauthenticated(RequestError):
         super().__init__(detail, code="invalid_token" if token_given else "unauthenticated")
         self.token_given = token_given
         self.reason = reason
+
+
+class LimitReached(RequestError):
+    """As much is stored as may be: no waiting helps. Not a 409, which to a client may mean that it is there already."""
+
+    status, title = 403, "Forbidden"
+
+
+class TooManyConversations(LimitReached):
+    """The user has as many as one may have."""
+
+    code = "too_many_conversations"
+
+
+class ConversationFull(LimitReached):
+    """It has as many messages as one may have."""
+
+    code = "conversation_full"
 
 
 class NotFound(RequestError):

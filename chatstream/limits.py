@@ -4,16 +4,17 @@ A refusal must be cheaper than what it prevents: each check costs about a micros
 who is spread over several has as much of each.
 """
 
+import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
 
 from chatstream.capacity import Capacity
-from chatstream.errors import ErrorCode, Quota, TooManyRequests, Unavailable
+from chatstream.errors import ErrorCode, Quota, TooManyConversations, TooManyRequests, Unavailable
 from chatstream.settings import Settings
 
 # What is remembered of those who came within the last minute: at 200 bytes each, 20 MB if a botnet tries.
@@ -78,6 +79,57 @@ class Rate:
             if whole_at > now and len(self._whole_at) <= _MOST_KEYS:
                 return
             del self._whole_at[key]
+
+
+class Kept:
+    """How many conversations each user may keep.
+
+    Somebody else counts them, for each user at most once a minute, and every 5 s while there is no room, as another
+    process may have deleted some; what is created and deleted meanwhile is counted here. Other processes do the same:
+    there may be some more, as many as they create in a minute.
+    """
+
+    WINDOW = 60
+    WINDOW_WITHOUT_ROOM = 5
+
+    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` counts seconds, and never backwards."""
+        self._most = most
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many more, and when they were counted
+
+    def __len__(self) -> int:
+        """How many users are remembered."""
+        return len(self._left)
+
+    async def take(self, user_id: str, count: Callable[[int], Awaitable[int]]) -> None:
+        """Count one more; `count` says how many there are, up to a number. Raises `TooManyConversations`."""
+        known = self._known(user_id)
+        if known is None:
+            found = self._most - await count(self._most)
+            # Of several who have waited, the first has noted it, and taken one.
+            known = self._known(user_id) or (found, self._clock())
+        left, counted_at = known
+        self._left.pop(user_id, None)
+        self._left[user_id] = max(0, left - 1), counted_at
+        if len(self._left) > _MOST_KEYS:
+            self._left.popitem(last=False)
+        if left <= 0:
+            raise TooManyConversations(
+                f"You have {self._most:,} conversations, and cannot have more. Delete some of them, then try again."
+            )
+
+    def give_back(self, user_id: str) -> None:
+        """One was deleted, or was not created after all."""
+        left, counted_at = self._left.pop(user_id, (0, 0.0))
+        if left:  # else they are counted again: there may be more than the bound allows, if it was a higher one
+            self._left[user_id] = left + 1, counted_at
+
+    def _known(self, user_id: str) -> tuple[int, float] | None:
+        """What is remembered, unless it is too old."""
+        left, counted_at = self._left.get(user_id, (0, -math.inf))
+        age = self._clock() - counted_at
+        return (left, counted_at) if age < (self.WINDOW if left else self.WINDOW_WITHOUT_ROOM) else None
 
 
 class Slot:
@@ -177,6 +229,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     openings: Rate  # of streams, by user
     tickets: Rate  # each of which opens a stream, by user: as they live a minute, no more of them exist
     conversations: Rate  # new ones, by user
+    kept: Kept  # existing ones, by user
+    reads: Rate  # of what is stored, by user
+    changes: Rate  # to conversations, deletions and stops, by user
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
     bad_tickets: Rate  # by address; apart, as over it tickets are refused unseen: not for what others' tokens were
@@ -203,6 +258,9 @@ class Limits(Struct, frozen=True, kw_only=True):
             openings=Rate("openings", settings.openings_per_minute),
             tickets=Rate("tickets", settings.openings_per_minute),
             conversations=Rate("conversations", settings.messages_per_minute),
+            kept=Kept(settings.conversations_per_user),
+            reads=Rate("reads", settings.reads_per_minute),
+            changes=Rate("changes", settings.changes_per_minute),
             messages=Rate("messages", settings.messages_per_minute),
             failures=Rate("failures", settings.failures_per_minute),
             bad_tickets=Rate("failures", settings.failures_per_minute),

@@ -122,7 +122,11 @@ class Server:
         conversations = Conversations(mongo)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        posting, attempts, reading = Posting(mongo, owner=owner), Attempts(mongo, owner=owner), Reading(mongo)
+        posting, attempts, reading = (
+            Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation),
+            Attempts(mongo, owner=owner),
+            Reading(mongo),
+        )
         model = await stack.enter_async_context(configured_model(settings, metrics))
 
         def answers(

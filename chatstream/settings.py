@@ -176,7 +176,11 @@ class Settings(BaseSettings):
     overload_lag: Seconds = 2
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
+    reads_per_minute: PerMinute = 1_200
+    changes_per_minute: PerMinute = 600
     failures_per_minute: PerMinute = 100
+    conversations_per_user: int = Field(5_000, ge=1)
+    messages_per_conversation: int = Field(10_000, ge=10)
 
     # The database.
     mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(

@@ -1,5 +1,6 @@
 """What one user and the whole process may have, against a clock of the test's."""
 
+import asyncio
 import gc
 from collections.abc import Callable
 
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream import limits as module
-from chatstream.errors import Quota, RequestError, TooManyRequests, Unavailable
-from chatstream.limits import Answers, Rate, Slots
+from chatstream.errors import Quota, RequestError, TooManyConversations, TooManyRequests, Unavailable
+from chatstream.limits import Answers, Kept, Rate, Slots
 
 
 class Clock:
@@ -197,3 +198,80 @@ def test_nothing_is_kept_of_who_has_nothing(slots: Slots) -> None:
             pass
     gc.collect()
     assert not [one for one in gc.get_objects() if type(one) is dict and "user-999" in one]  # not a weak proxy of one
+
+
+# What is kept ---------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """So many are there, in the database of the test's; and how often it was asked."""
+
+    def __init__(self, there: int) -> None:
+        self.there = there
+        self.asked = 0
+
+    async def __call__(self, most: int) -> int:
+        self.asked += 1
+        there = self.there
+        await asyncio.sleep(0)
+        return min(there, most)
+
+
+async def created(kept: Kept, counted: Counted, user: str = "a") -> bool:
+    """Whether one more may be, which then is there."""
+    try:
+        await kept.take(user, counted)
+    except TooManyConversations:
+        return False
+    counted.there += 1
+    return True
+
+
+@pytest.mark.gen_test
+async def test_only_so_many_are_kept_and_they_are_counted_once_a_minute(clock: Clock) -> None:
+    kept, counted = Kept(100, clock=clock), Counted(95)
+    assert [await created(kept, counted) for _ in range(8)] == [True] * 5 + [False] * 3
+    assert counted.asked == 1
+    assert await created(kept, Counted(0), "b")
+    counted.there -= 1
+    kept.give_back("a")
+    assert [await created(kept, counted) for _ in range(2)] == [True, False]
+    assert counted.asked == 2
+    # What others delete is seen some seconds later.
+    counted.there -= 2
+    assert not await created(kept, counted)
+    clock.now += 5
+    assert [await created(kept, counted) for _ in range(3)] == [True, True, False]
+    assert counted.asked == 3
+    counted.there = 10
+    clock.now += 60
+    for _ in range(50):
+        assert await created(kept, counted)
+        clock.now += 1
+    assert counted.asked == 4
+
+
+@pytest.mark.gen_test
+async def test_many_who_come_at_once_get_no_more_than_there_is_room_for(clock: Clock) -> None:
+    kept, counted = Kept(100, clock=clock), Counted(90)
+    assert sum(await asyncio.gather(*(created(kept, counted) for _ in range(50)))) == 10
+    assert counted.there == 100
+
+
+@pytest.mark.gen_test
+async def test_more_than_the_bound_is_no_room_either(clock: Clock) -> None:
+    """It was lower than what was there when it was set."""
+    kept, counted = Kept(10, clock=clock), Counted(500)
+    assert not await created(kept, counted)
+    kept.give_back("a")  # of 500
+    clock.now += 5
+    assert not await created(kept, counted)
+
+
+@pytest.mark.gen_test
+async def test_only_so_many_users_are_remembered(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_KEYS", 10)
+    kept = Kept(10, clock=clock)
+    for number in range(100):
+        assert await created(kept, Counted(0), str(number))
+    assert len(kept) == 10

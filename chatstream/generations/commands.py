@@ -83,9 +83,9 @@ class Commands:
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
-        Raises `AnswerInProgress`, `NotFound`, `InvalidContent` (see `Posting.post`), `StorageUnavailable`; if no
-        answer may begin now, `TooManyRequests` or `Unavailable`; if a plug-in does not admit it, `Refused`, or
-        `Unavailable` if that cannot be known. With `admitted` it is not asked.
+        Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
+        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` or `Unavailable`; if a plug-in does not
+        admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
         """
         if not admitted:
             try:
@@ -158,7 +158,8 @@ class Commands:
     ) -> Answer:
         """A new attempt at answering the newest user message.
 
-        Raises `AnswerInProgress`, `NothingToAnswer`, `Refused`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
+        Raises `AnswerInProgress`, `ConversationFull`, `NothingToAnswer`, `Refused`, `StorageUnavailable`,
+        `TooManyRequests`, `Unavailable`.
         """
         admitted: str | None = None  # the message, by its id
         with self._answers.take(conversation.user_id):
@@ -167,6 +168,7 @@ class Commands:
                 if question is None:
                     raise NothingToAnswer("This conversation has no user message yet.")
                 message, previous = question
+                self._posting.check_room((previous or message).seq + 1)
                 if message.id != admitted:
                     await self._admit(
                         conversation, message.content, previous.attempt + 1 if previous else 1, message.id

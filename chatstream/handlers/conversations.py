@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from chatstream.blank import is_blank
-from chatstream.errors import InvalidContent
+from chatstream.errors import AlreadyExists, InvalidContent
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
@@ -34,9 +34,9 @@ class ConversationsHandler(JSONHandler):
 
     async def get(self) -> None:
         """A page, most recently active first."""
-        found, next_cursor = await self.conversations.page(
-            self.user.id, limit=self.limit(), before=self.parameter("before")
-        )
+        limit, before = self.limit(), self.parameter("before")
+        self.tell(self.door.limits.reads.take(self.user.id))
+        found, next_cursor = await self.conversations.page(self.user.id, limit=limit, before=before)
         self.send_json(
             ConversationPage(conversations=[conversation_view(one) for one in found], next_cursor=next_cursor)
         )
@@ -51,9 +51,14 @@ class ConversationsHandler(JSONHandler):
             limits.messages.take(self.user.id)
             await self.commands.admit_first(self._yet_to_be_created(body), body.initial_message)
         self.tell(limits.conversations.take(self.user.id))
-        conversation = await self.conversations.create(
-            self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
-        )
+        await limits.kept.take(self.user.id, lambda most: self.conversations.count(self.user.id, most))
+        try:
+            conversation = await self.conversations.create(
+                self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
+            )
+        except AlreadyExists:
+            limits.kept.give_back(self.user.id)
+            raise
         message = None
         if body.initial_message is not None:
             posted = await self.commands.post(
@@ -90,7 +95,9 @@ class ConversationHandler(JSONHandler):
 
     async def get(self, conversation_id: str) -> None:
         """Read it."""
-        self._send(await self.conversations.get(self.user.id, self.conversation_id(conversation_id)))
+        id_ = self.conversation_id(conversation_id)
+        self.tell(self.door.limits.reads.take(self.user.id))
+        self._send(await self.conversations.get(self.user.id, id_))
 
     async def patch(self, conversation_id: str) -> None:
         """Change what the body names."""
@@ -98,11 +105,16 @@ class ConversationHandler(JSONHandler):
         changes = body.model_dump(exclude_unset=True)
         if not changes:
             raise InvalidContent("Nothing to change: name title, systemPrompt or model.")
+        self.tell(self.door.limits.changes.take(self.user.id))
         self._send(await self.conversations.update(self.user.id, id_, changes))
 
     async def delete(self, conversation_id: str) -> None:
         """Delete it with its messages."""
-        self.hub.deleted(await self.conversations.delete(self.user.id, self.conversation_id(conversation_id)))
+        id_, limits = self.conversation_id(conversation_id), self.door.limits
+        self.tell(limits.changes.take(self.user.id))
+        deleted = await self.conversations.delete(self.user.id, id_)
+        limits.kept.give_back(self.user.id)
+        self.hub.deleted(deleted)
         self.set_status(HTTPStatus.NO_CONTENT)
 
     def _send(self, conversation: Conversation) -> None:

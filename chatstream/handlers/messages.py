@@ -4,7 +4,14 @@ import re
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from http import HTTPStatus
 
-from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooManyRequests, Unavailable
+from chatstream.errors import (
+    ConversationFull,
+    InvalidContent,
+    InvalidRequest,
+    RequestError,
+    TooManyRequests,
+    Unavailable,
+)
 from chatstream.events import Cursor
 from chatstream.formats.ui_message_stream import ui_messages
 from chatstream.generations.commands import Commands, IfBusy
@@ -89,6 +96,7 @@ class _History(_ConversationDoor):
         Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
         """
         limit, before = self.limit(), self._before()
+        self.tell(self.door.limits.reads.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         shown, more = await self._page(conversation.key, limit, before)
         if any(isinstance(message, Answer) and message.unseen for message in shown):
@@ -170,7 +178,10 @@ class MessagesHandler(_History):
             too_many = self._too_many(client_message_id)
             conversation = await self.conversation(conversation_id)
             if too_many is None:
-                posted = await self._post(conversation, body.content, client_message_id, if_busy)
+                try:
+                    posted = await self._post(conversation, body.content, client_message_id, if_busy)
+                except ConversationFull as full:
+                    posted = await self._repeat(conversation, body.content, client_message_id, full)
             else:
                 posted = await self._repeat(conversation, body.content, client_message_id, too_many)
             cursor = Cursor(posted.message.id, Cursor.USER)
@@ -230,6 +241,7 @@ class StopHandler(_ConversationDoor):
     async def post(self, conversation_id: str) -> None:
         """End the running answer, or say how the one named has ended."""
         message_id = self.body(StopRequest).message_id if self.has_body() else None
+        self.tell(self.door.limits.changes.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         self.send_json(await self.commands.stop(conversation, message_id))
 

@@ -57,7 +57,10 @@ REFUSALS: Mapping[int, Refusal] = {
     401: Refusal(
         "There is no token, or one that is not accepted.", ["unauthenticated", "invalid_token"], ["WWW-Authenticate"]
     ),
-    403: Refusal("The app does not accept this message; `code` may be one of its own.", ["refused"]),
+    403: Refusal(
+        "The app does not accept this message (`code` may be one of its own), or as much is stored as may be.",
+        ["refused", "too_many_conversations", "conversation_full"],
+    ),
     404: Refusal("It does not exist, or belongs to someone else.", ["not_found"]),
     409: Refusal(
         "Not possible in the present state.",

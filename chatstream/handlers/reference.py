@@ -157,13 +157,13 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "get": Operation(
             "listConversations",
             "The caller's conversations, most recently active first",
-            {200: Reply("A page of them.", {JSON: ConversationPage})},
+            {200: Reply("A page of them.", {JSON: ConversationPage}, _RATE)},
             parameters=[_LIMIT, _CONVERSATIONS_BEFORE],
         ),
         "post": Operation(
             "createConversation",
             "Create a conversation",
-            {201: Reply("It was created.", {JSON: NewConversationView}, ["Location"])},
+            {201: Reply("It was created.", {JSON: NewConversationView}, ["Location", *_RATE])},
             "With `initialMessage` its first message is stored and answered, too. The caller may choose the `id`; a "
             "second one of the same id is refused with 409.",
             body=NewConversation,
@@ -172,19 +172,19 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     },
     _ONE: {
         "get": Operation(
-            "getConversation", "Read a conversation", {200: Reply("The conversation.", {JSON: ConversationView})}
+            "getConversation", "Read a conversation", {200: Reply("The conversation.", {JSON: ConversationView}, _RATE)}
         ),
         "patch": Operation(
             "changeConversation",
             "Change a conversation's title, system prompt or model",
-            {200: Reply("The conversation as it is now.", {JSON: ConversationView})},
+            {200: Reply("The conversation as it is now.", {JSON: ConversationView}, _RATE)},
             "What is not named stays as it is; null resets to the server's default.",
             body=ConversationChanges,
         ),
         "delete": Operation(
             "deleteConversation",
             "Delete a conversation with its messages",
-            {204: Reply("It is gone. A running answer was ended, and so were its streams.")},
+            {204: Reply("It is gone. A running answer was ended, and so were its streams.", headers=_RATE)},
         ),
     },
     _ONE + "/stream": {
@@ -236,7 +236,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "get": Operation(
             "listMessages",
             "The messages of a conversation, oldest first",
-            {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage})},
+            {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage}, _RATE)},
             parameters=[_LIMIT, _MESSAGES_BEFORE],
         ),
         "post": Operation(
@@ -278,7 +278,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "post": Operation(
             "stopAnswer",
             "End the running answer",
-            {200: Reply("How it ended; its text so far is stored.", {JSON: Stopped})},
+            {200: Reply("How it ended; its text so far is stored.", {JSON: Stopped}, _RATE)},
             "With `messageId` the result is the same however often it is asked, and however that answer ended; "
             "without, the running answer is meant, and 409 says that there is none.",
             body=StopRequest,

@@ -57,6 +57,12 @@ class Conversations:
             document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
         return _found(document)
 
+    async def count(self, user_id: str, most: int) -> int:
+        """How many the user has; it is counted up to `most`, in an index."""
+        with translated():
+            counted = await self._mongo.conversations.count_documents({"userId": user_id}, limit=most)
+        return int(counted)
+
     async def page(self, user_id: str, *, limit: int, before: str | None) -> tuple[list[Conversation], str | None]:
         """The user's conversations, most recently active first, and the cursor of the next page, if there is one.
 

@@ -9,7 +9,7 @@ from bson import ObjectId
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from chatstream.errors import AnswerInProgress, InvalidContent, NotFound, NothingRunning
+from chatstream.errors import AnswerInProgress, ConversationFull, InvalidContent, NotFound, NothingRunning
 from chatstream.models import Answer, Conversation, UserMessage
 from chatstream.store.attempts import new_attempt
 from chatstream.store.conversations import touch
@@ -35,8 +35,9 @@ class Posted(NamedTuple):
 class Posting:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` names this process in what it writes."""
+    def __init__(self, mongo: Mongo, *, owner: str, most_messages: int | None = None) -> None:
+        """`owner` names this process in what it writes; `most_messages` is how many a conversation may have."""
+        self._most_messages = most_messages
         self._mongo = mongo
         self._messages = mongo.messages
         # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
@@ -48,8 +49,8 @@ class Posting:
     async def post(self, conversation: Conversation, content: str, *, client_message_id: str | None = None) -> Posted:
         """Store a user message and begin the attempt at answering it: both or neither.
 
-        Raises `AnswerInProgress` while another answer runs, `NotFound` if the conversation is gone, `InvalidContent` if
-        `client_message_id` was used for another content.
+        Raises `AnswerInProgress` while another answer runs, `ConversationFull`, `NotFound` if the conversation is gone,
+        `InvalidContent` if `client_message_id` was used for another content.
         """
         key = conversation.key
         message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
@@ -83,7 +84,7 @@ class Posting:
         """Store a user message without an attempt at answering it.
 
         With `behind_running` it waits for the running answer's end, and None is returned if no answer runs. Raises
-        `NotFound` and `InvalidContent` like `post`.
+        `ConversationFull`, `NotFound` and `InvalidContent` like `post`.
         """
         key = conversation.key
         message_id, moment = str(ObjectId()), now()
@@ -125,7 +126,16 @@ class Posting:
         newest = await self._messages.find_one(
             {"conversationId": ObjectId(conversation.key)}, {"seq": 1}, sort=[("seq", -1)], session=session
         )
-        return int(newest["seq"]) + 1 if newest else FIRST_SEQ
+        seq = int(newest["seq"]) + 1 if newest else FIRST_SEQ
+        self.check_room(seq)
+        return seq
+
+    def check_room(self, seq: int) -> None:
+        """Raises `ConversationFull` if no message may have this place. What a process begins by itself does not ask."""
+        if self._most_messages is not None and seq - FIRST_SEQ >= self._most_messages:
+            raise ConversationFull(
+                f"This conversation has {self._most_messages:,} messages, and cannot have more. Begin a new one."
+            )
 
     async def _repeated(
         self, key: str, duplicate: set[str], message_id: str, content: str, client_message_id: str | None

@@ -285,3 +285,104 @@ async def begun(client: Client) -> str:
         while (response := await client.http.post(API, json={"initialMessage": "Begin."})).status_code != 201:
             await asyncio.sleep(0.1)  # the server looks at its lag; there is no event to wait for
     return str(response.json()["id"])
+
+
+@pytest.mark.gen_test
+async def test_too_many_reads(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(CHATSTREAM_READS_PER_MINUTE="3")
+    mine, other = make_client(server), make_client(server)
+    conversation = await mine.create()
+    paths = [API, f"{API}/{conversation}", f"{API}/{conversation}/messages"]
+    for left, path in zip((2, 1, 0), paths, strict=True):
+        read = await mine.http.get(path)
+        assert read.status_code == 200
+        assert read.headers["RateLimit-Policy"] == '"reads";q=3;w=60'
+        assert read.headers["RateLimit"].startswith(f'"reads";r={left};t=')
+    for path in paths:
+        assert_limited(await mine.http.get(path), "rate_limited", '"reads";q=3;w=60')
+        assert (await other.http.get(path)).status_code in (200, 404)
+    # What is no read goes on: to ask, to watch, to delete.
+    async with mine.stream(conversation) as stream:
+        assert (await stream.next()).type == "connected"
+    assert (await mine.http.delete(f"{API}/{conversation}")).status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_too_many_changes(start_server: StartServer, make_client: MakeClient, upstream: Upstream) -> None:
+    upstream.reply(beginning("One "), Do.HANG)
+    server = start_server(CHATSTREAM_CHANGES_PER_MINUTE="3")
+    mine, other = make_client(server), make_client(server)
+    conversation, gone = await mine.create(initialMessage="Begin."), await mine.create()
+    one, policy = f"{API}/{conversation}", '"changes";q=3;w=60'
+    # What is malformed changes nothing, and does not count.
+    for body in ({}, {"title": 7}, {"unknown": "x"}):
+        assert (await mine.http.patch(one, json=body)).status_code == 422
+    stopped = await mine.http.post(f"{one}/stop")
+    changed = await mine.http.patch(one, json={"title": "New"})
+    deleted = await mine.http.delete(f"{API}/{gone}")
+    assert [response.status_code for response in (stopped, changed, deleted)] == [200, 200, 204]
+    assert changed.headers["RateLimit"].startswith('"changes";r=1;t=')
+    assert_limited(await mine.http.post(f"{one}/stop"), "rate_limited", policy)
+    assert_limited(await mine.http.patch(one, json={"title": "Newer"}), "rate_limited", policy)
+    assert_limited(await mine.http.delete(one), "rate_limited", policy)
+    assert (await mine.http.get(one)).json()["title"] == "New"
+    assert (await other.http.delete(f"{API}/{await other.create()}")).status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_too_many_conversations(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(CHATSTREAM_CONVERSATIONS_PER_USER="3")
+    mine, other = make_client(server), make_client(server)
+    for number in range(3):
+        await mine.create(id=f"c{number}")
+    for body in ({}, {"id": "c3"}, {"initialMessage": "Hi."}):
+        refused = await mine.http.post(API, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "too_many_conversations")
+        assert refused.json()["detail"] == (
+            "You have 3 conversations, and cannot have more. Delete some of them, then try again."
+        )
+    assert (await mine.http.get(f"{API}/c3")).status_code == 404
+    await other.create(id="c0")
+    # One more as soon as one is gone; one that is there already takes no room.
+    assert (await mine.http.delete(f"{API}/c0")).status_code == 204
+    for _ in range(3):
+        assert (await mine.http.post(API, json={"id": "c1"})).status_code == 409
+    await mine.create(id="c3")
+    assert (await mine.http.post(API, json={})).status_code == 403
+    # They are counted in the database: not only here, and not only now.
+    mine_again = make_client(start_server(CHATSTREAM_CONVERSATIONS_PER_USER="4"), mine.user)
+    await mine_again.create()
+    assert (await mine_again.http.post(API, json={})).status_code == 403
+
+
+@pytest.mark.gen_test
+async def test_too_many_messages_in_one_conversation(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(answer("Yes."))
+    client = make_client(start_server(CHATSTREAM_MESSAGES_PER_CONVERSATION="10"))
+    conversation = await client.create()
+    for number in range(4):
+        asked = await client.post(conversation, f"Question {number}", headers={"Idempotency-Key": f"key-{number}"})
+        assert asked.status_code == 201
+        await client.answer(conversation)
+    for _ in range(2):  # each is an attempt more
+        assert (await client.http.post(f"{API}/{conversation}/regenerate")).status_code == 202
+        await client.answer(conversation)
+    stored, calls = await client.messages(conversation), len(upstream.calls)
+    streaming = {"Accept": "text/event-stream"}
+    for refused in (
+        await client.post(conversation, "More"),
+        await client.post(conversation, "More", headers=streaming),
+        await client.post(conversation, "More", headers={"Idempotency-Key": "new"}),
+        await client.post(conversation, "More", params={"ifBusy": "queue"}),
+        await client.http.post(f"{API}/{conversation}/regenerate"),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (403, "conversation_full")
+        assert refused.json()["detail"] == "This conversation has 10 messages, and cannot have more. Begin a new one."
+    assert await client.messages(conversation) == stored
+    assert len(upstream.calls) == calls
+    # What was posted before gets its first result also now; and a new conversation has room.
+    again = await client.post(conversation, "Question 0", headers={"Idempotency-Key": "key-0"})
+    assert (again.status_code, again.json()["content"]) == (200, "Question 0")
+    assert (await client.post(await client.create(), "More")).status_code == 201
