@@ -22,7 +22,7 @@ A `RequestError` carries the HTTP status it *suggests*; the handlers decide. Its
 that of a `ModelError` is for the log alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -253,3 +253,12 @@ class ModelError(ChatstreamError):
 
 class ConfigurationError(ChatstreamError):
     """The server cannot start like this; the text says what to change."""
+
+
+class InvalidSettings(ConfigurationError):
+    """Settings that are wrong, whatever else there is: trying again does not help."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        """Each problem is one line, which begins with the setting's name."""
+        self.problems = [*problems]
+        super().__init__("The configuration is not valid:\n  " + "\n  ".join(self.problems))

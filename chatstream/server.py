@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import secrets
 import signal
 import socket
+import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
@@ -31,7 +33,7 @@ from chatstream.handlers.connection import ChatServer
 from chatstream.handlers.door import Door
 from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
-from chatstream.limits import Limits
+from chatstream.limits import Answers, Limits
 from chatstream.llm.configuration import configured_model
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
@@ -39,15 +41,17 @@ from chatstream.models import Annotation, Answer, Conversation, Recommendation, 
 from chatstream.plugins.loading import load
 from chatstream.plugins.plugin import Answered
 from chatstream.plugins.plugins import Plugins
-from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, Settings
+from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
+from chatstream.store.diagnosis import why_not
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
 from chatstream.store.tickets import Tickets
+from chatstream.summary import address, database, summary
 
 log = logging.getLogger("chatstream.server")
 
@@ -63,6 +67,8 @@ _TICKS_PER_HEARTBEAT = 15
 _LONGEST_TICK = 1.0
 # Between tries to reach a database that is not there (yet), in seconds.
 _DATABASE_RETRY_PAUSE = 1.0
+# ... and so often it is said why.
+_DATABASE_SAID_EVERY = 10.0
 # Connections that wait to be accepted: of a thousand clients that come back in the same moment after a restart.
 _BACKLOG = 1024
 # How long the token that is printed at start is good for: a working day, and the evening after it.
@@ -79,13 +85,16 @@ class _MonotonicIOLoop(AsyncIOMainLoop):
 class Server:
     """A server from its start to its end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, notes: Iterable[str] = ()) -> None:
         self._settings = settings
+        self._notes = notes
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `ConfigurationError`."""
         _MonotonicIOLoop()
         logs.configure(self._settings.log_format, self._settings.log_level)
+        for note in self._notes:
+            log.warning("%s", note)
         told_to_end = asyncio.Event()
         with _signals(told_to_end):
             async with contextlib.AsyncExitStack() as stack:
@@ -98,6 +107,7 @@ class Server:
                 else:
                     await opening
                     await ending
+        log.info("stopped")
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -117,7 +127,8 @@ class Server:
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
-        mongo = Mongo(await stack.enter_async_context(_database_uri(settings)), settings.mongodb_database, metrics)
+        uri = await stack.enter_async_context(_database_uri(settings))
+        mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
         conversations = Conversations(mongo)
         # Unique also among processes of the same pid on other hosts, and later on this one.
@@ -194,11 +205,11 @@ class Server:
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
         server = _serve(stack, app, sockets, capacity.connections)  # from now on it says that it is not ready
 
-        await _wait_for(mongo)
+        await _wait_for(mongo, uri)
         if settings.uses_embedded_database:
             await orphans.end_all()  # nobody else can be generating in this database
             await seed_demo_conversation(conversations, posting, reading)
-        stack.push_async_callback(self._drain, server, door, hub)
+        stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
@@ -211,9 +222,12 @@ class Server:
         await model.load()
         _settle()
 
-    async def _drain(self, server: ChatServer, door: Door, hub: Hub) -> None:
+    async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:
         server.stop()  # no new connections; what comes on the open ones is refused
-        log.info("stopping; a running answer has %g s to finish", self._settings.drain_timeout)
+        running = answers.total
+        have = "running answers have" if running > 1 else "running answer has"
+        left = f"{running} {have} {self._settings.drain_timeout:g} s to finish" if running else "no answer is running"
+        log.info("stopping; %s", left)
         door.refusal = Unavailable("The server is restarting.", code="server_shutdown", retry_after=2)
         await hub.drain(self._settings.drain_timeout)
 
@@ -227,9 +241,12 @@ def _settle() -> None:
     gc.enable()
 
 
-async def run(settings: Settings) -> None:
-    """Serve until told to end. Raises `ConfigurationError` if the server cannot start like this."""
-    await Server(settings).run()
+async def run(settings: Settings, notes: Iterable[str] = ()) -> None:
+    """Serve until told to end. Raises `ConfigurationError` if the server cannot start like this.
+
+    `notes` are what the log should have about the settings.
+    """
+    await Server(settings, notes).run()
 
 
 @contextlib.contextmanager
@@ -260,9 +277,9 @@ def _listen_for_metrics(settings: Settings) -> list[Listener]:
 def _listen(host: str, port: int, settings: str) -> list[Listener]:
     try:
         return [Listener(bound) for bound in bind_sockets(port, host, backlog=_BACKLOG)]
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise ConfigurationError(f"Cannot listen on {host}:{port}: {reason}. Set {settings}.") from exc
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "there is no such host"
+        raise ConfigurationError(f"Cannot listen on {address(host, port)}: {reason}. Set {settings}.") from exc
 
 
 def _serve(stack: contextlib.AsyncExitStack, app: Application, listeners: list[Listener], room: int) -> ChatServer:
@@ -288,16 +305,17 @@ async def _database_uri(settings: Settings) -> AsyncIterator[str]:
         yield uri
 
 
-async def _wait_for(mongo: Mongo) -> None:
+async def _wait_for(mongo: Mongo, uri: str) -> None:
     """Until the database answers; only then are its indexes, and with them the lock, known to be there."""
-    said = False
+    clock = asyncio.get_running_loop().time
+    say_at = -math.inf
     while True:
         try:
             return await mongo.prepare()
         except StorageUnavailable:
-            if not said:
-                log.warning("the database does not answer; waiting for it")
-                said = True
+            if clock() >= say_at:
+                say_at = clock() + _DATABASE_SAID_EVERY
+                log.warning("the database does not answer; waiting for it: %s", await why_not(uri))
                 gc.enable()  # it may take hours, and who asks meanwhile leaves garbage behind: 6 KB each
             await asyncio.sleep(_DATABASE_RETRY_PAUSE)
 
@@ -325,22 +343,24 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 def _greet(settings: Settings, secret: str | None, port: int) -> None:
-    if settings.env is Environment.DEVELOPMENT:
+    facts = summary(settings, port)
+    for_people = sys.stdout.isatty() or settings.log_format is LogFormat.TEXT
+    if settings.env is Environment.DEVELOPMENT and for_people:  # a log is kept, and a token does not belong there
         _invite(settings, secret, port)
-    log.info("chatstream %s listens on %s:%d", __version__, settings.host, port)
+    log.info("chatstream %s listens on %s", __version__, facts.pop("listens"), extra={"facts": facts})
 
 
 def _invite(settings: Settings, secret: str | None, port: int) -> None:
     """Tell whoever started it what to do next."""
     model = "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"
-    database = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else "MongoDB"
+    where = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else database(settings)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
-    origin = f"http://{host}:{port}"
-    lines = [f"chatstream {__version__} · {model} · {database}", ""]
+    origin = f"http://{address(host, port)}"
+    lines = [f"chatstream {__version__} · {model} · {where}", ""]
     if secret is not None and settings.jwt_secret is None:
         token = auth.mint(secret, DEMO_USER, _DEMO_TOKEN_SECONDS, auth.rules(settings))
         stream = f"{origin}/api/v1/chat/conversations/{DEMO_CONVERSATION}/stream"
         lines += [f'  curl -N -H "Authorization: Bearer {token}" {stream}', "", f"  {origin}/#token={token}"]
     else:
-        lines += [f"  {origin}/", "", "  scripts/mint_token makes a token."]
+        lines += [f"  {origin}/", "", "  `chatstream token` (in a clone: scripts/mint_token) makes a token."]
     print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it

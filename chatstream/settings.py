@@ -5,13 +5,11 @@ Durations are in seconds, sizes in bytes or, where named so, in characters (Unic
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -20,16 +18,24 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
-from chatstream.errors import ConfigurationError
+from chatstream.config import env_file as env_files
+from chatstream.config import values, words
+from chatstream.config.values import MIN_SECRET_BYTES
+from chatstream.config.words import SECONDS, SECONDS_OR_NEVER
+from chatstream.errors import ConfigurationError, InvalidSettings
+
+__all__ = ["MIN_SECRET_BYTES", "SECRET_FILE", "Environment", "LogFormat", "Page", "Settings"]
 
 # RFC 7518, section 3.2: a key of the same size as the hash output or larger.
-_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-MIN_SECRET_BYTES = min(_SECRET_BYTES.values())
+_SECRET_BYTES = {"HS256": MIN_SECRET_BYTES, "HS384": 48, "HS512": 64}
 
 # Where the generated development secret is kept, in the data directory.
 SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
@@ -77,31 +83,13 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-def _long_enough(secret: SecretStr) -> SecretStr:
-    if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long (make one with: openssl rand -hex 32)")
-    return secret
+def _secret(check: Callable[[str], str]) -> AfterValidator:
+    """A check of what a secret holds."""
+    return AfterValidator(lambda secret: SecretStr(check(secret.get_secret_value())))
 
 
-def _mongodb_uri(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
-        raise ValueError("must begin with mongodb:// or mongodb+srv://")
-    return secret
-
-
-def _base_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
-    if not urlsplit(url).hostname:
-        raise ValueError("must name a host")
-    return url
-
-
-def _jwks_url(url: str) -> str:
-    # http for an issuer on this machine or in a test; whoever can change what it says can let anybody in.
-    if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise ValueError("must begin with https://, or with http:// and the name of this machine")
-    return _base_url(url)
+def _home(value: Any) -> Any:
+    return values.directory(value) if isinstance(value, str) else value
 
 
 def _user_claim(name: str) -> str:
@@ -121,9 +109,14 @@ def _grace(value: Any) -> Any:
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]  # fmt: skip
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+# From a hundredth, what the event loop's timers are good for, to a day.
+Seconds = Annotated[float, Field(ge=0.01, le=86_400), SECONDS]
+Grace = Annotated[float, BeforeValidator(_grace), Field(ge=0), SECONDS_OR_NEVER]
+BaseURL = Annotated[str, AfterValidator(values.base_url)]
+Host = Annotated[str, AfterValidator(values.host)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
+Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the most is more than a machine has file descriptors
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
@@ -138,8 +131,12 @@ class Settings(BaseSettings):
     )
 
     # The model.
-    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    openai_api_key: Annotated[SecretStr, _secret(values.header_text)] | None = Field(
+        None, validation_alias="OPENAI_API_KEY"
+    )
+    openai_base_url: Annotated[str, AfterValidator(values.base_url)] | None = Field(
+        None, validation_alias="OPENAI_BASE_URL"
+    )
     openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
     system_prompt: str | None = None
     plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_plugins)] = DEFAULT_PLUGINS
@@ -153,9 +150,9 @@ class Settings(BaseSettings):
     answer_characters: int = Field(200_000, ge=100, le=3_000_000)
 
     # The door.
-    jwt_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(None, validation_alias="JWT_SECRET")
-    jwt_public_key_file: Path | None = None
-    jwks_url: Annotated[str, AfterValidator(_jwks_url)] | None = None
+    jwt_secret: Annotated[SecretStr, _secret(values.secret)] | None = Field(None, validation_alias="JWT_SECRET")
+    jwt_public_key_file: Annotated[Path, BeforeValidator(_home)] | None = None
+    jwks_url: Annotated[str, AfterValidator(values.jwks_url)] | None = None
     jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
@@ -163,16 +160,16 @@ class Settings(BaseSettings):
     # What may stand in a header's quoted text, where a refusal names it.
     jwt_user_claim: Annotated[str, Field(pattern=r"^[!#-\[\]-_a-~]{1,100}$"), AfterValidator(_user_claim)] = "sub"
     query_tokens: bool = True
-    revocation: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    revocation: Annotated[str, AfterValidator(values.python_name)] | None = None
     revocation_interval: Seconds = 5
     cors_origins: Origins = ()
     trusted_proxies: Networks = ()
 
     # Limits.
-    streams_per_user: int = Field(10, ge=1)
-    streams_per_process: int | None = Field(None, ge=1)
-    answers_per_user: int = Field(10, ge=1)
-    answers_per_process: int | None = Field(None, ge=1)
+    streams_per_user: Count = 10
+    streams_per_process: int | None = Field(None, ge=1, le=10_000_000)
+    answers_per_user: Count = 10
+    answers_per_process: int | None = Field(None, ge=1, le=10_000_000)
     overload_lag: Seconds = 2
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
@@ -183,25 +180,27 @@ class Settings(BaseSettings):
     messages_per_conversation: int = Field(10_000, ge=10)
 
     # The database.
-    mongodb_uri: Annotated[SecretStr, AfterValidator(_mongodb_uri)] | None = Field(
+    mongodb_uri: Annotated[SecretStr, _secret(values.mongodb_uri)] | None = Field(
         None, validation_alias=AliasChoices("MONGODB_URI", "DATABASE_URL")
     )
-    mongodb_database: str = Field("chatstream", pattern=r"^[A-Za-z0-9_-]{1,63}$", validation_alias="MONGODB_DATABASE")
-    data_dir: Path = Path("var")
+    mongodb_database: Annotated[str, AfterValidator(values.mongodb_database)] = Field(
+        "chatstream", validation_alias="MONGODB_DATABASE"
+    )
+    data_dir: Annotated[Path, BeforeValidator(_home)] = Path("var")
 
     # The server.
     env: Environment = Environment.DEVELOPMENT
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(3000, ge=0, le=65_535)
     page: Page = Page.AUTO
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65_535)
     log_format: LogFormat = LogFormat.AUTO
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # The stream.
     heartbeat_interval: Seconds = 15
-    disconnect_grace: Annotated[float, BeforeValidator(_grace), Field(ge=0)] = 15
+    disconnect_grace: Grace = 15
     connection_timeout: Seconds = 300
     connection_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024)
     slow_reader_timeout: Seconds = 20
@@ -209,43 +208,94 @@ class Settings(BaseSettings):
     drain_timeout: Seconds = 30
     content_characters: int = Field(32_000, ge=1, le=50_000)
 
-    @model_validator(mode="after")
-    def _tokens_can_be_verified(self) -> Self:
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_what_came_with_copying(cls, value: Any, info: ValidationInfo) -> Any:
+        """White space around a value is cut off, whatever nobody can see in it is refused."""
+        if not isinstance(value, str) or info.field_name is None or info.field_name == "jwt_secret":
+            return value
+        if text := values.bare(value):
+            values.check_text(text, lines=info.field_name == "system_prompt")
+            return text
+        return cls.model_fields[info.field_name].default
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_names_the_database(cls, given: Any) -> Any:
+        """``mongodb://host/shop`` means the database shop, unless MONGODB_DATABASE names another."""
+        uri = next((given[name] for name in ("MONGODB_URI", "DATABASE_URL") if given.get(name)), None)
+        if isinstance(uri, str) and not given.get("MONGODB_DATABASE") and (name := values.path_of(values.bare(uri))):
+            return {**given, "MONGODB_DATABASE": name}
+        return given
+
+    def _problems(self) -> list[str]:
+        """What is wrong with settings that are good each by itself."""
+        return [*self._keys_that_do_not_fit(), *self._contradictions(), *self._missing(), *self._examples()]
+
+    def _keys_that_do_not_fit(self) -> Iterable[str]:
         names = ("JWT_SECRET", "CHATSTREAM_JWT_PUBLIC_KEY_FILE", "CHATSTREAM_JWKS_URL")
         keys = (self.jwt_secret, self.jwt_public_key_file, self.jwks_url)
         given = [name for name, key in zip(names, keys, strict=True) if key is not None]
         if len(given) > 1:
-            raise ValueError(f"only one of {' and '.join(given)} may be set: either secrets or public keys")
+            yield f"only one of {' and '.join(given)} may be set: either secrets or public keys"
+            return
         algorithms = self.accepted_algorithms
         if not algorithms:
-            raise ValueError(f"with {given[0]}, CHATSTREAM_JWT_ALGORITHMS must be set, to RS256 for example")
+            yield f"with {given[0]}, CHATSTREAM_JWT_ALGORITHMS must be set, to RS256 for example"
         wrong = [name for name in algorithms if (name in _SECRET_BYTES) is not self.verifies_with_secret]
         if wrong:
             what = "a secret" if self.verifies_with_secret else "public keys"
-            raise ValueError(f"CHATSTREAM_JWT_ALGORITHMS: {', '.join(wrong)} cannot be used with {what}")
-        if self.jwt_secret is not None:
+            yield f"CHATSTREAM_JWT_ALGORITHMS: {', '.join(wrong)} cannot be used with {what}"
+        elif self.jwt_secret is not None:
             needed = max(_SECRET_BYTES[name] for name in algorithms)
             if len(self.jwt_secret.get_secret_value().encode()) < needed:
-                raise ValueError(f"JWT_SECRET must be at least {needed} bytes long for {', '.join(algorithms)}")
-        return self
+                yield f"JWT_SECRET: must be at least {needed} bytes long for {', '.join(algorithms)}"
 
-    @model_validator(mode="after")
-    def _production_makes_nothing_up(self) -> Self:
+    def _contradictions(self) -> Iterable[str]:
+        """What was set on purpose and can never come true. A default is no purpose."""
+        given = self.model_fields_set
+        for less, more in (
+            ("first_token_timeout", "answer_timeout"),
+            ("idle_timeout", "answer_timeout"),
+            ("streams_per_user", "streams_per_process"),
+            ("answers_per_user", "answers_per_process"),
+            ("heartbeat_interval", "connection_timeout"),
+        ):
+            low, high = getattr(self, less), getattr(self, more)
+            if less in given and low is not None and high is not None and low > high:
+                yield f"{_variable(less)}: must not be more than {_variable(more)}, which is {high:g}"
+        everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared
+        same_host = self.metrics_host == self.host or everywhere & {self.metrics_host, self.host}
+        if self.metrics_port and self.metrics_port == self.port and same_host:
+            yield "CHATSTREAM_METRICS_PORT: must not be CHATSTREAM_PORT; left out, /metrics is on that port"
+
+    def _missing(self) -> Iterable[str]:
+        """Production makes nothing up."""
         if self.env is not Environment.PRODUCTION:
-            return self
-        missing = []
+            return
         if self.verifies_with_secret and self.jwt_secret is None:
-            missing.append(
+            yield (
                 "JWT_SECRET (make one with: openssl rand -hex 32), CHATSTREAM_JWT_PUBLIC_KEY_FILE or "
-                "CHATSTREAM_JWKS_URL must be set"
+                "CHATSTREAM_JWKS_URL must be set in production"
             )
         if self.uses_embedded_database:
-            missing.append("MONGODB_URI must be set: the embedded database is for development")
+            yield "MONGODB_URI must be set in production: the embedded database is for development"
         if self.uses_demo_model:
-            missing.append("OPENAI_API_KEY or OPENAI_BASE_URL must be set: the demo model is for development")
-        if missing:
-            raise ValueError("with CHATSTREAM_ENV=production: " + "; ".join(missing))
-        return self
+            yield "OPENAI_API_KEY or OPENAI_BASE_URL must be set in production: the demo model is for development"
+
+    def _examples(self) -> Iterable[str]:
+        return self._placeholders() if self.env is Environment.PRODUCTION else ()
+
+    def _placeholders(self) -> Iterable[str]:
+        if self.jwt_secret is not None and values.is_guessable(self.jwt_secret.get_secret_value()):
+            yield "JWT_SECRET: can be guessed: make one with: openssl rand -hex 32"
+        if self.openai_api_key is not None and values.is_placeholder(self.openai_api_key.get_secret_value()):
+            yield "OPENAI_API_KEY: is an example's, and no key"
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is allowed in development, and probably a mistake."""
+        return [*self._placeholders()]
 
     @property
     def verifies_with_secret(self) -> bool:
@@ -276,22 +326,40 @@ class Settings(BaseSettings):
     def load(cls, environment_names: Iterable[str], env_file: Path | None) -> Self:
         """The settings in the environment and, where it is silent, in `env_file`.
 
-        Raises `ConfigurationError`, which names every value that is not acceptable and every ``CHATSTREAM_`` variable
+        Raises `InvalidSettings`, with one line for each value that is not acceptable and each ``CHATSTREAM_`` variable
         that does not exist, without repeating values: they may be secrets.
         """
-        names = {*environment_names, *(dotenv_values(env_file) if env_file else ())}
+        names = {*environment_names}
+        try:
+            names |= env_files.names_in(env_file) if env_file else set()
+        except ConfigurationError as exc:
+            raise InvalidSettings([str(exc)]) from exc
         known = {_variable(name) for name in cls.model_fields}
         problems = [
-            f"{name}: there is no such setting" for name in sorted(names - known) if name.startswith("CHATSTREAM_")
+            words.unknown(name, known)
+            for name in sorted(names)
+            if name.upper() not in known and name.upper().startswith("CHATSTREAM_")
         ]
         try:
-            settings = cls(_env_file=env_file)
+            settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING)
         except ValidationError as exc:
-            problems += [_explain(error) for error in exc.errors(include_url=False, include_input=False)]
+            problems += map(_explain, exc.errors(include_url=False, include_input=False))
+        except SettingsError as exc:  # its text names the field, and whatever is wrong with the JSON in it
+            field = re.search(r'field "(\w+)"', str(exc))
+            problems.append(f"{_variable(field[1]) if field else 'a setting'}: must be JSON")
         else:
+            problems += settings._problems()
             if not problems:
                 return settings
-        raise ConfigurationError("The configuration is not valid:\n  " + "\n  ".join(problems))
+        problems += mistaken(names)
+        raise InvalidSettings(dict.fromkeys(problems))
+
+
+def mistaken(names: Collection[str]) -> list[str]:
+    """A line for each of `names` that is nobody's setting and looks like one of ours, which is not among them."""
+    given = {*names, *(["MONGODB_URI"] if "DATABASE_URL" in names else [])}
+    found = words.mistaken(given, {_variable(name) for name in Settings.model_fields})
+    return [f"{name}: means nothing here; did you mean {ours}?" for name, ours in sorted(found.items())]
 
 
 def _variable(field: str) -> str:
@@ -303,10 +371,10 @@ def _variable(field: str) -> str:
 
 
 def _explain(error: ErrorDetails) -> str:
-    message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:
-        return message
     name = str(error["loc"][0])
+    field = next((field for field in Settings.model_fields if name in (field, _variable(field))), None)
     if name in ("MONGODB_URI", "DATABASE_URL"):
-        name = "MONGODB_URI (or its alias DATABASE_URL)"
-    return f"{_variable(name) if name in Settings.model_fields else name}: {message}"
+        name, field = "MONGODB_URI (or its alias DATABASE_URL)", "mongodb_uri"
+    elif field is not None:
+        name = _variable(field)
+    return f"{name}: {words.explain(error, Settings.model_fields[field] if field else None)}"

@@ -85,6 +85,7 @@ def plain(value: object) -> object:
         ("CHATSTREAM_JWT_ISSUER", "https://issuer.example", "jwt_issuer", "https://issuer.example"),
         ("CHATSTREAM_JWT_AUDIENCE", "chat", "jwt_audience", "chat"),
         ("CHATSTREAM_JWT_TYPE", "at+jwt", "jwt_type", "at+jwt"),
+        ("CHATSTREAM_JWT_USER_CLAIM", "user_id", "jwt_user_claim", "user_id"),
         ("CHATSTREAM_JWT_ALGORITHMS", "HS256, HS512,", "jwt_algorithms", ("HS256", "HS512")),
         ("CHATSTREAM_QUERY_TOKENS", "off", "query_tokens", False),
         ("CHATSTREAM_REVOCATION", "our.sessions:revocations", "revocation", "our.sessions:revocations"),
@@ -295,7 +296,10 @@ def test_everything_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_name_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problems(monkeypatch, {"CHATSTREAM_PROT": "1"}) == ["CHATSTREAM_PROT: there is no such setting"]
+    assert problems(monkeypatch, {"CHATSTREAM_PROT": "1"}) == [
+        "CHATSTREAM_PROT: there is no such setting; did you mean CHATSTREAM_PORT?"
+    ]
+    assert problems(monkeypatch, {"CHATSTREAM_XYZZY": "1"}) == ["CHATSTREAM_XYZZY: there is no such setting"]
     assert load(monkeypatch, {"SOMEBODY_ELSES": "1"}) is not None
 
 
@@ -350,15 +354,14 @@ def test_production_needs_no_key_for_a_model_of_its_own(monkeypatch: pytest.Monk
 def test_production_makes_nothing_up(monkeypatch: pytest.MonkeyPatch, name: str, missing: str | None) -> None:
     rest = {key: value for key, value in PRODUCTION.items() if key != name}
     [problem] = problems(monkeypatch, rest if missing is None else rest | {name: missing})
-    assert problem.startswith("with CHATSTREAM_ENV=production: ")
+    assert "in production" in problem
     assert f"{name} " in problem
     assert [other for other in ("JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY") if other in problem] == [name]
 
 
 def test_production_says_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    [problem] = problems(monkeypatch, {"CHATSTREAM_ENV": "production"})
-    for name in ("JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY"):
-        assert name in problem
+    lines = problems(monkeypatch, {"CHATSTREAM_ENV": "production"})
+    assert [line.split()[0] for line in lines] == ["JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY"]
 
 
 # The example ----------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def load(name: str) -> Revocations:
     module, _, function = name.partition(":")
     try:
         made = getattr(importlib.import_module(module), function)()
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise ConfigurationError(
             f"CHATSTREAM_REVOCATION: {name} cannot be called: {type(exc).__name__}: {exc}"
         ) from exc

@@ -120,7 +120,7 @@ class OpenAIModel:
             max_retries=0,  # ours know when the first token came
             timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
             http_client=openai.DefaultAsyncHttpxClient(
-                transport=_transport(base_url), event_hooks={"response": [_refuse]}, follow_redirects=False
+                transport=transport(base_url), event_hooks={"response": [_refuse]}, follow_redirects=False
             ),
         )
 
@@ -336,8 +336,8 @@ async def _read_end(body: AsyncGenerator[bytes, None]) -> None:
                 size += len(data)
 
 
-def _transport(url: str) -> httpx2.AsyncBaseTransport:
-    """Ours, or httpx2's if the environment names a proxy; that one tells fewer faults apart."""
+def transport(url: str) -> httpx2.AsyncBaseTransport:
+    """The way to `url`: ours, or httpx2's if the environment names a proxy; that one tells fewer faults apart."""
     proxy = proxy_for(url)
     if proxy is None:
         return Transport(keepalive=_KEEPALIVE)

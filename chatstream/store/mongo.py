@@ -38,8 +38,8 @@ TRANSACTION_TIMEOUT_SECONDS = 3.0
 # The pause before it is begun again: about the time of one transaction, so that the other one of a conflict is over.
 TRANSACTION_RETRY_PAUSE = 0.01
 
-# Unauthorized and AuthenticationFailed.
-_UNAUTHORIZED_CODES = {13, 18}
+# Unauthorized, AuthenticationFailed, and Atlas' own for the latter.
+_NOT_ALLOWED, _NOT_KNOWN, _NOT_KNOWN_TO_ATLAS = 13, 18, 8000
 
 CONVERSATION_INDEXES = [
     IndexModel([("userId", ASCENDING), ("id", ASCENDING)], name="owner_id", unique=True),
@@ -94,6 +94,23 @@ def _may_be_repeated(exc: PyMongoError) -> bool:
     return exc.has_error_label("TransientTransactionError") or exc.has_error_label("UnknownTransactionCommitResult")
 
 
+def refusal(exc: OperationFailure, database: str) -> str | None:
+    """What a refusal means, if it is about who asks."""
+    if exc.code in (_NOT_KNOWN, _NOT_KNOWN_TO_ATLAS):
+        return (
+            "MongoDB refuses the credentials in MONGODB_URI: are user and password right, and is authSource the "
+            "database that the user was made in (often admin)?"
+        )
+    if exc.code == _NOT_ALLOWED and "requires authentication" in str(exc):
+        return "MongoDB wants a user and a password, and MONGODB_URI has none"
+    if exc.code == _NOT_ALLOWED:
+        return (
+            f"MongoDB does not let the user of MONGODB_URI use the database {database}: grant readWrite on it, or name "
+            "another one in MONGODB_DATABASE"
+        )
+    return None
+
+
 class Mongo:
     """An open database. Its collections are motor's collections, with majority writes and aware times."""
 
@@ -127,21 +144,33 @@ class Mongo:
         Raises `StorageUnavailable` if the server does not answer (yet), `ConfigurationError` if waiting will not help:
         wrong credentials, or no replica set.
         """
+        await self.check()
         try:
             with translated():
-                hello = await self._client.admin.command("hello")
-                if "setName" not in hello and hello.get("msg") != "isdbgrid":
-                    raise ConfigurationError(
-                        "MongoDB runs as a standalone server; chatstream needs a replica set (one node will do). "
-                        "Start mongod with --replSet rs0, then run once: mongosh --eval 'rs.initiate()'"
-                    )
                 await self.conversations.create_indexes(CONVERSATION_INDEXES)
                 await self.messages.create_indexes(MESSAGE_INDEXES)
                 await self.tickets.create_indexes(TICKET_INDEXES)
         except OperationFailure as exc:
-            if exc.code in _UNAUTHORIZED_CODES:
-                raise ConfigurationError("MongoDB refuses the credentials in MONGODB_URI") from exc
-            raise
+            raise self._refused(exc) from exc
+
+    async def check(self) -> None:
+        """That it is a replica set, and lets us in. Raises like `prepare`."""
+        try:
+            with translated():
+                hello = await self._client.admin.command("hello")
+        except OperationFailure as exc:
+            raise self._refused(exc) from exc
+        if "setName" not in hello and hello.get("isreplicaset"):  # it will be one, once it is initiated
+            raise StorageUnavailable
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise ConfigurationError(
+                "MongoDB runs as a standalone server; chatstream needs a replica set (one node will do). "
+                "Start mongod with --replSet rs0, then run once: mongosh --eval 'rs.initiate()'"
+            )
+
+    def _refused(self, exc: OperationFailure) -> Exception:
+        reason = refusal(exc, self._database.name)
+        return ConfigurationError(reason) if reason else exc
 
     async def ping(self) -> None:
         """Raises `StorageUnavailable` unless the database answers."""

@@ -127,7 +127,7 @@ class Chatstream(Server):
         # On all cores: nothing is measured meanwhile.
         with (self.directory / "seed.log").open("wb") as log, on(set(range(os.cpu_count() or 1))):
             subprocess.run(  # noqa: S603 - ours
-                [sys.executable, "-m", "scripts.seed_conversations", *where, *options],
+                [sys.executable, "-m", "chatstream", "seed", *where, *options],
                 cwd=build.ROOT,
                 env={"PATH": os.environ["PATH"]},
                 stdout=log,

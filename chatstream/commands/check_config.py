@@ -1,0 +1,68 @@
+"""``chatstream check-config``: what a server would use, and what is wrong with it."""
+
+import argparse
+import asyncio
+import sys
+
+from chatstream.commands import options
+from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.settings import Settings, mistaken
+from chatstream.summary import summary
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "check-config",
+        help="say what a server would use and what is wrong with the settings",
+        description="Say what a server would use and what is wrong with the settings. Nothing is started or changed.",
+        epilog="exit status: 0 all is well, 1 something that was asked does not work, 2 a setting is wrong",
+    )
+    parser.add_argument(
+        "--connect",
+        action="store_true",
+        help="also ask the database, the model (which generates one token) and the issuer's keys; takes up to 40 s",
+    )
+    options.add_env_file(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `InvalidSettings`."""
+    env_file = options.env_file(arguments)
+    settings = options.load(arguments)
+    from chatstream.commands import preflight
+
+    _check_all(settings)
+    _write("settings", str(env_file.absolute()) if env_file else "from the environment alone")
+    for name, text in summary(settings).items():
+        _write(name, text)
+    for note in (*preflight.notes(settings), *mistaken(options.names(env_file))):
+        _write("note", note)
+    if arguments.connect:
+        from chatstream.commands import connecting
+
+        return 0 if asyncio.run(connecting.check(settings, _write)) else 1
+    print("The configuration is valid.")  # noqa: T201 - the command's output
+    return 0
+
+
+def _check_all(settings: Settings) -> None:
+    """All that can be tried without asking anybody."""
+    from chatstream import auth
+    from chatstream.commands import preflight
+    from chatstream.plugins.loading import load
+
+    preflight.require(settings)
+    problems = []
+    for try_out in (lambda: auth.guard(settings), lambda: load(settings.plugins)):  # programs of the operator's
+        try:
+            try_out()
+        except ConfigurationError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise InvalidSettings(problems)
+
+
+def _write(name: str, text: str) -> None:
+    print(f"{name:<9} {text}", flush=True, file=sys.stdout)  # noqa: T201 - the command's output

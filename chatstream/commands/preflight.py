@@ -1,0 +1,105 @@
+"""Settings tried on what will use them, before anything is opened or made: whatever is wrong is said at once."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from chatstream.auth import OneKey
+from chatstream.config import values
+from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.proxies import proxy_for
+from chatstream.settings import Settings
+from chatstream.store import uri as mongodb
+from chatstream.store.embedded import find_mongod
+from chatstream.summary import endpoint
+
+# What the model's library takes from the environment by itself, and sends in a header.
+_SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+
+
+def require(settings: Settings) -> None:
+    """Raises `InvalidSettings` with everything that is wrong; `ConfigurationError` if something is not installed."""
+    if problems := [*_problems(settings)]:
+        raise InvalidSettings(problems)
+    if settings.uses_embedded_database:
+        find_mongod()
+
+
+def require_database(settings: Settings) -> None:
+    """The same for commands that need the database alone."""
+    if problems := [*_database(settings)]:
+        raise InvalidSettings(problems)
+
+
+def notes(settings: Settings) -> list[str]:
+    """What is probably not meant so, though it works."""
+    uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
+    return [*settings.doubts, *(f"MONGODB_URI: {each}" for each in mongodb.overridden(uri))]
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    yield from _keys(settings)
+    yield from _database(settings)
+    if settings.uses_embedded_database or (settings.verifies_with_secret and settings.jwt_secret is None):
+        yield from _data_dir(settings.data_dir)
+    if not settings.uses_demo_model:
+        yield from _headers()
+        yield from _certificates()
+    yield from _proxies(settings)
+
+
+def _database(settings: Settings) -> Iterator[str]:
+    if settings.mongodb_uri is not None:
+        yield from (
+            f"MONGODB_URI (or its alias DATABASE_URL): {each}"
+            for each in mongodb.problems(settings.mongodb_uri.get_secret_value())
+        )
+
+
+def _keys(settings: Settings) -> Iterator[str]:
+    algorithms = settings.accepted_algorithms
+    try:
+        if settings.jwt_public_key_file is not None:
+            OneKey.public(settings.jwt_public_key_file, algorithms, name="CHATSTREAM_JWT_PUBLIC_KEY_FILE")
+        elif settings.jwt_secret is not None:
+            OneKey.secret(settings.jwt_secret.get_secret_value(), algorithms)
+    except ConfigurationError as exc:
+        yield str(exc)
+
+
+def _data_dir(directory: Path) -> Iterator[str]:
+    """It is made when it is needed; what must be there already is a place for it."""
+    there = directory.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        yield f"CHATSTREAM_DATA_DIR: {there} is not a directory"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"CHATSTREAM_DATA_DIR: this user may not write to {there}"
+
+
+def _headers() -> Iterator[str]:
+    for name in _SENT:
+        try:
+            if text := os.environ.get(name):
+                values.header_text(text)
+        except ValueError as exc:
+            yield f"{name}: {exc}"
+
+
+def _certificates() -> Iterator[str]:
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as exc:
+            yield f"SSL_CERT_FILE: {file} cannot be used: {exc.strerror}"
+
+
+def _proxies(settings: Settings) -> Iterator[str]:
+    for url in (None if settings.uses_demo_model else endpoint(settings), settings.jwks_url):
+        try:
+            if url is not None:
+                proxy_for(url)
+        except ConfigurationError as exc:
+            yield str(exc)

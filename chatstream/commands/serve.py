@@ -1,0 +1,62 @@
+"""``chatstream serve``: the server, until it is interrupted."""
+
+import argparse
+import asyncio
+import gc
+from collections.abc import Callable
+
+from chatstream.commands import options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Also the parser's without a command: to serve is the default."""
+    parser.add_argument(
+        "--port",
+        dest="set_CHATSTREAM_PORT",
+        metavar="PORT",
+        default=argparse.SUPPRESS,
+        help="listen on this port (default: CHATSTREAM_PORT, else 3000; 0 takes a free one)",
+    )
+    parser.add_argument(
+        "--host",
+        dest="set_CHATSTREAM_HOST",
+        metavar="HOST",
+        default=argparse.SUPPRESS,
+        help="listen on this address (default: CHATSTREAM_HOST, else 127.0.0.1; 0.0.0.0 is every one)",
+    )
+    options.add_env_file(parser)
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    text = "Serve until interrupted. Without any settings: a demo model and an embedded MongoDB, for development."
+    parser = commands.add_parser("serve", help="serve until interrupted (the default)", description=text)
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `ConfigurationError` if the server cannot start."""
+    settings = options.load(arguments)
+    from chatstream.commands import preflight
+
+    preflight.require(settings)
+    # Hardly anything that is loaded becomes garbage: a tenth of the time to the first 200; see `server`.
+    gc.disable()
+    from chatstream.server import run as serve
+    from chatstream.settings import mistaken
+
+    env_file = options.env_file(arguments)
+    notes = [*preflight.notes(settings), *mistaken(options.names(env_file))]
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(serve(settings, notes))
+    return 0
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed (the extra `speed`)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

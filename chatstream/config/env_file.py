@@ -1,0 +1,47 @@
+"""The env file, ``.env`` where nobody says otherwise: read whole before anything is taken from it."""
+
+import codecs
+from io import StringIO
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from chatstream.errors import ConfigurationError
+
+# As editors on Windows save it; UTF-16 with the mark of either order.
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+ENCODING = "utf-8-sig"
+# A larger one is something else.
+_MOST_BYTES = 1024 * 1024
+
+
+def names_in(path: Path) -> set[str]:
+    """The names that it sets. Raises `ConfigurationError` that says what is wrong with it."""
+    text = _text(path)
+    names = set()
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            line = binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\n"))
+            raise ConfigurationError(f"{path}, line {line}: must be NAME=value; a comment begins with #")
+        if binding.key is not None:
+            names.add(binding.key)
+    return names
+
+
+def _text(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise ConfigurationError(f"{path} is {'a directory, not' if path.is_dir() else 'not'} a file to read")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror}") from exc
+    if len(content) > _MOST_BYTES:
+        raise ConfigurationError(f"{path} is larger than a megabyte: it is no env file")
+    if content.startswith(_UTF_16) or b"\0" in content:
+        raise ConfigurationError(f"{path} is not UTF-8 (it looks like UTF-16): save it as UTF-8")
+    try:
+        return content.decode(ENCODING)
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise ConfigurationError(f"{path}, line {line}: is not UTF-8: save it as UTF-8") from None

@@ -1,0 +1,218 @@
+"""What the value of a setting may be.
+
+Each check raises `ValueError`. Its text is read after the setting's name, and never repeats the value, which may be a
+secret that was pasted into the wrong line.
+"""
+
+import re
+import unicodedata
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+# RFC 7518, section 3.2: a key of the same size as the hash output or larger; 32 bytes for HS256.
+MIN_SECRET_BYTES = 32
+
+# What RFC 9110 (section 5.5) lets a header's value hold, less the space: no key has one inside.
+_HEADER_TEXT = re.compile(r"[!-~]+")
+# RFC 3986: everything that a path or a query may hold unescaped, and escapes.
+_URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+# One label of a host's name (RFC 1123); an underscore is no letter of it, but Docker's names have it.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+# What stands in examples where a value belongs: the whole value, or its beginning.
+_PLACEHOLDER = re.compile(
+    r"<.*>|(?:sk-)?x{3,}|.*(?:…|\.\.\.).*|(?:sk-|\W)*(?:your|change|replace|insert|enter|paste|todo|placeholder|fixme)"
+    r"(?:[-_ ]?(?:me|this|it|own|here|the|with|api|openai|jwt|secret|key|token)(?![a-z0-9]).*|[-_ ].*)?",
+    re.IGNORECASE,
+)
+# The same anywhere in a secret: words that were to be replaced.
+_TO_BE_REPLACED = re.compile(
+    r"(?:change|replace)[-_ ]?(?:me|it|this)|your[-_ ]?(?:own[-_ ]?)?(?:jwt[-_ ]?)?(?:secret|key)|placeholder",
+    re.IGNORECASE,
+)
+# One to eight characters again and again: 32 bytes long, and guessed at once.
+_REPEATED = re.compile(r"(.{1,8}?)\1{3,}.{0,8}", re.DOTALL)
+
+# As Linux has it (PATH_MAX).
+_LONGEST_PATH = 4095
+
+# MongoDB keeps these for itself; in a URI's path the first usually says only where the user is known.
+_MONGODB_OWN = ("admin", "local", "config", "$external")
+
+
+def bare(text: str) -> str:
+    """`text` without the white space and the invisible characters around it: they come with copying and with files."""
+    begin, end = 0, len(text)
+    while begin < end and _is_blank(text[begin]):
+        begin += 1
+    while end > begin and _is_blank(text[end - 1]):
+        end -= 1
+    return text[begin:end]
+
+
+def check_text(text: str, *, lines: bool = False) -> None:
+    """That it can be sent and compared as it looks; with `lines`, line feeds and tabs are text, too."""
+    for character in text:
+        category = unicodedata.category(character)
+        if category == "Cs":
+            raise ValueError("holds bytes that are not UTF-8")
+        if character in "\n\t\r" and lines:
+            continue
+        if category == "Cc" or (category in ("Cf", "Zl", "Zp") and not lines):
+            raise ValueError(f"holds a character that cannot be seen (U+{ord(character):04X}): type it anew")
+    if not lines and len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("stands in quotation marks, which would be part of it: leave them out")
+
+
+def header_text(text: str) -> str:
+    """What is sent in a header: visible ASCII."""
+    if not _HEADER_TEXT.fullmatch(text):
+        raise ValueError("holds white space or characters that are not ASCII, which no HTTP header can carry")
+    return text
+
+
+def host(text: str) -> str:
+    """An address or a name to listen on."""
+    if "/" in text or _port_follows(text):
+        raise ValueError("must be an address or a name alone, without http:// and without a port")
+    text = text.removeprefix("[").removesuffix("]")
+    if not _is_host(text):
+        raise ValueError("must be an address, such as 127.0.0.1, 0.0.0.0 or ::1, or the name of this machine")
+    return text
+
+
+def url(text: str, *, query: bool = False) -> str:
+    """An http(s) URL that can be called: nothing in it that its client would refuse, or that would get lost."""
+    parts, port = _parts(text)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or a password")
+    if parts.fragment or "#" in text:
+        raise ValueError("must not have a fragment (#)")
+    if parts.query and not query:
+        raise ValueError("must not have a query (?): paths are added to its end")
+    if not parts.hostname or not _is_host(parts.hostname):
+        raise ValueError("must name a host: http://host:port/path")
+    if port == 0:
+        raise ValueError("has a port that does not exist")
+    return text
+
+
+def base_url(text: str) -> str:
+    """The address of an OpenAI-compatible API, to which paths such as /chat/completions are added."""
+    text = url(text)
+    for path in ("/chat/completions", "/completions", "/models", "/responses"):
+        if urlsplit(text).path.rstrip("/").endswith(path):
+            raise ValueError(f"must be the API's base, which usually ends in /v1: leave out {path}")
+    return text
+
+
+def jwks_url(text: str) -> str:
+    """Where an issuer's keys are. Who can change what it says can let anybody in: https, but on this machine."""
+    local = ("localhost", "127.0.0.1", "::1")
+    if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
+        raise ValueError("must begin with https://, or with http:// and the name of this machine")
+    return url(text, query=True)
+
+
+def secret(text: str) -> str:
+    """A secret that signs: its bytes are the key, so that nothing is cut off."""
+    if bare(text) != text:
+        raise ValueError("begins or ends with white space, which would be part of the key: leave it out")
+    check_text(text)
+    if len(text.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long (make one with: openssl rand -hex 32)")
+    return text
+
+
+def mongodb_uri(text: str) -> str:
+    """What begins like one; the driver reads the rest of it (`store.uri`)."""
+    if not text.startswith(("mongodb://", "mongodb+srv://")):
+        raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    check_text(text)
+    return text
+
+
+def mongodb_database(text: str) -> str:
+    """A database's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
+        raise ValueError(
+            "must be 1 to 63 letters, digits, _ or - (the path of MONGODB_URI or DATABASE_URL sets it, too)"
+        )
+    if text in _MONGODB_OWN:
+        raise ValueError("must not be admin, local or config: MongoDB keeps those for itself")
+    return text
+
+
+def path_of(uri: str) -> str | None:
+    """The database that the path of a MongoDB URI names; none if it only says where the user is known."""
+    after_hosts = uri.partition("://")[2].partition("?")[0].rpartition("@")[2]
+    name = unquote(after_hosts.partition("/")[2]) if not after_hosts.startswith("%2F") else ""
+    return name if name and name not in _MONGODB_OWN else None
+
+
+def hosts_in(uri: str) -> list[str]:
+    """The servers that a MongoDB URI names, with their ports where they are given."""
+    return uri.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[0].split(",")
+
+
+def directory(text: str) -> str:
+    """A path; ``~`` is the home, which no env file knows."""
+    if "-----BEGIN" in text or "://" in text:
+        raise ValueError("must be a path, and not an address or what stands in a file")
+    if len(text.encode()) > _LONGEST_PATH:
+        raise ValueError("is too long for a path")
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError("begins with ~, and this user has no home: write the whole path") from None
+
+
+def python_name(text: str) -> str:
+    """``package.module:function``."""
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        raise ValueError("must be the name of a function, such as package.module:function")
+    return text
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether it looks like an example's: ``your-key-here``, ``<key>``, ``sk-…``."""
+    return _PLACEHOLDER.fullmatch(text) is not None
+
+
+def is_guessable(text: str) -> bool:
+    """Whether a secret is an example's, or a few characters again and again."""
+    return is_placeholder(text) or bool(_TO_BE_REPLACED.search(text) or _REPEATED.fullmatch(text))
+
+
+def _is_blank(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
+
+
+def _parts(text: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("must be a URL: http://host:port/path") from None
+    if parts.scheme not in ("http", "https") or not text[len(parts.scheme) :].startswith("://"):
+        raise ValueError("must begin with http:// or https://")
+    if not _URL.fullmatch(text):
+        raise ValueError("holds characters that no URL may have; write them as %20, and a host's name in ASCII")
+    try:
+        return parts, parts.port
+    except ValueError:
+        raise ValueError("has a port that is no number from 1 to 65,535") from None
+
+
+def _port_follows(text: str) -> bool:
+    return re.fullmatch(r"(\[.*\]|[^:]*):\d*", text) is not None and text != "::"
+
+
+def _is_host(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        labels = text.removesuffix(".").split(".")
+        # What ends in a number can only be an IPv4 address, and this one is none.
+        return len(text) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    return not (isinstance(address, IPv6Address) and address.scope_id == "")

@@ -1,0 +1,106 @@
+"""What a MongoDB URI says, and what is wrong with it, without the password: the driver's own messages may repeat it."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from difflib import get_close_matches
+from urllib.parse import unquote_plus
+
+from pymongo import MongoClient
+from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.uri_parser import validate_options
+
+# What chatstream decides itself, and why; the store passes its own to the driver, which then count.
+_DECIDED = {
+    "readpreference": "the primary is read, or an answer could be missing that was just stored",
+    "readconcernlevel": "it is majority, or what was read could be undone",
+    "w": "it is majority, or an answer could be lost with one node",
+    "journal": "it is on, or an answer could be lost with the power",
+    "wtimeoutms": "each operation has its own deadline",
+    "timeoutms": "it is 2 s, so that a request is answered within 5",
+    "serverselectiontimeoutms": "it is 2 s, so that a request is answered within 5",
+    "connecttimeoutms": "it is 2 s, so that a request is answered within 5",
+}
+# The change stream has a connection for itself, and 500 answers that are saved at once share the others.
+LEAST_POOL = 10
+# The driver's words for what an option may be; whatever else it says may repeat the option's value.
+_SAFE = re.compile(r"must be an? (?:positive |non-negative )?(?:integer|number|float)|must be 'true' or 'false'")
+
+
+def problems(uri: str) -> list[str]:
+    """What the driver would refuse, or pass over."""
+    if found := [*_strange_options(uri)]:
+        return found
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of was told above
+            MongoClient[dict[str, object]](uri, connect=False).close()
+    except InvalidURI as exc:
+        if "escaped" in str(exc) or "percent" in str(exc):
+            return ["has credentials with characters like @ : / % in them: write these as %40 %3A %2F %25"]
+        if "simultaneously" in str(exc) or "conflict" in str(exc):
+            return ["has options that exclude each other"]
+        return [
+            "is not a valid MongoDB connection string, such as mongodb://user:secret@host/database?replicaSet=rs0 (in "
+            "credentials, write @ : / % as %40 %3A %2F %25)"
+        ]
+    except OSError as exc:
+        return [f"names a file in tlsCAFile or tlsCertificateKeyFile that holds no certificate ({type(exc).__name__})"]
+    except (PyMongoError, ValueError) as exc:
+        if "port" in str(exc).lower():
+            return ["has a port that is no number from 1 to 65,535 (or credentials that hold : / @ unescaped)"]
+        return ["cannot be used by the driver as it is: are host, credentials and options complete?"]
+    except Exception as exc:  # noqa: BLE001 - a driver's plug-in that is not installed, say; its text may hold a secret
+        return [f"cannot be used by the driver ({type(exc).__name__})"]
+    return []
+
+
+def overridden(uri: str) -> list[str]:
+    """The options in it that chatstream decides itself, each with the reason."""
+    return [
+        f"{_shown(name)} in it does not count: {_DECIDED[name.lower()]}"
+        for name, value in options(uri)
+        if name.lower() in _DECIDED and value.lower() not in ("majority", "primary", "true")
+    ]
+
+
+def option(uri: str, wanted: str) -> str | None:
+    """The value of an option."""
+    return next((value for name, value in options(uri) if name.lower() == wanted.lower()), None)
+
+
+def _strange_options(uri: str) -> Iterator[str]:
+    for name, value in options(uri):
+        try:
+            with warnings.catch_warnings(record=True) as said:  # of a compressor that is not installed
+                warnings.simplefilter("always")
+                validate_options({name: unquote_plus(value)}, warn=False)
+            if said:
+                yield f"{_shown(name)} in it names what is not installed here"
+        except OSError as exc:
+            yield f"names a file in {_shown(name)} that cannot be read: {exc.strerror}"
+        except (PyMongoError, ValueError, TypeError) as exc:
+            text = str(exc)
+            if "Unknown option" in text:
+                near = get_close_matches(name.lower(), re.findall(r"\w+", text.partition("one of")[2]), n=1)
+                yield f"has an option that does not exist, {_shown(name)}" + (
+                    f"; did you mean {near[0]}?" if near else ""
+                )
+            else:
+                safe = _SAFE.search(text)
+                yield f"{_shown(name)} in it {safe[0] if safe else 'has a value that does not exist'}"
+        if name.lower() == "maxpoolsize" and value.isdigit() and 0 < int(value) < LEAST_POOL:
+            yield f"maxPoolSize in it must be {LEAST_POOL} or more: the change stream takes a connection for itself"
+
+
+def options(uri: str) -> Iterator[tuple[str, str]]:
+    """Its options as they stand there."""
+    for pair in re.split("[&;]", uri.partition("?")[2]):
+        name, equals, value = pair.partition("=")
+        if name and equals:
+            yield name, value
+
+
+def _shown(name: str) -> str:
+    """An option's name as it stands there, if it is a name: what is wrong may be the password's place."""
+    return name if re.fullmatch(r"[A-Za-z]{1,50}", name) else "its name is no word"

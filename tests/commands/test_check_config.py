@@ -1,0 +1,210 @@
+"""check-config --connect: it asks the real database and a real endpoint, and says what is wrong and what to do."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pymongo import MongoClient
+
+from chatstream.store.diagnosis import why_not
+from chatstream.store.embedded import find_mongod
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
+
+
+@pytest.fixture
+def lone_mongod(tmp_path: Path) -> Iterator[int]:
+    """A mongod of the set rs0, which nobody has initiated; its port."""
+    port = free_port()
+    (tmp_path / "db").mkdir()
+    process = subprocess.Popen(
+        [
+            *(find_mongod(), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet"),
+            *("--dbpath", str(tmp_path / "db"), "--replSet", "rs0", "--oplogSize", "64"),
+            *("--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"),
+        ],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with MongoClient[dict[str, object]]("127.0.0.1", port, directConnection=True) as client:
+        client.admin.command("ping")
+    yield port
+    process.kill()
+    process.wait(60)
+
+
+def initiate(port: int, host: str = "127.0.0.1") -> None:
+    with MongoClient[dict[str, object]]("127.0.0.1", port, directConnection=True) as client:
+        members = [{"_id": 0, "host": f"{host}:{port}"}]
+        client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+
+
+def check(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chatstream", "check-config", "--connect"],
+        cwd=directory,
+        env={"PYTHONPATH": str(REPOSITORY), "CHATSTREAM_ENV": "production", "JWT_SECRET": SECRET, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def line(output: str, name: str) -> str:
+    """What was found out about it: the last line that begins so."""
+    return [line for line in output.splitlines() if line.startswith(f"{name} ")][-1]
+
+
+class Endpoint(ThreadingHTTPServer):
+    """An OpenAI-compatible endpoint with one model, `gpt-4`, and one key, `sk-1`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """What it says."""
+
+    def do_GET(self) -> None:
+        self._say(200, "application/json", b'{"data": [{"id": "gpt-4"}, {"id": "gpt-5"}]}')
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if asked["model"] != "gpt-4":
+            self._say(404, "application/json", b'{"error": {"code": "model_not_found"}}')
+        else:
+            chunk = {"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]}
+            self._say(200, "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+
+    def _say(self, status: int, kind: str, body: bytes) -> None:
+        if not self.path.startswith("/v1/"):
+            status, body = 404, b"404 page not found"
+        elif self.headers["Authorization"] != "Bearer sk-1":
+            status, body = 401, b'{"error": {"code": "invalid_api_key"}}'
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with Endpoint() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
+
+
+def test_all_is_well(tmp_path: Path, mongodb_uri: str, endpoint: str) -> None:
+    told = check(
+        tmp_path, MONGODB_URI=mongodb_uri, OPENAI_BASE_URL=endpoint, OPENAI_API_KEY="sk-1", MONGODB_DATABASE="ask"
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "ok: a transaction and a change stream work" in line(told.stdout, "database")
+    assert "ok: it answers" in line(told.stdout, "model")
+    assert "ok: " in line(told.stdout, "tokens")
+    assert SECRET not in told.stdout + told.stderr
+    with MongoClient[dict[str, object]](mongodb_uri) as client:
+        assert client.ask.conversations.count_documents({}) == 0
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_does_not_answer_is_told_apart(lone_mongod: int, tmp_path: Path) -> None:
+    there, nobody = f"127.0.0.1:{lone_mongod}", f"127.0.0.1:{free_port()}"
+    assert await why_not(f"mongodb://{nobody}/?replicaSet=rs0") == f"nobody listens at {nobody}"
+    assert await why_not("mongodb://no-such-host.invalid/") == "the name no-such-host.invalid is not known here"
+    said = await why_not(f"mongodb://u:hunter2@{there}/?replicaSet=rs0")
+    assert said == (
+        f"{there} answers, but its replica set is not initiated: run once: mongosh --port {lone_mongod} --eval "
+        "'rs.initiate()'"
+    )
+    assert "does not speak TLS as MONGODB_URI asks" in await why_not(f"mongodb://{there}/?tls=true")
+    await asyncio.to_thread(initiate, lone_mongod)
+    said = await why_not(f"mongodb://{there}/?replicaSet=rs9")
+    assert said == f"{there} is in the set rs0, not rs9: write replicaSet=rs0 in MONGODB_URI"
+
+
+@pytest.mark.gen_test
+async def test_what_listens_there_may_be_no_database() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert "is it a MongoDB at all?" in await why_not(f"mongodb://127.0.0.1:{port}/")
+
+
+def test_a_server_that_waits_says_for_what_and_starts_when_it_is_there(lone_mongod: int, tmp_path: Path) -> None:
+    environment = {
+        "CHATSTREAM_ENV": "production",
+        "JWT_SECRET": SECRET,
+        "MONGODB_URI": f"mongodb://127.0.0.1:{lone_mongod}/waits?replicaSet=rs0",
+        "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
+    }
+    server = ServerProcess(tmp_path, environment).start()
+    try:
+        deadline = time.monotonic() + 60
+        while "is not initiated" not in server.log and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert f"127.0.0.1:{lone_mongod} answers, but its replica set is not initiated" in server.log
+        initiate(lone_mongod)
+        server.wait_until_ready()
+    finally:
+        assert server.stop() == 0
+    with MongoClient[dict[str, object]]("127.0.0.1", lone_mongod, directConnection=True) as client:
+        assert "waits" in client.list_database_names()  # as the path of the URI has it
+
+
+@pytest.mark.parametrize(
+    ("changed", "mend"),
+    [
+        ({"OPENAI_API_KEY": "sk-hunter2"}, "is OPENAI_API_KEY right?"),
+        ({"OPENAI_BASE_URL": "/v1"}, "it usually ends in /v1"),
+        ({"OPENAI_MODEL": "gpt-99"}, "gpt-99 is not in its list of models, which has gpt-4, gpt-5: set OPENAI_MODEL"),
+    ],
+)
+def test_a_model_that_refuses(
+    tmp_path: Path, mongodb_uri: str, endpoint: str, changed: dict[str, str], mend: str
+) -> None:
+    if "OPENAI_BASE_URL" in changed:  # the usual mistake
+        changed = {"OPENAI_BASE_URL": endpoint.removesuffix(changed["OPENAI_BASE_URL"])}
+    good = {"MONGODB_URI": mongodb_uri, "OPENAI_BASE_URL": endpoint, "OPENAI_API_KEY": "sk-1"}
+    told = check(tmp_path, **good | changed)
+    assert told.returncode == 1
+    assert "WRONG" in line(told.stdout, "model")
+    assert mend in line(told.stdout, "model")
+    assert "hunter2" not in told.stdout + told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_keys_and_a_database_that_are_not_there(tmp_path: Path, endpoint: str) -> None:
+    port = free_port()
+    told = check(
+        tmp_path,
+        JWT_SECRET="",
+        CHATSTREAM_JWKS_URL=f"http://127.0.0.1:{port}/keys",
+        CHATSTREAM_JWT_ALGORITHMS="RS256",
+        MONGODB_URI=f"mongodb://u:hunter2@127.0.0.1:{port}/?replicaSet=rs0",
+        OPENAI_BASE_URL=endpoint,
+        OPENAI_API_KEY="sk-1",
+    )
+    assert told.returncode == 1
+    assert "WRONG: CHATSTREAM_JWKS_URL: the keys cannot be had" in line(told.stdout, "tokens")
+    assert f"WRONG: nobody listens at 127.0.0.1:{port}" in line(told.stdout, "database")
+    assert "hunter2" not in told.stdout + told.stderr
