@@ -34,9 +34,18 @@ environment() {
     # The development requirements include the others: having them is enough.
     if ! installed "$1" && ! installed conf/requirements-dev.txt; then
         .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || make_venv
-        say "Installing $1 into .venv."
+        local size="some 100 MB, about a minute"
+        [ "$1" = conf/requirements.txt ] || size="some 400 MB, a few minutes"
+        say "Installing $1 into .venv ($size)."
         rm -f .venv/*.stamp # an interrupted installation must not look like a finished one
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r "$1" >&2
+        # On a terminal pip shows how far it is.
+        local quiet=--quiet
+        [ ! -t 2 ] || quiet=
+        # shellcheck disable=SC2086 # nothing, where it is empty
+        .venv/bin/python -m pip install $quiet --disable-pip-version-check --no-input --require-hashes -r "$1" >&2 || {
+            say "The installation failed; pip says why above. No network? Then try again when there is one."
+            return 1
+        }
         identity "$1" >"$(stamp "$1")"
     fi
     libraries || say "Without them the embedded database cannot start; with MONGODB_URI it is not needed."
