@@ -1,13 +1,10 @@
 """check-config --connect: it asks the real database and a real endpoint, and says what is wrong and what to do."""
 
 import asyncio
-import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from pymongo import MongoClient
 
 from chatstream.store.diagnosis import why_not
 from chatstream.store.embedded import find_mongod
+from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
 
 
@@ -62,53 +60,10 @@ def line(output: str, name: str) -> str:
     return [line for line in output.splitlines() if line.startswith(f"{name} ")][-1]
 
 
-class Endpoint(ThreadingHTTPServer):
-    """An OpenAI-compatible endpoint with one model, `gpt-4`, and one key, `sk-1`."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Answers(BaseHTTPRequestHandler):
-    """What it says."""
-
-    def do_GET(self) -> None:
-        self._say(200, "application/json", b'{"data": [{"id": "gpt-4"}, {"id": "gpt-5"}]}')
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if asked["model"] != "gpt-4":
-            self._say(404, "application/json", b'{"error": {"code": "model_not_found"}}')
-        else:
-            chunk = {"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]}
-            self._say(200, "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
-
-    def _say(self, status: int, kind: str, body: bytes) -> None:
-        if not self.path.startswith("/v1/"):
-            status, body = 404, b"404 page not found"
-        elif self.headers["Authorization"] != "Bearer sk-1":
-            status, body = 401, b'{"error": {"code": "invalid_api_key"}}'
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        """Nobody reads it."""
-
-
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    with Endpoint() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.url
-        server.shutdown()
-        thread.join()
+    with model_endpoint() as url:
+        yield url
 
 
 def test_all_is_well(tmp_path: Path, mongodb_uri: str, endpoint: str) -> None:
