@@ -139,7 +139,9 @@ class Settings(BaseSettings):
     )
     openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
     system_prompt: str | None = None
-    plugins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_plugins)] = DEFAULT_PLUGINS
+    plugins: Annotated[
+        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugins)
+    ] = DEFAULT_PLUGINS
     context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
     connect_timeout: Seconds = 10
     first_byte_timeout: Seconds = 300
