@@ -1,0 +1,1 @@
+"""Plug-ins to begin with: each is a file to copy."""

@@ -1,0 +1,52 @@
+"""An HTTP service that streams its own events answers in place of the model.
+
+It gets a POST with the message, and sends events on an event stream: ``llm_chunk {content}``, ``odds_update {…}``,
+``error {code}``, and ``done``. `SERVICE_URL` says where it is.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+
+import httpx2
+
+from chatstream.errors import ErrorCode
+from chatstream.pieces import Data
+from chatstream.plugins.plugin import AnswerFailed, Said, Turn
+
+
+class Service:
+    """Asks the service at `url`; the server's deadlines hold for what it says."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def answer(self, turn: Turn) -> AsyncIterator[Said]:
+        """What it says, as it comes. Its request is closed when nobody wants the answer any more."""
+        body = {"user": turn.user, "conversation": turn.conversation, "message": turn.message}
+        headers = {"Idempotency-Key": f"{turn.key}.{turn.attempt}"}
+        async with (
+            httpx2.AsyncClient(timeout=None) as client,
+            client.stream("POST", self._url, json=body, headers=headers) as response,
+        ):
+            if response.status_code != 200:
+                raise AnswerFailed(f"the service said {response.status_code}")
+            async for line in response.aiter_lines():
+                event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                match event.get("type"):
+                    case "llm_chunk":
+                        yield event["content"]
+                    case "odds_update":
+                        yield Data(kind="odds_update", id=event["id"], data=event)
+                    case "error":
+                        busy = event["code"] == "busy"
+                        code = ErrorCode.UPSTREAM_RATE_LIMITED if busy else ErrorCode.UPSTREAM_UNAVAILABLE
+                        raise AnswerFailed(f"the service said {event['code']}", code)
+                    case "done":
+                        return
+        raise AnswerFailed("the service's stream broke off", ErrorCode.UPSTREAM_TRUNCATED)
+
+
+def plugin() -> Service:
+    """For ``CHATSTREAM_PLUGINS=chatstream.plugins.examples.service:plugin``."""
+    return Service(os.environ["SERVICE_URL"])
