@@ -37,7 +37,7 @@ _ANSWER_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 # A turn of an idle loop is far below a millisecond; from 50 ms on, readers see text come in jerks.
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
-# From a look at a phrase to a search elsewhere; the default deadlines are 2 and 5 s, a whole answer takes minutes.
+# From a look at a phrase to a search elsewhere; the default deadlines are 2 to 5 s, a whole answer takes minutes.
 _PLUGIN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60)
 
 # What a request's method may be called; anybody can make up others.

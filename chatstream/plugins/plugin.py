@@ -100,7 +100,7 @@ class Releases(Protocol):
 
 
 class Annotates(Protocol):
-    """Finds something in a finished answer. Deadline 5 s, open. Never asked about an answer that was cut."""
+    """Finds something in a finished answer. Deadline 3 s, open. Never asked about an answer that was cut."""
 
     def annotate(self, answer: Answered) -> Iterable[Annotation | Recommendation]:
         """What is stored with the answer, and told after it as `system` events."""
@@ -137,8 +137,8 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
         "admit": Rule(2, open=False),
         # Somebody reads along; what nobody has looked at must not go out.
         "release": Rule(2, open=False),
-        # The text is there already; its end waits for this.
-        "annotate": Rule(5, open=True),
+        # The text is there already; its end waits for this, and whoever stops it waits 4 s.
+        "annotate": Rule(3, open=True),
         # Between two things that it says, as the model's `CHATSTREAM_FIRST_TOKEN_TIMEOUT`.
         "answer": Rule(60, open=False),
     }
