@@ -189,6 +189,7 @@ class Server:
             tickets=Tickets(mongo),
             slow_reader_timeout=settings.slow_reader_timeout,
             query_tokens=settings.query_tokens,
+            local_origins=settings.env is Environment.DEVELOPMENT,
         )
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(

@@ -42,7 +42,8 @@ SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
 
 # As browsers send it (RFC 6454, section 6.2): anything else in the list would never match. No wildcard: with
 # credentials none is allowed.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._:\[\]-]+?)(:[0-9]+)?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # where no plug-in has another one
 # What is there out of the box, and the word for none: an empty setting is one that is not set.
@@ -78,9 +79,16 @@ def _comma_separated(value: Any) -> Any:
 
 
 def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(map(_ORIGIN.fullmatch, origins)):
-        raise ValueError("must be origins like https://app.example, in lower case, without a path, separated by commas")
-    return origins
+    return tuple(map(_origin, origins))
+
+
+def _origin(written: str) -> str:
+    """As browsers send it: in lower case, without the slash and the port that an address bar would show or hide."""
+    found = _ORIGIN.fullmatch(written.lower().removesuffix("/"))
+    if found is None:
+        raise ValueError("must be origins like https://app.example, without a path or a *, separated by commas")
+    scheme, host, port = found.groups("")
+    return f"{scheme}://{host}" + ("" if port == _DEFAULT_PORTS.get(scheme) else port)
 
 
 def _secret(check: Callable[[str], str]) -> AfterValidator:

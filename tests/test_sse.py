@@ -130,7 +130,8 @@ def test_no_content_can_break_a_frame(content: str) -> None:
     assert b"\r" not in frame
     assert b"\0" not in frame
     assert frame.endswith(b"\n\n")
-    # Clients of the seed split on an empty line alone, others on every line.
+    # Clients of the seed split on an empty line alone, others on every line, or on all that Unicode calls its end.
+    assert len(frame.decode().splitlines()) == 3
     id_line, data_line = frame.removesuffix(b"\n\n").split(b"\n")
     assert id_line == f"id: {QUESTION}.user".encode()
     assert json.loads(data_line.removeprefix(b"data: "))["content"] == content
@@ -141,7 +142,14 @@ def test_hostile_content_arrives_as_it_was(content: str) -> None:
     event = Chunk(timestamp=NOW, content=content, message_id=ANSWER, reply_to=QUESTION, attempt=1, offset=0)
     frame = sse.frame(event, Cursor(ANSWER, len(content)))
     assert frame.count(b"\n") == 3
+    assert len(frame.decode().splitlines()) == 3
     assert json.loads(frame.split(b"data: ", 1)[1])["content"] == content
+
+
+def test_what_ends_no_line_stays_as_it_is() -> None:
+    content = "\u00e8\u00e9\u00c5 \u2026\u2027\u202a \u3028 \U0001f4a8"  # bytes that such an end has, too
+    event = Chunk(timestamp=NOW, content=content, message_id=ANSWER, reply_to=QUESTION, attempt=1, offset=0)
+    assert f'"content":"{content}"'.encode() in sse.frame(event)
 
 
 def test_ids_are_on_what_can_be_resumed_from_and_nowhere_else() -> None:

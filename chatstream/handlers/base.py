@@ -50,6 +50,10 @@ LONGEST_BODY_SECONDS = 600.0
 # How long a browser may remember a preflight: as long as Chromium does at most.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
+# What else a page may send if it asks: SDKs and tracing add headers of their own. Names as HTTP has them (RFC 9110,
+# section 5.6.2), as many as a page may have.
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
+_MOST_ASKED_HEADERS = 50
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
 # For the log, of a request whose client left before all of it had come: no response was sent. nginx's number.
 _CLIENT_LEFT = 499
@@ -92,7 +96,7 @@ class BaseHandler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Origin")
         origin = self.request.headers.get("Origin")
-        if hasattr(self, "door") and origin in self.door.cors_origins:
+        if hasattr(self, "door") and origin and self.door.opens_to(origin, self.request.host):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
@@ -284,10 +288,19 @@ class BaseHandler(RequestHandler):
     def options(self, *_path: str) -> None:
         """Answer a CORS preflight."""
         self.set_header("Access-Control-Allow-Methods", self.allowed_methods())
-        self.set_header("Access-Control-Allow-Headers", _ALLOWED_HEADERS)
+        self.set_header("Access-Control-Allow-Headers", self._allowed_headers())
         self.set_header("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS))
         self.set_status(HTTPStatus.NO_CONTENT)
         self.finish()
+
+    def _allowed_headers(self) -> str:
+        """What we read, and to an origin that may call what it asks for."""
+        if "Access-Control-Allow-Origin" not in self._headers:
+            return _ALLOWED_HEADERS
+        asked = self.request.headers.get("Access-Control-Request-Headers", "").split(",", _MOST_ASKED_HEADERS)
+        known = {*_ALLOWED_HEADERS.lower().split(", ")}
+        more = [name for name in map(str.strip, asked[:_MOST_ASKED_HEADERS]) if _FIELD_NAME.fullmatch(name)]
+        return ", ".join([_ALLOWED_HEADERS, *dict.fromkeys(name for name in more if name.lower() not in known)])
 
     def allowed_methods(self) -> str:
         """For ``Allow``."""

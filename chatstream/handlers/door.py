@@ -1,5 +1,7 @@
 """What every handler needs of the server: who is calling, and may they come in."""
 
+import logging
+import re
 from collections.abc import Sequence
 
 from chatstream.auth import Authenticator, refused
@@ -9,6 +11,15 @@ from chatstream.handlers.credentials import Credential, Kind
 from chatstream.limits import Limits
 from chatstream.models import User
 from chatstream.store.tickets import Tickets
+
+log = logging.getLogger("chatstream.http")
+
+# An origin on the developer's own machine, at any port (RFC 8252 has the three names of it).
+_LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.ASCII)
+# What browsers send; "null" is a page from a file, or in a sandbox. Each refused one is told once, and not more of them
+# than this: whoever makes them up fills neither the memory nor the log.
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9._:\[\]-]{1,260}", re.ASCII)
+_MOST_REFUSED_ORIGINS = 100
 
 
 class Door:
@@ -24,10 +35,13 @@ class Door:
         tickets: Tickets,
         slow_reader_timeout: float,
         query_tokens: bool = True,
+        local_origins: bool = False,
     ) -> None:
         """`slow_reader_timeout`: seconds for a response, or one flush of a stream, to leave.
 
         `query_tokens`: whether a token may stand in the address; a ticket always may.
+
+        `local_origins`: whether pages of this machine may call besides those of `cors_origins`.
         """
         self.authenticator = authenticator
         self.tickets = tickets
@@ -35,13 +49,30 @@ class Door:
         self.query_tokens = query_tokens
         self.limits = limits
         self.trusted_proxies = trusted_proxies
-        self.cors_origins = frozenset(cors_origins)
+        self._cors_origins = frozenset(cors_origins)
+        self._local_origins = local_origins
+        self._refused_origins: set[str] = set()
         self.refusal: Unavailable | None = None
 
     def check(self) -> None:
         """Raises `Unavailable` while the server starts or goes down."""
         if self.refusal is not None:
             raise self.refusal
+
+    def opens_to(self, origin: str, host: str) -> bool:
+        """Whether pages of `origin` may call; the first time that they may not is told in the log.
+
+        `host` is this server, as the request names it: its own page needs no permission.
+        """
+        if origin in self._cors_origins or (self._local_origins and _LOOPBACK.fullmatch(origin)):
+            return True
+        is_new = origin not in self._refused_origins and len(self._refused_origins) < _MOST_REFUSED_ORIGINS
+        if is_new and _ORIGIN.fullmatch(origin) and origin.partition("://")[2] != host:
+            self._refused_origins.add(origin)
+            log.warning(
+                "pages of %s may not read our responses; if they should, name it in CHATSTREAM_CORS_ORIGINS", origin
+            )
+        return False
 
     async def identify(self, credential: Credential, conversation_id: str) -> User:
         """Whose it is. Raises `Unauthenticated` or `Unavailable`."""

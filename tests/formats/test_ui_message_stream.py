@@ -64,6 +64,13 @@ def test_an_answer_begins_with_its_first_chunk() -> None:
     )
 
 
+def test_no_text_ends_a_line() -> None:
+    text = "a\u2028b\u2029c\x85d"
+    assert chunks(8, text) == "id: {}.15\ndata: {}\n\n".format(
+        ANSWER, '{"type":"text-delta","id":"text","delta":"a\\u2028b\\u2029c\\u0085d"}'
+    )
+
+
 def test_an_end_has_the_recommendations_and_the_metadata() -> None:
     bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None)
     usage = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)

@@ -505,8 +505,65 @@ def assert_open_to(origin: str, response: httpx.Response) -> None:
 
 
 @pytest.mark.gen_test
-async def test_without_a_list_no_origin_may_call(client: Client, shared_server: ServerProcess) -> None:
-    for origin in (ORIGIN, shared_server.url, "null"):
+async def test_what_a_page_of_a_listed_origin_asks_for_is_allowed(open_client: Client) -> None:
+    asked = "authorization,content-type, User-Agent,baggage,sentry-trace,traceparent,x-request-id,x_y,~!#"
+    these = {"user-agent", "baggage", "sentry-trace", "traceparent", "x-request-id", "x_y", "~!#"}
+    for origin, more in ((ORIGIN, these), ("https://evil.example", set[str]())):
+        headers = PREFLIGHT | {"Origin": origin, "Access-Control-Request-Headers": asked}
+        response = await open_client.http.options(API, headers=headers)
+        allowed = listed(response.headers["Access-Control-Allow-Headers"])
+        assert allowed == more | {
+            *("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id", "x-requested-with")
+        }
+    # Names alone, and no more of them than a page may have.
+    for nonsense in ('*,a b,a:b,a/b,"a",(a),<a>,é,,a\tb,' + "x" * 101, ",".join(["bad name"] * 800)):
+        headers = PREFLIGHT | {"Access-Control-Request-Headers": nonsense}
+        response = await open_client.http.options(
+            API, headers={name.encode(): value.encode() for name, value in headers.items()}
+        )
+        assert len(listed(response.headers["Access-Control-Allow-Headers"]) - {"*"}) == 6
+    many = ",".join(f"x-{number}" for number in range(1000))
+    response = await open_client.http.options(API, headers=PREFLIGHT | {"Access-Control-Request-Headers": many})
+    assert len(listed(response.headers["Access-Control-Allow-Headers"])) == 56
+
+
+PRODUCTION = {"CHATSTREAM_ENV": "production", "CHATSTREAM_HEARTBEAT_INTERVAL": "15"}
+
+
+@pytest.mark.gen_test
+async def test_without_a_list_no_origin_may_call_and_the_log_says_what_to_do(
+    start_server: StartServer, make_client: MakeClient
+) -> None:
+    server = start_server(**PRODUCTION)
+    client = make_client(server)
+    for origin in (ORIGIN, server.url, "null", "http://localhost:5173", "x" * 3000, "https://a b", "<script>"):
+        for method in ("GET", "OPTIONS", "GET"):
+            response = await client.http.request(method, API, headers={"Origin": origin})
+            assert response.is_success
+            assert "Access-Control-Allow-Origin" not in response.headers
+    told = [json.loads(line) for line in (await server.logged()).splitlines() if "CHATSTREAM_CORS_ORIGINS" in line]
+    assert [line["level"] for line in told] == ["warning"] * 3
+    # Once each; the server's own page needs no permission, and what is no origin comes from no browser.
+    for origin, line in zip((ORIGIN, "null", "http://localhost:5173"), told, strict=True):
+        assert f" {origin} " in line["message"]
+
+
+@pytest.mark.gen_test
+async def test_made_up_origins_do_not_fill_the_log(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server(**PRODUCTION)
+    client = make_client(server)
+    for number in range(300):
+        await client.http.get("/healthz", headers={"Origin": f"https://{number}.example"})
+    assert (await server.logged()).count("CHATSTREAM_CORS_ORIGINS") <= 100
+
+
+@pytest.mark.gen_test
+async def test_in_development_pages_of_this_machine_may_call(client: Client, shared_server: ServerProcess) -> None:
+    here = ("http://localhost:5173", "http://127.0.0.1:8081", "http://[::1]:3001", "https://localhost")
+    for origin in (*here, shared_server.url):
+        assert_open_to(origin, await client.http.get(API, headers={"Origin": origin}))
+    elsewhere = ("http://localhost.evil.example", "http://evil.example:80", "http://127.0.0.1.evil.example", ORIGIN)
+    no_origins = ("http://localhost:5173/", "http://localhost:a", "http://localhost@evil.example", "null")
+    for origin in elsewhere + no_origins:
         response = await client.http.get(API, headers={"Origin": origin})
-        assert response.status_code == 200
-        assert "Access-Control-Allow-Origin" not in response.headers
+        assert "Access-Control-Allow-Origin" not in response.headers, origin

@@ -48,6 +48,7 @@ def frames(raw: bytes) -> list[dict[str, Any]]:
     while place < len(raw):
         frame = FRAME.match(raw, place)
         assert frame, raw[place : place + 300]
+        assert len(frame[1].decode().splitlines()) == 1  # as `requests` and `httpx` take lines
         found.append(json.loads(frame[1]))
         place = frame.end()
     return found
