@@ -333,7 +333,15 @@ def _hub_config(settings: Settings) -> Config:
 
 
 def _every(stack: contextlib.AsyncExitStack, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> None:
-    periodic = PeriodicCallback(callback, seconds * 1000)
+    async def guarded() -> None:
+        # Tornado would log the text of the exception, too, which may repeat what a user wrote.
+        try:
+            if (running := callback()) is not None:
+                await running
+        except Exception as exc:  # noqa: BLE001 - whatever it was, the next time it may work
+            log.error("%s", logs.describe(exc))
+
+    periodic = PeriodicCallback(guarded, seconds * 1000)
     periodic.start()
     stack.callback(periodic.stop)
 

@@ -73,6 +73,7 @@ class BaseHandler(RequestHandler):
     answered_at: float | None = None  # on the monotonic clock: when its stream began, if it is one ...
     stream_end: str | None = None  # ... and why that has ended, in a word
     _conversation_id: str | None = None
+    encoding_refused = False  # of the body
     _body_read = False  # or will be, before anything is answered
     _answered = False
     _body_bytes = 0  # so many have come
@@ -170,6 +171,7 @@ class BaseHandler(RequestHandler):
             self.set_status(_CLIENT_LEFT, "Client Closed Request")
             self.error_code = "client_left"
             self.application.log_request(self)
+            self.ui.clear()  # refers to this handler; where there was a response, Tornado has done that
         self.abandon()
 
     def abandon(self) -> None:
@@ -178,7 +180,6 @@ class BaseHandler(RequestHandler):
         The garbage collector would find it, too; but it has no hurry, and bodies are large.
         """
         self._forget_deadline()
-        self.ui.clear()
         self.__dict__.pop((self.request.method or "").lower(), None)  # see `refuse_after_body`
 
     async def enter(self) -> None:
@@ -287,6 +288,7 @@ class BaseHandler(RequestHandler):
 
     def options(self, *_path: str) -> None:
         """Answer a CORS preflight."""
+        self.set_header("Allow", self.allowed_methods())
         self.set_header("Access-Control-Allow-Methods", self.allowed_methods())
         self.set_header("Access-Control-Allow-Headers", self._allowed_headers())
         self.set_header("Access-Control-Max-Age", str(_PREFLIGHT_SECONDS))
@@ -313,7 +315,7 @@ class BaseHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error as a problem document."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        self.send_problem(error if isinstance(error, RequestError) else _http_error(status_code))
+        self.send_problem(error if isinstance(error, RequestError) else _http_error(status_code, error))
 
     def send_problem(self, error: RequestError) -> None:
         """Finish the response with a problem document."""
@@ -330,6 +332,8 @@ class BaseHandler(RequestHandler):
             self.set_header("WWW-Authenticate", challenge)
         if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", self.allowed_methods())
+        if self.encoding_refused:  # RFC 9110, section 12.5.3
+            self.set_header("Accept-Encoding", "identity")
         if not self._body_read:  # then Tornado will close the connection, and the client should know
             self.set_header("Connection", "close")
         self.set_header("Content-Type", problems.MEDIA_TYPE)
@@ -359,9 +363,10 @@ def whole_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
-def _http_error(status: int) -> RequestError:
+def _http_error(status: int, error: BaseException | None) -> RequestError:
     if status == HTTPStatus.BAD_REQUEST:
-        return InvalidRequest("The request's path is not UTF-8.")  # all that Tornado raises it for
+        about_path = isinstance(error, HTTPError) and (error.get_message() or "").startswith("Invalid unicode")
+        return InvalidRequest("The request's path is not UTF-8." if about_path else "The request is not valid.")
     phrase = HTTPStatus(status).phrase
     detail = {405: "This resource does not have that method.", 500: "Something went wrong on the server."}
     error = RequestError(detail.get(status, phrase), code=phrase.lower().replace(" ", "_"))
@@ -375,6 +380,15 @@ class NotFoundHandler(BaseHandler):
     public = True
 
     async def enter(self) -> None:
-        """Refuse, whatever the method."""
+        """Refuse, whatever the method; but OPTIONS may ask about the whole server (RFC 9110, section 9.3.7)."""
         await super().enter()
-        raise NotFound("There is no such resource.")
+        if not self._is_about_the_server:
+            raise NotFound("There is no such resource.")
+
+    def allowed_methods(self) -> str:
+        """See `BaseHandler`."""
+        return "DELETE, GET, HEAD, OPTIONS, PATCH, POST" if self._is_about_the_server else super().allowed_methods()
+
+    @property
+    def _is_about_the_server(self) -> bool:
+        return self.request.path == "*" and self.request.method == "OPTIONS"

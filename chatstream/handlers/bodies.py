@@ -13,6 +13,9 @@ from chatstream.handlers.door import Door
 _MAX_ERRORS = 50
 _MAX_FIELD_NAME = 64
 
+# Some editors and .NET write it; RFC 8259, section 8.1, lets us ignore it.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -46,8 +49,12 @@ class JSONHandler(BaseHandler):
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
+        coding = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            self.encoding_refused = True
+            raise UnsupportedMediaType("The body must not be compressed: leave out Content-Encoding.")
         try:
-            return shape.model_validate_json(bytes(self._received))
+            return shape.model_validate_json(bytes(self._received.removeprefix(_BYTE_ORDER_MARK)))
         except ValidationError as exc:
             if exc.error_count() > _MAX_ERRORS:
                 raise InvalidContent(f"The body has {exc.error_count()} fields that are not acceptable.") from None

@@ -1,17 +1,33 @@
-"""What comes before any door: what is no HTTP, which Tornado answers with a bare status line or not at all."""
+"""What comes before any door: HTTP as its RFCs have it where Tornado has less, and what is no HTTP.
 
+Tornado's parser is behind its `IOStream`, whose reads it calls; so what it does not know is taken away here before it
+comes there. What is no HTTP it answers with a bare status line or not at all; here with a problem document.
+"""
+
+import asyncio
 import contextlib
 import logging
 import math
+import re
+import socket
+import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 from tornado.concurrent import Future
 from tornado.httpserver import HTTPServer
-from tornado.httputil import format_timestamp
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+    format_timestamp,
+)
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from chatstream.errors import InvalidRequest
@@ -22,6 +38,40 @@ log = logging.getLogger("chatstream.http")
 
 # All that Tornado says to a malformed request: http1connection.py, `_read_message_inner`.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+# What is wrong, by the words that Tornado has for it in its own log (http1connection.py, httputil.py).
+_WORDS = {
+    "Malformed HTTP request line": "The request's first line is not HTTP.",
+    "Unexpected HTTP version": "The version of HTTP must be 1.0 or 1.1.",
+    "Missing Host header": "The request has no Host.",
+    "Invalid Host header": "The request's Host is not valid.",
+    "Multiple host headers": "The request has more than one Host.",
+    "Invalid header": "One of the request's header fields is not valid.",
+    "no colon in header line": "One of the request's header fields has no colon.",
+    "Invalid query string": "The query is not valid, or has too many parameters.",
+    "Message with both": "The request has both a Content-Length and a Transfer-Encoding.",
+    "Multiple unequal Content-Lengths": "The request has two different Content-Lengths.",
+    "Only integer Content-Length": "The request's Content-Length is not a number.",
+    "Content-Length too long": "The request's body is too large.",
+    "chunked body too large": "The request's body is too large.",
+    "Unsupported Transfer-Encoding": "The only Transfer-Encoding that is read here is chunked.",
+    "invalid chunk size": "The length of one of the body's chunks is not valid.",
+    "improperly terminated chunk": "The body's chunks do not end as they must.",
+}
+_NOT_HTTP = "This is not valid HTTP, or the head of the request is too large."
+
+# The end of a head: an empty line behind one that is not. Empty lines before the request are passed over (RFC 9112,
+# section 2.2); Tornado takes two of them for a whole head.
+_END_OF_HEAD = rb"[^\r\n]\r*\n\r?\n"
+# A chunk's length, and extensions, which are ignored (RFC 9112, section 7.1.1), as trailers are (7.1.2).
+_CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
+# Of one line, and of all that is ignored in one body: nobody is known to send any.
+_LONGEST_CHUNK_LINE = 1024
+_MOST_IGNORED_BYTES = 16 * 1024
+_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+# When it is known whether a client that said no more before its stream began has gone: some round trips.
+_GONE_AFTER = 2.0
 
 # When there is no room, a connection keeps its place without a request for so long: a few round trips to anywhere, and
 # as late as this process may be before it begins no more answers.
@@ -38,7 +88,7 @@ class ChatServer(HTTPServer):
         super().initialize(*args, **kwargs)
         self._room = room
         self._open = 0
-        self._silent: OrderedDict[_Connection, float] = OrderedDict()  # that ask for nothing, and since when
+        self._silent: OrderedDict[Connection, float] = OrderedDict()  # that ask for nothing, and since when
         self._listeners: list[Listener] = []
 
     def listen_on(self, listeners: Sequence[Listener]) -> None:
@@ -48,10 +98,14 @@ class ChatServer(HTTPServer):
             listener.wait_for_room = self._wait_for_room
         self.add_sockets(listeners)
 
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """A request is about to come."""
+        return _Request(super().start_request(server_conn, request_conn))
+
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a connection; nothing has been read from it yet."""
         self._count(1)
-        connection = _Connection(
+        connection = Connection(
             self._silent, stream.socket, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
         )
         super().handle_stream(connection, address)
@@ -83,14 +137,75 @@ class ChatServer(HTTPServer):
         return 0
 
 
-class _Connection(IOStream):
-    def __init__(self, silent: "OrderedDict[_Connection, float]", *args: Any, **kwargs: Any) -> None:
+class _Request(HTTPMessageDelegate):
+    """Hands a request on with its target in one form."""
+
+    def __init__(self, application: HTTPMessageDelegate) -> None:
+        self._application = application
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        assert isinstance(start_line, RequestStartLine)  # noqa: S101 - for the type checker
+        if absolute := _ABSOLUTE.match(start_line.path):  # RFC 9112, section 3.2.2
+            target = start_line.path[absolute.end() :]
+            if not target and start_line.method == "OPTIONS":
+                target = "*"
+            elif not target.startswith("/"):
+                target = f"/{target}"
+            start_line = start_line._replace(path=target)
+        return self._application.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self._application.data_received(chunk)
+
+    def finish(self) -> None:
+        self._application.finish()
+
+    def on_connection_close(self) -> None:
+        self._application.on_connection_close()
+
+
+class Connection(IOStream):
+    """One, of this server's."""
+
+    def __init__(self, silent: "OrderedDict[Connection, float]", *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._silent = silent
+        self._streams = False
+        self._said_all = False
+        self._ignored_bytes = 0
+        self._trailers_are_next = False
+
+    def begin_stream(self) -> None:
+        """From now on the end of what the client says is its leaving."""
+        self._streams = True
+        if self._said_all:  # which was before: then it shows when something is sent to it
+            asyncio.get_running_loop().call_later(_GONE_AFTER, self._close_if_gone)
+
+    def _close_if_gone(self) -> None:
+        if not self.closed() and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.close()
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read what has come.
+
+        A client that says no more may still listen (RFC 9112, section 9.6: `nc -N`). To Tornado it has gone. So where
+        nothing more need come, the end is taken for an empty line: it is passed over before the next request, and while
+        it is there Tornado does not look for an end again.
+        """
+        count = super().read_from_fd(buf)
+        if count == 0 and not self.reading() and not self._streams:
+            self._said_all = True
+            buf[:1] = b"\n"
+            return 1
+        return count
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "Future[bytes]":
         """Read the head of a request; until there is one, this connection asks for nothing."""
-        head = cast("Future[bytes]", super().read_until_regex(regex, max_bytes))
+        self._streams = False
+        self._ignored_bytes = 0
+        head = cast("Future[bytes]", super().read_until_regex(_END_OF_HEAD, max_bytes))
         if head.done():
             self._head_ended(head)
         else:
@@ -98,30 +213,79 @@ class _Connection(IOStream):
             head.add_done_callback(self._head_ended)
         return head
 
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> "Future[bytes]":
+        """Read a chunk's length."""
+        self._end_is_no_line()
+        return asyncio.ensure_future(self._read_length())
+
+    async def _read_length(self) -> bytes:
+        line = await super().read_until(b"\r\n", _LONGEST_CHUNK_LINE)
+        found = _CHUNK_LENGTH.fullmatch(line)
+        if found is None:
+            return line  # which Tornado refuses
+        self._ignored_bytes += len(line) - len(found[1]) - 2
+        if self._ignored_bytes > _MOST_IGNORED_BYTES:
+            return b"too much\r\n"
+        self._trailers_are_next = not found[1].strip(b"0")
+        return found[1] + b"\r\n"
+
+    def read_bytes(self, num_bytes: int, partial: bool = False) -> "Future[bytes]":
+        """Read a part of a body, or the line after its last chunk."""
+        self._end_is_no_line()
+        if self._trailers_are_next:
+            self._trailers_are_next = False
+            return asyncio.ensure_future(self._pass_trailers())
+        return cast("Future[bytes]", super().read_bytes(num_bytes, partial))
+
+    def _end_is_no_line(self) -> None:
+        """More must come, so the end is found again where it is; see `read_from_fd`."""
+        if self._said_all and self._read_buffer.endswith(b"\n"):  # Tornado's, which has no public name for it
+            self._said_all = False
+            del self._read_buffer[-1:]
+            self._read_buffer_size -= 1
+
+    async def _pass_trailers(self) -> bytes:
+        while True:
+            self._end_is_no_line()
+            line = await super().read_until(b"\r\n", _LONGEST_CHUNK_LINE)
+            self._ignored_bytes += len(line)
+            if line == b"\r\n":
+                return line
+            if self._ignored_bytes > _MOST_IGNORED_BYTES or not _TRAILER.fullmatch(line):
+                return b""  # which Tornado refuses
+
     def _head_ended(self, head: "Future[bytes]") -> None:
         self._silent.pop(self, None)
         broke_off = not head.cancelled() and isinstance(head.exception(), StreamClosedError)
-        if broke_off and self._read_buffer_size:  # Tornado's, which has no public name for it
+        if broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's, which has no public name for it
             log.info("a client left before the whole head of its request had come")
 
     def write(self, data: bytes | memoryview) -> "Future[None]":
-        return super().write(_refusal() if data == _BARE_REFUSAL else data)
+        if data == _BARE_REFUSAL:
+            data = _refusal(_words(sys.exc_info()[1]))  # Tornado says so while it handles what it has found
+        return super().write(data)
 
     def close(self, exc_info: Any = False) -> None:
         # The head, or a chunk's length, does not end where it must. The kernel may hold more of it than was read, and
         # then throws the answer away with it: still better than none.
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
             with contextlib.suppress(OSError):
-                self.socket.send(_refusal())
+                self.socket.send(_refusal(_NOT_HTTP))
         super().close(exc_info)
 
 
-def _refusal() -> bytes:
+def _words(error: BaseException | None) -> str:
+    if isinstance(error, HTTPInputError):
+        for begins, words in _WORDS.items():
+            if str(error).startswith(begins):
+                return words
+    return _NOT_HTTP
+
+
+def _refusal(words: str) -> bytes:
     request_id = uuid.uuid4().hex
     log.info("refused what is not HTTP", extra={"facts": {"request": request_id}})  # to quote it could tell a token
-    body = problems.document(
-        InvalidRequest("This is not valid HTTP, or the head of the request is too large."), request_id
-    )
+    body = problems.document(InvalidRequest(words), request_id)
     head = [
         "HTTP/1.1 400 Bad Request",
         f"Date: {format_timestamp(time.time())}",

@@ -41,6 +41,8 @@ class ConversationsHandler(JSONHandler):
             ConversationPage(conversations=[conversation_view(one) for one in found], next_cursor=next_cursor)
         )
 
+    head = get
+
     async def post(self) -> None:
         """A new one, and its first message if there is one."""
         body = self.body(NewConversation)
@@ -98,6 +100,8 @@ class ConversationHandler(JSONHandler):
         id_ = self.conversation_id(conversation_id)
         self.tell(self.door.limits.reads.take(self.user.id))
         self._send(await self.conversations.get(self.user.id, id_))
+
+    head = get
 
     async def patch(self, conversation_id: str) -> None:
         """Change what the body names."""

@@ -99,7 +99,8 @@ class _History(_ConversationDoor):
         self.tell(self.door.limits.reads.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         shown, more = await self._page(conversation.key, limit, before)
-        if any(isinstance(message, Answer) and message.unseen for message in shown):
+        unseen = any(isinstance(message, Answer) and message.unseen for message in shown)
+        if unseen and self.request.method != "HEAD":
             await self.attempts.mark_seen(conversation.key)
         return conversation, shown, str(shown[0].seq) if more else None, before is None
 
@@ -139,6 +140,8 @@ class UIMessagesHandler(_History):
             )
         )
 
+    head = get
+
 
 class MessagesHandler(_History):
     """The messages of a conversation."""
@@ -167,6 +170,8 @@ class MessagesHandler(_History):
                 stream_cursor=stream_cursor(conversation.key, shown) if newest else None,
             )
         )
+
+    head = get
 
     async def post(self, conversation_id: str) -> None:
         """Store a user message and begin its answer. To whom wants a stream the response is that answer."""

@@ -147,7 +147,7 @@ def document(content_characters: int, version: Version) -> dict[str, Any]:
 def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
     """HEAD is GET without a body (RFC 9110, section 9.3.2)."""
     found = dict(operations)
-    if (get := operations.get("get")) and get.head:
+    if get := operations.get("get"):
         replies = {status: reply._replace(bodies={}) for status, reply in get.replies.items()}
         found["head"] = get._replace(id=f"{get.id}Head", replies=replies)
     return found

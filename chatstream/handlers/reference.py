@@ -77,7 +77,6 @@ class Operation(NamedTuple):
     refusals: Sequence[int] = ()
     public: bool = False  # no token is needed
     query_token: bool = False  # the token may stand in the query
-    head: bool = False  # HEAD is answered, too
 
 
 _RATE = ("RateLimit", "RateLimit-Policy")
@@ -302,9 +301,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         ),
     },
     "/healthz": {
-        "get": Operation(
-            "getHealth", "Is the process alive?", {200: Reply("It is.", {JSON: State})}, public=True, head=True
-        )
+        "get": Operation("getHealth", "Is the process alive?", {200: Reply("It is.", {JSON: State})}, public=True)
     },
     "/readyz": {
         "get": Operation(
@@ -313,7 +310,6 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             {200: Reply("It can.", {JSON: State})},
             refusals=[503],
             public=True,
-            head=True,
         )
     },
     "/metrics": {
@@ -323,7 +319,6 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             {200: Reply("In Prometheus' text format, or in OpenMetrics if `Accept` asks for it.", {TEXT: str})},
             "Not here but on a port of its own where the server was configured so.",
             public=True,
-            head=True,
         )
     },
     "/openapi.json": {
@@ -335,13 +330,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "it is JSON alone; 3.2 has the events' types, and both.",
             parameters=[_OPENAPI_VERSION],
             public=True,
-            head=True,
         )
     },
     "/docs": {
-        "get": Operation(
-            "getReference", "This document as a page", {200: Reply("HTML.", {HTML: str})}, public=True, head=True
-        )
+        "get": Operation("getReference", "This document as a page", {200: Reply("HTML.", {HTML: str})}, public=True)
     },
     "/": {
         "get": Operation(
@@ -350,7 +342,6 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             {200: Reply("HTML.", {HTML: str})},
             refusals=[404],
             public=True,
-            head=True,
         )
     },
 }

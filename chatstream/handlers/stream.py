@@ -1,5 +1,9 @@
 """``GET …/conversations/{id}/stream``: watch a conversation."""
 
+import contextlib
+
+from tornado.iostream import StreamClosedError
+
 from chatstream.errors import ErrorCode, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
 from chatstream.generations.hub import Hub
@@ -34,6 +38,17 @@ class StreamHandler(StreamingHandler):
             limits.openings.take(self.user.id)
             conversation = await self.conversations.get(self.user.id, id_)
             await self.stream(conversation, self._cursor(), once=once)
+
+    async def head(self, conversation_id: str) -> None:
+        """What `get` would begin with. Nothing is started, and no place is taken."""
+        self.negotiate()
+        id_ = self.conversation_id(conversation_id)
+        self.flag("once")
+        self.door.check()
+        await self.conversations.get(self.user.id, id_)
+        self._begin()
+        with contextlib.suppress(StreamClosedError):
+            await self.flush()
 
     def send_problem(self, error: RequestError) -> None:
         """What will pass is told so that an EventSource survives it."""

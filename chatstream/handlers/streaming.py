@@ -7,6 +7,7 @@ import socket
 import time
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 
@@ -18,6 +19,7 @@ from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
 from chatstream.handlers.bodies import JSONHandler
+from chatstream.handlers.connection import Connection
 from chatstream.handlers.door import Door
 from chatstream.models import Conversation
 
@@ -34,6 +36,7 @@ class StreamingHandler(JSONHandler):
 
     wire: Format = DEFAULT
     _follower: Follower | None = None
+    _ends_connection = False
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self, door: Door, hub: Hub
@@ -160,6 +163,13 @@ class StreamingHandler(JSONHandler):
         milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
         self.finish(self._error(code, milliseconds))
 
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """See `BaseHandler`."""
+        connection, finished = self.connection_stream(), super().finish(chunk)
+        if self._ends_connection:
+            finished.add_done_callback(lambda _: connection.close())
+        return finished
+
     def on_connection_close(self) -> None:
         """The client left: wake the writer, which leaves the conversation."""
         super().on_connection_close()
@@ -174,6 +184,12 @@ class StreamingHandler(JSONHandler):
         for header, text in self.wire.headers.items():
             self.set_header(header, text)
         connection = self.connection_stream()
+        if isinstance(connection, Connection):
+            connection.begin_stream()
+        if self.request.version == "HTTP/1.0":  # without chunks only the end of the connection ends the stream
+            self._ends_connection = True
+            self.request.headers.pop("Connection", None)  # or Tornado would promise to keep it
+            self.set_header("Connection", "close")
         if connection.closed():  # the client has just left; the first write says so
             return
         connection.set_nodelay(True)

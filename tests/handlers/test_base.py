@@ -67,10 +67,10 @@ async def test_a_method_that_a_resource_lacks_is_405_and_says_which_it_has(clien
     conversation = await client.create()
     one = f"{API}/{conversation}"
     for path, allowed in [
-        (API, "GET, OPTIONS, POST"),
-        (one, "DELETE, GET, OPTIONS, PATCH"),
-        (f"{one}/stream", "GET, OPTIONS"),
-        (f"{one}/messages", "GET, OPTIONS, POST"),
+        (API, "GET, HEAD, OPTIONS, POST"),
+        (one, "DELETE, GET, HEAD, OPTIONS, PATCH"),
+        (f"{one}/stream", "GET, HEAD, OPTIONS"),
+        (f"{one}/messages", "GET, HEAD, OPTIONS, POST"),
         (f"{one}/stop", "OPTIONS, POST"),
         (f"{one}/regenerate", "OPTIONS, POST"),
         ("/healthz", "GET, HEAD, OPTIONS"),
@@ -208,7 +208,7 @@ async def test_what_is_not_json_is_400(client: Client) -> None:
         b'{"content": "\\ud800"}',  # a lone surrogate can be stored nowhere
         b'{"content": "\\udc00\\ud800"}',
         b'{"\\ud800": 1}',
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf",
         b'{"content": ' + b"[" * 5000,
         "{}".encode("utf-16"),
     ):

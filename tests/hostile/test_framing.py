@@ -108,7 +108,7 @@ def test_requests_behind_one_another_are_answered_in_order(target: Target) -> No
     """Pipelining (RFC 9112, section 9.3.2), also behind one that is refused with its body unread."""
     ids = [f"order-{number}" for number in range(20)]
     requests = [target.request("GET", f"{API}/{id_}", f"X-Request-Id: {id_}") for id_ in ids]
-    requests[7] = target.request("POST", API, f"X-Request-Id: {ids[7]}", body=b" " * 300_000)
+    requests[7] = target.request("POST", API, f"X-Request-Id: {ids[7]}", body=b" " * 900_000)
     requests[11] = target.request("GET", f"{API}/{ids[11]}", f"X-Request-Id: {ids[11]}", "Connection: close")
     with socket.create_connection(("127.0.0.1", target.server.port), PATIENCE) as connection:
         connection.sendall(b"".join(requests))

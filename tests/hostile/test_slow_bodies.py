@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 
 import pytest
@@ -34,7 +35,9 @@ def head(method: str, path: str, length: str, token: str | None = TOKEN) -> byte
 
 
 @pytest.mark.gen_test
-async def test_a_body_that_does_not_come_is_408_on_every_route(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come_is_408_on_every_route(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
 
     async def stall(port: int, request: bytes) -> None:
@@ -51,6 +54,7 @@ async def test_a_body_that_does_not_come_is_408_on_every_route(monkeypatch: pyte
                         target = path.replace("{id}", "none-such")
                         clients.create_task(stall(port, head(method.upper(), target, length, token) + b"3\r\n{"))
     assert server._open == 0
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 @pytest.mark.gen_test
