@@ -34,6 +34,7 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.views import ID_PATTERN, MAX_PAGE, PAGE
 from chatstream.logs import describe
 from chatstream.models import User
+from chatstream.store.gate import answer_within
 
 log = logging.getLogger("chatstream.http")
 
@@ -47,6 +48,8 @@ _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 BODY_SECONDS = 20.0
 BODY_BYTES_PER_SECOND = 500
 LONGEST_BODY_SECONDS = 600.0
+# A request is answered within 5 s, whatever the database does. All it asks the database may take this long, in seconds.
+_DATABASE_SECONDS = 4.0
 # How long a browser may remember a preflight: as long as Chromium does at most.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
@@ -109,6 +112,7 @@ class BaseHandler(RequestHandler):
         and never see the answer (RFC 9112, section 9.6).
         """
         self.set_default_headers()  # Tornado called it before `initialize`
+        answer_within(_DATABASE_SECONDS)
         try:
             await self.enter()
         except RequestError as exc:

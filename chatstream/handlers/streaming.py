@@ -22,6 +22,7 @@ from chatstream.handlers.bodies import JSONHandler
 from chatstream.handlers.connection import Connection
 from chatstream.handlers.door import Door
 from chatstream.models import Conversation
+from chatstream.store.gate import answer_within
 
 log = logging.getLogger("chatstream.http")
 
@@ -178,6 +179,7 @@ class StreamingHandler(JSONHandler):
 
     def _begin(self) -> None:
         self.answered_at = time.monotonic()
+        answer_within(None)  # from now on it is open for hours
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache, no-store, no-transform")
         self.set_header("X-Accel-Buffering", "no")

@@ -20,7 +20,8 @@ from chatstream.errors import AnswerInProgress
 from chatstream.models import Answer, Conversation, Status
 from chatstream.store.conversations import touch
 from chatstream.store.documents import answer_document, answer_model, now, outcome
-from chatstream.store.mongo import Document, Mongo, translated
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.store")
@@ -93,11 +94,9 @@ class Attempts:
         attempt = previous.attempt + 1 if previous else 1
         answer = new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner)
         try:
-            with translated():
-                await self._messages.insert_one(answer_document(key, answer))
+            await self._messages.insert_one(answer_document(key, answer))
         except DuplicateKeyError as exc:
-            with translated():
-                stored = await self._linearizable.find_one(_one(key, answer.id))
+            stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
                 raise AnswerInProgress("An answer is still running.") from exc
             return answer_model(stored)  # this very write had succeeded, and its result was lost
@@ -124,17 +123,16 @@ class Attempts:
             for _id, key, (_, _, length, text, published) in zip(ids, keys, checkpoints, strict=True)
         ]
         fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1}
-        with translated():
-            try:
-                await self._messages.bulk_write(updates, ordered=False)
-            except BulkWriteError as exc:
-                if exc.timeout or exc.details["writeConcernErrors"]:
-                    raise
-                # All the others are stored, and of these the read will say that they are not.
-                log.error("checkpoints were refused: %s", {error["code"] for error in exc.details["writeErrors"]})
-            # Room for one more tells the database that there are no more: otherwise it is asked again.
-            which = {"_id": {"$in": ids}, "conversationId": {"$in": keys}}
-            documents = await self._just_written.find(which, fields).batch_size(len(ids) + 1).to_list(None)
+        try:
+            await self._messages.bulk_write(updates, ordered=False)
+        except BulkWriteError as exc:
+            if exc.timeout or exc.details["writeConcernErrors"]:
+                raise
+            # All the others are stored, and of these the read will say that they are not.
+            log.error("checkpoints were refused: %s", {error["code"] for error in exc.details["writeErrors"]})
+        # Room for one more tells the database that there are no more: otherwise it is asked again.
+        which = {"_id": {"$in": ids}, "conversationId": {"$in": keys}}
+        documents = await self._just_written.find(which, fields).batch_size(len(ids) + 1).to_list(None)
         return {
             str(document["_id"]): CheckpointResult(
                 document["length"], document.get("stopRequested", False), document.get("watchedAt")
@@ -149,13 +147,12 @@ class Attempts:
         It is gone, too, if it was begun while its conversation was being deleted.
         """
         key = conversation.key
-        with translated():
-            before, there = await asyncio.gather(
-                self._messages.find_one_and_update(
-                    _one(key, answer.id) | {"status": "streaming"}, self._final(answer), projection={"queued": 1}
-                ),
-                touch(self._mongo, conversation),
-            )
+        before, there = await asyncio.gather(
+            self._messages.find_one_and_update(
+                _one(key, answer.id) | {"status": "streaming"}, self._final(answer), projection={"queued": 1}
+            ),
+            touch(self._mongo, conversation),
+        )
         if not there:
             await self._delete_rest(key)
             return None
@@ -166,56 +163,48 @@ class Attempts:
 
     async def poll(self, key: str, answer_id: str) -> Answer | None:
         """Show the process that generates this answer that somebody watches it here; returns it as it is stored now."""
-        with translated():
-            document = await self._messages.find_one_and_update(
-                _one(key, answer_id) | {"status": "streaming"},
-                {"$currentDate": {"watchedAt": True}},
-                return_document=ReturnDocument.AFTER,
-            )
-            if document is None:
-                document = await self._messages.find_one(_one(key, answer_id))
+        document = await self._messages.find_one_and_update(
+            _one(key, answer_id) | {"status": "streaming"},
+            {"$currentDate": {"watchedAt": True}},
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            document = await self._messages.find_one(_one(key, answer_id))
         return document and answer_model(document)
 
     async def request_stop(self, key: str, answer_id: str) -> None:
         """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
-        with translated():
-            await self._messages.update_one(
-                _one(key, answer_id) | {"status": "streaming"}, {"$set": {"stopRequested": True}}
-            )
+        await self._messages.update_one(
+            _one(key, answer_id) | {"status": "streaming"}, {"$set": {"stopRequested": True}}
+        )
 
     async def mark_seen(self, key: str) -> None:
         """The newest answers have been read: nobody needs to be told again that they ended."""
-        with translated():
-            await self._messages.update_many(
-                {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}}
-            )
+        await self._messages.update_many({"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}})
 
     async def interruptions(self, key: str, reply_to: str) -> int:
         """How many attempts at answering this user message were interrupted."""
         which = {"conversationId": ObjectId(key), "replyTo": ObjectId(reply_to), "status": "interrupted"}
-        with translated():
-            return int(await self._messages.count_documents(which))
+        return int(await self._messages.count_documents(which))
 
     # The sweeper's ----------------------------------------------------------------------------------------------------
 
     async def orphans(self) -> list[Orphan]:
         """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
         fields = {"conversationId": 1, "beatAt": 1, "length": 1}
-        with translated():
-            return [
-                Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
-                async for found in self._messages.find({"status": "streaming"}, fields)
-            ]
+        return [
+            Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
+            async for found in self._messages.find({"status": "streaming"}, fields)
+        ]
 
     async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:
         """End an attempt whose process is gone, if nothing has happened to it since it was seen as `orphan`."""
         unchanged = {"status": "streaming", "beatAt": orphan.beat_at, "length": orphan.length}
-        with translated():
-            result = await self._messages.update_one(_one(orphan.key, answer.id) | unchanged, self._final(answer))
-            if not result.matched_count:
-                return False
-            conversation = await self._reading.conversation(orphan.key)
-            there = conversation is not None and await touch(self._mongo, conversation)
+        result = await self._messages.update_one(_one(orphan.key, answer.id) | unchanged, self._final(answer))
+        if not result.matched_count:
+            return False
+        conversation = await self._reading.conversation(orphan.key)
+        there = conversation is not None and await touch(self._mongo, conversation)
         if not there:
             await self._delete_rest(orphan.key)
         return there
@@ -224,8 +213,7 @@ class Attempts:
 
     async def _delete_rest(self, key: str) -> None:
         """The conversation is gone: then so is what was begun in it meanwhile."""
-        with translated():
-            await self._messages.delete_many({"conversationId": ObjectId(key)})
+        await self._messages.delete_many({"conversationId": ObjectId(key)})
 
     def _final(self, answer: Answer) -> Document:
         over = ("parts", "beatAt", "watchedAt", "stopRequested")

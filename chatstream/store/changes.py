@@ -16,7 +16,8 @@ from pymongo.errors import PyMongoError
 from chatstream.errors import StorageUnavailable
 from chatstream.models import Message, Status
 from chatstream.store.documents import message_model
-from chatstream.store.mongo import Document, Mongo
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
 
 log = logging.getLogger("chatstream.store")
 

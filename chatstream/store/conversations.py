@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, now
-from chatstream.store.mongo import Mongo, translated
+from chatstream.store.mongo import Mongo
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model"}
 
@@ -45,16 +45,14 @@ class Conversations:
             updated_at=moment,
         )
         try:
-            with translated():
-                await self._mongo.conversations.insert_one(conversation_document(conversation))
+            await self._mongo.conversations.insert_one(conversation_document(conversation))
         except DuplicateKeyError as exc:
             raise AlreadyExists("You already have a conversation with this id.") from exc
         return conversation
 
     async def get(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - the protocol's name for it
         """Raises `NotFound` if it does not exist or is not the user's."""
-        with translated():
-            document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
+        document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
         return _found(document)
 
     async def count(self, user_id: str, most: int) -> int:
@@ -74,9 +72,8 @@ class Conversations:
             # The first line says nothing new, but that the index is read from there, and not from its beginning.
             query["updatedAt"] = {"$lte": updated_at}
             query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"_id": {"$lt": key}}]
-        with translated():
-            cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
-            documents = await cursor.to_list(limit + 1)
+        cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
+        documents = await cursor.to_list(limit + 1)
         found = [conversation_model(document) for document in documents[:limit]]
         if len(documents) <= limit:
             return found, None
@@ -86,12 +83,11 @@ class Conversations:
     async def update(self, user_id: str, id: str, changes: Mapping[str, str | None]) -> Conversation:  # noqa: A002 - see get
         """Set some of `title`, `system_prompt` and `model`. Raises `NotFound`."""
         fields = {_FIELDS[name]: value for name, value in changes.items()}
-        with translated():
-            document = await self._mongo.conversations.find_one_and_update(
-                {"userId": user_id, "id": id},
-                {"$set": fields, "$currentDate": {"updatedAt": True}},
-                return_document=ReturnDocument.AFTER,
-            )
+        document = await self._mongo.conversations.find_one_and_update(
+            {"userId": user_id, "id": id},
+            {"$set": fields, "$currentDate": {"updatedAt": True}},
+            return_document=ReturnDocument.AFTER,
+        )
         return _found(document)
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get

@@ -18,7 +18,7 @@ from chatstream.models import (
     Usage,
     UserMessage,
 )
-from chatstream.store.mongo import Document
+from chatstream.store.gate import Document
 
 # The place of a conversation's first message.
 FIRST_SEQ = 1

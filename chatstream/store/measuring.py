@@ -1,5 +1,7 @@
 """How long the database takes, as the driver sees it. Its threads call; 7 µs of a command's 200."""
 
+from collections.abc import Callable
+
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
@@ -37,9 +39,11 @@ class Commands(CommandListener):
 
 
 class Heartbeats(ServerHeartbeatListener):
-    """Counts the driver's own questions, every 10 s, that no server answered: also while nobody sends a command."""
+    """Notices the driver's own questions, every 10 s, that no server answered: also while nobody sends a command."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, lost: Callable[[], None], metrics: Metrics | None) -> None:
+        """`lost` is called for each."""
+        self._lost = lost
         self._metrics = metrics
 
     def started(self, event: ServerHeartbeatStartedEvent) -> None:
@@ -50,4 +54,6 @@ class Heartbeats(ServerHeartbeatListener):
 
     def failed(self, event: ServerHeartbeatFailedEvent) -> None:
         """It is not there."""
-        self._metrics.database_missed_heartbeat()
+        self._lost()
+        if self._metrics is not None:
+            self._metrics.database_missed_heartbeat()

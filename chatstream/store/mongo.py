@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import motor.frameworks.asyncio
+import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import (
@@ -13,7 +15,6 @@ from pymongo.errors import (
 )
 from pymongo.errors import (
     ConnectionFailure,
-    ExecutionTimeout,
     InvalidURI,
     OperationFailure,
     PyMongoError,
@@ -21,22 +22,33 @@ from pymongo.errors import (
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.metrics import Metrics
+from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, translated
 from chatstream.store.measuring import Commands, Heartbeats
 
 log = logging.getLogger("chatstream.store")
 
-Document = dict[str, Any]
 T = TypeVar("T")
 
-# One operation: a healthy one takes milliseconds, so two seconds of silence are a fault. Without a limit a stopped
-# mongod hangs a call for ever.
+# One operation in its thread. A healthy one takes milliseconds, so two seconds of silence are a fault. Without a limit
+# a stopped mongod hangs a call for ever.
 OPERATION_TIMEOUT_MS = 2000
-# A transaction is begun again for this long, a failover's usual length; and waited for only so long that a POST, with
-# the one read before it, has failed or succeeded within 5 s.
+# To build an index over all messages that an older version stored takes minutes. Nothing is served meanwhile, and the
+# database is asked now and then whether it is still there.
+_INDEX_TIMEOUT_SECONDS = 3600
+_INDEX_CHECK_SECONDS = 5
+# Threads of motor's that are not for operations: one listens to the change stream, one is for the probe.
+_OTHER_THREADS = 2
+# A transaction is begun again for this long, a failover's usual length; and waited for so long, a place at the gate
+# included. A request that has less time left waits less.
 TRANSACTION_RETRY_SECONDS = 2.5
-TRANSACTION_TIMEOUT_SECONDS = 3.0
+TRANSACTION_TIMEOUT_SECONDS = 4.0
 # The pause before it is begun again: about the time of one transaction, so that the other one of a conflict is over.
 TRANSACTION_RETRY_PAUSE = 0.01
+
+# How long a transaction may hold what it has written if nobody ends it (MongoDB's transactionLifetimeLimitSeconds), and
+# the pause between tries to end it.
+_TRANSACTION_LIFETIME_SECONDS = 60
+_KILL_PAUSE = 0.5
 
 # Unauthorized, AuthenticationFailed, and Atlas' own for the latter.
 _NOT_ALLOWED, _NOT_KNOWN, _NOT_KNOWN_TO_ATLAS = 13, 18, 8000
@@ -74,24 +86,7 @@ MESSAGE_INDEXES = [
 ]
 # What was never redeemed is deleted, some time after it has expired.
 TICKET_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0)]
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise `StorageUnavailable` for the driver's errors that say "no answer now"; the others are faults of ours."""
-    try:
-        yield
-    except (ConnectionFailure, ExecutionTimeout) as exc:
-        raise StorageUnavailable from exc
-    except PyMongoError as exc:
-        # A failover shows in many codes; the driver labels what may be tried again.
-        if exc.timeout or exc.has_error_label("RetryableWriteError") or _may_be_repeated(exc):
-            raise StorageUnavailable from exc
-        raise
-
-
-def _may_be_repeated(exc: PyMongoError) -> bool:
-    return exc.has_error_label("TransientTransactionError") or exc.has_error_label("UnknownTransactionCommitResult")
+INDEXES = {"conversations": CONVERSATION_INDEXES, "messages": MESSAGE_INDEXES, "tickets": TICKET_INDEXES}
 
 
 def refusal(exc: OperationFailure, database: str) -> str | None:
@@ -127,16 +122,18 @@ class Mongo:
                 w="majority",
                 journal=True,
                 readConcernLevel="majority",
-                event_listeners=[Commands(metrics), Heartbeats(metrics)] if metrics else [],
+                event_listeners=[Heartbeats(self._heartbeat_lost, metrics), *([Commands(metrics)] if metrics else [])],
             )
         except (InvalidURI, PyMongoConfigurationError, ValueError) as exc:
             # The driver's message may repeat parts of the URI, and with them the password.
             raise ConfigurationError("MONGODB_URI is not a valid MongoDB connection string") from exc
-        self._transactions: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._building: asyncio.Task[None] | None = None
         self._database: AsyncIOMotorDatabase[Any] = self._client[database]
-        self.conversations: Any = self._database["conversations"]
-        self.messages: Any = self._database["messages"]
-        self.tickets: Any = self._database["tickets"]
+        self._gate = Gate(self._probe, max(1, motor.frameworks.asyncio.max_workers - _OTHER_THREADS))
+        self.conversations: Any = Collection(self._gate, self._database["conversations"])
+        self.messages: Any = Collection(self._gate, self._database["messages"])
+        self.tickets: Any = Collection(self._gate, self._database["tickets"])
 
     async def prepare(self) -> None:
         """Check the server and create the indexes; safe to repeat.
@@ -147,6 +144,13 @@ class Mongo:
         await self.check()
         try:
             with translated():
+                hello = await self._client.admin.command("hello")
+                if "setName" not in hello and hello.get("msg") != "isdbgrid":
+                    raise ConfigurationError(
+                        "MongoDB runs as a standalone server; chatstream needs a replica set (one node will do). "
+                        "Start mongod with --replSet rs0, then run once: mongosh --eval 'rs.initiate()'"
+                    )
+            await self._indexes_built()
                 await self.conversations.create_indexes(CONVERSATION_INDEXES)
                 await self.messages.create_indexes(MESSAGE_INDEXES)
                 await self.tickets.create_indexes(TICKET_INDEXES)
@@ -172,10 +176,32 @@ class Mongo:
         reason = refusal(exc, self._database.name)
         return ConfigurationError(reason) if reason else exc
 
+    async def _indexes_built(self) -> None:
+        if self._building is None or self._building.done():
+            self._building = self._task(self._build_indexes())
+        while not (await asyncio.wait((self._building,), timeout=_INDEX_CHECK_SECONDS))[0]:
+            log.info("the database builds indexes, which takes time if there is much to index")
+            await self.ping()
+        with translated():
+            self._building.result()
+
+    async def _build_indexes(self) -> None:
+        for name, indexes in INDEXES.items():
+            with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # in place of the one operation's
+                building = self._database[name].create_indexes(indexes)
+            await building
+
     async def ping(self) -> None:
         """Raises `StorageUnavailable` unless the database answers."""
-        with translated():
-            await self._database.command("ping")
+        await self._gate.ping()
+
+    def _probe(self, seconds: float) -> Awaitable[object]:
+        with pymongo.timeout(seconds):
+            asked: Awaitable[object] = self._database.command("ping")
+        return asked
+
+    def _heartbeat_lost(self) -> None:
+        self._gate.doubt_from_thread()
 
     async def transaction(self, body: Callable[[Any], Awaitable[T]]) -> T:
         """Run `body(session)` in a transaction; begun again as a whole on a conflict, and while its result is unknown.
@@ -184,32 +210,51 @@ class Mongo:
         `StorageUnavailable` when the result cannot be known in time; it may have succeeded, or still do.
         """
         # A task of its own: cancelling a write does not take it back, and a session is closed in its own time.
-        task = asyncio.create_task(self._transaction(body))
-        self._transactions.add(task)
-        task.add_done_callback(self._forget)
-        await asyncio.wait((task,), timeout=TRANSACTION_TIMEOUT_SECONDS)
-        if not task.done():
-            raise StorageUnavailable
-        return task.result()
+        return await self._gate.run(lambda: self._task(self._transaction(body)), seconds=TRANSACTION_TIMEOUT_SECONDS)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._transactions.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has seen it, or has been told that the result is unknown
+    def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _transaction(self, body: Callable[[Any], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TRANSACTION_RETRY_SECONDS
-        with translated():
-            async with await self._client.start_session() as session:
-                while True:
-                    try:
-                        async with session.start_transaction():
-                            return await body(session)
-                    except PyMongoError as exc:
-                        if not _may_be_repeated(exc) or loop.time() >= deadline:
-                            raise
-                    await asyncio.sleep(TRANSACTION_RETRY_PAUSE)
+        session = await self._client.start_session()
+        known_to_be_over = True
+        try:
+            while True:
+                try:
+                    async with session.start_transaction():
+                        result = await body(session)
+                except PyMongoError as exc:
+                    known_to_be_over = not (exc.timeout or isinstance(exc, ConnectionFailure))
+                    if not may_be_repeated(exc) or loop.time() >= deadline:
+                        raise
+                else:
+                    known_to_be_over = True
+                    return result
+                await asyncio.sleep(TRANSACTION_RETRY_PAUSE)
+        finally:
+            if known_to_be_over:
+                await session.end_session()
+            else:
+                self._task(self._kill(session))
+
+    async def _kill(self, session: Any) -> None:
+        """End a session whose transaction was given up without the database's knowing that it is over.
+
+        It would hold what it has written for a minute, and whoever wants to write there would time out.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _TRANSACTION_LIFETIME_SECONDS
+        while loop.time() < end:
+            with suppress(StorageUnavailable, PyMongoError):
+                await self._gate.run(lambda: self._client.admin.command("killSessions", [session.session_id]))
+                break
+            await asyncio.sleep(_KILL_PAUSE)
+        await session.end_session()
 
     def watch(self, pipeline: list[Document], max_await_ms: int) -> Any:
         """A change stream over the database: asynchronous context manager and iterator. Raises the driver's errors."""
@@ -217,4 +262,5 @@ class Mongo:
 
     def close(self) -> None:
         """Close the connections."""
+        self._gate.close()
         self._client.close()

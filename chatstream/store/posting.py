@@ -20,7 +20,7 @@ from chatstream.store.documents import (
     user_message_document,
     user_message_model,
 )
-from chatstream.store.mongo import Mongo, translated
+from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
 
 
@@ -143,8 +143,7 @@ class Posting:
         """The message that is there already, as the `duplicate` fields of a unique index say."""
         own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
         which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
-        with translated():
-            document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
+        document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
         if document is None:
             raise NotFound("There is no such conversation.")
         message = user_message_model(document)

@@ -10,7 +10,8 @@ from bson import ObjectId
 
 from chatstream.models import Answer, Conversation, Message, UserMessage
 from chatstream.store.documents import answer_model, conversation_model, message_model, user_message_model
-from chatstream.store.mongo import Document, Mongo, translated
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
 
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
@@ -26,21 +27,18 @@ class Reading:
 
     async def get(self, key: str, message_id: str) -> Message | None:
         """One message of this conversation, None if it has no such one."""
-        with translated():
-            document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
+        document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
         return document and message_model(document)
 
     async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
         """The newest messages, of those with a `seq` below `before`, oldest first."""
-        with translated():
-            documents = await self._before(key, before).limit(limit).to_list(limit)
+        documents = await self._before(key, before).limit(limit).to_list(limit)
         return [message_model(document) for document in reversed(documents)]
 
     async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
         """The messages that come after place `seq`, oldest first."""
-        with translated():
-            cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": seq}}).sort("seq", 1)
-            documents = await cursor.limit(limit).to_list(limit)
+        cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": seq}}).sort("seq", 1)
+        documents = await cursor.limit(limit).to_list(limit)
         return [message_model(document) for document in documents]
 
     async def newest(self, key: str) -> Message | None:
@@ -50,10 +48,7 @@ class Reading:
 
     async def newest_question(self, key: str) -> tuple[UserMessage, Answer | None] | None:
         """The newest user message and its newest attempt."""
-        with translated():
-            question = await self._messages.find_one(
-                {"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)]
-            )
+        question = await self._messages.find_one({"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)])
         if question is None:
             return None
         message = user_message_model(question)
@@ -61,28 +56,24 @@ class Reading:
 
     async def newest_attempt(self, key: str, message_id: str) -> Answer | None:
         """The newest attempt at answering this user message."""
-        with translated():
-            attempt = await self._messages.find_one(
-                {"conversationId": ObjectId(key), "replyTo": ObjectId(message_id)}, sort=[("attempt", -1)]
-            )
+        attempt = await self._messages.find_one(
+            {"conversationId": ObjectId(key), "replyTo": ObjectId(message_id)}, sort=[("attempt", -1)]
+        )
         return attempt and answer_model(attempt)
 
     async def running(self, key: str) -> Answer | None:
         """The answer that runs in this conversation, in whichever process."""
-        with translated():
-            document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
+        document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
         return document and answer_model(document)
 
     async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
         """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
-        with translated():
-            async for document in self._before(key, before).batch_size(_BATCH):
-                yield message_model(document)
+        async for document in self._before(key, before).batch_size(_BATCH):
+            yield message_model(document)
 
     async def conversation(self, key: str) -> Conversation | None:
         """The conversation itself, for those who have found its key in a message, and do not know whose it is."""
-        with translated():
-            document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
+        document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
         return document and conversation_model(document)
 
     def _before(self, key: str, before: int | None) -> Any:

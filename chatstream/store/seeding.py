@@ -21,7 +21,7 @@ from chatstream.hosts import is_loopback
 from chatstream.models import Answer, Conversation, Message, Recommendation, Status, UserMessage
 from chatstream.store.documents import answer_document, conversation_document, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
-from chatstream.store.mongo import Mongo, translated
+from chatstream.store.mongo import Mongo
 
 # Documents per transaction: MongoDB's own advice is no more than this ("Production Considerations"). They are half a
 # megabyte and take a twentieth of the time that one operation may take; five times as many are a fifth faster.
@@ -127,9 +127,8 @@ class Seeding:
             "userId": {"$in": sorted({user_id for user_id, _ in asked})},
             "id": {"$in": sorted({id_ for _, id_ in asked})},
         }
-        with translated():
-            found = self._mongo.conversations.find(query, {"_id": 0, "userId": 1, "id": 1})
-            return {name async for each in found if (name := (each["userId"], each["id"])) in asked}
+        found = self._mongo.conversations.find(query, {"_id": 0, "userId": 1, "id": 1})
+        return {name async for each in found if (name := (each["userId"], each["id"])) in asked}
 
     async def store(self, histories: Sequence[History]) -> None:
         """Store them all or, if an error is raised, none. Raises `AlreadyExists` if a user has one of the ids.
@@ -155,16 +154,14 @@ class Seeding:
         except BulkWriteError as exc:
             if any(error["code"] != 11000 for error in exc.details["writeErrors"]):  # DuplicateKey
                 raise
-            with translated():
-                own = await self._mongo.conversations.find_one({"_id": conversations[0]["_id"]}, {"_id": 1})
+            own = await self._mongo.conversations.find_one({"_id": conversations[0]["_id"]}, {"_id": 1})
             if own is None:  # else this very transaction had succeeded, and its result was lost
                 raise AlreadyExists("A user has a conversation with one of these ids.") from exc
 
     async def drop(self) -> None:
         """Delete all conversations and messages of the database, whoever made them."""
-        with translated():
-            await self._mongo.messages.drop()
-            await self._mongo.conversations.drop()
+        await self._mongo.messages.drop()
+        await self._mongo.conversations.drop()
         await self._mongo.prepare()  # the indexes, and with them the lock, are gone too
 
 

@@ -13,7 +13,7 @@ from bson import Binary
 from pymongo import ReturnDocument
 
 from chatstream.models import Ticket, User
-from chatstream.store.mongo import Mongo, translated
+from chatstream.store.mongo import Mongo
 
 # A page asks for it and opens its stream: a second, and on a train a minute.
 _LIFETIME_SECONDS = 60
@@ -41,10 +41,9 @@ class Tickets:
         # $literal: what a user may choose is no expression. $$NOW is known only to an update with a pipeline.
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in said.items()}
         fields["expiresAt"] = {"$add": ["$$NOW", _LIFETIME_SECONDS * 1000]}
-        with translated():
-            stored = await self._mongo.tickets.find_one_and_update(
-                {"_id": _key(text)}, [{"$set": fields}], upsert=True, return_document=ReturnDocument.AFTER
-            )
+        stored = await self._mongo.tickets.find_one_and_update(
+            {"_id": _key(text)}, [{"$set": fields}], upsert=True, return_document=ReturnDocument.AFTER
+        )
         return Ticket(text, stored["expiresAt"])
 
     async def redeem(self, text: str, conversation_id: str) -> User | None:
@@ -55,10 +54,9 @@ class Tickets:
         if not _TEXT.fullmatch(text):
             return None
         still_good = {"$gt": ["$expiresAt", "$$NOW"]}
-        with translated():
-            found = await self._mongo.tickets.find_one_and_delete(
-                {"_id": _key(text), "conversationId": conversation_id, "$expr": still_good}
-            )
+        found = await self._mongo.tickets.find_one_and_delete(
+            {"_id": _key(text), "conversationId": conversation_id, "$expr": still_good}
+        )
         if found is None:
             return None
         return User(

@@ -12,7 +12,8 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError, WTimeo
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.store.embedded import find_mongod
-from chatstream.store.mongo import Mongo, translated
+from chatstream.store.gate import translated
+from chatstream.store.mongo import Mongo
 from tests.support.processes import free_port
 
 

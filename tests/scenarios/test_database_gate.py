@@ -1,0 +1,267 @@
+"""Many requests at once before a database that is stopped, or slow: each is answered in time, and nothing piles up."""
+
+import asyncio
+import json
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from tests.conftest import MakeClient, StartServer
+from tests.stress.faults import FaultProxy
+from tests.support.client import API, Client
+from tests.support.processes import ServerProcess
+from tests.support.replica_set import ReplicaSet
+
+# The contract: a request is answered within 5 s, whatever the database does; `/readyz` within 3 s.
+ANSWERED, READY = 5.0, 3.0
+MANY = 200
+
+
+class Outcome(NamedTuple):
+    """One request's answer, and how long it took."""
+
+    status: int
+    text: str
+    retry_after: str | None
+    seconds: float
+
+
+class Crowd:
+    """Many clients of one user's, each with a connection that is open before anybody asks anything.
+
+    Not httpx: to send 200 requests takes it longer than the server may take to answer them.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._port = urlsplit(client.url).port
+        self._token = client.token
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def gather(self, count: int) -> None:
+        """Let so many connect."""
+        self._free += await asyncio.gather(*(asyncio.open_connection("127.0.0.1", self._port) for _ in range(count)))
+
+    async def ask(self, method: str, path: str, body: object = None, accept: str = "*/*") -> Outcome:
+        """One request over a connection that waits for it, or a new one."""
+        if not self._free:
+            await self.gather(1)
+        reader, writer = self._free.pop()
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [
+            *(f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", f"Accept: {accept}"),
+            *(f"Authorization: Bearer {self._token}", "Content-Type: application/json"),
+            *(f"Content-Length: {len(content)}", "", ""),
+        ]
+        begun = time.monotonic()
+        writer.write("\r\n".join(lines).encode() + content)
+        try:
+            reply = (await reader.read()).decode()
+            seconds = time.monotonic() - begun
+        finally:
+            writer.transport.abort()
+        retry_after = re.search(r"^Retry-After: (.+?)\r$", reply, re.MULTILINE)
+        return Outcome(int(reply.split(" ", 2)[1]), reply, retry_after and retry_after[1], seconds)
+
+    def close(self) -> None:
+        """Close what nobody used."""
+        for _, writer in self._free:
+            writer.transport.abort()
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    """A database of this module's own, to be stopped."""
+    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+        yield mongo
+
+
+@pytest.fixture
+def server(mongo: ReplicaSet, start_server: StartServer) -> ServerProcess:
+    """A server on it."""
+    return start_server(MONGODB_URI=mongo.uri, CHATSTREAM_STREAMS_PER_USER="1000")
+
+
+@pytest.fixture
+def client(server: ServerProcess, make_client: MakeClient) -> Client:
+    """Its client."""
+    return make_client(server)
+
+
+@asynccontextmanager
+async def crowd(client: Client, count: int = 0) -> AsyncIterator[Crowd]:
+    """With so many connections."""
+    crowd = Crowd(client)
+    await crowd.gather(count)
+    try:
+        yield crowd
+    finally:
+        crowd.close()
+        await asyncio.sleep(0)  # the transports close themselves in the next turn
+
+
+class Beside:
+    """What a monitor sees meanwhile: `/readyz`, and how busy the machine is, which `/healthz` shows: it asks nobody."""
+
+    def __init__(self, http: Crowd) -> None:
+        self.ready: list[Outcome] = []
+        self.busy = 0.0
+        self._http = http
+
+    async def ask(self) -> None:
+        """Again and again."""
+        while True:
+            health, ready = await asyncio.gather(self._http.ask("GET", "/healthz"), self._http.ask("GET", "/readyz"))
+            self.busy = max(self.busy, health.seconds)
+            self.ready.append(ready)
+            await asyncio.sleep(0.1)  # a balancer's pause
+
+
+@asynccontextmanager
+async def beside(http: Crowd) -> AsyncIterator[Beside]:
+    """Ask beside what is in the context."""
+    beside = Beside(http)
+    asking = asyncio.create_task(beside.ask())
+    try:
+        yield beside
+    finally:
+        asking.cancel()
+        await asyncio.wait((asking,))
+
+
+async def recovered(within: float, request: Callable[[], Awaitable[Outcome]]) -> None:
+    """Repeat until it succeeds."""
+    async with asyncio.timeout(within):
+        while (await request()).status >= 500:
+            await asyncio.sleep(0.05)  # between two requests
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.gen_test(timeout=120)
+async def test_with_a_stopped_database_all_of_many_requests_are_refused_in_time(
+    client: Client, mongo: ReplicaSet, method: str
+) -> None:
+    conversation = await client.create()
+    async with crowd(client, MANY) as http:
+        mongo.nodes[0].signal(signal.SIGSTOP)
+        try:
+            path = f"{API}/{conversation}/messages"
+            body = {"content": "Store this."} if method == "POST" else None
+            async with beside(http) as monitor:
+                outcomes = await asyncio.gather(*(http.ask(method, path, body) for _ in range(MANY)))
+            assert {outcome.status for outcome in outcomes} == {503}
+            assert all(int(outcome.retry_after or 0) >= 1 for outcome in outcomes)
+            assert max(outcome.seconds for outcome in outcomes) < ANSWERED + monitor.busy
+            assert {outcome.status for outcome in monitor.ready} == {503}
+            assert max(outcome.seconds for outcome in monitor.ready) < READY + monitor.busy
+            # It is known by now.
+            assert (await http.ask(method, path, body)).seconds < 1 + monitor.busy
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        for path in ("/readyz", f"{API}/{conversation}/messages"):
+            await recovered(ANSWERED, partial(http.ask, "GET", path))
+        again = await asyncio.gather(*(http.ask("GET", f"{API}/{conversation}") for _ in range(MANY)))
+        assert {outcome.status for outcome in again} == {200}
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_with_a_stopped_database_all_of_many_streams_are_refused_so_that_an_event_source_survives_it(
+    client: Client, mongo: ReplicaSet
+) -> None:
+    conversation = await client.create()
+    async with crowd(client, MANY) as http:
+        mongo.nodes[0].signal(signal.SIGSTOP)
+        try:
+            async with beside(http) as monitor:
+                outcomes = await asyncio.gather(
+                    *(http.ask("GET", f"{API}/{conversation}/stream", accept="text/event-stream") for _ in range(MANY))
+                )
+            assert {outcome.status for outcome in outcomes} == {200}
+            assert all('"storage_unavailable"' in outcome.text for outcome in outcomes)
+            assert all("retry: " in outcome.text for outcome in outcomes)
+            assert max(outcome.seconds for outcome in outcomes) < ANSWERED + monitor.busy
+            assert {outcome.status for outcome in monitor.ready} == {503}
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        await recovered(ANSWERED, lambda: http.ask("GET", f"{API}/{conversation}"))
+        async with client.stream(conversation) as watched:
+            assert (await watched.next()).type == "connected"
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_an_idle_server_whose_database_stops_says_in_time_that_it_is_not_ready(
+    client: Client, mongo: ReplicaSet
+) -> None:
+    async with crowd(client) as http:
+        assert (await http.ask("GET", "/readyz")).status == 200
+        mongo.nodes[0].signal(signal.SIGSTOP)
+        try:
+            first = await http.ask("GET", "/readyz")
+            assert (first.status, first.seconds < READY) == (503, True)
+            # A request that comes now need not find out for itself.
+            refused = await http.ask("GET", API)
+            assert (refused.status, refused.seconds < 1) == (503, True)
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        await recovered(ANSWERED, lambda: http.ask("GET", "/readyz"))
+        assert (await http.ask("GET", API)).status == 200
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_what_a_transaction_held_when_the_database_stopped_is_let_go(client: Client, mongo: ReplicaSet) -> None:
+    """MongoDB itself would hold it for a minute."""
+    conversations = [await client.create() for _ in range(20)]
+    async with crowd(client) as http:
+
+        async def post(conversation: str) -> Outcome:
+            return await http.ask("POST", f"{API}/{conversation}/messages?ifBusy=queue", {"content": "Hold."})
+
+        posts = [asyncio.create_task(post(conversation)) for conversation in conversations * 3]
+        await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+        mongo.nodes[0].signal(signal.SIGSTOP)
+        try:
+            await asyncio.wait(posts)
+        finally:
+            mongo.nodes[0].signal(signal.SIGCONT)
+        await asyncio.gather(*(recovered(15, partial(post, id_)) for id_ in conversations))
+
+
+@pytest.fixture
+def slow(io_loop: IOLoop, mongo: ReplicaSet) -> Iterator[FaultProxy]:
+    """The way to the database, which can be made slow."""
+    proxy = io_loop.run_sync(FaultProxy(lambda: mongo.nodes[0].port).start)
+    yield proxy
+    io_loop.run_sync(proxy.close)
+
+
+@pytest.mark.gen_test(timeout=180)
+async def test_before_a_slow_database_nothing_piles_up(
+    slow: FaultProxy, start_server: StartServer, make_client: MakeClient
+) -> None:
+    uri = f"mongodb://127.0.0.1:{slow.port}/?directConnection=true"
+    server = start_server(MONGODB_URI=uri, ready=False)
+    await asyncio.to_thread(server.wait_until_ready)
+    client = make_client(server)
+    async with crowd(client, 500) as http:
+        conversation = await client.create()
+        slow.delay(0.15)  # there, and back
+        paths = [f"{API}/{conversation}", f"{API}/{conversation}/messages", API]
+        async with beside(http) as monitor:
+            outcomes = await asyncio.gather(*(http.ask("GET", paths[number % 3]) for number in range(500)))
+        statuses = Counter(outcome.status for outcome in outcomes)
+        assert statuses.keys() == {200, 503}
+        assert max(outcome.seconds for outcome in outcomes) < ANSWERED + monitor.busy
+        assert all(int(outcome.retry_after or 0) >= 1 for outcome in outcomes if outcome.status == 503)
+        # Those who come when the flood is over are served, although it is still slow.
+        await recovered(ANSWERED, lambda: http.ask("GET", paths[1]))
+        assert (await client.post(conversation, "Is it slow?")).status_code == 201
+        slow.heal()
+        assert {(await http.ask("GET", path)).status for path in paths} == {200}
