@@ -1,7 +1,7 @@
 """``…/{id}/messages``, ``…/stop`` and ``…/regenerate``."""
 
 import re
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from http import HTTPStatus
 
 from chatstream.errors import (
@@ -9,6 +9,7 @@ from chatstream.errors import (
     InvalidContent,
     InvalidRequest,
     RequestError,
+    StorageUnavailable,
     TooManyRequests,
     Unavailable,
 )
@@ -101,7 +102,8 @@ class _History(_ConversationDoor):
         shown, more = await self._page(conversation.key, limit, before)
         unseen = any(isinstance(message, Answer) and message.unseen for message in shown)
         if unseen and self.request.method != "HEAD":
-            await self.attempts.mark_seen(conversation.key)
+            with suppress(StorageUnavailable):  # better told twice than not
+                await self.attempts.mark_seen(conversation.key)
         return conversation, shown, str(shown[0].seq) if more else None, before is None
 
     async def _page(self, key: str, limit: int, before: int | None) -> tuple[list[Message], bool]:

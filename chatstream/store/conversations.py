@@ -57,8 +57,7 @@ class Conversations:
 
     async def count(self, user_id: str, most: int) -> int:
         """How many the user has; it is counted up to `most`, in an index."""
-        with translated():
-            counted = await self._mongo.conversations.count_documents({"userId": user_id}, limit=most)
+        counted = await self._mongo.conversations.count_documents({"userId": user_id}, limit=most)
         return int(counted)
 
     async def page(self, user_id: str, *, limit: int, before: str | None) -> tuple[list[Conversation], str | None]:

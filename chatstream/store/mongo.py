@@ -143,17 +143,7 @@ class Mongo:
         """
         await self.check()
         try:
-            with translated():
-                hello = await self._client.admin.command("hello")
-                if "setName" not in hello and hello.get("msg") != "isdbgrid":
-                    raise ConfigurationError(
-                        "MongoDB runs as a standalone server; chatstream needs a replica set (one node will do). "
-                        "Start mongod with --replSet rs0, then run once: mongosh --eval 'rs.initiate()'"
-                    )
             await self._indexes_built()
-                await self.conversations.create_indexes(CONVERSATION_INDEXES)
-                await self.messages.create_indexes(MESSAGE_INDEXES)
-                await self.tickets.create_indexes(TICKET_INDEXES)
         except OperationFailure as exc:
             raise self._refused(exc) from exc
 

@@ -142,6 +142,8 @@ class Posting:
     ) -> Posted:
         """The message that is there already, as the `duplicate` fields of a unique index say."""
         own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
+        if not own and client_message_id is None:  # None would be found in every message that has no such id
+            raise AnswerInProgress("Another message was stored at the same moment. Try again.")
         which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
         document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
         if document is None:

@@ -239,7 +239,12 @@ def slow(io_loop: IOLoop, mongo: ReplicaSet) -> Iterator[FaultProxy]:
     """The way to the database, which can be made slow."""
     proxy = io_loop.run_sync(FaultProxy(lambda: mongo.nodes[0].port).start)
     yield proxy
-    io_loop.run_sync(proxy.close)
+
+    async def close() -> None:
+        await proxy.close()
+        await asyncio.sleep(0)  # the transports close themselves in the next turn
+
+    io_loop.run_sync(close)
 
 
 @pytest.mark.gen_test(timeout=180)
@@ -265,3 +270,4 @@ async def test_before_a_slow_database_nothing_piles_up(
         assert (await client.post(conversation, "Is it slow?")).status_code == 201
         slow.heal()
         assert {(await http.ask("GET", path)).status for path in paths} == {200}
+    await asyncio.to_thread(server.stop)  # while the proxy still runs, which then closes its connections

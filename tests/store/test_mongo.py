@@ -177,3 +177,25 @@ async def test_a_transaction_that_hangs_is_not_waited_for(mongodb_uri: str, monk
     go_on.set()  # it is not cut off in the middle: what it writes cannot be taken back
     await asyncio.wait_for(ended.wait(), 5)
     mongo.close()
+
+
+@pytest.mark.gen_test
+async def test_a_fault_of_ours_is_logged_although_whoever_asked_has_left(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chatstream.store.mongo.TRANSACTION_TIMEOUT_SECONDS", 0.1)
+    mongo = Mongo(mongodb_uri, "transactions")
+    go_on = asyncio.Event()
+
+    async def body(_session: object) -> None:
+        await go_on.wait()
+        raise LookupError("a message of somebody's")
+
+    with pytest.raises(StorageUnavailable):
+        await mongo.transaction(body)
+    go_on.set()
+    async with asyncio.timeout(10):
+        while "LookupError" not in caplog.text:
+            await asyncio.sleep(0.01)  # nobody is told: that is the point
+    assert "a message of somebody's" not in caplog.text
+    mongo.close()

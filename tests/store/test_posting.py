@@ -213,3 +213,18 @@ async def test_a_waiting_message_whose_result_was_lost_is_known_although_the_ans
     waiting = await store.posting.add(conversation, "And?", behind_running=True)
     assert waiting is not None  # else it is posted again, and stored twice
     assert not waiting.repeated
+
+
+@pytest.mark.gen_test
+async def test_a_message_without_an_id_of_the_clients_is_no_repetition_of_another_one_without(
+    store: Storage, conversation: Conversation, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.attempts.finish(conversation, ended(await begun(store, conversation)))
+
+    async def taken(_conversation: Conversation, _session: Any) -> int:
+        return 1
+
+    monkeypatch.setattr(store.posting, "_next_seq", taken)  # as if another message came first
+    with pytest.raises(AnswerInProgress):
+        await store.posting.post(conversation, "Tell me.")
+    assert len(await stored(store, key)) == 2
