@@ -176,6 +176,7 @@ async def test_a_transaction_that_hangs_is_not_waited_for(mongodb_uri: str, monk
         await mongo.transaction(body)
     go_on.set()  # it is not cut off in the middle: what it writes cannot be taken back
     await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.gather(*mongo._tasks)  # before the loop is closed
     mongo.close()
 
 
