@@ -45,7 +45,16 @@ async def test_a_posted_message_comes_back_with_a_cursor_to_its_answer(client: C
 @pytest.mark.gen_test
 async def test_content_is_kept_to_the_character(client: Client, upstream: Upstream) -> None:
     upstream.reply(answer("Ok."))
-    for content in ("a\0b", "\u2028\u2029\r\n\n", " ", "e\u0301é", "\N{FAMILY}\u200d⚽", '"\\', "<script>", "$where"):
+    for content in (
+        "a\0b",
+        "\u2028\u2029\r\n\n.",
+        " . ",
+        "e\u0301é",
+        "\N{FAMILY}\u200d⚽",
+        '"\\',
+        "<script>",
+        "$where",
+    ):
         conversation = await client.create()
         beginning_cursor = (await client.http.get(f"{API}/{conversation}/messages")).json()["streamCursor"]
         assert (await client.post(conversation, content)).json()["content"] == content
@@ -186,7 +195,8 @@ async def test_queued_messages_wait_and_get_one_answer(client: Client, upstream:
         assert [frame.data["content"] for frame in watched.frames if frame.type == "user_message"] == [
             *("One?", "Two?", "Three?")
         ]
-    assert [turn["content"] for turn in upstream.calls[1].body["messages"]][1:] == ["One?", "First.", "Two?", "Three?"]
+    told = [turn["content"] for turn in upstream.calls[1].body["messages"]]
+    assert told[1:] == ["One?", "First.", "Two?\n\nThree?"]
     assert len(upstream.calls) == 2
 
 

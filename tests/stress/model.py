@@ -87,7 +87,8 @@ class Model:
     async def _call(self, body: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         turns = body["messages"]
         assert isinstance(turns, list)
-        question = next(turn["content"] for turn in reversed(turns) if turn["role"] == "user")
+        # Before it, in the same turn, may stand earlier ones that have no answer; none has a blank line of its own.
+        question = next(turn["content"] for turn in reversed(turns) if turn["role"] == "user").rpartition("\n\n")[2]
         self._calls += 1
         self._asked[question] += 1
         call = self._calls
