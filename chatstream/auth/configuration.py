@@ -75,6 +75,8 @@ def secret_from(path: Path) -> str:
         found = path.read_text().strip()
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be read: {exc.strerror}.") from exc
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} does not hold a secret: it is not text.") from None
     if len(found.encode()) < MIN_SECRET_BYTES:
         raise ConfigurationError(f"{path} does not hold a secret of at least {MIN_SECRET_BYTES} bytes.")
     return found

@@ -127,7 +127,8 @@ class Terminal:
         if event is NOTHING_COMES:
             return
         if self._as_json:
-            self._write(json.dumps(event, ensure_ascii=False) + "\n")
+            # Where only ASCII can be written, escapes lose nothing.
+            self._write(json.dumps(event, ensure_ascii="utf" not in sys.stdout.encoding.lower()) + "\n")
             return
         match event["type"]:
             case "llm_chunk":

@@ -73,6 +73,6 @@ async def test_the_claim_that_has_the_user() -> None:
     settings = Settings(jwt_user_claim="user_id")
     authenticator = Authenticator(OneKey.secret(SECRET, ("HS256",)), auth.rules(settings))
     assert (await authenticator.authenticate(mint(SECRET, "u5", HOUR, auth.rules(settings)))).id == "u5"
-    for wrong in ("exp", "iss", "", 'a"b', "a\\b", "a b", "ü"):
+    for wrong in ("exp", "iss", 'a"b', "a\\b", "a b", "ü"):
         with pytest.raises(ValidationError):
             Settings(jwt_user_claim=wrong)

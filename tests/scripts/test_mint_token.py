@@ -60,6 +60,7 @@ async def test_with_a_private_key(tmp_path: Path) -> None:
     [
         ([], {}, "There is no secret in var to make a token with"),
         ([], PUBLIC, "name a --private-key-file"),
+        (["--secret-file", sys.executable], {}, "does not hold a secret: it is not text."),
         (["--secret-file", "none"], {}, "none cannot be read: No such file or directory."),
         (["--user", ""], {"JWT_SECRET": SECRET}, "The server would refuse this token: The token's `sub`"),
         (["--expires-in", "-1"], {"JWT_SECRET": SECRET}, "The server would refuse this token: The token has expired."),
