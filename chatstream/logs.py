@@ -22,7 +22,16 @@ _QUIET = ("httpx2", "httpcore2", "openai", "pymongo", "tornado.access", "tornado
 _WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if explanation.retryable)
 
 
-class TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Of an exception only its kind and where it came from, whoever logs it: Tornado and asyncio would log its text."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """A traceback as always, without its last line's text; see `describe`."""
+        where = "".join(traceback.format_tb(ei[2]))
+        return f"Traceback (most recent call last):\n{where}{ei[0].__name__}"
+
+
+class TextFormatter(_Formatter):
     """``10:40:00 warning  what happened  request=… user=…``."""
 
     def __init__(self) -> None:
@@ -38,7 +47,7 @@ class TextFormatter(logging.Formatter):
         return f"{first}  {facts}{newline}{traceback}"
 
 
-class JSONFormatter(logging.Formatter):
+class JSONFormatter(_Formatter):
     """``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"

@@ -56,7 +56,7 @@ def test_a_traceback_for_people_comes_below() -> None:
     first, *rest = TextFormatter().format(made).split("\n")
     assert first.endswith("ERROR   lost  request=r1")
     assert rest[0] == "Traceback (most recent call last):"
-    assert rest[-1].startswith("ValueError: ")
+    assert rest[-1] == "ValueError"  # its text may repeat what a user wrote, whoever logs it
 
 
 def test_a_line_for_machines() -> None:
@@ -76,6 +76,7 @@ def test_a_traceback_for_machines_is_in_the_line() -> None:
     line = JSONFormatter().format(failed())
     assert "\n" not in line
     assert json.loads(line)["traceback"].startswith("Traceback (most recent call last):\n")
+    assert json.loads(line)["traceback"].endswith("\nValueError")
 
 
 @pytest.mark.parametrize("hostile", ["a\nERROR forged", "a\r\n", "\x1b[2Jgone", "\u2028", "a\0b", "\x85", "\ud800"])

@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from msgspec.structs import replace
 from tornado.iostream import StreamClosedError
 
 from chatstream import events
@@ -97,7 +98,7 @@ class StreamingHandler(JSONHandler):
                 self.connection_stream().close()
             except StorageUnavailable:
                 stream.follower.end(reason=ErrorCode.STORAGE_UNAVAILABLE)
-                await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE))
+                await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE, words=StorageUnavailable().detail))
             except Exception as exc:  # noqa: BLE001 - too late for a status; the client must not take this for the end
                 stream.follower.end(reason=ErrorCode.INTERNAL)
                 self.log_exception(type(exc), exc, exc.__traceback__)
@@ -162,7 +163,7 @@ class StreamingHandler(JSONHandler):
         self.set_status(HTTPStatus.OK)
         self._begin()
         milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
-        self.finish(self._error(code, milliseconds))
+        self.finish(self._error(code, milliseconds, words=error.detail))
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """See `BaseHandler`."""
@@ -206,6 +207,9 @@ class StreamingHandler(JSONHandler):
             if hasattr(socket, name):  # not every system has them all
                 connection.socket.setsockopt(level, getattr(socket, name), value)
 
-    def _error(self, code: ErrorCode, retry_after_ms: int | None = None) -> bytes:
+    def _error(self, code: ErrorCode, retry_after_ms: int | None = None, *, words: str | None = None) -> bytes:
+        """`words`, if they say more than those that belong to the code: those of the same refusal by REST."""
         event = events.error(code, request_id=self.request_id, retry_after_ms=retry_after_ms)
+        if words is not None:
+            event = replace(event, message=words)
         return self.wire.error(event, (retry_after_ms or 0) + reconnect_delay())

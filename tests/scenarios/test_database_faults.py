@@ -54,7 +54,8 @@ async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream
             assert ready.status_code == 503
             assert (await client.http.get("/healthz")).status_code == 200
             async with client.stream(other) as refusing:
-                assert (await refusing.next()).data["error"] == "storage_unavailable"
+                told = (await refusing.next()).data
+                assert (told["error"], told["message"]) == ("storage_unavailable", refused.json()["detail"])
                 assert refusing.types == ["error"]
             cursor = watched.cursor
             notice = await watched.until("error")
