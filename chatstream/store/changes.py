@@ -14,6 +14,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from chatstream.errors import StorageUnavailable
+from chatstream.logs import describe
 from chatstream.models import Message, Status
 from chatstream.store.documents import message_model
 from chatstream.store.gate import Document
@@ -77,11 +78,21 @@ class Changes:
                 async with self._mongo.watch(self._pipeline(), _MAX_AWAIT_MS) as stream:
                     await on_gap()
                     async for event in stream:
-                        if change := _change(event):
-                            await on_change(change)
+                        await self._tell(event, on_change)
             except (PyMongoError, StorageUnavailable) as exc:
                 log.warning("the change stream broke off: %s", type(exc).__name__)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, who watches here must go on hearing of the others
+                log.error("a change could not be applied: %s", describe(exc))
             await asyncio.sleep(_RETRY_PAUSE)
+
+    async def _tell(self, event: Document, on_change: Callable[[Change], Awaitable[None]]) -> None:
+        try:
+            change = _change(event)
+        except Exception as exc:  # noqa: BLE001 - a later version may write whatever it likes
+            log.info("a change is passed over, which this version does not understand: %s", describe(exc))
+            return
+        if change is not None:
+            await on_change(change)
 
     def _pipeline(self) -> list[Document]:
         ours = re.compile(f"^{re.escape(self._owner)}#")
