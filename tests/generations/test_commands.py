@@ -111,7 +111,7 @@ async def test_queued_messages_are_told_after_the_running_answer_and_get_one_ans
                 *("user_message", "llm_chunk", "llm_complete"),
                 *("user_message", "user_message", "llm_chunk", "llm_complete"),
             ]
-        assert [turn.content for turn in b.model.calls[1].turns] == ["Be brief.", "1", "One.", "2", "3"]
+        assert [turn.content for turn in b.model.calls[1].turns] == ["Be brief.", "1", "One.", "2\n\n3"]
 
 
 @pytest.mark.parametrize("how", ["complete", "fault", "stop", "interrupt"])

@@ -141,7 +141,7 @@ async def test_a_message_in_mid_answer(pair: tuple[Client, Client], upstream: Up
             assert [(await stream.next()).data["content"] for _ in range(2)] == ["Two.", "Three."]
             await stream.until("llm_chunk")
         assert [turn["content"] for turn in upstream.calls[1].body["messages"]][1:] == [
-            *("One.", "First, done.", "Two.", "Three."),
+            *("One.", "First, done.", "Two.\n\nThree."),
         ]
         interrupting = await there.post(conversation, "Stop that.", params={"ifBusy": "interrupt"})
         assert interrupting.status_code == 201
