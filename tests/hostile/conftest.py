@@ -61,7 +61,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, environme
         "OPENAI_BASE_URL": "",  # the demo model: what is accepted is answered
         "OPENAI_API_KEY": "",
         "CHATSTREAM_CONNECTION_TIMEOUT": "0.05",  # a stream that was opened ends by itself
-        "CHATSTREAM_HEARTBEAT_INTERVAL": "0.5",
+        "CHATSTREAM_HEARTBEAT_INTERVAL": "0.05",
     }
     server = ServerProcess(tmp_path_factory.mktemp("hostile"), settings).start().wait_until_ready()
     with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
