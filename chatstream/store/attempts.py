@@ -91,6 +91,8 @@ class Attempts:
         A single write, since a reader waits: the unique indexes see to all three, and what they let in is on disk
         and with a majority when it is known. A conversation that is deleted meanwhile shows in `finish`.
         """
+        if previous is not None and previous.status is Status.STREAMING:
+            raise AnswerInProgress("An answer is still running.")
         attempt = previous.attempt + 1 if previous else 1
         answer = new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner)
         try:
@@ -138,7 +140,7 @@ class Attempts:
                 document["length"], document.get("stopRequested", False), document.get("watchedAt")
             )
             for document in documents
-            if document["status"] == "streaming"
+            if document.get("status") == "streaming"
         }
 
     async def finish(self, conversation: Conversation, answer: Answer) -> Answer | None:
@@ -170,7 +172,7 @@ class Attempts:
         )
         if document is None:
             document = await self._messages.find_one(_one(key, answer_id))
-        return document and answer_model(document)
+        return None if document is None else answer_model(document)
 
     async def request_stop(self, key: str, answer_id: str) -> None:
         """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
@@ -195,6 +197,8 @@ class Attempts:
         return [
             Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
             async for found in self._messages.find({"status": "streaming"}, fields)
+            # What lacks one of these was not written by this version: whoever did knows what to do with it.
+            if fields.keys() <= found.keys()
         ]
 
     async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
-from chatstream.store.documents import conversation_document, conversation_model, now
+from chatstream.store.documents import conversation_document, conversation_model, now, understood
 from chatstream.store.mongo import Mongo
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model"}
@@ -73,11 +73,11 @@ class Conversations:
             query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"_id": {"$lt": key}}]
         cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
         documents = await cursor.to_list(limit + 1)
-        found = [conversation_model(document) for document in documents[:limit]]
+        found = understood(conversation_model, documents[:limit])
         if len(documents) <= limit:
             return found, None
-        last = found[-1]
-        return found, f"{round(last.updated_at.timestamp() * 1000)}-{last.key}"
+        last = documents[limit - 1]  # read for its place alone: this version need not understand the rest of it
+        return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
     async def update(self, user_id: str, id: str, changes: Mapping[str, str | None]) -> Conversation:  # noqa: A002 - see get
         """Set some of `title`, `system_prompt` and `model`. Raises `NotFound`."""
@@ -114,9 +114,9 @@ async def touch(mongo: Mongo, conversation: Conversation, *, session: Any = None
 
 
 def _found(document: dict[str, Any] | None) -> Conversation:
-    if document is None:
-        raise NotFound("There is no such conversation.")
-    return conversation_model(document)
+    for conversation in understood(conversation_model, () if document is None else (document,)):
+        return conversation
+    raise NotFound("There is no such conversation.")
 
 
 def _place(before: str) -> tuple[datetime, ObjectId]:

@@ -1,12 +1,15 @@
 """Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from bson import ObjectId
 
 from chatstream.errors import ErrorCode
+from chatstream.logs import describe
 from chatstream.models import (
     Annotation,
     Answer,
@@ -32,6 +35,40 @@ _NEWER_CODES = {
 }
 
 
+# Written with each document, and raised when a reader of the version before could misunderstand one.
+SCHEMA = 1
+
+T = TypeVar("T")
+
+
+class NotUnderstood(Exception):
+    """A document of a shape that this version does not know: a later one may have written it."""
+
+
+def understood(model: Callable[[Document], T], documents: Iterable[Document]) -> list[T]:
+    """The models of those documents that this version understands."""
+    found = []
+    for document in documents:
+        with suppress(NotUnderstood):
+            found.append(model(document))
+    return found
+
+
+@contextmanager
+def _understanding() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
+        raise NotUnderstood(describe(exc)) from exc
+
+
+def _typed(document: Document, name: str, type_: type[T]) -> T:
+    value = document[name]
+    if not isinstance(value, type_) or isinstance(value, bool):
+        raise TypeError(name)
+    return value
+
+
 def now() -> datetime:
     """As exactly as MongoDB stores it: in milliseconds."""
     moment = datetime.now(UTC)
@@ -49,21 +86,23 @@ def conversation_document(conversation: Conversation) -> Document:
         "model": conversation.model,
         "createdAt": conversation.created_at,
         "updatedAt": conversation.updated_at,
+        "schema": SCHEMA,
     }
 
 
 def conversation_model(document: Document) -> Conversation:
-    """The inverse of `conversation_document`."""
-    return Conversation(
-        key=str(document["_id"]),
-        user_id=document["userId"],
-        id=document["id"],
-        title=document["title"],
-        system_prompt=document["systemPrompt"],
-        model=document["model"],
-        created_at=document["createdAt"],
-        updated_at=document["updatedAt"],
-    )
+    """The inverse of `conversation_document`. Raises `NotUnderstood`."""
+    with _understanding():
+        return Conversation(
+            key=str(_typed(document, "_id", ObjectId)),
+            user_id=_typed(document, "userId", str),
+            id=_typed(document, "id", str),
+            title=msgspec.convert(document.get("title"), str | None),
+            system_prompt=msgspec.convert(document.get("systemPrompt"), str | None),
+            model=msgspec.convert(document.get("model"), str | None),
+            created_at=_typed(document, "createdAt", datetime),
+            updated_at=_typed(document, "updatedAt", datetime),
+        )
 
 
 def user_message_document(key: str, message: UserMessage, *, owner: str) -> Document:
@@ -76,6 +115,7 @@ def user_message_document(key: str, message: UserMessage, *, owner: str) -> Docu
         "content": message.content,
         "createdAt": message.created_at,
         "owner": owner,
+        "schema": SCHEMA,
     }
     if message.client_message_id is not None:
         document["clientMessageId"] = message.client_message_id
@@ -93,6 +133,7 @@ def answer_document(key: str, answer: Answer) -> Document:
         "attempt": answer.attempt,
         "createdAt": answer.created_at,
         "owner": answer.owner,
+        "schema": SCHEMA,
     }
     if answer.status is Status.STREAMING:
         return document | {"status": "streaming", "parts": [], "length": 0, "beatAt": answer.created_at}
@@ -130,42 +171,57 @@ def _annotation_model(document: Document) -> Annotation:
 
 
 def message_model(document: Document) -> Message:
-    """A user message or an answer, whichever the document is."""
-    return user_message_model(document) if document["role"] == "user" else answer_model(document)
+    """A user message or an answer, whichever the document is. Raises `NotUnderstood`."""
+    match document.get("role"):
+        case "user":
+            return user_message_model(document)
+        case "assistant":
+            return answer_model(document)
+    raise NotUnderstood("role")
 
 
 def user_message_model(document: Document) -> UserMessage:
-    """The inverse of `user_message_document`."""
-    return UserMessage(
-        id=str(document["_id"]),
-        seq=document["seq"],
-        content=document["content"],
-        created_at=document["createdAt"],
-        client_message_id=document.get("clientMessageId"),
-    )
+    """The inverse of `user_message_document`. Raises `NotUnderstood`."""
+    with _understanding():
+        return UserMessage(
+            id=str(_typed(document, "_id", ObjectId)),
+            seq=_typed(document, "seq", int),
+            content=_typed(document, "content", str),
+            created_at=_typed(document, "createdAt", datetime),
+            client_message_id=msgspec.convert(document.get("clientMessageId"), str | None),
+        )
 
 
 def answer_model(document: Document) -> Answer:
-    """An answer; that of a running one has the text of its last checkpoint."""
-    status = Status(document["status"])
-    running = status is Status.STREAMING
-    return Answer(
-        id=str(document["_id"]),
-        seq=document["seq"],
-        reply_to=str(document["replyTo"]),
-        attempt=document["attempt"],
-        status=status,
-        content="".join(document["parts"]) if running else document["content"],
-        created_at=document["createdAt"],
-        finish_reason=document.get("finishReason"),
-        usage=msgspec.convert(document.get("usage"), Usage | None),
-        failure=_failure(document.get("error")),
-        recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
-        annotations=tuple(map(_annotation_model, document.get("annotations", []))),
-        unseen=document.get("unseen", False),
-        queued=document.get("queued", False),
-        owner=document["owner"],
-    )
+    """An answer; that of a running one has the text of its last checkpoint. Raises `NotUnderstood`.
+
+    An answer of a status that only a later version knows has not ended, as far as this one knows: it counts as running.
+    """
+    with _understanding():
+        status = status_of(document)
+        return Answer(
+            id=str(_typed(document, "_id", ObjectId)),
+            seq=_typed(document, "seq", int),
+            reply_to=str(_typed(document, "replyTo", ObjectId)),
+            attempt=_typed(document, "attempt", int),
+            status=status,
+            content="".join(document["parts"]) if "parts" in document else _typed(document, "content", str),
+            created_at=_typed(document, "createdAt", datetime),
+            finish_reason=msgspec.convert(document.get("finishReason"), str | None),
+            usage=msgspec.convert(document.get("usage"), Usage | None),
+            failure=_failure(document.get("error")),
+            recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
+            annotations=tuple(map(_annotation_model, document.get("annotations", []))),
+            unseen=bool(document.get("unseen", False)),
+            queued=bool(document.get("queued", False)),
+            owner=_typed(document, "owner", str),
+        )
+
+
+def status_of(document: Document) -> Status:
+    """An answer's status. One that only a later version knows counts as running: nobody has said that it has ended."""
+    status = document.get("status")
+    return next((known for known in Status if known.value == status), Status.STREAMING)
 
 
 def _failure_document(failure: Failure) -> Document:

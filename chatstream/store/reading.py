@@ -3,19 +3,27 @@
 `key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
 
 from bson import ObjectId
 
 from chatstream.models import Answer, Conversation, Message, UserMessage
-from chatstream.store.documents import answer_model, conversation_model, message_model, user_message_model
+from chatstream.store.documents import (
+    answer_model,
+    conversation_model,
+    message_model,
+    understood,
+    user_message_model,
+)
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
 _BATCH = 51
+
+T = TypeVar("T")
 
 
 class Reading:
@@ -28,18 +36,18 @@ class Reading:
     async def get(self, key: str, message_id: str) -> Message | None:
         """One message of this conversation, None if it has no such one."""
         document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
-        return document and message_model(document)
+        return _understood(message_model, document)
 
     async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
         """The newest messages, of those with a `seq` below `before`, oldest first."""
         documents = await self._before(key, before).limit(limit).to_list(limit)
-        return [message_model(document) for document in reversed(documents)]
+        return understood(message_model, reversed(documents))
 
     async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
         """The messages that come after place `seq`, oldest first."""
         cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": seq}}).sort("seq", 1)
         documents = await cursor.limit(limit).to_list(limit)
-        return [message_model(document) for document in documents]
+        return understood(message_model, documents)
 
     async def newest(self, key: str) -> Message | None:
         """The newest message. If it is an answer, then one to the newest user message, and its newest attempt."""
@@ -51,7 +59,9 @@ class Reading:
         question = await self._messages.find_one({"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)])
         if question is None:
             return None
-        message = user_message_model(question)
+        message = _understood(user_message_model, question)
+        if message is None:
+            return None
         return message, await self.newest_attempt(key, message.id)
 
     async def newest_attempt(self, key: str, message_id: str) -> Answer | None:
@@ -59,22 +69,23 @@ class Reading:
         attempt = await self._messages.find_one(
             {"conversationId": ObjectId(key), "replyTo": ObjectId(message_id)}, sort=[("attempt", -1)]
         )
-        return attempt and answer_model(attempt)
+        return _understood(answer_model, attempt)
 
     async def running(self, key: str) -> Answer | None:
         """The answer that runs in this conversation, in whichever process."""
         document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
-        return document and answer_model(document)
+        return _understood(answer_model, document)
 
     async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
         """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
         async for document in self._before(key, before).batch_size(_BATCH):
-            yield message_model(document)
+            for message in understood(message_model, (document,)):
+                yield message
 
     async def conversation(self, key: str) -> Conversation | None:
         """The conversation itself, for those who have found its key in a message, and do not know whose it is."""
         document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
-        return document and conversation_model(document)
+        return _understood(conversation_model, document)
 
     def _before(self, key: str, before: int | None) -> Any:
         """A cursor over the messages, or those with a `seq` below `before`, newest first."""
@@ -82,3 +93,8 @@ class Reading:
         if before is not None:
             query["seq"] = {"$lt": before}
         return self._messages.find(query).sort("seq", -1)
+
+
+def _understood(model: Callable[[Document], T], document: Document | None) -> T | None:
+    """None if there is none, or none that this version understands."""
+    return next(iter(understood(model, () if document is None else (document,))), None)

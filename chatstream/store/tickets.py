@@ -62,8 +62,8 @@ class Tickets:
         return User(
             found["userId"],
             found["tokenExpiresAt"],
-            token_id=found["tokenId"],
-            token_issued_at=found["tokenIssuedAt"],
+            token_id=found.get("tokenId"),
+            token_issued_at=found.get("tokenIssuedAt"),
         )
 
 

@@ -49,7 +49,9 @@ async def test_an_attempt_is_begun_once_also_after_it_has_ended(
     for newest in (message, first):
         with pytest.raises(AnswerInProgress):
             await store.attempts.begin(key, message.id, previous=None, newest_seq=newest.seq)
-    second = await store.attempts.begin(key, message.id, previous=first, newest_seq=first.seq)
+    second = await store.attempts.begin(
+        key, message.id, previous=ended(first, status=Status.INTERRUPTED), newest_seq=first.seq
+    )
     assert (second.attempt, second.seq) == (2, first.seq + 1)
 
 
@@ -84,7 +86,11 @@ async def test_a_post_whose_place_is_taken_by_an_answer_meanwhile_is_refused(
     async def taken(conversation: Conversation, session: Any) -> int:
         seq: int = await next_seq(conversation, session)
         if not begun_:
-            begun_.append(await store.attempts.begin(key, first.reply_to, previous=first, newest_seq=first.seq))
+            begun_.append(
+                await store.attempts.begin(
+                    key, first.reply_to, previous=ended(first, status=Status.INTERRUPTED), newest_seq=first.seq
+                )
+            )
         return seq
 
     monkeypatch.setattr(store.posting, "_next_seq", taken)
