@@ -41,6 +41,8 @@ _BETS = re.compile(
     r"\b(?:back|wager|put|stake|backing)(?![\w-])|(?<!st\s)\bbet(?:ting)?\s(?:on|the|[\u20ac$\u00a30-9])", re.IGNORECASE
 )
 _BETS_AT_ALL = re.compile(r"(?<!best\s)\bbet(?:s|ting)?\b", re.IGNORECASE)
+_THAT = re.compile(r"\b(?:it|this|that|they)\b|pulled out|lost|misread", re.IGNORECASE)
+_OF_ANOTHER = re.compile(r"\W*(?:[Ff]or|[Ii]n|[Aa]s for|[Oo]n|[Ww]ith)\s(?:the\s)?[A-Z]")
 _SIGNED = re.compile(r"[+\u2212-][0-9]")
 _QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _SIGNS = " ,;:!|(-\u2013\u2014~" + _QUOTES
@@ -310,6 +312,9 @@ class _Reading:
             return
         if words.UNWANTED.search(said) or words.CONCEDES.match(said) or words.SOLD.search(clause):
             return
+        behind = words.SAID_BY.match(clause, marked[-1][0].end())
+        if behind and not words.BOOKMAKER.search(behind[0]):
+            return
         if len(marked) > 1 and words.MULTIPLE.search(said):
             return  # the legs of one bet
         begin, joined = 0, False
@@ -374,6 +379,9 @@ class _Reading:
             and not named
             and not re.match(r"\W*(?:update|edit|correction|no\b|actually|on )", sentence, re.IGNORECASE)
         ):
+            # "Scratch that" is meant for what was said right before; "for the cup game I'd leave it" is not.
+            if _THAT.search(match[0]) and not _OF_ANOTHER.match(sentence):
+                self._bets.pop()
             if re.search(r"\b(?:all|everything|none|these|those|them|any|both|above)\b", match[0], re.IGNORECASE):
                 self._bets.clear()
             return

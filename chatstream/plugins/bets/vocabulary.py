@@ -56,13 +56,13 @@ OTHER_NUMBER = _pattern(  # then "at 7.30" or "at 7/10" is none
 )
 # That the talk is of a bet, and not of a wine, a lens or a train. "Best bet" is said of those, too.
 BETTING = _pattern(
-    r"""\b(?: odds(?!\sand\sends) | wager\w* | staking | punt
+    r"""(?<![\w-])(?: odds(?!\sand\sends) | wager\w* | staking | punt
     | bookmaker\w* | bookie\w* | to\s(?:win|score|qualify|draw|lift|beat|cover|lead|place|finish|end)\b
     | (?:match|home|away|away|outright)\swin | wins?\b | draw(?![\w-]) | level | (?:over|under)\s[0-9] | both\steams
     | btts
     | handicap | money[\s-]?line | ml | each[\s-]way | spread | double\schance | draw\sno\sbet | clean\ssheet
     | in\s(?:straight|two|three|four|five)\ssets | [0-9]\s(?:goals|points|corners|cards|sets|games) | vs?[.]?\s[A-Z]
-    | acca | accumulator | treble | parlay | nap | stake\b )(?![\w-])
+    | acca | accumulator | treble | parlay | nap )(?![\w-])
     | (?<![\w/]) (?: [+\u2212-][1-9][0-9]{2,3} | [1-9][0-9]{0,2}/[1-9][0-9]? | [+-][0-9]{1,2}[.]5 ) (?![\w/])
     | \bevens\b | \beven\smoney\b"""
 )
@@ -338,7 +338,8 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | below | otherwise | depend\w* | bigger\sthan | higher\sthan | (?:un)?less | more\sthan(?<!no\smore\sthan)
     | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
-    )\b | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b) | \bget\s[€$£][0-9]
+    )\b | \b(?: unplaced | non-?runner | fell | pulled\sup | (?:1st|2nd|3rd|[4-9]th)(?=\)) )\b
+    | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b) | \bget\s[€$£][0-9]
     | = \s?[€$£]?[0-9]"""
 )
 # A reason behind the odds may be told in the past tense or with a "not".
@@ -400,7 +401,8 @@ RETRACTS = _pattern(
     |went\sdown|settled|came\sin|cashed|was\s(?:his|her|their|last|yesterday)|were\s(?:his|her|their|last
     |yesterday)) | (?:said|says|wrote|writes|tipped|claims|according\sto)\b(?!\sthat\sI) )
     | ^[^\w]{0,6}(?: update | edit | correction | erratum | p\.?s\b | actually,? | no[,.!] | nope | nah | leave\sit
-    | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond )"""
+    | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond | then\sagain )
+    | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve|['\u2019]s)\slost\b | \bmisread\b"""
 )
 CONDITION_FOLLOWS = _pattern(r"""^[^\w]{0,6}(?:but\s|and\s|so\s|though\s|however,?\s|that\ssaid,?\s)?(?: only
     | unless | provided | assuming | if | wait\b | subject\sto | (?:this|that)(?:['\u2019]s|\sis)?\s(?:assumes
@@ -429,6 +431,11 @@ QUOTES = _pattern(
     | the\s(?:article|post|tweet|column|video|podcast|thread|email|message|site|page|paper)\b | quot(?:e|es|ed|ing)
     | others | you(?:['\u2019]ve)?\s(?:asked|wrote|said|mentioned|pasted|sent|quoted|forwarded|shared|posted) )\b"""
 )
+# Behind the odds, who said it: "(Paul Merson)", "- Merson"; a bookmaker says nothing.
+SAID_BY = re.compile(
+    r"\s?(?:\(|[\u2013\u2014-]\s)(?:via |by |from )?(?:[A-Z][a-z\u2019']{2,20})(?: [A-Z][a-z\u2019']{1,20}){0,2}\)?\W*$"
+)
+BOOKMAKER = _pattern(_BOOKMAKERS)
 SENTENCE_END = _pattern(
     r"""(?<=[.!?]) (?<!\bvs\.) (?<!\bv\.) (?<!\bSt\.) (?<!\be\.g\.) (?<!\bNo\.) (?:[\"\u201d\u2019)]{0,2}) \s"""
 )
