@@ -141,7 +141,8 @@ class Terminal:
             case "llm_complete" if event["content"] != self._shown or self._showing != event["messageId"]:
                 self._write(("\n" if self._shown else "") + event["content"])  # another process knew more
             case "system":
-                self._note(f"\n{_bet(event['metadata'])}")
+                found = _bet(event["metadata"]) if "oddsText" in event["metadata"] else event["message"]
+                self._note(f"\n{found}")
             case "error":
                 again = " (/regenerate tries again)" if event["retryable"] and event["messageId"] else ""
                 self._note(f"\n{event['message']}{again}")

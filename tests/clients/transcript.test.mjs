@@ -41,6 +41,12 @@ test("an answer grows, and is what its end says", () => {
   ]);
 });
 
+test("what a plug-in found besides is no recommendation", () => {
+  const found = { type: "system", timestamp, message: "A ticket was opened", metadata: { ticket: 7 } };
+  const { transcript } = after(asked("u1"), chunk(0, "Hi"), complete("Hi"), found, bet("b1"));
+  assert.deepEqual(transcript.messages.at(-1).recommendations, [bet("b1").metadata]);
+});
+
 test("what comes twice is shown once", () => {
   const events = [asked("u1"), chunk(0, "Arse"), chunk(4, "nal"), complete("Arsenal"), bet("b1"), bet("b2")];
   const { transcript } = after(...events);

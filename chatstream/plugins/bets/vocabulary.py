@@ -339,7 +339,8 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
     )\b | \b(?: unplaced | non-?runner | fell | pulled\sup | (?:1st|2nd|3rd|[4-9]th)(?=\)) )\b
-    | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b) | \bget\s[€$£][0-9]
+    | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b)
+    | \bget\s[€$£][0-9]
     | = \s?[€$£]?[0-9]"""
 )
 # A reason behind the odds may be told in the past tense or with a "not".

@@ -110,7 +110,7 @@ export class Transcript {
 
   #onSystem({ metadata }) {
     const entry = this.#entries.get(this.#completed);
-    if (!entry) return true;
+    if (!entry || metadata.betId === undefined) return true; // a plug-in's own data is for those who listen for it
     const { recommendations } = entry.message;
     if (recommendations.some(({ betId }) => betId === metadata.betId)) return false;
     this.#change(entry, { recommendations: [...recommendations, metadata] });
