@@ -139,6 +139,9 @@ class FaultyStore:
         newest_first: AsyncIterator[Any] = self._method("newest_first")(key, before=before)
         return newest_first
 
+    def check_room(self, seq: int) -> None:
+        self._method("check_room")(seq)
+
     def owns(self, answer: Answer) -> bool:
         return bool(self._method("owns")(answer))
 
