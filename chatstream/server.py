@@ -23,11 +23,12 @@ from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
 from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
-from chatstream.generations import elsewhere, sweeper
+from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
-from chatstream.generations.hub import Config, Hub
+from chatstream.generations.hub import POLL_TICK, Hub
+from chatstream.generations.room import Config
 from chatstream.generations.sweeper import Sweeper
 from chatstream.handlers.connection import ChatServer
 from chatstream.handlers.door import Door
@@ -210,14 +211,16 @@ class Server:
         if settings.uses_embedded_database:
             await orphans.end_all()  # nobody else can be generating in this database
             await seed_demo_conversation(conversations, posting, reading)
-        stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
-        _every(stack, elsewhere.TICK, hub.elsewhere.look)
+        _every(stack, POLL_TICK, hub.poll)
         changes = Changes(mongo, owner=owner)
-        listening = asyncio.create_task(changes.listen(hub.elsewhere.changed, hub.elsewhere.resync))
+        listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)
+        # Last, so that it comes first at the end: until the last stream is gone, heartbeats, tokens' ends, revocations,
+        # the sweeper, and what other processes do go on.
+        stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
         await model.load()

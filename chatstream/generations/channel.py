@@ -3,15 +3,19 @@
 A reader is a number, its place in the log, never a queue; a slow one simply lags.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from chatstream.errors import ErrorCode
-from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted
-from chatstream.models import Answer, Conversation, UserMessage
+from chatstream.events import Cursor
+from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place
+from chatstream.logs import describe
+from chatstream.models import Answer, Conversation
 
-# Entries that all readers have read are dropped when this many have gathered, or twice as many as the last time were
-# still needed: so the cost of looking for them is spread over as many appends.
+log = logging.getLogger("chatstream.generations")
+
+# Trim at 64 entries, or at twice what the last trim left, so that trimming costs O(1) per append.
 _TRIM = 64
 
 
@@ -24,8 +28,8 @@ class Reader(Protocol):
         """Called after every append; must not block or raise."""
         ...
 
-    def end(self, code: ErrorCode) -> None:
-        """There is nothing more to read, because of `code`."""
+    def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
+        """There is nothing more to read, because of `code`, or of `reason`, which is for the log."""
         ...
 
 
@@ -48,19 +52,20 @@ class Running:
 
 
 class Channel:
-    """The live log of one conversation."""
+    """The live log of one conversation. Only its `Room` writes to it, and the answer that runs here."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.running: Running | None = None
+        self.running: Running | None = None  # the answer that runs, set by the room alone
         self.readers: set[Reader] = set()
         self.bytes_appended = 0  # about; see `Entry.size`
         self.bytes_before_last = 0  # without the newest entry, which may be large all by itself
         self._entries: list[Entry] = []
         self._first = 0  # the index of the first entry that is still kept
         self._trim_at = _TRIM
-        self._last = BEGINNING
-        self.waiting = False  # user messages come after the running answer's end
+        self.begun = False  # the log has a place where it begins ...
+        self.first_place = BEGINNING  # ... which is this one: what lies before it is only in the store
+        self.last_place = BEGINNING  # what the log has been told, whether or not somebody read it
 
     @property
     def end(self) -> int:
@@ -68,13 +73,15 @@ class Channel:
         return self._first + len(self._entries)
 
     @property
-    def last_seq(self) -> int:
-        """The `seq` of the message that the newest event belongs to."""
-        return self._last[0]
+    def next_seq(self) -> int:
+        """The `seq` of the message that the log needs next: that of the newest it has, if its end is still missing."""
+        seq, position = self.last_place
+        return seq if position not in (Cursor.USER, END) and seq >= 0 else seq + 1
 
     def begin_at(self, place: Place) -> None:
-        """The only reader has been told everything up to `place`, and nothing runs: the log goes on after it."""
-        self._last = max(self._last, place)
+        """All readers have been given everything up to `place`: the log goes on after it."""
+        self.begun = True
+        self.first_place = self.last_place = max(self.last_place, place)
 
     def read(self, index: int) -> Entry | None:
         """What was appended at `index`; None at the end of the log."""
@@ -84,9 +91,9 @@ class Channel:
     def append(self, entry: Entry) -> None:
         """Add to the log and wake its readers. What does not come after the last place is already there: ignored."""
         if entry.place is not None:
-            if entry.place <= self._last:
+            if entry.place <= self.last_place:
                 return
-            self._last = entry.place
+            self.last_place = entry.place
         if not self.readers:
             self._first += len(self._entries) + 1
             self._entries.clear()
@@ -96,29 +103,24 @@ class Channel:
         self.bytes_appended += entry.size
         if len(self._entries) >= self._trim_at:
             self._trim()
+        broken = None
         for reader in self.readers:
-            reader.wake()
-
-    def post(self, message: UserMessage) -> None:
-        """A user message is next; or, if it was posted while an answer runs, it comes after that answer's end.
-
-        Then it is only noted that one waits (`waiting`): by then there may be others before it.
-        """
-        if self.running is not None and message.seq > self.running.answer.seq:
-            self.waiting = True
-        else:
-            self.append(Posted(message))
+            try:
+                reader.wake()
+            except Exception as exc:  # noqa: BLE001 - one broken reader must not end the answer for the others
+                log.error("a reader failed: %s", describe(exc))
+                broken = reader
+        if broken is not None:  # the next append finds the next one, if there are several
+            self.readers.discard(broken)
 
     def finish(self, answer: Answer) -> None:
         """An answer has ended as it is stored."""
-        if self.running is not None and self.running.answer.id == answer.id:
-            self.running = None
-        seq, position = self._last
+        seq, position = self.last_place
         self.append(Ended(answer, position if seq == answer.seq else 0))
 
     def has_finished(self, answer: Answer) -> bool:
-        """Whether the end of this answer has been told."""
-        return self._last >= (answer.seq, END)
+        """Whether the end of this answer is in the log, or before it."""
+        return self.last_place >= (answer.seq, END)
 
     def extend(self, running: Running, texts: Sequence[str]) -> None:
         """Add the next pieces of the running answer's text, as one entry. None of `texts` is empty."""

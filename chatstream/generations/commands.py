@@ -139,9 +139,7 @@ class Commands:
     async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
         if new.repeated and not await self._is_forgotten(conversation, new.answer):
             return
-        if new.answer is None:
-            self._hub.message_waits(conversation)
-        else:
+        if new.answer is not None:  # else it waits: the process that ends the running answer begins its answer
             self._hub.generate(conversation, new.answer, request_id, message=new.message)
 
     async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
@@ -183,7 +181,7 @@ class Commands:
                         raise
                     await self._stop_running(conversation)
                     continue
-                self._hub.generate(conversation, answer, request_id, question=message)
+                self._hub.regenerate(conversation, answer, request_id, question=message)
                 return answer
         raise AnswerInProgress("Other answers keep running in this conversation.")
 

@@ -131,8 +131,8 @@ class Notice(Entry):
         return wire.error(self._event, self._retry_ms)
 
 
-class Silence(Entry):
-    """Nothing: the reader knows everything up to `place`."""
+class Skip(Entry):
+    """Says nothing: the reader knows everything up to `place`."""
 
     __slots__ = ()
 

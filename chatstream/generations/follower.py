@@ -11,8 +11,8 @@ from chatstream.generations.channel import Channel
 from chatstream.generations.entries import Entry, Notice, Place
 from chatstream.generations.replay import Replay
 
-# What is written with one flush: enough to be efficient, and the most that a reader who stops reading holds on to
-# beside the kernel's buffers.
+# Bytes per flush. Large enough to be efficient; also the most memory a stalled client can pin, besides the kernel's
+# socket buffer.
 _FLUSH_BYTES = 64 * 1024
 # A reader this far behind the log will not catch up; coming back with its cursor it gets one slice of the text instead.
 _MAX_LAG_BYTES = 4 * 1024 * 1024
@@ -41,7 +41,8 @@ class Follower:
         request_id: str,
         observe_lag: Callable[[float], None],
     ) -> None:
-        """Joins the live log at its end; `join` says where the reader really stands. `wire` is what it reads.
+        """Registers at the end of the live log. Call `join` with the replay to set the real position. `wire` is what it
+        reads.
 
         `observe_lag` is told, once between two ticks, how many seconds after being appended something had left.
 
@@ -87,26 +88,29 @@ class Follower:
         if self._sampling:
             self._sampling = False
             self._woken_at = self._loop.time()
-        if self._push is None or not self._push_on(self._push):
-            self._waiter.set_result(None)
+        try:
+            if self._push is None or not self._push_on(self._push):
+                self._waiter.set_result(None)
+        except Exception as exc:  # noqa: BLE001 - raised where this stream is written: the other readers go on
+            self._waiter.set_exception(exc)
 
     def _push_on(self, push: Push) -> bool:
         """Push what there is; false if there is something to do for `next` all the same."""
-        while told := self._take():
-            self._note(told)
-            if not push(told):
+        while frames := self._take():
+            self._note(frames)
+            if not push(frames):
                 self._pushed_short = True
                 return False
         self._observe()
         return not self.over and not self._heartbeat_due
 
-    def _note(self, told: bytes) -> None:
+    def _note(self, frames: bytes) -> None:
         self._written_at = self._loop.time()
         self._heartbeat_due = False
-        self._bytes_left -= len(told)
+        self._bytes_left -= len(frames)
 
     def _observe(self) -> None:
-        if self._woken_at is not None:  # what was told the last time has left
+        if self._woken_at is not None:  # what was written the last time has left
             self._observe_lag(self._loop.time() - self._woken_at)
             self._woken_at = None
 
@@ -147,9 +151,9 @@ class Follower:
         """
         self._observe()
         while True:
-            if told := self._take():
-                self._note(told)
-                return told
+            if frames := self._take():
+                self._note(frames)
+                return frames
             if self.over:
                 return None
             if self._heartbeat_due:
@@ -184,13 +188,13 @@ class Follower:
 
     def _take(self) -> bytes:
         """What comes next, up to one flush."""
-        told: list[bytes] = []
+        taken: list[bytes] = []
         size = 0
         while size < _FLUSH_BYTES and (entry := self._next_entry()) is not None:
             frames = entry.frames(self._wire)
-            told.append(frames)
+            taken.append(frames)
             size += len(frames)
-        return b"".join(told)
+        return b"".join(taken)
 
     def _next_entry(self) -> Entry | None:
         entry = self._behind.popleft() if self._behind else self._next_live_entry()

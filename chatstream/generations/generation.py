@@ -1,4 +1,4 @@
-"""One running answer: a task that reads the model, checkpoints, and an end that is stored before it is told.
+"""One running answer: a task that reads the model, checkpoints, and an end that is stored before it is published.
 
 It never waits for those who watch. The database may come and go meanwhile: the text is kept here until it is stored.
 """
@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
-from chatstream.generations.account import Account
-from chatstream.generations.beats import Beats
+from chatstream.generations.answer_log import AnswerLog
 from chatstream.generations.channel import Channel, Running
+from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
@@ -27,11 +27,11 @@ from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
 
-# Viewers in another process show themselves every 5 s: two of those, and the checkpoints that tell us.
-_WATCHED_ELSEWHERE_FOR = 12.0
-# Viewers elsewhere that were there before the answer show themselves as soon as it begins, which the first checkpoints
-# tell us: so long, in seconds, they are told to all processes. The later ones only to where there are viewers.
-_TOLD_TO_ALL_FOR = 3.0
+# Another process with viewers polls every 5 s: two of its polls, and the checkpoints that bring them to us.
+_WATCHED_REMOTELY_FOR = 12.0
+# For the first 3 s, publish every checkpoint to all processes, so that those with viewers can register; later, only if
+# some process has.
+_PUBLISHED_TO_ALL_FOR = 3.0
 # The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
 _SAVE_PAUSE = 0.2
 _SAVE_PAUSE_LIMIT = 5.0
@@ -63,50 +63,50 @@ class Generation:
         deltas: AsyncGenerator[Delta, None],
         *,
         attempts: Attempts,
-        beats: Beats,
+        checkpointer: Checkpointer,
         annotate: Annotate,
         bounds: AnswerBounds,
         metrics: Metrics,
         model: str,
         request_id: str | None,
-        on_left_elsewhere: Callable[[], None] = lambda: None,
+        on_left_remotely: Callable[[], None] = lambda: None,
     ) -> None:
         """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it,
         and `model` who was asked.
 
-        `on_left_elsewhere` is called when other processes had viewers and, as far as is known, have them no more.
+        `on_left_remotely` is called when other processes had viewers and, as far as is known, have them no more.
         """
         self.running = running
         self.answer = running.answer
         self.watched = False  # somebody watches, or did
-        self.watched_elsewhere_until = float("-inf")  # on the loop's clock
+        self.watched_remotely_until = float("-inf")  # on the loop's clock
         self._channel = channel
         self._deltas = deltas
         self._attempts = attempts
-        self._beats = beats
+        self._checkpointer = checkpointer
         self._annotate = annotate
         self._bounds = bounds
         self._request_id = request_id
-        self._account = Account(metrics, model=model, request_id=request_id)
+        self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
         self._fenced = False
         self._abandonment: asyncio.TimerHandle | None = None
-        self._on_left_elsewhere = on_left_elsewhere
-        self._shown_elsewhere = False
+        self._on_left_remotely = on_left_remotely
+        self._shown_remotely = False
         self._watched_at: datetime | None = None
-        self._told_to_all_until = asyncio.get_running_loop().time() + _TOLD_TO_ALL_FOR
+        self._published_to_all_until = asyncio.get_running_loop().time() + _PUBLISHED_TO_ALL_FOR
         self._stored_parts = 0
         self._stored_length = 0
 
     @property
-    def watched_elsewhere(self) -> bool:
+    def watched_remotely(self) -> bool:
         """Another process has viewers, as far as is known."""
-        return asyncio.get_running_loop().time() < self.watched_elsewhere_until
+        return asyncio.get_running_loop().time() < self.watched_remotely_until
 
     def abandon_after(self, seconds: float) -> None:
-        """Cut it after so long, unless viewers come back (`keep`), or have been shown elsewhere by then."""
+        """Cut it after so long, unless viewers come back (`keep`), or another process polls it by then."""
         self.keep()
         if seconds != math.inf:
             self._abandonment = asyncio.get_running_loop().call_later(seconds, self._abandon)
@@ -118,8 +118,8 @@ class Generation:
             self._abandonment = None
 
     def _abandon(self) -> None:
-        if self.watched_elsewhere:
-            self.abandon_after(self.watched_elsewhere_until - asyncio.get_running_loop().time())
+        if self.watched_remotely:
+            self.abandon_after(self.watched_remotely_until - asyncio.get_running_loop().time())
         else:
             self.cut(Status.INTERRUPTED)
 
@@ -135,10 +135,10 @@ class Generation:
         self._reading = asyncio.create_task(self._read())
         if self._cut is not None:  # before it began
             self._reading.cancel()
-        with self._beats.running(self):
+        with self._checkpointer.running(self):
             outcome = await self._annotated(await self._outcome(self._reading))
         stored = await self._store(outcome)
-        self._account.close(self._channel, self.running, stored)
+        self._log.close(self._channel, self.running, stored)
         return stored
 
     async def _read(self) -> Finish:
@@ -146,7 +146,7 @@ class Generation:
             async for delta in deltas:
                 texts = _cut(delta.texts, self._bounds.answer_characters - self.running.length)
                 if texts:
-                    self._account.text_came()
+                    self._log.text_came()
                     self._channel.extend(self.running, texts)
                 if sum(map(len, texts)) < sum(map(len, delta.texts)):
                     raise ModelError(ErrorCode.ANSWER_TOO_LONG, "longer than CHATSTREAM_ANSWER_CHARACTERS")
@@ -162,13 +162,13 @@ class Generation:
                 raise  # it is this task that was cancelled
             return self._cut_short()
         except ModelError as exc:
-            self._account.detail = str(exc)
+            self._log.detail = str(exc)
             return self._failed(exc.code, exc.retry_after)
         except StorageUnavailable:
-            self._account.detail = "the history cannot be read"
+            self._log.detail = "the history cannot be read"
             return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
-            self._account.detail = describe(exc)
+            self._log.detail = describe(exc)
             return self._failed(ErrorCode.INTERNAL)
         return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
 
@@ -213,14 +213,14 @@ class Generation:
         )
 
     async def _store(self, outcome: Answer) -> Answer | None:
-        """Store the end, however often that takes: nothing is told before."""
+        """Store the end, however often that takes: it is not published before."""
         deadline = asyncio.get_running_loop().time() + self._bounds.save_deadline
         pause = _SAVE_PAUSE
         while True:
             try:
                 if outcome.status is Status.INTERRUPTED:
                     outcome = await self._failed_if_too_often(outcome)
-                unseen = not self._channel.readers and not self.watched_elsewhere
+                unseen = not self._channel.readers and not self.watched_remotely
                 return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))
             except StorageUnavailable:
                 log.warning("the answer cannot be stored yet", extra=self._facts)
@@ -237,26 +237,26 @@ class Generation:
     def checkpoint(self) -> Checkpoint:
         """What has come since the last one that is known to be stored."""
         text = "".join(self.running.parts[self._stored_parts :])
-        published = self.watched_elsewhere or asyncio.get_running_loop().time() < self._told_to_all_until
+        published = self.watched_remotely or asyncio.get_running_loop().time() < self._published_to_all_until
         return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, text, published)
 
-    def beaten(self, beat: CheckpointResult | None) -> None:
+    def checkpointed(self, result: CheckpointResult | None) -> None:
         """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""
-        if beat is None or not self._go_on_behind(beat.length):
+        if result is None or not self._go_on_behind(result.length):
             log.warning("the answer was ended by somebody else", extra=self._facts)
             self._fenced = True
             if self._reading is not None:
                 self._reading.cancel()
             return
-        if beat.stop_requested:
+        if result.stop_requested:
             self.cut(Status.STOPPED)
-        if beat.polled_at != self._watched_at:  # compared with itself only: clocks differ
-            self._watched_at = beat.polled_at
-            self.watched = self._shown_elsewhere = True
-            self.watched_elsewhere_until = asyncio.get_running_loop().time() + _WATCHED_ELSEWHERE_FOR
-        elif self._shown_elsewhere and not self.watched_elsewhere:
-            self._shown_elsewhere = False
-            self._on_left_elsewhere()
+        if result.polled_at != self._watched_at:  # compared with itself only: clocks differ
+            self._watched_at = result.polled_at
+            self.watched = self._shown_remotely = True
+            self.watched_remotely_until = asyncio.get_running_loop().time() + _WATCHED_REMOTELY_FOR
+        elif self._shown_remotely and not self.watched_remotely:
+            self._shown_remotely = False
+            self._on_left_remotely()
 
     def _go_on_behind(self, length: int) -> bool:
         """`length` code points are stored. False if no part of ours ends there: somebody else stored them."""

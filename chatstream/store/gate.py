@@ -269,6 +269,10 @@ class Collection:
         """Like motor's."""
         return Cursor(self._gate, self._collection.find(*args, **options))
 
+    def aggregate(self, *args: Any, **options: Any) -> "Cursor":
+        """Like motor's."""
+        return Cursor(self._gate, self._collection.aggregate(*args, **options))
+
     def with_options(self, **options: Any) -> "Collection":
         """Like motor's."""
         return Collection(self._gate, self._collection.with_options(**options))

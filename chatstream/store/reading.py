@@ -3,7 +3,7 @@
 `key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 from bson import ObjectId
@@ -22,6 +22,8 @@ from chatstream.store.mongo import Mongo
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
 _BATCH = 51
+# The same for who resumes: most are a few messages behind, and of those who are too far behind not all is read.
+_RESUME_BATCH = 20
 
 T = TypeVar("T")
 
@@ -81,6 +83,22 @@ class Reading:
         async for document in self._before(key, before).batch_size(_BATCH):
             for message in understood(message_model, (document,)):
                 yield message
+
+    async def oldest_first(self, key: str, *, after: int) -> AsyncGenerator[Message, None]:
+        """The messages that come after place `after`, oldest first, as many as the reader takes."""
+        cursor = self._messages.find({"conversationId": ObjectId(key), "seq": {"$gt": after}}).sort("seq", 1)
+        async for document in cursor.batch_size(_RESUME_BATCH):
+            for message in understood(message_model, (document,)):
+                yield message
+
+    async def newest_seqs(self, keys: Sequence[str]) -> dict[str, int]:
+        """The `seq` of the newest message of each of these conversations that has one. Read from an index alone."""
+        pipeline: list[Document] = [
+            {"$match": {"conversationId": {"$in": [ObjectId(key) for key in keys]}}},
+            {"$group": {"_id": "$conversationId", "seq": {"$max": "$seq"}}},
+        ]
+        found = await self._messages.aggregate(pipeline, hint="log").to_list(None)
+        return {str(one["_id"]): one["seq"] for one in found}
 
     async def conversation(self, key: str) -> Conversation | None:
         """The conversation itself, for those who have found its key in a message, and do not know whose it is."""

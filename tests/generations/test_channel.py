@@ -52,7 +52,7 @@ class Reader:
     def wake(self) -> None:
         self.woken += 1
 
-    def end(self, code: ErrorCode) -> None:
+    def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
         raise AssertionError(code)
 
     def read(self) -> list[Entry]:
@@ -81,7 +81,6 @@ def test_a_reader_gets_what_was_appended_after_it_came_in_order() -> None:
     assert second.types() == ["llm_chunk", "llm_complete"]
     assert first.woken == 4
     assert second.woken == 2
-    assert channel.running is None
 
 
 def test_chunks_count_code_points_and_name_the_place_after_them() -> None:
@@ -120,18 +119,28 @@ def test_a_notice_has_no_place_and_moves_none() -> None:
     assert [entry.place for entry in reader.read()] == [(1, -1), None, None, (2, -1)]
 
 
-def test_a_message_posted_in_mid_answer_is_not_told_before_its_end() -> None:
+def test_a_reader_that_fails_is_let_go_and_the_others_read_on() -> None:
     channel = Channel(conversation())
-    reader = Reader(channel)
-    running = channel.running = Running(answer(2))
-    channel.extend(running, ["a"])
-    channel.post(message(3))
-    assert channel.waiting
-    channel.extend(running, ["b"])
-    channel.finish(answer(2, "ab", Status.COMPLETE))
-    assert reader.types() == ["llm_chunk", "llm_chunk", "llm_complete"]
-    channel.post(message(3))  # by the hub, which knows what else waits
-    assert reader.types() == ["user_message"]
+
+    class Broken(Reader):
+        def wake(self) -> None:
+            raise ZeroDivisionError
+
+    broken, reader = {Broken(channel), Broken(channel)}, Reader(channel)
+    running = Running(answer(2))
+    for text in ("a", "b", "c"):
+        channel.extend(running, [text])
+    assert reader.types() == ["llm_chunk"] * 3
+    assert not channel.readers & broken
+
+
+@pytest.mark.parametrize(
+    ("place", "seq"), [(BEGINNING, 0), ((3, Cursor.USER), 4), ((4, 0), 4), ((4, 7), 4), ((4, END), 5)]
+)
+def test_the_log_knows_which_message_it_needs_next(place: tuple[int, int], seq: int) -> None:
+    channel = Channel(conversation())
+    channel.begin_at(place)
+    assert channel.next_seq == seq
 
 
 def test_without_readers_nothing_is_kept_or_encoded() -> None:

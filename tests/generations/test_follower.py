@@ -236,6 +236,7 @@ async def test_it_rotates_between_answers_only_and_without_a_word(limit: str) ->
     assert types(await read(one)) == ["llm_chunk"]
     one.tick(now + 11, math.inf)  # in mid-answer
     channel.finish(answer(2, "ab", Status.COMPLETE))
+    channel.running = None
     one.tick(now + 12, math.inf)  # its end has not been read
     assert types(await read(one)) == ["llm_complete"]
     one.tick(now + 13, math.inf)

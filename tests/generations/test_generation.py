@@ -342,7 +342,7 @@ async def test_an_attempt_that_another_process_ended_is_cut_and_told_as_it_is_st
 
 @pytest.mark.gen_test
 async def test_it_is_found_out_at_the_end_at_the_latest(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 3600)
+    monkeypatch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 3600)
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
@@ -392,7 +392,7 @@ async def test_a_deletion_by_another_process_is_found_out(mongodb_uri: str) -> N
 async def test_an_answer_watched_in_another_process_alone_is_cut_when_it_is_left_there(
     mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.generations.generation._WATCHED_ELSEWHERE_FOR", 0.05)
+    monkeypatch.setattr("chatstream.generations.generation._WATCHED_REMOTELY_FOR", 0.05)
     async with bench(mongodb_uri, disconnect_grace=0) as b:
         conversation = await b.conversation()
         posted = await b.post(conversation)

@@ -114,7 +114,7 @@ async def test_a_stream_that_cannot_be_begun_leaves_nothing_behind(mongodb_uri: 
         with pytest.raises(StorageUnavailable):
             async with b.viewer(conversation):
                 pass
-        assert not b.hub._channels
+        assert not b.hub._rooms
         assert not b.hub._followers
 
 
@@ -133,7 +133,7 @@ async def test_nothing_is_kept_of_what_is_over(mongodb_uri: str) -> None:
         await b.ended(conversation)
         await turns()
         hub = b.hub
-        for kept in (hub._channels, hub._generations, hub._tasks, hub._followers):
+        for kept in (hub._rooms, hub._services.remote, hub._followers):
             assert not kept
 
 
@@ -323,7 +323,7 @@ async def test_deletion_is_said_once_to_who_reads_slowly(mongodb_uri: str) -> No
             await delete(b, conversation)
             await watched.until("error")  # and now it is being written, while the answer's own end finds it gone
             await asyncio.wait_for(call.closed.wait(), 10)
-            while b.hub._tasks:
+            while b.hub.generates_in(conversation):
                 await b.mongo.ping()
             await watched.rest()
             assert codes(watched) == ["conversation_deleted"]
@@ -419,7 +419,7 @@ async def test_a_fault_of_ours_ends_the_streams_and_is_logged(
             await watched.rest()
             assert codes(watched) == ["internal"]
         assert "lost" in caplog.text
-        assert not b.hub._generations
+        assert not b.hub._rooms
 
 
 @pytest.mark.gen_test

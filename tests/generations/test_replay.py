@@ -10,7 +10,7 @@ from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
 from chatstream.formats.registry import DEFAULT
 from chatstream.generations.channel import Running
-from chatstream.generations.replay import Replay, Snapshot, replay
+from chatstream.generations.replay import Replay, in_progress, read
 from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
 from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import Bench, Frame, bench, parse
@@ -65,9 +65,14 @@ class Past:
         assert added is not None
         return added.message
 
-    async def replay(self, cursor: Cursor | str | None = None, snapshot: Snapshot | None = None) -> Replay:
+    async def replay(self, cursor: Cursor | str | None = None, running: Running | None = None) -> Replay:
+        """As a room reads it, in which this answer is `running`."""
         parsed = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
-        return await replay(self.b.reading, self.key, parsed, snapshot, DEFAULT)
+        if running is not None and (known := in_progress(running, parsed)):
+            return known
+        behind = await read(self.b.reading, self.key, parsed, DEFAULT)
+        known_here = running is not None and behind.running is not None and behind.running.id == running.answer.id
+        return behind.with_text(running) if running is not None and known_here else behind
 
 
 def frames(told: Replay) -> list[Frame]:
@@ -82,11 +87,9 @@ def say(told: Replay) -> list[str]:
     ]
 
 
-def told_so_far(answer: Answer, *texts: str) -> Snapshot:
+def with_text(answer: Answer, *texts: str) -> Running:
     """The answer runs here, and has this text."""
-    snapshot = Snapshot.of(Running(answer, texts))
-    assert snapshot is not None
-    return snapshot
+    return Running(answer, texts)
 
 
 # Without a cursor -----------------------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ async def test_an_empty_conversation_has_nothing_to_tell(mongodb_uri: str) -> No
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         told = await past.replay()
-        assert (say(told), told.resumed, told.running, told.owed) == ([], False, None, None)
+        assert (say(told), told.resumed, told.running, told.pending) == ([], False, None, None)
         assert told.nothing_comes(DEFAULT)
 
 
@@ -107,7 +110,7 @@ async def test_what_was_seen_is_left_to_history(mongodb_uri: str) -> None:
         past = await Past.of(b)
         await past.turn("one")
         told = await past.replay()
-        assert (say(told), told.resumed, told.unseen, told.owed) == ([], False, False, None)
+        assert (say(told), told.resumed, told.unseen, told.pending) == ([], False, False, None)
         assert told.nothing_comes(DEFAULT)
 
 
@@ -131,7 +134,7 @@ async def test_an_unseen_failure_is_told(mongodb_uri: str) -> None:
         past = await Past.of(b)
         await past.turn("", Status.FAILED, unseen=True)
         told = await past.replay()
-        assert (say(told), told.owed) == (["error"], None)
+        assert (say(told), told.pending) == (["error"], None)
 
 
 @pytest.mark.gen_test
@@ -141,9 +144,9 @@ async def test_an_interrupted_answer_is_owed(mongodb_uri: str) -> None:
         message, answer = await past.turn("half", Status.INTERRUPTED)
         told = await past.replay()
         assert say(told) == []
-        assert told.owed is not None
-        assert told.owed[1] is not None
-        assert (told.owed[0], told.owed[1].id) == (message.id, answer.id)
+        assert told.pending is not None
+        assert told.pending[1] is not None
+        assert (told.pending[0], told.pending[1].id) == (message.id, answer.id)
         assert not told.nothing_comes(DEFAULT)
 
 
@@ -153,8 +156,8 @@ async def test_no_other_end_is(mongodb_uri: str, status: Status) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.turn("half", status)
-        assert (await past.replay()).owed is None
-        assert (await past.replay(Cursor(answer.id, Cursor.COMPLETE))).owed is None
+        assert (await past.replay()).pending is None
+        assert (await past.replay(Cursor(answer.id, Cursor.COMPLETE))).pending is None
 
 
 @pytest.mark.gen_test
@@ -165,8 +168,8 @@ async def test_a_waiting_message_is_owed_an_answer(mongodb_uri: str) -> None:
         message = await past.waiting()
         told = await past.replay()
         assert (say(told), told.running) == ([], None)
-        assert told.owed is not None
-        assert told.owed[:2] == (message.id, None)
+        assert told.pending is not None
+        assert told.pending[:2] == (message.id, None)
 
 
 @pytest.mark.gen_test
@@ -178,12 +181,12 @@ async def test_the_running_answers_text_so_far_is_one_chunk(mongodb_uri: str) ->
         told = await past.replay()  # as a process that does not generate it sees it
         assert say(told) == ["llm_chunk:So fa"]
         assert told.place == (answer.seq, 5)
-        told = await past.replay(None, told_so_far(answer, "So ", "far", "."))
+        told = await past.replay(None, with_text(answer, "So ", "far", "."))
         assert say(told) == ["llm_chunk:So far."]
         (frame,) = frames(told)
         assert (frame.data["offset"], frame.id) == (0, f"{answer.id}.7")
         assert told.running is not None
-        assert (told.running.id, told.resumed, told.owed) == (answer.id, False, None)
+        assert (told.running.id, told.resumed, told.pending) == (answer.id, False, None)
 
 
 @pytest.mark.gen_test
@@ -191,8 +194,8 @@ async def test_a_running_answer_without_text_has_nothing_to_tell_but_something_c
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("")
-        for snapshot in (None, told_so_far(answer)):
-            told = await past.replay(None, snapshot)
+        for running in (None, with_text(answer)):
+            told = await past.replay(None, running)
             assert say(told) == []
             assert not told.nothing_comes(DEFAULT)
             assert told.place == (answer.seq, 0)
@@ -204,9 +207,9 @@ async def test_the_running_answer_is_told_although_a_message_waits_behind_it(mon
         past = await Past.of(b)
         _, answer = await past.running("So far")
         await past.waiting()
-        for snapshot in (None, told_so_far(answer, "So far")):
-            told = await past.replay(None, snapshot)
-            assert (say(told), told.owed) == (["llm_chunk:So far"], None)
+        for running in (None, with_text(answer, "So far")):
+            told = await past.replay(None, running)
+            assert (say(told), told.pending) == (["llm_chunk:So far"], None)
             assert told.place == (answer.seq, 6)
 
 
@@ -286,7 +289,7 @@ async def test_from_the_start_everything_is_told(mongodb_uri: str) -> None:
             "user_message:Hello?",
         ]
         assert told.resumed
-        assert told.owed is not None
+        assert told.pending is not None
 
 
 @pytest.mark.gen_test
@@ -305,9 +308,9 @@ async def test_superseded_and_empty_interrupted_attempts_are_skipped(mongodb_uri
             "llm_complete:new",
             "user_message:What about ?",
         ]
-        assert told.owed is not None
-        assert told.owed[1] is not None
-        assert told.owed[1].id == empty.id
+        assert told.pending is not None
+        assert told.pending[1] is not None
+        assert told.pending[1].id == empty.id
 
 
 @pytest.mark.gen_test
@@ -317,7 +320,7 @@ async def test_an_interrupted_attempt_with_text_is_told_with_its_end(mongodb_uri
         message, _ = await past.turn("cut", Status.INTERRUPTED)
         told = await past.replay(Cursor(message.id, Cursor.USER))
         assert say(told) == ["llm_chunk:cut", "error", "llm_complete:cut"]
-        assert told.owed is not None
+        assert told.pending is not None
 
 
 @pytest.mark.gen_test
@@ -337,12 +340,12 @@ async def test_the_running_answer_comes_last_and_what_waits_behind_it_later(mong
         _, first = await past.turn("first")
         _, answer = await past.running("So far")
         await past.waiting()
-        for snapshot, text in ((None, "So far"), (told_so_far(answer, "So ", "far."), "So far.")):
-            told = await past.replay(Cursor(first.id, Cursor.COMPLETE), snapshot)
+        for running, text in ((None, "So far"), (with_text(answer, "So ", "far."), "So far.")):
+            told = await past.replay(Cursor(first.id, Cursor.COMPLETE), running)
             assert say(told) == ["user_message:And now?", f"llm_chunk:{text}"]
             assert told.place == (answer.seq, len(text))
             assert told.running is not None
-            assert (told.running.id, told.owed) == (answer.id, None)
+            assert (told.running.id, told.pending) == (answer.id, None)
 
 
 @pytest.mark.parametrize(("position", "told"), [(0, ["So far"]), (3, ["far"]), (6, []), (9, [])])
@@ -351,25 +354,12 @@ async def test_the_running_answer_goes_on_after_the_cursor(mongodb_uri: str, pos
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("So far")
-        for snapshot in (None, told_so_far(answer, "So far")):
-            replayed = await past.replay(Cursor(answer.id, position), snapshot)
+        for running in (None, with_text(answer, "So far")):
+            replayed = await past.replay(Cursor(answer.id, position), running)
             assert say(replayed) == [f"llm_chunk:{text}" for text in told]
             assert replayed.resumed
             assert replayed.place == (answer.seq, max(position, 6))
             assert replayed.running is not None
-
-
-@pytest.mark.gen_test
-async def test_an_answer_that_ended_since_the_reader_joined_is_ended_by_the_live_log(mongodb_uri: str) -> None:
-    async with bench(mongodb_uri) as b:
-        past = await Past.of(b)
-        message, answer = await past.running("")
-        snapshot = told_so_far(answer, "So")
-        await past.end(answer, "So far", Status.COMPLETE)
-        await past.turn("the next, which is in the live log as well")
-        told = await past.replay(Cursor(message.id, Cursor.USER), snapshot)
-        assert say(told) == ["llm_chunk:So"]
-        assert told.place == (answer.seq, 2)
 
 
 @pytest.mark.gen_test
@@ -378,8 +368,8 @@ async def test_behind_a_queued_message_only_its_own_answer_comes(mongodb_uri: st
         past = await Past.of(b)
         _, answer = await past.running("So far")
         queued = await past.waiting()
-        for snapshot in (None, told_so_far(answer, "So far")):
-            told = await past.replay(Cursor(queued.id, Cursor.USER), snapshot)
+        for running in (None, with_text(answer, "So far")):
+            told = await past.replay(Cursor(queued.id, Cursor.USER), running)
             assert say(told) == []
             assert told.resumed
             assert told.place == (queued.seq, Cursor.USER)
@@ -456,8 +446,8 @@ async def test_places_that_a_running_answer_does_not_have_are_as_none(mongodb_ur
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("So far")
-        for snapshot in (None, told_so_far(answer, "So far")):
-            told = await past.replay(Cursor(answer.id, position), snapshot)
+        for running in (None, with_text(answer, "So far")):
+            told = await past.replay(Cursor(answer.id, position), running)
             assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
             assert frames(told)[0].data["offset"] == 0
 
@@ -468,7 +458,7 @@ async def test_a_cursor_of_a_running_answer_is_foreign_to_other_conversations(mo
         past, other = await Past.of(b), await Past.of(b)
         _, answer = await past.running("So far")
         _, foreign = await other.running("Theirs")
-        told = await past.replay(Cursor(foreign.id, 2), told_so_far(answer, "So far"))
+        told = await past.replay(Cursor(foreign.id, 2), with_text(answer, "So far"))
         assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
 
 
@@ -491,8 +481,8 @@ async def test_a_hundred_messages_are_told_and_one_more_is_too_far(mongodb_uri: 
         newest = await past.waiting("101")
         told = await past.replay(own)
         assert (say(told), told.resumed) == ([], False)
-        assert told.owed is not None
-        assert told.owed[:2] == (newest.id, None)
+        assert told.pending is not None
+        assert told.pending[:2] == (newest.id, None)
 
 
 @pytest.mark.gen_test

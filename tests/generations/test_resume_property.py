@@ -247,9 +247,13 @@ class Story:
         await self.release()
         messages = self.bench.store
         gate = asyncio.Event()
-        (messages.gates_behind if behind else messages.gates).update(dict.fromkeys(("get", "after", "newest"), gate))
+        (messages.gates_behind if behind else messages.gates).update(
+            dict.fromkeys(("get", "after", "oldest_first", "newest", "page"), gate)
+        )
         messages.gates_behind["finish"] = gate
-        messages.arrived.update(dict.fromkeys(("get", "after", "newest", "finish"), asyncio.Event()))
+        messages.arrived.update(
+            dict.fromkeys(("get", "after", "oldest_first", "newest", "page", "finish"), asyncio.Event())
+        )
 
     async def race(self, number: int, which: int, texts: list[str]) -> None:
         """Somebody comes, and before anything is read for them an answer begins, of which some is stored by then."""
@@ -309,7 +313,7 @@ class Story:
                 if call is not None and not call.closed.is_set():
                     self.calls = len(self.bench.model.calls)
                     call.say("the end", STOP)
-                elif not self.bench.hub._tasks and not self.bench.hub._generations:
+                elif not self.bench.hub.generates_in(self.conversation):
                     newest = await self.bench.reading.newest(self.conversation.key)
                     if newest is None or (isinstance(newest, Answer) and newest.status is not Status.STREAMING):
                         break
@@ -412,5 +416,5 @@ def test_nothing_is_lost_and_nothing_comes_twice(io_loop: IOLoop, mongodb_uri: s
             await check(b, actions)
 
     with pytest.MonkeyPatch.context() as patch:  # a fixture would be torn down only after the last example
-        patch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 0.002)
+        patch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 0.002)
         io_loop.run_sync(run, timeout=60)

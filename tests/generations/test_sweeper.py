@@ -10,7 +10,7 @@ from chatstream.generations.commands import IfBusy
 from chatstream.generations.sweeper import Sweeper
 from chatstream.models import Answer, Status
 from chatstream.store.attempts import Checkpoint
-from tests.support.scripted_model import STOP, Bench, bench
+from tests.support.scripted_model import STOP, Bench, bench, polled
 
 
 class Clock:
@@ -191,7 +191,7 @@ async def test_who_watches_is_told_although_the_result_of_the_end_was_lost(
         sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
             await clock.looks(sweeper, 8)
-            await b.hub.elsewhere.look()
+            await polled(b)
             assert (await watched.until("llm_complete"))["content"] == "Again."
 
 
@@ -213,7 +213,7 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
 async def test_an_answer_that_is_alive_is_left_alone(
     mongodb_uri: str, database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.generations.beats.BEAT_INTERVAL", 0.001)
+    monkeypatch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 0.001)
     async with bench(mongodb_uri, database) as b:
         conversation = await b.conversation()
         await b.post(conversation)

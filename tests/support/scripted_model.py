@@ -9,7 +9,7 @@ import json
 import math
 import uuid
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from msgspec.structs import replace
@@ -20,7 +20,8 @@ from chatstream.formats import registry
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
-from chatstream.generations.hub import Config, Hub, Stream
+from chatstream.generations.hub import Hub, Stream
+from chatstream.generations.room import Config
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
@@ -142,6 +143,13 @@ class FaultyStore:
     def check_room(self, seq: int) -> None:
         self._method("check_room")(seq)
 
+    async def oldest_first(self, key: str, *, after: int) -> AsyncGenerator[Any, None]:
+        async def all_of_them() -> list[Any]:
+            return [message async for message in self._method("oldest_first")(key, after=after)]
+
+        for message in await self._call("oldest_first", all_of_them):
+            yield message
+
     def owns(self, answer: Answer) -> bool:
         return bool(self._method("owns")(answer))
 
@@ -155,19 +163,22 @@ class FaultyStore:
         method = self._method(name)
 
         async def call(*args: Any, **options: Any) -> Any:
-            self.called[name] += 1
-            await self._pass(name, self.gates)
-            if self.refused[name]:
-                self.refused[name] -= 1
-                raise StorageUnavailable
-            result = await method(*args, **options)
-            await self._pass(name, self.gates_behind)
-            if self.lost[name]:
-                self.lost[name] -= 1
-                raise StorageUnavailable
-            return result
+            return await self._call(name, lambda: method(*args, **options))
 
         return call
+
+    async def _call(self, name: str, method: Callable[[], Awaitable[Any]]) -> Any:
+        self.called[name] += 1
+        await self._pass(name, self.gates)
+        if self.refused[name]:
+            self.refused[name] -= 1
+            raise StorageUnavailable
+        result = await method()
+        await self._pass(name, self.gates_behind)
+        if self.lost[name]:
+            self.lost[name] -= 1
+            raise StorageUnavailable
+        return result
 
     async def _pass(self, name: str, gates: dict[str, asyncio.Event]) -> None:
         if name in gates:
@@ -261,7 +272,8 @@ class Bench:
         self.attempts = Attempts(self.mongo, owner=self.owner)
         self.reading = Reading(self.mongo)
         # Does whatever these three do, and stands in for each of them.
-        self.store = cast("Any", FaultyStore(self.posting, self.attempts, self.reading))
+        store = config.pop("store", FaultyStore)
+        self.store = cast("Any", store(self.posting, self.attempts, self.reading))
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
         bounds: dict[str, Any] = {"answer_characters": 200_000, "save_deadline": math.inf}
@@ -335,11 +347,18 @@ class Bench:
         *,
         once: bool = False,
         start: bool = True,
+        accepted: bool = False,
         expires_at: float = math.inf,
     ) -> AsyncIterator[Viewer]:
         """What the door does with a GET of the stream, between `connected` and the end."""
         async with self.hub.follow(
-            conversation, cursor, registry.DEFAULT, once=once, expires_at=expires_at, request_id="request"
+            conversation,
+            cursor,
+            registry.DEFAULT,
+            once=once,
+            expires_at=expires_at,
+            request_id="request",
+            accepted=accepted,
         ) as stream:
             if start:
                 await self.hub.start(stream)
@@ -403,7 +422,7 @@ async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
     opened = asyncio.Event()
 
     async def on_change(change: Change) -> None:
-        await b.hub.elsewhere.changed(change)
+        await b.hub.changed(change)
         seen.put_nowait(str(change))
 
     async def on_gap() -> None:
@@ -416,6 +435,15 @@ async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
     finally:
         listening.cancel()
         await asyncio.wait([listening])
+
+
+async def polled(b: Bench) -> None:
+    """The time has come, and the answers of other processes have been polled. For tests with `short_pauses`."""
+    async with asyncio.timeout(PATIENCE):
+        wanted = b.store.called["poll"] + 1
+        while b.store.called["poll"] < wanted:
+            b.hub.poll()
+            await asyncio.sleep(0.005)
 
 
 async def turns() -> None:

@@ -1,7 +1,7 @@
-"""The signs of life of all answers that run in this process: one write and one read a second, however many they are.
+"""Stores the text of all answers that run in this process: one write and one read a second, however many they are.
 
-A beat is checkpoint, heartbeat and fan-out to other processes at once: it stores what has come since the last one,
-shows that the answer is alive, and brings back what other processes want of it.
+A checkpoint does three things: it stores what has come since the last one, shows that the answer is alive, and brings
+back what other processes want of it.
 """
 
 import asyncio
@@ -17,42 +17,42 @@ from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 log = logging.getLogger("chatstream.generations")
 
 # What a crash can lose, and what a stop from another process waits.
-BEAT_INTERVAL = 1.0
+CHECKPOINT_INTERVAL = 1.0
 # The bounds of one write, which has 2 s: so many answers take it 30 ms, on a busy machine 200, and so many
 # code points are at most 4 MB, to which the last answer may add its own. The driver's bounds are 100,000 and 48 MB.
 _BATCH = 500
 _BATCH_CHARACTERS = 1_000_000
 
 
-class Beating(Protocol):
+class Checkpointed(Protocol):
     """A running answer."""
 
     def checkpoint(self) -> Checkpoint:
         """What is to be stored of it now."""
         ...
 
-    def beaten(self, beat: CheckpointResult | None) -> None:
+    def checkpointed(self, result: CheckpointResult | None) -> None:
         """How it stands in the store after a checkpoint; None if it has ended there, or is gone."""
         ...
 
 
-class Beats:
-    """Beats for those who are `running`; without them it does nothing.
+class Checkpointer:
+    """Makes checkpoints of those who are `running`, one a second; without them it does nothing.
 
-    Beats never overlap: behind one that takes longer than a second the next one begins at once.
+    They never overlap: after one that takes longer than a second the next one begins at once.
     """
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
-        self._running: set[Beating] = set()
+        self._running: set[Checkpointed] = set()
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def running(self, answer: Beating) -> Iterator[None]:
-        """Beat for `answer` meanwhile, for the first time within a second.
+    def running(self, answer: Checkpointed) -> Iterator[None]:
+        """Make checkpoints of `answer` meanwhile, the first one within a second.
 
-        It is told nothing any more once the context is left. A checkpoint that is on its way then may still be stored,
-        unless the answer's end is stored before it.
+        `checkpointed` is not called any more once the context is left. A checkpoint that is on its way then may still
+        be stored, unless the answer's end is stored before it.
         """
         self._running.add(answer)
         if self._task is None:
@@ -67,16 +67,16 @@ class Beats:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time() + BEAT_INTERVAL
+        due = loop.time() + CHECKPOINT_INTERVAL
         while True:
             await asyncio.sleep(due - loop.time())
-            due = loop.time() + BEAT_INTERVAL
-            await self._beat()
+            due = loop.time() + CHECKPOINT_INTERVAL
+            await self._checkpoint()
 
-    async def _beat(self) -> None:
+    async def _checkpoint(self) -> None:
         waiting = list(self._running)
         while waiting:
-            batch: dict[Beating, Checkpoint] = {}
+            batch: dict[Checkpointed, Checkpoint] = {}
             characters = 0
             while waiting and len(batch) < _BATCH and characters < _BATCH_CHARACTERS:
                 answer = waiting.pop()
@@ -86,14 +86,14 @@ class Beats:
             if batch:
                 await self._store(batch)
 
-    async def _store(self, batch: dict[Beating, Checkpoint]) -> None:
+    async def _store(self, batch: dict[Checkpointed, Checkpoint]) -> None:
         try:
-            beats = await self._attempts.checkpoint(list(batch.values()))
+            results = await self._attempts.checkpoint(list(batch.values()))
             for answer, checkpoint in batch.items():
                 if answer in self._running:
-                    answer.beaten(beats.get(checkpoint.answer_id))
+                    answer.checkpointed(results.get(checkpoint.answer_id))
         except StorageUnavailable:
-            # What was stored all the same comes to light with the next beat.
+            # If the write did succeed, the next checkpoint's read shows it.
             log.warning("no checkpoint of %d answers: the database does not answer", len(batch))
         except Exception as exc:  # noqa: BLE001 - without any checkpoint, they would all be taken for dead
             log.error("no checkpoint of %d answers: %s", len(batch), describe(exc))

@@ -48,7 +48,7 @@ async def talks(b: Bench, count: int = MANY) -> list[Talk]:
     return found
 
 
-async def between_beats(b: Bench) -> asyncio.Event:
+async def before_checkpoint(b: Bench) -> asyncio.Event:
     """Wait until one is about to begin; returns what lets it."""
     arrived: asyncio.Event
     go_on: asyncio.Event
@@ -68,13 +68,13 @@ def commands(b: Bench) -> tuple[float, float]:
 async def test_however_many_they_are_a_beat_is_one_write_and_one_read(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         running = await talks(b)
-        go_on = await between_beats(b)
+        go_on = await before_checkpoint(b)
         begun, (writes, reads) = b.store.called["checkpoint"], commands(b)
         for talk in running:
             talk.call.say("a", "b")
         go_on.set()
         await beats(b, 5)
-        await between_beats(b)
+        await before_checkpoint(b)
         made = b.store.called["checkpoint"] - begun
         assert commands(b) == (writes + made, reads + made)
         assert [await talk.stored() for talk in running] == ["ab"] * MANY
@@ -112,7 +112,7 @@ async def test_one_that_was_ended_elsewhere_is_cut_and_the_others_go_on(mongodb_
 async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         ahead, *_ = running = await talks(b)
-        go_on = await between_beats(b)
+        go_on = await before_checkpoint(b)
         for talk in running:
             talk.call.say("ab", "c🏟", "d")
         # An earlier write arrives only now.
@@ -155,7 +155,7 @@ async def test_one_that_another_process_stops_is_stopped_and_the_others_go_on(mo
 async def test_a_slow_database_is_asked_one_thing_at_a_time(mongodb_uri: str, caplog: pytest.LogCaptureFixture) -> None:
     async with bench(mongodb_uri) as b:
         first, *others = await talks(b)
-        go_on = await between_beats(b)
+        go_on = await before_checkpoint(b)
         begun = b.store.called["checkpoint"]
         for _ in range(100):  # longer than some intervals
             await b.mongo.ping()
@@ -173,7 +173,7 @@ async def test_a_slow_database_is_asked_one_thing_at_a_time(mongodb_uri: str, ca
 async def test_more_than_fit_into_one_write_are_stored_in_several(
     mongodb_uri: str, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(f"chatstream.generations.beats.{bound}", 5)
+    monkeypatch.setattr(f"chatstream.generations.checkpointer.{bound}", 5)
     async with bench(mongodb_uri) as b:
         running = await talks(b)
         sizes: list[int] = []
@@ -183,7 +183,7 @@ async def test_more_than_fit_into_one_write_are_stored_in_several(
             sizes.append(len(checkpoints))
             return await checkpoint(checkpoints)
 
-        go_on = await between_beats(b)
+        go_on = await before_checkpoint(b)
         monkeypatch.setattr(b.attempts, "checkpoint", spy)
         for talk in running:
             talk.call.say("abc")

@@ -1,4 +1,4 @@
-"""The account of one answer: a line in the log when it has ended, and its place in the metrics."""
+"""What the operator learns of one answer: a line in the log when it has ended, and its place in the metrics."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from chatstream.models import Answer, Status
 log = logging.getLogger("chatstream.generations")
 
 
-class Account:
+class AnswerLog:
     """Opened when the answer begins, closed when its end is stored. It never has what was asked or answered."""
 
     def __init__(self, metrics: Metrics, *, model: str, request_id: str | None) -> None:

@@ -1,0 +1,586 @@
+"""One conversation, as this process knows it: its log, its viewers, and where its answer runs.
+
+Everything that happens to the conversation goes through its room, in order. What needs the store holds the room's lock;
+everything else is one step of the event loop. Rooms never wait for each other.
+
+========  ===================================================================  ===========
+State     Event                                                                Next state
+========  ===================================================================  ===========
+Idle      an answer begins here: what came before it is published first        Local
+Idle      an answer is found that runs in another process                      Remote
+Local     its end is stored; it is published                                   Idle
+Remote    its end is read from the store; it is published                      Idle
+Remote    an answer begins here: the end of the remote one is published first  Idle, Local
+any       nobody watches, nothing runs here, nothing is being done             Closed
+========  ===================================================================  ===========
+
+A closed room is never used again: whatever still comes for it is dropped.
+
+What other processes store is published from the store, not from the change stream. A change that follows exactly on
+the log is published as it is; any other one only says that there is something to read after the log's last place
+(`_catch_up`). So changes may come late, twice, in another order, or not at all: nothing is lost, nothing comes twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from msgspec import Struct
+
+from chatstream.errors import AnswerInProgress, ErrorCode, NotFound, StorageUnavailable
+from chatstream.events import Cursor
+from chatstream.formats.format import Format
+from chatstream.generations.channel import Channel, Running
+from chatstream.generations.checkpointer import Checkpointer
+from chatstream.generations.entries import END, Chunks, Posted, Skip
+from chatstream.generations.follower import Follower
+from chatstream.generations.generation import Annotate, AnswerBounds, Generation
+from chatstream.generations.replay import PendingQuestion, Replay, in_progress, log_entries, pending_question, read
+from chatstream.limits import Answers, Slot
+from chatstream.llm.model import Delta
+from chatstream.logs import describe
+from chatstream.metrics import Metrics
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.store.attempts import Attempts
+from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
+from chatstream.store.reading import Reading
+
+log = logging.getLogger("chatstream.generations")
+
+# Between two polls of a remote answer, in seconds. The process that generates it waits for two of them before it
+# believes that nobody watches.
+_POLL_INTERVAL = 5.0
+# Poll again after 2 s: the generating process starts publishing only once it has seen our first poll, and what it
+# stored before is not published.
+_SECOND_POLL = 2.0
+# Before the store is asked again when it did not answer, or when another process was faster, in seconds.
+_RETRY_PAUSE = 1.0
+# The most messages that are published to readers who missed them. Who misses more is disconnected, and reads them with
+# the next connection, by cursor.
+_PAGE = 20
+# How often the store is read again for a reader who joins, because its answer was older than the log. Once is rare.
+_JOIN_TRIES = 5
+
+# The third argument is the question, or None to read it from the store.
+WriteAnswer = Callable[[Conversation, Answer, UserMessage | None], AsyncGenerator[Delta, None]]
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Durations in seconds."""
+
+    heartbeat_interval: float
+    disconnect_grace: float  # may be infinite: an answer always finishes
+    connection_timeout: float
+    connection_bytes: int
+    bounds: AnswerBounds
+    model: str  # of conversations that name none, for the log
+
+
+class Services(Struct, kw_only=True):
+    """What all rooms of a process share."""
+
+    attempts: Attempts
+    reading: Reading
+    checkpointer: Checkpointer
+    write_answer: WriteAnswer
+    annotate: Annotate
+    metrics: Metrics
+    config: Config
+    answers: Answers
+    reads: asyncio.Semaphore  # so many rooms read what they missed at the same time
+    remote: dict[str, "Room"]  # the room of each remote answer that is followed, by the answer's id
+    draining: bool = False  # the process is about to end: no further answer begins
+
+
+class Idle(Struct, frozen=True):
+    """No answer runs, as far as is known."""
+
+
+class Local(Struct, frozen=True):
+    """An answer is generated in this process."""
+
+    generation: Generation
+
+
+class Remote(Struct):
+    """Another process generates an answer. It is polled next at `poll_at`, on the event loop's clock."""
+
+    running: Running
+    poll_at: float
+    interval: float = _SECOND_POLL
+
+
+class Closed(Struct, frozen=True):
+    """Never used again."""
+
+
+class Room:
+    """Made when the first viewer comes or an answer begins, closed when neither is left."""
+
+    def __init__(self, conversation: Conversation, services: Services, on_close: Callable[["Room"], None]) -> None:
+        self.key = conversation.key
+        self.channel = Channel(conversation)
+        self._services = services
+        self._on_close = on_close
+        self._lock = asyncio.Lock()
+        self._state: Idle | Local | Remote | Closed = Idle()
+        self._generation: Generation | None = None  # the newest one: it may still wait for the end of the one before
+        self._task: asyncio.Task[None] | None = None  # runs it
+        self._working: asyncio.Task[None] | None = None  # reads what other processes stored
+        self._catch_up_at = math.inf  # when to read the store, on the loop's clock; infinite if nothing is missing
+        self._in_turn = 0  # how many use or wait for the lock, beside a generation and the work
+        self._deleted = False
+
+    @property
+    def generation(self) -> Generation | None:
+        """The newest answer of this process, from when it is accepted until its end is published."""
+        return self._generation
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """It is done when the end of `generation` is published."""
+        return self._task
+
+    # Viewers ----------------------------------------------------------------------------------------------------------
+
+    def arrived(self) -> None:
+        """A viewer has registered in the channel."""
+        if self._generation is not None:
+            self._generation.watched = True
+            self._generation.keep()
+
+    async def join(self, follower: Follower, cursor: Cursor | None, wire: Format, *, accepted: bool) -> Replay:
+        """Give a registered viewer what is behind its cursor, and its place in the log.
+
+        `accepted`: its answer was accepted before, so that no limit counts any more. Raises `StorageUnavailable`, and
+        `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
+        """
+        registered_at = self.channel.last_place
+        for _ in range(_JOIN_TRIES):
+            replay = self._in_progress(cursor)
+            if replay is None:
+                replay = await read(self._services.reading, self.key, cursor, wire)
+                # From here on nothing is awaited: what the reader has, and where it stands in the log, fit together.
+                running = self.channel.running
+                if running is not None and replay.running is not None and replay.running.id == running.answer.id:
+                    replay = replay.with_text(running)
+            if self._deleted:
+                follower.end(ErrorCode.CONVERSATION_DELETED)
+            # What lies before both places is in no entry that this reader gets: it must have been read.
+            if follower.over or replay.place >= max(registered_at, self.channel.first_place):
+                break
+        else:
+            raise StorageUnavailable
+        if replay.pending is not None and not accepted and not follower.over:
+            self._services.answers.check(self.channel.conversation.user_id)
+        follower.join(replay)
+        if not follower.over:
+            self._joined(replay)
+        return replay
+
+    def _in_progress(self, cursor: Cursor | None) -> Replay | None:
+        running = self.channel.running
+        return in_progress(running, cursor) if running is not None and self.channel.begun else None
+
+    def _joined(self, replay: Replay) -> None:
+        """What was read for this viewer may be newer than what the log has."""
+        answer, known = replay.running or replay.running_before, self.channel.running
+        if answer is not None and known is not None and known.answer.id == answer.id:
+            return
+        if not self.channel.begun:
+            self.channel.begin_at((answer.seq, len(answer.content)) if answer is not None else replay.place)
+            if answer is not None and not self._services.attempts.owns(answer):
+                self._attach(answer)
+            self._start_work()  # for what was heard while this was read
+        elif replay.place > self.channel.last_place:
+            self._is_behind()
+
+    def left(self) -> None:
+        """A viewer has left, here or in another process."""
+        generation = self._generation
+        if not self.channel.readers and generation is not None and generation.watched:
+            generation.abandon_after(self._services.config.disconnect_grace)
+        self._release()
+
+    def end_viewers(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
+        """End all streams."""
+        for reader in list(self.channel.readers):
+            reader.end(code, reason=reason)
+
+    def delete(self) -> None:
+        """The conversation was deleted: end its answer and its streams."""
+        self._deleted = True
+        self._catch_up_at = math.inf
+        if self._generation is not None:
+            self._generation.cut(Status.STOPPED)
+        if isinstance(self._state, Remote):
+            self._enter(Idle())
+        self.end_viewers(ErrorCode.CONVERSATION_DELETED)
+
+    # Answers of this process ------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        conversation: Conversation,
+        answer: Answer,
+        request_id: str | None,
+        *,
+        message: UserMessage | None = None,
+        question: UserMessage | None = None,
+    ) -> None:
+        """Generate what has just been begun in the store.
+
+        `message` is the question, if it was stored with it; `question`, if it was there already and is known.
+        """
+        if self._generation is not None and self._generation.answer.id == answer.id:
+            return  # a repeated request was faster
+        request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
+        services = self._services
+        self.channel.conversation = conversation
+        generation = Generation(
+            Running(answer),
+            self.channel,
+            services.write_answer(conversation, answer, message or question),
+            attempts=services.attempts,
+            checkpointer=services.checkpointer,
+            annotate=services.annotate,
+            bounds=services.config.bounds,
+            metrics=services.metrics,
+            model=conversation.model or services.config.model,
+            request_id=request_id,
+            on_left_remotely=self.left,
+        )
+        generation.watched = bool(self.channel.readers)
+        slot = services.answers.grant(conversation.user_id)
+        self._task = asyncio.create_task(self._run(generation, slot, message, self._task, request_id))
+        self._generation = generation
+
+    async def answer(self, pending: PendingQuestion, request_id: str | None) -> None:
+        """Begin the answer to a question that is pending, unless somebody else has. Raises `StorageUnavailable`."""
+        async with self._turn():
+            await self._answer(pending, request_id)
+
+    async def stop(self, message_id: str | None, timeout: float) -> str | None:
+        """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+
+        Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
+        """
+        generation, task = self._generation, self._task
+        if generation is None or task is None or message_id not in (None, generation.answer.id):
+            return None
+        generation.cut(Status.STOPPED)
+        await asyncio.wait([task], timeout=timeout)
+        if not task.done():
+            raise StorageUnavailable
+        return generation.answer.id
+
+    async def _run(
+        self,
+        generation: Generation,
+        slot: Slot,
+        message: UserMessage | None,
+        before: "asyncio.Task[None] | None",
+        request_id: str,
+    ) -> None:
+        try:
+            try:
+                if before is not None:
+                    # Its end is stored, or this answer could not have begun; but it may not be published yet.
+                    await asyncio.wait([before])
+                async with self._lock:
+                    await self._begin(generation, message)
+                stored = await generation.run()
+            finally:
+                generation.keep()
+                slot.release()
+            async with self._lock:
+                await self._local_ended(stored, request_id)
+        except Exception as exc:  # noqa: BLE001 - the attempt stays `streaming` in the store until the sweeper finds it
+            facts = {"request": request_id, "answer": generation.answer.id}
+            log.error("the answer is lost: %s", describe(exc), extra={"facts": facts})
+            self._enter(Idle())
+            self.end_viewers(ErrorCode.INTERNAL)
+        finally:
+            if self._generation is generation:
+                self._generation = self._task = None
+            self._start_work()  # for what was heard meanwhile
+            self._release()
+
+    async def _begin(self, generation: Generation, message: UserMessage | None) -> None:
+        before = (message or generation.answer).seq
+        if not self.channel.begun:
+            self.channel.begin_at((before - 1, END))  # those who are joining read at least that far
+        elif self.channel.readers and self.channel.next_seq != before:
+            try:
+                await self._publish_missed(before)
+            except StorageUnavailable:
+                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+        if message is not None:
+            self.channel.append(Posted(message))
+        self.channel.append(Skip((generation.answer.seq, 0)))
+        self._enter(Local(generation))
+        generation.watched = generation.watched or bool(self.channel.readers)
+
+    async def _local_ended(self, stored: Answer | None, request_id: str) -> None:
+        """The answer has ended as it is stored; None if its conversation was deleted."""
+        if stored is None:
+            self._enter(Idle())
+            self.delete()
+            return
+        if stored.unseen and self.channel.readers:  # they came while it was stored
+            await self._mark_seen()
+        self.channel.finish(stored)
+        self._enter(Idle())
+        if self._services.draining:
+            return
+        cut = stored.status is Status.INTERRUPTED and self.channel.readers
+        if stored.queued or cut or self._catch_up_at < math.inf:
+            try:
+                await self._catch_up(stored, request_id)
+            except StorageUnavailable:
+                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+
+    async def _answer(self, pending: PendingQuestion, request_id: str | None) -> None:
+        try:
+            answer = await self._services.attempts.begin(
+                self.key, pending.message_id, previous=pending.attempt, newest_seq=pending.newest_seq
+            )
+        except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
+            self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
+        except NotFound:
+            self.delete()
+        else:
+            self.generate(self.channel.conversation, answer, request_id, question=pending.question)
+
+    async def _mark_seen(self) -> None:
+        with contextlib.suppress(StorageUnavailable):  # better told twice than not
+            await self._services.attempts.mark_seen(self.key)
+
+    # Answers of other processes ---------------------------------------------------------------------------------------
+
+    def heard(self, change: Change) -> None:
+        """Something was stored by another process."""
+        match change:
+            case Appended(answer_id, text, length):
+                state = self._state
+                ours = isinstance(state, Remote) and state.running.answer.id == answer_id
+                if isinstance(state, Remote) and ours and not self._extend(state.running, text, length):
+                    state.poll_at = -math.inf
+                    self._start_work()
+            case Ended():
+                self._is_behind()
+            case Stored(_, message):
+                self._stored(message)
+            case Deleted():
+                self.delete()
+
+    def _stored(self, message: Message) -> None:
+        position = Cursor.USER if isinstance(message, UserMessage) else 0
+        if self.channel.begun and (message.seq, position) <= self.channel.last_place:
+            return
+        is_next = self.channel.begun and message.seq == self.channel.next_seq and self._catch_up_at == math.inf
+        if not is_next or not isinstance(self._state, Idle) or self._working is not None or self._lock.locked():
+            self._is_behind()
+        elif isinstance(message, UserMessage):
+            self.channel.append(Posted(message))
+        elif message.status is Status.STREAMING and not self._services.attempts.owns(message):
+            self._attach(message)
+        else:
+            self._is_behind()
+
+    def missed(self, newest_seq: int | None) -> None:
+        """Changes may have been missed. `newest_seq` is that of the newest message that is stored."""
+        if isinstance(self._state, Remote):
+            self._state.poll_at = -math.inf
+            self._start_work()
+        running = self.channel.running
+        if newest_seq != (running.answer.seq if running is not None else self.channel.next_seq - 1):
+            self._is_behind()
+
+    def tick(self, now: float) -> None:
+        """Poll the remote answer, or read what was missed, if it is time."""
+        if self._is_due(now):
+            self._start_work()
+
+    async def orphan_ended(self) -> None:
+        """An answer whose process is gone was ended in the store. Raises `StorageUnavailable`."""
+        async with self._turn():
+            if self._generation is None:
+                await self._catch_up()
+
+    def _is_behind(self, at: float = -math.inf) -> None:
+        """There is something in the store that the log lacks: read it, now or later."""
+        self._catch_up_at = min(self._catch_up_at, at)
+        self._start_work()
+
+    def _is_due(self, now: float) -> bool:
+        if isinstance(self._state, Local | Closed) or not self.channel.begun or self._deleted:
+            return False  # a local answer's end sees to what was missed
+        return now >= self._catch_up_at or (isinstance(self._state, Remote) and now >= self._state.poll_at)
+
+    def _start_work(self) -> None:
+        if self._working is None and self._is_due(asyncio.get_running_loop().time()):
+            self._working = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        now = asyncio.get_running_loop().time
+        try:
+            while self._is_due(now()):
+                async with self._lock, self._services.reads:
+                    if not self.channel.readers or not self._is_due(now()):
+                        return
+                    if now() >= self._catch_up_at:
+                        await self._catch_up()
+                    elif isinstance(self._state, Remote):
+                        await self._poll(self._state)
+        except StorageUnavailable:
+            self._catch_up_at = min(self._catch_up_at, now() + _RETRY_PAUSE)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is of this room alone
+            log.error("a conversation cannot be followed: %s", describe(exc))
+            self.end_viewers(ErrorCode.INTERNAL)
+        finally:
+            self._working = None
+            self._release()
+
+    async def _poll(self, remote: Remote) -> None:
+        """Show the generating process that somebody watches here, and see how long the text is by now."""
+        remote.poll_at = asyncio.get_running_loop().time() + remote.interval
+        remote.interval = _POLL_INTERVAL
+        answer = await self._services.attempts.poll(self.key, remote.running.answer.id)
+        if self._state is not remote:
+            return
+        if answer is not None and answer.status is Status.STREAMING:
+            self._extend(remote.running, answer.content, len(answer.content))
+        else:
+            self._catch_up_at = -math.inf
+
+    async def _catch_up(self, newest: Message | None = None, request_id: str | None = None) -> None:
+        """Publish what the store has after the log's last place; then answer the question that is pending, if one is.
+
+        `newest` is the newest message so far. Raises `StorageUnavailable`.
+        """
+        self._catch_up_at = math.inf
+        if self.channel.readers:
+            newest = await self._publish_missed() or newest
+        else:
+            newest = await self._services.reading.newest(self.key)
+        pending = pending_question(newest) if newest is not None else None
+        if pending is None or self._generation_waits() or self._services.draining or self._deleted:
+            return
+        if not self.channel.readers and not isinstance(newest, UserMessage):
+            return  # a cut answer is begun again for those who watch
+        try:
+            # As it is now: its model or its prompt may have been changed since the question was asked.
+            conversation = await self._services.reading.conversation(self.key)
+            if conversation is None:
+                self.delete()
+                return
+            self.channel.conversation = conversation
+            await self._answer(pending, request_id)
+        except StorageUnavailable:
+            self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
+
+    def _generation_waits(self) -> bool:
+        """An answer has been accepted here, and begins next."""
+        return self._generation is not None and self._task is not asyncio.current_task()
+
+    async def _publish_missed(self, before: int | None = None) -> Message | None:
+        """Publish what the store has after the log's last place, in order, up to and with the answer that runs.
+
+        With `before` only what lies before that `seq`, of which all answers have ended. Returns the newest message that
+        is published now, None if nothing new was found. Raises `StorageUnavailable`.
+        """
+        missed = await self._services.reading.after(self.key, self.channel.next_seq - 1, limit=_PAGE + 1)
+        if before is not None:
+            missed = [message for message in missed if message.seq < before]
+        if len(missed) > _PAGE:
+            self.end_viewers(reason="missed_too_much")  # before anything is published: their cursors bring the rest
+            self._enter(Idle())
+            return None
+        unseen = any(isinstance(message, Answer) and message.unseen for message in missed)
+        newest = self._publish(missed)
+        if before is not None and isinstance(self._state, Remote):
+            raise StorageUnavailable  # its end is stored, but a majority does not know yet
+        if isinstance(self._state, Remote) and not missed:
+            await self._remote_is_gone()
+        if unseen:
+            await self._mark_seen()
+        return newest
+
+    def _publish(self, missed: list[Message]) -> Message | None:
+        running = next((m for m in missed if isinstance(m, Answer) and m.status is Status.STREAMING), None)
+        ended = missed if running is None else missed[: missed.index(running)]
+        remote = self._state.running.answer if isinstance(self._state, Remote) else None
+        for entry in log_entries(ended, self.channel.last_place):
+            self.channel.append(entry)
+        if remote is not None and self.channel.last_place >= (remote.seq, END):
+            self._enter(Idle())
+        if running is None:
+            return ended[-1] if ended else None
+        if not self._services.attempts.owns(running):
+            self._attach(running)
+        return running
+
+    def _attach(self, answer: Answer) -> None:
+        """`answer` runs in another process: publish its text so far, and follow it."""
+        if isinstance(self._state, Remote) and self._state.running.answer.id == answer.id:
+            self._extend(self._state.running, answer.content, len(answer.content))
+            return
+        if answer.content:
+            self.channel.append(Chunks(answer, [answer.content], 0))
+        self.channel.append(Skip((answer.seq, 0)))
+        self._enter(Remote(Running(answer, [answer.content] if answer.content else ()), -math.inf))
+        self._start_work()  # its process publishes from our first poll on
+
+    async def _remote_is_gone(self) -> None:
+        """The store no longer shows the remote answer: the conversation was deleted, or a later version changed it."""
+        if await self._services.reading.conversation(self.key) is None:
+            self.delete()
+        else:
+            self._enter(Idle())
+
+    def _extend(self, running: Running, text: str, length: int) -> bool:
+        """Publish what is new of `text`, which ends at `length` code points; false if some before it is missing."""
+        if length <= running.length:
+            return True
+        begin = length - len(text)
+        if begin > running.length:
+            return False
+        self.channel.extend(running, [text[running.length - begin :]])
+        return True
+
+    # Parts ------------------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: Idle | Local | Remote | Closed) -> None:
+        remote = self._services.remote
+        if isinstance(self._state, Remote) and remote.get(self._state.running.answer.id) is self:
+            del remote[self._state.running.answer.id]
+        self._state = state
+        match state:
+            case Local(generation):
+                self.channel.running = generation.running
+            case Remote(running):
+                self.channel.running = running
+                remote[running.answer.id] = self
+            case _:
+                self.channel.running = None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The room is not closed meanwhile."""
+        self._in_turn += 1
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._in_turn -= 1
+            self._release()
+
+    def _release(self) -> None:
+        busy = self._generation is not None or self._working is not None or self._in_turn > 0
+        if not self.channel.readers and not busy and not isinstance(self._state, Closed):
+            self._enter(Closed())
+            self._on_close(self)

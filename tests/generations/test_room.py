@@ -1,0 +1,315 @@
+"""What one process is told of an answer that another one generates. Two whole processes are in `test_cluster`."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from chatstream.errors import TooManyRequests
+from chatstream.events import Cursor
+from chatstream.generations.commands import IfBusy
+from chatstream.models import Status
+from chatstream.store.changes import Deleted, Ended, Stored
+from tests.support.scripted_model import STOP, beats, bench, following, polled
+
+pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
+
+
+@pytest.fixture
+def soon_published_to_viewers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All answers are as if they had begun long ago."""
+    monkeypatch.setattr("chatstream.generations.generation._PUBLISHED_TO_ALL_FOR", 0)
+
+
+@pytest.mark.gen_test
+async def test_of_what_nobody_watches_elsewhere_other_processes_hear_the_end_alone(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there) as seen:
+        conversation = await here.conversation()
+        async with here.viewer(conversation) as watched:
+            posted = await here.post(conversation)
+            call = await here.model.call(1)
+            for text in ("One ", "two "):
+                call.say(text)
+                await beats(here, 2)
+            call.say("three.", STOP)
+            await watched.until("llm_complete")
+        assert posted.answer is not None
+        ours = posted.answer.id
+        changes: list[str] = []
+        while not changes or not changes[-1].startswith("Ended"):
+            change = await seen.get()
+            changes += [change] if ours in change else []
+        assert [change.partition("(")[0] for change in changes] == ["Stored", "Ended"]
+
+
+@pytest.mark.gen_test
+async def test_who_comes_later_and_from_elsewhere_misses_nothing(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        conversation = await here.conversation()
+        await here.post(conversation)
+        call = await here.model.call(1)
+        call.say("One ")
+        await beats(here, 2)
+        arrived, go_on = here.store.hold("checkpoint")
+        call.say("two ")
+        await arrived.wait()
+        async with there.viewer(conversation) as watched:
+            go_on.set()  # what is stored now is told to nobody
+            await beats(here, 2)
+            await polled(there)
+            while watched.text != "One two ":
+                assert await watched.next() is not None
+            call.say("three.")  # and this to where the viewers are
+            while watched.text != "One two three.":
+                assert await watched.next() is not None
+            call.say(STOP)
+            assert (await watched.until("llm_complete"))["content"] == "One two three."
+
+
+# What two processes once lost or doubled between them ----------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_slow_poll_drops_nothing_of_what_a_returning_viewer_follows(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        first, second = await here.conversation(), await here.conversation()
+        await here.post(first, "1?")
+        await here.post(second, "2?")
+        one, two = await here.model.call(1), await here.model.call(2)
+        one.say("a")
+        two.say("b")
+        await beats(here, 2)
+        async with there.viewer(first):
+            await polled(there)
+            stack = contextlib.AsyncExitStack()
+            await stack.enter_async_context(there.viewer(second))
+            arrived, go_on = there.store.hold("poll")
+            there.hub.poll()
+            await arrived.wait()
+            del there.store.gates["poll"]  # only these polls are slow
+            await stack.aclose()  # the connection breaks, and is back at once
+            async with there.viewer(second) as again:
+                go_on.set()
+                two.say("c", STOP)
+                assert (await again.until("llm_complete"))["content"] == "bc"
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_a_remote_answer_is_published_before_the_next_one_begins_here(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:  # no change arrives
+        conversation = await here.conversation()
+        await here.post(conversation, "One?")
+        call = await here.model.call(1)
+        call.say("First")
+        await beats(here, 2)
+        async with there.viewer(conversation) as watched:
+            call.say(" and more.")
+            await beats(here, 3)
+            await polled(there)
+            call.say(STOP)
+            await here.ended(conversation)
+            there.model.reply("Second.", STOP)
+            await there.post(conversation, "Two?")
+            assert (await watched.until("llm_complete"))["content"] == "First and more."
+            assert (await watched.until("llm_complete"))["content"] == "Second."
+            assert watched.types == ["llm_chunk", "llm_complete", "user_message", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_who_missed_more_than_a_page_is_disconnected_and_reads_it_by_cursor(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation()
+        contents = [f"Question {number}" for number in range(25)]
+        asked: list[str] = []
+        start = Cursor(conversation.key, Cursor.START)
+        async with there.viewer(conversation, start) as watched:
+            for number, content in enumerate(contents, 1):
+                here.model.reply("Yes.", STOP)
+                await here.post(conversation, content)
+                await here.model.call(number)
+                await here.ended(conversation)
+            await there.hub.resync()
+            assert await watched.rest() == []  # it is over, before anything was told
+        async with there.viewer(conversation, watched.cursor or start) as again:
+            while len(asked) < len(contents):
+                asked.append((await again.until("user_message"))["content"])
+        assert asked == contents
+
+
+@pytest.mark.gen_test
+async def test_two_who_join_at_the_same_moment_both_get_all_of_it(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, contextlib.AsyncExitStack() as stack:
+        conversation = await here.conversation()
+        posted = await here.post(conversation)
+        assert posted.answer is not None
+        call = await here.model.call(1)
+        call.say("0123456789")
+        await beats(here, 2)
+        arrived, go_on = there.store.hold("oldest_first")  # the second read of a viewer that resumes
+        cursor = Cursor(posted.answer.id, 4)
+        joining = asyncio.create_task(stack.enter_async_context(there.viewer(conversation, cursor)))
+        await arrived.wait()
+        call.say("ABCDEFGHIJ")
+        await beats(here, 3)
+        async with there.viewer(conversation) as second:
+            go_on.set()
+            first = await joining
+            call.say("xyz")
+            await beats(here, 3)
+            await polled(there)
+            while first.text != "456789ABCDEFGHIJxyz":
+                frame = await first.next()
+                assert frame is not None
+                assert frame.data["offset"] + len(frame.data["content"]) == 4 + len(first.text)
+            while second.text != "0123456789ABCDEFGHIJxyz":
+                assert await second.next() is not None
+
+
+# One room is one conversation's alone --------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_conversation_whose_reads_are_slow_delays_no_other(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        slow, fast = await here.conversation(), await here.conversation()
+        async with there.viewer(slow) as delayed, there.viewer(fast) as watched:
+            arrived, go_on = there.store.hold("poll")
+            await here.post(slow)
+            call = await here.model.call(1)
+            await arrived.wait()
+            del there.store.gates["poll"]
+            here.model.reply("Fast.", STOP)
+            await here.post(fast)
+            assert (await watched.until("llm_complete"))["content"] == "Fast."
+            go_on.set()
+            call.say("Slow.", STOP)
+            assert (await delayed.until("llm_complete"))["content"] == "Slow."
+
+
+@pytest.mark.gen_test
+async def test_after_a_gap_nothing_is_read_for_those_who_missed_nothing(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b, contextlib.AsyncExitStack() as stack:
+        conversations = [await b.conversation() for _ in range(5)]
+        for conversation in conversations[1:]:
+            b.model.reply("Yes.", STOP)
+            await b.post(conversation)
+            await b.ended(conversation)
+        for conversation in conversations:
+            await stack.enter_async_context(b.viewer(conversation))
+        before = b.store.called.copy()
+        await b.hub.resync()
+        assert b.store.called - before == {"newest_seqs": 1}
+
+
+@pytest.mark.gen_test
+async def test_a_gap_in_which_a_conversation_was_deleted_ends_its_streams(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation(waiting="Tell me.")
+        async with there.viewer(conversation, start=False) as watched:
+            await here.conversations.delete("user", conversation.id)
+            await there.hub.resync()
+            assert [frame.data["error"] for frame in await watched.rest()] == ["conversation_deleted"]
+
+
+@pytest.mark.gen_test
+async def test_what_still_comes_for_a_room_that_is_closed_is_dropped(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation()
+        async with there.viewer(conversation) as watched:
+            room = watched.stream.room
+        posted = await here.post(conversation)
+        assert posted.answer is not None
+        for change in (Stored(conversation.key, posted.message), Ended(posted.answer.id), Deleted(conversation.key)):
+            room.heard(change)
+        room.tick(float("inf"))
+        assert not there.hub._rooms
+        assert "poll" not in there.store.called
+
+
+@pytest.mark.gen_test
+async def test_an_end_that_cannot_be_read_at_first_is_read_later(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        conversation = await here.conversation()
+        async with there.viewer(conversation) as watched:
+            await here.post(conversation)
+            call = await here.model.call(1)
+            call.say("Yes.")
+            await beats(here, 2)
+            await polled(there)
+            await watched.until("llm_chunk")
+            there.store.refused["after"] = 3
+            call.say(STOP)
+            await here.ended(conversation)
+            reading = asyncio.create_task(watched.until("llm_complete"))
+            while not reading.done():
+                there.hub.poll()
+                await asyncio.sleep(0.005)  # the time of the next try comes
+            assert reading.result()["content"] == "Yes."
+
+
+# What is answered, and with what --------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_queued_message_is_answered_with_the_conversation_as_it_is_then(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        await b.post(conversation, "1")
+        call = await b.model.call(1)
+        await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        await b.conversations.update("user", conversation.id, {"model": "other", "system_prompt": "Be long."})
+        call.say(STOP)
+        second = await b.model.call(2)
+        assert (second.model, second.turns[0].content) == ("other", "Be long.")
+
+
+@pytest.mark.gen_test
+async def test_a_cursor_behind_a_queued_message_does_not_hide_the_running_answer_from_others(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        conversation = await here.conversation()
+        await here.post(conversation, "1")
+        call = await here.model.call(1)
+        call.say("One")
+        await beats(here, 2)
+        queued = await here.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        for b in (here, there):
+            b.model.reply("Two.", STOP)
+        async with there.viewer(conversation, Cursor(queued.message.id, Cursor.USER), once=True) as own:
+            async with there.viewer(conversation) as other:
+                call.say(".", STOP)
+                assert (await other.until("llm_complete"))["content"] == "One."
+                assert (await other.until("llm_complete"))["content"] == "Two."
+            await own.rest()
+            assert own.text == "Two."
+
+
+@pytest.mark.gen_test
+async def test_an_end_that_cannot_be_marked_as_seen_closes_no_stream(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("Yes.", STOP)
+        await b.post(conversation)
+        await b.ended(conversation)
+        async with b.viewer(conversation) as watched:
+            await watched.until("llm_complete")
+            b.store.refused["mark_seen"] = 1
+            await b.hub.seen(watched.stream)
+            b.model.reply("More.", STOP)
+            await b.post(conversation)
+            assert (await watched.until("llm_complete"))["content"] == "More."
+
+
+@pytest.mark.gen_test
+async def test_a_stream_that_was_accepted_with_its_message_is_not_refused_for_the_limit(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation(waiting="Tell me.")
+        answers = b.hub._services.answers
+        slots = [answers.grant("user") for _ in range(1000)]
+        with pytest.raises(TooManyRequests):
+            async with b.viewer(conversation):
+                pass
+        b.model.reply("Yes.", STOP)
+        async with b.viewer(conversation, accepted=True) as watched:
+            assert (await watched.until("llm_complete"))["status"] == Status.COMPLETE
+        for slot in slots:
+            slot.release()
