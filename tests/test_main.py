@@ -402,3 +402,12 @@ def test_signs_that_cannot_be_written_are_replaced(run: Run) -> None:
     result = run("settings", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, "")
     assert run("seed", "--help", PYTHONIOENCODING="ascii").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_a_plugin_that_cannot_be_made_is_named(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "rules.py").write_text("def plugin():\n    raise LookupError('RULES_FILE is not set')\n")
+    result = run(command, CHATSTREAM_PLUGINS="chatstream.plugins.bets:plugin, rules:plugin")
+    assert result.returncode == {"check-config": 2, "serve": 1}[command]
+    assert "CHATSTREAM_PLUGINS: rules:plugin cannot be called: LookupError: RULES_FILE is not set" in result.stderr
+    assert "Traceback" not in result.stderr
