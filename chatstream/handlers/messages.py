@@ -33,7 +33,7 @@ from chatstream.handlers.views import (
     stream_cursor,
     ui_stream_cursor,
 )
-from chatstream.models import Answer, Conversation, Message
+from chatstream.models import Answer, Conversation, Message, UserMessage
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
 from chatstream.store.posting import Posted
@@ -106,6 +106,11 @@ class _History(_ConversationDoor):
                 await self.attempts.mark_seen(conversation.key)
         return conversation, shown, str(shown[0].seq) if more else None, before is None
 
+    async def hidden(self, conversation: Conversation, shown: list[Message]) -> Answer | None:
+        """The answer that runs, if a page begins behind it: a message that waits may be shown without it."""
+        waits = bool(shown) and all(isinstance(message, UserMessage) for message in shown)
+        return await self.reading.running(conversation.key) if waits else None
+
     async def _page(self, key: str, limit: int, before: int | None) -> tuple[list[Message], bool]:
         """So many, oldest first, and whether there are older ones."""
         shown: list[Message] = []
@@ -138,7 +143,9 @@ class UIMessagesHandler(_History):
             UIMessagePage(
                 messages=ui_messages(shown),
                 next_cursor=next_cursor,
-                stream_cursor=ui_stream_cursor(conversation.key, shown) if newest else None,
+                stream_cursor=ui_stream_cursor(conversation.key, shown, await self.hidden(conversation, shown))
+                if newest
+                else None,
             )
         )
 
@@ -169,7 +176,9 @@ class MessagesHandler(_History):
             MessagePage(
                 messages=[message_view(message) for message in shown],
                 next_cursor=next_cursor,
-                stream_cursor=stream_cursor(conversation.key, shown) if newest else None,
+                stream_cursor=stream_cursor(conversation.key, shown, await self.hidden(conversation, shown))
+                if newest
+                else None,
             )
         )
 
@@ -193,7 +202,7 @@ class MessagesHandler(_History):
                 posted = await self._repeat(conversation, body.content, client_message_id, too_many)
             cursor = Cursor(posted.message.id, Cursor.USER)
             if self.wants_stream:
-                await self.stream(conversation, cursor, once=True)
+                await self.stream(conversation, cursor, once=True, accepted=True)
                 return
         status = HTTPStatus.OK if posted.repeated else HTTPStatus.CREATED
         self.send_json(posted_message(posted.message, cursor), status)
@@ -267,6 +276,6 @@ class RegenerateHandler(_ConversationDoor):
             answer = await self.commands.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
             cursor = Cursor(answer.id, 0)
             if self.wants_stream:
-                await self.stream(conversation, cursor, once=True)
+                await self.stream(conversation, cursor, once=True, accepted=True)
                 return
         self.send_json(begun_answer(answer, cursor), HTTPStatus.ACCEPTED)

@@ -72,15 +72,33 @@ class StreamingHandler(JSONHandler):
         """Whether `Accept` names an event stream, or the query a format of one."""
         return self.accepts_stream or self.parameter("format") is not None
 
-    async def stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool) -> None:
+    async def stream(
+        self, conversation: Conversation, cursor: Cursor | None, *, once: bool, accepted: bool = False
+    ) -> None:
         """Write what comes after `cursor` until the client leaves or the stream is over.
 
+        `accepted`: the request has been stored, and is not refused any more; what goes wrong is told on the stream.
         Raises `RequestError` as long as nothing was written.
         """
+        if accepted:
+            try:
+                await self._stream(conversation, cursor, once=once, accepted=True)
+            except StorageUnavailable as exc:
+                self.refuse(exc, ErrorCode.STORAGE_UNAVAILABLE)
+        else:
+            await self._stream(conversation, cursor, once=once, accepted=False)
+
+    async def _stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool, accepted: bool) -> None:
         once = once or self.wire.one_answer
         expires_at = asyncio.get_running_loop().time() + self.user.token_expires_at - time.time()
         async with self.hub.follow(
-            conversation, cursor, self.wire, once=once, expires_at=expires_at, request_id=self.request_id
+            conversation,
+            cursor,
+            self.wire,
+            once=once,
+            expires_at=expires_at,
+            request_id=self.request_id,
+            accepted=accepted,
         ) as stream:
             if once and stream.replay.nothing_comes(self.wire):
                 self.set_status(HTTPStatus.NO_CONTENT)

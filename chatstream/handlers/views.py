@@ -249,14 +249,19 @@ def _failure_view(failure: Failure) -> FailureView:
     )
 
 
-def ui_stream_cursor(key: str, messages: list[Message]) -> str:
+def ui_stream_cursor(key: str, messages: list[Message], hidden: Answer | None = None) -> str:
     """The same for who is not shown the running answer: the stream begins with it."""
-    running = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), None)
-    return stream_cursor(key, messages) if running is None else str(Cursor(running.id, 0))
+    running = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), hidden)
+    return stream_cursor(key, messages, running)
 
 
-def stream_cursor(key: str, messages: list[Message]) -> str:
-    """The cursor with which a stream goes on from what `messages`, the newest of the conversation `key`, show."""
+def stream_cursor(key: str, messages: list[Message], hidden: Answer | None = None) -> str:
+    """The cursor with which a stream goes on from what `messages`, the newest of the conversation `key`, show.
+
+    `hidden` is the answer that runs, if they do not show it: the stream tells all of it.
+    """
+    if hidden is not None:
+        return str(Cursor(hidden.id, 0))
     if not messages:
         return str(Cursor(key, Cursor.START))
     shown = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), messages[-1])

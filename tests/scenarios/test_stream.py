@@ -176,3 +176,24 @@ async def test_once_after_the_end_of_an_interrupted_answer_brings_the_next_one(
     cursor = {"once": "true", "last_event_id": f"{interrupted['id']}.complete"}
     async with client.stream(conversation, params=cursor) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "All of it."
+
+
+@pytest.mark.gen_test
+async def test_a_page_without_the_running_answer_has_a_cursor_that_does_not_skip_it(
+    client: Client, upstream: Upstream
+) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("First"), go_on, http_chunk(event(delta(" and more."))), ending())
+    upstream.reply(answer("Second."))
+    conversation = await client.create()
+    async with client.stream(conversation) as watched:
+        await client.post(conversation, "One?")
+        await watched.until("llm_chunk")
+    await client.post(conversation, "Two?", params={"ifBusy": "queue"})
+    page = (await client.http.get(f"{API}/{conversation}/messages", params={"limit": 1})).json()
+    assert [message["content"] for message in page["messages"]] == ["Two?"]
+    async with client.stream(conversation, headers={"Last-Event-ID": page["streamCursor"]}) as resumed:
+        go_on.set()
+        assert (await resumed.until("llm_complete")).data["content"] == "First and more."
+        assert (await resumed.until("llm_complete")).data["content"] == "Second."
+        assert resumed.text == "First and more.Second."
