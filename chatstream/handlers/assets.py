@@ -29,6 +29,7 @@ PAGE = {
     "page/maths.js": _JAVASCRIPT,
     "page/messages.js": _JAVASCRIPT,
     "page/prose.js": _JAVASCRIPT,
+    "page/tabs.js": _JAVASCRIPT,
     "page/token.js": _JAVASCRIPT,
     "vendor/dompurify.js": _JAVASCRIPT,
     "vendor/highlight.js": _JAVASCRIPT,

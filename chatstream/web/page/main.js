@@ -6,6 +6,7 @@ import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js"
 import { DeveloperView } from "./developer.js";
 import { byId } from "./dom.js";
 import { MessagesView } from "./messages.js";
+import { Tabs } from "./tabs.js";
 import { Token } from "./token.js";
 
 const STATES = {
@@ -14,6 +15,7 @@ const STATES = {
   reconnecting: "Reconnecting…",
   closed: "Not connected",
   offline: "Offline",
+  resting: "Paused", // for other tabs of this browser
 };
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
@@ -31,6 +33,7 @@ const composer = new Composer({ send, stop });
 const messages = new MessagesView({ regenerate });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
+const tabs = new Tabs(() => showState());
 
 // Conversations --------------------------------------------------------------------------------------------------------
 
@@ -45,6 +48,7 @@ function openNew({ push = true } = {}) {
 }
 
 function leave() {
+  tabs.open(null);
   chat?.disconnect();
   chat = conversation = null;
   list.mark(null);
@@ -68,7 +72,7 @@ async function open(id, { push = true } = {}) {
   const opened = new ChatStream({ baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
   chat = opened;
   opened.on("messages", () => onMessages(opened));
-  opened.on("state", () => opened === chat && showState());
+  opened.on("state", () => opened === chat && onState());
   opened.on("event", (event, place) => opened === chat && onEvent(event, place));
   opened.on("error", (error) => opened === chat && onError(error));
   showState("connecting");
@@ -90,13 +94,14 @@ async function open(id, { push = true } = {}) {
   if (opened === chat) {
     showTitle(titleOf(conversation));
     developer.model = conversation.model;
-    opened.connect();
+    tabs.open(opened);
   } // else another one was opened meanwhile
   return opened;
 }
 
 async function send(text, key) {
   const to = chat ?? (await begin(text, key)); // wherever the reader goes meanwhile
+  tabs.use();
   await to.send(text, { clientMessageId: key });
   if (to === chat) messages.toEnd();
 }
@@ -169,8 +174,14 @@ function onMessages(from) {
   if (from !== chat) return;
   messages.show(chat.messages);
   composer.busy = chat.streaming;
+  tabs.consider();
   byId("empty").hidden = chat.messages.length > 0;
   byId("older-messages").hidden = !chat.hasEarlier;
+}
+
+function onState() {
+  tabs.consider();
+  showState();
 }
 
 function onEvent(event, place) {
@@ -190,7 +201,8 @@ function onError(error) {
 
 function showState(state = chat?.state ?? "idle") {
   if (state === "open") composer.passed();
-  const shown = state !== "idle" && !navigator.onLine ? "offline" : state;
+  const online = tabs.resting ? "resting" : state;
+  const shown = state !== "idle" && !navigator.onLine ? "offline" : online;
   byId("state").dataset.state = shown;
   byId("state").textContent = STATES[shown] ?? "";
   developer.onState(shown);
