@@ -18,7 +18,7 @@ from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler, UIMessagesHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
-from chatstream.handlers.page import PageHandler
+from chatstream.handlers.page import Facts, PageHandler, page
 from chatstream.handlers.request_log import RequestLog
 from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
@@ -51,7 +51,10 @@ def make_app(
     posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
-    page = [(r"/", PageHandler, base), (assets.path(assets.PAGE), assets.AssetHandler, base)]
+    chat_page = [
+        (r"/", PageHandler, base | {"html": page(Facts.of(settings))}),
+        (assets.path(assets.PAGE), assets.AssetHandler, base),
+    ]
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []
     return _application(
         door,
@@ -71,7 +74,7 @@ def make_app(
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
             (assets.path(assets.CLIENT), assets.AssetHandler, base),
-            *(page if settings.shows_page else ()),
+            *(chat_page if settings.shows_page else ()),
         ],
     )
 

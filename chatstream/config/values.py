@@ -115,6 +115,15 @@ def jwks_url(text: str) -> str:
     return url(text, query=True)
 
 
+def login_url(text: str) -> str:
+    """Where people sign in: an http(s) URL, or a path of the same host."""
+    if text.startswith("/") and not text.startswith("//"):
+        if "#" in text or not _URL.fullmatch(text):
+            raise ValueError("must not have a fragment (#), or characters that no URL may have")
+        return text
+    return url(text, query=True)
+
+
 def secret(text: str) -> str:
     """A secret that signs: its bytes are the key, so that nothing is cut off."""
     if bare(text) != text:

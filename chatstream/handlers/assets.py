@@ -25,6 +25,7 @@ PAGE = {
     "page/conversations.js": _JAVASCRIPT,
     "page/developer.js": _JAVASCRIPT,
     "page/dom.js": _JAVASCRIPT,
+    "page/facts.js": _JAVASCRIPT,
     "page/main.js": _JAVASCRIPT,
     "page/maths.js": _JAVASCRIPT,
     "page/messages.js": _JAVASCRIPT,

@@ -1,8 +1,16 @@
 """``/``: the chat page. What it is made of stands in `chatstream.handlers.assets`."""
 
+from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 
+import msgspec
+from msgspec import Struct
+
 from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
+from chatstream.llm.demo import FAULTS
+from chatstream.settings import Settings
 
 # Nothing runs and nothing is loaded but this server's own files; the icon is in the page itself. Markup from text is
 # made by DOMPurify alone ("trusted types"): what a model writes meets this wall, should it get past that one.
@@ -20,6 +28,34 @@ _POLICY = "; ".join(
         "trusted-types dompurify",
     )
 )
+# Where the page's facts stand in index.html.
+_FACTS = '<meta name="chatstream" content="{}">'
+
+
+class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the page must know of the server before anybody has signed in: nothing here is a secret."""
+
+    content_characters: int  # of the longest message
+    login_url: str | None  # where people sign in
+    demo: bool  # the demo model answers
+    demo_models: Mapping[str, str]  # the faults that it plays, by the names that choose them
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Facts":
+        """As the settings have it."""
+        return cls(
+            content_characters=settings.content_characters,
+            login_url=settings.login_url,
+            demo=settings.uses_demo_model,
+            demo_models=FAULTS if settings.uses_demo_model else {},
+        )
+
+
+def page(facts: Facts) -> bytes:
+    """The page, with its facts as JSON in a ``meta`` element: no request of their own, and no script in the page."""
+    written = escape(msgspec.json.encode(facts, enc_hook=dict).decode())
+    text = files("chatstream.web").joinpath("index.html").read_text(encoding="utf-8")
+    return text.replace(_FACTS, _FACTS.replace("{}", written)).encode()
 
 
 class PageHandler(BaseHandler):
@@ -27,11 +63,16 @@ class PageHandler(BaseHandler):
 
     public = True
 
+    def initialize(self, door: Door, html: bytes) -> None:  # type: ignore[override]  # its own collaborator
+        """`html` is the same for everybody."""
+        super().initialize(door)
+        self.html = html
+
     def get(self) -> None:
         """The page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", _POLICY)
         self.set_header("Cross-Origin-Opener-Policy", "same-origin")  # no page that opened it holds on to it
-        self.finish(files("chatstream.web").joinpath("index.html").read_bytes())
+        self.finish(self.html)
 
     head = get

@@ -1,11 +1,16 @@
 """The page: no secret, and a policy that lets it do nothing but talk to its own server."""
 
+import json
 import re
+from html import unescape
+from typing import Any
 
 import pytest
 
 from chatstream.handlers.assets import PAGE
+from chatstream.handlers.page import Facts, page
 from chatstream.llm.demo import FAULTS
+from chatstream.settings import Settings
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import Client
 from tests.support.processes import REPOSITORY
@@ -45,9 +50,9 @@ async def test_its_policy_lets_it_talk_to_its_own_server_only(client: Client) ->
 
 @pytest.mark.gen_test
 async def test_all_that_it_loads_is_its_own_and_is_served(client: Client) -> None:
-    page = (await client.http.get("/")).text
-    assert not re.search(r'<script(?! type="module" src=)|<style|\sstyle=|\son\w+=|javascript:', page)
-    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+    text = (await client.http.get("/")).text
+    assert not re.search(r'<script(?! type="module" src=)|<style|\sstyle=|\son\w+=|javascript:', text)
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', text)
     assert {one for one in addresses if not one.startswith(("#", "data:"))} == {"page/page.css", "page/main.js"}
     assert not re.search(r"@import|url\(", (await client.http.get("/page/page.css")).text)
     assert {str(path.relative_to(WEB)) for folder in ("page", "vendor") for path in (WEB / folder).glob("*.*s")} == {
@@ -70,18 +75,37 @@ async def test_it_does_not_repeat_the_address(client: Client) -> None:
     assert "a-token" not in response.text
 
 
+def facts(page: str) -> dict[str, Any]:
+    """What the page is told of the server."""
+    (written,) = re.findall(r'<meta name="chatstream" content="([^"]*)">', page)
+    found: dict[str, Any] = json.loads(unescape(written))
+    return found
+
+
+def test_it_proposes_every_demo_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert facts(page(Facts.of(Settings())).decode())["demoModels"] == dict(FAULTS)
+
+
 @pytest.mark.gen_test
-async def test_it_proposes_every_demo_model(client: Client) -> None:
-    page = (await client.http.get("/")).text
-    assert dict(re.findall(r'<option value="([^"]+)">([^<]+)</option>', page)) == dict(FAULTS)
+async def test_it_knows_what_it_must_and_no_secret(
+    start_server: StartServer, make_client: MakeClient, environment: dict[str, str]
+) -> None:
+    login = "https://id.example/in?a='1'&b=2"
+    server = start_server(CHATSTREAM_LOGIN_URL=login, CHATSTREAM_CONTENT_CHARACTERS="123")
+    text = (await make_client(server).http.get("/")).text
+    assert facts(text) == {"contentCharacters": 123, "loginUrl": login, "demo": False, "demoModels": {}}
+    for name in ("JWT_SECRET", "OPENAI_API_KEY", "MONGODB_URI", "OPENAI_BASE_URL"):
+        assert environment[name] not in text
 
 
 @pytest.mark.gen_test
 async def test_in_production_it_is_there_only_if_it_is_asked_for(
     start_server: StartServer, make_client: MakeClient
 ) -> None:
-    for page, status in (("auto", 404), ("on", 200)):
-        client = make_client(start_server(CHATSTREAM_ENV="production", CHATSTREAM_PAGE=page))
+    for mode, status in (("auto", 404), ("on", 200)):
+        client = make_client(start_server(CHATSTREAM_ENV="production", CHATSTREAM_PAGE=mode))
         for path in ("/", "/page/main.js", "/vendor/marked.js"):
             assert (await client.http.get(path)).status_code == status
         assert (await client.http.get("/chatstream.js")).status_code == 200

@@ -54,6 +54,7 @@ export class Composer {
   /** Send what an example says. */
   use(text) {
     this.#field.value = text;
+    this.#keepDraft();
     this.#send();
   }
 

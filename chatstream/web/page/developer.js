@@ -1,6 +1,7 @@
 /** Developer view: the events as they come, the cursor, and a button that cuts the connection. */
 
 import { byId, element, sparing, Tail } from "./dom.js";
+import { facts } from "./facts.js";
 
 const KEPT = 200; // events; enough to see a resume in, and no page grows for ever
 const GIST = { // of each type, in a line
@@ -30,6 +31,9 @@ export class DeveloperView {
       drop();
     };
     byId("clear-events").onclick = () => this.clear();
+    const faults = Object.entries(facts.demoModels);
+    byId("models").append(...faults.map(([value, textContent]) => element("option", { value, textContent })));
+    byId("model-note").hidden = faults.length === 0;
     byId("model").onchange = ({ target }) => changeModel(target.value.trim() || null);
     this.#open(sessionStorage.getItem("chatstream.developer") === "open");
   }

@@ -165,7 +165,10 @@ async function accepts(candidate) {
 }
 
 function refreshList() {
-  return list.load().catch(() => {}); // it was there for convenience, and still is
+  return list.load().then(
+    () => token.accepted(),
+    () => {},
+  ); // it was there for convenience, and still is
 }
 
 // What the stream says -------------------------------------------------------------------------------------------------

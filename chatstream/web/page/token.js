@@ -1,11 +1,13 @@
 /**
- * The token: from the address that the server printed, from another tab of this browser, or from whoever opened the page.
- * It stays in the tabs, and is gone with the last of them.
+ * The token: from the address that the server printed or the sign-in came back to, from another tab of this browser, or
+ * from whoever opened the page. It stays in the tabs, and is gone with the last of them.
  */
 
 import { byId } from "./dom.js";
+import { facts } from "./facts.js";
 
 const KEY = "chatstream.token";
+const LEFT = "chatstream.left"; // set from leaving for the sign-in, or signing out, until a token is accepted
 const HANDOVER = 300; // ms: another tab answers in one or two; a frozen one never does
 
 /** Out of the address at once: no history, no bookmark and no screenshot shall have it. */
@@ -52,6 +54,11 @@ export class Token {
     return this.#asking;
   }
 
+  /** The server has accepted it. */
+  accepted() {
+    sessionStorage.removeItem(LEFT);
+  }
+
   /** Sign out, in all tabs. */
   forget() {
     this.#tabs.postMessage({ signedOut: true });
@@ -88,20 +95,53 @@ export class Token {
     });
   }
 
-  /** Show the sign-in until there is a token that the server accepts. What is on the page stays as it is. */
   #ask() {
+    return facts.loginUrl ? this.#askElsewhere(facts.loginUrl) : this.#askHere();
+  }
+
+  /**
+   * Leave for the sign-in, which sends people back to where they were, with a token. Not again if they come back without
+   * a good one, or have signed out: then they are asked first.
+   */
+  #askElsewhere(loginUrl) {
+    const leave = () => {
+      sessionStorage.setItem(LEFT, "yes");
+      sessionStorage.removeItem(KEY);
+      const to = new URL(loginUrl, document.baseURI);
+      to.searchParams.set("return_to", location.href.replace(/#.*/, ""));
+      location.replace(to); // "back" leads to where they came from, and not here and there again
+    };
+    if (sessionStorage.getItem(LEFT)) {
+      showDoor("elsewhere");
+      byId("elsewhere-reason").textContent = this.#refused ? problemOf(this.#refused) : "";
+      byId("go").onclick = leave;
+      byId("go").focus();
+    } else if (document.visibilityState === "visible") {
+      leave();
+    } else {
+      // One tab is enough to sign in; the others have its token from it.
+      document.addEventListener("visibilitychange", () => this.#asking && leave(), { once: true });
+    }
+    return new Promise((resolve) => {
+      this.#take = (token) => {
+        showDoor(null);
+        resolve(token);
+      };
+    });
+  }
+
+  /** Show a form until there is a token that the server accepts. What is on the page stays as it is. */
+  #askHere() {
     const form = byId("sign-in");
     const field = byId("token");
     const say = (problem) => (byId("door-error").textContent = problem);
-    byId("chat").hidden = true;
-    byId("door").hidden = false;
+    showDoor("sign-in");
     say(this.#refused ? problemOf(this.#refused) : "");
     field.focus();
     return new Promise((resolve) => {
       const enter = (token) => {
         field.value = "";
-        byId("door").hidden = true;
-        byId("chat").hidden = false;
+        showDoor(null);
         resolve(token);
       };
       this.#take = enter; // somebody signs in in another tab
@@ -125,12 +165,21 @@ export class Token {
   }
 }
 
+/** One of the two ways to sign in, in place of the chat; or the chat. */
+function showDoor(way) {
+  for (const id of ["sign-in", "elsewhere"]) byId(id).hidden = id !== way;
+  byId("door").hidden = way === null;
+  byId("chat").hidden = way !== null;
+}
+
 function problemOf(token) {
+  if (facts.loginUrl) return hasExpired(token) ? "Your sign-in has expired." : "The server does not accept this sign-in.";
   if (hasExpired(token)) return "This token has expired. Paste a new one.";
   return "The server does not accept this token. Paste another one.";
 }
 
 function signOut() {
+  sessionStorage.setItem(LEFT, "yes");
   sessionStorage.removeItem(KEY);
   for (const key of Object.keys(localStorage)) if (key.startsWith("chatstream.draft.")) localStorage.removeItem(key);
   location.reload();

@@ -1,0 +1,2 @@
+/** What the server tells its page about itself; see chatstream/handlers/page.py. */
+export const facts = JSON.parse(document.querySelector('meta[name="chatstream"]').content);
