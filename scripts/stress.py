@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import resource
@@ -12,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.stress.interleavings import play_all
 from tests.stress.reconcile import Violation
 from tests.stress.scenarios import LIBFAKETIME, SCENARIOS, SHORT, play
 from tests.support.replica_set import ReplicaSet
@@ -34,6 +36,9 @@ def _options() -> argparse.Namespace:
         "--scenario", action="append", choices=SCENARIOS, metavar="NAME", help="only this one; may be repeated"
     )
     parser.add_argument("--short", action="store_true", help="as the tests do: the quick ones, with less of everything")
+    parser.add_argument(
+        "--interleavings", type=int, metavar="N", help="instead, play N interleavings of two processes, from SEED on"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="begin nothing new after so many (%(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep the logs and ledgers of all runs there")
     parser.add_argument("--json", action="store_true", help="print one JSON object a run")
@@ -92,11 +97,33 @@ def _run(name: str, seed: int, short: bool, directory: Path) -> list[Violation]:
             return [Violation("it_ends", repr(exc))]
 
 
+def _interleavings(first: int, count: int) -> int:
+    """Returns the exit status. What goes wrong is printed, with what was done before."""
+    broken = 0
+
+    def failed(seed: int, log: list[str], exc: BaseException) -> None:
+        nonlocal broken
+        broken += 1
+        _print(f"FAILED  --interleavings 1 --seed {seed}  {type(exc).__name__}: {exc}\n        {', '.join(log)}")
+
+    logging.disable(logging.CRITICAL)
+    directory = Path(tempfile.mkdtemp(prefix="chatstream-stress-"))
+    try:
+        with ReplicaSet(directory / "mongo") as mongo:
+            asyncio.run(play_all(mongo.uri, range(first, first + count), failed))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    _print(f"{count} interleavings from seed {first} on, {broken} failed")
+    return 1 if broken else 0
+
+
 def main() -> int:
     """Returns the exit status."""
     options = _options()
     _descriptors()
     first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    if options.interleavings:
+        return _interleavings(first, options.interleavings)
     names = options.scenario or (SHORT if options.short else tuple(SCENARIOS))
     if "clock_stepped" in names and not LIBFAKETIME.exists():
         sys.stderr.write("clock_stepped is left out: it needs libfaketime (Debian and Ubuntu: apt-get install it)\n")

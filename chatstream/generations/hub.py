@@ -11,7 +11,6 @@ from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
 from chatstream.generations.checkpointer import Checkpointer
-from chatstream.generations.entries import BEGINNING
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate
 from chatstream.generations.replay import Replay
@@ -216,15 +215,13 @@ class Hub:
         for first in range(0, len(rooms), _ASKED_AT_ONCE):
             some = rooms[first : first + _ASKED_AT_ONCE]
             newest = await self._services.reading.newest_seqs([room.key for room in some])
+            empty = [room for room in some if room.key not in newest]
+            there = await self._services.reading.existing([room.key for room in empty]) if empty else set()
             for room in some:
                 if room.key in newest:
                     room.missed(newest[room.key])
-                elif room.channel.last_place != BEGINNING:
-                    await self._may_be_deleted(room)
-
-    async def _may_be_deleted(self, room: Room) -> None:
-        if await self._services.reading.conversation(room.key) is None:
-            room.delete()
+                elif room.key not in there:
+                    room.delete()
 
     async def orphan_ended(self, key: str, answer: Answer) -> None:
         """An answer whose process is gone was ended in the store. Raises `StorageUnavailable`."""

@@ -100,6 +100,11 @@ class Reading:
         found = await self._messages.aggregate(pipeline, hint="log").to_list(None)
         return {str(one["_id"]): one["seq"] for one in found}
 
+    async def existing(self, keys: Sequence[str]) -> set[str]:
+        """Which of these conversations are there: of those that have no messages, some may have been deleted."""
+        found = self._mongo.conversations.find({"_id": {"$in": [ObjectId(key) for key in keys]}}, {"_id": 1})
+        return {str(one["_id"]) for one in await found.to_list(None)}
+
     async def conversation(self, key: str) -> Conversation | None:
         """The conversation itself, for those who have found its key in a message, and do not know whose it is."""
         document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})

@@ -198,13 +198,16 @@ async def test_after_a_gap_nothing_is_read_for_those_who_missed_nothing(mongodb_
             await stack.enter_async_context(b.viewer(conversation))
         before = b.store.called.copy()
         await b.hub.resync()
-        assert b.store.called - before == {"newest_seqs": 1}
+        assert b.store.called - before == {"newest_seqs": 1, "existing": 1}
 
 
 @pytest.mark.gen_test
-async def test_a_gap_in_which_a_conversation_was_deleted_ends_its_streams(mongodb_uri: str) -> None:
+@pytest.mark.parametrize("waiting", [None, "Tell me."])
+async def test_a_gap_in_which_a_conversation_was_deleted_ends_its_streams(
+    mongodb_uri: str, waiting: str | None
+) -> None:
     async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
-        conversation = await here.conversation(waiting="Tell me.")
+        conversation = await here.conversation(waiting)
         async with there.viewer(conversation, start=False) as watched:
             await here.conversations.delete("user", conversation.id)
             await there.hub.resync()

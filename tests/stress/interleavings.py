@@ -1,0 +1,714 @@
+"""Two processes, one database, one conversation, and everything in any order. Deterministic by seed.
+
+The hubs, the store and the database are real. What is not left to chance: no operation on the database is done, and no
+result of one comes back, before it is drawn; nor does a change reach a process. So an operation can be done long before
+its result is known, be lost on its way there or back, and changes can come late, or not at all.
+
+Viewers come and go with any cursor that anybody has seen. In the end everything is let through, and what they have been
+told is compared with what is stored.
+"""
+
+import asyncio
+import contextlib
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from unittest import mock
+
+from bson import ObjectId
+
+from chatstream.errors import ChatstreamError, ErrorCode, ModelError, StorageUnavailable
+from chatstream.events import Cursor
+from chatstream.generations.commands import IfBusy
+from chatstream.generations.room import Remote
+from chatstream.generations.sweeper import Sweeper
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.store.changes import Change, Changes, Stored
+from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
+
+STEPS = 90
+# What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
+TEXTS = ("a", "bc", "def ", "e\u0301", "👩\u200d👧", "\n\n", "data: x", "\u2028", "🏟🏟")
+# So long, in turns of the event loop, takes whatever is about to happen.
+_TURNS = 12
+# In the end everything is over after so many rounds, or somebody is stuck.
+_ROUNDS = 400
+# So many are played at the same time, and one of them may take so many seconds. On an idle machine it is one or two.
+_AT_ONCE = 2
+_TIMEOUT = 120
+# A change comes within milliseconds.
+_PATIENCE = 5
+
+
+class Stuck(AssertionError):
+    """Something does not come to its end."""
+
+
+class Operation:
+    """One call of a process's store."""
+
+    def __init__(self, name: str, method: Callable[[], Awaitable[Any]]) -> None:
+        self.name = name
+        self.method = method
+        self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.done: Callable[[], None] | None = None  # brings the result
+
+
+class DrawnStore:
+    """The store of one process: each call waits until it is drawn."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+        self.waiting: list[Operation] = []
+        # What a bench resets at its end.
+        self.refused: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}
+        self.gates_behind: dict[str, asyncio.Event] = {}
+
+    def owns(self, answer: Answer) -> bool:
+        return bool(self._method("owns")(answer))
+
+    def check_room(self, seq: int) -> None:
+        self._method("check_room")(seq)
+
+    def newest_first(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        return self._all_of("newest_first", *args, **options)
+
+    def oldest_first(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        return self._all_of("oldest_first", *args, **options)
+
+    async def _all_of(self, name: str, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        async def read() -> list[Any]:
+            return [message async for message in self._method(name)(*args, **options)]
+
+        for message in await self._drawn(name, read):
+            yield message
+
+    def _method(self, name: str) -> Any:
+        for part in self._parts:
+            if hasattr(part, name):
+                return getattr(part, name)
+        raise AttributeError(name)
+
+    def __getattr__(self, name: str) -> Any:
+        method = self._method(name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            return await self._drawn(name, lambda: method(*args, **options))
+
+        return call
+
+    async def _drawn(self, name: str, method: Callable[[], Awaitable[Any]]) -> Any:
+        operation = Operation(name, method)
+        self.waiting.append(operation)
+        return await operation.result
+
+    async def go_on(self, operation: Operation, fate: str = "done") -> None:
+        """Do the operation, or bring its result if it was done before. `fate`: done | late | lost | refused."""
+        if operation.done is not None:
+            self.waiting.remove(operation)
+            operation.done()
+            return
+        done: Callable[[], None]
+        if fate == "refused":
+            done = _raiser(operation.result, StorageUnavailable())
+        else:
+            try:
+                result = await operation.method()
+                done = _raiser(operation.result, StorageUnavailable()) if fate == "lost" else _setter(operation, result)
+            except ChatstreamError as exc:
+                done = _raiser(operation.result, exc)
+        if fate == "late":
+            operation.done = done
+        else:
+            self.waiting.remove(operation)
+            done()
+
+
+def _setter(operation: Operation, result: Any) -> Callable[[], None]:
+    def bring() -> None:
+        if not operation.result.done():  # whoever waited may have been cancelled
+            operation.result.set_result(result)
+
+    return bring
+
+
+def _raiser(future: "asyncio.Future[Any]", exc: Exception) -> Callable[[], None]:
+    def bring() -> None:
+        if not future.done():
+            future.set_exception(exc)
+
+    return bring
+
+
+class Process:
+    """One process: its hub, and what comes to it."""
+
+    def __init__(self, b: Bench) -> None:
+        self.bench = b
+        self.store: DrawnStore = b.store
+        self.changes: asyncio.Queue[Change] = asyncio.Queue()
+        self.ended = 0  # how many of the model's calls have been told how to end
+        self.checkpointing: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._listens = False  # and has seen to what it may have missed
+        self._seqs = count(random.SystemRandom().randrange(2**60))
+
+    async def listen(self) -> None:
+        """Open a change stream. What was stored before may have been missed."""
+        opened = asyncio.Event()
+
+        async def on_gap() -> None:
+            opened.set()
+            self._listens = False
+            await self.bench.hub.resync()
+            self._listens = True
+
+        async def on_change(change: Change) -> None:
+            self.changes.put_nowait(change)
+
+        self._listening = asyncio.create_task(
+            Changes(self.bench.mongo, owner=self.bench.owner).listen(on_change, on_gap)
+        )
+        await opened.wait()
+
+    async def cut(self) -> None:
+        """The change stream breaks off, and what it had not brought yet is lost."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
+            self._listening = None
+            self._listens = False
+        while not self.changes.empty():
+            self.changes.get_nowait()
+
+    @property
+    def listens(self) -> bool:
+        return self._listening is not None
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """It listens, and nothing that came before is missing."""
+        return self._listens
+
+    async def change(self, sentinel: ObjectId) -> bool:
+        """Bring the next change, if there is one. All that is stored has come here when the sentinel has."""
+        if not self._listens:
+            return False
+        found, arrived = list[Change](), False
+        while not arrived:
+            seq = next(self._seqs)
+            await self.bench.mongo.messages.insert_one(
+                {"conversationId": sentinel, "role": "user", "seq": seq}
+                | {"content": "", "createdAt": datetime.now(UTC), "owner": "sentinel"}
+            )
+            with contextlib.suppress(TimeoutError):  # the stream itself broke off, on a busy machine
+                async with asyncio.timeout(_PATIENCE):
+                    while not arrived:
+                        change = await self.changes.get()
+                        if not isinstance(change, Stored) or change.key != str(sentinel):
+                            found.append(change)
+                        else:
+                            arrived = change.message.seq == seq
+        for change in found[1:]:
+            self.changes.put_nowait(change)
+        if found:
+            await self.bench.hub.changed(found[0])
+        return bool(found)
+
+    def time_passes(self) -> None:
+        """Whatever is due later is due now."""
+        for room in self.bench.hub._rooms.values():
+            if isinstance(room._state, Remote):
+                room._state.poll_at = float("-inf")
+            if room._catch_up_at < float("inf"):
+                room._catch_up_at = float("-inf")
+        self.bench.hub.poll()
+
+    def checkpoint(self) -> None:
+        """Store what the running answers have."""
+        checkpointer = self.bench.hub._services.checkpointer
+        if self.checkpointing is None or self.checkpointing.done():
+            self.checkpointing = asyncio.create_task(checkpointer._checkpoint())
+
+    def call(self) -> Call | None:
+        """The newest call of its model, if it goes on."""
+        calls = self.bench.model.calls
+        return calls[-1] if len(calls) > self.ended and not calls[-1].closed.is_set() else None
+
+
+class Viewer:
+    """A client that comes and goes. A strict one always comes back with its last cursor, and must miss nothing."""
+
+    def __init__(self, world: "World", *, strict: bool) -> None:
+        self._world = world
+        self.strict = strict
+        self.events: list[Frame] = []  # over all its connections
+        self.cursors: list[Cursor] = []
+        self.texts: dict[str, str] = {}
+        self.problems: list[str] = []  # notices without a message
+        self.since: list[int] = []  # where in `events` each connection began
+        self._stack: AsyncExitStack | None = None
+        self._opening: asyncio.Task[Any] | None = None
+        self._reading: asyncio.Task[bytes | None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._opening is not None
+
+    def open(self, process: Process, cursor: Cursor | None) -> None:
+        """Begin to connect."""
+        self.since.append(len(self.events))
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.create_task(
+            self._stack.enter_async_context(process.bench.viewer(self._world.conversation, cursor))
+        )
+
+    async def read(self, lose: int = 0) -> bool:
+        """Take what is there, but for the last `lose` events. False if there is nothing, or it is over."""
+        if self._opening is None or not self._opening.done():
+            return False
+        if self._opening.exception() is not None:
+            assert isinstance(self._opening.exception(), ChatstreamError), self._opening.exception()
+            await self.leave()
+            return False
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._opening.result().stream.follower.next())
+        await turns()
+        if not self._reading.done():
+            return False
+        data, self._reading = self._reading.result(), None
+        if data is None:
+            await self.leave()
+            return False
+        frames = parse(data) if data else []
+        for frame in frames[: max(0, len(frames) - lose)]:
+            self._take(frame)
+        return True
+
+    def _take(self, frame: Frame) -> None:
+        if frame.id is None:
+            self.problems.append(frame.data["error"])
+            return
+        cursor = Cursor.parse(frame.id)
+        assert cursor is not None
+        data = frame.data
+        if frame.type == "llm_chunk":
+            text = self.texts.get(data["messageId"], "")
+            if self.strict:
+                assert data["offset"] == len(text), f"a gap or a double: {data['offset']} after {len(text)}"
+            connection = {one.data.get("messageId") for one in self.events[self.since[-1] :] if one.type == "llm_chunk"}
+            if data["messageId"] in connection:
+                assert data["offset"] == len(text), f"a gap within a connection: {data['offset']} after {len(text)}"
+            assert data["offset"] <= len(text), "a gap"
+            self.texts[data["messageId"]] = text[: data["offset"]] + data["content"]
+        elif frame.type == "llm_complete":
+            self.texts[data["messageId"]] = data["content"]
+        if self.strict:
+            assert frame.id not in {event.id for event in self.events}, f"twice: {frame.id}"
+        self.events.append(frame)
+        self.cursors.append(cursor)
+
+    async def leave(self) -> None:
+        """The connection is over, whoever ended it."""
+        assert self._opening is not None
+        assert self._stack is not None
+        if not self._opening.done():
+            return  # a client that goes while it connects is not noticed before it is connected
+        if self._opening.exception() is None:
+            self._opening.result().hang_up()
+        if self._reading is not None:
+            await self._reading
+        await self._stack.aclose()
+        self._stack = self._opening = self._reading = None
+
+
+async def turns() -> None:
+    """Let everything happen that needs no operation."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+class World:
+    """Plays one interleaving."""
+
+    def __init__(self, seed: int, processes: list[Process], conversation: Conversation) -> None:
+        self.rng = random.Random(seed)  # noqa: S311 - which is to be had again
+        self.processes = processes
+        self.conversation = conversation
+        self.sentinel = ObjectId()
+        self.viewers = [Viewer(self, strict=number < 2) for number in range(4)]
+        self.start = Cursor(conversation.key, Cursor.START)
+        self.requests: set[asyncio.Task[Any]] = set()
+        self.acknowledged: list[str] = []
+        self.deleted = False
+        self.log: list[str] = []
+        self._actions = [
+            (self._post, 5),
+            (self._queue, 3),
+            (self._interrupt, 1),
+            (self._regenerate, 2),
+            (self._stop, 1),
+            (self._say, 12),
+            (self._end, 6),
+            (self._open, 10),
+            (self._read, 10),
+            (self._drop, 5),
+            (self._change, 14),
+            (self._cut, 1),
+            (self._listen, 2),
+            (self._time, 4),
+            (self._checkpoint, 8),
+            (self._sweep, 1),
+        ]
+        if self.rng.random() < 0.1:
+            self._actions.append((self._delete, 1))
+
+    async def play(self) -> None:
+        actions, weights = zip(*self._actions, strict=True)
+        for _ in range(STEPS):
+            waiting = [(process, one) for process in self.processes for one in process.store.waiting]
+            if waiting and self.rng.random() < 0.55:
+                process, operation = self.rng.choice(waiting)
+                fate = self.rng.choices(("done", "late", "lost", "refused"), (70, 22, 4, 4))[0]
+                self.log.append(f"{self.processes.index(process)} {operation.name} {fate}")
+                await process.store.go_on(operation, fate)
+            else:
+                action = self.rng.choices(actions, weights)[0]
+                process = self.rng.choice(self.processes)
+                self.log.append(f"{self.processes.index(process)} {action.__name__}")
+                await action(process)
+            await turns()
+
+    def _text(self) -> str:
+        return self.rng.choice(TEXTS)
+
+    def _request(self, request: Awaitable[Any]) -> None:
+        async def ask() -> None:
+            with contextlib.suppress(ChatstreamError):
+                posted = await request
+                if hasattr(posted, "message"):
+                    self.acknowledged.append(posted.message.id)
+
+        self.requests.add(asyncio.create_task(ask()))
+
+    async def _post(self, process: Process) -> None:
+        self._request(process.bench.post(self.conversation, self._text()))
+
+    async def _queue(self, process: Process) -> None:
+        self._request(process.bench.post(self.conversation, self._text(), if_busy=IfBusy.QUEUE))
+
+    async def _interrupt(self, process: Process) -> None:
+        self._request(process.bench.post(self.conversation, self._text(), if_busy=IfBusy.INTERRUPT))
+
+    async def _regenerate(self, process: Process) -> None:
+        self._request(process.bench.commands.regenerate(self.conversation, request_id="r"))
+
+    async def _stop(self, process: Process) -> None:
+        self._request(process.bench.commands.stop(self.conversation, None))
+
+    async def _delete(self, process: Process) -> None:
+        if not self.deleted and self.rng.random() < 0.5:
+            self.deleted = True
+            process.bench.hub.deleted(await process.bench.conversations.delete("user", self.conversation.id))
+
+    async def _say(self, process: Process) -> None:
+        if call := process.call():
+            call.say(*(self._text() for _ in range(self.rng.randint(1, 3))))
+
+    async def _end(self, process: Process, how: str | None = None) -> None:
+        call = process.call()
+        if call is None:
+            return
+        process.ended = len(process.bench.model.calls)
+        match how or self.rng.choice(("complete", "complete", "bet", "fault", "truncated")):
+            case "fault":
+                call.say(ModelError(ErrorCode.UPSTREAM_UNAVAILABLE, "x"))
+            case "truncated":
+                call.break_off()
+            case "bet":
+                call.say(" I recommend a bet on Arsenal at odds of 2.10.", STOP)
+            case _:
+                call.say(STOP)
+
+    async def _open(self, process: Process) -> None:
+        viewer = self.rng.choice(self.viewers)
+        if viewer.connected or self.deleted:  # a conversation that is gone is not found
+            return
+        if viewer.strict:
+            viewer.open(process, viewer.cursors[-1] if viewer.cursors else self.start)
+        else:
+            cursors = [cursor for other in self.viewers for cursor in other.cursors]
+            # Somebody else's cursor would be a gap in the text that this one has: it begins anew with it.
+            cursor = self.rng.choice([None, self.start, *viewer.cursors, *cursors])
+            if cursor is not None and cursor not in viewer.cursors:
+                viewer.texts |= _known(self.viewers, cursor)
+            viewer.open(process, cursor)
+
+    async def _read(self, process: Process) -> None:
+        await self.rng.choice(self.viewers).read()
+
+    async def _drop(self, process: Process) -> None:
+        viewer = self.rng.choice(self.viewers)
+        if viewer.connected:
+            await viewer.read(lose=self.rng.randint(0, 5))
+        if viewer.connected:
+            await viewer.leave()
+
+    async def _change(self, process: Process) -> None:
+        for _ in range(self.rng.randint(1, 3)):
+            await process.change(self.sentinel)
+
+    async def _cut(self, process: Process) -> None:
+        await process.cut()
+
+    async def _listen(self, process: Process) -> None:
+        if not process.listens:
+            await process.listen()
+
+    async def _time(self, process: Process) -> None:
+        process.time_passes()
+
+    async def _checkpoint(self, process: Process) -> None:
+        process.checkpoint()
+
+    async def _sweep(self, process: Process) -> None:
+        """This process takes the other one for dead, and ends its answer."""
+        sweeper = Sweeper(process.store, process.store, process.bench.hub, process.bench.metrics)  # type: ignore[arg-type]  # stands in for both
+        orphans = await process.bench.attempts.orphans()
+        for orphan in orphans:
+            if orphan.key == self.conversation.key:
+                self.requests.add(asyncio.create_task(sweeper._end(orphan)))
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    async def finish(self) -> list[Message]:
+        """Let everything come to its end; returns what is stored."""
+        quiet = 0
+        for _ in range(_ROUNDS):
+            busy = False
+            for process in self.processes:
+                if not process.listens:
+                    await process.listen()
+                if not process.is_up_to_date:
+                    await asyncio.sleep(0.001)  # its change stream is being opened
+                    busy = True
+                while process.store.waiting:
+                    operation = process.store.waiting[0]
+                    busy = busy or operation.name not in ("poll", "checkpoint")  # which go on as long as an answer runs
+                    await process.store.go_on(operation)
+                    await turns()
+                if process.call() is not None:
+                    await self._end(process, "complete")
+                    busy = True
+                while await process.change(self.sentinel):
+                    await turns()
+                    busy = True
+                process.checkpoint()
+                process.time_passes()
+                await turns()
+            for viewer in self.viewers:
+                while await viewer.read():
+                    busy = True
+            busy = busy or any(process.bench.hub.generates_in(self.conversation) for process in self.processes)
+            quiet = 0 if busy else quiet + 1
+            if quiet > 2:
+                running = await self.processes[0].bench.reading.running(self.conversation.key)
+                if running is None:
+                    break
+                await self._sweep(self.processes[0])  # begun for a request whose result was lost
+                await turns()
+                quiet = 0
+        else:
+            raise Stuck([process.bench.hub._rooms for process in self.processes])
+        done, _ = await asyncio.wait(self.requests, timeout=20) if self.requests else (set(), set())
+        for request in done:
+            request.result()
+        if len(done) < len(self.requests):
+            raise Stuck("a request has no answer")
+        return await self.processes[0].bench.reading.page(self.conversation.key, limit=10_000, before=None)
+
+
+def _known(viewers: list[Viewer], cursor: Cursor) -> dict[str, str]:
+    """The text that whoever has this cursor has of its message."""
+    if cursor.position < 0:
+        return {}
+    for viewer in viewers:
+        text = viewer.texts.get(cursor.message_id)
+        if text is not None and cursor in viewer.cursors:
+            return {cursor.message_id: text[: cursor.position]}
+    return {}
+
+
+def compare(world: World, stored: list[Message], *, all_are_back: bool) -> None:
+    """What the viewers have been told, and what is stored. The strict ones have missed nothing once they are back."""
+    order = {message.id: message.seq for message in stored}
+    answers = {message.id: message for message in stored if isinstance(message, Answer)}
+    newest = {answer.reply_to: answer.id for answer in answers.values()}
+    assert set(world.acknowledged) <= order.keys(), "what was acknowledged is not stored"
+    assert all(answer.status is not Status.STREAMING for answer in answers.values())
+
+    def optional(id_: str) -> bool:
+        """What who comes later is not told: superseded attempts, and those cut before their first word."""
+        answer = answers.get(id_)
+        return answer is not None and (
+            newest[answer.reply_to] != id_ or (answer.status is Status.INTERRUPTED and not answer.content)
+        )
+
+    needed = [id_ for message in stored if not optional(message.id) for id_ in _ids(message)]
+    for viewer in world.viewers:
+        for frame in viewer.events:
+            answer = answers.get(frame.data.get("messageId") or "")
+            if frame.type == "llm_complete":
+                assert answer is not None
+                assert (frame.data["content"], frame.data["status"]) == (answer.content, answer.status)
+        for connection, first in enumerate(viewer.since):
+            last = viewer.since[connection + 1] if connection + 1 < len(viewer.since) else len(viewer.events)
+            _in_order(viewer.events[first:last], order)
+        if viewer.connected:
+            _not_stuck(viewer, answers, needed)
+    for viewer in world.viewers:
+        if viewer.strict and all_are_back:
+            told = [str(frame.id) for frame in viewer.events if frame.type != "llm_chunk"]
+            assert [id_ for id_ in told if not optional(id_.split(".")[0])] == needed, (told, needed)
+            for answer in answers.values():
+                # Of an answer that was taken from its process, more was told than is stored; its end replaces it.
+                if not optional(answer.id) and (answer.content or answer.failure is None):
+                    assert viewer.texts.get(answer.id, "") == answer.content
+
+
+def _ids(message: Message) -> list[str]:
+    """The ids of the events of a message, but for its chunks."""
+    if isinstance(message, UserMessage):
+        return [f"{message.id}.user"]
+    ids = [f"{message.id}.error"] if message.failure else []
+    ids += [f"{message.id}.complete"] if message.content or not message.failure else []
+    return ids + [f"{message.id}.system{n}" for n, _ in enumerate(message.recommendations, start=1)]
+
+
+def _in_order(events: list[Frame], order: dict[str, int]) -> None:
+    places = []
+    for frame in events:
+        cursor = Cursor.parse(frame.id or "")
+        assert cursor is not None
+        places.append((order[cursor.message_id], cursor.position))
+    assert places == sorted(set(places)), f"not in order, or twice: {[frame.id for frame in events]}"
+
+
+def _not_stuck(viewer: Viewer, answers: dict[str, Answer], needed: list[str]) -> None:
+    """Who is still connected has been told everything after the first event of this connection."""
+    told = [str(frame.id) for frame in viewer.events[viewer.since[-1] :]]
+    begun = [id_ for id_ in told if id_ in needed]
+    if begun:
+        expected = needed[needed.index(begun[0]) :]
+        assert [id_ for id_ in told if id_ in needed] == expected, ("stuck, or a gap", told, expected)
+    chunks = {id_.split(".")[0] for id_ in told if id_.split(".")[1].isdigit()}
+    for id_ in chunks:
+        ends = _ids(answers[id_])
+        assert not ends or ends[-1] in told, f"the end of {id_} was never told"
+
+
+@contextlib.contextmanager
+def _no_clock() -> Iterator[None]:
+    """Nothing happens because time passes."""
+    never = 3600.0
+    with contextlib.ExitStack() as stack:
+        for name, value in {
+            "checkpointer.CHECKPOINT_INTERVAL": never,
+            "generation._SAVE_PAUSE": 0,
+            "generation._WATCHED_REMOTELY_FOR": never,
+            "commands._STOP_LOOK_INTERVAL": 0.01,
+            "commands._STOP_TIMEOUT": 0.3,
+            "room._SECOND_POLL": never,
+            "room._POLL_INTERVAL": never,
+            "room._RETRY_PAUSE": never,
+            "hub._SHUTDOWN_SPREAD": 0,
+        }.items():
+            stack.enter_context(mock.patch(f"chatstream.generations.{name}", value))
+        stack.enter_context(mock.patch("chatstream.store.changes._RETRY_PAUSE", 0))
+        yield
+
+
+async def play_all(uri: str, seeds: Iterable[int], failed: Callable[[int, list[str], BaseException], None]) -> None:
+    """Play these interleavings, some at a time: they know nothing of each other.
+
+    `failed` is called for each one in which a rule was broken, with its seed and what was done.
+    """
+    # Checkpoints are published to all processes for some time, or only to those that poll.
+    for parity, seconds in enumerate((0, 3600)):
+        waiting = [seed for seed in seeds if seed % 2 == parity][::-1]
+
+        async def play_some(database: str, waiting: list[int] = waiting) -> None:
+            while waiting:
+                seed, log = waiting.pop(), list[str]()
+                try:
+                    async with asyncio.timeout(_TIMEOUT):
+                        await _play(uri, database, seed, log)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, the others are played
+                    failed(seed, log, exc)
+
+        with _no_clock(), mock.patch("chatstream.generations.generation._PUBLISHED_TO_ALL_FOR", seconds):
+            await asyncio.gather(*(play_some(f"interleavings-{number}") for number in range(_AT_ONCE)))
+
+
+async def _play(uri: str, database: str, seed: int, log: list[str]) -> None:
+    """Raises `AssertionError` if a rule is broken."""
+    grace = 0 if seed % 5 == 0 else math.inf
+    async with (
+        bench(uri, database, store=DrawnStore, disconnect_grace=grace) as one,
+        bench(uri, database, store=DrawnStore, disconnect_grace=grace) as other,
+    ):
+        world = World(seed, [Process(one), Process(other)], await one.conversation())
+        world.log = log
+        try:
+            for process in world.processes:
+                await process.listen()
+            await world.play()
+            stored = await world.finish()
+            if not world.deleted:
+                compare(world, stored, all_are_back=False)
+                await _come_back(world)
+            else:
+                assert not any(viewer.connected for viewer in world.viewers), "watches what was deleted"
+        finally:
+            await _clean_up(world)
+
+
+async def _come_back(world: World) -> None:
+    """Who was away comes back, and misses nothing; once more, and is told nothing."""
+    for again in range(2):
+        strict = [viewer for viewer in world.viewers if viewer.strict]
+        told = [len(viewer.events) for viewer in strict]
+        for viewer in strict:
+            if viewer.connected:
+                await viewer.leave()
+            viewer.open(world.processes[again], viewer.cursors[-1] if viewer.cursors else world.start)
+        stored = await world.finish()
+        compare(world, stored, all_are_back=True)
+    assert [len(viewer.events) for viewer in strict] == told, "told once more"
+
+
+async def _clean_up(world: World) -> None:
+    for process in world.processes:
+        await process.cut()
+        process.bench.hub._services.draining = True
+    for _ in range(50):
+        for process in world.processes:
+            for room in list(process.bench.hub._rooms.values()):
+                if room.generation is not None:
+                    room.generation.cut(Status.STOPPED)
+            while process.store.waiting:
+                await process.store.go_on(process.store.waiting[0])
+                await turns()
+        for viewer in world.viewers:
+            if viewer.connected:
+                await viewer.leave()
+        await turns()
+    for request in world.requests:
+        request.cancel()

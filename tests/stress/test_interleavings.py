@@ -1,0 +1,22 @@
+"""Two processes in any order: a hundred interleavings and some. More: ``scripts/stress --interleavings``."""
+
+import asyncio
+import traceback
+
+import pytest
+
+from tests.stress.interleavings import play_all
+
+# In four portions, which can be run beside each other.
+PORTIONS = [range(first, first + 30) for first in range(1, 121, 30)]
+
+
+@pytest.mark.parametrize("seeds", PORTIONS, ids=str)
+def test_between_two_processes_nothing_is_lost_and_nothing_comes_twice(mongodb_uri: str, seeds: range) -> None:
+    broken: list[str] = []
+
+    def failed(seed: int, log: list[str], exc: BaseException) -> None:
+        broken.append(f"seed {seed}: {''.join(traceback.format_exception(exc))}")
+
+    asyncio.run(play_all(mongodb_uri, seeds, failed))
+    assert not broken, "\n".join(broken)
