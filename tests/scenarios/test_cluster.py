@@ -1,8 +1,11 @@
 """Two processes on one database: what happens in one is seen in the other."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.conftest import MakeClient, StartServer
@@ -169,3 +172,105 @@ async def test_a_process_that_dies_leaves_nothing_streaming(
         assert (interrupted.data["status"], interrupted.data["content"]) == ("interrupted", "Before the end. ")
         complete = await watched.until("llm_complete")
         assert (complete.data["content"], complete.data["attempt"]) == ("After it.", 2)
+
+
+@pytest.mark.gen_test(timeout=100)
+async def test_who_watches_goes_on_hearing_while_one_process_ends(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    settings = {"CHATSTREAM_HEARTBEAT_INTERVAL": "0.5", "CHATSTREAM_DISCONNECT_GRACE": "1"}
+    ending_one, staying = start_server(ready=False, **settings), start_server(ready=False, **settings)
+    here = make_client(ending_one.wait_until_ready())
+    there = make_client(staying.wait_until_ready(), here.user)
+    go_on = asyncio.Event()
+    for text in ("Of the one that ends", "Of the one that stays"):
+        upstream.reply(beginning(text), go_on, http_chunk(event(delta("."))), ending())
+    own, other, idle = await here.create(), await here.create(), await here.create()
+    async with here.stream(own) as watched, here.stream(other) as remote, here.stream(idle) as quiet:
+        await here.post(own, "One?")
+        await watched.until("llm_chunk")
+        await there.post(other, "Two?")
+        await remote.until("llm_chunk")
+        await quiet.next()
+        ending_one.signal(signal.SIGTERM)
+        # Who watches nothing of this process is sent to another one at once, and goes on there.
+        for stream in (remote, quiet):
+            assert (await stream.until("error")).data["error"] == "server_shutdown"
+            assert stream.retries[-1] >= 1000
+        async with there.stream(other, headers={"Last-Event-ID": remote.cursor}) as resumed:
+            await watched.until("heartbeat", 6)  # longer than the grace, and than a poll of the other process
+            await resumed.until("heartbeat", 3)
+            go_on.set()
+            assert (await resumed.until("llm_complete")).data["status"] == "complete"
+            assert (await watched.until("llm_complete")).data["status"] == "complete"
+            assert (await watched.until("error")).data["error"] == "server_shutdown"
+    assert await ending_one.ended() == 0
+
+
+@pytest.mark.gen_test(timeout=100)
+async def test_a_viewer_elsewhere_of_a_process_that_ends_misses_nothing(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    ending_one, staying = start_server(ready=False), start_server(ready=False)
+    here = make_client(ending_one.wait_until_ready())
+    there = make_client(staying.wait_until_ready(), here.user)
+    later, last = asyncio.Event(), asyncio.Event()
+    two, three = (http_chunk(event(delta(text))) for text in ("two, ", "three."))
+    upstream.reply(beginning("One, "), later, two, last, three, ending())
+    conversation = await here.create()
+    async with there.stream(conversation) as watched:
+        await watched.next()
+        await here.post(conversation, "Count.")
+        await watched.until("llm_chunk")
+        ending_one.signal(signal.SIGTERM)
+        later.set()
+        await watched.until("llm_chunk")
+        last.set()
+        complete = await watched.until("llm_complete")
+        assert (complete.data["content"], complete.data["status"]) == ("One, two, three.", "complete")
+    assert await ending_one.ended() == 0
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    settings = {"CHATSTREAM_DISCONNECT_GRACE": "5"}
+    servers = [start_server(ready=False, **settings) for _ in range(3)]
+    first = make_client(servers[0].wait_until_ready())
+    clients = [first, *(make_client(server.wait_until_ready(), first.user) for server in servers[1:])]
+    go_on = asyncio.Event()
+    conversations = [await first.create() for _ in range(6)]
+    for number, conversation in enumerate(conversations):
+        upstream.reply(beginning(f"Answer {number}"), go_on, http_chunk(event(delta("."))), ending())
+        assert (await clients[2].post(conversation, "Go on.")).status_code == 201  # the last one stays
+        while len(upstream.calls) <= number:
+            await asyncio.sleep(0.01)  # their order is that of the replies
+
+    async def watch(conversation: str, which: int) -> dict[str, Any]:
+        """As a client does: wherever it is let in, and back with its cursor."""
+        headers: dict[str, str] = {}
+        while True:
+            try:
+                async with clients[which].stream(conversation, headers=headers) as stream:
+                    while True:
+                        frame = await stream.next()
+                        if frame.id is not None:
+                            headers["Last-Event-ID"] = frame.id
+                            watching[conversation].set()
+                        if frame.type == "llm_complete":
+                            return frame.data
+            except (StopAsyncIteration, httpx.TransportError):
+                which = (which + 1) % 3
+
+    watching = {conversation: asyncio.Event() for conversation in conversations}
+    watches = [asyncio.create_task(watch(one, number % 3)) for number, one in enumerate(conversations)]
+    for event_ in watching.values():
+        await event_.wait()
+    for number in (0, 1):
+        servers[number].signal(signal.SIGTERM)
+        assert await servers[number].ended() == 0
+        servers[number] = start_server(servers[number].port, **settings)
+    go_on.set()
+    for number, ended in enumerate(await asyncio.gather(*watches)):
+        assert (ended["content"], ended["status"]) == (f"Answer {number}.", "complete")
