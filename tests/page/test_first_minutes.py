@@ -58,7 +58,7 @@ def test_another_answer_takes_the_place_of_the_first(open_page: OpenPage, model:
     tab = open_page()
     tab.ask("Again and again?")
     expect(tab.prose).to_have_text("The first.")
-    tab.button("Answer again").click()
+    tab.button("Regenerate the answer").click()
     expect(tab.prose).to_have_text("The second.")
     expect(tab.answers).to_have_count(1)
     tab.page.reload()

@@ -1,6 +1,9 @@
 /** Where the reader writes: sends, stops, and keeps what could not be sent. */
 
 import { byId } from "./dom.js";
+import { facts } from "./facts.js";
+
+const COUNTED = 0.9; // from this part of the longest message on it is said how much is left
 
 export class Composer {
   #field = byId("text");
@@ -8,9 +11,10 @@ export class Composer {
   #busy = false; // an answer is running
   #unsent = null; // {text, key}: what failed; the same key again makes no second message
   #place = "new"; // the conversation that the draft belongs to
+  #waiting = 0; // the timer that counts down until it may be sent again
   #passes = false; // the notice is about the connection, and over when that is back
 
-  /** `actions`: `send(text, key)`, which rejects with a `ChatError`, and `stop()`. */
+  /** `actions`: `send(text, key)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a text or nothing. */
   constructor(actions) {
     this.#actions = actions;
     byId("composer").onsubmit = (submission) => {
@@ -18,6 +22,10 @@ export class Composer {
       this.#send();
     };
     this.#field.onkeydown = (key) => {
+      if (key.key === "ArrowUp" && this.#field.value === "") {
+        key.preventDefault();
+        this.write(actions.lastQuestion() ?? "");
+      }
       if (key.key !== "Enter" || key.shiftKey || key.isComposing) return; // an input method's Enter chooses a word
       key.preventDefault();
       this.#send();
@@ -51,6 +59,14 @@ export class Composer {
     this.#field.focus();
   }
 
+  /** Put this there, to be gone over and sent. */
+  write(text) {
+    this.#field.value = text;
+    this.#keepDraft();
+    this.#draw();
+    this.focus();
+  }
+
   /** Send what an example says. */
   use(text) {
     this.#field.value = text;
@@ -59,8 +75,9 @@ export class Composer {
   }
 
   /** Say what is wrong; null takes it back. If it `passes`, so does the notice when the connection is back. */
-  notice(message, { again = false, passes = false } = {}) {
+  notice(message, { again = false, passes = false, waitMs = 0 } = {}) {
     this.#passes = passes;
+    this.#countDown(performance.now() + (again ? waitMs : 0));
     byId("notice").hidden = message === null;
     byId("notice").firstElementChild.textContent = message ?? "";
     byId("send-again").hidden = !again;
@@ -71,6 +88,15 @@ export class Composer {
     if (this.#passes) this.notice(null);
   }
 
+  /** Until then, nothing can be sent again; the button says how long that is. */
+  #countDown(end) {
+    clearTimeout(this.#waiting);
+    const seconds = Math.ceil((end - performance.now()) / 1000);
+    byId("send-again").disabled = seconds > 0;
+    byId("send-again").textContent = seconds > 0 ? `Send again in ${seconds} s` : "Send again";
+    if (seconds > 0) this.#waiting = setTimeout(() => this.#countDown(end), 1_000);
+  }
+
   #keepDraft() {
     if (this.#field.value) localStorage.setItem(draftKey(this.#place), this.#field.value);
     else localStorage.removeItem(draftKey(this.#place));
@@ -78,7 +104,7 @@ export class Composer {
 
   async #send() {
     const text = this.#field.value;
-    if (this.#busy || this.#field.readOnly || text.trim() === "") return;
+    if (this.#field.readOnly || text.trim() === "" || this.#tooLong) return;
     if (this.#unsent?.text !== text) this.#unsent = { text, key: uniqueKey() };
     this.notice(null);
     this.#field.readOnly = true;
@@ -89,7 +115,10 @@ export class Composer {
       this.#keepDraft();
       this.#unsent = null;
     } catch (error) {
-      this.notice(`It was not sent. ${error.message}`, { again: true });
+      const [what] = Object.values(error.fields ?? {});
+      const message = what ? `It was not sent: ${what}.` : `It was not sent. ${error.message}`;
+      // What the server does not accept will not be accepted the second time.
+      this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
     } finally {
       this.#field.readOnly = false;
       this.#draw();
@@ -97,12 +126,31 @@ export class Composer {
     }
   }
 
+  get #tooLong() {
+    return codePoints(this.#field.value) > facts.contentCharacters;
+  }
+
   #draw() {
-    byId("send").hidden = this.#busy;
+    const most = facts.contentCharacters;
+    const length = codePoints(this.#field.value);
+    const count = byId("count");
+    count.hidden = length < COUNTED * most;
+    count.textContent = `${length.toLocaleString()} of ${most.toLocaleString()} characters`;
+    count.classList.toggle("too-long", length > most);
+    const empty = this.#field.value.trim() === "";
+    byId("send").hidden = this.#busy && empty; // in mid-answer, there is something to send only once it is written
+    byId("send").ariaLabel = this.#busy ? "Ask next" : "Send";
     byId("stop").hidden = !this.#busy;
     this.#field.rows = this.#field.value.split("\n").length; // where there is no `field-sizing`
-    byId("send").disabled = this.#field.readOnly || this.#field.value.trim() === "";
+    byId("send").disabled = this.#field.readOnly || empty || this.#tooLong;
   }
+}
+
+/** As the server counts; a string's length counts the larger ones twice. */
+function codePoints(text) {
+  let pairs = 0;
+  for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++;
+  return text.length - pairs;
 }
 
 function draftKey(place) {

@@ -29,8 +29,8 @@ let chat = null; // the open conversation's stream; null for a new conversation
 let conversation = null; // what the server says about it
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
-const composer = new Composer({ send, stop });
-const messages = new MessagesView({ regenerate });
+const composer = new Composer({ send, stop, lastQuestion });
+const messages = new MessagesView({ regenerate, askAnew });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
 const tabs = new Tabs(() => showState());
@@ -102,7 +102,7 @@ async function open(id, { push = true } = {}) {
 async function send(text, key) {
   const to = chat ?? (await begin(text, key)); // wherever the reader goes meanwhile
   tabs.use();
-  await to.send(text, { clientMessageId: key });
+  await to.send(text, { clientMessageId: key, ifBusy: "queue" });
   if (to === chat) messages.toEnd();
 }
 
@@ -125,6 +125,18 @@ async function regenerate() {
   composer.notice(null);
   await chat.regenerate().catch((error) => composer.notice(error.message, { passes: error.retryable }));
   byId("scroller").focus(); // the button that was pressed has gone
+}
+
+/** What was asked last, if anything was. */
+function lastQuestion() {
+  return chat?.messages.findLast(({ role }) => role === "user")?.content;
+}
+
+/** The way out of a conversation that has become too long. */
+function askAnew() {
+  const question = lastQuestion();
+  openNew();
+  composer.use(question);
 }
 
 async function rename({ id, title }) {
@@ -280,8 +292,19 @@ document.querySelector(".skip").onclick = (click) => {
   click.preventDefault(); // the address is for the conversation
   composer.focus();
 };
-addEventListener("keydown", ({ key, isComposing }) => {
-  if (key !== "Escape" || isComposing || byId("ask").open) return;
+byId("show-shortcuts").onclick = () => byId("shortcuts").showModal();
+addEventListener("keydown", (press) => {
+  if (press.isComposing || document.querySelector("dialog[open]")) return;
+  const { key, ctrlKey, metaKey, altKey, shiftKey } = press;
+  if ((ctrlKey || metaKey) && shiftKey && key.toLowerCase() === "o") {
+    press.preventDefault(); // a browser's own list of bookmarks
+    openNew();
+  } else if (key === "?" && !ctrlKey && !metaKey && !altKey && !press.target.closest?.("input, textarea")) {
+    byId("shortcuts").showModal();
+  }
+});
+addEventListener("keydown", ({ key, isComposing, defaultPrevented }) => {
+  if (key !== "Escape" || isComposing || defaultPrevented || document.querySelector("dialog[open], :popover-open")) return;
   if (byId("sidebar").classList.contains("shown")) showSidebar(false);
   else if (chat?.streaming) byId("stop").click();
 });

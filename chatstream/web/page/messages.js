@@ -5,15 +5,15 @@ import { copyText, Prose } from "./prose.js";
 
 const ENDINGS = {
   stopped: "You stopped it",
-  interrupted: "It was interrupted",
-  length: "It was cut at the longest length",
-  content_filter: "The model’s filter cut it",
+  interrupted: "The answer was interrupted",
+  length: "Cut off at the maximum length",
+  content_filter: "Stopped by the content filter",
 };
 const SPOKEN_AFTER = 300; // ms: an answer's last events come together, and are said together
 const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
 
 export class MessagesView {
-  #items = new Map(); // by id: {message, last, root, prose?}
+  #items = new Map(); // by id: {message, last, waits, root, prose?, after}
   #actions;
   #messages = [];
   #speaking = 0; // the timer of what will be said
@@ -23,7 +23,7 @@ export class MessagesView {
   });
   #draw = sparing(() => this.#redraw());
 
-  /** `actions`: `regenerate()`. */
+  /** `actions`: `regenerate()`, and `askAnew()`, the last question in a new chat. */
   constructor(actions) {
     this.#actions = actions;
     byId("to-end").onclick = () => this.toEnd();
@@ -61,7 +61,10 @@ export class MessagesView {
     const list = byId("messages");
     const last = this.#messages.at(-1);
     // A question without an answer is being answered, or will be as soon as somebody looks.
-    const pending = last?.role === "user" ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
+    // Behind a running answer it waits for its turn.
+    const running = this.#messages.findLastIndex(({ streaming }) => streaming);
+    const isPending = last?.role === "user" && running === -1;
+    const pending = isPending ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
     const wanted = [...this.#messages, ...pending];
     const ids = new Set(wanted.map(({ id }) => id));
     for (const [id, { root }] of this.#items) {
@@ -72,8 +75,9 @@ export class MessagesView {
     const anchor = list.firstElementChild;
     const before = anchor?.getBoundingClientRect().top;
     let place = anchor;
-    for (const message of wanted) {
-      const { root } = this.#item(message, message === last);
+    for (const [index, message] of wanted.entries()) {
+      const waits = running !== -1 && index > running && message.role === "user";
+      const { root } = this.#item(message, { last: message === last, waits });
       if (root === place) place = place.nextElementSibling;
       else list.insertBefore(root, place);
     }
@@ -82,13 +86,13 @@ export class MessagesView {
     this.#tail.follow();
   }
 
-  #item(message, last) {
+  #item(message, { last, waits }) {
     const item = this.#items.get(message.id);
-    if (item?.message === message && item.last === last) return item;
+    if (item?.message === message && item.last === last && item.waits === waits) return item;
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
-    drawn.message = message;
-    drawn.last = last;
+    else drawn.after.replaceChildren(waits ? element("span", { className: "chip" }, "Will be asked next") : when(message));
+    Object.assign(drawn, { message, last, waits });
     this.#items.set(message.id, drawn);
     return drawn;
   }
@@ -96,7 +100,8 @@ export class MessagesView {
   #make({ role, content }) {
     if (role === "user") {
       const body = element("div", { className: "body", dir: "auto", textContent: content });
-      return { root: element("li", { className: "user" }, heading("You"), body) };
+      const after = element("p", { className: "after" });
+      return { root: element("li", { className: "user" }, heading("You"), body, after), after };
     }
     const body = element("div", { className: "prose" });
     const after = element("div");
@@ -117,10 +122,11 @@ export class MessagesView {
     const { message, error: code, retryable, requestId } = error;
     const facts = element("small", {}, `${code}${requestId ? ` · request ${requestId}` : ""}`);
     const box = element("div", { className: "failure" }, element("p", {}, message, facts));
-    if (last && retryable) {
-      const again = { type: "button", className: "small-button", textContent: "Try again", onclick: this.#actions.regenerate };
-      box.append(element("button", again));
-    }
+    const offer = (textContent, onclick) => {
+      if (last) box.append(element("button", { type: "button", className: "small-button", textContent, onclick }));
+    };
+    if (retryable) offer("Try again", this.#actions.regenerate);
+    else if (code === "context_too_long") offer("Start a new chat with this message", this.#actions.askAnew);
     return [box];
   }
 
@@ -131,13 +137,27 @@ export class MessagesView {
       small("copy", "Copy the answer", "Copy", ({ currentTarget }) => copyText(message.content, currentTarget));
     }
     if (last && !message.error) {
-      const [label, text] = message.status === "complete" ? ["Answer again", "Again"] : ["Try again", "Try again"];
+      const [label, text] = message.status === "complete" ? ["Regenerate the answer", "Regenerate"] : ["Try again", "Try again"];
       small("retry", label, text, this.#actions.regenerate);
     }
     const how = [howItEnded(message), tokens(message.usage)].filter(Boolean).join(" · ");
-    if (how) foot.append(element("span", { className: "how" }, how));
+    foot.append(element("span", { className: "how" }, when(message), how && ` · ${how}`));
     return foot;
   }
+}
+
+/** When it was written: the hour, and the day if that is not today. */
+function when({ timestamp }) {
+  const time = new Date(timestamp);
+  const today = time.toDateString() === new Date().toDateString();
+  const day = today ? {} : { day: "numeric", month: "short", year: isThisYear(time) ? undefined : "numeric" };
+  const textContent = time.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
+  const title = time.toLocaleString([], { dateStyle: "full", timeStyle: "short" });
+  return element("time", { dateTime: timestamp, title, textContent });
+}
+
+function isThisYear(time) {
+  return time.getFullYear() === new Date().getFullYear();
 }
 
 function heading(text) {
@@ -151,7 +171,7 @@ function thinking() {
 function howItEnded({ status, finishReason, content, error }) {
   if (ENDINGS[status] && !error) return ENDINGS[status];
   if (ENDINGS[finishReason]) return ENDINGS[finishReason];
-  return content === "" && !error ? "The model said nothing" : "";
+  return content === "" && !error ? "The model returned an empty answer" : "";
 }
 
 function tokens(usage) {

@@ -1,0 +1,146 @@
+"""The message box: asking while an answer is written, what is too long or too soon, and the keyboard."""
+
+import re
+
+from playwright.sync_api import Route, expect
+
+from tests.conftest import StartServer
+from tests.page.conftest import OpenPage
+from tests.support.browser import Model, more
+from tests.support.upstream import Do, answer, beginning, ending, whole
+
+
+def test_a_question_in_mid_answer_is_asked_next(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("The first "), go_on, more("answer.") + ending())
+    model.reply(answer("The second answer."))
+    tab = open_page()
+    tab.ask("One?")
+    expect(tab.prose).to_have_text("The first")
+    tab.field.fill("Two?")
+    tab.field.press("Enter")
+    expect(tab.field).to_have_value("")
+    expect(tab.questions).to_have_text(["One?", "Two?"])
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    expect(tab.answers).to_have_count(1)
+    tab.page.reload()
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    expect(tab.prose).to_have_text("The first")
+    go_on.open()
+    expect(tab.prose).to_have_text("The second answer.")
+    expect(tab.answers.first).to_contain_text("The first answer.")
+    expect(tab.page.get_by_text("Will be asked next")).to_be_hidden()
+    expect(tab.questions).to_have_text(["One?", "Two?"])
+    expect(tab.stop).to_be_hidden()
+    assert len(model.upstream.calls) == 2
+
+
+def test_what_waits_is_asked_when_the_answer_is_stopped(open_page: OpenPage, model: Model) -> None:
+    model.reply(beginning("On and on"), Do.HANG)
+    model.reply(answer("Better."))
+    tab = open_page()
+    tab.ask("One?")
+    expect(tab.prose).to_have_text("On and on")
+    tab.field.fill("No, another one!")
+    tab.button("Ask next").click()
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    tab.stop.click()
+    expect(tab.prose).to_have_text("Better.")
+    expect(tab.answers).to_have_count(2)
+
+
+def test_what_is_too_long_is_counted_and_not_sent(open_page: OpenPage, model: Model, start_server: StartServer) -> None:
+    model.reply(answer("Long."))
+    tab = open_page(url=start_server(CHATSTREAM_CONTENT_CHARACTERS="100").url)
+    count = tab.page.locator("#count")
+    tab.field.fill("a" * 89)
+    expect(count).to_be_hidden()
+    tab.field.fill("a" * 101)
+    expect(count).to_have_text("101 of 100 characters")
+    expect(tab.button("Send")).to_be_disabled()
+    tab.field.press("Enter")
+    expect(tab.questions).to_have_count(0)
+    tab.field.fill("🙂" * 100)  # characters, not UTF-16's halves of them
+    expect(count).to_have_text("100 of 100 characters")
+    tab.field.press("Enter")
+    expect(tab.prose).to_have_text("Long.")
+    expect(count).to_be_hidden()
+
+
+def test_what_came_too_soon_says_when_it_may_be_sent(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Hello."))
+    model.reply(answer("Patience."))
+    tab = open_page()
+    tab.ask("Hello?")
+    expect(tab.prose).to_have_text("Hello.")
+    problem = '{"title":"Too Many Requests","status":429,"detail":"Too many messages.","code":"rate_limited"}'
+
+    def refuse(route: Route) -> None:
+        headers = {"Content-Type": "application/problem+json", "Retry-After": "3"}
+        route.fulfill(status=429, headers=headers, body=problem)
+
+    tab.page.route(re.compile("/messages"), refuse, times=1)
+    tab.ask("Too soon?")
+    again = tab.page.locator("#send-again")
+    expect(again).to_have_text(re.compile(r"^Send again in [123] s$"))
+    expect(again).to_be_disabled()
+    expect(again).to_have_text("Send again")
+    again.click()
+    expect(tab.prose).to_have_text("Patience.")
+
+
+def test_what_will_never_be_accepted_is_not_offered_again(open_page: OpenPage) -> None:
+    tab = open_page()
+    problem = (
+        '{"title":"No","status":422,"detail":"No.","code":"invalid_content","errors":{"content":"must be polite"}}'
+    )
+    tab.page.route(
+        re.compile("/messages"),
+        lambda route: (
+            route.fulfill(status=422, content_type="application/problem+json", body=problem)
+            if route.request.method == "POST"
+            else route.continue_()
+        ),
+    )
+    tab.ask("You!")
+    expect(tab.page.get_by_role("alert")).to_have_text("It was not sent: must be polite.")
+    expect(tab.page.locator("#send-again")).to_be_hidden()
+    expect(tab.field).to_have_value("You!")
+
+
+def test_too_long_for_the_model_has_a_way_out(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Hello."))
+    error = {"code": "context_length_exceeded", "message": "Too long."}
+    model.reply(whole("400 Bad Request", {"error": error}))  # also to whatever is tried with less
+    tab = open_page()
+    tab.ask("Hello?")
+    expect(tab.prose).to_have_text("Hello.")
+    tab.ask("And now?")
+    expect(tab.answers.locator(".failure")).to_be_visible()
+    before = tab.page.url
+    model.reply(answer("A new beginning."))
+    tab.button("Start a new chat with this message").click()
+    expect(tab.prose).to_have_text("A new beginning.")
+    expect(tab.questions).to_have_text(["And now?"])
+    assert tab.page.url != before
+
+
+def test_shortcuts(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    press = tab.page.keyboard.press
+    tab.ask("My qestion")
+    expect(tab.prose).to_have_text("Noted.")
+    press("ArrowUp")
+    expect(tab.field).to_have_value("My qestion")
+    press("?")  # is text
+    expect(tab.field).to_have_value("My qestion?")
+    tab.page.locator("#scroller").focus()
+    press("?")
+    expect(tab.page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    press("Escape")
+    expect(tab.page.get_by_role("dialog")).to_be_hidden()
+    press("Control+Shift+O")
+    expect(tab.title).to_have_text("New chat")
+    expect(tab.field).to_be_focused()
+    expect(tab.field).to_have_value("")
