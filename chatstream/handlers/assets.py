@@ -32,6 +32,7 @@ PAGE = {
     "page/prose.js": _JAVASCRIPT,
     "page/tabs.js": _JAVASCRIPT,
     "page/token.js": _JAVASCRIPT,
+    "page/undo.js": _JAVASCRIPT,
     "vendor/dompurify.js": _JAVASCRIPT,
     "vendor/highlight.js": _JAVASCRIPT,
     "vendor/marked.js": _JAVASCRIPT,

@@ -1,13 +1,17 @@
 """The list of conversations, and the token that opens it."""
 
 import re
+import uuid
+from datetime import datetime, timedelta
 
 import httpx
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 
+from chatstream import auth
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model, more
 from tests.support.client import API
+from tests.support.processes import SECRET, ServerProcess
 from tests.support.upstream import answer, beginning, ending
 
 
@@ -16,6 +20,18 @@ def make(tab: ChatPage, *titles: str) -> None:
     with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
         for title in titles:
             assert http.post(API, json={"title": title}).status_code == 201
+
+
+def delete(tab: ChatPage, title: str) -> None:
+    """By the menu of its row."""
+    tab.button(f"Options of {title}").click()
+    tab.button("Delete").click()
+
+
+def titles(tab: ChatPage) -> list[str]:
+    """Of the conversations that the server has."""
+    with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
+        return [one["title"] for one in http.get(API).json()["conversations"]]
 
 
 def test_the_newest_come_first_and_older_ones_when_they_are_wanted(open_page: OpenPage) -> None:
@@ -38,6 +54,7 @@ def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
     tab.ask("My question")
     expect(tab.prose).to_have_text("Noted.")
     expect(tab.title).to_have_text("My question")
+    tab.button("Options of My question").click()
     tab.button("Rename").click()
     tab.page.get_by_label("Title").fill("My name for it")
     tab.page.keyboard.press("Enter")
@@ -49,11 +66,7 @@ def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
     tab.page.go_back()
     expect(tab.title).to_have_text("My name for it")
     expect(tab.prose).to_have_text("Noted.")
-    tab.button("Delete").click()
-    tab.button("Cancel").click()
-    expect(tab.title).to_have_text("My name for it")
-    tab.button("Delete").click()
-    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    delete(tab, "My name for it")
     expect(tab.title).to_have_text("New chat")
     expect(tab.page.get_by_role("navigation").get_by_role("link")).to_have_text(["Another one"])
 
@@ -71,8 +84,8 @@ def test_one_that_is_deleted_elsewhere_is_left(open_page: OpenPage, model: Model
     expect(one.prose).to_have_text("Noted.")
     other = open_page(one.conversation)
     expect(other.state).to_have_text("Connected")
-    one.button("Delete").click()
-    one.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    delete(one, "Soon gone")
+    one.page.reload()  # it is too late to undo it
     expect(other.title).to_have_text("New chat")
     expect(other.page.get_by_role("alert")).to_be_visible()
 
@@ -181,3 +194,100 @@ def test_a_token_that_ends_in_mid_answer_costs_nothing(open_page: OpenPage, mode
     expect(tab.prose).to_have_text("Half, whole.")
     expect(tab.field).to_have_value("a draft")
     assert len(model.upstream.calls) == 1
+
+
+def test_a_deletion_can_be_undone(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    make(tab, "Another one")
+    tab.ask("My question")
+    expect(tab.prose).to_have_text("Noted.")
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    for title in ("My question", "Another one"):  # the open one, and one that is not
+        expect(links).to_have_count(2)
+        delete(tab, title)
+        expect(links).to_have_count(1)
+        expect(tab.page.get_by_role("status").filter(has_text="is deleted")).to_be_visible()
+        tab.button("Undo").click()
+        expect(tab.prose).to_have_text("Noted.")
+        expect(tab.title).to_have_text("My question")
+    expect(links).to_have_count(2)
+    assert sorted(titles(tab)) == ["Another one", "My question"]
+    delete(tab, "Another one")
+    delete(tab, "My question")  # the first one is done now
+    expect(tab.page.get_by_role("status").filter(has_text="is deleted")).to_contain_text("My question")
+    tab.button("Undo").click()
+    expect(links).to_have_text(["My question"])
+    with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
+        expect(tab.prose).to_have_text("Noted.")
+        assert [one["title"] for one in http.get(API).json()["conversations"]] == ["My question"]
+
+
+def test_a_deletion_is_done_when_the_time_to_undo_it_is_over(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, "One")
+    tab.page.clock.install()
+    tab.page.reload()
+    delete(tab, "One")
+    with tab.page.expect_response(lambda response: response.request.method == "DELETE") as deleted:
+        tab.page.clock.run_for(10_000)
+    assert deleted.value.status == 204
+    expect(tab.page.locator("#undo")).to_be_hidden()
+    assert titles(tab) == []
+
+
+def test_the_menu_by_keyboard(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, "One")
+    tab.page.reload()
+    press = tab.page.keyboard.press
+    tab.page.get_by_role("link", name="One").focus()
+    press("Tab")
+    expect(tab.button("Options of One")).to_be_focused()
+    press("Enter")
+    expect(tab.button("Rename")).to_be_focused()
+    press("ArrowDown")
+    expect(tab.button("Delete")).to_be_focused()
+    press("Escape")
+    expect(tab.button("Delete")).to_be_hidden()
+    expect(tab.button("Options of One")).to_be_focused()
+
+
+def test_they_are_grouped_by_their_days(open_page: OpenPage) -> None:
+    tab = open_page()
+
+    def page(route: Route) -> None:
+        now = datetime.now().astimezone().replace(hour=12)
+        days = {"Now": 0, "Before": 1, "Last week": 6, "Last month": 20, "Long ago": 800}
+        conversations = [
+            {"id": title, "title": title, "updatedAt": (now - timedelta(days=ago)).isoformat()}
+            for title, ago in days.items()
+        ]
+        route.fulfill(json={"conversations": conversations, "nextCursor": None})
+
+    tab.page.route(re.compile(r"/conversations\?limit"), page)
+    tab.page.reload()
+    navigation = tab.page.get_by_role("navigation")
+    expect(navigation.get_by_role("link")).to_have_text(["Now", "Before", "Last week", "Last month", "Long ago"])
+    headings = navigation.get_by_role("heading", level=2)
+    expect(headings).to_have_text(
+        ["Today", "Yesterday", "Previous 7 days", "Previous 30 days", re.compile(r"^[A-Z][a-z]+ 20\d\d$")]
+    )
+    region = navigation.get_by_role("region", name="Yesterday")
+    expect(region.get_by_role("link")).to_have_text(["Before"])
+
+
+def test_fingers_have_room(browser: Browser, page_server: ServerProcess) -> None:
+    """44 px, as WCAG 2.5.5 has it."""
+    context = browser.new_context(viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
+    tab = ChatPage(context, page_server.url, auth.mint(SECRET, f"fingers-{uuid.uuid4().hex}", 3600)).open()
+    make(tab, "One")
+    tab.page.reload()
+    tab.button("Conversations").tap()
+    tab.button("Options of One").tap()
+    expect(tab.button("Delete")).to_be_visible()
+    small = tab.page.locator("button:visible, a:visible:not(.skip)").evaluate_all(
+        "all => all.filter(one => one.getBoundingClientRect().height < 44).map(one => one.outerHTML)"
+    )
+    assert small == []
+    context.close()

@@ -8,6 +8,7 @@ import { byId } from "./dom.js";
 import { MessagesView } from "./messages.js";
 import { Tabs } from "./tabs.js";
 import { Token } from "./token.js";
+import { Undo } from "./undo.js";
 
 const STATES = {
   connecting: "Connecting…",
@@ -33,6 +34,7 @@ const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, askAnew });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
+const undo = new Undo();
 const tabs = new Tabs(() => showState());
 
 // Conversations --------------------------------------------------------------------------------------------------------
@@ -147,18 +149,28 @@ async function rename({ id, title }) {
   await refreshList();
 }
 
-async function remove(about) {
-  const sure = await ask({ title: `Delete “${titleOf(about)}”?`, ok: "Delete" });
-  if (sure === null) return;
-  chat?.disconnect(); // or the stream would tell us what we know
-  try {
-    await api.delete(about.id);
-    openNew();
-  } catch (error) {
-    chat?.connect();
-    composer.notice(error.message);
-  }
-  await refreshList();
+/** It is gone from sight at once, and from the server when it is too late to undo it. */
+function remove(about) {
+  const { id } = about;
+  const wasOpen = list.current === id;
+  if (wasOpen) openNew();
+  else byId("new-chat").focus(); // the row that had it goes
+  list.hide(id, true);
+  undo.offer(`“${titleOf(about)}” is deleted.`, {
+    async commit({ closing }) {
+      if (closing) return void api.deleteOnClosing(id);
+      const refused = await api.delete(id).catch((error) => error.status !== 404 && error);
+      if (refused) {
+        list.hide(id, false);
+        composer.notice(`“${titleOf(about)}” could not be deleted. ${refused.message}`);
+      }
+      await refreshList();
+    },
+    revert() {
+      list.hide(id, false);
+      if (wasOpen && chat === null) open(id);
+    },
+  });
 }
 
 async function changeModel(model) {
@@ -256,13 +268,12 @@ function showTheme(theme) {
 }
 
 /** A question in a dialog: the text that was entered, or null. */
-function ask({ title, ok, text = null }) {
+function ask({ title, ok, text }) {
   const dialog = byId("ask");
   const field = byId("ask-text");
   byId("ask-title").textContent = title;
   byId("ask-ok").textContent = ok;
-  field.hidden = field.labels[0].hidden = text === null;
-  field.value = text ?? "";
+  field.value = text;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
