@@ -3,6 +3,8 @@
 from hashlib import sha256
 from typing import NamedTuple
 
+from chatstream.llm.demo_prepared import is_of_sport, prepared
+
 
 class _Tip(NamedTuple):
     match: str
@@ -75,8 +77,14 @@ NO_BET = (
 
 
 def answer(question: str) -> str:
-    """The answer to `question`: always the same one, 60 to 120 words, with one recommendation."""
-    return _write(_TIPS[_number(question) % len(_TIPS)])
+    """The answer to `question`: always the same one.
+
+    One that was written for it, else a tip of 60 to 120 words with one recommendation.
+    """
+    if (written := prepared(question)) is not None:
+        return written
+    tip = _TIPS[_number(question) % len(_TIPS)]
+    return _write(tip) if is_of_sport(question) else _excuse(_write(tip), tip.match)
 
 
 def long_answer(question: str) -> str:
@@ -93,6 +101,13 @@ def long_answer(question: str) -> str:
 def _number(question: str) -> int:
     # Not `hash`: that differs from process to process.
     return int.from_bytes(sha256(question.encode("utf-8", "replace")).digest()[:8])
+
+
+def _excuse(text: str, match: str) -> str:
+    """The same tip for a question that is no question about a match: nobody shall think that it was misunderstood."""
+    opening = f"Let's look at **{match}** 🏆 before you decide anything. "
+    excuse = f"This is a demo with prepared answers, and none fits your question; here is one about **{match}** 🏆. "
+    return text.replace(opening, excuse).removesuffix(" Shall I look at another match for you?")
 
 
 def _write(tip: _Tip) -> str:
