@@ -4,11 +4,13 @@ What each route does is described in `chatstream.handlers.reference`.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tornado.web import Application, RequestHandler
 
+from chatstream.config import page_file
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
@@ -42,8 +44,12 @@ def make_app(
     attempts: Attempts,
     reading: Reading,
     ping: Callable[[], Awaitable[None]],
+    page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Application:
-    """The application; `ping` raises `StorageUnavailable` unless the database answers."""
+    """The application; `ping` raises `StorageUnavailable` unless the database answers.
+
+    `page_words` are the plug-ins' words by language. Raises `ConfigurationError` for a page file that is wrong.
+    """
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
     answering = streaming | {"commands": commands}
@@ -52,7 +58,7 @@ def make_app(
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     chat_page = [
-        (r"/", PageHandler, base | {"html": page(Facts.of(settings))}),
+        (r"/", PageHandler, base | {"html": page(Facts.of(settings, page_file.read(settings.page_file), page_words))}),
         (assets.path(assets.PAGE), assets.AssetHandler, base),
     ]
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []

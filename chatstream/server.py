@@ -203,6 +203,7 @@ class Server:
             attempts=attempts,
             reading=reading,
             ping=mongo.ping,
+            page_words=plugins.page_words,
         )
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
         server = _serve(stack, app, sockets, capacity.connections)  # from now on it says that it is not ready

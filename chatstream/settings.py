@@ -203,6 +203,7 @@ class Settings(BaseSettings):
     host: Host = "127.0.0.1"
     port: int = Field(3000, ge=0, le=65_535)
     page: Page = Page.AUTO
+    page_file: Annotated[Path, BeforeValidator(_home)] | None = None
     login_url: Annotated[str, AfterValidator(values.login_url)] | None = None
     metrics_host: Host = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65_535)

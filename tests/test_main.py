@@ -255,6 +255,7 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
         ({"CHATSTREAM_HOST": "http://0.0.0.0"}, "CHATSTREAM_HOST: must be an address or a name alone"),
         ({"CHATSTREAM_PAGE": "yes"}, "CHATSTREAM_PAGE: must be one of auto, on or off"),
         ({"CHATSTREAM_LOGIN_URL": "javascript:alert(1)"}, "CHATSTREAM_LOGIN_URL: must"),
+        ({"CHATSTREAM_PAGE_FILE": "/nope"}, "CHATSTREAM_PAGE_FILE: /nope: cannot be read: No such file or directory"),
         ({"CHATSTREAM_LOGIN_URL": "//id.example/"}, "CHATSTREAM_LOGIN_URL: must"),
         ({"CHATSTREAM_LOGIN_URL": "/login#here"}, "CHATSTREAM_LOGIN_URL: must not have a fragment"),
         ({"CHATSTREAM_QUERY_TOKENS": "perhaps"}, "CHATSTREAM_QUERY_TOKENS: must be on or off"),

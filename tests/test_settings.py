@@ -128,6 +128,7 @@ def plain(value: object) -> object:
         ("CHATSTREAM_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104 - only read
         ("CHATSTREAM_PORT", "0", "port", 0),
         ("CHATSTREAM_PAGE", "on", "page", Page.ON),
+        ("CHATSTREAM_PAGE_FILE", "/etc/page.toml", "page_file", Path("/etc/page.toml")),
         ("CHATSTREAM_LOGIN_URL", "/login?app=chat", "login_url", "/login?app=chat"),
         ("CHATSTREAM_LOGIN_URL", "https://id.example/in?app=a", "login_url", "https://id.example/in?app=a"),
         ("CHATSTREAM_METRICS_HOST", "::1", "metrics_host", "::1"),

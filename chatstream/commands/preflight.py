@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chatstream.auth import OneKey
-from chatstream.config import values
+from chatstream.config import page_file, values
 from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.proxies import proxy_for
 from chatstream.settings import Settings
@@ -47,6 +47,10 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield from _headers()
         yield from _certificates()
     yield from _proxies(settings)
+    try:
+        page_file.read(settings.page_file)
+    except ConfigurationError as exc:
+        yield str(exc)
 
 
 def _database(settings: Settings) -> Iterator[str]:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from chatstream.config.page_file import PageFile
 from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
 from chatstream.llm.demo import FAULTS
@@ -28,6 +30,8 @@ _POLICY = "; ".join(
         "trusted-types dompurify",
     )
 )
+# Those that the page has words in.
+LANGUAGES = ("en", "de")
 # Where the page's facts stand in index.html.
 _FACTS = '<meta name="chatstream" content="{}">'
 
@@ -38,15 +42,25 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
     content_characters: int  # of the longest message
     login_url: str | None  # where people sign in
     demo: bool  # the demo model answers
+    name: str  # of the page
+    language: str | None  # of the page; None: the reader's
+    words: dict[str, dict[str, Any]]  # by language: what the operator and the plug-ins say otherwise than the page
+    colours: dict[str, tuple[str, str]]  # for light and dark
+    logo: str | None  # a data: URL
     demo_models: Mapping[str, str]  # the faults that it plays, by the names that choose them
 
     @classmethod
-    def of(cls, settings: Settings) -> "Facts":
-        """As the settings have it."""
+    def of(cls, settings: Settings, own: PageFile, plugin_words: Mapping[str, Mapping[str, Any]]) -> "Facts":
+        """As the settings and the page's own file have it; what a plug-in says is less than what the file says."""
         return cls(
             content_characters=settings.content_characters,
             login_url=settings.login_url,
             demo=settings.uses_demo_model,
+            name=own.name or "chatstream",
+            language=own.language,
+            words={language: {**plugin_words.get(language, {}), **own.words} for language in LANGUAGES},
+            colours=own.pairs,
+            logo=own.logo,
             demo_models=FAULTS if settings.uses_demo_model else {},
         )
 

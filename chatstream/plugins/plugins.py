@@ -59,6 +59,10 @@ class Plugins:
         self._loaded = {hook: [each for each in loaded if each.has(hook)] for hook in _HOOKS}
         prompts = [getattr(each.plugin, "system_prompt", None) for each in loaded]
         self.system_prompt: str | None = next((prompt for prompt in prompts if isinstance(prompt, str)), None)
+        self.page_words: dict[str, dict[str, Any]] = {}
+        for each in reversed(loaded):  # the first one's words are said
+            for language, words in (getattr(each.plugin, "page_words", None) or {}).items():
+                self.page_words.setdefault(language, {}).update(words)
 
     @property
     def answers(self) -> bool:

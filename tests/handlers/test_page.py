@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chatstream.config.page_file import PageFile
 from chatstream.handlers.assets import PAGE
 from chatstream.handlers.page import Facts, page
 from chatstream.llm.demo import FAULTS
@@ -85,7 +86,7 @@ def facts(page: str) -> dict[str, Any]:
 def test_it_proposes_every_demo_model(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert facts(page(Facts.of(Settings())).decode())["demoModels"] == dict(FAULTS)
+    assert facts(page(Facts.of(Settings(), PageFile(), {})).decode())["demoModels"] == dict(FAULTS)
 
 
 @pytest.mark.gen_test
@@ -95,7 +96,18 @@ async def test_it_knows_what_it_must_and_no_secret(
     login = "https://id.example/in?a='1'&b=2"
     server = start_server(CHATSTREAM_LOGIN_URL=login, CHATSTREAM_CONTENT_CHARACTERS="123")
     text = (await make_client(server).http.get("/")).text
-    assert facts(text) == {"contentCharacters": 123, "loginUrl": login, "demo": False, "demoModels": {}}
+    found = facts(text)
+    assert {*found.pop("words")} == {"en", "de"}
+    assert found == {
+        "contentCharacters": 123,
+        "loginUrl": login,
+        "demo": False,
+        "demoModels": {},
+        "name": "chatstream",
+        "language": None,
+        "colours": {},
+        "logo": None,
+    }
     for name in ("JWT_SECRET", "OPENAI_API_KEY", "MONGODB_URI", "OPENAI_BASE_URL"):
         assert environment[name] not in text
 

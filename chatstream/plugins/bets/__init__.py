@@ -1,13 +1,44 @@
 """A sports betting assistant: its prompt, and the bets that its answers recommend."""
 
+from typing import Final
+
 from chatstream.models import Recommendation
 from chatstream.plugins.plugin import Answered
+
+# What the chat page says on an empty page and around the message box, by language.
+_PAGE_WORDS: Final = {
+    "en": {
+        "greeting": "What shall we look at?",
+        "introduction": "Ask about a match. Recommended bets appear as betting slips.",
+        "examples": (
+            "Who wins on Sunday, and is there a bet worth taking?",
+            "Compare Arsenal's and Chelsea's form over the last five games",
+            "Explain what odds of 11/8 mean, with an example",
+            "Is a draw likely in the Bayern match?",
+        ),
+        "placeholder": "Ask about a match",
+        "note": "Only bet what you can afford to lose.",
+    },
+    "de": {
+        "greeting": "Was schauen wir uns an?",
+        "introduction": "Fragen Sie nach einem Spiel. Empfohlene Wetten erscheinen als Wettscheine.",
+        "examples": (
+            "Wer gewinnt am Sonntag, und lohnt sich eine Wette?",
+            "Vergleiche die Form von Arsenal und Chelsea in den letzten fünf Spielen",
+            "Erkläre mit einem Beispiel, was eine Quote von 11/8 bedeutet",
+            "Ist beim Spiel der Bayern ein Unentschieden wahrscheinlich?",
+        ),
+        "placeholder": "Fragen Sie nach einem Spiel",
+        "note": "Setzen Sie nur, was Sie verlieren können.",
+    },
+}
 
 
 class Bets:
     """The plug-in that is there unless `CHATSTREAM_PLUGINS` says otherwise."""
 
     system_prompt = "You are a helpful sports betting assistant."
+    page_words = _PAGE_WORDS
 
     def annotate(self, answer: Answered) -> tuple[Recommendation, ...]:
         """The bets that it recommends. A long answer takes a while to read: this is no coroutine, and has a thread."""

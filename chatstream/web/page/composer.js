@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 import { facts } from "./facts.js";
+import { language, t } from "./words.js";
 
 const COUNTED = 0.9; // from this part of the longest message on it is said how much is left
 
@@ -93,7 +94,7 @@ export class Composer {
     clearTimeout(this.#waiting);
     const seconds = Math.ceil((end - performance.now()) / 1000);
     byId("send-again").disabled = seconds > 0;
-    byId("send-again").textContent = seconds > 0 ? `Send again in ${seconds} s` : "Send again";
+    byId("send-again").textContent = seconds > 0 ? t("Send again in {seconds} s", { seconds }) : t("Send again");
     if (seconds > 0) this.#waiting = setTimeout(() => this.#countDown(end), 1_000);
   }
 
@@ -116,7 +117,7 @@ export class Composer {
       this.#unsent = null;
     } catch (error) {
       const [what] = Object.values(error.fields ?? {});
-      const message = what ? `It was not sent: ${what}.` : `It was not sent. ${error.message}`;
+      const message = what ? t("It was not sent: {problem}.", { problem: what }) : t("It was not sent. {problem}", { problem: error.message });
       // What the server does not accept will not be accepted the second time.
       this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
     } finally {
@@ -135,11 +136,11 @@ export class Composer {
     const length = codePoints(this.#field.value);
     const count = byId("count");
     count.hidden = length < COUNTED * most;
-    count.textContent = `${length.toLocaleString()} of ${most.toLocaleString()} characters`;
+    count.textContent = t("{length} of {most} characters", { length: length.toLocaleString(language), most: most.toLocaleString(language) });
     count.classList.toggle("too-long", length > most);
     const empty = this.#field.value.trim() === "";
     byId("send").hidden = this.#busy && empty; // in mid-answer, there is something to send only once it is written
-    byId("send").ariaLabel = this.#busy ? "Ask next" : "Send";
+    byId("send").ariaLabel = t(this.#busy ? "Ask next" : "Send");
     byId("stop").hidden = !this.#busy;
     this.#field.rows = this.#field.value.split("\n").length; // where there is no `field-sizing`
     byId("send").disabled = this.#field.readOnly || empty || this.#tooLong;

@@ -2,6 +2,7 @@
 
 import { API } from "../client/api.js";
 import { button, byId, element } from "./dom.js";
+import { language, t } from "./words.js";
 
 const PAGE = 30; // what fits beside a chat, and a bit
 
@@ -131,7 +132,7 @@ export class ConversationList {
     const more = button({
       className: "icon-button",
       name: "more",
-      label: `Options of ${name}`,
+      label: t("Options of {name}", { name }),
       onclick: ({ currentTarget }) => this.#openMenu(conversation, currentTarget),
     });
     more.ariaExpanded = "false";
@@ -189,14 +190,14 @@ function groupOf(time) {
   const today = new Date();
   today.setHours(0, 0, 0, 0);
   const from = (days) => new Date(today.getFullYear(), today.getMonth(), today.getDate() - days);
-  if (time >= today) return "Today";
-  if (time >= from(1)) return "Yesterday";
-  if (time >= from(7)) return "Previous 7 days";
-  if (time >= from(30)) return "Previous 30 days";
-  return time.toLocaleDateString([], { month: "long", year: "numeric" });
+  if (time >= today) return t("Today");
+  if (time >= from(1)) return t("Yesterday");
+  if (time >= from(7)) return t("Previous 7 days");
+  if (time >= from(30)) return t("Previous 30 days");
+  return time.toLocaleDateString(language, { month: "long", year: "numeric" });
 }
 
 /** What a conversation is called. */
 export function titleOf({ title, id }) {
-  return title || `Conversation ${id}`;
+  return title || t("Conversation {id}", { id });
 }

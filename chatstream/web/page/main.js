@@ -6,9 +6,11 @@ import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js"
 import { DeveloperView } from "./developer.js";
 import { byId } from "./dom.js";
 import { MessagesView } from "./messages.js";
+import { name as pageName, showOwnPage } from "./own.js";
 import { Tabs } from "./tabs.js";
 import { Token } from "./token.js";
 import { Undo } from "./undo.js";
+import { t, translatePage } from "./words.js";
 
 const STATES = {
   connecting: "Connecting…",
@@ -44,7 +46,7 @@ function openNew({ push = true } = {}) {
   leave();
   if (push) history.pushState(null, "", location.pathname);
   byId("empty").hidden = false;
-  showTitle("New chat");
+  showTitle(t("New chat"));
   composer.place = "new";
   composer.focus();
 }
@@ -142,7 +144,7 @@ function askAnew() {
 }
 
 async function rename({ id, title }) {
-  const name = await ask({ title: "Rename the conversation", ok: "Rename", text: title ?? "" });
+  const name = await ask({ title: t("Rename the conversation"), ok: t("Rename"), text: title ?? "" });
   if (name === null) return;
   const changed = await api.change(id, { title: name.trim() || null }).catch((error) => composer.notice(error.message));
   if (changed && conversation?.id === id) showTitle(titleOf(changed));
@@ -156,13 +158,13 @@ function remove(about) {
   if (wasOpen) openNew();
   else byId("new-chat").focus(); // the row that had it goes
   list.hide(id, true);
-  undo.offer(`“${titleOf(about)}” is deleted.`, {
+  undo.offer(t("“{title}” is deleted.", { title: titleOf(about) }), {
     async commit({ closing }) {
       if (closing) return void api.deleteOnClosing(id);
       const refused = await api.delete(id).catch((error) => error.status !== 404 && error);
       if (refused) {
         list.hide(id, false);
-        composer.notice(`“${titleOf(about)}” could not be deleted. ${refused.message}`);
+        composer.notice(t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: refused.message }));
       }
       await refreshList();
     },
@@ -183,7 +185,7 @@ async function accepts(candidate) {
   const { status } = await fetch(`${baseUrl}/api/v1/chat/conversations?limit=1`, {
     headers: { Authorization: `Bearer ${candidate}` },
   }).catch(() => {
-    throw new Error("The server cannot be reached. Try again.");
+    throw new Error(t("The server cannot be reached. Try again."));
   });
   return status !== 401;
 }
@@ -222,7 +224,7 @@ function onError(error) {
   developer.onError(error);
   if (error.messageId || error.retryable) return; // it stands under its answer, or passes
   openNew();
-  composer.notice(error.status === 404 ? "That conversation does not exist, or not any more." : error.message);
+  composer.notice(error.status === 404 ? t("That conversation does not exist, or not any more.") : error.message);
   refreshList();
 }
 
@@ -231,13 +233,13 @@ function showState(state = chat?.state ?? "idle") {
   const online = tabs.resting ? "resting" : state;
   const shown = state !== "idle" && !navigator.onLine ? "offline" : online;
   byId("state").dataset.state = shown;
-  byId("state").textContent = STATES[shown] ?? "";
+  byId("state").textContent = t(STATES[shown] ?? "");
   developer.onState(shown);
 }
 
 function showTitle(title) {
   byId("title").textContent = title;
-  document.title = `${title} · chatstream`;
+  document.title = `${title} · ${pageName}`;
 }
 
 /** `fetch` for the stream, whose connection can be cut as a network would cut it. */
@@ -264,7 +266,7 @@ function showSidebar(shown) {
 
 function showTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  byId("theme").lastElementChild.textContent = `Theme: ${theme}`;
+  byId("theme").lastElementChild.textContent = t(`Theme: ${theme}`);
 }
 
 /** A question in a dialog: the text that was entered, or null. */
@@ -325,6 +327,8 @@ addEventListener("online", () => showState());
 addEventListener("offline", () => showState());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && refreshList());
 
+translatePage();
+showOwnPage();
 showTheme(localStorage.getItem("chatstream.theme") ?? "auto");
 await token.get(); // asked for, where the address has none
 byId("chat").hidden = false;

@@ -1,6 +1,7 @@
 /** Maths in Markdown: TeX between `\(` and `\)`, `\[` and `\]`, or `$$` and `$$`, drawn as MathML, which browsers know. */
 
 import { element } from "./dom.js";
+import { t } from "./words.js";
 
 const INLINE = "language-math";
 const DISPLAY = "language-math-display";
@@ -64,7 +65,7 @@ export async function drawMaths(root) {
     if (displayMode) {
       drawn.tabIndex = 0; // reachable by keyboard, for it may be wider than the page
       drawn.role = "group";
-      drawn.ariaLabel = "Formula";
+      drawn.ariaLabel = t("Formula");
     }
     formula.replaceWith(drawn);
   }

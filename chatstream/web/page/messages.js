@@ -2,6 +2,7 @@
 
 import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
+import { language, t } from "./words.js";
 
 const ENDINGS = {
   stopped: "You stopped it",
@@ -91,7 +92,7 @@ export class MessagesView {
     if (item?.message === message && item.last === last && item.waits === waits) return item;
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
-    else drawn.after.replaceChildren(waits ? element("span", { className: "chip" }, "Will be asked next") : when(message));
+    else drawn.after.replaceChildren(waits ? element("span", { className: "chip" }, t("Will be asked next")) : when(message));
     Object.assign(drawn, { message, last, waits });
     this.#items.set(message.id, drawn);
     return drawn;
@@ -101,11 +102,11 @@ export class MessagesView {
     if (role === "user") {
       const body = element("div", { className: "body", dir: "auto", textContent: content });
       const after = element("p", { className: "after" });
-      return { root: element("li", { className: "user" }, heading("You"), body, after), after };
+      return { root: element("li", { className: "user" }, heading(t("You")), body, after), after };
     }
     const body = element("div", { className: "prose" });
     const after = element("div");
-    return { root: element("li", {}, heading("Answer"), body, after), prose: new Prose(body), after };
+    return { root: element("li", {}, heading(t("Answer")), body, after), prose: new Prose(body), after };
   }
 
   #drawAnswer({ root, prose, after }, message, last) {
@@ -120,13 +121,13 @@ export class MessagesView {
   #failure({ error }, last) {
     if (!error) return [];
     const { message, error: code, retryable, requestId } = error;
-    const facts = element("small", {}, `${code}${requestId ? ` · request ${requestId}` : ""}`);
+    const facts = element("small", {}, requestId ? t("{code} · request {id}", { code, id: requestId }) : code);
     const box = element("div", { className: "failure" }, element("p", {}, message, facts));
     const offer = (textContent, onclick) => {
       if (last) box.append(element("button", { type: "button", className: "small-button", textContent, onclick }));
     };
-    if (retryable) offer("Try again", this.#actions.regenerate);
-    else if (code === "context_too_long") offer("Start a new chat with this message", this.#actions.askAnew);
+    if (retryable) offer(t("Try again"), this.#actions.regenerate);
+    else if (code === "context_too_long") offer(t("Start a new chat with this message"), this.#actions.askAnew);
     return [box];
   }
 
@@ -134,11 +135,11 @@ export class MessagesView {
     const foot = element("div", { className: "foot" });
     const small = (name, label, text, onclick) => foot.append(button({ className: "quiet-button", name, label, text, onclick }));
     if (message.content) {
-      small("copy", "Copy the answer", "Copy", ({ currentTarget }) => copyText(message.content, currentTarget));
+      small("copy", t("Copy the answer"), t("Copy"), ({ currentTarget }) => copyText(message.content, currentTarget));
     }
     if (last && !message.error) {
       const [label, text] = message.status === "complete" ? ["Regenerate the answer", "Regenerate"] : ["Try again", "Try again"];
-      small("retry", label, text, this.#actions.regenerate);
+      small("retry", t(label), t(text), this.#actions.regenerate);
     }
     const how = [howItEnded(message), tokens(message.usage)].filter(Boolean).join(" · ");
     foot.append(element("span", { className: "how" }, when(message), how && ` · ${how}`));
@@ -151,8 +152,8 @@ function when({ timestamp }) {
   const time = new Date(timestamp);
   const today = time.toDateString() === new Date().toDateString();
   const day = today ? {} : { day: "numeric", month: "short", year: isThisYear(time) ? undefined : "numeric" };
-  const textContent = time.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
-  const title = time.toLocaleString([], { dateStyle: "full", timeStyle: "short" });
+  const textContent = time.toLocaleString(language, { ...day, hour: "numeric", minute: "2-digit" });
+  const title = time.toLocaleString(language, { dateStyle: "full", timeStyle: "short" });
   return element("time", { dateTime: timestamp, title, textContent });
 }
 
@@ -165,35 +166,36 @@ function heading(text) {
 }
 
 function thinking() {
-  return element("p", { className: "thinking" }, element("span", { className: "sr-only" }, "Waiting for the model"), element("i"), element("i"), element("i"));
+  return element("p", { className: "thinking" }, element("span", { className: "sr-only" }, t("Waiting for the model")), element("i"), element("i"), element("i"));
 }
 
 function howItEnded({ status, finishReason, content, error }) {
-  if (ENDINGS[status] && !error) return ENDINGS[status];
-  if (ENDINGS[finishReason]) return ENDINGS[finishReason];
-  return content === "" && !error ? "The model returned an empty answer" : "";
+  if (ENDINGS[status] && !error) return t(ENDINGS[status]);
+  if (ENDINGS[finishReason]) return t(ENDINGS[finishReason]);
+  return content === "" && !error ? t("The model returned an empty answer") : "";
 }
 
 function tokens(usage) {
   if (!usage) return "";
   const { promptTokens, completionTokens, source } = usage;
-  return `${promptTokens} tokens in, ${source === "partial" ? "at least " : ""}${completionTokens} out`;
+  const words = source === "partial" ? "{in} tokens in, at least {out} out" : "{in} tokens in, {out} out";
+  return t(words, { in: promptTokens, out: completionTokens });
 }
 
 /** A recommendation as a slip. What the answer did not say is not there. */
 function bet({ selection, odds, oddsText, stake }) {
-  const what = element("div", { className: "bet-what" }, element("h3", {}, "Recommended bet"));
-  what.append(element("p", { className: "bet-selection" }, selection ?? "See the answer"));
-  if (stake) what.append(element("p", { className: "bet-stake" }, `Stake ${stake}`));
+  const what = element("div", { className: "bet-what" }, element("h3", {}, t("Recommended bet")));
+  what.append(element("p", { className: "bet-selection" }, selection ?? t("See the answer")));
+  if (stake) what.append(element("p", { className: "bet-stake" }, t("Stake {stake}", { stake })));
   const decimal = odds.toFixed(2);
-  const slip = element("dl", { className: "bet-odds" }, element("dt", {}, "Odds"), element("dd", {}, oddsText));
-  if (Number(oddsText) !== odds) slip.append(element("dd", { className: "decimal" }, `${decimal} decimal`));
+  const slip = element("dl", { className: "bet-odds" }, element("dt", {}, t("Odds")), element("dd", {}, oddsText));
+  if (Number(oddsText) !== odds) slip.append(element("dd", { className: "decimal" }, t("{odds} decimal", { odds: decimal })));
   return element("div", { className: "bet" }, what, slip);
 }
 
 /** Once, when it is there; a screen reader that read each token would never end. */
 function announce(root, message) {
   const slips = Array.from(root.querySelectorAll(".bet :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
-  const parts = ["Answer:", root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
+  const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
   byId("announcer").textContent = parts.filter(Boolean).join(" ").slice(0, SPOKEN);
 }

@@ -9,6 +9,7 @@ import DOMPurify from "../vendor/dompurify.js";
 import { Marked } from "../vendor/marked.js";
 import { colour } from "./colours.js";
 import { button, element } from "./dom.js";
+import { t } from "./words.js";
 import { drawMaths, mathsExtensions, withoutOpenMaths } from "./maths.js";
 
 const ALLOWED = {
@@ -148,20 +149,20 @@ function languageOf(code) {
 /** Code gets its language and a button that copies it. */
 function frameCode(pre) {
   const language = languageOf(pre.firstElementChild);
-  const copy = button({ className: "quiet-button", label: "Copy the code", name: "copy", text: "Copy" });
+  const copy = button({ className: "quiet-button", label: t("Copy the code"), name: "copy", text: t("Copy") });
   copy.onclick = () => copyText(pre.textContent, copy);
   const head = element("div", { className: "code-head" }, element("span", {}, language), copy);
   const frame = element("div", { className: "code", dir: "ltr" }, head);
   pre.replaceWith(frame);
   frame.append(pre);
-  scrollable(pre, `Code, ${language}`);
+  scrollable(pre, t("Code, {language}", { language }));
 }
 
 function frameTable(table) {
   const frame = element("div", { className: "scroll" });
   table.replaceWith(frame);
   frame.append(table);
-  scrollable(frame, "Table");
+  scrollable(frame, t("Table"));
 }
 
 /** Reachable by keyboard, for it may be wider than the page. */
@@ -177,9 +178,9 @@ export async function copyText(text, pressed) {
   const before = label.data;
   try {
     await navigator.clipboard.writeText(text);
-    label.data = "Copied";
+    label.data = t("Copied");
   } catch {
-    label.data = "Not allowed"; // by the browser: without TLS there is no clipboard, but on localhost
+    label.data = t("Not allowed"); // by the browser: without TLS there is no clipboard, but on localhost
   }
   setTimeout(() => (label.data = before), 1500); // long enough to be read
 }

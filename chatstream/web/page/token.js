@@ -5,6 +5,7 @@
 
 import { byId } from "./dom.js";
 import { facts } from "./facts.js";
+import { t } from "./words.js";
 
 const KEY = "chatstream.token";
 const LEFT = "chatstream.left"; // set from leaving for the sign-in, or signing out, until a token is accepted
@@ -173,9 +174,9 @@ function showDoor(way) {
 }
 
 function problemOf(token) {
-  if (facts.loginUrl) return hasExpired(token) ? "Your sign-in has expired." : "The server does not accept this sign-in.";
-  if (hasExpired(token)) return "This token has expired. Paste a new one.";
-  return "The server does not accept this token. Paste another one.";
+  if (facts.loginUrl) return hasExpired(token) ? t("Your sign-in has expired.") : t("The server does not accept this sign-in.");
+  if (hasExpired(token)) return t("This token has expired. Paste a new one.");
+  return t("The server does not accept this token. Paste another one.");
 }
 
 function signOut() {

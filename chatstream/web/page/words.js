@@ -1,0 +1,142 @@
+/** The words of the page in its languages, from one table: an English text is its own key. */
+
+import { facts } from "./facts.js";
+
+const GERMAN = {
+  // The frame
+  "Connecting…": "Verbindet …",
+  Connected: "Verbunden",
+  "Reconnecting…": "Verbindet wieder …",
+  "Not connected": "Nicht verbunden",
+  Offline: "Offline",
+  Paused: "Pausiert",
+  "New chat": "Neuer Chat",
+  Conversations: "Unterhaltungen",
+  "Close the list": "Liste schließen",
+  "Show older chats": "Ältere Chats zeigen",
+  "Sign out": "Abmelden",
+  Shortcuts: "Tastenkürzel",
+  "Theme: auto": "Design: auto",
+  "Theme: light": "Design: hell",
+  "Theme: dark": "Design: dunkel",
+  "Skip to the message box": "Zum Nachrichtenfeld springen",
+  "Developer view": "Entwickleransicht",
+  "Conversation {id}": "Unterhaltung {id}",
+  "That conversation does not exist, or not any more.": "Diese Unterhaltung gibt es nicht, oder nicht mehr.",
+  "The server cannot be reached. Try again.": "Der Server ist nicht erreichbar. Versuchen Sie es noch einmal.",
+  // The list
+  "Options of {name}": "Optionen: {name}",
+  "Options of the conversation": "Optionen der Unterhaltung",
+  Rename: "Umbenennen",
+  Delete: "Löschen",
+  Undo: "Rückgängig",
+  "Rename the conversation": "Unterhaltung umbenennen",
+  Title: "Titel",
+  Cancel: "Abbrechen",
+  Close: "Schließen",
+  "“{title}” is deleted.": "„{title}“ ist gelöscht.",
+  "“{title}” could not be deleted. {problem}": "„{title}“ konnte nicht gelöscht werden. {problem}",
+  Today: "Heute",
+  Yesterday: "Gestern",
+  "Previous 7 days": "Letzte 7 Tage",
+  "Previous 30 days": "Letzte 30 Tage",
+  // Messages
+  Messages: "Nachrichten",
+  "Show earlier messages": "Frühere Nachrichten zeigen",
+  "To the end": "Zum Ende",
+  You: "Sie",
+  Answer: "Antwort",
+  "Answer:": "Antwort:",
+  "Waiting for the model": "Wartet auf das Modell",
+  "Will be asked next": "Wird als Nächstes gefragt",
+  "You stopped it": "Von Ihnen gestoppt",
+  "The answer was interrupted": "Die Antwort wurde unterbrochen",
+  "Cut off at the maximum length": "Bei der größten Länge abgeschnitten",
+  "Stopped by the content filter": "Vom Inhaltsfilter gestoppt",
+  "The model returned an empty answer": "Das Modell gab eine leere Antwort",
+  "Try again": "Noch einmal",
+  "Start a new chat with this message": "Neuen Chat mit dieser Nachricht beginnen",
+  "Copy the answer": "Antwort kopieren",
+  "Copy the code": "Code kopieren",
+  Copy: "Kopieren",
+  Copied: "Kopiert",
+  "Not allowed": "Nicht erlaubt",
+  "Regenerate the answer": "Antwort neu erzeugen",
+  Regenerate: "Neu erzeugen",
+  "{code} · request {id}": "{code} · Anfrage {id}",
+  "{in} tokens in, {out} out": "{in} Token hinein, {out} heraus",
+  "{in} tokens in, at least {out} out": "{in} Token hinein, mindestens {out} heraus",
+  "Code, {language}": "Code, {language}",
+  Table: "Tabelle",
+  Formula: "Formel",
+  "Recommended bet": "Empfohlene Wette",
+  "See the answer": "Siehe Antwort",
+  "Stake {stake}": "Einsatz {stake}",
+  Odds: "Quote",
+  "{odds} decimal": "{odds} dezimal",
+  // The message box
+  "Your message": "Ihre Nachricht",
+  Send: "Senden",
+  Stop: "Stopp",
+  "Ask next": "Als Nächstes fragen",
+  "Send again": "Noch einmal senden",
+  "Send again in {seconds} s": "Noch einmal senden in {seconds} s",
+  "It was not sent. {problem}": "Nicht gesendet. {problem}",
+  "It was not sent: {problem}.": "Nicht gesendet: {problem}.",
+  "{length} of {most} characters": "{length} von {most} Zeichen",
+  "Enter sends, Shift + Enter makes a new line, Esc stops the answer.":
+    "Enter sendet, Umschalt + Enter macht eine neue Zeile, Esc stoppt die Antwort.",
+  "Demo: the answers are prepared. To connect a real model, set OPENAI_API_KEY (or OPENAI_BASE_URL) and OPENAI_MODEL.":
+    "Demo: Die Antworten sind vorbereitet. Für ein echtes Modell setzen Sie OPENAI_API_KEY (oder OPENAI_BASE_URL) und OPENAI_MODEL.",
+  "Keyboard shortcuts": "Tastenkürzel",
+  "Send, also while an answer is being written": "Senden, auch während eine Antwort geschrieben wird",
+  "New line": "Neue Zeile",
+  "Stop the answer": "Antwort stoppen",
+  "Edit the last question, in an empty message box": "Letzte Frage bearbeiten, im leeren Nachrichtenfeld",
+  "This list, outside the message box": "Diese Liste, außerhalb des Nachrichtenfelds",
+  // What is said before anybody has asked: where neither the operator nor a plug-in has other words
+  "How can I help?": "Wie kann ich helfen?",
+  "Ask anything. The answer appears as it is written.": "Fragen Sie. Die Antwort erscheint, während sie geschrieben wird.",
+  "Ask anything": "Fragen Sie etwas",
+  "Write a function that finds palindromes": "Schreibe eine Funktion, die Palindrome findet",
+  "Compare three ways to make coffee": "Vergleiche drei Arten, Kaffee zu machen",
+  "Explain the Pythagorean theorem": "Erkläre den Satz des Pythagoras",
+  "Give me five ideas for a rainy Sunday": "Gib mir fünf Ideen für einen verregneten Sonntag",
+  // Signing in
+  "Sign in": "Anmelden",
+  "You are not signed in": "Sie sind nicht angemeldet",
+  "Paste your access token, or open the link that the server printed.":
+    "Fügen Sie Ihr Zugangstoken ein, oder öffnen Sie den Link, den der Server ausgegeben hat.",
+  "Access token": "Zugangstoken",
+  "Open the chat": "Chat öffnen",
+  "Tabs of this browser share it; it is forgotten when you close the last one.":
+    "Alle Tabs dieses Browsers teilen es; mit dem letzten wird es vergessen.",
+  "Your sign-in has expired.": "Ihre Anmeldung ist abgelaufen.",
+  "The server does not accept this sign-in.": "Der Server nimmt diese Anmeldung nicht an.",
+  "This token has expired. Paste a new one.": "Dieses Token ist abgelaufen. Fügen Sie ein neues ein.",
+  "The server does not accept this token. Paste another one.":
+    "Der Server nimmt dieses Token nicht an. Fügen Sie ein anderes ein.",
+};
+
+/** The language of the page: the operator's choice, else the first of the reader's that there is. */
+export const language =
+  facts.language ?? navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => ["en", "de"].includes(tag)) ?? "en";
+const table = language === "de" ? GERMAN : {};
+
+/** `text` in the page's language, with `{name}` replaced by `values.name`. */
+export function t(text, values = {}) {
+  return (table[text] ?? text).replace(/\{(\w+)\}/g, (mark, name) => values[name] ?? mark);
+}
+
+/** Put the words that stand in index.html into the page's language. */
+export function translatePage() {
+  document.documentElement.lang = language;
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const words = text.data.trim();
+    if (words in table) text.data = text.data.replace(words, table[words]);
+  }
+  for (const name of ["aria-label", "placeholder"]) {
+    for (const one of document.querySelectorAll(`[${name}]`)) one.setAttribute(name, t(one.getAttribute(name)));
+  }
+}
