@@ -67,7 +67,11 @@ def make_app(
         metrics,
         [
             (r"/api/v1/chat/conversations", ConversationsHandler, base | posting | {"conversations": conversations}),
-            (conversation, ConversationHandler, base | {"hub": hub, "conversations": conversations}),
+            (
+                conversation,
+                ConversationHandler,
+                base | {"hub": hub, "conversations": conversations, "attempts": attempts},
+            ),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),

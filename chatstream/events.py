@@ -195,11 +195,14 @@ def chunk(answer: Answer, content: str, offset: int, now: str) -> Placed:
 
 def ending(answer: Answer) -> list[Placed]:
     """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
-    and a `system` event for each recommendation and annotation."""
+    and a `system` event for each recommendation and annotation.
+
+    Where another attempt follows by itself there is no `error`: there is nothing for the user to do.
+    """
     now = timestamp()
     placed: list[Placed] = []
-    if answer.failure is not None:
-        failure = answer.failure
+    failure = answer.failure
+    if failure is not None and not answer.begins_again:
         placed.append(
             (
                 Cursor(answer.id, Cursor.ERROR),
@@ -211,7 +214,7 @@ def ending(answer: Answer) -> list[Placed]:
                 ),
             )
         )
-    if answer.content or answer.failure is None:
+    if answer.content or failure is None:
         complete = Complete(
             timestamp=now,
             content=answer.content,
@@ -230,3 +233,9 @@ def ending(answer: Answer) -> list[Placed]:
         found = AnnotationFound(timestamp=now, message=one.message, metadata=one.data)
         placed.append((Cursor(answer.id, Cursor.COMPLETE + number), found))
     return placed
+
+
+def last(answer: Answer) -> Cursor:
+    """The place of the last of these events; where there is none, the place that it would have."""
+    placed = ending(answer)
+    return placed[-1][0] if placed else Cursor(answer.id, Cursor.COMPLETE)

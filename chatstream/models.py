@@ -1,4 +1,4 @@
-"""The nouns: conversations, messages and what an answer carries. Immutable, and without behaviour.
+"""The nouns: conversations, messages and what an answer carries. Immutable.
 
 Times are timezone-aware UTC. A `key` is the database's own id, never shown to a client as such; an `id` is what clients
 use. Lengths are in Unicode code points.
@@ -40,6 +40,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     model: str | None
     created_at: datetime
     updated_at: datetime
+    background: bool = False  # its answers finish though nobody watches
 
 
 class Status(StrEnum):
@@ -93,6 +94,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     code: ErrorCode
     request_id: str | None
     retry_after_ms: int | None = None
+    unwatched: bool = False  # it was cut because nobody watched, and not by our fault
 
 
 class UserMessage(Struct, frozen=True, kw_only=True):
@@ -103,6 +105,7 @@ class UserMessage(Struct, frozen=True, kw_only=True):
     content: str
     created_at: datetime
     client_message_id: str | None = None
+    background: bool = False  # its answer finishes though nobody watches
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -126,6 +129,15 @@ class Answer(Struct, frozen=True, kw_only=True):
     unseen: bool = False  # it ended while nobody watched, and has not been read since
     queued: bool = False  # a user message was posted meanwhile, and waits for its end
     owner: str = ""  # the process that generates it
+    background: bool = False  # it finishes though nobody watches
+
+    @property
+    def begins_again(self) -> bool:
+        """We cut it short by our own fault (a crash, a shutdown): whoever watches next is given another attempt.
+
+        One that was cut because nobody watched waits for the user's word: a second one would have to be paid for.
+        """
+        return self.status is Status.INTERRUPTED and not (self.failure is not None and self.failure.unwatched)
 
 
 Message = UserMessage | Answer

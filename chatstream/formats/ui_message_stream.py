@@ -243,6 +243,8 @@ class UIMessageStream(Format):
 
     def chunks(self, answer: Answer, texts: Sequence[str], offset: int, now: str) -> bytes:
         """`text-delta`, one for each text; the first has `start` and `text-start` before it."""
+        if answer.begins_again:
+            return b""  # a message cannot take back what it has said: the next attempt's text will be all of it
         prefix = answer.id.encode()
         frames = [sse.frame(_start(answer)), sse.frame(TextStartChunk())] if offset == 0 else []
         for text in texts:
@@ -253,11 +255,13 @@ class UIMessageStream(Format):
     def ending(self, answer: Answer, position: int) -> bytes:
         """The rest of the text, the recommendations, `error` if it ended badly, and `finish`.
 
-        All of it is one thing to resume from.
+        All of it is one thing to resume from. Of one that begins again nothing is told, if nothing was told so far.
         """
-        last = events.ending(answer)[-1][0]
+        last = events.last(answer)
         if position >= last.position:
             return b""
+        if answer.begins_again:
+            return sse.frame(TextEndChunk()) + self._end(answer, last) + self._done if position else b""
         frames = []
         if text := answer.content[position:]:
             frames.append(self.chunks(answer, [text], position, now=""))
@@ -335,7 +339,7 @@ def _begun(answer: Answer) -> BegunMetadata:
 def _ended(answer: Answer) -> EndedMetadata:
     failure = answer.failure
     problem = None
-    if failure is not None:
+    if failure is not None and not answer.begins_again:
         problem = AnswerProblem(
             code=failure.code,
             retryable=EXPLANATIONS[failure.code].retryable,

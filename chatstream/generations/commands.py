@@ -21,7 +21,7 @@ from chatstream.errors import (
 )
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
-from chatstream.models import Answer, Conversation, Status
+from chatstream.models import Answer, Conversation, Status, UserMessage
 from chatstream.plugins.plugin import Refused
 from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
@@ -80,13 +80,18 @@ class Commands:
         client_message_id: str | None = None,
         if_busy: IfBusy = IfBusy.REFUSE,
         admitted: bool = False,
+        background: bool | None = None,
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
+
+        With `background` that finishes though nobody watches; None is as the conversation has it.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
         `StorageUnavailable`; if no answer may begin now, `TooManyRequests` or `Unavailable`; if a plug-in does not
         admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
         """
+        if background is None:
+            background = conversation.background
         if not admitted:
             try:
                 await self._admit(conversation, content, 1, client_message_id or uuid.uuid4().hex)
@@ -104,7 +109,7 @@ class Commands:
             for _ in range(_BUSY_TRIES):
                 try:
                     new: Posted | None = await self._posting.post(
-                        conversation, content, client_message_id=client_message_id
+                        conversation, content, client_message_id=client_message_id, background=background
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
@@ -113,7 +118,11 @@ class Commands:
                         await self._stop_running(conversation)
                         continue
                     new = await self._posting.add(
-                        conversation, content, client_message_id=client_message_id, behind_running=True
+                        conversation,
+                        content,
+                        client_message_id=client_message_id,
+                        background=background,
+                        behind_running=True,
                     )
                 if new is not None:
                     await self._posted(conversation, new, request_id)
@@ -152,9 +161,17 @@ class Commands:
         return running and not self._hub.generates_in(conversation)
 
     async def regenerate(
-        self, conversation: Conversation, *, request_id: str, if_busy: IfBusy = IfBusy.REFUSE
+        self,
+        conversation: Conversation,
+        *,
+        request_id: str,
+        if_busy: IfBusy = IfBusy.REFUSE,
+        background: bool | None = None,
     ) -> Answer:
         """A new attempt at answering the newest user message.
+
+        With `background` it finishes though nobody watches; None is as the message or the conversation has it. Who asks
+        again for what was cut because nobody watched is not to lose it twice, and pay for a third: that finishes, too.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NothingToAnswer`, `Refused`, `StorageUnavailable`,
         `TooManyRequests`, `Unavailable`.
@@ -174,7 +191,11 @@ class Commands:
                     admitted = message.id
                 try:
                     answer = await self._attempts.begin(
-                        conversation.key, message.id, previous=previous, newest_seq=(previous or message).seq
+                        conversation.key,
+                        message.id,
+                        previous=previous,
+                        newest_seq=(previous or message).seq,
+                        background=_finishes(conversation, message, previous) if background is None else background,
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
@@ -222,3 +243,9 @@ class Commands:
         if running is None:
             raise NothingRunning("No answer is running in this conversation.")
         return running.id
+
+
+def _finishes(conversation: Conversation, message: UserMessage, previous: Answer | None) -> bool:
+    """Another attempt finishes though nobody watches, unless its request says otherwise."""
+    cut = previous is not None and previous.failure is not None and previous.failure.unwatched
+    return conversation.background or message.background or cut

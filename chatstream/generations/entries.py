@@ -27,8 +27,6 @@ class Entry(ABC):
 
     __slots__ = ("_encoded", "place", "size")
 
-    answer_ends = False
-
     def __init__(self, place: Place | None, size: int) -> None:
         """`place` is that of its last event; None for a notice to those who watch now, which has no place.
 
@@ -44,6 +42,10 @@ class Entry(ABC):
         if encoded is None:
             encoded = self._encoded[wire] = self._encode(wire)
         return encoded
+
+    def ends_answer(self, wire: Format) -> bool:
+        """Whoever reads one answer in the format `wire` has it, or all that comes of it."""
+        return False
 
     def after(self, place: Place) -> "Entry":
         """What of it comes after `place`, which lies before its own; the text of an answer is cut to the code point."""
@@ -96,8 +98,6 @@ class Ended(Entry):
 
     __slots__ = ("_answer", "_position")
 
-    answer_ends = True
-
     def __init__(self, answer: Answer, position: int = 0) -> None:
         """For those who have been told of the answer up to `position`."""
         super().__init__(
@@ -106,6 +106,10 @@ class Ended(Entry):
         )
         self._answer = answer
         self._position = position
+
+    def ends_answer(self, wire: Format) -> bool:
+        """After one that we cut comes another attempt: a stream that can be only one message ends if it has begun."""
+        return not self._answer.begins_again or (wire.one_answer and self._position > 0)
 
     def after(self, place: Place) -> Entry:
         """Its text may have been told further."""

@@ -122,7 +122,7 @@ class Follower:
     @property
     def reads_on(self) -> bool:
         """It will not be over with what lies behind its cursor."""
-        return not self.over and not (self._once and any(entry.answer_ends for entry in self._behind))
+        return not self.over and not (self._once and any(entry.ends_answer(self._wire) for entry in self._behind))
 
     def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
         """It is over, because of `code` if there is something to say; what was not read can be had with the cursor.
@@ -198,7 +198,7 @@ class Follower:
 
     def _next_entry(self) -> Entry | None:
         entry = self._behind.popleft() if self._behind else self._next_live_entry()
-        if entry is not None and self._once and entry.answer_ends:
+        if entry is not None and self._once and entry.ends_answer(self._wire):
             self.over = True
             self.reason = "answered"
             self._behind.clear()

@@ -35,8 +35,8 @@ _PUBLISHED_TO_ALL_FOR = 3.0
 # The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
 _SAVE_PAUSE = 0.2
 _SAVE_PAUSE_LIMIT = 5.0
-# A user message is tried this often before an interrupted answer counts as failed: a reader who comes and goes must not
-# have the model called for ever.
+# A user message is tried this often before an answer that we cut counts as failed: a question that our processes die of
+# must not have the model called for ever.
 MAX_INTERRUPTIONS = 3
 
 
@@ -79,6 +79,7 @@ class Generation:
         self.running = running
         self.answer = running.answer
         self.watched = False  # somebody watches, or did
+        self.background = running.answer.background  # it finishes though nobody watches
         self.watched_remotely_until = float("-inf")  # on the loop's clock
         self._channel = channel
         self._deltas = deltas
@@ -91,6 +92,7 @@ class Generation:
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
         self._cut: Status | None = None
+        self._unwatched = False  # ... because nobody watched
         self._fenced = False
         self._abandonment: asyncio.TimerHandle | None = None
         self._on_left_remotely = on_left_remotely
@@ -120,7 +122,8 @@ class Generation:
     def _abandon(self) -> None:
         if self.watched_remotely:
             self.abandon_after(self.watched_remotely_until - asyncio.get_running_loop().time())
-        else:
+        elif not self.background and self._cut is None:
+            self._unwatched = True
             self.cut(Status.INTERRUPTED)
 
     def cut(self, status: Status) -> None:
@@ -175,7 +178,8 @@ class Generation:
     def _cut_short(self) -> Answer:
         if self._cut is Status.STOPPED:
             return self._ended(Status.STOPPED)
-        return self._ended(Status.INTERRUPTED, failure=self._failure(ErrorCode.ANSWER_INTERRUPTED))
+        failure = replace(self._failure(ErrorCode.ANSWER_INTERRUPTED), unwatched=self._unwatched)
+        return self._ended(Status.INTERRUPTED, failure=failure)
 
     def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
         return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
@@ -218,7 +222,7 @@ class Generation:
         pause = _SAVE_PAUSE
         while True:
             try:
-                if outcome.status is Status.INTERRUPTED:
+                if outcome.begins_again:
                     outcome = await self._failed_if_too_often(outcome)
                 unseen = not self._channel.readers and not self.watched_remotely
                 return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))
@@ -250,6 +254,7 @@ class Generation:
             return
         if result.stop_requested:
             self.cut(Status.STOPPED)
+        self.background = result.background
         if result.polled_at != self._watched_at:  # compared with itself only: clocks differ
             self._watched_at = result.polled_at
             self.watched = self._shown_remotely = True

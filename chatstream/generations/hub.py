@@ -183,6 +183,11 @@ class Hub:
         room = self._rooms.get(conversation.key)
         return None if room is None else await room.stop(message_id, timeout)
 
+    def let_finish(self, conversation: Conversation) -> None:
+        """The conversation's `background` was changed: that holds for its running answer, too."""
+        if room := self._rooms.get(conversation.key):
+            room.let_finish(background=conversation.background)
+
     def deleted(self, conversation: Conversation) -> None:
         """A conversation was deleted: end its answer and its streams."""
         if room := self._rooms.get(conversation.key):

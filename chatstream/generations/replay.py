@@ -26,12 +26,18 @@ _MAX_BYTES = 1024 * 1024
 
 
 class PendingQuestion(NamedTuple):
-    """A user message without a finished answer: it is the newest message, or the newest is an interrupted attempt."""
+    """A user message without a finished answer: it is the newest message, or the newest is an attempt that we cut."""
 
     message_id: str
     attempt: Answer | None  # the newest one, which was interrupted
     newest_seq: int
     question: UserMessage | None = None  # the user message itself, if it is the newest
+
+    @property
+    def background(self) -> bool:
+        """Its answer finishes though nobody watches."""
+        asked = self.question or self.attempt
+        return asked is not None and asked.background
 
 
 class Replay(Struct, frozen=True, kw_only=True):
@@ -201,16 +207,17 @@ def _so_far(answer: Answer, text: str, position: int) -> Entry:
 
 def _finished(answer: Answer, position: int) -> Iterator[Entry]:
     """A finished answer after `position`: one chunk and its end."""
-    if position >= events.ending(answer)[-1][0].position:
+    if position >= events.last(answer).position:
         yield Skip((answer.seq, END))  # not an end: whoever has it already waits for what comes next
         return
     if position < len(answer.content):
         yield Chunks(answer, [answer.content[position:]], position)
-    yield Ended(answer, max(position, len(answer.content)))
+    # Of one that begins again some formats tell nothing to whoever has nothing of it.
+    yield Ended(answer, position if answer.begins_again else max(position, len(answer.content)))
 
 
 def pending_question(newest: Message) -> PendingQuestion | None:
     """What wants an answer in a conversation whose newest message this is."""
     if isinstance(newest, UserMessage):
         return PendingQuestion(newest.id, None, newest.seq, newest)
-    return PendingQuestion(newest.reply_to, newest, newest.seq) if newest.status is Status.INTERRUPTED else None
+    return PendingQuestion(newest.reply_to, newest, newest.seq) if newest.begins_again else None

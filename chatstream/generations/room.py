@@ -198,6 +198,11 @@ class Room:
         elif replay.place > self.channel.last_place:
             self._is_behind()
 
+    def let_finish(self, *, background: bool) -> None:
+        """Whether the answer that is generated here finishes though nobody watches."""
+        if self._generation is not None:
+            self._generation.background = background
+
     def left(self) -> None:
         """A viewer has left, here or in another process."""
         generation = self._generation
@@ -336,7 +341,7 @@ class Room:
         self._enter(Idle())
         if self._services.draining:
             return
-        cut = stored.status is Status.INTERRUPTED and self.channel.readers
+        cut = stored.begins_again and self.channel.readers
         if stored.queued or cut or self._catch_up_at < math.inf:
             try:
                 await self._catch_up(stored, request_id)
@@ -346,7 +351,11 @@ class Room:
     async def _answer(self, pending: PendingQuestion, request_id: str | None) -> None:
         try:
             answer = await self._services.attempts.begin(
-                self.key, pending.message_id, previous=pending.attempt, newest_seq=pending.newest_seq
+                self.key,
+                pending.message_id,
+                previous=pending.attempt,
+                newest_seq=pending.newest_seq,
+                background=pending.background,
             )
         except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
             self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)

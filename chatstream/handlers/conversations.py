@@ -17,6 +17,7 @@ from chatstream.handlers.views import (
     new_conversation_view,
 )
 from chatstream.models import Conversation
+from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
 
 
@@ -56,7 +57,12 @@ class ConversationsHandler(JSONHandler):
         await limits.kept.take(self.user.id, lambda most: self.conversations.count(self.user.id, most))
         try:
             conversation = await self.conversations.create(
-                self.user.id, id=body.id, title=body.title, system_prompt=body.system_prompt, model=body.model
+                self.user.id,
+                id=body.id,
+                title=body.title,
+                system_prompt=body.system_prompt,
+                model=body.model,
+                background=bool(body.background),
             )
         except AlreadyExists:
             limits.kept.give_back(self.user.id)
@@ -88,12 +94,13 @@ class ConversationHandler(JSONHandler):
     """One conversation."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, conversations: Conversations
+        self, door: Door, hub: Hub, conversations: Conversations, attempts: Attempts
     ) -> None:
-        """The hub is told of a deletion."""
+        """The hub is told of a deletion; it and `attempts`, whether the running answer is to finish unwatched."""
         super().initialize(door)
         self.hub = hub
         self.conversations = conversations
+        self.attempts = attempts
 
     async def get(self, conversation_id: str) -> None:
         """Read it."""
@@ -108,9 +115,13 @@ class ConversationHandler(JSONHandler):
         id_, body = self.conversation_id(conversation_id), self.body(ConversationChanges)
         changes = body.model_dump(exclude_unset=True)
         if not changes:
-            raise InvalidContent("Nothing to change: name title, systemPrompt or model.")
+            raise InvalidContent("Nothing to change: name title, systemPrompt, model or background.")
         self.tell(self.door.limits.changes.take(self.user.id))
-        self._send(await self.conversations.update(self.user.id, id_, changes))
+        changed = await self.conversations.update(self.user.id, id_, changes)
+        if "background" in changes:
+            self.hub.let_finish(changed)
+            await self.attempts.let_finish(changed.key, background=changed.background)
+        self._send(changed)
 
     async def delete(self, conversation_id: str) -> None:
         """Delete it with its messages."""

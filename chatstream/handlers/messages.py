@@ -65,6 +65,10 @@ class _ConversationDoor(StreamingHandler):
         """Counts as one of the caller's streams if the response is to be one. Raises `TooManyRequests`."""
         return self.door.limits.streams.take(self.user.id) if self.wants_stream else nullcontext()
 
+    def background(self) -> bool | None:
+        """The query parameter `background`: the answer finishes though nobody watches. Raises `InvalidRequest`."""
+        return None if self.parameter("background") is None else self.flag("background")
+
     def if_busy(self, *choices: IfBusy) -> IfBusy:
         """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
         text = self.parameter("ifBusy")
@@ -190,12 +194,13 @@ class MessagesHandler(_History):
         check_content(body.content, self.content_characters, "content")
         self.negotiate()
         client_message_id, if_busy = self._client_message_id(body), self.if_busy(*IfBusy)
+        background = self.background() if body.background is None else body.background
         with self.stream_slot():
             too_many = self._too_many(client_message_id)
             conversation = await self.conversation(conversation_id)
             if too_many is None:
                 try:
-                    posted = await self._post(conversation, body.content, client_message_id, if_busy)
+                    posted = await self._post(conversation, body.content, client_message_id, if_busy, background)
                 except ConversationFull as full:
                     posted = await self._repeat(conversation, body.content, client_message_id, full)
             else:
@@ -221,10 +226,20 @@ class MessagesHandler(_History):
         return None
 
     async def _post(
-        self, conversation: Conversation, content: str, client_message_id: str | None, if_busy: IfBusy
+        self,
+        conversation: Conversation,
+        content: str,
+        client_message_id: str | None,
+        if_busy: IfBusy,
+        background: bool | None,
     ) -> Posted:
         posted = await self.commands.post(
-            conversation, content, request_id=self.request_id, client_message_id=client_message_id, if_busy=if_busy
+            conversation,
+            content,
+            request_id=self.request_id,
+            client_message_id=client_message_id,
+            if_busy=if_busy,
+            background=background,
         )
         if posted.repeated:
             self.door.limits.messages.give_back(self.user.id)
@@ -269,11 +284,14 @@ class RegenerateHandler(_ConversationDoor):
         """Begin another answer to the newest user message. To whom wants a stream the response is that answer."""
         self.negotiate()
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
+        background = self.background()
         with self.stream_slot():
             self.door.limits.answers.check(self.user.id)
             self.tell(self.door.limits.messages.take(self.user.id))
             conversation = await self.conversation(conversation_id)
-            answer = await self.commands.regenerate(conversation, request_id=self.request_id, if_busy=if_busy)
+            answer = await self.commands.regenerate(
+                conversation, request_id=self.request_id, if_busy=if_busy, background=background
+            )
             cursor = Cursor(answer.id, 0)
             if self.wants_stream:
                 await self.stream(conversation, cursor, once=True, accepted=True)

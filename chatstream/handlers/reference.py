@@ -110,6 +110,13 @@ _IF_BUSY_REGENERATE = Parameter(
     "While an answer runs: `refuse` with 409, or `interrupt` it.",
     {"type": "string", "enum": [IfBusy.REFUSE, IfBusy.INTERRUPT], "default": IfBusy.REFUSE},
 )
+_BACKGROUND = Parameter(
+    "query",
+    "background",
+    "Whether the answer finishes though nobody watches; what a body says counts more. By default as its message or "
+    "conversation has it; and one that is asked for again because nobody watched the one before does.",
+    {"type": "boolean"},
+)
 _IDEMPOTENCY_KEY = Parameter(
     "header",
     "Idempotency-Key",
@@ -175,9 +182,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         ),
         "patch": Operation(
             "changeConversation",
-            "Change a conversation's title, system prompt or model",
+            "Change a conversation's title, system prompt, model or background",
             {200: Reply("The conversation as it is now.", {JSON: ConversationView}, _RATE)},
-            "What is not named stays as it is; null resets to the server's default.",
+            "What is not named stays as it is; null resets to the server's default. `background` holds for the running "
+            "answer, too.",
             body=ConversationChanges,
         ),
         "delete": Operation(
@@ -253,7 +261,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 ),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
+            parameters=[_IF_BUSY, _BACKGROUND, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
             body=NewMessage,
             refusals=[403, 409],
         ),
@@ -296,7 +304,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY_REGENERATE, _FORMAT, _VERSION],
+            parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION],
             refusals=[403, 409],
         ),
     },

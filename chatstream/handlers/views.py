@@ -53,6 +53,7 @@ class NewConversation(_Body):
     title: Title | None = None
     system_prompt: Prompt | None = None
     model: ModelName | None = None
+    background: bool | None = None
     initial_message: Annotated[str, Field(min_length=1)] | None = None
 
 
@@ -64,13 +65,16 @@ class ConversationChanges(_Body):
     title: Title | None = None
     system_prompt: Prompt | None = None
     model: ModelName | None = None
+    background: bool | None = None
 
 
 class NewMessage(_Body):
-    """A message to be sent."""
+    """A message to be sent. With `background` its answer finishes though nobody watches; by default as the conversation
+    has it."""
 
     content: Annotated[str, Field(min_length=1)]
     client_message_id: ClientMessageId | None = None
+    background: bool | None = None
 
 
 class StopRequest(_Body):
@@ -89,7 +93,10 @@ class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_fie
 
 
 class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Why an answer ended badly; `retryable`: `regenerate` may help. The log has the details under `requestId`."""
+    """Why an answer ended badly; `retryable`: `regenerate` may help. The log has the details under `requestId`.
+
+    Null for one that we cut, of which whoever watches is given another attempt by itself.
+    """
 
     error: ErrorCode
     message: str
@@ -132,6 +139,7 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     title: str | None
     system_prompt: str | None
     model: str | None
+    background: bool
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -209,6 +217,7 @@ def _conversation_fields(conversation: Conversation) -> dict[str, Any]:
         "title": conversation.title,
         "system_prompt": conversation.system_prompt,
         "model": conversation.model,
+        "background": conversation.background,
         "created_at": timestamp(conversation.created_at),
         "updated_at": timestamp(conversation.updated_at),
     }
@@ -233,7 +242,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "status": answer.status,
         "finish_reason": answer.finish_reason,
         "usage": answer.usage,
-        "error": _failure_view(answer.failure) if answer.failure else None,
+        "error": _failure_view(answer.failure) if answer.failure and not answer.begins_again else None,
         "recommendations": answer.recommendations,
         "annotations": answer.annotations or UNSET,
     }

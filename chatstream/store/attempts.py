@@ -43,12 +43,14 @@ class Checkpoint(NamedTuple):
 class CheckpointResult(NamedTuple):
     """How an attempt stands after a checkpoint: `length` code points of it are stored.
 
-    `polled_at` changes each time another process that has viewers polls it.
+    `polled_at` changes each time another process that has viewers polls it. `background`: it finishes though nobody
+    watches.
     """
 
     length: int
     stop_requested: bool
     polled_at: datetime | None
+    background: bool = False
 
 
 class Orphan(NamedTuple):
@@ -82,7 +84,9 @@ class Attempts:
         """Whether this process has begun it."""
         return answer.owner == self._owner
 
-    async def begin(self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int) -> Answer:
+    async def begin(
+        self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int, background: bool = False
+    ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
         `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
@@ -94,7 +98,10 @@ class Attempts:
         if previous is not None and previous.status is Status.STREAMING:
             raise AnswerInProgress("An answer is still running.")
         attempt = previous.attempt + 1 if previous else 1
-        answer = new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner)
+        answer = replace(
+            new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner),
+            background=background,
+        )
         try:
             await self._messages.insert_one(answer_document(key, answer))
         except DuplicateKeyError as exc:
@@ -124,7 +131,7 @@ class Attempts:
             )
             for _id, key, (_, _, length, text, published) in zip(ids, keys, checkpoints, strict=True)
         ]
-        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1}
+        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1, "background": 1}
         try:
             await self._messages.bulk_write(updates, ordered=False)
         except BulkWriteError as exc:
@@ -137,7 +144,10 @@ class Attempts:
         documents = await self._just_written.find(which, fields).batch_size(len(ids) + 1).to_list(None)
         return {
             str(document["_id"]): CheckpointResult(
-                document["length"], document.get("stopRequested", False), document.get("watchedAt")
+                document["length"],
+                document.get("stopRequested", False),
+                document.get("watchedAt"),
+                document.get("background", False),
             )
             for document in documents
             if document.get("status") == "streaming"
@@ -180,14 +190,20 @@ class Attempts:
             _one(key, answer_id) | {"status": "streaming"}, {"$set": {"stopRequested": True}}
         )
 
+    async def let_finish(self, key: str, *, background: bool) -> None:
+        """Whether the running answer, if there is one, finishes though nobody watches."""
+        await self._messages.update_one(
+            {"conversationId": ObjectId(key), "status": "streaming"}, {"$set": {"background": background}}
+        )
+
     async def mark_seen(self, key: str) -> None:
         """The newest answers have been read: nobody needs to be told again that they ended."""
         await self._messages.update_many({"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}})
 
     async def interruptions(self, key: str, reply_to: str) -> int:
-        """How many attempts at answering this user message were interrupted."""
+        """How many attempts at answering this user message were interrupted by our own fault."""
         which = {"conversationId": ObjectId(key), "replyTo": ObjectId(reply_to), "status": "interrupted"}
-        return int(await self._messages.count_documents(which))
+        return int(await self._messages.count_documents(which | {"error.unwatched": {"$ne": True}}))
 
     # The sweeper's ----------------------------------------------------------------------------------------------------
 

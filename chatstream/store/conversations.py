@@ -13,7 +13,7 @@ from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, now, understood
 from chatstream.store.mongo import Mongo
 
-_FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model"}
+_FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
 
 
 class Conversations:
@@ -30,6 +30,7 @@ class Conversations:
         title: str | None = None,
         system_prompt: str | None = None,
         model: str | None = None,
+        background: bool = False,
     ) -> Conversation:
         """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
         key = ObjectId()
@@ -43,6 +44,7 @@ class Conversations:
             model=model,
             created_at=moment,
             updated_at=moment,
+            background=background,
         )
         try:
             await self._mongo.conversations.insert_one(conversation_document(conversation))
@@ -79,8 +81,8 @@ class Conversations:
         last = documents[limit - 1]  # read for its place alone: this version need not understand the rest of it
         return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
-    async def update(self, user_id: str, id: str, changes: Mapping[str, str | None]) -> Conversation:  # noqa: A002 - see get
-        """Set some of `title`, `system_prompt` and `model`. Raises `NotFound`."""
+    async def update(self, user_id: str, id: str, changes: Mapping[str, str | bool | None]) -> Conversation:  # noqa: A002 - see get
+        """Set some of `title`, `system_prompt`, `model` and `background`. Raises `NotFound`."""
         fields = {_FIELDS[name]: value for name, value in changes.items()}
         document = await self._mongo.conversations.find_one_and_update(
             {"userId": user_id, "id": id},

@@ -87,7 +87,7 @@ def conversation_document(conversation: Conversation) -> Document:
         "createdAt": conversation.created_at,
         "updatedAt": conversation.updated_at,
         "schema": SCHEMA,
-    }
+    } | _flag("background", conversation.background)
 
 
 def conversation_model(document: Document) -> Conversation:
@@ -102,6 +102,7 @@ def conversation_model(document: Document) -> Conversation:
             model=msgspec.convert(document.get("model"), str | None),
             created_at=_typed(document, "createdAt", datetime),
             updated_at=_typed(document, "updatedAt", datetime),
+            background=bool(document.get("background", False)),
         )
 
 
@@ -116,7 +117,7 @@ def user_message_document(key: str, message: UserMessage, *, owner: str) -> Docu
         "createdAt": message.created_at,
         "owner": owner,
         "schema": SCHEMA,
-    }
+    } | _flag("background", message.background)
     if message.client_message_id is not None:
         document["clientMessageId"] = message.client_message_id
     return document
@@ -134,7 +135,7 @@ def answer_document(key: str, answer: Answer) -> Document:
         "createdAt": answer.created_at,
         "owner": answer.owner,
         "schema": SCHEMA,
-    }
+    } | _flag("background", answer.background)
     if answer.status is Status.STREAMING:
         return document | {"status": "streaming", "parts": [], "length": 0, "beatAt": answer.created_at}
     return document | outcome(answer)
@@ -189,6 +190,7 @@ def user_message_model(document: Document) -> UserMessage:
             content=_typed(document, "content", str),
             created_at=_typed(document, "createdAt", datetime),
             client_message_id=msgspec.convert(document.get("clientMessageId"), str | None),
+            background=bool(document.get("background", False)),
         )
 
 
@@ -215,6 +217,7 @@ def answer_model(document: Document) -> Answer:
             unseen=bool(document.get("unseen", False)),
             queued=bool(document.get("queued", False)),
             owner=_typed(document, "owner", str),
+            background=bool(document.get("background", False)),
         )
 
 
@@ -224,13 +227,18 @@ def status_of(document: Document) -> Status:
     return next((known for known in Status if known.value == status), Status.STREAMING)
 
 
+def _flag(name: str, value: bool) -> Document:
+    """A field that is there only if it is true: most are not."""
+    return {name: True} if value else {}
+
+
 def _failure_document(failure: Failure) -> Document:
     code = failure.code
     document = {
         "code": _NEWER_CODES.get(code, code).value,
         "requestId": failure.request_id,
         "retryAfterMs": failure.retry_after_ms,
-    }
+    } | _flag("unwatched", failure.unwatched)
     return document | {"exactCode": code.value} if code in _NEWER_CODES else document
 
 
@@ -238,4 +246,9 @@ def _failure(error: dict[str, Any] | None) -> Failure | None:
     if error is None:
         return None
     code = next((code for code in (error.get("exactCode"), error["code"]) if code in _CODES), ErrorCode.INTERNAL)
-    return Failure(code=ErrorCode(code), request_id=error["requestId"], retry_after_ms=error["retryAfterMs"])
+    return Failure(
+        code=ErrorCode(code),
+        request_id=error["requestId"],
+        retry_after_ms=error["retryAfterMs"],
+        unwatched=bool(error.get("unwatched", False)),
+    )

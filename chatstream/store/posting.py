@@ -6,6 +6,7 @@ A conversation, or the `key` of one, comes from `Conversations`, where the owner
 from typing import Any, NamedTuple
 
 from bson import ObjectId
+from msgspec.structs import replace
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
@@ -46,8 +47,17 @@ class Posting:
         self._reading = Reading(mongo)
         self._owner = owner
 
-    async def post(self, conversation: Conversation, content: str, *, client_message_id: str | None = None) -> Posted:
+    async def post(
+        self,
+        conversation: Conversation,
+        content: str,
+        *,
+        client_message_id: str | None = None,
+        background: bool = False,
+    ) -> Posted:
         """Store a user message and begin the attempt at answering it: both or neither.
+
+        With `background` its answer finishes though nobody watches.
 
         Raises `AnswerInProgress` while another answer runs, `ConversationFull`, `NotFound` if the conversation is gone,
         `InvalidContent` if `client_message_id` was used for another content.
@@ -58,9 +68,15 @@ class Posting:
         async def both(session: Any) -> Posted:
             seq = await self._next_seq(conversation, session)
             message = UserMessage(
-                id=message_id, seq=seq, content=content, created_at=moment, client_message_id=client_message_id
+                id=message_id,
+                seq=seq,
+                content=content,
+                created_at=moment,
+                client_message_id=client_message_id,
+                background=background,
             )
-            answer = new_attempt(answer_id, seq + 1, message_id, 1, moment, owner=self._owner)
+            attempt = new_attempt(answer_id, seq + 1, message_id, 1, moment, owner=self._owner)
+            answer = replace(attempt, background=background)
             documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
             await self._messages.insert_many(documents, session=session)
             return Posted(message, answer)
@@ -79,6 +95,7 @@ class Posting:
         content: str,
         *,
         client_message_id: str | None = None,
+        background: bool = False,
         behind_running: bool = False,
     ) -> Posted | None:
         """Store a user message without an attempt at answering it.
@@ -96,6 +113,7 @@ class Posting:
                 content=content,
                 created_at=moment,
                 client_message_id=client_message_id,
+                background=background,
             )
             await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
             if behind_running:

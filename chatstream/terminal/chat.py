@@ -181,11 +181,11 @@ def _print(text: str, file: TextIO) -> None:
 
 
 def _ends(event: dict[str, Any]) -> bool:
-    """Whether no more comes of the answer. One that was interrupted is begun again for whoever comes back."""
+    """Whether no more comes of the answer. After one that was interrupted without an error another attempt follows."""
     if event["type"] == "llm_complete":
         return bool(event["status"] != "interrupted")
     if event["type"] == "error":
-        return event["messageId"] is not None and event["error"] != "answer_interrupted"
+        return event["messageId"] is not None
     return event is NOTHING_COMES
 
 

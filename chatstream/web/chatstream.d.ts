@@ -122,6 +122,9 @@ export interface ChatStreamOptions {
   /** With an EventSource: ask for a one-time ticket before each connection (the default), so that no token stands in an
    * address, where logs see it. */
   tickets?: boolean;
+  /** Answers to what is sent finish though nobody watches: a phone in the pocket finds the whole of them, and pays once.
+   * False: they are cut some 15 s after the last viewer has left. By default as the conversation has it. */
+  background?: boolean;
   /** Where to go on, from an earlier `chat.cursor`; `history()` sets it. */
   cursor?: string | null;
   /** Tries in a row before it gives up. Infinite by default. */
@@ -189,12 +192,15 @@ export class ChatStream {
    * (`answer_in_progress`) unless `ifBusy` says otherwise. */
   send(
     content: string,
-    options?: { clientMessageId?: string; ifBusy?: "queue" | "interrupt" },
+    options?: { clientMessageId?: string; ifBusy?: "queue" | "interrupt"; background?: boolean },
   ): Promise<{ id: string; role: "user"; content: string; createdAt: string; streamCursor: string }>;
   /** End the running answer; its text so far is kept. Rejects with `no_answer_running` if none is. */
   stop(): Promise<{ messageId: string; status: AnswerStatus; contentLength: number; upstreamCancelled: boolean }>;
   /** Another answer to the newest message. */
-  regenerate(options?: { ifBusy?: "interrupt" }): Promise<{ id: string; replyTo: string; attempt: number; streamCursor: string }>;
+  regenerate(options?: {
+    ifBusy?: "interrupt";
+    background?: boolean;
+  }): Promise<{ id: string; replyTo: string; attempt: number; streamCursor: string }>;
 }
 
 /** How long the `attempt`-th try waits, in ms: `base`, doubled each time, and up to half as much again by chance. */

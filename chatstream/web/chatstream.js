@@ -439,8 +439,8 @@ export class ChatStream {
     return this.messages;
   }
 
-  async send(content, { clientMessageId = randomId(), ifBusy } = {}) {
-    const path = `/messages${ifBusy ? `?ifBusy=${ifBusy}` : ""}`;
+  async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background } = {}) {
+    const path = `/messages${query({ ifBusy, background })}`;
     for (let sent = 1; ; sent++) {
       try {
         const message = await this.#api.call("POST", path, { content, clientMessageId });
@@ -461,8 +461,8 @@ export class ChatStream {
     return this.#api.call("POST", "/stop", messageId && { messageId });
   }
 
-  async regenerate({ ifBusy } = {}) {
-    const answer = await this.#api.call("POST", `/regenerate${ifBusy ? `?ifBusy=${ifBusy}` : ""}`);
+  async regenerate({ ifBusy, background = this.#options.background } = {}) {
+    const answer = await this.#api.call("POST", `/regenerate${query({ ifBusy, background })}`);
     if (this.#transcript.add(answer)) this.#emit("messages", this.messages);
     return answer;
   }
@@ -491,6 +491,12 @@ export class ChatStream {
       }
     }
   }
+}
+
+/** What is set of `parameters`, as a query: a server of the version before takes no notice of one that it does not know. */
+function query(parameters) {
+  const set = Object.entries(parameters).filter(([, value]) => value !== undefined);
+  return set.map(([name, value], index) => `${index ? "&" : "?"}${name}=${value}`).join("");
 }
 
 /** Milliseconds since some time, by a clock that nobody sets. */

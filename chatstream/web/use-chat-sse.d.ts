@@ -15,7 +15,7 @@ export interface ChatSSEMessage {
 
 /** Beside these, the options of `ChatStream`; they and the first five are read when the conversation is opened. */
 export interface UseChatSSEOptions
-  extends Pick<ChatStreamOptions, "baseUrl" | "transport" | "tickets" | "cursor" | "silenceTimeout" | "maxMessages" | "fetch" | "EventSource"> {
+  extends Pick<ChatStreamOptions, "baseUrl" | "transport" | "tickets" | "background" | "cursor" | "silenceTimeout" | "maxMessages" | "fetch" | "EventSource"> {
   conversationId: string;
   /** A new one, or a function's result, is used from the next request on; nothing is lost meanwhile. No token, no
    * connection. A function may be written inline: a new one that returns the same token changes nothing. */

@@ -143,7 +143,7 @@ def test_an_answer_that_was_stopped_ends_as_each_version_has_it() -> None:
 
 @pytest.mark.parametrize(("status", "finished"), [(Status.FAILED, "error"), (Status.INTERRUPTED, "other")])
 def test_what_there_is_to_know_comes_before_the_error_behind_which_nobody_reads(status: Status, finished: str) -> None:
-    failure = Failure(code=ErrorCode.UPSTREAM_TIMEOUT, request_id="r1", retry_after_ms=500)
+    failure = Failure(code=ErrorCode.UPSTREAM_TIMEOUT, request_id="r1", retry_after_ms=500, unwatched=True)
     metadata = (
         f'{{"status":"{status}","finishReason":null,"usage":null,'
         '"error":{"code":"upstream_timeout","retryable":true,"requestId":"r1","retryAfterMs":500}}'
@@ -157,6 +157,16 @@ def test_what_there_is_to_know_comes_before_the_error_behind_which_nobody_reads(
     assert ending(stored, 3) == versions["5"].ending(stored, 3).decode() == told + finish(metadata)
     for version in ("6", "7"):
         assert versions[version].ending(stored, 3).decode() == told + finish(metadata, reason=finished)
+
+
+def test_of_one_that_begins_again_nothing_is_told_but_its_end_to_who_has_some_of_it() -> None:
+    cut = answer("Bet", Status.INTERRUPTED, failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r1"))
+    metadata = '{"status":"interrupted","finishReason":null,"usage":null,"error":null}'
+    for format_ in (wire, *versions.values()):
+        assert format_.chunks(cut, ["Bet"], 0, now="") == format_.ending(cut, 0) == b""
+    assert versions["7"].ending(cut, 2).decode() == TEXT_END + finish(metadata, reason="other")
+    gone = answer("", Status.INTERRUPTED, failure=cut.failure)  # a crash has lost what was told
+    assert versions["7"].ending(gone, 2).decode() == TEXT_END + finish(metadata, reason="other")
 
 
 def test_a_history_has_what_streams_would_leave_behind() -> None:

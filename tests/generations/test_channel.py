@@ -279,27 +279,33 @@ def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:
         "selection": None,
         "stake": None,
     }
-    assert entry.answer_ends
+    assert entry.ends_answer(DEFAULT)
     places = [Cursor.parse(frame.id or "") for frame in frames]
     assert all(place is not None and place.position < END for place in places)
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "types"),
+    ("content", "status", "unwatched", "types"),
     [
-        ("ab", Status.FAILED, ["error", "llm_complete"]),
-        ("", Status.FAILED, ["error"]),
-        ("ab", Status.INTERRUPTED, ["error", "llm_complete"]),
-        ("", Status.INTERRUPTED, ["error"]),
-        ("ab", Status.STOPPED, ["llm_complete"]),
-        ("", Status.STOPPED, ["llm_complete"]),
-        ("", Status.COMPLETE, ["llm_complete"]),
+        ("ab", Status.FAILED, False, ["error", "llm_complete"]),
+        ("", Status.FAILED, False, ["error"]),
+        ("ab", Status.INTERRUPTED, True, ["error", "llm_complete"]),
+        ("", Status.INTERRUPTED, True, ["error"]),
+        ("ab", Status.INTERRUPTED, False, ["llm_complete"]),
+        ("", Status.INTERRUPTED, False, []),
+        ("ab", Status.STOPPED, False, ["llm_complete"]),
+        ("", Status.STOPPED, False, ["llm_complete"]),
+        ("", Status.COMPLETE, False, ["llm_complete"]),
     ],
 )
-def test_what_an_end_says(content: str, status: Status, types: list[str]) -> None:
+def test_what_an_end_says(content: str, status: Status, unwatched: bool, types: list[str]) -> None:
     bad = status in (Status.FAILED, Status.INTERRUPTED)
-    failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r", retry_after_ms=5) if bad else None
-    frames = parse(Ended(answer(2, content, status, failure=failure)).frames(DEFAULT))
+    code = ErrorCode.ANSWER_INTERRUPTED
+    failure = Failure(code=code, request_id="r", retry_after_ms=5, unwatched=unwatched) if bad else None
+    entry = Ended(answer(2, content, status, failure=failure))
+    assert entry.ends_answer(DEFAULT) == (status is not Status.INTERRUPTED or unwatched)
+    frames = parse(entry.frames(DEFAULT)) if types else []
+    assert bool(entry.frames(DEFAULT)) == bool(types)
     assert [frame.type for frame in frames] == types
     assert all(frame.id for frame in frames)
     for frame in frames:

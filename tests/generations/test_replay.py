@@ -43,9 +43,12 @@ class Past:
     async def begin(self, previous: Answer) -> Answer:
         return await self.b.attempts.begin(self.key, previous.reply_to, previous=previous, newest_seq=previous.seq)
 
-    async def end(self, answer: Answer, content: str, status: Status, **fields: Any) -> Answer:
+    async def end(
+        self, answer: Answer, content: str, status: Status, *, unwatched: bool = False, **fields: Any
+    ) -> Answer:
         bad = status in (Status.FAILED, Status.INTERRUPTED)
-        failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r") if bad else None
+        code = ErrorCode.ANSWER_INTERRUPTED
+        failure = Failure(code=code, request_id="r", unwatched=unwatched) if bad else None
         ended = await self.b.attempts.finish(
             self.conversation, replace(answer, content=content, status=status, failure=failure, **fields)
         )
@@ -135,6 +138,21 @@ async def test_an_unseen_failure_is_told(mongodb_uri: str) -> None:
         await past.turn("", Status.FAILED, unseen=True)
         told = await past.replay()
         assert (say(told), told.pending) == (["error"], None)
+
+
+@pytest.mark.gen_test
+async def test_one_that_was_cut_because_nobody_watched_waits_for_the_users_word(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, answer = await past.turn("half", Status.INTERRUPTED, unwatched=True, unseen=True)
+        told = await past.replay()
+        assert say(told) == ["error", "llm_complete:half"]
+        assert told.pending is None
+        await b.attempts.mark_seen(past.key)
+        assert (await past.replay()).nothing_comes(DEFAULT)
+        told = await past.replay(Cursor(message.id, Cursor.USER))
+        assert say(told) == ["llm_chunk:half", "error", "llm_complete:half"]
+        assert (await past.replay(Cursor(answer.id, Cursor.COMPLETE))).nothing_comes(DEFAULT)
 
 
 @pytest.mark.gen_test
@@ -319,7 +337,7 @@ async def test_an_interrupted_attempt_with_text_is_told_with_its_end(mongodb_uri
         past = await Past.of(b)
         message, _ = await past.turn("cut", Status.INTERRUPTED)
         told = await past.replay(Cursor(message.id, Cursor.USER))
-        assert say(told) == ["llm_chunk:cut", "error", "llm_complete:cut"]
+        assert say(told) == ["llm_chunk:cut", "llm_complete:cut"]
         assert told.pending is not None
 
 
@@ -330,7 +348,7 @@ async def test_the_cursors_own_attempt_is_ended_also_if_it_was_superseded(mongod
         _, old = await past.turn("old", Status.INTERRUPTED)
         await past.retry(old, "new")
         told = await past.replay(Cursor(old.id, 1))
-        assert say(told) == ["llm_chunk:ld", "error", "llm_complete:old", "llm_chunk:new", "llm_complete:new"]
+        assert say(told) == ["llm_chunk:ld", "llm_complete:old", "llm_chunk:new", "llm_complete:new"]
 
 
 @pytest.mark.gen_test

@@ -24,7 +24,7 @@ async def test_a_new_conversation_says_where_it_is(client: Client) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Location"] == f"{API}/{made['id']}"
     assert (await client.http.get(response.headers["Location"])).json() == made
-    assert {*made} == {"id", "title", "systemPrompt", "model", "createdAt", "updatedAt"}
+    assert {*made} == {"id", "title", "systemPrompt", "model", "background", "createdAt", "updatedAt"}
     assert (made["title"], made["systemPrompt"], made["model"]) == (None, None, None)
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", made["id"])
     for name in ("createdAt", "updatedAt"):

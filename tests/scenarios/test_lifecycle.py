@@ -121,7 +121,6 @@ async def test_sigterm_cuts_what_does_not_finish_in_time(
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
         server.signal(signal.SIGTERM)
-        assert (await watched.until("error")).data["error"] == "answer_interrupted"
         assert (await watched.until("llm_complete")).data["content"] == "Not to "
         assert (await watched.until("error")).data["error"] == "server_shutdown"
     assert await server.ended() == 0

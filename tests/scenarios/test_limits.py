@@ -224,10 +224,13 @@ async def test_too_many_answers_in_all(start_server: StartServer, make_client: M
     upstream.reply(beginning("One "), Do.HANG)
     server = start_server(CHATSTREAM_ANSWERS_PER_PROCESS="1")
     first, second = make_client(server), make_client(server)
-    # A message whose answer was cut: the next one who watches has it answered.
+    # A message whose answer was cut by a crash: the next one who watches has it answered.
     owed = await second.create(initialMessage="Begin.")
     async with second.stream(owed) as stream:
         await stream.until("llm_chunk")
+        assert server.process is not None
+        server.process.kill()
+    server = start_server(server.port, CHATSTREAM_ANSWERS_PER_PROCESS="1")
     assert (await second.answer(owed))["status"] == "interrupted"
 
     running = await first.create(initialMessage="Begin.")

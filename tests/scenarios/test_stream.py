@@ -163,7 +163,7 @@ async def test_once_ends_after_one_answer_and_says_204_when_nothing_comes(client
 
 
 @pytest.mark.gen_test
-async def test_once_after_the_end_of_an_interrupted_answer_brings_the_next_one(
+async def test_once_after_the_end_of_an_interrupted_answer_brings_the_next_one_that_is_asked_for(
     client: Client, upstream: Upstream
 ) -> None:
     upstream.reply(beginning("So far"), Do.HANG)
@@ -174,6 +174,8 @@ async def test_once_after_the_end_of_an_interrupted_answer_brings_the_next_one(
     interrupted = await client.answer(conversation)
     assert interrupted["status"] == "interrupted"
     cursor = {"once": "true", "last_event_id": f"{interrupted['id']}.complete"}
+    assert (await client.http.get(f"{API}/{conversation}/stream", params=cursor)).status_code == 204
+    await client.http.post(f"{API}/{conversation}/regenerate")
     async with client.stream(conversation, params=cursor) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "All of it."
 

@@ -52,6 +52,7 @@ class Message(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
     error: str | None = None
     orphaned: bool = False  # not ended by the process that generated it
+    unwatched: bool = False  # cut because nobody watched, which is told as an error, and not begun again
     recommendations: int = 0
 
 
@@ -265,7 +266,7 @@ def the_newest_is_answered(case: Case) -> Iterator[str]:
     for conversation in watched & newest.keys():
         attempts = case.attempts.get(newest[conversation].id, [])
         status = attempts[-1].status if attempts else "not attempted"
-        if status not in ("complete", "stopped", "failed"):
+        if status not in ("complete", "stopped", "failed") and not (attempts and attempts[-1].unwatched):
             yield f"{newest[conversation].id} of {conversation} is watched, and is {status}"
 
 
@@ -366,7 +367,8 @@ def watchers_have_it_all(case: Case) -> Iterator[str]:
             ):
                 continue
             completes, errors = seen["llm_complete", answer.id], seen["error", answer.id]
-            if completes != bool(answer.content or answer.error is None) or (answer.error is not None and not errors):
+            told = answer.error is not None and (answer.status != "interrupted" or answer.unwatched)
+            if completes != bool(answer.content or answer.error is None) or bool(errors) != told:
                 yield f"chain {chain}: {answer.id}, {answer.status}: {completes} llm_complete, {errors} error"
             if bets[answer.id] != answer.recommendations:
                 yield f"chain {chain}: {bets[answer.id]} of {answer.recommendations} recommendations of {answer.id}"

@@ -261,5 +261,6 @@ def _message(document: dict[str, Any], names: Mapping[Any, str]) -> Message:
         error=error.get("code"),
         # Who sweeps knows of no request.
         orphaned=error.get("code") == "answer_interrupted" and error.get("requestId") is None,
+        unwatched=error.get("unwatched", False),
         recommendations=len(document.get("recommendations", [])),
     )

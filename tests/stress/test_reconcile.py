@@ -74,6 +74,7 @@ def truth() -> Evidence:
             attempt=1,
             status="interrupted",
             error="answer_interrupted",
+            unwatched=True,
         ),
         message(
             *(AGAIN, 5),

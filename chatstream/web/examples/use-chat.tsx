@@ -7,12 +7,19 @@ import { DefaultChatTransport, type UIMessage } from "ai";
 import { useEffect, useMemo, useRef, useState } from "react";
 
 /** What the server adds to a message: all that comes from it has some, and an answer that has ended has a `status`. */
-type Metadata = { createdAt?: string; replyTo?: string; status?: "complete" | "stopped" | "failed" | "interrupted" };
+type Metadata = {
+  createdAt?: string;
+  replyTo?: string;
+  status?: "complete" | "stopped" | "failed" | "interrupted";
+  error?: { code: string } | null;
+};
 export type Message = UIMessage<Metadata>;
 type History = { messages: Message[]; streamCursor: string | null };
 type Props = { server: string; id: string; token: () => string | Promise<string> };
 
 const FORMAT = "format=ui-message-stream"; // read by every `ai` from 5.0.0 on
+// Only `stop` ends an answer: whoever comes back finds all of it. Without this it is cut 15 s after everyone has left.
+const ASKED = `${FORMAT}&background=true`;
 
 /** The server said no, and would say so again; its words are for people. */
 export class Refusal extends Error {}
@@ -70,12 +77,12 @@ export function useConversation({ server, id, token, history }: Props & { histor
     const transport = new DefaultChatTransport<Message>({
       fetch: request,
       prepareSendMessagesRequest: ({ messages, trigger }) => {
-        if (trigger === "regenerate-message") return { api: `${url}/regenerate?ifBusy=interrupt&${FORMAT}`, body: {} };
+        if (trigger === "regenerate-message") return { api: `${url}/regenerate?ifBusy=interrupt&${ASKED}`, body: {} };
         const last = messages.at(-1);
         if (last?.role !== "user") throw new Refusal("There is no message to send."); // the answer's, not ours
         const content = last.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
         // Sent again under the same key, a message is stored once, and its answer is told from the beginning.
-        return { api: `${url}/messages?ifBusy=interrupt&${FORMAT}`, body: { content, clientMessageId: last.id } };
+        return { api: `${url}/messages?ifBusy=interrupt&${ASKED}`, body: { content, clientMessageId: last.id } };
       },
       prepareReconnectToStreamRequest: () => ({
         api: `${url}/stream?${FORMAT}${cursor.current ? `&last_event_id=${cursor.current}` : ""}`,
@@ -88,7 +95,9 @@ export function useConversation({ server, id, token, history }: Props & { histor
   const { messages, setMessages, sendMessage, resumeStream, status, error } = chat;
   const last = messages.at(-1);
   const idle = status === "ready" || status === "error";
-  const ended = last?.metadata?.status !== undefined && last.metadata.status !== "interrupted";
+  // One that was interrupted without an error is given again by itself.
+  const ended =
+    last?.metadata?.status !== undefined && (last.metadata.status !== "interrupted" || Boolean(last.metadata.error));
   const broken = idle && last !== undefined && !ended && !(error instanceof Refusal) && !left.current;
 
   useEffect(() => {

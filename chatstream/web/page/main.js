@@ -73,7 +73,7 @@ async function open(id, { push = true } = {}) {
   byId("empty").hidden = true;
   composer.place = id;
   list.mark(id);
-  const opened = new ChatStream({ baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
+  const opened = new ChatStream({ background: true, baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
   chat = opened;
   opened.on("messages", () => onMessages(opened));
   opened.on("state", () => opened === chat && onState());

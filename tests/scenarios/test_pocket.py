@@ -1,0 +1,308 @@
+"""A phone in the pocket: what becomes of an answer that nobody watches any more, and how often it is paid for.
+
+The server cuts at once what lost its last viewer (a grace of 0): to be away for 20 s is longer than that, and longer
+than the 15 s that are the default.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.conftest import MakeClient, StartServer
+from tests.support.client import API, PATIENCE, Client
+from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+
+
+async def default(client: Client) -> str:
+    conversation = await client.create()
+    await client.post(conversation, "Tell me.")
+    return conversation
+
+
+async def background_message(client: Client) -> str:
+    conversation = await client.create()
+    url = f"{API}/{conversation}/messages"
+    posted = await client.http.post(url, json={"content": "Tell me.", "background": True})
+    assert posted.status_code == 201
+    return conversation
+
+
+async def background_in_the_query(client: Client) -> str:
+    conversation = await client.create()
+    assert (await client.post(conversation, "Tell me.", params={"background": "true"})).status_code == 201
+    return conversation
+
+
+async def background_conversation(client: Client) -> str:
+    return await client.create(background=True, initialMessage="Tell me.")
+
+
+async def changed_before(client: Client) -> str:
+    conversation = await client.create()
+    changed = await client.http.patch(f"{API}/{conversation}", json={"background": True})
+    assert changed.json()["background"] is True
+    await client.post(conversation, "Tell me.")
+    return conversation
+
+
+async def changed_meanwhile(client: Client) -> str:
+    conversation = await default(client)
+    await client.http.patch(f"{API}/{conversation}", json={"background": True})
+    return conversation
+
+
+async def not_in_background(client: Client) -> str:
+    conversation = await client.create(background=True)
+    url = f"{API}/{conversation}/messages"
+    await client.http.post(url, json={"content": "Tell me.", "background": False})
+    return conversation
+
+
+# How the answer is asked for, under which grace, and whether it is given though nobody watches.
+POLICIES: dict[str, tuple[Callable[[Client], Awaitable[str]], str, bool]] = {
+    "the grace": (default, "0", False),
+    "never": (default, "never", True),
+    "background message": (background_message, "0", True),
+    "background in the query": (background_in_the_query, "0", True),
+    "background conversation": (background_conversation, "0", True),
+    "background since before": (changed_before, "0", True),
+    "background since a moment ago": (changed_meanwhile, "0", True),
+    "a message that does not want it": (not_in_background, "0", False),
+}
+
+
+async def look(client: Client, conversation: str, cursor: str | None = None) -> list[tuple[str, str | None]]:
+    """What somebody is told who looks until there is nothing for a heartbeat: types, each with its status or code."""
+    headers = {"Last-Event-ID": cursor} if cursor else {}
+    async with client.stream(conversation, headers=headers) as watched:
+        await watched.until("heartbeat")
+        events = [frame for frame in watched.frames if frame.type not in ("connected", "heartbeat", "llm_chunk")]
+        return [(one.type, one.data.get("status") or one.data.get("error")) for one in events]
+
+
+MAIN = ["the grace", "never", "background message"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "away"),
+    [(policy, away) for policy in MAIN for away in ("20 s", "2 min", "20 min")]
+    + [(policy, "20 s") for policy in POLICIES if policy not in MAIN],
+)
+@pytest.mark.gen_test
+async def test_a_phone_that_is_away(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, policy: str, away: str
+) -> None:
+    """One model call, whoever comes back and whenever; the whole answer if it was to be given."""
+    ask, grace, given = POLICIES[policy]
+    go_on = asyncio.Event()
+    upstream.reply(beginning("So far, "), go_on, http_chunk(event(delta("so good."))), ending())
+    upstream.reply(beginning("This one is cut."), Do.HANG)
+    client = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE=grace))
+    conversation = await ask(client)
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+    if not given:
+        await client.answer(conversation)
+    elif grace == "0":  # by when another one is cut, this one would have been, too
+        other = await client.create(initialMessage="Tell me, too.")
+        async with client.stream(other) as watched_too:
+            await watched_too.until("llm_chunk")
+        assert (await client.answer(other))["status"] == "interrupted"
+    calls = len(upstream.calls)
+
+    if away != "20 s":  # by then the answer would be over
+        go_on.set()
+        await client.answer(conversation)
+    cursor = watched.cursor if away != "20 min" else None  # the app was thrown out of the memory
+    if given and cursor:
+        async with client.stream(conversation, headers={"Last-Event-ID": cursor}) as again:
+            go_on.set()
+            complete = await again.until("llm_complete")
+            assert (complete.data["content"], complete.data["status"]) == ("So far, so good.", "complete")
+            assert again.text == "so good."
+        assert again.types == ["connected", "llm_chunk", "llm_complete"]
+    elif given:
+        newest = (await client.messages(conversation))[-1]
+        assert (newest["status"], newest["content"]) == ("complete", "So far, so good.")
+        assert await look(client, conversation) == []
+    else:
+        told = await look(client, conversation, cursor)
+        cut = [("error", "answer_interrupted"), ("llm_complete", "interrupted")]
+        assert told == (cut if cursor else [])  # without a cursor the history, which was read above, has told it
+        for _ in range(2):
+            assert await look(client, conversation) == []
+        newest = (await client.messages(conversation))[-1]
+        assert (newest["status"], newest["content"]) == ("interrupted", "So far, ")
+        assert newest["error"]["retryable"] is True
+        once = await client.http.get(f"{API}/{conversation}/stream", params={"once": "true"})
+        assert once.status_code == 204
+    assert len(upstream.calls) == calls
+
+
+@pytest.mark.gen_test
+async def test_who_comes_back_and_asks_again_does_not_lose_it_twice(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    """Whoever looks every 20 s at an answer of 90 s: two calls at most, and then it is there."""
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Cut."), Do.HANG)
+    upstream.reply(beginning("All "), go_on, http_chunk(event(delta("of it."))), ending())
+    upstream.reply(beginning("Control."), Do.HANG)
+    client = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE="0"))
+    conversation = await default(client)
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+    await client.answer(conversation)
+    async with client.stream(conversation) as watched:
+        again = await client.http.post(f"{API}/{conversation}/regenerate")
+        assert again.status_code == 202
+        await watched.until("llm_chunk")
+    other = await default(client)
+    async with client.stream(other) as watched:
+        await watched.until("llm_chunk")
+    await client.answer(other)
+    async with client.stream(conversation) as watched:
+        assert (await watched.until("llm_chunk")).data["content"] == "All "
+    go_on.set()
+    assert (await client.answer(conversation))["content"] == "All of it."
+    assert len(upstream.calls) == 3
+
+
+@pytest.mark.gen_test
+async def test_asking_again_may_say_that_it_need_not_finish(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(answer("One."))
+    upstream.reply(beginning("Two"), Do.HANG)
+    client = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE="0"))
+    conversation = await background_conversation(client)
+    await client.answer(conversation)
+    refused = await client.http.post(f"{API}/{conversation}/regenerate", params={"background": "perhaps"})
+    assert refused.status_code == 400
+    async with client.stream(conversation) as watched:
+        await client.http.post(f"{API}/{conversation}/regenerate", params={"background": "false"})
+        await watched.until("llm_chunk")
+    assert (await client.answer(conversation))["status"] == "interrupted"
+
+
+@pytest.mark.gen_test
+async def test_a_background_answer_is_ended_by_stop_and_by_deletion(client: Client, upstream: Upstream) -> None:
+    upstream.reply(beginning("For ever"), Do.HANG)
+    for end in ("stop", "delete"):
+        conversation = await background_conversation(client)
+        async with client.stream(conversation) as watched:
+            await watched.until("llm_chunk")
+        if end == "stop":
+            assert (await client.http.post(f"{API}/{conversation}/stop")).json()["status"] == "stopped"
+        else:
+            await client.http.delete(f"{API}/{conversation}")
+        await asyncio.wait_for(upstream.calls[-1].aborted.wait(), PATIENCE)
+
+
+@pytest.mark.gen_test
+async def test_another_process_may_be_told_to_let_it_finish(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    """It hears of it with its next checkpoint."""
+    go_on = asyncio.Event()
+    upstream.reply(beginning("To "), go_on, http_chunk(event(delta("the end."))), ending())
+    upstream.reply(beginning("Control."), Do.HANG)
+    here = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE="2"))
+    there = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE="2"), here.user)
+    conversation = await default(here)
+    async with here.stream(conversation) as watched:
+        await watched.until("llm_chunk")
+        await there.http.patch(f"{API}/{conversation}", json={"background": True})
+    other = await default(here)
+    async with here.stream(other) as watched:
+        await watched.until("llm_chunk")
+    await here.answer(other)
+    go_on.set()
+    assert (await here.answer(conversation))["content"] == "To the end."
+
+
+@pytest.mark.gen_test
+async def test_background_is_shown_and_can_be_taken_back(client: Client) -> None:
+    conversation = await client.create(background=True)
+    url = f"{API}/{conversation}"
+    assert (await client.http.get(url)).json()["background"] is True
+    for body, expected in [({"title": "Bets"}, True), ({"background": False}, False), ({"background": True}, True)]:
+        assert (await client.http.patch(url, json=body)).json()["background"] is expected
+    assert (await client.http.patch(url, json={"background": None})).json()["background"] is False
+    listed = (await client.http.get(API)).json()["conversations"]
+    assert [one["background"] for one in listed] == [False]
+    for wrong in ("yes", 1, "true"):
+        assert (await client.http.patch(url, json={"background": wrong})).status_code == 422
+        assert (
+            await client.http.post(f"{url}/messages", json={"content": "Hi", "background": wrong})
+        ).status_code == 422
+
+
+# What we cut ourselves ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grace", ["1", "never"])
+@pytest.mark.gen_test
+async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, grace: str
+) -> None:
+    upstream.reply(beginning("Before the end. "), Do.HANG)
+    upstream.reply(answer("After it."))
+    server = start_server(CHATSTREAM_DISCONNECT_GRACE=grace)
+    before = make_client(server)
+    conversation = await before.create(initialMessage="Survive.")
+    async with before.stream(conversation) as watched:
+        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        assert server.process is not None
+        server.process.kill()
+    after = make_client(start_server(server.port, CHATSTREAM_DISCONNECT_GRACE=grace), before.user)
+    params = {"once": "true", "last_event_id": watched.cursor}
+    async with after.stream(conversation, params=params) as again:
+        await again.rest()
+        assert again.types == ["connected", "llm_complete", "llm_chunk", "llm_complete"]
+        assert [frame.data["status"] for frame in again.frames if frame.type == "llm_complete"] == [
+            "interrupted",
+            "complete",
+        ]
+    first, second = [one for one in await after.messages(conversation) if one["role"] == "assistant"]
+    assert (first["status"], first["error"], second["status"]) == ("interrupted", None, "complete")
+    assert len(upstream.calls) == 2
+
+
+@pytest.mark.parametrize("cursor", ["none", "question", "middle"])
+@pytest.mark.gen_test
+async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, cursor: str
+) -> None:
+    """A message cannot take text back: whoever has some of the first attempt gets its end, and resumes for the next."""
+    # "middle" is told the end when the process is found to be gone, the others come later.
+    upstream.reply(beginning("Before the end. "), Do.HANG)
+    upstream.reply(answer("After it."))
+    server = start_server()
+    before = make_client(server)
+    conversation = await before.create(initialMessage="Survive.")
+    async with before.stream(conversation) as watched:
+        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        assert server.process is not None
+        server.process.kill()
+    after = make_client(start_server(server.port), before.user)
+    question = (await after.messages(conversation))[0]
+    if cursor != "middle":
+        assert (await after.answer(conversation))["status"] == "interrupted"
+    params = {"format": "ui-message-stream"}
+    if cursor != "none":
+        params["last_event_id"] = f"{question['id']}.user" if cursor == "question" else watched.cursor
+    body = (await after.http.get(f"{API}/{conversation}/stream", params=params)).text
+    assert '"error"' not in body.replace('"error":null', "")
+    assert body.endswith("data: [DONE]\n\n")
+    if cursor == "middle":
+        assert '"status":"interrupted"' in body
+        assert "After it." not in body
+        params["last_event_id"] = f"{question['id']}.user"
+        body = (await after.http.get(f"{API}/{conversation}/stream", params=params)).text
+    assert body.count('"type":"start"') == body.count('"type":"finish"') == 1
+    assert "Before" not in body
+    assert '"delta":"After it."' in body
+    assert '"status":"complete"' in body
+    assert len(upstream.calls) == 2
