@@ -1,19 +1,21 @@
 """What the stream says: the events of protocol version 1, and the cursors that name a place between them.
 
 Every event is one JSON object with `type` and `timestamp` first. A conversation's log is ordered by message (`seq`),
-and within an answer by position: its chunks by code points so far, then `error`, `llm_complete`, `system` 1 … n.
+and within an answer by position (see `pieces`): its chunks, then `error`, `llm_complete`, `system` 1 … n.
 """
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
+from chatstream.pieces import Part, Piece, ReasoningPart, TextPart, fold
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -60,7 +62,17 @@ class UserMessagePosted(Event, frozen=True, kw_only=True, tag="user_message"):
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
-    """The next part of an answer; `offset` counts the code points before it."""
+    """More of an answer's text; `offset` counts the code points of text before it."""
+
+    content: str
+    message_id: str
+    reply_to: str
+    attempt: int
+    offset: int
+
+
+class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
+    """More of what the model thinks; `offset` counts the code points before it in this part. With 0 a part begins."""
 
     content: str
     message_id: str
@@ -70,7 +82,7 @@ class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
 
 
 class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
-    """The answer is over and stored; `content` is all of it."""
+    """The answer is over and stored; `content` is all of its text, `parts` is there if there is more than text."""
 
     content: str
     message_id: str
@@ -79,6 +91,7 @@ class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
     status: Status
     finish_reason: str | None
     usage: Usage | None
+    parts: tuple[Part, ...] | UnsetType = UNSET
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):
@@ -108,7 +121,7 @@ class AnnotationFound(Event, frozen=True, kw_only=True, tag="system"):
     metadata: dict[str, Any]
 
 
-AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | Complete | System | Error
+AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | ReasoningChunk | Complete | System | Error
 
 
 def error(
@@ -134,7 +147,7 @@ _CURSOR = re.compile(r"([0-9a-f]{24})\.(?:([0-9]{1,9})|(start|user|error|complet
 class Cursor(Struct, frozen=True, order=True):
     """A place in a conversation's log: all events up to and including one of them.
 
-    `position` orders the events of one message: code points so far for a chunk, then `ERROR`, `COMPLETE`, and
+    `position` orders the events of one message: where a chunk ends (see `pieces`), then `ERROR`, `COMPLETE`, and
     ``COMPLETE + n`` for the n-th `system` event. `message_id` may be a conversation's key with position `START`: the
     place before its first event. On the wire ``<24 hex digits>.<position>``: a few bytes of ``[A-Za-z0-9._-]``.
     """
@@ -180,22 +193,15 @@ def posted(message: UserMessage) -> Placed:
     return Cursor(message.id, Cursor.USER), event
 
 
-def chunk(answer: Answer, content: str, offset: int, now: str) -> Placed:
-    """The event of a part of an answer that begins after `offset` code points; `now` is its timestamp."""
-    event = Chunk(
-        timestamp=now,
-        content=content,
-        message_id=answer.id,
-        reply_to=answer.reply_to,
-        attempt=answer.attempt,
-        offset=offset,
-    )
-    return Cursor(answer.id, offset + len(content)), event
+def parts(pieces: Sequence[Piece], *, reasoning: bool) -> tuple[Part, ...]:
+    """The parts that a client is shown, with or without `reasoning`; none if that is nothing but text."""
+    shown = tuple(part for part in fold(pieces) if reasoning or not isinstance(part, ReasoningPart))
+    return () if all(isinstance(part, TextPart) for part in shown) else shown
 
 
-def ending(answer: Answer) -> list[Placed]:
+def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
     """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
-    and a `system` event for each recommendation and annotation.
+    and a `system` event for each recommendation and annotation. `reasoning`: it is shown.
 
     Where another attempt follows by itself there is no `error`: there is nothing for the user to do.
     """
@@ -224,6 +230,7 @@ def ending(answer: Answer) -> list[Placed]:
             status=answer.status,
             finish_reason=answer.finish_reason,
             usage=answer.usage,
+            parts=parts(answer.mixed, reasoning=reasoning) or UNSET,
         )
         placed.append((Cursor(answer.id, Cursor.COMPLETE), complete))
     for number, recommendation in enumerate(answer.recommendations, start=1):

@@ -4,13 +4,16 @@ Times are timezone-aware UTC. A `key` is the database's own id, never shown to a
 use. Lengths are in Unicode code points.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode
+from chatstream.pieces import Piece, is_text, join, size, text
 
 
 class User(Struct, frozen=True):
@@ -111,7 +114,7 @@ class UserMessage(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """One attempt at answering a user message; of several, the newest counts.
 
-    While it is `STREAMING`, `content` is what the last checkpoint stored.
+    `content` is its visible text. While it is `STREAMING`, it is as the last checkpoint stored it.
     """
 
     id: str
@@ -130,6 +133,21 @@ class Answer(Struct, frozen=True, kw_only=True):
     queued: bool = False  # a user message was posted meanwhile, and waits for its end
     owner: str = ""  # the process that generates it
     background: bool = False  # it finishes though nobody watches
+    mixed: tuple[Piece, ...] = ()  # its pieces, if there is more than text in it
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What it is made of."""
+        return self.mixed or ((self.content,) if self.content else ())
+
+    @property
+    def length(self) -> int:
+        """The position of its end."""
+        return size(self.mixed) if self.mixed else len(self.content)
+
+    def made_of(self, pieces: Sequence[Piece]) -> Self:
+        """The same answer with other pieces."""
+        return replace(self, content=text(pieces), mixed=() if is_text(pieces) else tuple(join(pieces)))
 
     @property
     def begins_again(self) -> bool:

@@ -135,6 +135,13 @@ def after(place: Place, piece: Piece) -> Place:
     return Place(position=position, kind=kind, number=number, text=place.text, call=call)
 
 
+def behind(place: Place, pieces: Iterable[Piece]) -> Place:
+    """The place behind all of `pieces`."""
+    for piece in pieces:
+        place = after(place, piece)
+    return place
+
+
 def at(pieces: Iterable[Piece], position: int) -> Place:
     """The place at `position`, or the end of `pieces` if that comes before."""
     place = BEGINNING
@@ -184,9 +191,9 @@ def join(pieces: Iterable[Piece]) -> list[Piece]:
     return joined
 
 
-def text(pieces: Iterable[Piece]) -> str:
-    """The visible text, joined: what a client shows that knows nothing of parts."""
-    kind = Kind.TEXT
+def text(pieces: Iterable[Piece], place: Place = BEGINNING) -> str:
+    """The visible text of `pieces`, which go on from `place`: what a client shows that knows nothing of parts."""
+    kind = place.kind
     visible: list[str] = []
     for piece in pieces:
         if isinstance(piece, str):
@@ -195,6 +202,21 @@ def text(pieces: Iterable[Piece]) -> str:
         else:
             kind = _opens(piece) or kind
     return "".join(visible)
+
+
+def spaced(place: Place, pieces: Iterable[Piece]) -> list[Piece]:
+    """`pieces`, which go on from `place`; each text part that comes after other text begins with a blank line.
+
+    So the visible text reads well where nobody knows of parts.
+    """
+    made: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and place.kind is Kind.TEXT and place.text and not place.offset:
+            begun = len(piece) - len(piece.lstrip("\n"))
+            piece = "\n\n"[begun:] + piece
+        made.append(piece)
+        place = after(place, piece)
+    return made
 
 
 def is_text(pieces: Iterable[Piece]) -> bool:

@@ -23,6 +23,7 @@ from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
 from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
+from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.commands import Commands
@@ -191,6 +192,7 @@ class Server:
             slow_reader_timeout=settings.slow_reader_timeout,
             query_tokens=settings.query_tokens,
             local_origins=settings.env is Environment.DEVELOPMENT,
+            formats=SHOWING if settings.shows_reasoning else HIDING,
         )
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
@@ -331,7 +333,11 @@ def _hub_config(settings: Settings) -> Config:
         disconnect_grace=settings.disconnect_grace,
         connection_timeout=settings.connection_timeout,
         connection_bytes=settings.connection_bytes,
-        bounds=AnswerBounds(answer_characters=settings.answer_characters, save_deadline=settings.save_deadline),
+        bounds=AnswerBounds(
+            answer_characters=settings.answer_characters,
+            reasoning_characters=settings.reasoning_characters,
+            save_deadline=settings.save_deadline,
+        ),
         model="demo" if settings.uses_demo_model else settings.openai_model,
     )
 

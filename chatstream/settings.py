@@ -66,6 +66,14 @@ class Page(StrEnum):
     OFF = "off"
 
 
+class Reasoning(StrEnum):
+    """Whether clients are shown what the models think; `AUTO` is in development only."""
+
+    AUTO = "auto"
+    SHOW = "show"
+    HIDE = "hide"
+
+
 class LogFormat(StrEnum):
     """`AUTO` is text on a terminal and JSON otherwise."""
 
@@ -158,6 +166,8 @@ class Settings(BaseSettings):
     answer_timeout: Seconds = 600
     model_retries: int = Field(2, ge=0, le=10)
     answer_characters: int = Field(200_000, ge=100, le=3_000_000)
+    reasoning: Reasoning = Reasoning.AUTO
+    reasoning_characters: int = Field(200_000, ge=100, le=500_000)
 
     # The door.
     jwt_secret: Annotated[SecretStr, _secret(values.secret)] | None = Field(None, validation_alias="JWT_SECRET")
@@ -328,6 +338,12 @@ class Settings(BaseSettings):
     def uses_embedded_database(self) -> bool:
         """No database was configured."""
         return self.mongodb_uri is None
+
+    @property
+    def shows_reasoning(self) -> bool:
+        """Clients are shown what the models think."""
+        is_auto = self.reasoning is Reasoning.AUTO
+        return self.reasoning is Reasoning.SHOW or (is_auto and self.env is Environment.DEVELOPMENT)
 
     @property
     def shows_page(self) -> bool:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from chatstream import events
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Complete, Cursor, Error, System
+from chatstream.formats.chat_events import ChatEvents
 from chatstream.models import Answer, Failure, Recommendation, Status
+from chatstream.pieces import Place
 
 KEY = "65f0c0ffee65f0c0ffee0123"
 WIRE = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -105,9 +107,10 @@ def test_a_moment_is_cut_to_its_millisecond_as_the_database_cuts_it() -> None:
 
 
 def test_a_chunk_is_placed_after_its_text_counted_in_code_points() -> None:
-    cursor, event = events.chunk(answer("streaming"), "⚽\N{FAMILY}é", 10, events.timestamp())
-    assert cursor == Cursor(KEY, 13)
-    assert getattr(event, "offset", None) == 10
+    at = Place(position=10, offset=10, text=10)
+    frame = ChatEvents().chunks(answer("streaming"), ["⚽\N{FAMILY}é"], at, events.timestamp()).decode()
+    assert frame.startswith(f"id: {KEY}.13\n")
+    assert '"offset":10' in frame
 
 
 @pytest.mark.parametrize("code", ErrorCode)

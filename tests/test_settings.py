@@ -80,6 +80,8 @@ def plain(value: object) -> object:
         ("CHATSTREAM_ANSWER_TIMEOUT", "86400", "answer_timeout", 86_400),
         ("CHATSTREAM_MODEL_RETRIES", "0", "model_retries", 0),
         ("CHATSTREAM_ANSWER_CHARACTERS", "100", "answer_characters", 100),
+        ("CHATSTREAM_REASONING", "hide", "reasoning", "hide"),
+        ("CHATSTREAM_REASONING_CHARACTERS", "100", "reasoning_characters", 100),
         ("JWT_SECRET", SECRET, "jwt_secret", SECRET),
         ("JWT_SECRET", "ä" * 16, "jwt_secret", "ä" * 16),  # bytes count
         ("CHATSTREAM_JWT_ISSUER", "https://issuer.example", "jwt_issuer", "https://issuer.example"),
@@ -175,6 +177,8 @@ def test_every_setting_is_in_the_table_above() -> None:
         ("CHATSTREAM_MODEL_RETRIES", "-1"),
         ("CHATSTREAM_MODEL_RETRIES", "1.5"),
         ("CHATSTREAM_ANSWER_CHARACTERS", "99"),
+        ("CHATSTREAM_REASONING", "maybe"),
+        ("CHATSTREAM_REASONING_CHARACTERS", "500001"),
         ("JWT_SECRET", "0123456789abcdef0123456789abcde"),
         ("CHATSTREAM_QUERY_TOKENS", "perhaps"),
         ("CHATSTREAM_REVOCATION", "sessions"),

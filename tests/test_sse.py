@@ -168,7 +168,8 @@ def test_ids_are_on_what_can_be_resumed_from_and_nowhere_else() -> None:
             Recommendation(bet_id="2", odds=3.0, odds_text="3.0", selection=None, stake=None),
         ),
     )
-    placed = [events.posted(question), events.chunk(answer, "So far", 0, NOW), *events.ending(answer)]
+    chunk = events.Chunk(timestamp=NOW, content="So far", message_id=ANSWER, reply_to=QUESTION, attempt=1, offset=0)
+    placed = [events.posted(question), (Cursor(ANSWER, 6), chunk), *events.ending(answer)]
     frames = [sse.frame(event, cursor) for cursor, event in placed]
     assert [frame.split(b"\n")[0].decode() for frame in frames] == [
         f"id: {QUESTION}.user",

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from chatstream import events, sse
+from chatstream.events import Chunk, ReasoningChunk
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
+from chatstream.pieces import Kind, Piece, Place, after
 
 
 class ChatEvents(Format):
@@ -16,6 +18,10 @@ class ChatEvents(Format):
     one_answer = False
     data = events.AnyEvent
     end = None
+
+    def __init__(self, *, reasoning: bool = True) -> None:
+        """`reasoning`: what the model thinks is shown."""
+        self._reasoning = reasoning
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
         """`connected`."""
@@ -29,18 +35,41 @@ class ChatEvents(Format):
         """`user_message`."""
         return _frames([events.posted(message)])
 
-    def chunks(self, answer: Answer, texts: Sequence[str], offset: int, now: str) -> bytes:
-        """`llm_chunk`, one for each text."""
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
+        """`llm_chunk` or `reasoning_chunk`, one for each string."""
         prefix, frames = answer.id.encode(), []
-        for text in texts:
-            cursor, event = events.chunk(answer, text, offset, now)
-            offset = cursor.position
-            frames.append(sse.placed(b"%b.%d" % (prefix, offset), event))
+        for piece in pieces:
+            place, at = at, after(at, piece)
+            if not isinstance(piece, str):
+                continue
+            event: Chunk | ReasoningChunk
+            if place.kind is Kind.TEXT:
+                event = Chunk(
+                    timestamp=now,
+                    content=piece,
+                    message_id=answer.id,
+                    reply_to=answer.reply_to,
+                    attempt=answer.attempt,
+                    offset=place.text,
+                )
+            elif place.kind is Kind.REASONING and self._reasoning:
+                event = ReasoningChunk(
+                    timestamp=now,
+                    content=piece,
+                    message_id=answer.id,
+                    reply_to=answer.reply_to,
+                    attempt=answer.attempt,
+                    offset=place.offset,
+                )
+            else:
+                continue
+            frames.append(sse.placed(b"%b.%d" % (prefix, at.position), event))
         return b"".join(frames)
 
     def ending(self, answer: Answer, position: int) -> bytes:
         """`error`, `llm_complete` and `system`, as far as they come after `position`."""
-        return _frames(placed for placed in events.ending(answer) if placed[0].position > position)
+        ending = events.ending(answer, reasoning=self._reasoning)
+        return _frames(placed for placed in ending if placed[0].position > position)
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
         """`error`."""

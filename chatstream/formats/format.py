@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from chatstream import events
 from chatstream.models import Answer, UserMessage
+from chatstream.pieces import Piece, Place
 
 
 class Format(Protocol):
@@ -46,8 +47,8 @@ class Format(Protocol):
         """A user message is next."""
         ...
 
-    def chunks(self, answer: Answer, texts: Sequence[str], offset: int, now: str) -> bytes:
-        """The next pieces of an answer's text, after `offset` code points; with `offset` 0 it begins. None is empty.
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
+        """The next pieces of an answer, from the place `at` on; with position 0 it begins. No string is empty.
 
         `now` is the timestamp. This is called for every delta of a model: it has to be fast.
         """
@@ -56,7 +57,7 @@ class Format(Protocol):
     def ending(self, answer: Answer, position: int) -> bytes:
         """How a stored answer ended, for those who have been told of it up to `position` (see `events.Cursor`).
 
-        That may be less than its text: who watches may have missed all of it, or the stored text may be a longer one.
+        That may be less than all of it: who watches may have missed all of it, or the stored text may be a longer one.
         With `position` 0 nothing of the answer was told.
         """
         ...

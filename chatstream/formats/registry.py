@@ -6,19 +6,31 @@ from chatstream.formats.chat_events import ChatEvents
 from chatstream.formats.format import Format
 from chatstream.formats.ui_message_stream import UIMessageStream, Version
 
-DEFAULT: Format = ChatEvents()
+
+class Formats:
+    """All formats, with or without what the models think."""
+
+    def __init__(self, *, reasoning: bool) -> None:
+        self.reasoning = reasoning
+        self.default: Format = ChatEvents(reasoning=reasoning)
+        self.by_name: Mapping[str, Format] = {
+            one.name: one for one in (self.default, UIMessageStream(reasoning=reasoning))
+        }
+        self.versions: Mapping[str, Mapping[str, Format]] = {
+            UIMessageStream.name: {
+                one.value: UIMessageStream(one, reasoning=reasoning) for one in Version if one.value is not None
+            },
+        }
+
+
+SHOWING = Formats(reasoning=True)
+HIDING = Formats(reasoning=False)
+
+DEFAULT: Format = SHOWING.default
 """What a client gets that asks for none."""
 
-FORMATS: Mapping[str, Format] = {
-    one.name: one
-    for one in (
-        DEFAULT,
-        UIMessageStream(),
-    )
-}
+FORMATS: Mapping[str, Format] = SHOWING.by_name
 """By name."""
 
-VERSIONS: Mapping[str, Mapping[str, Format]] = {
-    UIMessageStream.name: {one.value: UIMessageStream(one) for one in Version if one.value is not None},
-}
+VERSIONS: Mapping[str, Mapping[str, Format]] = SHOWING.versions
 """Of the formats that have versions, by name: those for who says which one it reads."""

@@ -17,6 +17,7 @@ from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Annotation, Answer, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.pieces import Kind, Piece, Place, ReasoningPart, TextPart, after, at, cut, fold
 
 _TEXT = "text"  # the id of a message's only text part
 
@@ -81,7 +82,7 @@ class StartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start"):
 
 
 class TextStartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-start"):
-    """Its text begins."""
+    """Its text begins, or goes on after something else."""
 
     id: str = _TEXT
 
@@ -94,9 +95,28 @@ class TextDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-delta"
 
 
 class TextEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-end"):
-    """Its text is complete."""
+    """This part of its text is complete."""
 
     id: str = _TEXT
+
+
+class ReasoningStartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-start"):
+    """What the model thinks begins."""
+
+    id: str
+
+
+class ReasoningDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-delta"):
+    """More of what it thinks."""
+
+    id: str
+    delta: str
+
+
+class ReasoningEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-end"):
+    """It has thought."""
+
+    id: str
 
 
 class RecommendationChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-recommendation"):
@@ -156,6 +176,9 @@ AnyChunk = (
     | TextStartChunk
     | TextDeltaChunk
     | TextEndChunk
+    | ReasoningStartChunk
+    | ReasoningDeltaChunk
+    | ReasoningEndChunk
     | RecommendationChunk
     | NoticeChunk
     | MetadataChunk
@@ -169,8 +192,14 @@ class UIPart(Struct, frozen=True, kw_only=True, tag_field="type"):
     """Base of a message's parts; the JSON object's `type` is the subclass's tag."""
 
 
-class TextPart(UIPart, frozen=True, kw_only=True, tag="text"):
-    """All of its text."""
+class UITextPart(UIPart, frozen=True, kw_only=True, tag="text"):
+    """All of its text, or what it says between two other parts."""
+
+    text: str
+
+
+class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
+    """What the model thought."""
 
     text: str
 
@@ -199,7 +228,7 @@ class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="us
     """What a user wrote; `id` is its `clientMessageId` if it has one: sent again, it is the same message."""
 
     id: str
-    parts: tuple[TextPart, ...]
+    parts: tuple[UITextPart, ...]
     metadata: UserMetadata
 
 
@@ -207,7 +236,7 @@ class UIAnswer(Struct, frozen=True, kw_only=True, tag_field="role", tag="assista
     """An answer that has ended, as its stream leaves it behind."""
 
     id: str
-    parts: tuple[TextPart | RecommendationPart, ...]
+    parts: tuple[UITextPart | UIReasoningPart | RecommendationPart, ...]
     metadata: AnswerMetadata
 
 
@@ -225,9 +254,10 @@ class UIMessageStream(Format):
     end = "[DONE]"
     _done = b"data: %b\n\n" % end.encode()
 
-    def __init__(self, version: Version = Version.ANY) -> None:
-        """For who reads with this version."""
+    def __init__(self, version: Version = Version.ANY, *, reasoning: bool = True) -> None:
+        """For who reads with this version. `reasoning`: what the model thinks is shown."""
         self._version = version
+        self._reasoning = reasoning
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
         """A comment, with which the headers leave: there may be no answer yet."""
@@ -241,34 +271,49 @@ class UIMessageStream(Format):
         """Nothing: whoever sent it has it, and a stream is one answer."""
         return b""
 
-    def chunks(self, answer: Answer, texts: Sequence[str], offset: int, now: str) -> bytes:
-        """`text-delta`, one for each text; the first has `start` and `text-start` before it."""
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
+        """A delta for each string, between the start and the end of its part; the first one has `start` before it."""
         if answer.begins_again:
             return b""  # a message cannot take back what it has said: the next attempt's text will be all of it
         prefix = answer.id.encode()
-        frames = [sse.frame(_start(answer)), sse.frame(TextStartChunk())] if offset == 0 else []
-        for text in texts:
-            offset += len(text)
-            frames.append(sse.placed(b"%b.%d" % (prefix, offset), TextDeltaChunk(delta=text)))
+        frames = [sse.frame(_start(answer))] if at.position == 0 else []
+        for piece in pieces:
+            place, at = at, after(at, piece)
+            cursor = b"%b.%d" % (prefix, at.position)
+            if not isinstance(piece, str):
+                if place.offset and at.offset == 0 and self._shows(place):
+                    frames.append(sse.placed(cursor, _end_of(place)))
+            elif self._shows(place):
+                if place.offset == 0:
+                    frames.append(sse.frame(_start_of(place)))
+                frames.append(sse.placed(cursor, _delta_of(place, piece)))
         return b"".join(frames)
 
+    def _shows(self, place: Place) -> bool:
+        return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
+
     def ending(self, answer: Answer, position: int) -> bytes:
-        """The rest of the text, the recommendations, `error` if it ended badly, and `finish`.
+        """The rest of it, the recommendations, `error` if it ended badly, and `finish`.
 
         All of it is one thing to resume from. Of one that begins again nothing is told, if nothing was told so far.
         """
         last = events.last(answer)
         if position >= last.position:
             return b""
+        pieces = answer.pieces
         if answer.begins_again:
-            return sse.frame(TextEndChunk()) + self._end(answer, last) + self._done if position else b""
+            place = at(pieces, position)
+            open_ = self._shows(place) and (place.offset or not pieces)
+            closed = sse.frame(_end_of(place)) if open_ else b""
+            return closed + self._end(answer, last) + self._done if position else b""
         frames = []
-        if text := answer.content[position:]:
-            frames.append(self.chunks(answer, [text], position, now=""))
+        if rest := cut(pieces, position):
+            frames.append(self.chunks(answer, rest, at(pieces, position), now=""))
         elif position == 0:
             frames.append(sse.frame(_start(answer)))
-        if position or text:
-            frames.append(sse.frame(TextEndChunk()))
+        end = at(pieces, answer.length)
+        if (end.offset and self._shows(end)) or (position and not pieces):
+            frames.append(sse.frame(_end_of(end)))
         frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
         frames += [sse.frame(_annotation(one)) for one in answer.annotations]
         if answer.failure is not None:
@@ -291,37 +336,64 @@ class UIMessageStream(Format):
         return sse.frame(ErrorChunk(error_text=event.message)) + self._done
 
 
-def ui_messages(messages: Iterable[Message]) -> list[UIMessage]:
+def ui_messages(messages: Iterable[Message], *, reasoning: bool = True) -> list[UIMessage]:
     """A history as the AI SDK has it: of several attempts the newest, and of a running one nothing yet.
 
-    An answer's stream tells all of it, so that what is shown of it before would stand there twice.
+    An answer's stream tells all of it, so that what is shown of it before would stand there twice. `reasoning`: what
+    the model thought is shown.
     """
     newest: dict[str, UIMessage] = {}  # by the message that is answered, which has a place in it of its own
     for message in messages:
         if isinstance(message, UserMessage):
             newest[message.id] = _ui_user_message(message)
         elif message.status is not Status.STREAMING:
-            newest[f"answer to {message.reply_to}"] = _ui_answer(message)
+            newest[f"answer to {message.reply_to}"] = _ui_answer(message, reasoning=reasoning)
     return list(newest.values())
 
 
 def _ui_user_message(message: UserMessage) -> UIUserMessage:
     return UIUserMessage(
         id=message.client_message_id or message.id,
-        parts=(TextPart(text=message.content),),
+        parts=(UITextPart(text=message.content),),
         metadata=UserMetadata(created_at=events.timestamp(message.created_at)),
     )
 
 
-def _ui_answer(answer: Answer) -> UIAnswer:
+def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
+    parts: list[UITextPart | UIReasoningPart | RecommendationPart] = []
+    for part in fold(answer.pieces):
+        if isinstance(part, TextPart):
+            parts.append(UITextPart(text=part.text))
+        elif isinstance(part, ReasoningPart) and reasoning:
+            parts.append(UIReasoningPart(text=part.text))
     # One without any part would not be valid: the SDK's own check of a history says so.
-    parts: list[TextPart | RecommendationPart] = [TextPart(text=answer.content)]
+    parts = parts or [UITextPart(text="")]
     parts += [RecommendationPart(id=one.bet_id, data=one) for one in answer.recommendations]
     return UIAnswer(
         id=answer.id,
         parts=tuple(parts),
         metadata=AnswerMetadata(**structs.asdict(_begun(answer)), **structs.asdict(_ended(answer))),
     )
+
+
+def _part_id(place: Place) -> str:
+    """The id of the part that is open at `place`; the only part of a text-only answer is `text`."""
+    return _TEXT if place.kind is Kind.TEXT and place.number == 0 else f"{place.kind.value}-{place.number}"
+
+
+def _start_of(place: Place) -> TextStartChunk | ReasoningStartChunk:
+    part = _part_id(place)
+    return TextStartChunk(id=part) if place.kind is Kind.TEXT else ReasoningStartChunk(id=part)
+
+
+def _delta_of(place: Place, text: str) -> TextDeltaChunk | ReasoningDeltaChunk:
+    part = _part_id(place)
+    return TextDeltaChunk(id=part, delta=text) if place.kind is Kind.TEXT else ReasoningDeltaChunk(id=part, delta=text)
+
+
+def _end_of(place: Place) -> TextEndChunk | ReasoningEndChunk:
+    part = _part_id(place)
+    return TextEndChunk(id=part) if place.kind is Kind.TEXT else ReasoningEndChunk(id=part)
 
 
 def _annotation(one: Annotation) -> AnnotationChunk:

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from chatstream import pieces as pieces_
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
 from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place
 from chatstream.logs import describe
 from chatstream.models import Answer, Conversation
+from chatstream.pieces import Piece
 
 log = logging.getLogger("chatstream.generations")
 
@@ -34,21 +36,23 @@ class Reader(Protocol):
 
 
 class Running:
-    """The text so far of the answer that runs."""
+    """The answer that runs, as far as it is there: its pieces, and the place of their end."""
 
-    def __init__(self, answer: Answer, parts: Iterable[str] = ()) -> None:
+    def __init__(self, answer: Answer, pieces: Iterable[Piece] = ()) -> None:
         self.answer = answer
-        self.parts = list(parts)
-        self.length = sum(map(len, self.parts))  # code points
+        self.pieces: list[Piece] = []
+        self.end = pieces_.BEGINNING
+        self.add(list(pieces))
 
-    def text(self, parts: int | None = None) -> str:
-        """All of it, or the first `parts` parts."""
-        return "".join(self.parts[:parts])
+    @property
+    def length(self) -> int:
+        """The position of its end."""
+        return self.end.position
 
-    def add(self, texts: Sequence[str]) -> None:
-        """More text."""
-        self.parts += texts
-        self.length += sum(map(len, texts))
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """More pieces."""
+        self.pieces += pieces
+        self.end = pieces_.behind(self.end, pieces)
 
 
 class Channel:
@@ -122,12 +126,12 @@ class Channel:
         """Whether the end of this answer is in the log, or before it."""
         return self.last_place >= (answer.seq, END)
 
-    def extend(self, running: Running, texts: Sequence[str]) -> None:
-        """Add the next pieces of the running answer's text, as one entry. None of `texts` is empty."""
-        offset = running.length
-        running.add(texts)
-        if self.readers:  # who comes later gets a slice of the text
-            self.append(Chunks(running.answer, texts, offset))
+    def extend(self, running: Running, pieces: Sequence[Piece]) -> None:
+        """Add the next pieces of the running answer, as one entry. No string is empty."""
+        begin = running.end
+        running.add(pieces)
+        if self.readers:  # who comes later gets a slice of all pieces
+            self.append(Chunks(running.answer, pieces, begin, running.end))
 
     def _trim(self) -> None:
         done = min(reader.index for reader in self.readers) - self._first

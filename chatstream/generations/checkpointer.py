@@ -12,6 +12,7 @@ from typing import Protocol
 
 from chatstream.errors import StorageUnavailable
 from chatstream.logs import describe
+from chatstream.pieces import size
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
@@ -82,7 +83,7 @@ class Checkpointer:
                 answer = waiting.pop()
                 if answer in self._running:  # not ended while those before it were stored
                     batch[answer] = answer.checkpoint()
-                    characters += len(batch[answer].text)
+                    characters += size(batch[answer].pieces)
             if batch:
                 await self._store(batch)
 

@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from chatstream import events
+from chatstream import pieces as pieces_
 from chatstream.errors import ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
+from chatstream.pieces import Piece
 
 Place = tuple[int, int]
 """Where an event stands in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
@@ -48,7 +50,7 @@ class Entry(ABC):
         return False
 
     def after(self, place: Place) -> "Entry":
-        """What of it comes after `place`, which lies before its own; the text of an answer is cut to the code point."""
+        """What of it comes after `place`, which lies before its own; an answer is cut to the code point."""
         return self
 
     @abstractmethod
@@ -56,28 +58,32 @@ class Entry(ABC):
 
 
 class Chunks(Entry):
-    """The next pieces of an answer's text."""
+    """The next pieces of an answer."""
 
-    __slots__ = ("_answer", "_now", "_offset", "_texts")
+    __slots__ = ("_answer", "_begin", "_now", "_pieces")
 
-    def __init__(self, answer: Answer, texts: Sequence[str], offset: int) -> None:
-        """They come after `offset` code points."""
-        length = sum(map(len, texts))
-        super().__init__((answer.seq, offset + length), length + _ENVELOPE * len(texts))
+    def __init__(
+        self, answer: Answer, pieces: Sequence[Piece], begin: pieces_.Place, end: pieces_.Place | None = None
+    ) -> None:
+        """They lie between the places `begin` and `end`, which need not be given."""
+        end = end or pieces_.behind(begin, pieces)
+        super().__init__((answer.seq, end.position), end.position - begin.position + _ENVELOPE * len(pieces))
         self._answer = answer
-        self._texts = texts
-        self._offset = offset
+        self._pieces = pieces
+        self._begin = begin
         self._now = events.timestamp()
 
     def after(self, place: Place) -> Entry:
-        """One chunk, if it was cut."""
+        """One chunk for each part, if it was cut."""
         seq, position = place
-        if seq != self._answer.seq or position <= self._offset:
+        if seq != self._answer.seq or position <= self._begin.position:
             return self
-        return Chunks(self._answer, ["".join(self._texts)[position - self._offset :]], position)
+        known = position - self._begin.position
+        begin = pieces_.behind(self._begin, pieces_.cut(self._pieces, 0, known))
+        return Chunks(self._answer, pieces_.join(pieces_.cut(self._pieces, known)), begin)
 
     def _encode(self, wire: Format) -> bytes:
-        return wire.chunks(self._answer, self._texts, self._offset, self._now)
+        return wire.chunks(self._answer, self._pieces, self._begin, self._now)
 
 
 class Posted(Entry):
@@ -102,7 +108,7 @@ class Ended(Entry):
         """For those who have been told of the answer up to `position`."""
         super().__init__(
             (answer.seq, END),
-            len(answer.content) + _ENVELOPE * (2 + len(answer.recommendations) + len(answer.annotations)),
+            answer.length + _ENVELOPE * (2 + len(answer.recommendations) + len(answer.annotations)),
         )
         self._answer = answer
         self._position = position

@@ -19,10 +19,12 @@ from chatstream.generations.answer_log import AnswerLog
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
+from chatstream.generations.fitting import Fitting
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, Usage
+from chatstream.pieces import join, size
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
@@ -51,6 +53,7 @@ class AnswerBounds(Struct, frozen=True, kw_only=True):
 
     answer_characters: int
     save_deadline: float  # seconds until those who watch are told that the answer cannot be stored
+    reasoning_characters: int = 200_000  # so much of what the model thinks is kept
 
 
 class Generation:
@@ -99,8 +102,9 @@ class Generation:
         self._shown_remotely = False
         self._watched_at: datetime | None = None
         self._published_to_all_until = asyncio.get_running_loop().time() + _PUBLISHED_TO_ALL_FOR
-        self._stored_parts = 0
+        self._stored_pieces = 0
         self._stored_length = 0
+        self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
 
     @property
     def watched_remotely(self) -> bool:
@@ -147,11 +151,12 @@ class Generation:
     async def _read(self) -> Finish:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
-                texts = _cut(delta.texts, self._bounds.answer_characters - self.running.length)
-                if texts:
-                    self._log.text_came()
-                    self._channel.extend(self.running, texts)
-                if sum(map(len, texts)) < sum(map(len, delta.texts)):
+                pieces, whole = self._fitting.of(self.running.end, delta.pieces)
+                if pieces:
+                    self._channel.extend(self.running, pieces)
+                    if self.running.end.text:
+                        self._log.text_came()
+                if not whole:
                     raise ModelError(ErrorCode.ANSWER_TOO_LONG, "longer than CHATSTREAM_ANSWER_CHARACTERS")
                 if delta.finish is not None:
                     return delta.finish
@@ -199,11 +204,10 @@ class Generation:
         return replace(
             self.answer,
             status=status,
-            content=self.running.text(),
             finish_reason=finish_reason,
             usage=usage,
             failure=failure,
-        )
+        ).made_of(self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:
         # Half an answer may lack the half that matters.
@@ -240,9 +244,9 @@ class Generation:
 
     def checkpoint(self) -> Checkpoint:
         """What has come since the last one that is known to be stored."""
-        text = "".join(self.running.parts[self._stored_parts :])
+        pieces = join(self.running.pieces[self._stored_pieces :])
         published = self.watched_remotely or asyncio.get_running_loop().time() < self._published_to_all_until
-        return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, text, published)
+        return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, pieces, published)
 
     def checkpointed(self, result: CheckpointResult | None) -> None:
         """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""
@@ -264,21 +268,10 @@ class Generation:
             self._on_left_remotely()
 
     def _go_on_behind(self, length: int) -> bool:
-        """`length` code points are stored. False if no part of ours ends there: somebody else stored them."""
+        """It is stored up to position `length`. False if no piece of ours ends there: somebody else stored that."""
         if length < self._stored_length:  # the database has lost some; we have them still
-            self._stored_parts = self._stored_length = 0
-        while self._stored_length < length and self._stored_parts < len(self.running.parts):
-            self._stored_length += len(self.running.parts[self._stored_parts])
-            self._stored_parts += 1
+            self._stored_pieces = self._stored_length = 0
+        while self._stored_length < length and self._stored_pieces < len(self.running.pieces):
+            self._stored_length += size(self.running.pieces[self._stored_pieces : self._stored_pieces + 1])
+            self._stored_pieces += 1
         return self._stored_length == length
-
-
-def _cut(texts: list[str], room: int) -> list[str]:
-    """As much of `texts` as has `room`, in code points."""
-    fitting = []
-    for text in texts:
-        if room <= 0:
-            break
-        fitting.append(text[:room])
-        room -= len(text)
-    return fitting

@@ -1,7 +1,7 @@
 """What a reader is given before it reads the live log: the part of the conversation that lies behind its cursor.
 
 `read` asks the store, and takes its time. The room then puts the reader into the log and, in the same moment, replaces
-the running answer's text by the one it has by now (`Replay.with_text`). So what the log has from then on follows on
+the running answer by what there is of it by now (`Replay.with_pieces`). So what the log has from then on follows on
 what the reader has: no gap and no double, whatever happened while the store was read.
 """
 
@@ -18,6 +18,7 @@ from chatstream.formats.format import Format
 from chatstream.generations.channel import Running
 from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted, Skip
 from chatstream.models import Answer, Message, Status, UserMessage
+from chatstream.pieces import Piece, at, cut, join
 from chatstream.store.reading import Reading
 
 # Further behind than this, history is the better way to catch up (the protocol's numbers).
@@ -47,7 +48,7 @@ class Replay(Struct, frozen=True, kw_only=True):
     place: Place  # the live log goes on after it
     resumed: bool = False
     running: Answer | None = None  # the answer that runs, with its text as it was read ...
-    position: int = 0  # ... and how much of it lies before the cursor, in code points
+    position: int = 0  # ... and the cursor's position in it
     unseen: bool = False  # the entries have the end of an answer that nobody had seen
     pending: PendingQuestion | None = None
     running_before: Answer | None = (
@@ -59,9 +60,9 @@ class Replay(Struct, frozen=True, kw_only=True):
         comes = self.running or self.pending or self.running_before
         return comes is None and not any(entry.frames(wire) for entry in self.entries)
 
-    def with_text(self, running: Running) -> "Replay":
-        """The same, with the text that the running answer has by now."""
-        last = _so_far(running.answer, running.text(), self.position)
+    def with_pieces(self, running: Running) -> "Replay":
+        """The same, with what there is of the running answer by now."""
+        last = _so_far(running.answer, running.pieces, self.position)
         return replace(self, entries=[*self.entries[:-1], last], place=last.place or BEGINNING, running=running.answer)
 
 
@@ -71,9 +72,9 @@ def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:
     The way back after a short break, and so the common one: nothing is read.
     """
     if cursor is None:
-        return _in_progress(running.answer, running.text(), position=0)
+        return _in_progress(running.answer, running.pieces, position=0)
     if cursor.message_id == running.answer.id and cursor.position >= 0:
-        return _in_progress(running.answer, running.text(), position=cursor.position, resumed=True)
+        return _in_progress(running.answer, running.pieces, position=cursor.position, resumed=True)
     return None
 
 
@@ -98,9 +99,9 @@ async def _without_cursor(reading: Reading, key: str) -> Replay:
         running = await _runs_before(reading, key, page[:-1])
         if running is None:
             return Replay(entries=(), place=(newest.seq, Cursor.USER), pending=pending_question(newest))
-        return _in_progress(running, running.content, position=0)
+        return _in_progress(running, running.pieces, position=0)
     if newest.status is Status.STREAMING:
-        return _in_progress(newest, newest.content, position=0)
+        return _in_progress(newest, newest.pieces, position=0)
     return Replay(
         entries=(Ended(newest),) if newest.unseen else (),
         place=(newest.seq, END),
@@ -161,7 +162,7 @@ async def _within_bounds(reading: Reading, key: str, seq: int) -> list[Message] 
     async with aclosing(reading.oldest_first(key, after=seq)) as messages:
         async for message in messages:
             later.append(message)
-            characters += len(message.content)
+            characters += message.length if isinstance(message, Answer) else len(message.content)
             if len(later) > _MAX_MESSAGES or characters > _MAX_BYTES:
                 return None
     return later
@@ -179,7 +180,7 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
         if isinstance(message, UserMessage):
             yield Skip((message.seq, Cursor.USER)) if own else Posted(message)
         elif message.status is Status.STREAMING:
-            yield _so_far(message, message.content, position)
+            yield _so_far(message, message.pieces, position)
             return  # what was posted in the meantime comes after its end, in the live log
         elif own or _counts(message, newest_attempts):
             yield from _finished(message, position)
@@ -193,27 +194,27 @@ def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
     return not superseded and (answer.status is not Status.INTERRUPTED or answer.content != "")
 
 
-def _in_progress(answer: Answer, text: str, *, position: int, resumed: bool = False) -> Replay:
-    entry = _so_far(answer, text, position)
+def _in_progress(answer: Answer, pieces: Sequence[Piece], *, position: int, resumed: bool = False) -> Replay:
+    entry = _so_far(answer, pieces, position)
     return Replay(entries=(entry,), place=entry.place or BEGINNING, resumed=resumed, running=answer, position=position)
 
 
-def _so_far(answer: Answer, text: str, position: int) -> Entry:
-    """The running answer's text after `position`, which may lie beyond what is known here: the log is joined there."""
-    if position >= len(text):
-        return Skip((answer.seq, position))
-    return Chunks(answer, [text[position:]], position)
+def _so_far(answer: Answer, pieces: Sequence[Piece], position: int) -> Entry:
+    """The running answer after `position`, which may lie beyond what is known here: the log is joined there."""
+    rest = join(cut(pieces, position))
+    return Chunks(answer, rest, at(pieces, position)) if rest else Skip((answer.seq, position))
 
 
 def _finished(answer: Answer, position: int) -> Iterator[Entry]:
-    """A finished answer after `position`: one chunk and its end."""
+    """A finished answer after `position`: a chunk for each part, and its end."""
     if position >= events.last(answer).position:
         yield Skip((answer.seq, END))  # not an end: whoever has it already waits for what comes next
         return
-    if position < len(answer.content):
-        yield Chunks(answer, [answer.content[position:]], position)
+    pieces = answer.pieces
+    if rest := cut(pieces, position):
+        yield Chunks(answer, rest, at(pieces, position))
     # Of one that begins again some formats tell nothing to whoever has nothing of it.
-    yield Ended(answer, position if answer.begins_again else max(position, len(answer.content)))
+    yield Ended(answer, position if answer.begins_again else max(position, answer.length))
 
 
 def pending_question(newest: Message) -> PendingQuestion | None:

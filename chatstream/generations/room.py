@@ -26,7 +26,7 @@ import contextlib
 import logging
 import math
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from msgspec import Struct
 
@@ -44,6 +44,7 @@ from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.pieces import BEGINNING, Piece, cut, size
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
 from chatstream.store.reading import Reading
@@ -166,7 +167,7 @@ class Room:
                 # From here on nothing is awaited: what the reader has, and where it stands in the log, fit together.
                 running = self.channel.running
                 if running is not None and replay.running is not None and replay.running.id == running.answer.id:
-                    replay = replay.with_text(running)
+                    replay = replay.with_pieces(running)
             if self._deleted:
                 follower.end(ErrorCode.CONVERSATION_DELETED)
             # What lies before both places is in no entry that this reader gets: it must have been read.
@@ -191,7 +192,7 @@ class Room:
         if answer is not None and known is not None and known.answer.id == answer.id:
             return
         if not self.channel.begun:
-            self.channel.begin_at((answer.seq, len(answer.content)) if answer is not None else replay.place)
+            self.channel.begin_at((answer.seq, answer.length) if answer is not None else replay.place)
             if answer is not None and not self._services.attempts.owns(answer):
                 self._attach(answer)
             self._start_work()  # for what was heard while this was read
@@ -373,10 +374,10 @@ class Room:
     def heard(self, change: Change) -> None:
         """Something was stored by another process."""
         match change:
-            case Appended(answer_id, text, length):
+            case Appended(answer_id, pieces, length):
                 state = self._state
                 ours = isinstance(state, Remote) and state.running.answer.id == answer_id
-                if isinstance(state, Remote) and ours and not self._extend(state.running, text, length):
+                if isinstance(state, Remote) and ours and not self._extend(state.running, pieces, length):
                     state.poll_at = -math.inf
                     self._start_work()
             case Ended():
@@ -462,7 +463,7 @@ class Room:
         if self._state is not remote:
             return
         if answer is not None and answer.status is Status.STREAMING:
-            self._extend(remote.running, answer.content, len(answer.content))
+            self._extend(remote.running, answer.pieces, answer.length)
         else:
             self._catch_up_at = -math.inf
 
@@ -536,12 +537,12 @@ class Room:
     def _attach(self, answer: Answer) -> None:
         """`answer` runs in another process: publish its text so far, and follow it."""
         if isinstance(self._state, Remote) and self._state.running.answer.id == answer.id:
-            self._extend(self._state.running, answer.content, len(answer.content))
+            self._extend(self._state.running, answer.pieces, answer.length)
             return
-        if answer.content:
-            self.channel.append(Chunks(answer, [answer.content], 0))
+        if answer.pieces:
+            self.channel.append(Chunks(answer, answer.pieces, BEGINNING))
         self.channel.append(Skip((answer.seq, 0)))
-        self._enter(Remote(Running(answer, [answer.content] if answer.content else ()), -math.inf))
+        self._enter(Remote(Running(answer, answer.pieces), -math.inf))
         self._start_work()  # its process publishes from our first poll on
 
     async def _remote_is_gone(self) -> None:
@@ -551,14 +552,14 @@ class Room:
         else:
             self._enter(Idle())
 
-    def _extend(self, running: Running, text: str, length: int) -> bool:
-        """Publish what is new of `text`, which ends at `length` code points; false if some before it is missing."""
+    def _extend(self, running: Running, pieces: Sequence[Piece], length: int) -> bool:
+        """Publish what is new of `pieces`, which end at position `length`; false if some before them are missing."""
         if length <= running.length:
             return True
-        begin = length - len(text)
+        begin = length - size(pieces)
         if begin > running.length:
             return False
-        self.channel.extend(running, [text[running.length - begin :]])
+        self.channel.extend(running, cut(pieces, running.length - begin))
         return True
 
     # Parts ------------------------------------------------------------------------------------------------------------

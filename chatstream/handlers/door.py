@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chatstream.auth import Authenticator, refused
 from chatstream.errors import Unavailable
+from chatstream.formats.registry import SHOWING, Formats
 from chatstream.handlers.addresses import Network
 from chatstream.handlers.credentials import Credential, Kind
 from chatstream.limits import Limits
@@ -36,18 +37,22 @@ class Door:
         slow_reader_timeout: float,
         query_tokens: bool = True,
         local_origins: bool = False,
+        formats: Formats = SHOWING,
     ) -> None:
         """`slow_reader_timeout`: seconds for a response, or one flush of a stream, to leave.
 
         `query_tokens`: whether a token may stand in the address; a ticket always may.
 
         `local_origins`: whether pages of this machine may call besides those of `cors_origins`.
+
+        `formats`: with or without what the models think; history is the same.
         """
         self.authenticator = authenticator
         self.tickets = tickets
         self.slow_reader_timeout = slow_reader_timeout
         self.query_tokens = query_tokens
         self.limits = limits
+        self.formats = formats
         self.trusted_proxies = trusted_proxies
         self._cors_origins = frozenset(cors_origins)
         self._local_origins = local_origins

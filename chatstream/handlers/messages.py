@@ -145,7 +145,7 @@ class UIMessagesHandler(_History):
         conversation, shown, next_cursor, newest = await self.history(conversation_id)
         self.send_json(
             UIMessagePage(
-                messages=ui_messages(shown),
+                messages=ui_messages(shown, reasoning=self.door.formats.reasoning),
                 next_cursor=next_cursor,
                 stream_cursor=ui_stream_cursor(conversation.key, shown, await self.hidden(conversation, shown))
                 if newest
@@ -178,7 +178,7 @@ class MessagesHandler(_History):
         conversation, shown, next_cursor, newest = await self.history(conversation_id)
         self.send_json(
             MessagePage(
-                messages=[message_view(message) for message in shown],
+                messages=[message_view(message, reasoning=self.door.formats.reasoning) for message in shown],
                 next_cursor=next_cursor,
                 stream_cursor=stream_cursor(conversation.key, shown, await self.hidden(conversation, shown))
                 if newest

@@ -16,7 +16,7 @@ from chatstream import events
 from chatstream.errors import ErrorCode, InvalidRequest, RequestError, StorageUnavailable
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
-from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
+from chatstream.formats.registry import HIDING
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
 from chatstream.handlers.bodies import JSONHandler
@@ -36,7 +36,7 @@ _USER_TIMEOUT_MS = 30_000
 class StreamingHandler(JSONHandler):
     """A door that may answer with an event stream."""
 
-    wire: Format = DEFAULT
+    wire: Format = HIDING.default  # until it is negotiated
     _follower: Follower | None = None
     _ends_connection = False
 
@@ -50,14 +50,15 @@ class StreamingHandler(JSONHandler):
     def negotiate(self) -> None:
         """Write what `format` and `version` of the query name. Raises `InvalidRequest` if there is no such format."""
         name, version = self.parameter("format"), self.parameter("version")
-        if name is not None and name not in FORMATS:
-            raise InvalidRequest(f"`format` must be one of: {', '.join(FORMATS)}.")
-        self.wire = DEFAULT if name is None else FORMATS[name]
+        formats = self.door.formats
+        if name is not None and name not in formats.by_name:
+            raise InvalidRequest(f"`format` must be one of: {', '.join(formats.by_name)}.")
+        self.wire = formats.default if name is None else formats.by_name[name]
         if version is None:
             return
-        versions = VERSIONS.get(self.wire.name)
+        versions = formats.versions.get(self.wire.name)
         if versions is None:
-            raise InvalidRequest(f"`version` goes with one of these formats: {', '.join(VERSIONS)}.")
+            raise InvalidRequest(f"`version` goes with one of these formats: {', '.join(formats.versions)}.")
         if version not in versions:
             raise InvalidRequest(f"`version` must be one of: {', '.join(versions)}.")
         self.wire = versions[version]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
-from chatstream.events import Cursor, Timestamp, timestamp
+from chatstream.events import Cursor, Timestamp, parts, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
 from chatstream.models import (
     Annotation,
@@ -23,6 +23,7 @@ from chatstream.models import (
     Usage,
     UserMessage,
 )
+from chatstream.pieces import Part
 
 # Of a conversation, and of what makes a message safe to send again.
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -118,6 +119,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     error: FailureView | None
     recommendations: tuple[Recommendation, ...]
     annotations: tuple[Annotation, ...] | UnsetType = UNSET
+    parts: tuple[Part, ...] | UnsetType = UNSET  # where there is more than text
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -194,11 +196,11 @@ def new_conversation_view(conversation: Conversation, message: UserMessage | Non
     )
 
 
-def message_view(message: Message) -> UserMessageView | AnswerView:
-    """A user message or an answer."""
+def message_view(message: Message, *, reasoning: bool = True) -> UserMessageView | AnswerView:
+    """A user message or an answer; `reasoning`: what the model thought is shown."""
     if isinstance(message, UserMessage):
         return UserMessageView(**_user_message_fields(message))
-    return AnswerView(**_answer_fields(message))
+    return AnswerView(**_answer_fields(message), parts=parts(message.mixed, reasoning=reasoning) or UNSET)
 
 
 def posted_message(message: UserMessage, cursor: Cursor) -> PostedMessage:
@@ -277,5 +279,5 @@ def stream_cursor(key: str, messages: list[Message], hidden: Answer | None = Non
     if isinstance(shown, UserMessage):
         return str(Cursor(shown.id, Cursor.USER))
     if shown.status is Status.STREAMING:
-        return str(Cursor(shown.id, len(shown.content)))
+        return str(Cursor(shown.id, shown.length))
     return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.recommendations) + len(shown.annotations)))

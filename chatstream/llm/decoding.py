@@ -1,4 +1,4 @@
-"""From the bytes of an OpenAI-compatible answer to text. Pure: bytes in, text out, however they were cut.
+"""From the bytes of an OpenAI-compatible answer to its pieces. Pure: bytes in, pieces out, however they were cut.
 
 Nearly all chunks have one shape, which msgspec reads in a third of a microsecond; any other goes through a tolerant
 path, since what the endpoints send differs in every detail. Three rules hold for all of them: the last sign counts
@@ -15,10 +15,12 @@ from msgspec import Meta, Struct
 
 from chatstream.errors import ErrorCode
 from chatstream.llm import shapes
+from chatstream.llm.arranging import Arranger, Tags
 from chatstream.llm.faults import Fault, from_error, page
 from chatstream.llm.model import Finish
 from chatstream.llm.splitting import ErrorEvent, EventSplitter
 from chatstream.models import Usage
+from chatstream.pieces import Kind, Piece
 
 # No chunk of an honest model comes near it; an endpoint that sends no line end must not fill the memory. The longest
 # answer that is taken by default fits, in its longest spelling: 200,000 characters of 12 bytes.
@@ -28,11 +30,19 @@ _TELLING_BYTES: Final = 16
 _BOM: Final = b"\xef\xbb\xbf"
 _EVENTS: Final = re.compile(rb":|(?:data|event|id|retry)[ ]*[:\r\n]")
 
+Said = list[tuple[Kind, str]]
+_Nothing = Annotated[str, Meta(max_length=0)] | None
+
 
 class _PlainDelta(Struct):
     content: Annotated[str, Meta(min_length=1)]
     refusal: None = None
     tool_calls: None = None
+    reasoning: _Nothing = None
+    reasoning_content: _Nothing = None
+    reasoning_text: _Nothing = None
+    reasoning_details: tuple[()] | None = None
+    thinking: _Nothing = None
 
 
 class _PlainChoice(Struct):
@@ -65,12 +75,12 @@ class _Body(Enum):
 class AnswerDecoder:
     """Reads one answer.
 
-    `tokens` counts the chunks that brought some: text, but also reasoning and tool calls, which are not text.
+    `tokens` counts the chunks that brought some: text and reasoning, but also tool calls, of which there are no pieces.
     `finished` is the last finish reason so far. It is no end: some endpoints give one with every chunk. The end is
     ``[DONE]`` (`done`), a failure (`fault`), or that of the body, which `end` is called for.
     """
 
-    def __init__(self, content_type: str = "text/event-stream") -> None:
+    def __init__(self, content_type: str = "text/event-stream", tags: Tags = Tags.RECOGNISED) -> None:
         self.tokens = 0
         self.finished: str | None = None
         self.fault: Fault | None = None
@@ -86,15 +96,15 @@ class AnswerDecoder:
         self._cut = False  # the last chunk was half a chunk
         self._alone = False  # the last finish reason came with nothing else
         self._passed_over = False  # something that could not be read
-        self._has_text = False
-        self._messages = ""  # what came as `message`, which may repeat what came before
+        self._arranger = Arranger(tags)
+        self._came_of: set[Kind] = set()
+        self._messages = {Kind.TEXT: "", Kind.REASONING: ""}  # what came as `message`, which may repeat it
         self._index: int | None = None  # of the choice that is ours ...
         self._last_index = 0
         self._several = False  # ... if there are several
         self._plain = True  # all choices so far had the index 0
         self._usage: Usage | None = None
         self._refused = False
-        self._surrogate = ""  # the first half of a character whose second half is in the next delta
 
     @property
     def over(self) -> bool:
@@ -115,31 +125,38 @@ class AnswerDecoder:
         reason = self.finished or "stop"  # without a reason, the end mark says that all is well
         return Finish(reason="refusal" if self._refused and reason == "stop" else reason, usage=self._usage)
 
-    def feed(self, data: bytes) -> list[str]:
-        """The texts in `data`, in order, none empty and each valid Unicode."""
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces in `data`, in order; no string is empty, and each is valid Unicode."""
+        pieces = self._feed(data)
+        if self.over:
+            pieces += self._arranger.end()
+        return pieces
+
+    def _feed(self, data: bytes) -> list[Piece]:
         if self._body is _Body.UNKNOWN:
             self._held += data
             data = self._look()
         if self._body is _Body.EVENTS:
-            texts = self._read_all(self._events.feed(data))
+            pieces = self._read_all(self._events.feed(data))
             if self._events.held > MAX_EVENT_BYTES:
                 self._fail("an event over 4 MiB")
-            return texts
+            return pieces
         return [] if self._body is _Body.UNKNOWN else self._feed_json(data)
 
-    def end(self, *, broken: bool = False) -> list[str]:
-        """The texts that were still held when the body ended; afterwards the answer is whole, or `fault` is set.
+    def end(self, *, broken: bool = False) -> list[Piece]:
+        """The pieces that were still held when the body ended; afterwards the answer is whole, or `fault` is set.
 
         `broken`: the body was not there to its end.
         """
         self._ending = True
         if self._body is _Body.UNKNOWN or self._body is _Body.EVENTS:
-            texts = self.feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
+            pieces = self._feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
         else:
-            texts = self._read_all([bytes(self._held)] if self._held.strip() else [])
+            pieces = self._read_all([bytes(self._held)] if self._held.strip() else [])
+        pieces += self._arranger.end()
         believed = self.finished is not None and not self._cut and not (broken and self.contradicted)
         if self.over or self.settled or believed:
-            return texts
+            return pieces
         self.finished = None
         if self._body is _Body.DOCUMENT and not self._cut:
             if self.tokens:  # what came whole needs no finish reason
@@ -151,8 +168,7 @@ class AnswerDecoder:
         else:
             what = "the stream ended without a finish reason"
             self.fault = Fault(ErrorCode.UPSTREAM_TRUNCATED, what, transient=True)
-        texts += filter(None, [self._whole("")])
-        return texts
+        return pieces
 
     # What the body is -------------------------------------------------------------------------------------------------
 
@@ -181,82 +197,91 @@ class AnswerDecoder:
         self._held = bytearray()
         return bytes(start)
 
-    def _feed_json(self, data: bytes) -> list[str]:
+    def _feed_json(self, data: bytes) -> list[Piece]:
         self._held += data
         if not self._first_line_seen and b"\n" in data:
             self._first_line_seen = True
             if _is_object(self._held.partition(b"\n")[0]):
                 self._body = _Body.LINES
-        texts = []
+        pieces: list[Piece] = []
         if self._body is _Body.LINES:
             *lines, self._held = self._held.split(b"\n")
-            texts = self._read_all([bytes(line) for line in lines])
+            pieces = self._read_all([bytes(line) for line in lines])
         if len(self._held) > MAX_EVENT_BYTES:
             self._fail("a JSON document over 4 MiB")
-        return texts
+        return pieces
 
     # What the chunks say ----------------------------------------------------------------------------------------------
 
-    def _read_all(self, chunks: list[bytes]) -> list[str]:
-        texts = []
+    def _read_all(self, chunks: list[bytes]) -> list[Piece]:
+        pieces: list[Piece] = []
         for chunk in chunks:
             if self.over:
                 break
-            text = self._read(chunk) if len(chunk) <= MAX_EVENT_BYTES else self._fail("an event over 4 MiB")
-            if text:
-                texts.append(text)
-        return texts
+            if len(chunk) <= MAX_EVENT_BYTES:
+                self._read(chunk, pieces)
+            else:
+                self._fail("an event over 4 MiB")
+        return pieces
 
-    def _read(self, event: bytes) -> str:
+    def _read(self, event: bytes, pieces: list[Piece]) -> None:
         if self._plain and not isinstance(event, ErrorEvent):
             try:
                 text = _plain.decode(event).choices[0].delta.content
             except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
-                return self._read_tolerantly(event)
-            self._came(has_text=True)
-            return self._whole(text) if self._surrogate else text
-        return self._read_tolerantly(event)
+                self._read_tolerantly(event, pieces)
+                return
+            self._came()
+            if self._arranger.plain:
+                pieces.append(text)
+            else:
+                self._came_of.add(Kind.TEXT)
+                pieces += self._arranger.text(text)
+            return
+        self._read_tolerantly(event, pieces)
 
-    def _came(self, *, has_text: bool) -> None:
+    def _came(self) -> None:
         """A chunk brought something."""
         self.tokens += 1
-        self._has_text = self._has_text or has_text
         if self.finished is not None:
             self.contradicted = True
 
-    def _read_tolerantly(self, event: bytes) -> str:
+    def _read_tolerantly(self, event: bytes, pieces: list[Piece]) -> None:
         text = event.decode("utf-8", "replace").strip()
         if isinstance(event, ErrorEvent):
             self._failed(_json(text) or text)
-            return ""
-        lines = [text] if _json(text) is not None else text.split("\n")  # where each line is JSON of its own
-        return "".join([self._read_line(line.strip()) for line in lines])
+            return
+        # Some have several in one, each on a line of its own.
+        for line in [text] if _json(text) is not None else text.split("\n"):
+            self._read_line(line.strip(), pieces)
 
-    def _read_line(self, line: str) -> str:
+    def _read_line(self, line: str, pieces: list[Piece]) -> None:
         if self.over or not line:
-            return ""
+            return
         if line.strip('"') == "[DONE]":
             self.done = True
-            return self._whole("")
+            return
         document = _json(line)
         if document is None and line.startswith(("{", "[")):
-            return self._fail("a chunk that is not JSON")
+            self._fail("a chunk that is not JSON")
+            return
         chunks = document if isinstance(document, list) else [document]
-        if isinstance(document, list) and not all(isinstance(chunk, dict) for chunk in chunks):
-            return self._fail("a chunk that is not an object")
-        if not all(isinstance(chunk, dict) for chunk in chunks):  # `ping`, `null`: it says nothing
+        if all(isinstance(chunk, dict) for chunk in chunks):
+            for chunk in chunks:
+                self._read_chunk(chunk, pieces)
+        elif isinstance(document, list):
+            self._fail("a chunk that is not an object")
+        else:  # `ping`, `null`: it says nothing
             self._passed_over = True
-            return ""
-        return "".join([self._read_chunk(chunk) for chunk in chunks])
 
-    def _read_chunk(self, chunk: dict[str, Any]) -> str:
+    def _read_chunk(self, chunk: dict[str, Any], pieces: list[Piece]) -> None:
         failure = shapes.failure_of(chunk)
         if failure is not None:
             self._failed(failure)
         choice = self._ours(shapes.choices_of(chunk))
-        text = self._read_choice(choice) if choice and not self.over else ""
+        if choice and not self.over:
+            self._read_choice(choice, pieces)
         self._usage = shapes.usage_of(chunk, final=self.finished is not None) or self._usage
-        return text
 
     def _ours(self, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
         """The choice that is ours, of which there is one, as one was asked for: whatever number it has.
@@ -277,48 +302,56 @@ class AnswerDecoder:
             return choices[0]
         return next((choice for choice, number in zip(choices, numbers, strict=True) if number == self._index), None)
 
-    def _read_choice(self, choice: dict[str, Any]) -> str:
+    def _read_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
         delta, message = choice.get("delta"), choice.get("message")
-        text, alive = "", False
+        said: Said = []
+        alive = False
         if isinstance(delta, dict):
-            text, alive = self._say(delta), shapes.is_alive(delta)
-        if not text and isinstance(message, dict):
-            text = self._repeat(self._say(message))
+            said, alive = self._said(delta), shapes.is_alive(delta)
+        if not said and isinstance(message, dict):
+            said = self._repeated(self._said(message))
             alive = alive or (not self.tokens and shapes.is_alive(message))
-        if not text and isinstance(choice.get("text"), str):  # as older completions have it
-            text = choice["text"]
-        if text or alive:
-            self._came(has_text=bool(text))
+        if not said and isinstance(choice.get("text"), str) and choice["text"]:  # as older completions have it
+            said = [(Kind.TEXT, choice["text"])]
+        if said or alive:
+            self._came()
+        for kind, text in said:
+            self._came_of.add(kind)
+            pieces += self._arranger.text(text) if kind is Kind.TEXT else self._arranger.reasoning(text)
         reason = shapes.reason_of(choice)
         if reason in shapes.BROKEN_OFF:
             if not self.settled:
                 self.fault = Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "finish reason error", transient=True)
         elif reason is not None:
             self.finished = reason
-            self._alone = not text and not alive
-        return self._whole(text) if text or reason else ""
+            self._alone = not said and not alive
 
-    def _say(self, delta: dict[str, Any]) -> str:
-        refusal = shapes.text_of(delta.get("refusal"))
-        self._refused = self._refused or bool(refusal)
-        return shapes.text_of(delta.get("content")) + refusal
+    def _said(self, delta: dict[str, Any]) -> Said:
+        said = shapes.said_in(delta)
+        refusal = shapes.refusal_in(delta)
+        if refusal:
+            self._refused = True
+            said.append((Kind.TEXT, refusal))
+        return said
 
-    def _repeat(self, text: str) -> str:
+    def _repeated(self, said: Said) -> Said:
         """What a `message` says that was not said before: all, the rest, or, after deltas, nothing."""
-        if self._has_text and not self._messages:
-            return ""
-        new = text.removeprefix(self._messages)
-        self._messages += new
+        if not self._came_of:
+            for kind, text in said:
+                self._messages[kind] += text
+            return said
+        new: Said = []
+        for kind in (Kind.REASONING, Kind.TEXT):
+            before = self._messages[kind]
+            # Thinking belongs before the text: what a last message repeats of it comes too late.
+            told = self._came_of if kind is Kind.REASONING else self._came_of & {kind}
+            if told and not any(self._messages.values()):
+                continue
+            more = "".join([text for one, text in said if one is kind]).removeprefix(before)
+            if more:
+                self._messages[kind] = before + more
+                new.append((kind, more))
         return new
-
-    def _whole(self, text: str) -> str:
-        """`text` with its surrogates paired or replaced; the first half of a pair at its end waits for the next."""
-        text = self._surrogate + text
-        self._surrogate = ""
-        if text and "\ud800" <= text[-1] <= "\udbff" and not (self.finished or self.over):
-            self._surrogate = text[-1]
-            text = text[:-1]
-        return shapes.valid(text)
 
     # What goes wrong --------------------------------------------------------------------------------------------------
 
@@ -329,7 +362,7 @@ class AnswerDecoder:
         elif self.fault is None:
             self.fault = from_error(error)
 
-    def _fail(self, what: str) -> str:
+    def _fail(self, what: str) -> None:
         """It cannot be read on."""
         if self.settled:
             self.done = True
@@ -337,7 +370,6 @@ class AnswerDecoder:
             self._cut = True  # half a last chunk is no fault of its own
         else:
             self._give_up(what)
-        return ""
 
     def _give_up(self, what: str) -> None:
         if self.fault is None:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from chatstream.models import Usage
+from chatstream.pieces import Piece
 
 
 class Turn(Struct, frozen=True):
@@ -23,9 +24,12 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 class Delta(NamedTuple):
-    """What one network read brought: pieces of text in order, none empty and each valid Unicode; and, last, the end."""
+    """What one network read brought: pieces in order, of which no string is empty; and, last, the end.
 
-    texts: list[str]
+    Of an answer that is text alone they are strings, each valid Unicode.
+    """
+
+    pieces: list[Piece]
     finish: Finish | None = None
 
 

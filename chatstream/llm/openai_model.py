@@ -125,7 +125,7 @@ class OpenAIModel:
         )
 
     async def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``; reasoning is never text."""
+        """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``."""
         if self._client.is_closed():
             raise Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model is closed")
         name = model or self._model
@@ -220,9 +220,9 @@ class OpenAIModel:
                 while not decoder.over:
                     tokens = decoder.tokens
                     data = await _next(body, clock, decoder)
-                    texts = decoder.end() if data is None else decoder.feed(data)
-                    if texts:
-                        yield Delta(texts)
+                    pieces = decoder.end() if data is None else decoder.feed(data)
+                    if pieces:
+                        yield Delta(pieces)
                     if decoder.tokens != tokens:
                         clock.token()  # after the yield: the reader's time is not the model's silence
                     if decoder.settled:
@@ -238,8 +238,8 @@ class OpenAIModel:
         except _TRANSPORT_ERRORS as exc:
             if decoder is None:
                 fault = from_exception(exc, begun=False)
-            elif texts := decoder.end(broken=True):
-                yield Delta(texts)
+            elif pieces := decoder.end(broken=True):
+                yield Delta(pieces)
             if decoder is not None and decoder.fault is not None and decoder.fault.transient:
                 decoder.fault = from_exception(exc, begun=True)
         if decoder is not None:

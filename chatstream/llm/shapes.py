@@ -1,9 +1,9 @@
 """What stands where in the chunks of OpenAI-compatible endpoints, whatever it is called there. Pure; knows no order."""
 
-from collections.abc import Iterator
 from typing import Any, Final, TypeGuard
 
 from chatstream.models import Usage, UsageSource
+from chatstream.pieces import Kind
 
 Json = dict[str, Any]
 
@@ -11,17 +11,16 @@ Json = dict[str, Any]
 _MAX_REASON: Final = 64
 # JSON's and MongoDB's numbers end somewhere; a token count past 2**53 is not one.
 _MAX_TOKENS: Final = 2**53
-# Where models put what they think and which tools they call: signs of life, and no text.
-_NOT_TEXT: Final = (
-    "reasoning",
-    "reasoning_content",
-    "reasoning_text",
-    "reasoning_details",
-    "thinking",
-    "tool_calls",
-    "function_call",
-    "audio",
-)
+# Where endpoints put what a model thinks. Some put the same in two of them, of which the first is taken.
+_REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+# What is a sign of life besides.
+_NOT_TEXT: Final = (*_REASONING, "tool_calls", "function_call", "audio")
+# The types of the parts of a `content` that are text, and those that are thinking ...
+_TEXT_TYPES: Final = ("text", "output_text")
+_REASONING_TYPES: Final = ("thinking", "reasoning", "reasoning_text", "reasoning_content", "summary_text")
+# ... and where these have it: as a string, or as a list of parts again. No endpoint nests them deeper.
+_REASONING_KEYS: Final = ("thinking", "text", "reasoning", "reasoning_text", "content", "summary")
+_MAX_DEPTH: Final = 4
 # Other words for OpenAI's reasons: so that whoever reads one knows a whole answer from one that was cut.
 _REASONS: Final = {
     "end_turn": "stop",
@@ -56,21 +55,42 @@ def choices_of(chunk: Json) -> list[Json]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
-def text_of(content: object) -> str:
-    """The text of a `content`: a string, or a list of strings and parts, of which those of a text type are text."""
+def said_in(delta: Json) -> list[tuple[Kind, str]]:
+    """What a delta or a message says, in order: text, and what the model thinks. None of it is empty."""
+    said: list[tuple[Kind, str]] = []
+    thought = next((text for key in _REASONING if (text := _thought(delta.get(key)))), "")
+    if thought:
+        said.append((Kind.REASONING, thought))
+    content = delta.get("content")
     if isinstance(content, str):
-        return content
-    return "".join(_texts(content)) if isinstance(content, list) else ""
-
-
-def _texts(parts: list[object]) -> Iterator[str]:
-    for part in parts:
+        said.append((Kind.TEXT, content))
+    for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
-            yield part
-        elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
-            text = part.get("text")
-            if isinstance(text, str):
-                yield text
+            said.append((Kind.TEXT, part))
+        elif isinstance(part, dict):
+            type_ = part.get("type", "text")
+            if type_ in _TEXT_TYPES and isinstance(part.get("text"), str):
+                said.append((Kind.TEXT, part["text"]))
+            elif type_ in _REASONING_TYPES and not thought:
+                said.append((Kind.REASONING, _thought(part)))
+    return [(kind, text) for kind, text in said if text]
+
+
+def refusal_in(delta: Json) -> str:
+    """What it says in place of an answer."""
+    return "".join(text for _, text in said_in({"content": delta.get("refusal")}))
+
+
+def _thought(value: object, depth: int = 0) -> str:
+    if isinstance(value, str):
+        return value
+    if depth == _MAX_DEPTH:
+        return ""
+    if isinstance(value, list):
+        return "".join([_thought(one, depth + 1) for one in value])
+    if isinstance(value, dict):
+        return next((text for key in _REASONING_KEYS if (text := _thought(value.get(key), depth + 1))), "")
+    return ""
 
 
 def is_alive(delta: Json) -> bool:

@@ -46,7 +46,7 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 
 class Reasoning(Struct, frozen=True):
-    """Something that an answerer of one's own thought. It is not shown yet."""
+    """Something that an answerer of one's own thought. It is no text; `CHATSTREAM_REASONING` shows or hides it."""
 
     text: str
 

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from chatstream.errors import ErrorCode, ModelError, Unavailable
+from chatstream.llm.arranging import Arranger, Tags
 from chatstream.llm.model import Delta, Finish
 from chatstream.llm.model import Turn as ModelTurn
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Recommendation, Usage
-from chatstream.pieces import Data
+from chatstream.pieces import BEGINNING, Data, Piece, behind, spaced
+from chatstream.pieces import text as visible_text
 from chatstream.plugins.answering import Answering, forget
 from chatstream.plugins.loading import Loaded
 from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Turn
@@ -122,6 +124,7 @@ class Plugins:
         now = asyncio.get_running_loop().time
         began, outcome = now(), "closed"
         answering = Answering(each.plugin.answer(turn), each.name)
+        arranger = Arranger(Tags.KEPT)
         try:
             while True:
                 deadline = min(each.rules["answer"].deadline, began + self._answer_timeout - now())
@@ -133,8 +136,11 @@ class Plugins:
                     yield Delta([], Finish(reason=_text(piece.reason), usage=piece.usage or usage))
                     return
                 elif isinstance(piece, str):
-                    if text := _text(piece):
-                        yield Delta([text])
+                    if pieces := arranger.text(_text(piece)):
+                        yield Delta(pieces)
+                elif isinstance(piece, Reasoning):
+                    if pieces := arranger.reasoning(_text(piece.text)):
+                        yield Delta(pieces)
                 else:
                     _left_out(piece)
         except ModelError:
@@ -164,10 +170,14 @@ class Plugins:
     async def _released(self, deltas: AsyncGenerator[Delta, None], each: Loaded) -> AsyncGenerator[Delta, None]:
         now = asyncio.get_running_loop().time
         text, told = "", 0
+        place = BEGINNING
         held_since: float | None = None
         async with aclosing(deltas):
             async for delta in deltas:
-                came = "".join(delta.texts)
+                # They are asked about text alone: so what the model thinks, which nobody has looked at, is left out.
+                pieces = spaced(place, delta.pieces)
+                came = visible_text(pieces, place)
+                place = behind(place, pieces)
                 text += came
                 end = len(text) if not (came or delta.finish) else None
                 if came and held_since is None:
@@ -179,7 +189,7 @@ class Plugins:
                 if end is None:
                     yield Delta([], Finish(reason="content_filter", usage=delta.finish.usage if delta.finish else None))
                     return
-                texts = [text[told:end]] if end > told else []
+                texts: list[Piece] = [text[told:end]] if end > told else []
                 told = end
                 if texts and held_since is not None:
                     self._metrics.text_held(now() - held_since)
@@ -299,7 +309,7 @@ def _nothing(given: object) -> None:
 
 def _left_out(given: object) -> None:
     """What is known, but not told yet."""
-    if not isinstance(given, Reasoning | Data):
+    if not isinstance(given, Data):
         raise Nonsense(f"it yielded {type(given).__name__}")
 
 

@@ -18,6 +18,7 @@ from pymongo.read_concern import ReadConcern
 
 from chatstream.errors import AnswerInProgress
 from chatstream.models import Answer, Conversation, Status
+from chatstream.pieces import Piece, size, stored
 from chatstream.store.conversations import touch
 from chatstream.store.documents import answer_document, answer_model, now, outcome
 from chatstream.store.gate import Document
@@ -28,7 +29,7 @@ log = logging.getLogger("chatstream.store")
 
 
 class Checkpoint(NamedTuple):
-    """More text of the running attempt `answer_id` in the conversation `key`; `length` code points are stored.
+    """More pieces of the running attempt `answer_id` in the conversation `key`; it is stored up to position `length`.
 
     `published`: put it on the change stream. Every process pays for every published change.
     """
@@ -36,12 +37,12 @@ class Checkpoint(NamedTuple):
     key: str
     answer_id: str
     length: int
-    text: str
+    pieces: Sequence[Piece]
     published: bool = True
 
 
 class CheckpointResult(NamedTuple):
-    """How an attempt stands after a checkpoint: `length` code points of it are stored.
+    """How an attempt stands after a checkpoint: it is stored up to position `length`.
 
     `polled_at` changes each time another process that has viewers polls it. `background`: it finishes though nobody
     watches.
@@ -123,13 +124,13 @@ class Attempts:
         updates = [
             UpdateOne(
                 {"_id": _id, "conversationId": key, "status": "streaming", "length": length},
-                ({"$push": {"parts": text}} if text else {})
+                ({"$push": {"pieces": {"$each": stored(pieces)}}} if pieces else {})
                 | {
-                    "$set": {"length": length + len(text)} | (signed if published else {}),
+                    "$set": {"length": length + size(pieces)} | (signed if published else {}),
                     "$currentDate": {"beatAt": True},
                 },
             )
-            for _id, key, (_, _, length, text, published) in zip(ids, keys, checkpoints, strict=True)
+            for _id, key, (_, _, length, pieces, published) in zip(ids, keys, checkpoints, strict=True)
         ]
         fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1, "background": 1}
         try:
@@ -236,8 +237,9 @@ class Attempts:
         await self._messages.delete_many({"conversationId": ObjectId(key)})
 
     def _final(self, answer: Answer) -> Document:
-        over = ("parts", "beatAt", "watchedAt", "stopRequested")
-        return {"$set": outcome(answer) | self._signed(), "$unset": dict.fromkeys(over, "")}
+        kept = outcome(answer) | self._signed()
+        over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested")
+        return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 
     def _signed(self) -> Document:
         """Who wrote this, and something new each time, so that every change event has it and ours can be told apart."""

@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 from chatstream.errors import StorageUnavailable
 from chatstream.logs import describe
 from chatstream.models import Message, Status
+from chatstream.pieces import Piece, read
 from chatstream.store.documents import message_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
@@ -36,10 +37,10 @@ class Stored(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """A running answer has more text: `text` ends at `length` code points."""
+    """A running answer has more `pieces`, which end at position `length`."""
 
     answer_id: str
-    text: str
+    pieces: list[Piece]
     length: int
 
 
@@ -114,7 +115,16 @@ def _change(event: Document) -> Change | None:
     updated: dict[str, Any] = event["updateDescription"]["updatedFields"]
     if updated.get("status", Status.STREAMING) != Status.STREAMING:
         return Ended(str(key))
-    # A `$push` arrives as `parts.7`, or as the whole of a `parts` that was empty.
-    pushed = [value for name, value in updated.items() if name.startswith("parts.")]
-    text = "".join(pushed) + "".join(updated.get("parts", ()))
-    return Appended(str(key), text, updated["length"]) if text else None
+    pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))
+    return Appended(str(key), pieces, updated["length"]) if pieces else None
+
+
+def _pushed(updated: dict[str, Any], name: str) -> list[Any]:
+    """A `$push` arrives as `pieces.7`, `pieces.8` and so on, or as the whole of an array that was empty.
+
+    A process of the version before calls it `parts`.
+    """
+    if name in updated:
+        return list(updated[name])
+    numbers = sorted(int(key.partition(".")[2]) for key in updated if key.startswith(f"{name}."))
+    return [updated[f"{name}.{number}"] for number in numbers]

@@ -21,6 +21,7 @@ from chatstream.models import (
     Usage,
     UserMessage,
 )
+from chatstream.pieces import Piece, read, stored
 from chatstream.store.gate import Document
 
 # The place of a conversation's first message.
@@ -37,6 +38,10 @@ _NEWER_CODES = {
 
 # Written with each document, and raised when a reader of the version before could misunderstand one.
 SCHEMA = 1
+
+# A document of MongoDB's has at most 16 MB. An answer that would not fit with its text twice is kept as text alone; no
+# default lets one become so long.
+_MAX_CHARACTER_BYTES = 14_000_000
 
 T = TypeVar("T")
 
@@ -137,23 +142,28 @@ def answer_document(key: str, answer: Answer) -> Document:
         "schema": SCHEMA,
     } | _flag("background", answer.background)
     if answer.status is Status.STREAMING:
-        return document | {"status": "streaming", "parts": [], "length": 0, "beatAt": answer.created_at}
+        return document | {"status": "streaming", "pieces": [], "length": 0, "beatAt": answer.created_at}
     return document | outcome(answer)
 
 
 def outcome(answer: Answer) -> Document:
     """The fields that a final save sets."""
     failure = answer.failure
-    return {
+    document = {
         "status": answer.status.value,
         "content": answer.content,
-        "length": len(answer.content),
+        "length": answer.length,
         "finishReason": answer.finish_reason,
         "usage": msgspec.to_builtins(answer.usage),
         "error": failure and _failure_document(failure),
         "recommendations": msgspec.to_builtins(answer.recommendations),
         "unseen": answer.unseen,
-    } | ({"annotations": [_annotation_document(one) for one in answer.annotations]} if answer.annotations else {})
+    }
+    if answer.mixed and 4 * (answer.length + len(answer.content)) < _MAX_CHARACTER_BYTES:
+        document["pieces"] = stored(answer.mixed)
+    if answer.annotations:
+        document["annotations"] = [_annotation_document(one) for one in answer.annotations]
+    return document
 
 
 def _annotation_document(annotation: Annotation) -> Document:
@@ -195,7 +205,7 @@ def user_message_model(document: Document) -> UserMessage:
 
 
 def answer_model(document: Document) -> Answer:
-    """An answer; that of a running one has the text of its last checkpoint. Raises `NotUnderstood`.
+    """An answer; a running one is as its last checkpoint has left it. Raises `NotUnderstood`.
 
     An answer of a status that only a later version knows has not ended, as far as this one knows: it counts as running.
     """
@@ -207,7 +217,7 @@ def answer_model(document: Document) -> Answer:
             reply_to=str(_typed(document, "replyTo", ObjectId)),
             attempt=_typed(document, "attempt", int),
             status=status,
-            content="".join(document["parts"]) if "parts" in document else _typed(document, "content", str),
+            content="",
             created_at=_typed(document, "createdAt", datetime),
             finish_reason=msgspec.convert(document.get("finishReason"), str | None),
             usage=msgspec.convert(document.get("usage"), Usage | None),
@@ -218,7 +228,18 @@ def answer_model(document: Document) -> Answer:
             queued=bool(document.get("queued", False)),
             owner=_typed(document, "owner", str),
             background=bool(document.get("background", False)),
-        )
+        ).made_of(_pieces(document))
+
+
+def _pieces(document: Document) -> list[Piece]:
+    """A finished answer has them where there is more than text. A running one's were called `parts` once."""
+    values = document.get("pieces", document.get("parts"))
+    if values is None:
+        return [_typed(document, "content", str)]
+    try:
+        return read(values)
+    except msgspec.ValidationError:  # a mark of a later version: its text is there all the same, if it has ended
+        return [_typed(document, "content", str)]
 
 
 def status_of(document: Document) -> Status:

@@ -17,6 +17,7 @@ from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.llm.decoding import AnswerDecoder
 from chatstream.models import Answer, Conversation, Status
+from chatstream.pieces import BEGINNING
 
 CHUNKS = 400  # an answer
 VIEWERS = 100
@@ -67,7 +68,7 @@ async def decode() -> None:
 
 async def encode() -> None:
     """The frames of 400 chunks."""
-    assert DEFAULT.chunks(_ANSWER, _TEXTS, 0, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
+    assert DEFAULT.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
 
 
 async def fan_out() -> None:
@@ -97,7 +98,8 @@ async def fan_out() -> None:
             await asyncio.sleep(0)
     for follower in followers:
         follower.end()
-    assert sum(await asyncio.gather(*readers)) == VIEWERS * len(DEFAULT.chunks(_ANSWER, _TEXTS[:200], 0, "0" * 24))
+    told = DEFAULT.chunks(_ANSWER, _TEXTS[:200], BEGINNING, "0" * 24)
+    assert sum(await asyncio.gather(*readers)) == VIEWERS * len(told)
 
 
 async def _read(follower: Follower) -> int:

@@ -14,6 +14,7 @@ from chatstream.events import Connected, Cursor
 from chatstream.formats.registry import VERSIONS
 from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
 from chatstream.models import Answer, Failure, Recommendation, Status, Usage, UserMessage
+from chatstream.pieces import BEGINNING, Place
 
 NOW = "2026-11-22T10:40:00.123Z"
 QUESTION = "0" * 23 + "a"
@@ -50,7 +51,8 @@ def answer(content: str = "", status: Status = Status.COMPLETE, **fields: Any) -
 
 
 def chunks(offset: int, *texts: str) -> str:
-    return wire.chunks(answer(), texts, offset, NOW).decode()
+    at = Place(position=offset, offset=offset, text=offset)
+    return wire.chunks(answer(), texts, at, NOW).decode()
 
 
 def ending(stored: Answer, position: int) -> str:
@@ -163,7 +165,7 @@ def test_of_one_that_begins_again_nothing_is_told_but_its_end_to_who_has_some_of
     cut = answer("Bet", Status.INTERRUPTED, failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id="r1"))
     metadata = '{"status":"interrupted","finishReason":null,"usage":null,"error":null}'
     for format_ in (wire, *versions.values()):
-        assert format_.chunks(cut, ["Bet"], 0, now="") == format_.ending(cut, 0) == b""
+        assert format_.chunks(cut, ["Bet"], BEGINNING, now="") == format_.ending(cut, 0) == b""
     assert versions["7"].ending(cut, 2).decode() == TEXT_END + finish(metadata, reason="other")
     gone = answer("", Status.INTERRUPTED, failure=cut.failure)  # a crash has lost what was told
     assert versions["7"].ending(gone, 2).decode() == TEXT_END + finish(metadata, reason="other")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from chatstream import pieces
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
 from chatstream.formats.registry import DEFAULT
@@ -150,7 +151,7 @@ def test_without_readers_nothing_is_kept_or_encoded() -> None:
         channel.extend(running, ["x"])
         channel.append(Notice(ErrorCode.INTERNAL, request_id=None))
     assert channel._entries == []
-    assert running.text() == "x" * 1000
+    assert pieces.text(running.pieces) == "x" * 1000
     reader = Reader(channel)
     channel.extend(running, ["y"])
     (entry,) = reader.read()
@@ -185,7 +186,7 @@ def test_each_reader_gets_every_entry_once_however_far_apart_they_read() -> None
                 texts[which] += "".join(parse(entry.frames(DEFAULT))[0].data["content"] for entry in reader.read())
     for which, reader in enumerate(readers):
         texts[which] += "".join(parse(entry.frames(DEFAULT))[0].data["content"] for entry in reader.read())
-    assert texts == [running.text()] * 3
+    assert texts == [pieces.text(running.pieces)] * 3
 
 
 def test_who_leaves_holds_nothing_back() -> None:

@@ -117,7 +117,7 @@ async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_u
             talk.call.say("ab", "c🏟", "d")
         # An earlier write arrives only now.
         assert ahead.answer.id in await b.attempts.checkpoint(
-            [Checkpoint(ahead.conversation.key, ahead.answer.id, 0, "abc🏟")]
+            [Checkpoint(ahead.conversation.key, ahead.answer.id, 0, ["abc🏟"])]
         )
         go_on.set()
         await beats(b, 4)

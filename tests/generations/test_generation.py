@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
+from chatstream.pieces import OpenReasoning, OpenText
 from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -160,6 +161,32 @@ async def test_an_answer_has_a_greatest_length(mongodb_uri: str) -> None:
             assert (await watched.until("error"))["error"] == "answer_too_long"
         assert (await b.newest(conversation)).content == "1234567890"
         assert b.model.open == 0
+
+
+@pytest.mark.gen_test
+async def test_too_much_thinking_is_left_out_and_the_answer_goes_on(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, reasoning_characters=104) as b:
+        conversation = await b.conversation()
+        think, text = OpenReasoning(), OpenText()
+        b.model.reply(think, "Hm", "m, yes", text, "One.", think, "No.", text, "Two.", STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation)
+            await watched.until("llm_complete")
+        newest = await b.newest(conversation)
+        assert newest.status is Status.COMPLETE
+        assert newest.pieces == (think, "Hmm,", text, "One.\n\nTwo.")
+
+
+@pytest.mark.gen_test
+async def test_a_text_part_after_other_text_begins_with_a_blank_line(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        think, text = OpenReasoning(), OpenText()
+        b.model.reply("One.", think, "Hm.", text, "\nTwo.", think, "No.", text, "\n\nThree.", STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation)
+            assert (await watched.until("llm_complete"))["content"] == "One.\n\nTwo.\n\nThree."
+            assert watched.text == "One.\n\nTwo.\n\nThree."
 
 
 @pytest.mark.gen_test

@@ -60,7 +60,7 @@ class Past:
         posted = await self.b.posting.post(self.conversation, "And now?")
         assert posted.answer is not None
         if content:
-            await self.b.attempts.checkpoint([Checkpoint(self.key, posted.answer.id, 0, content)])
+            await self.b.attempts.checkpoint([Checkpoint(self.key, posted.answer.id, 0, [content])])
         return posted.message, posted.answer
 
     async def waiting(self, content: str = "Hello?") -> UserMessage:
@@ -75,7 +75,7 @@ class Past:
             return known
         behind = await read(self.b.reading, self.key, parsed, DEFAULT)
         known_here = running is not None and behind.running is not None and behind.running.id == running.answer.id
-        return behind.with_text(running) if running is not None and known_here else behind
+        return behind.with_pieces(running) if running is not None and known_here else behind
 
 
 def frames(told: Replay) -> list[Frame]:
@@ -90,7 +90,7 @@ def say(told: Replay) -> list[str]:
     ]
 
 
-def with_text(answer: Answer, *texts: str) -> Running:
+def with_pieces(answer: Answer, *texts: str) -> Running:
     """The answer runs here, and has this text."""
     return Running(answer, texts)
 
@@ -199,7 +199,7 @@ async def test_the_running_answers_text_so_far_is_one_chunk(mongodb_uri: str) ->
         told = await past.replay()  # as a process that does not generate it sees it
         assert say(told) == ["llm_chunk:So fa"]
         assert told.place == (answer.seq, 5)
-        told = await past.replay(None, with_text(answer, "So ", "far", "."))
+        told = await past.replay(None, with_pieces(answer, "So ", "far", "."))
         assert say(told) == ["llm_chunk:So far."]
         (frame,) = frames(told)
         assert (frame.data["offset"], frame.id) == (0, f"{answer.id}.7")
@@ -212,7 +212,7 @@ async def test_a_running_answer_without_text_has_nothing_to_tell_but_something_c
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("")
-        for running in (None, with_text(answer)):
+        for running in (None, with_pieces(answer)):
             told = await past.replay(None, running)
             assert say(told) == []
             assert not told.nothing_comes(DEFAULT)
@@ -225,7 +225,7 @@ async def test_the_running_answer_is_told_although_a_message_waits_behind_it(mon
         past = await Past.of(b)
         _, answer = await past.running("So far")
         await past.waiting()
-        for running in (None, with_text(answer, "So far")):
+        for running in (None, with_pieces(answer, "So far")):
             told = await past.replay(None, running)
             assert (say(told), told.pending) == (["llm_chunk:So far"], None)
             assert told.place == (answer.seq, 6)
@@ -332,7 +332,7 @@ async def test_superseded_and_empty_interrupted_attempts_are_skipped(mongodb_uri
 
 
 @pytest.mark.gen_test
-async def test_an_interrupted_attempt_with_text_is_told_with_its_end(mongodb_uri: str) -> None:
+async def test_an_interrupted_attempt_with_pieces_is_told_with_its_end(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         message, _ = await past.turn("cut", Status.INTERRUPTED)
@@ -358,7 +358,7 @@ async def test_the_running_answer_comes_last_and_what_waits_behind_it_later(mong
         _, first = await past.turn("first")
         _, answer = await past.running("So far")
         await past.waiting()
-        for running, text in ((None, "So far"), (with_text(answer, "So ", "far."), "So far.")):
+        for running, text in ((None, "So far"), (with_pieces(answer, "So ", "far."), "So far.")):
             told = await past.replay(Cursor(first.id, Cursor.COMPLETE), running)
             assert say(told) == ["user_message:And now?", f"llm_chunk:{text}"]
             assert told.place == (answer.seq, len(text))
@@ -372,7 +372,7 @@ async def test_the_running_answer_goes_on_after_the_cursor(mongodb_uri: str, pos
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("So far")
-        for running in (None, with_text(answer, "So far")):
+        for running in (None, with_pieces(answer, "So far")):
             replayed = await past.replay(Cursor(answer.id, position), running)
             assert say(replayed) == [f"llm_chunk:{text}" for text in told]
             assert replayed.resumed
@@ -386,7 +386,7 @@ async def test_behind_a_queued_message_only_its_own_answer_comes(mongodb_uri: st
         past = await Past.of(b)
         _, answer = await past.running("So far")
         queued = await past.waiting()
-        for running in (None, with_text(answer, "So far")):
+        for running in (None, with_pieces(answer, "So far")):
             told = await past.replay(Cursor(queued.id, Cursor.USER), running)
             assert say(told) == []
             assert told.resumed
@@ -464,7 +464,7 @@ async def test_places_that_a_running_answer_does_not_have_are_as_none(mongodb_ur
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         _, answer = await past.running("So far")
-        for running in (None, with_text(answer, "So far")):
+        for running in (None, with_pieces(answer, "So far")):
             told = await past.replay(Cursor(answer.id, position), running)
             assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
             assert frames(told)[0].data["offset"] == 0
@@ -476,7 +476,7 @@ async def test_a_cursor_of_a_running_answer_is_foreign_to_other_conversations(mo
         past, other = await Past.of(b), await Past.of(b)
         _, answer = await past.running("So far")
         _, foreign = await other.running("Theirs")
-        told = await past.replay(Cursor(foreign.id, 2), with_text(answer, "So far"))
+        told = await past.replay(Cursor(foreign.id, 2), with_pieces(answer, "So far"))
         assert (say(told), told.resumed) == (["llm_chunk:So far"], False)
 
 

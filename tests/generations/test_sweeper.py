@@ -50,7 +50,7 @@ async def orphan(b: Bench, text: str = "So far") -> Answer:
     conversation = await b.conversation()
     posted = await b.posting.post(conversation, "Tell me.")
     assert posted.answer is not None
-    await b.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, text)])
+    await b.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, [text])])
     return posted.answer
 
 
@@ -72,7 +72,7 @@ async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, databas
         (document,) = await b.mongo.messages.find({"status": "interrupted"}).to_list(1)
         assert (document["content"], document["unseen"]) == ("So far", True)
         assert document["error"]["code"] == ErrorCode.ANSWER_INTERRUPTED
-        assert "parts" not in document
+        assert "pieces" not in document
 
 
 @pytest.mark.gen_test
@@ -83,7 +83,7 @@ async def test_a_beat_starts_the_count_again(mongodb_uri: str, database: str, cl
         for _ in range(3):
             await clock.looks(sweeper, 5)
             (seen,) = await b.attempts.orphans()
-            assert await b.attempts.checkpoint([Checkpoint(seen.key, answer.id, 1, "")])
+            assert await b.attempts.checkpoint([Checkpoint(seen.key, answer.id, 1, [])])
         await clock.looks(sweeper, 5)
         assert await status(b, answer) is Status.STREAMING
 
@@ -132,7 +132,7 @@ async def test_a_beat_in_the_last_moment_saves_it(mongodb_uri: str, database: st
         interruptions = b.attempts.interruptions
 
         async def beat_meanwhile(key: str, reply_to: str) -> int:
-            await b.attempts.checkpoint([Checkpoint(key, answer.id, 1, "")])
+            await b.attempts.checkpoint([Checkpoint(key, answer.id, 1, [])])
             return await interruptions(key, reply_to)
 
         b.store.interruptions = beat_meanwhile
@@ -166,7 +166,7 @@ async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, da
         conversation = await dead.conversation()
         posted = await dead.posting.post(conversation, "Tell me.")
         assert posted.answer is not None
-        await dead.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, "So far")])
+        await dead.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, ["So far"])])
         b.model.reply("Again.", STOP)
         sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:

@@ -36,7 +36,7 @@ ASSIGNED = [
         "updatedAt",
         "attempt",
     ),
-    *("replyTo", "error", "usage", "parts", "length", "recommendations", "unseen", "conversationId", "stopRequested"),
+    *("replyTo", "error", "usage", "pieces", "length", "recommendations", "unseen", "conversationId", "stopRequested"),
     *("$set", "$where", "$inc", "title.x", "content.0", "a.$b", "__proto__", "constructor", "prototype", "toString"),
     *("__class__", "__init__", "model_config", "model_fields_set", "system_prompt", "client_message_id", "", "\0"),
 ]

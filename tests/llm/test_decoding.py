@@ -9,6 +9,7 @@ from chatstream.errors import ErrorCode
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.splitting import EventSplitter
 from chatstream.models import Usage, UsageSource
+from chatstream.pieces import Piece, text
 from tests.support.upstream import DONE, USAGE, delta, event
 
 STOP = delta(finish_reason="stop")
@@ -17,15 +18,15 @@ STOP = delta(finish_reason="stop")
 def read(pieces: Iterable[bytes]) -> tuple[str, str | None, ErrorCode | None]:
     """Text, finish reason and error of a stream that arrived in `pieces`."""
     decoder = AnswerDecoder()
-    texts = []
+    read: list[Piece] = []
     for piece in pieces:
-        texts += decoder.feed(piece)
+        read += decoder.feed(piece)
     if not decoder.over:
-        texts += decoder.end()
-    assert all(texts)
-    assert all(text.encode() for text in texts)  # valid Unicode
+        read += decoder.end()
+    assert "" not in read
+    assert all(piece.encode() for piece in read if isinstance(piece, str))  # valid Unicode
     fault = decoder.fault
-    return "".join(texts), None if fault else decoder.finish.reason, fault.code if fault else None
+    return text(read), None if fault else decoder.finish.reason, fault.code if fault else None
 
 
 def stream(*chunks: object) -> list[bytes]:

@@ -13,6 +13,7 @@ from chatstream.llm import demo, demo_answers
 from chatstream.llm.model import Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
+from chatstream.pieces import Piece, text
 
 QUESTION = "Who wins on Saturday?"
 TURNS = [Turn("user", QUESTION)]
@@ -47,16 +48,16 @@ def model(io_loop: IOLoop, base_url: str) -> Iterator[OpenAIModel]:
 
 async def ask(model: OpenAIModel, name: str) -> tuple[str, str | None]:
     """The text, and the finish reason or the error's code."""
-    text = ""
+    told: list[Piece] = []
     try:
         async with contextlib.aclosing(model.stream(TURNS, model=name)) as deltas:
             async for delta in deltas:
-                text += "".join(delta.texts)
+                told += delta.pieces
                 if delta.finish is not None:
-                    return text, delta.finish.reason
+                    return text(told), delta.finish.reason
     except ModelError as exc:
-        return text, exc.code
-    return text, None
+        return text(told), exc.code
+    return text(told), None
 
 
 ENDINGS = {

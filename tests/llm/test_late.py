@@ -7,6 +7,7 @@ import pytest
 
 from chatstream.llm.late import LateModel
 from chatstream.llm.model import Turn
+from chatstream.pieces import text as text_of
 from tests.support.scripted_model import STOP, ScriptedModel
 
 TURNS = [Turn("user", "Tell me.")]
@@ -14,7 +15,7 @@ TURNS = [Turn("user", "Tell me.")]
 
 async def text(late: LateModel) -> str:
     async with aclosing(late.stream(TURNS, model="m")) as deltas:
-        return "".join([text async for delta in deltas for text in delta.texts])
+        return text_of([piece async for delta in deltas for piece in delta.pieces])
 
 
 @pytest.mark.gen_test

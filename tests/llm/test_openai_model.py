@@ -19,6 +19,8 @@ from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
 from chatstream.models import Usage
+from chatstream.pieces import Piece
+from chatstream.pieces import text as text_of
 from tests.conftest import NameProxies
 from tests.support.upstream import (
     DONE,
@@ -69,19 +71,20 @@ def open_model(io_loop: IOLoop, upstream: Upstream) -> Iterator[Open]:
 
 async def read(deltas: AsyncGenerator[Delta, None]) -> tuple[str, Finish | None, ModelError | None]:
     """Text, end and error of an answer."""
-    text, finish, error = "", None, None
+    told: list[Piece] = []
+    finish, error = None, None
     try:
         async with contextlib.aclosing(deltas):
             async for delta_ in deltas:
                 assert finish is None, "nothing comes after the finish"
-                assert all(delta_.texts)
-                text += "".join(delta_.texts)
+                assert "" not in delta_.pieces
+                told += delta_.pieces
                 finish = delta_.finish
     except ModelError as exc:
         error = exc
     assert finish is None or error is None
     assert not any(secret in str(error) for secret in (KEY, "PROMPT", "SECRET"))
-    return text, finish, error
+    return text_of(told), finish, error
 
 
 @pytest.mark.gen_test
@@ -115,7 +118,7 @@ async def test_a_text_is_handed_on_before_the_next_one_comes(upstream: Upstream,
         head(), http_chunk(event(delta("a")) + event(delta("b"))), seen, http_chunk(event(STOP) + event(DONE)), END
     )
     async with contextlib.aclosing(open_model().stream(TURNS)) as deltas:
-        assert (await anext(deltas)).texts == ["a", "b"]
+        assert (await anext(deltas)).pieces == ["a", "b"]
         seen.set()
         assert (await anext(deltas)).finish is not None
 
@@ -439,7 +442,7 @@ async def test_a_deadline_does_not_hit_a_slow_reader(upstream: Upstream, open_mo
     text = ""
     async with contextlib.aclosing(open_model(deadlines=deadlines).stream(TURNS)) as deltas:
         async for delta_ in deltas:
-            text += "".join(delta_.texts)
+            text += text_of(delta_.pieces)
             # Longer than `idle`: here time itself is what is tested.
             await asyncio.sleep(0.6)
             if go:
@@ -521,7 +524,7 @@ async def test_usage_that_comes_later(upstream: Upstream, open_model: Open) -> N
     seen = asyncio.Event()
     upstream.reply(head(), http_chunk(event(delta("a")) + event(STOP)), seen, http_chunk(event(USAGE)), END)
     async with contextlib.aclosing(open_model().stream(TURNS)) as deltas:
-        assert (await anext(deltas)).texts == ["a"]
+        assert (await anext(deltas)).pieces == ["a"]
         seen.set()
         finish = (await anext(deltas)).finish
     assert finish is not None
@@ -962,9 +965,9 @@ async def test_an_endpoint_that_marks_each_chunk_as_the_last_may_pause(upstream:
         END,
     )
     async with contextlib.aclosing(open_model().stream(TURNS)) as deltas:
-        assert (await anext(deltas)).texts == ["a"]
+        assert (await anext(deltas)).pieces == ["a"]
         reading = asyncio.ensure_future(anext(deltas))
         await asyncio.wait([reading], timeout=2.2)  # longer than token counts are waited for
         assert not reading.done()
         go.set()
-        assert (await reading).texts == ["b"]
+        assert (await reading).pieces == ["b"]

@@ -8,6 +8,8 @@ import pytest
 from chatstream.errors import ErrorCode
 from chatstream.llm.decoding import AnswerDecoder
 from chatstream.models import Usage
+from chatstream.pieces import Piece
+from chatstream.pieces import text as text_of
 from tests.support.upstream import DONE, delta, event
 
 STOP = delta(finish_reason="stop")
@@ -34,14 +36,14 @@ def chunk(**choice: Any) -> dict[str, Any]:
 def read(body: bytes, content_type: str, size: int) -> tuple[str, str | None]:
     """The text, and the finish reason or the error's code, of a body that comes in pieces of `size` bytes."""
     decoder = AnswerDecoder(content_type)
-    texts = []
+    pieces: list[Piece] = []
     for start in range(0, len(body), size):
         if not decoder.over:
-            texts += decoder.feed(body[start : start + size])
+            pieces += decoder.feed(body[start : start + size])
     if not decoder.over:
-        texts += decoder.end()
-    assert all(texts)
-    return "".join(texts), decoder.fault.code if decoder.fault else decoder.finish.reason
+        pieces += decoder.end()
+    assert "" not in pieces
+    return text_of(pieces), decoder.fault.code if decoder.fault else decoder.finish.reason
 
 
 def ending(body: bytes, text: str, end: str, name: str, content_type: str = "text/event-stream") -> Any:

@@ -71,12 +71,16 @@ async def documents(uri: str) -> AsyncIterator[Any]:
         yield mongo["shared"]["messages"]
 
 
-async def frames(client: Client, conversation: str, format_: str, cursor: str) -> str:
-    """What a whole stream says, without what only shows that it is there."""
+async def frames(
+    client: Client, conversation: str, format_: str, cursor: str, opened: asyncio.Event | None = None
+) -> str:
+    """What a whole stream says, without what only shows that it is there. `opened` is set when it has begun."""
     url = f"{API}/{conversation}/stream"
     params = {"format": format_, "once": "true", "last_event_id": cursor}
-    response = await client.http.get(url, params=params)
-    told = response.text.split("\n\n")
+    async with client.http.stream("GET", url, params=params) as response:
+        if opened is not None:
+            opened.set()
+        told = (await response.aread()).decode().split("\n\n")
     return "\n\n".join(one for one in told if '"heartbeat"' not in one and ": keep-alive" not in one)
 
 
@@ -93,13 +97,13 @@ async def test_a_text_only_answer_is_what_it_was(client: Client, upstream: Upstr
     conversation = await client.create()
     names = Names()
     cursor = (await client.post(conversation, "Who wins?")).json()["streamCursor"]
+    opened = {format_: asyncio.Event() for format_ in ("chat-events", "ui-message-stream")}
     watching = [
-        asyncio.create_task(frames(client, conversation, format_, cursor))
-        for format_ in ("chat-events", "ui-message-stream")
+        asyncio.create_task(frames(client, conversation, format_, cursor, begun)) for format_, begun in opened.items()
     ]
     async with documents(mongodb_uri) as messages, asyncio.timeout(PATIENCE):
-        async with client.stream(conversation) as stream:  # whoever asks later is behind them
-            await stream.until("connected")
+        for one in opened.values():  # they have their place in the log, and are told each chunk as it comes
+            await one.wait()
         begin.set()
         while not (running := await messages.find_one({"status": "streaming", "length": {"$gt": 0}})):
             await asyncio.sleep(0.05)  # its first checkpoint comes within a second

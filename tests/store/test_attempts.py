@@ -178,7 +178,7 @@ async def test_of_many_checkpoints_each_counts_for_itself(store: Storage, mongo:
     await mongo.messages.delete_one({"_id": ObjectId(gone.id)})
     await checkpoint(store, of_ahead.key, ahead, 0, "longer")
 
-    beats = await store.attempts.checkpoint([Checkpoint(of.key, answer.id, 0, "text") for of, answer in answers])
+    beats = await store.attempts.checkpoint([Checkpoint(of.key, answer.id, 0, ["text"]) for of, answer in answers])
     assert {id_: beat.length for id_, beat in beats.items()} == {ahead.id: 6} | {answer.id: 4 for _, answer in others}
     assert [running.content for of, _ in answers if (running := await store.reading.running(of.key))] == [
         *("longer", "text", "text", "text")

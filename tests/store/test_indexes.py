@@ -106,7 +106,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "list older messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=20), PAGE),
     "repeat a message": (lambda s: s.of.posting.posted_before(s.key, "Tell me.", "message-3"), 1),
     "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
-    "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, "Well")]), 1),
+    "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, ["Well"])]), 1),
     "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer.id), 1),
     "ask for a stop": (lambda s: s.of.attempts.request_stop(s.key, s.answer.id), 1),
     "end an answer": (lambda s: s.of.attempts.finish(s.conversation, replace(s.answer, status=Status.COMPLETE)), 1),
@@ -138,11 +138,11 @@ def test_a_checkpoint_of_many_answers_is_read_back_in_one_go(
     io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
 ) -> None:
     running = [
-        {"_id": ObjectId(), "conversationId": ObjectId(), "seq": 1, "status": "streaming", "length": 0, "parts": []}
+        {"_id": ObjectId(), "conversationId": ObjectId(), "seq": 1, "status": "streaming", "length": 0, "pieces": []}
         for _ in range(150)  # of a longer result the database returns 101, unless it is told otherwise
     ]
     database["messages"].insert_many(running)
-    checkpoints = [Checkpoint(str(answer["conversationId"]), str(answer["_id"]), 0, "Well") for answer in running]
+    checkpoints = [Checkpoint(str(answer["conversationId"]), str(answer["_id"]), 0, ["Well"]) for answer in running]
     entries = profiled(io_loop, database, lambda: store.of.attempts.checkpoint(checkpoints))
     assert Counter(entry["op"] for entry in entries) == {"update": 150, "query": 1}
 

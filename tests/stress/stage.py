@@ -252,7 +252,7 @@ def _message(document: dict[str, Any], names: Mapping[Any, str]) -> Message:
         conversation=names.get(document["conversationId"], str(document["conversationId"])),
         seq=document["seq"],
         role=document["role"],
-        content=document["content"] if "content" in document else "".join(document["parts"]),
+        content=document["content"] if "content" in document else "".join(document["pieces"]),
         key=document.get("clientMessageId"),
         reply_to=str(document.get("replyTo", "")),
         attempt=document.get("attempt", 0),

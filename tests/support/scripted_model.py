@@ -26,6 +26,7 @@ from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.pieces import Mark
 from chatstream.plugins.loading import load
 from chatstream.plugins.plugin import Answered
 from chatstream.plugins.plugins import Plugins
@@ -40,8 +41,8 @@ from chatstream.store.reading import Reading
 # No test waits longer than this for one thing to happen.
 PATIENCE = 20
 
-Step = str | Delta | Exception | Finish
-"""A piece of text, a whole delta, a fault, or the good end."""
+Step = str | Mark | Delta | Exception | Finish
+"""A piece, a whole delta, a fault, or the good end."""
 
 STOP = Finish(reason="stop", usage=None)
 
@@ -72,7 +73,7 @@ class Call:
                 if isinstance(step, Finish):
                     yield Delta([], step)
                     return
-                yield Delta([step]) if isinstance(step, str) else step
+                yield step if isinstance(step, Delta) else Delta([step])
         finally:
             self.closed.set()
 
@@ -276,7 +277,11 @@ class Bench:
         self.store = cast("Any", store(self.posting, self.attempts, self.reading))
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
-        bounds: dict[str, Any] = {"answer_characters": 200_000, "save_deadline": math.inf}
+        bounds: dict[str, Any] = {
+            "answer_characters": 200_000,
+            "reasoning_characters": 200_000,
+            "save_deadline": math.inf,
+        }
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
         answers = Answers(lambda: 0, 1, per_user=1000, per_process=1000)

@@ -34,7 +34,8 @@ async def begun(store: Storage, conversation: Conversation, content: str = "Tell
 
 async def checkpoint(store: Storage, key: str, answer: Answer, length: int, text: str) -> CheckpointResult | None:
     """One checkpoint alone."""
-    return (await store.attempts.checkpoint([Checkpoint(key, answer.id, length, text)])).get(answer.id)
+    pieces = [text] if text else []
+    return (await store.attempts.checkpoint([Checkpoint(key, answer.id, length, pieces)])).get(answer.id)
 
 
 async def added(store: Storage, conversation: Conversation, content: str = "Tell me.") -> UserMessage:

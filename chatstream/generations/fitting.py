@@ -1,0 +1,73 @@
+"""How much of what a model says becomes its answer. Too much text ends it; too much thinking is left out."""
+
+from collections.abc import Sequence
+
+from chatstream.pieces import Kind, OpenReasoning, OpenText, Piece, Place, behind, is_text, spaced
+
+# What one part of thinking counts beside its characters: where thinking and text alternate with every word, the marks
+# between them are most of the document.
+_PART_CHARACTERS = 100
+
+
+class Fitting:
+    """Of one answer. Lengths are in code points."""
+
+    def __init__(self, text: int, reasoning: int) -> None:
+        """So much text, and so much of what the model thinks."""
+        self._text = text
+        self._reasoning = reasoning  # what is left of it
+        self._left_out = False  # the thinking that is open has no room
+        self._gap = False  # the text that comes next was parted by it from what came before
+
+    def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+        """What of `pieces`, which go on from `end`, has room; and whether all of the text has."""
+        if end.number == 0 and end.kind is Kind.TEXT and not (self._left_out or self._gap) and is_text(pieces):
+            return self._plain(end, pieces)
+        kept: list[Piece] = []
+        for piece in pieces:
+            whole = True
+            if not isinstance(piece, str):
+                fits: Sequence[Piece] = [piece] if self._has_room(piece) else ()
+            elif self._left_out:
+                fits = ()
+            elif end.kind is Kind.TEXT:
+                place = Place(text=end.text) if self._gap else end
+                text = "".join([one for one in spaced(place, [piece]) if isinstance(one, str)])
+                self._gap = False
+                fits = [text[: max(self._text - end.text, 0)]]
+                whole = fits == [text]
+            elif end.kind is Kind.REASONING:
+                fits = [piece[: max(self._reasoning, 0)]]
+                self._reasoning -= len(piece)
+            else:
+                fits = [piece]
+            fits = [one for one in fits if one != ""]
+            kept += fits
+            end = behind(end, fits)
+            if not whole:
+                return kept, False
+        return kept, True
+
+    def _plain(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+        """The hot path."""
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        room = self._text - end.text
+        if sum(map(len, texts)) <= room:
+            return list(texts), True
+        fitting: list[Piece] = []
+        for text in texts:
+            if room <= 0:
+                break
+            fitting.append(text[:room])
+            room -= len(text)
+        return fitting, False
+
+    def _has_room(self, mark: Piece) -> bool:
+        if isinstance(mark, OpenReasoning):
+            self._left_out = self._reasoning <= 0
+            self._reasoning -= _PART_CHARACTERS
+            return not self._left_out
+        if isinstance(mark, OpenText) and self._left_out:  # the same text part goes on
+            self._left_out, self._gap = False, True
+            return False
+        return True

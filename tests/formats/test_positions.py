@@ -1,0 +1,151 @@
+"""For all answers and all positions: what is told up to one, and then from it on, is what is told at once."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatstream import pieces
+from chatstream.events import Cursor
+from chatstream.formats.format import Format
+from chatstream.formats.registry import HIDING, SHOWING
+from chatstream.formats.ui_message_stream import ui_messages
+from chatstream.generations.channel import Running
+from chatstream.generations.entries import Chunks, Entry
+from chatstream.generations.replay import in_progress, log_entries
+from chatstream.handlers.views import message_view
+from chatstream.models import Answer, Status
+from chatstream.pieces import (
+    BEGINNING,
+    CallState,
+    Data,
+    OpenReasoning,
+    OpenText,
+    OpenToolCall,
+    Piece,
+    ToolResult,
+    ToolState,
+)
+from chatstream.store.documents import answer_document, answer_model, outcome
+
+NOW = "2026-11-22T10:40:00.123Z"
+KEY = "c" * 24
+SECRET = "\N{LOCK}hm\N{ZERO WIDTH JOINER}"  # what is thought, and is nowhere else
+
+texts = st.text(st.sampled_from("ab \n👍\u200d👩"), max_size=4)
+marks = st.one_of(
+    st.builds(OpenText),
+    st.builds(OpenToolCall, id=st.just("c1"), name=st.just("odds")),
+    st.builds(ToolState, id=st.just("c1"), state=st.sampled_from(CallState)),
+    st.builds(ToolResult, id=st.just("c1"), output=st.just({"odds": 2.1})),
+    st.builds(Data, kind=st.just("card"), id=st.just("d1"), data=st.integers(0, 3)),
+)
+thoughts = st.lists(st.just(SECRET), max_size=3).map(lambda said: [OpenReasoning(), *said])
+told = st.lists(texts | marks, max_size=4).filter(lambda told: not told or not isinstance(told[0], str))
+answers = st.lists(st.one_of(thoughts, told, st.just([OpenText(), "ab"])), max_size=5).map(
+    lambda runs: [piece for run in runs for piece in run if piece != ""]
+)
+formats = [
+    pytest.param(one, id=f"{one.name}{version}{'' if of is SHOWING else ' hiding'}")
+    for of in (SHOWING, HIDING)
+    for version, one in [
+        *(("", one) for one in of.by_name.values()),
+        *((f" {version}", one) for versions in of.versions.values() for version, one in versions.items()),
+    ]
+]
+
+
+def answer(made: Sequence[Piece], status: Status = Status.STREAMING) -> Answer:
+    return Answer(
+        id="a" * 24, seq=2, reply_to="b" * 24, attempt=1, status=status, content="", created_at=datetime.now(UTC)
+    ).made_of(made)
+
+
+def frames(wire: Format, entries: Iterable[Entry]) -> bytes:
+    return b"".join(entry.frames(wire) for entry in entries)
+
+
+def read(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """The frames, each with its id; neighbours that go on with each other as one, however they were cut."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    for frame in stream.decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in frame.split("\n"))
+        cursor, data = fields.get("id", ""), fields["data"]
+        event: dict[str, Any] = {"end": data} if data == "[DONE]" else json.loads(data)
+        event.pop("timestamp", None)
+        if events and _goes_on(events[-1][1], event):
+            whole = events.pop()[1]
+            text = "content" if "content" in whole else "delta"
+            event = {**event, text: whole[text] + event[text]} | (
+                {"offset": whole["offset"]} if "offset" in whole else {}
+            )
+        events.append((cursor, event))
+    return events
+
+
+def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    if one.get("type") != other.get("type"):
+        return False
+    if one["type"] in ("llm_chunk", "reasoning_chunk"):
+        return bool(one["offset"] + len(one["content"]) == other["offset"])
+    return one["type"] in ("text-delta", "reasoning-delta") and one["id"] == other["id"]
+
+
+@pytest.mark.parametrize("wire", formats)
+@given(answers, st.data())
+def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, pieces.size(made)))
+    running = answer(made)
+    log = Chunks(running, made, BEGINNING)
+    before = Chunks(running, pieces.cut(made, 0, position), BEGINNING) if position else None
+    known = [before] if before else []
+    at_once = read(frames(wire, [log]) if made else b"")
+    # In the live log; to whoever comes back while it runs; as another process has it.
+    assert read(frames(wire, [*known, log.after((2, position))] if made else [])) == at_once
+    cursor = Cursor(running.id, position)
+    replay = in_progress(Running(running, made), cursor)
+    assert replay is not None
+    assert read(frames(wire, [*known, *replay.entries])) == at_once
+    document = answer_document(KEY, running) | {"pieces": pieces.stored(made), "length": pieces.size(made)}
+    elsewhere = answer_model(document)
+    assert read(frames(wire, [*known, *log_entries([elsewhere], (2, position))])) == at_once
+
+
+@pytest.mark.parametrize("wire", formats)
+@given(answers, st.data())
+def test_the_same_of_one_that_has_ended(wire: Format, made: list[Piece], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, pieces.size(made)))
+    ended = answer(made, Status.COMPLETE)
+    stored = answer_model(answer_document(KEY, answer([])) | outcome(ended) | {"content": ended.content})
+    at_once = read(frames(wire, log_entries([stored], (1, 0))))
+    before = frames(wire, [Chunks(stored, pieces.cut(made, 0, position), BEGINNING)] if position else [])
+    assert read(before + frames(wire, log_entries([stored], (2, position)))) == at_once
+
+
+@pytest.mark.parametrize("wire", [one for one in formats if "hiding" in str(one.id)])
+@given(answers, st.data())
+def test_what_is_hidden_never_leaves(wire: Format, made: list[Piece], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, pieces.size(made)))
+    ended = answer(made, Status.COMPLETE)
+    leaves = frames(wire, [Chunks(ended, made, BEGINNING).after((2, position))] if made else [])
+    leaves += frames(wire, log_entries([ended], (2, position)))
+    shown = leaves.decode() + repr(message_view(ended, reasoning=False)) + repr(ui_messages([ended], reasoning=False))
+    assert "\N{LOCK}" not in shown
+    assert "reasoning" not in shown.lower().replace("_reasoning=false", "")
+    # And what is shown is what is shown of the same answer without it, whatever the cursors are.
+    without = [piece for piece in made if piece != SECRET]
+    told = [event for _, event in read(frames(wire, log_entries([ended], (1, 0))))]
+    assert told == [event for _, event in read(frames(wire, log_entries([answer(without, Status.COMPLETE)], (1, 0))))]
+
+
+def test_only_what_is_more_than_text_has_parts() -> None:
+    thought = answer([OpenReasoning(), SECRET, OpenText(), "Hi"], Status.COMPLETE)
+    shown, hidden = (read(frames(of.default, log_entries([thought], (1, 0))))[-1][1] for of in (SHOWING, HIDING))
+    assert shown["content"] == hidden["content"] == "Hi"
+    assert shown["parts"] == [{"type": "reasoning", "text": SECRET}, {"type": "text", "text": "Hi"}]
+    assert "parts" not in hidden
+    assert "parts" not in read(frames(SHOWING.default, log_entries([answer(["Hi"], Status.COMPLETE)], (1, 0))))[-1][1]

@@ -1,0 +1,100 @@
+"""What a model thinks is told apart from what it tells, however that was cut."""
+
+import itertools
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chatstream import pieces
+from chatstream.llm.arranging import Arranger, Tags
+from chatstream.pieces import OpenReasoning, OpenText, Piece
+
+THINK, TEXT = OpenReasoning(), OpenText()
+
+
+def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piece]:
+    """The pieces of what is said; what is thought, and said to be so, stands in brackets."""
+    arranger = Arranger(tags)
+    made: list[Piece] = []
+    for one in said:
+        made += arranger.text(one) if isinstance(one, str) else arranger.reasoning(one[0])
+    made += arranger.end()
+    assert "" not in made
+    return made
+
+
+@pytest.mark.parametrize(
+    ("said", "made"),
+    [
+        (["Hi", " there"], ["Hi", " there"]),
+        (["\n", "Hi"], ["\n", "Hi"]),
+        (["<", "b>Hi"], ["<", "b>Hi"]),
+        (["<thi"], ["<thi"]),
+        (["", "Hi", ""], ["Hi"]),
+        ([("Hm.",), "Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        ([("H",), ("m.",), "H", "i"], [THINK, "H", "m.", TEXT, "H", "i"]),
+        (["<think>Hm.</think>Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["\n<th", "ink>\nH", "m.</th", "ink>", "\n\n", "Hi"], [THINK, "H", "m.", TEXT, "Hi"]),
+        (["<THINKING>Hm.</Thinking> Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["[THINK]Hm.[/THINK]Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["◁think▷Hm.◁/think▷Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        # Only the end that belongs to the beginning ends it; what looks like one is thought, too.
+        (["<think>a</thinking> < b </", "th"], [THINK, "a</thinking> < b ", "</th"]),
+        # Thinking that is switched off, or that was in a field of its own.
+        (["<think>\n\n</think>\n\nHi"], ["Hi"]),
+        (["</think>\n\nHi"], ["Hi"]),
+        ([("Hm.",), "</think>", "Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        ([("Hm.",), "<think> No.</think>Hi"], [THINK, "Hm.", " No.", TEXT, "Hi"]),
+        # Anywhere else a tag is what the answer is about.
+        (["Write <think>so</think>."], ["Write <think>so</think>."]),
+        (["`<think>` opens it"], ["`<think>` opens it"]),
+        (["<think>a</think>b<think>c</think>"], [THINK, "a", TEXT, "b<think>c</think>"]),
+        (["<think>never ends"], [THINK, "never ends"]),
+        # White space between two thoughts is no text.
+        ([("a",), "\n", ("b",), "\n"], [THINK, "a", "b"]),
+        ([("a",), "Hi", ("b",), " ", "there"], [THINK, "a", TEXT, "Hi", THINK, "b", TEXT, " ", "there"]),
+        ([(" \n",), "Hi"], ["Hi"]),
+        # Characters that are cut in halves, and halves that stay alone.
+        (["\ud83c", "\udf40"], ["🍀"]),
+        (["a\ud83c"], ["a", "\ufffd"]),
+        (["<think>\ud83c", "\udf40</think>a"], [THINK, "🍀", TEXT, "a"]),
+        ([("\ud83c",), ("\udf40",), "a\ud83c", ("b",)], [THINK, "🍀", TEXT, "a", "\ufffd", THINK, "b"]),
+        ([("b\ud83c",), "\udf40a"], [THINK, "b", "\ufffd", TEXT, "\ufffda"]),
+    ],
+)
+def test_what_is_said_becomes_pieces(said: list[str | tuple[str]], made: list[Piece]) -> None:
+    assert arranged(*said) == made
+
+
+def test_a_prompt_may_have_opened_the_thinking() -> None:
+    assert arranged("Hm.</thi", "nk>\n\nHi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
+    assert arranged("</think>Hi", tags=Tags.OPENED) == ["Hi"]
+    assert arranged("<think>Hm.</think>Hi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
+
+
+def test_tags_may_mean_nothing() -> None:
+    assert arranged("<think>Hm.</think>Hi", tags=Tags.KEPT) == ["<think>Hm.</think>Hi"]
+
+
+def test_no_white_space_is_held_for_ever() -> None:
+    arranger = Arranger()
+    held = 0
+    while not arranger.text(" " * 64):
+        held += 1
+    assert held < 10
+    assert arranger.plain
+
+
+tokens = ["<think>", "</think>", "<thi", "nk>", " ", "\n", "a", "👩‍👩‍👧", "<", "</"]
+words = st.lists(st.sampled_from(tokens), max_size=8)
+
+
+@given(words, st.data())
+@example(["<think>", "a", "</think>", "\n", "a"], None)
+def test_it_does_not_matter_how_the_text_was_cut(parts: list[str], data: st.DataObject | None) -> None:
+    text = "".join(parts)
+    cuts = range(len(text) + 1) if data is None else sorted(data.draw(st.sets(st.integers(0, len(text)))))
+    places = [0, *cuts, len(text)]
+    cut = [text[begin:end] for begin, end in itertools.pairwise(places)]
+    assert pieces.join(arranged(*cut)) == pieces.join(arranged(text))
