@@ -118,6 +118,9 @@ class Metrics:
         self._database_heartbeat_failures = counter(
             "database_heartbeat_failures_total", "Times a database server did not answer the driver's heartbeat."
         )
+        self._passed_over = counter(
+            "passed_over_total", "Documents and changes of a shape that this version does not know.", ["what"]
+        )
 
         self._loop_lag = histogram(
             "event_loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_BUCKETS
@@ -217,6 +220,10 @@ class Metrics:
     def database_missed_heartbeat(self) -> None:
         """A database server did not answer the driver."""
         self._database_heartbeat_failures.inc()
+
+    def passed_over(self, what: str) -> None:
+        """A ``document`` or a ``change`` was passed over, because this version does not know its shape."""
+        self._passed_over.labels(what).inc()
 
     # The process ------------------------------------------------------------------------------------------------------
 

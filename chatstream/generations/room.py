@@ -459,7 +459,7 @@ class Room:
         """Show the generating process that somebody watches here, and see how long the text is by now."""
         remote.poll_at = asyncio.get_running_loop().time() + remote.interval
         remote.interval = _POLL_INTERVAL
-        answer = await self._services.attempts.poll(self.key, remote.running.answer.id)
+        answer = await self._services.attempts.poll(self.key, remote.running.answer)
         if self._state is not remote:
             return
         if answer is not None and answer.status is Status.STREAMING:

@@ -20,12 +20,22 @@ from chatstream.errors import AnswerInProgress
 from chatstream.models import Answer, Conversation, Status
 from chatstream.pieces import Piece, size, stored
 from chatstream.store.conversations import touch
-from chatstream.store.documents import answer_document, answer_model, now, outcome
+from chatstream.store.documents import (
+    ENDED,
+    answer_document,
+    answer_model,
+    now,
+    outcome,
+    status_of,
+)
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.store")
+
+
+_STILL_RUNNING = "An answer is still running."
 
 
 class Checkpoint(NamedTuple):
@@ -93,22 +103,38 @@ class Attempts:
         `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
         one by now, if an answer runs, or if somebody else has begun the next attempt.
 
-        A single write, since a reader waits: the unique indexes see to all three, and what they let in is on disk
-        and with a majority when it is known. A conversation that is deleted meanwhile shows in `finish`.
+        The unique indexes see to all three, and what they let in is on disk and with a majority when it is known. A
+        conversation that is deleted meanwhile shows in `finish`.
         """
-        if previous is not None and previous.status is Status.STREAMING:
-            raise AnswerInProgress("An answer is still running.")
+        # The index knows no answer in a status that only a later version has.
+        unfinished = await self._reading.unfinished(key) if previous is None else None
+        if unfinished is not None or (previous is not None and previous.status is Status.STREAMING):
+            raise AnswerInProgress(_STILL_RUNNING)
         attempt = previous.attempt + 1 if previous else 1
         answer = replace(
             new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner),
             background=background,
         )
         try:
-            await self._messages.insert_one(answer_document(key, answer))
+            return await self._begin(key, answer)
         except DuplicateKeyError as exc:
+            newest = await self._reading.newest_seqs([key])
+            # Behind documents that only a later version understands there is a place, too.
+            if newest.get(key, 0) <= newest_seq or await self._reading.after(key, newest_seq, limit=1):
+                raise AnswerInProgress(_STILL_RUNNING) from exc
+            answer = replace(answer, seq=newest[key] + 1)
+        try:
+            return await self._begin(key, answer)
+        except DuplicateKeyError as exc:
+            raise AnswerInProgress(_STILL_RUNNING) from exc
+
+    async def _begin(self, key: str, answer: Answer) -> Answer:
+        try:
+            await self._messages.insert_one(answer_document(key, answer))
+        except DuplicateKeyError:
             stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
-                raise AnswerInProgress("An answer is still running.") from exc
+                raise
             return answer_model(stored)  # this very write had succeeded, and its result was lost
         return answer
 
@@ -151,7 +177,7 @@ class Attempts:
                 document.get("background", False),
             )
             for document in documents
-            if document.get("status") == "streaming"
+            if document.get("status") == "streaming" and isinstance(document.get("length"), int)
         }
 
     async def finish(self, conversation: Conversation, answer: Answer) -> Answer | None:
@@ -171,24 +197,36 @@ class Attempts:
             return None
         if before is not None:
             return replace(answer, queued=before.get("queued", False))
-        stored = await self._reading.get(key, answer.id)
-        return stored if isinstance(stored, Answer) else None
+        document = await self._messages.find_one(_one(key, answer.id))
+        if document is None:
+            return None
+        # If a later version has made of it what this one does not understand, or something that has not ended: the end
+        # as it is known here, since the viewers here hear of no other.
+        ends = (one for one in self._mongo.understood(answer_model, document) if one.status is not Status.STREAMING)
+        return next(ends, answer)
 
-    async def poll(self, key: str, answer_id: str) -> Answer | None:
-        """Show the process that generates this answer that somebody watches it here; returns it as it is stored now."""
+    async def poll(self, key: str, known: Answer) -> Answer | None:
+        """Show the process that generates this answer that somebody watches it here; returns it as it is stored now.
+
+        Of what this version does not understand it returns what is `known`, with the status as it is stored.
+        """
+        which = _one(key, known.id)
         document = await self._messages.find_one_and_update(
-            _one(key, answer_id) | {"status": "streaming"},
+            which | {"status": {"$nin": ENDED}},
             {"$currentDate": {"watchedAt": True}},
             return_document=ReturnDocument.AFTER,
         )
         if document is None:
-            document = await self._messages.find_one(_one(key, answer_id))
-        return None if document is None else answer_model(document)
+            document = await self._messages.find_one(which)
+        if document is None:
+            return None
+        understood = self._mongo.understood(answer_model, document)
+        return understood[0] if understood else replace(known, status=status_of(document))
 
     async def request_stop(self, key: str, answer_id: str) -> None:
         """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
         await self._messages.update_one(
-            _one(key, answer_id) | {"status": "streaming"}, {"$set": {"stopRequested": True}}
+            _one(key, answer_id) | {"status": {"$nin": ENDED}}, {"$set": {"stopRequested": True}}
         )
 
     async def let_finish(self, key: str, *, background: bool) -> None:
@@ -210,12 +248,12 @@ class Attempts:
 
     async def orphans(self) -> list[Orphan]:
         """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
-        fields = {"conversationId": 1, "beatAt": 1, "length": 1}
+        fields = {"_id": ObjectId, "conversationId": ObjectId, "beatAt": datetime, "length": int}
         return [
             Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
-            async for found in self._messages.find({"status": "streaming"}, fields)
+            async for found in self._messages.find({"status": "streaming"}, fields.keys())
             # What lacks one of these was not written by this version: whoever did knows what to do with it.
-            if fields.keys() <= found.keys()
+            if all(isinstance(found.get(name), type_) for name, type_ in fields.items())
         ]
 
     async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:

@@ -17,7 +17,7 @@ from chatstream.errors import StorageUnavailable
 from chatstream.logs import describe
 from chatstream.models import Message, Status
 from chatstream.pieces import Piece, read
-from chatstream.store.documents import message_model
+from chatstream.store.documents import message_model, status_of
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
@@ -90,6 +90,7 @@ class Changes:
         try:
             change = _change(event)
         except Exception as exc:  # noqa: BLE001 - a later version may write whatever it likes
+            self._mongo.passed_over("change")
             log.info("a change is passed over, which this version does not understand: %s", describe(exc))
             return
         if change is not None:
@@ -113,7 +114,7 @@ def _change(event: Document) -> Change | None:
         document = event["fullDocument"]
         return Stored(str(document["conversationId"]), message_model(document))
     updated: dict[str, Any] = event["updateDescription"]["updatedFields"]
-    if updated.get("status", Status.STREAMING) != Status.STREAMING:
+    if "status" in updated and status_of(updated) is not Status.STREAMING:
         return Ended(str(key))
     pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))
     return Appended(str(key), pieces, updated["length"]) if pieces else None

@@ -10,8 +10,11 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
-from chatstream.store.documents import conversation_document, conversation_model, now, understood
+from chatstream.store.documents import conversation_document, conversation_model, now
 from chatstream.store.mongo import Mongo
+
+# What is not a time, or none that Python knows, has no place in the list.
+_LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
 
@@ -55,7 +58,7 @@ class Conversations:
     async def get(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - the protocol's name for it
         """Raises `NotFound` if it does not exist or is not the user's."""
         document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
-        return _found(document)
+        return self._found(document)
 
     async def count(self, user_id: str, most: int) -> int:
         """How many the user has; it is counted up to `most`, in an index."""
@@ -67,7 +70,7 @@ class Conversations:
 
         Raises `InvalidRequest` for a `before` that no page returned.
         """
-        query: dict[str, Any] = {"userId": user_id}
+        query: dict[str, Any] = {"userId": user_id, "updatedAt": {"$lte": _LAST_MOMENT}}
         if before is not None:
             updated_at, key = _place(before)
             # The first line says nothing new, but that the index is read from there, and not from its beginning.
@@ -75,10 +78,13 @@ class Conversations:
             query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"_id": {"$lt": key}}]
         cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
         documents = await cursor.to_list(limit + 1)
-        found = understood(conversation_model, documents[:limit])
+        found = self._mongo.understood(conversation_model, *documents[:limit])
         if len(documents) <= limit:
             return found, None
-        last = documents[limit - 1]  # read for its place alone: this version need not understand the rest of it
+        # Read for its place alone: this version need not understand the rest of it.
+        last = next((one for one in documents[limit - 1 :: -1] if isinstance(one["_id"], ObjectId)), None)
+        if last is None:
+            return found, None
         return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
     async def update(self, user_id: str, id: str, changes: Mapping[str, str | bool | None]) -> Conversation:  # noqa: A002 - see get
@@ -89,7 +95,7 @@ class Conversations:
             {"$set": fields, "$currentDate": {"updatedAt": True}},
             return_document=ReturnDocument.AFTER,
         )
-        return _found(document)
+        return self._found(document)
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
         """Delete it with its messages, all or nothing; returns what is gone. Raises `NotFound`.
@@ -101,11 +107,16 @@ class Conversations:
             document = await self._mongo.conversations.find_one_and_delete(
                 {"userId": user_id, "id": id}, session=session
             )
-            conversation = _found(document)
+            conversation = self._found(document)
             await self._mongo.messages.delete_many({"conversationId": ObjectId(conversation.key)}, session=session)
             return conversation
 
         return await self._mongo.transaction(both)
+
+    def _found(self, document: dict[str, Any] | None) -> Conversation:
+        for conversation in self._mongo.understood(conversation_model, document):
+            return conversation
+        raise NotFound("There is no such conversation.")
 
 
 async def touch(mongo: Mongo, conversation: Conversation, *, session: Any = None) -> bool:
@@ -113,12 +124,6 @@ async def touch(mongo: Mongo, conversation: Conversation, *, session: Any = None
     which = {"_id": ObjectId(conversation.key), "userId": conversation.user_id}
     touched = await mongo.conversations.update_one(which, {"$currentDate": {"updatedAt": True}}, session=session)
     return bool(touched.matched_count)
-
-
-def _found(document: dict[str, Any] | None) -> Conversation:
-    for conversation in understood(conversation_model, () if document is None else (document,)):
-        return conversation
-    raise NotFound("There is no such conversation.")
 
 
 def _place(before: str) -> tuple[datetime, ObjectId]:

@@ -1,7 +1,7 @@
 """Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -26,6 +26,11 @@ from chatstream.store.gate import Document
 
 # The place of a conversation's first message.
 FIRST_SEQ = 1
+# What a place may be. A document that has another one is in no order with the others: no version of ours wrote it.
+PLACES: Document = {"$gte": FIRST_SEQ, "$lt": 2**53}
+
+# The statuses of answers that have ended.
+ENDED = [status.value for status in Status if status is not Status.STREAMING]
 
 _CODES = {code.value for code in ErrorCode}
 # A process of an earlier version cannot read a message whose code it does not know: it finds the nearest one that it
@@ -48,15 +53,6 @@ T = TypeVar("T")
 
 class NotUnderstood(Exception):
     """A document of a shape that this version does not know: a later one may have written it."""
-
-
-def understood(model: Callable[[Document], T], documents: Iterable[Document]) -> list[T]:
-    """The models of those documents that this version understands."""
-    found = []
-    for document in documents:
-        with suppress(NotUnderstood):
-            found.append(model(document))
-    return found
 
 
 @contextmanager
@@ -251,6 +247,11 @@ def status_of(document: Document) -> Status:
 def _flag(name: str, value: bool) -> Document:
     """A field that is there only if it is true: most are not."""
     return {name: True} if value else {}
+
+
+def is_answer(document: Document) -> bool:
+    """Whether it is an attempt at answering a user message. What it says need not have been read for this."""
+    return document.get("role") == "assistant" and isinstance(document.get("replyTo"), ObjectId)
 
 
 def _failure_document(failure: Failure) -> Document:

@@ -22,6 +22,7 @@ from pymongo.errors import (
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.metrics import Metrics
+from chatstream.store.documents import NotUnderstood
 from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, translated
 from chatstream.store.measuring import Commands, Heartbeats
 
@@ -116,6 +117,7 @@ class Mongo:
                 uri,
                 appname="chatstream",
                 tz_aware=True,
+                datetime_conversion="DATETIME_AUTO",  # a time that Python cannot have spoils its own document alone
                 timeoutMS=OPERATION_TIMEOUT_MS,
                 serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
                 connectTimeoutMS=OPERATION_TIMEOUT_MS,
@@ -127,6 +129,7 @@ class Mongo:
         except (InvalidURI, PyMongoConfigurationError, ValueError) as exc:
             # The driver's message may repeat parts of the URI, and with them the password.
             raise ConfigurationError("MONGODB_URI is not a valid MongoDB connection string") from exc
+        self._metrics = metrics
         self._tasks: set[asyncio.Task[Any]] = set()
         self._building: asyncio.Task[None] | None = None
         self._database: AsyncIOMotorDatabase[Any] = self._client[database]
@@ -134,6 +137,22 @@ class Mongo:
         self.conversations: Any = Collection(self._gate, self._database["conversations"])
         self.messages: Any = Collection(self._gate, self._database["messages"])
         self.tickets: Any = Collection(self._gate, self._database["tickets"])
+
+    def understood(self, model: Callable[[Document], T], *documents: Document | None) -> list[T]:
+        """The models of those documents that this version understands; the others are counted. None is no document."""
+        found = []
+        for document in documents:
+            if document is not None:
+                try:
+                    found.append(model(document))
+                except NotUnderstood:
+                    self.passed_over("document")
+        return found
+
+    def passed_over(self, what: str) -> None:
+        """A ``document`` or a ``change`` has a shape that this version does not know, as a later one may write it."""
+        if self._metrics is not None:
+            self._metrics.passed_over(what)
 
     async def prepare(self) -> None:
         """Check the server and create the indexes; safe to repeat.

@@ -10,19 +10,31 @@ from msgspec.structs import replace
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from chatstream.errors import AnswerInProgress, ConversationFull, InvalidContent, NotFound, NothingRunning
+from chatstream.errors import (
+    AnswerInProgress,
+    ConversationFull,
+    InvalidContent,
+    NotFound,
+    NothingRunning,
+    StorageUnavailable,
+)
 from chatstream.models import Answer, Conversation, UserMessage
 from chatstream.store.attempts import new_attempt
 from chatstream.store.conversations import touch
 from chatstream.store.documents import (
     FIRST_SEQ,
+    PLACES,
+    NotUnderstood,
     answer_document,
     now,
     user_message_document,
     user_message_model,
 )
+from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
+
+_STILL_RUNNING = "The answer to the previous message is still running."
 
 
 class Posted(NamedTuple):
@@ -66,7 +78,7 @@ class Posting:
         message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
 
         async def both(session: Any) -> Posted:
-            seq = await self._next_seq(conversation, session)
+            seq, running = await self._newest(conversation, session)
             message = UserMessage(
                 id=message_id,
                 seq=seq,
@@ -79,6 +91,8 @@ class Posting:
             answer = replace(attempt, background=background)
             documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
             await self._messages.insert_many(documents, session=session)
+            if running is not None:  # in a status that the index does not know, else this would not be reached
+                raise AnswerInProgress(_STILL_RUNNING)
             return Posted(message, answer)
 
         try:
@@ -86,7 +100,7 @@ class Posting:
         except BulkWriteError as exc:
             duplicate = _duplicate(exc)
         if duplicate == {"conversationId"}:
-            raise AnswerInProgress("The answer to the previous message is still running.")
+            raise AnswerInProgress(_STILL_RUNNING)
         return await self._repeated(key, duplicate, message_id, content, client_message_id)
 
     async def add(
@@ -107,9 +121,10 @@ class Posting:
         message_id, moment = str(ObjectId()), now()
 
         async def add(session: Any) -> Posted:
+            seq, running = await self._newest(conversation, session)
             message = UserMessage(
                 id=message_id,
-                seq=await self._next_seq(conversation, session),
+                seq=seq,
                 content=content,
                 created_at=moment,
                 client_message_id=client_message_id,
@@ -117,10 +132,10 @@ class Posting:
             )
             await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
             if behind_running:
-                running = {"conversationId": ObjectId(key), "status": "streaming"}
-                queued = await self._messages.update_one(running, {"$set": {"queued": True}}, session=session)
-                if not queued.matched_count:
+                if running is None:
                     raise NothingRunning("No answer is running in this conversation.")
+                which = {"_id": running, "conversationId": ObjectId(key)}
+                await self._messages.update_one(which, {"$set": {"queued": True}}, session=session)
             return Posted(message, None)
 
         try:
@@ -137,16 +152,23 @@ class Posting:
         except NotFound:
             return None
 
-    async def _next_seq(self, conversation: Conversation, session: Any) -> int:
-        """The place after the newest message; for a transaction, of which two cannot both take it."""
+    async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None]:
+        """The place after the newest message, and the answer that runs, if one does.
+
+        For a transaction, of which two cannot both go on from it.
+        """
+        key = conversation.key
         if not await touch(self._mongo, conversation, session=session):
             raise NotFound("There is no such conversation.")
-        newest = await self._messages.find_one(
-            {"conversationId": ObjectId(conversation.key)}, {"seq": 1}, sort=[("seq", -1)], session=session
+        newest: Document | None = await self._messages.find_one(
+            {"conversationId": ObjectId(key), "seq": PLACES},
+            {"seq": 1, "role": 1, "replyTo": 1, "status": 1},
+            sort=[("seq", -1)],
+            session=session,
         )
         seq = int(newest["seq"]) + 1 if newest else FIRST_SEQ
         self.check_room(seq)
-        return seq
+        return seq, await self._reading.unfinished(key, newest, session) if newest else None
 
     def check_room(self, seq: int) -> None:
         """Raises `ConversationFull` if no message may have this place. What a process begins by itself does not ask."""
@@ -166,7 +188,10 @@ class Posting:
         document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
         if document is None:
             raise NotFound("There is no such conversation.")
-        message = user_message_model(document)
+        try:
+            message = user_message_model(document)
+        except NotUnderstood as exc:  # a process of the version that stored it can tell whether it is the same
+            raise StorageUnavailable from exc
         if message.content != content:
             raise InvalidContent("This idempotency key was used for a message with other content.")
         return Posted(message, await self._reading.newest_attempt(key, message.id), repeated=not own)

@@ -425,7 +425,7 @@ async def test_an_answer_watched_in_another_process_alone_is_cut_when_it_is_left
         posted = await b.post(conversation)
         assert posted.answer is not None
         call = await b.model.call(1)
-        await b.attempts.poll(conversation.key, posted.answer.id)
+        await b.attempts.poll(conversation.key, posted.answer)
         await beats(b, 2)
         # Nobody shows up there any more.
         await asyncio.wait_for(call.closed.wait(), 3)

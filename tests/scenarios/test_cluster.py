@@ -7,9 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
+from tests.support.exposition import scrape
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
@@ -274,3 +278,82 @@ async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
     go_on.set()
     for number, ended in enumerate(await asyncio.gather(*watches)):
         assert (ended["content"], ended["status"]) == (f"Answer {number}.", "complete")
+
+
+@pytest.fixture
+def stored(mongodb_uri: str, servers: object) -> Iterator[Database[dict[str, Any]]]:
+    """The database of the two, to put by hand what a later version may write."""
+    with MongoClient[dict[str, Any]](mongodb_uri) as mongo:
+        yield mongo["cluster"]
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_documents_of_a_later_version_stop_nobody(
+    pair: tuple[Client, Client], upstream: Upstream, stored: Database[dict[str, Any]]
+) -> None:
+    here, there = pair
+    for number in range(4):
+        upstream.reply(answer(f"Answer {number}."))
+    conversation = await here.create()
+    known = stored.conversations.find_one({"userId": here.user, "id": conversation})
+    assert known is not None
+    in_it = {"conversationId": known["_id"]}
+    waiting = {"role": "assistant", "status": "waiting"}
+    # After each answer some of them; a place is that which comes next.
+    strange: list[list[dict[str, Any]]] = [
+        [in_it | {"seq": 0, "role": "tool"}, in_it | {"role": "tool"}, {"conversationId": 1, "role": "tool"}],
+        [{"conversationId": 2} | waiting, in_it | {"seq": 0} | waiting],
+        [{}, in_it | {"seq": 0}, in_it | {"_id": "x", "role": "user", "seq": {"a": [None]}, "content": 7}],
+    ]
+    cursors: list[str] = []
+    async with here.stream(conversation) as first, there.stream(conversation) as second:
+        await first.next()
+        await second.next()
+        for number in range(4):
+            assert (await here.post(conversation, f"Question {number}?")).status_code == 201
+            for watched in (first, second):
+                assert (await watched.until("user_message")).data["content"] == f"Question {number}?"
+                assert (await watched.until("llm_complete")).data["content"] == f"Answer {number}."
+            cursors.append(first.cursor)
+            for document in strange[number] if number < len(strange) else ():
+                newest = max(message["seq"] for message in stored.messages.find(in_it | {"seq": {"$type": "int"}}))
+                stored.messages.insert_one(document | ({"seq": newest + 1} if document.get("seq") == 0 else {}))
+        told = [text for number in range(4) for text in (f"Question {number}?", f"Answer {number}.")]
+        for client in (here, there):
+            assert [message["content"] for message in await client.messages(conversation)] == told
+            async with client.stream(conversation, headers={"Last-Event-ID": cursors[0]}) as again:
+                for number in range(1, 4):
+                    assert (await again.until("llm_complete")).data["content"] == f"Answer {number}."
+        passed_over = await scrape(there.http)
+        assert passed_over["chatstream_passed_over_total", "change"] >= 6
+        assert passed_over["chatstream_passed_over_total", "document"] >= 3
+    stored.messages.delete_many({"conversationId": {"$in": [known["_id"], 1, 2, None]}})
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_an_answer_that_waits_in_a_later_version_is_followed_and_no_other_begins(
+    pair: tuple[Client, Client], upstream: Upstream, stored: Database[dict[str, Any]]
+) -> None:
+    here, there = pair
+    upstream.reply(answer("So far"))
+    upstream.reply(answer("Then this."))
+    conversation = await here.create()
+    async with here.stream(conversation) as watched:
+        await here.post(conversation, "One?")
+        ended = await watched.until("llm_complete")
+    which = {"_id": ObjectId(ended.data["messageId"])}
+    stored.messages.update_one(which, {"$set": {"status": "waiting", "content": "So far", "schema": 9}})
+    async with here.stream(conversation) as first, there.stream(conversation) as second:
+        for client, stream in ((here, first), (there, second)):
+            assert (await stream.until("llm_chunk")).data["content"] == "So far"
+            refused = await client.post(conversation, "Two?")
+            assert (refused.status_code, refused.json()["code"]) == (409, "answer_in_progress")
+        assert (await there.post(conversation, "Two?", params={"ifBusy": "queue"})).status_code == 201
+        assert len(upstream.calls) == 1
+        end = {"status": "complete", "content": "So far, so good.", "writtenBy": "a later version#1"}
+        stored.messages.update_one(which, {"$set": end})
+        for stream in (first, second):
+            assert (await stream.until("llm_complete")).data["content"] == "So far, so good."
+            assert (await stream.until("user_message")).data["content"] == "Two?"
+            assert (await stream.until("llm_complete")).data["content"] == "Then this."
+    assert len(upstream.calls) == 2

@@ -80,20 +80,20 @@ async def test_a_post_whose_place_is_taken_by_an_answer_meanwhile_is_refused(
 ) -> None:
     first = await begun(store, conversation)
     await store.attempts.finish(conversation, ended(first, status=Status.INTERRUPTED))
-    next_seq: Any = store.posting._next_seq
+    newest: Any = store.posting._newest
     begun_: list[Answer] = []
 
-    async def taken(conversation: Conversation, session: Any) -> int:
-        seq: int = await next_seq(conversation, session)
+    async def taken(conversation: Conversation, session: Any) -> Any:
+        place = await newest(conversation, session)
         if not begun_:
             begun_.append(
                 await store.attempts.begin(
                     key, first.reply_to, previous=ended(first, status=Status.INTERRUPTED), newest_seq=first.seq
                 )
             )
-        return seq
+        return place
 
-    monkeypatch.setattr(store.posting, "_next_seq", taken)
+    monkeypatch.setattr(store.posting, "_newest", taken)
     with pytest.raises(AnswerInProgress):
         await store.posting.post(conversation, "And?")
     assert [message.seq for message in await stored(store, key)] == [1, 2, 3]

@@ -1,16 +1,42 @@
-"""The change stream goes on behind what it does not understand."""
+"""What a later version wrote, or somebody by hand: the change stream goes on, and all else is read around it."""
 
 import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import DatetimeMS, ObjectId
+from bson.regex import Regex
+from msgspec.structs import replace
 
-from chatstream.errors import AnswerInProgress
-from chatstream.models import Conversation
+from chatstream.errors import AnswerInProgress, ErrorCode, StorageUnavailable
+from chatstream.metrics import Metrics
+from chatstream.models import Answer, Conversation, Failure, Status
+from chatstream.store.attempts import Checkpoint
 from chatstream.store.changes import Change, Changes, Stored
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
-from tests.support.storage import Storage, begun
+from tests.support.exposition import samples
+from tests.support.storage import Storage, added, begun, ended
+
+Fields = Mapping[str, Any]
+
+# Each is put into a conversation, at a place behind all others if it names none.
+STRANGE: dict[str, Fields] = {
+    "another role": {"role": "tool", "content": "{}"},
+    "an answer that answers nothing": {"role": "assistant", "status": "waiting"},
+    "no role": {},
+    "content in parts": {"role": "user", "content": [{"type": "image"}], "createdAt": datetime(2026, 1, 1, tzinfo=UTC)},
+    "roles": {"role": ["user"]},
+    "no place": {"role": "user", "content": "Where am I?", "seq": None},
+    "a place in words": {"role": "user", "content": "Where am I?", "seq": "last"},
+    "half a place": {"role": "user", "content": "Where am I?", "seq": 100.5},
+    "no place at all": {"role": "user", "content": "Where am I?", "seq": float("inf")},
+    "a time that Python does not have": {"role": "user", "content": "When?", "createdAt": DatetimeMS(2**60)},
+    "running, of nobody": {"role": "assistant", "status": "later", "beatAt": [], "length": "long", "owner": 7},
+    "a pattern": {"role": Regex("user"), "content": Regex(".*")},
+}
 
 
 @pytest.mark.gen_test(timeout=60)
@@ -43,17 +69,189 @@ async def test_documents_of_a_later_version_do_not_end_it(
 
 
 @pytest.mark.gen_test
-async def test_a_history_with_documents_of_a_later_version_is_read(
+async def test_what_is_passed_over_is_counted(mongodb_uri: str) -> None:
+    metrics = Metrics()
+    mongo = Mongo(mongodb_uri, "store", metrics)
+    store, conversation = Storage(mongo), await Conversations(mongo).create("user")
+    await mongo.messages.insert_one({"conversationId": ObjectId(conversation.key), "seq": 1, "role": "tool"})
+    assert await store.reading.page(conversation.key, limit=10, before=None) == []
+    assert samples(metrics.expose("")[1].decode())["chatstream_passed_over_total", "document"] == 1
+    mongo.close()
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.gen_test
+async def test_a_conversation_goes_on_around_what_is_not_understood(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: str
+) -> None:
+    first = await begun(store, conversation, "One.")
+    await put(mongo, key, **{"seq": 3, **STRANGE[strange]})
+    await store.attempts.finish(conversation, ended(first, "First."))
+    await store.attempts.finish(conversation, ended(await begun(store, conversation, "Two."), "Second."))
+    told = ["One.", "First.", "Two.", "Second."]
+    page = await store.reading.page(key, limit=4, before=None)
+    assert [message.content for message in page] == told
+    assert await store.reading.after(key, 0, limit=4) == page
+    assert [message async for message in store.reading.newest_first(key, before=None)] == page[::-1]
+    assert [message async for message in store.reading.oldest_first(key, after=0)] == page
+    assert (await store.reading.newest_seqs([key]))[key] >= page[-1].seq
+    assert await store.reading.newest(key) == page[-1]
+    assert await store.attempts.orphans() is not None
+
+
+@pytest.mark.gen_test
+async def test_a_page_is_as_long_as_it_was_asked_for_whatever_lies_between(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo
+) -> None:
+    await added(store, conversation, "One.")
+    for seq in range(2, 100):
+        await put(mongo, key, seq=seq, role="tool")
+    await added(store, conversation, "Two.")
+    await put(mongo, key, seq=101, role="tool")
+    assert [message.seq for message in await store.reading.page(key, limit=2, before=None)] == [1, 100]
+    assert [message.seq for message in await store.reading.after(key, 0, limit=2)] == [1, 100]
+    assert [message.seq for message in await store.reading.after(key, 1, limit=1)] == [100]
+    newest = await store.reading.newest(key)
+    assert newest is not None
+    assert newest.seq == 100
+
+
+@pytest.mark.gen_test
+async def test_conversations_are_listed_around_one_that_is_not_understood(store: Storage, mongo: Mongo) -> None:
+    conversations, user = Conversations(mongo), str(ObjectId())
+    kept = [await conversations.create(user) for _ in range(4)]
+    for number, updated_at in enumerate((None, "today", DatetimeMS(2**60), datetime(2020, 1, 1, tzinfo=UTC))):
+        await mongo.conversations.insert_one({"userId": user, "id": f"strange-{number}", "updatedAt": updated_at})
+    await mongo.conversations.insert_one({"_id": "x", "userId": user, "updatedAt": datetime(2020, 1, 1, tzinfo=UTC)})
+    found: list[Conversation] = []
+    cursor: str | None = None
+    for _ in range(5):
+        page, cursor = await conversations.page(user, limit=2, before=cursor)
+        found += page
+        if cursor is None:
+            break
+    assert {each.key for each in found} == {each.key for each in kept}
+    await mongo.conversations.delete_many({"userId": user})
+
+
+# Answers that are waiting for what only a later version knows ---------------------------------------------------------
+
+
+async def waiting(store: Storage, conversation: Conversation, mongo: Mongo) -> Answer:
+    """The newest answer, which a later version has put into a status that this one does not know."""
+    answer = await begun(store, conversation)
+    which = {"_id": ObjectId(answer.id), "conversationId": ObjectId(conversation.key)}
+    await mongo.messages.update_one(which, {"$set": {"status": "waiting", "schema": 9}})
+    return answer
+
+
+async def put(mongo: Mongo, key: str, **fields: Any) -> None:
+    """Into the conversation, by hand."""
+    await mongo.messages.insert_one({"conversationId": ObjectId(key)} | fields)
+
+
+@pytest.mark.gen_test
+async def test_an_answer_in_an_unknown_status_counts_as_running(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo
+) -> None:
+    answer = await waiting(store, conversation, mongo)
+    running = await store.reading.running(key)
+    assert running is not None
+    assert (running.id, running.status) == (answer.id, Status.STREAMING)
+    with pytest.raises(AnswerInProgress):
+        await store.posting.post(conversation, "Another.")
+    assert len(await store.reading.page(key, limit=10, before=None)) == 2
+
+    queued = [await store.posting.add(conversation, f"Wait {number}.", behind_running=True) for number in range(2)]
+    assert all(queued)
+    with pytest.raises(AnswerInProgress):
+        await store.posting.post(conversation, "Another.")
+    question = queued[1]
+    assert question is not None
+    with pytest.raises(AnswerInProgress):  # not a second one beside it
+        await store.attempts.begin(key, question.message.id, previous=None, newest_seq=question.message.seq)
+    running = await store.reading.running(key)
+    assert running is not None
+    assert (running.id, running.queued) == (answer.id, True)
+
+    await store.attempts.request_stop(key, answer.id)
+    document = await mongo.messages.find_one({"_id": ObjectId(answer.id), "conversationId": ObjectId(key)})
+    assert document["stopRequested"] is True  # the process that waits finds it
+    assert answer.id not in [orphan.answer_id for orphan in await store.attempts.orphans()]  # it is not ours to end
+
+
+@pytest.mark.gen_test
+async def test_a_repeated_message_is_found_beside_it(store: Storage, conversation: Conversation, mongo: Mongo) -> None:
+    posted = await store.posting.post(conversation, "Once.", client_message_id="one")
+    await mongo.messages.update_many({"conversationId": ObjectId(conversation.key)}, {"$set": {"status": "waiting"}})
+    again = await store.posting.post(conversation, "Once.", client_message_id="one")
+    assert (again.message.id, again.repeated) == (posted.message.id, True)
+
+
+@pytest.mark.gen_test
+async def test_a_message_of_a_later_version_is_not_taken_for_its_repetition(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo
+) -> None:
+    await put(mongo, key, seq=1, role="user", content=["parts"], clientMessageId="one")
+    with pytest.raises(StorageUnavailable):  # who comes again finds a process that can tell
+        await store.posting.post(conversation, "Once.", client_message_id="one")
+
+
+@pytest.mark.gen_test
+async def test_an_attempt_begins_behind_what_is_not_understood(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo
 ) -> None:
     answer = await begun(store, conversation)
-    in_it = {"conversationId": ObjectId(key)}
-    await mongo.messages.insert_one(in_it | {"seq": 3, "role": "tool"})
-    await mongo.messages.insert_one(in_it | {"seq": 4, "role": "user", "content": ["not", "text"]})
-    await mongo.messages.update_one({"_id": ObjectId(answer.id), **in_it}, {"$set": {"status": "waiting", "schema": 9}})
-    assert [message.seq for message in await store.reading.page(key, limit=10, before=None)] == [1, 2]
-    assert [message.seq for message in await store.reading.after(key, 0, limit=10)] == [1, 2]
-    assert [message.seq async for message in store.reading.newest_first(key, before=None)] == [2, 1]
-    waiting = await store.reading.newest_attempt(key, answer.reply_to)
-    with pytest.raises(AnswerInProgress):  # not a second one beside it
-        await store.attempts.begin(key, answer.reply_to, previous=waiting, newest_seq=4)
+    await store.attempts.finish(conversation, ended(answer, status=Status.INTERRUPTED))
+    interrupted = replace(answer, status=Status.INTERRUPTED)
+    await put(mongo, key, seq=3, role="tool")
+    await put(mongo, key, seq=4, role="tool")
+    second = await store.attempts.begin(key, answer.reply_to, previous=interrupted, newest_seq=2)
+    assert (second.seq, second.attempt) == (5, 2)
+    with pytest.raises(AnswerInProgress):
+        await store.attempts.begin(key, answer.reply_to, previous=interrupted, newest_seq=2)
+
+
+@pytest.mark.parametrize("strange", [{"status": "waiting"}, {"status": "complete"}, {"status": ["complete"]}, {}])
+@pytest.mark.gen_test
+async def test_a_poll_keeps_what_was_known_of_an_answer_that_is_not_understood_any_more(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: Fields
+) -> None:
+    known = replace(await begun(store, conversation), content="So far")
+    which = {"_id": ObjectId(known.id), "conversationId": ObjectId(key)}
+    await mongo.messages.update_one(which, {"$set": {"status": None} | dict(strange), "$unset": {"pieces": ""}})
+    polled = await store.attempts.poll(key, known)
+    status = Status.COMPLETE if strange.get("status") == "complete" else Status.STREAMING
+    assert polled == replace(known, status=status)
+    await mongo.messages.delete_one(which)
+    assert await store.attempts.poll(key, known) is None
+
+
+@pytest.mark.parametrize("strange", [{"status": "waiting"}, {"status": "complete", "content": ["parts"]}, {"seq": "x"}])
+@pytest.mark.gen_test
+async def test_the_end_of_what_is_not_understood_any_more_is_ours_and_not_a_deletion(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: Fields
+) -> None:
+    answer = await begun(store, conversation)
+    which = {"_id": ObjectId(answer.id), "conversationId": ObjectId(key)}
+    await mongo.messages.update_one(which, {"$set": {"status": "waiting"} | dict(strange), "$unset": {"pieces": ""}})
+    failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
+    ours = replace(ended(answer, "So far", Status.INTERRUPTED), failure=failure)
+    assert await store.attempts.finish(conversation, ours) == ours
+
+
+@pytest.mark.gen_test
+async def test_one_strange_answer_costs_the_others_no_checkpoint(
+    store: Storage, conversation: Conversation, key: str, mongo: Mongo
+) -> None:
+    other = await Conversations(mongo).create("user")
+    strange, plain = await begun(store, conversation), await begun(store, other)
+    which = {"_id": ObjectId(strange.id), "conversationId": ObjectId(key)}
+    await mongo.messages.update_one(which, {"$set": {"length": "long", "beatAt": ["now"]}})
+    both = [Checkpoint(key, strange.id, 0, ["a"]), Checkpoint(other.key, plain.id, 0, ["b"])]
+    assert [*await store.attempts.checkpoint(both)] == [plain.id]
+    assert plain.id in [orphan.answer_id for orphan in await store.attempts.orphans()]
+    await mongo.messages.delete_one(which)

@@ -107,7 +107,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "repeat a message": (lambda s: s.of.posting.posted_before(s.key, "Tell me.", "message-3"), 1),
     "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
     "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, ["Well"])]), 1),
-    "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer.id), 1),
+    "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer), 1),
     "ask for a stop": (lambda s: s.of.attempts.request_stop(s.key, s.answer.id), 1),
     "end an answer": (lambda s: s.of.attempts.finish(s.conversation, replace(s.answer, status=Status.COMPLETE)), 1),
     "count the interruptions": (lambda s: s.of.attempts.interruptions(s.key, s.question.id), 1),

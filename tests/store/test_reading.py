@@ -59,8 +59,9 @@ async def test_the_newest_question_comes_with_its_newest_attempt(
     assert await store.reading.newest(key) is None
     posted = await store.posting.post(conversation, "One")
     assert posted.answer is not None
-    await store.attempts.finish(conversation, ended(posted.answer, status=Status.INTERRUPTED))
-    second = await store.attempts.begin(key, posted.message.id, previous=posted.answer, newest_seq=posted.answer.seq)
+    interrupted = ended(posted.answer, status=Status.INTERRUPTED)
+    await store.attempts.finish(conversation, interrupted)
+    second = await store.attempts.begin(key, posted.message.id, previous=interrupted, newest_seq=2)
     question = await store.reading.newest_question(key)
     assert question is not None
     assert question[1] is not None
