@@ -10,11 +10,13 @@ from typing import Literal
 import pytest
 from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 
+from chatstream import auth
 from chatstream.llm.demo_answers import answer as demo_answer
+from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
 from tests.support import node
 from tests.support.browser import Model, more
-from tests.support.processes import REPOSITORY, ServerProcess
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess
 from tests.support.upstream import DONE, END, Do, answer, beginning, delta, event, http_chunk
 
 SIZES: dict[str, ViewportSize] = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 360, "height": 740}}
@@ -143,6 +145,58 @@ def test_what_could_not_be_sent(open_page: OpenPage, context: BrowserContext, lo
     tab.ask("Is anybody there?")
     expect(tab.page.get_by_role("alert")).to_contain_text("It was not sent")
     look(tab.page, "unsent")
+
+
+def test_the_list_and_what_can_be_done_with_it(open_page: OpenPage, model: Model, look: Look) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    for title in ("A question with a rather long title, longer than its line", "Another one"):
+        tab.page.evaluate(
+            """async ([title, token]) => fetch("/api/v1/chat/conversations", {
+                method: "POST", body: JSON.stringify({ title }),
+                headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+            })""",
+            [title, tab.token],
+        )
+    tab.ask("My question")
+    expect(tab.prose).to_have_text("Noted.")
+    tab.button("Options of Another one").click()
+    look(tab.page, "menu", "desk")
+    tab.button("Delete").click()
+    look(tab.page, "undo")
+    tab.page.set_viewport_size(SIZES["desk"])
+    tab.button("Shortcuts").click()
+    look(tab.page, "shortcuts", "desk")
+
+
+def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) -> None:
+    model.reply(beginning("As far as this"), Do.HANG)
+    tab = open_page()
+    tab.ask("One?")
+    expect(tab.prose).to_have_text("As far as this")
+    tab.field.fill("Two?")
+    tab.field.press("Enter")
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    tab.field.fill("x" * 31_999)
+    look(tab.page, "queued", "phone")
+
+
+def test_where_people_sign_in_elsewhere(context: BrowserContext, start_server: StartServer, look: Look) -> None:
+    page = context.new_page()
+    server = start_server(CHATSTREAM_LOGIN_URL="/no/such/page", OPENAI_BASE_URL="", OPENAI_API_KEY="")
+    page.goto(server.url)
+    page.wait_for_url("**/no/such/page*")
+    page.goto(server.url)
+    expect(page.get_by_role("button", name="Sign in")).to_be_focused()
+    look(page, "sign-in", "phone")
+    page.goto(f"{server.url}/#token={auth.mint(SECRET, 'somebody', 3600)}")
+    expect(page.get_by_text("Demo:")).to_be_visible()
+    look(page, "demo")
+    for width, height in ((320, 640), (640, 400), (360, 225)):  # a small phone; a desk at 200 %, and at 400 %
+        page.set_viewport_size({"width": width, "height": height})
+        page.screenshot(path=REPOSITORY / "build" / "screenshots" / f"demo-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        expect(page.get_by_role("heading", name="What shall we look at?")).to_be_in_viewport()
 
 
 def test_the_reference(context: BrowserContext, page_server: ServerProcess, look: Look) -> None:
