@@ -19,11 +19,13 @@ from chatstream.handlers.conversations import ConversationHandler, Conversations
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler, UIMessagesHandler
+from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import Facts, PageHandler, page
 from chatstream.handlers.request_log import RequestLog
 from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
+from chatstream.llm.catalogue import UserChoices
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.attempts import Attempts
@@ -43,6 +45,7 @@ def make_app(
     conversations: Conversations,
     attempts: Attempts,
     reading: Reading,
+    choices: UserChoices,
     ping: Callable[[], Awaitable[None]],
     page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Application:
@@ -57,6 +60,7 @@ def make_app(
     posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
+    choosing = base | {"conversations": conversations, "choices": choices}
     chat_page = [
         (r"/", PageHandler, base | {"html": page(Facts.of(settings, page_file.read(settings.page_file), page_words))}),
         (assets.path(assets.PAGE), assets.AssetHandler, base),
@@ -66,12 +70,9 @@ def make_app(
         door,
         metrics,
         [
-            (r"/api/v1/chat/conversations", ConversationsHandler, base | posting | {"conversations": conversations}),
-            (
-                conversation,
-                ConversationHandler,
-                base | {"hub": hub, "conversations": conversations, "attempts": attempts},
-            ),
+            (r"/api/v1/chat/models", ModelsHandler, base | {"choices": choices}),
+            (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting),
+            (conversation, ConversationHandler, choosing | {"hub": hub, "attempts": attempts}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),

@@ -249,6 +249,7 @@ class ModelError(ChatstreamError):
         super().__init__(detail)
         self.code = code
         self.retry_after = retry_after
+        self.next_model: str | None = None  # who answers in its place, in another attempt
 
 
 class ConfigurationError(ChatstreamError):

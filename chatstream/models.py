@@ -133,6 +133,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     queued: bool = False  # a user message was posted meanwhile, and waits for its end
     owner: str = ""  # the process that generates it
     background: bool = False  # it finishes though nobody watches
+    model: str | None = None  # which one answered, as users call it; while it runs, known only of a `next_model`
+    next_model: str | None = None  # the model broke off: another attempt, by this one, takes its place
     mixed: tuple[Piece, ...] = ()  # its pieces, if there is more than text in it
 
     @property
@@ -152,6 +154,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     @property
     def begins_again(self) -> bool:
         """We cut it short by our own fault (a crash, a shutdown): whoever watches next is given another attempt.
+
+        One whose model broke off is replaced by another model in the same way.
 
         One that was cut because nobody watched waits for the user's word: a second one would have to be paid for.
         """

@@ -36,7 +36,8 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Answers, Limits
-from chatstream.llm.configuration import configured_model
+from chatstream.llm.catalogue import Catalogue, UserChoices
+from chatstream.llm.configuration import configured_model, served_catalogue
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Conversation, Recommendation, UserMessage
@@ -140,20 +141,24 @@ class Server:
             Attempts(mongo, owner=owner),
             Reading(mongo),
         )
-        model = await stack.enter_async_context(configured_model(settings, metrics))
+        catalogue, demo_address = stack.enter_context(served_catalogue(settings))
+        choices = UserChoices(catalogue, models=settings.user_models, prompts=settings.user_prompts)
+        model, to_load = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
 
         def answers(
             conversation: Conversation, answer: Answer, question: UserMessage | None
         ) -> AsyncGenerator[Delta, None]:
+            conversation = choices.allowed(conversation)
+            entry = catalogue.entry(conversation.model)
             return write_answer(
                 conversation,
                 answer,
                 question,
                 reading=reading,
-                model=model,
+                model=model.beginning_at(answer.model),
                 plugins=plugins,
                 system_prompt=settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT,
-                context_characters=settings.context_characters,
+                context_characters=entry.context_characters(settings.context_characters),
             )
 
         async def annotate(conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
@@ -180,7 +185,7 @@ class Server:
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        hub = Hub(attempts, reading, answers, annotate, metrics, _hub_config(settings), limits.answers)
+        hub = Hub(attempts, reading, answers, annotate, metrics, _hub_config(settings, catalogue), limits.answers)
         orphans = Sweeper(attempts, reading, hub, metrics)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
@@ -204,6 +209,7 @@ class Server:
             conversations=conversations,
             attempts=attempts,
             reading=reading,
+            choices=choices,
             ping=mongo.ping,
             page_words=plugins.page_words,
         )
@@ -226,7 +232,7 @@ class Server:
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
-        await model.load()
+        await to_load.load()
         _settle()
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:
@@ -327,7 +333,7 @@ async def _wait_for(mongo: Mongo, uri: str) -> None:
             await asyncio.sleep(_DATABASE_RETRY_PAUSE)
 
 
-def _hub_config(settings: Settings) -> Config:
+def _hub_config(settings: Settings, catalogue: Catalogue) -> Config:
     return Config(
         heartbeat_interval=settings.heartbeat_interval,
         disconnect_grace=settings.disconnect_grace,
@@ -338,7 +344,7 @@ def _hub_config(settings: Settings) -> Config:
             reasoning_characters=settings.reasoning_characters,
             save_deadline=settings.save_deadline,
         ),
-        model="demo" if settings.uses_demo_model else settings.openai_model,
+        model=catalogue.default.name,
     )
 
 
@@ -371,7 +377,7 @@ def _greet(settings: Settings, secret: str | None, port: int) -> None:
 
 def _invite(settings: Settings, secret: str | None, port: int) -> None:
     """Tell whoever started it what to do next."""
-    model = "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"
+    model = _model_in_words(settings)
     where = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else database(settings)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
     origin = f"http://{address(host, port)}"
@@ -383,3 +389,9 @@ def _invite(settings: Settings, secret: str | None, port: int) -> None:
     else:
         lines += [f"  {origin}/", "", "  `chatstream token` (in a clone: scripts/mint_token) makes a token."]
     print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it
+
+
+def _model_in_words(settings: Settings) -> str:
+    if settings.models_file is not None:
+        return f"models of {settings.models_file}"
+    return "demo model" if settings.uses_demo_model else f"model {settings.openai_model}"

@@ -4,8 +4,10 @@ Durations are in seconds, sizes in bytes or, where named so, in characters (Unic
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     IPvAnyNetwork,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -72,6 +75,14 @@ class Reasoning(StrEnum):
     AUTO = "auto"
     SHOW = "show"
     HIDE = "hide"
+
+
+class UserModels(StrEnum):
+    """Which models users may choose."""
+
+    ON = "on"  # those of the catalogue
+    OFF = "off"  # none: the default answers everybody
+    ANY = "any"  # any name that the endpoint knows: for development
 
 
 class LogFormat(StrEnum):
@@ -136,6 +147,13 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the most is more than a ma
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
+@dataclass
+class _Source:
+    """Where settings came from, which makes no difference between them."""
+
+    env_file: Path | None = field(default=None, compare=False)
+
+
 class Settings(BaseSettings):
     """The configuration. Read with `Settings.read`."""
 
@@ -154,6 +172,9 @@ class Settings(BaseSettings):
         None, validation_alias="OPENAI_BASE_URL"
     )
     openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
+    models_file: Annotated[Path, BeforeValidator(_home)] | None = None
+    user_models: UserModels = UserModels.ON
+    user_prompts: bool = True
     system_prompt: str | None = None
     plugins: Annotated[
         tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugins)
@@ -230,6 +251,8 @@ class Settings(BaseSettings):
     drain_timeout: Seconds = 30
     content_characters: int = Field(32_000, ge=1, le=50_000)
 
+    _source: "_Source" = PrivateAttr(default_factory=lambda: _Source())
+
     @field_validator("*", mode="before")
     @classmethod
     def _without_what_came_with_copying(cls, value: Any, info: ValidationInfo) -> Any:
@@ -303,7 +326,15 @@ class Settings(BaseSettings):
         if self.uses_embedded_database:
             yield "MONGODB_URI must be set in production: the embedded database is for development"
         if self.uses_demo_model:
-            yield "OPENAI_API_KEY or OPENAI_BASE_URL must be set in production: the demo model is for development"
+            yield (
+                "OPENAI_API_KEY or OPENAI_BASE_URL, or CHATSTREAM_MODELS_FILE, must be set in production: the demo "
+                "model is for development"
+            )
+        if self.user_models is UserModels.ANY:
+            yield (
+                "CHATSTREAM_USER_MODELS: must be on or off in production, where any would let users choose whatever "
+                "your key pays for: list what they may have in CHATSTREAM_MODELS_FILE"
+            )
 
     def _examples(self) -> Iterable[str]:
         return self._placeholders() if self.env is Environment.PRODUCTION else ()
@@ -317,7 +348,24 @@ class Settings(BaseSettings):
     @property
     def doubts(self) -> list[str]:
         """What is allowed in development, and probably a mistake."""
-        return [*self._placeholders()]
+        return [*self._placeholders(), *self._unused()]
+
+    def _unused(self) -> Iterable[str]:
+        if self.models_file is not None:
+            for name in ("openai_base_url", "openai_model"):
+                if name in self.model_fields_set:
+                    yield f"{_variable(name)}: is not used: CHATSTREAM_MODELS_FILE has the models"
+
+    @property
+    def is_production(self) -> bool:
+        """Nothing may be made up."""
+        return self.env is Environment.PRODUCTION
+
+    def variable(self, name: str) -> str | None:
+        """What the environment or, where it is silent, the env file has under a name that a file of settings gives."""
+        env_file = self._source.env_file
+        found = os.environ.get(name) or (env_files.value_of(name, env_file) if env_file else None)
+        return values.bare(found) or None if found else None
 
     @property
     def verifies_with_secret(self) -> bool:
@@ -332,7 +380,7 @@ class Settings(BaseSettings):
     @property
     def uses_demo_model(self) -> bool:
         """No model was configured."""
-        return self.openai_api_key is None and self.openai_base_url is None
+        return self.models_file is None and self.openai_api_key is None and self.openai_base_url is None
 
     @property
     def uses_embedded_database(self) -> bool:
@@ -376,6 +424,7 @@ class Settings(BaseSettings):
             field = re.search(r'field "(\w+)"', str(exc))
             problems.append(f"{_variable(field[1]) if field else 'a setting'}: must be JSON")
         else:
+            settings._source.env_file = env_file
             problems += settings._problems()
             if not problems:
                 return settings

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from chatstream.config.values import hosts_in
 from chatstream.settings import Settings
 
-_OPENAI = "https://api.openai.com/v1"
+OPENAI = "https://api.openai.com/v1"
 
 
 def summary(settings: Settings, port: int | None = None) -> dict[str, str]:
@@ -36,14 +36,12 @@ def database(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
+    if settings.models_file is not None:
+        return f"those of {settings.models_file}"
     if settings.uses_demo_model:
         return "demo"
-    return f"{settings.openai_model} at {endpoint(settings)}"
-
-
-def endpoint(settings: Settings) -> str:
-    """The model's address; a base URL holds no secrets: it is refused with a user or a query."""
-    return settings.openai_base_url or _OPENAI
+    # A base URL holds no secrets: it is refused with a user or a query.
+    return f"{settings.openai_model} at {settings.openai_base_url or OPENAI}"
 
 
 def _tokens(settings: Settings) -> str:

@@ -52,6 +52,7 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
         "JWT_SECRET": SECRET,
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
         "OPENAI_API_KEY": "sk-test-this-must-never-be-seen",
+        "CHATSTREAM_USER_MODELS": "any",
         "CHATSTREAM_DISCONNECT_GRACE": "1",
         "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
         # One user may send thousands of requests here, and with bad tokens, too.
@@ -80,6 +81,8 @@ def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[StartS
     started: list[ServerProcess] = []
 
     def start(port: int | None = None, *, ready: bool = True, **settings: str) -> ServerProcess:
+        if settings.get("CHATSTREAM_ENV") == "production":
+            settings = {"CHATSTREAM_USER_MODELS": "on", **settings}
         server = ServerProcess(tmp_path, {**environment, "MONGODB_DATABASE": database, **settings}, port).start()
         started.append(server)
         return server.wait_until_ready() if ready else server

@@ -32,11 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
     env_file = options.env_file(arguments)
     settings = options.load(arguments)
     from chatstream.commands import preflight
+    from chatstream.llm.configuration import catalogue
 
     _check_all(settings)
     _write("settings", str(env_file.absolute()) if env_file else "from the environment alone")
     for name, text in summary(settings).items():
         _write(name, text)
+    if settings.models_file is not None:
+        for line in catalogue(settings).described():
+            _write("model", line)
     for note in (*preflight.notes(settings), *mistaken(options.names(env_file))):
         _write("note", note)
     if arguments.connect:

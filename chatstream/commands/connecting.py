@@ -17,44 +17,45 @@ _SECONDS = 60.0
 
 async def check(settings: Settings, write: Callable[[str, str], None]) -> bool:
     """Ask them all at once, write a line for each, and say whether all is well."""
-    asked = {"database": _database, "model": _model, "tokens": _keys}
+    asked = {"database": _database, "model": _models, "tokens": _keys}
     results = await asyncio.gather(*(_bounded(ask(settings)) for ask in asked.values()))
-    for name, (good, text) in zip(asked, results, strict=True):
-        write(name, f"{'ok' if good else 'WRONG'}: {text}")
-    return all(good for good, _ in results)
+    for name, found in zip(asked, results, strict=True):
+        for good, text in found:
+            write(name, f"{'ok' if good else 'WRONG'}: {text}")
+    return all(good for found in results for good, _ in found)
 
 
-async def _bounded(asking: Awaitable[tuple[bool, str]]) -> tuple[bool, str]:
+async def _bounded(asking: Awaitable[list[tuple[bool, str]]]) -> list[tuple[bool, str]]:
     try:
         async with asyncio.timeout(_SECONDS):
             return await asking
     except TimeoutError:
-        return False, f"nothing was known after {_SECONDS:g} s"
+        return [(False, f"nothing was known after {_SECONDS:g} s")]
 
 
-async def _database(settings: Settings) -> tuple[bool, str]:
+async def _database(settings: Settings) -> list[tuple[bool, str]]:
     if settings.mongodb_uri is None:
-        return True, "the server starts a mongod of its own"
+        return [(True, "the server starts a mongod of its own")]
     uri = settings.mongodb_uri.get_secret_value()
     mongo = Mongo(uri, settings.mongodb_database)
     try:
         problem = await try_database(mongo, uri, settings.mongodb_database)
     finally:
         mongo.close()
-    return problem is None, problem or "a transaction and a change stream work"
+    return [(problem is None, problem or "a transaction and a change stream work")]
 
 
-async def _model(settings: Settings) -> tuple[bool, str]:
+async def _models(settings: Settings) -> list[tuple[bool, str]]:
     if settings.uses_demo_model:
-        return True, "the demo model, which the server brings with it"
+        return [(True, "the demo model, which the server brings with it")]
     from chatstream.llm.probe import try_out
 
     return await try_out(settings)
 
 
-async def _keys(settings: Settings) -> tuple[bool, str]:
+async def _keys(settings: Settings) -> list[tuple[bool, str]]:
     if settings.jwks_url is None:
-        return True, "the key is here already"
+        return [(True, "the key is here already")]
     remote = JWKS(settings.jwks_url, settings.accepted_algorithms)
     # A token that nobody signed: whether its key is looked for in vain, or could not be looked for, is all we ask.
     header = json.dumps({"kid": "check-config", "alg": settings.accepted_algorithms[0]}).encode()
@@ -64,7 +65,7 @@ async def _keys(settings: Settings) -> tuple[bool, str]:
     except Unauthenticated:
         pass
     except Unavailable:
-        return False, "CHATSTREAM_JWKS_URL: the keys cannot be had; the line above says why"
+        return [(False, "CHATSTREAM_JWKS_URL: the keys cannot be had; the line above says why")]
     finally:
         await remote.close()
-    return True, "the issuer's keys are there"
+    return [(True, "the issuer's keys are there")]

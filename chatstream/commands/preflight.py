@@ -8,11 +8,13 @@ from pathlib import Path
 from chatstream.auth import OneKey
 from chatstream.config import page_file, values
 from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.llm.catalogue import Catalogue
+from chatstream.llm.configuration import catalogue
 from chatstream.proxies import proxy_for
 from chatstream.settings import Settings
 from chatstream.store import uri as mongodb
 from chatstream.store.embedded import find_mongod
-from chatstream.summary import endpoint
+from chatstream.summary import OPENAI
 
 # What the model's library takes from the environment by itself, and sends in a header.
 _SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
@@ -43,10 +45,15 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _database(settings)
     if settings.uses_embedded_database or (settings.verifies_with_secret and settings.jwt_secret is None):
         yield from _data_dir(settings.data_dir)
+    models: Catalogue | None = None
+    try:
+        models = catalogue(settings)
+    except InvalidSettings as exc:
+        yield from exc.problems
     if not settings.uses_demo_model:
         yield from _headers()
         yield from _certificates()
-    yield from _proxies(settings)
+    yield from _proxies(settings, models)
     try:
         page_file.read(settings.page_file)
     except ConfigurationError as exc:
@@ -100,8 +107,9 @@ def _certificates() -> Iterator[str]:
             yield f"SSL_CERT_FILE: {file} cannot be used: {exc.strerror}"
 
 
-def _proxies(settings: Settings) -> Iterator[str]:
-    for url in (None if settings.uses_demo_model else endpoint(settings), settings.jwks_url):
+def _proxies(settings: Settings, models: Catalogue | None) -> Iterator[str]:
+    asked = models.entries.values() if models is not None and not settings.uses_demo_model else ()
+    for url in dict.fromkeys([*(entry.base_url or OPENAI for entry in asked), settings.jwks_url]):
         try:
             if url is not None:
                 proxy_for(url)

@@ -4,6 +4,7 @@ import codecs
 from io import StringIO
 from pathlib import Path
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from chatstream.errors import ConfigurationError
@@ -26,6 +27,11 @@ def names_in(path: Path) -> set[str]:
         if binding.key is not None:
             names.add(binding.key)
     return names
+
+
+def value_of(name: str, path: Path) -> str | None:
+    """What it sets this name to. Raises `ConfigurationError` like `names_in`."""
+    return dotenv_values(stream=StringIO(_text(path))).get(name)
 
 
 def _text(path: Path) -> str:

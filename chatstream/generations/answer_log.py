@@ -42,7 +42,7 @@ class AnswerLog:
             "conversation": channel.conversation.id,
             "answer": running.answer.id,
             "code": code,
-            "model": self._model,
+            "model": (stored.model if stored else None) or self._model,
             "seconds": round(seconds, 3),
             "first_token": None if self._first_text is None else round(self._first_text, 3),
             "chunks": len(running.pieces),

@@ -105,6 +105,8 @@ class Generation:
         self._stored_pieces = 0
         self._stored_length = 0
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
+        self._model = running.answer.model  # who answers, once that is known
+        self._usage: Usage | None = None  # so far, of an answer that breaks off
 
     @property
     def watched_remotely(self) -> bool:
@@ -151,6 +153,8 @@ class Generation:
     async def _read(self) -> Finish:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
+                self._model = delta.model or self._model
+                self._usage = delta.usage or self._usage
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces:
                     self._channel.extend(self.running, pieces)
@@ -171,6 +175,9 @@ class Generation:
             return self._cut_short()
         except ModelError as exc:
             self._log.detail = str(exc)
+            if exc.next_model is not None:
+                failure = self._failure(ErrorCode.ANSWER_INTERRUPTED)
+                return replace(self._ended(Status.INTERRUPTED, failure=failure), next_model=exc.next_model)
             return self._failed(exc.code, exc.retry_after)
         except StorageUnavailable:
             self._log.detail = "the history cannot be read"
@@ -205,8 +212,9 @@ class Generation:
             self.answer,
             status=status,
             finish_reason=finish_reason,
-            usage=usage,
+            usage=usage or self._usage,
             failure=failure,
+            model=self._model,
         ).made_of(self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:
@@ -226,7 +234,9 @@ class Generation:
         pause = _SAVE_PAUSE
         while True:
             try:
-                if outcome.begins_again:
+                if outcome.next_model is not None and self._cut is not None:  # meanwhile: nobody wants the next one
+                    outcome = self._cut_short()
+                if outcome.begins_again and outcome.next_model is None:
                     outcome = await self._failed_if_too_often(outcome)
                 unseen = not self._channel.readers and not self.watched_remotely
                 return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))

@@ -103,7 +103,7 @@ async def _without_cursor(reading: Reading, key: str) -> Replay:
     if newest.status is Status.STREAMING:
         return _in_progress(newest, newest.pieces, position=0)
     return Replay(
-        entries=(Ended(newest),) if newest.unseen else (),
+        entries=(Ended(newest),) if newest.unseen and newest.next_model is None else (),
         place=(newest.seq, END),
         unseen=newest.unseen,
         pending=pending_question(newest),
@@ -182,7 +182,7 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
         elif message.status is Status.STREAMING:
             yield _so_far(message, message.pieces, position)
             return  # what was posted in the meantime comes after its end, in the live log
-        elif own or _counts(message, newest_attempts):
+        elif own or (_counts(message, newest_attempts) and not _is_to_be_replaced(message, messages[-1])):
             yield from _finished(message, position)
         else:
             yield Skip((message.seq, END))
@@ -192,6 +192,11 @@ def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
     """Superseded attempts, and those cut before their first word, are not told to whoever comes later."""
     superseded = newest_attempts[answer.reply_to] != answer.id
     return not superseded and (answer.status is not Status.INTERRUPTED or answer.content != "")
+
+
+def _is_to_be_replaced(answer: Answer, newest: Message) -> bool:
+    """Another model is about to answer instead: whoever comes now is told that answer alone."""
+    return answer.next_model is not None and answer is newest
 
 
 def _in_progress(answer: Answer, pieces: Sequence[Piece], *, position: int, resumed: bool = False) -> Replay:

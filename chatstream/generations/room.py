@@ -260,6 +260,9 @@ class Room:
             on_left_remotely=self.left,
         )
         generation.watched = bool(self.channel.readers)
+        if answer.model is not None and not self.channel.readers and self._generation and self._generation.watched:
+            generation.watched = True  # it takes the place of one that somebody watched, and may come back to
+            generation.abandon_after(services.config.disconnect_grace)
         slot = services.answers.grant(conversation.user_id)
         self._task = asyncio.create_task(self._run(generation, slot, message, self._task, request_id))
         self._generation = generation
@@ -342,7 +345,7 @@ class Room:
         self._enter(Idle())
         if self._services.draining:
             return
-        cut = stored.begins_again and self.channel.readers
+        cut = stored.begins_again and (self.channel.readers or stored.next_model is not None)
         if stored.queued or cut or self._catch_up_at < math.inf:
             try:
                 await self._catch_up(stored, request_id)
@@ -480,8 +483,9 @@ class Room:
         pending = pending_question(newest) if newest is not None else None
         if pending is None or self._generation_waits() or self._services.draining or self._deleted:
             return
-        if not self.channel.readers and not isinstance(newest, UserMessage):
-            return  # a cut answer is begun again for those who watch
+        replaced = isinstance(newest, Answer) and newest.next_model is not None
+        if not self.channel.readers and not isinstance(newest, UserMessage) and not replaced:
+            return  # a cut answer is begun again for those who watch; one that another model replaces, for all
         try:
             # As it is now: its model or its prompt may have been changed since the question was asked.
             conversation = await self._services.reading.conversation(self.key)

@@ -16,6 +16,7 @@ from chatstream.handlers.views import (
     conversation_view,
     new_conversation_view,
 )
+from chatstream.llm.catalogue import UserChoices
 from chatstream.models import Conversation
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
@@ -25,10 +26,16 @@ class ConversationsHandler(JSONHandler):
     """The caller's conversations."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, commands: Commands, conversations: Conversations, content_characters: int
+        self,
+        door: Door,
+        commands: Commands,
+        conversations: Conversations,
+        choices: UserChoices,
+        content_characters: int,
     ) -> None:
         """`content_characters`: the longest message."""
         super().initialize(door)
+        self.choices = choices
         self.commands = commands
         self.conversations = conversations
         self.content_characters = content_characters
@@ -48,6 +55,7 @@ class ConversationsHandler(JSONHandler):
         """A new one, and its first message if there is one."""
         body = self.body(NewConversation)
         check_content(body.initial_message, self.content_characters, "initialMessage")
+        self.choices.check(model=body.model, system_prompt=body.system_prompt)
         limits = self.door.limits
         if body.initial_message is not None:
             limits.answers.check(self.user.id)
@@ -94,10 +102,16 @@ class ConversationHandler(JSONHandler):
     """One conversation."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, hub: Hub, conversations: Conversations, attempts: Attempts
+        self,
+        door: Door,
+        hub: Hub,
+        conversations: Conversations,
+        choices: UserChoices,
+        attempts: Attempts,
     ) -> None:
         """The hub is told of a deletion; it and `attempts`, whether the running answer is to finish unwatched."""
         super().initialize(door)
+        self.choices = choices
         self.hub = hub
         self.conversations = conversations
         self.attempts = attempts
@@ -116,6 +130,7 @@ class ConversationHandler(JSONHandler):
         changes = body.model_dump(exclude_unset=True)
         if not changes:
             raise InvalidContent("Nothing to change: name title, systemPrompt, model or background.")
+        self.choices.check(model=body.model, system_prompt=body.system_prompt)
         self.tell(self.door.limits.changes.take(self.user.id))
         changed = await self.conversations.update(self.user.id, id_, changes)
         if "background" in changes:

@@ -22,6 +22,7 @@ from chatstream.handlers.views import (
     ConversationPage,
     ConversationView,
     MessagePage,
+    ModelList,
     NewConversation,
     NewConversationView,
     NewMessage,
@@ -159,6 +160,14 @@ _ONE = _CONVERSATIONS + "/{id}"
 _EVENTS = {STREAM: [*FORMATS.values()]}
 
 OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
+    "/api/v1/chat/models": {
+        "get": Operation(
+            "listModels",
+            "The models that a conversation may have",
+            {200: Reply("All of them; one is the default.", {JSON: ModelList}, _RATE)},
+            "A conversation's `model` is one of these names, or null for the default.",
+        ),
+    },
     _CONVERSATIONS: {
         "get": Operation(
             "listConversations",

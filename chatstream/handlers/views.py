@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, parts, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
+from chatstream.llm.catalogue import Entry
 from chatstream.models import (
     Annotation,
     Answer,
@@ -34,9 +35,12 @@ PAGE = 50
 MAX_PAGE = 200
 
 # Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
+# Which names there are, `UserChoices` knows.
 Title = Annotated[str, StringConstraints(max_length=200)]
 Prompt = Annotated[str, StringConstraints(max_length=8000)]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}$")]
+# No space at its ends, no control characters, and nothing that begins like a path.
+_MODEL_NAME = r"^[^\s./\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,198}[^\s\x00-\x1f\x7f-\x9f])?$"
+ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 ObjectKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
@@ -120,6 +124,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     recommendations: tuple[Recommendation, ...]
     annotations: tuple[Annotation, ...] | UnsetType = UNSET
     parts: tuple[Part, ...] | UnsetType = UNSET  # where there is more than text
+    model: str | UnsetType = UNSET  # which one answered, once that is stored
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -150,6 +155,30 @@ class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="c
     """A conversation that was created, and its first message if it was given one."""
 
     initial_message: UserMessageView | UnsetType = UNSET
+
+
+class Capabilities(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a model can do besides text."""
+
+    vision: bool
+    tools: bool
+    reasoning: bool
+
+
+class ModelView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A model that may be chosen; `context` is in tokens, null if nobody said. The default answers where none is."""
+
+    name: str
+    description: str
+    capabilities: Capabilities
+    context: int | None
+    default: bool
+
+
+class ModelList(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The models that users may choose, in the operator's order."""
+
+    models: list[ModelView]
 
 
 class NewTicket(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -203,6 +232,17 @@ def message_view(message: Message, *, reasoning: bool = True) -> UserMessageView
     return AnswerView(**_answer_fields(message), parts=parts(message.mixed, reasoning=reasoning) or UNSET)
 
 
+def model_view(entry: Entry, *, is_default: bool) -> ModelView:
+    """A model as users see it: never where it is, nor what it costs."""
+    return ModelView(
+        name=entry.name,
+        description=entry.description,
+        capabilities=Capabilities(vision=entry.vision, tools=entry.tools, reasoning=entry.reasoning),
+        context=entry.context,
+        default=is_default,
+    )
+
+
 def posted_message(message: UserMessage, cursor: Cursor) -> PostedMessage:
     """A user message that was just stored, and where its answer begins."""
     return PostedMessage(**_user_message_fields(message), stream_cursor=str(cursor))
@@ -247,6 +287,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "error": _failure_view(answer.failure) if answer.failure and not answer.begins_again else None,
         "recommendations": answer.recommendations,
         "annotations": answer.annotations or UNSET,
+        "model": answer.model or UNSET,
     }
 
 

@@ -1,52 +1,102 @@
-"""Which model answers, as the settings have it."""
+"""Which models answer, as the settings have it."""
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from chatstream.errors import ConfigurationError
+from chatstream.llm.catalogue import Catalogue, Entry, usual_deadlines
+from chatstream.llm.fallback import Endpoints, FallbackModel
 from chatstream.llm.late import LateModel
 from chatstream.llm.model import Model
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 
 
-@asynccontextmanager
-async def configured_model(settings: Settings, metrics: Metrics) -> AsyncIterator[LateModel]:
-    """The model that the settings name, or the demo model; it is yet to be loaded, and closed with the context."""
+def catalogue(settings: Settings) -> Catalogue:
+    """The models that the file names, or the one of the ``OPENAI_`` settings. Raises `InvalidSettings`.
+
+    Where there is neither, the demo models, which have no address as long as nobody serves them.
+    """
+    if settings.models_file is not None:
+        from chatstream.llm import models_file
+
+        return models_file.read(settings.models_file, settings)
+    if settings.uses_demo_model:
+        from chatstream.llm import demo
+
+        demos = {"demo": "prepared answers, for development", **demo.FAULTS}
+        return Catalogue((_usual(settings, name, text) for name, text in demos.items()), "demo")
+    return Catalogue([_usual(settings, settings.openai_model)], settings.openai_model)
+
+
+@contextmanager
+def served_catalogue(settings: Settings) -> Iterator[tuple[Catalogue, str | None]]:
+    """The same, and the address of the demo models, which are served meanwhile. Needs a running event loop."""
     with ExitStack() as stack:
-        base_url, name = settings.openai_base_url, settings.openai_model
+        address = None
         if settings.uses_demo_model:
             from chatstream.llm import demo
 
-            base_url, name = stack.enter_context(demo.serve()), "demo"
+            address = stack.enter_context(demo.serve())
+        yield catalogue(settings), address
 
-        async def make() -> Model:
-            try:
-                await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
-            except (OSError, ImportError) as exc:  # half of it is loaded, so that it cannot be tried again here
-                raise ConfigurationError(f"The model's library cannot be loaded: {exc}") from exc
-            from chatstream.llm.openai_model import Deadlines, OpenAIModel
 
-            key = settings.openai_api_key
-            return OpenAIModel(
-                api_key=key.get_secret_value() if key else "none",  # servers that need no key still want a header
-                base_url=base_url,
-                model=name,
-                metrics=metrics,
-                deadlines=Deadlines(
-                    connect=settings.connect_timeout,
-                    first_byte=settings.first_byte_timeout,
-                    first_token=settings.first_token_timeout,
-                    idle=settings.idle_timeout,
-                    total=settings.answer_timeout,
-                ),
-                retries=settings.model_retries,
-            )
+@asynccontextmanager
+async def configured_model(
+    models: Catalogue, metrics: Metrics, demo_address: str | None = None
+) -> AsyncIterator[tuple[FallbackModel, LateModel]]:
+    """The model that asks all of `models`, and what is yet to be loaded of it; both are closed with the context."""
 
-        model = LateModel(make)
+    async def load() -> Model:
         try:
-            yield model
-        finally:
-            await model.close()
+            await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
+        except (OSError, ImportError) as exc:  # half of it is loaded, so that it cannot be tried again here
+            raise ConfigurationError(f"The model's library cannot be loaded: {exc}") from exc
+        endpoints = Endpoints(models, lambda entry: endpoint(entry, metrics, demo_address))
+        endpoints.endpoint(models.default)  # the first answer need not wait for it
+        return endpoints
+
+    late = LateModel(load)
+    model = FallbackModel(late, models)
+    try:
+        yield model, late
+    finally:
+        await model.close()
+
+
+def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) -> Model:
+    """The model of one entry. Raises `ConfigurationError` if the way to it cannot be used."""
+    from chatstream.llm.faults import Part
+    from chatstream.llm.openai_model import OpenAIModel
+
+    refused = [
+        (Part.SYSTEM, entry.system_role),
+        (Part.STREAM, entry.streaming),
+        (Part.USAGE, entry.stream_options),
+    ]
+    return OpenAIModel(
+        api_key=entry.key or "none",  # servers that need no key still want a header
+        base_url=entry.base_url or demo_address,
+        model=entry.model,
+        metrics=metrics,
+        deadlines=entry.deadlines,
+        retries=entry.retries,
+        without=frozenset(part for part, takes in refused if not takes),
+        parameters=entry.parameters,
+        settings=dict(zip(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), entry.settings, strict=True)),
+    )
+
+
+def _usual(settings: Settings, name: str, description: str = "") -> Entry:
+    key = settings.openai_api_key
+    return Entry(
+        name=name,
+        model=name,
+        description=description,
+        base_url=settings.openai_base_url,
+        key=key.get_secret_value() if key else None,
+        deadlines=usual_deadlines(settings),
+        retries=settings.model_retries,
+    )

@@ -4,25 +4,9 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from msgspec import Struct
-
 from chatstream.errors import ErrorCode
+from chatstream.llm.catalogue import Deadlines
 from chatstream.llm.faults import Fault
-
-
-class Deadlines(Struct, frozen=True):
-    """How long an answer may take, in seconds.
-
-    `connect` is for one connection. `total` counts from the call, retries included, and so does `first_byte`: until the
-    response begins. `first_token` counts from there; without a `first_byte`, it counts from the call. `idle` is the
-    silence between tokens. Reasoning and tool calls are tokens, too, comments and empty chunks are not.
-    """
-
-    connect: float
-    first_token: float
-    idle: float
-    total: float
-    first_byte: float | None = None
 
 
 class Clock:

@@ -26,11 +26,15 @@ class Finish(Struct, frozen=True, kw_only=True):
 class Delta(NamedTuple):
     """What one network read brought: pieces in order, of which no string is empty; and, last, the end.
 
-    Of an answer that is text alone they are strings, each valid Unicode.
+    Of an answer that is text alone they are strings, each valid Unicode. `model` is who answers, by the name that users
+    know, where that is said: once, before or with the first piece. `usage` are the token counts so far of an answer
+    that is about to break off.
     """
 
     pieces: list[Piece]
     finish: Finish | None = None
+    model: str | None = None
+    usage: Usage | None = None
 
 
 class Model(Protocol):

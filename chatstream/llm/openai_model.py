@@ -18,9 +18,10 @@ import httpx2
 import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
-from chatstream.llm.deadlines import Clock, Deadlines
+from chatstream.llm.catalogue import Deadlines
+from chatstream.llm.deadlines import Clock
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
-from chatstream.llm.dialects import Dialects, Parts, is_in, request_body
+from chatstream.llm.dialects import NONE, Dialects, Parts, is_in, request_body
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, Turn
 from chatstream.llm.transport import Transport
@@ -98,8 +99,14 @@ class OpenAIModel:
         deadlines: Deadlines,
         retries: int = 2,
         backoff: float = 0.5,
+        without: Parts = NONE,
+        parameters: Mapping[str, Any] = {},
+        settings: Mapping[str, str] = {},
     ) -> None:
         """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time.
+
+        `without` are the parts that its requests never have, `parameters` further fields that they all have. `settings`
+        are other names for the settings that a `Mend` names.
 
         Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
         """
@@ -111,6 +118,9 @@ class OpenAIModel:
         self._deadlines = deadlines
         self._retries = retries
         self._backoff = backoff
+        self._without = without
+        self._parameters = parameters
+        self._settings = settings
         self._dialects = Dialects(time.monotonic)
         self._told_operator: dict[Mend, float] = {}
         self._clocks: set[Clock] = set()
@@ -146,7 +156,7 @@ class OpenAIModel:
 
     async def _stream(self, turns: Sequence[Turn], name: str, clock: Clock) -> AsyncGenerator[Delta, None]:
         """Ask until there is an answer, or no hope of one."""
-        known = self._dialects.of(name)
+        known = self._without | self._dialects.of(name)
         without, certain = known, True
         retry = loads = 0
         while True:
@@ -189,7 +199,10 @@ class OpenAIModel:
         now = time.monotonic()
         if fault.mend is not None and now - self._told_operator.get(fault.mend, -math.inf) >= _TELL_EVERY:
             self._told_operator[fault.mend] = now
-            _log.error("POST %s: %s. %s", self._address, fault, fault.mend)
+            mend: str = fault.mend
+            for name, ours in self._settings.items():
+                mend = mend.replace(name, ours)
+            _log.error("POST %s: %s. %s", self._address, fault, mend)
 
     async def close(self) -> None:
         """Release the connections. Running streams break off."""
@@ -212,7 +225,7 @@ class OpenAIModel:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with clock:
-                    response = await stack.enter_async_context(self._request(request_body(turns, name, without)))
+                    response = await stack.enter_async_context(self._request(self._body(turns, name, without)))
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
@@ -232,6 +245,8 @@ class OpenAIModel:
                 if decoder.done:
                     await _read_end(body)
         except TimeoutError:
+            if (counted := _counted(decoder)) is not None:
+                yield counted
             raise  # the clock's; `stream` knows what was late
         except Fault as exc:
             fault = exc
@@ -248,9 +263,14 @@ class OpenAIModel:
             long = time.monotonic() - asked_at > _LONG_ATTEMPT and not fault.unreached
             if long or (decoder is not None and decoder.tokens):
                 fault.transient = False
+            if (counted := _counted(decoder)) is not None:
+                yield counted
             raise fault from None
         assert decoder is not None  # noqa: S101 - for the type checker: without one there is a fault
         yield Delta([], decoder.finish)
+
+    def _body(self, turns: Sequence[Turn], name: str, without: Parts) -> dict[str, Any]:
+        return {**self._parameters, **request_body(turns, name, without)}
 
     @contextlib.asynccontextmanager
     async def _request(self, body: dict[str, Any]) -> AsyncGenerator[httpx2.Response, None]:
@@ -314,6 +334,12 @@ async def _refuse(response: httpx2.Response) -> None:
             while len(body) <= _ERROR_BODY_BYTES and (part := await anext(parts, None)) is not None:
                 body += part
     raise from_response(response.status_code, response.headers, bytes(body[:_ERROR_BODY_BYTES]))
+
+
+def _counted(decoder: AnswerDecoder | None) -> Delta | None:
+    """The token counts of an answer that breaks off, if there are any."""
+    usage = decoder.finish.usage if decoder is not None else None
+    return None if usage is None else Delta([], usage=usage)
 
 
 async def _next(body: AsyncGenerator[bytes, None], clock: Clock, decoder: AnswerDecoder) -> bytes | None:

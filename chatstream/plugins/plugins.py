@@ -194,8 +194,8 @@ class Plugins:
                 if texts and held_since is not None:
                     self._metrics.text_held(now() - held_since)
                     held_since = None if told == len(text) else now()
-                if texts or delta.finish:
-                    yield Delta(texts, delta.finish)
+                if texts or delta.finish or delta.model or delta.usage:
+                    yield delta._replace(pieces=texts)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:
         """How much may be told; None if the answer is blocked."""

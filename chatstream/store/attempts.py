@@ -114,6 +114,7 @@ class Attempts:
         answer = replace(
             new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner),
             background=background,
+            model=previous.next_model if previous else None,
         )
         try:
             return await self._begin(key, answer)
@@ -240,9 +241,13 @@ class Attempts:
         await self._messages.update_many({"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}})
 
     async def interruptions(self, key: str, reply_to: str) -> int:
-        """How many attempts at answering this user message were interrupted by our own fault."""
+        """How many attempts at answering this user message were interrupted by our own fault.
+
+        Those that another model replaced do not count.
+        """
         which = {"conversationId": ObjectId(key), "replyTo": ObjectId(reply_to), "status": "interrupted"}
-        return int(await self._messages.count_documents(which | {"error.unwatched": {"$ne": True}}))
+        ours = {"error.unwatched": {"$ne": True}, "nextModel": {"$exists": False}}
+        return int(await self._messages.count_documents(which | ours))
 
     # The sweeper's ----------------------------------------------------------------------------------------------------
 

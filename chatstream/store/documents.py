@@ -137,6 +137,7 @@ def answer_document(key: str, answer: Answer) -> Document:
         "owner": answer.owner,
         "schema": SCHEMA,
     } | _flag("background", answer.background)
+    document |= _models(answer)
     if answer.status is Status.STREAMING:
         return document | {"status": "streaming", "pieces": [], "length": 0, "beatAt": answer.created_at}
     return document | outcome(answer)
@@ -145,7 +146,7 @@ def answer_document(key: str, answer: Answer) -> Document:
 def outcome(answer: Answer) -> Document:
     """The fields that a final save sets."""
     failure = answer.failure
-    document = {
+    document = _models(answer) | {
         "status": answer.status.value,
         "content": answer.content,
         "length": answer.length,
@@ -160,6 +161,11 @@ def outcome(answer: Answer) -> Document:
     if answer.annotations:
         document["annotations"] = [_annotation_document(one) for one in answer.annotations]
     return document
+
+
+def _models(answer: Answer) -> Document:
+    named = {"model": answer.model, "nextModel": answer.next_model}
+    return {field: name for field, name in named.items() if name is not None}
 
 
 def _annotation_document(annotation: Annotation) -> Document:
@@ -224,6 +230,8 @@ def answer_model(document: Document) -> Answer:
             queued=bool(document.get("queued", False)),
             owner=_typed(document, "owner", str),
             background=bool(document.get("background", False)),
+            model=msgspec.convert(document.get("model"), str | None),
+            next_model=msgspec.convert(document.get("nextModel"), str | None),
         ).made_of(_pieces(document))
 
 

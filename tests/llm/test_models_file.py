@@ -1,0 +1,164 @@
+"""The file of models: what it may say, and what is said of what it may not."""
+
+from pathlib import Path
+
+import pytest
+
+from chatstream.errors import InvalidSettings
+from chatstream.llm.catalogue import Catalogue
+from chatstream.llm.models_file import read
+from chatstream.settings import Settings
+from tests.support.processes import REPOSITORY
+
+SECRET = "sk-hunter2-must-never-be-seen"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CHATSTREAM_MODELS_FILE", "UNSET_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("A_KEY", f" {SECRET}\n")
+
+
+def reading(directory: Path, text: str) -> Catalogue:
+    path = directory / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    return read(path, Settings())
+
+
+def problems(directory: Path, text: str) -> list[str]:
+    with pytest.raises(InvalidSettings) as refused:
+        reading(directory, text)
+    assert "hunter2" not in str(refused.value)
+    assert all(line.startswith("CHATSTREAM_MODELS_FILE: ") for line in refused.value.problems)
+    return [line.removeprefix("CHATSTREAM_MODELS_FILE: ") for line in refused.value.problems]
+
+
+def test_the_example_is_a_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "GATEWAY_KEY"):
+        monkeypatch.setenv(name, SECRET)
+    found = read(REPOSITORY / "conf" / "models.toml.example", Settings())
+    assert [*found.entries] == ["Fast", "Thorough", "Llama", "At home"]
+    assert found.default.name == "Fast"
+    assert [entry.model for entry in found.chain("Fast")] == ["gpt-4.1-mini", "@cf/meta/llama-3.3-70b#fp8", "gemma3:4b"]
+    assert [entry.name for entry in found.chain("Fast", "Llama")] == ["Llama", "At home"]
+    assert [entry.name for entry in found.chain("Thorough", "Llama")] == ["Thorough"]  # a chain of before
+    assert (found.default.retries, found.entries["Llama"].retries) == (0, 2)
+    assert found.default.parameters == {"temperature": 0.3, "max_tokens": 2000}
+    home = found.entries["At home"]
+    assert (home.key, home.system_role, home.deadlines.first_byte, home.deadlines.total) == (None, False, 900, 1500)
+    assert home.context_characters(48_000) == 4096 * 3
+    assert found.entries["Thorough"].context_characters(48_000) == 48_000
+
+
+def test_an_entry_that_says_little_is_as_the_settings_have_it(tmp_path: Path) -> None:
+    [entry] = reading(tmp_path, '\ufeff[[models]]\r\nname = "org/m@x #1 🏆"\r\nkey = "A_KEY"\r\n').entries.values()
+    assert (entry.model, entry.base_url, entry.key) == ("org/m@x #1 🏆", None, SECRET)
+    assert (entry.retries, entry.deadlines.connect, entry.deadlines.total) == (2, 10, 600)
+
+
+def test_the_key_may_stand_in_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("JWT_SECRET=" + "k" * 40 + "\nIN_THE_FILE='sk-1'\n")
+    monkeypatch.setenv("JWT_SECRET", "k" * 40)
+    path = tmp_path / "models.toml"
+    path.write_text('[[models]]\nname = "m"\nkey = "IN_THE_FILE"\n')
+    [entry] = read(path, Settings.load(["JWT_SECRET"], tmp_path / ".env")).entries.values()
+    assert entry.key == "sk-1"
+
+
+NAMED = '[[models]]\nname = "m"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "{} must have a table [[models]] for each model"),
+        ("models = 1", "{} must have a table [[models]] for each model"),
+        ("models = []", "{} must have a table [[models]] for each model"),
+        ('[models]\nname = "m"', "{} must have a table [[models]] for each model"),
+        ("[[models]]\nname = m", "{} is no TOML at line 2, column 8 (texts stand in quotation marks)"),
+        (f"[[models]]\nkey = {SECRET}", "{} is no TOML at line 2, column 7 (texts stand in quotation marks)"),
+        ("[[models]]\n", "model 1, which has no name: name: is missing"),
+        (
+            '[[models]]\nname = ""\n',
+            "model 1, which has no name: name: must not be empty, nor begin or end with a space",
+        ),
+        ('[[models]]\nname = " m"\n', 'model " m": name: must not be empty, nor begin or end with a space'),
+        ("[[models]]\nname = 4\n", "model 1, which has no name: name: must be a text, in quotation marks"),
+        (NAMED + NAMED, 'model "m": is there more than once'),
+        (NAMED + 'apikey = "x"', 'model "m": "apikey": there is no such setting'),
+        (NAMED + "contxt = 1", 'model "m": "contxt": there is no such setting; did you mean context?'),
+        ('defualt = "m"\n' + NAMED, '"defualt": there is no such setting; did you mean default?'),
+        ('default = "x"\n' + NAMED, "default: must be the name of one of the models"),
+        (NAMED + 'api = "responses"', 'model "m": api: "responses" cannot be used yet: leave it out, or write "chat"'),
+        (NAMED + 'api = "soap"', 'model "m": api: must be "chat"'),
+        (NAMED + 'base_url = "h:1"', 'model "m": base_url: must begin with http:// or https://'),
+        (
+            NAMED + f'base_url = "https://u:{SECRET}@h/v1"',
+            'model "m": base_url: must not hold a user name or a password',
+        ),
+        (
+            NAMED + f'key = "{SECRET}"',
+            'model "m": key: must be the name of an environment variable, such as OPENAI_API_KEY, and not the '
+            "key itself",
+        ),
+        (NAMED + 'key = "UNSET_KEY"', 'model "m": key: the environment variable UNSET_KEY is not set'),
+        (NAMED + 'key = "AKIAHUNTER2"', 'model "m": key: the environment variable that it names is not set'),
+        (NAMED + "context = 0", 'model "m": context: must be a whole number, 500 to 100,000,000'),
+        (NAMED + 'context = "8k"', 'model "m": context: must be a whole number, 500 to 100,000,000'),
+        (NAMED + 'vision = "yes"', 'model "m": vision: must be true or false'),
+        (NAMED + 'reasoning_back = "yes"', 'model "m": reasoning_back: must be one of off, tool_turns or always'),
+        (NAMED + "price = { input = 1 }", 'model "m": price.output: is missing'),
+        (NAMED + "price = 3", 'model "m": price: must be a table'),
+        (NAMED + 'parameters = { model = "x" }', 'model "m": parameters: must not set model: chatstream does'),
+        (
+            NAMED + "parameters = { seed = 1979-05-27 }",
+            'model "m": parameters: seed holds what JSON has no form for: a date, or a number that is none',
+        ),
+        (
+            NAMED + "parameters = { temperature = nan }",
+            'model "m": parameters: temperature holds what JSON has no form for: a date, or a number that is none',
+        ),
+        (
+            NAMED + 'deadlines = { idle = "1m" }',
+            'model "m": deadlines.idle: must be seconds (0.01 to 86,400): a number without a unit',
+        ),
+        (
+            NAMED + "deadlines = { idle = 0 }",
+            'model "m": deadlines.idle: must be seconds (0.01 to 86,400): a number without a unit',
+        ),
+        (
+            NAMED + "deadlines = { idel = 1 }",
+            'model "m": "deadlines.idel": there is no such setting; did you mean idle?',
+        ),
+        (
+            NAMED + "deadlines = { idle = 50, total = 20 }",
+            'model "m": deadlines.idle: must not be more than deadlines.total, which is 20',
+        ),
+        (NAMED + 'fallbacks = "m"', 'model "m": fallbacks: must be a list, such as ["a", "b"]'),
+        (NAMED + 'fallbacks = ["m"]', 'model "m": fallbacks: names the model itself'),
+        (NAMED + 'fallbacks = ["M2"]', 'model "m": fallbacks: there is no model "M2"'),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path, text: str, problem: str) -> None:
+    assert problems(tmp_path, text) == [problem.format(tmp_path / "models.toml")]
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    text = f"{NAMED}context = 1\nbase_url = 'ftp://h'\n" + "[[models]]\nname = 'n'\nvision = 1\n"
+    assert [line.partition(": ")[0] for line in problems(tmp_path, text)] == ['model "m"', 'model "m"', 'model "n"']
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    for path, words in [
+        (tmp_path, "is not a file"),
+        (tmp_path / "nope.toml", "does not exist"),
+    ]:
+        with pytest.raises(InvalidSettings, match=words):
+            read(path, Settings())
+    (tmp_path / "latin").write_bytes('name = "ü"'.encode("latin-1"))
+    with pytest.raises(InvalidSettings, match="is not UTF-8"):
+        read(tmp_path / "latin", Settings())
+    (tmp_path / "deep").write_text("a = " + "[" * 100_000)
+    with pytest.raises(InvalidSettings, match=r"deeply|no TOML"):
+        read(tmp_path / "deep", Settings())
