@@ -34,6 +34,7 @@ PAGE = {
     "page/tabs.js": _JAVASCRIPT,
     "page/token.js": _JAVASCRIPT,
     "page/undo.js": _JAVASCRIPT,
+    "page/thinking.js": _JAVASCRIPT,
     "page/words.js": _JAVASCRIPT,
     "vendor/dompurify.js": _JAVASCRIPT,
     "vendor/highlight.js": _JAVASCRIPT,

@@ -30,6 +30,8 @@ _MAX_REFUSED: Final = 1000
 _HUGE: Final = 128 * 1024
 # What the filter of `demo-strict` stops, wherever in the conversation it stands.
 FILTERED: Final = "abracadabra"
+# Words, each with the white space before it; the last one also with what comes after it.
+_TOKENS: Final = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 # A human reads some four words a second: slow enough to see each one come.
 _SLOW: Final = 0.5
 
@@ -48,7 +50,7 @@ class _Call(RequestHandler):
         self.gone = asyncio.get_running_loop().create_future()
         self.line_end = b"\n"
         self.tokens = 0
-        self.message: dict[str, str] = {"role": "assistant"}
+        self.message: dict[str, Any] = {"role": "assistant"}
 
     def on_connection_close(self) -> None:
         """End whatever the handler waits for."""
@@ -96,16 +98,18 @@ class _Call(RequestHandler):
         self, text: str, *, field: str = "content", pace: float | None = None, reason: str | None = None
     ) -> None:
         """Send `text` word by word, each with a finish reason if there is one."""
-        for token in re.findall(r"\s*\S+\s*\Z|\s*\S+", text):
+        for token in _TOKENS.findall(text):
             await self.delta(reason, **{field: token})
             self.tokens += 1
             await self.pause(self.pace if pace is None else pace)
 
-    async def delta(self, reason: str | None = None, **fields: str) -> None:
+    async def delta(self, reason: str | None = None, **fields: str | list[dict[str, str]]) -> None:
         """Send one delta."""
-        for name, text in fields.items():
-            if name != "role":
-                self.message[name] = self.message.get(name, "") + text
+        for name, said in fields.items():
+            if isinstance(said, list):
+                self.message[name] = [*(self.message.get(name) or []), *said]
+            elif name != "role":
+                self.message[name] = self.message.get(name, "") + said
         await self.chunk([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": reason}])
 
     async def end(self, reason: str = "stop") -> None:
@@ -302,9 +306,32 @@ async def _azure(call: _Call) -> None:
 
 
 async def _reasoning(call: _Call) -> None:
+    await _reasoning_in(call, "reasoning")
+
+
+async def _reasoning_content(call: _Call) -> None:
+    await _reasoning_in(call, "reasoning_content")
+
+
+async def _reasoning_in(call: _Call, field: str) -> None:
     await call.begin()
-    await call.say("The user asks for a tip. I compare the form and the price, and keep it short.", field="reasoning")
+    await call.say(demo_answers.THOUGHT, field=field)
     await call.say(demo_answers.answer(call.question))
+    await call.end()
+
+
+async def _reasoning_tags(call: _Call) -> None:
+    await call.begin()
+    await call.say(f"<think>\n{demo_answers.THOUGHT}\n</think>\n\n{demo_answers.answer(call.question)}")
+    await call.end()
+
+
+async def _reasoning_parts(call: _Call) -> None:
+    for kind, text in (("thinking", demo_answers.THOUGHT), ("text", demo_answers.answer(call.question))):
+        for token in _TOKENS.findall(text):
+            await call.delta(content=[{"type": kind, kind: token}])
+            call.tokens += 1
+            await call.pause(call.pace)
     await call.end()
 
 
@@ -387,6 +414,9 @@ _DEMOS: Final[Mapping[str, _Demo]] = MappingProxyType(
         "demo-error": _Demo("half an answer, then an error object in the stream", _error),
         "demo-azure": _Demo("an answer after an empty first chunk, as Azure sends it", _azure),
         "demo-reasoning": _Demo("reasoning first, then an answer", _reasoning),
+        "demo-reasoning-content": _Demo("the same, in the field reasoning_content", _reasoning_content),
+        "demo-reasoning-tags": _Demo("the same, in the text between <think> tags", _reasoning_tags),
+        "demo-reasoning-parts": _Demo("the same, as parts of the content", _reasoning_parts),
         "demo-refusal": _Demo("a refusal instead of content", _refusal),
         "demo-length": _Demo("half an answer with the finish reason length", _length),
         "demo-filter": _Demo("half an answer with the finish reason content_filter", _filter),

@@ -75,6 +75,9 @@ NO_BET = (
     "advice is to keep your money in your pocket and enjoy the match."
 )
 
+# What the models say that think first.
+THOUGHT = "The user asks for a tip. I compare the form and the price, and keep it short."
+
 
 def answer(question: str) -> str:
     """The answer to `question`: always the same one.

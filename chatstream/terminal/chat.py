@@ -35,6 +35,7 @@ class Terminal:
         self._wrapped = Wrapping(lambda: shutil.get_terminal_size().columns)
         self._shown = ""  # of the answer `_showing`
         self._showing: str | None = None
+        self._thinking = False  # what was written last is what the model thinks
 
     def talk(self, question: str | None) -> int:
         """Ask `question`, or what is typed until the end of the input; returns the exit status."""
@@ -131,7 +132,13 @@ class Terminal:
             self._write(json.dumps(event, ensure_ascii="utf" not in sys.stdout.encoding.lower()) + "\n")
             return
         match event["type"]:
+            case "reasoning_chunk" if self._styled:  # in a pipe there is the answer alone
+                _print(f"\033[2m{self._wrapped(event['content'])}\033[0m", sys.stdout)
+                self._thinking = True
             case "llm_chunk":
+                if self._thinking:
+                    self._thinking = False
+                    self._write("\n\n")
                 if self._showing not in (None, event["messageId"]):
                     self._note("\n… the answer begins again")
                 if self._showing != event["messageId"]:

@@ -34,6 +34,12 @@ export interface UserMessage {
   readonly timestamp: string;
 }
 
+/** What an answer is made of. More types may be added: ignore those that you do not know. */
+export type AnswerPart =
+  | { readonly type: "text"; readonly text: string }
+  /** What the model thinks; there only if the server shows it. */
+  | { readonly type: "reasoning"; readonly text: string };
+
 /** The newest attempt at answering a user message. */
 export interface AssistantMessage {
   readonly id: string;
@@ -51,6 +57,8 @@ export interface AssistantMessage {
   readonly usage: Usage | null;
   readonly error: AnswerError | null;
   readonly recommendations: readonly Recommendation[];
+  /** In the order in which they began; there only where the answer is more than text. */
+  readonly parts?: readonly AnswerPart[];
   /** RFC 3339; of the newest event. */
   readonly timestamp: string;
 }
@@ -63,6 +71,8 @@ export type ChatEvent = { timestamp: string } & (
   | { type: "heartbeat" }
   | { type: "user_message"; messageId: string; content: string }
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
+  /** What the model thinks; `offset` counts within this thought. */
+  | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   | {
       type: "llm_complete";
       messageId: string;
@@ -72,6 +82,7 @@ export type ChatEvent = { timestamp: string } & (
       status: Exclude<AnswerStatus, "streaming">;
       finishReason: string | null;
       usage: Usage | null;
+      parts?: readonly AnswerPart[];
     }
   | { type: "system"; message: string; metadata: Recommendation }
   | (AnswerError & { type: "error"; messageId: string | null; retryAfterMs: number | null })

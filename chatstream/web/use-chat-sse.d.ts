@@ -1,4 +1,4 @@
-import type { ChatError, ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
+import type { AnswerPart, ChatError, ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
 
 export type ConnectionStatus = "disconnected" | "connecting" | "connected" | "reconnecting";
 
@@ -11,6 +11,8 @@ export interface ChatSSEMessage {
   type: "assistant" | "system";
   metadata?: Record<string, unknown>;
   isStreaming?: boolean;
+  /** Of an answer that is more than text: what the model thinks, for one. */
+  parts?: readonly AnswerPart[];
 }
 
 /** Beside these, the options of `ChatStream`; they and the first five are read when the conversation is opened. */
@@ -44,7 +46,7 @@ export interface UseChatSSEReturn {
   chatError: ChatError | null;
   /** What has ended, oldest first. */
   messages: ChatSSEMessage[];
-  /** The answer that is being written, from its first word on. It stays through lost connections and new tokens. */
+  /** The answer that is being written, from its first word, or its first thought, on. It stays through lost connections and new tokens. */
   currentStreamingMessage: ChatSSEMessage | null;
   connect: () => void;
   disconnect: () => void;

@@ -107,9 +107,9 @@ function listen(chat, callbacks) {
 }
 
 /** An answer that has ended, and what it recommends. */
-function finished({ id, role, content, timestamp, streaming, recommendations }) {
+function finished({ id, role, content, timestamp, streaming, recommendations, parts }) {
   if (role === "user" || streaming) return [];
-  const answer = { id, content, timestamp, type: "assistant", isStreaming: false };
+  const answer = { id, content, timestamp, type: "assistant", isStreaming: false, ...(parts && { parts }) };
   const system = recommendations.map((metadata) => ({
     id: metadata.betId,
     content: RECOMMENDATION,
@@ -121,8 +121,8 @@ function finished({ id, role, content, timestamp, streaming, recommendations }) 
 }
 
 function streaming(transcript) {
-  const answer = transcript.findLast((message) => message.streaming && message.content !== "");
+  const answer = transcript.findLast((message) => message.streaming && (message.content !== "" || message.parts));
   if (!answer) return null;
-  const { id, content, timestamp } = answer;
-  return { id, content, timestamp, type: "assistant", isStreaming: true };
+  const { id, content, timestamp, parts } = answer;
+  return { id, content, timestamp, type: "assistant", isStreaming: true, ...(parts && { parts }) };
 }

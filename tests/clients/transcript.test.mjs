@@ -150,3 +150,50 @@ test("only so many messages are kept", () => {
   for (let i = 0; i < 10; i++) transcript.apply(asked(`u${i}`));
   assert.deepEqual(transcript.messages.map(({ id }) => id), ["u7", "u8", "u9"]);
 });
+
+const thought = (offset, content, about = {}) => ({ ...chunk(offset, content, about), type: "reasoning_chunk" });
+const REASONING = { type: "reasoning", text: "Hm 👩‍👩‍👧." };
+const HI = { type: "text", text: "Hi" };
+
+test("what a model thinks is a part of its own, and no text", () => {
+  const { transcript } = after(asked("u1"), thought(0, "Hm "), thought(3, "👩‍👩‍👧."));
+  assert.deepEqual(transcript.messages.at(-1).parts, [REASONING]);
+  assert.equal(transcript.messages.at(-1).content, "");
+  transcript.apply(chunk(0, "H"));
+  transcript.apply(chunk(1, "i"));
+  assert.deepEqual(transcript.messages.at(-1).parts, [REASONING, HI]);
+  assert.equal(transcript.messages.at(-1).content, "Hi");
+  transcript.apply(complete("Hi", { parts: [REASONING, HI] }));
+  assert.deepEqual(transcript.messages.at(-1).parts, [REASONING, HI]);
+});
+
+test("thoughts that come twice are shown once, wherever they were cut", () => {
+  const points = Array.from(REASONING.text);
+  for (let cut = 0; cut <= points.length; cut++) {
+    const { transcript } = after(asked("u1"), thought(0, points.slice(0, cut).join("")));
+    transcript.apply(thought(0, REASONING.text)); // without a cursor, from the beginning
+    transcript.apply(thought(1, points.slice(1).join("")));
+    assert.deepEqual(transcript.messages.at(-1).parts, [REASONING]);
+  }
+  const { transcript } = after(asked("u1"), thought(0, "Hm 👩‍👩‍👧."), chunk(0, "H"), thought(0, "Hm 👩‍👩‍👧."), chunk(0, "Hi"));
+  assert.deepEqual(transcript.messages.at(-1).parts, [REASONING, HI]);
+});
+
+test("a history in mid-thought goes on", () => {
+  const transcript = new Transcript(100);
+  transcript.load([posted("u1"), stored("a1", "", { status: "streaming", parts: [{ type: "reasoning", text: "Hm " }] })]);
+  transcript.apply(thought(3, "👩‍👩‍👧."));
+  transcript.apply(chunk(0, "Hi"));
+  assert.deepEqual(transcript.messages.at(-1).parts, [REASONING, HI]);
+});
+
+test("a second thought comes after the text before it", () => {
+  const { transcript } = after(asked("u1"), thought(0, "Hm."), chunk(0, "Hi"), thought(0, "No."), chunk(2, "\n\nYes"));
+  assert.deepEqual(transcript.messages.at(-1).parts.map(({ text }) => text), ["Hm.", "Hi", "No.", "\n\nYes"]);
+  assert.equal(transcript.messages.at(-1).content, "Hi\n\nYes");
+});
+
+test("an answer that is text alone has no parts", () => {
+  const { transcript } = after(asked("u1"), chunk(0, "Hi"), complete("Hi"));
+  assert.equal("parts" in transcript.messages.at(-1), false);
+});

@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
-from tests.support.upstream import answer, beginning, ending, whole
+from tests.support.upstream import answer, beginning, delta, ending, event, head, http_chunk, whole
 
 MARKDOWN = """# Form
 
@@ -242,3 +242,44 @@ def test_no_half_markdown_is_seen_on_the_way(open_page: OpenPage, model: Model) 
     expect(tab.prose.get_by_role("cell")).to_have_text(["Leeds", "3"])
     marks = [seen for seen in tab.page.evaluate("window.seen") if any(mark in seen for mark in "*~[]|")]
     assert marks == []
+
+
+def test_thinking_is_folded_above_the_answer_and_open_for_who_wants_to_see_it(
+    open_page: OpenPage, model: Model
+) -> None:
+    thinks, tells = [model.gate() for _ in range(2)], [model.gate() for _ in range(2)]
+    for gate_a, gate_b in zip(thinks, tells, strict=True):
+        model.reply(
+            head() + http_chunk(event(delta(reasoning_content="Form first. "))),
+            gate_a,
+            http_chunk(event(delta(reasoning_content="Then the price."))),
+            gate_b,
+            more("Take Leeds."),
+            ending(),
+        )
+    tab = open_page()
+    tab.ask("Who wins?")
+    thoughts = tab.page.locator("details.thoughts")
+    expect(thoughts.get_by_text("Thinking…")).to_be_visible()
+    expect(tab.page.locator("#announcer")).to_have_text("The model thinks")
+    expect(thoughts.get_by_text("Form first.")).to_be_hidden()
+    thoughts.locator("summary").click()
+    thinks[0].open()
+    expect(thoughts.locator(".thought")).to_have_text("Form first. Then the price.")
+    expect(thoughts.locator(".thought")).to_be_visible()
+    tells[0].open()
+    expect(tab.prose).to_have_text("Take Leeds.")
+    expect(thoughts.get_by_text("Thought for")).to_be_visible()
+    expect(thoughts.locator(".thought")).to_be_hidden()
+    # The next one is open while it runs.
+    tab.ask("And now?")
+    expect(thoughts.last.locator(".thought")).to_be_visible()
+    thinks[1].open()
+    tells[1].open()
+    expect(tab.prose.last).to_have_text("Take Leeds.")
+    expect(thoughts.last.locator(".thought")).to_be_hidden()
+    # Later it is there, and nobody knows how long it took.
+    tab.page.reload()
+    expect(thoughts.last.locator("summary")).to_have_text("Thought")
+    thoughts.last.locator("summary").click()
+    expect(thoughts.last.locator(".thought")).to_have_text("Form first. Then the price.")

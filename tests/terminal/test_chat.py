@@ -141,6 +141,24 @@ async def test_a_restart_of_the_server_loses_nothing(
 
 
 @pytest.mark.gen_test
+async def test_thinking_is_dim_on_a_terminal_and_not_in_a_pipe(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("<think>Form first.</think>Take Leeds."))
+    status, output, notes = await outcome(await chat(client, "Who wins?"))
+    assert (status, output) == (0, "Take Leeds.\n")
+    assert "Form" not in notes
+    terminal, other_end = pty.openpty()
+    process = await chat(client, "Who wins?", stdin=other_end, stdout=other_end, stderr=other_end)
+    os.close(other_end)
+    screen = ""
+    async with asyncio.timeout(PATIENCE):
+        while "Leeds" not in screen:
+            screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
+        assert await process.wait() == 0
+    os.close(terminal)
+    assert "\033[2mForm first.\033[0m\r\n\r\nTake Leeds" in screen
+
+
+@pytest.mark.gen_test
 async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream: Upstream) -> None:
     go_on = asyncio.Event()
     upstream.reply(beginning("Endless"), Do.HANG)

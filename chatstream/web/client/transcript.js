@@ -1,6 +1,7 @@
 /**
  * What a conversation looks like, put together from its history and its events. Exact whatever comes twice or late: text
- * by the code points before it, answers by their attempt, messages and recommendations by their id.
+ * by the code points before it, answers by their attempt, messages and recommendations by their id. What a model thinks
+ * is in `parts`, which an answer has where there is more than text in it.
  */
 
 export class Transcript {
@@ -48,10 +49,10 @@ export class Transcript {
       return true;
     }
     if (!this.#supersede(view.replyTo, view.attempt)) return false;
-    const { id, content, status, attempt, replyTo, finishReason, usage, error, createdAt: timestamp } = view;
+    const { id, content, status, attempt, replyTo, finishReason, usage, error, parts, createdAt: timestamp } = view;
     const recommendations = [...view.recommendations];
     this.#put(
-      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp }),
+      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, parts }),
       { length: codePoints(content) },
     );
     if (status !== "streaming") this.#completed = id;
@@ -65,6 +66,8 @@ export class Transcript {
         return this.#onUserMessage(event);
       case "llm_chunk":
         return this.#onChunk(event);
+      case "reasoning_chunk":
+        return this.#onReasoning(event);
       case "llm_complete":
         return this.#onComplete(event);
       case "system":
@@ -89,11 +92,29 @@ export class Transcript {
     const end = event.offset + codePoints(event.content);
     if (!entry || !entry.message.streaming || end <= entry.length) return false;
     // Past a gap (a cursor from elsewhere, `clear`) the text goes on without what is missing, up to `llm_complete`.
-    const content =
-      event.offset === 0
-        ? event.content
-        : entry.message.content + withoutFirst(event.content, Math.max(0, entry.length - event.offset));
-    this.#change(entry, { content, timestamp: event.timestamp }, end);
+    const more = withoutFirst(event.content, Math.max(0, entry.length - event.offset));
+    const content = event.offset === 0 ? event.content : entry.message.content + more;
+    const parts = entry.message.parts && longer(entry.message.parts, "text", more);
+    this.#change(entry, { content, parts, timestamp: event.timestamp }, end);
+    return true;
+  }
+
+  #onReasoning({ offset, content, timestamp, ...about }) {
+    const entry = this.#answerOf({ ...about, timestamp });
+    if (!entry || !entry.message.streaming) return false;
+    const { content: said } = entry.message;
+    const known = entry.message.parts ?? (said === "" ? [] : [{ type: "text", text: said }]);
+    // Told from its beginning again, after a connection without a cursor, it is the part that begins in the same way.
+    const again = (part) => part.type === "reasoning" && (part.text.startsWith(content) || content.startsWith(part.text));
+    const index = offset === 0 ? known.findLastIndex(again) : known.findLastIndex(({ type }) => type === "reasoning");
+    const before = known[index]?.text ?? "";
+    const more = withoutFirst(content, Math.max(0, codePoints(before) - offset));
+    if (more === "") return false;
+    const parts =
+      index === -1
+        ? [...known, { type: "reasoning", text: more }]
+        : known.map((part, place) => (place === index ? { type: "reasoning", text: before + more } : part));
+    this.#change(entry, { parts, timestamp });
     return true;
   }
 
@@ -102,8 +123,8 @@ export class Transcript {
     if (!entry) return false;
     this.#completed = event.messageId;
     if (entry.ended) return false;
-    const { content, status, finishReason, usage, timestamp } = event;
-    this.#change(entry, { content, status, finishReason, usage, timestamp }, codePoints(content));
+    const { content, status, finishReason, usage, parts, timestamp } = event;
+    this.#change(entry, { content, status, finishReason, usage, parts, timestamp }, codePoints(content));
     entry.ended = true;
     return true;
   }
@@ -164,8 +185,16 @@ export class Transcript {
   }
 }
 
-function answer({ id, finishReason = null, usage = null, error = null, ...rest }) {
-  return { id, role: "assistant", ...rest, streaming: rest.status === "streaming", finishReason, usage, error };
+function answer({ id, finishReason = null, usage = null, error = null, parts, ...rest }) {
+  const streaming = rest.status === "streaming";
+  return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...(parts && { parts }) };
+}
+
+/** The parts with more text of a type at their end. */
+function longer(parts, type, more) {
+  const last = parts.at(-1);
+  if (last?.type !== type) return [...parts, { type, text: more }];
+  return [...parts.slice(0, -1), { type, text: last.text + more }];
 }
 
 /** Unicode code points, as the server counts; a string's length counts the larger ones twice. */
@@ -177,6 +206,6 @@ function codePoints(text) {
 
 function withoutFirst(text, count) {
   let index = 0;
-  while (count-- > 0) index += text.codePointAt(index) > 0xffff ? 2 : 1;
+  while (count-- > 0 && index < text.length) index += text.codePointAt(index) > 0xffff ? 2 : 1;
   return text.slice(index);
 }

@@ -2,6 +2,7 @@
 
 import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
+import { Thinking } from "./thinking.js";
 import { language, t } from "./words.js";
 
 const ENDINGS = {
@@ -106,15 +107,19 @@ export class MessagesView {
     }
     const body = element("div", { className: "prose" });
     const after = element("div");
-    return { root: element("li", {}, heading(t("Answer")), body, after), prose: new Prose(body), after };
+    const thinking = new Thinking(() => announceOnce(t("The model thinks")));
+    const root = element("li", {}, heading(t("Answer")), thinking.root, body, after);
+    return { root, thinking, prose: new Prose(body), after };
   }
 
-  #drawAnswer({ root, prose, after }, message, last) {
-    const { content, status } = message;
+  #drawAnswer({ root, thinking, prose, after }, message, last) {
+    const { content, status, parts = [] } = message;
     const streaming = status === "streaming";
     root.className = streaming ? "assistant writing" : "assistant";
+    const thoughts = parts.filter(({ type }) => type === "reasoning").map(({ text }) => text);
+    thinking.show(thoughts.join("\n\n"), { runs: streaming && parts.at(-1)?.type === "reasoning" });
     prose.show(content, { whole: !streaming });
-    if (streaming) after.replaceChildren(...(content === "" ? [thinking()] : []));
+    if (streaming) after.replaceChildren(...(content === "" && !thoughts.length ? [waiting()] : []));
     else after.replaceChildren(...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
   }
 
@@ -165,7 +170,7 @@ function heading(text) {
   return element("h2", { className: "sr-only", textContent: text });
 }
 
-function thinking() {
+function waiting() {
   return element("p", { className: "thinking" }, element("span", { className: "sr-only" }, t("Waiting for the model")), element("i"), element("i"), element("i"));
 }
 
@@ -191,6 +196,10 @@ function bet({ selection, odds, oddsText, stake }) {
   const slip = element("dl", { className: "bet-odds" }, element("dt", {}, t("Odds")), element("dd", {}, oddsText));
   if (Number(oddsText) !== odds) slip.append(element("dd", { className: "decimal" }, t("{odds} decimal", { odds: decimal })));
   return element("div", { className: "bet" }, what, slip);
+}
+
+function announceOnce(text) {
+  byId("announcer").textContent = text;
 }
 
 /** Once, when it is there; a screen reader that read each token would never end. */

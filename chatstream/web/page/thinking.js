@@ -1,0 +1,53 @@
+/** What the model thinks, folded above its answer: in a moment one sees that it does, and reads it if one likes to. */
+
+import { element } from "./dom.js";
+import { t } from "./words.js";
+
+const OPEN = "chatstream.thinking"; // "open": whoever opened one while it ran wants to see the next one, too
+
+export class Thinking {
+  root = element("details", { className: "thoughts", hidden: true });
+  #summary = element("summary");
+  #text = element("div", { className: "thought", dir: "auto" });
+  #onbegin;
+  #since = 0; // when it began, if that was seen here
+  #seconds = 0; // how long it took
+  #runs = false;
+
+  /** `onbegin` is called once, when it is seen to begin. */
+  constructor(onbegin) {
+    this.#onbegin = onbegin;
+    this.root.append(this.#summary, this.#text);
+    this.#summary.onclick = () => {
+      if (this.#runs) localStorage.setItem(OPEN, this.root.open ? "" : "open"); // as it will be
+    };
+  }
+
+  /** `runs`: more of it may come. */
+  show(text, { runs }) {
+    this.root.hidden = text === "";
+    if (text === "") return;
+    if (runs && !this.#runs) this.#begin();
+    if (!runs && this.#runs) this.#end();
+    if (this.#text.textContent !== text) this.#text.textContent = text;
+    this.#summary.textContent = this.#title();
+  }
+
+  #begin() {
+    this.#runs = true;
+    if (!this.#since) this.#onbegin();
+    this.#since = performance.now() - this.#seconds * 1000;
+    this.root.open = localStorage.getItem(OPEN) === "open";
+  }
+
+  #end() {
+    this.#runs = false;
+    this.#seconds = (performance.now() - this.#since) / 1000;
+    this.root.open = false;
+  }
+
+  #title() {
+    if (this.#runs) return t("Thinking…");
+    return this.#since ? t("Thought for {seconds} s", { seconds: Math.max(1, Math.round(this.#seconds)) }) : t("Thought");
+  }
+}
