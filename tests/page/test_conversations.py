@@ -147,6 +147,17 @@ def test_tabs_share_the_sign_in(open_page: OpenPage, context: BrowserContext) ->
     expect(tab.field).to_be_visible()
 
 
+def test_a_wrong_token_in_one_tab_takes_nothing_from_another(open_page: OpenPage, context: BrowserContext) -> None:
+    tab = open_page()
+    make(tab, "One")
+    other = context.new_page()
+    other.goto(f"{tab.url}/#token=not.a.token")
+    for page in (other, tab.page):
+        page.reload()
+        expect(page.get_by_role("navigation").get_by_role("link", name="One")).to_be_visible()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
+
+
 def test_a_draft_belongs_to_its_conversation(open_page: OpenPage) -> None:
     tab = open_page()
     make(tab, "One", "Two")

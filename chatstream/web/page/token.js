@@ -30,6 +30,7 @@ function hasExpired(token) {
 
 export class Token {
   #token;
+  #isUntried = false; // it came with the address, and may be anything: other tabs are told when the server accepts it
   #refused = null; // the last token that the server did not accept
   #asking = null; // the promise that everybody who needs a token waits for
   #take = () => {}; // called with a token that another tab has
@@ -42,7 +43,10 @@ export class Token {
     this.#tabs.onmessage = ({ data }) => this.#heard(data);
     const given = fromAddress();
     this.#token = given ?? sessionStorage.getItem(KEY);
-    if (given) this.#keep(given);
+    if (given) {
+      this.#isUntried = true;
+      sessionStorage.setItem(KEY, given);
+    }
     addEventListener("hashchange", () => {
       if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload(); // somebody pasted a new address
     });
@@ -58,6 +62,9 @@ export class Token {
   /** The server has accepted it. */
   accepted() {
     sessionStorage.removeItem(LEFT);
+    if (!this.#isUntried) return;
+    this.#isUntried = false;
+    this.#tabs.postMessage({ token: this.#token });
   }
 
   /** Sign out, in all tabs. */
@@ -68,6 +75,7 @@ export class Token {
 
   async #another() {
     this.#refused = this.#token;
+    this.#isUntried = false;
     this.#token = (await this.#fromOtherTabs()) ?? (await this.#ask());
     return this.#token;
   }
@@ -80,7 +88,7 @@ export class Token {
 
   #heard({ wanted, token, signedOut }) {
     if (signedOut) signOut();
-    else if (wanted && this.#token && !this.#asking) this.#tabs.postMessage({ token: this.#token });
+    else if (wanted && this.#token && !this.#isUntried && !this.#asking) this.#tabs.postMessage({ token: this.#token });
     else if (token && token !== this.#refused) {
       this.#token = token;
       sessionStorage.setItem(KEY, token);
