@@ -29,6 +29,7 @@ PAGE = {
     "page/main.js": _JAVASCRIPT,
     "page/maths.js": _JAVASCRIPT,
     "page/messages.js": _JAVASCRIPT,
+    "page/models.js": _JAVASCRIPT,
     "page/own.js": _JAVASCRIPT,
     "page/prose.js": _JAVASCRIPT,
     "page/tabs.js": _JAVASCRIPT,

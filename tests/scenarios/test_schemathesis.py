@@ -21,7 +21,7 @@ def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartS
         OPENAI_API_KEY="",
         # A stream ends by itself when it has told what there is, so that its events can be compared.
         CHATSTREAM_CONNECTION_TIMEOUT="0.05",
-        CHATSTREAM_HEARTBEAT_INTERVAL="0.5",
+        CHATSTREAM_HEARTBEAT_INTERVAL="0.05",
     )
     result = subprocess.run(
         [

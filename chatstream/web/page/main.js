@@ -6,6 +6,7 @@ import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js"
 import { DeveloperView } from "./developer.js";
 import { byId } from "./dom.js";
 import { MessagesView } from "./messages.js";
+import { ModelMenu } from "./models.js";
 import { name as pageName, showOwnPage } from "./own.js";
 import { Tabs } from "./tabs.js";
 import { Token } from "./token.js";
@@ -36,6 +37,7 @@ const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, askAnew });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
+const modelMenu = new ModelMenu({ changeModel });
 const undo = new Undo();
 const tabs = new Tabs(() => showState());
 
@@ -58,7 +60,7 @@ function leave() {
   list.mark(null);
   messages.clear();
   developer.clear();
-  developer.model = null;
+  showModel(null);
   composer.notice(null);
   composer.busy = false;
   byId("older-messages").hidden = true;
@@ -97,7 +99,7 @@ async function open(id, { push = true } = {}) {
   }
   if (opened === chat) {
     showTitle(titleOf(conversation));
-    developer.model = conversation.model;
+    showModel(conversation.model);
     tabs.open(opened);
   } // else another one was opened meanwhile
   return opened;
@@ -175,7 +177,12 @@ function remove(about) {
   });
 }
 
+function showModel(model) {
+  developer.model = modelMenu.model = model;
+}
+
 async function changeModel(model) {
+  showModel(model);
   if (conversation === null) return; // it will be created with it
   await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
 }
@@ -332,5 +339,6 @@ showOwnPage();
 showTheme(localStorage.getItem("chatstream.theme") ?? "auto");
 await token.get(); // asked for, where the address has none
 byId("chat").hidden = false;
+modelMenu.load(baseUrl, (options) => token.get(options)).catch(() => {}); // without it the default answers
 refreshList();
 route();

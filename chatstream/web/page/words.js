@@ -31,6 +31,7 @@ const GERMAN = {
   Delete: "Löschen",
   Undo: "Rückgängig",
   "Rename the conversation": "Unterhaltung umbenennen",
+  Model: "Modell",
   Title: "Titel",
   Cancel: "Abbrechen",
   Close: "Schließen",
