@@ -206,10 +206,10 @@ class Connection(IOStream):
         self._streams = False
         self._ignored_bytes = 0
         head = cast("Future[bytes]", super().read_until_regex(_END_OF_HEAD, max_bytes))
+        self._silent[self] = self.io_loop.time()
         if head.done():
             self._head_ended(head)
         else:
-            self._silent[self] = self.io_loop.time()
             head.add_done_callback(self._head_ended)
         return head
 
@@ -255,9 +255,9 @@ class Connection(IOStream):
                 return b""  # which Tornado refuses
 
     def _head_ended(self, head: "Future[bytes]") -> None:
-        self._silent.pop(self, None)
+        waited = self._silent.pop(self, None) is not None  # it was not closed to make room for another one
         broke_off = not head.cancelled() and isinstance(head.exception(), StreamClosedError)
-        if broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's, which has no public name for it
+        if waited and broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's, which has no public name for it
             log.info("a client left before the whole head of its request had come")
 
     def write(self, data: bytes | memoryview) -> "Future[None]":

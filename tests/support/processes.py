@@ -183,7 +183,8 @@ class ServerProcess:
 
     async def logged(self) -> str:
         """Everything it logged, with the lines of what is answered: they are written before it answers the next."""
-        async with httpx.AsyncClient(base_url=self.url) as http:
+        # It may have much to do before: what came from clients that did not wait for an answer, say.
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
             await http.get("/healthz")
         return self.log
 
