@@ -37,7 +37,7 @@ def require_database(settings: Settings) -> None:
 def notes(settings: Settings) -> list[str]:
     """What is probably not meant so, though it works."""
     uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
-    return [*settings.doubts, *(f"MONGODB_URI: {each}" for each in mongodb.overridden(uri))]
+    return [*settings.doubts, *(f"MONGODB_URI: {each}" for each in mongodb.doubts(uri))]
 
 
 def _problems(settings: Settings) -> Iterator[str]:

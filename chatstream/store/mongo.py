@@ -25,6 +25,7 @@ from chatstream.metrics import Metrics
 from chatstream.store.documents import NotUnderstood
 from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, translated
 from chatstream.store.measuring import Commands, Heartbeats
+from chatstream.store.uri import undecided
 
 log = logging.getLogger("chatstream.store")
 
@@ -114,7 +115,7 @@ class Mongo:
         """Does not connect yet; scripts have no `metrics`. Raises `ConfigurationError` if the URI cannot be parsed."""
         try:
             self._client: Any = AsyncIOMotorClient(
-                uri,
+                undecided(uri),
                 appname="chatstream",
                 tz_aware=True,
                 datetime_conversion="DATETIME_AUTO",  # a time that Python cannot have spoils its own document alone

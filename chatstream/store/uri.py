@@ -10,17 +10,35 @@ from pymongo import MongoClient
 from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.uri_parser import validate_options
 
-# What chatstream decides itself, and why; the store passes its own to the driver, which then count.
+_IN_TIME = "each operation has 2 s, so that a request is answered within 5"
+_PRIMARY = "the primary is read, or an answer could be missing that was just stored"
+_REPEATED = "it is on, or an answer would fail with every change of the primary"
+_ON_DISK = "a write is with a majority and in the journal, or an answer could be lost with one node, or the power"
+# What chatstream decides itself, and why. The driver is not given it.
 _DECIDED = {
-    "readpreference": "the primary is read, or an answer could be missing that was just stored",
+    "readpreference": _PRIMARY,
+    "readpreferencetags": _PRIMARY,
+    "maxstalenessseconds": _PRIMARY,
     "readconcernlevel": "it is majority, or what was read could be undone",
-    "w": "it is majority, or an answer could be lost with one node",
-    "journal": "it is on, or an answer could be lost with the power",
-    "wtimeoutms": "each operation has its own deadline",
-    "timeoutms": "it is 2 s, so that a request is answered within 5",
-    "serverselectiontimeoutms": "it is 2 s, so that a request is answered within 5",
-    "connecttimeoutms": "it is 2 s, so that a request is answered within 5",
+    "w": _ON_DISK,
+    "journal": _ON_DISK,
+    "fsync": _ON_DISK,
+    "wtimeoutms": _IN_TIME,
+    "timeoutms": _IN_TIME,
+    "sockettimeoutms": _IN_TIME,
+    "waitqueuetimeoutms": _IN_TIME,
+    "serverselectiontimeoutms": _IN_TIME,
+    "connecttimeoutms": _IN_TIME,
+    "retrywrites": _REPEATED,
+    "retryreads": _REPEATED,
+    "heartbeatfrequencyms": "it is 10 s, so that a server that is gone is noticed",
+    "appname": "it is chatstream",
+    "tz_aware": "times are UTC",
+    "datetime_conversion": "times are UTC",
+    "unicode_decode_error_handler": "text is UTF-8",
 }
+# What a value says that says the same as ours.
+_OURS = ("majority", "primary", "true")
 # The change stream has a connection for itself, and 500 answers that are saved at once share the others.
 LEAST_POOL = 10
 # The driver's words for what an option may be; whatever else it says may repeat the option's value.
@@ -60,8 +78,22 @@ def overridden(uri: str) -> list[str]:
     return [
         f"{_shown(name)} in it does not count: {_DECIDED[name.lower()]}"
         for name, value in options(uri)
-        if name.lower() in _DECIDED and value.lower() not in ("majority", "primary", "true")
+        if name.lower() in _DECIDED and value.lower() not in _OURS
     ]
+
+
+def undecided(uri: str) -> str:
+    """The URI without the options that chatstream decides itself: the driver is to hear nothing of them."""
+    servers, question, _ = uri.partition("?")
+    kept = "&".join(f"{name}={value}" for name, value in options(uri) if name.lower() not in _DECIDED)
+    return servers + question + kept
+
+
+def doubts(uri: str) -> list[str]:
+    """What is in it that works, and is probably not meant so."""
+    direct = (option(uri, "directConnection") or "").lower() == "true"
+    told = ["directConnection in it keeps to one server: when another one becomes the primary, nothing can be stored"]
+    return [*overridden(uri), *(told if direct else [])]
 
 
 def option(uri: str, wanted: str) -> str | None:
@@ -103,4 +135,4 @@ def options(uri: str) -> Iterator[tuple[str, str]]:
 
 def _shown(name: str) -> str:
     """An option's name as it stands there, if it is a name: what is wrong may be the password's place."""
-    return name if re.fullmatch(r"[A-Za-z]{1,50}", name) else "its name is no word"
+    return name if re.fullmatch(r"[A-Za-z_]{1,50}", name) else "its name is no word"
