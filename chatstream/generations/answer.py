@@ -6,10 +6,13 @@ Nothing here knows who watches, or that the answer can be cut short from outside
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Model, Turn
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.pieces import ReasoningPart, fold
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
@@ -59,7 +62,7 @@ async def write_answer(
         *before, question_turn = trimmed(turns, context_characters - given)
         turns = [*before, *more, question_turn]
     system = [] if is_blank(prompt) else [Turn("system", prompt)]
-    told = _joined(turns)
+    told = _with_room(_joined(turns), context_characters)
     for most in _SHORTER:
         shorter = _newest(told, sum(len(turn.content) for turn in told) // most if most else 0)
         said = False
@@ -104,7 +107,7 @@ def plugin_turn(conversation: Conversation, turns: Sequence[Turn], *, attempt: i
     return PluginTurn(
         user=conversation.user_id,
         conversation=conversation.id,
-        history=tuple(turns[:-1]),
+        history=tuple(Turn(turn.role, turn.content) for turn in turns[:-1]),
         message=turns[-1].content,
         attempt=attempt,
         key=key,
@@ -161,7 +164,21 @@ def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool) -> l
     if not asked and (is_blank(message.content) or (best is None and any(map(_is_refused, attempts[:1])))):
         return []
     turn = [Turn("user", message.content)]
-    return [Turn("assistant", best.content), *turn] if best else turn
+    return [Turn("assistant", best.content, _thought(best)), *turn] if best else turn
+
+
+def _thought(answer: Answer) -> str:
+    return "\n\n".join(part.text for part in fold(answer.mixed) if isinstance(part, ReasoningPart))
+
+
+def _with_room(turns: Sequence[Turn], budget: int) -> list[Turn]:
+    """What was thought stays with the newest turns, as far as `budget` characters have room for it beside the text."""
+    budget -= sum(len(turn.content) for turn in turns)
+    kept: list[Turn] = []
+    for turn in reversed(turns):
+        budget -= len(turn.reasoning)
+        kept.append(turn if budget >= 0 else replace(turn, reasoning=""))
+    return kept[::-1]
 
 
 def _is_refused(attempt: Answer) -> bool:

@@ -5,7 +5,7 @@ it. Tags count at the very start of the text alone: anywhere else they are what 
 """
 
 import re
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 from chatstream.llm.shapes import valid
@@ -28,7 +28,7 @@ _LONGEST_TAG: Final = max(map(len, _ALL_TAGS))
 _MOST_BLANKS: Final = 256
 
 
-class Tags(Enum):
+class Tags(StrEnum):
     """What tags in a model's text mean."""
 
     RECOGNISED = auto()  # at the very start, they are the bounds of its thinking

@@ -72,6 +72,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     stream_options: bool = True
     alternating_roles: bool = False
     reasoning_back: str = "off"  # whether it is given its own reasoning again: off, tool_turns, always
+    think_tags: str = "recognised"  # what <think> in its text means; see `arranging.Tags`
     price: Price | None = None
     parameters: Mapping[str, Any] = {}  # more fields of the request's body
     deadlines: Deadlines

@@ -68,6 +68,7 @@ async def configured_model(
 
 def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) -> Model:
     """The model of one entry. Raises `ConfigurationError` if the way to it cannot be used."""
+    from chatstream.llm.arranging import Tags
     from chatstream.llm.faults import Part
     from chatstream.llm.openai_model import OpenAIModel
 
@@ -85,6 +86,8 @@ def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) ->
         retries=entry.retries,
         without=frozenset(part for part, takes in refused if not takes),
         parameters=entry.parameters,
+        reasoning_back=entry.reasoning_back == "always",  # "tool_turns": there are none yet
+        tags=Tags(entry.think_tags),
         settings=dict(zip(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), entry.settings, strict=True)),
     )
 

@@ -43,12 +43,16 @@ class Dialects:
             self._known.popitem(last=False)
 
 
-def request_body(turns: Sequence[Turn], model: str, without: Parts) -> dict[str, Any]:
-    """The body of ``POST /chat/completions``."""
+def request_body(turns: Sequence[Turn], model: str, without: Parts, *, reasoning: bool = False) -> dict[str, Any]:
+    """The body of ``POST /chat/completions``. `reasoning`: the model is told again what it thought."""
     if Part.SYSTEM in without:
         turns = _without_system(turns)
     body: dict[str, Any] = {
-        "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+        "messages": [
+            {"role": turn.role, "content": turn.content}
+            | ({"reasoning_content": turn.reasoning} if reasoning and turn.reasoning else {})
+            for turn in turns
+        ],
         "model": model,
         "stream": Part.STREAM not in without,
     }

@@ -14,6 +14,7 @@ class Turn(Struct, frozen=True):
 
     role: Literal["system", "user", "assistant"]
     content: str
+    reasoning: str = ""  # what the model thought before it said this: only for models that want it back
 
 
 class Finish(Struct, frozen=True, kw_only=True):

@@ -98,6 +98,7 @@ class _Model(_Table):
     streaming: bool = True
     stream_options: bool = True
     reasoning_back: Literal["off", "tool_turns", "always"] = "off"
+    think_tags: Literal["recognised", "opened", "kept"] = "recognised"
     price: _Price | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = {}
     deadlines: _Deadlines = _Deadlines()
@@ -283,6 +284,7 @@ def _entry(model: _Model, settings: Settings) -> Entry:
         stream_options=model.stream_options,
         alternating_roles=model.alternating_roles,
         reasoning_back=model.reasoning_back,
+        think_tags=model.think_tags,
         price=None if price is None else Price(input=price.input, output=price.output, cached=price.cached),
         parameters=model.parameters,
         deadlines=_deadlines(model, settings),

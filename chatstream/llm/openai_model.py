@@ -18,6 +18,7 @@ import httpx2
 import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
+from chatstream.llm.arranging import Tags
 from chatstream.llm.catalogue import Deadlines
 from chatstream.llm.deadlines import Clock
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
@@ -102,11 +103,14 @@ class OpenAIModel:
         without: Parts = NONE,
         parameters: Mapping[str, Any] = {},
         settings: Mapping[str, str] = {},
+        reasoning_back: bool = False,
+        tags: Tags = Tags.RECOGNISED,
     ) -> None:
         """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time.
 
         `without` are the parts that its requests never have, `parameters` further fields that they all have. `settings`
-        are other names for the settings that a `Mend` names.
+        are other names for the settings that a `Mend` names. `reasoning_back`: the model wants its thinking back with
+        each of its answers. `tags`: what tags in its text mean.
 
         Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
         """
@@ -121,6 +125,8 @@ class OpenAIModel:
         self._without = without
         self._parameters = parameters
         self._settings = settings
+        self._reasoning_back = reasoning_back
+        self._tags = tags
         self._dialects = Dialects(time.monotonic)
         self._told_operator: dict[Mend, float] = {}
         self._clocks: set[Clock] = set()
@@ -229,7 +235,7 @@ class OpenAIModel:
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
-                decoder = AnswerDecoder(response.headers.get("content-type", "text/event-stream"))
+                decoder = AnswerDecoder(response.headers.get("content-type", "text/event-stream"), self._tags)
                 while not decoder.over:
                     tokens = decoder.tokens
                     data = await _next(body, clock, decoder)
@@ -270,7 +276,7 @@ class OpenAIModel:
         yield Delta([], decoder.finish)
 
     def _body(self, turns: Sequence[Turn], name: str, without: Parts) -> dict[str, Any]:
-        return {**self._parameters, **request_body(turns, name, without)}
+        return {**self._parameters, **request_body(turns, name, without, reasoning=self._reasoning_back)}
 
     @contextlib.asynccontextmanager
     async def _request(self, body: dict[str, Any]) -> AsyncGenerator[httpx2.Response, None]:

@@ -178,6 +178,19 @@ async def test_too_much_thinking_is_left_out_and_the_answer_goes_on(mongodb_uri:
 
 
 @pytest.mark.gen_test
+async def test_what_was_thought_is_there_for_models_that_want_it_back_as_far_as_there_is_room(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        think, text = OpenReasoning(), OpenText()
+        for thought in ("x" * 6_000, "y" * 6_000, "z"):
+            b.model.reply(think, thought, text, "Yes.", STOP)
+            await b.post(conversation)
+            await b.ended(conversation)
+        assert [turn.reasoning[:1] for turn in b.model.calls[1].turns] == ["", "", "x", ""]
+        assert [turn.reasoning[:1] for turn in b.model.calls[2].turns] == ["", "", "", "", "y", ""]
+
+
+@pytest.mark.gen_test
 async def test_a_text_part_after_other_text_begins_with_a_blank_line(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()

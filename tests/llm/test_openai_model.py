@@ -13,6 +13,7 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import ConfigurationError, ErrorCode, ModelError
 from chatstream.llm import openai_model
+from chatstream.llm.arranging import Tags
 from chatstream.llm.dialects import Dialects
 from chatstream.llm.faults import Part
 from chatstream.llm.model import Delta, Finish, Turn
@@ -971,3 +972,23 @@ async def test_an_endpoint_that_marks_each_chunk_as_the_last_may_pause(upstream:
         assert not reading.done()
         go.set()
         assert (await reading).pieces == ["b"]
+
+
+@pytest.mark.gen_test
+async def test_thinking_goes_back_to_models_that_want_it_alone(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(stream(delta("a"), STOP, DONE))
+    turns = [Turn("user", "One?"), Turn("assistant", "One.", "Hm."), Turn("user", "Two?")]
+    for reasoning_back in (False, True):
+        await read(open_model(reasoning_back=reasoning_back).stream(turns))
+    without, with_it = (
+        [turn for turn in call.body["messages"] if turn["role"] == "assistant"] for call in upstream.calls
+    )
+    assert without == [{"role": "assistant", "content": "One."}]
+    assert with_it == [{"role": "assistant", "content": "One.", "reasoning_content": "Hm."}]
+
+
+@pytest.mark.gen_test
+async def test_a_prompt_may_have_opened_the_thinking(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(stream(delta("Hm.</th"), delta("ink>\n\nYes."), STOP, DONE))
+    text, _, _ = await read(open_model(tags=Tags.OPENED).stream([Turn("user", "One?")]))
+    assert text == "Yes."

@@ -38,6 +38,11 @@ def text(message: dict[str, Any]) -> str:
     return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
 
 
+def reasoning(message: dict[str, Any]) -> str:
+    """All that the model thought."""
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "reasoning")
+
+
 def texts(line: Line) -> list[str]:
     """What a rendering shows."""
     return [text(message) for message in line["messages"]]
@@ -112,6 +117,45 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
         assert shown["id"] == stored["id"]
         if shown["role"] == "assistant" and text(shown) != "Left":  # of whose end it was told nothing
             assert shown["metadata"] == stored["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("version", "format_"),
+    [(version, "") for version in VERSIONS]
+    + [(version, f"format=ui-message-stream&version={version[0]}") for version in VERSIONS],
+)
+@pytest.mark.gen_test
+async def test_what_a_model_thinks_is_a_part_in_every_version(
+    client: Client, upstream: Upstream, version: str, format_: str
+) -> None:
+    """Watched from the beginning, and by a page that is opened in mid-thought; and the history says the same."""
+    go_on = asyncio.Event()
+    upstream.reply(
+        beginning("<think>Form 👩‍👩‍👧 "),
+        go_on,
+        *[http_chunk(event(delta(one))) for one in ("first.</thi", "nk>Take ", "Leeds.")],
+        ending(),
+    )
+    conversation = f"made-by-the-client-{uuid.uuid4().hex}"
+
+    def ends(line: Line) -> bool:
+        return line.get("status") == "ready" and texts(line)[-1:] == ["Take Leeds."]
+
+    def thinks(line: Line) -> bool:
+        return bool(line.get("messages")) and reasoning(line["messages"][-1]) == "Form 👩‍👩‍👧 "
+
+    async with chat(client, conversation, version, format=format_) as component:
+        await component.call("send", "Who wins?")
+        await component.until(thinks)
+        async with chat(client, conversation, version, format=format_) as opened:
+            await opened.until(thinks)
+            go_on.set()
+            for one in (component, opened):
+                ready = await one.until(ends)
+                assert reasoning(ready["messages"][-1]) == "Form 👩‍👩‍👧 first."
+                assert problems(one) == []
+        stored = (await component.call("history"))["messages"][-1]
+    assert (reasoning(stored), text(stored)) == ("Form 👩‍👩‍👧 first.", "Take Leeds.")
 
 
 @every_version
