@@ -163,3 +163,29 @@ def test_keys_and_a_database_that_are_not_there(tmp_path: Path, endpoint: str) -
     assert "WRONG: CHATSTREAM_JWKS_URL: the keys cannot be had" in line(told.stdout, "tokens")
     assert f"WRONG: nobody listens at 127.0.0.1:{port}" in line(told.stdout, "database")
     assert "hunter2" not in told.stdout + told.stderr
+
+
+def test_each_model_of_a_catalogue_is_asked(tmp_path: Path, endpoint: str) -> None:
+    (tmp_path / "models.toml").write_text(
+        f'[[models]]\nname = "Good"\nmodel = "gpt-4"\nbase_url = "{endpoint}"\nkey = "GOOD_KEY"\n'
+        'fallbacks = ["Other"]\n'
+        f'[[models]]\nname = "Bad"\nmodel = "gpt-4"\nbase_url = "{endpoint}"\nkey = "BAD_KEY"\n'
+        f'[[models]]\nname = "Other"\nmodel = "gpt-99"\nbase_url = "{endpoint}"\nkey = "GOOD_KEY"\n'
+    )
+    told = check(
+        tmp_path,
+        MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/?replicaSet=rs0",
+        CHATSTREAM_MODELS_FILE="models.toml",
+        GOOD_KEY="sk-1",
+        BAD_KEY="sk-hunter2",
+    )
+    assert told.returncode == 1
+    lines = [line.removeprefix("model     ") for line in told.stdout.splitlines() if line.startswith("model ")]
+    assert lines[:2] == [
+        "those of models.toml",
+        f"Good: gpt-4 at {endpoint}, key in GOOD_KEY, then Other, the default",
+    ]
+    assert "ok: Good: it answers; its list of models has it" in lines
+    assert any("WRONG: Bad: " in line and line.endswith("is BAD_KEY right?") for line in lines)
+    assert any("WRONG: Other: " in line and line.endswith("set its model") for line in lines)
+    assert "hunter2" not in told.stdout + told.stderr
