@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
-from chatstream.store.documents import conversation_document, conversation_model, now
+from chatstream.store.documents import conversation_document, conversation_model, new_key, now
 from chatstream.store.mongo import Mongo
 
 # What is not a time, or none that Python knows, has no place in the list.
@@ -36,7 +36,7 @@ class Conversations:
         background: bool = False,
     ) -> Conversation:
         """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
-        key = ObjectId()
+        key = new_key()
         moment = now()
         conversation = Conversation(
             key=str(key),

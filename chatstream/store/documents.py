@@ -1,5 +1,6 @@
 """Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -68,6 +69,11 @@ def _typed(document: Document, name: str, type_: type[T]) -> T:
     if not isinstance(value, type_) or isinstance(value, bool):
         raise TypeError(name)
     return value
+
+
+def new_key() -> ObjectId:
+    """A conversation's key, by chance alone: keys that grow with time would all go to the same shard."""
+    return ObjectId(secrets.token_bytes(12))
 
 
 def now() -> datetime:

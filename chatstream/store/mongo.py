@@ -76,8 +76,8 @@ MESSAGE_INDEXES = [
     ),
     # Two processes cannot both begin the second attempt at one message.
     IndexModel(
-        [("replyTo", ASCENDING), ("attempt", ASCENDING)],
-        name="attempts",
+        [("conversationId", ASCENDING), ("replyTo", ASCENDING), ("attempt", ASCENDING)],
+        name="attempts_in_conversation",
         unique=True,
         partialFilterExpression={"replyTo": {"$exists": True}},
     ),
@@ -88,6 +88,10 @@ MESSAGE_INDEXES = [
 ]
 # What was never redeemed is deleted, some time after it has expired.
 TICKET_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0)]
+# What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
+# process of the version before makes it again when it starts, and the next one of this version drops it again.
+_FORMER_INDEXES = {"messages": ("attempts",)}
+_NO_SUCH_INDEX = 27
 INDEXES = {"conversations": CONVERSATION_INDEXES, "messages": MESSAGE_INDEXES, "tickets": TICKET_INDEXES}
 
 
@@ -200,6 +204,15 @@ class Mongo:
             with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # in place of the one operation's
                 building = self._database[name].create_indexes(indexes)
             await building
+        for name, former in _FORMER_INDEXES.items():
+            for index in former:  # only now: between the two nothing is without its lock
+                with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):
+                    dropping = self._database[name].drop_index(index)
+                try:
+                    await dropping
+                except OperationFailure as exc:
+                    if exc.code != _NO_SUCH_INDEX:
+                        raise
 
     async def ping(self) -> None:
         """Raises `StorageUnavailable` unless the database answers."""

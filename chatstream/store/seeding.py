@@ -19,7 +19,7 @@ from pymongo.uri_parser import parse_uri
 from chatstream.errors import AlreadyExists
 from chatstream.hosts import is_loopback
 from chatstream.models import Answer, Conversation, Message, Recommendation, Status, UserMessage
-from chatstream.store.documents import answer_document, conversation_document, user_message_document
+from chatstream.store.documents import answer_document, conversation_document, new_key, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
 from chatstream.store.mongo import Mongo
 
@@ -78,7 +78,7 @@ def history(
     An assistant's line answers the user's line right before it; a user's line without an answer at the very end is
     answered when somebody watches. `extract` finds the recommendations in an answer. Without `id` one is made.
     """
-    key = ObjectId()
+    key = new_key()
     messages: list[Message] = []
     question = ""
     for seq, line in enumerate(lines, start=1):
@@ -154,7 +154,9 @@ class Seeding:
         except BulkWriteError as exc:
             if any(error["code"] != 11000 for error in exc.details["writeErrors"]):  # DuplicateKey
                 raise
-            own = await self._mongo.conversations.find_one({"_id": conversations[0]["_id"]}, {"_id": 1})
+            own = await self._mongo.conversations.find_one(
+                {name: conversations[0][name] for name in ("_id", "userId")}, {"_id": 1}
+            )
             if own is None:  # else this very transaction had succeeded, and its result was lost
                 raise AlreadyExists("A user has a conversation with one of these ids.") from exc
 

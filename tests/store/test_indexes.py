@@ -13,11 +13,14 @@ from bson import ObjectId
 from msgspec.structs import replace
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.monitoring import CommandStartedEvent
 from tornado.ioloop import IOLoop
 
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status, UserMessage
 from chatstream.store.attempts import Checkpoint
 from chatstream.store.conversations import Conversations
+from chatstream.store.measuring import Commands
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posted
 from tests.support.storage import Storage
@@ -34,8 +37,9 @@ Profiled = Callable[[Awaitable[Any]], list[dict[str, Any]]]
 class Store:
     """A database with a history: `conversation` is one of several of its owner, its newest answer runs."""
 
-    def __init__(self, uri: str) -> None:
-        self.mongo = Mongo(uri, DATABASE)
+    def __init__(self, uri: str, metrics: Metrics | None = None) -> None:
+        self.uri = uri
+        self.mongo = Mongo(uri, DATABASE, metrics)
         self.conversations = Conversations(self.mongo)
         self.of = Storage(self.mongo)
         self.conversation: Conversation
@@ -112,6 +116,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "end an answer": (lambda s: s.of.attempts.finish(s.conversation, replace(s.answer, status=Status.COMPLETE)), 1),
     "count the interruptions": (lambda s: s.of.attempts.interruptions(s.key, s.question.id), 1),
     "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
+    "find a message's conversation": (lambda s: s.of.reading.conversation(s.key), 1),
     "mark as seen": (lambda s: s.of.attempts.mark_seen(s.key), TURNS),
     "change a conversation": (lambda s: s.conversations.update("owner", "asked", {"title": "Bets"}), 1),
     "delete a conversation": (lambda s: s.conversations.delete("owner", "asked"), 2 * TURNS + 2),
@@ -177,3 +182,71 @@ def profiled(
     finally:
         database.command("profile", 0)
     return list(database["system.profile"].find({"appName": "chatstream"}))
+
+
+# Sharding -------------------------------------------------------------------------------------------------------------
+
+# These ask every shard: a reader finds a key in a message, and not whose it is; all answers that run; and each process
+# hears the changes of all conversations.
+MAY_SCATTER = {"sweep: all answers that run", "find a message's conversation"}
+# Transactions and cursors that go on name what they go on with.
+NAMED_BEFORE = ("getMore", "commitTransaction", "abortTransaction", "killCursors", "endSessions")
+
+
+@pytest.mark.parametrize("what", OPERATIONS)
+def test_it_names_its_conversation_or_its_user(
+    io_loop: IOLoop, store: Store, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[CommandStartedEvent] = []
+    monkeypatch.setattr(Commands, "started", lambda _self, event: sent.append(event))
+    listened = Store(store.uri, Metrics())
+    vars(listened).update({name: vars(store)[name] for name in ("conversation", "question", "answer", "ended")})
+    io_loop.run_sync(lambda: OPERATIONS[what][0](listened))
+    listened.mongo.close()
+    commands = [dict(event.command) | {"what": event.command_name} for event in sent]
+    scattered = [command for command in commands if command["what"] not in NAMED_BEFORE and not named(command)]
+    assert commands
+    assert bool(scattered) == (what in MAY_SCATTER), scattered
+
+
+def named(command: dict[str, Any]) -> bool:
+    """Whether all that is asked for lies on a shard that the command itself names."""
+    collection = command[command["what"]]
+    key = {"messages": "conversationId", "conversations": "userId"}[collection]
+    parts = [
+        *command.get("documents", ()),
+        *(update["q"] for update in command.get("updates", ())),
+        *(deletion["q"] for deletion in command.get("deletes", ())),
+        *(command[name] for name in ("filter", "query") if name in command),
+        *(stage["$match"] for stage in command.get("pipeline", ())[:1]),
+    ]
+    return bool(parts) and all(key in part for part in parts)
+
+
+def test_each_unique_index_begins_with_the_shard_key(store: Store, database: Database[dict[str, Any]]) -> None:
+    for name, key in (("messages", "conversationId"), ("conversations", "userId")):
+        unique = [index for index in database[name].index_information().values() if index.get("unique")]
+        assert unique
+        assert all(index["key"][0][0] == key for index in unique)
+
+
+def test_an_index_of_the_version_before_is_replaced(
+    io_loop: IOLoop, store: Store, database: Database[dict[str, Any]]
+) -> None:
+    database["messages"].drop_index("attempts_in_conversation")
+    former: dict[str, Any] = {"unique": True, "partialFilterExpression": {"replyTo": {"$exists": True}}}
+    database["messages"].create_index([("replyTo", 1), ("attempt", 1)], name="attempts", **former)
+    io_loop.run_sync(store.mongo.prepare)
+    assert "attempts" not in database["messages"].index_information()
+    assert database["messages"].index_information()["attempts_in_conversation"]["unique"]
+    # A process of that version starts beside it, and then another one of this version.
+    database["messages"].create_index([("replyTo", 1), ("attempt", 1)], name="attempts", **former)
+    io_loop.run_sync(lambda: store.of.reading.newest_attempt(store.key, store.question.id))
+    io_loop.run_sync(store.mongo.prepare)
+    assert "attempts" not in database["messages"].index_information()
+
+
+def test_the_keys_of_conversations_do_not_grow_with_time(io_loop: IOLoop, store: Store) -> None:
+    made = [io_loop.run_sync(lambda: store.conversations.create("owner")).key for _ in range(20)]
+    assert made != sorted(made)
+    assert all(ObjectId.is_valid(key) for key in made)
