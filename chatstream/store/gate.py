@@ -8,8 +8,6 @@ and what waits behind them would wait for minutes. So:
 - The operations of one request share a deadline (see `answer_within`), which counts waiting and running.
 - After an operation that timed out, or a lost connection or heartbeat, the database is asked one question (the probe).
   If the answer does not come at once, everything is refused at once, until it does.
-
-A healthy database is not noticed to have a gate before it: 20 us of an operation's 500.
 """
 
 import asyncio
