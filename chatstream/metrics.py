@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
-from chatstream.models import Status, Usage
+from chatstream.models import Status, Usage, UsageSource
 
 # From an indexed read to the 5 s within which every request is answered, whatever the database does.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -93,8 +93,17 @@ class Metrics:
         self._first_token = histogram(
             "time_to_first_token_seconds", "From an answer's beginning to its first text.", _FIRST_TOKEN_BUCKETS
         )
-        tokens = counter("tokens_total", "Tokens as the model counted them, where it did.", ["kind"])
-        self._prompt_tokens, self._completion_tokens = tokens.labels("prompt"), tokens.labels("completion")
+        self._tokens = counter(
+            "tokens_total",
+            "Tokens as the model counted them, where it did; cached and reasoning are among them.",
+            ["kind"],
+        )
+        self._estimated_tokens = counter(
+            "estimated_tokens_total", "Tokens by the length of the texts, where the model counted none.", ["kind"]
+        )
+        for kind in ("prompt", "completion"):
+            self._tokens.labels(kind)
+            self._estimated_tokens.labels(kind)
 
         self._model_response = histogram(
             "model_response_seconds", "From a request to the model to the headers of its answer.", _FIRST_TOKEN_BUCKETS
@@ -182,13 +191,22 @@ class Metrics:
         self._answer_duration.observe(seconds)
         if first_token is not None:
             self._first_token.observe(first_token)
-        if usage is not None:
-            self._prompt_tokens.inc(usage.prompt_tokens)
-            self._completion_tokens.inc(usage.completion_tokens)
+        self._used(usage)
 
-    def orphan_ended(self) -> None:
+    def orphan_ended(self, usage: Usage | None = None) -> None:
         """An answer was ended whose process is gone."""
         self._orphans.inc()
+        self._used(usage)
+
+    def _used(self, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        tokens = self._estimated_tokens if usage.source is UsageSource.ESTIMATED else self._tokens
+        tokens.labels("prompt").inc(usage.prompt_tokens)
+        tokens.labels("completion").inc(usage.completion_tokens)
+        for kind, count in (("cached", usage.cached_tokens), ("reasoning", usage.reasoning_tokens)):
+            if isinstance(count, int):
+                tokens.labels(kind).inc(count)
 
     # The model and the database ---------------------------------------------------------------------------------------
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode
-from chatstream.pieces import Piece, is_text, join, size, text
+from chatstream.pieces import Piece, is_text, join, size, text, up_to_text
 
 
 class User(Struct, frozen=True):
@@ -61,15 +61,18 @@ class UsageSource(StrEnum):
 
     EXACT = "exact"  # the model's last word
     PARTIAL = "partial"  # the model's count so far; the answer broke off
+    ESTIMATED = "estimated"  # from the length of the texts: the model gave none, or the answer broke off before
 
 
 class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Tokens, as the model counted them."""
+    """The tokens of one attempt. What the model does not say of them is unset."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     source: UsageSource = UsageSource.EXACT
+    cached_tokens: int | UnsetType = UNSET  # of the prompt, that the endpoint had already
+    reasoning_tokens: int | UnsetType = UNSET  # of the completion, that are thinking and no text
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -150,6 +153,10 @@ class Answer(Struct, frozen=True, kw_only=True):
     def made_of(self, pieces: Sequence[Piece]) -> Self:
         """The same answer with other pieces."""
         return replace(self, content=text(pieces), mixed=() if is_text(pieces) else tuple(join(pieces)))
+
+    def seen_to(self, length: int | None) -> Self:
+        """The same answer as somebody has it who has seen so much of its visible text; None is all of it."""
+        return self if length is None else self.made_of(up_to_text(self.pieces, length))
 
     @property
     def begins_again(self) -> bool:

@@ -174,6 +174,22 @@ def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Pie
     return kept
 
 
+def up_to_text(pieces: Iterable[Piece], length: int) -> list[Piece]:
+    """What comes before the code point `length` of the visible text; all of it if there is none."""
+    kept: list[Piece] = []
+    place = BEGINNING
+    for piece in pieces:
+        if isinstance(piece, str) and place.kind is Kind.TEXT and place.text + len(piece) > length:
+            if seen := piece[: length - place.text]:
+                kept.append(seen)
+            elif kept and isinstance(kept[-1], OpenText):
+                kept.pop()  # a part without anything in it
+            break
+        kept.append(piece)
+        place = after(place, piece)
+    return kept
+
+
 def join(pieces: Iterable[Piece]) -> list[Piece]:
     """The same, with neighbouring strings joined, and empty ones left out."""
     joined: list[Piece] = []

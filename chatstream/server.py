@@ -25,7 +25,7 @@ from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
 from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
-from chatstream.generations.answer import admit, write_answer
+from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import POLL_TICK, Hub
@@ -40,7 +40,7 @@ from chatstream.llm.catalogue import Catalogue, UserChoices
 from chatstream.llm.configuration import configured_model, served_catalogue
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Conversation, Recommendation, UserMessage
+from chatstream.models import Annotation, Answer, Conversation, Recommendation, Usage, UserMessage
 from chatstream.plugins.loading import load
 from chatstream.plugins.plugin import Answered
 from chatstream.plugins.plugins import Plugins
@@ -144,6 +144,7 @@ class Server:
         catalogue, demo_address = stack.enter_context(served_catalogue(settings))
         choices = UserChoices(catalogue, models=settings.user_models, prompts=settings.user_prompts)
         model, to_load = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
+        system_prompt = settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT
 
         def answers(
             conversation: Conversation, answer: Answer, question: UserMessage | None
@@ -157,7 +158,7 @@ class Server:
                 reading=reading,
                 model=model.beginning_at(answer.model),
                 plugins=plugins,
-                system_prompt=settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT,
+                system_prompt=system_prompt,
                 context_characters=entry.context_characters(settings.context_characters),
             )
 
@@ -186,7 +187,20 @@ class Server:
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
         hub = Hub(attempts, reading, answers, annotate, metrics, _hub_config(settings, catalogue), limits.answers)
-        orphans = Sweeper(attempts, reading, hub, metrics)
+
+        async def lost_usage(conversation: Conversation, answer: Answer) -> Usage | None:
+            if plugins.answers:
+                return None  # no model was asked
+            entry = catalogue.entry(choices.allowed(conversation).model)
+            return await estimated_usage(
+                conversation,
+                answer,
+                reading=reading,
+                system_prompt=system_prompt,
+                context_characters=entry.context_characters(settings.context_characters),
+            )
+
+        orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
             authenticator,

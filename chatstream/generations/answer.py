@@ -3,15 +3,16 @@
 Nothing here knows who watches, or that the answer can be cut short from outside.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
 
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.generations.tokens import Ratio, estimated
 from chatstream.llm.model import Delta, Model, Turn
-from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
 from chatstream.pieces import ReasoningPart, fold
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
@@ -42,11 +43,12 @@ async def write_answer(
     without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
     be told. Raises `ModelError` and `StorageUnavailable`.
     """
+    ratio = Ratio()
     if question is not None and question.seq == FIRST_SEQ:
         turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
     else:
         async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
-            turns = await exchanges(history, answer, budget=context_characters)
+            turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
         turn = plugin_turn(conversation, turns, attempt=answer.attempt, key=answer.reply_to)
@@ -66,17 +68,29 @@ async def write_answer(
     for most in _SHORTER:
         shorter = _newest(told, sum(len(turn.content) for turn in told) // most if most else 0)
         said = False
+        yield Delta([], estimate=ratio.estimate([*system, *shorter]))
         try:
             source = model.stream([*system, *shorter], model=conversation.model)
             async with aclosing(plugins.released(source)) as deltas:
                 async for delta in deltas:
-                    said = True
+                    said = said or bool(delta.pieces)
                     yield delta
         except ModelError as exc:
             if exc.code is not ErrorCode.CONTEXT_TOO_LONG or said or len(shorter) == 1:
                 raise
         else:
             return
+
+
+async def estimated_usage(
+    conversation: Conversation, answer: Answer, *, reading: Reading, system_prompt: str, context_characters: int
+) -> Usage:
+    """What an answer whose process is gone is likely to have taken. Raises `StorageUnavailable`."""
+    ratio = Ratio()
+    async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
+        turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
+    prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
+    return estimated(ratio.estimate([*([] if is_blank(prompt) else [Turn("system", prompt)]), *turns]), answer.pieces)
 
 
 async def admit(
@@ -134,13 +148,19 @@ async def context(newest_first: AsyncIterator[Message], answer: Answer | None, *
     return _joined(await exchanges(newest_first, answer, budget=budget))
 
 
-async def exchanges(newest_first: AsyncIterator[Message], answer: Answer | None, *, budget: int) -> list[Turn]:
+async def exchanges(
+    newest_first: AsyncIterator[Message],
+    answer: Answer | None,
+    *,
+    budget: int,
+    learn: Callable[[Answer], None] = lambda answer: None,
+) -> list[Turn]:
     """The user messages, each with one answer if it has one, oldest first.
 
     Of several attempts the newest complete one counts, else the newest with text; other attempts than `answer` at what
     it answers are left out. So is a message that a model has refused, or a filter has stopped: it would be refused
     again, with all that was said since. It is trimmed from the oldest until its characters fit into `budget`; the
-    newest user message is always there.
+    newest user message is always there. `learn` is told of every attempt that is read.
     """
     turns: list[Turn] = []
     attempts: dict[str, list[Answer]] = {}
@@ -152,7 +172,9 @@ async def exchanges(newest_first: AsyncIterator[Message], answer: Answer | None,
             if budget < 0 and turns:
                 break
             turns += turn
-        elif answer is None or message.reply_to != answer.reply_to:
+            continue
+        learn(message)
+        if answer is None or message.reply_to != answer.reply_to:
             attempts.setdefault(message.reply_to, []).append(message)
     return turns[::-1]
 

@@ -49,6 +49,9 @@ class AnswerLog:
             "characters": running.end.text,
             "prompt_tokens": usage.prompt_tokens if usage else None,
             "completion_tokens": usage.completion_tokens if usage else None,
+            "cached_tokens": (usage.cached_tokens or 0) if usage else None,
+            "reasoning_tokens": (usage.reasoning_tokens or 0) if usage else None,
+            "usage": usage.source if usage else None,
             "viewers": len(channel.readers),
         }
         level = logging.WARNING if outcome is Status.FAILED else logging.INFO

@@ -21,7 +21,7 @@ from chatstream.errors import (
 )
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
-from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
 from chatstream.plugins.plugin import Refused
 from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
@@ -49,12 +49,16 @@ class IfBusy(StrEnum):
 
 
 class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end."""
+    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end.
+
+    `usage` is of all that was generated, whatever was kept of it.
+    """
 
     message_id: str
     status: Status
     content_length: int  # code points
     upstream_cancelled: bool
+    usage: Usage | None = None
 
 
 class Commands:
@@ -210,14 +214,17 @@ class Commands:
         with contextlib.suppress(NothingRunning):  # it has just ended
             await self.stop(conversation, None)
 
-    async def stop(self, conversation: Conversation, message_id: str | None) -> Stopped:
+    async def stop(self, conversation: Conversation, message_id: str | None, seen_length: int | None = None) -> Stopped:
         """End the running answer, or say how `message_id` ended. Returns when the end is stored.
+
+        With `seen_length` the text that is kept ends after so many code points, where the user's screen did. An answer
+        that had ended before keeps what it has.
 
         Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
         """
         now = asyncio.get_running_loop().time
         deadline = now() + _STOP_TIMEOUT
-        here = await self._hub.stop(conversation, message_id, _STOP_TIMEOUT)
+        here = await self._hub.stop(conversation, message_id, _STOP_TIMEOUT, seen_length)
         id_ = here or message_id or await self._running(conversation)
         asked = False
         while now() < deadline:
@@ -231,9 +238,10 @@ class Commands:
                     status=answer.status,
                     content_length=len(answer.content),
                     upstream_cancelled=ours and answer.status is Status.STOPPED,
+                    usage=answer.usage,
                 )
             if not asked:
-                await self._attempts.request_stop(conversation.key, id_)
+                await self._attempts.request_stop(conversation.key, id_, seen_length)
                 asked = True
             await asyncio.sleep(_STOP_LOOK_INTERVAL)
         raise StorageUnavailable

@@ -20,7 +20,8 @@ from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
-from chatstream.llm.model import Delta, Finish
+from chatstream.generations.tokens import estimated
+from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, Usage
@@ -41,6 +42,17 @@ _SAVE_PAUSE_LIMIT = 5.0
 # must not have the model called for ever.
 MAX_INTERRUPTIONS = 3
 
+
+# The model's endpoint has answered nothing, and charges nothing.
+_UNCHARGED = frozenset(
+    {
+        ErrorCode.UPSTREAM_RATE_LIMITED,
+        ErrorCode.UPSTREAM_UNAVAILABLE,
+        ErrorCode.UPSTREAM_REJECTED,
+        ErrorCode.UPSTREAM_MISCONFIGURED,
+        ErrorCode.CONTEXT_TOO_LONG,
+    }
+)
 
 # The model has said all that it wanted to say; some say so by an empty word, or by one of their own.
 PLAIN_ENDS = frozenset({"stop", "", None, "eos", "end_turn"})
@@ -94,7 +106,9 @@ class Generation:
         self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish] | None = None
+        self._estimate: Estimate | None = None  # as long as it has not; None if no model was asked
         self._cut: Status | None = None
+        self._keep: int | None = None  # how much of the text is kept when it is stopped, in code points
         self._unwatched = False  # ... because nobody watched
         self._fenced = False
         self._abandonment: asyncio.TimerHandle | None = None
@@ -132,10 +146,13 @@ class Generation:
             self._unwatched = True
             self.cut(Status.INTERRUPTED)
 
-    def cut(self, status: Status) -> None:
-        """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts."""
+    def cut(self, status: Status, *, keep: int | None = None) -> None:
+        """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts.
+
+        Of the text `keep` code points are kept, all of it without.
+        """
         if self._cut is None:
-            self._cut = status
+            self._cut, self._keep = status, keep
             if self._reading is not None:
                 self._reading.cancel()
 
@@ -155,6 +172,7 @@ class Generation:
             async for delta in deltas:
                 self._model = delta.model or self._model
                 self._usage = delta.usage or self._usage
+                self._estimate = delta.estimate or self._estimate
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces:
                     self._channel.extend(self.running, pieces)
@@ -189,11 +207,13 @@ class Generation:
 
     def _cut_short(self) -> Answer:
         if self._cut is Status.STOPPED:
-            return self._ended(Status.STOPPED)
+            return self._ended(Status.STOPPED).seen_to(self._keep)
         failure = replace(self._failure(ErrorCode.ANSWER_INTERRUPTED), unwatched=self._unwatched)
         return self._ended(Status.INTERRUPTED, failure=failure)
 
     def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
+        if code in _UNCHARGED and not self.running.length and self._usage is None:
+            self._estimate = None  # refused, and so not charged
         return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
 
     def _failure(self, code: ErrorCode, retry_after: float | None = None) -> Failure:
@@ -212,10 +232,16 @@ class Generation:
             self.answer,
             status=status,
             finish_reason=finish_reason,
-            usage=usage or self._usage,
+            usage=usage or self._usage_so_far(),
             failure=failure,
             model=self._model,
         ).made_of(self.running.pieces)
+
+    def _usage_so_far(self) -> Usage | None:
+        """Of all that was generated, also where less of it is kept. None if no model was asked, or it refused."""
+        if self._usage is not None or self._estimate is None:
+            return self._usage
+        return estimated(self._estimate, self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:
         # Half an answer may lack the half that matters.
@@ -267,7 +293,7 @@ class Generation:
                 self._reading.cancel()
             return
         if result.stop_requested:
-            self.cut(Status.STOPPED)
+            self.cut(Status.STOPPED, keep=result.stop_at)
         self.background = result.background
         if result.polled_at != self._watched_at:  # compared with itself only: clocks differ
             self._watched_at = result.polled_at

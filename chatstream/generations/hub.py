@@ -175,13 +175,17 @@ class Hub:
         room = self._rooms.get(conversation.key)
         return room is not None and room.generation is not None
 
-    async def stop(self, conversation: Conversation, message_id: str | None, timeout: float) -> str | None:
+    async def stop(
+        self, conversation: Conversation, message_id: str | None, timeout: float, keep: int | None = None
+    ) -> str | None:
         """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+
+        Of its text `keep` code points are kept, all of it without.
 
         Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
         """
         room = self._rooms.get(conversation.key)
-        return None if room is None else await room.stop(message_id, timeout)
+        return None if room is None else await room.stop(message_id, timeout, keep)
 
     def let_finish(self, conversation: Conversation) -> None:
         """The conversation's `background` was changed: that holds for its running answer, too."""

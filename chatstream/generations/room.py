@@ -272,15 +272,17 @@ class Room:
         async with self._turn():
             await self._answer(pending, request_id)
 
-    async def stop(self, message_id: str | None, timeout: float) -> str | None:
+    async def stop(self, message_id: str | None, timeout: float, keep: int | None) -> str | None:
         """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+
+        Of its text `keep` code points are kept, all of it if that is None.
 
         Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
         """
         generation, task = self._generation, self._task
         if generation is None or task is None or message_id not in (None, generation.answer.id):
             return None
-        generation.cut(Status.STOPPED)
+        generation.cut(Status.STOPPED, keep=keep)
         await asyncio.wait([task], timeout=timeout)
         if not task.done():
             raise StorageUnavailable

@@ -7,6 +7,7 @@ process, a clock that jumps) starts the count again, so none of them can end an 
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -14,7 +15,7 @@ from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Failure, Status
+from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from chatstream.store.attempts import Attempts, Orphan
 from chatstream.store.reading import Reading
 
@@ -26,10 +27,23 @@ _LOOKS = 6
 _MAX_PAUSE_BETWEEN_LOOKS = 4.0
 
 
+async def _unknown(conversation: Conversation, answer: Answer) -> Usage | None:
+    return None
+
+
 class Sweeper:
     """Call `look` every `LOOK_INTERVAL` seconds."""
 
-    def __init__(self, attempts: Attempts, reading: Reading, hub: Hub, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        reading: Reading,
+        hub: Hub,
+        metrics: Metrics,
+        lost_usage: Callable[[Conversation, Answer], Awaitable[Usage | None]] = _unknown,
+    ) -> None:
+        """`lost_usage` says what an answer is likely to have taken whose process is gone."""
+        self._lost_usage = lost_usage
         self._attempts = attempts
         self._reading = reading
         self._metrics = metrics
@@ -65,18 +79,33 @@ class Sweeper:
             answer = await self._reading.get(orphan.key, orphan.answer_id)
             if not isinstance(answer, Answer):
                 return
-            often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS
-            ended = replace(
-                answer,
-                status=Status.FAILED if often else Status.INTERRUPTED,
-                failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None),
-                unseen=True,
-            )
+            ended = replace(await self._outcome(orphan, answer), usage=await self._usage(orphan, answer), unseen=True)
             if await self._attempts.finish_orphan(orphan, ended):
-                facts = {"answer": answer.id, "code": ErrorCode.ANSWER_INTERRUPTED}
+                usage = ended.usage
+                facts = {
+                    "answer": answer.id,
+                    "code": ended.failure.code if ended.failure else None,
+                    "prompt_tokens": usage.prompt_tokens if usage else None,
+                    "completion_tokens": usage.completion_tokens if usage else None,
+                    "usage": usage.source if usage else None,
+                }
                 log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
-                self._metrics.orphan_ended()
+                self._metrics.orphan_ended(usage)
                 await self._hub.orphan_ended(orphan.key, ended)
         except StorageUnavailable:
             facts = {"answer": orphan.answer_id}
             log.warning("its process is gone, but the answer's end cannot be stored yet", extra={"facts": facts})
+
+    async def _outcome(self, orphan: Orphan, answer: Answer) -> Answer:
+        if orphan.stop_requested:  # its user wants no more of it
+            return replace(answer, status=Status.STOPPED).seen_to(orphan.stop_at)
+        often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS
+        return replace(
+            answer,
+            status=Status.FAILED if often else Status.INTERRUPTED,
+            failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None),
+        )
+
+    async def _usage(self, orphan: Orphan, answer: Answer) -> Usage | None:
+        conversation = await self._reading.conversation(orphan.key)
+        return None if conversation is None else await self._lost_usage(conversation, answer)

@@ -271,10 +271,10 @@ class StopHandler(_ConversationDoor):
 
     async def post(self, conversation_id: str) -> None:
         """End the running answer, or say how the one named has ended."""
-        message_id = self.body(StopRequest).message_id if self.has_body() else None
+        body = self.body(StopRequest) if self.has_body() else StopRequest()
         self.tell(self.door.limits.changes.take(self.user.id))
         conversation = await self.conversation(conversation_id)
-        self.send_json(await self.commands.stop(conversation, message_id))
+        self.send_json(await self.commands.stop(conversation, body.message_id, body.seen_length))
 
 
 class RegenerateHandler(_ConversationDoor):

@@ -83,9 +83,11 @@ class NewMessage(_Body):
 
 
 class StopRequest(_Body):
-    """Which answer to stop; none or null: the running one."""
+    """Which answer to stop; none or null: the running one. With `seenLength` its text ends after so many code points,
+    where the user's screen did: for all devices, and for the next turn."""
 
     message_id: ObjectKey | None = None
+    seen_length: Annotated[int, Field(ge=0, le=999_999_999)] | None = None
 
 
 class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):

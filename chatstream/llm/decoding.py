@@ -117,6 +117,11 @@ class AnswerDecoder:
         return self.finished is not None and self._alone and not self.contradicted
 
     @property
+    def usage(self) -> Usage | None:
+        """The token counts so far, if there were any."""
+        return self._usage
+
+    @property
     def finish(self) -> Finish:
         """How the answer ended, once it has.
 

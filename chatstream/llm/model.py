@@ -24,18 +24,26 @@ class Finish(Struct, frozen=True, kw_only=True):
     usage: Usage | None
 
 
+class Estimate(NamedTuple):
+    """What a request is likely to be charged for, as long as the model has not said it."""
+
+    prompt_tokens: int
+    tokens_per_byte: float  # of the answer's text, in UTF-8
+
+
 class Delta(NamedTuple):
     """What one network read brought: pieces in order, of which no string is empty; and, last, the end.
 
     Of an answer that is text alone they are strings, each valid Unicode. `model` is who answers, by the name that users
-    know, where that is said: once, before or with the first piece. `usage` are the token counts so far of an answer
-    that is about to break off.
+    know, where that is said: once, before or with the first piece. `usage` are the token counts so far, where the model
+    gives some before its end; `estimate` comes before a request.
     """
 
     pieces: list[Piece]
     finish: Finish | None = None
     model: str | None = None
     usage: Usage | None = None
+    estimate: Estimate | None = None
 
 
 class Model(Protocol):

@@ -240,8 +240,8 @@ class OpenAIModel:
                     tokens = decoder.tokens
                     data = await _next(body, clock, decoder)
                     pieces = decoder.end() if data is None else decoder.feed(data)
-                    if pieces:
-                        yield Delta(pieces)
+                    if pieces or (decoder.usage is not None and decoder.finished is None):
+                        yield Delta(pieces, usage=decoder.usage)
                     if decoder.tokens != tokens:
                         clock.token()  # after the yield: the reader's time is not the model's silence
                     if decoder.settled:

@@ -2,6 +2,8 @@
 
 from typing import Any, Final, TypeGuard
 
+from msgspec import UNSET, UnsetType
+
 from chatstream.models import Usage, UsageSource
 from chatstream.pieces import Kind
 
@@ -146,8 +148,20 @@ def usage_of(chunk: Json, *, final: bool) -> Usage | None:
                 completion_tokens=completion,
                 total_tokens=prompt + completion if total is None else total,
                 source=UsageSource.EXACT if final else UsageSource.PARTIAL,
+                cached_tokens=_detail(usage, prompt, "prompt_tokens_details", "input_tokens_details", "cached_tokens"),
+                reasoning_tokens=_detail(
+                    usage, completion, "completion_tokens_details", "output_tokens_details", "reasoning_tokens"
+                ),
             )
     return None
+
+
+def _detail(usage: Json, most: int, name: str, other_name: str, what: str) -> int | UnsetType:
+    """How many of `most` tokens are `what`; unset if that is not said, or cannot be."""
+    places = (usage.get(name), usage.get(other_name))
+    details = next((place for place in places if isinstance(place, dict)), None)
+    count = None if details is None else _count(details, what)
+    return UNSET if count is None or count > most else count
 
 
 def _count(usage: Json, *names: str) -> int | None:

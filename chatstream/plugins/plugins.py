@@ -131,6 +131,7 @@ class Plugins:
                 piece = await answering.next(deadline)
                 if isinstance(piece, Usage):
                     usage = piece
+                    yield Delta([], usage=usage)
                 elif isinstance(piece, Finish):
                     outcome = "ok"
                     yield Delta([], Finish(reason=_text(piece.reason), usage=piece.usage or usage))
@@ -179,7 +180,7 @@ class Plugins:
                 came = visible_text(pieces, place)
                 place = behind(place, pieces)
                 text += came
-                end = len(text) if not (came or delta.finish) else None
+                end = None if came or delta.finish else told  # nobody is asked about what has no text
                 if came and held_since is None:
                     held_since = now()
                 if end is None:

@@ -62,6 +62,7 @@ class CheckpointResult(NamedTuple):
     stop_requested: bool
     polled_at: datetime | None
     background: bool = False
+    stop_at: int | None = None  # how much of the text is kept when it is stopped, in code points
 
 
 class Orphan(NamedTuple):
@@ -71,6 +72,8 @@ class Orphan(NamedTuple):
     answer_id: str
     beat_at: datetime
     length: int
+    stop_requested: bool = False
+    stop_at: int | None = None  # how much of the text is kept then, in code points
 
 
 class Attempts:
@@ -159,7 +162,7 @@ class Attempts:
             )
             for _id, key, (_, _, length, pieces, published) in zip(ids, keys, checkpoints, strict=True)
         ]
-        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1, "background": 1}
+        fields = {"status": 1, "length": 1, "stopRequested": 1, "watchedAt": 1, "background": 1, "stopAt": 1}
         try:
             await self._messages.bulk_write(updates, ordered=False)
         except BulkWriteError as exc:
@@ -176,6 +179,7 @@ class Attempts:
                 document.get("stopRequested", False),
                 document.get("watchedAt"),
                 document.get("background", False),
+                document.get("stopAt"),
             )
             for document in documents
             if document.get("status") == "streaming" and isinstance(document.get("length"), int)
@@ -224,10 +228,14 @@ class Attempts:
         understood = self._mongo.understood(answer_model, document)
         return understood[0] if understood else replace(known, status=status_of(document))
 
-    async def request_stop(self, key: str, answer_id: str) -> None:
-        """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint."""
+    async def request_stop(self, key: str, answer_id: str, keep: int | None = None) -> None:
+        """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint.
+
+        Of the text `keep` code points are kept, all of it without. The first request counts.
+        """
         await self._messages.update_one(
-            _one(key, answer_id) | {"status": {"$nin": ENDED}}, {"$set": {"stopRequested": True}}
+            _one(key, answer_id) | {"status": {"$nin": ENDED}, "stopRequested": {"$ne": True}},
+            {"$set": {"stopRequested": True} | ({} if keep is None else {"stopAt": keep})},
         )
 
     async def let_finish(self, key: str, *, background: bool) -> None:
@@ -255,8 +263,15 @@ class Attempts:
         """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
         fields = {"_id": ObjectId, "conversationId": ObjectId, "beatAt": datetime, "length": int}
         return [
-            Orphan(str(found["conversationId"]), str(found["_id"]), found["beatAt"], found["length"])
-            async for found in self._messages.find({"status": "streaming"}, fields.keys())
+            Orphan(
+                str(found["conversationId"]),
+                str(found["_id"]),
+                found["beatAt"],
+                found["length"],
+                found.get("stopRequested") is True,
+                found.get("stopAt"),
+            )
+            async for found in self._messages.find({"status": "streaming"}, [*fields, "stopRequested", "stopAt"])
             # What lacks one of these was not written by this version: whoever did knows what to do with it.
             if all(isinstance(found.get(name), type_) for name, type_ in fields.items())
         ]
@@ -281,7 +296,7 @@ class Attempts:
 
     def _final(self, answer: Answer) -> Document:
         kept = outcome(answer) | self._signed()
-        over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested")
+        over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested", "stopAt")
         return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 
     def _signed(self) -> Document:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from bson import ObjectId
+from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode
 from chatstream.logs import describe
@@ -20,6 +21,7 @@ from chatstream.models import (
     Recommendation,
     Status,
     Usage,
+    UsageSource,
     UserMessage,
 )
 from chatstream.pieces import Piece, read, stored
@@ -157,7 +159,7 @@ def outcome(answer: Answer) -> Document:
         "content": answer.content,
         "length": answer.length,
         "finishReason": answer.finish_reason,
-        "usage": msgspec.to_builtins(answer.usage),
+        "usage": answer.usage and _usage_document(answer.usage),
         "error": failure and _failure_document(failure),
         "recommendations": msgspec.to_builtins(answer.recommendations),
         "unseen": answer.unseen,
@@ -228,7 +230,7 @@ def answer_model(document: Document) -> Answer:
             content="",
             created_at=_typed(document, "createdAt", datetime),
             finish_reason=msgspec.convert(document.get("finishReason"), str | None),
-            usage=msgspec.convert(document.get("usage"), Usage | None),
+            usage=_usage(document.get("usage")),
             failure=_failure(document.get("error")),
             recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
             annotations=tuple(map(_annotation_model, document.get("annotations", []))),
@@ -256,6 +258,21 @@ def status_of(document: Document) -> Status:
     """An answer's status. One that only a later version knows counts as running: nobody has said that it has ended."""
     status = document.get("status")
     return next((known for known in Status if known.value == status), Status.STREAMING)
+
+
+def _usage_document(usage: Usage) -> Document:
+    # A process of an earlier version knows no estimates, and cannot read a message with a source that it does not know.
+    estimated = usage.source is UsageSource.ESTIMATED
+    known = replace(usage, source=UsageSource.PARTIAL) if estimated else usage
+    document: Document = msgspec.to_builtins(known)
+    return document | _flag("estimated", estimated)
+
+
+def _usage(document: Document | None) -> Usage | None:
+    usage = msgspec.convert(document, Usage | None)
+    if usage is None or document is None or not document.get("estimated"):
+        return usage
+    return replace(usage, source=UsageSource.ESTIMATED)
 
 
 def _flag(name: str, value: bool) -> Document:

@@ -13,7 +13,11 @@ export interface Usage {
   promptTokens: number;
   completionTokens: number;
   totalTokens: number;
-  source: "exact" | "partial";
+  /** Counted by the model, to its end or so far; or reckoned from the length of the texts. */
+  source: "exact" | "partial" | "estimated";
+  /** Of the prompt, and of the completion, where the model says so. */
+  cachedTokens?: number;
+  reasoningTokens?: number;
 }
 
 /** Why an answer ended badly. `error` is a stable code, `message` is for people; `retryable`: `regenerate` may help. */
@@ -205,8 +209,15 @@ export class ChatStream {
     content: string,
     options?: { clientMessageId?: string; ifBusy?: "queue" | "interrupt"; background?: boolean },
   ): Promise<{ id: string; role: "user"; content: string; createdAt: string; streamCursor: string }>;
-  /** End the running answer; its text so far is kept. Rejects with `no_answer_running` if none is. */
-  stop(): Promise<{ messageId: string; status: AnswerStatus; contentLength: number; upstreamCancelled: boolean }>;
+  /** End the running answer; its text so far is kept, or `seenLength` code points of it. Rejects with
+   * `no_answer_running` if none is. `usage` is of all that was generated. */
+  stop(options?: { seenLength?: number }): Promise<{
+    messageId: string;
+    status: AnswerStatus;
+    contentLength: number;
+    upstreamCancelled: boolean;
+    usage: Usage | null;
+  }>;
   /** Another answer to the newest message. */
   regenerate(options?: {
     ifBusy?: "interrupt";

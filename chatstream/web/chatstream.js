@@ -456,9 +456,10 @@ export class ChatStream {
     }
   }
 
-  async stop() {
+  async stop({ seenLength } = {}) {
     const messageId = this.messages.findLast((message) => message.streaming)?.id;
-    return this.#api.call("POST", "/stop", messageId && { messageId });
+    const asked = seenLength === undefined ? messageId && { messageId } : { messageId, seenLength };
+    return this.#api.call("POST", "/stop", asked);
   }
 
   async regenerate({ ifBusy, background = this.#options.background } = {}) {

@@ -79,7 +79,7 @@ function actions(chat, history) {
     disconnect: () => chat.disconnect(),
     clearMessages: () => chat.clear(),
     send: (content, options) => chat.send(content, options),
-    stop: () => chat.stop(),
+    stop: (options) => chat.stop(options),
     regenerate: (options) => chat.regenerate(options),
     history: (options) => chat.history(options),
   };

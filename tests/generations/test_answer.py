@@ -233,6 +233,7 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
             context_characters=100,
         )
         async with aclosing(deltas):
+            assert (await anext(deltas)).estimate is not None
             assert (await anext(deltas)).pieces == ["a"]
             assert b.model.open == 1
         assert b.model.open == 0

@@ -253,6 +253,7 @@ async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
     before = make_client(server)
     conversation = await before.create(initialMessage="Survive.")
     async with before.stream(conversation) as watched:
+        await watched.until("llm_chunk")
         await watched.until("heartbeat", 2)  # so a checkpoint has been made
         assert server.process is not None
         server.process.kill()
@@ -283,6 +284,7 @@ async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash
     before = make_client(server)
     conversation = await before.create(initialMessage="Survive.")
     async with before.stream(conversation) as watched:
+        await watched.until("llm_chunk")
         await watched.until("heartbeat", 2)  # so a checkpoint has been made
         assert server.process is not None
         server.process.kill()
