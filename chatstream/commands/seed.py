@@ -19,7 +19,8 @@ examples:
   chatstream seed --file chats.json          {"conversations": [{"userId": "ada", "id": "c1", "messages": [
                                                           {"role": "user", "content": "Who wins?"},
                                                           {"role": "assistant", "content": "Leeds."}]}]}
-                                                        may have title, systemPrompt, model too, and needs no id
+                                                        may have title, systemPrompt, model too, and needs no id;
+                                                        an answer may have its reasoning
   chatstream seed --hook                     as a benchmark's seeding hook
 
 The database is the one the server would use: MONGODB_URI and MONGODB_DATABASE from the environment or .env, and where

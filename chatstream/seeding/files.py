@@ -22,6 +22,10 @@ def _not_too_long(message: "FileMessage", info: "ValidationInfo[Settings]") -> "
     most = settings.content_characters if message.role == "user" else settings.answer_characters
     if len(message.content) > most:
         raise ValueError(f"content must have at most {most} characters")
+    if message.reasoning is not None and message.role == "user":
+        raise ValueError("reasoning is for answers")
+    if len(message.reasoning or "") > settings.reasoning_characters:
+        raise ValueError(f"reasoning must have at most {settings.reasoning_characters} characters")
     return message
 
 
@@ -41,6 +45,7 @@ class FileMessage(BaseModel):
 
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
+    reasoning: Annotated[str, Field(min_length=1)] | None = None  # what the model thought before
 
 
 class FileConversation(BaseModel):
@@ -63,7 +68,7 @@ class FileConversation(BaseModel):
         """As if it had just taken place, a second between two messages: the file has no times."""
         begun = now - timedelta(seconds=len(self.messages))
         lines = [
-            Line(message.role, message.content, begun + timedelta(seconds=place))
+            Line(message.role, message.content, begun + timedelta(seconds=place), message.reasoning)
             for place, message in enumerate(self.messages, start=1)
         ]
         return history(

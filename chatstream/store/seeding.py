@@ -19,6 +19,7 @@ from pymongo.uri_parser import parse_uri
 from chatstream.errors import AlreadyExists
 from chatstream.hosts import is_loopback
 from chatstream.models import Answer, Conversation, Message, Recommendation, Status, UserMessage
+from chatstream.pieces import OpenReasoning, OpenText
 from chatstream.store.documents import answer_document, conversation_document, new_key, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
 from chatstream.store.mongo import Mongo
@@ -43,6 +44,7 @@ class Line(NamedTuple):
     role: Literal["user", "assistant"]
     content: str
     created_at: datetime
+    reasoning: str | None = None  # what the model thought before it said this
 
 
 class History(NamedTuple):
@@ -99,6 +101,8 @@ def history(
                     finish_reason="stop",
                     recommendations=extract(message_id, line.content),
                     owner=OWNER,
+                ).made_of(
+                    [OpenReasoning(), line.reasoning, OpenText(), line.content] if line.reasoning else [line.content]
                 )
             )
     conversation = Conversation(

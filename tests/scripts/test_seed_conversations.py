@@ -209,6 +209,20 @@ async def test_the_documents_are_those_that_the_server_stores(
 
 
 @pytest.mark.gen_test
+async def test_an_answer_of_a_file_may_have_been_thought_about(client: Client, seed_shared: Seeder) -> None:
+    said = {"role": "assistant", "content": "Leeds.", "reasoning": "Form first."}
+    chat = {"userId": client.user, "id": "thought", "messages": [{"role": "user", "content": "Who wins?"}, said]}
+    seed_shared("--file", write(seed_shared.directory / "chats.json", chat))
+    stored = (await client.messages("thought"))[-1]
+    assert stored["content"] == "Leeds."
+    assert stored["parts"] == [{"type": "reasoning", "text": "Form first."}, {"type": "text", "text": "Leeds."}]
+    wrong = chat | {"id": "wrong", "messages": [{"role": "user", "content": "Who?", "reasoning": "Hm."}]}
+    assert "reasoning is for answers" in seed_shared.refused(
+        "--file", write(seed_shared.directory / "chats.json", wrong)
+    )
+
+
+@pytest.mark.gen_test
 async def test_a_file_is_stored_as_it_says(client: Client, seed_shared: Seeder, upstream: Upstream) -> None:
     chat: dict[str, Any] = {
         "userId": client.user,
