@@ -248,7 +248,7 @@ async def test_the_list_shows_messages_and_answers_oldest_first(client: Client, 
     assert (question["role"], question["content"]) == ("user", "Who wins?")
     assert {*reply} == {
         *("id", "role", "content", "createdAt", "replyTo", "attempt", "status", "finishReason", "usage", "error"),
-        "recommendations",
+        *("recommendations", "model"),
     }
     assert reply == reply | {
         "role": "assistant",
@@ -392,6 +392,7 @@ async def test_nothing_to_stop_is_409_and_no_such_answer_404(client: Client, ups
         "status": "complete",
         "contentLength": 5,
         "upstreamCancelled": False,
+        "usage": done["usage"],
     }
     # A user message is no answer, and another conversation's answer is not this one's.
     assert status_and_code(await client.http.post(stop, json={"messageId": message["id"]})) == (404, "not_found")
@@ -409,6 +410,8 @@ async def test_stop_is_the_same_however_often(client: Client, upstream: Upstream
         body = {"messageId": chunk.data["messageId"]}
         stop = f"{API}/{conversation}/stop"
         responses = await asyncio.gather(*(client.http.post(stop, json=body) for _ in range(4)))
+    usage = responses[0].json()["usage"]
+    assert usage["source"] == "estimated"
     for response in [*responses, await client.http.post(stop, json=body)]:
         assert response.status_code == 200
         assert response.json() | {"upstreamCancelled": None} == {
@@ -416,6 +419,7 @@ async def test_stop_is_the_same_however_often(client: Client, upstream: Upstream
             "status": "stopped",
             "contentLength": 5,  # code points
             "upstreamCancelled": None,
+            "usage": usage,
         }
 
 
