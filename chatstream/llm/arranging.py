@@ -1,7 +1,8 @@
 """From what a model says to the pieces of an answer: what it thinks is told apart from what it tells. Pure.
 
 Some endpoints send the thinking in a field of its own; others leave it in the text, between tags, as the model wrote
-it. Tags count at the very start of the text alone: anywhere else they are what the answer is about.
+it. Tags count before the first word of the text alone, also one after the other: anywhere else they are what the
+answer is about.
 """
 
 import re
@@ -26,6 +27,9 @@ _ALL_TAGS: Final = (*_TAGS, *_TAGS.values())
 _LONGEST_TAG: Final = max(map(len, _ALL_TAGS))
 # So much white space before the first word is held until it is known whether a tag follows: more is no tag's.
 _MOST_BLANKS: Final = 256
+# So many tags may follow on each other before the first word. Who thinks several times does so a few times; and each
+# costs a look at the rest of its chunk, which an endpoint must not be able to ask for without end.
+_MOST_TAGS: Final = 32
 
 
 class Tags(StrEnum):
@@ -39,7 +43,7 @@ class Tags(StrEnum):
 class _State(Enum):
     START = auto()  # no word of the text has come
     INSIDE = auto()  # between the tags
-    BEHIND = auto()  # the thinking has ended: the white space that follows belongs to the tag
+    BEHIND = auto()  # the thinking has ended: the white space that follows belongs to the tag, or more thinking begins
     TEXT = auto()  # tags do not count any more
 
 
@@ -55,6 +59,7 @@ class Arranger:
         self._end = "</think>"  # of the thinking that is open
         self._kind = Kind.TEXT  # of the part that is open
         self._start: list[str] = []  # texts that may be the beginning of a tag
+        self._tags = 0  # how many there were
         self._inside = ""  # the end of some thinking that may be the beginning of its end
         self._blank: list[str] = []  # white space after thinking: more thinking may follow
         self._halves = {Kind.TEXT: "", Kind.REASONING: ""}  # the first half of a character, cut between two deltas
@@ -87,7 +92,7 @@ class Arranger:
         self._complete(Kind.TEXT, pieces)
         held, self._inside = self._inside, ""
         self._think(held, pieces)
-        self._read_on(self._no_tag(pieces), pieces)
+        self._read(self._no_tag(pieces), pieces)
         self._settle()
         return pieces
 
@@ -118,19 +123,15 @@ class Arranger:
 
     def _read(self, text: str, pieces: list[Piece]) -> None:
         """More of the text, with whatever tags it has."""
-        if self._state is _State.START:
-            self._start.append(text)
-            text = self._read_start(pieces)
-        self._read_on(text, pieces)
-
-    def _read_on(self, text: str, pieces: list[Piece]) -> None:
-        if self._state is _State.INSIDE:
-            text = self._read_inside(self._inside + text, pieces)
-        if self._state is _State.BEHIND:
-            text = text.lstrip()
-            if text:
-                self._state = _State.TEXT
-        if self._state is _State.TEXT and text:
+        while text and self._state is not _State.TEXT:
+            if self._state is _State.INSIDE:
+                text = self._read_inside(self._inside + text, pieces)
+            else:
+                if self._state is _State.BEHIND and not self._start:
+                    text = text.lstrip()
+                self._start += [text] if text else []
+                text = self._read_start(pieces)
+        if text:
             self._tell(text, pieces)
 
     def _read_start(self, pieces: list[Piece]) -> str:
@@ -138,11 +139,12 @@ class Arranger:
         text = "".join(self._start)
         words = text.lstrip()
         first = words[:_LONGEST_TAG].lower()
-        for tag, end in _TAGS.items():
+        for tag, end in _TAGS.items() if self._tags < _MOST_TAGS else ():
             # An end alone: the prompt has opened and closed the thinking, or it was in a field of its own.
             for one, state in ((tag, _State.INSIDE), (end, _State.BEHIND)):
                 if first.startswith(one):
                     self._start.clear()
+                    self._tags += 1
                     self._state, self._end = state, end
                     return words[len(one) :]
         if len(text) <= _MOST_BLANKS and any(tag.startswith(first) for tag in _ALL_TAGS):
@@ -152,7 +154,7 @@ class Arranger:
     def _no_tag(self, pieces: list[Piece]) -> str:
         """What was held is no tag. Each text is a piece of its own then, as if it had not been held."""
         texts, self._start = self._start, []
-        if texts and self._opened:
+        if texts and self._opened and self._state is _State.START:
             self._state = _State.INSIDE
             return "".join(texts)
         if texts:

@@ -51,6 +51,12 @@ def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piec
         (["`<think>` opens it"], ["`<think>` opens it"]),
         (["<think>a</think>b<think>c</think>"], [THINK, "a", TEXT, "b<think>c</think>"]),
         (["<think>never ends"], [THINK, "never ends"]),
+        # Some think several times before their first word.
+        (["<think>a</think><think>b</think>Hi"], [THINK, "a", "b", TEXT, "Hi"]),
+        (["<think>a</think>\n", "\n<thi", "nking>b</thinking>\n", "Hi"], [THINK, "a", "b", TEXT, "Hi"]),
+        (["<think>a</think></think>Hi"], [THINK, "a", TEXT, "Hi"]),
+        (["<think>a</think>\n<", "b>Hi"], [THINK, "a", TEXT, "<", "b>Hi"]),
+        (["<think>a</think>\n<th"], [THINK, "a", TEXT, "<th"]),
         # White space between two thoughts is no text.
         ([("a",), "\n", ("b",), "\n"], [THINK, "a", "b"]),
         ([("a",), "Hi", ("b",), " ", "there"], [THINK, "a", TEXT, "Hi", THINK, "b", TEXT, " ", "there"]),
@@ -71,6 +77,11 @@ def test_a_prompt_may_have_opened_the_thinking() -> None:
     assert arranged("Hm.</thi", "nk>\n\nHi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
     assert arranged("</think>Hi", tags=Tags.OPENED) == ["Hi"]
     assert arranged("<think>Hm.</think>Hi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
+
+
+def test_many_tags_are_no_endless_work() -> None:
+    text = "<think></think>" * 250_000  # all that an event may hold; looking at the rest after each would take minutes
+    assert arranged(text) == [text[32 * len("<think></think>") :]]
 
 
 def test_tags_may_mean_nothing() -> None:
