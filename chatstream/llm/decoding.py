@@ -263,7 +263,7 @@ class AnswerDecoder:
     def _read_line(self, line: str, pieces: list[Piece]) -> None:
         if self.over or not line:
             return
-        if line.strip('"') == "[DONE]":
+        if line.strip('"').upper() == "[DONE]":
             self.done = True
             return
         document = _json(line)

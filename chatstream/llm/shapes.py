@@ -54,6 +54,8 @@ _SIGNS_OF_LIFE: Final = ("ping", "heartbeat", "keep")
 def choices_of(chunk: Json) -> list[Json]:
     """The choices, of which one is the answer that was asked for."""
     choices = chunk.get("choices")
+    if isinstance(choices, dict):  # the only one, without a list around it
+        return [choices]
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
@@ -66,6 +68,8 @@ def said_in(delta: Json) -> list[tuple[Kind, str]]:
     content = delta.get("content")
     if isinstance(content, str):
         said.append((Kind.TEXT, content))
+    if isinstance(content, dict) and "type" in content:  # the only part, without a list around it
+        content = [content]
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
             said.append((Kind.TEXT, part))

@@ -69,6 +69,7 @@ OK = sse(A, STOP, DONE)
         ending(sse(A, DONE), "a", "stop", "no reason, but an end mark"),
         ending(sse(A) + b"data: [DONE]", "a", "stop", "an end mark without a line end"),
         ending(sse(A, b'"[DONE]"'), "a", "stop", "an end mark in quotes"),
+        ending(sse(A, b"[done]"), "a", "stop", "an end mark in small letters"),
         ending(sse(A, DONE, delta("no"), {"error": "late"}), "a", "stop", "text after the end mark"),
         ending(sse(A), "a", TRUNCATED, "neither"),
         ending(sse(delta("a", finish_reason="")), "a", TRUNCATED, "an empty reason"),
@@ -128,6 +129,8 @@ OK = sse(A, STOP, DONE)
         ),
         ending(b"data: " + LINES.replace(b"\n", b"\ndata: ") + b"\n\n", "ab", "stop", "several objects in an event"),
         # Which choice
+        ending(sse({"choices": {"delta": {"content": "a"}}}, STOP), "a", "stop", "a choice that is no list"),
+        ending(sse(delta(content={"type": "text", "text": "a"}), STOP), "a", "stop", "a part that is no list"),
         ending(
             sse(chunk(index=1, delta={"content": "a"}), chunk(index=1, delta={}, finish_reason="stop")),
             "a",

@@ -2,10 +2,14 @@
 
 import json
 import socket
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from tests.support.client import PATIENCE
+
+# Seconds after which a connection is not used again: the server closes it after 30 without a request.
+_IDLE = 20
 
 
 class Reply(NamedTuple):
@@ -35,15 +39,19 @@ class RawClient:
         self.sent = 0
         self._port = port
         self._socket: socket.socket | None = None
+        self._used_at = 0.0
 
     def exchange(self, request: bytes) -> Reply:
         """Send a request whose end the server can see, and read the response."""
+        if time.monotonic() - self._used_at > _IDLE:
+            self.close()
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
             self._reader = self._socket.makefile("rb")
         self._socket.sendall(request)
         self.sent += 1
         reply = self._read(has_body=not request.startswith(b"HEAD "))
+        self._used_at = time.monotonic()
         if reply.headers.get("connection") == "close":
             self.close()
         return reply
