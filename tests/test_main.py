@@ -247,6 +247,7 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
         ({"OPENAI_MODEL": "gpt\n4"}, "OPENAI_MODEL: holds a character that cannot be seen (U+000A)"),
         ({"OPENAI_API_KEY": "k", "OPENAI_ORG_ID": "org\n"}, "OPENAI_ORG_ID: holds white space"),
         ({"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://h:x"}, "HTTPS_PROXY is not the address of a proxy"),
+        ({"OPENAI_API_KEY": "k", "ALL_PROXY": "socks5://127.0.0.1:1"}, "a SOCKS proxy: for that, pip install socksio"),
         ({"OPENAI_API_KEY": "k", "SSL_CERT_FILE": "/nope"}, "SSL_CERT_FILE: /nope cannot be used"),
         ({"CHATSTREAM_IDLE_TIMEOUT": "15s"}, "CHATSTREAM_IDLE_TIMEOUT: must be seconds (0.01 to 86,400): a number"),
         ({"CHATSTREAM_DISCONNECT_GRACE": "forever"}, "CHATSTREAM_DISCONNECT_GRACE: must be seconds, or never"),

@@ -3,6 +3,7 @@
 import os
 import ssl
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from chatstream.auth import OneKey
@@ -111,7 +112,9 @@ def _proxies(settings: Settings, models: Catalogue | None) -> Iterator[str]:
     asked = models.entries.values() if models is not None and not settings.uses_demo_model else ()
     for url in dict.fromkeys([*(entry.base_url or OPENAI for entry in asked), settings.jwks_url]):
         try:
-            if url is not None:
-                proxy_for(url)
+            proxy = proxy_for(url) if url is not None else None
         except ConfigurationError as exc:
             yield str(exc)
+        else:
+            if proxy is not None and proxy.startswith("socks") and find_spec("socksio") is None:
+                yield "ALL_PROXY, HTTP_PROXY or HTTPS_PROXY names a SOCKS proxy: for that, pip install socksio"

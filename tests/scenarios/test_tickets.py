@@ -110,7 +110,7 @@ async def test_every_kind_of_stream_ends_with_its_token_also_where_heartbeats_ar
 ) -> None:
     for _ in range(2):
         upstream.reply(beginning("So far"), Do.HANG)
-    client = make_client(start_server(CHATSTREAM_HEARTBEAT_INTERVAL="3600"))
+    client = make_client(start_server(CHATSTREAM_HEARTBEAT_INTERVAL="3600", CHATSTREAM_CONNECTION_TIMEOUT="7200"))
     watched, by_ticket, posted, formatted = [await client.create() for _ in range(4)]
     expires_at = time.time() + 3
     client.http.headers["Authorization"] = f"Bearer {mint(SECRET, client.user, 3)}"

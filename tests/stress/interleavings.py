@@ -587,7 +587,7 @@ def _ids(message: Message) -> list[str]:
     """The ids of the events of a message, but for its chunks."""
     if isinstance(message, UserMessage):
         return [f"{message.id}.user"]
-    ids = [f"{message.id}.error"] if message.failure else []
+    ids = [f"{message.id}.error"] if message.failure and not message.begins_again else []
     ids += [f"{message.id}.complete"] if message.content or not message.failure else []
     return ids + [f"{message.id}.system{n}" for n, _ in enumerate(message.recommendations, start=1)]
 
