@@ -2,13 +2,13 @@
 
 Instrumentation is a guest in the code: it says what happened (``metrics.answer_finished(...)``), and only this module
 knows what becomes of it. All durations are in seconds. Labels have few values, all of them ours: a route's pattern and
-never a path, a stable code and never a text; no user, no conversation, no model (clients may name their own).
+never a path, a stable code and never a text; no user, no conversation, and of models those of the catalogue alone.
 
 A call costs about a microsecond, so calls belong to requests, answers and flushes, never to single chunks.
 """
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -39,6 +39,9 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 # From a look at a phrase to a search elsewhere; the default deadlines are 2 to 5 s, a whole answer takes minutes.
 _PLUGIN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60)
+
+# Models that are in no catalogue: clients may make up their names.
+_OTHER = "other"
 
 # What a request's method may be called; anybody can make up others.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
@@ -101,6 +104,15 @@ class Metrics:
         self._estimated_tokens = counter(
             "estimated_tokens_total", "Tokens by the length of the texts, where the model counted none.", ["kind"]
         )
+        self._model_tokens = counter(
+            "model_tokens_total", "Tokens, counted or by the length of the texts, by the model.", ["model", "kind"]
+        )
+        self._cost = counter(
+            "cost_micros_total",
+            "What answers cost by the catalogue's prices, in millionths of its currency, by the model.",
+            ["model"],
+        )
+        self._models: frozenset[str] = frozenset()
         for kind in ("prompt", "completion"):
             self._tokens.labels(kind)
             self._estimated_tokens.labels(kind)
@@ -182,6 +194,7 @@ class Metrics:
         seconds: float,
         first_token: float | None,
         usage: Usage | None,
+        model: str | None = None,
     ) -> None:
         """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text.
 
@@ -191,22 +204,32 @@ class Metrics:
         self._answer_duration.observe(seconds)
         if first_token is not None:
             self._first_token.observe(first_token)
-        self._used(usage)
+        self._used(usage, model)
 
-    def orphan_ended(self, usage: Usage | None = None) -> None:
+    def orphan_ended(self, usage: Usage | None = None, model: str | None = None) -> None:
         """An answer was ended whose process is gone."""
         self._orphans.inc()
-        self._used(usage)
+        self._used(usage, model)
 
-    def _used(self, usage: Usage | None) -> None:
+    def know_models(self, names: Iterable[str]) -> None:
+        """Tell these apart, by the names that the operator gave them: any other name counts as `_OTHER`."""
+        self._models = frozenset(names)
+
+    def _used(self, usage: Usage | None, model: str | None) -> None:
         if usage is None:
             return
         tokens = self._estimated_tokens if usage.source is UsageSource.ESTIMATED else self._tokens
         tokens.labels("prompt").inc(usage.prompt_tokens)
         tokens.labels("completion").inc(usage.completion_tokens)
+        model = model if model in self._models else _OTHER
+        self._model_tokens.labels(model, "prompt").inc(usage.prompt_tokens)
+        self._model_tokens.labels(model, "completion").inc(usage.completion_tokens)
+        if isinstance(usage.cost_micros, int):
+            self._cost.labels(model).inc(usage.cost_micros)
         for kind, count in (("cached", usage.cached_tokens), ("reasoning", usage.reasoning_tokens)):
             if isinstance(count, int):
                 tokens.labels(kind).inc(count)
+                self._model_tokens.labels(model, kind).inc(count)
 
     # The model and the database ---------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
     source: UsageSource = UsageSource.EXACT
     cached_tokens: int | UnsetType = UNSET  # of the prompt, that the endpoint had already
     reasoning_tokens: int | UnsetType = UNSET  # of the completion, that are thinking and no text
+    cost_micros: int | UnsetType = UNSET  # in millionths of the operator's currency; unset where no price is known
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):

@@ -27,7 +27,7 @@ from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.commands import Commands
-from chatstream.generations.generation import AnswerBounds
+from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
 from chatstream.generations.room import Config
 from chatstream.generations.sweeper import Sweeper
@@ -186,19 +186,30 @@ class Server:
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        hub = Hub(attempts, reading, answers, annotate, metrics, _hub_config(settings, catalogue), limits.answers)
+        hub = Hub(
+            attempts,
+            reading,
+            answers,
+            annotate,
+            metrics,
+            _hub_config(settings, catalogue),
+            limits.answers,
+            unpriced if plugins.answers else catalogue.priced,
+        )
+        metrics.know_models(catalogue.entries)
 
         async def lost_usage(conversation: Conversation, answer: Answer) -> Usage | None:
             if plugins.answers:
                 return None  # no model was asked
-            entry = catalogue.entry(choices.allowed(conversation).model)
-            return await estimated_usage(
+            entry = catalogue.entry(answer.model or choices.allowed(conversation).model)
+            usage = await estimated_usage(
                 conversation,
                 answer,
                 reading=reading,
                 system_prompt=system_prompt,
                 context_characters=entry.context_characters(settings.context_characters),
             )
+            return catalogue.priced(usage, entry.name)
 
         orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)

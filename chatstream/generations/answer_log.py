@@ -35,14 +35,17 @@ class AnswerLog:
         outcome = stored.status if stored else "deleted"
         code = stored.failure.code if stored and stored.failure else None
         usage = stored.usage if stored else None
-        self._metrics.answer_finished(outcome, code, seconds=seconds, first_token=self._first_text, usage=usage)
+        model = (stored.model if stored else None) or self._model
+        self._metrics.answer_finished(
+            outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model
+        )
         facts = {
             "request": self._request_id,
             "user": channel.conversation.user_id,
             "conversation": channel.conversation.id,
             "answer": running.answer.id,
             "code": code,
-            "model": (stored.model if stored else None) or self._model,
+            "model": model,
             "seconds": round(seconds, 3),
             "first_token": None if self._first_text is None else round(self._first_text, 3),
             "chunks": len(running.pieces),
@@ -51,6 +54,7 @@ class AnswerLog:
             "completion_tokens": usage.completion_tokens if usage else None,
             "cached_tokens": (usage.cached_tokens or 0) if usage else None,
             "reasoning_tokens": (usage.reasoning_tokens or 0) if usage else None,
+            "cost_micros": (usage.cost_micros or 0) if usage else None,
             "usage": usage.source if usage else None,
             "viewers": len(channel.readers),
         }

@@ -58,6 +58,13 @@ _UNCHARGED = frozenset(
 PLAIN_ENDS = frozenset({"stop", "", None, "eos", "end_turn"})
 Annotate = Callable[[Conversation, Answer], Awaitable[tuple[Annotation | Recommendation, ...]]]
 """What is found in an answer that is complete. It takes a bounded time, and never raises."""
+Priced = Callable[[Usage | None, str | None], Usage | None]
+"""``(usage, model)``: the same usage with what it cost, if that model has a price."""
+
+
+def unpriced(usage: Usage | None, model: str | None) -> Usage | None:
+    """No model has a price."""
+    return usage
 
 
 class AnswerBounds(Struct, frozen=True, kw_only=True):
@@ -84,6 +91,7 @@ class Generation:
         metrics: Metrics,
         model: str,
         request_id: str | None,
+        priced: Priced = unpriced,
         on_left_remotely: Callable[[], None] = lambda: None,
     ) -> None:
         """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it,
@@ -102,6 +110,8 @@ class Generation:
         self._checkpointer = checkpointer
         self._annotate = annotate
         self._bounds = bounds
+        self._priced = priced
+        self._asked_model = model
         self._request_id = request_id
         self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
@@ -232,7 +242,7 @@ class Generation:
             self.answer,
             status=status,
             finish_reason=finish_reason,
-            usage=usage or self._usage_so_far(),
+            usage=self._priced(usage or self._usage_so_far(), self._model or self._asked_model),
             failure=failure,
             model=self._model,
         ).made_of(self.running.pieces)

@@ -12,7 +12,7 @@ from chatstream.events import Cursor
 from chatstream.formats.format import Format
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.follower import Follower
-from chatstream.generations.generation import Annotate
+from chatstream.generations.generation import Annotate, Priced, unpriced
 from chatstream.generations.replay import Replay
 from chatstream.generations.room import Config, Room, Services, WriteAnswer
 from chatstream.limits import Answers
@@ -59,6 +59,7 @@ class Hub:
         metrics: Metrics,
         config: Config,
         answers: Answers,
+        priced: Priced = unpriced,
     ) -> None:
         """`annotate` is asked about each answer that came to a plain end. `answers` says whether another one may begin,
         and counts those that run."""
@@ -68,6 +69,7 @@ class Hub:
             checkpointer=Checkpointer(attempts),
             write_answer=write_answer,
             annotate=annotate,
+            priced=priced,
             metrics=metrics,
             config=config,
             answers=answers,

@@ -37,7 +37,7 @@ from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import END, Chunks, Posted, Skip
 from chatstream.generations.follower import Follower
-from chatstream.generations.generation import Annotate, AnswerBounds, Generation
+from chatstream.generations.generation import Annotate, AnswerBounds, Generation, Priced
 from chatstream.generations.replay import PendingQuestion, Replay, in_progress, log_entries, pending_question, read
 from chatstream.limits import Answers, Slot
 from chatstream.llm.model import Delta
@@ -88,6 +88,7 @@ class Services(Struct, kw_only=True):
     checkpointer: Checkpointer
     write_answer: WriteAnswer
     annotate: Annotate
+    priced: Priced
     metrics: Metrics
     config: Config
     answers: Answers
@@ -257,6 +258,7 @@ class Room:
             metrics=services.metrics,
             model=conversation.model or services.config.model,
             request_id=request_id,
+            priced=services.priced,
             on_left_remotely=self.left,
         )
         generation.watched = bool(self.channel.readers)

@@ -87,10 +87,11 @@ class Sweeper:
                     "code": ended.failure.code if ended.failure else None,
                     "prompt_tokens": usage.prompt_tokens if usage else None,
                     "completion_tokens": usage.completion_tokens if usage else None,
+                    "cost_micros": (usage.cost_micros or 0) if usage else None,
                     "usage": usage.source if usage else None,
                 }
                 log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
-                self._metrics.orphan_ended(usage)
+                self._metrics.orphan_ended(usage, ended.model)
                 await self._hub.orphan_ended(orphan.key, ended)
         except StorageUnavailable:
             facts = {"answer": orphan.answer_id}

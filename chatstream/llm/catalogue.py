@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream.errors import InvalidContent
-from chatstream.models import Conversation
+from chatstream.models import Conversation, Usage
 from chatstream.settings import Settings, UserModels
 from chatstream.summary import OPENAI
 
@@ -48,9 +49,20 @@ def usual_deadlines(settings: Settings) -> Deadlines:
 class Price(Struct, frozen=True, kw_only=True):
     """For a million tokens, in whatever currency the operator counts."""
 
-    input: float
-    output: float
-    cached: float | None = None  # input tokens that the endpoint had already; None: as much as the others
+    input: Decimal
+    output: Decimal
+    cached: Decimal | None = None  # input tokens that the endpoint had already; None: as much as the others
+
+    def cost(self, usage: Usage) -> int:
+        """What it comes to, in millionths of the currency, rounded once: costs are added up as whole numbers.
+
+        Reasoning is among the completion's tokens, and costs as much.
+        """
+        cached = usage.cached_tokens if isinstance(usage.cached_tokens, int) else 0
+        of_cached = self.input if self.cached is None else self.cached
+        # A price for a million tokens is the price of one in millionths.
+        cost = (usage.prompt_tokens - cached) * self.input + cached * of_cached + usage.completion_tokens * self.output
+        return int(cost.to_integral_value(ROUND_HALF_UP))
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -113,6 +125,13 @@ class Catalogue:
         if name is None:
             return self.default
         return self.entries.get(name) or replace(self.default, name=name, model=name, fallbacks=())
+
+    def priced(self, usage: Usage | None, model: str | None) -> Usage | None:
+        """The same with what it cost, if `model`, by its name here (None is the default), has a price."""
+        entry = self.default if model is None else self.entries.get(model)
+        if usage is None or entry is None or entry.price is None:
+            return usage
+        return replace(usage, cost_micros=entry.price.cost(usage))
 
     def chain(self, name: str | None, begin_at: str | None = None) -> list[Entry]:
         """Who is asked, one after the other: the model that was chosen, and its fallbacks; from `begin_at` on."""

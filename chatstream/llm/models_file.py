@@ -4,6 +4,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -262,6 +263,15 @@ def _deadlines(model: _Model, settings: Settings) -> Deadlines:
     return Deadlines(**(usual | given))
 
 
+def _price(price: _Price) -> Price:
+    """As it is written: 0.1 is a tenth, which no binary fraction is."""
+    return Price(
+        input=Decimal(str(price.input)),
+        output=Decimal(str(price.output)),
+        cached=None if price.cached is None else Decimal(str(price.cached)),
+    )
+
+
 def _entry(model: _Model, settings: Settings) -> Entry:
     retries = model.retries
     if retries is None:  # another model is as good as another try, and need not be waited for
@@ -285,7 +295,7 @@ def _entry(model: _Model, settings: Settings) -> Entry:
         alternating_roles=model.alternating_roles,
         reasoning_back=model.reasoning_back,
         think_tags=model.think_tags,
-        price=None if price is None else Price(input=price.input, output=price.output, cached=price.cached),
+        price=None if price is None else _price(price),
         parameters=model.parameters,
         deadlines=_deadlines(model, settings),
         retries=retries,

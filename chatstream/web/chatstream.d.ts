@@ -18,6 +18,8 @@ export interface Usage {
   /** Of the prompt, and of the completion, where the model says so. */
   cachedTokens?: number;
   reasoningTokens?: number;
+  /** In millionths of the operator's currency, where a price is known. */
+  costMicros?: number;
 }
 
 /** Why an answer ended badly. `error` is a stable code, `message` is for people; `retryable`: `regenerate` may help. */

@@ -1,12 +1,14 @@
 """The file of models: what it may say, and what is said of what it may not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chatstream.errors import InvalidSettings
 from chatstream.llm.catalogue import Catalogue
 from chatstream.llm.models_file import read
+from chatstream.models import Usage
 from chatstream.settings import Settings
 from tests.support.processes import REPOSITORY
 
@@ -162,3 +164,32 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "deep").write_text("a = " + "[" * 100_000)
     with pytest.raises(InvalidSettings, match=r"deeply|no TOML"):
         read(tmp_path / "deep", Settings())
+
+
+# Costs ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "micros"),
+    [
+        ("{ input = 3, output = 15 }", {}, 120 * 3 + 40 * 15),
+        ("{ input = 3, output = 15 }", {"cached_tokens": 100}, 120 * 3 + 40 * 15),
+        ("{ input = 3, cached = 0.3, output = 15 }", {"cached_tokens": 100}, 20 * 3 + 30 + 40 * 15),
+        ("{ input = 3, cached = 0.3, output = 15 }", {"cached_tokens": 120, "reasoning_tokens": 40}, 36 + 40 * 15),
+        ("{ input = 0.1, output = 0.7 }", {}, 12 + 28),  # neither is a binary fraction
+        ("{ input = 0.0375, output = 0 }", {}, 5),  # 4.5, rounded once
+        ("{ input = 0, output = 0 }", {}, 0),
+        ("{ input = 1000000, output = 1000000 }", {}, 160_000_000),
+    ],
+)
+def test_what_a_price_makes_of_tokens(tmp_path: Path, price: str, usage: dict[str, Any], micros: int) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(NAMED + f"price = {price}")
+    counted = Usage(prompt_tokens=120, completion_tokens=40, total_tokens=160, **usage)
+    for name in (None, "m"):
+        priced = read(path, Settings()).priced(counted, name)
+        assert priced is not None
+        assert priced.cost_micros == micros
+        assert isinstance(priced.cost_micros, int)
+    assert read(path, Settings()).priced(counted, "made up") == counted  # it may cost anything
+    assert read(path, Settings()).priced(None, "m") is None

@@ -10,6 +10,7 @@ from tornado.ioloop import IOLoop
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
+from tests.support.exposition import scrape
 from tests.support.processes import ServerProcess
 from tests.support.upstream import (
     DONE,
@@ -412,3 +413,57 @@ async def test_the_demo_models_are_the_catalogue_where_none_is_configured(
     conversation = await client.create(model="demo-none-bet", initialMessage="Hello?")
     assert (await client.answer(conversation))["status"] == "complete"
     assert (await client.http.post(API, json={"model": "nonsense"})).status_code == 422
+
+
+# Costs ----------------------------------------------------------------------------------------------------------------
+
+PRICED = """
+[[models]]
+name = "paid"
+base_url = "FIRST"
+key = "FIRST_KEY"
+price = { input = 2.5, cached = 0.25, output = 10 }
+fallbacks = ["free"]
+retries = 0
+[[models]]
+name = "free"
+base_url = "SECOND"
+key = "SECOND_KEY"
+"""
+COUNTED = {"prompt_tokens": 120, "completion_tokens": 40, "prompt_tokens_details": {"cached_tokens": 100}}
+
+
+@pytest.mark.gen_test
+async def test_what_an_answer_cost_is_told_wherever_its_tokens_are(
+    serve: Serve, make_client: MakeClient, upstream: Upstream, second: Upstream
+) -> None:
+    server = serve(PRICED)
+    client = make_client(server)
+    upstream.reply(stream(delta("Well."), delta(finish_reason="stop"), {"choices": [], "usage": COUNTED}, DONE))
+    conversation = await client.create()
+    async with client.stream(conversation) as watched:
+        await client.post(conversation, "Tell me.")
+        told = (await watched.until("llm_complete")).data["usage"]
+        assert told["costMicros"] == 50 + 25 + 400
+        assert (await client.answer(conversation))["usage"] == told
+        upstream.reply(beginning("Half of an answer. "), Do.HANG)
+        await client.post(conversation, "Tell me more.")
+        await watched.until("llm_chunk")
+        receipt = (await client.http.post(f"{API}/{conversation}/stop")).json()["usage"]
+        stopped = receipt["costMicros"]
+        prompt, completion = receipt["promptTokens"], receipt["completionTokens"]
+        assert abs(stopped - (2.5 * prompt + 10 * completion)) <= 0.5  # estimated tokens cost as much
+        assert (await watched.until("llm_complete")).data["usage"] == receipt
+        # Who answers instead is who is paid.
+        upstream.reply(whole("503 Service Unavailable", {}))
+        second.reply(answer("Gladly."))
+        await client.post(conversation, "And now?")
+        assert "costMicros" not in (await watched.until("llm_complete")).data["usage"]
+    samples = await scrape(client.http)
+    assert samples["chatstream_cost_micros_total", "paid"] == told["costMicros"] + stopped
+    assert samples["chatstream_model_tokens_total", "completion", "paid"] == 40 + completion
+    assert samples["chatstream_model_tokens_total", "cached", "paid"] == 100
+    assert samples["chatstream_model_tokens_total", "completion", "free"] > 0
+    assert ("chatstream_cost_micros_total", "free") not in samples
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    assert [line["cost_micros"] for line in lines if "cost_micros" in line] == [told["costMicros"], stopped, 0]
