@@ -143,7 +143,7 @@ class Server:
         )
         catalogue, demo_address = stack.enter_context(served_catalogue(settings))
         choices = UserChoices(catalogue, models=settings.user_models, prompts=settings.user_prompts)
-        model, to_load = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
+        model, loading = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
         system_prompt = settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT
 
         def answers(
@@ -255,9 +255,9 @@ class Server:
         # Last, so that it comes first at the end: until the last stream is gone, heartbeats, tokens' ends, revocations,
         # the sweeper, and what other processes do go on.
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
+        await loading  # since before the database was asked: rarely is there much left of it
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1])
-        await to_load.load()
         _settle()
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:

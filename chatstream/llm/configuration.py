@@ -8,7 +8,6 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from chatstream.errors import ConfigurationError
 from chatstream.llm.catalogue import Catalogue, Entry, usual_deadlines
 from chatstream.llm.fallback import Endpoints, FallbackModel
-from chatstream.llm.late import LateModel
 from chatstream.llm.model import Model
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
@@ -46,23 +45,28 @@ def served_catalogue(settings: Settings) -> Iterator[tuple[Catalogue, str | None
 @asynccontextmanager
 async def configured_model(
     models: Catalogue, metrics: Metrics, demo_address: str | None = None
-) -> AsyncIterator[tuple[FallbackModel, LateModel]]:
-    """The model that asks all of `models`, and what is yet to be loaded of it; both are closed with the context."""
+) -> AsyncIterator[tuple[FallbackModel, asyncio.Task[None]]]:
+    """The model that asks all of `models`, and the task that loads its library; the model is closed with the context.
 
-    async def load() -> Model:
+    Nobody may ask the model before the task has ended: the openai package is half of all that a server imports, and
+    whoever asked first would wait for it. The task raises `ConfigurationError`.
+    """
+    endpoints = Endpoints(models, lambda entry: endpoint(entry, metrics, demo_address))
+
+    async def load() -> None:
         try:
             await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
         except (OSError, ImportError) as exc:  # half of it is loaded, so that it cannot be tried again here
             raise ConfigurationError(f"The model's library cannot be loaded: {exc}") from exc
-        endpoints = Endpoints(models, lambda entry: endpoint(entry, metrics, demo_address))
-        endpoints.endpoint(models.default)  # the first answer need not wait for it
-        return endpoints
+        endpoints.endpoint(models.default)  # nor need the first answer wait for its way out to be made
 
-    late = LateModel(load)
-    model = FallbackModel(late, models)
+    loading = asyncio.create_task(load())
+    model = FallbackModel(endpoints, models)
     try:
-        yield model, late
+        yield model, loading
     finally:
+        loading.cancel()
+        await asyncio.wait([loading])
         await model.close()
 
 

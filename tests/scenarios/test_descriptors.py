@@ -6,7 +6,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -38,14 +38,14 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str
 @asynccontextmanager
 async def connections(port: int, request: bytes, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
     """So many, each with `request` sent."""
-    opened = []
-    for _ in range(count):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        opened.append((reader, writer))
-    yield [reader for reader, _ in opened]
-    for _, writer in opened:
-        writer.close()
+    async with AsyncExitStack() as opened:
+        readers = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened.callback(writer.close)
+            writer.write(request)
+            readers.append(reader)
+        yield readers
 
 
 def cpu_seconds(server: ServerProcess) -> float:
