@@ -37,7 +37,8 @@ async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
         assert b"<title>chatstream</title>" in page
         assert token not in server.log
         assert len(server.output.splitlines()) < 12
-        assert len(server.log.splitlines()) < 20  # a slow start is asked for more often whether it is ready
+        # The test asks whether it is ready as often as the start is slow.
+        assert len([line for line in server.log.splitlines() if "GET /readyz" not in line]) < 12
     finally:
         server.signal(signal.SIGINT)
         assert server.wait() == 0
