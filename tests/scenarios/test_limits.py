@@ -272,7 +272,8 @@ async def test_a_process_that_is_late_begins_no_more_answers(
         await watched.until("llm_chunk")
         while True:
             refused = await client.http.post(API, json={"initialMessage": "More."})
-            if refused.status_code != 201:
+            # On a busy machine the database may be late, too, and is given up before.
+            if refused.status_code != 201 and refused.json()["code"] != "storage_unavailable":
                 break
         assert (refused.status_code, refused.json()["code"]) == (503, "rate_limited")
         assert int(refused.headers["Retry-After"]) >= 1
