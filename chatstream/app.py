@@ -48,10 +48,12 @@ def make_app(
     choices: UserChoices,
     ping: Callable[[], Awaitable[None]],
     page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    demo_models: Mapping[str, str] = MappingProxyType({}),
 ) -> Application:
     """The application; `ping` raises `StorageUnavailable` unless the database answers.
 
-    `page_words` are the plug-ins' words by language. Raises `ConfigurationError` for a page file that is wrong.
+    `page_words` are the plug-ins' words by language, `demo_models` what each demo model does. Raises
+    `ConfigurationError` for a page file that is wrong.
     """
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
@@ -61,8 +63,9 @@ def make_app(
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     choosing = base | {"conversations": conversations, "choices": choices}
+    facts = Facts.of(settings, page_file.read(settings.page_file), page_words, demo_models)
     chat_page = [
-        (r"/", PageHandler, base | {"html": page(Facts.of(settings, page_file.read(settings.page_file), page_words))}),
+        (r"/", PageHandler, base | {"html": page(facts)}),
         (assets.path(assets.PAGE), assets.AssetHandler, base),
     ]
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []

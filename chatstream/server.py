@@ -37,12 +37,11 @@ from chatstream.handlers.listener import Listener
 from chatstream.lag import LoopLag
 from chatstream.limits import Answers, Limits
 from chatstream.llm.catalogue import Catalogue, UserChoices
-from chatstream.llm.configuration import configured_model, served_catalogue
+from chatstream.llm.configuration import configured_model, demo_models, served_catalogue
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Conversation, Recommendation, Usage, UserMessage
+from chatstream.models import Answer, Conversation, Usage, UserMessage
 from chatstream.plugins.loading import load
-from chatstream.plugins.plugin import Answered
 from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
 from chatstream.store.attempts import Attempts
@@ -141,7 +140,7 @@ class Server:
             Attempts(mongo, owner=owner),
             Reading(mongo),
         )
-        catalogue, demo_address = stack.enter_context(served_catalogue(settings))
+        catalogue, demo_address = stack.enter_context(served_catalogue(settings, plugins.demo))
         choices = UserChoices(catalogue, models=settings.user_models, prompts=settings.user_prompts)
         model, loading = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
         system_prompt = settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT
@@ -162,18 +161,6 @@ class Server:
                 context_characters=entry.context_characters(settings.context_characters),
             )
 
-        async def annotate(conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
-            return await plugins.annotate(
-                Answered(
-                    id=answer.id,
-                    text=answer.content,
-                    user=conversation.user_id,
-                    conversation=conversation.id,
-                    attempt=answer.attempt,
-                    key=answer.reply_to,
-                )
-            )
-
         async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:
             await admit(
                 conversation,
@@ -190,7 +177,7 @@ class Server:
             attempts,
             reading,
             answers,
-            annotate,
+            plugins.annotate,
             metrics,
             _hub_config(settings, catalogue),
             limits.answers,
@@ -237,6 +224,7 @@ class Server:
             choices=choices,
             ping=mongo.ping,
             page_words=plugins.page_words,
+            demo_models=demo_models(settings, plugins.demo),
         )
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
         server = _serve(stack, app, sockets, capacity.connections)  # from now on it says that it is not ready
@@ -244,7 +232,9 @@ class Server:
         await _wait_for(mongo, uri)
         if settings.uses_embedded_database:
             await orphans.end_all()  # nobody else can be generating in this database
-            await seed_demo_conversation(conversations, posting, reading)
+            await seed_demo_conversation(
+                conversations, posting, reading, title=plugins.demo.title, question=plugins.demo.question
+            )
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)

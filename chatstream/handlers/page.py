@@ -11,7 +11,6 @@ from msgspec import Struct
 from chatstream.config.page_file import PageFile
 from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
-from chatstream.llm.demo import FAULTS
 from chatstream.settings import Settings
 
 # Nothing runs and nothing is loaded but this server's own files; the icon is in the page itself. Markup from text is
@@ -47,10 +46,16 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
     words: dict[str, dict[str, Any]]  # by language: what the operator and the plug-ins say otherwise than the page
     colours: dict[str, tuple[str, str]]  # for light and dark
     logo: str | None  # a data: URL
-    demo_models: Mapping[str, str]  # the faults that it plays, by the names that choose them
+    demo_models: Mapping[str, str]  # what each of its names does
 
     @classmethod
-    def of(cls, settings: Settings, own: PageFile, plugin_words: Mapping[str, Mapping[str, Any]]) -> "Facts":
+    def of(
+        cls,
+        settings: Settings,
+        own: PageFile,
+        plugin_words: Mapping[str, Mapping[str, Any]],
+        demo_models: Mapping[str, str],
+    ) -> "Facts":
         """As the settings and the page's own file have it; what a plug-in says is less than what the file says."""
         return cls(
             content_characters=settings.content_characters,
@@ -61,7 +66,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
             words={language: {**plugin_words.get(language, {}), **own.words} for language in LANGUAGES},
             colours=own.pairs,
             logo=own.logo,
-            demo_models=FAULTS if settings.uses_demo_model else {},
+            demo_models=demo_models,
         )
 
 

@@ -2,44 +2,57 @@
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from types import MappingProxyType
 
 from chatstream.errors import ConfigurationError
 from chatstream.llm.catalogue import Catalogue, Entry, usual_deadlines
+from chatstream.llm.demo_answers import Subject
 from chatstream.llm.fallback import Endpoints, FallbackModel
 from chatstream.llm.model import Model
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 
 
-def catalogue(settings: Settings) -> Catalogue:
+def catalogue(settings: Settings, demos: Mapping[str, str] = MappingProxyType({})) -> Catalogue:
     """The models that the file names, or the one of the ``OPENAI_`` settings. Raises `InvalidSettings`.
 
-    Where there is neither, the demo models, which have no address as long as nobody serves them.
+    Where there is neither, the demo models `demos`, each with its description: they have no address as long as nobody
+    serves them.
     """
     if settings.models_file is not None:
         from chatstream.llm import models_file
 
         return models_file.read(settings.models_file, settings)
     if settings.uses_demo_model:
-        from chatstream.llm import demo
-
-        demos = {"demo": "prepared answers, for development", **demo.FAULTS}
-        return Catalogue((_usual(settings, name, text) for name, text in demos.items()), "demo")
+        described = {"demo": "prepared answers, for development", **demos}
+        return Catalogue((_usual(settings, name, text) for name, text in described.items()), "demo")
     return Catalogue([_usual(settings, settings.openai_model)], settings.openai_model)
 
 
 @contextmanager
-def served_catalogue(settings: Settings) -> Iterator[tuple[Catalogue, str | None]]:
-    """The same, and the address of the demo models, which are served meanwhile. Needs a running event loop."""
+def served_catalogue(settings: Settings, subject: Subject) -> Iterator[tuple[Catalogue, str | None]]:
+    """The same, and the address of the demo models, which are served meanwhile. Needs a running event loop.
+
+    `subject` is what they speak of.
+    """
     with ExitStack() as stack:
         address = None
         if settings.uses_demo_model:
             from chatstream.llm import demo
 
-            address = stack.enter_context(demo.serve())
-        yield catalogue(settings), address
+            address = stack.enter_context(demo.serve(subject))
+        yield catalogue(settings, demo_models(settings, subject)), address
+
+
+def demo_models(settings: Settings, subject: Subject) -> Mapping[str, str]:
+    """What each demo model does, in one line, besides `demo` itself; none where another model answers."""
+    if not settings.uses_demo_model:
+        return {}
+    from chatstream.llm import demo
+
+    return {**demo.FAULTS, **{name: model.description for name, model in subject.models.items()}}
 
 
 @asynccontextmanager

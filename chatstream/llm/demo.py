@@ -20,7 +20,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from chatstream.blank import is_blank
-from chatstream.llm import demo_answers
+from chatstream.llm.demo_answers import GENERAL, THOUGHT, Subject, long_answer
 
 # Enough for any context the server sends; the endpoint listens on loopback.
 _MAX_BODY: Final = 16 * 1024 * 1024
@@ -43,8 +43,9 @@ class _Gone(Exception):
 class _Call(RequestHandler):
     """One completion; the demos play on it."""
 
-    def initialize(self, pace: float, refused: OrderedDict[bytes, None]) -> None:
+    def initialize(self, subject: Subject, pace: float, refused: OrderedDict[bytes, None]) -> None:
         """`pace` in seconds between tokens; `refused` are the conversations that `demo-429` has refused."""
+        self.subject = subject
         self.pace = pace
         self.refused = refused
         self.gone = asyncio.get_running_loop().create_future()
@@ -71,6 +72,12 @@ class _Call(RequestHandler):
         self.streams = self.body.get("stream") is True
         with contextlib.suppress(_Gone, StreamClosedError):
             await _DEMOS.get(self.model, _DEMOS["demo"]).play(self)
+
+    @property
+    def answer(self) -> str:
+        """The answer to the question."""
+        own = self.subject.models.get(self.model)
+        return own.answer if own else self.subject.answer(self.question)
 
     def fail(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         """Answer with an error object."""
@@ -149,11 +156,17 @@ class _Call(RequestHandler):
 class _Models(RequestHandler):
     """The demo models and what they do."""
 
+    def initialize(self, subject: Subject) -> None:
+        """Which models there are besides those that play faults."""
+        self.described = {name: demo.description for name, demo in _DEMOS.items()} | {
+            name: model.description for name, model in subject.models.items()
+        }
+
     def get(self) -> None:
         """The list, in OpenAI's form with a `description`."""
         models = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "chatstream", "description": demo.description}
-            for name, demo in _DEMOS.items()
+            {"id": name, "object": "model", "created": 0, "owned_by": "chatstream", "description": text}
+            for name, text in self.described.items()
         ]
         self.finish({"object": "list", "data": models})
 
@@ -175,13 +188,13 @@ def _halves(text: str) -> tuple[str, str]:
 
 async def _answer(call: _Call) -> None:
     await call.begin()
-    await call.say(demo_answers.answer(call.question))
+    await call.say(call.answer)
     await call.end()
 
 
 async def _half(call: _Call) -> str:
     """Begin, say half of the answer, and return the other half."""
-    first, second = _halves(demo_answers.answer(call.question))
+    first, second = _halves(call.answer)
     await call.begin()
     await call.say(first)
     return second
@@ -256,7 +269,7 @@ async def _bad_key(call: _Call) -> None:
 
 async def _each_ends(call: _Call) -> None:
     await call.begin()
-    await call.say(demo_answers.answer(call.question), reason="stop")
+    await call.say(call.answer, reason="stop")
     await call.end()
 
 
@@ -315,19 +328,19 @@ async def _reasoning_content(call: _Call) -> None:
 
 async def _reasoning_in(call: _Call, field: str) -> None:
     await call.begin()
-    await call.say(demo_answers.THOUGHT, field=field)
-    await call.say(demo_answers.answer(call.question))
+    await call.say(THOUGHT, field=field)
+    await call.say(call.answer)
     await call.end()
 
 
 async def _reasoning_tags(call: _Call) -> None:
     await call.begin()
-    await call.say(f"<think>\n{demo_answers.THOUGHT}\n</think>\n\n{demo_answers.answer(call.question)}")
+    await call.say(f"<think>\n{THOUGHT}\n</think>\n\n{call.answer}")
     await call.end()
 
 
 async def _reasoning_parts(call: _Call) -> None:
-    for kind, text in (("thinking", demo_answers.THOUGHT), ("text", demo_answers.answer(call.question))):
+    for kind, text in (("thinking", THOUGHT), ("text", call.answer)):
         for token in _TOKENS.findall(text):
             await call.delta(content=[{"type": kind, kind: token}])
             call.tokens += 1
@@ -352,7 +365,7 @@ async def _filter(call: _Call) -> None:
 
 
 async def _huge(call: _Call) -> None:
-    text = demo_answers.answer(call.question) + "\n\n"
+    text = call.answer + "\n\n"
     await call.begin()
     await call.delta(content=(text * (_HUGE // len(text) + 1))[:_HUGE])
     await call.end()
@@ -368,30 +381,24 @@ async def _surrogates(call: _Call) -> None:
     for half in ("Good luck \ud83c", "\udf40 "):  # U+1F340, the four-leaf clover
         await call.delta(content=half)
         await call.pause(call.pace)
-    await call.say(demo_answers.answer(call.question))
+    await call.say(call.answer)
     await call.end()
 
 
 async def _slow(call: _Call) -> None:
     await call.begin()
-    await call.say(demo_answers.answer(call.question), pace=_SLOW)
+    await call.say(call.answer, pace=_SLOW)
     await call.end()
 
 
 async def _long(call: _Call) -> None:
     await call.begin()
-    await call.say(demo_answers.long_answer(call.question))
+    await call.say(long_answer(call.subject, call.question))
     await call.end()
 
 
 async def _empty(call: _Call) -> None:
     await call.begin()
-    await call.end()
-
-
-async def _none_bet(call: _Call) -> None:
-    await call.begin()
-    await call.say(demo_answers.NO_BET)
     await call.end()
 
 
@@ -435,7 +442,6 @@ _DEMOS: Final[Mapping[str, _Demo]] = MappingProxyType(
         "demo-slow": _Demo("an answer at two words a second", _slow),
         "demo-long": _Demo("an answer of about 1,500 words", _long),
         "demo-empty": _Demo("the finish reason stop and no text", _empty),
-        "demo-none-bet": _Demo("an answer that recommends no bet", _none_bet),
     }
 )
 
@@ -445,22 +451,22 @@ FAULTS: Final[Mapping[str, str]] = MappingProxyType(
 """What each model's name does, in one line."""
 
 
-def make_app(*, pace: float = 0.03) -> Application:
+def make_app(subject: Subject = GENERAL, *, pace: float = 0.03) -> Application:
     """The endpoint. `pace` is in seconds between words: thirty a second, as a fast model writes."""
-    completions = {"pace": pace, "refused": OrderedDict()}
+    completions = {"subject": subject, "pace": pace, "refused": OrderedDict()}
     return Application(
-        [("/v1/chat/completions", _Call, completions), ("/v1/models", _Models)],
+        [("/v1/chat/completions", _Call, completions), ("/v1/models", _Models, {"subject": subject})],
         log_function=lambda handler: None,  # the one who asks logs
     )
 
 
 @contextlib.contextmanager
-def serve(*, host: str = "127.0.0.1", port: int = 0, pace: float = 0.03) -> Iterator[str]:
+def serve(subject: Subject = GENERAL, *, host: str = "127.0.0.1", port: int = 0, pace: float = 0.03) -> Iterator[str]:
     """Listen on `host`, on a free port if it is 0, while the context is open; gives the ``base_url``.
 
     Needs a running event loop. Connections that are open at the end stay so until their clients close them.
     """
-    server = HTTPServer(make_app(pace=pace), max_body_size=_MAX_BODY)
+    server = HTTPServer(make_app(subject, pace=pace), max_body_size=_MAX_BODY)
     sockets = bind_sockets(port, host)
     server.add_sockets(sockets)
     try:

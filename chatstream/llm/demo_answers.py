@@ -1,126 +1,201 @@
-"""What the demo model says: tips of a sports betting assistant about matches that are never played."""
+"""What the demo model says to what people try first, and what a plug-in has it say instead.
 
+Between them the prepared answers have what an answer can be made of: code, a table, lists, maths, a quotation, a
+refusal.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from chatstream.llm.demo_prepared import is_of_sport, prepared
+from msgspec import Struct
 
+_PALINDROME = """A palindrome reads the same from both ends. Spaces, marks and capitals do not count:
 
-class _Tip(NamedTuple):
-    match: str
-    form: str
-    doubt: str
-    advice: str
+```python
+def is_palindrome(text: str) -> bool:
+    letters = [letter for letter in text.casefold() if letter.isalnum()]
+    return letters == letters[::-1]
+```
 
+1. Keep the letters and digits only, in lower case.
 
-# Odds in the three customary notations; names with accents and an apostrophe, for they must survive the whole way.
-_TIPS = (
-    _Tip(
-        "Arsenal v Chelsea",
-        "Arsenal have won six of their last seven at home, and **Martin Ødegaard** is back in midfield",
-        "Chelsea travel well, so this is no formality",
-        "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.",
-    ),
-    _Tip(
-        "Bayern München v Borussia Dortmund",
-        "Both sides have scored in each of their last five meetings, and **Thomas Müller** starts again",
-        "an early red card would spoil the plan",
-        "I'd recommend a bet on **both teams to score** at odds of 1.65, with a stake of €20.",
-    ),
-    _Tip(
-        "Atlético Madrid v Sevilla",
-        "Atlético concede little, and **José Giménez** leads the best defence of the league",
-        "Sevilla's new coach has surprised better sides",
-        "I'd recommend a bet on **under 2.5 goals** at odds of 4/5, with a stake of €15.",
-    ),
-    _Tip(
-        "Boston Celtics v Denver Nuggets",
-        "The Celtics have rested for three days, while **Nikola Jokić** played forty minutes last night",
-        "Denver's bench is deeper than it looks",
-        "I'd recommend a bet on **the Boston Celtics to win** at odds of +120, with a stake of $25.",
-    ),
-    _Tip(
-        "Świątek v Sabalenka",
-        "**Iga Świątek** has dropped one set in two weeks and likes the slow court",
-        "the wind may blunt her first serve",
-        "I'd recommend a bet on **Świątek to win in two sets** at odds of 2.40, with a stake of €12.",
-    ),
-    _Tip(
-        "Ireland v New Zealand",
-        "Ireland's line-out has been faultless, and **Dan O'Séaghdha** kicks from anywhere",
-        "the visitors' bench usually wins the last quarter",
-        "I'd recommend a bet on **Ireland to win** at odds of 11/8, with a stake of €10.",
-    ),
-    _Tip(
-        "Kansas City Chiefs v Buffalo Bills",
-        "The Chiefs' defence gives up the fewest yards at home, and snow is expected",
-        "the Bills have covered in four straight games",
-        "I'd recommend a bet on **the Kansas City Chiefs to win** at odds of -140, with a stake of $20.",
-    ),
-    _Tip(
-        "Paris Saint-Germain v Olympique de Marseille",
-        "Paris have taken the lead within half an hour in eight home matches, and **Kylian N'Gollé** is in form",
-        "derbies have their own rules",
-        "I'd recommend a bet on **Paris Saint-Germain to lead at half-time** at odds of 1.90, with a stake of €8.",
-    ),
-)
+   ```python
+   is_palindrome("Never odd or even")  # True
+   ```
 
-NO_BET = (
-    "That is a fair question 🙂 but I would not put money on it today. The line-ups are not known yet, two of the "
-    "**key players** are doubtful, and **Zoë Müller** may return for either side:\n\n"
-    "- wait for the team news an hour before the start;\n"
-    "- compare what several bookmakers offer;\n"
-    "- never stake what you cannot afford to lose.\n\n"
-    "Ask me again when the line-ups are out, and I will gladly look at the numbers with you. Until then the best "
-    "advice is to keep your money in your pocket and enjoy the match."
-)
+2. Compare them with themselves in reverse.
+
+   ```python
+   is_palindrome("Hello")  # False
+   ```
+
+It looks at each letter twice, so the time it takes is \\(O(n)\\)."""
+
+_COFFEE = """| | Time | Effort | Taste |
+|:---|---:|:---:|:---|
+| French press | 5 min | low | full, a little cloudy |
+| Pour over | 4 min | medium | clear and light |
+| Moka pot | 6 min | medium | strong, nearly an espresso |
+
+- **For many cups**: the French press.
+- **For a light roast**: pour over.
+- **With milk**: the moka pot.
+
+> Fresh beans, ground just before, matter more than the method."""
+
+_PYTHAGORAS = """In a triangle with a right angle, the square over the longest side is as large as the other
+two squares together:
+
+$$a^2 + b^2 = c^2$$
+
+**Example.** With \\(a = 3\\) and \\(b = 4\\):
+
+\\[c = \\sqrt{3^2 + 4^2} = \\sqrt{25} = 5\\]
+
+It also works the other way round: if \\(a^2 + b^2 = c^2\\) holds, the angle between \\(a\\) and \\(b\\) is a
+right one. So
+builders lay out corners with a rope of 12 knots: 3, 4 and 5."""
+
+_RAIN = """1. **Bake bread.** Flour, water, salt and yeast; most of the time it works without you.
+2. **Visit a museum** that you have passed a hundred times.
+3. **Sort old photos**, and print the ten best.
+4. **Cook something from far away**: the ingredients are half the fun.
+5. **Do nothing**, on purpose:
+   - a blanket,
+   - a book,
+   - the sound of the rain."""
+
+_WHO = """Hello! I am the **demo model** of this server: no language model, but a set of prepared answers that
+costs nothing and needs
+no key. Ask me, for example:
+
+- *Write a function that finds palindromes* (code)
+- *Compare three ways to make coffee* (a table)
+- *Explain the Pythagorean theorem* (maths)
+- *How do I pick a lock?* (a refusal)
+
+To connect a real model, set two variables and start the server again:
+
+```sh
+OPENAI_API_KEY=sk-...   # or OPENAI_BASE_URL=http://localhost:11434/v1
+OPENAI_MODEL=gpt-4
+```"""
+
+_REFUSAL = """I'm sorry, but I can't help with that. If you are locked out of your own home, a locksmith can
+help, and your insurance may
+pay for it."""
+
+_THANKS = "You are welcome! (Even the demo model is polite.)"
+
+_JOKE = """Why do programmers prefer the dark? Because light attracts bugs.
+
+(The demo model knows only this one.)"""
+
+_POEM = """> Word by word the answer grows,
+> Nothing lost if the network goes;
+> Close the lid and come back late:
+> It goes on, and you need not wait.
+
+(The demo model wrote only this one.)"""
+
+_ARABIC = """أهلاً! أنا **النموذج التجريبي** لهذا الخادم، وإجاباتي معدّة مسبقاً.
+
+- النص يُكتب من اليمين إلى اليسار.
+- أما الشيفرة مثل `print("مرحبا")` فتبقى من اليسار إلى اليمين."""
+
+_GERMAN_WHO = """Hallo! Ich bin das **Demomodell** dieses Servers: kein Sprachmodell, sondern vorbereitete
+Antworten, die meisten auf
+Englisch. Für ein echtes Modell setzen Sie zwei Variablen, und starten den Server neu:
+
+```sh
+OPENAI_API_KEY=sk-...   # oder OPENAI_BASE_URL=http://localhost:11434/v1
+OPENAI_MODEL=gpt-4
+```"""
 
 # What the models say that think first.
-THOUGHT = "The user asks for a tip. I compare the form and the price, and keep it short."
+THOUGHT = "The user asks for something. I look at what is known of it, and keep it short."
+
+# Searched for in the question, in this order.
+_ANSWERS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        (r"\bpalindrom", _PALINDROME),
+        (r"\b(?:coffee|kaffee)\b", _COFFEE),
+        (r"\bP[yi]t(?:h)?agor", _PYTHAGORAS),
+        (r"\b(?:rainy|verregnet)", _RAIN),
+        (r"\b(?:lock|bomb|weapon|poison|malware)\b", _REFUSAL),
+        (r"\bjokes?\b|\bwitz\b", _JOKE),
+        (r"\b(?:poem|gedicht)\b", _POEM),
+        (r"^\W*(?:thanks|thank you|thx|danke)\b", _THANKS),
+        (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
+        (r"[\u0600-\u06ff]", _ARABIC),
+        (
+            r"^\W*(?:hi|hello|hey|hey there|good (?:morning|evening|day)|help|test|testing|ping)\W*$"
+            r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow are you\b",
+            _WHO,
+        ),
+        (r"\b(?:python|javascript|code|function|programme?)\b", _PALINDROME),
+        (r"\btable\b|\btabelle\b", _COFFEE),
+        (r"\b(?:maths?|formula|equation)\b", _PYTHAGORAS),
+        (r"\b(?:ideas|list)\b", _RAIN),
+    )
+)
 
 
-def answer(question: str) -> str:
-    """The answer to `question`: always the same one.
+class DemoModel(NamedTuple):
+    """A model of a plug-in's own: what its list says of it, and what it answers."""
 
-    One that was written for it, else a tip of 60 to 120 words with one recommendation.
-    """
-    if (written := prepared(question)) is not None:
-        return written
-    tip = _TIPS[_number(question) % len(_TIPS)]
-    return _write(tip) if is_of_sport(question) else _excuse(_write(tip), tip.match)
+    description: str
+    answer: str
 
 
-def long_answer(question: str) -> str:
-    """About 1,500 words: all tips, again and again, beginning where `answer` would."""
-    first = _number(question)
-    parts = [
-        f"## Part {number + 1}\n\n{_write(_TIPS[(first + number) % len(_TIPS)])}"
-        # Thirteen times some 115 words.
-        for number in range(13)
-    ]
+class Subject(Struct, frozen=True, kw_only=True):
+    """What the demo model speaks of, and what a development server's example conversation asks it."""
+
+    answer: Callable[[str], str]  # to a question always the same one
+    texts: Sequence[str]  # what a long answer is made of
+    models: Mapping[str, DemoModel] = {}  # besides those that play faults
+    title: str  # of the example conversation ...
+    question: str  # ... and its only message
+
+
+def prepared(question: str) -> str | None:
+    """The answer that was written for this question, if one was."""
+    return next((text for pattern, text in _ANSWERS if pattern.search(question[:500])), None)
+
+
+def long_answer(subject: Subject, question: str) -> str:
+    """About 1,500 words: all texts of the subject, again and again."""
+    first = number(question)
+    parts: list[str] = []
+    words = 0
+    while words < _LONG:
+        text = subject.texts[(first + len(parts)) % len(subject.texts)]
+        parts.append(f"## Part {len(parts) + 1}\n\n{text}")
+        words += len(parts[-1].split())
     return "\n\n".join(parts)
 
 
-def _number(question: str) -> int:
-    # Not `hash`: that differs from process to process.
+def number(question: str) -> int:
+    """By which one of several answers is chosen. Not `hash`: that differs from process to process."""
     return int.from_bytes(sha256(question.encode("utf-8", "replace")).digest()[:8])
 
 
-def _excuse(text: str, match: str) -> str:
-    """The same tip for a question that is no question about a match: nobody shall think that it was misunderstood."""
-    opening = f"Let's look at **{match}** 🏆 before you decide anything. "
-    excuse = f"This is a demo with prepared answers, and none fits your question; here is one about **{match}** 🏆. "
-    return text.replace(opening, excuse).removesuffix(" Shall I look at another match for you?")
+_LONG: Final = 1450  # words; the last part goes beyond
+_TEXTS: Final = (_PALINDROME, _COFFEE, _PYTHAGORAS, _RAIN)
 
 
-def _write(tip: _Tip) -> str:
-    return (
-        f"Let's look at **{tip.match}** 🏆 before you decide anything. "
-        f"{tip.form}; the market has been slow to notice it. Here is how I see it:\n\n"
-        "- the recent form points one way, and the price has hardly moved;\n"
-        f"- {tip.doubt};\n"
-        "- nobody important is suspended.\n\n"
-        f"{tip.advice}\n\n"
-        "Keep the stake small, compare what other bookmakers offer, and only bet what you can afford to lose. "
-        "Shall I look at another match for you?"
-    )
+def _answer(question: str) -> str:
+    """One that was written for it, else one to another question, which says so."""
+    if (written := prepared(question)) is not None:
+        return written
+    text = _TEXTS[number(question) % len(_TEXTS)]
+    return f"This is a demo with prepared answers, and none fits your question; here is another one.\n\n{text}"
+
+
+GENERAL: Final = Subject(
+    answer=_answer, texts=_TEXTS, title="A rainy Sunday", question="Give me five ideas for a rainy Sunday"
+)
+"""Without a plug-in that has a subject of its own."""

@@ -19,7 +19,7 @@ from chatstream.errors import ErrorCode, ModelError, RequestError
 from chatstream.llm.model import Finish
 from chatstream.llm.model import Turn as ModelTurn
 from chatstream.models import Annotation, Recommendation, Usage
-from chatstream.pieces import Data
+from chatstream.pieces import Data, Part
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -39,6 +39,7 @@ class Answered(Struct, frozen=True, kw_only=True):
 
     id: str
     text: str
+    parts: tuple[Part, ...] = ()  # what it is made of: text, thinking, calls of tools, data
     user: str
     conversation: str
     attempt: int

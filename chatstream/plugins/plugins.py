@@ -17,12 +17,13 @@ import msgspec
 
 from chatstream.errors import ErrorCode, ModelError, Unavailable
 from chatstream.llm.arranging import Arranger, Tags
+from chatstream.llm.demo_answers import GENERAL, Subject
 from chatstream.llm.model import Delta, Finish
 from chatstream.llm.model import Turn as ModelTurn
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Recommendation, Usage
-from chatstream.pieces import BEGINNING, Data, Piece, behind, spaced
+from chatstream.models import Annotation, Answer, Conversation, Recommendation, Usage
+from chatstream.pieces import BEGINNING, Data, Piece, behind, fold, spaced
 from chatstream.pieces import text as visible_text
 from chatstream.plugins.answering import Answering, forget
 from chatstream.plugins.loading import Loaded
@@ -61,6 +62,8 @@ class Plugins:
         self._loaded = {hook: [each for each in loaded if each.has(hook)] for hook in _HOOKS}
         prompts = [getattr(each.plugin, "system_prompt", None) for each in loaded]
         self.system_prompt: str | None = next((prompt for prompt in prompts if isinstance(prompt, str)), None)
+        subjects = [getattr(each.plugin, "demo", None) for each in loaded]
+        self.demo: Subject = next((subject for subject in subjects if isinstance(subject, Subject)), GENERAL)
         self.page_words: dict[str, dict[str, Any]] = {}
         for each in reversed(loaded):  # the first one's words are said
             for language, words in (getattr(each.plugin, "page_words", None) or {}).items():
@@ -216,10 +219,21 @@ class Plugins:
             return len(text) if each.rules["release"].open else None
         return end
 
-    async def annotate(self, answer: Answered) -> tuple[Annotation | Recommendation, ...]:
+    async def annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
         """What they find in it. All are asked at once; one that fails finds nothing."""
-        asked = [self._annotations(each, answer) for each in self._loaded["annotate"]]
-        found = await asyncio.gather(*asked) if asked else []
+        if not self._loaded["annotate"]:
+            return ()
+        answered = Answered(
+            id=answer.id,
+            text=answer.content,
+            parts=tuple(fold(answer.pieces)),
+            user=conversation.user_id,
+            conversation=conversation.id,
+            attempt=answer.attempt,
+            key=answer.reply_to,
+        )
+        asked = [self._annotations(each, answered) for each in self._loaded["annotate"]]
+        found = await asyncio.gather(*asked)
         return tuple(one for each in found for one in each)
 
     async def _annotations(self, each: Loaded, answer: Answered) -> Sequence[Annotation | Recommendation]:

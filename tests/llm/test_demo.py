@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,21 +10,23 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import ModelError
-from chatstream.llm import demo, demo_answers
+from chatstream.llm import demo
+from chatstream.llm.demo_answers import GENERAL, long_answer
 from chatstream.llm.model import Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
 from chatstream.pieces import Piece, text
+from chatstream.plugins.bets.demo import DEMO
 
 QUESTION = "Who wins on Saturday?"
 TURNS = [Turn("user", QUESTION)]
-ANSWER = demo_answers.answer(QUESTION)
+ANSWER = DEMO.answer(QUESTION)
 HALF = object()
 
 
 @pytest.fixture
 def base_url(io_loop: IOLoop) -> Iterator[str]:
-    serving = demo.serve(pace=0)
+    serving = demo.serve(DEMO, pace=0)
 
     async def start() -> str:
         return serving.__enter__()
@@ -90,9 +93,9 @@ ENDINGS = {
     "demo-each-ends": (ANSWER, "stop"),
     "demo-bad-key": ("", "upstream_misconfigured"),
     "demo-context": ("", "context_too_long"),
-    "demo-long": (demo_answers.long_answer(QUESTION), "stop"),
+    "demo-long": (long_answer(DEMO, QUESTION), "stop"),
     "demo-empty": ("", "stop"),
-    "demo-none-bet": (demo_answers.NO_BET, "stop"),
+    "demo-none-bet": (DEMO.models["demo-none-bet"].answer, "stop"),
 }
 
 
@@ -110,7 +113,7 @@ async def test_each_fault_is_what_it_says(model: OpenAIModel, name: str) -> None
 
 
 def test_every_fault_is_tested_and_described() -> None:
-    assert set(demo.FAULTS) == set(ENDINGS) - {"demo", "gpt-4"} | {"demo-slow"}
+    assert set(demo.FAULTS) == set(ENDINGS) - {"demo", "gpt-4", *DEMO.models} | {"demo-slow"}
     assert all(description and "\n" not in description for description in demo.FAULTS.values())
 
 
@@ -151,14 +154,23 @@ async def test_an_answer_is_always_the_same(base_url: str) -> None:
 
 
 def test_answers_differ_by_question_and_recommend_one_bet() -> None:
-    answers = {demo_answers.answer(f"question {number}") for number in range(200)}
+    answers = {DEMO.answer(f"question {number}") for number in range(200)}
     assert len(answers) == 8
     for answer in answers:
         assert 60 <= len(answer.split()) <= 120
         assert answer.count("I'd recommend a bet on **") == 1
         assert answer.count(" at odds of ") == 1
-    assert "odds" not in demo_answers.NO_BET
-    assert 1400 <= len(demo_answers.long_answer("x").split()) <= 1600
+    assert "odds" not in DEMO.models["demo-none-bet"].answer
+    assert 1400 <= len(long_answer(DEMO, "x").split()) <= 1600
+
+
+def test_without_a_plugin_it_speaks_of_anything_but_bets() -> None:
+    answers = {GENERAL.answer(f"question {number}") for number in range(50)}
+    assert len(answers) > 1
+    whole = " ".join([*answers, *GENERAL.texts, GENERAL.title, GENERAL.question, GENERAL.answer("hello")])
+    assert not re.search(r"\b(?:bets?|odds|stakes?)\b", whole)
+    assert GENERAL.answer(GENERAL.question) in GENERAL.texts
+    assert 1400 <= len(long_answer(GENERAL, "x").split()) <= 1700
 
 
 @pytest.mark.gen_test
@@ -190,7 +202,7 @@ async def test_a_body_that_is_no_request(base_url: str, body: bytes) -> None:
 @pytest.mark.gen_test
 async def test_the_models_are_listed(base_url: str) -> None:
     listed = json.loads((await AsyncHTTPClient().fetch(base_url + "/models")).body)["data"]
-    assert {model["id"] for model in listed} == {"demo", *demo.FAULTS}
+    assert {model["id"] for model in listed} == {"demo", *demo.FAULTS, *DEMO.models}
 
 
 @pytest.mark.parametrize("name", ["demo-slow", "demo-stall", "demo-stall-start", "demo-long"])
@@ -216,7 +228,7 @@ async def test_a_handler_ends_when_its_client_goes_away(
 
 @pytest.mark.gen_test
 async def test_the_port_is_closed_afterwards() -> None:
-    with demo.serve(pace=0) as url:
+    with demo.serve(DEMO, pace=0) as url:
         assert (await AsyncHTTPClient().fetch(url + "/models")).code == 200
     with pytest.raises(ConnectionRefusedError):
         await AsyncHTTPClient().fetch(url + "/models")

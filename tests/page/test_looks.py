@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 
 from chatstream import auth
-from chatstream.llm.demo_answers import answer as demo_answer
+from chatstream.plugins.bets.demo import DEMO
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
 from tests.support import node
@@ -95,7 +95,7 @@ def test_without_a_token(context: BrowserContext, page_server: ServerProcess, lo
 
 def test_the_first_minutes(open_page: OpenPage, model: Model, look: Look) -> None:
     waiting, writing = model.gate(), model.gate()
-    text = demo_answer(QUESTION)
+    text = DEMO.answer(QUESTION)
     half, rest = text[: len(text) // 2], text[len(text) // 2 :]
     model.reply(waiting, beginning(half), writing, more(rest) + finished())
     model.reply(answer(TABLE))
@@ -124,7 +124,7 @@ def test_the_first_minutes(open_page: OpenPage, model: Model, look: Look) -> Non
 
 def test_a_resume(open_page: OpenPage, model: Model, look: Look) -> None:
     go_on = model.gate()
-    words = [f"{word} " for word in demo_answer(QUESTION).split(" ")]
+    words = [f"{word} " for word in DEMO.answer(QUESTION).split(" ")]
     model.reply(beginning(*words[:40]), go_on, more("".join(words[40:])) + finished())
     tab = open_page()
     tab.page.set_viewport_size({"width": 1440, "height": 900})

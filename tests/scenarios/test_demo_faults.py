@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatstream.llm.demo import FAULTS
+from chatstream.plugins.bets.demo import DEMO
 from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
@@ -75,7 +76,7 @@ def client(demo_server: ServerProcess, make_client: MakeClient) -> Client:
 
 
 def test_every_fault_is_known_here() -> None:
-    assert set(FAULTS) - {"demo"} == set(OUTCOMES)
+    assert {*FAULTS, *DEMO.models} - {"demo"} == set(OUTCOMES)
 
 
 @pytest.mark.gen_test

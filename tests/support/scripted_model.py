@@ -25,10 +25,9 @@ from chatstream.generations.room import Config
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
 from chatstream.pieces import Mark
 from chatstream.plugins.loading import load
-from chatstream.plugins.plugin import Answered
 from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_PLUGINS
 from chatstream.store.attempts import Attempts
@@ -289,24 +288,12 @@ class Bench:
             self.store,
             self.store,
             self._answers,
-            self._annotate,
+            self.plugins.annotate,
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,
         )
         self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit)
-
-    async def _annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
-        return await self.plugins.annotate(
-            Answered(
-                id=answer.id,
-                text=answer.content,
-                user=conversation.user_id,
-                conversation=conversation.id,
-                attempt=answer.attempt,
-                key=answer.reply_to,
-            )
-        )
 
     async def _admit(self, conversation: Conversation, content: str, attempt: int, key: str) -> None:
         await admit(

@@ -3,6 +3,8 @@
 from typing import Final
 
 from chatstream.models import Recommendation
+from chatstream.plugins.bets.demo import DEMO
+from chatstream.plugins.bets.tools import recommend_bet
 from chatstream.plugins.plugin import Answered
 
 # What the chat page says on an empty page and around the message box, by language.
@@ -39,13 +41,19 @@ class Bets:
 
     system_prompt = "You are a helpful sports betting assistant."
     page_words = _PAGE_WORDS
+    demo = DEMO
+    tools = (recommend_bet,)
 
     def annotate(self, answer: Answered) -> tuple[Recommendation, ...]:
-        """The bets that it recommends. A long answer takes a while to read: this is no coroutine, and has a thread."""
+        """The bets that it recommends: those that it gave to `recommend_bet`; if it gave none, those its text names.
+
+        A long answer takes a while to read: this is no coroutine, and has a thread.
+        """
         # Its patterns take a seventh of a second to make ready: not while the server starts.
+        from chatstream.plugins.bets.calls import called
         from chatstream.plugins.bets.reader import extract
 
-        return extract(answer.id, answer.text)
+        return called(answer.id, answer.text, answer.parts) or extract(answer.id, answer.text)
 
 
 def plugin() -> Bets:

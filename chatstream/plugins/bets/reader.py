@@ -24,8 +24,8 @@ from chatstream.plugins.bets.markup import Kind, Line, lines
 Extractor = Callable[[str, str], tuple[Recommendation, ...]]
 """``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""
 
-_MOST = 20  # more bets than this are a price list, not advice; each is stored with the answer and sent as an event
-_KEPT = 2 * _MOST  # as some are taken back; each sentence looks at all of them
+MOST = 20  # more bets than this are a price list, not advice; each is stored with the answer and sent as an event
+_KEPT = 2 * MOST  # as some are taken back; each sentence looks at all of them
 _HIGHEST_ODDS = 10_000  # the longest shots on offer pay a few thousand to one; a higher number is something else
 _DECIMALS = 4  # -110 is 1.909090...: enough to reckon with, without binary noise
 # Code points: a longer sentence is none, a longer name names no bet, a longer cell is prose, and the word that makes a
@@ -176,7 +176,7 @@ class _Reading:
                 self._announced = False  # a heading announces what stands below it, until other things come
             last = words.SENTENCE_END.split(paragraph.last)[-1]
             self._introduction = last if last.endswith(":") else ""
-        return self._bets[:_MOST]
+        return self._bets[:MOST]
 
     def _head(self, line: Line) -> None:
         level = line.level or _LOWEST_LEVEL
@@ -565,6 +565,13 @@ def _clauses(sentence: str) -> list[tuple[str, str]]:
 
 def _leads(clause: str) -> bool:
     return any(pattern.search(clause) for pattern in (words.FIRST_PERSON, words.IMPERATIVE, words.LABEL))
+
+
+def decimal(odds: str) -> float | None:
+    """What `odds` is worth as decimal odds, in whichever notation it is; None if it is no odds."""
+    whole = re.fullmatch("[0-9]{1,5}", odds)  # in a text it may be any number
+    match = words.ODDS.fullmatch(f"odds: {odds}{'.0' if whole else ''}")
+    return _decimal(match) if match else None
 
 
 def _decimal(match: re.Match[str]) -> float | None:
