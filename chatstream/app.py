@@ -12,12 +12,14 @@ from tornado.web import Application, RequestHandler
 
 from chatstream.config import page_file
 from chatstream.generations.commands import Commands
+from chatstream.generations.erasing import Erasing
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
 from chatstream.handlers.base import NotFoundHandler
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
+from chatstream.handlers.me import ErasureHandler, MeHandler
 from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler, UIMessagesHandler
 from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
@@ -46,6 +48,7 @@ def make_app(
     attempts: Attempts,
     reading: Reading,
     choices: UserChoices,
+    erasing: Erasing,
     ping: Callable[[], Awaitable[None]],
     page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     demo_models: Mapping[str, str] = MappingProxyType({}),
@@ -82,6 +85,8 @@ def make_app(
             (conversation + r"/ui-messages", UIMessagesHandler, answering | listing),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
+            (r"/api/v1/chat/me", MeHandler, base | {"erasing": erasing}),
+            (r"/api/v1/chat/me/erasure", ErasureHandler, base | {"erasing": erasing}),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": OneAtATime(ping)}),
             *metrics_here,

@@ -21,6 +21,10 @@ from chatstream.settings import Settings
 _MOST_KEYS = 100_000
 # When to come back if something must end first, which nobody can foresee: a client's second thought, an answer's end.
 _RETRY_AFTER = 5
+# Nobody erases themselves often; but who was told 202 may ask again at once.
+_ERASURES_PER_MINUTE = 10
+# Each reads as fast as its client does: together they may not take the database from those who chat.
+_EXPORTS = 4
 _BUSY = "The server is busy. Try again shortly."
 
 
@@ -124,6 +128,10 @@ class Kept:
         left, counted_at = self._left.pop(user_id, (0, 0.0))
         if left:  # else they are counted again: there may be more than the bound allows, if it was a higher one
             self._left[user_id] = left + 1, counted_at
+
+    def forget(self, user_id: str) -> None:
+        """All may have been deleted: they are counted again."""
+        self._left.pop(user_id, None)
 
     def _known(self, user_id: str) -> tuple[int, float] | None:
         """What is remembered, unless it is too old."""
@@ -235,6 +243,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
     bad_tickets: Rate  # by address; apart, as over it tickets are refused unseen: not for what others' tokens were
+    erasures: Rate  # by user
+    exports: Slots  # that are being sent
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
     @classmethod
@@ -264,5 +274,14 @@ class Limits(Struct, frozen=True, kw_only=True):
             messages=Rate("messages", settings.messages_per_minute),
             failures=Rate("failures", settings.failures_per_minute),
             bad_tickets=Rate("failures", settings.failures_per_minute),
+            erasures=Rate("erasures", _ERASURES_PER_MINUTE),
+            exports=Slots(
+                "exports",
+                per_user=1,
+                per_process=_EXPORTS,
+                code=ErrorCode.RATE_LIMITED,
+                too_many="An export of yours is being sent. Let it finish, or end it, then try again.",
+                full=_BUSY,
+            ),
             repeats=Rate("messages", settings.messages_per_minute),
         )

@@ -122,6 +122,10 @@ class Metrics:
         )
         self._model_retries = counter("model_retries_total", "Requests to the model sent again, by why.", ["code"])
 
+        self._erased = counter(
+            "erased_total", "What was deleted for good: by a user's wish, or because of its age.", ["why", "what"]
+        )
+
         self._plugin_calls = counter(
             "plugin_calls_total", "Calls of plug-ins' methods, by how they went.", ["plugin", "method", "outcome"]
         )
@@ -230,6 +234,13 @@ class Metrics:
             if isinstance(count, int):
                 tokens.labels(kind).inc(count)
                 self._model_tokens.labels(model, kind).inc(count)
+
+    # What is kept ----------------------------------------------------------------------------------------------------
+
+    def erased(self, why: str, *, conversations: int, messages: int) -> None:
+        """`why` is ``user`` or ``retention``."""
+        self._erased.labels(why, "conversations").inc(conversations)
+        self._erased.labels(why, "messages").inc(messages)
 
     # The model and the database ---------------------------------------------------------------------------------------
 

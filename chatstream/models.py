@@ -32,6 +32,22 @@ class Ticket(Struct, frozen=True):
     expires_at: datetime
 
 
+class Erased(Struct, frozen=True, kw_only=True):
+    """How much was erased."""
+
+    conversations: int
+    messages: int
+
+
+class Erasure(Struct, frozen=True, kw_only=True):
+    """The erasure of everything that was kept of a user. It does not say whose it is."""
+
+    id: str
+    requested_at: datetime
+    completed_at: datetime | None  # None: it runs
+    erased: Erased
+
+
 class Conversation(Struct, frozen=True, kw_only=True):
     """A user's conversation. `id` is unique per user, `key` is unique."""
 

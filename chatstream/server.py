@@ -27,6 +27,7 @@ from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.commands import Commands
+from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
 from chatstream.generations.room import Config
@@ -49,6 +50,8 @@ from chatstream.store.changes import Changes
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
 from chatstream.store.diagnosis import why_not
+from chatstream.store.erasures import Erasures
+from chatstream.store.leases import Leases
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
@@ -199,6 +202,7 @@ class Server:
             return catalogue.priced(usage, entry.name)
 
         orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
+        erasing = Erasing(Erasures(mongo), Leases(mongo, owner=owner), hub, metrics, limits.kept.forget)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
             authenticator,
@@ -222,6 +226,7 @@ class Server:
             attempts=attempts,
             reading=reading,
             choices=choices,
+            erasing=erasing,
             ping=mongo.ping,
             page_words=plugins.page_words,
             demo_models=demo_models(settings, plugins.demo),
@@ -239,6 +244,8 @@ class Server:
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
         _every(stack, POLL_TICK, hub.poll)
+        stack.push_async_callback(erasing.close)
+        _every(stack, LOOK_FOR_ERASURES, erasing.look)
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)

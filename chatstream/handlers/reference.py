@@ -16,11 +16,13 @@ from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
     KEY_PATTERN,
     MAX_PAGE,
+    OBJECT_KEY_PATTERN,
     PAGE,
     BegunAnswer,
     ConversationChanges,
     ConversationPage,
     ConversationView,
+    ErasureView,
     MessagePage,
     ModelList,
     NewConversation,
@@ -315,6 +317,33 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION],
             refusals=[403, 409],
+        ),
+    },
+    "/api/v1/chat/me": {
+        "delete": Operation(
+            "eraseMe",
+            "Erase everything of the caller",
+            {
+                200: Reply("The receipt: all of it is gone.", {JSON: ErasureView}, _RATE),
+                202: Reply(
+                    "It goes on, also if this process dies: `/me/erasure?id=` says how it stands.",
+                    {JSON: ErasureView},
+                    _RATE,
+                ),
+            },
+            "Running answers are stopped first, open streams end. What is sent while it runs is erased, too; what is "
+            "sent after it is complete stays. It cannot be undone.",
+        ),
+    },
+    "/api/v1/chat/me/erasure": {
+        "get": Operation(
+            "getErasure",
+            "How an erasure stands",
+            {200: Reply("The erasure; complete, it is the receipt, kept for a year.", {JSON: ErasureView}, _RATE)},
+            parameters=[
+                Parameter("query", "id", "The `id` of the erasure.", {"type": "string", "pattern": OBJECT_KEY_PATTERN})
+            ],
+            refusals=[404],
         ),
     },
     "/healthz": {

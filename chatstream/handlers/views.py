@@ -3,7 +3,7 @@
 The OpenAPI document has its schemas from both.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -17,6 +17,7 @@ from chatstream.models import (
     Annotation,
     Answer,
     Conversation,
+    Erasure,
     Failure,
     Message,
     Recommendation,
@@ -43,7 +44,8 @@ _MODEL_NAME = r"^[^\s./\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,198}[^\s\x00-
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-ObjectKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+OBJECT_KEY_PATTERN = r"^[0-9a-f]{24}$"
+ObjectKey = Annotated[str, StringConstraints(pattern=OBJECT_KEY_PATTERN)]
 
 
 class _Body(BaseModel):
@@ -190,6 +192,23 @@ class NewTicket(Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: Timestamp
 
 
+class ErasedView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How much was erased so far."""
+
+    conversations: int
+    messages: int
+
+
+class ErasureView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """An erasure; a receipt as soon as `completedAt` is a time. It says nothing of whose it is."""
+
+    id: str
+    status: Literal["running", "complete"]
+    requested_at: Timestamp
+    completed_at: Timestamp | None
+    erased: ErasedView
+
+
 class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
     """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one."""
 
@@ -253,6 +272,18 @@ def posted_message(message: UserMessage, cursor: Cursor) -> PostedMessage:
 def begun_answer(answer: Answer, cursor: Cursor) -> BegunAnswer:
     """An answer that has just begun, and where."""
     return BegunAnswer(**_answer_fields(answer), stream_cursor=str(cursor))
+
+
+def erasure_view(erasure: Erasure) -> ErasureView:
+    """How an erasure stands."""
+    completed = erasure.completed_at
+    return ErasureView(
+        id=erasure.id,
+        status="running" if completed is None else "complete",
+        requested_at=timestamp(erasure.requested_at),
+        completed_at=None if completed is None else timestamp(completed),
+        erased=ErasedView(conversations=erasure.erased.conversations, messages=erasure.erased.messages),
+    )
 
 
 def _conversation_fields(conversation: Conversation) -> dict[str, Any]:

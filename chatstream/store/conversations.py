@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, new_key, now
+from chatstream.store.kept import OF_CONVERSATIONS
 from chatstream.store.mongo import Mongo
 
 # What is not a time, or none that Python knows, has no place in the list.
@@ -98,7 +99,7 @@ class Conversations:
         return self._found(document)
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
-        """Delete it with its messages, all or nothing; returns what is gone. Raises `NotFound`.
+        """Delete it with all that belongs to it, or nothing; returns what is gone. Raises `NotFound`.
 
         An answer that is running finds its document gone at the next checkpoint.
         """
@@ -108,7 +109,9 @@ class Conversations:
                 {"userId": user_id, "id": id}, session=session
             )
             conversation = self._found(document)
-            await self._mongo.messages.delete_many({"conversationId": ObjectId(conversation.key)}, session=session)
+            for kept in OF_CONVERSATIONS:
+                which = {kept.found: ObjectId(conversation.key)}
+                await self._mongo.collection(kept.name).delete_many(which, session=session)
             return conversation
 
         return await self._mongo.transaction(both)

@@ -58,6 +58,8 @@ _NOT_ALLOWED, _NOT_KNOWN, _NOT_KNOWN_TO_ATLAS = 13, 18, 8000
 CONVERSATION_INDEXES = [
     IndexModel([("userId", ASCENDING), ("id", ASCENDING)], name="owner_id", unique=True),
     IndexModel([("userId", ASCENDING), ("updatedAt", DESCENDING), ("_id", DESCENDING)], name="owner_recent"),
+    # Those that nobody has used for longest.
+    IndexModel([("updatedAt", ASCENDING)], name="activity"),
 ]
 MESSAGE_INDEXES = [
     IndexModel([("conversationId", ASCENDING), ("seq", ASCENDING)], name="log", unique=True),
@@ -86,13 +88,35 @@ MESSAGE_INDEXES = [
     # What the sweeper looks at: there are only as many as answers running.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
 ]
-# What was never redeemed is deleted, some time after it has expired.
-TICKET_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0)]
+TICKET_INDEXES = [
+    # What was never redeemed is deleted, some time after it has expired.
+    IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0),
+    IndexModel([("userId", ASCENDING)], name="owner"),
+]
+ERASURE_INDEXES = [
+    # Of each user one at a time; one that is complete has no user any more.
+    IndexModel(
+        [("userId", ASCENDING)],
+        name="running",
+        unique=True,
+        partialFilterExpression={"userId": {"$exists": True}},
+    ),
+    # A receipt says nothing of anybody. A year is longer than any question about it comes late.
+    IndexModel([("completedAt", ASCENDING)], name="old", expireAfterSeconds=365 * 86_400),
+]
+# What nobody holds any more is of no use.
+LEASE_INDEXES = [IndexModel([("heldUntil", ASCENDING)], name="over", expireAfterSeconds=3600)]
 # What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
 # process of the version before makes it again when it starts, and the next one of this version drops it again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
 _NO_SUCH_INDEX = 27
-INDEXES = {"conversations": CONVERSATION_INDEXES, "messages": MESSAGE_INDEXES, "tickets": TICKET_INDEXES}
+INDEXES = {
+    "conversations": CONVERSATION_INDEXES,
+    "messages": MESSAGE_INDEXES,
+    "tickets": TICKET_INDEXES,
+    "erasures": ERASURE_INDEXES,
+    "leases": LEASE_INDEXES,
+}
 
 
 def refusal(exc: OperationFailure, database: str) -> str | None:
@@ -139,9 +163,15 @@ class Mongo:
         self._building: asyncio.Task[None] | None = None
         self._database: AsyncIOMotorDatabase[Any] = self._client[database]
         self._gate = Gate(self._probe, max(1, motor.frameworks.asyncio.max_workers - _OTHER_THREADS))
-        self.conversations: Any = Collection(self._gate, self._database["conversations"])
-        self.messages: Any = Collection(self._gate, self._database["messages"])
-        self.tickets: Any = Collection(self._gate, self._database["tickets"])
+        self.conversations: Any = self.collection("conversations")
+        self.messages: Any = self.collection("messages")
+        self.tickets: Any = self.collection("tickets")
+        self.erasures: Any = self.collection("erasures")
+        self.leases: Any = self.collection("leases")
+
+    def collection(self, name: str) -> Any:
+        """The collection of this name, behind the gate."""
+        return Collection(self._gate, self._database[name])
 
     def understood(self, model: Callable[[Document], T], *documents: Document | None) -> list[T]:
         """The models of those documents that this version understands; the others are counted. None is no document."""

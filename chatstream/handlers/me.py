@@ -1,0 +1,43 @@
+"""``/api/v1/chat/me``: what is kept of the caller."""
+
+import re
+from http import HTTPStatus
+
+from chatstream.errors import InvalidRequest
+from chatstream.generations.erasing import Erasing
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
+from chatstream.handlers.views import OBJECT_KEY_PATTERN, erasure_view
+
+
+class _ErasingDoor(BaseHandler):
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, erasing: Erasing
+    ) -> None:
+        super().initialize(door)
+        self.erasing = erasing
+
+
+class MeHandler(_ErasingDoor):
+    """Everything of the caller."""
+
+    async def delete(self) -> None:
+        """Erase it."""
+        self.tell(self.door.limits.erasures.take(self.user.id))
+        erasure = await self.erasing.erase(self.user.id)
+        status = HTTPStatus.OK if erasure.completed_at is not None else HTTPStatus.ACCEPTED
+        self.send_json(erasure_view(erasure), status)
+
+
+class ErasureHandler(_ErasingDoor):
+    """An erasure, for who knows its id: when it is complete, nobody can say whose it was."""
+
+    async def get(self) -> None:
+        """How it stands."""
+        id_ = self.parameter("id") or ""
+        if not re.fullmatch(OBJECT_KEY_PATTERN, id_):
+            raise InvalidRequest("`id` must be the id of an erasure.")
+        self.tell(self.door.limits.reads.take(self.user.id))
+        self.send_json(erasure_view(await self.erasing.get(id_)))
+
+    head = get

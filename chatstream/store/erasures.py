@@ -1,0 +1,177 @@
+"""To erase a user: everything in `kept.KEPT` that is theirs.
+
+An erasure is a document, so that another process goes on where one has died. It has the user's id until it is complete;
+then it is a receipt, which says nothing of anybody. It goes batch by batch: which conversations are next is written
+before the first of them is deleted, and so what belongs to them is found when they are gone.
+
+What the user sends meanwhile is erased, too: it is complete when no conversation is left.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from chatstream.models import Erased, Erasure
+from chatstream.store.documents import new_key, now
+from chatstream.store.gate import Document
+from chatstream.store.kept import OF_CONVERSATIONS, OF_USERS, Found
+from chatstream.store.mongo import Mongo
+
+# Conversations at a time: their keys stand in the erasure's document.
+_BATCH = 50
+# Documents that one operation deletes. A message may have megabytes, and an operation has two seconds.
+_AT_ONCE = 200
+
+
+class Batch(NamedTuple):
+    """The conversations, by their keys, that are being erased."""
+
+    number: int
+    keys: list[str]
+
+
+class Erasures:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._erasures = mongo.erasures
+
+    async def begin(self, user_id: str) -> Erasure:
+        """The erasure of this user that runs, or a new one."""
+        new = {"_id": new_key(), "requestedAt": now(), "erased": {"conversations": 0, "messages": 0}, "batches": 0}
+        while True:
+            try:
+                document = await self._erasures.find_one_and_update(
+                    {"userId": user_id}, {"$setOnInsert": new}, upsert=True, return_document=ReturnDocument.AFTER
+                )
+            except DuplicateKeyError:
+                continue  # another request was faster: then it is found
+            return _erasure(document)
+
+    async def get(self, erasure_id: str) -> Erasure | None:
+        """How it stands."""
+        document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
+        return None if document is None else _erasure(document)
+
+    async def running(self) -> list[str]:
+        """The ids of those that are not complete."""
+        found = self._erasures.find({"userId": {"$exists": True}}, {"_id": 1}).hint("running")
+        return [str(one["_id"]) async for one in found]
+
+    async def next_batch(self, erasure_id: str) -> Batch | None:
+        """The batch that was begun, or the next one; None if no conversation is left."""
+        which = {"_id": ObjectId(erasure_id), "userId": {"$exists": True}}
+        document = await self._erasures.find_one(which)
+        if document is None:
+            return None
+        if "batch" not in document:
+            keys = await self._some_keys(document["userId"])
+            if not keys:
+                return None
+            counts = {"conversations": len(keys), "messages": await self._count_messages(keys)}
+            document = await self._erasures.find_one_and_update(
+                which | {"batches": document["batches"], "batch": {"$exists": False}},
+                {"$set": {"batch": {"keys": keys, **counts}}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if document is None:  # another process is at it
+                return await self.next_batch(erasure_id)
+        return Batch(document["batches"], [str(key) for key in document["batch"]["keys"]])
+
+    async def _some_keys(self, user_id: str) -> list[ObjectId]:
+        found = self._mongo.conversations.find({"userId": user_id}, {"_id": 1}).limit(_BATCH)
+        return [one["_id"] for one in await found.to_list(_BATCH)]
+
+    async def _count_messages(self, keys: list[ObjectId]) -> int:
+        return int(await self._mongo.messages.count_documents({"conversationId": {"$in": keys}}, hint="log"))
+
+    async def stop_answers(self, batch: Batch) -> None:
+        """Ask whichever processes generate answers in these conversations to stop them."""
+        await self._mongo.messages.update_many(_running(batch), {"$set": {"stopRequested": True}})
+
+    async def answers_run(self, batch: Batch) -> bool:
+        """Whether one still does."""
+        return await self._mongo.messages.find_one(_running(batch), {"_id": 1}) is not None
+
+    async def erase_conversations(self, erasure_id: str, batch: Batch) -> None:
+        """Delete them: from then on nothing comes to them any more, and all processes learn of it."""
+        document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
+        if document is not None and "userId" in document:
+            which = {"userId": document["userId"], "_id": {"$in": [ObjectId(key) for key in batch.keys]}}
+            await self._mongo.conversations.delete_many(which)
+
+    async def erase_belongings(self, batch: Batch) -> AsyncIterator[None]:
+        """Delete what belongs to them; comes back after each operation, so that the caller can see to its lease."""
+        for kept in OF_CONVERSATIONS:
+            for key in batch.keys:
+                async for _ in self._delete(kept.name, {kept.found: ObjectId(key)}):
+                    yield
+
+    async def finish_batch(self, erasure_id: str, batch: Batch) -> None:
+        """It is gone, and counts; once, whoever says so."""
+        await self._erasures.update_one(
+            {"_id": ObjectId(erasure_id), "batches": batch.number, "batch": {"$exists": True}},
+            [
+                {
+                    "$set": {
+                        "batches": batch.number + 1,
+                        "erased": {
+                            name: {"$add": [f"$erased.{name}", f"$batch.{name}"]}
+                            for name in ("conversations", "messages")
+                        },
+                    }
+                },
+                {"$unset": "batch"},
+            ],
+        )
+
+    async def erase_rest(self, erasure_id: str) -> None:
+        """Everything else of the user's; what has to stay loses their id."""
+        document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
+        if document is None or "userId" not in document:
+            return
+        which = {Found.BY_USER.value: document["userId"]}
+        for kept in OF_USERS:
+            if kept.pseudonymised:
+                nobody = {"$set": {Found.BY_USER.value: f"erased-{erasure_id}"}}
+                await self._mongo.collection(kept.name).update_many(which, nobody)
+            else:
+                async for _ in self._delete(kept.name, which):
+                    pass
+
+    async def complete(self, erasure_id: str) -> bool:
+        """It is complete, and forgets whose it was; false if it was complete before, or something is left."""
+        result = await self._erasures.update_one(
+            {"_id": ObjectId(erasure_id), "userId": {"$exists": True}, "batch": {"$exists": False}},
+            {"$unset": {"userId": ""}, "$currentDate": {"completedAt": True}},
+        )
+        return bool(result.modified_count)
+
+    async def _delete(self, name: str, which: Document) -> AsyncIterator[None]:
+        collection = self._mongo.collection(name)
+        while True:
+            found = await collection.find(which, {"_id": 1}).limit(_AT_ONCE).to_list(_AT_ONCE)
+            if found:
+                await collection.delete_many(which | {"_id": {"$in": [one["_id"] for one in found]}})
+            yield
+            if len(found) < _AT_ONCE:
+                return
+
+
+def _running(batch: Batch) -> Document:
+    return {"conversationId": {"$in": [ObjectId(key) for key in batch.keys]}, "status": "streaming"}
+
+
+def _erasure(document: dict[str, Any]) -> Erasure:
+    completed: datetime | None = document.get("completedAt")
+    return Erasure(
+        id=str(document["_id"]),
+        requested_at=document["requestedAt"],
+        completed_at=completed,
+        erased=Erased(**document["erased"]),
+    )
