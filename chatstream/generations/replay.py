@@ -189,9 +189,12 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
 
 
 def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
-    """Superseded attempts, and those cut before their first word, are not told to whoever comes later."""
+    """Superseded attempts, and those cut before their first word, are not told to whoever comes later.
+
+    Unless no other attempt follows by itself: then there is something for the user to do.
+    """
     superseded = newest_attempts[answer.reply_to] != answer.id
-    return not superseded and (answer.status is not Status.INTERRUPTED or answer.content != "")
+    return not superseded and (answer.content != "" or not answer.begins_again)
 
 
 def _is_to_be_replaced(answer: Answer, newest: Message) -> bool:

@@ -11,6 +11,7 @@ Idle      an answer is found that runs in another process                      R
 Local     its end is stored; it is published                                   Idle
 Remote    its end is read from the store; it is published                      Idle
 Remote    an answer begins here: the end of the remote one is published first  Idle, Local
+Remote    it turns out to be the one that begins here                          Local
 any       nobody watches, nothing runs here, nothing is being done             Closed
 ========  ===================================================================  ===========
 
@@ -194,7 +195,7 @@ class Room:
             return
         if not self.channel.begun:
             self.channel.begin_at((answer.seq, answer.length) if answer is not None else replay.place)
-            if answer is not None and not self._services.attempts.owns(answer):
+            if answer is not None and not self._generates(answer):
                 self._attach(answer)
             self._start_work()  # for what was heard while this was read
         elif replay.place > self.channel.last_place:
@@ -324,8 +325,11 @@ class Room:
 
     async def _begin(self, generation: Generation, message: UserMessage | None) -> None:
         before = (message or generation.answer).seq
+        followed = isinstance(self._state, Remote) and self._state.running.answer.id == generation.answer.id
         if not self.channel.begun:
             self.channel.begin_at((before - 1, END))  # those who are joining read at least that far
+        elif followed:
+            pass  # a viewer found it in the store before its request got the result: what came before is published
         elif self.channel.readers and self.channel.next_seq != before:
             try:
                 await self._publish_missed(before)
@@ -403,7 +407,7 @@ class Room:
             self._is_behind()
         elif isinstance(message, UserMessage):
             self.channel.append(Posted(message))
-        elif message.status is Status.STREAMING and not self._services.attempts.owns(message):
+        elif message.status is Status.STREAMING:
             self._attach(message)
         else:
             self._is_behind()
@@ -538,9 +542,17 @@ class Room:
             self._enter(Idle())
         if running is None:
             return ended[-1] if ended else None
-        if not self._services.attempts.owns(running):
+        if not self._generates(running):
             self._attach(running)
         return running
+
+    def _generates(self, answer: Answer) -> bool:
+        """It is generated here, or about to be.
+
+        Not so is one that this process has stored for a request that never learned so: whoever ends it, in any process,
+        its viewers here must hear of it, as of a remote one.
+        """
+        return self._generation is not None and self._generation.answer.id == answer.id
 
     def _attach(self, answer: Answer) -> None:
         """`answer` runs in another process: publish its text so far, and follow it."""

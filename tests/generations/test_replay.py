@@ -156,6 +156,14 @@ async def test_one_that_was_cut_because_nobody_watched_waits_for_the_users_word(
 
 
 @pytest.mark.gen_test
+async def test_one_that_was_cut_before_its_first_word_is_told_if_no_other_follows(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        message, _ = await past.turn("", Status.INTERRUPTED, unwatched=True)
+        assert say(await past.replay(Cursor(message.id, Cursor.USER))) == ["error"]
+
+
+@pytest.mark.gen_test
 async def test_an_interrupted_answer_is_owed(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)

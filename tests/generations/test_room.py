@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
+from msgspec.structs import replace
 
-from chatstream.errors import TooManyRequests
+from chatstream.errors import StorageUnavailable, TooManyRequests
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
@@ -316,3 +317,42 @@ async def test_a_stream_that_was_accepted_with_its_message_is_not_refused_for_th
             assert (await watched.until("llm_complete"))["status"] == Status.COMPLETE
         for slot in slots:
             slot.release()
+
+
+# What this process has begun and knows nothing of, because the result of the write was lost -------------------------
+
+
+@pytest.mark.parametrize("hears", [True, False], ids=["by a change", "by a poll"])
+@pytest.mark.gen_test
+async def test_the_end_of_a_forgotten_answer_is_told_whoever_ends_it(mongodb_uri: str, hears: bool) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, contextlib.AsyncExitStack() as stack:
+        if hears:
+            await stack.enter_async_context(following(here))
+        conversation = await here.conversation()
+        here.store.lost["post"] = 1
+        with pytest.raises(StorageUnavailable):
+            await here.post(conversation)
+        async with here.viewer(conversation, Cursor(conversation.key, Cursor.START)) as watched:
+            await watched.until("user_message")
+            running = await there.reading.running(conversation.key)
+            assert running is not None
+            await there.attempts.finish(conversation, replace(running, status=Status.STOPPED))
+            if not hears:
+                await polled(here)
+            assert (await watched.until("llm_complete"))["status"] == "stopped"
+        assert here.model.calls == []
+
+
+@pytest.mark.gen_test
+async def test_a_forgotten_answer_that_is_watched_is_given_when_its_message_is_posted_again(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here:
+        conversation = await here.conversation()
+        here.store.lost["post"] = 1
+        with pytest.raises(StorageUnavailable):
+            await here.post(conversation, client_message_id="m1")
+        async with here.viewer(conversation, Cursor(conversation.key, Cursor.START)) as watched:
+            here.model.reply("Here ", "it is.", STOP)
+            assert (await here.post(conversation, client_message_id="m1")).repeated
+            assert (await watched.until("llm_complete"))["content"] == "Here it is."
+            assert watched.text == "Here it is."
+            assert watched.types == ["user_message", "llm_chunk", "llm_complete"]
