@@ -37,14 +37,14 @@ async def test_the_curl_line(client: Client, upstream: Upstream) -> None:
 async def test_the_node_script(client: Client, upstream: Upstream) -> None:
     node.install()
     upstream.reply(answer("I'd back **Arsenal** at odds of 2.10: ", "take it."))
-    upstream.reply(answer("And I'd recommend a bet on **Leeds** at odds of 3.00."))
+    upstream.reply(answer("I'd recommend a bet on **Leeds** at odds of 3.00."))
     await client.create(id="123")
     url = f"{client.url}{API}/123/stream?access_token={client.token}"
     async with program(*node.command("seed_example.mjs", url, "system", "2")) as running:
         await running.read_until("connected")
-        await client.post("123", "Who wins?")
+        assert (await client.post("123", "Who wins?")).status_code == 201
         await running.read_until("New bet recommendation")
-        await client.post("123", "And on Monday?")
+        assert (await client.post("123", "And on Monday?")).status_code == 201
         await running.read_until("State: ")
     lines = running.printed.splitlines()
     events = [json.loads(line.removeprefix("Event: ")) for line in lines if line.startswith("Event: ")]
