@@ -33,6 +33,7 @@ from chatstream.settings import Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
 from chatstream.store.reading import Reading
+from chatstream.store.searching import Search
 
 Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
@@ -49,6 +50,7 @@ def make_app(
     reading: Reading,
     choices: UserChoices,
     erasing: Erasing,
+    search: Search,
     ping: Callable[[], Awaitable[None]],
     page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     demo_models: Mapping[str, str] = MappingProxyType({}),
@@ -77,7 +79,7 @@ def make_app(
         metrics,
         [
             (r"/api/v1/chat/models", ModelsHandler, base | {"choices": choices}),
-            (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting),
+            (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting | {"search": search}),
             (conversation, ConversationHandler, choosing | {"hub": hub, "attempts": attempts}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),

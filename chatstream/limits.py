@@ -239,6 +239,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     conversations: Rate  # new ones, by user
     kept: Kept  # existing ones, by user
     reads: Rate  # of what is stored, by user
+    searches: Rate  # by user
     changes: Rate  # to conversations, deletions and stops, by user
     messages: Rate  # and whatever else begins an answer, by user
     failures: Rate  # to show a good token, by address
@@ -270,6 +271,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             conversations=Rate("conversations", settings.messages_per_minute),
             kept=Kept(settings.conversations_per_user),
             reads=Rate("reads", settings.reads_per_minute),
+            searches=Rate("searches", settings.searches_per_minute),
             changes=Rate("changes", settings.changes_per_minute),
             messages=Rate("messages", settings.messages_per_minute),
             failures=Rate("failures", settings.failures_per_minute),

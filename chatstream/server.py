@@ -55,6 +55,7 @@ from chatstream.store.leases import Leases
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
+from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
 
@@ -227,6 +228,7 @@ class Server:
             reading=reading,
             choices=choices,
             erasing=erasing,
+            search=Search(mongo),
             ping=mongo.ping,
             page_words=plugins.page_words,
             demo_models=demo_models(settings, plugins.demo),

@@ -215,6 +215,7 @@ class Settings(BaseSettings):
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
     reads_per_minute: PerMinute = 1_200
+    searches_per_minute: PerMinute = 120
     changes_per_minute: PerMinute = 600
     failures_per_minute: PerMinute = 100
     conversations_per_user: int = Field(5_000, ge=1)

@@ -60,6 +60,7 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
         "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000",
         "CHATSTREAM_MESSAGES_PER_MINUTE": "1000000",
         "CHATSTREAM_READS_PER_MINUTE": "1000000",
+        "CHATSTREAM_SEARCHES_PER_MINUTE": "1000000",
         "CHATSTREAM_CHANGES_PER_MINUTE": "1000000",
         "CHATSTREAM_CONVERSATIONS_PER_USER": "1000000",
     }

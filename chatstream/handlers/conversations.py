@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from msgspec import UNSET
+
 from chatstream.blank import is_blank
 from chatstream.errors import AlreadyExists, InvalidContent
 from chatstream.generations.commands import Commands
@@ -10,6 +12,8 @@ from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
 from chatstream.handlers.door import Door
 from chatstream.handlers.views import (
+    MAX_QUERY,
+    MAX_QUERY_TERMS,
     ConversationChanges,
     ConversationPage,
     NewConversation,
@@ -20,6 +24,8 @@ from chatstream.llm.catalogue import UserChoices
 from chatstream.models import Conversation
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
+from chatstream.store.searching import Search
+from chatstream.store.terms import terms
 
 
 class ConversationsHandler(JSONHandler):
@@ -32,22 +38,44 @@ class ConversationsHandler(JSONHandler):
         conversations: Conversations,
         choices: UserChoices,
         content_characters: int,
+        search: Search,
     ) -> None:
         """`content_characters`: the longest message."""
         super().initialize(door)
+        self.search = search
         self.choices = choices
         self.commands = commands
         self.conversations = conversations
         self.content_characters = content_characters
 
     async def get(self) -> None:
-        """A page, most recently active first."""
-        limit, before = self.limit(), self.parameter("before")
-        self.tell(self.door.limits.reads.take(self.user.id))
-        found, next_cursor = await self.conversations.page(self.user.id, limit=limit, before=before)
+        """A page, most recently active first; with ``q`` of those in which that was said."""
+        limit, before, sought = self.limit(), self.parameter("before"), self._sought()
+        limits = self.door.limits
+        self.tell((limits.reads if sought is None else limits.searches).take(self.user.id))
+        among, complete = (None, UNSET) if sought is None else await self.search.find(self.user.id, sought)
+        found, next_cursor = await self.conversations.page(self.user.id, limit=limit, before=before, among=among)
         self.send_json(
-            ConversationPage(conversations=[conversation_view(one) for one in found], next_cursor=next_cursor)
+            ConversationPage(
+                conversations=[conversation_view(one) for one in found], next_cursor=next_cursor, complete=complete
+            )
         )
+
+    def _sought(self) -> set[str] | None:
+        """The terms of ``q``, if there is one. Raises `InvalidContent` if it has none, or too many."""
+        text = self.parameter("q")
+        if text is None:
+            return None
+        if len(text) > MAX_QUERY:
+            raise InvalidContent("The search is too long.", fields={"q": f"at most {MAX_QUERY} characters"})
+        sought = set(terms(text, sought=True))
+        if not sought:
+            raise InvalidContent(
+                "There is nothing to search for: name a word.", fields={"q": "must have a letter, a digit or an emoji"}
+            )
+        if len(sought) > MAX_QUERY_TERMS:
+            raise InvalidContent("The search is too long.", fields={"q": f"at most {MAX_QUERY_TERMS} words"})
+        return sought
 
     head = get
 

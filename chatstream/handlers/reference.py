@@ -16,6 +16,7 @@ from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
     KEY_PATTERN,
     MAX_PAGE,
+    MAX_QUERY,
     OBJECT_KEY_PATTERN,
     PAGE,
     BegunAnswer,
@@ -93,6 +94,14 @@ _CONVERSATIONS_BEFORE = Parameter(
     "before",
     "A `nextCursor` of this list: the conversations after that page.",
     {"type": "string", "pattern": "^[0-9]{1,14}-[0-9a-fA-F]{24}$"},
+)
+_SEARCH = Parameter(
+    "query",
+    "q",
+    "Only conversations in whose title or messages all of these words stand, or words that begin like them, in any "
+    "order. Case and accents make no difference. Where a script has no spaces between its words, any two characters "
+    "that stand together are found. An emoji is a word; punctuation is none. What a model thought is not searched.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_QUERY},
 )
 _MESSAGES_BEFORE = Parameter(
     "query",
@@ -175,7 +184,8 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "listConversations",
             "The caller's conversations, most recently active first",
             {200: Reply("A page of them.", {JSON: ConversationPage}, _RATE)},
-            parameters=[_LIMIT, _CONVERSATIONS_BEFORE],
+            parameters=[_LIMIT, _CONVERSATIONS_BEFORE, _SEARCH],
+            refusals=[422],
         ),
         "post": Operation(
             "createConversation",

@@ -35,6 +35,10 @@ KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 PAGE = 50
 MAX_PAGE = 200
 
+# What somebody types, or pastes, who looks for something; in scripts without spaces each two characters are a term.
+MAX_QUERY = 200
+MAX_QUERY_TERMS = 32
+
 # Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
 # Which names there are, `UserChoices` knows.
 Title = Annotated[str, StringConstraints(max_length=200)]
@@ -210,10 +214,14 @@ class ErasureView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one."""
+    """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one.
+
+    `complete`, of a search alone: false while older conversations have yet to be made ready for it. Search again then.
+    """
 
     conversations: list[ConversationView]
     next_cursor: str | None
+    complete: bool | UnsetType = UNSET
 
 
 class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):

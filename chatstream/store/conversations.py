@@ -1,6 +1,6 @@
 """Conversations as their owners see them: ownership stands inside every query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,12 +66,18 @@ class Conversations:
         counted = await self._mongo.conversations.count_documents({"userId": user_id}, limit=most)
         return int(counted)
 
-    async def page(self, user_id: str, *, limit: int, before: str | None) -> tuple[list[Conversation], str | None]:
+    async def page(
+        self, user_id: str, *, limit: int, before: str | None, among: Sequence[ObjectId] | None = None
+    ) -> tuple[list[Conversation], str | None]:
         """The user's conversations, most recently active first, and the cursor of the next page, if there is one.
+
+        `among`: only those with these keys.
 
         Raises `InvalidRequest` for a `before` that no page returned.
         """
         query: dict[str, Any] = {"userId": user_id, "updatedAt": {"$lte": _LAST_MOMENT}}
+        if among is not None:
+            query["_id"] = {"$in": among}
         if before is not None:
             updated_at, key = _place(before)
             # The first line says nothing new, but that the index is read from there, and not from its beginning.
@@ -112,6 +118,7 @@ class Conversations:
             for kept in OF_CONVERSATIONS:
                 which = {kept.found: ObjectId(conversation.key)}
                 await self._mongo.collection(kept.name).delete_many(which, session=session)
+            await self._mongo.search.delete_one({"_id": ObjectId(conversation.key), "userId": user_id}, session=session)
             return conversation
 
         return await self._mongo.transaction(both)

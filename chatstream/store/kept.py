@@ -29,6 +29,7 @@ class Kept(NamedTuple):
 KEPT = (
     Kept("conversations", Found.BY_USER, "a line for each"),
     Kept("messages", Found.BY_CONVERSATION, "a line for each, behind its conversation's"),
+    Kept("search", Found.BY_USER, "not: the words of what is exported, for searching"),
     Kept("tickets", Found.BY_USER, "not: a ticket is good for a minute, and says nothing"),
 )
 

@@ -106,6 +106,8 @@ ERASURE_INDEXES = [
 ]
 # What nobody holds any more is of no use.
 LEASE_INDEXES = [IndexModel([("heldUntil", ASCENDING)], name="over", expireAfterSeconds=3600)]
+# See `chatstream.store.searching`.
+SEARCH_INDEXES = [IndexModel([("userId", ASCENDING), ("terms", ASCENDING)], name="terms")]
 # What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
 # process of the version before makes it again when it starts, and the next one of this version drops it again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
@@ -116,6 +118,7 @@ INDEXES = {
     "tickets": TICKET_INDEXES,
     "erasures": ERASURE_INDEXES,
     "leases": LEASE_INDEXES,
+    "search": SEARCH_INDEXES,
 }
 
 
@@ -166,6 +169,7 @@ class Mongo:
         self.conversations: Any = self.collection("conversations")
         self.messages: Any = self.collection("messages")
         self.tickets: Any = self.collection("tickets")
+        self.search: Any = self.collection("search")
         self.erasures: Any = self.collection("erasures")
         self.leases: Any = self.collection("leases")
 

@@ -212,7 +212,7 @@ def test_it_names_its_conversation_or_its_user(
 def named(command: dict[str, Any]) -> bool:
     """Whether all that is asked for lies on a shard that the command itself names."""
     collection = command[command["what"]]
-    key = {"messages": "conversationId", "conversations": "userId"}[collection]
+    key = {"messages": "conversationId", "conversations": "userId", "search": "userId"}[collection]
     parts = [
         *command.get("documents", ()),
         *(update["q"] for update in command.get("updates", ())),
