@@ -48,9 +48,13 @@ class RawClient:
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
             self._reader = self._socket.makefile("rb")
-        self._socket.sendall(request)
-        self.sent += 1
-        reply = self._read(has_body=not request.startswith(b"HEAD "))
+        try:
+            self._socket.sendall(request)
+            self.sent += 1
+            reply = self._read(has_body=not request.startswith(b"HEAD "))
+        except BaseException:  # whatever it was, the rest of a reply must not be taken for the next one
+            self.close()
+            raise
         self._used_at = time.monotonic()
         if reply.headers.get("connection") == "close":
             self.close()
