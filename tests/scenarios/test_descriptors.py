@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import MakeClient
@@ -114,10 +115,16 @@ async def test_without_any_descriptor_left_it_waits_for_one(
     await client.answer(await client.create(initialMessage="Begin."))
     assert server.process is not None
     soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # whatever is open stays so
-    async with connections(server.port, b"", CONNECTIONS // 2):
-        await assert_quiet(server)
-        assert (await client.http.get("/healthz")).status_code == 200  # on the connection that it has
-        assert "out of file descriptors" in server.log
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    async with httpx.AsyncClient(
+        base_url=server.url, timeout=PATIENCE, limits=httpx.Limits(keepalive_expiry=None)
+    ) as connected:
+        assert (await connected.get("/healthz")).status_code == 200
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # whatever is open stays so
+        try:
+            async with connections(server.port, b"", CONNECTIONS // 2):
+                await assert_quiet(server)
+                assert (await connected.get("/healthz")).status_code == 200  # on the connection that it has
+                assert "out of file descriptors" in server.log
+        finally:
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
     assert (await make_client(server).http.get("/healthz")).status_code == 200
