@@ -1,16 +1,47 @@
 // A program with the packages of a given version of the AI SDK or of React in place of their plain names, as one module.
+import { createHash } from "node:crypto";
+import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
 
 const CLIENTS = dirname(fileURLToPath(import.meta.url));
+const PACKAGE = join(CLIENTS, "node_modules", "chatstream");
+const MADE = join(CLIENTS, "node_modules", ".bundles");
 
 /** Which packages stand for `ai` and `@ai-sdk/react` of this version: `5.0.0`, or `5` for its newest. */
 export const aiSDK = (version) => ({ ai: `ai-${version}`, "@ai-sdk/react": `ai-react-${version}` });
 
 /** Its text. `alias` has the packages that stand for others; what is `external` is imported where it runs. */
 export async function bundle(contents, { alias = {}, external = [], platform = "node" } = {}) {
+  const options = { alias, external, platform };
+  const made = join(MADE, `${await digest(contents, JSON.stringify(options))}.mjs`);
+  try {
+    return await readFile(made, "utf8"); // most tests want what another one wanted
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
+  }
+  const text = await fromSources(contents, options);
+  await mkdir(MADE, { recursive: true });
+  const unfinished = `${made}.${process.pid}`;
+  await writeFile(unfinished, text);
+  await rename(unfinished, made);
+  return text;
+}
+
+/** Of everything that a bundle is made of: what is given, the packages' versions, and our own package's files. */
+async function digest(...given) {
+  const hash = createHash("sha256");
+  for (const one of given) hash.update(one);
+  hash.update(await readFile(join(CLIENTS, "package-lock.json")));
+  for (const entry of (await readdir(PACKAGE, { recursive: true })).sort()) {
+    if (/\.(js|jsx|ts|tsx|json)$/.test(entry)) hash.update(entry).update(await readFile(join(PACKAGE, entry)));
+  }
+  return hash.digest("hex");
+}
+
+async function fromSources(contents, { alias, external, platform }) {
   const { outputFiles } = await build({
     stdin: { contents, resolveDir: CLIENTS, loader: "tsx" },
     absWorkingDir: CLIENTS,
