@@ -27,6 +27,7 @@ from chatstream.handlers.page import Facts, PageHandler, page
 from chatstream.handlers.request_log import RequestLog
 from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
+from chatstream.handlers.usage import UsageHandler
 from chatstream.llm.catalogue import UserChoices
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
@@ -79,6 +80,7 @@ def make_app(
         metrics,
         [
             (r"/api/v1/chat/models", ModelsHandler, base | {"choices": choices}),
+            (r"/api/v1/chat/usage", UsageHandler, base),
             (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting | {"search": search}),
             (conversation, ConversationHandler, choosing | {"hub": hub, "attempts": attempts}),
             (conversation + r"/stream", StreamHandler, streaming),

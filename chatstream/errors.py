@@ -13,7 +13,7 @@
     │   ├── TooLarge               413
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable
-    │   ├── TooManyRequests        429  come back later
+    │   ├── TooManyRequests        429  come back later (BudgetExhausted: when the next day or month begins)
     │   └── Unavailable            503  not now (StorageUnavailable: the database does not answer)
     ├── ModelError                 an answer ended badly: the model's or a proxy's fault
     └── ConfigurationError         the server cannot start like this
@@ -23,6 +23,7 @@ that of a `ModelError` is for the log alone.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ class ErrorCode(StrEnum):
     STORAGE_UNAVAILABLE = "storage_unavailable"
     RATE_LIMITED = "rate_limited"
     TOO_MANY_STREAMS = "too_many_streams"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    BUDGET_UNAVAILABLE = "budget_unavailable"
     AUTH_UNAVAILABLE = "auth_unavailable"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a password
     SERVER_SHUTDOWN = "server_shutdown"
@@ -77,6 +80,8 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
     ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
     ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),
+    ErrorCode.BUDGET_EXHAUSTED: Explanation("Your budget is used up.", True),
+    ErrorCode.BUDGET_UNAVAILABLE: Explanation("Your budget cannot be checked at the moment. Try again shortly.", True),
     ErrorCode.AUTH_UNAVAILABLE: Explanation("Access cannot be checked at the moment. Connect again.", True),
     ErrorCode.TOKEN_EXPIRED: Explanation("The access token has expired. Connect again with a new one.", True),
     ErrorCode.SERVER_SHUTDOWN: Explanation("The server is restarting. Connect again.", True),
@@ -223,6 +228,44 @@ class TooManyRequests(RequestError):
         """`retry_after` is in seconds; `quota` is the limit that was met."""
         super().__init__(detail, code=code, retry_after=retry_after)
         self.quota = quota
+
+
+class BudgetExhausted(TooManyRequests):
+    """The user has spent what they may in a day or a month."""
+
+    code = ErrorCode.BUDGET_EXHAUSTED
+
+    def __init__(
+        self, name: str, limit: int, *, begins: datetime, resets_at: datetime, now: datetime, may_change: bool
+    ) -> None:
+        """`name` is the limit's: ``tokensPerDay``, ``tokensPerMonth``, ``costPerMonth``. It holds from `begins` on, and
+        anew from `resets_at` on. `may_change`: answers still run, which may take less than is reserved for them.
+        """
+        self.name, self.limit = name, limit
+        self.begins, self.resets_at = begins, resets_at
+        self.may_change = may_change
+        seconds = max(1.0, (resets_at - now).total_seconds())
+        window = round((resets_at - begins).total_seconds())
+        spent = {
+            "tokensPerDay": f"The {limit:,} tokens that you have a day are used up.",
+            "tokensPerMonth": f"The {limit:,} tokens that you have a month are used up.",
+        }.get(name, "Your budget for this month is used up.")
+        super().__init__(
+            f"{spent} It begins again on {resets_at:%Y-%m-%d} at {resets_at:%H:%M} UTC.",
+            retry_after=seconds,
+            quota=Quota(name, limit, 0, window, seconds),
+        )
+
+    def again(self, now: datetime) -> "BudgetExhausted":
+        """The same, later."""
+        return BudgetExhausted(
+            self.name,
+            self.limit,
+            begins=self.begins,
+            resets_at=self.resets_at,
+            now=now,
+            may_change=self.may_change,
+        )
 
 
 class Unavailable(RequestError):

@@ -10,10 +10,33 @@ from enum import StrEnum
 from typing import Any, Self
 
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from chatstream.errors import ErrorCode
 from chatstream.pieces import Piece, is_text, join, size, text, up_to_text
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """What a user may spend; None is no limit. Costs are in millionths of the operator's currency."""
+
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    cost_per_month: int | None = None
+
+
+NO_BUDGET = Budget()
+
+
+class BudgetChange(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is to be otherwise than in the usual budget."""
+
+    tokens_per_day: int | UnsetType | None = UNSET
+    tokens_per_month: int | UnsetType | None = UNSET
+    cost_per_month: int | UnsetType | None = UNSET
+
+    def applied(self, budget: Budget) -> Budget:
+        """The usual budget, changed."""
+        return replace(budget, **{name: value for name, value in asdict(self).items() if value is not UNSET})
 
 
 class User(Struct, frozen=True):
@@ -23,6 +46,7 @@ class User(Struct, frozen=True):
     token_expires_at: float
     token_id: str | None = None
     token_issued_at: float | None = None
+    budget: BudgetChange | None = None  # of the token, if it says anything about it
 
 
 class Ticket(Struct, frozen=True):

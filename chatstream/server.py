@@ -26,6 +26,7 @@ from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailabl
 from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, estimated_usage, write_answer
+from chatstream.generations.budgets import Budgets
 from chatstream.generations.commands import Commands
 from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
@@ -41,7 +42,7 @@ from chatstream.llm.catalogue import Catalogue, UserChoices
 from chatstream.llm.configuration import configured_model, demo_models, served_catalogue
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Usage, UserMessage
+from chatstream.models import Answer, Budget, Conversation, Usage, UserMessage
 from chatstream.plugins.loading import load
 from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
@@ -52,6 +53,7 @@ from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conver
 from chatstream.store.diagnosis import why_not
 from chatstream.store.erasures import Erasures
 from chatstream.store.leases import Leases
+from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
@@ -136,12 +138,13 @@ class Server:
         uri = await stack.enter_async_context(_database_uri(settings))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
-        conversations = Conversations(mongo)
+        ledger = Ledger(mongo) if settings.gives_budgets or plugins.budgets else None
+        conversations = Conversations(mongo, ledger)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         posting, attempts, reading = (
-            Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation),
-            Attempts(mongo, owner=owner),
+            Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation, ledger=ledger),
+            Attempts(mongo, owner=owner, ledger=ledger),
             Reading(mongo),
         )
         catalogue, demo_address = stack.enter_context(served_catalogue(settings, plugins.demo))
@@ -177,6 +180,8 @@ class Server:
             )
 
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
+        priced = unpriced if plugins.answers else catalogue.priced
+        budgets = Budgets(ledger, _budget(settings), plugins=plugins, priced=priced, system_prompt=system_prompt)
         hub = Hub(
             attempts,
             reading,
@@ -185,7 +190,8 @@ class Server:
             metrics,
             _hub_config(settings, catalogue),
             limits.answers,
-            unpriced if plugins.answers else catalogue.priced,
+            priced,
+            budgets,
         )
         metrics.know_models(catalogue.entries)
 
@@ -203,7 +209,7 @@ class Server:
             return catalogue.priced(usage, entry.name)
 
         orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
-        erasing = Erasing(Erasures(mongo), Leases(mongo, owner=owner), hub, metrics, limits.kept.forget)
+        erasing = Erasing(Erasures(mongo, ledger), Leases(mongo, owner=owner), hub, metrics, limits.kept.forget)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
             authenticator,
@@ -215,6 +221,7 @@ class Server:
             query_tokens=settings.query_tokens,
             local_origins=settings.env is Environment.DEVELOPMENT,
             formats=SHOWING if settings.shows_reasoning else HIDING,
+            budgets=budgets,
         )
         door.refusal = StorageUnavailable()  # until it is known to be there
         app = make_app(
@@ -222,7 +229,7 @@ class Server:
             door=door,
             metrics=metrics,
             hub=hub,
-            commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message),
+            commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message, budgets),
             conversations=conversations,
             attempts=attempts,
             reading=reading,
@@ -355,6 +362,16 @@ async def _wait_for(mongo: Mongo, uri: str) -> None:
                 log.warning("the database does not answer; waiting for it: %s", await why_not(uri))
                 gc.enable()  # it may take hours, and who asks meanwhile leaves garbage behind: 6 KB each
             await asyncio.sleep(_DATABASE_RETRY_PAUSE)
+
+
+def _budget(settings: Settings) -> Budget:
+    """Of those who have no other one."""
+    cost = settings.user_cost_per_month
+    return Budget(
+        tokens_per_day=settings.user_tokens_per_day,
+        tokens_per_month=settings.user_tokens_per_month,
+        cost_per_month=None if cost is None else int(cost * 1_000_000),  # no more than six decimals
+    )
 
 
 def _hub_config(settings: Settings, catalogue: Catalogue) -> Config:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -144,6 +145,8 @@ Host = Annotated[str, AfterValidator(values.host)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
 Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the most is more than a machine has file descriptors
+# More than a model can write in a month, and few enough to be counted on from there.
+Tokens = Annotated[int, Field(ge=1, le=10**12)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
@@ -220,6 +223,10 @@ class Settings(BaseSettings):
     failures_per_minute: PerMinute = 100
     conversations_per_user: int = Field(5_000, ge=1)
     messages_per_conversation: int = Field(10_000, ge=10)
+    user_tokens_per_day: Tokens | None = None
+    user_tokens_per_month: Tokens | None = None
+    user_cost_per_month: Annotated[Decimal, BeforeValidator(values.money)] | None = None
+    budget_claim: Annotated[str, Field(pattern=r"^[!#-\[\]-_a-~]{1,100}$"), AfterValidator(values.claim)] | None = None
 
     # The database.
     mongodb_uri: Annotated[SecretStr, _secret(values.mongodb_uri)] | None = Field(
@@ -306,10 +313,13 @@ class Settings(BaseSettings):
             ("streams_per_user", "streams_per_process"),
             ("answers_per_user", "answers_per_process"),
             ("heartbeat_interval", "connection_timeout"),
+            ("user_tokens_per_day", "user_tokens_per_month"),
         ):
             low, high = getattr(self, less), getattr(self, more)
             if less in given and low is not None and high is not None and low > high:
                 yield f"{_variable(less)}: must not be more than {_variable(more)}, which is {high:g}"
+        if self.budget_claim is not None and self.budget_claim == self.jwt_user_claim:
+            yield "CHATSTREAM_BUDGET_CLAIM: must not be CHATSTREAM_JWT_USER_CLAIM, which has the user's id"
         everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared
         same_host = self.metrics_host == self.host or everywhere & {self.metrics_host, self.host}
         if self.metrics_port and self.metrics_port == self.port and same_host:
@@ -387,6 +397,12 @@ class Settings(BaseSettings):
     def uses_embedded_database(self) -> bool:
         """No database was configured."""
         return self.mongodb_uri is None
+
+    @property
+    def gives_budgets(self) -> bool:
+        """Users have a budget; where only a plug-in knows it, that one says so."""
+        limits = (self.user_tokens_per_day, self.user_tokens_per_month, self.user_cost_per_month)
+        return self.budget_claim is not None or any(limit is not None for limit in limits)
 
     @property
     def shows_reasoning(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,11 @@ def plain(value: object) -> object:
         ("CHATSTREAM_SYSTEM_PROMPT", "Be brief.", "system_prompt", "Be brief."),
         ("CHATSTREAM_PLUGINS", "a.b:c, d:e", "plugins", ("a.b:c", "d:e")),
         ("CHATSTREAM_PLUGINS", "none", "plugins", ()),
+        ("CHATSTREAM_USER_TOKENS_PER_DAY", "20000", "user_tokens_per_day", 20_000),
+        ("CHATSTREAM_USER_TOKENS_PER_MONTH", "1", "user_tokens_per_month", 1),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "12.50", "user_cost_per_month", Decimal("12.5")),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "0.000001", "user_cost_per_month", Decimal("0.000001")),
+        ("CHATSTREAM_BUDGET_CLAIM", "https://app.example/budget", "budget_claim", "https://app.example/budget"),
         ("CHATSTREAM_CONTEXT_CHARACTERS", "1000", "context_characters", 1000),
         ("CHATSTREAM_CONNECT_TIMEOUT", "0.5", "connect_timeout", 0.5),
         ("CHATSTREAM_FIRST_BYTE_TIMEOUT", "75", "first_byte_timeout", 75),
@@ -204,6 +210,20 @@ def test_every_setting_is_in_the_table_above() -> None:
         ("CHATSTREAM_ANSWERS_PER_USER", "0"),
         ("CHATSTREAM_ANSWERS_PER_PROCESS", "0"),
         ("CHATSTREAM_OVERLOAD_LAG", "0"),
+        ("CHATSTREAM_USER_TOKENS_PER_DAY", "-1"),
+        ("CHATSTREAM_USER_TOKENS_PER_DAY", "0"),
+        ("CHATSTREAM_USER_TOKENS_PER_DAY", "1e9"),
+        ("CHATSTREAM_USER_TOKENS_PER_MONTH", "1.5"),
+        ("CHATSTREAM_USER_TOKENS_PER_MONTH", "1000000000001"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "1e9"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "-1"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "0.00"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "12,50"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "12.5 EUR"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "0.0000001"),
+        ("CHATSTREAM_USER_COST_PER_MONTH", "nan"),
+        ("CHATSTREAM_BUDGET_CLAIM", "sub"),
+        ("CHATSTREAM_BUDGET_CLAIM", "my claim"),
         ("CHATSTREAM_OPENINGS_PER_MINUTE", "0"),
         ("CHATSTREAM_MESSAGES_PER_MINUTE", "1000001"),
         ("MONGODB_DATABASE", "a.b"),

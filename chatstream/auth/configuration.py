@@ -48,6 +48,7 @@ def rules(settings: Settings) -> Rules:
         audience=settings.jwt_audience,
         type=settings.jwt_type,
         user_claim=settings.jwt_user_claim,
+        budget_claim=settings.budget_claim,
     )
 
 

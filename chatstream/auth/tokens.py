@@ -4,19 +4,21 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Annotated, Any
 
 import jwt
+import msgspec
 from jwt.algorithms import AllowedPrivateKeys
 from jwt.exceptions import InvalidSubjectError
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chatstream.auth.keys import Keys
 from chatstream.auth.memory import Memory
 from chatstream.auth.refusals import lacks, refused
 from chatstream.auth.revocation import Guard
 from chatstream.errors import RequestError, Unauthenticated
-from chatstream.models import User
+from chatstream.models import BudgetChange, User
 
 # A token of honest size is a few hundred bytes; a megabyte of it would block the loop for 65 ms.
 _MAX_TOKEN_BYTES = 8 * 1024
@@ -28,6 +30,10 @@ _MAX_SUBJECT_CHARACTERS = 255
 _CLOCK_SKEW_SECONDS = 30
 # RFC 7515, section 3.1, without the padding that PyJWT would take.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+# As in the settings, and 0: nothing may be spent.
+_Count = Annotated[int, Meta(ge=0, le=10**12)]
+_Amount = Annotated[int, Meta(ge=0, lt=10**9)] | Annotated[float, Meta(ge=0, lt=10**9)]
 
 SigningKey = AllowedPrivateKeys | str | bytes
 
@@ -53,6 +59,15 @@ class Rules(Struct, frozen=True, kw_only=True):
     audience: str | None = None
     type: str | None = None
     user_claim: str = "sub"
+    budget_claim: str | None = None  # what the user may spend
+
+
+class _BudgetClaim(Struct, frozen=True, rename="camel"):
+    """What the claim may have; whatever else it has is the issuer's own business."""
+
+    tokens_per_day: _Count | UnsetType | None = UNSET
+    tokens_per_month: _Count | UnsetType | None = UNSET
+    cost_per_month: _Amount | UnsetType | None = UNSET
 
 
 _NO_MORE = Rules()
@@ -148,7 +163,22 @@ class Authenticator:
         if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
             raise refused("lifetime")
         issued_at = float(claims["iat"]) if "iat" in claims else None
-        return User(user_id, float(claims["exp"]), token_id or None, issued_at)
+        return User(user_id, float(claims["exp"]), token_id or None, issued_at, self._budget(claims))
+
+    def _budget(self, claims: dict[str, Any]) -> BudgetChange | None:
+        name = self._rules.budget_claim
+        if name is None or claims.get(name) is None:
+            return None
+        try:
+            said = msgspec.convert(claims[name], _BudgetClaim, strict=True)
+        except msgspec.ValidationError:
+            raise refused("claims", claim=name) from None
+        cost = said.cost_per_month
+        if isinstance(cost, int | float):  # as it is written: 0.1 is a tenth, which no binary fraction is
+            cost = int((Decimal(str(cost)) * 1_000_000).to_integral_value(ROUND_HALF_UP))
+        return BudgetChange(
+            tokens_per_day=said.tokens_per_day, tokens_per_month=said.tokens_per_month, cost_per_month=cost
+        )
 
 
 def _check_form(token: str) -> None:

@@ -6,6 +6,7 @@ secret that was pasted into the wrong line.
 
 import re
 import unicodedata
+from decimal import Decimal
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -113,6 +114,22 @@ def jwks_url(text: str) -> str:
     if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
         raise ValueError("must begin with https://, or with http:// and the name of this machine")
     return url(text, query=True)
+
+
+def claim(name: str) -> str:
+    """The name of a token's claim that may be anything."""
+    if name in ("aud", "exp", "iat", "iss", "jti", "nbf", "sub"):
+        raise ValueError(f"`{name}` says something else of a token")
+    return name
+
+
+def money(text: object) -> object:
+    """An amount of the operator's currency, as a person writes one; to a millionth, which is what costs are kept in."""
+    if not isinstance(text, str):
+        return text
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not text.strip("0."):
+        raise ValueError("must be an amount such as 12.50: more than 0, below 1,000,000,000, with at most six decimals")
+    return Decimal(text)
 
 
 def login_url(text: str) -> str:

@@ -13,12 +13,14 @@ from msgspec import Struct
 
 from chatstream.errors import (
     AnswerInProgress,
+    BudgetExhausted,
     NotFound,
     NothingRunning,
     NothingToAnswer,
     StorageUnavailable,
     Unavailable,
 )
+from chatstream.generations.budgets import Budgets
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
 from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
@@ -65,9 +67,17 @@ class Commands:
     """Decides and stores; what runs because of it, the hub runs."""
 
     def __init__(
-        self, hub: Hub, posting: Posting, attempts: Attempts, reading: Reading, answers: Answers, admit: Admit
+        self,
+        hub: Hub,
+        posting: Posting,
+        attempts: Attempts,
+        reading: Reading,
+        answers: Answers,
+        admit: Admit,
+        budgets: Budgets | None = None,
     ) -> None:
         """`answers` says whether another one may begin, `admit` whether a message is to be answered at all."""
+        self._budgets = budgets or Budgets()
         self._admit = admit
         self._hub = hub
         self._posting = posting
@@ -91,34 +101,38 @@ class Commands:
         With `background` that finishes though nobody watches; None is as the conversation has it.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
-        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` or `Unavailable`; if a plug-in does not
-        admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
+        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` (`BudgetExhausted`) or `Unavailable`; if a
+        plug-in does not admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
         """
         if background is None:
             background = conversation.background
-        if not admitted:
-            try:
+        try:
+            spending = await self._budgets.spending(conversation, content)
+            if not admitted:
                 await self._admit(conversation, content, 1, client_message_id or uuid.uuid4().hex)
-            except (Refused, Unavailable):
-                # What was accepted once is not refused when it is sent again.
-                if client_message_id is None:
-                    raise
-                known = await self.repeat(
-                    conversation, content, request_id=request_id, client_message_id=client_message_id
-                )
-                if known is None:
-                    raise
-                return known
-        with self._answers.take(conversation.user_id):
+        except (BudgetExhausted, Refused, Unavailable):
+            # What was accepted once is not refused when it is sent again.
+            if client_message_id is None:
+                raise
+            known = await self.repeat(conversation, content, request_id=request_id, client_message_id=client_message_id)
+            if known is None:
+                raise
+            return known
+        with self._answers.take(conversation.user_id), self._budgets.remembering(conversation.user_id):
             for _ in range(_BUSY_TRIES):
                 try:
                     new: Posted | None = await self._posting.post(
-                        conversation, content, client_message_id=client_message_id, background=background
+                        conversation,
+                        content,
+                        client_message_id=client_message_id,
+                        background=background,
+                        spending=spending,
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
                         raise
                     if if_busy is IfBusy.INTERRUPT:
+                        await self._budgets.confirm(spending)
                         await self._stop_running(conversation)
                         continue
                     new = await self._posting.add(
@@ -177,11 +191,12 @@ class Commands:
         With `background` it finishes though nobody watches; None is as the message or the conversation has it. Who asks
         again for what was cut because nobody watched is not to lose it twice, and pay for a third: that finishes, too.
 
-        Raises `AnswerInProgress`, `ConversationFull`, `NothingToAnswer`, `Refused`, `StorageUnavailable`,
-        `TooManyRequests`, `Unavailable`.
+        Raises `AnswerInProgress`, `BudgetExhausted`, `ConversationFull`, `NothingToAnswer`, `Refused`,
+        `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
         """
         admitted: str | None = None  # the message, by its id
-        with self._answers.take(conversation.user_id):
+        spending = await self._budgets.spending(conversation)
+        with self._answers.take(conversation.user_id), self._budgets.remembering(conversation.user_id):
             for _ in range(_BUSY_TRIES):
                 question = await self._reading.newest_question(conversation.key)
                 if question is None:
@@ -200,10 +215,12 @@ class Commands:
                         previous=previous,
                         newest_seq=(previous or message).seq,
                         background=_finishes(conversation, message, previous) if background is None else background,
+                        spending=spending,
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
                         raise
+                    await self._budgets.confirm(spending)
                     await self._stop_running(conversation)
                     continue
                 self._hub.regenerate(conversation, answer, request_id, question=message)

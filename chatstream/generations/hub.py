@@ -10,6 +10,7 @@ from msgspec import Struct
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
+from chatstream.generations.budgets import Budgets
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, Priced, unpriced
@@ -60,6 +61,7 @@ class Hub:
         config: Config,
         answers: Answers,
         priced: Priced = unpriced,
+        budgets: Budgets | None = None,
     ) -> None:
         """`annotate` is asked about each answer that came to a plain end. `answers` says whether another one may begin,
         and counts those that run."""
@@ -70,6 +72,7 @@ class Hub:
             write_answer=write_answer,
             annotate=annotate,
             priced=priced,
+            budgets=budgets or Budgets(),
             metrics=metrics,
             config=config,
             answers=answers,
@@ -139,7 +142,10 @@ class Hub:
             room.left()
 
     async def start(self, stream: Stream) -> None:
-        """After `connected` was sent: answer what waits for an answer. Raises `StorageUnavailable`."""
+        """After `connected` was sent: answer what waits for an answer.
+
+        Raises `BudgetExhausted`, `StorageUnavailable`, `Unavailable`.
+        """
         if stream.replay.pending is not None and stream.follower.reads_on:
             await stream.room.answer(stream.replay.pending, stream.request_id)
 

@@ -31,9 +31,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from msgspec import Struct
 
-from chatstream.errors import AnswerInProgress, ErrorCode, NotFound, StorageUnavailable
+from chatstream.errors import AnswerInProgress, BudgetExhausted, ErrorCode, NotFound, StorageUnavailable, Unavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
+from chatstream.generations.budgets import Budgets
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import END, Chunks, Posted, Skip
@@ -90,6 +91,7 @@ class Services(Struct, kw_only=True):
     write_answer: WriteAnswer
     annotate: Annotate
     priced: Priced
+    budgets: Budgets
     metrics: Metrics
     config: Config
     answers: Answers
@@ -179,6 +181,7 @@ class Room:
             raise StorageUnavailable
         if replay.pending is not None and not accepted and not follower.over:
             self._services.answers.check(self.channel.conversation.user_id)
+            self._services.budgets.check(self.channel.conversation.user_id)
         follower.join(replay)
         if not follower.over:
             self._joined(replay)
@@ -271,7 +274,10 @@ class Room:
         self._generation = generation
 
     async def answer(self, pending: PendingQuestion, request_id: str | None) -> None:
-        """Begin the answer to a question that is pending, unless somebody else has. Raises `StorageUnavailable`."""
+        """Begin the answer to a question that is pending, unless somebody else has.
+
+        Raises `BudgetExhausted`, `StorageUnavailable`, `Unavailable`.
+        """
         async with self._turn():
             await self._answer(pending, request_id)
 
@@ -361,14 +367,19 @@ class Room:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
 
     async def _answer(self, pending: PendingQuestion, request_id: str | None) -> None:
+        budgets = self._services.budgets
+        question = pending.question.content if pending.question is not None else ""
+        spending = await budgets.spending(self.channel.conversation, question)
         try:
-            answer = await self._services.attempts.begin(
-                self.key,
-                pending.message_id,
-                previous=pending.attempt,
-                newest_seq=pending.newest_seq,
-                background=pending.background,
-            )
+            with budgets.remembering(self.channel.conversation.user_id):
+                answer = await self._services.attempts.begin(
+                    self.key,
+                    pending.message_id,
+                    previous=pending.attempt,
+                    newest_seq=pending.newest_seq,
+                    background=pending.background,
+                    spending=spending,
+                )
         except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
             self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
         except NotFound:
@@ -504,6 +515,8 @@ class Room:
             await self._answer(pending, request_id)
         except StorageUnavailable:
             self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
+        except (BudgetExhausted, Unavailable) as exc:  # they are refused when they come back, and told until when
+            self.end_viewers(ErrorCode(exc.code))
 
     def _generation_waits(self) -> bool:
         """An answer has been accepted here, and begins next."""

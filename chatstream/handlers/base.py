@@ -197,6 +197,7 @@ class BaseHandler(RequestHandler):
         if not given:
             raise Unauthenticated("A bearer token is required: send `Authorization: Bearer TOKEN`.", token_given=False)
         self.user = await self._authenticate(given.pop())
+        self.door.budgets.seen(self.user)
         self.admit()
 
     def _accepts(self, from_query: Credential) -> bool:

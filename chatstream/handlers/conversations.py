@@ -6,7 +6,7 @@ from http import HTTPStatus
 from msgspec import UNSET
 
 from chatstream.blank import is_blank
-from chatstream.errors import AlreadyExists, InvalidContent
+from chatstream.errors import AlreadyExists, BudgetExhausted, InvalidContent
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
@@ -87,6 +87,7 @@ class ConversationsHandler(JSONHandler):
         limits = self.door.limits
         if body.initial_message is not None:
             limits.answers.check(self.user.id)
+            self.door.budgets.check(self.user.id)
             limits.messages.take(self.user.id)
             await self.commands.admit_first(self._yet_to_be_created(body), body.initial_message)
         self.tell(limits.conversations.take(self.user.id))
@@ -105,9 +106,14 @@ class ConversationsHandler(JSONHandler):
             raise
         message = None
         if body.initial_message is not None:
-            posted = await self.commands.post(
-                conversation, body.initial_message, request_id=self.request_id, admitted=True
-            )
+            try:
+                posted = await self.commands.post(
+                    conversation, body.initial_message, request_id=self.request_id, admitted=True
+                )
+            except BudgetExhausted:  # the client is told that there is none
+                await self.conversations.delete(self.user.id, conversation.id)
+                limits.kept.give_back(self.user.id)
+                raise
             message = posted.message
         self.set_header("Location", f"{self.request.path}/{conversation.id}")
         self.send_json(new_conversation_view(conversation, message), HTTPStatus.CREATED)

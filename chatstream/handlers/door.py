@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from chatstream.auth import Authenticator, refused
 from chatstream.errors import Unavailable
 from chatstream.formats.registry import SHOWING, Formats
+from chatstream.generations.budgets import Budgets
 from chatstream.handlers.addresses import Network
 from chatstream.handlers.credentials import Credential, Kind
 from chatstream.limits import Limits
@@ -38,6 +39,7 @@ class Door:
         query_tokens: bool = True,
         local_origins: bool = False,
         formats: Formats = SHOWING,
+        budgets: Budgets | None = None,
     ) -> None:
         """`slow_reader_timeout`: seconds for a response, or one flush of a stream, to leave.
 
@@ -52,6 +54,7 @@ class Door:
         self.slow_reader_timeout = slow_reader_timeout
         self.query_tokens = query_tokens
         self.limits = limits
+        self.budgets = budgets or Budgets()
         self.formats = formats
         self.trusted_proxies = trusted_proxies
         self._cors_origins = frozenset(cors_origins)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from http import HTTPStatus
 
 from chatstream.errors import (
+    BudgetExhausted,
     ConversationFull,
     InvalidContent,
     InvalidRequest,
@@ -201,8 +202,8 @@ class MessagesHandler(_History):
             if too_many is None:
                 try:
                     posted = await self._post(conversation, body.content, client_message_id, if_busy, background)
-                except ConversationFull as full:
-                    posted = await self._repeat(conversation, body.content, client_message_id, full)
+                except (BudgetExhausted, ConversationFull) as refusal:
+                    posted = await self._repeat(conversation, body.content, client_message_id, refusal)
             else:
                 posted = await self._repeat(conversation, body.content, client_message_id, too_many)
             cursor = Cursor(posted.message.id, Cursor.USER)
@@ -217,6 +218,7 @@ class MessagesHandler(_History):
         limits = self.door.limits
         try:
             limits.answers.check(self.user.id)
+            self.door.budgets.check(self.user.id)
             self.tell(limits.messages.take(self.user.id))
         except (TooManyRequests, Unavailable) as exc:
             if client_message_id is None:
@@ -287,6 +289,7 @@ class RegenerateHandler(_ConversationDoor):
         background = self.background()
         with self.stream_slot():
             self.door.limits.answers.check(self.user.id)
+            self.door.budgets.check(self.user.id)
             self.tell(self.door.limits.messages.take(self.user.id))
             conversation = await self.conversation(conversation_id)
             answer = await self.commands.regenerate(

@@ -71,8 +71,8 @@ REFUSALS: Mapping[int, Refusal] = {
     415: Refusal("The body is not `application/json`.", ["unsupported_media_type"]),
     422: Refusal("Well-formed, but not acceptable; `errors` says what, field by field.", ["invalid_content"]),
     429: Refusal(
-        "Too many requests of this caller.",
-        ["rate_limited", "too_many_streams"],
+        "Too many requests of this caller, or all is spent that they may spend.",
+        ["rate_limited", "too_many_streams", "budget_exhausted"],
         ["Retry-After", "RateLimit", "RateLimit-Policy"],
     ),
     503: Refusal(
@@ -85,6 +85,7 @@ REFUSALS: Mapping[int, Refusal] = {
             "too_many_streams",
             "auth_unavailable",
             "admission_unavailable",
+            "budget_unavailable",
         ],
         ["Retry-After"],
     ),

@@ -33,6 +33,7 @@ from chatstream.handlers.views import (
     PostedMessage,
     StopRequest,
     UIMessagePage,
+    UsageView,
 )
 
 JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html", "text/plain"
@@ -177,6 +178,16 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "The models that a conversation may have",
             {200: Reply("All of them; one is the default.", {JSON: ModelList}, _RATE)},
             "A conversation's `model` is one of these names, or null for the default.",
+        ),
+    },
+    "/api/v1/chat/usage": {
+        "get": Operation(
+            "getUsage",
+            "What the caller has spent, what is left, and when it begins again",
+            {200: Reply("Each limit; none where the server counts for nobody.", {JSON: UsageView}, _RATE)},
+            "Days and months are those of UTC. An answer counts when it begins, with what it is expected to take, and "
+            "with what it took when it has ended, however it ended. While nothing is left, no answer begins: 429 "
+            "`budget_exhausted`.",
         ),
     },
     _CONVERSATIONS: {

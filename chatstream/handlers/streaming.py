@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tornado.iostream import StreamClosedError
 
 from chatstream import events
-from chatstream.errors import ErrorCode, InvalidRequest, RequestError, StorageUnavailable
+from chatstream.errors import BudgetExhausted, ErrorCode, InvalidRequest, RequestError, StorageUnavailable, Unavailable
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
 from chatstream.formats.registry import HIDING
@@ -31,6 +31,9 @@ log = logging.getLogger("chatstream.http")
 # 30 s after the last byte it could not deliver.
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 30, 10, 3
 _USER_TIMEOUT_MS = 30_000
+# The longest that a client is told to wait before it connects again, in seconds. Browsers' timers end at 24 days, and a
+# budget that is used up for a month may be raised tomorrow.
+_LONGEST_WAIT = 3600.0
 
 
 class StreamingHandler(JSONHandler):
@@ -115,9 +118,11 @@ class StreamingHandler(JSONHandler):
             except TimeoutError:
                 stream.follower.end(reason="does_not_read")
                 self.connection_stream().close()
-            except StorageUnavailable:
-                stream.follower.end(reason=ErrorCode.STORAGE_UNAVAILABLE)
-                await self._send(self._error(ErrorCode.STORAGE_UNAVAILABLE, words=StorageUnavailable().detail))
+            except (BudgetExhausted, Unavailable) as exc:
+                code = ErrorCode(exc.code)
+                stream.follower.end(reason=code)
+                retry_after = exc.retry_after if isinstance(exc, BudgetExhausted) else None
+                await self._send(self._error(code, _milliseconds(retry_after), words=exc.detail))
             except Exception as exc:  # noqa: BLE001 - too late for a status; the client must not take this for the end
                 stream.follower.end(reason=ErrorCode.INTERNAL)
                 self.log_exception(type(exc), exc, exc.__traceback__)
@@ -181,8 +186,7 @@ class StreamingHandler(JSONHandler):
         self.error_code = error.code
         self.set_status(HTTPStatus.OK)
         self._begin()
-        milliseconds = None if error.retry_after is None else round(error.retry_after * 1000)
-        self.finish(self._error(code, milliseconds, words=error.detail))
+        self.finish(self._error(code, _milliseconds(error.retry_after), words=error.detail))
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """See `BaseHandler`."""
@@ -232,3 +236,7 @@ class StreamingHandler(JSONHandler):
         if words is not None:
             event = replace(event, message=words)
         return self.wire.error(event, (retry_after_ms or 0) + reconnect_delay())
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(min(seconds, _LONGEST_WAIT) * 1000)

@@ -26,6 +26,7 @@ from chatstream.models import (
     UserMessage,
 )
 from chatstream.pieces import Part
+from chatstream.store.ledger import Balance
 
 # Of a conversation, and of what makes a message safe to send again.
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -183,6 +184,27 @@ class ModelView(Struct, frozen=True, kw_only=True, rename="camel"):
     default: bool
 
 
+class BalanceView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One limit: of tokens, or of money in millionths of the operator's currency. Without a `limit` all is left.
+
+    `reserved` is what running answers are expected to take. `resetsAt` is when the next day or month begins.
+    """
+
+    name: Literal["tokensPerDay", "tokensPerMonth", "costPerMonth"]
+    unit: Literal["tokens", "costMicros"]
+    limit: int | None
+    used: int
+    reserved: int
+    left: int | None
+    resets_at: Timestamp
+
+
+class UsageView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How the caller stands with each limit; empty where the server counts for nobody."""
+
+    budgets: list[BalanceView]
+
+
 class ModelList(Struct, frozen=True, kw_only=True, rename="camel"):
     """The models that users may choose, in the operator's order."""
 
@@ -259,6 +281,20 @@ def message_view(message: Message, *, reasoning: bool = True) -> UserMessageView
     if isinstance(message, UserMessage):
         return UserMessageView(**_user_message_fields(message))
     return AnswerView(**_answer_fields(message), parts=parts(message.mixed, reasoning=reasoning) or UNSET)
+
+
+def balance_view(balance: Balance) -> BalanceView:
+    """How its user stands with one limit."""
+    name = balance.name
+    return BalanceView(
+        name=name,
+        unit="costMicros" if name == "costPerMonth" else "tokens",
+        limit=balance.limit,
+        used=balance.used,
+        reserved=balance.reserved,
+        left=balance.left,
+        resets_at=timestamp(balance.resets_at),
+    )
 
 
 def model_view(entry: Entry, *, is_default: bool) -> ModelView:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from types import MappingProxyType
 
-from chatstream.errors import ConfigurationError
+from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.llm.catalogue import Catalogue, Entry, usual_deadlines
 from chatstream.llm.demo_answers import Subject
 from chatstream.llm.fallback import Endpoints, FallbackModel
@@ -21,6 +21,15 @@ def catalogue(settings: Settings, demos: Mapping[str, str] = MappingProxyType({}
     Where there is neither, the demo models `demos`, each with its description: they have no address as long as nobody
     serves them.
     """
+    models = _catalogue(settings, demos)
+    if settings.user_cost_per_month is not None and not any(each.price for each in models.entries.values()):
+        raise InvalidSettings(
+            ["CHATSTREAM_USER_COST_PER_MONTH: no model has a price: give them one in CHATSTREAM_MODELS_FILE"]
+        )
+    return models
+
+
+def _catalogue(settings: Settings, demos: Mapping[str, str]) -> Catalogue:
     if settings.models_file is not None:
         from chatstream.llm import models_file
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 from chatstream.errors import ErrorCode, ModelError, RequestError
 from chatstream.llm.model import Finish
 from chatstream.llm.model import Turn as ModelTurn
-from chatstream.models import Annotation, Recommendation, Usage
+from chatstream.models import Annotation, Budget, Recommendation, Usage
 from chatstream.pieces import Data, Part
 
 
@@ -52,6 +52,13 @@ class Reasoning(Struct, frozen=True):
     text: str
 
 
+class Spender(Struct, frozen=True, kw_only=True):
+    """A user for whom an answer is about to begin, and what they may spend by the settings and their token."""
+
+    user: str
+    budget: Budget
+
+
 class Refused(RequestError):
     """Raised by `admit`: the message is not accepted. `detail` is for the user, `code` for the client."""
 
@@ -82,6 +89,14 @@ class Admits(Protocol):
 
     def admit(self, turn: Turn) -> None:
         """Raise `Refused` if nothing is to be stored, asked or paid for `turn.message`."""
+        ...
+
+
+class Budgets(Protocol):
+    """Knows what a user may spend. Deadline 2 s, closed: nothing is answered."""
+
+    def budget(self, spender: Spender) -> Budget | None:
+        """What `spender.user` may spend; None is as `spender.budget` has it."""
         ...
 
 
@@ -120,7 +135,7 @@ class Answers(Protocol):
         ...
 
 
-Hook = Literal["context", "admit", "release", "annotate", "answer"]
+Hook = Literal["context", "admit", "release", "annotate", "answer", "budget"]
 
 
 class Rule(NamedTuple):
@@ -142,6 +157,8 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
         "annotate": Rule(3, open=True),
         # Between two things that it says, as the model's `CHATSTREAM_FIRST_TOKEN_TIMEOUT`.
         "answer": Rule(60, open=False),
+        # As for `admit`, in the same request; and it is about money.
+        "budget": Rule(2, open=False),
     }
 )
 

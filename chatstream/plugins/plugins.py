@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from chatstream.errors import ErrorCode, ModelError, Unavailable
 from chatstream.llm.arranging import Arranger, Tags
@@ -22,12 +23,12 @@ from chatstream.llm.model import Delta, Finish
 from chatstream.llm.model import Turn as ModelTurn
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Conversation, Recommendation, Usage
+from chatstream.models import Annotation, Answer, Budget, Conversation, Recommendation, Usage
 from chatstream.pieces import BEGINNING, Data, Piece, behind, fold, spaced
 from chatstream.pieces import text as visible_text
 from chatstream.plugins.answering import Answering, forget
 from chatstream.plugins.loading import Loaded
-from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Turn
+from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Spender, Turn
 
 log = logging.getLogger("chatstream.plugins")
 
@@ -84,6 +85,11 @@ class Plugins:
         """Messages are looked at before they are stored."""
         return bool(self._loaded["admit"])
 
+    @property
+    def budgets(self) -> bool:
+        """One of them knows what users may spend."""
+        return bool(self._loaded["budget"])
+
     # Before the model -------------------------------------------------------------------------------------------------
 
     async def admit(self, turn: Turn) -> None:
@@ -95,6 +101,20 @@ class Plugins:
                 raise Unavailable(
                     "Messages cannot be checked at the moment.", code="admission_unavailable", retry_after=_RETRY_AFTER
                 ) from exc
+
+    async def budget(self, spender: Spender) -> Budget:
+        """What a user may spend: the last one that says so is right. Raises `Unavailable` if nobody can say."""
+        for each in self._loaded["budget"]:
+            try:
+                budget = await self._call(each, "budget", _budget, spender)
+            except _Failed as exc:
+                raise Unavailable(
+                    "Your budget cannot be checked at the moment.",
+                    code=ErrorCode.BUDGET_UNAVAILABLE,
+                    retry_after=_RETRY_AFTER,
+                ) from exc
+            spender = spender if budget is None else replace(spender, budget=budget)
+        return spender.budget
 
     async def context(self, turn: Turn, *, budget: int) -> tuple[list[str], list[ModelTurn]]:
         """Instructions, and turns to put before the message; together at most `budget` code points.
@@ -276,7 +296,7 @@ class Plugins:
         raise _Failed
 
 
-_HOOKS: tuple[Hook, ...] = ("context", "admit", "release", "annotate", "answer")
+_HOOKS: tuple[Hook, ...] = ("context", "admit", "release", "annotate", "answer", "budget")
 _MAY_RAISE: Mapping[str, type[Exception]] = {"admit": Refused, "release": Blocked}
 
 
@@ -320,6 +340,17 @@ async def _waited(task: "asyncio.Task[object]", deadline: float) -> object:
 def _nothing(given: object) -> None:
     if given is not None:  # `return False` looks like a refusal, and would be none
         raise Nonsense(f"it returned {type(given).__name__}; it must raise Refused, or return nothing")
+
+
+def _budget(given: object) -> Budget | None:
+    if given is None:
+        return None
+    if not isinstance(given, Budget):
+        raise Nonsense(f"it returned {type(given).__name__}; it must return a Budget, or nothing")
+    for limit in asdict(given).values():
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**63):
+            raise Nonsense("a limit of the budget is no whole number, or below 0")
+    return given
 
 
 def _left_out(given: object) -> None:

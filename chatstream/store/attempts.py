@@ -7,8 +7,9 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from chatstream.errors import AnswerInProgress
-from chatstream.models import Answer, Conversation, Status
+from chatstream.models import Answer, Conversation, Status, Usage
 from chatstream.pieces import Piece, size, stored
 from chatstream.store.conversations import touch
 from chatstream.store.documents import (
@@ -29,6 +30,7 @@ from chatstream.store.documents import (
     status_of,
 )
 from chatstream.store.gate import Document
+from chatstream.store.ledger import Ledger, Reserve, Spending
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
 
@@ -79,8 +81,9 @@ class Orphan(NamedTuple):
 class Attempts:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` names this process in what it writes."""
+    def __init__(self, mongo: Mongo, *, owner: str, ledger: Ledger | None = None) -> None:
+        """`owner` names this process in what it writes. Without a `ledger` nothing is reserved."""
+        self._ledger = ledger
         self._mongo = mongo
         self._messages = mongo.messages
         # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
@@ -99,12 +102,20 @@ class Attempts:
         return answer.owner == self._owner
 
     async def begin(
-        self, key: str, reply_to: str, *, previous: Answer | None, newest_seq: int, background: bool = False
+        self,
+        key: str,
+        reply_to: str,
+        *,
+        previous: Answer | None,
+        newest_seq: int,
+        background: bool = False,
+        spending: Spending | None = None,
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
         `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
-        one by now, if an answer runs, or if somebody else has begun the next attempt.
+        one by now, if an answer runs, or if somebody else has begun the next attempt; `BudgetExhausted` if nothing is
+        left of `spending`, of which it is reserved what it is likely to take.
 
         The unique indexes see to all three, and what they let in is on disk and with a majority when it is known. A
         conversation that is deleted meanwhile shows in `finish`.
@@ -120,7 +131,7 @@ class Attempts:
             model=previous.next_model if previous else None,
         )
         try:
-            return await self._begin(key, answer)
+            return await self._begin(key, answer, previous, spending)
         except DuplicateKeyError as exc:
             newest = await self._reading.newest_seqs([key])
             # Behind documents that only a later version understands there is a place, too.
@@ -128,19 +139,32 @@ class Attempts:
                 raise AnswerInProgress(_STILL_RUNNING) from exc
             answer = replace(answer, seq=newest[key] + 1)
         try:
-            return await self._begin(key, answer)
+            return await self._begin(key, answer, previous, spending)
         except DuplicateKeyError as exc:
             raise AnswerInProgress(_STILL_RUNNING) from exc
 
-    async def _begin(self, key: str, answer: Answer) -> Answer:
+    async def _begin(self, key: str, answer: Answer, previous: Answer | None, spending: Spending | None) -> Answer:
         try:
-            await self._messages.insert_one(answer_document(key, answer))
+            if spending is None or self._ledger is None:
+                await self._messages.insert_one(answer_document(key, answer))
+            else:
+                await self._reserved(key, answer, previous.usage if previous else None, spending, self._ledger)
         except DuplicateKeyError:
             stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
                 raise
             return answer_model(stored)  # this very write had succeeded, and its result was lost
         return answer
+
+    async def _reserved(
+        self, key: str, answer: Answer, before: Usage | None, spending: Spending, ledger: Ledger
+    ) -> None:
+        async def both(reserve: Reserve | None, session: Any) -> None:
+            await self._messages.insert_one(answer_document(key, answer), session=session)
+            if reserve is not None:
+                await reserve(key, answer, before, session)
+
+        await ledger.within(spending, lambda reserve: self._mongo.transaction(partial(both, reserve)))
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
         """Append to running attempts, and show that they are alive; returns how each stands now, by its id.
@@ -199,11 +223,15 @@ class Attempts:
         )
         if not there:
             await self._delete_rest(key)
+            await self._settle(conversation, answer)
             return None
         if before is not None:
+            if self._ledger is not None:
+                self._ledger.ended(answer)
             return replace(answer, queued=before.get("queued", False))
         document = await self._messages.find_one(_one(key, answer.id))
         if document is None:
+            await self._settle(conversation, answer)
             return None
         # If a later version has made of it what this one does not understand, or something that has not ended: the end
         # as it is known here, since the viewers here hear of no other.
@@ -289,6 +317,11 @@ class Attempts:
         return there
 
     # Parts ------------------------------------------------------------------------------------------------------------
+
+    async def _settle(self, conversation: Conversation, answer: Answer) -> None:
+        """No message says what it took: it went with its conversation."""
+        if self._ledger is not None:
+            await self._ledger.settle_one(conversation.user_id, answer)
 
     async def _delete_rest(self, key: str) -> None:
         """The conversation is gone: then so is what was begun in it meanwhile."""

@@ -12,6 +12,7 @@ from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, new_key, now
 from chatstream.store.kept import OF_CONVERSATIONS
+from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 
 # What is not a time, or none that Python knows, has no place in the list.
@@ -23,8 +24,9 @@ _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", 
 class Conversations:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
         self._mongo = mongo
+        self._ledger = ledger
 
     async def create(
         self,
@@ -121,6 +123,8 @@ class Conversations:
             await self._mongo.search.delete_one({"_id": ObjectId(conversation.key), "userId": user_id}, session=session)
             return conversation
 
+        if self._ledger is not None:  # what its answers took is known only as long as they are there
+            await self._ledger.settle(user_id)
         return await self._mongo.transaction(both)
 
     def _found(self, document: dict[str, Any] | None) -> Conversation:

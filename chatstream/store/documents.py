@@ -275,6 +275,12 @@ def _usage(document: Document | None) -> Usage | None:
     return replace(usage, source=UsageSource.ESTIMATED)
 
 
+def usage_model(document: Document) -> Usage | None:
+    """The usage of an answer, if it has one; nothing else of it need be there. Raises `NotUnderstood`."""
+    with _understanding():
+        return _usage(document.get("usage"))
+
+
 def _flag(name: str, value: bool) -> Document:
     """A field that is there only if it is true: most are not."""
     return {name: True} if value else {}

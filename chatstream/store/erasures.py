@@ -19,6 +19,7 @@ from chatstream.models import Erased, Erasure
 from chatstream.store.documents import new_key, now
 from chatstream.store.gate import Document
 from chatstream.store.kept import OF_CONVERSATIONS, OF_USERS, Found
+from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 
 # Conversations at a time: their keys stand in the erasure's document.
@@ -37,8 +38,9 @@ class Batch(NamedTuple):
 class Erasures:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
         self._mongo = mongo
+        self._ledger = ledger
         self._erasures = mongo.erasures
 
     async def begin(self, user_id: str) -> Erasure:
@@ -102,6 +104,8 @@ class Erasures:
         """Delete them: from then on nothing comes to them any more, and all processes learn of it."""
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         if document is not None and "userId" in document:
+            if self._ledger is not None:  # what the answers took is known only as long as they are there
+                await self._ledger.settle(document["userId"])
             which = {"userId": document["userId"], "_id": {"$in": [ObjectId(key) for key in batch.keys]}}
             await self._mongo.conversations.delete_many(which)
 

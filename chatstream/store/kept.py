@@ -30,6 +30,12 @@ KEPT = (
     Kept("conversations", Found.BY_USER, "a line for each"),
     Kept("messages", Found.BY_CONVERSATION, "a line for each, behind its conversation's"),
     Kept("search", Found.BY_USER, "not: the words of what is exported, for searching"),
+    Kept(
+        "ledger",
+        Found.BY_USER,
+        "not: sums, which `GET …/usage` has",
+        pseudonymised=True,
+    ),
     Kept("tickets", Found.BY_USER, "not: a ticket is good for a minute, and says nothing"),
 )
 

@@ -108,6 +108,11 @@ ERASURE_INDEXES = [
 LEASE_INDEXES = [IndexModel([("heldUntil", ASCENDING)], name="over", expireAfterSeconds=3600)]
 # See `chatstream.store.searching`.
 SEARCH_INDEXES = [IndexModel([("userId", ASCENDING), ("terms", ASCENDING)], name="terms")]
+LEDGER_INDEXES = [
+    # For the report of a month. The server finds a user's own by the beginning of their `_id`.
+    IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
+    IndexModel([("userId", ASCENDING)], name="owner"),
+]
 # What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
 # process of the version before makes it again when it starts, and the next one of this version drops it again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
@@ -119,6 +124,7 @@ INDEXES = {
     "erasures": ERASURE_INDEXES,
     "leases": LEASE_INDEXES,
     "search": SEARCH_INDEXES,
+    "ledger": LEDGER_INDEXES,
 }
 
 
@@ -172,6 +178,7 @@ class Mongo:
         self.search: Any = self.collection("search")
         self.erasures: Any = self.collection("erasures")
         self.leases: Any = self.collection("leases")
+        self.ledger: Any = self.collection("ledger")
 
     def collection(self, name: str) -> Any:
         """The collection of this name, behind the gate."""

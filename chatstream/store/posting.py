@@ -3,6 +3,7 @@
 A conversation, or the `key` of one, comes from `Conversations`, where the owner was checked.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -18,7 +19,7 @@ from chatstream.errors import (
     NothingRunning,
     StorageUnavailable,
 )
-from chatstream.models import Answer, Conversation, UserMessage
+from chatstream.models import Answer, Conversation, Usage, UserMessage
 from chatstream.store.attempts import new_attempt
 from chatstream.store.conversations import touch
 from chatstream.store.documents import (
@@ -27,10 +28,12 @@ from chatstream.store.documents import (
     NotUnderstood,
     answer_document,
     now,
+    usage_model,
     user_message_document,
     user_message_model,
 )
 from chatstream.store.gate import Document
+from chatstream.store.ledger import Ledger, Reserve, Spending
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
 
@@ -48,8 +51,11 @@ class Posted(NamedTuple):
 class Posting:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo, *, owner: str, most_messages: int | None = None) -> None:
+    def __init__(
+        self, mongo: Mongo, *, owner: str, most_messages: int | None = None, ledger: Ledger | None = None
+    ) -> None:
         """`owner` names this process in what it writes; `most_messages` is how many a conversation may have."""
+        self._ledger = ledger or Ledger(mongo)
         self._most_messages = most_messages
         self._mongo = mongo
         self._messages = mongo.messages
@@ -66,19 +72,21 @@ class Posting:
         *,
         client_message_id: str | None = None,
         background: bool = False,
+        spending: Spending | None = None,
     ) -> Posted:
         """Store a user message and begin the attempt at answering it: both or neither.
 
-        With `background` its answer finishes though nobody watches.
+        With `background` its answer finishes though nobody watches. What it is likely to take is reserved of
+        `spending`.
 
-        Raises `AnswerInProgress` while another answer runs, `ConversationFull`, `NotFound` if the conversation is gone,
-        `InvalidContent` if `client_message_id` was used for another content.
+        Raises `AnswerInProgress` while another answer runs, `BudgetExhausted`, `ConversationFull`, `NotFound` if the
+        conversation is gone, `InvalidContent` if `client_message_id` was used for another content.
         """
         key = conversation.key
         message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
 
-        async def both(session: Any) -> Posted:
-            seq, running = await self._newest(conversation, session)
+        async def both(reserve: Reserve | None, session: Any) -> Posted:
+            seq, running, usage = await self._newest(conversation, session)
             message = UserMessage(
                 id=message_id,
                 seq=seq,
@@ -93,10 +101,12 @@ class Posting:
             await self._messages.insert_many(documents, session=session)
             if running is not None:  # in a status that the index does not know, else this would not be reached
                 raise AnswerInProgress(_STILL_RUNNING)
+            if reserve is not None:  # last: two answers of one user are in each other's way from here to the end
+                await reserve(key, answer, usage, session)
             return Posted(message, answer)
 
         try:
-            return await self._mongo.transaction(both)
+            return await self._ledger.within(spending, lambda reserve: self._mongo.transaction(partial(both, reserve)))
         except BulkWriteError as exc:
             duplicate = _duplicate(exc)
         if duplicate == {"conversationId"}:
@@ -121,7 +131,7 @@ class Posting:
         message_id, moment = str(ObjectId()), now()
 
         async def add(session: Any) -> Posted:
-            seq, running = await self._newest(conversation, session)
+            seq, running, _ = await self._newest(conversation, session)
             message = UserMessage(
                 id=message_id,
                 seq=seq,
@@ -152,8 +162,8 @@ class Posting:
         except NotFound:
             return None
 
-    async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None]:
-        """The place after the newest message, and the answer that runs, if one does.
+    async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None, Usage | None]:
+        """The place after the newest message, the answer that runs, if one does, and what the newest answer took.
 
         For a transaction, of which two cannot both go on from it.
         """
@@ -162,13 +172,16 @@ class Posting:
             raise NotFound("There is no such conversation.")
         newest: Document | None = await self._messages.find_one(
             {"conversationId": ObjectId(key), "seq": PLACES},
-            {"seq": 1, "role": 1, "replyTo": 1, "status": 1},
+            {"seq": 1, "role": 1, "replyTo": 1, "status": 1, "usage": 1},
             sort=[("seq", -1)],
             session=session,
         )
         seq = int(newest["seq"]) + 1 if newest else FIRST_SEQ
         self.check_room(seq)
-        return seq, await self._reading.unfinished(key, newest, session) if newest else None
+        if newest is None:
+            return seq, None, None
+        usage = next(iter(self._mongo.understood(usage_model, newest)), None)
+        return seq, await self._reading.unfinished(key, newest, session), usage
 
     def check_room(self, seq: int) -> None:
         """Raises `ConversationFull` if no message may have this place. What a process begins by itself does not ask."""

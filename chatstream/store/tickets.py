@@ -9,10 +9,11 @@ import re
 import secrets
 from typing import Any
 
+import msgspec
 from bson import Binary
 from pymongo import ReturnDocument
 
-from chatstream.models import Ticket, User
+from chatstream.models import BudgetChange, Ticket, User
 from chatstream.store.mongo import Mongo
 
 # A page asks for it and opens its stream: a second, and on a train a minute.
@@ -37,7 +38,7 @@ class Tickets:
             "tokenExpiresAt": user.token_expires_at,
             "tokenId": user.token_id,
             "tokenIssuedAt": user.token_issued_at,
-        }
+        } | ({} if user.budget is None else {"budget": msgspec.to_builtins(user.budget)})
         # $literal: what a user may choose is no expression. $$NOW is known only to an update with a pipeline.
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in said.items()}
         fields["expiresAt"] = {"$add": ["$$NOW", _LIFETIME_SECONDS * 1000]}
@@ -64,6 +65,7 @@ class Tickets:
             found["tokenExpiresAt"],
             token_id=found.get("tokenId"),
             token_issued_at=found.get("tokenIssuedAt"),
+            budget=msgspec.convert(found.get("budget"), BudgetChange | None),
         )
 
 

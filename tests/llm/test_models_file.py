@@ -7,6 +7,7 @@ import pytest
 
 from chatstream.errors import InvalidSettings
 from chatstream.llm.catalogue import Catalogue
+from chatstream.llm.configuration import catalogue
 from chatstream.llm.models_file import read
 from chatstream.models import Usage
 from chatstream.settings import Settings
@@ -193,3 +194,14 @@ def test_what_a_price_makes_of_tokens(tmp_path: Path, price: str, usage: dict[st
         assert isinstance(priced.cost_micros, int)
     assert read(path, Settings()).priced(counted, "made up") == counted  # it may cost anything
     assert read(path, Settings()).priced(None, "m") is None
+
+
+def test_a_budget_in_money_needs_a_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "models.toml"
+    monkeypatch.setenv("CHATSTREAM_MODELS_FILE", str(path))
+    monkeypatch.setenv("CHATSTREAM_USER_COST_PER_MONTH", "1")
+    path.write_text(NAMED)
+    with pytest.raises(InvalidSettings, match="CHATSTREAM_USER_COST_PER_MONTH: no model has a price"):
+        catalogue(Settings())
+    path.write_text(NAMED + "price = { input = 1, output = 1 }")
+    assert catalogue(Settings()).default.price is not None

@@ -507,7 +507,7 @@ def make_leaving() -> Plugin:
         ("make_bad", "cannot be called: RuntimeError: no key"),
         ("make_leaving", "cannot be called: SystemExit"),
         ("make_missing", "cannot be called: AttributeError"),
-        ("make_nothing", "has none of the methods context, admit, release, annotate, answer"),
+        ("make_nothing", "has none of the methods context, admit, release, annotate, answer, budget"),
         ("make_wrong_arguments", "`release` must take 3 arguments"),
         ("make_no_generator", "`answer` must be an async generator"),
         ("make_wrong_deadline", "the deadline of `context` must be a number of seconds"),

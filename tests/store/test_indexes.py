@@ -6,6 +6,7 @@ keys and documents were examined.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from pymongo.monitoring import CommandStartedEvent
 from tornado.ioloop import IOLoop
 
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.models import NO_BUDGET, Answer, Conversation, Status, Usage, UserMessage
 from chatstream.store.attempts import Checkpoint
 from chatstream.store.conversations import Conversations
+from chatstream.store.ledger import Spending
 from chatstream.store.measuring import Commands
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posted
@@ -31,6 +33,7 @@ OTHERS = 40
 TURNS = 20  # of the conversation that is asked about: 40 messages
 PAGE = 5
 
+SPENDING = Spending("owner", NO_BUDGET, lambda before: Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2))
 Profiled = Callable[[Awaitable[Any]], list[dict[str, Any]]]
 
 
@@ -46,6 +49,7 @@ class Store:
         self.question: UserMessage
         self.answer: Answer
         self.ended: Answer
+        self.idle: Conversation
 
     async def fill(self) -> None:
         """Through the store's own methods."""
@@ -62,6 +66,10 @@ class Store:
         posted = await self.of.posting.post(self.conversation, "And now?")
         assert posted.answer is not None
         self.question, self.answer = posted.message, posted.answer
+        self.idle = await self.conversations.create("owner")
+        reserved = await self.conversations.create("owner")
+        posted = await self.of.posting.post(reserved, "Tell me.", spending=SPENDING)
+        await self.of.attempts.finish(reserved, self.end(posted))
 
     def end(self, posted: Posted) -> Answer:
         """The answer, complete; nobody has seen it."""
@@ -109,6 +117,10 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "list the messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=None), PAGE),
     "list older messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=20), PAGE),
     "repeat a message": (lambda s: s.of.posting.posted_before(s.key, "Tell me.", "message-3"), 1),
+    "begin an answer with a budget": (lambda s: s.of.posting.post(s.idle, "Tell me.", spending=SPENDING), 1),
+    "say what is left of it": (lambda s: s.of.ledger.balances("owner", NO_BUDGET, datetime.now(UTC)), 1),
+    "look up what was reserved": (lambda s: s.of.ledger.settle("owner"), 1),
+    "report a month": (lambda s: _all(s.of.ledger.rows(f"{datetime.now(UTC):%Y-%m}")), 1),
     "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
     "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, ["Well"])]), 1),
     "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer), 1),
@@ -188,7 +200,7 @@ def profiled(
 
 # These ask every shard: a reader finds a key in a message, and not whose it is; all answers that run; and each process
 # hears the changes of all conversations.
-MAY_SCATTER = {"sweep: all answers that run", "find a message's conversation"}
+MAY_SCATTER = {"sweep: all answers that run", "find a message's conversation", "report a month"}
 # Transactions and cursors that go on name what they go on with.
 NAMED_BEFORE = ("getMore", "commitTransaction", "abortTransaction", "killCursors", "endSessions")
 
@@ -200,7 +212,7 @@ def test_it_names_its_conversation_or_its_user(
     sent: list[CommandStartedEvent] = []
     monkeypatch.setattr(Commands, "started", lambda _self, event: sent.append(event))
     listened = Store(store.uri, Metrics())
-    vars(listened).update({name: vars(store)[name] for name in ("conversation", "question", "answer", "ended")})
+    vars(listened).update({name: vars(store)[name] for name in ("conversation", "question", "answer", "ended", "idle")})
     io_loop.run_sync(lambda: OPERATIONS[what][0](listened))
     listened.mongo.close()
     commands = [dict(event.command) | {"what": event.command_name} for event in sent]
@@ -212,7 +224,7 @@ def test_it_names_its_conversation_or_its_user(
 def named(command: dict[str, Any]) -> bool:
     """Whether all that is asked for lies on a shard that the command itself names."""
     collection = command[command["what"]]
-    key = {"messages": "conversationId", "conversations": "userId", "search": "userId"}[collection]
+    key = {"messages": "conversationId", "conversations": "userId", "search": "userId", "ledger": "_id"}[collection]
     parts = [
         *command.get("documents", ()),
         *(update["q"] for update in command.get("updates", ())),

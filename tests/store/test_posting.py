@@ -221,8 +221,8 @@ async def test_a_message_without_an_id_of_the_clients_is_no_repetition_of_anothe
 ) -> None:
     await store.attempts.finish(conversation, ended(await begun(store, conversation)))
 
-    async def taken(_conversation: Conversation, _session: Any) -> tuple[int, None]:
-        return 1, None
+    async def taken(_conversation: Conversation, _session: Any) -> tuple[int, None, None]:
+        return 1, None, None
 
     monkeypatch.setattr(store.posting, "_newest", taken)  # as if another message came first
     with pytest.raises(AnswerInProgress):

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
+from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
@@ -16,7 +17,8 @@ class Storage:
 
     def __init__(self, mongo: Mongo, *, owner: str = "test") -> None:
         self.posting = Posting(mongo, owner=owner)
-        self.attempts = Attempts(mongo, owner=owner)
+        self.ledger = Ledger(mongo)
+        self.attempts = Attempts(mongo, owner=owner, ledger=self.ledger)
         self.reading = Reading(mongo)
 
 

@@ -1,0 +1,506 @@
+"""What each user has spent: one document for a user and a month, which all processes share.
+
+An attempt at an answer is *reserved* in the transaction that begins it: what it is expected to take is added to what
+the user has spent, and noted as open. It is *settled* by the write that ends it, whoever ends it: the message has its
+`usage` from then on, once and for all, and the ledger needs no write. What was taken comes in the place of what was
+expected with the user's next reservation, if this process has both; else whoever needs the exact sum (a refusal,
+`GET …/usage`, a report, a deletion) looks up how the open ones have ended. The update that does it takes the
+reservation away, and asks for its being there: so each counts once, whoever does it, and however often.
+
+Its `_id` has a hash of the user's id, so that it goes on counting when they are erased: that is no new budget.
+
+Days and months are UTC's, by the moment at which an attempt began.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import math
+import re
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from bson import ObjectId
+from msgspec import Struct
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from chatstream.errors import BudgetExhausted, StorageUnavailable
+from chatstream.models import Answer, Budget, Usage
+from chatstream.store.documents import ENDED, usage_model
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
+
+log = logging.getLogger("chatstream.store")
+
+T = TypeVar("T")
+LimitName = Literal["tokensPerDay", "tokensPerMonth", "costPerMonth"]
+
+# With this many open reservations they are looked up: at some 100 bytes each the document stays small, and two
+# operations in 16 answers are no cost.
+_MOST_OPEN = 16
+# An open reservation whose message is gone: its conversation was deleted, and the process that generated it tells what
+# it took as soon as it notices. If it never does, it is gone, too, and what was expected counts.
+_GIVEN_UP_AFTER = timedelta(hours=1)
+# What this process has reserved, and how it ended: at some 500 bytes each, 10 MB. What is forgotten is looked up.
+_MOST_REMEMBERED = 20_000
+# Behind other answers of the same user that begin, in seconds: as long as for a place at the database.
+_LONGEST_WAIT = 1.5
+# Between a refusal and a second try others may have been faster.
+_TRIES = 3
+
+
+class Spending(Struct, frozen=True):
+    """What a user may spend, and what an attempt is likely to take.
+
+    `expect` is given the usage of the conversation's newest answer, if it has one.
+    """
+
+    user_id: str
+    budget: Budget
+    expect: Callable[[Usage | None], Usage]
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """What a user has spent in a month, and on one of its days; the `open_` ones are reserved, and not among them."""
+
+    tokens: int = 0
+    cost_micros: int = 0
+    tokens_today: int = 0
+    open_tokens: int = 0
+    open_cost_micros: int = 0
+    open_tokens_today: int = 0
+
+
+class Balance(NamedTuple):
+    """One limit, and how the user stands: in tokens, or in millionths of the currency."""
+
+    name: LimitName
+    limit: int | None
+    used: int
+    reserved: int
+    begins: datetime
+    resets_at: datetime
+
+    @property
+    def left(self) -> int | None:
+        """What is left; None if there is no limit."""
+        return None if self.limit is None else max(0, self.limit - self.used - self.reserved)
+
+
+class Row(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What one user took of one model in one month."""
+
+    month: str
+    user: str  # ``erased-…`` if they were
+    model: str
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+    cost_micros: int = 0
+
+
+class _NotReserved(Exception):
+    """The user's budget is exhausted, as far as is known; or another process was faster."""
+
+
+class _Reservation(NamedTuple):
+    """What is expected of an answer, noted in the document `account`."""
+
+    account: str
+    answer: str
+    day: str
+    tokens: int
+    cost: int
+
+    @property
+    def field(self) -> str:
+        """Where it is noted."""
+        return f"open.{self.answer}"
+
+
+class _Settlement(NamedTuple):
+    """What is added to an account in the place of a reservation."""
+
+    reservation: _Reservation
+    added: dict[str, int]  # by field
+
+
+class _Turn:
+    """Those of a user's answers that are about to begin in this process."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.takers = 0
+        self.refusal: BudgetExhausted | None = None  # the last one, of this budget
+        self.budget: Budget | None = None
+        self.refused_at = -math.inf  # on the loop's clock
+
+    def check(self, budget: Budget, arrived: float) -> None:
+        """Raises `BudgetExhausted` if that was found out while the caller, who `arrived` then, waited."""
+        if self.refusal is not None and self.budget == budget and self.refused_at >= arrived:
+            raise self.refusal.again(datetime.now(UTC))
+
+
+class _Reserving(Struct):
+    """A transaction that reserves, as it went the last time."""
+
+    spending: Spending
+    reservation: _Reservation | None = None
+    settled: list[_Settlement] = []
+    open: int = 0  # reservations of the account
+
+
+class Reserve(Protocol):
+    """For a transaction that stores `answer`, in the conversation `key`: notes what it is expected to take.
+
+    `before` is the usage of the answer before it.
+    """
+
+    def __call__(self, key: str, answer: Answer, before: Usage | None, session: Any, /) -> Awaitable[None]: ...
+
+
+class Ledger:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._accounts = mongo.ledger
+        self._messages = mongo.messages
+        self._turns: dict[str, _Turn] = {}  # by user
+        self._settling: dict[str, asyncio.Task[None]] = {}  # by user
+        self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # by answer: those that run in this process
+        self._ended: OrderedDict[str, dict[str, _Settlement]] = OrderedDict()  # by account and answer: those that did
+
+    # Reserving --------------------------------------------------------------------------------------------------------
+
+    async def within(self, spending: Spending | None, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
+        """The result of `begin`, a transaction that calls what it is given: None if nothing is to be reserved.
+
+        Raises `BudgetExhausted`, and nothing has begun. What others have reserved is looked up before that is said:
+        they may have taken less.
+        """
+        if spending is None:
+            return await begin(None)
+        arrived = asyncio.get_running_loop().time()
+        async with self._turn(spending.user_id) as turn:
+            turn.check(spending.budget, arrived)
+            try:
+                return await self._within(spending, begin)
+            except BudgetExhausted as exc:
+                turn.refusal, turn.budget = exc, spending.budget
+                turn.refused_at = asyncio.get_running_loop().time()
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, user_id: str) -> AsyncIterator["_Turn"]:
+        """One answer of a user begins at a time: in the database they would only be in each other's way."""
+        turn = self._turns.setdefault(user_id, _Turn())
+        turn.takers += 1
+        try:
+            try:
+                async with asyncio.timeout(_LONGEST_WAIT):
+                    await turn.lock.acquire()
+            except TimeoutError:
+                raise StorageUnavailable from None
+            try:
+                yield turn
+            finally:
+                turn.lock.release()
+        finally:
+            turn.takers -= 1
+            if not turn.takers:
+                del self._turns[user_id]
+
+    async def _within(self, spending: Spending, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
+        now = datetime.now(UTC)
+        for name, limit in _limits(spending.budget):
+            if limit == 0:  # no document says that, as long as nothing was spent
+                raise exhausted([Balance(name, 0, 0, 0, *_period(name, now))], now)
+        for _ in range(_TRIES):
+            reserving = _Reserving(spending)
+            try:
+                begun = await begin(partial(self._reserve, reserving))
+            except _NotReserved:
+                self._ended.pop(_account(spending.user_id, now), None)  # somebody may have settled it: it is looked up
+                await self.check(spending)
+            else:
+                self._committed(reserving)
+                return begun
+        raise StorageUnavailable
+
+    async def check(self, spending: Spending) -> None:
+        """Raises `BudgetExhausted` if nothing is left."""
+        now = datetime.now(UTC)
+        balances = await self.balances(spending.user_id, spending.budget, now)
+        if any(one.left == 0 for one in balances):
+            raise exhausted(balances, now)
+
+    def _committed(self, reserving: "_Reserving") -> None:
+        """What this process remembers of an account is in it now."""
+        reservation = reserving.reservation
+        if reservation is None:  # an earlier request had stored it all
+            return
+        self._reserved[reservation.answer] = reservation
+        _forget_oldest(self._reserved)
+        for one in reserving.settled:
+            self._forget(one.reservation)
+        if reserving.open >= _MOST_OPEN:
+            self._settle_soon(reserving.spending.user_id)
+
+    async def _reserve(
+        self, reserving: "_Reserving", key: str, answer: Answer, before: Usage | None, session: Any
+    ) -> None:
+        """See `Reserve`."""
+        spending = reserving.spending
+        expected = spending.expect(before)
+        moment = answer.created_at
+        account, day = _account(spending.user_id, moment), f"{moment.day:02}"
+        reservation = _Reservation(account, answer.id, day, expected.total_tokens, expected.cost_micros or 0)
+        ended = [*self._ended.get(account, {}).values()]
+        more = Counter(
+            {"tokens": reservation.tokens, "costMicros": reservation.cost, f"days.{day}": reservation.tokens}
+        )
+        settled: Counter[str] = Counter()
+        for one in ended:
+            settled.update(one.added)
+        fields = {"tokensPerDay": f"days.{day}", "tokensPerMonth": "tokens", "costPerMonth": "costMicros"}
+        # `$not`: what has no such field has spent nothing.
+        which: Document = {
+            fields[name]: {"$not": {"$gte": limit - settled[fields[name]]}} for name, limit in _limits(spending.budget)
+        }
+        which |= {"_id": account} | {one.reservation.field: {"$exists": True} for one in ended}
+        more.update(settled)
+        noted = {
+            "conversation": ObjectId(key),
+            "day": day,
+            "tokens": reservation.tokens,
+            "costMicros": reservation.cost,
+        }
+        update: Document = {
+            "$inc": dict(more),
+            "$set": {reservation.field: noted, "userId": spending.user_id, "month": _month(moment)},
+        }
+        if ended:
+            update["$unset"] = {one.reservation.field: "" for one in ended}
+        try:
+            stored = await self._accounts.find_one_and_update(
+                which,
+                update,
+                upsert=not ended,
+                projection={"open": 1},
+                return_document=ReturnDocument.AFTER,
+                session=session,
+            )
+        except DuplicateKeyError as exc:  # it is there, and nothing is left; or another process has just made it
+            raise _NotReserved from exc
+        if stored is None:
+            raise _NotReserved
+        reserving.reservation, reserving.settled, reserving.open = reservation, ended, len(stored["open"])
+
+    # Settling ---------------------------------------------------------------------------------------------------------
+
+    def ended(self, answer: Answer) -> None:
+        """`answer` has been stored like this by this process. Nothing is written: the next reservation says it, too."""
+        reservation = self._reserved.pop(answer.id, None)
+        if reservation is not None:
+            settlement = _Settlement(reservation, _taken(reservation, answer.usage, answer.model))
+            self._ended.setdefault(reservation.account, {})[answer.id] = settlement
+            _forget_oldest(self._ended)
+
+    async def settle(self, user_id: str) -> None:
+        """Put what has ended in the place of what was expected."""
+        prefix = _pseudonym(user_id)
+        which = {"_id": {"$gte": f"{prefix}:", "$lt": f"{prefix};"}, "open": {"$nin": [{}, None]}}
+        for account in await self._accounts.find(which).to_list(None):
+            await self._settle(account)
+
+    async def settle_one(self, user_id: str, answer: Answer) -> None:
+        """`answer` has ended like this, and its message is gone with its conversation."""
+        which = {"_id": _account(user_id, answer.created_at), f"open.{answer.id}": {"$exists": True}}
+        account = await self._accounts.find_one(which)
+        if account is not None:
+            reservation = _reservations(account)[answer.id]
+            await self._write([_Settlement(reservation, _taken(reservation, answer.usage, answer.model))])
+
+    def _settle_soon(self, user_id: str) -> None:
+        """Nobody waits for it, and if it fails somebody else does it."""
+        if user_id in self._settling:
+            return
+
+        async def settle() -> None:
+            try:
+                await self.settle(user_id)
+            except StorageUnavailable:
+                log.info("reservations are looked up later: the database does not answer")
+
+        task = asyncio.create_task(settle())
+        self._settling[user_id] = task
+        task.add_done_callback(lambda _: self._settling.pop(user_id))
+
+    async def _settle(self, account: Document) -> bool:
+        """Whether anything had ended."""
+        open_ = _reservations(account)
+        which = {
+            "_id": {"$in": [ObjectId(answer) for answer in open_]},
+            "conversationId": {"$in": list({one["conversation"] for one in account["open"].values()})},
+        }
+        fields = {"status": 1, "usage": 1, "model": 1}
+        found = await self._messages.find(which, fields).batch_size(len(open_) + 1).to_list(None)
+        settlements = []
+        for message in found:
+            reservation = open_.pop(str(message["_id"]))
+            if message.get("status") in ENDED:
+                usage = next(iter(self._mongo.understood(usage_model, message)), None)
+                settlements.append(_Settlement(reservation, _taken(reservation, usage, message.get("model"))))
+        given_up = datetime.now(UTC) - _GIVEN_UP_AFTER
+        settlements += [
+            _Settlement(one, {}) for answer, one in open_.items() if ObjectId(answer).generation_time < given_up
+        ]
+        if settlements:
+            await self._write(settlements)
+        return bool(settlements)
+
+    async def _write(self, settlements: Sequence[_Settlement]) -> None:
+        updates = []
+        for reservation, added in settlements:
+            update: Document = {"$unset": {reservation.field: ""}} | ({"$inc": added} if added else {})
+            updates.append(UpdateOne({"_id": reservation.account, reservation.field: {"$exists": True}}, update))
+        await self._accounts.bulk_write(updates, ordered=False)
+        for reservation, _ in settlements:
+            self._forget(reservation)
+
+    def _forget(self, reservation: _Reservation) -> None:
+        self._reserved.pop(reservation.answer, None)
+        ended = self._ended.get(reservation.account, {})
+        ended.pop(reservation.answer, None)
+        if not ended:
+            self._ended.pop(reservation.account, None)
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    async def balances(self, user_id: str, budget: Budget, moment: datetime) -> list[Balance]:
+        """How the user stands with each limit, and what was spent where there is none."""
+        which = {"_id": _account(user_id, moment)}
+        account = await self._accounts.find_one(which)
+        if account is not None and account.get("open") and await self._settle(account):
+            account = await self._accounts.find_one(which)
+        have = _account_model(account or {}, f"{moment.day:02}")
+        spent: dict[LimitName, tuple[int, int]] = {
+            "tokensPerDay": (have.tokens_today, have.open_tokens_today),
+            "tokensPerMonth": (have.tokens, have.open_tokens),
+            "costPerMonth": (have.cost_micros, have.open_cost_micros),
+        }
+        limits = dict(_limits(budget))
+        return [Balance(name, limits.get(name), *spent[name], *_period(name, moment)) for name in spent]
+
+    async def rows(self, month: str) -> AsyncIterator[Row]:
+        """What each user took of each model in this month (``2026-11``), as far as it has ended."""
+        async for account in self._accounts.find({"month": month}).sort("_id", 1):
+            if account.get("open") and await self._settle(account):
+                account = await self._accounts.find_one({"_id": account["_id"]}) or account
+            for name, counts in sorted(account.get("models", {}).items()):
+                names = {"month": month, "user": account.get("userId"), "model": _unescaped(name)}
+                yield msgspec.convert(names | counts, Row)
+
+
+def exhausted(balances: list[Balance], now: datetime) -> BudgetExhausted:
+    """The refusal: of several limits that are reached, the one that lasts longest."""
+    reached = max((one for one in balances if one.left == 0), key=lambda one: one.resets_at)
+    return BudgetExhausted(
+        reached.name,
+        reached.limit or 0,
+        begins=reached.begins,
+        resets_at=reached.resets_at,
+        now=now,
+        may_change=any(one.reserved for one in balances),
+    )
+
+
+def _limits(budget: Budget) -> list[tuple[LimitName, int]]:
+    limits: dict[LimitName, int | None] = {
+        "tokensPerDay": budget.tokens_per_day,
+        "tokensPerMonth": budget.tokens_per_month,
+        "costPerMonth": budget.cost_per_month,
+    }
+    return [(name, limit) for name, limit in limits.items() if limit is not None]
+
+
+def _period(name: str, moment: datetime) -> tuple[datetime, datetime]:
+    """When the day or the month of a limit began, and when the next one begins."""
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if name == "tokensPerDay":
+        return day, day + timedelta(days=1)
+    first = day.replace(day=1)
+    return first, (first + timedelta(days=31)).replace(day=1)
+
+
+def _account_model(account: Document, day: str) -> Account:
+    """What is spent and what is reserved stand in one sum, as the limit is for both."""
+    open_ = _reservations(account).values()
+    tokens = sum(one.tokens for one in open_)
+    cost = sum(one.cost for one in open_)
+    today = sum(one.tokens for one in open_ if one.day == day)
+    return Account(
+        tokens=account.get("tokens", 0) - tokens,
+        cost_micros=account.get("costMicros", 0) - cost,
+        tokens_today=account.get("days", {}).get(day, 0) - today,
+        open_tokens=tokens,
+        open_cost_micros=cost,
+        open_tokens_today=today,
+    )
+
+
+def _reservations(account: Document) -> dict[str, _Reservation]:
+    """The open ones, by answer."""
+    return {
+        answer: _Reservation(account["_id"], answer, one["day"], one["tokens"], one["costMicros"])
+        for answer, one in account.get("open", {}).items()
+    }
+
+
+def _taken(reservation: _Reservation, usage: Usage | None, model: str | None) -> dict[str, int]:
+    """What is to be added. None was taken where no model was asked, or where it refused."""
+    told: Document = {} if usage is None else msgspec.to_builtins(usage)
+    counts = {name: count for name, count in told.items() if isinstance(count, int)} | {"answers": 1}
+    tokens, cost = counts.get("totalTokens", 0), counts.get("costMicros", 0)
+    name = _escaped(model or "")
+    return {
+        "tokens": tokens - reservation.tokens,
+        f"days.{reservation.day}": tokens - reservation.tokens,
+        "costMicros": cost - reservation.cost,
+    } | {f"models.{name}.{count}": value for count, value in counts.items()}
+
+
+def _forget_oldest(known: "OrderedDict[str, Any]") -> None:
+    if len(known) > _MOST_REMEMBERED:
+        known.popitem(last=False)
+
+
+def _month(moment: datetime) -> str:
+    return f"{moment:%Y-%m}"
+
+
+def _account(user_id: str, moment: datetime) -> str:
+    return f"{_pseudonym(user_id)}:{_month(moment)}"
+
+
+def _pseudonym(user_id: str) -> str:
+    return hashlib.sha256(user_id.encode()).hexdigest()
+
+
+def _escaped(name: str) -> str:
+    """As a field's name: of any length, without dots and dollars, and never empty."""
+    return "=" + re.sub(r"[%.$\0]", lambda match: f"%{ord(match[0]):02X}", name)
+
+
+def _unescaped(name: str) -> str:
+    return re.sub(r"%([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), name.removeprefix("="))
