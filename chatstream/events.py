@@ -81,6 +81,17 @@ class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
     offset: int
 
 
+class DataTold(Event, frozen=True, kw_only=True, tag="data"):
+    """Something of a plug-in's to show, at this place of the answer. The same `kind` and `id` again replaces it."""
+
+    kind: str
+    id: str
+    data: Any
+    message_id: str
+    reply_to: str
+    attempt: int
+
+
 class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
     """The answer is over and stored; `content` is all of its text, `parts` is there if there is more than text."""
 
@@ -121,7 +132,7 @@ class AnnotationFound(Event, frozen=True, kw_only=True, tag="system"):
     metadata: dict[str, Any]
 
 
-AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | ReasoningChunk | Complete | System | Error
+AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | ReasoningChunk | DataTold | Complete | System | Error
 
 
 def error(

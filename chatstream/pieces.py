@@ -12,7 +12,8 @@ text-only answer is the number of its code points.
     ToolResult         the call has ended; opens nothing
     Data               an event of a plug-in's; opens nothing
 
-What opens nothing leaves open what was: a string after `Data` goes on with the text before it.
+What opens nothing leaves open what was: a string after `Data` goes on with the text before it. Where it is shown, that
+text goes on behind the data, unless the data only replaced what was told before.
 
 Everything here is pure. Pieces are what is stored; `Part`s are what people and models are shown. Parts are made when
 somebody reads, and never stored, since folding forgets the positions.
@@ -110,6 +111,8 @@ class Place(Struct, frozen=True, kw_only=True):
     offset: int = 0  # within the open part
     text: int = 0  # how much visible text comes before
     call: OpenToolCall | None = None  # the open part, if it is a call
+    data: frozenset[tuple[str, str]] = frozenset()  # the kind and id of each data before it
+    parted: bool = False  # data stands right before it: what goes on with the open part is shown behind that
 
 
 BEGINNING = Place()
@@ -124,15 +127,18 @@ def after(place: Place, piece: Piece) -> Place:
             position=place.position + length,
             offset=place.offset + length,
             text=place.text + length if place.kind is Kind.TEXT else place.text,
+            parted=place.parted and not length,
         )
     position = place.position + 1
     kind = _opens(piece)
+    if isinstance(piece, Data) and (key := (piece.kind, piece.id)) not in place.data:
+        return replace(place, position=position, data=place.data | {key}, parted=True)
     if kind is None:
         return replace(place, position=position)
     # The text that is open at the very beginning, and empty, is no part.
     number = place.number + 1 if place.position else 0
     call = piece if isinstance(piece, OpenToolCall) else None
-    return Place(position=position, kind=kind, number=number, text=place.text, call=call)
+    return Place(position=position, kind=kind, number=number, text=place.text, call=call, data=place.data)
 
 
 def behind(place: Place, pieces: Iterable[Piece]) -> Place:
@@ -359,10 +365,31 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
 
 
 def stored(pieces: Iterable[Piece]) -> list[Any]:
-    """As a document has them: strings, and an object for each mark."""
-    return [piece if isinstance(piece, str) else msgspec.to_builtins(piece) for piece in pieces]
+    """As a document has them: strings, and an object for each mark.
+
+    What may be any JSON is text there: JSON has numbers, names and depths that BSON has not.
+    """
+    return [piece if isinstance(piece, str) else _stored(piece) for piece in pieces]
+
+
+def _stored(mark: Mark) -> Any:
+    document = msgspec.to_builtins(mark)
+    name = _ANY_JSON.get(type(mark))
+    return document if name is None else document | {name: msgspec.json.encode(document.get(name)).decode()}
+
+
+_ANY_JSON: dict[type[Mark], str] = {ToolResult: "output", Data: "data"}
 
 
 def read(values: Iterable[Any]) -> list[Piece]:
     """The inverse of `stored`. Raises `msgspec.ValidationError` for what a later version may have put there."""
-    return [value if isinstance(value, str) else msgspec.convert(value, Mark) for value in values]
+    return [value if isinstance(value, str) else _read(msgspec.convert(value, Mark)) for value in values]
+
+
+def _read(mark: Mark) -> Mark:
+    match mark:
+        case ToolResult(output=text):
+            return replace(mark, output=msgspec.json.decode(msgspec.convert(text, str)))
+        case Data(data=text):
+            return replace(mark, data=msgspec.json.decode(msgspec.convert(text, str)))
+    return mark

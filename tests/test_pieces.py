@@ -96,6 +96,28 @@ def test_data_stands_where_it_was_told_and_is_replaced_there() -> None:
     assert pieces.text(["The odds ", first, "moved.", again]) == "The odds moved."
 
 
+def test_what_goes_on_behind_data_is_shown_there_unless_the_data_was_known() -> None:
+    first, again, other = (Data(kind="odds", id=id_, data=2.1) for id_ in ("7", "7", "8"))
+    answer: list[Piece] = ["a", first, "b", again, "c", OpenReasoning(), other, "d", again]
+    assert [pieces.at(answer, position).parted for position in range(10)] == [
+        *(False, False, True, False, False, False, False, True, False, False)
+    ]
+    assert [part.text if isinstance(part, TextPart | ReasoningPart) else part.id for part in pieces.fold(answer)] == [  # type: ignore[union-attr]  # the others are data
+        *("a", "7", "bc", "8", "d")
+    ]
+
+
+def test_what_any_json_is_can_be_stored_where_the_database_knows_less() -> None:
+    wide = {"n": 2**70, "a.b": {"$set": None, "": [1.5]}}
+    deep: Any = 0
+    for _ in range(300):
+        deep = [deep]
+    answer: list[Piece] = [Data(kind="k", id="1", data=wide), ToolResult(id="c1", output=deep)]
+    stored = pieces.stored(answer)
+    assert all(isinstance(value, str | bool) for mark in stored for value in mark.values())
+    assert pieces.read(stored) == answer
+
+
 def test_what_belongs_to_an_unknown_call_is_left_out() -> None:
     assert pieces.fold(["Hi", ToolResult(id="gone", output=1)]) == [TextPart(text="Hi")]
 

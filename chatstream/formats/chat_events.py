@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from chatstream import events, sse
-from chatstream.events import Chunk, ReasoningChunk
+from chatstream.events import Chunk, DataTold, ReasoningChunk
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
-from chatstream.pieces import Kind, Piece, Place, after
+from chatstream.pieces import Data, Kind, Piece, Place, after
 
 
 class ChatEvents(Format):
@@ -36,14 +36,24 @@ class ChatEvents(Format):
         return _frames([events.posted(message)])
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
-        """`llm_chunk` or `reasoning_chunk`, one for each string."""
+        """`llm_chunk` or `reasoning_chunk`, one for each string, and `data`."""
         prefix, frames = answer.id.encode(), []
         for piece in pieces:
             place, at = at, after(at, piece)
-            if not isinstance(piece, str):
+            event: Chunk | ReasoningChunk | DataTold
+            if isinstance(piece, Data):
+                event = DataTold(
+                    timestamp=now,
+                    kind=piece.kind,
+                    id=piece.id,
+                    data=piece.data,
+                    message_id=answer.id,
+                    reply_to=answer.reply_to,
+                    attempt=answer.attempt,
+                )
+            elif not isinstance(piece, str):
                 continue
-            event: Chunk | ReasoningChunk
-            if place.kind is Kind.TEXT:
+            elif place.kind is Kind.TEXT:
                 event = Chunk(
                     timestamp=now,
                     content=piece,

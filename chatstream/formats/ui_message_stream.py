@@ -9,15 +9,15 @@ does not say which of them reads gets what all of them know.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Annotation, Answer, Message, Recommendation, Status, Usage, UserMessage
-from chatstream.pieces import Kind, Piece, Place, ReasoningPart, TextPart, after, at, cut, fold
+from chatstream.pieces import Data, DataPart, Kind, Piece, Place, ReasoningPart, TextPart, after, at, cut, fold
 
 _TEXT = "text"  # the id of a message's only text part
 
@@ -126,12 +126,15 @@ class RecommendationChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-r
     data: Recommendation
 
 
-class AnnotationChunk(Struct, frozen=True, kw_only=True):
-    """Something else that a plug-in found in it, as ``data-<kind>``; the same in a message's parts."""
+class DataChunk(Struct, frozen=True, kw_only=True):
+    """Something of a plug-in's, as ``data-<kind>``: told with the answer, or found in it.
+
+    With the same type and id again it replaces what is shown. It is the same in a message's parts.
+    """
 
     type: str
     id: str
-    data: dict[str, Any]
+    data: Any
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -232,11 +235,25 @@ class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="us
     metadata: UserMetadata
 
 
+# UITextPart, UIReasoningPart, DataChunk or RecommendationPart: msgspec cannot tell them apart, as a plug-in names the
+# types of its data.
+_PART = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {
+        "type": {"type": "string", "pattern": "^(text|reasoning|data-.+)$"},
+        "text": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {},
+    },
+}
+
+
 class UIAnswer(Struct, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
     """An answer that has ended, as its stream leaves it behind."""
 
     id: str
-    parts: tuple[UITextPart | UIReasoningPart | RecommendationPart, ...]
+    parts: tuple[Annotated[Any, Meta(extra_json_schema=_PART)], ...]
     metadata: AnswerMetadata
 
 
@@ -281,13 +298,22 @@ class UIMessageStream(Format):
             place, at = at, after(at, piece)
             cursor = b"%b.%d" % (prefix, at.position)
             if not isinstance(piece, str):
-                if place.offset and at.offset == 0 and self._shows(place):
+                closed = self._is_open(place) and (at.parted or at.offset == 0)
+                if isinstance(piece, Data):
+                    # From what closes a part nobody resumes: it is one with the data that closes it.
+                    frames += [sse.frame(_end_of(place))] if closed else []
+                    frames.append(sse.placed(cursor, _data(piece)))
+                elif closed:
                     frames.append(sse.placed(cursor, _end_of(place)))
             elif self._shows(place):
-                if place.offset == 0:
+                if not self._is_open(place):
                     frames.append(sse.frame(_start_of(place)))
                 frames.append(sse.placed(cursor, _delta_of(place, piece)))
         return b"".join(frames)
+
+    def _is_open(self, place: Place) -> bool:
+        """A part is told at this place, and goes on with what follows."""
+        return place.offset > 0 and not place.parted and self._shows(place)
 
     def _shows(self, place: Place) -> bool:
         return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
@@ -303,7 +329,7 @@ class UIMessageStream(Format):
         pieces = answer.pieces
         if answer.begins_again:
             place = at(pieces, position)
-            open_ = self._shows(place) and (place.offset or not pieces)
+            open_ = self._is_open(place) or not pieces
             closed = sse.frame(_end_of(place)) if open_ else b""
             return closed + self._end(answer, last) + self._done if position else b""
         frames = []
@@ -312,10 +338,10 @@ class UIMessageStream(Format):
         elif position == 0:
             frames.append(sse.frame(_start(answer)))
         end = at(pieces, answer.length)
-        if (end.offset and self._shows(end)) or (position and not pieces):
+        if self._is_open(end) or (position and not pieces):
             frames.append(sse.frame(_end_of(end)))
         frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
-        frames += [sse.frame(_annotation(one)) for one in answer.annotations]
+        frames += [sse.frame(_data(one)) for one in answer.annotations]
         if answer.failure is not None:
             frames.append(sse.frame(MetadataChunk(message_metadata=_ended(answer))))
             frames.append(sse.frame(ErrorChunk(error_text=EXPLANATIONS[answer.failure.code].message)))
@@ -360,15 +386,18 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
 
 
 def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
-    parts: list[UITextPart | UIReasoningPart | RecommendationPart] = []
+    parts: list[UITextPart | UIReasoningPart | DataChunk | RecommendationPart] = []
     for part in fold(answer.pieces):
         if isinstance(part, TextPart):
             parts.append(UITextPart(text=part.text))
         elif isinstance(part, ReasoningPart) and reasoning:
             parts.append(UIReasoningPart(text=part.text))
+        elif isinstance(part, DataPart):
+            parts.append(_data(part))
     # One without any part would not be valid: the SDK's own check of a history says so.
     parts = parts or [UITextPart(text="")]
     parts += [RecommendationPart(id=one.bet_id, data=one) for one in answer.recommendations]
+    parts += [_data(one) for one in answer.annotations]
     return UIAnswer(
         id=answer.id,
         parts=tuple(parts),
@@ -396,8 +425,8 @@ def _end_of(place: Place) -> TextEndChunk | ReasoningEndChunk:
     return TextEndChunk(id=part) if place.kind is Kind.TEXT else ReasoningEndChunk(id=part)
 
 
-def _annotation(one: Annotation) -> AnnotationChunk:
-    return AnnotationChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
+def _data(one: Annotation | Data | DataPart) -> DataChunk:
+    return DataChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
 
 
 def _start(answer: Answer) -> StartChunk:

@@ -6,12 +6,14 @@ Each entry is encoded when it is first read in a format, once, whatever the numb
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import msgspec
+
 from chatstream import events
 from chatstream import pieces as pieces_
 from chatstream.errors import ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
-from chatstream.pieces import Piece
+from chatstream.pieces import Data, Piece
 
 Place = tuple[int, int]
 """Where an event stands in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
@@ -67,7 +69,9 @@ class Chunks(Entry):
     ) -> None:
         """They lie between the places `begin` and `end`, which need not be given."""
         end = end or pieces_.behind(begin, pieces)
-        super().__init__((answer.seq, end.position), end.position - begin.position + _ENVELOPE * len(pieces))
+        size = end.position - begin.position + _ENVELOPE * len(pieces)
+        size += sum(len(msgspec.json.encode(piece.data)) for piece in pieces if isinstance(piece, Data))
+        super().__init__((answer.seq, end.position), size)
         self._answer = answer
         self._pieces = pieces
         self._begin = begin

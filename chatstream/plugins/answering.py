@@ -6,7 +6,7 @@ open across a ``yield`` need that. It is never more than one piece ahead of who 
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -21,8 +21,10 @@ _CLOSING = 2.0  # seconds: to close a request to a service takes none
 class Answering:
     """What a generator yields; at its end, that it is the end. The task begins with the first `next`."""
 
-    def __init__(self, said: AsyncGenerator[Any, None], name: str) -> None:
+    def __init__(self, said: AsyncGenerator[Any, None], name: str, check: Callable[[object], object]) -> None:
+        """`check` returns what is taken of a piece, before the generator goes on and may change it; or it raises."""
         self._said = said
+        self._check = check
         self._name = name
         self._pieces: asyncio.Queue[object] = asyncio.Queue(maxsize=1)
         self._task: asyncio.Task[None] | None = None
@@ -41,7 +43,7 @@ class Answering:
         try:
             async with aclosing(self._said) as said:
                 async for piece in said:
-                    await self._pieces.put(piece)
+                    await self._pieces.put(self._check(piece))
             await self._pieces.put(Finish(reason="stop", usage=None))
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task

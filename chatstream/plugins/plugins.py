@@ -9,8 +9,9 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,22 +25,33 @@ from chatstream.llm.model import Turn as ModelTurn
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Budget, Conversation, Recommendation, Usage
-from chatstream.pieces import BEGINNING, Data, Piece, behind, fold, spaced
-from chatstream.pieces import text as visible_text
+from chatstream.pieces import Data, fold
 from chatstream.plugins.answering import Answering, forget
+from chatstream.plugins.holding import Holding
 from chatstream.plugins.loading import Loaded
-from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Spender, Turn
+from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Said, Spender, Turn
 
 log = logging.getLogger("chatstream.plugins")
 
 Result = TypeVar("Result")
+T = TypeVar("T")
 
 _RETRY_AFTER = 5.0  # seconds: what is down for an admission is rarely back sooner
-# Of one plug-in and answer. Each is stored with the answer, and an event of its own in every replay.
+# Of one plug-in and answer. Each is stored with the answer, and an event of its own in every replay; so is data.
 _MOST_ANNOTATIONS = 50
-_ANNOTATION_BYTES = 16 * 1024
-_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_MOST_YIELDED = 1000  # far more than is taken of anything
+_JSON_BYTES = 16 * 1024
+# All data that is told within one answer, each with its kind and id: the document has room for that beside the text.
+_DATA_BYTES = 1024 * 1024
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+# What a refusal may be. A client takes 401 for a matter of its token, and 500 for a fault of ours.
+_REFUSED, _FAULT, _SIGN_IN = 400, 500, 401
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_TITLE = re.compile(r"[A-Za-z][A-Za-z0-9 '-]{0,63}")  # it stands in the response's first line, too
+_LONGEST_DETAIL = 4000  # bytes
+_LONGEST_WAIT = 86_400  # seconds
 _OUR_KINDS = ("recommendation", "notice")  # what we send ourselves in the AI SDK's format
+_MOST_TOKENS = 2**53  # what a program of any language can read
 _LONGEST_TEXT = 200  # code points of an id, or of an annotation's words
 # Text that is held back longer than this is treated as a call that is late: readers see nothing come meanwhile.
 _LONGEST_HOLD = 30.0
@@ -144,9 +156,17 @@ class Plugins:
         """The answer of the plug-in that answers. Raises `ModelError`."""
         each = self._loaded["answer"][0]
         usage: Usage | None = None
+        room = _DATA_BYTES
+
+        def check(piece: object) -> object:
+            nonlocal room
+            checked, size = _said(piece, room)
+            room -= size
+            return checked
+
         now = asyncio.get_running_loop().time
         began, outcome = now(), "closed"
-        answering = Answering(each.plugin.answer(turn), each.name)
+        answering = Answering(each.plugin.answer(turn), each.name, check)
         arranger = Arranger(Tags.KEPT)
         try:
             while True:
@@ -157,16 +177,16 @@ class Plugins:
                     yield Delta([], usage=usage)
                 elif isinstance(piece, Finish):
                     outcome = "ok"
-                    yield Delta([], Finish(reason=_text(piece.reason), usage=piece.usage or usage))
+                    yield Delta([], Finish(reason=piece.reason, usage=piece.usage or usage))
                     return
                 elif isinstance(piece, str):
-                    if pieces := arranger.text(_text(piece)):
+                    if pieces := arranger.text(piece):
                         yield Delta(pieces)
                 elif isinstance(piece, Reasoning):
-                    if pieces := arranger.reasoning(_text(piece.text)):
+                    if pieces := arranger.reasoning(piece.text):
                         yield Delta(pieces)
-                else:
-                    _left_out(piece)
+                elif isinstance(piece, Data):
+                    yield Delta([piece])
         except ModelError:
             outcome = "failed"
             raise
@@ -193,33 +213,27 @@ class Plugins:
 
     async def _released(self, deltas: AsyncGenerator[Delta, None], each: Loaded) -> AsyncGenerator[Delta, None]:
         now = asyncio.get_running_loop().time
-        text, told = "", 0
-        place = BEGINNING
+        holding = Holding()
         held_since: float | None = None
         async with aclosing(deltas):
             async for delta in deltas:
-                # They are asked about text alone: so what the model thinks, which nobody has looked at, is left out.
-                pieces = spaced(place, delta.pieces)
-                came = visible_text(pieces, place)
-                place = behind(place, pieces)
-                text += came
-                end = None if came or delta.finish else told  # nobody is asked about what has no text
+                came = holding.add(delta.pieces)
+                ended = delta.finish is not None
+                end: int | None = holding.told
                 if came and held_since is None:
                     held_since = now()
-                if end is None:
-                    ended = delta.finish is not None
+                if came or ended:  # nobody is asked about what has no text
                     late = held_since is not None and now() - held_since > _LONGEST_HOLD
-                    end = await self._may_be_told(each, text, told, ended=ended, late=late)
+                    end = await self._may_be_told(each, holding.text, holding.told, ended=ended, late=late)
                 if end is None:
                     yield Delta([], Finish(reason="content_filter", usage=delta.finish.usage if delta.finish else None))
                     return
-                texts: list[Piece] = [text[told:end]] if end > told else []
-                told = end
-                if texts and held_since is not None:
+                if end > holding.told and held_since is not None:
                     self._metrics.text_held(now() - held_since)
-                    held_since = None if told == len(text) else now()
-                if texts or delta.finish or delta.model or delta.usage:
-                    yield delta._replace(pieces=texts)
+                    held_since = None if end == len(holding.text) else now()
+                pieces = holding.release(end, ended=ended)
+                if pieces or ended or delta.model or delta.usage:
+                    yield delta._replace(pieces=pieces)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:
         """How much may be told; None if the answer is blocked."""
@@ -275,10 +289,12 @@ class Plugins:
         try:
             return check(await _in_time(each, getattr(each.plugin, hook), rule.deadline, *args))
         except (Refused, Blocked) as exc:
-            if isinstance(exc, _MAY_RAISE.get(hook, ())):
+            why = "" if isinstance(exc, _MAY_RAISE.get(hook, ())) else describe(exc)
+            why = why or _unfit(exc)
+            if not why:
                 outcome = "refused"
                 raise
-            outcome, why = "failed", describe(exc)
+            outcome = "nonsense"
         except asyncio.CancelledError:
             outcome = "closed"
             raise
@@ -315,9 +331,9 @@ async def _in_time(each: Loaded, method: Callable[..., Any], deadline: float, *a
 
 
 def _listed(method: Callable[..., Any], *args: object) -> object:
-    """Call `method`; what a generator yields is made in the thread, too."""
+    """Call `method`; what a generator or an iterator gives is made in the thread, too, and not without end."""
     result = method(*args)
-    return list(result) if inspect.isgenerator(result) else result
+    return list(islice(result, _MOST_YIELDED)) if isinstance(result, Iterator) else result
 
 
 async def _waited(task: "asyncio.Task[object]", deadline: float) -> object:
@@ -332,6 +348,29 @@ async def _waited(task: "asyncio.Task[object]", deadline: float) -> object:
     if task.cancelled():
         raise RuntimeError("it was cancelled by itself")
     return task.result()
+
+
+def _unfit(exc: Any) -> str:
+    """What is wrong with a refusal that a client is to be told; empty if it is good."""
+    if isinstance(exc, Blocked):
+        return ""
+    if not isinstance(exc.status, int) or not _REFUSED <= exc.status < _FAULT or exc.status == _SIGN_IN:
+        return f"its refusal has the status {exc.status!r}: it must be 400 to 499, and not {_SIGN_IN}"
+    if not isinstance(exc.code, str) or not _CODE.fullmatch(exc.code):
+        return "its refusal has a code that is none, such as off_topic"
+    if not isinstance(exc.title, str) or not _TITLE.fullmatch(exc.title):
+        return "its refusal has a title that is none, such as Forbidden"
+    try:
+        text = msgspec.json.encode([exc.detail, exc.fields])
+        msgspec.json.decode(text, type=tuple[str, dict[str, str] | None])
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return "its refusal's detail must be a text, and its fields one for each name"
+    if not isinstance(exc.detail, str) or not exc.detail or len(text) > _LONGEST_DETAIL:
+        return "its refusal does not say why, or too much"
+    wait = exc.retry_after
+    if wait is not None and not (isinstance(wait, int | float) and 0 <= wait <= _LONGEST_WAIT):
+        return "its refusal's retry_after must be a number of seconds, a day at most"
+    return ""
 
 
 # What they return -----------------------------------------------------------------------------------------------------
@@ -353,10 +392,21 @@ def _budget(given: object) -> Budget | None:
     return given
 
 
-def _left_out(given: object) -> None:
-    """What is known, but not told yet."""
-    if not isinstance(given, Data):
-        raise Nonsense(f"it yielded {type(given).__name__}")
+def _said(given: object, room: int) -> tuple[Said, int]:
+    """A copy of what an answerer yields, which nobody changes any more; and its bytes, if they are among `room`."""
+    match given:
+        case str():
+            return _text(given), 0
+        case Reasoning():
+            return Reasoning(_text(given.text)), 0
+        case Usage():
+            return _usage(given), 0
+        case Finish():
+            usage = None if given.usage is None else _usage(given.usage)
+            return Finish(reason=_text(given.reason)[:_LONGEST_TEXT], usage=usage), 0
+        case Data():
+            return _data(given, room)
+    raise Nonsense(f"it yielded {type(given).__name__}")
 
 
 def _text(given: object) -> str:
@@ -367,6 +417,19 @@ def _text(given: object) -> str:
     except UnicodeEncodeError as exc:
         raise Nonsense("a text is not valid Unicode") from exc
     return given
+
+
+def _usage(given: Usage) -> Usage:
+    try:
+        checked = msgspec.convert(msgspec.to_builtins(given), Usage)
+    except (msgspec.MsgspecError, TypeError, ValueError) as exc:
+        raise Nonsense("its usage is no numbers of tokens") from exc
+    some = (checked.prompt_tokens, checked.completion_tokens, checked.total_tokens)
+    if not all(
+        0 <= count < _MOST_TOKENS for count in (*some, checked.cached_tokens or 0, checked.reasoning_tokens or 0)
+    ):
+        raise Nonsense("its usage is no numbers of tokens")
+    return checked
 
 
 def _context(given: object, budget: int) -> tuple[list[str], list[ModelTurn]]:
@@ -408,24 +471,37 @@ def _annotations(given: object) -> list[Annotation | Recommendation]:
 def _annotation(one: object) -> Annotation | Recommendation:
     if not isinstance(one, Annotation | Recommendation):
         raise Nonsense(f"it found a {type(one).__name__}")
-    try:
-        encoded = msgspec.json.encode(one)
-        checked = msgspec.json.decode(encoded, type=type(one))
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
-        raise Nonsense("what it found is no JSON") from exc
-    if len(encoded) > _ANNOTATION_BYTES:
-        raise Nonsense(f"what it found has more than {_ANNOTATION_BYTES} bytes")
+    checked, _ = _as_json(one, "what it found")
     if isinstance(checked, Recommendation):
         if not math.isfinite(checked.odds):
             raise Nonsense("what it found is no JSON")
         return checked
-    annotation = checked
-    if (
-        not _KIND.fullmatch(annotation.kind)
-        or annotation.kind in _OUR_KINDS
-        or not 0 < len(annotation.id) <= _LONGEST_TEXT
-    ):
-        raise Nonsense("what it found has no good kind or id")
-    if len(annotation.message) > _LONGEST_TEXT:
+    _check_name(checked, "what it found")
+    if len(checked.message) > _LONGEST_TEXT:
         raise Nonsense(f"the message of what it found has more than {_LONGEST_TEXT} characters")
-    return annotation
+    return checked
+
+
+def _data(given: Data, room: int) -> tuple[Data, int]:
+    """A copy of it, which nobody changes any more, and how many bytes it has; `room` is left for."""
+    checked, size = _as_json(given, "its data")
+    _check_name(checked, "its data")
+    if size > room:
+        raise Nonsense(f"all of its data together has more than {_DATA_BYTES} bytes")
+    return checked, size
+
+
+def _as_json(given: T, what: str) -> tuple[T, int]:
+    try:
+        encoded = msgspec.json.encode(given)
+        checked = msgspec.json.decode(encoded, type=type(given)) if len(encoded) <= _JSON_BYTES else None
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
+        raise Nonsense(f"{what} is no JSON") from exc
+    if checked is None:
+        raise Nonsense(f"{what} has more than {_JSON_BYTES} bytes")
+    return checked, len(encoded)
+
+
+def _check_name(given: Annotation | Data, what: str) -> None:
+    if not _KIND.fullmatch(given.kind) or given.kind in _OUR_KINDS or not 0 < len(given.id) <= _LONGEST_TEXT:
+        raise Nonsense(f"{what} has no good kind or id")

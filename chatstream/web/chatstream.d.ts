@@ -44,7 +44,9 @@ export interface UserMessage {
 export type AnswerPart =
   | { readonly type: "text"; readonly text: string }
   /** What the model thinks; there only if the server shows it. */
-  | { readonly type: "reasoning"; readonly text: string };
+  | { readonly type: "reasoning"; readonly text: string }
+  /** Something of the server's app, to be shown here: what it is, its `kind` says. Text goes on behind it. */
+  | { readonly type: "data"; readonly kind: string; readonly id: string; readonly data: unknown };
 
 /** The newest attempt at answering a user message. */
 export interface AssistantMessage {
@@ -65,6 +67,8 @@ export interface AssistantMessage {
   readonly recommendations: readonly Recommendation[];
   /** In the order in which they began; there only where the answer is more than text. */
   readonly parts?: readonly AnswerPart[];
+  /** Which model answered, as the server calls it; of answers that come from the history. */
+  readonly model?: string;
   /** RFC 3339; of the newest event. */
   readonly timestamp: string;
 }
@@ -90,7 +94,10 @@ export type ChatEvent = { timestamp: string } & (
       usage: Usage | null;
       parts?: readonly AnswerPart[];
     }
-  | { type: "system"; message: string; metadata: Recommendation }
+  /** Something of the server's app, at this place of the answer; the same `kind` and `id` again replaces it. */
+  | { type: "data"; messageId: string; replyTo: string; attempt: number; kind: string; id: string; data: unknown }
+  /** What was found in the answer: a recommended bet, or whatever the server's app finds. */
+  | { type: "system"; message: string; metadata: Recommendation | { readonly [name: string]: unknown } }
   | (AnswerError & { type: "error"; messageId: string | null; retryAfterMs: number | null })
 );
 

@@ -9,6 +9,7 @@ const asked = (messageId, content = messageId) => ({ type: "user_message", times
 const chunk = (offset, content, about = {}) => ({
   type: "llm_chunk", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, offset, content, ...about,
 });
+const data = (id, value) => ({ type: "data", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, kind: "odds_update", id, data: value });
 const complete = (content, about = {}) => ({
   type: "llm_complete", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, content,
   status: "complete", finishReason: "stop", usage: null, ...about,
@@ -39,6 +40,25 @@ test("an answer grows, and is what its end says", () => {
       finishReason: "stop", usage: null, error: null, recommendations: [bet("b1").metadata], timestamp,
     },
   ]);
+});
+
+test("data stands where it was told, is replaced there, and is known when it comes again", () => {
+  const all = [asked("u1"), chunk(0, "Hel"), data("m1", 2.1), chunk(3, "lo"), data("m1", 2.2), chunk(5, "!"), data("m2", 0)];
+  const { transcript, news } = after(...all, chunk(0, "Hel"), chunk(3, "lo!"), data("m2", 0));
+  assert.deepEqual(news.slice(-3), [false, false, false]);
+  const part = (id, value) => ({ type: "data", kind: "odds_update", id, data: value });
+  const parts = [{ type: "text", text: "Hel" }, part("m1", 2.2), { type: "text", text: "lo!" }, part("m2", 0)];
+  assert.deepEqual(transcript.messages.at(-1).parts, parts);
+  assert.equal(transcript.messages.at(-1).content, "Hello!");
+  assert.equal(transcript.apply(complete("Hello!", { parts })), true);
+  assert.equal(transcript.apply(data("m1", 3)), false);
+  assert.deepEqual(transcript.messages.at(-1).parts, parts);
+});
+
+test("data may be all that there is so far", () => {
+  const { transcript } = after(asked("u1"), data("m1", { odds: 2 }));
+  const { content, parts, streaming } = transcript.messages.at(-1);
+  assert.deepEqual([content, parts.length, streaming], ["", 1, true]);
 });
 
 test("what a plug-in found besides is no recommendation", () => {

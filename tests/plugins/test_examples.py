@@ -1,5 +1,6 @@
 """The examples, and what the README says of them: servers in processes of their own, over real sockets."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from chatstream.plugins import examples
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, Client, Frame
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, event, http_chunk
 
 EXAMPLES = Path(str(examples.__file__)).parent
@@ -28,6 +29,17 @@ def settings(heading: str) -> dict[str, str]:
 
 def said(**fields: Any) -> bytes:
     return http_chunk(b"data: " + json.dumps(fields).encode() + b"\n\n")
+
+
+def in_order(frames: list[Frame]) -> list[Any]:
+    """The texts and the data of a stream."""
+    shown: list[Any] = []
+    for frame in frames:
+        if frame.type == "llm_chunk":
+            shown.append(frame.data["content"])
+        elif frame.type == "data":
+            shown.append((frame.data["kind"], frame.data["id"], frame.data["data"]))
+    return shown
 
 
 async def history(client: Client, conversation: str) -> str:
@@ -96,18 +108,62 @@ async def test_a_service_with_events_of_its_own_answers(
 ) -> None:
     given = settings("A service of your own") | {"SERVICE_URL": upstream.url + "/answer"}
     client = make_client(start_server(**given))
+    elsewhere = make_client(start_server(**given), client.user)
+    go_on = asyncio.Event()
+    update = {"type": "odds_update", "id": "m1", "odds": 2.1}
     upstream.reply(
         HEAD,
         said(type="llm_chunk", content="Hel"),
-        said(type="odds_update", id="m1", odds=2.1),
+        said(**update),
+        go_on,
         said(type="llm_chunk", content="lo 👍"),
         said(type="done"),
         http_chunk(b""),
     )
-    conversation = await client.create(initialMessage="Hi")
-    async with client.stream(conversation, params=ONCE) as stream:
+    conversation = await client.create()
+    from_there = ONCE | {"last_event_id": (await client.post(conversation, "Hi")).json()["streamCursor"]}
+    async with (
+        client.stream(conversation, params=from_there) as stream,
+        elsewhere.stream(conversation, params=from_there) as other,
+    ):
+        cursor = (await stream.until("data")).id
+        go_on.set()
         await stream.rest()
+        await other.rest()
     assert (stream.text, stream.frames[-1].data["status"]) == ("Hello 👍", "complete")
+    answer_id = stream.frames[-1].data["messageId"]
+    in_place = ["Hel", ("odds_update", "m1", update), "lo 👍"]
+    assert in_order(stream.frames) == in_order(other.frames) == in_place
+    for one, at, rest in (
+        (client, cursor, in_place[2:]),
+        (elsewhere, f"{answer_id}.2", ["l", *in_place[1:]]),
+        (elsewhere, f"{answer_id}.0", in_place),
+    ):
+        async with one.stream(conversation, params={**ONCE, "last_event_id": str(at)}) as again:
+            assert in_order(await again.rest()) == rest
+    parts = [
+        {"type": "text", "text": "Hel"},
+        {"type": "data", "kind": "odds_update", "id": "m1", "data": update},
+        {"type": "text", "text": "lo 👍"},
+    ]
+    view = json.loads(await history(elsewhere, conversation))["messages"][-1]
+    assert stream.frames[-1].data["parts"] == view["parts"] == parts
+    in_sdk = {"type": "data-odds_update", "id": "m1", "data": update}
+    ui = (await elsewhere.http.get(f"{API}/{conversation}/ui-messages")).json()["messages"][-1]["parts"]
+    assert ui == [parts[0], in_sdk, parts[2]]
+    for version in ("", "5", "6", "7"):
+        sdk = (
+            ONCE
+            | {"format": "ui-message-stream", "last_event_id": f"{answer_id}.0"}
+            | ({"version": version} if version else {})
+        )
+        told = (await elsewhere.http.get(f"{API}/{conversation}/stream", params=sdk)).text
+        chunks = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line.startswith("data: {")]
+        assert [(one["type"], one.get("delta")) for one in chunks[1:-1]] == [
+            *(("text-start", None), ("text-delta", "Hel"), ("text-end", None), ("data-odds_update", None)),
+            *(("text-start", None), ("text-delta", "lo 👍"), ("text-end", None)),
+        ]
+        assert in_sdk in chunks
     first = upstream.calls[0]
     assert first.request_line.startswith("POST /v1/answer ")
     assert first.body["message"] == "Hi"

@@ -210,6 +210,45 @@ async def test_nothing_is_admitted_that_was_not_looked_at(mongodb_uri: str, admi
         assert (await answered(b)).content == "Fine."
 
 
+def weird(**attributes: Any) -> Callable[..., None]:
+    def admit(turn: Any) -> None:
+        refused = Refused("Not here.", code="off_topic")
+        for name, value in attributes.items():
+            setattr(refused, name, value)
+        raise refused
+
+    return admit
+
+
+@pytest.mark.gen_test
+async def test_a_refusal_is_one_that_a_client_can_read(mongodb_uri: str) -> None:
+    given: list[Any] = []
+    async with bench(mongodb_uri, plugins=plugged(having(admit=lambda turn: given.pop()(turn)))) as b:
+        conversation = await b.conversation()
+        bad: Any
+        good: list[dict[str, Any]] = [
+            {},
+            {"status": 429, "retry_after": 60},
+            {"status": 422, "fields": {"content": "no names"}},
+        ]
+        for one in good:
+            given.append(weird(**one))
+            with pytest.raises(Refused):
+                await b.post(conversation)
+        for bad in (
+            *({"status": status} for status in (200, 101, 302, 401, 500, 999, -1, None, "403", 403.5, True)),
+            *({"title": title} for title in ("", "Two\r\nSet-Cookie: x", "é", None)),
+            *({"code": code} for code in ("", "two words", None, 7)),
+            *({"detail": detail} for detail in ("", None, b"x", "x" * 5000, "\ud800")),
+            *({"fields": fields} for fields in ([1], {"a": 1}, object())),
+            *({"retry_after": wait} for wait in ("soon", -1, float("nan"), float("inf"))),
+        ):
+            given.append(weird(**bad))
+            with pytest.raises(Unavailable):
+                await b.post(conversation)
+        assert b.model.calls == []
+
+
 # Release ----------------------------------------------------------------------------------------------------------
 
 PHRASE = "the code is 4711"
@@ -252,6 +291,16 @@ async def test_what_is_not_blocked_comes_whole(mongodb_uri: str) -> None:
     async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
         answer = await answered(b, "the code", " is", " 47", Finish(reason="length", usage=None))
         assert (answer.content, answer.finish_reason) == ("the code is 47", "length")
+
+
+@pytest.mark.gen_test
+async def test_a_release_that_takes_back_what_is_out_ends_the_answer(mongodb_uri: str) -> None:
+    async def release(text: str, told: int, ended: bool) -> int:
+        return len(text) if told == 0 else told - 1
+
+    async with bench(mongodb_uri, plugins=plugged(having(release=release))) as b:
+        answer = await answered(b, "Some", " text.", STOP)
+        assert (answer.content, answer.finish_reason) == ("Some", "content_filter")
 
 
 @pytest.mark.parametrize("release", [*BAD, lambda *_: -1, lambda *_: 10**9])
@@ -326,7 +375,6 @@ async def test_an_answerer_takes_the_models_place(mongodb_uri: str) -> None:
         async with asyncio.timeout(20):  # which one task must enter and leave
             yield Reasoning("Hm.")
             yield f"You said: {turn.message}"
-            yield Data(kind="odds_update", id="1", data={})
             yield ""
             yield " 👍"
         yield Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
@@ -335,6 +383,108 @@ async def test_an_answerer_takes_the_models_place(mongodb_uri: str) -> None:
         stored = await answered(b)
         assert (stored.content, stored.finish_reason, stored.usage.total_tokens) == ("You said: Tell me. 👍", "stop", 3)
         assert b.model.calls == []
+
+
+def odds(value: Any, id_: str = "m1") -> Data:
+    return Data(kind="odds_update", id=id_, data=value)
+
+
+def told(frames: list[Any]) -> list[Any]:
+    """The texts and the data of a stream, in order; text that goes on as one."""
+    said: list[Any] = []
+    for frame in frames:
+        if frame.type == "data":
+            said.append((frame.data["kind"], frame.data["id"], frame.data["data"]))
+        elif frame.type == "llm_chunk" and said and isinstance(said[-1], str):
+            said[-1] += frame.data["content"]
+        elif frame.type == "llm_chunk":
+            said.append(frame.data["content"])
+    return said
+
+
+@pytest.mark.gen_test
+async def test_data_is_told_where_it_was_yielded_to_whoever_comes_whenever(mongodb_uri: str) -> None:
+    go_on = asyncio.Event()
+    changed: dict[str, Any] = {"odds": [2.1], "n": 2**70, "a.b": {"$set": "👍", "": None}}
+
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        yield odds({"first": True}, "m0")
+        yield "The odds 👍"
+        yield odds(changed)
+        changed["odds"].append("changed after it was told")
+        await go_on.wait()
+        yield " moved"
+        yield odds(2.2)
+        yield "."
+
+    expected = [
+        ("odds_update", "m0", {"first": True}),
+        "The odds 👍",
+        ("odds_update", "m1", {"odds": [2.1], "n": 2**70, "a.b": {"$set": "👍", "": None}}),
+        " moved",
+        ("odds_update", "m1", 2.2),
+        ".",
+    ]
+    given = plugged(having(answer=answer))
+    async with bench(mongodb_uri, plugins=given) as b, bench(mongodb_uri, plugins=given) as there, following(there):
+        conversation = await b.conversation()
+        await b.post(conversation)
+        async with b.viewer(conversation) as live, there.viewer(conversation) as elsewhere:
+            while not (live.frames and live.frames[-1].data.get("id") == "m1"):
+                await live.next()
+            cursor = live.cursor
+            assert cursor is not None
+            async with b.viewer(conversation, cursor) as back, b.viewer(conversation) as second:
+                go_on.set()
+                for viewer in (live, elsewhere, back, second):
+                    await viewer.until("llm_complete")
+            assert told(live.frames) == told(elsewhere.frames) == told(second.frames) == expected
+            assert told(back.frames) == expected[3:]
+        stored = await b.newest(conversation)
+        assert (stored.content, stored.status) == ("The odds 👍 moved.", Status.COMPLETE)
+        parts = live.frames[-1].data["parts"]
+        assert [part.get("text", part.get("data")) for part in parts] == [
+            {"first": True},
+            "The odds 👍",
+            2.2,
+            " moved.",
+        ]
+        async with there.viewer(conversation, Cursor(stored.id, 0), once=True) as later:
+            assert told(await later.rest()) == expected
+        for position in range(stored.length + 1):
+            async with there.viewer(conversation, Cursor(stored.id, position), once=True) as later:
+                rest = told(await later.rest())
+            assert rest[1:] == expected[len(expected) - len(rest) :][1:]
+        in_sdk = ui_messages([stored])[0].parts
+        assert [getattr(part, "type", "text") for part in in_sdk] == ["data-odds_update", "text"] * 2
+
+
+@pytest.mark.gen_test
+async def test_data_waits_for_the_text_before_it_to_be_released(mongodb_uri: str) -> None:
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        yield Reasoning("Hm.")
+        yield odds(0, "m0")
+        yield "Well, the c"
+        yield odds(1)
+        yield "ats are here"
+        yield odds(2)
+        yield Reasoning("Now, the code is 4711.")
+        yield ": the code is"
+        yield odds(3)
+        yield " 4711"
+        yield odds(4)
+
+    async with bench(mongodb_uri, plugins=plugged(having(answer=answer, release=hold_back))) as b:
+        conversation = await b.conversation()
+        await b.post(conversation)
+        async with b.viewer(conversation, Cursor(conversation.key, Cursor.START), once=True) as viewer:
+            frames = await viewer.rest()
+        assert told(frames) == [
+            *(("odds_update", "m0", 0), "Well, the c", ("odds_update", "m1", 1), "ats are here"),
+            *(("odds_update", "m1", 2), "\n\n: "),
+        ]
+        assert frames[-1].data["finishReason"] == "content_filter"
+        assert "4711" not in str([frame.data for frame in frames]) + str(await b.newest(conversation))
 
 
 @pytest.mark.gen_test
@@ -389,9 +539,24 @@ async def spins(turn: Any) -> AsyncIterator[Any]:
         yield "\ud800"
 
 
+async def never_ends(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    while True:  # as fast as it can, and with nothing in it
+        yield odds("x" * 10_000)
+
+
+async def ignores_its_end(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    for _ in range(3):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
+        (never_ends, "upstream_protocol"),
+        (ignores_its_end, "upstream_timeout"),
         (gives_up, "upstream_rate_limited"),
         (breaks, "upstream_unavailable"),
         (exits, "upstream_unavailable"),
@@ -405,6 +570,64 @@ async def test_an_answerers_fault_ends_its_answer(mongodb_uri: str, answer: Call
     async with bench(mongodb_uri, plugins=plugged(having(answer=answer), deadline=0.2)) as b:
         stored = await answered(b)
         assert (stored.status, stored.content, stored.failure.code) == (Status.FAILED, "So far", code)
+
+
+any_: Any = Any  # what it is not typed to yield is the point
+DEEP: list[Any] = []
+DEEP.append(DEEP)
+LIES: list[Any] = [
+    *(None, b"x", {"text": "x"}, Annotation(kind="k", id="1", message="m", data={})),
+    *(Reasoning(any_), Reasoning("\ud800"), Finish(reason=any_, usage=None), Finish(reason="stop", usage=any_)),
+    *(Usage(prompt_tokens=any_, completion_tokens=1, total_tokens=1),),
+    *(
+        Usage(prompt_tokens=-1, completion_tokens=1, total_tokens=2),
+        Usage(prompt_tokens=2**70, completion_tokens=1, total_tokens=2),
+    ),
+    *(odds(object()), odds(float), odds(DEEP), odds("x" * 20_000), odds("\ud800")),
+    *(odds(1, ""), odds(1, "x" * 201), odds(1, any_)),
+    *(Data(kind=kind, id="1", data=1) for kind in ("", "a b", "notice", "x" * 41, "é", any_)),
+]
+
+
+@pytest.mark.gen_test
+async def test_what_an_answerer_must_not_yield_ends_its_answer_alone(mongodb_uri: str) -> None:
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        yield "So far"
+        yield LIES[int(turn.message)] if turn.message != "Fine?" else " good"
+
+    async with bench(mongodb_uri, plugins=plugged(having(answer=answer))) as b:
+        conversation = await b.conversation()
+        for number, lie in enumerate(LIES):
+            await b.post(conversation, str(number))
+            stored = await b.ended(conversation)
+            assert stored.failure is not None, lie
+            assert (stored.status, stored.content, stored.failure.code) == (
+                Status.FAILED,
+                "So far",
+                "upstream_protocol",
+            )
+        assert calls(b, "answer", "nonsense") == len(LIES)
+        await b.post(conversation, "Fine?")
+        assert (await b.ended(conversation)).content == "So far good"
+
+
+@pytest.mark.gen_test
+async def test_what_comes_after_its_finish_is_not_told(mongodb_uri: str) -> None:
+    closed = asyncio.Event()
+
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        try:
+            yield "All."
+            yield Finish(reason="length", usage=None)
+            yield "More"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async with bench(mongodb_uri, plugins=plugged(having(answer=answer))) as b:
+        stored = await answered(b)
+        assert (stored.content, stored.finish_reason) == ("All.", "length")
+        await closed.wait()
 
 
 # Threads ----------------------------------------------------------------------------------------------------------

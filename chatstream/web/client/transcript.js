@@ -49,10 +49,10 @@ export class Transcript {
       return true;
     }
     if (!this.#supersede(view.replyTo, view.attempt)) return false;
-    const { id, content, status, attempt, replyTo, finishReason, usage, error, parts, createdAt: timestamp } = view;
+    const { id, content, status, attempt, replyTo, finishReason, usage, error, parts, model, createdAt: timestamp } = view;
     const recommendations = [...view.recommendations];
     this.#put(
-      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, parts }),
+      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, parts, model }),
       { length: codePoints(content) },
     );
     if (status !== "streaming") this.#completed = id;
@@ -68,6 +68,8 @@ export class Transcript {
         return this.#onChunk(event);
       case "reasoning_chunk":
         return this.#onReasoning(event);
+      case "data":
+        return this.#onData(event);
       case "llm_complete":
         return this.#onComplete(event);
       case "system":
@@ -114,6 +116,19 @@ export class Transcript {
       index === -1
         ? [...known, { type: "reasoning", text: more }]
         : known.map((part, place) => (place === index ? { type: "reasoning", text: before + more } : part));
+    this.#change(entry, { parts, timestamp });
+    return true;
+  }
+
+  #onData({ kind, id, data, timestamp, ...about }) {
+    const entry = this.#answerOf({ ...about, timestamp });
+    if (!entry || !entry.message.streaming) return false;
+    const { content: said } = entry.message;
+    const known = entry.message.parts ?? (said === "" ? [] : [{ type: "text", text: said }]);
+    const index = known.findIndex((part) => part.type === "data" && part.kind === kind && part.id === id);
+    const part = { type: "data", kind, id, data };
+    if (index !== -1 && JSON.stringify(known[index].data) === JSON.stringify(data)) return false;
+    const parts = index === -1 ? [...known, part] : known.map((one, place) => (place === index ? part : one));
     this.#change(entry, { parts, timestamp });
     return true;
   }
@@ -185,9 +200,9 @@ export class Transcript {
   }
 }
 
-function answer({ id, finishReason = null, usage = null, error = null, parts, ...rest }) {
+function answer({ id, finishReason = null, usage = null, error = null, parts, model, ...rest }) {
   const streaming = rest.status === "streaming";
-  return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...(parts && { parts }) };
+  return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...(parts && { parts }), ...(model && { model }) };
 }
 
 /** The parts with more text of a type at their end. */

@@ -1,0 +1,58 @@
+"""What a model has said, and how much of it may be told. Pure: who says so is asked in `plugins`."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from chatstream.pieces import BEGINNING, Data, Kind, OpenReasoning, OpenText, OpenToolCall, Piece, after, spaced
+
+
+class Holding:
+    """Of one answer. Whoever says what may be told is asked about text alone.
+
+    So what the model thinks, which nobody has looked at, is left out. What else there is keeps its place: it is told
+    when all text before it was.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""  # all of it
+        self.told = 0  # how much of that is out
+        self._place = BEGINNING  # behind what came
+        self._others: deque[tuple[int, Piece]] = deque()  # not told yet, and how much text comes before each
+        self._in_call = False  # what was told last belongs to a call: text that follows must say that it is text
+
+    def add(self, pieces: Iterable[Piece]) -> bool:
+        """More of the answer; whether there is text in it."""
+        texts: list[str] = []
+        length = len(self.text)
+        for piece in spaced(self._place, pieces):
+            kind = self._place.kind
+            if isinstance(piece, str) and kind is Kind.TEXT:
+                texts.append(piece)
+                length += len(piece)
+            elif isinstance(piece, Data) or not (
+                isinstance(piece, OpenText | OpenReasoning) or (isinstance(piece, str) and kind is Kind.REASONING)
+            ):
+                self._others.append((length, piece))
+            self._place = after(self._place, piece)
+        self.text += "".join(texts)
+        return bool(texts)
+
+    def release(self, end: int, *, ended: bool) -> list[Piece]:
+        """What is told now that the first `end` code points of the text may be."""
+        pieces: list[Piece] = []
+        while self._others and (self._others[0][0] <= end or ended):
+            before, piece = self._others.popleft()
+            self._tell(min(before, end), pieces)
+            pieces.append(piece)
+            self._in_call = self._in_call or isinstance(piece, OpenToolCall)
+        self._tell(end, pieces)
+        return pieces
+
+    def _tell(self, end: int, pieces: list[Piece]) -> None:
+        if end <= self.told:
+            return
+        if self._in_call:
+            pieces.append(OpenText())
+            self._in_call = False
+        pieces.append(self.text[self.told : end])
+        self.told = end
