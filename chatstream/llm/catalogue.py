@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream.errors import InvalidContent
+from chatstream.llm.model import Turn
 from chatstream.models import Conversation, Usage
 from chatstream.settings import Settings, UserModels
 from chatstream.summary import OPENAI
@@ -18,6 +19,10 @@ _log = logging.getLogger("chatstream.llm")
 # How many characters of a conversation fit into a token of context: English has four to a token, other languages fewer,
 # and the answer needs room, too. What is too long all the same is shortened, and sent again.
 _CHARACTERS_PER_TOKEN: Final = 3
+
+
+# Stands for a user who has said nothing, where a model wants one to have spoken before it.
+_NOTHING_SAID: Final = "\N{HORIZONTAL ELLIPSIS}"
 
 
 class Deadlines(Struct, frozen=True):
@@ -97,6 +102,20 @@ class Entry(Struct, frozen=True, kw_only=True):
         if self.from_file:
             return self.key_variable or "its key", "its base_url", "its model"
         return "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"
+
+    def in_turn(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """`turns`, of which no user's turn follows on another one, as it takes them.
+
+        A conversation has user and assistant in turn, the user first; with what plug-ins put into it, it need not.
+        """
+        if not self.alternating_roles:
+            return turns
+        fitted: list[Turn] = []
+        for turn in turns:
+            if turn.role == "assistant" and not (fitted and fitted[-1].role == "user"):
+                fitted.append(Turn("user", _NOTHING_SAID))
+            fitted.append(turn)
+        return fitted
 
     def context_characters(self, most: int) -> int:
         """How much of a conversation it is sent: what fits, and at most `most`."""

@@ -34,7 +34,7 @@ class Endpoints:
     def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used."""
         entry = self._catalogue.entry(model)
-        return self.endpoint(entry).stream(turns, model=entry.model)
+        return self.endpoint(entry).stream(entry.in_turn(turns), model=entry.model)
 
     def endpoint(self, entry: Entry) -> Model:
         """The endpoint of an entry, made if need be. Raises `ConfigurationError` if the way there cannot be used."""

@@ -276,28 +276,14 @@ def _entry(model: _Model, settings: Settings) -> Entry:
     retries = model.retries
     if retries is None:  # another model is as good as another try, and need not be waited for
         retries = 0 if model.fallbacks else settings.model_retries
-    price = model.price
-    return Entry(
-        name=model.name,
-        model=model.model or model.name,
-        description=model.description,
-        base_url=model.base_url,
-        key=settings.variable(model.key) if model.key else None,
-        key_variable=model.key,
-        from_file=True,
-        context=model.context,
-        vision=model.vision,
-        tools=model.tools,
-        reasoning=model.reasoning,
-        system_role=model.system_role,
-        streaming=model.streaming,
-        stream_options=model.stream_options,
-        alternating_roles=model.alternating_roles,
-        reasoning_back=model.reasoning_back,
-        think_tags=model.think_tags,
-        price=None if price is None else _price(price),
-        parameters=model.parameters,
-        deadlines=_deadlines(model, settings),
-        retries=retries,
-        fallbacks=tuple(model.fallbacks),
-    )
+    own = {
+        "model": model.model or model.name,
+        "key": settings.variable(model.key) if model.key else None,
+        "price": None if model.price is None else _price(model.price),
+        "deadlines": _deadlines(model, settings),
+        "retries": retries,
+        "fallbacks": tuple(model.fallbacks),
+    }
+    # Whatever else the two have in common means the same in both.
+    same = {name: getattr(model, name) for name in Entry.__struct_fields__ if name in _Model.model_fields}
+    return Entry(**(same | own), key_variable=model.key, from_file=True)

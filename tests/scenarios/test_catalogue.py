@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.exposition import scrape
-from tests.support.processes import ServerProcess
+from tests.support.processes import REPOSITORY, ServerProcess
 from tests.support.upstream import (
     DONE,
     END,
@@ -467,3 +467,47 @@ async def test_what_an_answer_cost_is_told_wherever_its_tokens_are(
     assert ("chatstream_cost_micros_total", "free") not in samples
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     assert [line["cost_micros"] for line in lines if "cost_micros" in line] == [told["costMicros"], stopped, 0]
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_takes_roles_in_turn_only_has_them_so_whatever_a_plugin_adds(
+    serve: Serve, make_client: MakeClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "memory.py").write_text(
+        "from chatstream.llm.model import Turn\n"
+        "class Memory:\n"
+        "    def context(self, turn):\n"
+        "        return [Turn('assistant', 'You like tea.'), Turn('assistant', 'You are Ada.')]\n"
+    )
+    paths = {"CHATSTREAM_PLUGINS": "memory:Memory", "PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
+    client = make_client(
+        serve(
+            """
+            [[models]]
+            name = "strict"
+            base_url = "FIRST"
+            alternating_roles = true
+            system_role = false
+            [[models]]
+            name = "loose"
+            base_url = "FIRST"
+            """,
+            **paths | {"CHATSTREAM_SYSTEM_PROMPT": "Be brief."},
+        )
+    )
+    for model, roles in (("strict", ["user", "assistant", "user"]), ("loose", ["system", "assistant", "user"])):
+        upstream.reply(answer("Hello."))
+        conversation = await client.create(model=model)
+        await client.post(conversation, "Who am I?")
+        await client.answer(conversation)
+        messages = upstream.calls[-1].body["messages"]
+        assert [one["role"] for one in messages] == roles
+        assert messages[0]["content"].startswith("Be brief.")
+        assert all(one["content"].strip() for one in messages)
+        assert [one["content"] for one in messages[-2:]] == ["You like tea.\n\nYou are Ada.", "Who am I?"]
+        # In the next turn the conversation comes before what is remembered.
+        upstream.reply(answer("Ada."))
+        await client.post(conversation, "And now?")
+        await client.answer(conversation)
+        then = [one["role"] for one in upstream.calls[-1].body["messages"] if one["role"] != "system"]
+        assert then == ["user", "assistant", "user"]
