@@ -1,9 +1,14 @@
 """How an answer reads: Markdown, code to copy, a place that is kept, a voice that speaks once."""
 
-from playwright.sync_api import Page, expect
+import json
 
+from playwright.sync_api import BrowserContext, Page, expect
+
+from chatstream import auth
+from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
-from tests.support.browser import Model, more
+from tests.support.browser import ChatPage, Model, more
+from tests.support.processes import SECRET
 from tests.support.upstream import answer, beginning, delta, ending, event, head, http_chunk, whole
 
 MARKDOWN = """# Form
@@ -283,3 +288,35 @@ def test_thinking_is_folded_above_the_answer_and_open_for_who_wants_to_see_it(
     expect(thoughts.last.locator("summary")).to_have_text("Thought")
     thoughts.last.locator("summary").click()
     expect(thoughts.last.locator(".thought")).to_have_text("Form first. Then the price.")
+
+
+def test_what_the_servers_app_tells_besides_is_a_card_and_never_markup(
+    context: BrowserContext, start_server: StartServer, model: Model
+) -> None:
+    service = {"CHATSTREAM_PLUGINS": "chatstream.plugins.examples.service:plugin", "SERVICE_URL": model.upstream.url}
+    server = start_server(CHATSTREAM_PAGE="on", **service)
+
+    def said(**fields: object) -> bytes:
+        return http_chunk(b"data: " + json.dumps(fields).encode() + b"\n\n")
+
+    go_on = model.gate()
+    model.reply(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        said(type="llm_chunk", content="The odds move"),
+        said(type="odds_update", id="m1", odds=2.1, note="<b>now</b>"),
+        go_on,
+        said(type="odds_update", id="m1", odds=2.2, note="<b>now</b>"),
+        said(type="llm_chunk", content=" a little."),
+        said(type="done"),
+        http_chunk(b""),
+    )
+    tab = ChatPage(context, server.url, auth.mint(SECRET, "user-1", 3600)).open(None)
+    tab.ask("What are the odds?")
+    card = tab.answers.locator(".card")
+    expect(card).to_contain_text("odds2.1")
+    go_on.open()
+    expect(tab.prose).to_have_text("The odds move a little.")
+    expect(card).to_contain_text("odds2.2note<b>now</b>")
+    expect(card.get_by_role("heading")).to_have_text("odds update")
+    tab.page.reload()
+    expect(tab.answers.locator(".card")).to_contain_text("odds2.2")

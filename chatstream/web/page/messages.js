@@ -119,8 +119,10 @@ export class MessagesView {
     const thoughts = parts.filter(({ type }) => type === "reasoning").map(({ text }) => text);
     thinking.show(thoughts.join("\n\n"), { runs: streaming && parts.at(-1)?.type === "reasoning" });
     prose.show(content, { whole: !streaming });
-    if (streaming) after.replaceChildren(...(content === "" && !thoughts.length ? [waiting()] : []));
-    else after.replaceChildren(...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
+    const cards = parts.filter(({ type }) => type === "data").map(card);
+    const waits = streaming && content === "" && !thoughts.length && !cards.length;
+    if (streaming) after.replaceChildren(...cards, ...(waits ? [waiting()] : []));
+    else after.replaceChildren(...cards, ...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
   }
 
   #failure({ error }, last) {
@@ -187,6 +189,18 @@ function tokens(usage) {
   return t(words, { in: promptTokens, out: completionTokens });
 }
 
+const ROWS = 20; // of a card: more is no card
+
+/** What the server's app tells with an answer, whatever it is: the names and values of an object, or a value. */
+function card({ kind, data }) {
+  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const isObject = data !== null && typeof data === "object" && !Array.isArray(data);
+  const rows = isObject ? Object.entries(data).slice(0, ROWS) : [];
+  const cells = rows.flatMap(([name, value]) => [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, text(value))]);
+  const body = isObject ? element("dl", {}, ...cells) : element("p", { dir: "auto" }, text(data));
+  return element("section", { className: "card" }, element("h3", {}, kind.replaceAll(/[_-]/g, " ")), body);
+}
+
 /** A recommendation as a slip. What the answer did not say is not there. */
 function bet({ selection, odds, oddsText, stake }) {
   const what = element("div", { className: "bet-what" }, element("h3", {}, t("Recommended bet")));
@@ -204,7 +218,7 @@ function announceOnce(text) {
 
 /** Once, when it is there; a screen reader that read each token would never end. */
 function announce(root, message) {
-  const slips = Array.from(root.querySelectorAll(".bet :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
+  const slips = Array.from(root.querySelectorAll(":is(.card, .bet) :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
   const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
   byId("announcer").textContent = parts.filter(Boolean).join(" ").slice(0, SPOKEN);
 }
