@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
+from chatstream.errors import StorageUnavailable
 from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
 from chatstream.metrics import Metrics
+
+# `/readyz` answers so many seconds after the request came, whatever is waited for: monitoring gives up after 3.
+_READY_WITHIN = 2.5
 
 
 class State(Struct, frozen=True):
@@ -35,11 +39,22 @@ class OneAtATime:
         self._ask = ask
         self._asking: asyncio.Future[None] | None = None
 
-    async def __call__(self) -> None:
-        """Raises what the question raises."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(self._ask())
-        await asyncio.shield(self._asking)
+    async def __call__(self, seconds: float) -> None:
+        """Raises what the question raises, and `StorageUnavailable` if there is no answer after so many seconds."""
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.ensure_future(self._ask())
+            asking.add_done_callback(_retrieved)
+        await asyncio.wait((asking,), timeout=seconds)
+        if not asking.done():
+            raise StorageUnavailable
+        asking.result()
+
+
+def _retrieved(answer: "asyncio.Future[None]") -> None:
+    """Perhaps nobody waits for it any more."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 class ReadyHandler(BaseHandler):
@@ -48,16 +63,16 @@ class ReadyHandler(BaseHandler):
     public = True
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, ping: Callable[[], Awaitable[None]]
+        self, door: Door, ping: Callable[[float], Awaitable[None]]
     ) -> None:
-        """`ping` raises `StorageUnavailable` unless the database answers."""
+        """`ping` raises `StorageUnavailable` unless the database answers within so many seconds."""
         super().initialize(door)
         self.ping = ping
 
     async def get(self) -> None:
         """200 or 503."""
         self.door.check()
-        await self.ping()
+        await self.ping(_READY_WITHIN - self.request.request_time())
         self.send_json(State("ready"))
 
     head = get

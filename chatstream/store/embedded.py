@@ -17,10 +17,14 @@ How the process is held, since a database that outlives its server would be in t
 
 mongod picks a free port itself (port 0), so there is no moment in which another process could take it. The replica
 set's configuration is told the new port on each start.
+
+If mongod ends while the server runs (out of memory, a full disk, a kill), it is started again on the same port, since
+clients know that one. What was acknowledged is in its journal.
 """
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
@@ -40,6 +44,8 @@ from chatstream.errors import ConfigurationError
 if sys.platform != "win32":
     import fcntl
 
+_log = logging.getLogger("chatstream.store")
+
 # Half a second is usual; a long journal to recover on a busy disk takes more. In seconds.
 START_TIMEOUT = 60.0
 # One second is usual. What SIGKILL cuts off after this is in the journal.
@@ -47,10 +53,16 @@ STOP_TIMEOUT = 15.0
 # How often to look at a file that tells what another process does; a tenth of the usual start.
 POLL_INTERVAL = 0.05
 
+# A mongod that ends by itself is started again, so often within this time, in seconds. A kill happens once; what ends
+# it again and again (a full disk, damaged data) needs a person.
+RESTARTS = 5
+RESTARTS_WITHIN = 300.0
+# Before the second restart, doubled with each further one: for a disk or a memory that is full for a moment.
+RESTART_PAUSE = 1.0
+
 REPLICA_SET = "chatstream"
 
 OPTIONS = (
-    *("--port", "0"),
     *("--bind_ip", "127.0.0.1"),
     "--nounixsocket",
     *("--replSet", REPLICA_SET),
@@ -80,7 +92,8 @@ async def embedded_mongod(
 ) -> AsyncIterator[str]:
     """Run a mongod with its data in ``data_dir/db`` and its log in ``data_dir/mongod.log``; yield its MongoDB URI.
 
-    The node is primary when the URI is yielded. Timeouts are in seconds. To be entered on the main thread's event loop.
+    The node is primary when the URI is yielded. If it ends by itself, it is started again under the same URI, a few
+    times; the log says so. Timeouts are in seconds. To be entered on the main thread's event loop.
 
     Raises `ConfigurationError`, which says what to do, if there is no mongod, it cannot start, its data cannot be read,
     or another server uses `data_dir`.
@@ -91,11 +104,68 @@ async def embedded_mongod(
     with _held(data_dir) as held:
         db, log = held / "db", held / "mongod.log"
         await _end_leftover(db, stop_timeout)
-        process = await _start(mongod, db, log)
+        node = _Node(mongod, db, log, start_timeout, stop_timeout)
         try:
-            yield await _ready(process, db, log, start_timeout)
+            uri = await node.start()
+            keeping = asyncio.create_task(node.keep())
+            try:
+                yield uri
+            finally:
+                keeping.cancel()
+                await asyncio.wait((keeping,))
         finally:
-            await _stop(process, stop_timeout)
+            await node.stop()
+
+
+class _Node:
+    """The one node, from its start to its end, however many processes that takes."""
+
+    def __init__(self, mongod: str, db: Path, log: Path, start_timeout: float, stop_timeout: float) -> None:
+        self._mongod = mongod
+        self._db = db
+        self._log = log
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._process: asyncio.subprocess.Process | None = None
+        self._port = 0  # any free one, the first time
+
+    async def start(self) -> str:
+        """Returns the URI, which stays the same. Raises `ConfigurationError`."""
+        self._process = await _start(self._mongod, self._db, self._log, self._port)
+        self._port = await _ready(self._process, self._db, self._log, self._start_timeout)
+        return _uri(self._port)
+
+    async def stop(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            await _stop(self._process, self._stop_timeout)
+
+    async def keep(self) -> None:
+        """Start it again whenever it has ended; until it is cancelled, or does not help."""
+        now = asyncio.get_running_loop().time
+        ended: list[float] = []
+        while self._process is not None:
+            how = _how(await self._process.wait())
+            ended = [*(moment for moment in ended if now() - moment < RESTARTS_WITHIN), now()]
+            if len(ended) > RESTARTS:
+                _log.error(
+                    "the embedded database has ended %d times within %d minutes (the last time: %s), and is not "
+                    "started again: nothing can be stored or read. Look into %s, make room if the disk or the memory "
+                    "is full, and start the server again. If its data are damaged, move %s away to begin anew, or set "
+                    "MONGODB_URI.",
+                    *(len(ended), RESTARTS_WITHIN / 60, how, self._log, self._db),
+                )
+                return
+            _log.error("the embedded database has ended (%s); it is started again", how)
+            if len(ended) > 1:
+                await asyncio.sleep(RESTART_PAUSE * 2 ** (len(ended) - 2))
+            try:
+                await self.start()
+            except ConfigurationError as exc:
+                _log.error("%s", exc)
+                await self.stop()  # it may hang instead of ending
+            else:
+                _log.warning("the embedded database is there again")
 
 
 def find_mongod() -> str:
@@ -193,13 +263,18 @@ def _command_line(pid: int) -> list[bytes]:
         return []
 
 
-async def _start(mongod: str, db: Path, log: Path) -> asyncio.subprocess.Process:
+def _how(returncode: int) -> str:
+    """How a process has ended."""
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+async def _start(mongod: str, db: Path, log: Path, port: int) -> asyncio.subprocess.Process:
     try:
         with _new_log(log) as output:
             # Not mongod's own --logpath: what the dynamic loader has to say belongs into the same file.
             return await asyncio.create_subprocess_exec(
                 *_ending_with_us(),
-                *(mongod, "--dbpath", str(db), *OPTIONS),
+                *(mongod, "--dbpath", str(db), "--port", str(port), *OPTIONS),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -223,12 +298,13 @@ def _ending_with_us() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "TERM") if setpriv and Path(setpriv).resolve().name == "setpriv" else ()
 
 
-async def _ready(process: asyncio.subprocess.Process, db: Path, log: Path, timeout: float) -> str:
-    """The URI, as soon as the node is primary."""
+async def _ready(process: asyncio.subprocess.Process, db: Path, log: Path, timeout: float) -> int:
+    """The port, as soon as the node is primary."""
     try:
         async with asyncio.timeout(timeout):
             port = await _port(process, db, log)
-            return await _primary(port)
+            await _primary(port)
+            return port
     except TimeoutError:
         problem = f"was not ready after {timeout:g} seconds"
     except PyMongoError as exc:
@@ -274,8 +350,12 @@ def _why(returncode: int, db: Path, log: Path) -> str:
     )
 
 
-async def _primary(port: int) -> str:
-    """Make the node its own replica set, wait until it is primary, and return the set's URI."""
+def _uri(port: int) -> str:
+    return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
+
+
+async def _primary(port: int) -> None:
+    """Make the node its own replica set, and wait until it is primary."""
     members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
     async with AsyncMongoClient[dict[str, Any]]("127.0.0.1", port, directConnection=True) as client:
         try:
@@ -288,10 +368,8 @@ async def _primary(port: int) -> str:
             # By force, because a node that does not find its own port in the configuration cannot vote on it.
             config |= {"members": members, "version": config["version"] + 1}
             await client.admin.command("replSetReconfig", config, force=True)
-    uri = f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
-    async with AsyncMongoClient[dict[str, Any]](uri) as client:
+    async with AsyncMongoClient[dict[str, Any]](_uri(port)) as client:
         await client.admin.command("ping")  # waits for a primary
-    return uri
 
 
 async def _stop(process: asyncio.subprocess.Process, timeout: float) -> None:

@@ -114,7 +114,9 @@ class Reading:
         """The `seq` of the newest message of each of these conversations that has one. Read from an index alone."""
         pipeline: list[Document] = [
             {"$match": {"conversationId": {"$in": [ObjectId(key) for key in keys]}, "seq": PLACES}},
-            {"$group": {"_id": "$conversationId", "seq": {"$max": "$seq"}}},
+            # In this form one key of the index is read for each conversation, and not all of them.
+            {"$sort": {"conversationId": -1, "seq": -1}},
+            {"$group": {"_id": "$conversationId", "seq": {"$first": "$seq"}}},
         ]
         found = await self._messages.aggregate(pipeline, hint="log").to_list(None)
         return {str(one["_id"]): one["seq"] for one in found}

@@ -38,7 +38,7 @@ async def test_the_database_is_asked_once_for_all_who_want_to_know_at_the_same_t
 
     ready = OneAtATime(ask)
     for number, answer in enumerate((StorageUnavailable(), None), 1):
-        waiting = [asyncio.create_task(ready()) for _ in range(3)]
+        waiting = [asyncio.create_task(ready(PATIENCE)) for _ in range(3)]
         while len(asked) < number:
             await asyncio.sleep(0)
         waiting[0].cancel()  # who leaves takes nobody's answer away
@@ -49,6 +49,17 @@ async def test_the_database_is_asked_once_for_all_who_want_to_know_at_the_same_t
             asked[-1].set_exception(answer)
         assert await asyncio.gather(*waiting[1:], return_exceptions=True) == [answer, answer]
         assert len(asked) == number
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_says_nothing_is_not_waited_for() -> None:
+    answer = asyncio.get_running_loop().create_future()
+    ready = OneAtATime(lambda: answer)
+    for seconds in (0.01, 0, -1):  # the last one waited for its turn for so long
+        with pytest.raises(StorageUnavailable):
+            await ready(seconds)
+    answer.set_result(None)
+    await ready(0)
 
 
 @pytest.mark.gen_test

@@ -1,6 +1,8 @@
 """The development database, with the real mongod."""
 
+import asyncio
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -15,7 +17,7 @@ from pymongo.errors import PyMongoError
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import ConfigurationError
-from chatstream.store.embedded import embedded_mongod
+from chatstream.store.embedded import embedded_mongod, find_mongod
 
 # The databases here come and go under the driver's clients, whose monitors then may leave a socket to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -229,7 +231,7 @@ async def test_damaged_data_are_reported_with_their_directory(io_loop: IOLoop, t
 async def test_the_data_of_another_replica_set_are_refused(
     io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatstream.store.embedded.OPTIONS", ("--port", "0", "--replSet", "other"))
+    monkeypatch.setattr("chatstream.store.embedded.OPTIONS", ("--replSet", "other"))
     assert f"The embedded database in {tmp_path / 'db'} refused" in await refusal(tmp_path)
 
 
@@ -237,3 +239,67 @@ async def test_the_data_of_another_replica_set_are_refused(
 async def test_a_data_directory_that_is_a_file_is_refused(io_loop: IOLoop, tmp_path: Path) -> None:
     (tmp_path / "var").touch()
     assert f"{tmp_path / 'var'} cannot be used" in await refusal(tmp_path / "var")
+
+
+# It ends while the server runs ----------------------------------------------------------------------------------------
+
+
+def pid_of(data_dir: Path) -> int:
+    """The mongod that holds the directory."""
+    return int((data_dir / "db" / "mongod.lock").read_text())
+
+
+async def logged(caplog: pytest.LogCaptureFixture, words: str, times: int = 1) -> None:
+    """Wait until the log has it so often."""
+    async with asyncio.timeout(60):
+        while sum(words in record.getMessage() for record in caplog.records) < times:
+            await asyncio.sleep(0.02)  # the log tells nobody
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_mongod_that_is_killed_is_started_again_with_all_that_was_acknowledged(
+    io_loop: IOLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with embedded_mongod(tmp_path) as uri:
+        with MongoClient[dict[str, Any]](uri, w="majority", journal=True) as mongo:
+            for time in (1, 2):
+                mongo.test.things.insert_one({"_id": time})
+                os.kill(pid_of(tmp_path), signal.SIGKILL)
+                await logged(caplog, "the embedded database is there again", time)
+                assert mongo.test.things.count_documents({}) == time  # under the same URI
+        last = pid_of(tmp_path)
+    assert "the embedded database has ended (killed by signal 9); it is started again" in caplog.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_mongod_that_ends_again_and_again_is_given_up_in_words(
+    io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chatstream.store.embedded.RESTARTS", 3)
+    monkeypatch.setattr("chatstream.store.embedded.RESTART_PAUSE", 0.01)
+    fake_mongod(tmp_path / "bin", monkeypatch, f"exec '{find_mongod()}' \"$@\"")
+    async with embedded_mongod(tmp_path):
+        (tmp_path / "bin" / "mongod").write_text("#!/bin/sh\necho 'No space left on device'; exit 14\n")
+        os.kill(pid_of(tmp_path), signal.SIGKILL)
+        await logged(caplog, "is not started again")
+    assert sum("it is started again" in record.getMessage() for record in caplog.records) == 3
+    (given_up,) = (record for record in caplog.records if "is not started again" in record.getMessage())
+    assert given_up.levelname == "ERROR"
+    assert "ended 4 times within 5 minutes (the last time: exit status 14)" in given_up.getMessage()
+    assert str(tmp_path / "mongod.log") in given_up.getMessage()
+    assert "No space left on device" in caplog.text
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_who_stops_while_it_is_started_again_leaves_nothing_behind(
+    io_loop: IOLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with embedded_mongod(tmp_path):
+        os.kill(pid_of(tmp_path), signal.SIGKILL)
+        await logged(caplog, "it is started again")
+    wait_until_released(tmp_path / "db" / "mongod.lock")
+    async with embedded_mongod(tmp_path):
+        pass

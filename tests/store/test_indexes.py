@@ -6,6 +6,7 @@ keys and documents were examined.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,9 +18,10 @@ from pymongo.database import Database
 from pymongo.monitoring import CommandStartedEvent
 from tornado.ioloop import IOLoop
 
+from chatstream.errors import AnswerInProgress, ErrorCode
 from chatstream.metrics import Metrics
-from chatstream.models import NO_BUDGET, Answer, Conversation, Status, Usage, UserMessage
-from chatstream.store.attempts import Checkpoint
+from chatstream.models import NO_BUDGET, Answer, Conversation, Failure, Status, Usage, UserMessage
+from chatstream.store.attempts import Checkpoint, Orphan
 from chatstream.store.conversations import Conversations
 from chatstream.store.ledger import Spending
 from chatstream.store.measuring import Commands
@@ -103,6 +105,23 @@ async def _all(messages: Any) -> None:
         pass
 
 
+async def _begun(store: Store) -> None:
+    with suppress(AnswerInProgress):  # so it asks for the newest place, too
+        await store.of.attempts.begin(store.key, store.ended.reply_to, previous=store.ended, newest_seq=2)
+
+
+async def _orphan_ended(store: Store) -> None:
+    running = await store.of.reading.get(store.key, store.answer.id)
+    assert isinstance(running, Answer)
+    failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
+    ended = replace(running, status=Status.INTERRUPTED, failure=failure)
+    with MongoClient[dict[str, Any]](store.uri, tz_aware=True) as client:  # what the sweeper saw
+        document = client[DATABASE]["messages"].find_one({"_id": ObjectId(running.id)})
+    assert document is not None
+    orphan = Orphan(store.key, running.id, document["beatAt"], document["length"])
+    assert await store.of.attempts.finish_orphan(orphan, ended)
+
+
 # What the server does, in the names of the store's methods, and how many documents an operation of it may examine.
 OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "find the caller's conversation": (lambda s: s.conversations.get("owner", "asked"), 1),
@@ -129,6 +148,11 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "count the interruptions": (lambda s: s.of.attempts.interruptions(s.key, s.question.id), 1),
     "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
     "find a message's conversation": (lambda s: s.of.reading.conversation(s.key), 1),
+    "after a gap: the newest places": (lambda s: s.of.reading.newest_seqs([s.key]), 1),
+    "after a gap: which are there": (lambda s: s.of.reading.existing([s.key]), 1),
+    "begin another attempt": (lambda s: _begun(s), 2),
+    "let the running answer finish": (lambda s: s.of.attempts.let_finish(s.key, background=True), 1),
+    "end an orphan": (lambda s: _orphan_ended(s), 2),
     "mark as seen": (lambda s: s.of.attempts.mark_seen(s.key), TURNS),
     "change a conversation": (lambda s: s.conversations.update("owner", "asked", {"title": "Bets"}), 1),
     "delete a conversation": (lambda s: s.conversations.delete("owner", "asked"), 2 * TURNS + 2),
@@ -198,9 +222,15 @@ def profiled(
 
 # Sharding -------------------------------------------------------------------------------------------------------------
 
-# These ask every shard: a reader finds a key in a message, and not whose it is; all answers that run; and each process
-# hears the changes of all conversations.
-MAY_SCATTER = {"sweep: all answers that run", "find a message's conversation", "report a month"}
+# These ask every shard: a reader finds a key in a message, and not whose it is, nor does a sweeper or a process that
+# missed changes; all answers that run; and each process hears the changes of all conversations.
+MAY_SCATTER = {
+    "sweep: all answers that run",
+    "find a message's conversation",
+    "end an orphan",
+    "after a gap: which are there",
+    "report a month",
+}
 # Transactions and cursors that go on name what they go on with.
 NAMED_BEFORE = ("getMore", "commitTransaction", "abortTransaction", "killCursors", "endSessions")
 
