@@ -17,10 +17,8 @@ from chatstream.pieces import ReasoningPart, fold
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
-from chatstream.store.reading import Reading
+from chatstream.store.reading import FILTERED, REFUSALS, Reading
 
-# The codes of answers to a message that must not be sent again with the next one.
-_REFUSALS = (ErrorCode.UPSTREAM_REJECTED, ErrorCode.CONTEXT_TOO_LONG)
 # Which part of the context a model gets that finds it too long: the half of the one before, and at last the newest
 # message alone. So a long conversation goes on with what the model can hold.
 _SHORTER = (1, 2, 4, 8, None)
@@ -47,7 +45,7 @@ async def write_answer(
     if question is not None and question.seq == FIRST_SEQ:
         turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
     else:
-        async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
+        async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
             turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
@@ -87,7 +85,7 @@ async def estimated_usage(
 ) -> Usage:
     """What an answer whose process is gone is likely to have taken. Raises `StorageUnavailable`."""
     ratio = Ratio()
-    async with aclosing(reading.newest_first(conversation.key, before=answer.seq)) as history:
+    async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
         turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     return estimated(ratio.estimate([*([] if is_blank(prompt) else [Turn("system", prompt)]), *turns]), answer.pieces)
@@ -111,7 +109,7 @@ async def admit(
         return
     turns: list[Turn] = []
     if conversation.key:  # else it is yet to be created
-        async with aclosing(reading.newest_first(conversation.key, before=None)) as history:
+        async with aclosing(reading.newest_that_count(conversation.key, before=None)) as history:
             turns = await exchanges(history, None, budget=context_characters)
     await plugins.admit(plugin_turn(conversation, [*turns, Turn("user", content)], attempt=attempt, key=key))
 
@@ -205,8 +203,8 @@ def _with_room(turns: Sequence[Turn], budget: int) -> list[Turn]:
 
 def _is_refused(attempt: Answer) -> bool:
     """A model or a filter would not have the question, or not that answer to it."""
-    refused = attempt.failure is not None and attempt.failure.code in _REFUSALS
-    return refused or attempt.finish_reason == "content_filter"
+    refused = attempt.failure is not None and attempt.failure.code in REFUSALS
+    return refused or attempt.finish_reason == FILTERED
 
 
 def _joined(turns: Sequence[Turn]) -> list[Turn]:

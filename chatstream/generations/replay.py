@@ -6,7 +6,6 @@ what the reader has: no gap and no double, whatever happened while the store was
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -23,7 +22,7 @@ from chatstream.store.reading import Reading
 
 # Further behind than this, history is the better way to catch up (the protocol's numbers).
 _MAX_MESSAGES = 100
-_MAX_BYTES = 1024 * 1024
+_MAX_BYTES = 1024 * 1024  # each character takes one or more
 
 
 class PendingQuestion(NamedTuple):
@@ -129,7 +128,7 @@ async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Re
         place = (own.seq, cursor.position)
     elif cursor.message_id != key:
         return None
-    later = await _within_bounds(reading, key, place[0])
+    later = await reading.behind(key, after=place[0], messages=_MAX_MESSAGES, characters=_MAX_BYTES)
     if later is None:
         return None
     messages += later
@@ -153,19 +152,6 @@ async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Re
         pending=pending_question(messages[-1]) if messages and not (running or running_before) else None,
         running_before=running_before,
     )
-
-
-async def _within_bounds(reading: Reading, key: str, seq: int) -> list[Message] | None:
-    """The messages after place `seq`, None if they are too many; read only as far as it takes to know that."""
-    later: list[Message] = []
-    characters = 0  # each takes a byte or more
-    async with aclosing(reading.oldest_first(key, after=seq)) as messages:
-        async for message in messages:
-            later.append(message)
-            characters += message.length if isinstance(message, Answer) else len(message.content)
-            if len(later) > _MAX_MESSAGES or characters > _MAX_BYTES:
-                return None
-    return later
 
 
 def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:

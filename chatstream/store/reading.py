@@ -3,11 +3,13 @@
 `key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bson import ObjectId
 
+from chatstream.errors import ErrorCode
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.documents import (
     PLACES,
@@ -24,10 +26,57 @@ from chatstream.store.mongo import Mongo
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
 _BATCH = 51
-# The same for who resumes: most are a few messages behind, and of those who are too far behind not all is read.
-_RESUME_BATCH = 20
+
+# The same for a history that is read in outline first: 150 bytes each. Of what is then read whole, so many code points
+# at once: about a default context.
+_OUTLINES = 200
+_PORTION_CHARACTERS = 64 * 1024
+
+# The codes and the finish reason of answers to a message that must not be sent to a model again with the next one.
+REFUSALS = (ErrorCode.UPSTREAM_REJECTED, ErrorCode.CONTEXT_TOO_LONG)
+FILTERED = "content_filter"
+# What MongoDB takes for white space by itself, and what shows nothing else of what models and keyboards write.
+_BLANK = " \t\n\v\f\r\0\u00a0\u00ad\u1680\u2028\u2029\u202f\u205f\u2060\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x2010))
+)
+_TEXT: Document = {"$cond": [{"$eq": [{"$type": "$content"}, "string"]}, "$content", ""]}
+_COUNTS: Document = {
+    "$and": [
+        {"$ne": [{"$trim": {"input": _TEXT, "chars": _BLANK}}, ""]},
+        {"$ne": ["$finishReason", FILTERED]},
+        {"$not": [{"$in": [{"$ifNull": ["$error.exactCode", "$error.code"]}, [code.value for code in REFUSALS]]}]},
+    ]
+}
+_OUTLINE: Document = dict.fromkeys(("seq", "role", "replyTo", "attempt", "status", "parent"), 1) | {
+    "size": {"$max": [{"$strLenCP": _TEXT}, "$length"]},  # of a running answer only its length is known
+    "counts": _COUNTS,
+}
 
 T = TypeVar("T")
+
+
+class _Outline(NamedTuple):
+    """What is known of a message before its text is read."""
+
+    seq: int
+    size: int  # of its text, in code points
+
+
+class _Attempts:
+    """Which of the attempts at one message have been found, newest first."""
+
+    def __init__(self) -> None:
+        self.oldest = 0
+        self.any = self.counting = self.complete = False
+
+    def is_wanted(self, document: Document) -> bool:
+        """The newest, the newest that counts, and the newest complete one that does: no other can be told a model."""
+        self.oldest = document["attempt"]
+        counting = document["counts"]
+        complete = counting and document.get("status") == Status.COMPLETE.value
+        wanted = not self.any or (counting and not self.counting) or (complete and not self.complete)
+        self.any, self.counting, self.complete = True, self.counting or counting, self.complete or complete
+        return wanted
 
 
 class Reading:
@@ -104,11 +153,96 @@ class Reading:
             for message in self._mongo.understood(message_model, document):
                 yield message
 
-    async def oldest_first(self, key: str, *, after: int) -> AsyncGenerator[Message, None]:
-        """The messages that come after place `after`, oldest first, as many as the reader takes."""
-        async for document in self._in_order(key, PLACES | {"$gt": after}, 1).batch_size(_RESUME_BATCH):
-            for message in self._mongo.understood(message_model, document):
+    async def newest_that_count(
+        self, key: str, *, before: int | None, also: Sequence[str] = ()
+    ) -> AsyncGenerator[Message, None]:
+        """Like `newest_first`, but of many attempts at one message only those that a model may be told.
+
+        Those are the newest; of those with text that were not refused the newest, and the newest complete one; those
+        from which a later message goes on (`parent`), and those in `also`. The others are not read: there may be
+        thousands, and nothing bounds what they take. Nor is more than a portion read whole that the reader does not
+        take.
+        """
+        named, attempts, passed_over = {ObjectId(each) for each in also}, dict[ObjectId, _Attempts](), list[ObjectId]()
+        found: dict[ObjectId, _Outline] = {}  # what is to be read whole, and was not yet
+        given: set[ObjectId] = set()
+        places = PLACES if before is None else PLACES | {"$lt": before}
+        while True:
+            which: Document = {"conversationId": ObjectId(key), "seq": places}
+            if passed_over:
+                which["replyTo"] = {"$nin": passed_over}
+            page = await self._messages.find(which, _OUTLINE).sort("seq", -1).limit(_OUTLINES).to_list(_OUTLINES)
+            last = page[-1]["seq"] if len(page) == _OUTLINES else 0
+            for document in page:
+                named.add(document.get("parent"))
+                if not _is_attempt(document) or (
+                    attempts.setdefault(document["replyTo"], _Attempts()).is_wanted(document)
+                    or document["_id"] in named
+                ):
+                    found[document["_id"]] = _outline(document)
+            often = Counter(document["replyTo"] for document in page if _is_attempt(document))
+            for question, times in often.items():
+                if last and times > _OUTLINES // 2:  # the database looks through the rest of them
+                    passed_over.append(question)
+                    found |= await self._older(key, question, attempts[question])
+            if passed_over:
+                others = {"replyTo": {"$in": passed_over}, "_id": {"$in": list(named - given - found.keys())}}
+                found |= await self._outlines({"conversationId": ObjectId(key)} | others)
+            now = {_id: outline for _id, outline in found.items() if outline.seq >= last}
+            async for message in self._whole(key, sorted(now.values(), reverse=True)):
                 yield message
+            if not last:
+                return
+            given |= now.keys()
+            found = {_id: outline for _id, outline in found.items() if _id not in now}
+            places = places | {"$lt": last}
+
+    async def _older(self, key: str, question: ObjectId, found: _Attempts) -> dict[ObjectId, _Outline]:
+        """The attempts that are wanted, by what they count for, beside those that were `found`."""
+        which: Document = {"conversationId": ObjectId(key), "replyTo": question, "attempt": {"$lt": found.oldest}}
+        which["$expr"] = _COUNTS
+        older: dict[ObjectId, _Outline] = {}
+        if not found.complete:
+            older |= await self._outlines(which | {"status": Status.COMPLETE.value}, newest=1)
+        if not found.counting:
+            older |= await self._outlines(which, newest=1)
+        return older
+
+    async def _outlines(self, which: Document, *, newest: int = 0) -> dict[ObjectId, _Outline]:
+        """Of these attempts, or only of so many of the newest."""
+        documents = self._messages.find(which, _OUTLINE).sort("attempt", -1).limit(newest)
+        return {document["_id"]: _outline(document) for document in await documents.to_list(None)}
+
+    async def _whole(self, key: str, outlines: Sequence[_Outline]) -> AsyncGenerator[Message, None]:
+        """These messages with their texts, in portions."""
+        first = 0
+        while first < len(outlines):
+            end, characters = first, 0
+            while end < len(outlines) and end - first < _BATCH and (end == first or characters <= _PORTION_CHARACTERS):
+                characters += outlines[end].size
+                end += 1
+            some = self._in_order(key, {"$in": [one.seq for one in outlines[first:end]]}, -1)
+            for message in self._mongo.understood(message_model, *await some.to_list(None)):
+                yield message
+            first = end
+
+    async def behind(self, key: str, *, after: int, messages: int, characters: int) -> list[Message] | None:
+        """The messages that come after place `after`, oldest first, but for attempts that newer ones have replaced.
+
+        None if there are more than so many `messages`, or if those that would be read have more `characters`: none is
+        read then.
+        """
+        which = {"conversationId": ObjectId(key), "seq": PLACES | {"$gt": after}}
+        outlines = self._messages.find(which, _OUTLINE).sort("seq", 1).limit(messages + 1)
+        found = await outlines.to_list(messages + 1)
+        newest = {document["replyTo"]: document["_id"] for document in found if _is_attempt(document)}
+        wanted = [one for one in found if not _is_attempt(one) or newest[one["replyTo"]] == one["_id"]]
+        if len(found) > messages or sum(_outline(one).size for one in wanted) > characters:
+            return None
+        if not wanted:
+            return []
+        whole = self._in_order(key, {"$in": [one["seq"] for one in wanted]}, 1)
+        return self._mongo.understood(message_model, *await whole.to_list(None))
 
     async def newest_seqs(self, keys: Sequence[str]) -> dict[str, int]:
         """The `seq` of the newest message of each of these conversations that has one. Read from an index alone."""
@@ -150,3 +284,12 @@ class Reading:
     def _understood(self, model: Callable[[Document], T], document: Document | None) -> T | None:
         """None if there is none, or none that this version understands."""
         return next(iter(self._mongo.understood(model, document)), None)
+
+
+def _is_attempt(document: Document) -> bool:
+    return is_answer(document) and isinstance(document.get("attempt"), int)
+
+
+def _outline(document: Document) -> _Outline:
+    size = document["size"]
+    return _Outline(document["seq"], size if isinstance(size, int) else 0)  # a later version may write anything

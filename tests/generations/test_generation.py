@@ -129,7 +129,7 @@ async def test_a_history_that_cannot_be_read(mongodb_uri: str) -> None:
         b.model.reply("Yes.", STOP)
         await b.post(conversation)
         await b.ended(conversation)
-        b.store.refused["newest_first"] = 1
+        b.store.refused["newest_that_count"] = 1
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             assert (await watched.until("error"))["error"] == "storage_unavailable"
@@ -141,7 +141,7 @@ async def test_a_history_that_cannot_be_read(mongodb_uri: str) -> None:
 async def test_the_first_question_is_answered_without_reading_the_history(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         waiting, new = await b.conversation(waiting="Tell me."), await b.conversation()
-        b.store.refused["newest_first"] = 1
+        b.store.refused["newest_that_count"] = 1
         b.model.reply("Yes.", STOP)
         async with b.viewer(waiting) as watched:
             await watched.until("llm_complete")

@@ -248,12 +248,10 @@ class Story:
         messages = self.bench.store
         gate = asyncio.Event()
         (messages.gates_behind if behind else messages.gates).update(
-            dict.fromkeys(("get", "after", "oldest_first", "newest", "page"), gate)
+            dict.fromkeys(("get", "after", "behind", "newest", "page"), gate)
         )
         messages.gates_behind["finish"] = gate
-        messages.arrived.update(
-            dict.fromkeys(("get", "after", "oldest_first", "newest", "page", "finish"), asyncio.Event())
-        )
+        messages.arrived.update(dict.fromkeys(("get", "after", "behind", "newest", "page", "finish"), asyncio.Event()))
 
     async def race(self, number: int, which: int, texts: list[str]) -> None:
         """Somebody comes, and before anything is read for them an answer begins, of which some is stored by then."""

@@ -146,7 +146,7 @@ async def test_two_who_join_at_the_same_moment_both_get_all_of_it(mongodb_uri: s
         call = await here.model.call(1)
         call.say("0123456789")
         await beats(here, 2)
-        arrived, go_on = there.store.hold("oldest_first")  # the second read of a viewer that resumes
+        arrived, go_on = there.store.hold("behind")  # the second read of a viewer that resumes
         cursor = Cursor(posted.answer.id, 4)
         joining = asyncio.create_task(stack.enter_async_context(there.viewer(conversation, cursor)))
         await arrived.wait()

@@ -96,7 +96,8 @@ async def test_a_conversation_goes_on_around_what_is_not_understood(
     assert [message.content for message in page] == told
     assert await store.reading.after(key, 0, limit=4) == page
     assert [message async for message in store.reading.newest_first(key, before=None)] == page[::-1]
-    assert [message async for message in store.reading.oldest_first(key, after=0)] == page
+    assert [message async for message in store.reading.newest_that_count(key, before=None)] == page[::-1]
+    assert await store.reading.behind(key, after=0, messages=10, characters=100) == page
     assert (await store.reading.newest_seqs([key]))[key] >= page[-1].seq
     assert await store.reading.newest(key) == page[-1]
     assert await store.attempts.orphans() is not None

@@ -130,9 +130,14 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     # From the end: the attempts at answering it are behind it.
     "open a stream: the newest question": (lambda s: s.of.reading.newest_question(s.key), 2),
     "resume a stream: the cursor's message": (lambda s: s.of.reading.get(s.key, s.answer.id), 1),
-    "resume a stream: what came after it": (lambda s: s.of.reading.after(s.key, 10, limit=PAGE), PAGE),
-    "ask the model: the history": (lambda s: _all(s.of.reading.newest_first(s.key, before=6)), 5),
+    "resume a stream: what came after it": (
+        lambda s: s.of.reading.behind(s.key, after=10, messages=100, characters=10_000),
+        2 * TURNS - 8,
+    ),
+    "a gap in a stream: what was missed": (lambda s: s.of.reading.after(s.key, 10, limit=PAGE), PAGE),
+    "ask the model: the history": (lambda s: _all(s.of.reading.newest_that_count(s.key, before=6)), 5),
     "list the conversations": (lambda s: s.conversations.page("owner", limit=PAGE, before=None), PAGE + 1),
+    "list the messages, from the end": (lambda s: _all(s.of.reading.newest_first(s.key, before=6)), 5),
     "list the messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=None), PAGE),
     "list older messages": (lambda s: s.of.reading.page(s.key, limit=PAGE, before=20), PAGE),
     "repeat a message": (lambda s: s.of.posting.posted_before(s.key, "Tell me.", "message-3"), 1),

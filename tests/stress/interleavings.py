@@ -83,11 +83,8 @@ class DrawnStore:
     def check_room(self, seq: int) -> None:
         self._method("check_room")(seq)
 
-    def newest_first(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
-        return self._all_of("newest_first", *args, **options)
-
-    def oldest_first(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
-        return self._all_of("oldest_first", *args, **options)
+    def newest_that_count(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        return self._all_of("newest_that_count", *args, **options)
 
     async def _all_of(self, name: str, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
         async def read() -> list[Any]:

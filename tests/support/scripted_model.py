@@ -133,22 +133,15 @@ class FaultyStore:
         gate = (self.gates_behind if behind else self.gates)[name] = asyncio.Event()
         return self.arrived[name], gate
 
-    def newest_first(self, key: str, *, before: int) -> AsyncIterator[Any]:
-        if self.refused["newest_first"]:
-            self.refused["newest_first"] -= 1
+    def newest_that_count(self, key: str, **options: Any) -> AsyncIterator[Any]:
+        if self.refused["newest_that_count"]:
+            self.refused["newest_that_count"] -= 1
             raise StorageUnavailable
-        newest_first: AsyncIterator[Any] = self._method("newest_first")(key, before=before)
-        return newest_first
+        newest: AsyncIterator[Any] = self._method("newest_that_count")(key, **options)
+        return newest
 
     def check_room(self, seq: int) -> None:
         self._method("check_room")(seq)
-
-    async def oldest_first(self, key: str, *, after: int) -> AsyncGenerator[Any, None]:
-        async def all_of_them() -> list[Any]:
-            return [message async for message in self._method("oldest_first")(key, after=after)]
-
-        for message in await self._call("oldest_first", all_of_them):
-            yield message
 
     def owns(self, answer: Answer) -> bool:
         return bool(self._method("owns")(answer))
