@@ -150,6 +150,8 @@ class Terminal:
             case "system":
                 found = _bet(event["metadata"]) if "oddsText" in event["metadata"] else event["message"]
                 self._note(f"\n{found}")
+            case "data":
+                self._note(f"\n→ {event['kind']}: {json.dumps(event['data'], ensure_ascii=False)}")
             case "error":
                 again = " (/regenerate tries again)" if event["retryable"] and event["messageId"] else ""
                 self._note(f"\n{event['message']}{again}")

@@ -1,6 +1,7 @@
 """The examples, and what the README says of them: servers in processes of their own, over real sockets."""
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from chatstream.pieces import Data
 from chatstream.plugins import examples
+from chatstream.plugins.examples import service
+from chatstream.plugins.plugin import Turn
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client, Frame
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, event, http_chunk
@@ -186,6 +190,36 @@ async def test_a_service_with_events_of_its_own_answers(
         assert (await stream.until("llm_complete")).data["content"] == "So far"
         assert stream.text == ""
     await upstream.calls[2].aborted.wait()
+
+
+@pytest.mark.gen_test
+async def test_a_service_may_name_its_events_as_event_streams_do(upstream: Upstream) -> None:
+    def named(name: str, **fields: Any) -> bytes:
+        return http_chunk(f"event: {name}\r\n: beat\r\nid: 7\r\ndata:{json.dumps(fields)}\r\n\r\n".encode())
+
+    upstream.reply(
+        HEAD,
+        *(
+            named("llm_chunk", content="Hi"),
+            named("ping"),
+            named("odds_update", odds=[2.1]),
+            named("odds_update", id=7),
+        ),
+        *(
+            named("llm_chunk", content="!"),
+            said(nothing="named"),
+            named("done"),
+            named("llm_chunk", content="late"),
+            http_chunk(b""),
+        ),
+    )
+    turn = Turn(user="u", conversation="c", history=(), message="Hi", attempt=1, key="k", model=None)
+    pieces: Any = service.Service(upstream.url).answer(turn)
+    async with contextlib.aclosing(pieces):
+        assert [piece async for piece in pieces] == [
+            *("Hi", Data(kind="odds_update", id="odds", data={"odds": [2.1]})),
+            *(Data(kind="odds_update", id="7", data={"id": 7}), "!"),
+        ]
 
 
 @pytest.mark.gen_test

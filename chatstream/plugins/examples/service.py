@@ -1,7 +1,8 @@
 """An HTTP service that streams its own events answers in place of the model.
 
 It gets a POST with the message, and sends events on an event stream: ``llm_chunk {content}``, ``odds_update {…}``,
-``error {code}``, and ``done``. `SERVICE_URL` says where it is.
+``error {code}``, and at last ``done``. What an event is, its JSON's ``type`` says, or else its ``event:`` line.
+`SERVICE_URL` says where it is.
 """
 
 import json
@@ -31,17 +32,23 @@ class Service:
         ):
             if response.status_code != 200:
                 raise AnswerFailed(f"the service said {response.status_code}")
+            name = ""
             async for line in response.aiter_lines():
-                event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-                match event.get("type"):
+                field, _, value = line.partition(":")
+                if field == "event" or not line:  # an empty line ends an event
+                    name = value.strip()
+                if field != "data":
+                    continue
+                event = json.loads(value)
+                match event.get("type", name):
                     case "llm_chunk":
                         yield event["content"]
-                    case "odds_update":
-                        yield Data(kind="odds_update", id=event["id"], data=event)
+                    case "odds_update":  # the same id again replaces what is shown
+                        yield Data(kind="odds_update", id=str(event.get("id", "odds")), data=event)
                     case "error":
-                        busy = event["code"] == "busy"
+                        busy = event.get("code") == "busy"
                         code = ErrorCode.UPSTREAM_RATE_LIMITED if busy else ErrorCode.UPSTREAM_UNAVAILABLE
-                        raise AnswerFailed(f"the service said {event['code']}", code)
+                        raise AnswerFailed(f"the service said {event.get('code')}", code)
                     case "done":
                         return
         raise AnswerFailed("the service's stream broke off", ErrorCode.UPSTREAM_TRUNCATED)

@@ -9,7 +9,8 @@ const GIST = { // of each type, in a line
   user_message: ({ content }) => JSON.stringify(content),
   llm_chunk: ({ content }) => JSON.stringify(content),
   llm_complete: ({ status, finishReason }) => `${status}, ${finishReason ?? "no reason"}`,
-  system: ({ metadata }) => `${metadata.selection ?? "a bet"} at ${metadata.oddsText}`,
+  data: ({ kind, id, data }) => `${kind} ${id}: ${JSON.stringify(data)}`,
+  system: ({ message, metadata }) => `${message}: ${JSON.stringify(metadata)}`,
   error: ({ error }) => error,
 };
 
