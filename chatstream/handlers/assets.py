@@ -36,6 +36,7 @@ PAGE = {
     "page/token.js": _JAVASCRIPT,
     "page/undo.js": _JAVASCRIPT,
     "page/thinking.js": _JAVASCRIPT,
+    "page/versions.js": _JAVASCRIPT,
     "page/words.js": _JAVASCRIPT,
     "vendor/dompurify.js": _JAVASCRIPT,
     "vendor/highlight.js": _JAVASCRIPT,

@@ -32,12 +32,16 @@ export interface AnswerError {
 
 export type AnswerStatus = "streaming" | "complete" | "stopped" | "failed" | "interrupted";
 
+export type Rating = "up" | "down";
+
 export interface UserMessage {
   readonly id: string;
   readonly role: "user";
   readonly content: string;
   /** RFC 3339. */
   readonly timestamp: string;
+  /** Where it was edited: the ids of all versions, this one among them, oldest first. `showBranch` shows another one. */
+  readonly siblings?: readonly string[];
 }
 
 /** What an answer is made of. More types may be added: ignore those that you do not know. */
@@ -69,6 +73,10 @@ export interface AssistantMessage {
   readonly parts?: readonly AnswerPart[];
   /** Which model answered, as the server calls it; of answers that come from the history. */
   readonly model?: string;
+  /** What its user thinks of it, if they said so. */
+  readonly rating?: Rating;
+  /** Where there are several attempts: the ids of all, this one among them, oldest first. `showBranch` shows another one. */
+  readonly siblings?: readonly string[];
   /** RFC 3339; of the newest event. */
   readonly timestamp: string;
 }
@@ -77,9 +85,12 @@ export type ChatMessage = UserMessage | AssistantMessage;
 
 /** What the stream says, as it came. Types that are not here may be added to the protocol: ignore them. */
 export type ChatEvent = { timestamp: string } & (
-  | { type: "connected"; conversationId: string; resumed: boolean; activeMessageId: string | null }
+  | { type: "connected"; conversationId: string; resumed: boolean; activeMessageId: string | null; head?: string }
   | { type: "heartbeat" }
-  | { type: "user_message"; messageId: string; content: string }
+  /** `parent` is there in a conversation with several branches: what the message goes on from. */
+  | { type: "user_message"; messageId: string; content: string; parent?: string | null }
+  /** Another branch is shown from now on: the one that ends with the message `head`, or the newest answer to it. */
+  | { type: "branch"; head: string }
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   /** What the model thinks; `offset` counts within this thought. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
@@ -175,6 +186,34 @@ export interface ChatListeners {
   error: (error: ChatError) => void;
 }
 
+export interface SendOptions {
+  clientMessageId?: string;
+  ifBusy?: "queue" | "interrupt";
+  background?: boolean;
+}
+
+export interface SentMessage {
+  id: string;
+  role: "user";
+  content: string;
+  createdAt: string;
+  parent?: string | null;
+  streamCursor: string;
+}
+
+export interface RegenerateOptions {
+  messageId?: string;
+  ifBusy?: "interrupt";
+  background?: boolean;
+}
+
+export interface BegunAnswer {
+  id: string;
+  replyTo: string;
+  attempt: number;
+  streamCursor: string;
+}
+
 /** One conversation. Nothing happens before `connect()` or a request. */
 export class ChatStream {
   constructor(options: ChatStreamOptions);
@@ -216,8 +255,18 @@ export class ChatStream {
    * (`answer_in_progress`) unless `ifBusy` says otherwise. */
   send(
     content: string,
-    options?: { clientMessageId?: string; ifBusy?: "queue" | "interrupt"; background?: boolean },
-  ): Promise<{ id: string; role: "user"; content: string; createdAt: string; streamCursor: string }>;
+    options?: SendOptions & { parent?: string | null },
+  ): Promise<SentMessage>;
+  /** Send the message `messageId`, which is shown, with another text. That begins a branch of the conversation, which is
+   * shown from then on; the old one stays within reach (`siblings`). */
+  edit(messageId: string, content: string, options?: SendOptions): Promise<SentMessage>;
+  /** Show the branch that goes on from a message, to all who watch the conversation. */
+  showBranch(messageId: string): Promise<readonly ChatMessage[]>;
+  /** Another attempt that goes on from the text of the newest answer, or of the answer `messageId`, which was cut.
+   * Rejects with `nothing_to_continue` if it was not. */
+  continueAnswer(options?: RegenerateOptions): Promise<BegunAnswer>;
+  /** Store what the user thinks of an answer; null takes it back. */
+  rate(messageId: string, rating: Rating | null): Promise<{ messageId: string; rating: Rating | null }>;
   /** End the running answer; its text so far is kept, or `seenLength` code points of it. Rejects with
    * `no_answer_running` if none is. `usage` is of all that was generated. */
   stop(options?: { seenLength?: number }): Promise<{
@@ -227,11 +276,8 @@ export class ChatStream {
     upstreamCancelled: boolean;
     usage: Usage | null;
   }>;
-  /** Another answer to the newest message. */
-  regenerate(options?: {
-    ifBusy?: "interrupt";
-    background?: boolean;
-  }): Promise<{ id: string; replyTo: string; attempt: number; streamCursor: string }>;
+  /** Another answer to the newest message, or to the user message `messageId`. */
+  regenerate(options?: RegenerateOptions): Promise<BegunAnswer>;
 }
 
 /** How long the `attempt`-th try waits, in ms: `base`, doubled each time, and up to half as much again by chance. */

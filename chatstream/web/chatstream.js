@@ -52,6 +52,7 @@ export class ChatStream {
   #cursor;
   #earlier = null; // what the REST API calls `nextCursor`
   #historyCursor = null; // where the history ended when it was loaded
+  #head = null; // of the branch that is shown, where there are several
   #loading = null; // a promise of the history, while it is asked for
   #connectWhenLoaded = false;
   // Of the stream:
@@ -288,24 +289,39 @@ export class ChatStream {
     if (id) this.#cursor = id;
     if (event.type === "connected") this.#onConnected(event);
     if (event.type === "error") this.#onError(event);
+    if (event.type === "user_message" && event.parent !== undefined) this.#head = event.messageId;
+    if (event.type === "branch") this.#onBranch(event.head);
+    if (this.#transcript.stale) this.#reload();
     this.#emit("event", event, { cursor: this.#cursor, repeated });
     if (this.messages !== shown) this.#emit("messages", this.messages);
   }
 
-  #onConnected({ resumed }) {
+  /** All who watch are shown another branch. It is in the history, unless it only goes on in another way. */
+  #onBranch(head) {
+    if (head === this.#head) return;
+    this.#head = head;
+    if (this.messages.findLast(({ role }) => role === "user")?.id !== head) this.#reload();
+  }
+
+  #reload() {
+    this.#transcript.stale = false;
+    if (this.#historyCursor === null) return; // it was never asked for
+    this.history().catch((error) => {
+      this.#report(error);
+      this.#historyWanted = true; // with the next connection, which is due
+      this.#connection?.abort();
+    });
+  }
+
+  #onConnected({ resumed, head }) {
     this.#openedAt = now();
     this.#attempts = this.#refusals = 0;
     this.#tokenRefused = false;
     this.#error = null;
     this.#setState("open");
     // Too far behind for the stream; what was missed is in the history. Asked for once: its own cursor has to do.
-    if (!resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor) {
-      this.history().catch((error) => {
-        this.#report(error);
-        this.#historyWanted = true; // with the next connection, which is due
-        this.#connection?.abort();
-      });
-    }
+    const behind = !resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor;
+    if (behind || (head !== undefined && head !== this.#head)) this.#reload();
   }
 
   #onError(event) {
@@ -424,7 +440,8 @@ export class ChatStream {
     const page = await this.#ask("GET", `/messages?limit=${limit}`);
     if (signal?.aborted) return; // what was asked for anew meanwhile is newer
     this.#historyWanted = false;
-    this.#transcript.load(page.messages);
+    this.#head = page.head ?? null;
+    this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined });
     this.#cursor = this.#historyCursor = page.streamCursor;
     this.#earlier = page.nextCursor;
     this.#emit("messages", this.messages);
@@ -432,18 +449,20 @@ export class ChatStream {
 
   async earlier({ limit = PAGE } = {}) {
     if (this.#earlier === null) return this.messages;
-    const page = await this.#api.call("GET", `/messages?limit=${limit}&before=${encodeURIComponent(this.#earlier)}`);
-    this.#transcript.load(page.messages, { before: true });
+    const leaf = this.#transcript.branched ? this.messages[0]?.id : undefined; // also if another one is shown by now
+    const page = await this.#api.call("GET", `/messages${query({ limit, before: this.#earlier, leaf })}`);
+    this.#transcript.load(page.messages, { before: true, previous: page.previous });
     this.#earlier = page.nextCursor;
     this.#emit("messages", this.messages);
     return this.messages;
   }
 
-  async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background } = {}) {
+  async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background, parent } = {}) {
     const path = `/messages${query({ ifBusy, background })}`;
     for (let sent = 1; ; sent++) {
       try {
-        const message = await this.#api.call("POST", path, { content, clientMessageId });
+        const message = await this.#api.call("POST", path, { content, clientMessageId, parent });
+        if (message.parent !== undefined) this.#head = message.id;
         if (!ifBusy) this.#cursor ??= message.streamCursor; // nothing runs that the stream has yet to bring
         if (this.#transcript.add(message)) this.#emit("messages", this.messages);
         return message;
@@ -456,16 +475,48 @@ export class ChatStream {
     }
   }
 
+  async edit(messageId, content, options) {
+    if (this.#transcript.parentOf(messageId) === undefined) await this.history();
+    const parent = this.#transcript.parentOf(messageId);
+    if (parent !== undefined) return this.send(content, { ...options, parent });
+    throw new ChatError("No message of the user's with this id is shown.", { code: "not_found", retryable: false });
+  }
+
+  async showBranch(messageId) {
+    await this.#api.call("PATCH", "", { head: messageId });
+    return this.history();
+  }
+
+  async rate(messageId, rating) {
+    const rated = await this.#api.call("PUT", "/rating", { messageId, rating });
+    this.#transcript.rate(messageId, rating);
+    this.#emit("messages", this.messages);
+    return rated;
+  }
+
+  async continueAnswer({ messageId, ...options } = {}) {
+    return this.#again({ ...options, body: { continue: true, messageId } });
+  }
+
   async stop({ seenLength } = {}) {
     const messageId = this.messages.findLast((message) => message.streaming)?.id;
     const asked = seenLength === undefined ? messageId && { messageId } : { messageId, seenLength };
     return this.#api.call("POST", "/stop", asked);
   }
 
-  async regenerate({ ifBusy, background = this.#options.background } = {}) {
-    const answer = await this.#api.call("POST", `/regenerate${query({ ifBusy, background })}`);
-    if (this.#transcript.add(answer)) this.#emit("messages", this.messages);
+  async regenerate({ messageId, ...options } = {}) {
+    return this.#again({ ...options, body: messageId === undefined ? undefined : { messageId } });
+  }
+
+  async #again({ ifBusy, background = this.#options.background, body }) {
+    const answer = await this.#api.call("POST", `/regenerate${query({ ifBusy, background })}`, body);
+    if (this.#isNewest(answer.replyTo) && this.#transcript.add(answer)) this.#emit("messages", this.messages);
     return answer;
+  }
+
+  /** An attempt at an older message begins another branch, which an event of the stream says. */
+  #isNewest(messageId) {
+    return [messageId, undefined].includes(this.messages.findLast(({ role }) => role === "user")?.id);
   }
 
   // Telling ----------------------------------------------------------------------------------------------------------
@@ -497,7 +548,7 @@ export class ChatStream {
 /** What is set of `parameters`, as a query: a server of the version before takes no notice of one that it does not know. */
 function query(parameters) {
   const set = Object.entries(parameters).filter(([, value]) => value !== undefined);
-  return set.map(([name, value], index) => `${index ? "&" : "?"}${name}=${value}`).join("");
+  return set.map(([name, value], index) => `${index ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
 }
 
 /** Milliseconds since some time, by a clock that nobody sets. */

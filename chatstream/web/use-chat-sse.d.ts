@@ -54,6 +54,10 @@ export interface UseChatSSEReturn {
   send: ChatStream["send"];
   stop: ChatStream["stop"];
   regenerate: ChatStream["regenerate"];
+  edit: ChatStream["edit"];
+  showBranch: ChatStream["showBranch"];
+  continueAnswer: ChatStream["continueAnswer"];
+  rate: ChatStream["rate"];
   /** An answer is being written, or awaited. */
   isStreaming: boolean;
   /** All of the conversation, what the user said included. */

@@ -81,6 +81,10 @@ function actions(chat, history) {
     send: (content, options) => chat.send(content, options),
     stop: (options) => chat.stop(options),
     regenerate: (options) => chat.regenerate(options),
+    edit: (messageId, content, options) => chat.edit(messageId, content, options),
+    showBranch: (messageId) => chat.showBranch(messageId),
+    continueAnswer: (options) => chat.continueAnswer(options),
+    rate: (messageId, rating) => chat.rate(messageId, rating),
     history: (options) => chat.history(options),
   };
 }

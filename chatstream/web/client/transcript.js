@@ -11,6 +11,10 @@ export class Transcript {
   #shown = null;
   #completed = null; // the answer to which the next recommendation belongs
   #limit;
+  #previous; // the id of the message right before the first one; null if there is none, undefined if it is not known
+  #branched = false; // the conversation has several branches, of which one is shown
+  /** An event does not fit to what is shown: it belongs to another branch, and only the history knows which. */
+  stale = false;
 
   /** @param {number} limit how many messages are kept; the oldest go first */
   constructor(limit) {
@@ -25,13 +29,28 @@ export class Transcript {
   clear() {
     this.#entries.clear();
     this.#shown = this.#completed = null;
+    this.#previous = undefined;
+    this.stale = false;
   }
 
-  /** Show messages as the REST API describes them, and nothing else; or put them before what is shown. */
-  load(views, { before = false } = {}) {
+  get branched() {
+    return this.#branched;
+  }
+
+  /** The id of what the user message `id` goes on from; null if it is the first one, undefined if that is not known. */
+  parentOf(id) {
+    const index = this.messages.findIndex((message) => message.id === id && message.role === "user");
+    return index > 0 ? this.messages[index - 1].id : index === 0 ? this.#previous : undefined;
+  }
+
+  /** Show messages as the REST API describes them, and nothing else; or put them before what is shown. `previous` is the
+   * id of the message right before them; `branched`: they are one of several branches. */
+  load(views, { before = false, previous = null, branched = false } = {}) {
     const after = before ? [...this.#entries] : [];
     const completed = before ? this.#completed : null;
     this.clear();
+    this.#previous = previous;
+    this.#branched = branched || (before && this.#branched);
     for (const view of views) this.add(view, { placed: true });
     for (const [id, entry] of after) {
       if (entry.message.role === "assistant") this.#supersede(entry.message.replyTo, entry.message.attempt);
@@ -45,18 +64,29 @@ export class Transcript {
   add(view, { placed = false } = {}) {
     if (this.#entries.has(view.id)) return false;
     if (view.role === "user") {
-      this.#put({ id: view.id, role: "user", content: view.content, timestamp: view.createdAt }, { placed });
+      const before = placed ? undefined : this.#goOnFrom(view.parent, { known: false });
+      const place = view.siblings ? { siblings: view.siblings } : besides(before, view.id);
+      this.#put({ id: view.id, role: "user", content: view.content, timestamp: view.createdAt, ...place }, { placed });
       return true;
     }
-    if (!this.#supersede(view.replyTo, view.attempt)) return false;
-    const { id, content, status, attempt, replyTo, finishReason, usage, error, parts, model, createdAt: timestamp } = view;
+    const older = this.#supersede(view.replyTo, view.attempt);
+    if (older === false) return false;
+    const place = view.siblings ? { siblings: view.siblings } : besides(older, view.id);
+    const { id, content, status, attempt, replyTo, finishReason, usage, error, createdAt: timestamp } = view;
+    const more = { parts: view.parts, rating: view.rating, model: view.model, ...place };
     const recommendations = [...view.recommendations];
     this.#put(
-      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, parts, model }),
+      answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, ...more }),
       { length: codePoints(content) },
     );
     if (status !== "streaming") this.#completed = id;
     return true;
+  }
+
+  /** What its user thinks of the answer `id`; null: nothing. */
+  rate(id, rating) {
+    const entry = this.#entries.get(id);
+    if (entry) this.#change(entry, { rating: rating ?? undefined });
   }
 
   /** Take in an event of the stream; false if it said nothing new. */
@@ -81,12 +111,30 @@ export class Transcript {
     }
   }
 
-  #onUserMessage({ messageId: id, content, timestamp }) {
+  #onUserMessage({ messageId: id, content, timestamp, parent }) {
     const known = this.#entries.get(id);
     if (known?.placed) return false;
     this.#entries.delete(id); // its place is here: after what was said before it, elsewhere perhaps
-    this.#put(known?.message ?? { id, role: "user", content, timestamp });
+    const before = this.#goOnFrom(parent, { known: true });
+    this.#put(known?.message ?? { id, role: "user", content, timestamp, ...besides(before, id) });
     return true;
+  }
+
+  /** A message goes on from `parent`, and what was shown behind that is another branch. Returns the message that stood in
+   * its place, if one did. `known`: all that comes before it has been told. */
+  #goOnFrom(parent, { known }) {
+    if (parent === undefined) return undefined;
+    this.#branched = true;
+    const ids = [...this.#entries.keys()];
+    const index = ids.indexOf(parent);
+    if (parent !== this.#previous && index === -1) {
+      if (known) this.stale = true;
+      return undefined;
+    }
+    const [replaced] = ids.slice(index + 1).map((id) => this.#entries.get(id).message);
+    for (const id of ids.slice(index + 1)) this.#entries.delete(id);
+    this.#shown = null;
+    return replaced?.role === "user" ? replaced : undefined;
   }
 
   #onChunk(event) {
@@ -172,23 +220,29 @@ export class Transcript {
   #answerOf({ messageId: id, replyTo, attempt, timestamp }) {
     const known = this.#entries.get(id);
     if (known) return known;
-    if (!this.#supersede(replyTo, attempt)) return null;
-    return this.#put(answer({ id, content: "", status: "streaming", attempt, replyTo, recommendations: [], timestamp }));
+    if (this.#branched && replyTo && !this.#entries.has(replyTo)) return null; // it is of another branch
+    const older = this.#supersede(replyTo, attempt);
+    if (older === false) return null;
+    const place = besides(older, id);
+    return this.#put(answer({ id, content: "", status: "streaming", attempt, replyTo, recommendations: [], timestamp, ...place }));
   }
 
-  /** Make room for an attempt at answering `replyTo`; false if a newer one is shown. */
+  /** Make room for an attempt at answering `replyTo`; returns the older one that had it, false if a newer one is shown. */
   #supersede(replyTo, attempt) {
     const older = replyTo && this.messages.find((one) => one.role === "assistant" && one.replyTo === replyTo);
-    if (!older) return true;
+    if (!older) return undefined;
     if (older.attempt > attempt) return false;
     this.#entries.delete(older.id);
-    return true;
+    return older;
   }
 
   #put(message, { length = 0, placed = true } = {}) {
     const entry = { message, length, placed, ended: message.role === "assistant" && !message.streaming };
     this.#entries.set(message.id, entry);
-    if (this.#entries.size > this.#limit) this.#entries.delete(this.#entries.keys().next().value);
+    if (this.#entries.size > this.#limit) {
+      this.#previous = this.#entries.keys().next().value;
+      this.#entries.delete(this.#previous);
+    }
     this.#shown = null;
     return entry;
   }
@@ -200,9 +254,15 @@ export class Transcript {
   }
 }
 
-function answer({ id, finishReason = null, usage = null, error = null, parts, model, ...rest }) {
+function answer({ id, finishReason = null, usage = null, error = null, parts, rating, model, ...rest }) {
   const streaming = rest.status === "streaming";
-  return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...(parts && { parts }), ...(model && { model }) };
+  const more = { ...(parts && { parts }), ...(rating && { rating }), ...(model && { model }) };
+  return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...more };
+}
+
+/** The siblings of a message that takes another one's place. */
+function besides(other, id) {
+  return other && other.id !== id ? { siblings: [...(other.siblings ?? [other.id]), id] } : {};
 }
 
 /** The parts with more text of a type at their end. */

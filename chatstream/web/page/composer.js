@@ -10,12 +10,14 @@ export class Composer {
   #field = byId("text");
   #actions;
   #busy = false; // an answer is running
+  #editing = null; // the id of the question whose new text is written
   #unsent = null; // {text, key}: what failed; the same key again makes no second message
   #place = "new"; // the conversation that the draft belongs to
   #waiting = 0; // the timer that counts down until it may be sent again
   #passes = false; // the notice is about the connection, and over when that is back
 
-  /** `actions`: `send(text, key)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a text or nothing. */
+  /** `actions`: `send(text, key, edited)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a message or
+   * nothing. `edited` is the id of the question that is sent again with another text, if it is. */
   constructor(actions) {
     this.#actions = actions;
     byId("composer").onsubmit = (submission) => {
@@ -25,7 +27,12 @@ export class Composer {
     this.#field.onkeydown = (key) => {
       if (key.key === "ArrowUp" && this.#field.value === "") {
         key.preventDefault();
-        this.write(actions.lastQuestion() ?? "");
+        const last = actions.lastQuestion();
+        if (last) this.edit(last);
+      }
+      if (key.key === "Escape" && this.#editing && !key.isComposing) {
+        key.preventDefault(); // it stops no answer
+        this.endEditing();
       }
       if (key.key !== "Enter" || key.shiftKey || key.isComposing) return; // an input method's Enter chooses a word
       key.preventDefault();
@@ -36,6 +43,7 @@ export class Composer {
       this.#draw();
     };
     byId("stop").onclick = () => actions.stop();
+    byId("cancel-editing").onclick = () => this.endEditing();
     byId("send-again").onclick = () => this.#send();
     this.#draw();
   }
@@ -50,6 +58,7 @@ export class Composer {
   /** Another conversation, with its own draft; what is being sent goes along. */
   set place(place) {
     if (this.#field.readOnly) localStorage.removeItem(draftKey(this.#place));
+    else this.#leaveEditing();
     this.#place = place;
     if (this.#field.readOnly) this.#keepDraft();
     else this.#field.value = localStorage.getItem(draftKey(place)) ?? "";
@@ -60,12 +69,27 @@ export class Composer {
     this.#field.focus();
   }
 
-  /** Put this there, to be gone over and sent. */
-  write(text) {
-    this.#field.value = text;
-    this.#keepDraft();
+  /** A question, to be sent again with another text. What was written before is kept as a draft. */
+  edit({ id, content }) {
+    if (this.#field.readOnly) return;
+    this.#editing = id;
+    this.#field.value = content;
+    byId("editing").hidden = false;
     this.#draw();
     this.focus();
+  }
+
+  /** It stays as it was. */
+  endEditing() {
+    this.#leaveEditing();
+    this.#field.value = localStorage.getItem(draftKey(this.#place)) ?? "";
+    this.#draw();
+    this.focus();
+  }
+
+  #leaveEditing() {
+    this.#editing = null;
+    byId("editing").hidden = true;
   }
 
   /** Send what an example says. */
@@ -99,6 +123,7 @@ export class Composer {
   }
 
   #keepDraft() {
+    if (this.#editing) return; // the draft is of another message
     if (this.#field.value) localStorage.setItem(draftKey(this.#place), this.#field.value);
     else localStorage.removeItem(draftKey(this.#place));
   }
@@ -106,13 +131,15 @@ export class Composer {
   async #send() {
     const text = this.#field.value;
     if (this.#field.readOnly || text.trim() === "" || this.#tooLong) return;
-    if (this.#unsent?.text !== text) this.#unsent = { text, key: uniqueKey() };
+    const edited = this.#editing;
+    if (this.#unsent?.text !== text || this.#unsent.edited !== edited) this.#unsent = { text, edited, key: uniqueKey() };
     this.notice(null);
     this.#field.readOnly = true;
     this.#draw();
     try {
-      await this.#actions.send(text, this.#unsent.key);
-      this.#field.value = "";
+      await this.#actions.send(text, this.#unsent.key, edited);
+      this.#leaveEditing();
+      this.#field.value = edited ? (localStorage.getItem(draftKey(this.#place)) ?? "") : "";
       this.#keepDraft();
       this.#unsent = null;
     } catch (error) {

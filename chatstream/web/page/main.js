@@ -34,7 +34,7 @@ let conversation = null; // what the server says about it
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
 const composer = new Composer({ send, stop, lastQuestion });
-const messages = new MessagesView({ regenerate, askAnew });
+const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
 const developer = new DeveloperView({ drop, changeModel });
 const modelMenu = new ModelMenu({ changeModel });
@@ -105,7 +105,14 @@ async function open(id, { push = true } = {}) {
   return opened;
 }
 
-async function send(text, key) {
+async function send(text, key, edited) {
+  if (edited) {
+    tabs.use();
+    // What it makes out of date is not waited for, if it is that which runs.
+    await chat.edit(edited, text, { clientMessageId: key, ifBusy: chat.streaming ? "interrupt" : "queue" });
+    messages.toEnd();
+    return;
+  }
   const to = chat ?? (await begin(text, key)); // wherever the reader goes meanwhile
   tabs.use();
   await to.send(text, { clientMessageId: key, ifBusy: "queue" });
@@ -133,16 +140,33 @@ async function regenerate() {
   byId("scroller").focus(); // the button that was pressed has gone
 }
 
+async function goOn() {
+  composer.notice(null);
+  await chat.continueAnswer().catch((error) => composer.notice(error.message, { passes: error.retryable }));
+  byId("scroller").focus(); // the button that was pressed has gone
+}
+
+/** Another version of a message, and what follows it. */
+async function show(id, step) {
+  const shown = chat;
+  await shown.showBranch(id).catch((error) => composer.notice(error.message, { passes: error.retryable }));
+  if (shown === chat) messages.focusVersion(id, step);
+}
+
+async function rate(id, rating) {
+  await chat.rate(id, rating).catch((error) => composer.notice(error.message, { passes: error.retryable }));
+}
+
 /** What was asked last, if anything was. */
 function lastQuestion() {
-  return chat?.messages.findLast(({ role }) => role === "user")?.content;
+  return chat?.messages.findLast(({ role }) => role === "user");
 }
 
 /** The way out of a conversation that has become too long. */
 function askAnew() {
   const question = lastQuestion();
   openNew();
-  composer.use(question);
+  composer.use(question.content);
 }
 
 async function rename({ id, title }) {

@@ -3,6 +3,7 @@
 import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
+import { attempts, focusVersion, isCut, thumbs, underQuestion } from "./versions.js";
 import { language, t } from "./words.js";
 
 const ENDINGS = {
@@ -25,7 +26,8 @@ export class MessagesView {
   });
   #draw = sparing(() => this.#redraw());
 
-  /** `actions`: `regenerate()`, and `askAnew()`, the last question in a new chat. */
+  /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
+   * `edit(question)`, `show(id, step)`, another version of a message, and `rate(id, rating)`. */
   constructor(actions) {
     this.#actions = actions;
     byId("to-end").onclick = () => this.toEnd();
@@ -47,6 +49,13 @@ export class MessagesView {
 
   toEnd() {
     this.#tail.toEnd();
+  }
+
+  /** Another version of a message is shown: this one. */
+  focusVersion(id, step) {
+    this.#redraw();
+    const item = this.#items.get(id);
+    if (item) focusVersion(item.root, step);
   }
 
   /** Say an answer that has ended, with what comes right behind its end; to be called at each of its last events. */
@@ -93,7 +102,10 @@ export class MessagesView {
     if (item?.message === message && item.last === last && item.waits === waits) return item;
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
-    else drawn.after.replaceChildren(waits ? element("span", { className: "chip" }, t("Will be asked next")) : when(message));
+    else {
+      const waiting = element("span", { className: "chip" }, t("Will be asked next"));
+      drawn.after.replaceChildren(...underQuestion(message, this.#actions), waits ? waiting : when(message));
+    }
     Object.assign(drawn, { message, last, waits });
     this.#items.set(message.id, drawn);
     return drawn;
@@ -125,7 +137,8 @@ export class MessagesView {
     else after.replaceChildren(...cards, ...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
   }
 
-  #failure({ error }, last) {
+  #failure(answer, last) {
+    const { error } = answer;
     if (!error) return [];
     const { message, error: code, retryable, requestId } = error;
     const facts = element("small", {}, requestId ? t("{code} · request {id}", { code, id: requestId }) : code);
@@ -133,6 +146,7 @@ export class MessagesView {
     const offer = (textContent, onclick) => {
       if (last) box.append(element("button", { type: "button", className: "small-button", textContent, onclick }));
     };
+    if (isCut(answer)) offer(t("Continue"), this.#actions.goOn);
     if (retryable) offer(t("Try again"), this.#actions.regenerate);
     else if (code === "context_too_long") offer(t("Start a new chat with this message"), this.#actions.askAnew);
     return [box];
@@ -141,13 +155,16 @@ export class MessagesView {
   #foot(message, last) {
     const foot = element("div", { className: "foot" });
     const small = (name, label, text, onclick) => foot.append(button({ className: "quiet-button", name, label, text, onclick }));
+    foot.append(...attempts(message, this.#actions));
     if (message.content) {
       small("copy", t("Copy the answer"), t("Copy"), ({ currentTarget }) => copyText(message.content, currentTarget));
     }
+    if (last && !message.error && isCut(message)) small("next", t("Continue the answer"), t("Continue"), this.#actions.goOn);
     if (last && !message.error) {
       const [label, text] = message.status === "complete" ? ["Regenerate the answer", "Regenerate"] : ["Try again", "Try again"];
       small("retry", t(label), t(text), this.#actions.regenerate);
     }
+    if (message.content) foot.append(...thumbs(message, this.#actions));
     const how = [howItEnded(message), tokens(message.usage)].filter(Boolean).join(" · ");
     foot.append(element("span", { className: "how" }, when(message), how && ` · ${how}`));
     return foot;
