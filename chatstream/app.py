@@ -19,8 +19,9 @@ from chatstream.handlers.base import NotFoundHandler
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
+from chatstream.handlers.history import UIMessagesHandler
 from chatstream.handlers.me import ErasureHandler, MeHandler
-from chatstream.handlers.messages import MessagesHandler, RegenerateHandler, StopHandler, UIMessagesHandler
+from chatstream.handlers.messages import MessagesHandler, RatingHandler, RegenerateHandler, StopHandler
 from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import Facts, PageHandler, page
@@ -82,13 +83,14 @@ def make_app(
             (r"/api/v1/chat/models", ModelsHandler, base | {"choices": choices}),
             (r"/api/v1/chat/usage", UsageHandler, base),
             (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting | {"search": search}),
-            (conversation, ConversationHandler, choosing | {"hub": hub, "attempts": attempts}),
+            (conversation, ConversationHandler, choosing | listing | {"hub": hub}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),
             (conversation + r"/ui-messages", UIMessagesHandler, answering | listing),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
+            (conversation + r"/rating", RatingHandler, answering | {"attempts": attempts, "metrics": metrics}),
             (r"/api/v1/chat/me", MeHandler, base | {"erasing": erasing}),
             (r"/api/v1/chat/me/erasure", ErasureHandler, base | {"erasing": erasing}),
             (r"/healthz", HealthHandler, base),

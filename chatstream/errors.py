@@ -183,6 +183,12 @@ class NothingToAnswer(Conflict):
     code = "nothing_to_answer"
 
 
+class NothingToContinue(Conflict):
+    """The answer was not cut, or has no text."""
+
+    code = "nothing_to_continue"
+
+
 class RequestTimeout(RequestError):
     """The body came too slowly, or not at all."""
 

@@ -48,6 +48,7 @@ class Connected(Event, frozen=True, kw_only=True, tag="connected"):
     conversation_id: str
     resumed: bool
     active_message_id: str | None
+    head: str | UnsetType = UNSET  # where the branch that is shown ends, in a conversation that has several
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
@@ -55,10 +56,12 @@ class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class UserMessagePosted(Event, frozen=True, kw_only=True, tag="user_message"):
-    """A user message is next in the conversation."""
+    """A user message is next in the conversation. `parent` is there once that has several branches: the message that
+    this one goes on from, null if from none. The branch that is shown is the one that ends with it."""
 
     message_id: str
     content: str
+    parent: str | UnsetType | None = UNSET
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
@@ -114,6 +117,13 @@ class System(Event, frozen=True, kw_only=True, tag="system"):
     metadata: Recommendation
 
 
+class BranchShown(Event, frozen=True, kw_only=True, tag="branch"):
+    """Another branch of the conversation is shown from now on, for all who watch; it ends with the message `head`, or
+    with the newest answer to that."""
+
+    head: str
+
+
 class Error(Event, frozen=True, kw_only=True, tag="error"):
     """An answer ended badly (`message_id` is set), or the connection has a problem (it is null)."""
 
@@ -132,7 +142,18 @@ class AnnotationFound(Event, frozen=True, kw_only=True, tag="system"):
     metadata: dict[str, Any]
 
 
-AnyEvent = Connected | Heartbeat | UserMessagePosted | Chunk | ReasoningChunk | DataTold | Complete | System | Error
+AnyEvent = (
+    Connected
+    | Heartbeat
+    | UserMessagePosted
+    | BranchShown
+    | Chunk
+    | ReasoningChunk
+    | DataTold
+    | Complete
+    | System
+    | Error
+)
 
 
 def error(
@@ -200,7 +221,9 @@ Placed = tuple[Cursor, AnyEvent | AnnotationFound]
 
 def posted(message: UserMessage) -> Placed:
     """The event of a user message."""
-    event = UserMessagePosted(timestamp=timestamp(), message_id=message.id, content=message.content)
+    event = UserMessagePosted(
+        timestamp=timestamp(), message_id=message.id, content=message.content, parent=message.parent
+    )
     return Cursor(message.id, Cursor.USER), event
 
 

@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
-from chatstream.models import Status, Usage, UsageSource
+from chatstream.models import Rating, Status, Usage, UsageSource
 
 # From an indexed read to the 5 s within which every request is answered, whatever the database does.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -116,6 +116,10 @@ class Metrics:
         for kind in ("prompt", "completion"):
             self._tokens.labels(kind)
             self._estimated_tokens.labels(kind)
+
+        self._ratings = counter(
+            "ratings_total", "Answers that users rated up or down, or took the rating back of.", ["model", "rating"]
+        )
 
         self._model_response = histogram(
             "model_response_seconds", "From a request to the model to the headers of its answer.", _FIRST_TOKEN_BUCKETS
@@ -234,6 +238,10 @@ class Metrics:
             if isinstance(count, int):
                 tokens.labels(kind).inc(count)
                 self._model_tokens.labels(model, kind).inc(count)
+
+    def rated(self, rating: Rating | None, model: str | None) -> None:
+        """A user thinks this of an answer of `model`, or nothing any more."""
+        self._ratings.labels(model if model in self._models else _OTHER, rating or "none").inc()
 
     # What is kept ----------------------------------------------------------------------------------------------------
 

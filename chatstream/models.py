@@ -84,6 +84,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     background: bool = False  # its answers finish though nobody watches
+    head: str | None = None  # where its branch ends, once it has several: see `store.tree`
 
 
 class Status(StrEnum):
@@ -94,6 +95,13 @@ class Status(StrEnum):
     STOPPED = "stopped"  # a user stopped it
     FAILED = "failed"  # the model's or a proxy's fault
     INTERRUPTED = "interrupted"  # we cut it: nobody watched, the process died, shutdown
+
+
+class Rating(StrEnum):
+    """A thumb."""
+
+    UP = "up"
+    DOWN = "down"
 
 
 class UsageSource(StrEnum):
@@ -153,6 +161,7 @@ class UserMessage(Struct, frozen=True, kw_only=True):
     created_at: datetime
     client_message_id: str | None = None
     background: bool = False  # its answer finishes though nobody watches
+    parent: str | UnsetType | None = UNSET  # the message it goes on from, None if from none; unset: the one before it
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -180,6 +189,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     model: str | None = None  # which one answered, as users call it; while it runs, known only of a `next_model`
     next_model: str | None = None  # the model broke off: another attempt, by this one, takes its place
     mixed: tuple[Piece, ...] = ()  # its pieces, if there is more than text in it
+    continues: str | None = None  # the attempt that was cut, whose text it begins with
+    rating: Rating | None = None  # what its user thinks of it
 
     @property
     def pieces(self) -> tuple[Piece, ...]:

@@ -35,6 +35,10 @@ class ChatEvents(Format):
         """`user_message`."""
         return _frames([events.posted(message)])
 
+    def branch(self, head: str) -> bytes:
+        """`branch`, without a cursor: the log goes on as it was."""
+        return sse.frame(events.BranchShown(timestamp=events.timestamp(), head=head))
+
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
         """`llm_chunk` or `reasoning_chunk`, one for each string, and `data`."""
         prefix, frames = answer.id.encode(), []

@@ -47,6 +47,10 @@ class Format(Protocol):
         """A user message is next."""
         ...
 
+    def branch(self, head: str) -> bytes:
+        """Another branch is shown from now on. Nothing in a format whose clients have no branches."""
+        return b""
+
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
         """The next pieces of an answer, from the place `at` on; with position 0 it begins. No string is empty.
 

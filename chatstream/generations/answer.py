@@ -6,14 +6,16 @@ Nothing here knows who watches, or that the answer can be cut short from outside
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.generations.continuing import asked_to_go_on, continued, kept
 from chatstream.generations.tokens import Ratio, estimated
 from chatstream.llm.model import Delta, Model, Turn
 from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
-from chatstream.pieces import ReasoningPart, fold
+from chatstream.pieces import Piece, ReasoningPart, fold, size, text
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
@@ -42,6 +44,7 @@ async def write_answer(
     be told. Raises `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
+    begun = await _begun(reading, conversation, answer)
     if question is not None and question.seq == FIRST_SEQ:
         turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
     else:
@@ -63,13 +66,19 @@ async def write_answer(
         turns = [*before, *more, question_turn]
     system = [] if is_blank(prompt) else [Turn("system", prompt)]
     told = _with_room(_joined(turns), context_characters)
+    # At most half, as above: where it is longer, its end is what matters.
+    end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
+    estimates_from = size(begun)
+    if begun:
+        yield Delta(begun)
     for most in _SHORTER:
         shorter = _newest(told, sum(len(turn.content) for turn in told) // most if most else 0)
         said = False
-        yield Delta([], estimate=ratio.estimate([*system, *shorter]))
+        request = [*system, *shorter, *end]
+        yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=estimates_from))
         try:
-            source = model.stream([*system, *shorter], model=conversation.model)
-            async with aclosing(plugins.released(source)) as deltas:
+            source = plugins.released(model.stream(request, model=conversation.model))
+            async with aclosing(source), aclosing(continued(source, text(begun)) if begun else source) as deltas:
                 async for delta in deltas:
                     said = said or bool(delta.pieces)
                     yield delta
@@ -88,7 +97,18 @@ async def estimated_usage(
     async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
         turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
-    return estimated(ratio.estimate([*([] if is_blank(prompt) else [Turn("system", prompt)]), *turns]), answer.pieces)
+    begun = await _begun(reading, conversation, answer)
+    end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
+    asked = ratio.estimate([*([] if is_blank(prompt) else [Turn("system", prompt)]), *turns, *end])
+    return estimated(asked._replace(begins_at=size(begun)), answer.pieces)
+
+
+async def _begun(reading: Reading, conversation: Conversation, answer: Answer) -> list[Piece]:
+    """What the answer begins with, if it goes on from an attempt that was cut. Raises `StorageUnavailable`."""
+    if answer.continues is None:
+        return []
+    cut = await reading.get(conversation.key, answer.continues)
+    return kept(cut) if isinstance(cut, Answer) else []
 
 
 async def admit(
@@ -109,8 +129,9 @@ async def admit(
         return
     turns: list[Turn] = []
     if conversation.key:  # else it is yet to be created
-        async with aclosing(reading.newest_that_count(conversation.key, before=None)) as history:
-            turns = await exchanges(history, None, budget=context_characters)
+        also = [conversation.head] if conversation.head is not None else []
+        async with aclosing(reading.newest_that_count(conversation.key, before=None, also=also)) as history:
+            turns = await exchanges(history, None, budget=context_characters, leaf=conversation.head or UNSET)
     await plugins.admit(plugin_turn(conversation, [*turns, Turn("user", content)], attempt=attempt, key=key))
 
 
@@ -152,35 +173,52 @@ async def exchanges(
     *,
     budget: int,
     learn: Callable[[Answer], None] = lambda answer: None,
+    leaf: str | UnsetType = UNSET,
 ) -> list[Turn]:
     """The user messages, each with one answer if it has one, oldest first.
 
-    Of several attempts the newest complete one counts, else the newest with text; other attempts than `answer` at what
-    it answers are left out. So is a message that a model has refused, or a filter has stopped: it would be refused
+    Only those of the branch that ends with what `answer` answers, or with `leaf`, count; without both, that of the
+    newest message. See `store.tree`: a message that does not say what it goes on from goes on from the one before it.
+
+    Of several attempts that counts from which the next message goes on, if it says so, and has text; else the newest
+    complete one, else the newest with text. Other attempts than `answer` at what it answers are left out. So is a
+    message that a model has refused, or a filter has stopped: it would be refused
     again, with all that was said since. It is trimmed from the oldest until its characters fit into `budget`; the
     newest user message is always there. `learn` is told of every attempt that is read.
     """
     turns: list[Turn] = []
     attempts: dict[str, list[Answer]] = {}
+    # What comes next on the way up from the leaf: a message's id, the next one that comes, or nothing.
+    wanted: str | UnsetType | None = leaf if answer is None else answer.reply_to
+    chosen: str | None = None  # the attempt from which the message before goes on
     async for message in newest_first:
-        if isinstance(message, UserMessage):
-            asked = answer is not None and message.id == answer.reply_to
-            turn = _exchange(message, attempts.pop(message.id, []), asked=asked)
-            budget -= sum(len(part.content) for part in turn)
-            if budget < 0 and turns:
-                break
-            turns += turn
+        if isinstance(message, Answer):
+            learn(message)
+            if answer is None or message.reply_to != answer.reply_to:
+                attempts.setdefault(message.reply_to, []).append(message)
+            if message.id == wanted:
+                wanted, chosen = message.reply_to, message.id
             continue
-        learn(message)
-        if answer is None or message.reply_to != answer.reply_to:
-            attempts.setdefault(message.reply_to, []).append(message)
+        tried = attempts.pop(message.id, [])
+        if wanted not in (UNSET, message.id):
+            continue  # it is of another branch
+        asked = answer is not None and message.id == answer.reply_to
+        turn = _exchange(message, tried, asked=asked, chosen=chosen)
+        budget -= sum(len(part.content) for part in turn)
+        if budget < 0 and turns:
+            break
+        turns += turn
+        wanted, chosen = message.parent, None
+        if wanted is None:
+            break
     return turns[::-1]
 
 
-def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool) -> list[Turn]:
+def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool, chosen: str | None) -> list[Turn]:
     """A user message and what answers it, the newer one first; `attempts` are in this order, too."""
     told = [attempt for attempt in attempts if not (is_blank(attempt.content) or _is_refused(attempt))]
-    best = next((attempt for attempt in told if attempt.status is Status.COMPLETE), told[0] if told else None)
+    complete = next((attempt for attempt in told if attempt.status is Status.COMPLETE), told[0] if told else None)
+    best = next((attempt for attempt in told if attempt.id == chosen), complete)
     if not asked and (is_blank(message.content) or (best is None and any(map(_is_refused, attempts[:1])))):
         return []
     turn = [Turn("user", message.content)]

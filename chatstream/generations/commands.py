@@ -9,21 +9,25 @@ import uuid
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from chatstream.errors import (
     AnswerInProgress,
     BudgetExhausted,
+    InvalidContent,
     NotFound,
     NothingRunning,
     NothingToAnswer,
+    NothingToContinue,
     StorageUnavailable,
     Unavailable,
 )
 from chatstream.generations.budgets import Budgets
+from chatstream.generations.continuing import is_cut
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
-from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
+from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
 from chatstream.plugins.plugin import Refused
 from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
@@ -36,6 +40,7 @@ _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.
 _BUSY_TRIES = 5
+_NOT_ACCEPTABLE = "The body is not acceptable."
 
 
 Admit = Callable[[Conversation, str, int, str], Awaitable[None]]
@@ -95,10 +100,12 @@ class Commands:
         if_busy: IfBusy = IfBusy.REFUSE,
         admitted: bool = False,
         background: bool | None = None,
+        parent: str | UnsetType | None = UNSET,
     ) -> Posted:
         """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
 
-        With `background` that finishes though nobody watches; None is as the conversation has it.
+        With `background` that finishes though nobody watches; None is as the conversation has it. With `parent` it goes
+        on from that message, or from none, and its branch is the one that is shown.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
         `StorageUnavailable`; if no answer may begin now, `TooManyRequests` (`BudgetExhausted`) or `Unavailable`; if a
@@ -109,12 +116,15 @@ class Commands:
         try:
             spending = await self._budgets.spending(conversation, content)
             if not admitted:
-                await self._admit(conversation, content, 1, client_message_id or uuid.uuid4().hex)
+                key = client_message_id or uuid.uuid4().hex
+                await self._admit(_up_to(conversation, parent), content, 1, key)
         except (BudgetExhausted, Refused, Unavailable):
             # What was accepted once is not refused when it is sent again.
             if client_message_id is None:
                 raise
-            known = await self.repeat(conversation, content, request_id=request_id, client_message_id=client_message_id)
+            known = await self.repeat(
+                conversation, content, request_id=request_id, client_message_id=client_message_id, parent=parent
+            )
             if known is None:
                 raise
             return known
@@ -127,6 +137,7 @@ class Commands:
                         client_message_id=client_message_id,
                         background=background,
                         spending=spending,
+                        parent=parent,
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
@@ -140,6 +151,7 @@ class Commands:
                         content,
                         client_message_id=client_message_id,
                         background=background,
+                        parent=parent,
                         behind_running=True,
                     )
                 if new is not None:
@@ -152,13 +164,19 @@ class Commands:
         await self._admit(conversation, content, 1, uuid.uuid4().hex)
 
     async def repeat(
-        self, conversation: Conversation, content: str, *, request_id: str, client_message_id: str
+        self,
+        conversation: Conversation,
+        content: str,
+        *,
+        request_id: str,
+        client_message_id: str,
+        parent: str | UnsetType | None = UNSET,
     ) -> Posted | None:
         """What `post` gave for the same message before, if it did.
 
         Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
         """
-        posted = await self._posting.posted_before(conversation.key, content, client_message_id)
+        posted = await self._posting.posted_before(conversation.key, content, client_message_id, parent)
         if posted is not None:
             await self._posted(conversation, posted, request_id)
         return posted
@@ -166,6 +184,8 @@ class Commands:
     async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
         if new.repeated and not await self._is_forgotten(conversation, new.answer):
             return
+        if not isinstance(new.message.parent, UnsetType) and not new.repeated:
+            conversation = replace(conversation, head=new.message.id)
         if new.answer is not None:  # else it waits: the process that ends the running answer begins its answer
             self._hub.generate(conversation, new.answer, request_id, message=new.message)
 
@@ -185,24 +205,29 @@ class Commands:
         request_id: str,
         if_busy: IfBusy = IfBusy.REFUSE,
         background: bool | None = None,
+        message_id: str | None = None,
+        continues: bool = False,
     ) -> Answer:
-        """A new attempt at answering the newest user message.
+        """A new attempt at answering the newest user message of the branch that is shown, or the one `message_id`.
+
+        If it `continues`, it begins with the text of the newest attempt at that, or of the attempt `message_id`, which
+        was cut, and goes on from there. Its branch is the one that is shown from then on.
 
         With `background` it finishes though nobody watches; None is as the message or the conversation has it. Who asks
         again for what was cut because nobody watched is not to lose it twice, and pay for a third: that finishes, too.
 
-        Raises `AnswerInProgress`, `BudgetExhausted`, `ConversationFull`, `NothingToAnswer`, `Refused`,
-        `StorageUnavailable`, `TooManyRequests`, `Unavailable`.
+        Raises `AnswerInProgress`, `BudgetExhausted`, `ConversationFull`, `NothingToAnswer`, `NothingToContinue`,
+        `Refused`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`; `InvalidContent` for a `message_id` of
+        something else.
         """
         admitted: str | None = None  # the message, by its id
         spending = await self._budgets.spending(conversation)
         with self._answers.take(conversation.user_id), self._budgets.remembering(conversation.user_id):
             for _ in range(_BUSY_TRIES):
-                question = await self._reading.newest_question(conversation.key)
-                if question is None:
-                    raise NothingToAnswer("This conversation has no user message yet.")
-                message, previous = question
-                self._posting.check_room((previous or message).seq + 1)
+                newest = await self._reading.newest(conversation.key)
+                message, previous, is_shown, cut = await self._to_answer(conversation, message_id, continues=continues)
+                newest_seq = max(one.seq for one in (newest, previous, message) if one is not None)
+                self._posting.check_room(newest_seq + 1)
                 if message.id != admitted:
                     await self._admit(
                         conversation, message.content, previous.attempt + 1 if previous else 1, message.id
@@ -213,9 +238,11 @@ class Commands:
                         conversation.key,
                         message.id,
                         previous=previous,
-                        newest_seq=(previous or message).seq,
+                        newest_seq=newest_seq,
                         background=_finishes(conversation, message, previous) if background is None else background,
                         spending=spending,
+                        continues=None if cut is None else cut.id,
+                        shown_in=None if is_shown else conversation,
                     )
                 except AnswerInProgress:
                     if if_busy is IfBusy.REFUSE:
@@ -223,9 +250,48 @@ class Commands:
                     await self._budgets.confirm(spending)
                     await self._stop_running(conversation)
                     continue
+                if not is_shown:
+                    conversation = replace(conversation, head=message.id)
+                    self._hub.branch_shown(conversation)
                 self._hub.regenerate(conversation, answer, request_id, question=message)
                 return answer
         raise AnswerInProgress("Other answers keep running in this conversation.")
+
+    async def _to_answer(
+        self, conversation: Conversation, message_id: str | None, *, continues: bool
+    ) -> tuple[UserMessage, Answer | None, bool, Answer | None]:
+        """The message to answer again and its newest attempt; whether the branch that is shown ends with the next one;
+        the attempt to go on from, if it `continues`."""
+        key = conversation.key
+        of_newest = await self._reading.newest_question(key) if conversation.head is None else None
+        named = message_id or conversation.head
+        if named is None:
+            if of_newest is None:
+                raise NothingToAnswer("This conversation has no user message yet.")
+            message, previous = of_newest
+            found: Message | None = previous if continues else message
+        else:
+            found = await self._reading.get(key, named)
+            wanted = Answer if continues else UserMessage
+            if message_id is not None and not isinstance(found, wanted):
+                what = "an answer" if continues else "a user message"
+                raise InvalidContent(_NOT_ACCEPTABLE, fields={"messageId": f"must be {what} of this conversation"})
+            asked = found if isinstance(found, UserMessage) else None
+            if isinstance(found, Answer):
+                answered = await self._reading.get(key, found.reply_to)
+                asked = answered if isinstance(answered, UserMessage) else None
+            if asked is None:  # a later version wrote it, or the conversation is being deleted
+                raise NothingToAnswer("There is no user message to answer.")
+            message, previous = asked, await self._reading.newest_attempt(key, asked.id)
+            found = found if isinstance(found, Answer) else previous
+        shown = conversation.head or (of_newest and of_newest[0].id)
+        if not continues:
+            return message, previous, shown == message.id, None
+        if not isinstance(found, Answer) or not is_cut(found):
+            if isinstance(found, Answer) and found.status is Status.STREAMING:
+                raise AnswerInProgress("The answer is still running.")
+            raise NothingToContinue("The answer was not cut off, or it has no text yet: there is nothing to continue.")
+        return message, previous, shown == message.id, found
 
     async def _stop_running(self, conversation: Conversation) -> None:
         with contextlib.suppress(NothingRunning):  # it has just ended
@@ -268,6 +334,13 @@ class Commands:
         if running is None:
             raise NothingRunning("No answer is running in this conversation.")
         return running.id
+
+
+def _up_to(conversation: Conversation, parent: str | UnsetType | None) -> Conversation:
+    """As a message finds it that goes on from `parent`. One that goes on from none has nothing before it."""
+    if isinstance(parent, UnsetType):
+        return conversation
+    return replace(conversation, key="") if parent is None else replace(conversation, head=parent)
 
 
 def _finishes(conversation: Conversation, message: UserMessage, previous: Answer | None) -> bool:

@@ -145,6 +145,19 @@ class Notice(Entry):
         return wire.error(self._event, self._retry_ms)
 
 
+class Branch(Entry):
+    """Another branch is shown from now on. It has no place: the order of the log is none of its business."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, head: str) -> None:
+        super().__init__(None, _ENVELOPE)
+        self._head = head
+
+    def _encode(self, wire: Format) -> bytes:
+        return wire.branch(self._head)
+
+
 class Skip(Entry):
     """Says nothing: the reader knows everything up to `place`."""
 

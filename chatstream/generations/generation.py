@@ -186,7 +186,7 @@ class Generation:
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces:
                     self._channel.extend(self.running, pieces)
-                    if self.running.end.text:
+                    if self.running.end.text and self.running.length > self._kept:
                         self._log.text_came()
                 if not whole:
                     raise ModelError(ErrorCode.ANSWER_TOO_LONG, "longer than CHATSTREAM_ANSWER_CHARACTERS")
@@ -222,9 +222,14 @@ class Generation:
         return self._ended(Status.INTERRUPTED, failure=failure)
 
     def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
-        if code in _UNCHARGED and not self.running.length and self._usage is None:
+        if code in _UNCHARGED and self.running.length <= self._kept and self._usage is None:
             self._estimate = None  # refused, and so not charged
         return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
+
+    @property
+    def _kept(self) -> int:
+        """The position up to which it is the text of another attempt, from which it goes on."""
+        return self._estimate.begins_at if self._estimate is not None else 0
 
     def _failure(self, code: ErrorCode, retry_after: float | None = None) -> Failure:
         milliseconds = None if retry_after is None else round(retry_after * 1000)

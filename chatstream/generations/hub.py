@@ -20,7 +20,7 @@ from chatstream.limits import Answers
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status, UserMessage
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Stored
 from chatstream.store.reading import Reading
 
 # How often `poll` is to be called, in seconds.
@@ -200,6 +200,11 @@ class Hub:
         if room := self._rooms.get(conversation.key):
             room.let_finish(background=conversation.background)
 
+    def branch_shown(self, conversation: Conversation) -> None:
+        """The conversation shows another branch, as its `head` says: tell those who watch here."""
+        if room := self._rooms.get(conversation.key):
+            room.head_moved(conversation.head)
+
     def deleted(self, conversation: Conversation) -> None:
         """A conversation was deleted: end its answer and its streams."""
         if room := self._rooms.get(conversation.key):
@@ -212,7 +217,7 @@ class Hub:
         match change:
             case Appended(answer_id) | Ended(answer_id):
                 room = self._services.remote.get(answer_id)
-            case Stored(key) | Deleted(key):
+            case Stored(key) | HeadMoved(key) | Deleted(key):
                 room = self._rooms.get(key)
         if room is not None:
             room.heard(change)
@@ -234,9 +239,12 @@ class Hub:
             newest = await self._services.reading.newest_seqs([room.key for room in some])
             empty = [room for room in some if room.key not in newest]
             there = await self._services.reading.existing([room.key for room in empty]) if empty else set()
+            heads = await self._services.reading.heads([room.key for room in some])
             for room in some:
                 if room.key in newest:
                     room.missed(newest[room.key])
+                    if heads.get(room.key) != room.channel.conversation.head:
+                        room.head_moved(heads.get(room.key))
                 elif room.key not in there:
                     room.delete()
 

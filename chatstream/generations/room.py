@@ -30,6 +30,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatstream.errors import AnswerInProgress, BudgetExhausted, ErrorCode, NotFound, StorageUnavailable, Unavailable
 from chatstream.events import Cursor
@@ -37,7 +38,7 @@ from chatstream.formats.format import Format
 from chatstream.generations.budgets import Budgets
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
-from chatstream.generations.entries import END, Chunks, Posted, Skip
+from chatstream.generations.entries import END, Branch, Chunks, Posted, Skip
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, AnswerBounds, Generation, Priced
 from chatstream.generations.replay import PendingQuestion, Replay, in_progress, log_entries, pending_question, read
@@ -48,7 +49,7 @@ from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.pieces import BEGINNING, Piece, cut, size
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, Stored
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Stored
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
@@ -221,6 +222,12 @@ class Room:
         for reader in list(self.channel.readers):
             reader.end(code, reason=reason)
 
+    def head_moved(self, head: str | None) -> None:
+        """The conversation shows the branch that ends at `head`, as it is stored; those who watch are told."""
+        if head is not None:
+            self.channel.conversation = replace(self.channel.conversation, head=head)
+            self.channel.append(Branch(head))
+
     def delete(self) -> None:
         """The conversation was deleted: end its answer and its streams."""
         self._deleted = True
@@ -379,6 +386,8 @@ class Room:
                     newest_seq=pending.newest_seq,
                     background=pending.background,
                     spending=spending,
+                    continues=pending.attempt.continues if pending.attempt else None,
+                    shown_in=self.channel.conversation if self._shows(pending.attempt) else None,
                 )
         except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
             self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
@@ -386,6 +395,10 @@ class Room:
             self.delete()
         else:
             self.generate(self.channel.conversation, answer, request_id, question=pending.question)
+
+    def _shows(self, attempt: Answer | None) -> bool:
+        """The branch ends at this attempt itself, and not at the question: the next one would not be on it."""
+        return attempt is not None and self.channel.conversation.head == attempt.id
 
     async def _mark_seen(self) -> None:
         with contextlib.suppress(StorageUnavailable):  # better told twice than not
@@ -406,6 +419,8 @@ class Room:
                 self._is_behind()
             case Stored(_, message):
                 self._stored(message)
+            case HeadMoved(_, head):
+                self.head_moved(head)
             case Deleted():
                 self.delete()
 

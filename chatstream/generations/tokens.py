@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from chatstream.llm.model import Estimate, Turn
 from chatstream.models import Answer, Usage, UsageSource
-from chatstream.pieces import Piece
+from chatstream.pieces import Piece, cut
 
 # English has about four characters to a token. Others have fewer, but take more bytes: Cyrillic two for a character,
 # Chinese three. So bytes fit all of them better than characters do.
@@ -24,7 +24,7 @@ class Ratio:
     def learn(self, answer: Answer) -> None:
         """From an answer whose tokens the model counted."""
         usage = answer.usage
-        if usage is not None and usage.source is UsageSource.EXACT:
+        if usage is not None and usage.source is UsageSource.EXACT and answer.continues is None:
             thought = usage.reasoning_tokens if isinstance(usage.reasoning_tokens, int) else 0
             self._bytes += size(answer.content)
             self._tokens += usage.completion_tokens - thought
@@ -50,7 +50,7 @@ def size(text: str) -> int:
 
 def estimated(estimate: Estimate, pieces: Iterable[Piece]) -> Usage:
     """The usage of a request that was answered with `pieces`, whole or not; what the model thinks counts, too."""
-    said = sum(size(piece) for piece in pieces if isinstance(piece, str))
+    said = sum(size(piece) for piece in cut(pieces, estimate.begins_at) if isinstance(piece, str))
     completion = round(said * estimate.tokens_per_byte) or bool(said)
     return Usage(
         prompt_tokens=estimate.prompt_tokens,

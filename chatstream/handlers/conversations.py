@@ -23,7 +23,8 @@ from chatstream.handlers.views import (
 from chatstream.llm.catalogue import UserChoices
 from chatstream.models import Conversation
 from chatstream.store.attempts import Attempts
-from chatstream.store.conversations import Conversations
+from chatstream.store.conversations import Conversations, moved_head
+from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.store.terms import terms
 
@@ -142,9 +143,12 @@ class ConversationHandler(JSONHandler):
         conversations: Conversations,
         choices: UserChoices,
         attempts: Attempts,
+        reading: Reading,
     ) -> None:
-        """The hub is told of a deletion; it and `attempts`, whether the running answer is to finish unwatched."""
+        """The hub is told of a deletion and of another branch; it and `attempts`, whether the running answer is to
+        finish unwatched."""
         super().initialize(door)
+        self.reading = reading
         self.choices = choices
         self.hub = hub
         self.conversations = conversations
@@ -163,14 +167,28 @@ class ConversationHandler(JSONHandler):
         id_, body = self.conversation_id(conversation_id), self.body(ConversationChanges)
         changes = body.model_dump(exclude_unset=True)
         if not changes:
-            raise InvalidContent("Nothing to change: name title, systemPrompt, model or background.")
+            raise InvalidContent("Nothing to change: name title, systemPrompt, model, background or head.")
         self.choices.check(model=body.model, system_prompt=body.system_prompt)
         self.tell(self.door.limits.changes.take(self.user.id))
-        changed = await self.conversations.update(self.user.id, id_, changes)
+        head = changes.pop("head", None)
+        moved = None if head is None else moved_head(await self._leaf(id_, head), self.attempts.owner)
+        changed = await self.conversations.update(self.user.id, id_, changes, head=moved)
+        if moved is not None:
+            self.hub.branch_shown(changed)
         if "background" in changes:
             self.hub.let_finish(changed)
             await self.attempts.let_finish(changed.key, background=changed.background)
         self._send(changed)
+
+    async def _leaf(self, id_: str, message_id: str) -> str:
+        """The end of the branch that goes on from this message."""
+        conversation = await self.conversations.get(self.user.id, id_)
+        tree = await self.reading.tree(conversation.key)
+        if message_id not in tree.nodes:
+            raise InvalidContent(
+                "The body is not acceptable.", fields={"head": "must be a message of this conversation"}
+            )
+        return tree.newest_below(message_id)
 
     async def delete(self, conversation_id: str) -> None:
         """Delete it with its messages."""

@@ -64,7 +64,7 @@ REFUSALS: Mapping[int, Refusal] = {
     404: Refusal("It does not exist, or belongs to someone else.", ["not_found"]),
     409: Refusal(
         "Not possible in the present state.",
-        ["answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer"],
+        ["answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer", "nothing_to_continue"],
     ),
     408: Refusal("The body comes too slowly.", ["request_timeout"]),
     413: Refusal("The body is too large.", ["too_large"]),

@@ -31,6 +31,9 @@ from chatstream.handlers.views import (
     NewMessage,
     NewTicket,
     PostedMessage,
+    RatingRequest,
+    RatingView,
+    RegenerateRequest,
     StopRequest,
     UIMessagePage,
     UsageView,
@@ -145,6 +148,12 @@ _LAST_EVENT_ID = Parameter(
     "itself when it reconnects. What is no cursor of this conversation counts as none.",
     _CURSOR,
 )
+_LEAF = Parameter(
+    "query",
+    "leaf",
+    "A message's id: the branch that ends with it. By default the one that is shown.",
+    {"type": "string", "pattern": OBJECT_KEY_PATTERN},
+)
 _FORMAT = Parameter(
     "query",
     "format",
@@ -214,10 +223,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         ),
         "patch": Operation(
             "changeConversation",
-            "Change a conversation's title, system prompt, model or background",
+            "Change a conversation's title, system prompt, model or background, or show another branch",
             {200: Reply("The conversation as it is now.", {JSON: ConversationView}, _RATE)},
             "What is not named stays as it is; null resets to the server's default. `background` holds for the running "
-            "answer, too.",
+            "answer, too. With `head` all who watch are told of the other branch by a `branch` event.",
             body=ConversationChanges,
         ),
         "delete": Operation(
@@ -276,7 +285,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "listMessages",
             "The messages of a conversation, oldest first",
             {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage}, _RATE)},
-            parameters=[_LIMIT, _MESSAGES_BEFORE],
+            "Of a conversation with one branch all attempts at an answer are listed, of which the newest counts; with "
+            "several, or with `leaf`, the messages from the first one down to the end of the branch.",
+            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF],
         ),
         "post": Operation(
             "postMessage",
@@ -310,7 +321,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 )
             },
             "For `useChat`, whose first messages they are.",
-            parameters=[_LIMIT, _MESSAGES_BEFORE],
+            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF],
         ),
     },
     _ONE + "/stop": {
@@ -328,7 +339,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     _ONE + "/regenerate": {
         "post": Operation(
             "regenerateAnswer",
-            "Answer the newest message again",
+            "Answer a message again, or continue a cut answer",
             {
                 200: Reply(
                     "With `Accept: text/event-stream` or `format`: the events of the answer.", _EVENTS, of_stream=True
@@ -337,7 +348,18 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION],
+            body=RegenerateRequest,
+            body_required=False,
             refusals=[403, 409],
+        ),
+    },
+    _ONE + "/rating": {
+        "put": Operation(
+            "rateAnswer",
+            "Rate an answer",
+            {200: Reply("What is stored now.", {JSON: RatingView}, _RATE)},
+            "Of each attempt, thumb up or down; null takes it back.",
+            body=RatingRequest,
         ),
     },
     "/api/v1/chat/me": {

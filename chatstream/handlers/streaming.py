@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from tornado.iostream import StreamClosedError
 
@@ -136,6 +137,7 @@ class StreamingHandler(JSONHandler):
             conversation_id=stream.conversation.id,
             resumed=stream.replay.resumed,
             active_message_id=running.id if (running := stream.replay.running) else None,
+            head=stream.conversation.head or UNSET,
         )
         await self._send(self.wire.connected(connected, reconnect_delay()))
         self.request.headers.clear()  # kept as long as the stream is open, and nobody asks for them again

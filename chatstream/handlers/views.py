@@ -3,10 +3,12 @@
 The OpenAPI document has its schemas from both.
 """
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
@@ -20,6 +22,7 @@ from chatstream.models import (
     Erasure,
     Failure,
     Message,
+    Rating,
     Recommendation,
     Status,
     Usage,
@@ -50,6 +53,7 @@ ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 OBJECT_KEY_PATTERN = r"^[0-9a-f]{24}$"
+OBJECT_KEY = re.compile(OBJECT_KEY_PATTERN)
 ObjectKey = Annotated[str, StringConstraints(pattern=OBJECT_KEY_PATTERN)]
 
 
@@ -70,7 +74,8 @@ class NewConversation(_Body):
 
 
 class ConversationChanges(_Body):
-    """What to change of a conversation; null resets to the server's default."""
+    """What to change of a conversation; null resets to the server's default. `head` is a message: the branch that goes
+    on from it, to the newest message there, is shown from now on, to all who watch."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -78,15 +83,47 @@ class ConversationChanges(_Body):
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
+    head: ObjectKey | None = None
+
+    @model_validator(mode="after")
+    def _head_is_said(self) -> Self:
+        if self.head is None and "head" in self.model_fields_set:
+            raise ValueError("`head` must be the id of a message")
+        return self
 
 
 class NewMessage(_Body):
     """A message to be sent. With `background` its answer finishes though nobody watches; by default as the conversation
-    has it."""
+    has it. With `parent` it goes on from that message, or from none if that is null: to edit a message is to send its
+    new text with the `parent` of the old one. By default it goes on from the end of the branch that is shown."""
 
     content: Annotated[str, Field(min_length=1)]
     client_message_id: ClientMessageId | None = None
     background: bool | None = None
+    parent: ObjectKey | None = None
+
+    @property
+    def goes_on_from(self) -> str | UnsetType | None:
+        """`parent`, if it was said."""
+        return self.parent if "parent" in self.model_fields_set else UNSET
+
+
+class RegenerateRequest(_Body):
+    """What to answer again: the user message `messageId`; none or null: the newest one of the branch that is shown.
+
+    With `continue` the new attempt begins with the text of one that was cut, and goes on from there: the attempt
+    `messageId`, or the newest one at that message.
+    """
+
+    message_id: ObjectKey | None = None
+    continue_: bool = Field(default=False, alias="continue")
+
+
+class RatingRequest(_Body):
+    """What its user thinks of the answer `messageId`; null takes it back."""
+
+    message_id: ObjectKey
+    rating: Annotated[Rating, Field(strict=False)] | None
 
 
 class StopRequest(_Body):
@@ -104,6 +141,11 @@ class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_fie
     content: str
     created_at: Timestamp
     client_message_id: str | UnsetType = UNSET
+    # In a conversation with several branches: what it goes on from; null: it is the first of its branch.
+    parent: str | UnsetType | None = UNSET
+    # Where there are several, all messages that stand at its place, oldest first; it is the one at `index`, from 0 on.
+    siblings: tuple[str, ...] | UnsetType = UNSET
+    index: int | UnsetType = UNSET
 
 
 class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -133,6 +175,11 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     recommendations: tuple[Recommendation, ...]
     annotations: tuple[Annotation, ...] | UnsetType = UNSET
     parts: tuple[Part, ...] | UnsetType = UNSET  # where there is more than text
+    continues: str | UnsetType = UNSET  # the attempt whose text it begins with
+    rating: Rating | UnsetType = UNSET
+    # Where there are several, all attempts at answering that message, oldest first; this is the one at `index`.
+    siblings: tuple[str, ...] | UnsetType = UNSET
+    index: int | UnsetType = UNSET
     model: str | UnsetType = UNSET  # which one answered, once that is stored
 
 
@@ -158,6 +205,7 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     background: bool
     created_at: Timestamp
     updated_at: Timestamp
+    head: str | UnsetType = UNSET  # where it has several branches: the message at the end of the one that is shown
 
 
 class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="camel"):
@@ -248,11 +296,21 @@ class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
 
 class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
     """Messages, oldest first. `nextCursor` is the `before` of the page of older ones, if there are any; `streamCursor`,
-    on the newest page only, is the cursor with which a stream goes on without a gap."""
+    on the newest page only, is the cursor with which a stream goes on without a gap. `previous` is the message right
+    before the first one, if there is one; `head` is that of the conversation, where it has several branches."""
 
     messages: list[UserMessageView | AnswerView]
     next_cursor: str | None
     stream_cursor: str | None
+    previous: str | UnsetType = UNSET
+    head: str | UnsetType = UNSET
+
+
+class RatingView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What its user thinks of the answer `messageId`."""
+
+    message_id: str
+    rating: Rating | None
 
 
 class UIMessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -276,11 +334,22 @@ def new_conversation_view(conversation: Conversation, message: UserMessage | Non
     )
 
 
-def message_view(message: Message, *, reasoning: bool = True) -> UserMessageView | AnswerView:
-    """A user message or an answer; `reasoning`: what the model thought is shown."""
+def message_view(
+    message: Message,
+    *,
+    reasoning: bool = True,
+    siblings: Sequence[str] = (),
+    parent: str | UnsetType | None = UNSET,
+) -> UserMessageView | AnswerView:
+    """A user message or an answer; `reasoning`: what the model thought is shown.
+
+    `siblings` are all messages that stand at its place, if it is not alone; `parent` is what a user message goes on
+    from, where that has to be said.
+    """
+    place: dict[str, Any] = {"siblings": tuple(siblings), "index": siblings.index(message.id)} if siblings else {}
     if isinstance(message, UserMessage):
-        return UserMessageView(**_user_message_fields(message))
-    return AnswerView(**_answer_fields(message), parts=parts(message.mixed, reasoning=reasoning) or UNSET)
+        return UserMessageView(**_user_message_fields(message) | {"parent": parent} | place)
+    return AnswerView(**_answer_fields(message) | place, parts=parts(message.mixed, reasoning=reasoning) or UNSET)
 
 
 def balance_view(balance: Balance) -> BalanceView:
@@ -339,6 +408,7 @@ def _conversation_fields(conversation: Conversation) -> dict[str, Any]:
         "background": conversation.background,
         "created_at": timestamp(conversation.created_at),
         "updated_at": timestamp(conversation.updated_at),
+        "head": conversation.head or UNSET,
     }
 
 
@@ -348,6 +418,7 @@ def _user_message_fields(message: UserMessage) -> dict[str, Any]:
         "content": message.content,
         "created_at": timestamp(message.created_at),
         "client_message_id": message.client_message_id or UNSET,
+        "parent": message.parent,
     }
 
 
@@ -365,6 +436,8 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "recommendations": answer.recommendations,
         "annotations": answer.annotations or UNSET,
         "model": answer.model or UNSET,
+        "continues": answer.continues or UNSET,
+        "rating": answer.rating or UNSET,
     }
 
 
@@ -378,13 +451,13 @@ def _failure_view(failure: Failure) -> FailureView:
     )
 
 
-def ui_stream_cursor(key: str, messages: list[Message], hidden: Answer | None = None) -> str:
+def ui_stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None = None) -> str:
     """The same for who is not shown the running answer: the stream begins with it."""
     running = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), hidden)
     return stream_cursor(key, messages, running)
 
 
-def stream_cursor(key: str, messages: list[Message], hidden: Answer | None = None) -> str:
+def stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None = None) -> str:
     """The cursor with which a stream goes on from what `messages`, the newest of the conversation `key`, show.
 
     `hidden` is the answer that runs, if they do not show it: the stream tells all of it.

@@ -21,6 +21,7 @@ from tornado.web import Application, RequestHandler
 
 from chatstream.blank import is_blank
 from chatstream.llm.demo_answers import GENERAL, THOUGHT, Subject, long_answer
+from chatstream.llm.model import GO_ON
 
 # Enough for any context the server sends; the endpoint listens on loopback.
 _MAX_BODY: Final = 16 * 1024 * 1024
@@ -68,6 +69,11 @@ class _Call(RequestHandler):
             self.fail(400, "invalid_request_error", "The body must be a JSON object with a model and messages.")
             return
         questions = [_plain(message.get("content")) for message in self.messages if message.get("role") == "user"]
+        self.said = ""  # what it is to go on from
+        if questions[-1:] == [GO_ON] and len(questions) > 1:
+            questions.pop()
+            said = [_plain(one.get("content")) for one in self.messages if one.get("role") == "assistant"]
+            self.said = said[-1] if said else ""
         self.question = questions[-1] if questions else ""
         self.streams = self.body.get("stream") is True
         with contextlib.suppress(_Gone, StreamClosedError):
@@ -188,7 +194,7 @@ def _halves(text: str) -> tuple[str, str]:
 
 async def _answer(call: _Call) -> None:
     await call.begin()
-    await call.say(call.answer)
+    await call.say(call.answer.removeprefix(call.said))
     await call.end()
 
 
@@ -355,6 +361,9 @@ async def _refusal(call: _Call) -> None:
 
 
 async def _length(call: _Call) -> None:
+    if call.said:  # the other half
+        await _answer(call)
+        return
     await _half(call)
     await call.end("length")
 

@@ -17,6 +17,14 @@ class Turn(Struct, frozen=True):
     reasoning: str = ""  # what the model thought before it said this: only for models that want it back
 
 
+# Asks for the rest of the assistant's turn right before it. A turn of its own, since not every endpoint goes on with an
+# assistant's turn that is the last one, and some refuse it.
+GO_ON = (
+    "Your answer above was cut off. Go on exactly where it ends, in mid-sentence or mid-word if need be. Repeat "
+    "nothing of it, and do not mention that it was cut off."
+)
+
+
 class Finish(Struct, frozen=True, kw_only=True):
     """How the model ended its answer. `reason` is the model's own word: ``stop``, ``length``, ``content_filter`` …"""
 
@@ -29,6 +37,7 @@ class Estimate(NamedTuple):
 
     prompt_tokens: int
     tokens_per_byte: float  # of the answer's text, in UTF-8
+    begins_at: int = 0  # the position in the answer where the request's own begins
 
 
 class Delta(NamedTuple):

@@ -5,7 +5,7 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -17,10 +17,10 @@ from pymongo import ReadPreference, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from chatstream.errors import AnswerInProgress
-from chatstream.models import Answer, Conversation, Status, Usage
+from chatstream.errors import AnswerInProgress, NotFound
+from chatstream.models import Answer, Conversation, Rating, Status
 from chatstream.pieces import Piece, size, stored
-from chatstream.store.conversations import touch
+from chatstream.store.conversations import move_head, moved_head, touch
 from chatstream.store.documents import (
     ENDED,
     answer_document,
@@ -97,6 +97,25 @@ class Attempts:
         self._owner = owner
         self._writes = count(1)
 
+    @property
+    def owner(self) -> str:
+        """The name of this process in what it writes."""
+        return self._owner
+
+    async def rate(self, key: str, answer_id: str, rating: Rating | None) -> tuple[Rating | None, str | None]:
+        """Store what its user thinks of this attempt, None for nothing.
+
+        Returns what they thought before, and the model that answered. Raises `NotFound`.
+        """
+        change = {"$unset": {"rating": ""}} if rating is None else {"$set": {"rating": rating.value}}
+        before = await self._messages.find_one_and_update(
+            _one(key, answer_id) | {"role": "assistant"}, change, {"rating": 1, "model": 1}
+        )
+        if before is None:
+            raise NotFound("There is no such answer.")
+        known = next((one for one in Rating if one.value == before.get("rating")), None)
+        return known, before.get("model")
+
     def owns(self, answer: Answer) -> bool:
         """Whether this process has begun it."""
         return answer.owner == self._owner
@@ -110,18 +129,24 @@ class Attempts:
         newest_seq: int,
         background: bool = False,
         spending: Spending | None = None,
+        continues: str | None = None,
+        shown_in: Conversation | None = None,
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
-        `newest_seq` is the place of the conversation's newest message. Raises `AnswerInProgress` if there is a newer
-        one by now, if an answer runs, or if somebody else has begun the next attempt; `BudgetExhausted` if nothing is
-        left of `spending`, of which it is reserved what it is likely to take.
+        `newest_seq` is the place of the conversation's newest message. With `continues` it goes on from the text of
+        that attempt. With `shown_in` the branch that this conversation shows is the one that ends with it.
+
+        Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
+        the next attempt; `BudgetExhausted` if nothing is left of `spending`, of which it is reserved what it is likely
+        to take; with `shown_in`, `NotFound` if it is gone.
 
         The unique indexes see to all three, and what they let in is on disk and with a majority when it is known. A
         conversation that is deleted meanwhile shows in `finish`.
         """
         # The index knows no answer in a status that only a later version has.
-        unfinished = await self._reading.unfinished(key) if previous is None else None
+        is_newest = previous is not None and previous.seq == newest_seq
+        unfinished = None if is_newest else await self._reading.unfinished(key)
         if unfinished is not None or (previous is not None and previous.status is Status.STREAMING):
             raise AnswerInProgress(_STILL_RUNNING)
         attempt = previous.attempt + 1 if previous else 1
@@ -129,9 +154,10 @@ class Attempts:
             new_attempt(str(ObjectId()), newest_seq + 1, reply_to, attempt, now(), owner=self._owner),
             background=background,
             model=previous.next_model if previous else None,
+            continues=continues,
         )
         try:
-            return await self._begin(key, answer, previous, spending)
+            return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:
             newest = await self._reading.newest_seqs([key])
             # Behind documents that only a later version understands there is a place, too.
@@ -139,32 +165,43 @@ class Attempts:
                 raise AnswerInProgress(_STILL_RUNNING) from exc
             answer = replace(answer, seq=newest[key] + 1)
         try:
-            return await self._begin(key, answer, previous, spending)
+            return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:
             raise AnswerInProgress(_STILL_RUNNING) from exc
 
-    async def _begin(self, key: str, answer: Answer, previous: Answer | None, spending: Spending | None) -> Answer:
+    async def _begin(
+        self,
+        key: str,
+        answer: Answer,
+        previous: Answer | None,
+        spending: Spending | None,
+        shown_in: Conversation | None,
+    ) -> Answer:
+        document, usage = answer_document(key, answer), previous.usage if previous else None
+
+        async def all_of_it(reserve: Reserve | None, session: Any) -> None:
+            await self._messages.insert_one(document, session=session)
+            if shown_in is not None:
+                await move_head(self._mongo, shown_in, moved_head(answer.reply_to, self._owner), session=session)
+            if reserve is not None:  # last: two answers of one user are in each other's way from here to the end
+                await reserve(key, answer, usage, session)
+
+        def begin(reserve: Reserve | None) -> Awaitable[None]:
+            return self._mongo.transaction(partial(all_of_it, reserve))
+
         try:
-            if spending is None or self._ledger is None:
-                await self._messages.insert_one(answer_document(key, answer))
+            if spending is not None and self._ledger is not None:
+                await self._ledger.within(spending, begin)
+            elif shown_in is not None:
+                await begin(None)
             else:
-                await self._reserved(key, answer, previous.usage if previous else None, spending, self._ledger)
+                await self._messages.insert_one(document)
         except DuplicateKeyError:
             stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
                 raise
             return answer_model(stored)  # this very write had succeeded, and its result was lost
         return answer
-
-    async def _reserved(
-        self, key: str, answer: Answer, before: Usage | None, spending: Spending, ledger: Ledger
-    ) -> None:
-        async def both(reserve: Reserve | None, session: Any) -> None:
-            await self._messages.insert_one(answer_document(key, answer), session=session)
-            if reserve is not None:
-                await reserve(key, answer, before, session)
-
-        await ledger.within(spending, lambda reserve: self._mongo.transaction(partial(both, reserve)))
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
         """Append to running attempts, and show that they are alive; returns how each stands now, by its id.

@@ -50,13 +50,20 @@ class Ended(NamedTuple):
     answer_id: str
 
 
+class HeadMoved(NamedTuple):
+    """The conversation `key` shows another branch, which ends at the message `head`; see `tree`."""
+
+    key: str
+    head: str
+
+
 class Deleted(NamedTuple):
     """The conversation `key` is gone."""
 
     key: str
 
 
-Change = Stored | Appended | Ended | Deleted
+Change = Stored | Appended | Ended | HeadMoved | Deleted
 
 
 class Changes:
@@ -101,9 +108,18 @@ class Changes:
         written_by = "updateDescription.updatedFields.writtenBy"
         stored = {"ns.coll": "messages", "operationType": "insert", "fullDocument.owner": {"$ne": self._owner}}
         updated = {"ns.coll": "messages", "operationType": "update", written_by: {"$exists": True, "$not": ours}}
+        moved_by = "updateDescription.updatedFields.headMovedBy"
+        moved = {
+            "ns.coll": "conversations",
+            "operationType": "update",
+            moved_by: {"$exists": True, "$not": ours},
+        }
         deleted = {"ns.coll": "conversations", "operationType": "delete"}
         # The text of an answer that ended is read by those who need it.
-        return [{"$match": {"$or": [stored, updated, deleted]}}, {"$unset": "updateDescription.updatedFields.content"}]
+        return [
+            {"$match": {"$or": [stored, updated, moved, deleted]}},
+            {"$unset": "updateDescription.updatedFields.content"},
+        ]
 
 
 def _change(event: Document) -> Change | None:
@@ -114,6 +130,8 @@ def _change(event: Document) -> Change | None:
         document = event["fullDocument"]
         return Stored(str(document["conversationId"]), message_model(document))
     updated: dict[str, Any] = event["updateDescription"]["updatedFields"]
+    if event["ns"]["coll"] == "conversations":
+        return HeadMoved(str(key), str(updated["head"])) if "head" in updated else None
     if "status" in updated and status_of(updated) is not Status.STREAMING:
         return Ended(str(key))
     pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))

@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, new_key, now
+from chatstream.store.gate import Document
 from chatstream.store.kept import OF_CONVERSATIONS
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
@@ -18,6 +19,7 @@ from chatstream.store.mongo import Mongo
 # What is not a time, or none that Python knows, has no place in the list.
 _LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
+_GONE = "There is no such conversation."
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
 
 
@@ -96,9 +98,19 @@ class Conversations:
             return found, None
         return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
-    async def update(self, user_id: str, id: str, changes: Mapping[str, str | bool | None]) -> Conversation:  # noqa: A002 - see get
-        """Set some of `title`, `system_prompt`, `model` and `background`. Raises `NotFound`."""
-        fields = {_FIELDS[name]: value for name, value in changes.items()}
+    async def update(
+        self,
+        user_id: str,
+        id: str,  # noqa: A002 - see get
+        changes: Mapping[str, str | bool | None],
+        *,
+        head: Document | None = None,
+    ) -> Conversation:
+        """Set some of `title`, `system_prompt`, `model` and `background`; with `head` (see `moved_head`) its branch.
+
+        Raises `NotFound`.
+        """
+        fields = {_FIELDS[name]: value for name, value in changes.items()} | (head or {})
         document = await self._mongo.conversations.find_one_and_update(
             {"userId": user_id, "id": id},
             {"$set": fields, "$currentDate": {"updatedAt": True}},
@@ -130,14 +142,40 @@ class Conversations:
     def _found(self, document: dict[str, Any] | None) -> Conversation:
         for conversation in self._mongo.understood(conversation_model, document):
             return conversation
-        raise NotFound("There is no such conversation.")
+        raise NotFound(_GONE)
 
 
-async def touch(mongo: Mongo, conversation: Conversation, *, session: Any = None) -> bool:
+async def touch(mongo: Mongo, conversation: Conversation) -> bool:
     """Note that something happened in the conversation; False if it is gone. Raises the driver's errors."""
-    which = {"_id": ObjectId(conversation.key), "userId": conversation.user_id}
-    touched = await mongo.conversations.update_one(which, {"$currentDate": {"updatedAt": True}}, session=session)
+    touched = await mongo.conversations.update_one(_one(conversation), {"$currentDate": {"updatedAt": True}})
     return bool(touched.matched_count)
+
+
+async def touched(mongo: Mongo, conversation: Conversation, *, session: Any) -> Document | None:
+    """The same in a transaction; returns the document's `_id` and `head`, None if it is gone."""
+    document: Document | None = await mongo.conversations.find_one_and_update(
+        _one(conversation), {"$currentDate": {"updatedAt": True}}, {"head": 1}, session=session
+    )
+    return document
+
+
+async def move_head(mongo: Mongo, conversation: Conversation, head: Document, *, session: Any) -> None:
+    """Another branch is shown from now on; `head` is what `moved_head` has made. Raises `NotFound` if it is gone."""
+    moved = await mongo.conversations.update_one(_one(conversation), {"$set": head}, session=session)
+    if not moved.matched_count:
+        raise NotFound(_GONE)
+
+
+def moved_head(message_id: str, owner: str) -> Document:
+    """The fields that say where the conversation's branch ends, and which process, named `owner`, has moved it there.
+
+    The other processes hear of a change that has the second, which is a new one each time.
+    """
+    return {"head": ObjectId(message_id), "headMovedBy": f"{owner}#{ObjectId()}"}
+
+
+def _one(conversation: Conversation) -> Document:
+    return {"_id": ObjectId(conversation.key), "userId": conversation.user_id}
 
 
 def _place(before: str) -> tuple[datetime, ObjectId]:

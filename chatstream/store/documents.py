@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from bson import ObjectId
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode
@@ -18,6 +19,7 @@ from chatstream.models import (
     Conversation,
     Failure,
     Message,
+    Rating,
     Recommendation,
     Status,
     Usage,
@@ -86,17 +88,21 @@ def now() -> datetime:
 
 def conversation_document(conversation: Conversation) -> Document:
     """The inverse of `conversation_model`."""
-    return {
-        "_id": ObjectId(conversation.key),
-        "userId": conversation.user_id,
-        "id": conversation.id,
-        "title": conversation.title,
-        "systemPrompt": conversation.system_prompt,
-        "model": conversation.model,
-        "createdAt": conversation.created_at,
-        "updatedAt": conversation.updated_at,
-        "schema": SCHEMA,
-    } | _flag("background", conversation.background)
+    return (
+        {
+            "_id": ObjectId(conversation.key),
+            "userId": conversation.user_id,
+            "id": conversation.id,
+            "title": conversation.title,
+            "systemPrompt": conversation.system_prompt,
+            "model": conversation.model,
+            "createdAt": conversation.created_at,
+            "updatedAt": conversation.updated_at,
+            "schema": SCHEMA,
+        }
+        | _flag("background", conversation.background)
+        | _reference("head", conversation.head)
+    )
 
 
 def conversation_model(document: Document) -> Conversation:
@@ -112,6 +118,7 @@ def conversation_model(document: Document) -> Conversation:
             created_at=_typed(document, "createdAt", datetime),
             updated_at=_typed(document, "updatedAt", datetime),
             background=bool(document.get("background", False)),
+            head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
         )
 
 
@@ -129,22 +136,28 @@ def user_message_document(key: str, message: UserMessage, *, owner: str) -> Docu
     } | _flag("background", message.background)
     if message.client_message_id is not None:
         document["clientMessageId"] = message.client_message_id
+    if not isinstance(message.parent, UnsetType):
+        document["parent"] = message.parent and ObjectId(message.parent)
     return document
 
 
 def answer_document(key: str, answer: Answer) -> Document:
     """`key` is the conversation's."""
-    document = {
-        "_id": ObjectId(answer.id),
-        "conversationId": ObjectId(key),
-        "seq": answer.seq,
-        "role": "assistant",
-        "replyTo": ObjectId(answer.reply_to),
-        "attempt": answer.attempt,
-        "createdAt": answer.created_at,
-        "owner": answer.owner,
-        "schema": SCHEMA,
-    } | _flag("background", answer.background)
+    document = (
+        {
+            "_id": ObjectId(answer.id),
+            "conversationId": ObjectId(key),
+            "seq": answer.seq,
+            "role": "assistant",
+            "replyTo": ObjectId(answer.reply_to),
+            "attempt": answer.attempt,
+            "createdAt": answer.created_at,
+            "owner": answer.owner,
+            "schema": SCHEMA,
+        }
+        | _flag("background", answer.background)
+        | _reference("continues", answer.continues)
+    )
     document |= _models(answer)
     if answer.status is Status.STREAMING:
         return document | {"status": "streaming", "pieces": [], "length": 0, "beatAt": answer.created_at}
@@ -211,6 +224,7 @@ def user_message_model(document: Document) -> UserMessage:
             created_at=_typed(document, "createdAt", datetime),
             client_message_id=msgspec.convert(document.get("clientMessageId"), str | None),
             background=bool(document.get("background", False)),
+            parent=_id(document["parent"]) if "parent" in document else UNSET,
         )
 
 
@@ -240,6 +254,8 @@ def answer_model(document: Document) -> Answer:
             background=bool(document.get("background", False)),
             model=msgspec.convert(document.get("model"), str | None),
             next_model=msgspec.convert(document.get("nextModel"), str | None),
+            continues=_id(document.get("continues")),
+            rating=next((one for one in Rating if one.value == document.get("rating")), None),
         ).made_of(_pieces(document))
 
 
@@ -284,6 +300,17 @@ def usage_model(document: Document) -> Usage | None:
 def _flag(name: str, value: bool) -> Document:
     """A field that is there only if it is true: most are not."""
     return {name: True} if value else {}
+
+
+def _reference(name: str, id_: str | None) -> Document:
+    """The id of another document, where there is one."""
+    return {} if id_ is None else {name: ObjectId(id_)}
+
+
+def _id(value: object) -> str | None:
+    if value is not None and not isinstance(value, ObjectId):
+        raise TypeError("an id")
+    return None if value is None else str(value)
 
 
 def is_answer(document: Document) -> bool:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bson import ObjectId
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
@@ -21,7 +22,7 @@ from chatstream.errors import (
 )
 from chatstream.models import Answer, Conversation, Usage, UserMessage
 from chatstream.store.attempts import new_attempt
-from chatstream.store.conversations import touch
+from chatstream.store.conversations import move_head, touched
 from chatstream.store.documents import (
     FIRST_SEQ,
     PLACES,
@@ -73,29 +74,24 @@ class Posting:
         client_message_id: str | None = None,
         background: bool = False,
         spending: Spending | None = None,
+        parent: str | UnsetType | None = UNSET,
     ) -> Posted:
         """Store a user message and begin the attempt at answering it: both or neither.
 
         With `background` its answer finishes though nobody watches. What it is likely to take is reserved of
-        `spending`.
+        `spending`. With `parent` it goes on from that message, or from none, and the conversation's branch is the one
+        that ends with it.
 
         Raises `AnswerInProgress` while another answer runs, `BudgetExhausted`, `ConversationFull`, `NotFound` if the
-        conversation is gone, `InvalidContent` if `client_message_id` was used for another content.
+        conversation is gone, `InvalidContent` if `client_message_id` was used for another content, or the conversation
+        has no such `parent`.
         """
         key = conversation.key
-        message_id, answer_id, moment = str(ObjectId()), str(ObjectId()), now()
+        draft, answer_id = _draft(content, client_message_id, background, parent), str(ObjectId())
 
         async def both(reserve: Reserve | None, session: Any) -> Posted:
-            seq, running, usage = await self._newest(conversation, session)
-            message = UserMessage(
-                id=message_id,
-                seq=seq,
-                content=content,
-                created_at=moment,
-                client_message_id=client_message_id,
-                background=background,
-            )
-            attempt = new_attempt(answer_id, seq + 1, message_id, 1, moment, owner=self._owner)
+            message, running, usage = await self._placed(conversation, draft, session)
+            attempt = new_attempt(answer_id, message.seq + 1, message.id, 1, message.created_at, owner=self._owner)
             answer = replace(attempt, background=background)
             documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
             await self._messages.insert_many(documents, session=session)
@@ -111,7 +107,7 @@ class Posting:
             duplicate = _duplicate(exc)
         if duplicate == {"conversationId"}:
             raise AnswerInProgress(_STILL_RUNNING)
-        return await self._repeated(key, duplicate, message_id, content, client_message_id)
+        return await self._repeated(key, duplicate, draft)
 
     async def add(
         self,
@@ -120,26 +116,19 @@ class Posting:
         *,
         client_message_id: str | None = None,
         background: bool = False,
+        parent: str | UnsetType | None = UNSET,
         behind_running: bool = False,
     ) -> Posted | None:
         """Store a user message without an attempt at answering it.
 
-        With `behind_running` it waits for the running answer's end, and None is returned if no answer runs. Raises
-        `ConversationFull`, `NotFound` and `InvalidContent` like `post`.
+        With `behind_running` it waits for the running answer's end, on whichever branch that is, and None is returned
+        if no answer runs. Raises `ConversationFull`, `NotFound` and `InvalidContent` like `post`.
         """
         key = conversation.key
-        message_id, moment = str(ObjectId()), now()
+        draft = _draft(content, client_message_id, background, parent)
 
         async def add(session: Any) -> Posted:
-            seq, running, _ = await self._newest(conversation, session)
-            message = UserMessage(
-                id=message_id,
-                seq=seq,
-                content=content,
-                created_at=moment,
-                client_message_id=client_message_id,
-                background=background,
-            )
+            message, running, _ = await self._placed(conversation, draft, session)
             await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
             if behind_running:
                 if running is None:
@@ -153,23 +142,54 @@ class Posting:
         except NothingRunning:
             return None
         except BulkWriteError as exc:
-            return await self._repeated(key, _duplicate(exc), message_id, content, client_message_id)
+            return await self._repeated(key, _duplicate(exc), draft)
 
-    async def posted_before(self, key: str, content: str, client_message_id: str) -> Posted | None:
+    async def posted_before(
+        self, key: str, content: str, client_message_id: str, parent: str | UnsetType | None = UNSET
+    ) -> Posted | None:
         """What was stored under `client_message_id`, if anything. Raises `InvalidContent` like `post`."""
         try:
-            return await self._repeated(key, {"clientMessageId"}, "", content, client_message_id)
+            return await self._repeated(
+                key, {"clientMessageId"}, _draft(content, client_message_id, background=False, parent=parent)
+            )
         except NotFound:
             return None
 
-    async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None, Usage | None]:
-        """The place after the newest message, the answer that runs, if one does, and what the newest answer took.
+    async def _placed(
+        self, conversation: Conversation, draft: UserMessage, session: Any
+    ) -> tuple[UserMessage, ObjectId | None, Usage | None]:
+        """The message in its place after the newest one, the answer that runs, if one does, and what the newest answer
+        took.
 
-        For a transaction, of which two cannot both go on from it.
+        For a transaction, of which two cannot both go on from it. In a conversation that has branches, the message says
+        what it goes on from, and the branch is the one that ends with it from now on.
         """
-        key = conversation.key
-        if not await touch(self._mongo, conversation, session=session):
+        key, parent = conversation.key, draft.parent
+        there = await touched(self._mongo, conversation, session=session)
+        if there is None:
             raise NotFound("There is no such conversation.")
+        seq, running, usage = await self._newest(conversation, session)
+        message, head = replace(draft, seq=seq), there.get("head")
+        head = head if isinstance(head, ObjectId) else None  # a later version may have put something else there
+        before = seq - 1  # the place of the message that it goes on from, if there are no branches
+        if isinstance(parent, str):
+            found = await self._reading.place(key, parent, session)
+            if found is None:
+                wrong = {"parent": "must be a message of this conversation"}
+                raise InvalidContent("The body is not acceptable.", fields=wrong)
+            before = found["seq"]
+        elif parent is None:
+            before = FIRST_SEQ - 1
+        if head is None and before == seq - 1:
+            return replace(message, parent=UNSET), running, usage
+        if head is not None and isinstance(parent, UnsetType):
+            parent = await self._reading.leaf(key, head, session)
+        await move_head(self._mongo, conversation, {"head": ObjectId(message.id)}, session=session)
+        return replace(message, parent=parent), running, usage
+
+    async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None, Usage | None]:
+        """The place after the newest message, the answer that runs, if one does, and what the newest answer took."""
+        key = conversation.key
         newest: Document | None = await self._messages.find_one(
             {"conversationId": ObjectId(key), "seq": PLACES},
             {"seq": 1, "role": 1, "replyTo": 1, "status": 1, "usage": 1},
@@ -190,14 +210,12 @@ class Posting:
                 f"This conversation has {self._most_messages:,} messages, and cannot have more. Begin a new one."
             )
 
-    async def _repeated(
-        self, key: str, duplicate: set[str], message_id: str, content: str, client_message_id: str | None
-    ) -> Posted:
+    async def _repeated(self, key: str, duplicate: set[str], draft: UserMessage) -> Posted:
         """The message that is there already, as the `duplicate` fields of a unique index say."""
         own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
-        if not own and client_message_id is None:  # None would be found in every message that has no such id
+        if not own and draft.client_message_id is None:  # None would be found in every message that has no such id
             raise AnswerInProgress("Another message was stored at the same moment. Try again.")
-        which = {"_id": ObjectId(message_id)} if own else {"clientMessageId": client_message_id}
+        which = {"_id": ObjectId(draft.id)} if own else {"clientMessageId": draft.client_message_id}
         document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
         if document is None:
             raise NotFound("There is no such conversation.")
@@ -205,9 +223,26 @@ class Posting:
             message = user_message_model(document)
         except NotUnderstood as exc:  # a process of the version that stored it can tell whether it is the same
             raise StorageUnavailable from exc
-        if message.content != content:
+        if message.content != draft.content:
             raise InvalidContent("This idempotency key was used for a message with other content.")
+        if not (isinstance(draft.parent, UnsetType) or message.parent in (UNSET, draft.parent)):
+            raise InvalidContent("This idempotency key was used for a message with another parent.")
         return Posted(message, await self._reading.newest_attempt(key, message.id), repeated=not own)
+
+
+def _draft(
+    content: str, client_message_id: str | None, background: bool, parent: str | UnsetType | None
+) -> UserMessage:
+    """A user message that has no place in the log yet."""
+    return UserMessage(
+        id=str(ObjectId()),
+        seq=0,
+        content=content,
+        created_at=now(),
+        client_message_id=client_message_id,
+        background=background,
+        parent=parent,
+    )
 
 
 def _duplicate(exc: BulkWriteError) -> set[str]:

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from bson import ObjectId
@@ -22,6 +22,7 @@ from chatstream.store.documents import (
 )
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
+from chatstream.store.tree import FIELDS, Tree
 
 # Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
 # answers of a few KB a batch is well below a megabyte.
@@ -121,6 +122,45 @@ class Reading:
             {"conversationId": ObjectId(key), "replyTo": ObjectId(message_id)}, sort=[("attempt", -1)]
         )
         return self._understood(answer_model, attempt)
+
+    async def attempts(self, key: str, message_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The ids of all attempts at answering these user messages, by theirs, oldest first."""
+        replies = {"$in": [ObjectId(message_id) for message_id in message_ids]}
+        found: dict[str, list[str]] = {}
+        async for document in self._messages.find(
+            {"conversationId": ObjectId(key), "replyTo": replies}, {"replyTo": 1}
+        ).sort("attempt", 1):
+            found.setdefault(str(document["replyTo"]), []).append(str(document["_id"]))
+        return found
+
+    async def tree(self, key: str) -> Tree:
+        """How the messages of this conversation go on from each other. Reads all of them, but for their texts."""
+        documents = self._messages.find({"conversationId": ObjectId(key), "seq": PLACES}, FIELDS).sort("seq", 1)
+        return Tree(await documents.to_list(None))
+
+    async def at(self, key: str, seqs: Iterable[int]) -> list[Message]:
+        """The messages at these places, oldest first."""
+        documents = self._messages.find({"conversationId": ObjectId(key), "seq": {"$in": [*seqs]}}).sort("seq", 1)
+        return self._mongo.understood(message_model, *await documents.to_list(None))
+
+    async def place(self, key: str, message_id: str, session: Any = None) -> Document | None:
+        """What says where this message stands (see `tree`), None if this conversation has no such message."""
+        which = {"_id": ObjectId(message_id), "conversationId": ObjectId(key), "seq": PLACES}
+        found: Document | None = await self._messages.find_one(which, FIELDS, session=session)
+        return found if found is not None and (is_answer(found) or found.get("role") == "user") else None
+
+    async def leaf(self, key: str, head: ObjectId, session: Any = None) -> str:
+        """The end of the branch that is shown: the newest answer to `head`, if that is a user message that has one."""
+        newest = await self._messages.find_one(
+            {"conversationId": ObjectId(key), "replyTo": head}, {"_id": 1}, sort=[("attempt", -1)], session=session
+        )
+        return str(head if newest is None else newest["_id"])
+
+    async def heads(self, keys: Sequence[str]) -> dict[str, str]:
+        """Where the branches of these conversations end; those that have only one are left out."""
+        which = {"_id": {"$in": [ObjectId(key) for key in keys]}, "head": {"$type": "objectId"}}
+        found = self._mongo.conversations.find(which, {"head": 1})
+        return {str(one["_id"]): str(one["head"]) for one in await found.to_list(None)}
 
     async def running(self, key: str) -> Answer | None:
         """The answer that runs in this conversation, in whichever process."""

@@ -1,0 +1,229 @@
+"""The messages of a conversation as they are listed: those of one branch, a page at a time."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from typing import Any
+
+from msgspec import Struct
+
+from chatstream.errors import InvalidRequest, NotFound, StorageUnavailable
+from chatstream.formats.ui_message_stream import ui_messages
+from chatstream.generations.commands import Commands, IfBusy
+from chatstream.generations.hub import Hub
+from chatstream.handlers.base import whole_number
+from chatstream.handlers.door import Door
+from chatstream.handlers.streaming import StreamingHandler
+from chatstream.handlers.views import OBJECT_KEY, UIMessagePage, stream_cursor, ui_stream_cursor
+from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.store.attempts import Attempts
+from chatstream.store.conversations import Conversations
+from chatstream.store.reading import Reading
+from chatstream.store.tree import Node
+
+# A page of the longest messages would be 40 MB or more. This much leaves within the time of a slow reader, at 26 KB/s.
+_PAGE_CHARACTERS = 512 * 1024
+# Of a branch so many messages are read at once: what they have beyond a page of long ones is read for nothing.
+_READ_AT_ONCE = 20
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """A page of messages, oldest first, and what there is to say about it."""
+
+    conversation: Conversation
+    messages: Sequence[Message]
+    next_cursor: str | None  # the `before` of the page of older ones
+    previous: str | None  # the message right before the first one, if that is not shown
+    siblings: Mapping[str, Sequence[str]]  # by a message's id: all that stand at its place; most stand alone
+    parents: Mapping[str, str | None]  # by a user message's id: what it goes on from, where that may be another branch
+    newest: bool  # it is the end of the branch that is shown
+    tail: Sequence[Message] = ()  # the newest in the log: where the stream goes on
+    hidden: Answer | None = None  # the answer that runs, if the page begins behind it
+    runs_elsewhere: bool = False  # an answer runs, on another branch
+
+    @property
+    def stream_cursor(self) -> str | None:
+        """The cursor with which a stream goes on without a gap."""
+        return stream_cursor(self.conversation.key, self.tail, self.hidden) if self.newest else None
+
+    @property
+    def ui_stream_cursor(self) -> str | None:
+        """The same where a running answer is not shown. What runs on another branch is not for this one's reader."""
+        if not self.newest or self.runs_elsewhere:
+            return None
+        return ui_stream_cursor(self.conversation.key, self.tail, self.hidden)
+
+
+class ConversationDoor(StreamingHandler):
+    """A door to something of one conversation of the caller's."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self,
+        door: Door,
+        hub: Hub,
+        commands: Commands,
+        conversations: Conversations,
+    ) -> None:
+        super().initialize(door, hub)
+        self.commands = commands
+        self.conversations = conversations
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
+        return await self.conversations.get(self.user.id, self.conversation_id(conversation_id))
+
+    def stream_slot(self) -> AbstractContextManager[object]:
+        """Counts as one of the caller's streams if the response is to be one. Raises `TooManyRequests`."""
+        return self.door.limits.streams.take(self.user.id) if self.wants_stream else nullcontext()
+
+    def background(self) -> bool | None:
+        """The query parameter `background`: the answer finishes though nobody watches. Raises `InvalidRequest`."""
+        return None if self.parameter("background") is None else self.flag("background")
+
+    def if_busy(self, *choices: IfBusy) -> IfBusy:
+        """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
+        text = self.parameter("ifBusy")
+        if text is None:
+            return IfBusy.REFUSE
+        if text not in choices:
+            raise InvalidRequest(f"`ifBusy` must be one of: {', '.join(choices)}.")
+        return IfBusy(text)
+
+
+class HistoryDoor(ConversationDoor):
+    """A door to the messages that there are."""
+
+    def initialize(self, *, attempts: Attempts, reading: Reading, **collaborators: Any) -> None:  # type: ignore[override]  # each door gets exactly its own collaborators
+        """`collaborators` are those of every door to a conversation."""
+        super().initialize(**collaborators)
+        self.attempts = attempts
+        self.reading = reading
+
+    async def history(self, conversation_id: str) -> Shown:
+        """The page that the query asks for.
+
+        Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
+        """
+        limit, before, leaf = self.limit(), self._before(), self._leaf()
+        self.tell(self.door.limits.reads.take(self.user.id))
+        conversation = await self.conversation(conversation_id)
+        if leaf is None and conversation.head is None:
+            shown = await self._whole_log(conversation, limit, before)
+        else:
+            shown = await self._branch(conversation, leaf, limit, before)
+        unseen = any(isinstance(message, Answer) and message.unseen for message in shown.messages)
+        if unseen and self.request.method != "HEAD":
+            with suppress(StorageUnavailable):  # better told twice than not
+                await self.attempts.mark_seen(conversation.key)
+        return shown
+
+    async def _whole_log(self, conversation: Conversation, limit: int, before: int | None) -> Shown:
+        """Where there is one branch, it is the log: with all attempts, of which the newest counts."""
+        messages: list[Message] = []
+        previous: Message | None = None
+        characters = 0
+        async with aclosing(self.reading.newest_first(conversation.key, before=before)) as newest_first:
+            async for message in newest_first:
+                characters += len(message.content)
+                if len(messages) == limit or (messages and characters > _PAGE_CHARACTERS):
+                    previous = message
+                    break
+                messages.append(message)
+        messages.reverse()
+        # A message that waits may be shown without the answer that runs.
+        waits = before is None and messages and all(isinstance(message, UserMessage) for message in messages)
+        return Shown(
+            conversation=conversation,
+            messages=messages,
+            next_cursor=None if previous is None else str(messages[0].seq),
+            previous=None if previous is None else previous.id,
+            siblings=await self._attempts_at(conversation, messages, before),
+            parents={},
+            newest=before is None,
+            tail=messages,
+            hidden=await self.reading.running(conversation.key) if waits else None,
+        )
+
+    async def _attempts_at(
+        self, conversation: Conversation, messages: Sequence[Message], before: int | None
+    ) -> Mapping[str, Sequence[str]]:
+        answers = [message for message in messages if isinstance(message, Answer)]
+        if before is None and all(one.attempt == 1 for one in answers):
+            return {}  # a later attempt would be on the page
+        attempts = await self.reading.attempts(conversation.key, {one.reply_to for one in answers})
+        return {one.id: ids for one in answers if len(ids := attempts.get(one.reply_to, [])) > 1}
+
+    async def _branch(self, conversation: Conversation, leaf: str | None, limit: int, before: int | None) -> Shown:
+        key = conversation.key
+        tree = await self.reading.tree(key)
+        if leaf is not None and leaf not in tree.nodes:
+            raise NotFound("There is no such message in this conversation.")
+        path = tree.path(leaf or tree.leaf(conversation.head) or "")
+        pages = [node for node in path if before is None or node.seq < before]
+        messages = await self._newest_of(key, pages, limit)
+        # What the stream goes on from must be what the page shows of it, and nothing that was not there for `tree`.
+        end = tree.running or tree.newest
+        tail = [message for message in messages if end is not None and message.id == end.id]
+        is_shown = bool(tail)
+        if end is not None and not is_shown:
+            tail = await self.reading.at(key, [end.seq])
+        running = next((one for one in tail if isinstance(one, Answer) and one.status is Status.STREAMING), None)
+        on_path = running is not None and any(node.id == running.id for node in path)
+        first = tree.nodes[messages[0].id] if messages else None
+        previous = None if first is None else first.parent
+        return Shown(
+            conversation=conversation,
+            messages=messages,
+            next_cursor=str(first.seq) if first is not None and previous is not None else None,
+            previous=previous,
+            siblings={one.id: ids for one in messages if len(ids := tree.siblings(one.id)) > 1},
+            parents={one.id: tree.nodes[one.id].parent for one in messages if isinstance(one, UserMessage)},
+            newest=before is None,
+            tail=tail,
+            hidden=running if on_path and not is_shown else None,
+            runs_elsewhere=running is not None and not on_path,
+        )
+
+    async def _newest_of(self, key: str, path: Sequence[Node], limit: int) -> list[Message]:
+        """The newest messages of a path, as many as a page has."""
+        found: list[Message] = []
+        characters = 0
+        for end in range(len(path), 0, -_READ_AT_ONCE):
+            some = path[max(end - _READ_AT_ONCE, 0) : end]
+            for message in reversed(await self.reading.at(key, [node.seq for node in some])):
+                characters += len(message.content)
+                if len(found) == limit or (found and characters > _PAGE_CHARACTERS):
+                    return found[::-1]
+                found.append(message)
+        return found[::-1]
+
+    def _before(self) -> int | None:
+        text = self.parameter("before")
+        if text is None:
+            return None
+        seq = whole_number(text)
+        if seq is None:
+            raise InvalidRequest("`before` must be a nextCursor of this list.")
+        return seq
+
+    def _leaf(self) -> str | None:
+        text = self.parameter("leaf")
+        if text is not None and not OBJECT_KEY.fullmatch(text):
+            raise InvalidRequest("`leaf` must be the id of a message.")
+        return text
+
+
+class UIMessagesHandler(HistoryDoor):
+    """``GET …/ui-messages``: a history as the AI SDK has it."""
+
+    async def get(self, conversation_id: str) -> None:
+        """A page, oldest first; the newest messages without `before`."""
+        shown = await self.history(conversation_id)
+        self.send_json(
+            UIMessagePage(
+                messages=ui_messages(shown.messages, reasoning=self.door.formats.reasoning),
+                next_cursor=shown.next_cursor,
+                stream_cursor=shown.ui_stream_cursor,
+            )
+        )
+
+    head = get
