@@ -6,7 +6,7 @@ One answer runs in a conversation at a time; what becomes of a message meanwhile
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 
 from msgspec import UNSET, Struct, UnsetType
@@ -128,7 +128,11 @@ class Commands:
             if known is None:
                 raise
             return known
-        with self._answers.take(conversation.user_id), self._budgets.remembering(conversation.user_id):
+        with (
+            self._answers.take(conversation.user_id),
+            self._budgets.remembering(conversation.user_id),
+            self._storing(conversation),
+        ):
             for _ in range(_BUSY_TRIES):
                 try:
                     new: Posted | None = await self._posting.post(
@@ -181,6 +185,15 @@ class Commands:
             await self._posted(conversation, posted, request_id)
         return posted
 
+    @contextlib.contextmanager
+    def _storing(self, conversation: Conversation) -> Iterator[None]:
+        """If the result of a write is lost, those who watch hear of what was stored all the same."""
+        try:
+            yield
+        except StorageUnavailable:
+            self._hub.may_have_stored(conversation)
+            raise
+
     async def _posted(self, conversation: Conversation, new: Posted, request_id: str) -> None:
         if new.repeated and not await self._is_forgotten(conversation, new.answer):
             return
@@ -222,7 +235,11 @@ class Commands:
         """
         admitted: str | None = None  # the message, by its id
         spending = await self._budgets.spending(conversation)
-        with self._answers.take(conversation.user_id), self._budgets.remembering(conversation.user_id):
+        with (
+            self._answers.take(conversation.user_id),
+            self._budgets.remembering(conversation.user_id),
+            self._storing(conversation),
+        ):
             for _ in range(_BUSY_TRIES):
                 newest = await self._reading.newest(conversation.key)
                 message, previous, is_shown, cut = await self._to_answer(conversation, message_id, continues=continues)

@@ -178,6 +178,11 @@ class Hub:
         """Generate another attempt, which has just been begun in the store, at answering an earlier question."""
         self._room(conversation).generate(conversation, answer, request_id, question=question)
 
+    def may_have_stored(self, conversation: Conversation) -> None:
+        """The result of a write of this process was lost: nobody will say what became of it, so it is read."""
+        if room := self._rooms.get(conversation.key):
+            room.may_be_behind()
+
     def generates_in(self, conversation: Conversation) -> bool:
         """Whether an answer of this conversation is generated in this process."""
         room = self._rooms.get(conversation.key)

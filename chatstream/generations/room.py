@@ -165,6 +165,8 @@ class Room:
         `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
         """
         registered_at = self.channel.last_place
+        if (begun := self.channel.running) is not None:  # what it has so far need not be in any entry
+            registered_at = max(registered_at, (begun.answer.seq, begun.length))
         for _ in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
             if replay is None:
@@ -446,6 +448,10 @@ class Room:
         running = self.channel.running
         if newest_seq != (running.answer.seq if running is not None else self.channel.next_seq - 1):
             self._is_behind()
+
+    def may_be_behind(self) -> None:
+        """This process may have stored something that it knows nothing of."""
+        self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
 
     def tick(self, now: float) -> None:
         """Poll the remote answer, or read what was missed, if it is time."""

@@ -356,3 +356,38 @@ async def test_a_forgotten_answer_that_is_watched_is_given_when_its_message_is_p
             assert (await watched.until("llm_complete"))["content"] == "Here it is."
             assert watched.text == "Here it is."
             assert watched.types == ["user_message", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_those_who_watch_are_told_a_message_whose_result_was_lost(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here:
+        conversation = await here.conversation()
+        async with here.viewer(conversation) as watched:
+            here.store.lost["post"] = 1
+            with pytest.raises(StorageUnavailable):
+                await here.post(conversation, "Was it stored?")
+            await polled(here)
+            assert (await watched.until("user_message"))["content"] == "Was it stored?"
+
+
+@pytest.mark.gen_test
+async def test_who_joins_while_an_answer_ends_misses_nothing_of_what_it_had_before(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, contextlib.AsyncExitStack() as stack:
+        conversation = await here.conversation()
+        here.store.hold("checkpoint")  # nothing of its text is stored before it ends
+        await here.post(conversation)
+        call = await here.model.call(1)
+        call.say("Early ")
+        room = here.hub._rooms[conversation.key]
+        while room.channel.running is None or room.channel.running.length < len("Early "):
+            await asyncio.sleep(0)
+        arrived, go_on = here.store.hold("behind", behind=True)
+        start = Cursor(conversation.key, Cursor.START)
+        joining = asyncio.create_task(stack.enter_async_context(here.viewer(conversation, start)))
+        await arrived.wait()
+        call.say("and late.", STOP)
+        await here.ended(conversation)
+        go_on.set()
+        watched = await joining
+        assert (await watched.until("llm_complete"))["content"] == "Early and late."
+        assert watched.text == "Early and late."

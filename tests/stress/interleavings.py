@@ -717,6 +717,8 @@ async def _come_back(world: World) -> None:
 
 
 async def _clean_up(world: World) -> None:
+    for request in world.requests:
+        request.cancel()
     for process in world.processes:
         await process.cut()
         process.bench.hub._services.draining = True
@@ -732,5 +734,3 @@ async def _clean_up(world: World) -> None:
             if viewer.connected:
                 await viewer.leave()
         await turns()
-    for request in world.requests:
-        request.cancel()
