@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from chatstream.errors import ConfigurationError
+from chatstream.llm.demo_answers import GENERAL, Subject
 from chatstream.plugins.plugin import RULES, Hook, Plugin, Rule
 from chatstream.plugins.threads import Threads
 
@@ -48,6 +49,8 @@ def _load(name: str) -> Loaded:
     rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
     if not rules and not isinstance(getattr(plugin, "system_prompt", None), str):
         raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
+    if not isinstance(getattr(plugin, "demo", GENERAL), Subject):
+        raise ConfigurationError(f"{_SETTING}: {name}: `demo` must be a Subject of chatstream.llm.demo_answers")
     if "answer" in rules and not inspect.isasyncgenfunction(plugin.answer):
         raise ConfigurationError(f"{_SETTING}: {name}: `answer` must be an async generator (async def … yield)")
     for hook in rules:

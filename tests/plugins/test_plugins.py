@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count, repeat
 from typing import Any
 
 import pytest
@@ -143,6 +144,19 @@ async def test_without_context_the_answer_goes_on(mongodb_uri: str, context: Cal
         assert (await answered(b)).content == "Fine."
         assert [turn.content for turn in b.model.calls[0].turns] == ["Be brief.", "Tell me."]
         assert calls(b, "context", "ok") == 0
+
+
+@pytest.mark.gen_test
+async def test_any_number_of_short_turns_is_context_and_no_unknown_role_is(mongodb_uri: str) -> None:
+    unknown: Any = "tool"
+    given = [[Turn("user", f"{n}") for n in range(1000)], [Turn(unknown, "x")]]
+    async with bench(mongodb_uri, plugins=plugged(having(context=lambda _: given.pop(0)))) as b:
+        assert (await answered(b)).content == "Fine."
+        assert [turn.role for turn in b.model.calls[0].turns] == ["system", "user"]
+        assert "999\n\nTell me." in b.model.calls[0].turns[1].content
+        assert (await answered(b)).content == "Fine."
+        assert [turn.content for turn in b.model.calls[1].turns] == ["Be brief.", "Tell me."]
+        assert (calls(b, "context", "ok"), calls(b, "context", "nonsense")) == (1, 1)
 
 
 @pytest.mark.gen_test
@@ -349,6 +363,9 @@ async def test_annotations_are_told_stored_and_told_again(mongodb_uri: str) -> N
         lambda _: [Annotation(kind="a", id="1", message="", data={"a": "\ud800"})],
         lambda _: [Annotation(kind="a", id="1", message="", data={"a": "x" * 20_000})],
         lambda _: [CARD] * 1_000,
+        lambda _: repeat(CARD),
+        lambda _: (CARD for _ in count()),
+        lambda _: [Annotation(kind="a", id="1", message="", data={"a": "x" * 10_000_000})],
         lambda _: [Recommendation(bet_id="b", odds=float("nan"), odds_text="", selection=None, stake=None)],
         lambda _: [Recommendation(bet_id=1, odds=2, odds_text="", selection=None, stake=None)],  # type: ignore[arg-type]  # the point
     ],
@@ -720,6 +737,12 @@ def make_unknown_rule() -> Plugin:
     return plugin
 
 
+def make_wrong_subject() -> Plugin:
+    plugin = make_good()
+    plugin.demo = {"answer": "Hi"}
+    return plugin
+
+
 def make_leaving() -> Plugin:
     sys.exit(2)
 
@@ -735,6 +758,7 @@ def make_leaving() -> Plugin:
         ("make_no_generator", "`answer` must be an async generator"),
         ("make_wrong_deadline", "the deadline of `context` must be a number of seconds"),
         ("make_wrong_rule", "the failure rule of `context` must be"),
+        ("make_wrong_subject", "`demo` must be a Subject"),
         ("make_unknown_rule", "`deadlines` names 'admit', which is no method of it"),
     ],
 )
