@@ -16,7 +16,7 @@ from chatstream.terminal.client import BROKEN, NOTHING_COMES, ChatFailed, Client
 from chatstream.terminal.screen import Wrapping, printable
 
 _API = "/api/v1/chat/conversations"
-_HELP = "Ctrl-C stops an answer · /regenerate · /new · /id · /quit"
+_HELP = "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /new · /id · /quit"
 # In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -69,19 +69,39 @@ class Terminal:
             case "/regenerate" if self._conversation:
                 path = f"{self._path()}/regenerate?ifBusy=interrupt"
                 return await self._watch((await self._client.request("POST", path))["streamCursor"])
+            case "/continue" if self._conversation:
+                path = f"{self._path()}/regenerate?ifBusy=interrupt"
+                begun = await self._client.request("POST", path, {"continue": True})
+                return await self._watch(begun["streamCursor"])
+            case _ if line.startswith("/edit ") and self._conversation:
+                return await self._edit(line.removeprefix("/edit ").strip())
             case _ if line.startswith("/"):
                 self._note(_HELP)
             case _:
                 return await self._ask(line)
         return True
 
-    async def _ask(self, question: str) -> bool:
-        """True if the answer is complete."""
+    async def _edit(self, question: str) -> bool:
+        """Send the last question with another text. What followed the old one stays on a branch of its own."""
+        page = await self._client.request("GET", f"{self._path()}/messages?limit=200")
+        above = page.get("previous")
+        parent: dict[str, Any] | None = None
+        for message in page["messages"]:
+            if message["role"] == "user":
+                parent = {"parent": above}
+            above = message["id"]
+        if parent is None:
+            self._note("there is no question to edit")
+            return True
+        return await self._ask(question, parent)
+
+    async def _ask(self, question: str, place: dict[str, Any] | None = None) -> bool:
+        """True if the answer is complete. `place` says what the question goes on from, if that is not the end."""
         if self._conversation is None:
             made = await self._client.request("POST", _API, {"model": self._model} if self._model else {})
             self._conversation = str(made["id"])
             self._note(f"conversation {self._conversation}")
-        message = {"content": question, "clientMessageId": uuid.uuid4().hex}
+        message = {"content": question, "clientMessageId": uuid.uuid4().hex} | (place or {})
         path = f"{self._path()}/messages?ifBusy=interrupt"
         try:
             posted = await self._client.request("POST", path, message)

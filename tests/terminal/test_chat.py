@@ -61,6 +61,21 @@ async def test_piped_lines_are_turns_of_one_conversation(client: Client, upstrea
 
 
 @pytest.mark.gen_test
+async def test_the_last_question_is_edited_and_a_cut_answer_continued(client: Client, upstream: Upstream) -> None:
+    for text in ("One.", "Two.", "Edited."):
+        upstream.reply(answer(text))
+    process = await chat(client)
+    status, output, _ = await outcome(process, "First\nSecnd\n/edit Second\n/quit\n")
+    assert (status, output) == (0, "One.\nTwo.\nEdited.\n")
+    assert [turn["content"] for turn in upstream.calls[-1].body["messages"][1:]] == ["First", "One.", "Second"]
+    upstream.reply(beginning("So far"), Do.CLOSE)
+    upstream.reply(answer(" and on."))
+    _, output, notes = await outcome(await chat(client), "/edit nothing\nTell me.\n/continue\n/quit\n")
+    assert output == "So far\nSo far and on.\n"
+    assert "/edit NEW TEXT" in notes
+
+
+@pytest.mark.gen_test
 async def test_events_as_json(client: Client, upstream: Upstream) -> None:
     upstream.reply(answer("Hel", "lo."))
     conversation = await client.create()
