@@ -217,3 +217,59 @@ test("an answer that is text alone has no parts", () => {
   const { transcript } = after(asked("u1"), chunk(0, "Hi"), complete("Hi"));
   assert.equal("parts" in transcript.messages.at(-1), false);
 });
+
+// Branches -------------------------------------------------------------------------------------------------------------
+
+const ids = (transcript) => transcript.messages.map(({ id }) => id);
+const history = [posted("u1"), stored("a1", "One."), posted("u2"), stored("a2", "Two.", { replyTo: "u2" })];
+
+test("a question that goes on from an earlier message takes the place of what was shown behind that", () => {
+  const transcript = new Transcript(100);
+  transcript.load(history);
+  assert.equal(transcript.parentOf("u2"), "a1");
+  assert.equal(transcript.parentOf("u1"), null);
+  assert.equal(transcript.apply({ ...asked("u3"), parent: "a1" }), true);
+  assert.deepEqual(ids(transcript), ["u1", "a1", "u3"]);
+  assert.deepEqual(transcript.messages.at(-1).siblings, ["u2", "u3"]);
+  assert.equal(transcript.apply(chunk(0, "Three.", { messageId: "a3", replyTo: "u3" })), true);
+  assert.equal(transcript.apply({ ...asked("u4"), parent: null }), true);
+  assert.deepEqual(ids(transcript), ["u4"]);
+  assert.deepEqual(transcript.messages[0].siblings, ["u1", "u4"]);
+  assert.equal(transcript.stale, false);
+});
+
+test("what belongs to a branch that is not shown is not shown", () => {
+  const transcript = new Transcript(100);
+  transcript.load(history, { branched: true });
+  assert.equal(transcript.apply(chunk(0, "Elsewhere", { messageId: "a9", replyTo: "u9" })), false);
+  assert.equal(transcript.apply(complete("Elsewhere.", { messageId: "a9", replyTo: "u9" })), false);
+  assert.deepEqual(ids(transcript), ["u1", "a1", "u2", "a2"]);
+  transcript.apply({ ...asked("u10"), parent: "a9" });
+  assert.equal(transcript.stale, true); // the history knows
+});
+
+test("another attempt knows the earlier ones, also when they are no longer shown", () => {
+  const transcript = new Transcript(100);
+  transcript.load([posted("u1"), stored("a1", "One.", { siblings: ["a1", "b1"] }), stored("b1", "Two.", { attempt: 2, siblings: ["a1", "b1"] })]);
+  assert.deepEqual(ids(transcript), ["u1", "b1"]);
+  transcript.apply(chunk(0, "Three", { messageId: "c1", attempt: 3 }));
+  assert.deepEqual(transcript.messages.at(-1).siblings, ["a1", "b1", "c1"]);
+});
+
+test("a rating is shown, and taken back", () => {
+  const transcript = new Transcript(100);
+  transcript.load([posted("u1"), stored("a1", "One.", { rating: "up" })]);
+  assert.equal(transcript.messages[1].rating, "up");
+  transcript.rate("a1", null);
+  assert.equal("rating" in transcript.messages[1], false);
+  transcript.rate("gone", "up");
+});
+
+test("what a message goes on from is known where the messages before it are not shown", () => {
+  const transcript = new Transcript(2);
+  transcript.load(history, { previous: "u0" });
+  assert.equal(transcript.parentOf("u2"), "a1"); // the oldest ones were dropped
+  transcript.clear();
+  transcript.apply(asked("u7"));
+  assert.equal(transcript.parentOf("u7"), undefined);
+});

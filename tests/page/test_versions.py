@@ -1,0 +1,100 @@
+"""A question edited, its other versions, an answer continued, and thumbs: by mouse, by keyboard, and in another tab."""
+
+from playwright.sync_api import expect
+
+from tests.page.conftest import OpenPage
+from tests.support.browser import Model, more
+from tests.support.upstream import answer, beginning, delta, ending, event, http_chunk
+
+
+def test_a_question_is_edited_and_both_versions_stay_within_reach(open_page: OpenPage, model: Model) -> None:
+    for text in ("To one.", "To two.", "To the new two.", "To three."):
+        model.reply(answer(text))
+    tab = open_page()
+    tab.ask("One")
+    expect(tab.prose).to_have_text("To one.")
+    tab.ask("Two")
+    expect(tab.prose).to_have_text("To two.")
+    other = open_page(tab.conversation)
+    expect(other.questions).to_have_text(["One", "Two"])
+
+    tab.page.keyboard.press("ArrowUp")  # the last question, by keyboard
+    expect(tab.field).to_have_value("Two")
+    expect(tab.page.get_by_text("You edit a question.")).to_be_visible()
+    tab.page.keyboard.press("Escape")
+    expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
+    expect(tab.field).to_have_value("")
+    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    expect(tab.field).to_be_focused()
+    tab.field.fill("New two")
+    tab.page.keyboard.press("Enter")
+    expect(tab.prose).to_have_text("To the new two.")
+    for each in (tab, other):
+        expect(each.questions).to_have_text(["One", "New two"])
+        expect(each.answers.locator(".prose")).to_have_text(["To one.", "To the new two."])
+        expect(each.page.get_by_role("group", name="Version 2 of 2")).to_be_visible()
+    expect(tab.field).to_have_value("")
+
+    # Back to the first one, here by keyboard; the other tab follows, and so does what is asked next.
+    before = tab.button("Question before the edit")
+    before.focus()
+    tab.page.keyboard.press("Enter")
+    for each in (tab, other):
+        expect(each.questions).to_have_text(["One", "Two"])
+        expect(each.page.get_by_role("group", name="Version 1 of 2")).to_be_visible()
+    expect(tab.button("Question after the edit")).to_be_focused()
+    tab.ask("Three")
+    expect(tab.prose).to_have_text("To three.")
+    expect(other.questions).to_have_text(["One", "Two", "Three"])
+    told = [turn["content"] for turn in model.upstream.calls[-1].body["messages"]]
+    assert told[-5:] == ["One", "To one.", "Two", "To two.", "Three"]
+    tab.page.reload()
+    expect(tab.questions).to_have_text(["One", "Two", "Three"])
+
+
+def test_a_cut_answer_is_continued_and_attempts_are_rated(open_page: OpenPage, model: Model) -> None:
+    hold = model.gate()
+    model.reply(beginning("The cow jumps over"), hold, more("never told"), ending())
+    tab = open_page()
+    tab.ask("Tell me.")
+    expect(tab.prose).to_have_text("The cow jumps over")
+    tab.stop.click()
+    model.reply(answer("over the moon."))
+    tab.button("Continue the answer").click()
+    expect(tab.prose).to_have_text("The cow jumps over the moon.")
+    hold.open()
+    expect(tab.answers).to_have_count(1)
+    expect(tab.page.get_by_role("group", name="Version 2 of 2")).to_be_visible()
+    expect(tab.button("Continue the answer")).to_have_count(0)
+
+    tab.button("Good answer").click()
+    expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "true")
+    tab.button("Earlier attempt").click()
+    expect(tab.prose).to_have_text("The cow jumps over")
+    expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "false")
+    tab.button("Bad answer").click()
+    expect(tab.button("Bad answer")).to_have_attribute("aria-pressed", "true")
+    tab.page.reload()
+    expect(tab.prose).to_have_text("The cow jumps over")
+    expect(tab.button("Bad answer")).to_have_attribute("aria-pressed", "true")
+    tab.button("Bad answer").click()
+    expect(tab.button("Bad answer")).to_have_attribute("aria-pressed", "false")
+    tab.button("Later attempt").click()
+    expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "true")
+
+
+def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: OpenPage, model: Model) -> None:
+    hold = model.gate()
+    model.reply(beginning("So far"), hold, http_chunk(event(delta(" never told"))), ending())
+    tab = open_page()
+    tab.ask("Qestion")
+    expect(tab.prose).to_have_text("So far")
+    tab.field.fill("A draft")
+    tab.button("Edit the question").click()
+    tab.field.fill("Question")
+    model.reply(answer("Well."))
+    tab.page.keyboard.press("Enter")
+    expect(tab.questions).to_have_text(["Question"])
+    expect(tab.prose).to_have_text("Well.")
+    expect(tab.field).to_have_value("A draft")
+    hold.open()
