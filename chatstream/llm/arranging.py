@@ -5,26 +5,14 @@ it. Tags count before the first word of the text alone, also one after the other
 answer is about.
 """
 
-import re
 from enum import Enum, StrEnum, auto
 from typing import Final
 
+from chatstream.llm import markers
+from chatstream.llm.markers import Marker
 from chatstream.llm.shapes import valid
 from chatstream.pieces import Kind, OpenReasoning, OpenText, Piece
 
-# What models open their thinking with, and the end that belongs to it: Qwen, DeepSeek, GLM and many others; what
-# prompts ask other models for; Seed-OSS; Magistral; Kimi-VL. In lower case: they are compared so.
-_TAGS: Final = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<thought>": "</thought>",
-    "<reasoning>": "</reasoning>",
-    "<seed:think>": "</seed:think>",
-    "[think]": "[/think]",
-    "◁think▷": "◁/think▷",
-}
-_ALL_TAGS: Final = (*_TAGS, *_TAGS.values())
-_LONGEST_TAG: Final = max(map(len, _ALL_TAGS))
 # So much white space before the first word is held until it is known whether a tag follows: more is no tag's.
 _MOST_BLANKS: Final = 256
 # So many tags may follow on each other before the first word. Who thinks several times does so a few times; and each
@@ -44,6 +32,8 @@ class _State(Enum):
     START = auto()  # no word of the text has come
     INSIDE = auto()  # between the tags
     BEHIND = auto()  # the thinking has ended: the white space that follows belongs to the tag, or more thinking begins
+    SAYING = auto()  # text between markers of its own
+    SAID = auto()  # such text has ended: more may follow, or thinking
     TEXT = auto()  # tags do not count any more
 
 
@@ -56,11 +46,11 @@ class Arranger:
     def __init__(self, tags: Tags = Tags.RECOGNISED) -> None:
         self._state = _State.TEXT if tags is Tags.KEPT else _State.START
         self._opened = tags is Tags.OPENED
-        self._end = "</think>"  # of the thinking that is open
+        self._end = markers.ANY_END  # of what is open
         self._kind = Kind.TEXT  # of the part that is open
         self._start: list[str] = []  # texts that may be the beginning of a tag
         self._tags = 0  # how many there were
-        self._inside = ""  # the end of some thinking that may be the beginning of its end
+        self._inside = ""  # the end of what is between tags, which may be the beginning of its end
         self._blank: list[str] = []  # white space after thinking: more thinking may follow
         self._halves = {Kind.TEXT: "", Kind.REASONING: ""}  # the first half of a character, cut between two deltas
         self.plain = False
@@ -80,6 +70,7 @@ class Arranger:
         """The pieces of what the model thinks, if its endpoint says that it does."""
         pieces: list[Piece] = []
         if text:
+            self._opened = False  # who tells the thinking apart tells its end, too
             self._complete(Kind.TEXT, pieces)
             self._think(self._whole(Kind.REASONING, text), pieces)
         self._settle()
@@ -91,7 +82,12 @@ class Arranger:
         self._complete(Kind.REASONING, pieces)
         self._complete(Kind.TEXT, pieces)
         held, self._inside = self._inside, ""
-        self._think(held, pieces)
+        if held and self._state is _State.SAYING:
+            self._tell(held, pieces)
+        elif held:
+            self._think(held, pieces)
+        if self._state is _State.SAID or (self._tags and markers.is_header_begun("".join(self._start))):
+            self._start.clear()  # white space, or half the header of a message that does not come
         self._read(self._no_tag(pieces), pieces)
         self._settle()
         return pieces
@@ -124,7 +120,7 @@ class Arranger:
     def _read(self, text: str, pieces: list[Piece]) -> None:
         """More of the text, with whatever tags it has."""
         while text and self._state is not _State.TEXT:
-            if self._state is _State.INSIDE:
+            if self._state in (_State.INSIDE, _State.SAYING):
                 text = self._read_inside(self._inside + text, pieces)
             else:
                 if self._state is _State.BEHIND and not self._start:
@@ -138,18 +134,44 @@ class Arranger:
         """See whether the text begins with a tag; returns what follows on it."""
         text = "".join(self._start)
         words = text.lstrip()
-        first = words[:_LONGEST_TAG].lower()
-        for tag, end in _TAGS.items() if self._tags < _MOST_TAGS else ():
-            # An end alone: the prompt has opened and closed the thinking, or it was in a field of its own.
-            for one, state in ((tag, _State.INSIDE), (end, _State.BEHIND)):
-                if first.startswith(one):
-                    self._start.clear()
-                    self._tags += 1
-                    self._state, self._end = state, end
-                    return words[len(one) :]
-        if len(text) <= _MOST_BLANKS and any(tag.startswith(first) for tag in _ALL_TAGS):
+        if self._tags < _MOST_TAGS and (length := self._read_tag(words, pieces)):
+            self._start.clear()
+            self._tags += 1
+            return words[length:]
+        if len(text) - len(words) <= _MOST_BLANKS and markers.may_begin(words):
             return ""
         return self._no_tag(pieces)
+
+    def _read_tag(self, words: str, pieces: list[Piece]) -> int:
+        """Enter the state of the tag that `words` begin with; returns its length, 0 if there is none."""
+        if not words.startswith(markers.FIRST_CHARACTERS):
+            return 0
+        for begin, end in markers.THOUGHTS:
+            if found := begin.match(words):
+                self._state, self._end = _State.INSIDE, end
+                if found[0].endswith("/>"):  # no thinking
+                    self._state = _State.BEHIND
+                return found.end()
+            # An end alone: the prompt has opened and closed the thinking, or it was in a field of its own.
+            if found := end.match(words):
+                self._state = _State.BEHIND
+                return found.end()
+        for begin, end in markers.ANSWERS if self._tags else ():
+            if found := begin.match(words):
+                self._say(end, pieces)
+                return found.end()
+        header = markers.header(words)
+        if header and markers.is_for_users(header):
+            self._say(markers.MESSAGE_END, pieces)
+        elif header:
+            self._state, self._end = _State.INSIDE, markers.MESSAGE_END
+        return len(header)
+
+    def _say(self, end: Marker, pieces: list[Piece]) -> None:
+        """Text begins that goes on until `end`."""
+        if self._state is _State.SAID and self._kind is Kind.TEXT:
+            self._tell("\n\n", pieces)  # two messages, and not one
+        self._state, self._end = _State.SAYING, end
 
     def _no_tag(self, pieces: list[Piece]) -> str:
         """What was held is no tag. Each text is a piece of its own then, as if it had not been held."""
@@ -164,16 +186,20 @@ class Arranger:
         return ""
 
     def _read_inside(self, text: str, pieces: list[Piece]) -> str:
-        """Returns what follows on the end of the thinking."""
+        """Returns what follows on the end of the thinking, or of the text that has an end."""
         self._inside = ""
-        if found := re.search(re.escape(self._end), text, re.IGNORECASE):
-            self._think(text[: found.start()], pieces)
-            self._state = _State.BEHIND
-            return text[found.end() :]
-        last = text[1 - len(self._end) :].lower()
-        begun = next((size for size in range(len(last), 0, -1) if self._end.startswith(last[-size:])), 0)
+        saying = self._state is _State.SAYING
+        put = self._tell if saying else self._think
+        if found := self._end.search(text):
+            if found.start():
+                put(text[: found.start()], pieces)
+            self._state = _State.SAID if saying else _State.BEHIND
+            # A message may begin without an end of the one before.
+            return text[found.end() if markers.is_end(found[0]) else found.start() :]
+        begun = self._end.begun(text)
         self._inside = text[len(text) - begun :]
-        self._think(text[: len(text) - begun], pieces)
+        if begun < len(text):
+            put(text[: len(text) - begun], pieces)
         return ""
 
     # Parts ------------------------------------------------------------------------------------------------------------

@@ -39,6 +39,46 @@ def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piec
         (["<THINKING>Hm.</Thinking> Hi"], [THINK, "Hm.", TEXT, "Hi"]),
         (["[THINK]Hm.[/THINK]Hi"], [THINK, "Hm.", TEXT, "Hi"]),
         (["◁think▷Hm.◁/think▷Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        # Models that write their tags letter by letter vary them.
+        (["<think >Hm.</think >Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["< think>Hm.< / think>Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["<think", ' effort="low"', ">Hm.", "</think", "\n>Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["<think />Hi"], ["Hi"]),
+        (["<think/>", "Hi"], ["Hi"]),
+        (["<thinker>Hi"], ["<thinker>Hi"]),
+        (["<think about it", " <b>"], ["<think about it", " <b>"]),
+        (
+            ["<|begin_of_thought|>Hm.<|end_of_thought|>\n<|begin_of_solution|>Hi<|end_of_solution|>"],
+            [THINK, "Hm.", TEXT, "Hi"],
+        ),
+        (["<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Hi"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["<think>Hm.</think>\n<answer>Hi</ans", "wer>\n"], [THINK, "Hm.", TEXT, "Hi"]),
+        (["<think>Hm.</think><answer>Hi</answer> there"], [THINK, "Hm.", TEXT, "Hi", " there"]),
+        (["<answer>Hi</answer>"], ["<answer>Hi</answer>"]),
+        # gpt-oss, whose format an endpoint does not read.
+        (
+            ["<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>"],
+            [THINK, "Hm.", TEXT, "Hi"],
+        ),
+        (
+            ["<|start|>", "assistant", "<|channel|>", "final", "<|message|>", "H", "i <", "b", ">"],
+            ["H", "i ", "<b", ">"],
+        ),
+        (["<|start|>assistant<|message|>Hi<|e"], ["Hi", "<|e"]),
+        (
+            ["<|channel|>analysis<|message|>Hm.<|channel|>final <|constrain|>json<|message|>{}"],
+            [THINK, "Hm.", TEXT, "{}"],
+        ),
+        (
+            ["<|channel|>commentary<|message|>So:<|end|><|start|>assistant<|channel|>final<|message|>Hi<|end|>\n"],
+            ["So:", "\n\n", "Hi"],
+        ),
+        (
+            ["<|channel|>commentary to=functions.odds <|constrain|>json<|message|>{}<|call|><|start|>assis"],
+            [THINK, "{}"],
+        ),
+        (["<|channel|>final"], ["<|channel|>final"]),
+        (["<|channel|>" + "a" * 300], ["<|channel|>" + "a" * 300]),
         # Only the end that belongs to the beginning ends it; what looks like one is thought, too.
         (["<think>a</thinking> < b </", "th"], [THINK, "a</thinking> < b ", "</th"]),
         # Thinking that is switched off, or that was in a field of its own.
@@ -77,6 +117,11 @@ def test_a_prompt_may_have_opened_the_thinking() -> None:
     assert arranged("Hm.</thi", "nk>\n\nHi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
     assert arranged("</think>Hi", tags=Tags.OPENED) == ["Hi"]
     assert arranged("<think>Hm.</think>Hi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
+    assert arranged("Hm.</thinking >Hi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
+
+
+def test_an_endpoint_may_tell_apart_what_a_prompt_has_opened() -> None:
+    assert arranged(("Hm.",), "Hi", tags=Tags.OPENED) == [THINK, "Hm.", TEXT, "Hi"]
 
 
 def test_many_tags_are_no_endless_work() -> None:
@@ -97,7 +142,8 @@ def test_no_white_space_is_held_for_ever() -> None:
     assert arranger.plain
 
 
-tokens = ["<think>", "</think>", "<thi", "nk>", " ", "\n", "a", "👩‍👩‍👧", "<", "</"]
+tokens = ["<think>", "</think>", "<thi", "nk>", " ", "\n", "a", "👩‍👩‍👧", "<", "</", "<answer>", "</answer >"]
+tokens += ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "analysis", "final", "<|"]
 words = st.lists(st.sampled_from(tokens), max_size=8)
 
 

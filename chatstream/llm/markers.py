@@ -1,0 +1,123 @@
+"""What models mark the bounds of their thinking with, where their endpoint leaves that in the text. Pure."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+# Models that write their tags letter by letter vary them: `<think >`, `< / think>`, `<think effort="low">`. So much may
+# stand there besides.
+_SPACE: Final = r"\s{0,4}"
+_ATTRIBUTES: Final = r"(?:\s[^<>]{0,64})?"
+# No marker is longer: so much of a text is held at most while it is not known whether it is one.
+_LONGEST_MARKER: Final = 100
+_LONGEST_HEADER: Final = 256
+
+
+class Marker:
+    """Any of several spellings of a marker."""
+
+    def __init__(self, *spellings: Sequence[str]) -> None:
+        """Each spelling is a row of regular expressions, after each of which a text may be cut."""
+        self.spellings = spellings
+        self._whole = re.compile("|".join("".join(spelling) for spelling in spellings), re.IGNORECASE)
+        self._begun = re.compile("|".join(map(_beginning, spellings)), re.IGNORECASE)
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """The marker that `text` begins with."""
+        return self._whole.match(text)
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """The first marker in `text`."""
+        return self._whole.search(text)
+
+    def may_be(self, text: str) -> bool:
+        """Whether all of `text` may be the beginning of one."""
+        return len(text) < _LONGEST_MARKER and self._begun.match(text) is not None
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of one."""
+        found = self._begun.search(text, max(len(text) - _LONGEST_MARKER, 0))
+        return 0 if found is None else len(text) - found.start()
+
+
+def _beginning(spelling: Sequence[str]) -> str:
+    """What matches any beginning of `spelling`, where the text ends with it."""
+    return r"(?:\Z|".join(spelling) + ")" * (len(spelling) - 1)
+
+
+def _exactly(text: str) -> Marker:
+    return Marker([re.escape(character) for character in text])
+
+
+def _opening(name: str) -> Marker:
+    return Marker(["<", _SPACE, *name, _ATTRIBUTES, "/?", ">"])
+
+
+def _closing(name: str) -> Marker:
+    return Marker(["<", _SPACE, "/", _SPACE, *name, _SPACE, ">"])
+
+
+_NAMES: Final = ("think", "thinking", "thought", "reasoning", "seed:think", "longcat_think")
+# What thinking begins with, and the end that belongs to it. Tags: Qwen, DeepSeek, GLM and many others; what prompts ask
+# other models for; EXAONE; Seed-OSS; LongCat. Others: Magistral; Kimi-VL; OpenThinker; Command A; Apertus; Gemma.
+THOUGHTS: Final = (
+    *((_opening(name), _closing(name)) for name in _NAMES),
+    (_exactly("[THINK]"), _exactly("[/THINK]")),
+    (_exactly("◁think▷"), _exactly("◁/think▷")),
+    (_exactly("<|begin_of_thought|>"), _exactly("<|end_of_thought|>")),
+    (_exactly("<|START_THINKING|>"), _exactly("<|END_THINKING|>")),
+    (_exactly("<|inner_prefix|>"), _exactly("<|inner_suffix|>")),
+    (_exactly("<|channel>thought"), _exactly("<channel|>")),
+)
+ANY_END: Final = Marker(*(spelling for _, end in THOUGHTS for spelling in end.spellings))
+# What some of them put around the text that follows: Hunyuan; OpenThinker; Command A.
+ANSWERS: Final = (
+    (_opening("answer"), _closing("answer")),
+    (_exactly("<|begin_of_solution|>"), _exactly("<|end_of_solution|>")),
+    (_exactly("<|START_RESPONSE|>"), _exactly("<|END_RESPONSE|>")),
+)
+FIRST_CHARACTERS: Final = ("<", "[", "◁")
+
+# gpt-oss writes messages, each with a header that names its channel (OpenAI's Harmony format):
+# <|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>
+_HEADER_BEGINS: Final = ("<|start|>", "<|channel|>")
+_HEADER_END: Final = "<|message|>"
+# It ends with a marker of its own, or with the next header.
+_ENDS: Final = ("<|end|>", "<|return|>", "<|call|>")
+MESSAGE_END: Final = Marker(*([re.escape(character) for character in text] for text in (*_ENDS, *_HEADER_BEGINS)))
+
+
+def header(words: str) -> str:
+    """The header of a message that `words` begin with, empty if they do not."""
+    if not words.startswith(_HEADER_BEGINS):
+        return ""
+    found = words.find(_HEADER_END, 0, _LONGEST_HEADER)
+    return "" if found < 0 else words[: found + len(_HEADER_END)]
+
+
+def is_header_begun(text: str) -> bool:
+    """Whether `text` is the beginning of a header."""
+    return text.lstrip().startswith(_HEADER_BEGINS) and _HEADER_END not in text
+
+
+def is_for_users(header: str) -> bool:
+    """Whether a message with this header is text. What has a recipient is a tool call, or its result."""
+    return "analysis" not in header and "to=" not in header
+
+
+def is_end(marker: str) -> bool:
+    """Whether what has ended a message belongs to it, and is not the beginning of the next one."""
+    return marker not in _HEADER_BEGINS
+
+
+def may_begin(words: str) -> bool:
+    """Whether `words` may be the beginning of a marker that thinking or text begins with, or ends."""
+    if not words:
+        return True
+    if not words.startswith(FIRST_CHARACTERS):
+        return False
+    if words.startswith(_HEADER_BEGINS):
+        return len(words) < _LONGEST_HEADER
+    if any(begin.startswith(words) for begin in _HEADER_BEGINS):
+        return True
+    return any(marker.may_be(words) for pair in (*THOUGHTS, *ANSWERS) for marker in pair)
