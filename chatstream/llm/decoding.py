@@ -5,6 +5,7 @@ path, since what the endpoints send differs in every detail. Three rules hold fo
 and not the first one; what the body is, its bytes say and not its content type; and what says nothing is passed over.
 """
 
+import codecs
 import json
 import re
 from enum import Enum, auto
@@ -16,7 +17,7 @@ from msgspec import Meta, Struct
 from chatstream.errors import ErrorCode
 from chatstream.llm import shapes
 from chatstream.llm.arranging import Arranger, Tags
-from chatstream.llm.faults import Fault, from_error, page
+from chatstream.llm.faults import Fault, from_error, other_api, page
 from chatstream.llm.model import Finish
 from chatstream.llm.splitting import ErrorEvent, EventSplitter
 from chatstream.models import Usage
@@ -27,7 +28,13 @@ from chatstream.pieces import Kind, Piece
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 # So many bytes tell what a body is, if it has no line end before.
 _TELLING_BYTES: Final = 16
+_END_MARK: Final = "[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
+# So many bytes tell in which of Unicode's encodings it is: few are in another one than UTF-8, and then all of it is.
+_ENCODING_BYTES: Final = 4
+# So many objects may stand in one line. Nobody sends more than a few, and each is read before others have their turn.
+_MOST_IN_LINE: Final = 1000
+_EVENT_FIELDS: Final = re.compile(r"(?:data:\s*)+")
 _EVENTS: Final = re.compile(rb":|(?:data|event|id|retry)[ ]*[:\r\n]")
 
 Said = list[tuple[Kind, str]]
@@ -86,7 +93,11 @@ class AnswerDecoder:
         self.fault: Fault | None = None
         self.done = False
         self.contradicted = False  # something was said after a finish reason: this endpoint's reasons are no ends
+        self.end_of_unopened_thinking = False  # the text before a closing tag may have been the model's thinking
         self._declared_events = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._first = b""  # bytes whose encoding is not known yet
+        self._encoding_known = False
+        self._other_encoding: codecs.IncrementalDecoder | None = None
         self._body = _Body.UNKNOWN
         self._held = bytearray()  # what is no event: the beginning, as long as it does not tell; a document
         self._blanks = 0  # bytes before the beginning
@@ -96,6 +107,8 @@ class AnswerDecoder:
         self._cut = False  # the last chunk was half a chunk
         self._alone = False  # the last finish reason came with nothing else
         self._passed_over = False  # something that could not be read
+        self._strange = False  # ... an object that is no chunk of an answer
+        self._chunk_seen = False
         self._arranger = Arranger(tags)
         self._came_of: set[Kind] = set()
         self._messages = {Kind.TEXT: "", Kind.REASONING: ""}  # what came as `message`, which may repeat it
@@ -132,6 +145,14 @@ class AnswerDecoder:
 
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces in `data`, in order; no string is empty, and each is valid Unicode."""
+        if not self._encoding_known:
+            data = self._first + data
+            if len(data) < _ENCODING_BYTES:
+                self._first = data
+                return []
+            self._find_encoding(data)
+        if self._other_encoding is not None:
+            data = self._other_encoding.decode(data).encode("utf-8", "replace")
         pieces = self._feed(data)
         if self.over:
             pieces += self._arranger.end()
@@ -154,6 +175,8 @@ class AnswerDecoder:
         `broken`: the body was not there to its end.
         """
         self._ending = True
+        if not self._encoding_known:
+            self._held += self._first
         if self._body is _Body.UNKNOWN or self._body is _Body.EVENTS:
             pieces = self._feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
         else:
@@ -166,8 +189,12 @@ class AnswerDecoder:
         if self._body is _Body.DOCUMENT and not self._cut:
             if self.tokens:  # what came whole needs no finish reason
                 self.done = True
+            elif self._strange and not self._chunk_seen:
+                self._fault_of_strangers()
             else:
                 self._give_up("a JSON document that is neither an answer nor an error")
+        elif self._strange and not self._chunk_seen:
+            self._fault_of_strangers()
         elif self._passed_over and not self.tokens:
             self._give_up("chunks that are not JSON")
         else:
@@ -176,6 +203,12 @@ class AnswerDecoder:
         return pieces
 
     # What the body is -------------------------------------------------------------------------------------------------
+
+    def _find_encoding(self, data: bytes) -> None:
+        self._encoding_known, self._first = True, b""
+        encoding = json.detect_encoding(data)
+        if not encoding.startswith("utf-8"):
+            self._other_encoding = codecs.getincrementaldecoder(encoding)("replace")
 
     def _look(self) -> bytes:
         """See what the body is, if enough of it is there; its bytes so far if so."""
@@ -238,6 +271,8 @@ class AnswerDecoder:
                 return
             self._came()
             if self._arranger.plain:
+                if "</think>" in text and text.strip() == "</think>":  # one token, and not what the answer is about
+                    self.end_of_unopened_thinking = True
                 pieces.append(text)
             else:
                 self._came_of.add(Kind.TEXT)
@@ -261,14 +296,18 @@ class AnswerDecoder:
             self._read_line(line.strip(), pieces)
 
     def _read_line(self, line: str, pieces: list[Piece]) -> None:
+        if found := _EVENT_FIELDS.match(line):  # a gateway has put the event into another one
+            line = line[found.end() :]
         if self.over or not line:
             return
-        if line.strip('"').upper() == "[DONE]":
-            self.done = True
+        if _is_end(line):
+            self._end_of_answer()
             return
         document = _json(line)
+        if isinstance(document, str) and document.startswith("{"):  # ... or into a string
+            document = _json(document)
         if document is None and line.startswith(("{", "[")):
-            self._fail("a chunk that is not JSON")
+            self._read_row(line, pieces)
             return
         chunks = document if isinstance(document, list) else [document]
         if all(isinstance(chunk, dict) for chunk in chunks):
@@ -279,10 +318,44 @@ class AnswerDecoder:
         else:  # `ping`, `null`: it says nothing
             self._passed_over = True
 
+    def _read_row(self, line: str, pieces: list[Piece]) -> None:
+        """Several objects in a row, with nothing between them."""
+        decoder, place = json.JSONDecoder(), 0
+        for _ in range(_MOST_IN_LINE):
+            try:
+                chunk, place = decoder.raw_decode(line, place)
+            except (ValueError, RecursionError):
+                break
+            if not isinstance(chunk, dict):
+                break
+            self._read_chunk(chunk, pieces)
+            while line.startswith((" ", ","), place):
+                place += 1
+            if self.over or place == len(line):
+                return
+            if _is_end(line[place : place + len(_END_MARK)]):
+                self._end_of_answer()
+                return
+        self._fail("a chunk that is not JSON")
+
+    def _end_of_answer(self) -> None:
+        """The end mark."""
+        if self._strange and not self._chunk_seen:
+            self._fault_of_strangers()
+        else:
+            self.done = True
+
+    def _fault_of_strangers(self) -> None:
+        self.fault = self.fault or other_api("an API that is not known")
+
     def _read_chunk(self, chunk: dict[str, Any], pieces: list[Piece]) -> None:
         failure = shapes.failure_of(chunk)
         if failure is not None:
             self._failed(failure)
+        elif not self._chunk_seen and (name := shapes.other_api(chunk)):
+            self.fault = self.fault or other_api(name)
+        self._chunk_seen = self._chunk_seen or "choices" in chunk
+        self._strange = self._strange or not shapes.is_chunk(chunk)
         choice = self._ours(shapes.choices_of(chunk))
         if choice and not self.over:
             self._read_choice(choice, pieces)
@@ -309,6 +382,10 @@ class AnswerDecoder:
 
     def _read_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
         delta, message = choice.get("delta"), choice.get("message")
+        if isinstance(delta, str | list):  # without the object around it
+            delta = {"content": delta}
+        if isinstance(message, str):
+            message = {"content": message}
         said: Said = []
         alive = False
         if isinstance(delta, dict):
@@ -387,6 +464,10 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_end(line: str) -> bool:
+    return line.strip('"').upper() == _END_MARK
 
 
 def _is_object(line: bytes | bytearray) -> bool:

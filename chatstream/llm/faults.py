@@ -35,6 +35,7 @@ class Mend(StrEnum):
     ACCOUNT = "The account of OPENAI_API_KEY has no credit or no right to this."
     MODEL = "There is no such model there: check OPENAI_MODEL, or the model that the conversation names."
     PATH = "Check OPENAI_BASE_URL: it usually ends in /v1."
+    API = "Another API answers there, and not Chat Completions: check OPENAI_BASE_URL (Ollama's ends in /v1)."
     REDIRECT = "Redirects are not followed: set OPENAI_BASE_URL to the address that it redirects to."
     NAME = "No host has this name: check OPENAI_BASE_URL, and the name server."
     NOBODY = "Nobody listens there: start the model's server, or check OPENAI_BASE_URL."
@@ -255,6 +256,11 @@ def from_exception(exc: BaseException, *, begun: bool) -> Fault:
 def misconfigured(mend: Mend, detail: str) -> Fault:
     """The fault of what only the operator can mend."""
     return Fault(ErrorCode.UPSTREAM_MISCONFIGURED, detail, mend=mend)
+
+
+def other_api(name: str) -> Fault:
+    """The fault of an address at which there is an API, but not ours."""
+    return misconfigured(Mend.API, f"an answer of {name}")
 
 
 def page() -> Fault:

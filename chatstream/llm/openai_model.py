@@ -50,6 +50,8 @@ _LONG_ATTEMPT: Final = 10.0
 _LOADING_DOUBLINGS: Final = 3
 # What an operator has to mend is said once in so long, in seconds, and not with every answer.
 _TELL_EVERY: Final = 60.0
+# Users may be free to name any model.
+_MOST_TOLD: Final = 100
 # A compressed body is unpacked in pieces of this size: as large as what is read at once.
 _PIECE_BYTES: Final = 64 * 1024
 # Enough for any error object, and for the first lines of any other page.
@@ -129,6 +131,7 @@ class OpenAIModel:
         self._tags = tags
         self._dialects = Dialects(time.monotonic)
         self._told_operator: dict[Mend, float] = {}
+        self._told_of_thinking: set[str] = set()
         self._clocks: set[Clock] = set()
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -200,6 +203,15 @@ class OpenAIModel:
         self._dialects.learn(model, without)
         _log.info("a model refuses %s: for an hour it is asked without", " and ".join(sorted(without)))
 
+    def _tell_of_thinking(self, model: str) -> None:
+        """Once for each model: whether a text is thinking is only known at its end, when it has been told."""
+        if model not in self._told_of_thinking and len(self._told_of_thinking) < _MOST_TOLD:
+            self._told_of_thinking.add(model)
+            _log.warning(
+                "a model ended with </think> what it had not begun with <think>: if its prompt opens its thinking, "
+                'users are shown that as text until its entry in CHATSTREAM_MODELS_FILE has think_tags = "opened"'
+            )
+
     def _tell_operator(self, fault: Fault) -> None:
         """Say what only they can mend, where it is, and how; once a minute each."""
         now = time.monotonic()
@@ -264,6 +276,8 @@ class OpenAIModel:
             if decoder is not None and decoder.fault is not None and decoder.fault.transient:
                 decoder.fault = from_exception(exc, begun=True)
         if decoder is not None:
+            if decoder.end_of_unopened_thinking:
+                self._tell_of_thinking(name)
             fault = fault or decoder.fault
         if fault is not None:
             long = time.monotonic() - asked_at > _LONG_ATTEMPT and not fault.unreached

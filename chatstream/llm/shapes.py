@@ -47,6 +47,30 @@ _NO_REASONS: Final = {"", "null", "none", "finish_reason_unspecified"}
 BROKEN_OFF: Final = {"error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled"}
 # Where an object says that it is a failure, if it is no answer.
 _FAILURES: Final = ("errors", "detail", "message", "msg", "error_message", "error_msg", "errorMessage")
+# Other APIs that an address may lead to, by the type of what they send: one that ends in a dot or a dash, by its
+# beginning.
+_OTHER_TYPES: Final = {
+    "response.": "the Responses API",
+    "response": "the Responses API",
+    "message_start": "Anthropic's Messages API",
+    "content_block_start": "Anthropic's Messages API",
+    "content_block_delta": "Anthropic's Messages API",
+    "message": "Anthropic's Messages API",
+    "message-": "Cohere's own API",
+    "content-": "Cohere's own API",
+    "list": "an API that lists something",
+}
+# ... and by what only theirs have.
+_OTHER_KEYS: Final = {
+    ("done", "message"): "Ollama's own API",
+    ("done", "response"): "Ollama's own API",
+    ("candidates",): "Gemini's own API",
+    ("event_type",): "Cohere's own API",
+    ("generated_text",): "TGI's own API",
+    ("content", "stop"): "llama.cpp's own API",
+    ("messageStart",): "Bedrock's own API",
+    ("contentBlockDelta",): "Bedrock's own API",
+}
 # An object of one of these types only shows that the endpoint is there.
 _SIGNS_OF_LIFE: Final = ("ping", "heartbeat", "keep")
 
@@ -59,6 +83,33 @@ def choices_of(chunk: Json) -> list[Json]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
+def other_api(chunk: Json) -> str | None:
+    """The API that this object is an answer of, if it is one that we know and do not speak."""
+    if "choices" in chunk:
+        return None
+    for keys, api in _OTHER_KEYS.items():
+        if all(key in chunk for key in keys):
+            return api
+    kind = str(chunk.get("type") or chunk.get("object") or "")
+    for begin, api in _OTHER_TYPES.items():
+        if kind == begin or (begin.endswith((".", "-")) and kind.startswith(begin)):
+            return api
+    return None
+
+
+def is_chunk(chunk: Json) -> bool:
+    """Whether an object without a text may be one of an answer's: most endpoints send some that say nothing."""
+    return any(key in chunk for key in ("choices", "usage", "x_groq", "prompt_filter_results")) or is_sign_of_life(
+        chunk
+    )
+
+
+def is_sign_of_life(chunk: Json) -> bool:
+    """Whether this object only shows that the endpoint is there."""
+    kind = str(chunk.get("type") or chunk.get("event") or chunk.get("object") or "").lower()
+    return not chunk or any(sign in kind for sign in _SIGNS_OF_LIFE)
+
+
 def said_in(delta: Json) -> list[tuple[Kind, str]]:
     """What a delta or a message says, in order: text, and what the model thinks. None of it is empty."""
     said: list[tuple[Kind, str]] = []
@@ -66,6 +117,8 @@ def said_in(delta: Json) -> list[tuple[Kind, str]]:
     if thought:
         said.append((Kind.REASONING, thought))
     content = delta.get("content")
+    if content is None:
+        content = delta.get("text")
     if isinstance(content, str):
         said.append((Kind.TEXT, content))
     if isinstance(content, dict) and "type" in content:  # the only part, without a list around it
@@ -125,8 +178,7 @@ def failure_of(chunk: Json) -> object:
     choices = choices_of(chunk)
     if choices:
         return next((choice["error"] for choice in choices if choice.get("error")), None)
-    kind = str(chunk.get("type") or chunk.get("event") or "").lower()
-    if any(sign in kind for sign in _SIGNS_OF_LIFE):
+    if is_sign_of_life(chunk):
         return None
     status = chunk.get("base_resp")  # MiniMax
     if isinstance(status, dict) and status.get("status_code"):

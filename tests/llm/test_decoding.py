@@ -288,3 +288,13 @@ def test_text_does_not_depend_on_the_cuts(
     if ending in ([STOP, USAGE, DONE], [STOP], [], [DONE]):
         assert text == "".join(contents).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         assert reason == ("stop" if ending else None)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}" * 500_000, b"data:" * 500_000, b"{" * 500_000, b'{"a":' * 300_000, b"[" * 500_000, b"{} " * 500_000]
+)
+def test_a_line_that_never_gets_to_the_point_is_not_read_for_long(line: bytes) -> None:
+    decoder = AnswerDecoder()
+    assert decoder.feed(b"data: " + line + b"\n\n") == []
+    assert decoder.end() == []
+    assert decoder.fault is not None

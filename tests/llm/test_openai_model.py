@@ -992,3 +992,17 @@ async def test_a_prompt_may_have_opened_the_thinking(upstream: Upstream, open_mo
     upstream.reply(stream(delta("Hm.</th"), delta("ink>\n\nYes."), STOP, DONE))
     text, _, _ = await read(open_model(tags=Tags.OPENED).stream([Turn("user", "One?")]))
     assert text == "Yes."
+
+
+@pytest.mark.gen_test
+async def test_the_operator_learns_of_thinking_that_is_not_opened_once_for_each_model(
+    upstream: Upstream, open_model: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    lone = answer("Hm.", "</think>\n\n", "Hi")
+    upstream.scripts = [(lone,), (answer("</think>", "Hi"),)]
+    model = open_model()
+    assert (await read(model.stream(TURNS)))[0] == "Hm.</think>\n\nHi"
+    assert caplog.text.count("think_tags") == 1
+    for name in (None, "other"):
+        assert (await read(model.stream(TURNS, model=name)))[0] == "Hi"
+    assert caplog.text.count("think_tags") == 1

@@ -110,7 +110,7 @@ OK = sse(A, STOP, DONE)
         ending(b"Internal error", "", PROTOCOL, "some text", "text/plain"),
         ending(b"", "", TRUNCATED, "nothing", "application/json"),
         ending(b'{"choices": [', "", TRUNCATED, "half a document", "application/json"),
-        ending(b'{"hello": 1}', "", PROTOCOL, "some JSON", "application/json"),
+        ending(b'{"hello": 1}', "", MISCONFIGURED, "some JSON", "application/json"),
         # What says nothing
         ending(sse(b"ping", A, b"null", b"{}", b"1", b"true", b'"x"', STOP, DONE), "a", "stop", "odd frames"),
         ending(b"event: ping\ndata: {}\n\n" + OK, "a", "stop", "ping events"),
@@ -128,6 +128,25 @@ OK = sse(A, STOP, DONE)
             "pretty",
         ),
         ending(b"data: " + LINES.replace(b"\n", b"\ndata: ") + b"\n\n", "ab", "stop", "several objects in an event"),
+        ending(
+            b"data: " + b"".join(json.dumps(each).encode() for each in (A, delta("b"), STOP)) + b"\n\n",
+            "ab",
+            "stop",
+            "several objects in a line",
+        ),
+        ending(b"data: " + json.dumps(A).encode() + b" [DONE]\n\n", "a", "stop", "an end mark in the same line"),
+        ending(b"data: " + json.dumps(A).encode() + b'{"choi\n\n', "a", PROTOCOL, "an object and a half"),
+        ending(OK.replace(b"data: ", b"data: data: "), "a", "stop", "an event in an event"),
+        ending(OK.replace(b"data: ", b"data:data:data:"), "a", "stop", "an event in an event in an event"),
+        ending(sse(json.dumps(A), STOP), "a", "stop", "JSON in a string"),
+        # Another encoding
+        ending(OK.decode().encode("utf-16"), "a", "stop", "UTF-16"),
+        ending(OK.decode().encode("utf-16-be"), "a", "stop", "UTF-16, the other way round, without a mark"),
+        ending(
+            OK.decode().encode("utf-16-le"), "a", "stop", "UTF-16 without a mark", "text/event-stream;charset=utf-16"
+        ),
+        ending(("\ufeff" + json.dumps(WHOLE)).encode("utf-16-be"), "a", "stop", "JSON in UTF-16", "application/json"),
+        ending(json.dumps(WHOLE).encode("utf-32"), "a", "stop", "UTF-32", "application/json"),
         # Which choice
         ending(sse({"choices": {"delta": {"content": "a"}}}, STOP), "a", "stop", "a choice that is no list"),
         ending(sse(delta(content={"type": "text", "text": "a"}), STOP), "a", "stop", "a part that is no list"),
@@ -171,7 +190,43 @@ OK = sse(A, STOP, DONE)
         ),
         ending(sse(chunk(text="a", index=0), STOP), "a", "stop", "completions"),
         ending(sse(delta([{"type": "output_text", "text": "a"}, {"text": "b"}, "c"]), STOP), "abc", "stop", "parts"),
+        ending(sse(chunk(delta="a"), chunk(delta=["b", {"text": "c"}]), STOP), "abc", "stop", "a delta that is text"),
+        ending(sse(chunk(delta={"text": "a"}), STOP), "a", "stop", "a delta with text in place of content"),
+        ending(sse(chunk(message="a", finish_reason="stop")), "a", "stop", "a message that is text"),
         ending(sse(chunk(index=0, delta=None, finish_reason=None), A, STOP), "a", "stop", "no delta"),
+        # Another API
+        ending(
+            b'{"model":"m","message":{"role":"assistant","content":"a"},"done":false}\n{"done":true}\n',
+            "",
+            MISCONFIGURED,
+            "Ollama's own",
+            "application/x-ndjson",
+        ),
+        ending(b'{"model":"m","response":"a","done":false}\n', "", MISCONFIGURED, "Ollama's generate", "text/plain"),
+        ending(
+            sse(
+                {"type": "response.created", "response": {"id": "r"}},
+                {"type": "response.output_text.delta", "delta": "a"},
+            ),
+            "",
+            MISCONFIGURED,
+            "Responses events",
+        ),
+        ending(b'{"id": "r", "object": "response", "output": []}', "", MISCONFIGURED, "a response", "application/json"),
+        ending(
+            sse({"type": "message_start", "message": {"role": "assistant"}}), "", MISCONFIGURED, "Anthropic's events"
+        ),
+        ending(
+            b'{"type": "message", "content": [{"type": "text", "text": "a"}]}', "", MISCONFIGURED, "Anthropic's message"
+        ),
+        ending(b'[{"candidates": [{"content": {}}]}]', "", MISCONFIGURED, "Gemini's", "application/json"),
+        ending(b'{"object": "list", "data": []}', "", MISCONFIGURED, "a list of models", "application/json"),
+        ending(sse({"token": {"text": "a"}, "generated_text": None}), "", MISCONFIGURED, "TGI's own"),
+        ending(sse({"content": "a", "stop": False}), "", MISCONFIGURED, "llama.cpp's own"),
+        ending(sse({"type": "content-delta", "delta": {"message": {}}}), "", MISCONFIGURED, "Cohere's own"),
+        ending(sse({"answer": "a"}, {"answer": "b"}), "", MISCONFIGURED, "nobody's"),
+        ending(sse({"answer": "a"}, DONE), "", MISCONFIGURED, "nobody's with an end mark"),
+        ending(sse({"hello": 1}, A, STOP), "a", "stop", "a strange chunk first"),
         # Failures
         ending(sse(A, {"error": "boom"}), "a", UNAVAILABLE, "a string"),
         ending(sse(A, {"error": [{"message": "x", "code": 429}]}), "a", RATE, "a list"),
