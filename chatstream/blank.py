@@ -4,8 +4,9 @@ import unicodedata
 
 # Spaces, line and paragraph separators, controls, and format characters: zero-width spaces and joiners, byte order
 # marks, directions. And those that Unicode counts among letters, marks and symbols although they draw nothing.
-_CATEGORIES = ("Zs", "Zl", "Zp", "Cc", "Cf")
-_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+# Marks show on a letter, and there is none where all of a text is blank.
+_CATEGORIES = ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me", "Mc")
+_FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc\U0001d159")
 
 
 def is_blank(text: str) -> bool:
@@ -14,6 +15,9 @@ def is_blank(text: str) -> bool:
 
 
 def _is_blank(character: str) -> bool:
-    if "\ufe00" <= character <= "\ufe0f" or "\U000e0000" <= character <= "\U000e0fff":  # variation selectors, tags
+    if "\U000e0000" <= character <= "\U000e0fff":  # tags
         return True
+    number = ord(character)
+    if number & 0xFFFE == 0xFFFE or 0xFDD0 <= number <= 0xFDEF or 0xFFF0 <= number <= 0xFFF8 or number == 0x2065:
+        return True  # noncharacters, and places that will never be shown (Default_Ignorable_Code_Point)
     return character in _FILLERS or unicodedata.category(character) in _CATEGORIES

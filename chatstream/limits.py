@@ -21,6 +21,10 @@ from chatstream.settings import Settings
 _MOST_KEYS = 100_000
 # When to come back if something must end first, which nobody can foresee: a client's second thought, an answer's end.
 _RETRY_AFTER = 5
+# What is held of bodies until all of it is there, in bytes. For one user: ten of the longest messages in their longest
+# spelling. For all: what a small machine can spare.
+_UPLOADED_PER_USER = 8 * 1024 * 1024
+_UPLOADED = 128 * 1024 * 1024
 # Nobody erases themselves often; but who was told 202 may ask again at once.
 _ERASURES_PER_MINUTE = 10
 # Each reads as fast as its client does: together they may not take the database from those who chat.
@@ -140,6 +144,38 @@ class Kept:
         return (left, counted_at) if age < (self.WINDOW if left else self.WINDOW_WITHOUT_ROOM) else None
 
 
+class Uploads:
+    """How many bytes of requests may be held at a time, as they are still being sent, or not looked at yet."""
+
+    def __init__(self, per_user: int, per_process: int) -> None:
+        self._per_user = per_user
+        self._per_process = per_process
+        self._held: Counter[str] = Counter()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """How many are held."""
+        return self._total
+
+    def take(self, user_id: str, size: int) -> None:
+        """Hold so many more. Raises `TooManyRequests` or `Unavailable`."""
+        if self._held[user_id] + size > self._per_user:
+            words = "You are sending too much at once. Try again when some of it has arrived."
+            raise TooManyRequests(words, retry_after=_RETRY_AFTER)
+        if self._total + size > self._per_process:
+            raise Unavailable(_BUSY, code=ErrorCode.RATE_LIMITED, retry_after=_RETRY_AFTER)
+        self._held[user_id] += size
+        self._total += size
+
+    def give_back(self, user_id: str, size: int) -> None:
+        """They are held no more."""
+        self._total -= size
+        self._held[user_id] -= size
+        if not self._held[user_id]:
+            del self._held[user_id]
+
+
 class Slot:
     """A place that somebody has; leaving its context, or `release`, gives it back."""
 
@@ -245,6 +281,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     failures: Rate  # to show a good token, by address
     bad_tickets: Rate  # by address; apart, as over it tickets are refused unseen: not for what others' tokens were
     erasures: Rate  # by user
+    uploads: Uploads  # bodies of requests
     exports: Slots  # that are being sent
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
@@ -277,6 +314,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             failures=Rate("failures", settings.failures_per_minute),
             bad_tickets=Rate("failures", settings.failures_per_minute),
             erasures=Rate("erasures", _ERASURES_PER_MINUTE),
+            uploads=Uploads(_UPLOADED_PER_USER, _UPLOADED),
             exports=Slots(
                 "exports",
                 per_user=1,

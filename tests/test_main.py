@@ -270,6 +270,7 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
         ({"CHATSTREAM_JWT_PUBLIC_KEY_FILE": "/dev/null", **RS256}, "does not hold a key for RS256"),
         ({"CHATSTREAM_JWKS_URL": "https://h:x/", **RS256}, "CHATSTREAM_JWKS_URL: has a port"),
         ({"CHATSTREAM_DATA_DIR": "/dev/null"}, "CHATSTREAM_DATA_DIR: /dev/null is not a directory"),
+        ({"CHATSTREAM_DATA_DIR": "/proc/chatstream"}, "CHATSTREAM_DATA_DIR: "),
         ({"CHATSTREAM_REVOCATION": "no.such:thing"}, "CHATSTREAM_REVOCATION: no.such:thing cannot be called"),
         ({"CHATSTREAM_FIRST_TOKEN_TIMEOUT": "700"}, "must not be more than CHATSTREAM_ANSWER_TIMEOUT, which is 600"),
         ({"CHATSTREAM_METRICS_PORT": "3000"}, "CHATSTREAM_METRICS_PORT: must not be CHATSTREAM_PORT"),
@@ -407,6 +408,18 @@ def test_signs_that_cannot_be_written_are_replaced(run: Run) -> None:
     result = run("settings", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, "")
     assert run("seed", "--help", PYTHONIOENCODING="ascii").returncode == 0
+
+
+def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(run: Run) -> None:
+    wrong = {
+        "CHATSTREAM_PLUGINS": "no.such:plugin",
+        "CHATSTREAM_DATA_DIR": "/dev/null",
+        "CHATSTREAM_REVOCATION": "no:no",
+    }
+    result = run("check-config", **wrong)
+    assert result.returncode == 2
+    for name in wrong:
+        assert result.stderr.count(f"{name}: ") == 1
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve"])

@@ -57,15 +57,15 @@ def _check_all(settings: Settings) -> None:
     from chatstream.commands import preflight
     from chatstream.plugins.loading import load
 
-    preflight.require(settings)
-    problems = []
+    problems = preflight.problems(settings)
     for try_out in (lambda: auth.guard(settings), lambda: load(settings.plugins)):  # programs of the operator's
         try:
             try_out()
         except ConfigurationError as exc:
             problems.append(str(exc))
     if problems:
-        raise InvalidSettings(problems)
+        raise InvalidSettings(dict.fromkeys(problems))
+    preflight.require(settings)  # which also looks for the programs that a server needs
 
 
 def _write(name: str, text: str) -> None:

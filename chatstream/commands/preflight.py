@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,16 +24,21 @@ _SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 def require(settings: Settings) -> None:
     """Raises `InvalidSettings` with everything that is wrong; `ConfigurationError` if something is not installed."""
-    if problems := [*_problems(settings)]:
-        raise InvalidSettings(problems)
+    if found := problems(settings):
+        raise InvalidSettings(found)
     if settings.uses_embedded_database:
         find_mongod()
 
 
+def problems(settings: Settings) -> list[str]:
+    """Everything that is wrong, a line each."""
+    return [*_problems(settings)]
+
+
 def require_database(settings: Settings) -> None:
     """The same for commands that need the database alone."""
-    if problems := [*_database(settings)]:
-        raise InvalidSettings(problems)
+    if found := [*_database(settings)]:
+        raise InvalidSettings(found)
 
 
 def notes(settings: Settings) -> list[str]:
@@ -89,6 +95,11 @@ def _data_dir(directory: Path) -> Iterator[str]:
         yield f"CHATSTREAM_DATA_DIR: {there} is not a directory"
     elif not os.access(there, os.W_OK | os.X_OK):
         yield f"CHATSTREAM_DATA_DIR: this user may not write to {there}"
+    else:
+        try:  # rights are not all: /proc takes nothing from anybody
+            Path(tempfile.mkdtemp(prefix=".chatstream-", dir=there)).rmdir()
+        except OSError as exc:
+            yield f"CHATSTREAM_DATA_DIR: nothing can be stored in {there}: {exc.strerror}"
 
 
 def _headers() -> Iterator[str]:

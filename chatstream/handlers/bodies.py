@@ -1,10 +1,12 @@
 """Requests with a body."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from chatstream.errors import InvalidContent, InvalidRequest, TooLarge, UnsupportedMediaType
+from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooLarge, UnsupportedMediaType
 from chatstream.handlers.base import MAX_BODY_BYTES, BaseHandler
 from chatstream.handlers.door import Door
 
@@ -15,6 +17,17 @@ _MAX_FIELD_NAME = 64
 
 # Some editors and .NET write it; RFC 8259, section 8.1, lets us ignore it.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What is wrong with a field, by pydantic's names, in a client developer's words.
+_WORDS = {
+    "missing": "{name} is missing.",
+    "extra_forbidden": "{name} is not a field that this takes.",
+    "string_type": "{name} must be a string.",
+    "string_too_long": "{name} may have at most {max_length:,} characters.",
+    "string_too_short": "{name} must have at least {min_length:,} characters.",
+    "model_type": "{name} must be a JSON object.",
+    "model_attributes_type": "{name} must be a JSON object.",
+}
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -32,13 +45,30 @@ class JSONHandler(BaseHandler):
         super().data_received(chunk)
         if len(self._received) + len(chunk) > MAX_BODY_BYTES:
             self.refuse_after_body(TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes."))
-        elif self._refusal is None:
-            self._received += chunk
+            self._let_go()
+        elif self._refusal is None and hasattr(self, "user"):  # a preflight has none, and its body no reader
+            try:
+                self.door.limits.uploads.take(self.user.id, len(chunk))
+            except RequestError as exc:
+                self.refuse_after_body(exc)
+                self._let_go()
+            else:
+                self._received += chunk
 
     def abandon(self) -> None:
         """See `BaseHandler`; and of the part of the body that has come."""
         super().abandon()
-        self._received = bytearray()
+        self._let_go()
+
+    def on_finish(self) -> None:
+        """The response is complete: nobody reads the body any more."""
+        super().on_finish()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._received:
+            self.door.limits.uploads.give_back(self.user.id, len(self._received))
+            self._received = bytearray()
 
     def has_body(self) -> bool:
         """Whether there was a body at all."""
@@ -53,16 +83,27 @@ class JSONHandler(BaseHandler):
         if coding not in ("", "identity"):
             self.encoding_refused = True
             raise UnsupportedMediaType("The body must not be compressed: leave out Content-Encoding.")
+        received = bytes(self._received.removeprefix(_BYTE_ORDER_MARK))
+        self._let_go()
         try:
-            return shape.model_validate_json(bytes(self._received.removeprefix(_BYTE_ORDER_MARK)))
+            return shape.model_validate_json(received)
         except ValidationError as exc:
             if exc.error_count() > _MAX_ERRORS:
                 raise InvalidContent(f"The body has {exc.error_count()} fields that are not acceptable.") from None
-            errors = exc.errors(include_url=False, include_input=False, include_context=False)
+            errors = exc.errors(include_url=False, include_input=False)
             if any(error["type"] == "json_invalid" for error in errors):
                 raise InvalidRequest("The body is not valid JSON.") from None
             fields = {_field(error["loc"]): error["msg"] for error in errors}
-            raise InvalidContent("The body is not acceptable.", fields=fields) from None
+            raise InvalidContent(_in_words(errors), fields=fields) from None
+
+
+def _in_words(errors: Sequence[ErrorDetails]) -> str:
+    """The first one as a sentence, and how many more there are."""
+    first, more = errors[0], len(errors) - 1
+    name = f"`{_field(first['loc'])}`" if first["loc"] else "The body"
+    words = _WORDS.get(first["type"], "{name} is not acceptable: {msg}.")
+    sentence = words.format(name=name, msg=first["msg"], **first.get("ctx", {}))
+    return sentence + (f" And {more} more {'fields are' if more > 1 else 'field is'} not acceptable." if more else "")
 
 
 def _field(path: tuple[int | str, ...]) -> str:

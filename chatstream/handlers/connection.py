@@ -100,7 +100,7 @@ class ChatServer(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """A request is about to come."""
-        return _Request(super().start_request(server_conn, request_conn))
+        return _Request(super().start_request(server_conn, request_conn), request_conn)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a connection; nothing has been read from it yet."""
@@ -140,13 +140,17 @@ class ChatServer(HTTPServer):
 class _Request(HTTPMessageDelegate):
     """Hands a request on with its target in one form."""
 
-    def __init__(self, application: HTTPMessageDelegate) -> None:
+    def __init__(self, application: HTTPMessageDelegate, connection: HTTPConnection) -> None:
         self._application = application
+        self._connection = connection
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)  # noqa: S101 - for the type checker
+        # One word of several may say so (RFC 9110, section 7.6.1); Tornado, which has no public name for it, reads one.
+        if "close" in (word.strip().lower() for word in headers.get("Connection", "").split(",")):
+            self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]
         if absolute := _ABSOLUTE.match(start_line.path):  # RFC 9112, section 3.2.2
             target = start_line.path[absolute.end() :]
             if not target and start_line.method == "OPTIONS":

@@ -210,4 +210,5 @@ def check_content(content: str | None, maximum: int, field: str) -> None:
             "The message is empty: it has nothing that can be seen.", fields={field: "must not be blank"}
         )
     if content is not None and len(content) > maximum:
-        raise InvalidContent("The body is not acceptable.", fields={field: f"at most {maximum} characters"})
+        words = f"`{field}` may have at most {maximum:,} characters."
+        raise InvalidContent(words, fields={field: f"at most {maximum} characters"})

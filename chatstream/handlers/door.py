@@ -16,8 +16,11 @@ from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.http")
 
-# An origin on the developer's own machine, at any port (RFC 8252 has the three names of it).
-_LOOPBACK = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.ASCII)
+# An origin on the developer's own machine, at any port: all of 127.0.0.0/8 and of `localhost` is (RFC 6761, section
+# 6.3): one app of several often has a name of its own there.
+_LOOPBACK = re.compile(
+    r"https?://(?:(?:[a-z0-9_-]+\.){0,10}localhost\.?|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.ASCII
+)
 # What browsers send; "null" is a page from a file, or in a sandbox. Each refused one is told once, and not more of them
 # than this: whoever makes them up fills neither the memory nor the log.
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9._:\[\]-]{1,260}", re.ASCII)

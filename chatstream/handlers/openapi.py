@@ -187,7 +187,12 @@ def _operation(path: str, operation: Operation, version: Version) -> dict[str, A
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body_required,
-            "content": {JSON: {"schema": {"$ref": _SCHEMAS + operation.body.__name__}}},
+            "content": {
+                JSON: {
+                    "schema": {"$ref": _SCHEMAS + operation.body.__name__},
+                    **({} if operation.example is None else {"example": operation.example}),
+                }
+            },
         }
     return described
 

@@ -82,6 +82,7 @@ class Operation(NamedTuple):
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
+    example: Mapping[str, Any] | None = None  # of the body
     refusals: Sequence[int] = ()
     public: bool = False  # no token is needed
     query_token: bool = False  # the token may stand in the query
@@ -214,6 +215,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `initialMessage` its first message is stored and answered, too. The caller may choose the `id`; a "
             "second one of the same id is refused with 409.",
             body=NewConversation,
+            example={"title": "The derby", "initialMessage": "Who wins on Sunday?"},
             refusals=[403, 409],
         ),
     },
@@ -228,6 +230,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "What is not named stays as it is; null resets to the server's default. `background` holds for the running "
             "answer, too. With `head` all who watch are told of the other branch by a `branch` event.",
             body=ConversationChanges,
+            example={"title": "The derby"},
         ),
         "delete": Operation(
             "deleteConversation",
@@ -306,6 +309,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY, _BACKGROUND, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
             body=NewMessage,
+            example={"content": "Who wins on Sunday?"},
             refusals=[403, 409],
         ),
     },
@@ -332,6 +336,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "With `messageId` the result is the same however often it is asked, and however that answer ended; "
             "without, the running answer is meant, and 409 says that there is none.",
             body=StopRequest,
+            example={"seenLength": 120},
             body_required=False,
             refusals=[409],
         ),

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ p { margin: .5rem 0; }
 a { color: var(--accent); }
 nav ul { list-style: none; padding: 0; margin: 0; columns: 20rem; }
 nav a { text-decoration: none; }
+pre { overflow-x: auto; background: var(--soft); border-radius: .4rem; padding: .6rem .8rem; margin: .3rem 0; }
+pre code { background: none; padding: 0; overflow-wrap: normal; }
 code { font: .9em ui-monospace, monospace; background: var(--soft); border-radius: .25rem; padding: .05em .3em; }
 .route { font: 600 .95rem ui-monospace, monospace; margin: .3rem 0; }
 .route b { color: var(--accent); }
@@ -61,7 +64,9 @@ def page(document: Mapping[str, Any]) -> str:
             f"<title>{_text(info['title'])} API</title><style>{_STYLE}</style>",
             f"<header><h1>{_text(info['title'])} API</h1>",
             f'<p class="note">Version {_text(info["version"])} · ',
-            f'<a href="openapi.json">OpenAPI</a></p>{paragraphs}</header><main>',
+            f'<a href="openapi.json">OpenAPI</a></p>{paragraphs}',
+            "<p>In the examples <code>$SERVER</code> is where this page comes from, without a path, "
+            "<code>$TOKEN</code> a token, and <code>derby</code> a conversation's id.</p></header><main>",
             f"<nav>{''.join(_contents(tag, found) for tag, found in by_tag.items())}</nav>",
             *(
                 f"<h2>{_text(tag)}</h2>{''.join(_operation(*one, components) for one in found)}"
@@ -102,10 +107,25 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], components:
     if refusals:
         links = " · ".join(f'<a href="#refusal-{status}">{status}</a>' for status in refusals)
         parts.append(f"<h4>Refusals</h4>{links}")
+    parts.append(f"<h4>Example</h4><pre><code>{html.escape(_example(method, path, operation))}</code></pre>")
     if names := [name for scheme in operation["security"] for name in scheme]:
         links = " or ".join(f'<a href="#token-{name}">{_text(name)}</a>' for name in names)
         parts.append(f"<h4>Token</h4>{links}")
     return "".join([*parts, "</section>"])
+
+
+def _example(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    """A request, as a line for a shell."""
+    words = ["curl"]
+    if any("text/event-stream" in reply.get("content", {}) for reply in operation["responses"].values()):
+        words.append("-N")
+    if method != "GET":
+        words.append(f"-X {method}")
+    if operation["security"]:
+        words.append('-H "Authorization: Bearer $TOKEN"')
+    for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
+        words.append(f"-H 'Content-Type: {media_type}' -d '{json.dumps(body.get('example', {}))}'")
+    return " ".join([*words, f'"$SERVER{path.replace("{id}", "derby")}"'])
 
 
 def _parameter(parameter: Mapping[str, Any]) -> str:

@@ -184,7 +184,8 @@ class UserChoices:
         if system_prompt is not None and not self._prompts:
             fields["systemPrompt"] = "system prompts of one's own are not allowed here"
         if fields:
-            raise InvalidContent("The body is not acceptable.", fields=fields)
+            words = " ".join(f"`{name}`: {wrong}." for name, wrong in fields.items())
+            raise InvalidContent(words, fields=fields)
 
     def allowed(self, conversation: Conversation) -> Conversation:
         """`conversation` with what it may still have: models come and go, and what is stored stays."""

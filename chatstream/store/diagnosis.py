@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import AsyncMongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
@@ -41,6 +41,11 @@ class _Undo(Exception):
 
 async def why_not(uri: str) -> str:
     """What is wrong with the servers, in a line, and what to do."""
+    return await _unreached(uri) or "its servers answer, but none of them is the primary at the moment"
+
+
+async def _unreached(uri: str) -> str:
+    """What is wrong with the way to the servers, or with what they say of themselves; nothing if they are all well."""
     try:
         async with asyncio.timeout(_NAME_SECONDS):
             nodes = (await asyncio.to_thread(parse_uri, uri))["nodelist"]
@@ -52,8 +57,7 @@ async def why_not(uri: str) -> str:
     if not servers:
         return "it is behind a Unix socket, and does not answer there"
     found = await asyncio.gather(*(_about(server, uri) for server in servers))
-    reasons = [*dict.fromkeys(reason for reason in found if reason)]
-    return "; ".join(reasons) or "its servers answer, but none of them is the primary at the moment"
+    return "; ".join(dict.fromkeys(reason for reason in found if reason))
 
 
 async def try_out(mongo: Mongo, uri: str, database: str) -> str | None:
@@ -77,7 +81,10 @@ async def try_out(mongo: Mongo, uri: str, database: str) -> str | None:
     except OperationFailure as exc:
         return refusal(exc, database) or f"it refuses a transaction or a change stream: {exc.details and exc.code}"
     except PyMongoError as exc:
-        return f"it does not work: {type(exc).__name__}"
+        if not exc.timeout and not isinstance(exc, ConnectionFailure):
+            return f"it does not work: {type(exc).__name__}"
+        late = "it is reached, but what a server asks of it takes too long: is it overloaded, or far away?"
+        return await _unreached(uri) or late
     return None
 
 

@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, ServerSelectionTimeoutError
 
-from chatstream.store.diagnosis import why_not
+from chatstream.store.diagnosis import try_out, why_not
 from chatstream.store.embedded import find_mongod
+from chatstream.store.mongo import Mongo
 from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
 
@@ -93,6 +96,19 @@ async def test_a_database_that_does_not_answer_is_told_apart(lone_mongod: int, t
     await asyncio.to_thread(initiate, lone_mongod)
     said = await why_not(f"mongodb://{there}/?replicaSet=rs9")
     assert said == f"{there} is in the set rs0, not rs9: write replicaSet=rs0 in MONGODB_URI"
+
+
+@pytest.mark.parametrize("error", [NetworkTimeout, AutoReconnect, ServerSelectionTimeoutError])
+@pytest.mark.gen_test
+async def test_a_database_that_is_too_slow_is_told_in_words(mongodb_uri: str, error: type[PyMongoError]) -> None:
+    class Slow:
+        async def check(self) -> None:
+            raise error("timed out")
+
+    slow = cast("Mongo", Slow())
+    assert "takes too long" in str(await try_out(slow, mongodb_uri, "any"))
+    nobody = f"mongodb://127.0.0.1:{free_port()}/?replicaSet=rs0"
+    assert "nobody listens at" in str(await try_out(slow, nobody, "any"))
 
 
 @pytest.mark.gen_test

@@ -559,11 +559,53 @@ async def test_made_up_origins_do_not_fill_the_log(start_server: StartServer, ma
 
 @pytest.mark.gen_test
 async def test_in_development_pages_of_this_machine_may_call(client: Client, shared_server: ServerProcess) -> None:
-    here = ("http://localhost:5173", "http://127.0.0.1:8081", "http://[::1]:3001", "https://localhost")
+    here = (
+        "http://localhost:5173",
+        "http://127.0.0.1:8081",
+        "http://[::1]:3001",
+        "https://localhost",
+        "http://app.localhost:3000",
+        "http://a.b.localhost",
+        "http://127.0.0.5:80",
+    )
     for origin in (*here, shared_server.url):
         assert_open_to(origin, await client.http.get(API, headers={"Origin": origin}))
     elsewhere = ("http://localhost.evil.example", "http://evil.example:80", "http://127.0.0.1.evil.example", ORIGIN)
-    no_origins = ("http://localhost:5173/", "http://localhost:a", "http://localhost@evil.example", "null")
+    no_origins = (
+        "http://localhost:5173/",
+        "http://localhost:a",
+        "http://localhost@evil.example",
+        "null",
+        "http://notlocalhost",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://128.0.0.1",
+    )
     for origin in elsewhere + no_origins:
         response = await client.http.get(API, headers={"Origin": origin})
         assert "Access-Control-Allow-Origin" not in response.headers, origin
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({}, "`content` is missing."),
+        ({"content": 5}, "`content` must be a string."),
+        ({"content": "Hi", "role": "system"}, "`role` is not a field that this takes."),
+        ({"content": "x" * 32_001}, "`content` may have at most 32,000 characters."),
+        ({"content": ""}, "`content` must have at least 1 characters."),
+        ({"a": 1, "b": 1}, "`content` is missing. And 2 more fields are not acceptable."),
+        ([], "The body must be a JSON object."),
+        ({"content": "Hi", "background": "perhaps"}, "`background` is not acceptable: "),
+        ({"content": "\u0301"}, "The message is empty"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_body_that_is_not_acceptable_is_told_why_in_a_sentence(
+    client: Client, body: object, detail: str
+) -> None:
+    conversation = await client.create()
+    response = await client.http.post(f"{API}/{conversation}/messages", json=body)
+    problem = assert_problem(response, 422, "invalid_content")
+    assert problem["detail"].startswith(detail)
+    assert await client.messages(conversation) == []

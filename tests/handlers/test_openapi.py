@@ -1,5 +1,9 @@
 """The OpenAPI document: valid, about these routes and no others; and the page of it."""
 
+import asyncio
+import html
+import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -130,6 +134,33 @@ async def test_the_page_names_every_operation_parameter_code_and_shape(client: C
         f"#{anchor}" for anchor in anchors
     }
     assert not re.search(r"<script|src\s*=|https?://|@import|url\(", page)
+
+
+@pytest.mark.gen_test
+async def test_each_operation_has_a_request_to_try_that_the_server_takes(client: Client) -> None:
+    sections = html.unescape((await client.http.get("/docs")).text).split("<section id=")
+    document = await fetch(client)
+    environment = {"SERVER": client.url, "TOKEN": client.token, "PATH": os.environ["PATH"]}
+    await client.create(id="derby")
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            if method == "head":
+                continue
+            [section] = [one for one in sections if one.startswith(f'"{operation["operationId"]}"')]
+            found = re.search(r"<pre><code>(curl [^\n]+?)</code></pre>", section)
+            assert found
+            if operation["operationId"] not in (
+                "createConversation",
+                "changeConversation",
+                "listMessages",
+                "getHealth",
+            ):
+                continue
+            command = await asyncio.create_subprocess_shell(
+                f"{found[1]} --silent --fail", env=environment, stdout=asyncio.subprocess.PIPE
+            )
+            assert json.loads((await command.communicate())[0])
+            assert command.returncode == 0
 
 
 @pytest.mark.gen_test

@@ -93,7 +93,7 @@ async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: 
 @pytest.mark.gen_test
 async def test_no_handler_and_no_task_stays() -> None:
     """The same in this process, where what is alive can be counted."""
-    async with doors_alone() as (server, port):
+    async with doors_alone() as (server, port, _):
         tasks = asyncio.all_tasks()
         gc.collect()
         gc.disable()  # what refers to itself would stay until the collector comes, which has no hurry

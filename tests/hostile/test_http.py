@@ -195,3 +195,10 @@ def test_what_is_wrong_is_said(target: Target) -> None:
         received = said(target, request)
         assert statuses(received) == [400], request[:60]
         assert words in json.loads(received.partition(b"\r\n\r\n")[2])["detail"], request[:60]
+
+
+@pytest.mark.parametrize("words", ["close, te", "TE, Close", "te\r\nConnection: close"])
+def test_a_connection_is_closed_for_whoever_asks_for_it_among_other_things(target: Target, words: str) -> None:
+    response = said(target, LAST.replace(b"close", words.encode()))
+    assert statuses(response) == [200]
+    assert b"\r\nConnection: close\r\n" in response

@@ -10,7 +10,7 @@ import pytest
 
 from chatstream import auth
 from chatstream.handlers import base
-from tests.support.client import PATIENCE
+from tests.support.client import API, PATIENCE
 from tests.support.doors import doors_alone
 from tests.support.processes import SECRET
 from tests.support.routes import methods, routes
@@ -47,7 +47,7 @@ async def test_a_body_that_does_not_come_is_408_on_every_route(
         await refused(reader)
         writer.close()
 
-    async with doors_alone() as (server, port), asyncio.TaskGroup() as clients:
+    async with doors_alone() as (server, port, _), asyncio.TaskGroup() as clients:
         for path, door in routes().items():
             for method in methods(door) - {"head"}:
                 for token in (TOKEN, None, "none"):
@@ -61,7 +61,7 @@ async def test_a_body_that_does_not_come_is_408_on_every_route(
 @pytest.mark.gen_test
 async def test_a_byte_now_and_then_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
-    async with doors_alone() as (_, port):
+    async with doors_alone() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("POST", "/api/v1/chat/conversations", "Content-Length: 1000"))
         for _ in range(1000):
@@ -79,7 +79,7 @@ async def test_a_byte_now_and_then_is_no_progress(monkeypatch: pytest.MonkeyPatc
 async def test_who_gets_on_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(base, "BODY_BYTES_PER_SECOND", 100)
-    async with doors_alone() as (_, port):
+    async with doors_alone() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)  # 50 s for the last byte
         await writer.drain()
@@ -96,3 +96,48 @@ async def test_who_gets_on_is_waited_for_but_not_for_ever(monkeypatch: pytest.Mo
         writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)
         await refused(reader)
         writer.close()
+
+
+@pytest.mark.gen_test
+async def test_what_a_user_has_begun_to_send_is_bounded_and_nobody_elses_matter() -> None:
+    body = b"x" * 700_000  # which is no JSON, when all of it is there
+
+    async def begin(port: int, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = head("POST", API, f"Content-Type: application/json\r\nContent-Length: {len(body)}", token)
+        writer.write(request + body[:-1])
+        await writer.drain()
+        return reader, writer
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+        writer.write(body[-1:])
+        async with asyncio.timeout(PATIENCE):
+            status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status
+
+    async with doors_alone() as doors:
+        uploads = doors.limits.uploads
+
+        async def held(size: int) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while uploads.total != size:
+                    await asyncio.sleep(0.01)  # the server reads what is on its way in its own time
+
+        begun = [await begin(doors.port, TOKEN) for _ in range(14)]
+        fit = 8 * 1024 * 1024 // (len(body) - 1)
+        async with asyncio.timeout(PATIENCE):
+            while uploads.total < fit * (len(body) - 1) or uploads.total > 8 * 1024 * 1024:
+                await asyncio.sleep(0.01)
+        other = await begin(doors.port, auth.mint(SECRET, "somebody-else", 3600))
+        assert await end(*other) == 400
+        statuses = [await end(*one) for one in begun]
+        assert statuses.count(429) >= 14 - fit - 1
+        assert statuses.count(400) >= fit - 1
+        await held(0)
+        left = [await begin(doors.port, TOKEN) for _ in range(fit)]
+        await held(fit * (len(body) - 1))
+        for _, writer in left:
+            writer.transport.abort()
+        await held(0)
+        assert await end(*await begin(doors.port, TOKEN)) == 400

@@ -109,6 +109,87 @@ async def test_a_cursor_is_good_in_another_process(pair: tuple[Client, Client], 
         assert (await second.until("llm_complete")).data["content"] == first.text + second.text
 
 
+THOUGHT = "Form 👩‍👩‍👧 first, \N{LOCK} then odds."
+
+
+def thinking(gates: list[asyncio.Event]) -> list[Any]:
+    """The steps of an answer that is thought about in four parts, each held back by a gate."""
+    steps: list[Any] = [beginning(f"<think>{THOUGHT[:6]}")]
+    for gate, text in zip(gates, (THOUGHT[6:20], f"{THOUGHT[20:]}</think>Take ", "Leeds."), strict=True):
+        steps += [gate, http_chunk(event(delta(text)))]
+    return [*steps, ending()]
+
+
+@pytest.mark.gen_test
+async def test_thinking_is_followed_and_resumed_in_mid_thought_in_another_process(
+    pair: tuple[Client, Client], upstream: Upstream
+) -> None:
+    here, there = pair
+    gates = [asyncio.Event() for _ in range(3)]
+    upstream.reply(*thinking(gates))
+    conversation = await here.create()
+    frames = []
+    async with there.stream(conversation) as first:
+        await first.next()
+        await here.post(conversation, "Who wins?")
+        await first.until("reasoning_chunk")
+        cursor = first.cursor
+        frames += first.frames
+    gates[0].set()
+    async with here.stream(conversation, headers={"Last-Event-ID": cursor}) as second:  # where it is generated
+        await second.until("reasoning_chunk")
+        cursor = second.cursor
+        frames += second.frames
+    async with there.stream(conversation, headers={"Last-Event-ID": cursor}) as third:
+        gates[1].set()
+        await third.until("llm_chunk")
+        gates[2].set()
+        complete = (await third.until("llm_complete")).data
+        frames += third.frames
+    parts = {"reasoning_chunk": "", "llm_chunk": ""}
+    for frame in frames:
+        if (kind := frame.data["type"]) in parts:
+            assert frame.data["offset"] == len(parts[kind])
+            parts[kind] += frame.data["content"]
+    assert parts == {"reasoning_chunk": THOUGHT, "llm_chunk": "Take Leeds."}
+    assert complete["parts"] == [{"type": "reasoning", "text": THOUGHT}, {"type": "text", "text": "Take Leeds."}]
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_hidden_thinking_does_not_leave_another_process_either(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    settings = {"MONGODB_DATABASE": "cluster-hidden", "CHATSTREAM_REASONING": "hide"}
+    here = make_client(start_server(**settings))
+    there = make_client(start_server(**settings), here.user)
+    gates = [asyncio.Event() for _ in range(3)]
+    upstream.reply(*thinking(gates))
+    conversation = await here.create()
+    cursor = (await here.post(conversation, "Who wins?")).json()["streamCursor"]
+    left = ""
+    for gate in (*gates, None):
+        watched = [
+            asyncio.create_task(one.http.get(f"{API}/{conversation}/stream", params=params | {"last_event_id": cursor}))
+            for one in (here, there)
+            for params in ({"once": "true"}, {"format": "ui-message-stream"})
+        ]
+        left += (await there.http.get(f"{API}/{conversation}/messages")).text
+        if gate is not None:
+            gate.set()
+        if gate in (gates[2], None):
+            left += "".join([one.text for one in await asyncio.gather(*watched)])
+        else:
+            for one in watched:  # who leaves in mid-thought
+                one.cancel()
+            await asyncio.gather(*watched, return_exceptions=True)
+    assert "Leeds." in left
+    assert "\\ud83d\\udd12" not in left
+    assert "\N{LOCK}" not in left
+    assert "reasoning" not in left
+    assert (await there.answer(conversation))["content"] == "Take Leeds."
+
+
 @pytest.mark.gen_test
 async def test_one_idempotency_key_is_one_message_and_one_call(pair: tuple[Client, Client], upstream: Upstream) -> None:
     here, there = pair

@@ -160,6 +160,57 @@ async def test_what_a_model_thinks_is_a_part_in_every_version(
 
 @every_version
 @pytest.mark.gen_test
+async def test_a_thinking_model_is_stopped_left_asked_again_and_fails(
+    client: Client, upstream: Upstream, version: str
+) -> None:
+    """In mid-thought, and in mid-text: no exception, and what is shown is what is stored."""
+    upstream.reply(beginning("<think>Hm, "), Do.HANG)
+    upstream.reply(answer("<think>Form.</think>", "Take Leeds."))
+    upstream.reply(beginning("<think>Well, "), Do.HANG)
+    upstream.reply(beginning("<think>Odds.</think>Take "), Do.HANG)
+    upstream.reply(beginning("<think>Broken"), Do.RESET)
+    upstream.reply(answer("<think>Mended.</think>", "Take both."))
+    conversation = f"made-by-the-client-{uuid.uuid4().hex}"
+
+    def thinks(wanted: str) -> Callable[[Line], bool]:
+        return lambda line: bool(line.get("messages")) and reasoning(line["messages"][-1]) == wanted
+
+    async with chat(client, conversation, version) as component:
+        await component.call("send", "One?")
+        await component.until(thinks("Hm, "))
+        await component.call("stop")
+        stopped = await component.until(lambda line: line.get("status") == "ready" and thinks("Hm, ")(line))
+        assert stopped["messages"][-1]["metadata"]["status"] == "stopped"
+        await component.call("regenerate")
+        first = ("One?", "Take Leeds.")
+        await component.until(lambda line: shows("ready", *first)(line) and thinks("Form.")(line))
+
+        await component.call("send", "Two?")
+        await component.until(thinks("Well, "))
+        await component.call("leave")
+        await component.until(shows("ready", *first, "Two?", ""))
+        await component.call("send", "Three?")
+        second = (*first, "Two?", "", "Three?", "Take ")
+        await component.until(shows("streaming", *second))
+        await component.call("stop")
+        await component.until(shows("ready", *second))
+        assert problems(component) == []
+
+        await component.call("send", "Four?")
+        failed = await component.until(lambda line: line.get("status") == "error")
+        assert failed["error"] == "The answer broke off before it was finished. Try again."
+        assert thinks("Broken")(failed)
+        await component.call("regenerate")
+        ready = await component.until(shows("ready", *second, "Four?", "Take both."))
+        assert reasoning(ready["messages"][-1]) == "Mended."
+        assert set(problems(component)) == {failed["error"]}
+        loaded = (await component.call("history"))["messages"]
+    for shown, stored in zip(ready["messages"], loaded, strict=True):
+        assert (shown["id"], text(shown), reasoning(shown)) == (stored["id"], text(stored), reasoning(stored))
+
+
+@every_version
+@pytest.mark.gen_test
 async def test_a_page_that_is_opened_in_mid_answer(client: Client, upstream: Upstream, version: str) -> None:
     """The own question is there, the answer is told from its beginning, and nothing twice."""
     go_on = asyncio.Event()

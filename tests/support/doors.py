@@ -26,6 +26,7 @@ class Doors(NamedTuple):
 
     server: ChatServer
     port: int
+    limits: Limits
 
 
 @contextlib.asynccontextmanager
@@ -47,7 +48,7 @@ async def doors_alone(**settings: Any) -> AsyncIterator[Doors]:
     listening, port = bind_unused_port()
     server.listen_on([Listener(listening)])
     try:
-        yield Doors(server, port)
+        yield Doors(server, port, door.limits)
     finally:
         server.stop()
         await server.close_all_connections()
