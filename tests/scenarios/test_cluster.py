@@ -316,16 +316,25 @@ async def test_a_viewer_elsewhere_of_a_process_that_ends_misses_nothing(
     assert await ending_one.ended() == 0
 
 
+# The answers that are watched in the rolling restart, over all three processes.
+WATCHED = 50
+
+
 @pytest.mark.gen_test(timeout=110)
 async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    settings = {"CHATSTREAM_DISCONNECT_GRACE": "5"}
+    settings = {
+        "CHATSTREAM_DISCONNECT_GRACE": "5",
+        "CHATSTREAM_STREAMS_PER_USER": str(WATCHED),
+        "CHATSTREAM_ANSWERS_PER_USER": str(WATCHED),
+        "CHATSTREAM_OPENINGS_PER_MINUTE": "1000",
+    }
     servers = [start_server(ready=False, **settings) for _ in range(3)]
     first = make_client(servers[0].wait_until_ready())
     clients = [first, *(make_client(server.wait_until_ready(), first.user) for server in servers[1:])]
     go_on = asyncio.Event()
-    conversations = [await first.create() for _ in range(6)]
+    conversations = [await first.create() for _ in range(WATCHED)]
     for number, conversation in enumerate(conversations):
         upstream.reply(beginning(f"Answer {number}"), go_on, http_chunk(event(delta("."))), ending())
         assert (await clients[2].post(conversation, "Go on.")).status_code == 201  # the last one stays

@@ -259,8 +259,15 @@ def _message(document: dict[str, Any], names: Mapping[Any, str]) -> Message:
         status=document.get("status", ""),
         finish_reason=document.get("finishReason"),
         error=error.get("code"),
-        # Who sweeps knows of no request.
-        orphaned=error.get("code") == "answer_interrupted" and error.get("requestId") is None,
+        orphaned=_is_orphaned(document),
         unwatched=error.get("unwatched", False),
         recommendations=len(document.get("recommendations", [])),
     )
+
+
+def _is_orphaned(document: dict[str, Any]) -> bool:
+    """Who sweeps knows of no request; and one that was to be stopped has no error, but was ended by another process."""
+    error = document.get("error") or {}
+    writer = document.get("writtenBy", document["owner"]).rpartition("#")[0]
+    stopped_for_it = document.get("status") == "stopped" and writer not in ("", document["owner"])
+    return stopped_for_it or (error.get("code") == "answer_interrupted" and error.get("requestId") is None)
