@@ -140,6 +140,10 @@ class Metrics:
             "text_held_seconds", "How long a plug-in held an answer's text back before it was told.", _PLUGIN_BUCKETS
         )
 
+        self._webhooks = counter(
+            "webhooks_total", "Tries to send an event to the webhook, by how they went.", ["type", "outcome"]
+        )
+
         self._database = histogram(
             "database_command_duration_seconds", "Commands that succeeded.", _DATABASE_BUCKETS, ["command"]
         )
@@ -157,6 +161,8 @@ class Metrics:
 
         # Prometheus sees a counter grow only from a value that it has seen: without these, the first failure of each
         # kind would raise no alert.
+        for type_ in ("answer.ended", "answer.waiting", "budget.exhausted"):
+            self._webhooks.labels(type_, "dead")
         for code in ErrorCode:
             self._answers_finished.labels(Status.FAILED, code)
         for refusal in ("internal_server_error", ErrorCode.STORAGE_UNAVAILABLE, ErrorCode.RATE_LIMITED):
@@ -268,6 +274,10 @@ class Metrics:
     def text_held(self, seconds: float) -> None:
         """A piece of text was released so long after it came."""
         self._text_held.observe(seconds)
+
+    def webhook(self, type_: str, outcome: str) -> None:
+        """`outcome` is ``delivered``, ``failed`` (it is tried again) or ``dead`` (it is not)."""
+        self._webhooks.labels(type_, outcome).inc()
 
     def database_answered(self, command: str, seconds: float) -> None:
         """A command succeeded."""

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
 
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
@@ -55,11 +56,14 @@ from chatstream.store.erasures import Erasures
 from chatstream.store.leases import Leases
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
+from chatstream.store.outbox import Outbox
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
+from chatstream.webhooks.sender import Webhooks
+from chatstream.webhooks.sender import client as webhook_client
 
 log = logging.getLogger("chatstream.server")
 
@@ -138,13 +142,20 @@ class Server:
         uri = await stack.enter_async_context(_database_uri(settings))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
-        ledger = Ledger(mongo) if settings.gives_budgets or plugins.budgets else None
+        has_webhook = settings.webhook_url is not None
+        has_budgets = settings.gives_budgets or plugins.budgets
+        ledger = Ledger(mongo, webhooks=has_webhook) if has_budgets else None
         conversations = Conversations(mongo, ledger)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         posting, attempts, reading = (
             Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation, ledger=ledger),
-            Attempts(mongo, owner=owner, ledger=ledger),
+            Attempts(
+                mongo,
+                owner=owner,
+                ledger=ledger,
+                webhook_delay=timedelta(seconds=settings.webhook_delay) if has_webhook else None,
+            ),
             Reading(mongo),
         )
         catalogue, demo_address = stack.enter_context(served_catalogue(settings, plugins.demo))
@@ -209,7 +220,8 @@ class Server:
             return catalogue.priced(usage, entry.name)
 
         orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
-        erasing = Erasing(Erasures(mongo, ledger), Leases(mongo, owner=owner), hub, metrics, limits.kept.forget)
+        leases = Leases(mongo, owner=owner)
+        erasing = Erasing(Erasures(mongo, ledger), leases, hub, metrics, limits.kept.forget)
         authenticator = Authenticator(keys, auth.rules(settings), guard=guard, count=metrics.token_verified)
         door = Door(
             authenticator,
@@ -255,6 +267,17 @@ class Server:
         _every(stack, POLL_TICK, hub.poll)
         stack.push_async_callback(erasing.close)
         _every(stack, LOOK_FOR_ERASURES, erasing.look)
+        if settings.webhook_url is not None and settings.webhook_secret is not None:
+            webhooks = Webhooks(
+                Outbox(mongo, text=settings.webhook_text),
+                leases,
+                webhook_client(settings.webhook_url),
+                settings.webhook_url,
+                settings.webhook_secret.get_secret_value(),
+                metrics,
+            )
+            stack.push_async_callback(webhooks.close)
+            stack.push_async_callback(_cancelled, asyncio.create_task(webhooks.run()))
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)
@@ -384,6 +407,7 @@ def _hub_config(settings: Settings, catalogue: Catalogue) -> Config:
             answer_characters=settings.answer_characters,
             reasoning_characters=settings.reasoning_characters,
             save_deadline=settings.save_deadline,
+            asks_remotely=settings.webhook_url is not None,
         ),
         model=catalogue.default.name,
     )

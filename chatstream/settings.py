@@ -228,6 +228,12 @@ class Settings(BaseSettings):
     user_cost_per_month: Annotated[Decimal, BeforeValidator(values.money)] | None = None
     budget_claim: Annotated[str, Field(pattern=r"^[!#-\[\]-_a-~]{1,100}$"), AfterValidator(values.claim)] | None = None
 
+    # Webhooks.
+    webhook_url: Annotated[str, AfterValidator(values.webhook_url)] | None = None
+    webhook_secret: Annotated[SecretStr, _secret(values.webhook_secret)] | None = None
+    webhook_delay: Annotated[float, Field(ge=0, le=86_400), SECONDS] = 10
+    webhook_text: bool = False
+
     # The database.
     mongodb_uri: Annotated[SecretStr, _secret(values.mongodb_uri)] | None = Field(
         None, validation_alias=AliasChoices("MONGODB_URI", "DATABASE_URL")
@@ -320,6 +326,9 @@ class Settings(BaseSettings):
                 yield f"{_variable(less)}: must not be more than {_variable(more)}, which is {high:g}"
         if self.budget_claim is not None and self.budget_claim == self.jwt_user_claim:
             yield "CHATSTREAM_BUDGET_CLAIM: must not be CHATSTREAM_JWT_USER_CLAIM, which has the user's id"
+        for one, other in (("webhook_url", "webhook_secret"), ("webhook_secret", "webhook_url")):
+            if getattr(self, one) is not None and getattr(self, other) is None:
+                yield f"{_variable(other)}: must be set where {_variable(one)} is"
         everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared
         same_host = self.metrics_host == self.host or everywhere & {self.metrics_host, self.host}
         if self.metrics_port and self.metrics_port == self.port and same_host:

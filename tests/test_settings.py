@@ -131,6 +131,8 @@ def plain(value: object) -> object:
         ("CHATSTREAM_CHANGES_PER_MINUTE", "3", "changes_per_minute", 3),
         ("CHATSTREAM_CONVERSATIONS_PER_USER", "4", "conversations_per_user", 4),
         ("CHATSTREAM_MESSAGES_PER_CONVERSATION", "100", "messages_per_conversation", 100),
+        ("CHATSTREAM_WEBHOOK_DELAY", "0", "webhook_delay", 0),
+        ("CHATSTREAM_WEBHOOK_TEXT", "on", "webhook_text", True),
         ("MONGODB_URI", URI, "mongodb_uri", URI),
         ("MONGODB_URI", "mongodb+srv://db.example", "mongodb_uri", "mongodb+srv://db.example"),
         ("DATABASE_URL", URI, "mongodb_uri", URI),
@@ -168,7 +170,7 @@ def test_a_variable_sets_its_field(
 
 def test_every_setting_is_in_the_table_above() -> None:
     [table] = [mark for mark in test_a_variable_sets_its_field.pytestmark if mark.name == "parametrize"]
-    alone_not_enough = {"jwt_public_key_file", "jwks_url"}
+    alone_not_enough = {"jwt_public_key_file", "jwks_url", "webhook_url", "webhook_secret"}
     assert {row[2] for row in table.args[1]} | alone_not_enough == {*Settings.model_fields}
 
 
@@ -226,6 +228,15 @@ def test_every_setting_is_in_the_table_above() -> None:
         ("CHATSTREAM_BUDGET_CLAIM", "my claim"),
         ("CHATSTREAM_OPENINGS_PER_MINUTE", "0"),
         ("CHATSTREAM_MESSAGES_PER_MINUTE", "1000001"),
+        ("CHATSTREAM_WEBHOOK_URL", "ftp://app.example/hook"),
+        ("CHATSTREAM_WEBHOOK_URL", "http://app.example/hook"),
+        ("CHATSTREAM_WEBHOOK_URL", "https://u:p@app.example/hook"),
+        ("CHATSTREAM_WEBHOOK_URL", "app.example"),
+        ("CHATSTREAM_WEBHOOK_SECRET", "whsec_c2hvcnQ="),
+        ("CHATSTREAM_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("CHATSTREAM_WEBHOOK_SECRET", "whsec_not base64 at all, and long enough"),
+        ("CHATSTREAM_WEBHOOK_DELAY", "-1"),
+        ("CHATSTREAM_WEBHOOK_DELAY", "10s"),
         ("MONGODB_DATABASE", "a.b"),
         ("MONGODB_DATABASE", "a/b"),
         ("CHATSTREAM_ENV", "prod"),
@@ -442,3 +453,13 @@ def test_every_line_of_the_example_has_its_reason() -> None:
             assert all(line.startswith("# ") for line in lines[:-1]), lines
     assert module.__doc__
     assert "conf/chatstream.env.example" in module.__doc__
+
+
+def test_a_webhook_has_an_address_and_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = {"CHATSTREAM_WEBHOOK_URL": "http://127.0.0.1:8787/hook?of=chat"}
+    secret = {"CHATSTREAM_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    assert load(monkeypatch, url | secret).webhook_url == url["CHATSTREAM_WEBHOOK_URL"]
+    monkeypatch.delenv("CHATSTREAM_WEBHOOK_SECRET")
+    assert problems(monkeypatch, url) == ["CHATSTREAM_WEBHOOK_SECRET: must be set where CHATSTREAM_WEBHOOK_URL is"]
+    monkeypatch.delenv("CHATSTREAM_WEBHOOK_URL")
+    assert problems(monkeypatch, secret) == ["CHATSTREAM_WEBHOOK_URL: must be set where CHATSTREAM_WEBHOOK_SECRET is"]

@@ -4,6 +4,7 @@ Each check raises `ValueError`. Its text is read after the setting's name, and n
 secret that was pasted into the wrong line.
 """
 
+import base64
 import re
 import unicodedata
 from decimal import Decimal
@@ -114,6 +115,24 @@ def jwks_url(text: str) -> str:
     if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
         raise ValueError("must begin with https://, or with http:// and the name of this machine")
     return url(text, query=True)
+
+
+def webhook_url(text: str) -> str:
+    """Where events are sent, which say who talks with whom: https, but on this machine."""
+    return jwks_url(text)
+
+
+def webhook_secret(text: str) -> str:
+    """As Standard Webhooks has it: ``whsec_`` and 24 to 64 bytes in Base64."""
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError(
+            "must be whsec_ and 24 to 64 bytes in Base64 (make one with: echo whsec_$(openssl rand -base64 32))"
+        )
+    return text
 
 
 def claim(name: str) -> str:

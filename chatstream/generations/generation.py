@@ -73,6 +73,9 @@ class AnswerBounds(Struct, frozen=True, kw_only=True):
     answer_characters: int
     save_deadline: float  # seconds until those who watch are told that the answer cannot be stored
     reasoning_characters: int = 200_000  # so much of what the model thinks is kept
+    # Somebody has to know for certain whether an end was seen: other processes say so when they have shown it to their
+    # viewers, which is one more write for each.
+    asks_remotely: bool = False
 
 
 class Generation:
@@ -279,7 +282,7 @@ class Generation:
                     outcome = self._cut_short()
                 if outcome.begins_again and outcome.next_model is None:
                     outcome = await self._failed_if_too_often(outcome)
-                unseen = not self._channel.readers and not self.watched_remotely
+                unseen = not self._channel.readers and (self._bounds.asks_remotely or not self.watched_remotely)
                 return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))
             except StorageUnavailable:
                 log.warning("the answer cannot be stored yet", extra=self._facts)

@@ -6,7 +6,7 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from chatstream.store.documents import (
 from chatstream.store.gate import Document
 from chatstream.store.ledger import Ledger, Reserve, Spending
 from chatstream.store.mongo import Mongo
+from chatstream.store.outbox import EventType, noted
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.store")
@@ -81,8 +82,19 @@ class Orphan(NamedTuple):
 class Attempts:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo, *, owner: str, ledger: Ledger | None = None) -> None:
-        """`owner` names this process in what it writes. Without a `ledger` nothing is reserved."""
+    def __init__(
+        self,
+        mongo: Mongo,
+        *,
+        owner: str,
+        ledger: Ledger | None = None,
+        webhook_delay: timedelta | None = None,
+    ) -> None:
+        """`owner` names this process in what it writes. Without a `ledger` nothing is reserved.
+
+        `webhook_delay`: how long an end that nobody watched may be seen until the webhook is told; None: there is none.
+        """
+        self._webhook_delay = webhook_delay
         self._ledger = ledger
         self._mongo = mongo
         self._messages = mongo.messages
@@ -311,7 +323,9 @@ class Attempts:
 
     async def mark_seen(self, key: str) -> None:
         """The newest answers have been read: nobody needs to be told again that they ended."""
-        await self._messages.update_many({"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}})
+        await self._messages.update_many(
+            {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}, "$unset": {"webhook": ""}}
+        )
 
     async def interruptions(self, key: str, reply_to: str) -> int:
         """How many attempts at answering this user message were interrupted by our own fault.
@@ -366,6 +380,10 @@ class Attempts:
 
     def _final(self, answer: Answer) -> Document:
         kept = outcome(answer) | self._signed()
+        # Whoever stopped it knows; and where another model answers in its place, the end is that of the other one.
+        told = answer.unseen and answer.status is not Status.STOPPED and answer.next_model is None
+        if told and self._webhook_delay is not None:
+            kept["webhook"] = noted(EventType.ANSWER_ENDED, self._webhook_delay)
         over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested", "stopAt")
         return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 

@@ -35,6 +35,7 @@ from chatstream.models import Answer, Budget, Usage
 from chatstream.store.documents import ENDED, usage_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
+from chatstream.store.outbox import EventType, noted
 
 log = logging.getLogger("chatstream.store")
 
@@ -171,7 +172,9 @@ class Reserve(Protocol):
 class Ledger:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo) -> None:
+    def __init__(self, mongo: Mongo, *, webhooks: bool = False) -> None:
+        """`webhooks`: somebody is to be told of the first refusal of a day or a month."""
+        self._webhooks = webhooks
         self._mongo = mongo
         self._accounts = mongo.ledger
         self._messages = mongo.messages
@@ -242,7 +245,20 @@ class Ledger:
         now = datetime.now(UTC)
         balances = await self.balances(spending.user_id, spending.budget, now)
         if any(one.left == 0 for one in balances):
-            raise exhausted(balances, now)
+            refusal = exhausted(balances, now)
+            if self._webhooks:
+                await self._note(spending.user_id, refusal, now)
+            raise refusal
+
+    async def _note(self, user_id: str, refusal: BudgetExhausted, moment: datetime) -> None:
+        """That the webhook is to be told, if it is the first refusal of its period."""
+        told = f"told.{refusal.name}" + (f"-{moment.day:02}" if refusal.name == "tokensPerDay" else "")
+        budget = {"name": refusal.name, "limit": refusal.limit, "resetsAt": refusal.resets_at}
+        webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | {"budget": budget}
+        await self._accounts.update_one(
+            {"_id": _account(user_id, moment), told: {"$exists": False}, "webhook.dueAt": {"$exists": False}},
+            {"$set": {told: moment, "webhook": webhook}},
+        )
 
     def _committed(self, reserving: "_Reserving") -> None:
         """What this process remembers of an account is in it now."""

@@ -61,6 +61,10 @@ CONVERSATION_INDEXES = [
     # Those that nobody has used for longest.
     IndexModel([("updatedAt", ASCENDING)], name="activity"),
 ]
+# What is to be sent: nothing, where there is no webhook.
+_WEBHOOK_INDEX = IndexModel(
+    [("webhook.dueAt", ASCENDING)], name="webhooks", partialFilterExpression={"webhook.dueAt": {"$exists": True}}
+)
 MESSAGE_INDEXES = [
     IndexModel([("conversationId", ASCENDING), ("seq", ASCENDING)], name="log", unique=True),
     IndexModel(
@@ -87,6 +91,7 @@ MESSAGE_INDEXES = [
     IndexModel([("conversationId", ASCENDING)], name="unseen", partialFilterExpression={"unseen": True}),
     # What the sweeper looks at: there are only as many as answers running.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
+    _WEBHOOK_INDEX,
 ]
 TICKET_INDEXES = [
     # What was never redeemed is deleted, some time after it has expired.
@@ -111,6 +116,7 @@ SEARCH_INDEXES = [IndexModel([("userId", ASCENDING), ("terms", ASCENDING)], name
 LEDGER_INDEXES = [
     # For the report of a month. The server finds a user's own by the beginning of their `_id`.
     IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
+    _WEBHOOK_INDEX,
     IndexModel([("userId", ASCENDING)], name="owner"),
 ]
 # What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A

@@ -144,6 +144,7 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "begin an answer with a budget": (lambda s: s.of.posting.post(s.idle, "Tell me.", spending=SPENDING), 1),
     "say what is left of it": (lambda s: s.of.ledger.balances("owner", NO_BUDGET, datetime.now(UTC)), 1),
     "look up what was reserved": (lambda s: s.of.ledger.settle("owner"), 1),
+    "look for what is to be sent": (lambda s: s.of.outbox.due(), 1),
     "report a month": (lambda s: _all(s.of.ledger.rows(f"{datetime.now(UTC):%Y-%m}")), 1),
     "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
     "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, ["Well"])]), 1),
@@ -234,6 +235,7 @@ MAY_SCATTER = {
     "find a message's conversation",
     "end an orphan",
     "after a gap: which are there",
+    "look for what is to be sent",
     "report a month",
 }
 # Transactions and cursors that go on name what they go on with.

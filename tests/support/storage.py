@@ -8,6 +8,7 @@ from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
+from chatstream.store.outbox import Outbox
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
 
@@ -20,6 +21,7 @@ class Storage:
         self.ledger = Ledger(mongo)
         self.attempts = Attempts(mongo, owner=owner, ledger=self.ledger)
         self.reading = Reading(mongo)
+        self.outbox = Outbox(mongo)
 
 
 def ended(answer: Answer, content: str = "", status: Status = Status.COMPLETE) -> Answer:
