@@ -25,6 +25,7 @@ _WORDS = {
     "string_type": "{name} must be a string.",
     "string_too_long": "{name} may have at most {max_length:,} characters.",
     "string_too_short": "{name} must have at least {min_length:,} characters.",
+    "value_error": "{error}.",
     "model_type": "{name} must be a JSON object.",
     "model_attributes_type": "{name} must be a JSON object.",
 }

@@ -238,6 +238,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.place,
+        **({"required": True} if parameter.required else {}),
         "description": parameter.description,
         "schema": parameter.schema,
     }

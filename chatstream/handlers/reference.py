@@ -50,13 +50,14 @@ class Version(StrEnum):
 
 
 class Parameter(NamedTuple):
-    """Of a request, and never required; `place` is ``query`` or ``header``, `schema` is JSON Schema."""
+    """Of a request; `place` is ``query`` or ``header``, `schema` is JSON Schema."""
 
     place: str
     name: str
     description: str
     schema: Mapping[str, Any]
     is_alias: bool = False  # another name of one that is there
+    required: bool = False
     of_stream: bool = False  # it asks for a stream in place of JSON, or for something of one
 
 
@@ -389,7 +390,13 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "How an erasure stands",
             {200: Reply("The erasure; complete, it is the receipt, kept for a year.", {JSON: ErasureView}, _RATE)},
             parameters=[
-                Parameter("query", "id", "The `id` of the erasure.", {"type": "string", "pattern": OBJECT_KEY_PATTERN})
+                Parameter(
+                    "query",
+                    "id",
+                    "The `id` of the erasure.",
+                    {"type": "string", "pattern": OBJECT_KEY_PATTERN},
+                    required=True,
+                )
             ],
             refusals=[404],
         ),

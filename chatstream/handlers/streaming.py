@@ -52,7 +52,10 @@ class StreamingHandler(JSONHandler):
         self.hub = hub
 
     def negotiate(self) -> None:
-        """Write what `format` and `version` of the query name. Raises `InvalidRequest` if there is no such format."""
+        """Write what `format` and `version` of the query name. Raises `InvalidRequest` if there is no such one.
+
+        A version of another format means nothing, as a parameter does that is not known.
+        """
         name, version = self.parameter("format"), self.parameter("version")
         formats = self.door.formats
         if name is not None and name not in formats.by_name:
@@ -60,12 +63,10 @@ class StreamingHandler(JSONHandler):
         self.wire = formats.default if name is None else formats.by_name[name]
         if version is None:
             return
-        versions = formats.versions.get(self.wire.name)
-        if versions is None:
-            raise InvalidRequest(f"`version` goes with one of these formats: {', '.join(formats.versions)}.")
-        if version not in versions:
-            raise InvalidRequest(f"`version` must be one of: {', '.join(versions)}.")
-        self.wire = versions[version]
+        known = dict.fromkeys(one for versions in formats.versions.values() for one in versions)
+        if version not in known:
+            raise InvalidRequest(f"`version` must be one of: {', '.join(known)}.")
+        self.wire = formats.versions.get(self.wire.name, {}).get(version, self.wire)
 
     @property
     def accepts_stream(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
@@ -51,10 +51,17 @@ Prompt = Annotated[str, StringConstraints(max_length=8000)]
 _MODEL_NAME = r"^[^\s./\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,198}[^\s\x00-\x1f\x7f-\x9f])?$"
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
+# A message must show something. What shows nothing `blank` knows exactly; this much of it fits into a schema.
+_VISIBLE: dict[str, Any] = {"pattern": r"[^\s\x00-\x1f\x7f-\xa0\xad]"}
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 OBJECT_KEY_PATTERN = r"^[0-9a-f]{24}$"
 OBJECT_KEY = re.compile(OBJECT_KEY_PATTERN)
 ObjectKey = Annotated[str, StringConstraints(pattern=OBJECT_KEY_PATTERN)]
+
+
+def _whole(number: Any) -> Any:
+    """To JSON Schema 5.0 is a whole number, too; some languages write all of theirs so."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 class _Body(BaseModel):
@@ -70,7 +77,7 @@ class NewConversation(_Body):
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
-    initial_message: Annotated[str, Field(min_length=1)] | None = None
+    initial_message: Annotated[str, Field(min_length=1, json_schema_extra=_VISIBLE)] | None = None
 
 
 class ConversationChanges(_Body):
@@ -83,7 +90,8 @@ class ConversationChanges(_Body):
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
-    head: ObjectKey | None = None
+    # null would mean nothing: where a branch ends is a message
+    head: Annotated[ObjectKey | None, WithJsonSchema({"type": "string", "pattern": OBJECT_KEY_PATTERN})] = None
 
     @model_validator(mode="after")
     def _head_is_said(self) -> Self:
@@ -97,7 +105,7 @@ class NewMessage(_Body):
     has it. With `parent` it goes on from that message, or from none if that is null: to edit a message is to send its
     new text with the `parent` of the old one. By default it goes on from the end of the branch that is shown."""
 
-    content: Annotated[str, Field(min_length=1)]
+    content: Annotated[str, Field(min_length=1, json_schema_extra=_VISIBLE)]
     client_message_id: ClientMessageId | None = None
     background: bool | None = None
     parent: ObjectKey | None = None
@@ -131,7 +139,7 @@ class StopRequest(_Body):
     where the user's screen did: for all devices, and for the next turn."""
 
     message_id: ObjectKey | None = None
-    seen_length: Annotated[int, Field(ge=0, le=999_999_999)] | None = None
+    seen_length: Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)] | None = None
 
 
 class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):

@@ -14,7 +14,11 @@ from tests.support.processes import SECRET
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
-@pytest.mark.timeout(300)  # a thousand requests, and what is made of each when one fails
+# So many requests for each operation: enough in each run for every kind of value, and hundreds where somebody asks.
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
+
+
+@pytest.mark.timeout(300)  # hundreds of requests, and what is made of each when one fails
 def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(
         OPENAI_BASE_URL="",  # the demo model: nobody scripts answers to what schemathesis makes up
@@ -26,7 +30,7 @@ def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartS
     result = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIGURATION),
-            *("run", f"{server.url}/openapi.json?version=3.2"),
+            *("run", "--max-examples", EXAMPLES, f"{server.url}/openapi.json?version=3.2"),
         ],
         cwd=tmp_path,
         env=os.environ | {"TOKEN": auth.mint(SECRET, "schemathesis", 3600)},
