@@ -41,10 +41,22 @@ class OpenReasoning(_Mark, frozen=True, kw_only=True, tag="reasoning"):
 
 
 class OpenToolCall(_Mark, frozen=True, kw_only=True, tag="tool_call"):
-    """The next part is a call of the tool `name`; `id` is ours, and unique."""
+    """The next part is a call of the tool `name`; `id` is ours, and unique.
+
+    `extra` is JSON text of the model's endpoint, which wants it back with the call (Gemini's thought signature).
+    """
 
     id: str
     name: str
+    extra: str | None = None
+
+
+class Effect(StrEnum):
+    """What it means to run a tool a second time."""
+
+    NONE = "none"  # nothing: it only reads
+    IDEMPOTENT = "idempotent"  # nothing, under the same key
+    ONCE = "once"  # that something happens twice
 
 
 class CallState(StrEnum):
@@ -62,10 +74,18 @@ class CallState(StrEnum):
 
 
 class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
-    """The call `id` is in another state. `expires_at` is RFC 3339; `message` is for people."""
+    """The call `id` is in another state. `expires_at` is RFC 3339; `message` is for people.
+
+    `arguments` are whole, as JSON text: there with `READY`, and where somebody is to decide or to answer. `effect` is
+    there with `RUNNING`: whoever finds a call without a result must know what running it again would mean, also when
+    the tool is gone.
+    """
 
     id: str
     state: CallState
+    name: str = ""
+    arguments: str | None = None
+    effect: Effect | None = None
     expires_at: str | None = None
     decided_by: str | None = None
     message: str | None = None
@@ -357,8 +377,19 @@ def _extended(part: Part, string: str) -> Part:
 def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
     assert isinstance(part, ToolCallPart)  # noqa: S101 - `calls` has no others
     if isinstance(mark, ToolResult):
-        return replace(part, state=CallState.DONE, output=mark.output, failed=mark.failed)
-    return replace(part, state=mark.state, expires_at=mark.expires_at, decided_by=mark.decided_by, message=mark.message)
+        # What nobody let run, or nobody knows the end of, stays that: its result only tells the model so.
+        state = part.state if part.state in _WITHOUT_OUTCOME else CallState.DONE
+        return replace(part, state=state, output=mark.output, failed=mark.failed)
+    return replace(
+        part,
+        state=mark.state,
+        expires_at=mark.expires_at,
+        decided_by=mark.decided_by or part.decided_by,
+        message=mark.message or part.message,
+    )
+
+
+_WITHOUT_OUTCOME = (CallState.DENIED, CallState.EXPIRED, CallState.UNKNOWN)
 
 
 # Stored pieces --------------------------------------------------------------------------------------------------------

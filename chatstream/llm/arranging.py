@@ -11,7 +11,7 @@ from typing import Final
 from chatstream.llm import markers
 from chatstream.llm.markers import Marker
 from chatstream.llm.shapes import valid
-from chatstream.pieces import Kind, OpenReasoning, OpenText, Piece
+from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece
 
 # So much white space before the first word is held until it is known whether a tag follows: more is no tag's.
 _MOST_BLANKS: Final = 256
@@ -52,7 +52,7 @@ class Arranger:
         self._tags = 0  # how many there were
         self._inside = ""  # the end of what is between tags, which may be the beginning of its end
         self._blank: list[str] = []  # white space after thinking: more thinking may follow
-        self._halves = {Kind.TEXT: "", Kind.REASONING: ""}  # the first half of a character, cut between two deltas
+        self._halves = dict.fromkeys(Kind, "")  # the first half of a character, cut between two deltas
         self.plain = False
         self._settle()
 
@@ -76,11 +76,27 @@ class Arranger:
         self._settle()
         return pieces
 
+    def call(self, opened: OpenToolCall) -> list[Piece]:
+        """The pieces of a call that begins, and of what was held before it: nothing goes on behind it."""
+        if not "".join(self._start).strip():
+            self._start.clear()
+        pieces = self.end()
+        pieces.append(opened)
+        self._state, self._kind = _State.TEXT, Kind.TOOL_CALL
+        self._settle()
+        return pieces
+
+    def arguments(self, text: str) -> list[Piece]:
+        """The pieces of its arguments."""
+        whole = self._whole(Kind.TOOL_CALL, text)
+        return [whole] if whole else []
+
     def end(self) -> list[Piece]:
         """The pieces of what is still held, at the end of the answer."""
         pieces: list[Piece] = []
         self._complete(Kind.REASONING, pieces)
         self._complete(Kind.TEXT, pieces)
+        self._halves[Kind.TOOL_CALL] = ""  # half a character of arguments, which are not whole then
         held, self._inside = self._inside, ""
         if held and self._state is _State.SAYING:
             self._tell(held, pieces)

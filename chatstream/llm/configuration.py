@@ -95,6 +95,7 @@ async def configured_model(
 def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) -> Model:
     """The model of one entry. Raises `ConfigurationError` if the way to it cannot be used."""
     from chatstream.llm.arranging import Tags
+    from chatstream.llm.dialects import ReasoningBack
     from chatstream.llm.faults import Part
     from chatstream.llm.openai_model import OpenAIModel
 
@@ -112,7 +113,7 @@ def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) ->
         retries=entry.retries,
         without=frozenset(part for part, takes in refused if not takes),
         parameters=entry.parameters,
-        reasoning_back=entry.reasoning_back == "always",  # "tool_turns": there are none yet
+        reasoning_back=ReasoningBack(entry.reasoning_back),
         tags=Tags(entry.think_tags),
         settings=dict(zip(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), entry.settings, strict=True)),
     )
@@ -124,6 +125,7 @@ def _usual(settings: Settings, name: str, description: str = "") -> Entry:
         name=name,
         model=name,
         description=description,
+        tools=True,  # one that knows none says so, and is asked again without
         base_url=settings.openai_base_url,
         key=key.get_secret_value() if key else None,
         deadlines=usual_deadlines(settings),

@@ -17,11 +17,12 @@ from msgspec import Meta, Struct
 from chatstream.errors import ErrorCode
 from chatstream.llm import shapes
 from chatstream.llm.arranging import Arranger, Tags
+from chatstream.llm.calling import Calls, Ordered, TooManyCalls, fragments_of
 from chatstream.llm.faults import Fault, from_error, other_api, page
 from chatstream.llm.model import Finish
 from chatstream.llm.splitting import ErrorEvent, EventSplitter
 from chatstream.models import Usage
-from chatstream.pieces import Kind, Piece
+from chatstream.pieces import Kind, OpenToolCall, Piece
 
 # No chunk of an honest model comes near it; an endpoint that sends no line end must not fill the memory. The longest
 # answer that is taken by default fits, in its longest spelling: 200,000 characters of 12 bytes.
@@ -82,7 +83,7 @@ class _Body(Enum):
 class AnswerDecoder:
     """Reads one answer.
 
-    `tokens` counts the chunks that brought some: text and reasoning, but also tool calls, of which there are no pieces.
+    `tokens` counts the chunks that brought some: text, reasoning, and tool calls, of which some pieces come later.
     `finished` is the last finish reason so far. It is no end: some endpoints give one with every chunk. The end is
     ``[DONE]`` (`done`), a failure (`fault`), or that of the body, which `end` is called for.
     """
@@ -110,6 +111,8 @@ class AnswerDecoder:
         self._strange = False  # ... an object that is no chunk of an answer
         self._chunk_seen = False
         self._arranger = Arranger(tags)
+        self._calls = Calls()
+        self._calls_came = False  # in deltas: a last message only repeats them
         self._came_of: set[Kind] = set()
         self._messages = {Kind.TEXT: "", Kind.REASONING: ""}  # what came as `message`, which may repeat it
         self._index: int | None = None  # of the choice that is ours ...
@@ -155,8 +158,12 @@ class AnswerDecoder:
             data = self._other_encoding.decode(data).encode("utf-8", "replace")
         pieces = self._feed(data)
         if self.over:
-            pieces += self._arranger.end()
+            pieces += self._rest()
         return pieces
+
+    def _rest(self) -> list[Piece]:
+        """What is still held."""
+        return [*self._arranged(self._calls.end()), *self._arranger.end()]
 
     def _feed(self, data: bytes) -> list[Piece]:
         if self._body is _Body.UNKNOWN:
@@ -181,7 +188,7 @@ class AnswerDecoder:
             pieces = self._feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
         else:
             pieces = self._read_all([bytes(self._held)] if self._held.strip() else [])
-        pieces += self._arranger.end()
+        pieces += self._rest()
         believed = self.finished is not None and not self._cut and not (broken and self.contradicted)
         if self.over or self.settled or believed:
             return pieces
@@ -270,13 +277,13 @@ class AnswerDecoder:
                 self._read_tolerantly(event, pieces)
                 return
             self._came()
-            if self._arranger.plain:
+            if self._arranger.plain and not self._calls.begun:
                 if "</think>" in text and text.strip() == "</think>":  # one token, and not what the answer is about
                     self.end_of_unopened_thinking = True
                 pieces.append(text)
             else:
                 self._came_of.add(Kind.TEXT)
-                pieces += self._arranger.text(text)
+                self._say(Kind.TEXT, text, pieces)
             return
         self._read_tolerantly(event, pieces)
 
@@ -399,7 +406,8 @@ class AnswerDecoder:
             self._came()
         for kind, text in said:
             self._came_of.add(kind)
-            pieces += self._arranger.text(text) if kind is Kind.TEXT else self._arranger.reasoning(text)
+            self._say(kind, text, pieces)
+        self._read_calls(delta, message, pieces)
         reason = shapes.reason_of(choice)
         if reason in shapes.BROKEN_OFF:
             if not self.settled:
@@ -407,6 +415,39 @@ class AnswerDecoder:
         elif reason is not None:
             self.finished = reason
             self._alone = not said and not alive
+
+    def _say(self, kind: Kind, text: str, pieces: list[Piece]) -> None:
+        try:
+            pieces += self._arranged(self._calls.say(kind, text) if self._calls.begun else [(kind, text)])
+        except TooManyCalls:
+            self._give_up("more behind its tool calls than an answer can have")
+
+    def _read_calls(self, delta: object, message: object, pieces: list[Piece]) -> None:
+        fragments = fragments_of(delta) if isinstance(delta, dict) else []
+        self._calls_came = self._calls_came or bool(fragments)
+        if not self._calls_came and isinstance(message, dict):
+            fragments = fragments_of(message)
+        try:
+            for fragment in fragments:
+                pieces += self._arranged(self._calls.add(fragment))
+        except TooManyCalls:
+            self._give_up("more tool calls than an answer can have")
+
+    def _arranged(self, ordered: list[Ordered]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for each in ordered:
+            if isinstance(each, OpenToolCall):
+                pieces += self._arranger.call(each)
+                continue
+            kind, text = each
+            match kind:
+                case Kind.TEXT:
+                    pieces += self._arranger.text(text)
+                case Kind.REASONING:
+                    pieces += self._arranger.reasoning(text)
+                case Kind.TOOL_CALL:
+                    pieces += self._arranger.arguments(text)
+        return pieces
 
     def _said(self, delta: dict[str, Any]) -> Said:
         said = shapes.said_in(delta)

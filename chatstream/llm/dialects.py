@@ -1,11 +1,15 @@
 """How a request looks to each model: some refuse a part of it, and are asked without."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
+
 from chatstream.llm.faults import Part
-from chatstream.llm.model import Turn
+from chatstream.llm.model import OfferedTool, Step, ToolCall, Turn, without_calls
 
 Parts = frozenset[Part]
 NONE: Final[Parts] = frozenset()
@@ -43,28 +47,88 @@ class Dialects:
             self._known.popitem(last=False)
 
 
-def request_body(turns: Sequence[Turn], model: str, without: Parts, *, reasoning: bool = False) -> dict[str, Any]:
-    """The body of ``POST /chat/completions``. `reasoning`: the model is told again what it thought."""
+class ReasoningBack(StrEnum):
+    """Which of its turns a model is given with what it thought before."""
+
+    OFF = "off"
+    TOOL_TURNS = "tool_turns"  # those with calls
+    ALWAYS = "always"
+
+
+def request_body(
+    turns: Sequence[Turn],
+    model: str,
+    without: Parts,
+    *,
+    reasoning: ReasoningBack = ReasoningBack.OFF,
+    tools: Sequence[OfferedTool] = (),
+) -> dict[str, Any]:
+    """The body of ``POST /chat/completions``."""
     if Part.SYSTEM in without:
         turns = _without_system(turns)
+    if Part.TOOLS in without:
+        turns, tools = without_calls(turns), ()
     body: dict[str, Any] = {
-        "messages": [
-            {"role": turn.role, "content": turn.content}
-            | ({"reasoning_content": turn.reasoning} if reasoning and turn.reasoning else {})
-            for turn in turns
-        ],
+        "messages": [message for turn in turns for message in _messages(turn, reasoning)],
         "model": model,
         "stream": Part.STREAM not in without,
     }
     if body["stream"] and Part.USAGE not in without:
         body["stream_options"] = {"include_usage": True}
+    if tools:
+        body["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
     return body
 
 
-def is_in(part: Part, turns: Sequence[Turn], without: Parts) -> bool:
+def _function(tool: OfferedTool) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    return {"name": tool.name, **described, "parameters": dict(tool.parameters)}
+
+
+def _messages(turn: Turn, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
+    if not turn.steps:
+        thought = turn.reasoning if reasoning is ReasoningBack.ALWAYS else ""
+        yield {"role": turn.role, "content": turn.content} | _thought(thought)
+        return
+    for step in turn.steps:
+        yield from _said(step, reasoning)
+
+
+def _said(step: Step, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
+    """One message of the model's, and one for each of its calls: without all of them it would be refused."""
+    wanted = reasoning is ReasoningBack.ALWAYS or (reasoning is ReasoningBack.TOOL_TURNS and bool(step.calls))
+    thought = _thought(step.reasoning if wanted else "")
+    if not step.calls:
+        yield {"role": "assistant", "content": step.content} | thought
+        return
+    calls = [_call(call) for call in step.calls]
+    yield {"role": "assistant", "content": step.content or None, "tool_calls": calls} | thought
+    for call in step.calls:
+        # The name is for those who find a result by it.
+        yield {"role": "tool", "tool_call_id": _short(call.id), "name": call.name, "content": call.result}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    extra = {} if call.extra is None else {"extra_content": msgspec.json.decode(call.extra)}
+    return {"id": _short(call.id), "type": "function", "function": function} | extra
+
+
+def _thought(text: str) -> dict[str, Any]:
+    return {"reasoning_content": text} if text else {}
+
+
+def _short(id_: str) -> str:
+    """An id as every endpoint takes it: Mistral's must have nine letters and digits."""
+    return hashlib.blake2s(id_.encode(), digest_size=8).hexdigest()[:9]
+
+
+def is_in(part: Part, turns: Sequence[Turn], without: Parts, tools: Sequence[OfferedTool] = ()) -> bool:
     """Whether a request that leaves out `without` has this part."""
     if part in without:
         return False
+    if part is Part.TOOLS:
+        return bool(tools) or any(turn.steps for turn in turns)
     if part is Part.SYSTEM:
         return turns[0].role == "system"
     return part is Part.STREAM or Part.STREAM not in without

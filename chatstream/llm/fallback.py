@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.catalogue import Catalogue, Entry
-from chatstream.llm.model import Delta, Model, Turn
+from chatstream.llm.model import Delta, Model, OfferedTool, Turn, without_calls
 
 log = logging.getLogger("chatstream.llm")
 
@@ -31,10 +31,17 @@ class Endpoints:
         self._make = make
         self._made: dict[str, Model] = {}
 
-    def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used."""
+    def stream(
+        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+    ) -> AsyncGenerator[Delta, None]:
+        """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used.
+
+        A model that is not said to know tools is offered none, and told of earlier calls only what was said.
+        """
         entry = self._catalogue.entry(model)
-        return self.endpoint(entry).stream(entry.in_turn(turns), model=entry.model)
+        if not entry.tools:
+            turns, tools = without_calls(turns), ()
+        return self.endpoint(entry).stream(entry.in_turn(turns), model=entry.model, tools=tools)
 
     def endpoint(self, entry: Entry) -> Model:
         """The endpoint of an entry, made if need be. Raises `ConfigurationError` if the way there cannot be used."""
@@ -62,20 +69,27 @@ class FallbackModel:
         self._catalogue = catalogue
 
     def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, begin_at: str | None = None
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        begin_at: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. `begin_at` is the `next_model` of the attempt before."""
-        return self._stream(turns, self._catalogue.chain(model, begin_at))
+        return self._stream(turns, tools, self._catalogue.chain(model, begin_at))
 
     def beginning_at(self, name: str | None) -> Model:
         """This model for an attempt that goes on with the fallback `name`."""
         return self if name is None else _BeginningAt(self, name)
 
-    async def _stream(self, turns: Sequence[Turn], chain: Sequence[Entry]) -> AsyncGenerator[Delta, None]:
+    async def _stream(
+        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], chain: Sequence[Entry]
+    ) -> AsyncGenerator[Delta, None]:
         for entry, after in zip(chain, [*chain[1:], None], strict=True):
             named = said = False
             try:
-                async with aclosing(self._endpoints.stream(turns, model=entry.name)) as deltas:
+                async with aclosing(self._endpoints.stream(turns, model=entry.name, tools=tools)) as deltas:
                     async for delta in deltas:
                         said = said or bool(delta.pieces)
                         yield delta if named else delta._replace(model=entry.name)
@@ -104,9 +118,11 @@ class _BeginningAt:
         self._model = model
         self._name = name
 
-    def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
+    def stream(
+        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+    ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`."""
-        return self._model.stream(turns, model=model, begin_at=self._name)
+        return self._model.stream(turns, model=model, tools=tools, begin_at=self._name)
 
     async def close(self) -> None:
         """See `Model.close`."""

@@ -26,6 +26,7 @@ class Part(StrEnum):
     USAGE = "stream_options"
     SYSTEM = "the system role"
     STREAM = "stream"
+    TOOLS = "tools"
 
 
 class Mend(StrEnum):
@@ -147,6 +148,13 @@ _STREAM_WORDS: Final = re.compile(
     r"|without|cannot|can't|does not allow)\w*.{0,40}(?:\bstreaming\b|['\"`]?\bstream\b['\"`]?)",
     re.IGNORECASE | re.DOTALL,
 )
+_TOOL_WORDS: Final = re.compile(
+    r"(?:not support|unsupported|not available|not enabled|disabled|no endpoints found)[^.]{0,60}"
+    r"\b(?:tools?|tool[ _](?:use|calls?|calling|choice)|functions?|function[ _]call(?:s|ing)?)\b"
+    r"|\b(?:tools?|tool[ _](?:use|calls?|calling|choice)|function(?:s| tools)?|function[ _]call(?:s|ing)?)\b"
+    r"[^.]{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled|permit)|unsupported|disabled)",
+    re.IGNORECASE,
+)
 # Statuses of those that refuse a part of a request; some raise in the model's template, and say 500.
 _REFUSING: Final = (None, 400, 405, 406, 415, 422, 500, 501)
 # Statuses that are somebody's who asks again and again, and not the code's that stands in the body.
@@ -210,6 +218,8 @@ def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
         parts.append(Part.USAGE)
     elif "stream" in refusal.names or _STREAM_WORDS.search(refusal.words):
         parts.append(Part.STREAM)
+    if "tools" in refusal.names or _TOOL_WORDS.search(refusal.words):
+        parts.append(Part.TOOLS)
     if _SYSTEM_WORDS.search(refusal.words):
         parts.append(Part.SYSTEM)
     return tuple(parts), True

@@ -1,7 +1,7 @@
 """What the rest of chatstream knows of a model."""
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -9,12 +9,48 @@ from chatstream.models import Usage
 from chatstream.pieces import Piece
 
 
+class OfferedTool(Struct, frozen=True):
+    """A tool as a model knows it; `parameters` is a JSON Schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call that the model made, and what it is told of its outcome. `id` is ours, `arguments` is JSON text.
+
+    `extra` is JSON text of the endpoint, which wants it back.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    result: str
+    extra: str | None = None
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What a model said with one request: text, calls, or both; `reasoning` is what it thought before."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+
 class Turn(Struct, frozen=True):
-    """One message of the context."""
+    """One message of the context. An answer with calls has `steps`, which are all of it; `content` is its text."""
 
     role: Literal["system", "user", "assistant"]
     content: str
     reasoning: str = ""  # what the model thought before it said this: only for models that want it back
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """What it takes of the context, in code points."""
+        called = sum(len(call.arguments) + len(call.result) for step in self.steps for call in step.calls)
+        return len(self.content) + called
 
 
 # Asks for the rest of the assistant's turn right before it. A turn of its own, since not every endpoint goes on with an
@@ -32,6 +68,15 @@ class Finish(Struct, frozen=True, kw_only=True):
     usage: Usage | None
 
 
+def without_calls(turns: Sequence[Turn]) -> list[Turn]:
+    """The same as text alone, for a model that knows no tools. What has no text is left out."""
+    return [
+        Turn(turn.role, turn.content, turn.reasoning) if turn.steps else turn
+        for turn in turns
+        if turn.content or not turn.steps
+    ]
+
+
 class Estimate(NamedTuple):
     """What a request is likely to be charged for, as long as the model has not said it."""
 
@@ -46,6 +91,10 @@ class Delta(NamedTuple):
     Of an answer that is text alone they are strings, each valid Unicode. `model` is who answers, by the name that users
     know, where that is said: once, before or with the first piece. `usage` are the token counts so far, where the model
     gives some before its end; `estimate` comes before a request.
+
+    A call of a tool is an `OpenToolCall` and its arguments; the calls of one request are numbered: 1, 2 … is their id.
+
+    `durable`: the pieces are to be stored before anybody is told, and before the next delta is asked for.
     """
 
     pieces: list[Piece]
@@ -53,13 +102,18 @@ class Delta(NamedTuple):
     model: str | None = None
     usage: Usage | None = None
     estimate: Estimate | None = None
+    durable: bool = False
 
 
 class Model(Protocol):
     """A source of streamed answers."""
 
-    def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
+    def stream(
+        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+    ) -> AsyncGenerator[Delta, None]:
         """Answer `turns`; the last `Delta` of a good answer, and only that, has `finish` set.
+
+        The model may call `tools`. If the last turn is its own, it goes on behind the results of that turn's last step.
 
         The caller closes the generator (``contextlib.aclosing``); closing it, or cancelling the task that reads it,
         really closes the upstream request. `model` overrides the configured name.

@@ -22,9 +22,9 @@ from chatstream.llm.arranging import Tags
 from chatstream.llm.catalogue import Deadlines
 from chatstream.llm.deadlines import Clock
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
-from chatstream.llm.dialects import NONE, Dialects, Parts, is_in, request_body
+from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in, request_body
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
-from chatstream.llm.model import Delta, Turn
+from chatstream.llm.model import Delta, OfferedTool, Turn
 from chatstream.llm.transport import Transport
 from chatstream.metrics import Metrics
 from chatstream.proxies import proxy_for
@@ -105,14 +105,14 @@ class OpenAIModel:
         without: Parts = NONE,
         parameters: Mapping[str, Any] = {},
         settings: Mapping[str, str] = {},
-        reasoning_back: bool = False,
+        reasoning_back: ReasoningBack = ReasoningBack.OFF,
         tags: Tags = Tags.RECOGNISED,
     ) -> None:
         """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time.
 
         `without` are the parts that its requests never have, `parameters` further fields that they all have. `settings`
-        are other names for the settings that a `Mend` names. `reasoning_back`: the model wants its thinking back with
-        each of its answers. `tags`: what tags in its text mean.
+        are other names for the settings that a `Mend` names. `reasoning_back`: with which of its turns the model
+        wants its thinking back. `tags`: what tags in its text mean.
 
         Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
         """
@@ -143,7 +143,9 @@ class OpenAIModel:
             ),
         )
 
-    async def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
+    async def stream(
+        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+    ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``."""
         if self._client.is_closed():
             raise Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model is closed")
@@ -151,7 +153,7 @@ class OpenAIModel:
         clock = Clock(self._deadlines)
         self._clocks.add(clock)
         try:
-            async with contextlib.aclosing(self._stream(turns, name, clock)) as deltas:
+            async with contextlib.aclosing(self._stream(turns, tools, name, clock)) as deltas:
                 async for delta in deltas:
                     yield delta
         except TimeoutError:
@@ -163,7 +165,9 @@ class OpenAIModel:
             clock.close()
             self._clocks.discard(clock)
 
-    async def _stream(self, turns: Sequence[Turn], name: str, clock: Clock) -> AsyncGenerator[Delta, None]:
+    async def _stream(
+        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, clock: Clock
+    ) -> AsyncGenerator[Delta, None]:
         """Ask until there is an answer, or no hope of one."""
         known = self._without | self._dialects.of(name)
         without, certain = known, True
@@ -171,14 +175,15 @@ class OpenAIModel:
         while True:
             clock.asked(whole=Part.STREAM in without)
             try:
-                async with contextlib.aclosing(self._attempt(turns, name, clock, without)) as deltas:
+                body = self._body(turns, tools, name, without)
+                async with contextlib.aclosing(self._attempt(body, clock, without)) as deltas:
                     async for delta in deltas:
                         if without != known and certain:
                             known = without
                             self._learn(name, without)
                         yield delta
             except Fault as fault:
-                refused = next((part for part in fault.refused if is_in(part, turns, without)), None)
+                refused = next((part for part in fault.refused if is_in(part, turns, without, tools)), None)
                 if refused is not None:
                     without, certain = without | {refused}, certain and fault.certain
                     continue
@@ -233,9 +238,7 @@ class OpenAIModel:
         pause: float = self._backoff * 2**retry * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
         return max(pause, fault.retry_after or 0)
 
-    async def _attempt(
-        self, turns: Sequence[Turn], name: str, clock: Clock, without: Parts
-    ) -> AsyncGenerator[Delta, None]:
+    async def _attempt(self, asked: dict[str, Any], clock: Clock, without: Parts) -> AsyncGenerator[Delta, None]:
         """One request. Its `Fault` is transient only if no token came, and it did not take long to fail."""
         decoder: AnswerDecoder | None = None
         fault: Fault | None = None
@@ -243,7 +246,7 @@ class OpenAIModel:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with clock:
-                    response = await stack.enter_async_context(self._request(self._body(turns, name, without)))
+                    response = await stack.enter_async_context(self._request(asked))
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
@@ -289,8 +292,9 @@ class OpenAIModel:
         assert decoder is not None  # noqa: S101 - for the type checker: without one there is a fault
         yield Delta([], decoder.finish)
 
-    def _body(self, turns: Sequence[Turn], name: str, without: Parts) -> dict[str, Any]:
-        return {**self._parameters, **request_body(turns, name, without, reasoning=self._reasoning_back)}
+    def _body(self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, without: Parts) -> dict[str, Any]:
+        body = request_body(turns, name, without, reasoning=self._reasoning_back, tools=tools)
+        return {**self._parameters, **body}
 
     @contextlib.asynccontextmanager
     async def _request(self, body: dict[str, Any]) -> AsyncGenerator[httpx2.Response, None]:

@@ -1,0 +1,239 @@
+"""From the fragments of tool calls to calls in order, one after the other. Pure.
+
+An answer's log has one open part at a time. So while the arguments of one call come, whatever else comes is held until
+that call is whole: fragments of the next calls, and text.
+
+What belongs together is told by the endpoints in many ways. Theirs are the signs, in this order: an `index` whose id
+does not contradict it; a new id; a name after arguments that are whole; else, the fragment goes on with the last call.
+"""
+
+import re
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chatstream.pieces import Kind, OpenToolCall
+
+# No honest model comes near either of them; an endpoint must not be able to fill the memory.
+_MOST_CALLS: Final = 128
+_MOST_CHARACTERS: Final = 1_000_000
+# A signature of Gemini's has some hundred bytes.
+_MOST_EXTRA: Final = 32_000
+# What stands in the place of an id where there is none.
+_NO_IDS: Final = {"", "null", "none", "undefined"}
+# What a name may be, for us and for the endpoints that are told of it again.
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME: Final = 64
+# What decides where a JSON text ends.
+_TELLING: Final = re.compile(r'["\\{}\[\]]')
+
+
+class TooManyCalls(Exception):
+    """More than an answer can have."""
+
+
+class Fragment(Struct, frozen=True):
+    """A part of a call, as it came. What was not there is None."""
+
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    extra: Any = None
+
+
+Said = tuple[Kind, str]
+Ordered = OpenToolCall | Said
+
+
+class _Slot(Struct):
+    """A call, or text or thinking that came after one began."""
+
+    kind: Kind
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    extra: str | None = None
+    size: int = 0  # of the arguments so far
+    held: list[str] = []  # what nobody was given yet
+    begun: bool = False  # it is being given out
+    depth: int = 0
+    in_string: bool = False
+    escaped: bool = False
+    whole: bool = False  # the arguments are a whole JSON text
+
+
+class Calls:
+    """The calls of one request, from the first one on."""
+
+    def __init__(self) -> None:
+        self._slots: list[_Slot] = []
+        self._current = 0  # the slot that is given out
+        self._numbers = 0
+        self._size = 0
+
+    @property
+    def begun(self) -> bool:
+        """There is at least one."""
+        return bool(self._slots)
+
+    def add(self, fragment: Fragment) -> list[Ordered]:
+        """What can be given out now. Raises `TooManyCalls`."""
+        slot = self._slot_of(fragment)
+        if slot.whole and fragment.name and fragment.id == slot.id:
+            return []  # told again, as a whole
+        if not slot.name and fragment.name:
+            slot.name = fragment.name
+        if not slot.id:
+            slot.id = fragment.id or ""
+        if fragment.extra is not None and slot.extra is None:
+            slot.extra = _text_of(fragment.extra)
+        if fragment.arguments:
+            slot.size += len(fragment.arguments)
+            self._grow(len(fragment.arguments))
+            slot.held.append(fragment.arguments)
+            _scan(slot, fragment.arguments)
+        return self._given()
+
+    def say(self, kind: Kind, text: str) -> list[Ordered]:
+        """Something that is no call came after one began."""
+        if self._slots[-1].kind is not kind:
+            self._slots.append(_Slot(kind, held=[]))
+        self._slots[-1].held.append(text)
+        self._grow(len(text))
+        return self._given()
+
+    def end(self) -> list[Ordered]:
+        """All that is still held: nothing more comes."""
+        given: list[Ordered] = []
+        while self._current < len(self._slots):
+            given += self._release(self._slots[self._current])
+            self._current += 1
+        return given
+
+    def _grow(self, more: int) -> None:
+        self._size += more
+        if self._size > _MOST_CHARACTERS:
+            raise TooManyCalls
+
+    def _slot_of(self, fragment: Fragment) -> _Slot:
+        calls = [slot for slot in self._slots if slot.kind is Kind.TOOL_CALL]
+        last = calls[-1] if calls else None
+        if fragment.id is not None:
+            known = next((slot for slot in calls if slot.id == fragment.id), None)
+            other = known is not None and None not in (known.index, fragment.index) and known.index != fragment.index
+            if known is not None and not (other and fragment.name):
+                return known
+            # An id that came late belongs to the call that its index names, and has none so far.
+            own = next((slot for slot in calls if slot.index == fragment.index and not slot.id), None)
+            if own is not None and fragment.index is not None and not (fragment.name and own.whole):
+                return own
+            return self._new(fragment)
+        if last is None:
+            return self._new(fragment)
+        own = last
+        if fragment.index is not None:
+            # Of several calls under one index, which some endpoints have, the last one goes on.
+            found = next((slot for slot in reversed(calls) if slot.index == fragment.index), None)
+            if found is None:
+                return self._new(fragment)
+            own = found
+        begins = fragment.name is not None and own.whole
+        return self._new(fragment) if begins else own
+
+    def _new(self, fragment: Fragment) -> _Slot:
+        if len(self._slots) >= _MOST_CALLS:
+            raise TooManyCalls
+        self._slots.append(_Slot(Kind.TOOL_CALL, index=fragment.index, held=[]))
+        return self._slots[-1]
+
+    def _given(self) -> list[Ordered]:
+        given: list[Ordered] = []
+        while self._current < len(self._slots):
+            slot = self._slots[self._current]
+            is_last = self._current == len(self._slots) - 1
+            over = not is_last and (slot.kind is not Kind.TOOL_CALL or slot.whole)
+            if slot.kind is Kind.TOOL_CALL and not slot.name and not over:
+                break  # its name is yet to come
+            given += self._release(slot)
+            if not over:
+                break
+            self._current += 1
+        return given
+
+    def _release(self, slot: _Slot) -> list[Ordered]:
+        given: list[Ordered] = []
+        if slot.kind is Kind.TOOL_CALL and not slot.begun:
+            self._numbers += 1
+            given.append(OpenToolCall(id=str(self._numbers), name=_name(slot.name), extra=slot.extra))
+        slot.begun = True
+        given += [(slot.kind, text) for text in slot.held]
+        slot.held.clear()
+        return given
+
+
+def fragments_of(delta: dict[str, Any]) -> list[Fragment]:
+    """The parts of calls in a delta or a message, in whatever shape they are."""
+    calls = delta.get("tool_calls")
+    if isinstance(calls, dict):  # the only one, without a list around it
+        calls = [calls]
+    found = [_fragment(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    if len(found) > 1 and all(each.index is None for each in found):  # their order is their number
+        found = [replace(each, index=number) for number, each in enumerate(found)]
+    legacy = delta.get("function_call")
+    if not found and isinstance(legacy, dict):
+        found = [_fragment({"function": legacy})]
+    return [each for each in found if each != Fragment(index=each.index)]
+
+
+def _fragment(call: dict[str, Any]) -> Fragment:
+    function = call.get("function")
+    if not isinstance(function, dict):
+        function = call if "name" in call or "arguments" in call else {}
+    index, id_, name = call.get("index"), call.get("id"), function.get("name")
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict | list):  # an object in place of its text
+        arguments = msgspec.json.encode(arguments).decode()
+    return Fragment(
+        index=index if isinstance(index, int) and not isinstance(index, bool) else None,
+        id=id_ if isinstance(id_, str) and id_.strip().lower() not in _NO_IDS else None,
+        name=name.strip() if isinstance(name, str) and name.strip() else None,
+        arguments=arguments if isinstance(arguments, str) else "",
+        extra=call.get("extra_content"),
+    )
+
+
+def _name(given: str) -> str:
+    return _NOT_IN_NAMES.sub("_", given)[:_LONGEST_NAME] or "unnamed"
+
+
+def _text_of(extra: Any) -> str | None:
+    text = msgspec.json.encode(extra).decode()
+    return text if len(text) <= _MOST_EXTRA else None
+
+
+def _scan(slot: _Slot, text: str) -> None:
+    """Whether the arguments are whole now: each character is looked at once, however they were cut."""
+    start = 0
+    if slot.escaped:
+        slot.escaped, start = False, 1
+    position = start
+    while found := _TELLING.search(text, position):
+        sign, position = found[0], found.end()
+        if slot.in_string:
+            if sign == "\\":
+                if position == len(text):
+                    slot.escaped = True
+                position += 1
+            elif sign == '"':
+                slot.in_string = False
+        elif sign == '"':
+            slot.in_string = True
+        elif sign in "{[":
+            slot.depth += 1
+            slot.whole = False
+        elif sign in "}]":
+            slot.depth -= 1
+            slot.whole = slot.depth <= 0
