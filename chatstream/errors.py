@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     ANSWER_TOO_LONG = "answer_too_long"
     CONTEXT_TOO_LONG = "context_too_long"
     ANSWER_INTERRUPTED = "answer_interrupted"
+    TOOL_OUTCOME_UNKNOWN = "tool_outcome_unknown"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     RATE_LIMITED = "rate_limited"
     TOO_MANY_STREAMS = "too_many_streams"
@@ -77,6 +78,9 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.ANSWER_TOO_LONG: Explanation("The answer became too long and was cut off.", False),
     ErrorCode.CONTEXT_TOO_LONG: Explanation("This conversation is too long for the model.", False),
     ErrorCode.ANSWER_INTERRUPTED: Explanation("The answer was interrupted. Try again.", True),
+    ErrorCode.TOOL_OUTCOME_UNKNOWN: Explanation(
+        "It is not known whether an action was carried out. Check that before you ask again.", False
+    ),
     ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
     ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
     ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),

@@ -11,11 +11,13 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
-from chatstream.pieces import Part, Piece, ReasoningPart, TextPart, fold
+from chatstream.pieces import CallState, Part, Piece, ReasoningPart, TextPart, ToolCallPart, fold
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -84,6 +86,48 @@ class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
     offset: int
 
 
+class ToolCalled(Event, frozen=True, kw_only=True, tag="tool_call"):
+    """The model calls a tool, or more of the arguments, which are JSON text, has come."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+    message_id: str
+    reply_to: str
+    attempt: int
+
+
+class ToolStateChanged(Event, frozen=True, kw_only=True, tag="tool_state"):
+    """A call is in another state: who wants whole calls alone reads only this, and `tool_result`.
+
+    `arguments` are whole; they come with the state `ready`. What does not apply is not there.
+    """
+
+    tool_call_id: str
+    name: str
+    state: CallState
+    message_id: str
+    reply_to: str
+    attempt: int
+    arguments: str | UnsetType = UNSET
+    expires_at: Timestamp | UnsetType = UNSET
+    decided_by: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class ToolEnded(Event, frozen=True, kw_only=True, tag="tool_result"):
+    """What came of a call: any JSON; `failed` if that says why there is nothing better. Of a large one that is
+    `truncated`, this is the beginning, as text."""
+
+    tool_call_id: str
+    output: Any
+    failed: bool
+    truncated: bool
+    message_id: str
+    reply_to: str
+    attempt: int
+
+
 class DataTold(Event, frozen=True, kw_only=True, tag="data"):
     """Something of a plug-in's to show, at this place of the answer. The same `kind` and `id` again replaces it."""
 
@@ -149,11 +193,23 @@ AnyEvent = (
     | BranchShown
     | Chunk
     | ReasoningChunk
+    | ToolCalled
+    | ToolStateChanged
+    | ToolEnded
     | DataTold
     | Complete
     | System
     | Error
 )
+
+# What a card shows, and a phone takes at once. The model has all of it.
+_SHOWN_CHARACTERS = 16_000
+
+
+def shown(output: Any) -> tuple[Any, bool]:
+    """A result as clients are told of it, and whether it was cut: then it is text."""
+    text = output if isinstance(output, str) else msgspec.json.encode(output).decode()
+    return (text[:_SHOWN_CHARACTERS], True) if len(text) > _SHOWN_CHARACTERS else (output, False)
 
 
 def error(
@@ -229,8 +285,15 @@ def posted(message: UserMessage) -> Placed:
 
 def parts(pieces: Sequence[Piece], *, reasoning: bool) -> tuple[Part, ...]:
     """The parts that a client is shown, with or without `reasoning`; none if that is nothing but text."""
-    shown = tuple(part for part in fold(pieces) if reasoning or not isinstance(part, ReasoningPart))
-    return () if all(isinstance(part, TextPart) for part in shown) else shown
+    told = tuple(_cut(part) for part in fold(pieces) if reasoning or not isinstance(part, ReasoningPart))
+    return () if all(isinstance(part, TextPart) for part in told) else told
+
+
+def _cut(part: Part) -> Part:
+    if not isinstance(part, ToolCallPart) or part.output is UNSET:
+        return part
+    output, truncated = shown(part.output)
+    return replace(part, output=output, truncated=True) if truncated else part
 
 
 def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
@@ -254,7 +317,7 @@ def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
                 ),
             )
         )
-    if answer.content or failure is None:
+    if answer.content or failure is None or any(isinstance(part, ToolCallPart) for part in fold(answer.mixed)):
         complete = Complete(
             timestamp=now,
             content=answer.content,

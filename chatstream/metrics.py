@@ -136,6 +136,8 @@ class Metrics:
         self._plugin_duration = histogram(
             "plugin_call_duration_seconds", "Calls of plug-ins' methods.", _PLUGIN_BUCKETS, ["plugin", "method"]
         )
+        self._tool_calls = counter("tool_calls_total", "Calls of tools, by how they went.", ["tool", "outcome"])
+        self._tool_duration = histogram("tool_call_duration_seconds", "Calls of tools.", _PLUGIN_BUCKETS, ["tool"])
         self._text_held = histogram(
             "text_held_seconds", "How long a plug-in held an answer's text back before it was told.", _PLUGIN_BUCKETS
         )
@@ -270,6 +272,12 @@ class Metrics:
         """`outcome` is ``ok``, ``refused``, ``closed`` (nobody waited any more), ``late``, ``failed``, ``nonsense``."""
         self._plugin_calls.labels(plugin, method, outcome).inc()
         self._plugin_duration.labels(plugin, method).observe(seconds)
+
+    def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
+        """`outcome` is ``ok``, ``failed``, ``late``, ``refused`` (it was not carried out), ``closed`` (stopped) or
+        ``unknown`` (nobody knows whether it was carried out)."""
+        self._tool_calls.labels(tool, outcome).inc()
+        self._tool_duration.labels(tool).observe(seconds)
 
     def text_held(self, seconds: float) -> None:
         """A piece of text was released so long after it came."""

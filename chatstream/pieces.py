@@ -184,6 +184,19 @@ def size(pieces: Iterable[Piece]) -> int:
     return sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces)
 
 
+def weight(pieces: Iterable[Piece]) -> int:
+    """About how many characters it takes to store them: other than `size`, with what marks have in them."""
+    characters = 0
+    for piece in pieces:
+        if isinstance(piece, str):
+            characters += len(piece)
+        elif isinstance(piece, ToolResult | Data):
+            characters += len(msgspec.json.encode(piece))
+        else:
+            characters += 50 + (len(piece.arguments or "") if isinstance(piece, ToolState) else 0)
+    return characters
+
+
 def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Piece]:
     """What lies between two positions; a string on either of them is cut to the code point. None of it is empty."""
     kept: list[Piece] = []
@@ -201,19 +214,38 @@ def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Pie
 
 
 def up_to_text(pieces: Iterable[Piece], length: int) -> list[Piece]:
-    """What comes before the code point `length` of the visible text; all of it if there is none."""
+    """What comes before the code point `length` of the visible text; all of it if there is none.
+
+    Calls are kept wherever they stand: what was done is done, whether or not anybody had read so far.
+    """
     kept: list[Piece] = []
     place = BEGINNING
+    over = False
     for piece in pieces:
-        if isinstance(piece, str) and place.kind is Kind.TEXT and place.text + len(piece) > length:
-            if seen := piece[: length - place.text]:
+        before, place = place, after(place, piece)
+        if over:
+            if (before.kind is Kind.TOOL_CALL and isinstance(piece, str)) or isinstance(
+                piece, OpenToolCall | ToolState | ToolResult
+            ):
+                kept.append(piece)
+        elif isinstance(piece, str) and before.kind is Kind.TEXT and place.text > length:
+            over = True
+            if seen := piece[: length - before.text]:
                 kept.append(seen)
             elif kept and isinstance(kept[-1], OpenText):
                 kept.pop()  # a part without anything in it
-            break
-        kept.append(piece)
-        place = after(place, piece)
+        else:
+            kept.append(piece)
     return kept
+
+
+def whole_rounds(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """The beginning of an answer, up to the last thing that is known of a call: what another attempt goes on from.
+
+    What a model says is stored before its calls have any state. So with these, all of it is there.
+    """
+    marks = (index for index in range(len(pieces), 0, -1) if isinstance(pieces[index - 1], ToolState | ToolResult))
+    return pieces[: next(marks, 0)]
 
 
 def join(pieces: Iterable[Piece]) -> list[Piece]:
@@ -309,6 +341,7 @@ class ToolCallPart(_Part, frozen=True, kw_only=True, tag="tool_call"):
     message: str | None = None
     output: Any = UNSET
     failed: bool | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET  # `output` is the beginning of it, as text
 
 
 class DataPart(_Part, frozen=True, kw_only=True, tag="data"):

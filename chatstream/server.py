@@ -28,6 +28,7 @@ from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.budgets import Budgets
+from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
 from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
@@ -62,6 +63,8 @@ from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
+from chatstream.tools.python import python_tools
+from chatstream.tools.tool import Tools
 from chatstream.webhooks.sender import Webhooks
 from chatstream.webhooks.sender import client as webhook_client
 
@@ -136,6 +139,7 @@ class Server:
             stack.callback(each.close)
         metrics = Metrics()
         plugins = Plugins(loaded, metrics, answer_timeout=settings.answer_timeout)
+        calling = Calling(tools=Tools(python_tools(loaded)), bounds=_call_bounds(settings), metrics=metrics)
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
@@ -175,6 +179,7 @@ class Server:
                 reading=reading,
                 model=model.beginning_at(answer.model),
                 plugins=plugins,
+                calling=calling,
                 system_prompt=system_prompt,
                 context_characters=entry.context_characters(settings.context_characters),
             )
@@ -410,6 +415,15 @@ def _hub_config(settings: Settings, catalogue: Catalogue) -> Config:
             asks_remotely=settings.webhook_url is not None,
         ),
         model=catalogue.default.name,
+    )
+
+
+def _call_bounds(settings: Settings) -> CallBounds:
+    return CallBounds(
+        rounds=settings.tool_rounds,
+        calls=settings.tool_calls,
+        argument_characters=settings.tool_argument_characters,
+        output_characters=settings.tool_output_characters,
     )
 
 

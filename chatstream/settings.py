@@ -190,6 +190,10 @@ class Settings(BaseSettings):
     answer_timeout: Seconds = 600
     model_retries: int = Field(2, ge=0, le=10)
     answer_characters: int = Field(200_000, ge=100, le=3_000_000)
+    tool_rounds: int = Field(10, ge=1, le=100)
+    tool_calls: int = Field(16, ge=1, le=128)
+    tool_argument_characters: int = Field(50_000, ge=100, le=200_000)
+    tool_output_characters: int = Field(50_000, ge=100, le=200_000)
     reasoning: Reasoning = Reasoning.AUTO
     reasoning_characters: int = Field(200_000, ge=100, le=500_000)
 

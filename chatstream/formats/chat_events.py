@@ -1,12 +1,17 @@
 """The events of `chatstream.events`, as they are: the format for whoever asks for none."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET
 
 from chatstream import events, sse
-from chatstream.events import Chunk, DataTold, ReasoningChunk
+from chatstream.events import Chunk, DataTold, ReasoningChunk, ToolCalled, ToolEnded, ToolStateChanged
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
-from chatstream.pieces import Data, Kind, Piece, Place, after
+from chatstream.pieces import Data, Kind, Mark, OpenToolCall, Piece, Place, ToolResult, ToolState, after
+
+AnyPiece = Chunk | ReasoningChunk | ToolCalled | ToolStateChanged | ToolEnded | DataTold
 
 
 class ChatEvents(Format):
@@ -40,23 +45,15 @@ class ChatEvents(Format):
         return sse.frame(events.BranchShown(timestamp=events.timestamp(), head=head))
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
-        """`llm_chunk` or `reasoning_chunk`, one for each string, and `data`."""
+        """`llm_chunk`, `reasoning_chunk` or `tool_call`, one for each string; and what marks say."""
         prefix, frames = answer.id.encode(), []
         for piece in pieces:
             place, at = at, after(at, piece)
-            event: Chunk | ReasoningChunk | DataTold
-            if isinstance(piece, Data):
-                event = DataTold(
-                    timestamp=now,
-                    kind=piece.kind,
-                    id=piece.id,
-                    data=piece.data,
-                    message_id=answer.id,
-                    reply_to=answer.reply_to,
-                    attempt=answer.attempt,
-                )
-            elif not isinstance(piece, str):
-                continue
+            event: AnyPiece | None
+            if not isinstance(piece, str):
+                event = _event_of(answer, piece, now)
+                if event is None:
+                    continue
             elif place.kind is Kind.TEXT:
                 event = Chunk(
                     timestamp=now,
@@ -75,6 +72,8 @@ class ChatEvents(Format):
                     attempt=answer.attempt,
                     offset=place.offset,
                 )
+            elif place.call is not None:
+                event = _called(answer, place.call, piece, now)
             else:
                 continue
             frames.append(sse.placed(b"%b.%d" % (prefix, at.position), event))
@@ -88,6 +87,48 @@ class ChatEvents(Format):
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
         """`error`."""
         return (b"" if retry_ms is None else sse.retry(retry_ms)) + sse.frame(event)
+
+
+def _called(answer: Answer, call: OpenToolCall, arguments: str, now: str) -> ToolCalled:
+    return ToolCalled(
+        timestamp=now,
+        tool_call_id=call.id,
+        name=call.name,
+        arguments=arguments,
+        message_id=answer.id,
+        reply_to=answer.reply_to,
+        attempt=answer.attempt,
+    )
+
+
+def _event_of(answer: Answer, mark: Mark, now: str) -> AnyPiece | None:
+    """What a mark says; None if it says nothing by itself."""
+    of: dict[str, Any] = {
+        "timestamp": now,
+        "message_id": answer.id,
+        "reply_to": answer.reply_to,
+        "attempt": answer.attempt,
+    }
+    match mark:
+        case OpenToolCall():
+            return _called(answer, mark, "", now)
+        case ToolState():
+            return ToolStateChanged(
+                **of,
+                tool_call_id=mark.id,
+                name=mark.name,
+                state=mark.state,
+                arguments=UNSET if mark.arguments is None else mark.arguments,
+                expires_at=mark.expires_at or UNSET,
+                decided_by=mark.decided_by or UNSET,
+                message=mark.message or UNSET,
+            )
+        case ToolResult():
+            output, truncated = events.shown(mark.output)
+            return ToolEnded(**of, tool_call_id=mark.id, output=output, failed=mark.failed, truncated=truncated)
+        case Data():
+            return DataTold(**of, kind=mark.kind, id=mark.id, data=mark.data)
+    return None
 
 
 def _frames(placed: Iterable[events.Placed]) -> bytes:

@@ -9,15 +9,34 @@ does not say which of them reads gets what all of them know.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Annotation, Answer, Message, Recommendation, Status, Usage, UserMessage
-from chatstream.pieces import Data, DataPart, Kind, Piece, Place, ReasoningPart, TextPart, after, at, cut, fold
+from chatstream.pieces import (
+    CallState,
+    Data,
+    DataPart,
+    Kind,
+    Mark,
+    OpenToolCall,
+    Piece,
+    Place,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResult,
+    ToolState,
+    after,
+    at,
+    cut,
+    fold,
+)
 
 _TEXT = "text"  # the id of a message's only text part
 
@@ -174,8 +193,57 @@ class AbortChunk(UIMessageChunk, frozen=True, kw_only=True, tag="abort"):
     """The message was stopped: the end of one for `ai` 5 or 6, if that was asked for."""
 
 
+class ToolInputStartChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-start"):
+    """The model calls a tool. `dynamic`: the client need not know it; `providerExecuted`: nor carry it out."""
+
+    tool_call_id: str
+    tool_name: str
+    dynamic: bool = True
+    provider_executed: bool = True
+
+
+class ToolInputDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-delta"):
+    """More of its arguments, as JSON text."""
+
+    tool_call_id: str
+    input_text_delta: str
+
+
+class ToolInputAvailableChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-available"):
+    """Its arguments are whole; text, if they are no JSON."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Any
+    dynamic: bool = True
+    provider_executed: bool = True
+
+
+class ToolOutputChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-available"):
+    """What came of it; of a large result the beginning, as text."""
+
+    tool_call_id: str
+    output: Any
+    dynamic: bool = True
+    provider_executed: bool = True
+
+
+class ToolErrorChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-error"):
+    """It failed, was not carried out, or nobody knows."""
+
+    tool_call_id: str
+    error_text: str
+    dynamic: bool = True
+    provider_executed: bool = True
+
+
 AnyChunk = (
-    StartChunk
+    ToolInputStartChunk
+    | ToolInputDeltaChunk
+    | ToolInputAvailableChunk
+    | ToolOutputChunk
+    | ToolErrorChunk
+    | StartChunk
     | TextStartChunk
     | TextDeltaChunk
     | TextEndChunk
@@ -214,6 +282,18 @@ class RecommendationPart(UIPart, frozen=True, kw_only=True, tag="data-recommenda
     data: Recommendation
 
 
+class UIToolPart(UIPart, frozen=True, kw_only=True, rename="camel", tag="dynamic-tool"):
+    """A call, and what came of it."""
+
+    tool_name: str
+    tool_call_id: str
+    state: Literal["input-streaming", "input-available", "output-available", "output-error"]
+    input: Any
+    output: Any = UNSET
+    error_text: str | UnsetType = UNSET
+    provider_executed: bool = True
+
+
 class AnswerMetadata(EndedMetadata, frozen=True, kw_only=True, rename="camel"):
     """What a stream says of an answer at its end, and at its beginning."""
 
@@ -241,7 +321,7 @@ _PART = {
     "type": "object",
     "required": ["type"],
     "properties": {
-        "type": {"type": "string", "pattern": "^(text|reasoning|data-.+)$"},
+        "type": {"type": "string", "pattern": "^(text|reasoning|dynamic-tool|data-.+)$"},
         "text": {"type": "string"},
         "id": {"type": "string"},
         "data": {},
@@ -305,6 +385,10 @@ class UIMessageStream(Format):
                     frames.append(sse.placed(cursor, _data(piece)))
                 elif closed:
                     frames.append(sse.placed(cursor, _end_of(place)))
+                frames += [sse.placed(cursor, chunk) for chunk in _marked(piece)]
+            elif place.call is not None:
+                delta = ToolInputDeltaChunk(tool_call_id=place.call.id, input_text_delta=piece)
+                frames.append(sse.placed(cursor, delta))
             elif self._shows(place):
                 if not self._is_open(place):
                     frames.append(sse.frame(_start_of(place)))
@@ -386,7 +470,7 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
 
 
 def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
-    parts: list[UITextPart | UIReasoningPart | DataChunk | RecommendationPart] = []
+    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk | RecommendationPart] = []
     for part in fold(answer.pieces):
         if isinstance(part, TextPart):
             parts.append(UITextPart(text=part.text))
@@ -394,6 +478,8 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
             parts.append(UIReasoningPart(text=part.text))
         elif isinstance(part, DataPart):
             parts.append(_data(part))
+        elif isinstance(part, ToolCallPart):
+            parts.append(_ui_tool(part))
     # One without any part would not be valid: the SDK's own check of a history says so.
     parts = parts or [UITextPart(text="")]
     parts += [RecommendationPart(id=one.bet_id, data=one) for one in answer.recommendations]
@@ -402,6 +488,28 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
         id=answer.id,
         parts=tuple(parts),
         metadata=AnswerMetadata(**structs.asdict(_begun(answer)), **structs.asdict(_ended(answer))),
+    )
+
+
+def _ui_tool(part: ToolCallPart) -> UIToolPart:
+    state: Literal["input-streaming", "input-available", "output-available", "output-error"] = "input-streaming"
+    output: Any = UNSET
+    error: str | UnsetType = UNSET
+    if part.state is CallState.UNKNOWN:
+        state, error = "output-error", part.message or ""
+    elif part.output is not UNSET and part.failed:
+        state, error = "output-error", _words(events.shown(part.output)[0])
+    elif part.output is not UNSET:
+        state, output = "output-available", events.shown(part.output)[0]
+    elif part.state is not None:
+        state = "input-available"
+    return UIToolPart(
+        tool_name=part.name,
+        tool_call_id=part.tool_call_id,
+        state=state,
+        input=_input(part.arguments),
+        output=output,
+        error_text=error,
     )
 
 
@@ -427,6 +535,34 @@ def _end_of(place: Place) -> TextEndChunk | ReasoningEndChunk:
 
 def _data(one: Annotation | Data | DataPart) -> DataChunk:
     return DataChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
+
+
+def _marked(mark: Mark) -> list[UIMessageChunk]:
+    """What a mark says by itself."""
+    match mark:
+        case OpenToolCall():
+            return [ToolInputStartChunk(tool_call_id=mark.id, tool_name=mark.name)]
+        case ToolState(state=CallState.READY):
+            given = _input(mark.arguments or "")
+            return [ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given)]
+        case ToolState(state=CallState.UNKNOWN):
+            return [ToolErrorChunk(tool_call_id=mark.id, error_text=mark.message or "")]
+        case ToolResult(failed=True):
+            return [ToolErrorChunk(tool_call_id=mark.id, error_text=_words(events.shown(mark.output)[0]))]
+        case ToolResult():
+            return [ToolOutputChunk(tool_call_id=mark.id, output=events.shown(mark.output)[0])]
+    return []
+
+
+def _input(arguments: str) -> Any:
+    try:
+        return msgspec.json.decode(arguments.strip() or "{}")
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _words(output: Any) -> str:
+    return output if isinstance(output, str) else msgspec.json.encode(output).decode()
 
 
 def _start(answer: Answer) -> StartChunk:

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.generations.calls import Calling
 from chatstream.generations.continuing import asked_to_go_on, continued, kept
-from chatstream.generations.tokens import Ratio, estimated
-from chatstream.llm.model import Delta, Model, Turn
+from chatstream.generations.rounds import rounds, steps
+from chatstream.generations.tokens import Ratio, added, estimated
+from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Turn
 from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
-from chatstream.pieces import Piece, ReasoningPart, fold, size, text
+from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, size, text
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
@@ -34,10 +36,14 @@ async def write_answer(
     reading: Reading,
     model: Model,
     plugins: Plugins,
+    calling: Calling,
     system_prompt: str,
     context_characters: int,
 ) -> AsyncGenerator[Delta, None]:
     """The model's answer in the context of the conversation so far, as it comes.
+
+    What the model calls is carried out, and the model asked again, until it calls nothing more. `answer` has what an
+    attempt before has said and called already; it goes on from there.
 
     `question` is the user message that is answered, if whoever asks has it. `system_prompt` is for conversations
     without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
@@ -61,24 +67,58 @@ async def write_answer(
         # At most half: the conversation itself matters, too.
         instructions, more = await plugins.context(turn, budget=context_characters // 2)
         prompt = "\n\n".join([part for part in (prompt, *instructions) if not is_blank(part)])
-        given = sum(map(len, instructions)) + sum(len(one.content) for one in more)
+        given = sum(map(len, instructions)) + sum(one.size for one in more)
         *before, question_turn = trimmed(turns, context_characters - given)
         turns = [*before, *more, question_turn]
     system = [] if is_blank(prompt) else [Turn("system", prompt)]
     told = _with_room(_joined(turns), context_characters)
-    # At most half, as above: where it is longer, its end is what matters.
-    end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
-    estimates_from = size(begun)
-    if begun:
+
+    def ask(
+        own: Sequence[Turn], *, tools: Sequence[OfferedTool] = (), begins_at: int = 0
+    ) -> AsyncGenerator[Delta, None]:
+        return _asked(model, conversation.model, system, told, own, tools=tools, ratio=ratio, begins_at=begins_at)
+
+    if begun:  # the rest of a text: nothing is called for that
+        # At most half, as above: where it is longer, its end is what matters.
+        end = asked_to_go_on(text(begun), context_characters // 2)
         yield Delta(begun)
+        source = plugins.released(ask(end, begins_at=size(begun)))
+        async with aclosing(source), aclosing(continued(source, text(begun))) as deltas:
+            async for delta in deltas:
+                yield delta
+        return
+
+    def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
+        return ask(own, tools=calling.tools.offered)
+
+    async with aclosing(plugins.released(_rounds(conversation, answer, ask_with_tools, calling))) as deltas:
+        async for delta in deltas:
+            yield delta
+
+
+async def _asked(
+    model: Model,
+    name: str | None,
+    system: Sequence[Turn],
+    told: Sequence[Turn],
+    own: Sequence[Turn],
+    *,
+    tools: Sequence[OfferedTool],
+    ratio: Ratio,
+    begins_at: int = 0,
+) -> AsyncGenerator[Delta, None]:
+    """What the model says to one request: of what was `told` so much that it is not too long for the model.
+
+    `begins_at` is how much of the answer is there that no estimate counts.
+    """
     for most in _SHORTER:
-        shorter = _newest(told, sum(len(turn.content) for turn in told) // most if most else 0)
+        shorter = _newest(told, sum(turn.size for turn in told) // most if most else 0)
         said = False
-        request = [*system, *shorter, *end]
-        yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=estimates_from))
+        request = [*system, *shorter, *own]
+        yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=begins_at))
         try:
-            source = plugins.released(model.stream(request, model=conversation.model))
-            async with aclosing(source), aclosing(continued(source, text(begun)) if begun else source) as deltas:
+            source = model.stream(request, model=name, tools=tools)
+            async with aclosing(source) as deltas:
                 async for delta in deltas:
                     said = said or bool(delta.pieces)
                     yield delta
@@ -87,6 +127,68 @@ async def write_answer(
                 raise
         else:
             return
+
+
+async def _rounds(
+    conversation: Conversation,
+    answer: Answer,
+    ask: Callable[[Sequence[Turn]], AsyncGenerator[Delta, None]],
+    calling: Calling,
+) -> AsyncGenerator[Delta, None]:
+    """The model is asked, what it calls is carried out, and so on. See `write_answer`."""
+    calls = calling.of(conversation, answer)
+    said: list[Piece] = [*answer.pieces]
+    number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
+    used: Usage | None = None  # with the requests before this one
+    finish: Finish | None = None
+    while True:
+        if (newest := rounds(said)[-1]).calls and (newest.is_whole or finish is not None):
+            refusal, is_last = calling.refusal(said, finish)
+            async with aclosing(calls.run(newest.calls, refusal)) as outcomes:
+                async for delta in outcomes:
+                    said += delta.pieces
+                    yield delta
+            if is_last:
+                yield Delta([], Finish(reason=is_last, usage=used))
+                return
+        own = [Turn("assistant", "", steps=told)] if (told := steps(said)) else []
+        before, estimate = len(said), Estimate(0, 0)
+        finish = None
+        begun = not said
+        async with aclosing(ask(own)) as deltas:
+            async for delta in deltas:
+                estimate = delta.estimate or estimate
+                pieces: Sequence[Piece] = delta.pieces
+                if pieces:
+                    if not begun:  # what was open before is a call
+                        begun = True
+                        if isinstance(pieces[0], str):
+                            pieces = [OpenText(), *pieces]
+                    made: list[Piece] = []
+                    for piece in pieces:
+                        if isinstance(piece, OpenToolCall):
+                            number += 1
+                            piece = replace(piece, id=f"{answer.id}.{number}")
+                        made.append(piece)
+                    said += made
+                    delta = delta._replace(pieces=made)
+                if used is not None and delta.usage is not None:
+                    delta = delta._replace(usage=added(used, delta.usage))
+                finish = delta.finish
+                if finish is None or delta.pieces or delta.model:
+                    yield delta._replace(finish=None)
+                if finish is not None:
+                    break
+        if finish is None:
+            return  # whoever reads this knows that it broke off
+        usage = finish.usage
+        if usage is None and (used is not None or rounds(said)[-1].calls):
+            usage = estimated(estimate, said[before:])
+        used = added(used, usage)
+        if not rounds(said)[-1].calls:
+            yield Delta([], Finish(reason=finish.reason, usage=used))
+            return
+        yield Delta([], usage=used)
 
 
 async def estimated_usage(
@@ -150,10 +252,10 @@ def plugin_turn(conversation: Conversation, turns: Sequence[Turn], *, attempt: i
 
 def trimmed(turns: Sequence[Turn], budget: int) -> list[Turn]:
     """The newest of `turns`, from a user's on, that fit into so many characters; the last one always."""
-    size = sum(len(turn.content) for turn in turns)
+    size = sum(turn.size for turn in turns)
     first, last = 0, len(turns) - 1
     while first < last and (size > budget or turns[first].role != "user"):
-        size -= len(turns[first].content)
+        size -= turns[first].size
         first += 1
     return list(turns[first:])
 
@@ -204,7 +306,7 @@ async def exchanges(
             continue  # it is of another branch
         asked = answer is not None and message.id == answer.reply_to
         turn = _exchange(message, tried, asked=asked, chosen=chosen)
-        budget -= sum(len(part.content) for part in turn)
+        budget -= sum(part.size for part in turn)
         if budget < 0 and turns:
             break
         turns += turn
@@ -216,13 +318,18 @@ async def exchanges(
 
 def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool, chosen: str | None) -> list[Turn]:
     """A user message and what answers it, the newer one first; `attempts` are in this order, too."""
-    told = [attempt for attempt in attempts if not (is_blank(attempt.content) or _is_refused(attempt))]
+    told = [attempt for attempt in attempts if not (_says_nothing(attempt) or _is_refused(attempt))]
     complete = next((attempt for attempt in told if attempt.status is Status.COMPLETE), told[0] if told else None)
     best = next((attempt for attempt in told if attempt.id == chosen), complete)
     if not asked and (is_blank(message.content) or (best is None and any(map(_is_refused, attempts[:1])))):
         return []
     turn = [Turn("user", message.content)]
-    return [Turn("assistant", best.content, _thought(best)), *turn] if best else turn
+    return [Turn("assistant", best.content, _thought(best), steps(best.mixed)), *turn] if best else turn
+
+
+def _says_nothing(attempt: Answer) -> bool:
+    """There is neither text in it nor a call."""
+    return is_blank(attempt.content) and not steps(attempt.mixed)
 
 
 def _thought(answer: Answer) -> str:
@@ -231,7 +338,7 @@ def _thought(answer: Answer) -> str:
 
 def _with_room(turns: Sequence[Turn], budget: int) -> list[Turn]:
     """What was thought stays with the newest turns, as far as `budget` characters have room for it beside the text."""
-    budget -= sum(len(turn.content) for turn in turns)
+    budget -= sum(turn.size for turn in turns)
     kept: list[Turn] = []
     for turn in reversed(turns):
         budget -= len(turn.reasoning)
@@ -249,16 +356,16 @@ def _joined(turns: Sequence[Turn]) -> list[Turn]:
     """Neighbours of the same role as one."""
     joined: list[Turn] = []
     for turn in turns:
-        same = bool(joined) and joined[-1].role == turn.role
+        same = bool(joined) and joined[-1].role == turn.role and not (joined[-1].steps or turn.steps)
         joined.append(Turn(turn.role, f"{joined.pop().content}\n\n{turn.content}") if same else turn)
     return joined
 
 
-def _newest(turns: list[Turn], budget: int) -> list[Turn]:
+def _newest(turns: Sequence[Turn], budget: int) -> list[Turn]:
     """As many of the newest exchanges as have no more than `budget` characters; the last turn at least."""
     first = 0
-    left = sum(len(turn.content) for turn in turns)
+    left = sum(turn.size for turn in turns)
     while left > budget and first < len(turns) - 1:
-        left -= sum(len(turn.content) for turn in turns[first : first + 2])
+        left -= sum(turn.size for turn in turns[first : first + 2])
         first += 2
-    return turns[min(first, len(turns) - 1) :]
+    return list(turns)[min(first, len(turns) - 1) :]

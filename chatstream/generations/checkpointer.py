@@ -6,7 +6,8 @@ back what other processes want of it.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -22,6 +23,10 @@ CHECKPOINT_INTERVAL = 1.0
 # The bounds of one write, which has 2 s: so many answers take it 30 ms, on a busy machine 200, and so many
 # code points are at most 4 MB, to which the last answer may add its own. The driver's bounds are 100,000 and 48 MB.
 _BATCH = 500
+# The pauses between tries of what a tool's call waits for: none to speak of where another checkpoint came between, and
+# no storm on a database that comes back.
+_PAUSE = 0.02
+_LONGEST_PAUSE = 5.0
 _BATCH_CHARACTERS = 1_000_000
 
 
@@ -65,6 +70,16 @@ class Checkpointer:
             if not self._running:
                 self._task.cancel()
                 self._task = None
+
+    async def store_now(self, answer: Checkpointed, is_stored: Callable[[], bool]) -> None:
+        """Make checkpoints of `answer` alone until what it waits for is stored, however often that takes."""
+        pause = _PAUSE
+        while True:
+            await self._store({answer: answer.checkpoint()})
+            if is_stored():
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

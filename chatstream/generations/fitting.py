@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from chatstream.pieces import Kind, OpenReasoning, OpenText, Piece, Place, behind, is_text, spaced
+from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece, Place, behind, is_text, spaced
 
 # What one part of thinking counts beside its characters: where thinking and text alternate with every word, the marks
 # between them are most of the document.
@@ -27,7 +27,7 @@ class Fitting:
         for piece in pieces:
             whole = True
             if not isinstance(piece, str):
-                fits: Sequence[Piece] = [piece] if self._has_room(piece) else ()
+                fits: Sequence[Piece] = [piece] if self._has_room(piece, end) else ()
             elif self._left_out:
                 fits = ()
             elif end.kind is Kind.TEXT:
@@ -62,12 +62,16 @@ class Fitting:
             room -= len(text)
         return fitting, False
 
-    def _has_room(self, mark: Piece) -> bool:
+    def _has_room(self, mark: Piece, end: Place) -> bool:
         if isinstance(mark, OpenReasoning):
             self._left_out = self._reasoning <= 0
             self._reasoning -= _PART_CHARACTERS
             return not self._left_out
-        if isinstance(mark, OpenText) and self._left_out:  # the same text part goes on
-            self._left_out, self._gap = False, True
-            return False
+        if isinstance(mark, OpenToolCall):
+            self._left_out = False
+        if isinstance(mark, OpenText) and self._left_out:
+            self._left_out = False
+            if end.kind is Kind.TEXT:  # the same text part goes on
+                self._gap = True
+                return False
         return True

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -20,12 +20,13 @@ from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
+from chatstream.generations.rounds import in_doubt, settled
 from chatstream.generations.tokens import estimated
 from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, Usage
-from chatstream.pieces import join, size
+from chatstream.pieces import Piece, ToolResult, join, size
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
@@ -65,6 +66,10 @@ Priced = Callable[[Usage | None, str | None], Usage | None]
 def unpriced(usage: Usage | None, model: str | None) -> Usage | None:
     """No model has a price."""
     return usage
+
+
+# How long to wait before an answer that nobody watches is cut, while one of its tools is at work, in seconds.
+_DOUBT_PAUSE = 1.0
 
 
 class AnswerBounds(Struct, frozen=True, kw_only=True):
@@ -129,8 +134,9 @@ class Generation:
         self._shown_remotely = False
         self._watched_at: datetime | None = None
         self._published_to_all_until = asyncio.get_running_loop().time() + _PUBLISHED_TO_ALL_FOR
-        self._stored_pieces = 0
-        self._stored_length = 0
+        self._stored_pieces = len(running.pieces)
+        self._stored_length = running.length
+        self._ahead: Sequence[Piece] = ()  # pieces that are to be stored before anybody is told
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
         self._model = running.answer.model  # who answers, once that is known
         self._usage: Usage | None = None  # so far, of an answer that breaks off
@@ -155,6 +161,8 @@ class Generation:
     def _abandon(self) -> None:
         if self.watched_remotely:
             self.abandon_after(self.watched_remotely_until - asyncio.get_running_loop().time())
+        elif any(in_doubt(self.running.pieces)):
+            self.abandon_after(_DOUBT_PAUSE)  # to break that off now is to never know what came of it
         elif not self.background and self._cut is None:
             self._unwatched = True
             self.cut(Status.INTERRUPTED)
@@ -187,6 +195,8 @@ class Generation:
                 self._usage = delta.usage or self._usage
                 self._estimate = delta.estimate or self._estimate
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
+                if delta.durable:
+                    await self._store_first(pieces)
                 if pieces:
                     self._channel.extend(self.running, pieces)
                     if self.running.end.text and self.running.length > self._kept:
@@ -196,6 +206,19 @@ class Generation:
                 if delta.finish is not None:
                     return delta.finish
         raise ModelError(ErrorCode.UPSTREAM_TRUNCATED, "the model's stream ended without a finish reason")
+
+    async def _store_first(self, pieces: Sequence[Piece]) -> None:
+        """Whoever reads this log after a crash must find them: nobody is told before."""
+        self._ahead = pieces
+        end = self.running.length + size(pieces)
+        try:
+            await self._checkpointer.store_now(self, lambda: self._stored_length >= end)
+        except asyncio.CancelledError:
+            if any(isinstance(piece, ToolResult) for piece in pieces):
+                self.running.add(pieces)  # what is known is kept
+            raise
+        finally:
+            self._ahead = ()
 
     async def _outcome(self, reading: asyncio.Task[Finish]) -> Answer:
         try:
@@ -221,6 +244,8 @@ class Generation:
     def _cut_short(self) -> Answer:
         if self._cut is Status.STOPPED:
             return self._ended(Status.STOPPED).seen_to(self._keep)
+        if any(in_doubt(self.running.pieces)):
+            return self._failed(ErrorCode.TOOL_OUTCOME_UNKNOWN)
         failure = replace(self._failure(ErrorCode.ANSWER_INTERRUPTED), unwatched=self._unwatched)
         return self._ended(Status.INTERRUPTED, failure=failure)
 
@@ -246,7 +271,7 @@ class Generation:
         usage: Usage | None = None,
         failure: Failure | None = None,
     ) -> Answer:
-        return replace(
+        ended = replace(
             self.answer,
             status=status,
             finish_reason=finish_reason,
@@ -254,6 +279,7 @@ class Generation:
             failure=failure,
             model=self._model,
         ).made_of(self.running.pieces)
+        return settled(ended)
 
     def _usage_so_far(self) -> Usage | None:
         """Of all that was generated, also where less of it is kept. None if no model was asked, or it refused."""
@@ -294,11 +320,12 @@ class Generation:
 
     async def _failed_if_too_often(self, outcome: Answer) -> Answer:
         before = await self._attempts.interruptions(self._channel.conversation.key, outcome.reply_to)
-        return replace(outcome, status=Status.FAILED) if before + 1 >= MAX_INTERRUPTIONS else outcome
+        return settled(replace(outcome, status=Status.FAILED)) if before + 1 >= MAX_INTERRUPTIONS else outcome
 
     def checkpoint(self) -> Checkpoint:
         """What has come since the last one that is known to be stored."""
-        pieces = join(self.running.pieces[self._stored_pieces :])
+        beyond = max(0, self._stored_pieces - len(self.running.pieces))
+        pieces = join([*self.running.pieces[self._stored_pieces :], *self._ahead[beyond:]])
         published = self.watched_remotely or asyncio.get_running_loop().time() < self._published_to_all_until
         return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, pieces, published)
 
@@ -325,7 +352,9 @@ class Generation:
         """It is stored up to position `length`. False if no piece of ours ends there: somebody else stored that."""
         if length < self._stored_length:  # the database has lost some; we have them still
             self._stored_pieces = self._stored_length = 0
-        while self._stored_length < length and self._stored_pieces < len(self.running.pieces):
-            self._stored_length += size(self.running.pieces[self._stored_pieces : self._stored_pieces + 1])
+        ours = len(self.running.pieces)
+        while self._stored_length < length and self._stored_pieces < ours + len(self._ahead):
+            at = self._stored_pieces
+            self._stored_length += size([self.running.pieces[at] if at < ours else self._ahead[at - ours]])
             self._stored_pieces += 1
         return self._stored_length == length

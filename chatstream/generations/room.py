@@ -47,7 +47,7 @@ from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.pieces import BEGINNING, Piece, cut, size
+from chatstream.pieces import BEGINNING, Piece, cut, join, size
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Stored
 from chatstream.store.reading import Reading
@@ -261,7 +261,7 @@ class Room:
         services = self._services
         self.channel.conversation = conversation
         generation = Generation(
-            Running(answer),
+            Running(answer, answer.pieces),
             self.channel,
             services.write_answer(conversation, answer, message or question),
             attempts=services.attempts,
@@ -352,6 +352,8 @@ class Room:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
         if message is not None:
             self.channel.append(Posted(message))
+        if generation.running.pieces:  # of the attempt before
+            self.channel.append(Chunks(generation.answer, generation.running.pieces, BEGINNING))
         self.channel.append(Skip((generation.answer.seq, 0)))
         self._enter(Local(generation))
         generation.watched = generation.watched or bool(self.channel.readers)
@@ -364,6 +366,7 @@ class Room:
             return
         if stored.unseen and self.channel.readers:  # they came while it was stored
             await self._mark_seen()
+        self._tell_rest(stored)
         self.channel.finish(stored)
         self._enter(Idle())
         if self._services.draining:
@@ -374,6 +377,14 @@ class Room:
                 await self._catch_up(stored, request_id)
             except StorageUnavailable:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+
+    def _tell_rest(self, stored: Answer) -> None:
+        """What came to the answer with its end: the ends of its calls."""
+        running = self.channel.running
+        if running is not None and stored.mixed and stored.length > running.length:
+            begun = cut(stored.mixed, 0, running.length)
+            if begun == join(running.pieces):
+                self.channel.extend(running, cut(stored.mixed, running.length))
 
     async def _answer(self, pending: PendingQuestion, request_id: str | None) -> None:
         budgets = self._services.budgets
@@ -387,6 +398,7 @@ class Room:
                     previous=pending.attempt,
                     newest_seq=pending.newest_seq,
                     background=pending.background,
+                    takes_over=True,
                     spending=spending,
                     continues=pending.attempt.continues if pending.attempt else None,
                     shown_in=self.channel.conversation if self._shows(pending.attempt) else None,

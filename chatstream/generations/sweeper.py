@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
+from chatstream.generations.rounds import in_doubt, settled
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from chatstream.store.attempts import Attempts, Orphan
@@ -99,13 +100,17 @@ class Sweeper:
 
     async def _outcome(self, orphan: Orphan, answer: Answer) -> Answer:
         if orphan.stop_requested:  # its user wants no more of it
-            return replace(answer, status=Status.STOPPED).seen_to(orphan.stop_at)
+            return settled(replace(answer, status=Status.STOPPED)).seen_to(orphan.stop_at)
+        if any(in_doubt(answer.mixed)):  # nobody carries that out again, unless a person says so
+            failure = Failure(code=ErrorCode.TOOL_OUTCOME_UNKNOWN, request_id=None)
+            return settled(replace(answer, status=Status.FAILED, failure=failure))
         often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS
-        return replace(
+        ended = replace(
             answer,
             status=Status.FAILED if often else Status.INTERRUPTED,
             failure=Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None),
         )
+        return settled(ended)
 
     async def _usage(self, orphan: Orphan, answer: Answer) -> Usage | None:
         conversation = await self._reading.conversation(orphan.key)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from msgspec import UNSET, UnsetType
+
 from chatstream.llm.model import Estimate, Turn
 from chatstream.models import Answer, Usage, UsageSource
 from chatstream.pieces import Piece, cut
@@ -39,6 +41,8 @@ class Ratio:
     def estimate(self, turns: list[Turn]) -> Estimate:
         """What a request with these turns is likely to be charged for."""
         told = sum(size(turn.content) for turn in turns)
+        for call in (call for turn in turns for step in turn.steps for call in step.calls):
+            told += size(call.arguments) + size(call.result)
         ratio = self.tokens_per_byte
         return Estimate(round(told * ratio) + _TOKENS_PER_TURN * len(turns), ratio)
 
@@ -46,6 +50,24 @@ class Ratio:
 def size(text: str) -> int:
     """In bytes."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def added(before: Usage | None, more: Usage | None) -> Usage | None:
+    """Of several requests together; what is not known of one of them is not known of all."""
+    if before is None or more is None:
+        return before or more
+
+    def both(one: int | UnsetType, other: int | UnsetType) -> int | UnsetType:
+        return UNSET if isinstance(one, UnsetType) or isinstance(other, UnsetType) else one + other
+
+    return Usage(
+        prompt_tokens=before.prompt_tokens + more.prompt_tokens,
+        completion_tokens=before.completion_tokens + more.completion_tokens,
+        total_tokens=before.total_tokens + more.total_tokens,
+        source=max(before.source, more.source, key=[*UsageSource].index),
+        cached_tokens=both(before.cached_tokens, more.cached_tokens),
+        reasoning_tokens=both(before.reasoning_tokens, more.reasoning_tokens),
+    )
 
 
 def estimated(estimate: Estimate, pieces: Iterable[Piece]) -> Usage:

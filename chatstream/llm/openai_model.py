@@ -280,7 +280,7 @@ class OpenAIModel:
                 decoder.fault = from_exception(exc, begun=True)
         if decoder is not None:
             if decoder.end_of_unopened_thinking:
-                self._tell_of_thinking(name)
+                self._tell_of_thinking(str(asked["model"]))
             fault = fault or decoder.fault
         if fault is not None:
             long = time.monotonic() - asked_at > _LONG_ATTEMPT and not fault.unreached

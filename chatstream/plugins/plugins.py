@@ -231,8 +231,9 @@ class Plugins:
                 if end > holding.told and held_since is not None:
                     self._metrics.text_held(now() - held_since)
                     held_since = None if end == len(holding.text) else now()
-                pieces = holding.release(end, ended=ended)
-                if pieces or ended or delta.model or delta.usage:
+                # What is to be stored before a tool runs cannot wait for who releases text.
+                pieces = holding.release(end, ended=ended or delta.durable)
+                if pieces or ended or delta.model or delta.usage or delta.estimate:
                     yield delta._replace(pieces=pieces)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:
@@ -323,16 +324,16 @@ async def _in_time(each: Loaded, method: Callable[..., Any], deadline: float, *a
         try:
             if inspect.iscoroutinefunction(method):
                 return await method(*args)
-            return await each.threads.run(_listed, method, *args)
+            return await each.threads.run(listed, method, *args)
         except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
             raise RuntimeError(type(exc).__name__) from exc
 
     return await _waited(asyncio.create_task(call()), deadline)
 
 
-def _listed(method: Callable[..., Any], *args: object) -> object:
+def listed(method: Callable[..., Any], *args: object, **named: object) -> object:
     """Call `method`; what a generator or an iterator gives is made in the thread, too, and not without end."""
-    result = method(*args)
+    result = method(*args, **named)
     return list(islice(result, _MOST_YIELDED)) if isinstance(result, Iterator) else result
 
 

@@ -19,7 +19,7 @@ from pymongo.read_concern import ReadConcern
 
 from chatstream.errors import AnswerInProgress, NotFound
 from chatstream.models import Answer, Conversation, Rating, Status
-from chatstream.pieces import Piece, size, stored
+from chatstream.pieces import Piece, size, stored, whole_rounds
 from chatstream.store.conversations import move_head, moved_head, touch
 from chatstream.store.documents import (
     ENDED,
@@ -143,11 +143,14 @@ class Attempts:
         spending: Spending | None = None,
         continues: str | None = None,
         shown_in: Conversation | None = None,
+        takes_over: bool = False,
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
         `newest_seq` is the place of the conversation's newest message. With `continues` it goes on from the text of
-        that attempt. With `shown_in` the branch that this conversation shows is the one that ends with it.
+        that attempt. With `takes_over` it goes on from the calls of tools that `previous` has made: no model is asked
+        again for what it has said, and what has been done is not done again. With `shown_in` the branch that this
+        conversation shows is the one that ends with it.
 
         Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
         the next attempt; `BudgetExhausted` if nothing is left of `spending`, of which it is reserved what it is likely
@@ -168,6 +171,8 @@ class Attempts:
             model=previous.next_model if previous else None,
             continues=continues,
         )
+        if previous is not None and takes_over and previous.mixed:
+            answer = answer.made_of(whole_rounds(previous.mixed))
         try:
             return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:

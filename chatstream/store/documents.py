@@ -26,7 +26,7 @@ from chatstream.models import (
     UsageSource,
     UserMessage,
 )
-from chatstream.pieces import Piece, read, stored
+from chatstream.pieces import Piece, read, stored, weight
 from chatstream.store.gate import Document
 
 # The place of a conversation's first message.
@@ -43,6 +43,7 @@ _CODES = {code.value for code in ErrorCode}
 _NEWER_CODES = {
     ErrorCode.UPSTREAM_MISCONFIGURED: ErrorCode.UPSTREAM_REJECTED,
     ErrorCode.ANSWER_TOO_LONG: ErrorCode.UPSTREAM_PROTOCOL,
+    ErrorCode.TOOL_OUTCOME_UNKNOWN: ErrorCode.UPSTREAM_REJECTED,
 }
 
 
@@ -160,7 +161,8 @@ def answer_document(key: str, answer: Answer) -> Document:
     )
     document |= _models(answer)
     if answer.status is Status.STREAMING:
-        return document | {"status": "streaming", "pieces": [], "length": 0, "beatAt": answer.created_at}
+        begun = {"pieces": stored(answer.pieces), "length": answer.length}
+        return document | {"status": "streaming", **begun, "beatAt": answer.created_at}
     return document | outcome(answer)
 
 
@@ -177,7 +179,7 @@ def outcome(answer: Answer) -> Document:
         "recommendations": msgspec.to_builtins(answer.recommendations),
         "unseen": answer.unseen,
     }
-    if answer.mixed and 4 * (answer.length + len(answer.content)) < _MAX_CHARACTER_BYTES:
+    if answer.mixed and 4 * (weight(answer.mixed) + len(answer.content)) < _MAX_CHARACTER_BYTES:
         document["pieces"] = stored(answer.mixed)
     if answer.annotations:
         document["annotations"] = [_annotation_document(one) for one in answer.annotations]
@@ -266,7 +268,7 @@ def _pieces(document: Document) -> list[Piece]:
         return [_typed(document, "content", str)]
     try:
         return read(values)
-    except msgspec.ValidationError:  # a mark of a later version: its text is there all the same, if it has ended
+    except msgspec.MsgspecError:  # a mark of a later version: its text is there all the same, if it has ended
         return [_typed(document, "content", str)]
 
 

@@ -79,7 +79,7 @@ def read(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
         event.pop("timestamp", None)
         if events and _goes_on(events[-1][1], event):
             whole = events.pop()[1]
-            text = "content" if "content" in whole else "delta"
+            text = next(name for name in ("content", "delta", "arguments", "inputTextDelta") if name in whole)
             event = {**event, text: whole[text] + event[text]} | (
                 {"offset": whole["offset"]} if "offset" in whole else {}
             )
@@ -92,6 +92,8 @@ def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
         return False
     if one["type"] in ("llm_chunk", "reasoning_chunk"):
         return bool(one["offset"] + len(one["content"]) == other["offset"])
+    if one["type"] in ("tool_call", "tool-input-delta"):
+        return bool(one["toolCallId"] == other["toolCallId"])
     return one["type"] in ("text-delta", "reasoning-delta") and one["id"] == other["id"]
 
 

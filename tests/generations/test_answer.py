@@ -229,6 +229,7 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
             reading=b.reading,
             model=b.model,
             plugins=b.plugins,
+            calling=b.calling,
             system_prompt="",
             context_characters=100,
         )

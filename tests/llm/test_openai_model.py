@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 from chatstream.errors import ConfigurationError, ErrorCode, ModelError
 from chatstream.llm import openai_model
 from chatstream.llm.arranging import Tags
-from chatstream.llm.dialects import Dialects
+from chatstream.llm.dialects import Dialects, ReasoningBack
 from chatstream.llm.faults import Part
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
@@ -978,7 +978,7 @@ async def test_an_endpoint_that_marks_each_chunk_as_the_last_may_pause(upstream:
 async def test_thinking_goes_back_to_models_that_want_it_alone(upstream: Upstream, open_model: Open) -> None:
     upstream.reply(stream(delta("a"), STOP, DONE))
     turns = [Turn("user", "One?"), Turn("assistant", "One.", "Hm."), Turn("user", "Two?")]
-    for reasoning_back in (False, True):
+    for reasoning_back in (ReasoningBack.OFF, ReasoningBack.ALWAYS):
         await read(open_model(reasoning_back=reasoning_back).stream(turns))
     without, with_it = (
         [turn for turn in call.body["messages"] if turn["role"] == "assistant"] for call in upstream.calls

@@ -18,12 +18,13 @@ from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
 from chatstream.generations.answer import admit, write_answer
+from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Hub, Stream
 from chatstream.generations.room import Config
 from chatstream.limits import Answers
-from chatstream.llm.model import Delta, Finish, Turn
+from chatstream.llm.model import Delta, Finish, OfferedTool, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
 from chatstream.pieces import Mark
@@ -36,6 +37,7 @@ from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
+from chatstream.tools.tool import Tools
 
 # No test waits longer than this for one thing to happen.
 PATIENCE = 20
@@ -49,7 +51,8 @@ STOP = Finish(reason="stop", usage=None)
 class Call:
     """One call of the model: what it was asked, and what it is to say."""
 
-    def __init__(self, turns: Sequence[Turn], model: str | None) -> None:
+    def __init__(self, turns: Sequence[Turn], model: str | None, tools: Sequence[OfferedTool]) -> None:
+        self.tools = list(tools)
         self.turns = list(turns)
         self.model = model
         self.closed = asyncio.Event()
@@ -100,8 +103,10 @@ class ScriptedModel:
         """How many calls are not closed."""
         return sum(not call.closed.is_set() for call in self.calls)
 
-    async def stream(self, turns: Sequence[Turn], *, model: str | None = None) -> AsyncGenerator[Delta, None]:
-        call = Call(turns, model)
+    async def stream(
+        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+    ) -> AsyncGenerator[Delta, None]:
+        call = Call(turns, model, tools)
         if self._replies:
             call.say(*self._replies.popleft())
         self.calls.append(call)
@@ -269,6 +274,9 @@ class Bench:
         self.store = cast("Any", store(self.posting, self.attempts, self.reading))
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
+        self.calling = Calling(
+            tools=config.pop("tools", Tools()), bounds=config.pop("call_bounds", CallBounds()), metrics=self.metrics
+        )
         bounds: dict[str, Any] = {
             "answer_characters": 200_000,
             "reasoning_characters": 200_000,
@@ -309,6 +317,7 @@ class Bench:
             reading=self.store,
             model=self.model,
             plugins=self.plugins,
+            calling=self.calling,
             system_prompt="Be brief.",
             context_characters=10_000,
         )

@@ -2,7 +2,10 @@
 
 from typing import Annotated
 
+from chatstream.plugins.tool import tool
 
+
+@tool(effect="none")
 async def recommend_bet(
     selection: Annotated[str, "what to bet on, such as: Arsenal to win"],
     odds: Annotated[str, "the odds, written as in your answer: 2.10, 11/8 or +150"],

@@ -1,0 +1,238 @@
+"""The life of the calls of one round, from what the model has written to what it is told.
+
+Each step is yielded, to be stored, before what it announces happens: a call runs only after it is stored that it does,
+and the model is asked again only after its result is stored. So whoever finds the answer after a crash knows what may
+have happened.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from chatstream.errors import ErrorCode, ModelError
+from chatstream.generations.rounds import UNKNOWN, Call, rounds
+from chatstream.llm.model import Delta, Finish
+from chatstream.logs import describe
+from chatstream.metrics import Metrics
+from chatstream.models import Answer, Conversation
+from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
+from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools
+
+log = logging.getLogger("chatstream.tools")
+
+# The finish reason of an answer whose model calls on and on.
+TOOL_LIMIT = "tool_limit"
+# Of what was called and what came of it, in one answer: its document has an end, and so has any model's context.
+_MOST_CHARACTERS = 1_000_000
+# How long a call that nobody wants any more may take to notice it.
+_CLOSING = 2.0
+
+
+class CallBounds(Struct, frozen=True, kw_only=True):
+    """Bounds of the calls of one answer."""
+
+    rounds: int = 10
+    calls: int = 16  # of one round
+    argument_characters: int = 50_000
+    output_characters: int = 50_000
+
+
+class Calling(Struct, frozen=True, kw_only=True):
+    """What all answers of a process call with."""
+
+    tools: Tools
+    bounds: CallBounds
+    metrics: Metrics
+
+    def of(self, conversation: Conversation, answer: Answer) -> "Calls":
+        """For the calls of this answer."""
+
+        def caller(key: str) -> Caller:
+            return Caller(user=conversation.user_id, conversation=conversation.id, answer=answer.id, key=key)
+
+        return Calls(self.tools, self.bounds, self.metrics, caller=caller)
+
+    def refusal(self, said: Sequence[Piece], finish: Finish | None) -> tuple[str | None, str | None]:
+        """Why the newest calls in `said` are not carried out, if they are not; and with which reason the answer ends
+        then, if the model is not asked again. `finish` is how the model ended, if it has just called them."""
+        if finish is not None and finish.reason == "length":
+            return "not carried out: what you said was cut off, since it was too long", None
+        if finish is not None and finish.reason == "content_filter":
+            return "not carried out", finish.reason
+        more = len(rounds(said)) - self.bounds.rounds
+        if more > 0 or weight(said) > _MOST_CHARACTERS:
+            ends = TOOL_LIMIT if more > 1 or weight(said) > 2 * _MOST_CHARACTERS else None
+            return "not carried out: no more calls are possible in this answer. Say what you know by now.", ends
+        return None, None
+
+
+class _Outcome(Struct, frozen=True):
+    output: object = None
+    failed: bool = False
+    unknown: bool = False
+    word: str = "ok"  # for the log and the metrics
+
+
+class Calls:
+    """Carries out the calls of one answer."""
+
+    def __init__(self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str], Caller]) -> None:
+        """`caller` says for whom a call with this key is made."""
+        self._tools = tools
+        self._bounds = bounds
+        self._metrics = metrics
+        self._caller = caller
+
+    async def run(self, calls: Sequence[Call], refusal: str | None = None) -> AsyncGenerator[Delta, None]:
+        """Carry out what has no result yet. With a `refusal` nothing is: the model is told that in place of a result.
+
+        Raises `ModelError` if it cannot be known whether one of them was carried out.
+        """
+        marks: list[Piece] = []
+        running: list[tuple[Call, Tool, object]] = []
+        unknown = any(call.state is CallState.UNKNOWN for call in calls)
+        for number, call in enumerate(calls, start=1):
+            if call.is_over:
+                continue
+            again = call.state is CallState.RUNNING
+            if again and call.effect not in (Effect.NONE, Effect.IDEMPOTENT):
+                marks.append(_unknown(call))
+                unknown = True
+                continue
+            if call.state is None:
+                arguments = call.arguments[: self._bounds.argument_characters]
+                marks.append(ToolState(id=call.id, name=call.name, state=CallState.READY, arguments=arguments))
+            try:
+                why = refusal or (self._too_many if number > self._bounds.calls else None)
+                tool, arguments_ = self._checked(call, again=again, refusal=why)
+            except BadArguments as exc:
+                marks.append(ToolResult(id=call.id, output=str(exc), failed=True))
+                self._note(call, None, "refused", 0)
+                continue
+            effect = tool.manner.effect
+            marks.append(ToolState(id=call.id, name=call.name, state=CallState.RUNNING, effect=effect))
+            running.append((call, tool, arguments_))
+        yield Delta(marks, durable=True)
+        async for delta in self._outcomes(running):
+            unknown = unknown or any(isinstance(piece, ToolState) for piece in delta.pieces)
+            yield delta
+        if unknown:
+            raise ModelError(ErrorCode.TOOL_OUTCOME_UNKNOWN, "a tool's outcome is not known")
+
+    @property
+    def _too_many(self) -> str:
+        return f"not carried out: at most {self._bounds.calls} calls are possible at a time"
+
+    def _checked(self, call: Call, *, again: bool, refusal: str | None) -> tuple[Tool, object]:
+        if refusal is not None:
+            raise BadArguments(refusal)
+        tool = self._tools.get(call.name)
+        if tool is None:
+            raise BadArguments(f"not carried out: there is no tool {call.name}")
+        if again and tool.manner.effect is Effect.ONCE:
+            raise BadArguments("not carried out again: what the tool does has changed")
+        if len(call.arguments) > self._bounds.argument_characters:
+            raise BadArguments(f"bad arguments: they have more than {self._bounds.argument_characters} characters")
+        return tool, tool.checked(call.arguments)
+
+    async def _outcomes(self, running: Sequence[tuple[Call, Tool, object]]) -> AsyncGenerator[Delta, None]:
+        tasks = {asyncio.create_task(self._outcome(*each)): each[0] for each in running}
+        waiting = set(tasks)
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in sorted(done, key=[*tasks].index):
+                    call, outcome = tasks[task], task.result()
+                    if outcome.unknown:
+                        yield Delta([_unknown(call)], durable=True)
+                    else:
+                        result = ToolResult(id=call.id, output=outcome.output, failed=outcome.failed)
+                        yield Delta([result], durable=True)
+        finally:
+            if left := [task for task in tasks if not task.done()]:
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=_CLOSING)
+
+    async def _outcome(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
+        now = asyncio.get_running_loop().time
+        began, word = now(), "closed"
+        try:
+            outcome = await self._tried(call, tool, arguments)
+            word = outcome.word
+        finally:
+            self._note(call, tool, word, now() - began)
+        return outcome
+
+    async def _tried(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
+        seconds = tool.manner.timeout
+        task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id)))
+        try:
+            return _Outcome(self._fitting(await _in_time(task, seconds)))
+        except TimeoutError:
+            if tool.manner.effect is Effect.ONCE:  # it may be at it still
+                return _Outcome(unknown=True, word="unknown")
+            return _Outcome(f"failed: no answer within {seconds:g} s", failed=True, word="late")
+        except OutcomeUnknown:
+            return _Outcome(unknown=True, word="unknown")
+        except ToolFailed as exc:
+            return _Outcome(self._cut(f"failed: {_valid(str(exc))}"), failed=True, word="failed")
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            log.error("tool %s of %s failed: %s", tool.name, tool.source, describe(exc))
+            return _Outcome("failed", failed=True, word="failed")
+
+    def _fitting(self, output: object) -> object:
+        """What a tool has returned, as JSON; cut if it is too long for a model."""
+        try:
+            text = msgspec.json.encode(output).decode()
+            plain = msgspec.json.decode(text)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ToolFailed("the tool returned something that is not JSON") from exc
+        return (
+            plain
+            if len(text) <= self._bounds.output_characters
+            else self._cut(plain if isinstance(plain, str) else text)
+        )
+
+    def _cut(self, text: str) -> str:
+        most = self._bounds.output_characters
+        return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
+
+    def _note(self, call: Call, tool: Tool | None, outcome: str, seconds: float) -> None:
+        effect = tool.manner.effect.value if tool else None
+        # A name that no tool has is the model's own word.
+        name = call.name if self._tools.get(call.name) else "unknown"
+        self._metrics.tool_called(name, outcome, seconds)
+        facts = {"tool": name, "effect": effect, "outcome": outcome, "seconds": round(seconds, 3), "key": call.id}
+        log.log(logging.WARNING if outcome == "unknown" else logging.INFO, "tool called", extra={"facts": facts})
+
+
+def _unknown(call: Call) -> ToolState:
+    return ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=UNKNOWN)
+
+
+async def _in_time(task: "asyncio.Future[object]", seconds: float) -> object:
+    """What it returns; one that takes no notice of its cancellation is left behind."""
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
+    if not task.done():
+        raise TimeoutError
+    return task.result()
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _forget(task: "asyncio.Future[object]") -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,84 @@
+"""What makes a function a tool that a model may call; see `Plugin.tools` in README.md beside this file.
+
+A tool is a plain function, `async` or not. Its name, its parameters' types and its first lines say how it is called;
+what it returns is any JSON, and is told to the model and to the user. What it raises fails the call: the text of a
+`ToolFailed` or a `ValueError` is told to the model, of anything else only that it failed.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+
+from chatstream.pieces import Effect
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# A person waits for the answer meanwhile.
+TIMEOUT: Final = 30.0
+
+
+class Approval(StrEnum):
+    """Whether a person has to agree before a call is carried out."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+
+
+class Manner(Struct, frozen=True, kw_only=True):
+    """How a tool may be used. The defaults are for one of which nothing is known."""
+
+    effect: Effect = Effect.ONCE
+    approval: Approval | None = None  # None: always for an effect that may happen once, else never
+    timeout: float = TIMEOUT
+
+    @property
+    def asks(self) -> bool:
+        """A person has to agree."""
+        return (self.approval or (Approval.ALWAYS if self.effect is Effect.ONCE else Approval.NEVER)) is Approval.ALWAYS
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """For whom a call is made. A parameter of this type is given it, and is none of the model's.
+
+    `key` is the same whenever this call is carried out again: under it, nothing should happen twice.
+    """
+
+    user: str
+    conversation: str
+    answer: str
+    key: str
+
+
+class ToolFailed(Exception):
+    """Raised by a tool: it was not carried out, or it failed. The text is for the model, and users see it."""
+
+
+class OutcomeUnknown(Exception):
+    """Raised by a tool: nobody knows whether it was carried out."""
+
+
+def tool(
+    *,
+    effect: Effect | str = Effect.ONCE,
+    approval: Approval | str | None = None,
+    timeout: float = TIMEOUT,
+) -> Callable[[Function], Function]:
+    """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread."""
+    if not 0 < timeout <= 86_400:
+        raise ValueError("timeout must be a number of seconds, up to a day")
+    approves = None if approval is None else Approval(approval)
+    manner = Manner(effect=Effect(effect), approval=approves, timeout=timeout)
+
+    def mark(function: Function) -> Function:
+        function.__chatstream_tool__ = manner  # type: ignore[attr-defined]  # where `manner_of` finds it
+        return function
+
+    return mark
+
+
+def manner_of(function: Callable[..., Any]) -> Manner:
+    """How it may be used; the defaults if it does not say."""
+    manner = getattr(function, "__chatstream_tool__", None)
+    return manner if isinstance(manner, Manner) else Manner()

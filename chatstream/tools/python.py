@@ -1,0 +1,101 @@
+"""The functions of plug-ins as tools: the schema comes from the signature."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, get_type_hints
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+
+from chatstream.errors import ConfigurationError
+from chatstream.plugins.loading import Loaded
+from chatstream.plugins.plugins import listed
+from chatstream.plugins.tool import Caller, ToolFailed, manner_of
+from chatstream.tools.tool import BadArguments, Tool
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MOST_PROBLEMS: Final = 5  # of one call's arguments: enough for a model to mend
+
+
+class _Arguments(BaseModel):
+    # What is not listed is refused, and nothing is taken for what it is not: arguments are not repaired.
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def python_tools(loaded: Iterable[Loaded]) -> list[Tool]:
+    """The tools of these plug-ins. Raises `ConfigurationError`, which names the function."""
+    return [_tool(each, function) for each in loaded for function in getattr(each.plugin, "tools", None) or ()]
+
+
+def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
+    name = getattr(function, "__name__", "")
+    where = f"CHATSTREAM_PLUGINS: {plugin.name}: the tool {name or function!r}"
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{where} must be a function whose name has up to 64 ASCII letters, digits, _ or -")
+    manner = manner_of(function)
+    if manner.asks:
+        raise ConfigurationError(
+            f"{where} would need a person's approval, which cannot be asked for yet: say what it does with "
+            '@tool(effect="none"), "idempotent", or "once" and approval="never"'
+        )
+    try:
+        model, callers = _model(name, function)
+        schema = model.model_json_schema()
+    except (PydanticUserError, TypeError, NameError, ValueError) as exc:
+        raise ConfigurationError(f"{where}: its parameters must have types that JSON can have ({exc})") from exc
+    schema.pop("title", None)
+
+    def check(given: dict[str, Any]) -> dict[str, Any]:
+        try:
+            # As JSON, where a list may stand for a tuple, and a text for a date; but no text for a number.
+            checked = model.model_validate_json(msgspec.json.encode(given))
+        except ValidationError as exc:
+            raise BadArguments(_explained(exc)) from exc
+        return {field: getattr(checked, field) for field in model.model_fields}
+
+    async def run(arguments: Mapping[str, Any], caller: Caller) -> object:
+        given = {**arguments, **dict.fromkeys(callers, caller)}
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function(**given)
+            return await plugin.threads.run(lambda: listed(function, **given))
+        except ValueError as exc:  # its text is written for the model
+            raise ToolFailed(str(exc)) from exc
+
+    return Tool(
+        name=name,
+        description=inspect.cleandoc(function.__doc__ or ""),
+        parameters=schema,
+        manner=manner,
+        check=check,
+        run=run,
+        source=plugin.name,
+    )
+
+
+def _model(name: str, function: Callable[..., Any]) -> tuple[type[BaseModel], list[str]]:
+    """Of its parameters, and the names of those that are no business of the model's."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    callers = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TypeError(f"{parameter.name} must be a parameter with a name")
+        if parameter.name not in hints:
+            raise TypeError(f"{parameter.name} has no type")
+        hint = hints[parameter.name]
+        if hint is Caller:
+            callers.append(parameter.name)
+            continue
+        words = [text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str)]
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hint, Field(default, description=words[0] if words else None))
+    return create_model(name, __base__=_Arguments, **fields), callers
+
+
+def _explained(exc: ValidationError) -> str:
+    problems = exc.errors(include_url=False, include_input=False, include_context=False)
+    said = [f"{'.'.join(map(str, each['loc'])) or 'they'}: {each['msg']}" for each in problems[:_MOST_PROBLEMS]]
+    return "bad arguments: " + "; ".join(said)

@@ -1,0 +1,437 @@
+"""What a model calls is carried out: the life of a call, on a real database, with a model that says what it is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from chatstream.errors import ErrorCode
+from chatstream.events import Cursor
+from chatstream.generations import rounds
+from chatstream.generations.calls import CallBounds
+from chatstream.generations.sweeper import Sweeper
+from chatstream.llm.model import Delta, Finish
+from chatstream.models import Answer, Status, Usage
+from chatstream.pieces import CallState, Effect, OpenText, OpenToolCall, ToolCallPart, ToolResult, ToolState, fold
+from chatstream.plugins.tool import Approval, Caller, Manner, OutcomeUnknown, ToolFailed
+from chatstream.tools.tool import BadArguments, Tool, Tools
+from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench
+
+CALLED = Finish(reason="tool_calls", usage=None)
+Run = Callable[[Any, Caller], Awaitable[object]]
+
+
+def tool(name: str, run: Run, effect: Effect = Effect.NONE, *, timeout: float = 30) -> Tool:
+    def check(arguments: dict[str, Any]) -> Any:
+        if "match" not in arguments:
+            raise BadArguments("bad arguments: match: Field required")
+        return arguments
+
+    return Tool(
+        name=name,
+        description="",
+        parameters={"type": "object"},
+        manner=Manner(effect=effect, approval=Approval.NEVER, timeout=timeout),
+        check=check,
+        run=run,
+        source="the test",
+    )
+
+
+class Ledger:
+    """A tool that notes under which key it was carried out, and waits to be let go on if it is held."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.began = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def __call__(self, arguments: Any, caller: Caller) -> object:
+        self.keys.append(caller.key)
+        self.began.set()
+        await self.go_on.wait()
+        return {"odds": 2.1, "match": arguments["match"]}
+
+    def hold(self) -> None:
+        self.go_on.clear()
+
+
+def call(number: int, arguments: str = '{"match":7}', name: str = "odds") -> tuple[OpenToolCall, str]:
+    return OpenToolCall(id=str(number), name=name), arguments
+
+
+def calls_of(answer: Answer) -> list[ToolCallPart]:
+    return [part for part in fold(answer.pieces) if isinstance(part, ToolCallPart)]
+
+
+def told(frames: list[Any]) -> list[tuple[Any, ...]]:
+    """Types and what matters of them, in order."""
+    facts = {"tool_call": "arguments", "tool_state": "state", "tool_result": "output", "llm_chunk": "content"}
+    return [(frame.type, frame.data[facts[frame.type]]) for frame in frames if frame.type in facts]
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)])) as b:
+        b.model.reply("Let me look.", *call(1), CALLED)
+        b.model.reply("Take 2.10.", STOP)
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            await viewer.until("llm_complete")
+        answer = await b.ended(conversation)
+        key = f"{answer.id}.1"
+        assert ledger.keys == [key]
+        assert answer.pieces == (
+            "Let me look.",
+            OpenToolCall(id=key, name="odds"),
+            '{"match":7}',
+            ToolState(id=key, name="odds", state=CallState.READY, arguments='{"match":7}'),
+            ToolState(id=key, name="odds", state=CallState.RUNNING, effect=Effect.NONE),
+            ToolResult(id=key, output={"odds": 2.1, "match": 7}),
+            OpenText(),
+            "\n\nTake 2.10.",
+        )
+        assert (answer.content, answer.status, answer.finish_reason) == (
+            "Let me look.\n\nTake 2.10.",
+            Status.COMPLETE,
+            "stop",
+        )
+        assert told(viewer.frames) == [
+            ("llm_chunk", "Let me look."),
+            ("tool_call", ""),
+            ("tool_call", '{"match":7}'),
+            ("tool_state", "ready"),
+            ("tool_state", "running"),
+            ("tool_result", {"odds": 2.1, "match": 7}),
+            ("llm_chunk", "\n\nTake 2.10."),
+        ]
+        assert viewer.frames[-1].data["parts"][1]["output"] == {"odds": 2.1, "match": 7}
+        offsets = [frame.data["offset"] for frame in viewer.frames if frame.type == "llm_chunk"]
+        assert offsets == [0, 12]
+        first, second = b.model.calls
+        assert [offered.name for offered in first.tools] == ["odds"]
+        (step,) = second.turns[-1].steps
+        assert (step.content, step.calls[0].id, step.calls[0].result) == (
+            "Let me look.",
+            key,
+            '{"odds":2.1,"match":7}',
+        )
+        # The next question is asked with all of it.
+        b.model.reply("Yes.", STOP)
+        await b.post(conversation, "Sure?")
+        await b.ended(conversation)
+        steps = next(turn.steps for turn in b.model.calls[2].turns if turn.steps)
+        assert [(each.content, len(each.calls)) for each in steps] == [("Let me look.", 1), ("Take 2.10.", 0)]
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_every_call_is_answered_whatever_is_wrong_with_it(mongodb_uri: str) -> None:
+    async def fails(arguments: Any, caller: Caller) -> object:
+        raise {"known": ToolFailed("no such match"), "secret": RuntimeError("password=hunter2")}[arguments["match"]]
+
+    async def odd(arguments: Any, caller: Caller) -> object:
+        return {1: object()} if arguments["match"] == 1 else "x" * 300
+
+    async def late(arguments: Any, caller: Caller) -> object:
+        await asyncio.Event().wait()
+        return None
+
+    tools = Tools([tool("fails", fails), tool("odd", odd), tool("late", late, timeout=0.01)])
+    bounds = CallBounds(calls=9, output_characters=100, argument_characters=100)
+    async with bench(mongodb_uri, tools=tools, call_bounds=bounds) as b:
+        made = [
+            call(1, name="gone"),
+            call(2, "[1]", name="odd"),
+            call(3, '{"match"', name="odd"),
+            call(4, "", name="odd"),
+            call(5, '{"match":"known"}', name="fails"),
+            call(6, '{"match":"secret"}', name="fails"),
+            call(7, '{"match":1}', name="odd"),
+            call(8, '{"match":2}', name="odd"),
+            call(9, name="late"),
+            call(10, name="odd"),
+        ]
+        b.model.reply(*[piece for each in made for piece in each], CALLED)
+        b.model.reply(*call(1, '{"match":"' + "x" * 100 + '"}', name="odd"), CALLED)
+        b.model.reply("Sorry.", STOP)
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert answer.status is Status.COMPLETE
+        outputs = [part.output for part in calls_of(answer)]
+        assert outputs == [
+            "not carried out: there is no tool gone",
+            "bad arguments: they are not a JSON object",
+            "bad arguments: they are not a JSON object",
+            "bad arguments: match: Field required",
+            "failed: no such match",
+            "failed",
+            "failed: the tool returned something that is not JSON",
+            "x" * 100 + "… (cut: 100 of 300 characters)",
+            "failed: no answer within 0.01 s",
+            "not carried out: at most 9 calls are possible at a time",
+            "bad arguments: they have more than 100 characters",
+        ]
+        assert [part.failed for part in calls_of(answer)] == [True] * 7 + [False] + [True] * 3
+        # The endpoint is told of arguments that it takes itself.
+        arguments = [each.arguments for each in b.model.calls[1].turns[-1].steps[0].calls]
+        assert arguments[1:4] == ["{}"] * 3
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_was_cut_off_is_not_carried_out(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)])) as b:
+        b.model.reply(*call(1), Finish(reason="length", usage=None))
+        b.model.reply(*call(1), Finish(reason="content_filter", usage=None))
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert ledger.keys == []
+        assert (answer.status, answer.finish_reason) == (Status.COMPLETE, "content_filter")
+        assert all(part.failed for part in calls_of(answer))
+        assert len(b.model.calls) == 2
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_rounds_have_an_end(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)]), call_bounds=CallBounds(rounds=2)) as b:
+        for _ in range(9):
+            b.model.reply(*call(1), CALLED)
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert len(ledger.keys) == 2
+        assert (answer.status, answer.finish_reason) == (Status.COMPLETE, "tool_limit")
+        assert [part.failed for part in calls_of(answer)] == [False, False, True, True]
+        assert len(b.model.calls) == 4
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_tokens_of_all_requests_are_one_sum(mongodb_uri: str) -> None:
+    usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())])) as b:
+        b.model.reply(*call(1), Finish(reason="tool_calls", usage=usage))
+        b.model.reply("Two.", Finish(reason="stop", usage=usage))
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (20, 4, 24)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_nothing_runs_before_it_is_stored_and_nobody_hears_a_result_before(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, Effect.ONCE)])) as b:
+        arrived, gate = b.store.hold("checkpoint")
+        b.model.reply(*call(1), CALLED)
+        b.model.reply("Done.", STOP)
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            await arrived.wait()
+            assert ledger.keys == []
+            ledger.hold()
+            gate.set()
+            assert (await viewer.until("tool_state"))["state"] == "ready"
+            assert (await viewer.until("tool_state"))["state"] == "running"
+            await ledger.began.wait()
+            stored = await b.newest(conversation)
+            assert [part.state for part in calls_of(stored)] == [CallState.RUNNING]
+            arrived, gate = b.store.hold("checkpoint")
+            ledger.go_on.set()
+            await arrived.wait()
+            assert len(b.model.calls) == 1
+            assert "tool_result" not in viewer.types
+            gate.set()
+            await viewer.until("llm_complete")
+        assert len(ledger.keys) == 1
+
+
+@pytest.mark.parametrize("effect", [Effect.NONE, Effect.ONCE])
+@pytest.mark.gen_test(timeout=60)
+async def test_a_stop_ends_a_running_tool_and_says_what_is_known(mongodb_uri: str, effect: Effect) -> None:
+    ledger = Ledger()
+    ledger.hold()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, effect)])) as b:
+        b.model.reply("Wait.", *call(1), CALLED)
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            await ledger.began.wait()
+            await b.commands.stop(conversation, None, 2)
+            complete = await viewer.until("llm_complete")
+        answer = await b.ended(conversation)
+        (part,) = calls_of(answer)
+        assert (answer.status, answer.content) == (Status.STOPPED, "Wa")
+        if effect is Effect.ONCE:
+            assert part.state is CallState.UNKNOWN
+        else:
+            assert (part.state, part.failed, part.output) == (CallState.DONE, True, rounds.BROKEN_OFF)
+        assert complete["parts"][-1]["state"] == part.state
+        b.model.reply("No.", STOP)
+        await b.post(conversation, "Did it?")
+        await b.ended(conversation)
+        (step,) = b.model.calls[-1].turns[-2].steps
+        assert step.calls[0].result == (rounds.UNKNOWN if effect is Effect.ONCE else rounds.BROKEN_OFF)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_nobody_knows_ends_the_answer(mongodb_uri: str) -> None:
+    async def broke(arguments: Any, caller: Caller) -> object:
+        raise OutcomeUnknown
+
+    async def late(arguments: Any, caller: Caller) -> object:
+        await asyncio.Event().wait()
+        return None
+
+    for run in (broke, late):
+        ledger = Ledger()
+        tools = [tool("pay", run, Effect.ONCE, timeout=0.05 if run is late else 30), tool("odds", ledger)]
+        async with bench(mongodb_uri, tools=Tools(tools)) as b:
+            b.model.reply(*call(1, name="pay"), *call(2), CALLED)
+            conversation = await b.conversation("Which?")
+            async with b.viewer(conversation) as viewer:
+                error = await viewer.until("error")
+                assert error["error"] == ErrorCode.TOOL_OUTCOME_UNKNOWN
+                assert not error["retryable"]
+                assert [part["state"] for part in (await viewer.until("llm_complete"))["parts"]] == ["unknown", "done"]
+            answer = await b.ended(conversation)
+            assert answer.status is Status.FAILED
+            assert [part.state for part in calls_of(answer)] == [CallState.UNKNOWN, CallState.DONE]
+            assert len(b.model.calls) == 1
+            # A person's word goes on, from nothing.
+            b.model.reply("Again.", STOP)
+            await b.commands.regenerate(conversation, request_id="r")
+            assert (await b.ended(conversation)).content == "Again."
+            assert b.model.calls[1].turns[-1].role == "user"
+
+
+async def crashed(b: Bench, conversation: Any) -> None:
+    """Its process is gone, as another one finds out."""
+    (orphan,) = [one for one in await b.attempts.orphans() if one.key == conversation.key]
+    sweeper = Sweeper(b.attempts, b.reading, b.hub, b.metrics)
+    await sweeper._end(orphan)
+
+
+@pytest.mark.parametrize("effect", [Effect.NONE, Effect.IDEMPOTENT])
+@pytest.mark.gen_test(timeout=60)
+async def test_after_a_crash_a_call_is_repeated_under_its_key_and_the_model_not_asked_again(
+    mongodb_uri: str, effect: Effect
+) -> None:
+    dead, ledger = Ledger(), Ledger()
+    dead.hold()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", dead, effect)])) as a:
+        a.model.reply("Let me look.", *call(1), CALLED)
+        conversation = await a.conversation()
+        await a.post(conversation)
+        await dead.began.wait()
+        async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, effect)])) as b:
+            await crashed(b, conversation)
+            b.model.reply("Take 2.10.", STOP)
+            async with b.viewer(conversation) as viewer:
+                assert (await viewer.until("llm_complete"))["status"] == Status.INTERRUPTED
+                await viewer.until("llm_complete")
+            answer = await b.ended(conversation)
+            first = (await b.reading.page(conversation.key, limit=9, before=None))[1]
+            assert isinstance(first, Answer)
+            assert (first.status, answer.status, answer.attempt) == (Status.INTERRUPTED, Status.COMPLETE, 2)
+            assert dead.keys == ledger.keys == [f"{first.id}.1"]
+            assert answer.content == "Let me look.\n\nTake 2.10."
+            assert viewer.text == answer.content
+            assert len(b.model.calls) == 1
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_after_a_crash_an_effect_that_may_happen_once_is_not_repeated(mongodb_uri: str) -> None:
+    dead, ledger = Ledger(), Ledger()
+    dead.hold()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", dead, Effect.ONCE)])) as a:
+        a.model.reply(*call(1), CALLED)
+        conversation = await a.conversation()
+        await a.post(conversation)
+        await dead.began.wait()
+        async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, Effect.ONCE)])) as b:
+            await crashed(b, conversation)
+            async with b.viewer(conversation) as viewer:
+                assert (await viewer.until("error"))["error"] == ErrorCode.TOOL_OUTCOME_UNKNOWN
+            answer = await b.newest(conversation)
+            assert answer.status is Status.FAILED
+            assert [part.state for part in calls_of(answer)] == [CallState.UNKNOWN]
+            assert ledger.keys == []
+            assert b.model.calls == []
+            b.model.reply("I do not know.", STOP)
+            await b.post(conversation, "Did it?")
+            assert (await b.ended(conversation)).content == "I do not know."
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_results_that_are_there_are_used_by_the_next_attempt(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, Effect.ONCE)])) as a:
+        a.model.reply("One.", *call(1), CALLED)
+        a.model.reply("Half of")
+        conversation = await a.conversation()
+        await a.post(conversation)
+        await a.model.call(2)
+        await beats(a, 2)
+        async with bench(mongodb_uri, tools=Tools()) as b:  # the tool may be gone by now
+            await crashed(b, conversation)
+            b.model.reply(*call(1, name="gone"), CALLED)
+            b.model.reply("Two.", STOP)
+            async with b.viewer(conversation) as viewer:
+                await viewer.until("llm_complete")
+            answer = await b.ended(conversation)
+            assert answer.content == "One.\n\nTwo."
+            old, new = calls_of(answer)
+            assert (old.output, new.failed) == ({"odds": 2.1, "match": 7}, True)
+            assert new.tool_call_id == f"{answer.id}.1"
+            assert not old.tool_call_id.startswith(answer.id)
+            assert len(ledger.keys) == 1
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_stream_goes_on_from_every_position(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())])) as b:
+        b.model.reply("Hm 👍", *call(1), *call(2, '{"match":"ö"}'), CALLED)
+        b.model.reply(*call(1, "{}"), CALLED)
+        b.model.reply("Take it.", STOP)
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            await viewer.until("llm_complete")
+        answer = await b.ended(conversation)
+        whole = flat(viewer)
+        for position in range(answer.length + 1):
+            async with b.viewer(conversation, Cursor(answer.id, position)) as late:
+                await late.until("llm_complete")
+            before = [each for place, each in whole if place <= position]
+            assert before + [each for place, each in flat(late) if place > position] == [each for _, each in whole]
+
+
+def flat(viewer: Viewer) -> list[tuple[int, tuple[str, Any]]]:
+    """Each code point and each mark, with the position behind it."""
+    found: list[tuple[int, tuple[str, Any]]] = []
+    for frame in viewer.frames:
+        data, cursor = frame.data, Cursor.parse(frame.id) if frame.id else None
+        if cursor is None or cursor.position < 0 or cursor.position >= Cursor.ERROR:
+            continue
+        text = data.get("content") or data.get("arguments") if frame.type in ("llm_chunk", "tool_call") else None
+        if text:
+            begin = cursor.position - len(text)
+            found += [(begin + number, (frame.type, sign)) for number, sign in enumerate(text, start=1)]
+        else:
+            found.append((cursor.position, (frame.type, data.get("state") or data.get("output"))))
+    return found
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_model_that_knows_no_calls_ends_as_it_always_did(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        b.model.reply(Delta(["Hi"]), " there.", STOP)
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert (answer.mixed, answer.pieces) == ((), ("Hi there.",))
