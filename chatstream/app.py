@@ -82,7 +82,11 @@ def make_app(
         [
             (r"/api/v1/chat/models", ModelsHandler, base | {"choices": choices}),
             (r"/api/v1/chat/usage", UsageHandler, base),
-            (r"/api/v1/chat/conversations", ConversationsHandler, choosing | posting | {"search": search}),
+            (
+                r"/api/v1/chat/conversations",
+                ConversationsHandler,
+                choosing | posting | {"reading": reading, "search": search, "titles": settings.titles},
+            ),
             (conversation, ConversationHandler, choosing | listing | {"hub": hub}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),

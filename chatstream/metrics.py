@@ -90,6 +90,7 @@ class Metrics:
             "answers_finished_total", "Answers that have ended here, by status and error code.", ["outcome", "code"]
         )
         self._orphans = counter("orphans_ended_total", "Answers ended here whose process was gone.")
+        self._titles = counter("titles_total", "Titles by the model, by what came of them.", ["outcome"])
         self._answer_duration = histogram(
             "answer_duration_seconds", "From an answer's beginning to its end being stored.", _ANSWER_BUCKETS
         )
@@ -225,6 +226,14 @@ class Metrics:
     def orphan_ended(self, usage: Usage | None = None, model: str | None = None) -> None:
         """An answer was ended whose process is gone."""
         self._orphans.inc()
+        self._used(usage, model)
+
+    def title_made(self, outcome: str) -> None:
+        """A title by the model: ``given``, ``none``, ``named`` (by somebody before it came), ``late``, ``failed``."""
+        self._titles.labels(outcome).inc()
+
+    def title_used(self, usage: Usage, model: str | None) -> None:
+        """What the model took for a title."""
         self._used(usage, model)
 
     def know_models(self, names: Iterable[str]) -> None:

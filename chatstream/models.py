@@ -85,6 +85,15 @@ class Conversation(Struct, frozen=True, kw_only=True):
     updated_at: datetime
     background: bool = False  # its answers finish though nobody watches
     head: str | None = None  # where its branch ends, once it has several: see `store.tree`
+    auto_title: bool = False  # a title by the model is to take the place of this one, after the first answer
+
+
+class ConversationState(StrEnum):
+    """What goes on in a conversation."""
+
+    IDLE = "idle"
+    RUNNING = "running"  # an answer is being written
+    WAITING = "waiting"  # an answer waits for somebody's decision
 
 
 class Status(StrEnum):

@@ -35,6 +35,7 @@ from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
 from chatstream.generations.room import Config
 from chatstream.generations.sweeper import Sweeper
+from chatstream.generations.titles import Titles
 from chatstream.handlers.connection import ChatServer
 from chatstream.handlers.door import Door
 from chatstream.handlers.listener import Listener
@@ -195,6 +196,16 @@ class Server:
                 context_characters=settings.context_characters,
             )
 
+        titles = Titles(
+            conversations,
+            reading,
+            model,
+            plugins,
+            metrics,
+            allowed=choices.allowed,
+            name=settings.title_model,
+            priced=catalogue.priced,
+        )
         limits = Limits.of(settings, capacity, lambda: lag.seconds)
         priced = unpriced if plugins.answers else catalogue.priced
         budgets = Budgets(ledger, _budget(settings), plugins=plugins, priced=priced, system_prompt=system_prompt)
@@ -208,6 +219,7 @@ class Server:
             limits.answers,
             priced,
             budgets,
+            titles.answered,
         )
         metrics.know_models(catalogue.entries)
 
@@ -286,6 +298,7 @@ class Server:
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)
+        stack.push_async_callback(titles.close)
         # Last, so that it comes first at the end: until the last stream is gone, heartbeats, tokens' ends, revocations,
         # the sweeper, and what other processes do go on.
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)

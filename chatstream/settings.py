@@ -178,6 +178,8 @@ class Settings(BaseSettings):
     models_file: Annotated[Path, BeforeValidator(_home)] | None = None
     user_models: UserModels = UserModels.ON
     user_prompts: bool = True
+    titles: bool = True
+    title_model: str | None = Field(None, min_length=1, max_length=200)
     system_prompt: str | None = None
     plugins: Annotated[
         tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugins)

@@ -132,6 +132,8 @@ def plain(value: object) -> object:
         ("CHATSTREAM_MESSAGES_PER_MINUTE", "1000000", "messages_per_minute", 1_000_000),
         ("CHATSTREAM_READS_PER_MINUTE", "2", "reads_per_minute", 2),
         ("CHATSTREAM_SEARCHES_PER_MINUTE", "2", "searches_per_minute", 2),
+        ("CHATSTREAM_TITLES", "off", "titles", False),
+        ("CHATSTREAM_TITLE_MODEL", "small", "title_model", "small"),
         ("CHATSTREAM_CHANGES_PER_MINUTE", "3", "changes_per_minute", 3),
         ("CHATSTREAM_CONVERSATIONS_PER_USER", "4", "conversations_per_user", 4),
         ("CHATSTREAM_MESSAGES_PER_CONVERSATION", "100", "messages_per_conversation", 100),

@@ -15,7 +15,7 @@ from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, Priced, unpriced
 from chatstream.generations.replay import Replay
-from chatstream.generations.room import Config, Room, Services, WriteAnswer
+from chatstream.generations.room import Answered, Config, Room, Services, WriteAnswer
 from chatstream.limits import Answers
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status, UserMessage
@@ -62,9 +62,10 @@ class Hub:
         answers: Answers,
         priced: Priced = unpriced,
         budgets: Budgets | None = None,
+        answered: Answered = lambda conversation, answer: None,
     ) -> None:
         """`annotate` is asked about each answer that came to a plain end. `answers` says whether another one may begin,
-        and counts those that run."""
+        and counts those that run. `answered` hears of each answer that has ended here."""
         self._services = Services(
             attempts=attempts,
             reading=reading,
@@ -73,6 +74,7 @@ class Hub:
             annotate=annotate,
             priced=priced,
             budgets=budgets or Budgets(),
+            answered=answered,
             metrics=metrics,
             config=config,
             answers=answers,

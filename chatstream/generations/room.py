@@ -70,6 +70,8 @@ _JOIN_TRIES = 5
 
 # The third argument is the question, or None to read it from the store.
 WriteAnswer = Callable[[Conversation, Answer, UserMessage | None], AsyncGenerator[Delta, None]]
+# An answer has ended, and is stored so. Must return at once.
+Answered = Callable[[Conversation, Answer], None]
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class Services(Struct, kw_only=True):
     annotate: Annotate
     priced: Priced
     budgets: Budgets
+    answered: Answered
     metrics: Metrics
     config: Config
     answers: Answers
@@ -327,6 +330,8 @@ class Room:
                 slot.release()
             async with self._lock:
                 await self._local_ended(stored, request_id)
+            if stored is not None:
+                self._services.answered(self.channel.conversation, stored)
         except Exception as exc:  # noqa: BLE001 - the attempt stays `streaming` in the store until the sweeper finds it
             facts = {"request": request_id, "answer": generation.answer.id}
             log.error("the answer is lost: %s", describe(exc), extra={"facts": facts})

@@ -1,5 +1,6 @@
 """``/api/v1/chat/conversations`` and ``…/{id}``."""
 
+import asyncio
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -18,10 +19,11 @@ from chatstream.handlers.views import (
     ConversationPage,
     NewConversation,
     conversation_view,
+    listed_conversation,
     new_conversation_view,
 )
 from chatstream.llm.catalogue import UserChoices
-from chatstream.models import Conversation
+from chatstream.models import Conversation, ConversationState
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations, moved_head
 from chatstream.store.reading import Reading
@@ -39,10 +41,14 @@ class ConversationsHandler(JSONHandler):
         conversations: Conversations,
         choices: UserChoices,
         content_characters: int,
+        reading: Reading,
         search: Search,
+        titles: bool,
     ) -> None:
-        """`content_characters`: the longest message."""
+        """`content_characters`: the longest message. `titles`: they are made by the model where that is asked for."""
         super().initialize(door)
+        self.reading = reading
+        self.titles = titles
         self.search = search
         self.choices = choices
         self.commands = commands
@@ -56,11 +62,17 @@ class ConversationsHandler(JSONHandler):
         self.tell((limits.reads if sought is None else limits.searches).take(self.user.id))
         among, complete = (None, UNSET) if sought is None else await self.search.find(self.user.id, sought)
         found, next_cursor = await self.conversations.page(self.user.id, limit=limit, before=before, among=among)
-        self.send_json(
-            ConversationPage(
-                conversations=[conversation_view(one) for one in found], next_cursor=next_cursor, complete=complete
+        keys = [one.key for one in found]
+        running, unread = await asyncio.gather(self.reading.running_in(keys), self.reading.unread_in(keys))
+        listed = [
+            listed_conversation(
+                one,
+                ConversationState.RUNNING if one.key in running else ConversationState.IDLE,
+                unread=one.key in unread,
             )
-        )
+            for one in found
+        ]
+        self.send_json(ConversationPage(conversations=listed, next_cursor=next_cursor, complete=complete))
 
     def _sought(self) -> set[str] | None:
         """The terms of ``q``, if there is one. Raises `InvalidContent` if it has none, or too many."""
@@ -101,6 +113,7 @@ class ConversationsHandler(JSONHandler):
                 system_prompt=body.system_prompt,
                 model=body.model,
                 background=bool(body.background),
+                auto_title=bool(body.auto_title) and self.titles,
             )
         except AlreadyExists:
             limits.kept.give_back(self.user.id)

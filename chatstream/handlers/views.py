@@ -19,6 +19,7 @@ from chatstream.models import (
     Annotation,
     Answer,
     Conversation,
+    ConversationState,
     Erasure,
     Failure,
     Message,
@@ -70,13 +71,15 @@ class _Body(BaseModel):
 
 
 class NewConversation(_Body):
-    """A conversation to be created."""
+    """A conversation to be created. With `autoTitle` the model writes a title after the first answer, in place of the
+    one given here, unless it is renamed before."""
 
     id: Id | None = None
     title: Title | None = None
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
+    auto_title: bool | None = None
     initial_message: Annotated[str, Field(min_length=1, json_schema_extra=_VISIBLE)] | None = None
 
 
@@ -216,6 +219,14 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     head: str | UnsetType = UNSET  # where it has several branches: the message at the end of the one that is shown
 
 
+class ListedConversation(ConversationView, frozen=True, kw_only=True, rename="camel"):
+    """A conversation in a list. `state`: whether an answer runs in it, or waits for somebody; `unread`: one has ended
+    while nobody watched, on any device, and was not read since."""
+
+    state: ConversationState
+    unread: bool
+
+
 class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="camel"):
     """A conversation that was created, and its first message if it was given one."""
 
@@ -297,7 +308,7 @@ class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
     `complete`, of a search alone: false while older conversations have yet to be made ready for it. Search again then.
     """
 
-    conversations: list[ConversationView]
+    conversations: list[ListedConversation]
     next_cursor: str | None
     complete: bool | UnsetType = UNSET
 
@@ -332,6 +343,11 @@ class UIMessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
 def conversation_view(conversation: Conversation) -> ConversationView:
     """A conversation as its owner sees it."""
     return ConversationView(**_conversation_fields(conversation))
+
+
+def listed_conversation(conversation: Conversation, state: ConversationState, *, unread: bool) -> ListedConversation:
+    """A conversation in a list."""
+    return ListedConversation(**_conversation_fields(conversation), state=state, unread=unread)
 
 
 def new_conversation_view(conversation: Conversation, message: UserMessage | None) -> NewConversationView:

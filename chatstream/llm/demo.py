@@ -20,6 +20,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from chatstream.blank import is_blank
+from chatstream.llm import demo_answers, titling
 from chatstream.llm.demo_answers import GENERAL, THOUGHT, Subject, long_answer
 from chatstream.llm.model import GO_ON
 
@@ -82,6 +83,8 @@ class _Call(RequestHandler):
     @property
     def answer(self) -> str:
         """The answer to the question."""
+        if (question := titling.question_of(self.question)) is not None:
+            return demo_answers.title(question)
         own = self.subject.models.get(self.model)
         return own.answer if own else self.subject.answer(self.question)
 

@@ -144,6 +144,28 @@ _ANSWERS: Final = tuple(
 )
 
 
+# ... and so their conversations are called.
+_TITLES: Final = {
+    _PALINDROME: "Palindromes in Python",
+    _COFFEE: "Three ways to make coffee",
+    _PYTHAGORAS: "The Pythagorean theorem",
+    _RAIN: "A rainy Sunday",
+    _WHO: "Meeting the demo model",
+    _GERMAN_WHO: "Das Demomodell",
+    _REFUSAL: "Locked out",
+    _JOKE: "A joke",
+    _POEM: "A poem",
+    _THANKS: "Thanks",
+    _ARABIC: "النموذج التجريبي",
+}
+
+
+def title(question: str) -> str:
+    """What the demo model calls a conversation that begins so: the first words, if it knows no better."""
+    known = next((_TITLES[text] for pattern, text in _ANSWERS if pattern.search(question)), None)
+    return known or " ".join(question.split()[:6]).strip(" ,.;:?!")
+
+
 class DemoModel(NamedTuple):
     """A model of a plug-in's own: what its list says of it, and what it answers."""
 

@@ -39,6 +39,7 @@ class Conversations:
         system_prompt: str | None = None,
         model: str | None = None,
         background: bool = False,
+        auto_title: bool = False,
     ) -> Conversation:
         """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
         key = new_key()
@@ -53,6 +54,7 @@ class Conversations:
             created_at=moment,
             updated_at=moment,
             background=background,
+            auto_title=auto_title,
         )
         try:
             await self._mongo.conversations.insert_one(conversation_document(conversation))
@@ -108,15 +110,33 @@ class Conversations:
     ) -> Conversation:
         """Set some of `title`, `system_prompt`, `model` and `background`; with `head` (see `moved_head`) its branch.
 
-        Raises `NotFound`.
+        After a title that somebody gives, none is made by the model. Raises `NotFound`.
         """
         fields = {_FIELDS[name]: value for name, value in changes.items()} | (head or {})
+        given = {"$unset": {"autoTitle": ""}} if "title" in changes else {}
         document = await self._mongo.conversations.find_one_and_update(
             {"userId": user_id, "id": id},
-            {"$set": fields, "$currentDate": {"updatedAt": True}},
+            {"$set": fields, "$currentDate": {"updatedAt": True}} | given,
             return_document=ReturnDocument.AFTER,
         )
         return self._found(document)
+
+    async def entitle(self, conversation: Conversation, title: str | None) -> bool:
+        """Give it a title by the model, unless somebody has given it one since `conversation` was read.
+
+        None: it keeps the one that it has. Either way none is made again. Returns whether the title was given.
+        """
+        which = {
+            "_id": ObjectId(conversation.key),
+            "userId": conversation.user_id,
+            "autoTitle": True,
+            "title": conversation.title,  # a process of the version before does not take the mark away
+        }
+        change: dict[str, Any] = {"$unset": {"autoTitle": ""}}
+        if title is not None:
+            change |= {"$set": {"title": title}, "$currentDate": {"updatedAt": True}}  # for who searches
+        result = await self._mongo.conversations.update_one(which, change)
+        return bool(result.modified_count) and title is not None
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
         """Delete it with all that belongs to it, or nothing; returns what is gone. Raises `NotFound`.

@@ -102,6 +102,7 @@ def conversation_document(conversation: Conversation) -> Document:
             "schema": SCHEMA,
         }
         | _flag("background", conversation.background)
+        | _flag("autoTitle", conversation.auto_title)
         | _reference("head", conversation.head)
     )
 
@@ -120,6 +121,7 @@ def conversation_model(document: Document) -> Conversation:
             updated_at=_typed(document, "updatedAt", datetime),
             background=bool(document.get("background", False)),
             head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
+            auto_title=bool(document.get("autoTitle", False)),
         )
 
 

@@ -295,6 +295,19 @@ class Reading:
         found = await self._messages.aggregate(pipeline, hint="log").to_list(None)
         return {str(one["_id"]): one["seq"] for one in found}
 
+    async def running_in(self, keys: Sequence[str]) -> set[str]:
+        """In which of these conversations an answer runs. Read by an index that has the running answers alone."""
+        return await self._marked(keys, {"status": Status.STREAMING.value}, "running")
+
+    async def unread_in(self, keys: Sequence[str]) -> set[str]:
+        """In which an answer has ended unseen. Read by an index that has no others."""
+        return await self._marked(keys, {"unseen": True}, "unseen")
+
+    async def _marked(self, keys: Sequence[str], mark: Document, index: str) -> set[str]:
+        which = {"conversationId": {"$in": [ObjectId(key) for key in keys]}} | mark
+        found = self._messages.find(which, {"_id": 0, "conversationId": 1}).hint(index)
+        return {str(one["conversationId"]) for one in await found.to_list(None)}
+
     async def existing(self, keys: Sequence[str]) -> set[str]:
         """Which of these conversations are there: of those that have no messages, some may have been deleted."""
         found = self._mongo.conversations.find({"_id": {"$in": [ObjectId(key) for key in keys]}}, {"_id": 1})

@@ -1,0 +1,134 @@
+"""Titles by the model: after a conversation's first answer, beside everything else, for little money.
+
+A title is asked for where a conversation was created with `autoTitle`, once. It takes the place of the title that the
+conversation was created with, and never of one that somebody has given since, whatever comes first: that is decided by
+the write. The mark `autoTitle` goes with it. If the process ends before, the mark stays, and whichever process stores
+the next answer of that conversation makes the title.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+
+from chatstream.blank import is_blank
+from chatstream.errors import ModelError, StorageUnavailable
+from chatstream.generations.generation import Priced, unpriced
+from chatstream.generations.tokens import Ratio, estimated
+from chatstream.llm import titling
+from chatstream.llm.model import Estimate, Model
+from chatstream.logs import describe
+from chatstream.metrics import Metrics
+from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
+from chatstream.pieces import Piece, size, text
+from chatstream.plugins.plugins import Plugins
+from chatstream.store.conversations import Conversations
+from chatstream.store.reading import Reading
+
+log = logging.getLogger("chatstream.generations")
+
+# All of it: to wait for a turn, to read the question, to ask the model, to store.
+_DEADLINE = 30.0
+# Titles that are made at the same time in one process, so that they take nothing from the answers; and those that may
+# wait for it. The next answer asks again for one that is dropped.
+_AT_ONCE = 4
+_MOST_WAITING = 100
+# What a model may say before it is cut off, its thinking included: a title has ten tokens, and some think before.
+_BUDGET = 4_000
+
+
+class Titles:
+    """Makes the titles of this process's answers; nothing of it delays or fails an answer."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        reading: Reading,
+        model: Model,
+        plugins: Plugins,
+        metrics: Metrics,
+        *,
+        allowed: Callable[[Conversation], Conversation] = lambda conversation: conversation,
+        name: str | None = None,
+        priced: Priced = unpriced,
+    ) -> None:
+        """`name` is the model that is asked; None: the conversation's, as far as it is `allowed`."""
+        self._allowed = allowed
+        self._priced = priced
+        self._conversations = conversations
+        self._reading = reading
+        self._model = model
+        self._plugins = plugins
+        self._metrics = metrics
+        self._name = name
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._making: dict[str, asyncio.Task[None]] = {}  # by the conversation's key: one at a time
+
+    def answered(self, conversation: Conversation, answer: Answer) -> None:
+        """An answer has ended as it is stored. Returns at once."""
+        wanted = conversation.auto_title and not self._plugins.answers
+        if not wanted or answer.status is not Status.COMPLETE or is_blank(answer.content):
+            return
+        if conversation.key in self._making or len(self._making) >= _AT_ONCE + _MOST_WAITING:
+            return
+        task = asyncio.create_task(self._make(conversation, answer))
+        self._making[conversation.key] = task
+        task.add_done_callback(lambda _: self._making.pop(conversation.key, None))
+
+    async def close(self) -> None:
+        """Give up what is not made yet."""
+        tasks = list(self._making.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _make(self, conversation: Conversation, answer: Answer) -> None:
+        facts = {"conversation": conversation.id, "user": conversation.user_id}
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                async with self._places:
+                    # As it is by now: somebody may have named or deleted it while the answer was written.
+                    current = await self._reading.conversation(conversation.key)
+                    if current is None or not current.auto_title:
+                        return
+                    question = await self._reading.get(conversation.key, answer.reply_to)
+                    if not isinstance(question, UserMessage):
+                        return
+                    title = await self._ask(current, question.content, answer.content)
+                    given = await self._conversations.entitle(current, title)
+                    outcome = "given" if given else "none" if title is None else "named"
+        except (TimeoutError, StorageUnavailable):
+            outcome = "late"
+        except Exception as exc:  # noqa: BLE001 - a conversation without a good title is no fault of its answer
+            outcome = "failed"
+            log.error("no title was made: %s", describe(exc), extra={"facts": facts})
+        self._metrics.title_made(outcome)
+
+    async def _ask(self, conversation: Conversation, question: str, answer: str) -> str | None:
+        turns = titling.request(question, answer)
+        estimate: Estimate = Ratio().estimate(turns)
+        usage: Usage | None = None
+        pieces: list[Piece] = []
+        finish, name = "", self._name or self._allowed(conversation).model
+        answered_by = name
+        try:
+            source = self._model.stream(turns, model=name)
+            async with aclosing(self._plugins.released(source)) as deltas:
+                async for delta in deltas:
+                    answered_by = delta.model or answered_by
+                    pieces += delta.pieces
+                    usage = (delta.finish.usage if delta.finish else None) or delta.usage or usage
+                    finish = delta.finish.reason if delta.finish else finish
+                    if size(pieces) > _BUDGET or len(text(pieces)) > titling.MOST_READ:
+                        break
+        except ModelError as exc:
+            log.info("no title was made: %s", exc, extra={"facts": {"conversation": conversation.id}})
+            if not pieces and usage is None:
+                return None  # refused, and so not charged
+        finally:
+            if pieces or usage is not None:
+                used = self._priced(usage or estimated(estimate, pieces), answered_by)
+                if used is not None:
+                    self._metrics.title_used(used, answered_by)
+        return titling.title(text(pieces), finish) if finish else None

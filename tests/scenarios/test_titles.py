@@ -1,0 +1,200 @@
+"""Titles by the model, and the marks of a list: what clients of a real server see of them."""
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeClient, StartServer
+from tests.support.client import API, PATIENCE, Client
+from tests.support.upstream import (
+    USAGE,
+    Do,
+    Upstream,
+    answer,
+    beginning,
+    delta,
+    ending,
+    event,
+    http_chunk,
+    stream,
+    whole,
+)
+
+
+async def listed(client: Client, conversation: str) -> dict[str, Any]:
+    """A conversation as the list has it."""
+    page = (await client.http.get(API)).json()
+    return next(dict(one) for one in page["conversations"] if one["id"] == conversation)
+
+
+async def until(client: Client, conversation: str, **wanted: Any) -> dict[str, Any]:
+    """As the list has it, as soon as it says that."""
+    async with asyncio.timeout(2 * PATIENCE):
+        while True:
+            one = await listed(client, conversation)
+            if {name: one[name] for name in wanted} == wanted:
+                return one
+            await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+
+
+async def outcomes(client: Client, outcome: str) -> float:
+    """How many titles have come to this, of all users."""
+    lines = (await client.http.get("/metrics")).text.splitlines()
+    name = f'chatstream_titles_total{{outcome="{outcome}"}} '
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+async def until_one_more(client: Client, outcome: str, before: float) -> None:
+    """Until one more title has come to this."""
+    async with asyncio.timeout(2 * PATIENCE):
+        while await outcomes(client, outcome) == before:
+            await asyncio.sleep(0.05)  # there is no event to wait for in another process
+
+
+async def ask(client: Client, conversation: str, question: str = "What is a palindrome?") -> None:
+    """Ask, and wait for the end of the answer."""
+    assert (await client.post(conversation, question)).status_code == 201
+    assert (await client.answer(conversation))["status"] == "complete"
+
+
+@pytest.mark.gen_test
+async def test_the_model_names_a_conversation_after_its_first_answer(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("A word that reads the same from both ends."))
+    upstream.reply(stream(delta('"Palindromes, '), delta('explained."'), delta(finish_reason="stop"), USAGE))
+    upstream.reply(answer("Otto."))
+    conversation = await client.create(title="What is a palindrome?", autoTitle=True)
+    await ask(client, conversation)
+    await until(client, conversation, title="Palindromes, explained")
+    await ask(client, conversation, "Name one.")
+    assert len(upstream.calls) == 3
+    asked = upstream.calls[1].body["messages"]
+    assert [turn["role"] for turn in asked] == ["user"]
+    assert "What is a palindrome?" in asked[0]["content"]
+    assert "from both ends" in asked[0]["content"]
+    found = (await client.http.get(API, params={"q": "explained"})).json()["conversations"]
+    assert [one["id"] for one in found] == [conversation]
+
+
+@pytest.mark.gen_test
+async def test_none_is_made_where_nobody_asked_for_one(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("Yes."))
+    conversation = await client.create()
+    await ask(client, conversation)
+    await ask(client, conversation)
+    assert (await listed(client, conversation))["title"] is None
+    assert len(upstream.calls) == 2
+
+
+@pytest.mark.parametrize("title", ["Mine", None])
+@pytest.mark.gen_test
+async def test_a_name_that_is_given_meanwhile_stays(client: Client, upstream: Upstream, title: str | None) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(answer("Yes."))
+    upstream.reply(go_on, answer("The model's"))
+    upstream.reply(answer("Yes, again."))
+    conversation = await client.create(title="A question", autoTitle=True)
+    await ask(client, conversation)
+    async with asyncio.timeout(PATIENCE):
+        while len(upstream.calls) < 2:
+            await asyncio.sleep(0.05)  # until the server asks; `called` is set since the first call
+    before = await outcomes(client, "named")
+    assert (await client.http.patch(f"{API}/{conversation}", json={"title": title})).status_code == 200
+    go_on.set()
+    await until_one_more(client, "named", before)
+    assert (await listed(client, conversation))["title"] == title
+    await ask(client, conversation)
+    assert len(upstream.calls) == 3  # nor is it asked again
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        whole("500 Internal Server Error", {"error": {"message": "No."}}),
+        whole("401 Unauthorized", {"error": {"message": "No.", "code": "invalid_api_key"}}),
+        stream(delta(refusal="I can't help with that."), delta(finish_reason="stop")),
+        stream(delta("   \n"), delta(finish_reason="stop")),
+        stream(delta("Word " * 1000), delta(finish_reason="stop")),
+        beginning("Half a ti"),
+    ],
+    ids=["error", "bad key", "refusal", "blank", "endless", "broken"],
+)
+@pytest.mark.gen_test
+async def test_where_it_makes_no_good_one_the_first_stays(client: Client, upstream: Upstream, said: bytes) -> None:
+    before = await outcomes(client, "none")
+    upstream.reply(answer("Yes."))
+    upstream.reply(said, Do.RESET)
+    conversation = await client.create(title="A question", autoTitle=True)
+    await ask(client, conversation)
+    await until_one_more(client, "none", before)
+    assert (await listed(client, conversation))["title"] == "A question"
+
+
+@pytest.mark.gen_test
+async def test_a_title_delays_nothing(client: Client, upstream: Upstream) -> None:
+    """The next question is answered while the model still thinks of a title, and so is the deletion."""
+    upstream.reply(answer("Yes."))
+    upstream.reply(Do.HANG)
+    upstream.reply(answer("Yes, again."))
+    conversation = await client.create(title="A question", autoTitle=True)
+    await ask(client, conversation)
+    async with asyncio.timeout(PATIENCE):
+        while len(upstream.calls) < 2:
+            await asyncio.sleep(0.05)  # until the server asks
+    await ask(client, conversation, "And now?")
+    assert len(upstream.calls) == 3  # one title at a time
+    assert (await client.http.delete(f"{API}/{conversation}")).status_code == 204
+
+
+@pytest.mark.gen_test
+async def test_off_is_off(start_server: StartServer, make_client: MakeClient, upstream: Upstream) -> None:
+    upstream.reply(answer("Yes."))
+    client = make_client(start_server(CHATSTREAM_TITLES="off"))
+    conversation = await client.create(title="A question", autoTitle=True)
+    await ask(client, conversation)
+    await ask(client, conversation)
+    assert len(upstream.calls) == 2
+
+
+@pytest.mark.gen_test
+async def test_another_process_makes_it_where_the_first_was_killed(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(answer("Yes."))
+    upstream.reply(Do.HANG)
+    upstream.reply(answer("Yes, again."))
+    upstream.reply(answer("A title"))
+    server = start_server()
+    client = make_client(server)
+    conversation = await client.create(title="A question", autoTitle=True)
+    await ask(client, conversation)
+    async with asyncio.timeout(PATIENCE):
+        while len(upstream.calls) < 2:
+            await asyncio.sleep(0.05)  # until the server asks
+    server.signal(signal.SIGKILL)
+    await server.ended()
+    again = make_client(start_server(), client.user)
+    await ask(again, conversation, "And now?")
+    await until(again, conversation, title="A title")
+
+
+@pytest.mark.gen_test
+async def test_the_list_says_what_runs_and_what_is_unread(client: Client, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(beginning("Half"), go_on, http_chunk(event(delta(" and half"))) + ending())
+    conversation = await client.create()
+    idle = await client.create()
+    one = await listed(client, conversation)
+    assert (one["state"], one["unread"]) == ("idle", False)
+    await client.post(conversation, "Tell me.")
+    await until(client, conversation, state="running", unread=False)
+    go_on.set()
+    await until(client, conversation, state="idle", unread=True)
+    async with client.stream(conversation) as watched:
+        await watched.until("llm_complete")
+    await until(client, conversation, state="idle", unread=False)
+    one = await listed(client, idle)
+    assert (one["state"], one["unread"]) == ("idle", False)
+    assert json.dumps(one).count("waiting") == 0
