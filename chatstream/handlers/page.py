@@ -39,6 +39,8 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
     """What the page must know of the server before anybody has signed in: nothing here is a secret."""
 
     content_characters: int  # of the longest message
+    titles: bool  # the model writes them
+    user_prompts: bool  # a conversation may have instructions of its own
     login_url: str | None  # where people sign in
     demo: bool  # the demo model answers
     name: str  # of the page
@@ -59,6 +61,8 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
         """As the settings and the page's own file have it; what a plug-in says is less than what the file says."""
         return cls(
             content_characters=settings.content_characters,
+            titles=settings.titles,
+            user_prompts=settings.user_prompts,
             login_url=settings.login_url,
             demo=settings.uses_demo_model,
             name=own.name or "chatstream",

@@ -147,6 +147,66 @@ export interface EventSourceLike {
   close(): void;
 }
 
+/** A conversation; null stands for the server's default. */
+export interface Conversation {
+  id: string;
+  title: string | null;
+  systemPrompt: string | null;
+  model: string | null;
+  background: boolean;
+  createdAt: string;
+  updatedAt: string;
+}
+
+/** A conversation in a list. */
+export interface ListedConversation extends Conversation {
+  /** Whether an answer runs in it, or waits for somebody's decision. A later server may say more. */
+  state: "idle" | "running" | "waiting";
+  /** An answer has ended while nobody watched, on any device, and was not read since. */
+  unread: boolean;
+}
+
+export interface ConversationPage {
+  conversations: ListedConversation[];
+  /** The `before` of the next page; null if this is the last one. */
+  nextCursor: string | null;
+  /** Of a search: false while older conversations have yet to be made ready for it; search again then. */
+  complete?: boolean;
+}
+
+export interface NewConversation {
+  /** By default the server makes one. Of your own choice it makes the request safe to repeat: the second is a 409. */
+  id?: string;
+  title?: string | null;
+  systemPrompt?: string | null;
+  model?: string | null;
+  background?: boolean;
+  /** The model writes a title after the first answer, in place of `title`, unless it is renamed before. */
+  autoTitle?: boolean;
+}
+
+/** The conversations of a user. All methods reject with a `ChatError`. */
+export class Conversations {
+  constructor(options: { baseUrl?: string; token: TokenSource; fetch?: typeof globalThis.fetch });
+  setToken(token: TokenSource): void;
+  /** Most recently active first. `before` is the `nextCursor` of the page before. */
+  list(options?: { limit?: number; before?: string | null }): Promise<ConversationPage>;
+  /** Those in whose title or messages all words of `text` stand, or words that begin so. */
+  search(text: string, options?: { limit?: number; before?: string | null }): Promise<ConversationPage>;
+  get(id: string): Promise<Conversation>;
+  create(conversation?: NewConversation): Promise<Conversation>;
+  /** Null: it has no title any more. */
+  rename(id: string, title: string | null): Promise<Conversation>;
+  change(
+    id: string,
+    changes: { title?: string | null; systemPrompt?: string | null; model?: string | null; background?: boolean },
+  ): Promise<Conversation>;
+  /** With its messages, for good. */
+  delete(id: string): Promise<null>;
+  /** All messages of it, as the server has them, oldest first. */
+  messages(id: string): Promise<Record<string, unknown>[]>;
+}
+
 export interface ChatStreamOptions {
   /** The server, e.g. `https://chat.example`; by default the page's own. */
   baseUrl?: string;

@@ -11,10 +11,11 @@
 
 import { API } from "./client/api.js";
 import { ChatError } from "./client/chat-error.js";
+import { Conversations } from "./client/conversations.js";
 import { Transcript } from "./client/transcript.js";
 import { readByEventSource, readByFetch } from "./client/transports.js";
 
-export { ChatError };
+export { ChatError, Conversations };
 
 // Until the server has said otherwise (`retry:`); and what the waiting grows to at most.
 const RECONNECT_DELAY_MS = 2_000;

@@ -1,4 +1,4 @@
-import type { AnswerPart, ChatError, ChatMessage, ChatStream, ChatStreamOptions, TokenSource } from "./chatstream.js";
+import type { AnswerPart, ChatError, ChatMessage, ChatStream, Conversations, ChatStreamOptions, TokenSource } from "./chatstream.js";
 
 export type ConnectionStatus = "disconnected" | "connecting" | "connected" | "reconnecting";
 
@@ -58,6 +58,8 @@ export interface UseChatSSEReturn {
   showBranch: ChatStream["showBranch"];
   continueAnswer: ChatStream["continueAnswer"];
   rate: ChatStream["rate"];
+  /** All conversations of the user: list, search, create, rename, delete. The same object as long as `baseUrl` is. */
+  conversations: Conversations;
   /** An answer is being written, or awaited. */
   isStreaming: boolean;
   /** All of the conversation, what the user said included. */

@@ -6,7 +6,7 @@
 
 import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 
-import { ChatStream } from "./chatstream.js";
+import { ChatStream, Conversations } from "./chatstream.js";
 
 const STATUS = { closed: "disconnected", connecting: "connecting", open: "connected", reconnecting: "reconnecting" };
 const RECOMMENDATION = "New bet recommendation available";
@@ -30,11 +30,15 @@ export function useChatSSE({
     [conversationId, baseUrl, transport],
   );
 
+  const { fetch } = options;
+  const conversations = useMemo(() => new Conversations({ baseUrl, token: accessToken, fetch }), [baseUrl]);
+
   const callbacks = useRef({});
   useEffect(() => {
     callbacks.current = { onConnect, onDisconnect, onMessage, onError };
   });
   useEffect(() => chat.setToken(accessToken), [chat, accessToken]);
+  useEffect(() => conversations.setToken(accessToken), [conversations, accessToken]);
   const active = enabled && Boolean(accessToken);
   useEffect(() => {
     if (!active) return undefined;
@@ -63,6 +67,7 @@ export function useChatSSE({
     messages,
     currentStreamingMessage: useMemo(() => streaming(transcript), [transcript]),
     ...useMemo(() => actions(chat, history), [chat, history]),
+    conversations,
     isStreaming: chat.streaming,
     transcript,
   };

@@ -1,5 +1,5 @@
 // How the package is used, for the type checker: nothing here is run. A line after `@ts-expect-error` must be refused.
-import { ChatError, ChatStream, type ChatMessage } from "chatstream";
+import { ChatError, ChatStream, Conversations, type ChatMessage } from "chatstream";
 import { useChatSSE } from "chatstream/use-chat-sse";
 import { EventSource } from "eventsource";
 import RNEventSource from "react-native-sse";
@@ -45,13 +45,28 @@ export async function talk(): Promise<string[]> {
   return history.map(text);
 }
 
+export async function browse(): Promise<string | null> {
+  const conversations = new Conversations({ token: () => "t" });
+  const { id } = await conversations.create({ title: "Mine", autoTitle: true });
+  const { conversations: found, nextCursor, complete } = await conversations.search("word", { limit: 10 });
+  // @ts-expect-error no such state
+  console.log(complete, found.filter((one) => one.unread || one.state === "sleeping"));
+  // @ts-expect-error a title is a text
+  await conversations.rename(id, 7);
+  // @ts-expect-error what has no id cannot be deleted
+  await conversations.delete();
+  return nextCursor && (await conversations.list({ before: nextCursor })).nextCursor;
+}
+
 export function Chat({ accessToken }: { accessToken: string | null }) {
-  const { status, error, messages, currentStreamingMessage, send, isStreaming } = useChatSSE({
+  const { status, error, messages, currentStreamingMessage, send, isStreaming, conversations } = useChatSSE({
     conversationId: "123",
     accessToken,
     onMessage: (message) => console.log(message.type, message.metadata?.odds),
     onError: (problem: string) => console.error(problem),
   });
+  const found: Promise<{ nextCursor: string | null }> = conversations.list();
+  console.log(found);
   return (
     <button disabled={isStreaming || status !== "connected"} onClick={() => send("Who wins?")}>
       {error ?? messages.map((message) => message.content).concat(currentStreamingMessage?.content ?? "")}

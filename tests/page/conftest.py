@@ -53,7 +53,11 @@ def model(upstream_port: int) -> Iterator[Model]:
 @pytest.fixture(scope="session")
 def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
     """A server whose answers outlive a reload: a browser on a busy machine takes more than a second for one."""
-    settings = environment | {"MONGODB_DATABASE": "page", "CHATSTREAM_DISCONNECT_GRACE": "30"}
+    settings = environment | {
+        "MONGODB_DATABASE": "page",
+        "CHATSTREAM_DISCONNECT_GRACE": "30",
+        "CHATSTREAM_TITLES": "off",  # they would ask the model once more than a script says
+    }
     server = ServerProcess(tmp_path_factory.mktemp("page"), settings).start().wait_until_ready()
     yield server
     server.stop()

@@ -14,6 +14,7 @@ from chatstream import auth
 from chatstream.plugins.bets.demo import DEMO
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
+from tests.page.test_conversations import make
 from tests.support import node
 from tests.support.browser import Model, more
 from tests.support.processes import REPOSITORY, SECRET, ServerProcess
@@ -167,6 +168,38 @@ def test_the_list_and_what_can_be_done_with_it(open_page: OpenPage, model: Model
     tab.page.set_viewport_size(SIZES["desk"])
     tab.button("Shortcuts").click()
     look(tab.page, "shortcuts", "desk")
+
+
+def test_the_search_and_the_menu_of_a_chat(open_page: OpenPage, model: Model, look: Look) -> None:
+    model.reply(beginning("مرحباً، هذا نص طويل عن الطقس"), Do.HANG)
+    tab = open_page()
+    make(tab, "الطقس في القاهرة", "Weather and a rather long title, longer than its line")
+    tab.ask("ما هو الطقس")
+    expect(tab.prose).to_contain_text("الطقس")
+    field = tab.page.get_by_label("Search chats")
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    field.fill("الطقس")
+    expect(links).to_have_count(2)
+    expect(tab.page.get_by_role("img", name="An answer is being written")).to_be_visible()
+    look(tab.page, "search", "desk")
+    tab.page.set_viewport_size({"width": 320, "height": 640})
+    tab.button("Conversations").click()
+    look(tab.page, "search", "phone")
+    field.fill("zzz")
+    expect(tab.page.get_by_text("No chat has all of these words.")).to_be_visible()
+    look(tab.page, "nothing-found", "phone")
+    tab.button("Close the list").click()
+    for width, height in ((320, 640), (640, 400)):  # a small phone; a desk at 200 %
+        tab.page.set_viewport_size({"width": width, "height": height})
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        tab.button("Options of this chat").click()
+        expect(tab.button("Save as JSON")).to_be_in_viewport(ratio=1)
+        tab.page.keyboard.press("Escape")
+        expect(tab.button("Options of this chat")).to_be_focused()
+    tab.button("Options of this chat").click()
+    look(tab.page, "chat-menu")
+    tab.button("Instructions…").click()
+    look(tab.page, "instructions")
 
 
 def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) -> None:

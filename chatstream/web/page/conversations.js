@@ -1,45 +1,27 @@
 /** The list of conversations beside the chat, and the requests that it is made of. */
 
-import { API } from "../client/api.js";
+import { Conversations } from "../client/conversations.js";
 import { button, byId, element } from "./dom.js";
+import { marked } from "./marks.js";
+import { Menu } from "./menu.js";
 import { language, t } from "./words.js";
 
 const PAGE = 30; // what fits beside a chat, and a bit
+const STATES = { running: "An answer is being written", waiting: "Waits for you" };
 
-/** The REST API's conversations. Each call rejects with a `ChatError`. */
-export class ConversationsAPI {
+/** The REST API's conversations, as the page needs them. */
+export class ConversationsAPI extends Conversations {
   #address;
   #token;
-  #api;
 
   /** `token({refresh})` gives the token. */
   constructor(baseUrl, token) {
+    super({ baseUrl, token });
     this.#address = `${baseUrl}/api/v1/chat/conversations`;
     this.#token = token;
-    this.#api = new API(this.#address, token);
   }
 
-  page(before) {
-    return this.#api.call("GET", `?limit=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
-  }
-
-  get(id) {
-    return this.#api.call("GET", `/${encodeURIComponent(id)}`);
-  }
-
-  create(conversation) {
-    return this.#api.call("POST", "", conversation);
-  }
-
-  change(id, changes) {
-    return this.#api.call("PATCH", `/${encodeURIComponent(id)}`, changes);
-  }
-
-  delete(id) {
-    return this.#api.call("DELETE", `/${encodeURIComponent(id)}`);
-  }
-
-  /** The same while the page is being closed: the browser sends it then, and nobody sees what comes of it. */
+  /** The same as `delete` while the page is being closed: the browser sends it then, and nobody sees what comes of it. */
   async deleteOnClosing(id) {
     const headers = { Authorization: `Bearer ${await this.#token({})}` };
     fetch(`${this.#address}/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true, headers }).catch(() => {});
@@ -52,30 +34,61 @@ export class ConversationList {
   #next = null;
   #current = null;
   #deleted = new Set(); // ids that are shown no more, while it can still be undone
+  #sought = ""; // what is searched for
+  #complete = true; // and whether all was searched
   #actions;
-  #menu = byId("row-menu");
+  #menu = new Menu(byId("row-menu"), () => this.#opener());
   #of = null; // the conversation that the menu is about
 
-  /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`. */
+  /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`, `found(count, {more, complete})`. */
   constructor(api, actions) {
     this.#api = api;
     this.#actions = actions;
     byId("older-conversations").onclick = () => this.#more().catch(() => {}); // the button stays
     byId("rename").onclick = () => this.#choose(actions.rename);
     byId("delete").onclick = () => this.#choose(actions.remove);
-    this.#menu.onkeydown = (press) => this.#onMenuKey(press);
-    this.#menu.ontoggle = ({ newState }) => this.#opener()?.setAttribute("aria-expanded", String(newState === "open"));
-    byId("list").onscroll = () => this.#menu.hidePopover(); // it stands where its row was
+    byId("list").onscroll = () => this.#menu.close(); // it stands where its row was
+    byId("conversations").onkeydown = (press) => this.#onKey(press);
   }
 
   /** The newest ones anew. The older ones that were loaded stay: nothing moves there but by being deleted elsewhere. */
   async load() {
-    const { conversations, nextCursor } = await this.#api.page();
+    const sought = this.#sought;
+    const { conversations, nextCursor, complete = true } = await this.#page();
+    if (sought !== this.#sought) return; // another search has begun meanwhile
+    this.#complete = complete;
     const oldest = conversations.at(-1);
     const older = nextCursor === null ? [] : this.#shown.filter(({ updatedAt }) => updatedAt < oldest.updatedAt);
     this.#shown = [...conversations, ...older.filter(({ id }) => !conversations.some((newer) => newer.id === id))];
     if (older.length === 0) this.#next = nextCursor;
     this.#draw();
+  }
+
+  /** Show those alone in which this was said; all of them for an empty text. */
+  async search(text) {
+    if (text === this.#sought) return;
+    this.#sought = text;
+    this.#shown = [];
+    this.#next = null;
+    await this.load();
+  }
+
+  get sought() {
+    return this.#sought;
+  }
+
+  /** What the server says of one, as far as it is shown. */
+  about(id) {
+    return this.#shown.find((shown) => shown.id === id);
+  }
+
+  /** Go to the first one. */
+  focus() {
+    byId("conversations").querySelector("a")?.focus();
+  }
+
+  openFirst() {
+    byId("conversations").querySelector("a")?.click();
   }
 
   /** Which one is open; null for a new one. */
@@ -96,11 +109,26 @@ export class ConversationList {
   }
 
   async #more() {
-    const { conversations, nextCursor } = await this.#api.page(this.#next);
+    const { conversations, nextCursor } = await this.#page(this.#next);
     // One that was used meanwhile has moved up, and might come twice.
     this.#shown.push(...conversations.filter(({ id }) => !this.#shown.some((shown) => shown.id === id)));
     this.#next = nextCursor;
     this.#draw();
+  }
+
+  #page(before) {
+    const options = { limit: PAGE, before };
+    return this.#sought ? this.#api.search(this.#sought, options) : this.#api.list(options);
+  }
+
+  /** Up and down through the list, and from its top into the search. */
+  #onKey(press) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[press.key];
+    if (!step || press.target.localName !== "a") return;
+    press.preventDefault();
+    const links = [...byId("conversations").querySelectorAll("a")];
+    const to = links.indexOf(press.target) + step;
+    (to < 0 ? byId("search") : links[Math.min(to, links.length - 1)]).focus();
   }
 
   #draw() {
@@ -112,6 +140,7 @@ export class ConversationList {
     );
     byId("conversations").replaceChildren(...Array.from(groups, ([name, all]) => this.#group(name, all)));
     byId("older-conversations").hidden = this.#next === null;
+    this.#actions.found(this.#shown.length, { more: this.#next !== null, complete: this.#complete });
     if (focused) this.#row(focused)?.querySelector(wasLink ? "a" : "button").focus();
   }
 
@@ -123,7 +152,7 @@ export class ConversationList {
   #item(conversation) {
     const { id } = conversation;
     const name = titleOf(conversation);
-    const link = element("a", { href: `?conversation=${encodeURIComponent(id)}`, textContent: name, title: name, dir: "auto" });
+    const link = element("a", { href: `?conversation=${encodeURIComponent(id)}`, title: name, dir: "auto" }, ...marked(name, this.#sought));
     link.onclick = (click) => {
       if (click.ctrlKey || click.metaKey || click.shiftKey) return; // a tab or a window of its own
       click.preventDefault();
@@ -137,7 +166,7 @@ export class ConversationList {
     });
     more.ariaExpanded = "false";
     more.setAttribute("aria-controls", "row-menu");
-    const row = element("li", {}, link, more);
+    const row = element("li", {}, link, ...this.#mark(conversation), more);
     row.dataset.id = id;
     if (id === this.#current) {
       row.className = "current";
@@ -146,32 +175,24 @@ export class ConversationList {
     return row;
   }
 
+  /** What goes on in it, or has while nobody watched. */
+  #mark({ id, state, unread }) {
+    const label = STATES[state] ?? (unread && id !== this.#current ? "Not read yet" : null);
+    if (!label) return [];
+    const mark = element("span", { className: "mark", role: "img", ariaLabel: t(label), title: t(label) });
+    mark.dataset.state = STATES[state] ? state : "unread";
+    return [mark];
+  }
+
   // The menu of a row -----------------------------------------------------------------------------------------------
 
   #openMenu(conversation, at) {
     this.#of = conversation;
-    this.#menu.showPopover();
-    // Below its button, or above it where there is no room; and never past an edge.
-    const { top, bottom, right } = at.getBoundingClientRect();
-    const { width, height } = this.#menu.getBoundingClientRect();
-    const below = bottom + height < innerHeight;
-    this.#menu.style.left = `${Math.max(4, right - width)}px`;
-    this.#menu.style.top = `${below ? bottom : top - height}px`;
-    byId("rename").focus();
-  }
-
-  #onMenuKey(press) {
-    const items = [...this.#menu.children];
-    const place = items.indexOf(document.activeElement);
-    const to = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: -1 }[press.key];
-    if (press.key === "Tab") this.#menu.hidePopover();
-    if (to === undefined) return;
-    press.preventDefault();
-    items.at(to % items.length).focus();
+    this.#menu.open(at);
   }
 
   #choose(action) {
-    this.#menu.hidePopover();
+    this.#menu.close();
     const { id, title } = this.#of;
     action({ id, title });
   }

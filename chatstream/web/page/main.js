@@ -5,9 +5,15 @@ import { Composer, uniqueKey } from "./composer.js";
 import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
 import { DeveloperView } from "./developer.js";
 import { byId } from "./dom.js";
+import { json, markdown, save } from "./export.js";
+import { facts } from "./facts.js";
+import { highlight } from "./marks.js";
+import { Menu } from "./menu.js";
 import { MessagesView } from "./messages.js";
 import { ModelMenu } from "./models.js";
 import { name as pageName, showOwnPage } from "./own.js";
+import { copyText } from "./prose.js";
+import { Search } from "./search.js";
 import { Tabs } from "./tabs.js";
 import { Token } from "./token.js";
 import { Undo } from "./undo.js";
@@ -23,6 +29,8 @@ const STATES = {
 };
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
+const LOOK = 10_000; // ms between two looks at the list of a page that is seen: titles and marks of other devices
+const TITLE_LOOKS = [1_500, 4_000]; // after a first answer, when its title may have come
 const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
@@ -31,11 +39,21 @@ const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 
 let chat = null; // the open conversation's stream; null for a new conversation
 let conversation = null; // what the server says about it
+let instructions = null; // of a new conversation, until it is created
+let lookFor = ""; // what was searched for when the conversation was opened: shown once it is there
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
 const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate });
-const list = new ConversationList(api, { open: (id) => open(id), rename, remove });
+const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
+const search = new Search({
+  search: (text) => list.search(text).catch((error) => search.fail(error.message)),
+  first: () => list.openFirst(),
+  down: () => list.focus(),
+  leave: () => composer.focus(),
+});
+const chatMenu = new Menu(byId("chat-menu"), () => byId("open-chat-menu"));
+const otherTabs = new BroadcastChannel("chatstream.list"); // their lists are out of date
 const developer = new DeveloperView({ drop, changeModel });
 const modelMenu = new ModelMenu({ changeModel });
 const undo = new Undo();
@@ -46,6 +64,7 @@ const tabs = new Tabs(() => showState());
 /** Leave the open conversation, and show an empty page for a new one. */
 function openNew({ push = true } = {}) {
   leave();
+  instructions = null;
   if (push) history.pushState(null, "", location.pathname);
   byId("empty").hidden = false;
   showTitle(t("New chat"));
@@ -75,6 +94,7 @@ async function open(id, { push = true } = {}) {
   byId("empty").hidden = true;
   composer.place = id;
   list.mark(id);
+  lookFor = list.sought;
   const opened = new ChatStream({ background: true, baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
   chat = opened;
   opened.on("messages", () => onMessages(opened));
@@ -122,7 +142,8 @@ async function send(text, key, edited) {
 /** A new conversation, with the id `id`: a request that is repeated makes no second one. */
 async function begin(text, id) {
   const title = [...text.trim().split("\n")[0]].slice(0, TITLE).join(""); // in characters: half of one is none
-  await api.create({ id, title, model: developer.model }).catch((error) => {
+  const more = { ...(facts.titles && { autoTitle: true }), ...(instructions && { systemPrompt: instructions }) };
+  await api.create({ id, title, model: developer.model, ...more }).catch((error) => {
     if (error.status !== 409) throw error; // it is there, and only the answer was lost
   });
   return open(id);
@@ -173,8 +194,11 @@ async function rename({ id, title }) {
   const name = await ask({ title: t("Rename the conversation"), ok: t("Rename"), text: title ?? "" });
   if (name === null) return;
   const changed = await api.change(id, { title: name.trim() || null }).catch((error) => composer.notice(error.message));
-  if (changed && conversation?.id === id) showTitle(titleOf(changed));
-  await refreshList();
+  if (changed && conversation?.id === id) {
+    conversation = changed;
+    showTitle(titleOf(changed));
+  }
+  await refreshList({ changed: true });
 }
 
 /** It is gone from sight at once, and from the server when it is too late to undo it. */
@@ -192,7 +216,7 @@ function remove(about) {
         list.hide(id, false);
         composer.notice(t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: refused.message }));
       }
-      await refreshList();
+      await refreshList({ changed: true });
     },
     revert() {
       list.hide(id, false);
@@ -221,11 +245,64 @@ async function accepts(candidate) {
   return status !== 401;
 }
 
-function refreshList() {
+/** `changed`: by this tab, which the others are told. */
+function refreshList({ changed = false } = {}) {
   return list.load().then(
-    () => token.accepted(),
+    () => {
+      token.accepted();
+      const named = conversation && list.about(conversation.id);
+      if (named && named.title !== conversation.title) {
+        conversation = { ...conversation, title: named.title };
+        showTitle(titleOf(conversation));
+        changed = true;
+      }
+      if (changed) otherTabs.postMessage({});
+    },
     () => {},
   ); // it was there for convenience, and still is
+}
+
+/** The list is asked for again as long as somebody sees it; two tabs that are not seen ask nothing. */
+function lookAtList() {
+  setTimeout(
+    () => (document.visibilityState === "visible" ? refreshList() : Promise.resolve()).finally(lookAtList),
+    LOOK * (1 + Math.random() / 4), // tabs that were opened together need not ask together
+  );
+}
+
+// What can be done with the open one -----------------------------------------------------------------------------------
+
+async function whole() {
+  const [about, all] = await Promise.all([api.get(conversation.id), api.messages(conversation.id)]);
+  return { about, messages: all, text: markdown({ ...about, title: titleOf(about), messages: all }) };
+}
+
+async function saveAs(kind) {
+  chatMenu.close();
+  const { about, messages: all, text } = await whole();
+  if (kind === "json") save(titleOf(about), "json", "application/json", json(about, all));
+  else save(titleOf(about), "md", "text/markdown", text);
+}
+
+function openChatMenu() {
+  byId("show-instructions").hidden = !facts.userPrompts;
+  for (const name of ["copy-all", "save-markdown", "save-json"]) byId(name).hidden = conversation === null;
+  chatMenu.open(byId("open-chat-menu"));
+}
+
+function askForInstructions() {
+  chatMenu.close();
+  const dialog = byId("instructions");
+  const field = byId("instructions-text");
+  field.value = (conversation ? conversation.systemPrompt : instructions) ?? "";
+  dialog.returnValue = "";
+  dialog.onclose = async () => {
+    if (dialog.returnValue !== "ok") return;
+    const systemPrompt = field.value.trim() || null;
+    if (conversation === null) instructions = systemPrompt;
+    else conversation = await api.change(conversation.id, { systemPrompt });
+  };
+  dialog.showModal();
 }
 
 // What the stream says -------------------------------------------------------------------------------------------------
@@ -237,6 +314,7 @@ function onMessages(from) {
   tabs.consider();
   byId("empty").hidden = chat.messages.length > 0;
   byId("older-messages").hidden = !chat.hasEarlier;
+  if (list.sought) messages.whenDrawn(showFound);
 }
 
 function onState() {
@@ -247,8 +325,24 @@ function onState() {
 function onEvent(event, place) {
   developer.onEvent(event, place);
   if (place.repeated) return;
-  if (event.type === "user_message") refreshList();
+  if (event.type === "user_message") refreshList({ changed: true });
+  if (event.type === "llm_complete") onAnswered();
   if (event.type === "llm_complete" || (event.type === "error" && event.messageId)) messages.announce(event.messageId);
+}
+
+/** The list changes with an answer; after the first one, a title may come a bit later. */
+function onAnswered() {
+  refreshList({ changed: true });
+  if (facts.titles && chat.messages.filter(({ role }) => role === "user").length === 1) {
+    for (const delay of TITLE_LOOKS) setTimeout(() => refreshList(), delay);
+  }
+}
+
+/** Mark what was searched for, and go there once. */
+function showFound() {
+  const found = highlight(byId("messages"), list.sought && chat ? list.sought : "");
+  if (found && lookFor) found.scrollIntoView({ block: "center" });
+  if (found) lookFor = "";
 }
 
 function onError(error) {
@@ -327,6 +421,16 @@ byId("open-sidebar").onclick = () => showSidebar(true);
 byId("close-sidebar").onclick = byId("scrim").onclick = () => showSidebar(false);
 byId("older-messages").onclick = () => chat.earlier().catch((error) => composer.notice(error.message));
 byId("examples").onclick = ({ target }) => target.localName === "button" && composer.use(target.textContent);
+byId("open-chat-menu").onclick = openChatMenu;
+byId("show-instructions").onclick = askForInstructions;
+byId("instructions-cancel").onclick = () => byId("instructions").close();
+byId("copy-all").onclick = async ({ currentTarget }) => {
+  await whole().then(({ text }) => copyText(text, currentTarget), (error) => composer.notice(error.message));
+};
+for (const kind of ["markdown", "json"]) {
+  byId(`save-${kind}`).onclick = () => saveAs(kind).catch((error) => composer.notice(error.message));
+}
+otherTabs.onmessage = () => refreshList();
 byId("theme").onclick = () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
   localStorage.setItem("chatstream.theme", next);
@@ -343,6 +447,10 @@ addEventListener("keydown", (press) => {
   if ((ctrlKey || metaKey) && shiftKey && key.toLowerCase() === "o") {
     press.preventDefault(); // a browser's own list of bookmarks
     openNew();
+  } else if ((ctrlKey || metaKey) && !shiftKey && key.toLowerCase() === "k") {
+    press.preventDefault(); // a browser's own search
+    if (matchMedia(NARROW).matches) showSidebar(true);
+    search.focus();
   } else if (key === "?" && !ctrlKey && !metaKey && !altKey && !press.target.closest?.("input, textarea")) {
     byId("shortcuts").showModal();
   }
@@ -365,4 +473,5 @@ await token.get(); // asked for, where the address has none
 byId("chat").hidden = false;
 modelMenu.load(baseUrl, (options) => token.get(options)).catch(() => {}); // without it the default answers
 refreshList();
+lookAtList();
 route();

@@ -24,7 +24,12 @@ export class MessagesView {
     isEmpty: () => this.#items.size === 0,
     onchange: (following) => (byId("to-end").hidden = following),
   });
-  #draw = sparing(() => this.#redraw());
+  #draw = sparing(() => {
+    this.#redraw();
+    this.#afterwards?.();
+    this.#afterwards = null;
+  });
+  #afterwards = null;
 
   /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
    * `edit(question)`, `show(id, step)`, another version of a message, and `rate(id, rating)`. */
@@ -35,6 +40,12 @@ export class MessagesView {
 
   show(messages) {
     this.#messages = messages;
+    this.#draw();
+  }
+
+  /** Call this once what is to be shown now is drawn. */
+  whenDrawn(then) {
+    this.#afterwards = then;
     this.#draw();
   }
 

@@ -1,0 +1,66 @@
+/** The conversations of a user: the list, the search in it, and what is done to one of them. */
+
+import { API } from "./api.js";
+
+export class Conversations {
+  #address;
+  #api;
+
+  constructor({ baseUrl = "", token, fetch = globalThis.fetch?.bind(globalThis) }) {
+    this.#address = `${baseUrl.replace(/\/+$/, "")}/api/v1/chat/conversations`;
+    this.#api = new API(this.#address, token, fetch);
+  }
+
+  setToken(token) {
+    this.#api.token = token;
+  }
+
+  list({ limit, before } = {}) {
+    return this.#api.call("GET", query({ limit, before }));
+  }
+
+  search(text, { limit, before } = {}) {
+    return this.#api.call("GET", query({ q: text, limit, before }));
+  }
+
+  get(id) {
+    return this.#api.call("GET", path(id));
+  }
+
+  create(conversation = {}) {
+    return this.#api.call("POST", "", conversation);
+  }
+
+  rename(id, title) {
+    return this.change(id, { title });
+  }
+
+  change(id, changes) {
+    return this.#api.call("PATCH", path(id), changes);
+  }
+
+  delete(id) {
+    return this.#api.call("DELETE", path(id));
+  }
+
+  /** All messages of one, oldest first, page by page. */
+  async messages(id) {
+    const all = [];
+    let before = null;
+    do {
+      const page = await this.#api.call("GET", `${path(id)}/messages${query({ limit: PAGE, before })}`);
+      all.unshift(...page.messages);
+      before = page.nextCursor;
+    } while (before !== null);
+    return all;
+  }
+}
+
+const PAGE = 200; // the most that the server gives
+
+const path = (id) => `/${encodeURIComponent(id)}`;
+
+function query(parameters) {
+  const set = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null);
+  return set.map(([name, value], index) => `${index ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
+}

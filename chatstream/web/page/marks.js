@@ -1,0 +1,63 @@
+/** Where in a text the words stand that were searched for: as the server finds them, by their beginnings. */
+
+const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}/gu;
+const UNSPACED = /[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]/; // no spaces between words
+
+const folded = (text) => text.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replaceAll("ß", "ss");
+
+/** `[from, to]` of each place in `text`, in order and apart. */
+export function places(text, sought) {
+  const words = [...sought.matchAll(WORD)].map(([word]) => folded(word));
+  if (words.length === 0) return [];
+  let plain = "";
+  const at = []; // of each character of `plain`, where it comes from
+  let index = 0;
+  for (const character of text) {
+    const part = folded(character);
+    for (let each = 0; each < part.length; each++) at.push(index);
+    plain += part;
+    index += character.length;
+  }
+  at.push(text.length);
+  const found = [];
+  for (const word of words) {
+    for (let from = plain.indexOf(word); from !== -1; from = plain.indexOf(word, from + word.length)) {
+      const inside = from > 0 && /[\p{L}\p{N}]/u.test(plain[from - 1]);
+      const whole = [...word].length > 1 || !/[\p{L}\p{N}]/u.test(plain[from + word.length] ?? " "); // one letter is a word
+      if (UNSPACED.test(word) || (!inside && whole)) found.push([at[from], at[from + word.length]]);
+    }
+  }
+  found.sort(([a], [b]) => a - b);
+  return found.filter(([from], i) => i === 0 || from >= Math.max(...found.slice(0, i).map(([, to]) => to)));
+}
+
+/** `text` as nodes, in which the places are marked. */
+export function marked(text, sought) {
+  const nodes = [];
+  let end = 0;
+  for (const [from, to] of places(text, sought)) {
+    const mark = document.createElement("mark");
+    mark.textContent = text.slice(from, to);
+    nodes.push(text.slice(end, from), mark);
+    end = to;
+  }
+  return [...nodes, text.slice(end)].filter((node) => node !== "");
+}
+
+/** Mark the places in what `root` shows, and nothing else any more; the first of them, or null. Nothing is changed in it. */
+export function highlight(root, sought) {
+  if (!CSS.highlights) return null; // a browser from before 2025: found, and not marked
+  const ranges = [];
+  const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  for (let node = sought && texts.nextNode(); node; node = texts.nextNode()) {
+    if (!node.parentElement.closest(".body, .prose")) continue;
+    for (const [from, to] of places(node.data, sought)) {
+      const range = document.createRange();
+      range.setStart(node, from);
+      range.setEnd(node, to);
+      ranges.push(range);
+    }
+  }
+  CSS.highlights.set("found", new Highlight(...ranges));
+  return ranges[0]?.startContainer.parentElement ?? null;
+}

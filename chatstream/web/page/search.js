@@ -1,0 +1,70 @@
+/** The field above the list, in which conversations are searched for. */
+
+import { byId } from "./dom.js";
+import { t } from "./words.js";
+
+const PAUSE = 250; // ms without another letter; whoever types on wants no result of half a word
+
+export class Search {
+  #field = byId("search");
+  #timer = 0;
+  #actions;
+
+  /** `actions`: `search(text)`, nothing for all, `first()` opens the first result, `down()` goes into the list, `leave()`. */
+  constructor(actions) {
+    this.#actions = actions;
+    this.#field.oninput = () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#go(), this.text ? PAUSE : 0);
+    };
+    this.#field.onkeydown = (press) => this.#onKey(press);
+  }
+
+  get text() {
+    return this.#field.value.trim();
+  }
+
+  focus() {
+    this.#field.focus();
+    this.#field.select();
+  }
+
+  /** Say what was found: `count` conversations, of more if there are. */
+  show(count, { more, complete }) {
+    const none = this.text !== "" && count === 0;
+    byId("none-found").hidden = !none;
+    if (none) byId("none-found").textContent = t("No chat has all of these words.");
+    const words = more ? "More than {count} chats found" : "{count} chats found";
+    byId("search-status").textContent = this.text ? t(words, { count }) : "";
+    byId("search-incomplete").hidden = complete;
+  }
+
+  /** Say why it cannot be searched now. */
+  fail(message) {
+    byId("none-found").textContent = message;
+    byId("none-found").hidden = false;
+  }
+
+  #go() {
+    clearTimeout(this.#timer);
+    return this.#actions.search(this.text);
+  }
+
+  async #onKey(press) {
+    if (press.isComposing) return;
+    if (press.key === "Escape") {
+      press.preventDefault(); // an answer is not meant
+      const had = this.#field.value !== "";
+      this.#field.value = "";
+      if (had) await this.#go();
+      else this.#actions.leave();
+    } else if (press.key === "ArrowDown") {
+      press.preventDefault();
+      this.#actions.down();
+    } else if (press.key === "Enter" && this.text) {
+      press.preventDefault();
+      await this.#go();
+      this.#actions.first();
+    }
+  }
+}

@@ -1,0 +1,145 @@
+"""Finding a conversation, the marks in the list, and taking a conversation along."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import expect
+
+from tests.page.conftest import OpenPage
+from tests.page.test_conversations import make
+from tests.support.browser import ChatPage, Model, more
+from tests.support.client import API
+from tests.support.upstream import answer, beginning, ending
+
+
+def results(tab: ChatPage) -> list[str]:
+    """The titles in the list."""
+    return tab.page.get_by_role("navigation").get_by_role("link").all_inner_texts()
+
+
+def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("The capital is **Canberra**, and not Sydney."))
+    tab = open_page()
+    tab.ask("What is the capital of Australia?")
+    expect(tab.prose).to_contain_text("Canberra")
+    make(tab, "Another one", "Canberra and other capitals")
+    tab.button("New chat").click()
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    field = tab.page.get_by_label("Search chats")
+    field.fill("canb")
+    expect(links).to_have_text(["Canberra and other capitals", "What is the capital of Australia?"])
+    expect(links.first.locator("mark")).to_have_text("Canb")
+    expect(tab.page.locator("#search-status")).to_have_text("2 chats found")
+    links.last.click()
+    expect(tab.prose).to_contain_text("Canberra")
+    tab.page.wait_for_function("CSS.highlights.get('found')?.size === 1")
+    assert tab.page.evaluate("[...CSS.highlights.get('found')][0].toString()") == "Canb"
+    field.fill("nowhere at all")
+    expect(tab.page.get_by_text("No chat has all of these words.")).to_be_visible()
+    field.fill("")
+    expect(links).to_have_count(3)
+    expect(tab.page.locator("mark")).to_have_count(0)
+
+
+def test_the_search_by_keyboard(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, "First match", "Second match", "Something else")
+    tab.page.reload()
+    press = tab.page.keyboard.press
+    expect(tab.field).to_be_focused()
+    press("Control+k")
+    field = tab.page.get_by_label("Search chats")
+    expect(field).to_be_focused()
+    tab.page.keyboard.type("match")
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_text(["Second match", "First match"])
+    press("ArrowDown")
+    expect(links.first).to_be_focused()
+    press("ArrowDown")
+    expect(links.last).to_be_focused()
+    press("ArrowUp")
+    press("ArrowUp")
+    expect(field).to_be_focused()
+    press("Enter")
+    expect(tab.title).to_have_text("Second match")
+    press("Control+k")
+    press("Escape")
+    expect(field).to_have_value("")
+    expect(links).to_have_count(3)
+    press("Escape")
+    expect(tab.field).to_be_focused()
+
+
+def test_pages_of_what_is_found(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, *(f"Match {number}" for number in range(32)), "Another one")
+    tab.page.reload()
+    tab.page.get_by_label("Search chats").fill("match")
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_count(30)
+    expect(tab.page.locator("#search-status")).to_have_text("More than 30 chats found")
+    tab.button("Show older chats").click()
+    expect(links).to_have_count(32)
+
+
+def test_another_tab_shows_what_runs_and_what_is_unread(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("Half"), go_on, more(" and half") + ending())
+    tab = open_page()
+    make(tab, "One")
+    with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
+        [one] = http.get(API).json()["conversations"]
+        http.post(f"{API}/{one['id']}/messages", json={"content": "Tell me."}, params={"background": "true"})
+    tab.page.reload()
+    row = tab.page.locator("#conversations li")
+    expect(row.get_by_role("img", name="An answer is being written")).to_be_visible()
+    go_on.open()
+    expect(row.get_by_role("img", name="Not read yet")).to_be_visible(timeout=60_000)  # it looks every ten seconds
+    row.get_by_role("link").click()
+    expect(tab.prose).to_have_text("Half and half")
+    expect(row.locator(".mark")).to_have_count(0)
+
+
+def test_a_conversation_is_taken_along(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Write `x = 1`."))
+    tab = open_page()
+    tab.ask("A/B: how?")
+    expect(tab.prose).to_have_text("Write x = 1.")
+    saved: list[tuple[str, str]] = []
+    for name in ("Save as Markdown", "Save as JSON"):
+        tab.button("Options of this chat").click()
+        with tab.page.expect_download() as download:
+            tab.button(name).click()
+        saved.append((download.value.suggested_filename, Path(download.value.path()).read_text()))
+    (markdown_name, markdown), (json_name, text) = saved
+    assert (markdown_name, json_name) == ("A B how.md", "A B how.json")
+    assert re.fullmatch(
+        r"# A/B: how\?\n\n## You · [^\n]+\n\nA/B: how\?\n\n## Answer · [^\n]+\n\nWrite `x = 1`\.\n", markdown
+    ), markdown
+    document = json.loads(text)
+    assert document["conversation"]["title"] == "A/B: how?"
+    assert [one["content"] for one in document["messages"]] == ["A/B: how?", "Write `x = 1`."]
+    tab.button("Options of this chat").click()
+    tab.button("Copy everything").click()
+    expect(tab.button("Copied")).to_be_visible()
+    assert tab.page.evaluate("navigator.clipboard.readText()") == markdown
+
+
+def test_a_conversation_has_instructions_of_its_own(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Arr."))
+    tab = open_page()
+    tab.button("Options of this chat").click()
+    expect(tab.button("Save as JSON")).to_be_hidden()  # there is nothing yet
+    tab.button("Instructions…").click()
+    tab.page.get_by_label("What the model is told").fill("Speak like a pirate.")
+    tab.button("Save").click()
+    tab.ask("Who are you?")
+    expect(tab.prose).to_have_text("Arr.")
+    assert model.upstream.calls[0].body["messages"][0] == {"role": "system", "content": "Speak like a pirate."}
+    tab.button("Options of this chat").click()
+    tab.button("Instructions…").click()
+    expect(tab.page.get_by_label("What the model is told")).to_have_value("Speak like a pirate.")
+    tab.page.keyboard.press("Escape")
+    expect(tab.page.get_by_role("dialog")).to_be_hidden()
