@@ -16,7 +16,11 @@ from chatstream.terminal.client import BROKEN, NOTHING_COMES, ChatFailed, Client
 from chatstream.terminal.screen import Wrapping, printable
 
 _API = "/api/v1/chat/conversations"
-_HELP = "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /new · /id · /quit"
+_HELP = (
+    "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /model [NAME] · /search WORDS · /open ID · "
+    "/new · /id · /quit"
+)
+_FOUND = 20  # conversations that a search shows: what fits on a screen
 # In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -75,11 +79,53 @@ class Terminal:
                 return await self._watch(begun["streamCursor"])
             case _ if line.startswith("/edit ") and self._conversation:
                 return await self._edit(line.removeprefix("/edit ").strip())
+            case "/model":
+                await self._models()
+            case _ if line.startswith("/model "):
+                await self._choose(line.removeprefix("/model ").strip())
+            case _ if line.startswith("/search "):
+                await self._search(line.removeprefix("/search ").strip())
+            case _ if line.startswith("/open "):
+                await self._open(line.removeprefix("/open ").strip())
             case _ if line.startswith("/"):
                 self._note(_HELP)
             case _:
                 return await self._ask(line)
         return True
+
+    async def _models(self) -> None:
+        """Which models there are, and which one answers."""
+        offered = (await self._client.request("GET", "/api/v1/chat/models"))["models"]
+        for one in offered:
+            answers = one["name"] == self._model or (one["default"] and self._model is None)
+            self._note(" ".join(filter(None, ["*" if answers else " ", one["name"], one["description"]])))
+
+    async def _choose(self, name: str) -> None:
+        """Let another model answer from now on."""
+        if self._conversation is None:
+            offered = (await self._client.request("GET", "/api/v1/chat/models"))["models"]
+            if name not in [one["name"] for one in offered]:  # a server may let users name others, too
+                self._note(f"{name} is not in the list of /model")
+        else:
+            await self._client.request("PATCH", self._path(), {"model": name})
+        self._model = name
+        self._note(f"{name} answers from now on")
+
+    async def _search(self, words: str) -> None:
+        """The conversations in which this was said."""
+        page = await self._client.request("GET", f"{_API}?limit={_FOUND}&q={quote(words, safe='')}")
+        for one in page["conversations"]:
+            self._note(f"{one['id']}  {one['title'] or ''}".rstrip())
+        more = " and more" if page["nextCursor"] else ""
+        self._note(
+            f"{len(page['conversations'])}{more} found" + (" · /open ID goes there" if page["conversations"] else "")
+        )
+
+    async def _open(self, conversation: str) -> None:
+        """Go on in another conversation."""
+        about = await self._client.request("GET", f"{_API}/{quote(conversation, safe='')}")
+        self._conversation, self._model = str(about["id"]), about["model"]
+        self._note(about["title"] or self._conversation)
 
     async def _edit(self, question: str) -> bool:
         """Send the last question with another text. What followed the old one stays on a branch of its own."""

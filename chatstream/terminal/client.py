@@ -107,7 +107,7 @@ class Client:
 
     def _prepared(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> HTTPRequest:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        data = json.dumps(body or {}) if method == "POST" else None
+        data = json.dumps(body or {}) if method in ("POST", "PATCH") else None
         timeout = 0 if "streaming_callback" in options else None  # a stream has no end; `_SILENCE` watches it
         return HTTPRequest(self.url + path, method, headers=headers, body=data, request_timeout=timeout, **options)
 

@@ -1,5 +1,6 @@
 """The JavaScript client as the server gives it away: whole, to anybody, and nothing else."""
 
+import gzip
 import re
 
 import pytest
@@ -36,6 +37,15 @@ async def test_a_module_finds_what_it_imports(client: Client) -> None:
         base = str(client.http.base_url.join(f"/{name}"))
         for imported in re.findall(r'from "(\.[^"]+)"', (await client.http.get(base)).text):
             assert (await client.http.get(client.http.base_url.join(base).join(imported))).status_code == 200
+
+
+def test_the_page_is_light_when_it_is_first_loaded() -> None:
+    """As a proxy compresses it; what colours code and sets maths is loaded when an answer has some."""
+    when_met = {"vendor/highlight.js", "vendor/temml.js", "use-chat-sse.js"}
+    loaded = ["index.html", *(name for name in CONTENT_TYPES if name not in when_met and not name.endswith(".d.ts"))]
+    assert sum(len(gzip.compress((node.PACKAGE / name).read_bytes())) for name in loaded) < 150_000
+    for name in ("page/colours.js", "page/maths.js"):
+        assert "../vendor/" not in "".join(re.findall(r"^import .*", (node.PACKAGE / name).read_text(), re.MULTILINE))
 
 
 @pytest.mark.gen_test

@@ -163,7 +163,7 @@ async def with_its_event_source(one: Tab, client: Client, upstream: Upstream, pr
 
 
 async def the_page(one: Tab, url: str, client: Client, upstream: Upstream) -> None:
-    """A first question, and a reload that finds it."""
+    """A first question, a reload that finds it, and a search that does."""
     prose = "document.querySelector('#messages > .assistant .prose')"
     upstream.reply(answer("**Bold** words."))
     await one.visit(f"{url}/#token={client.token}")
@@ -176,3 +176,9 @@ async def the_page(one: Tab, url: str, client: Client, upstream: Upstream) -> No
     await one.wait("(location.reload(), true)")
     await one.wait(f"document.readyState === 'complete' && {prose}?.textContent.trim() === 'Bold words.'")
     await one.wait("document.querySelector('#state').dataset.state === 'open'")
+    await one.write("#search", "bold")
+    await one.wait("document.querySelector('#search-status').textContent === '1 chats found'")
+    await one.click("#conversations a")
+    await one.wait("!CSS.highlights || CSS.highlights.get('found')?.size === 1")
+    await one.click("#open-chat-menu")
+    await one.wait("document.activeElement.closest('#chat-menu:popover-open')")

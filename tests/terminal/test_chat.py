@@ -49,6 +49,38 @@ async def test_one_question_and_its_answer(client: Client, upstream: Upstream) -
 
 
 @pytest.mark.gen_test
+async def test_conversations_are_found_and_gone_on_with(client: Client, upstream: Upstream) -> None:
+    for text in ("The capital is Canberra.", "Otto.", "In the south-east."):
+        upstream.reply(answer(text))
+    first = await client.create(id="geography", title="Geography", initialMessage="Which capital has Australia?")
+    await client.answer(first)
+    lines = ["A palindrome?", "/search canberra", "/search nowhere", "/search ?", "/open geography", "Where is it?"]
+    status, output, notes = await outcome(await chat(client), "\n".join([*lines[:3], *lines[4:]]) + "\n")
+    assert (status, output) == (0, "Otto.\nIn the south-east.\n")
+    assert "geography  Geography\n1 found · /open ID goes there\n0 found\nGeography\n" in notes
+    assert "Which capital has Australia?" in str(upstream.calls[-1].body["messages"])
+    status, _, notes = await outcome(await chat(client), "/search ?\n")
+    assert status == 1
+    assert "nothing to search for" in notes
+    status, _, notes = await outcome(await chat(client), "/open nowhere\n")
+    assert status == 1
+    assert "no such conversation" in notes
+
+
+@pytest.mark.gen_test
+async def test_another_model_answers_from_now_on(client: Client, upstream: Upstream) -> None:
+    upstream.reply(answer("One."))
+    upstream.reply(answer("Two."))
+    upstream.reply(answer("Three."))
+    lines = ["/model", "First", "/model other", "Second", "/new", "Third", "/model"]
+    status, output, notes = await outcome(await chat(client), "\n".join(lines) + "\n")
+    assert (status, output) == (0, "One.\nTwo.\nThree.\n")
+    assert [call.body["model"] for call in upstream.calls] == ["gpt-4", "other", "other"]
+    assert notes.startswith("* gpt-4\n")
+    assert "other answers from now on" in notes
+
+
+@pytest.mark.gen_test
 async def test_piped_lines_are_turns_of_one_conversation(client: Client, upstream: Upstream) -> None:
     for text in ("One.", "Two.", "Three."):
         upstream.reply(answer(text))
