@@ -3,9 +3,9 @@
 import resource
 from typing import NamedTuple
 
-# What is open beside connections and requests to the model: the database's connections, the loop's own, the log.
+# File descriptors for all else than clients and requests to the model: the database, the event loop, the log.
 _RESERVED = 64
-# Of the connections, those that no stream may take: for posts, for the monitoring, for telling others to come back.
+# Connections that streams may not take: they are kept for posts, for monitoring, and for refusals ("come back later").
 _NOT_FOR_STREAMS = 64
 # If the hard limit is "unlimited", which the kernel does not mean: macOS allows a process this many (OPEN_MAX).
 _UNLIMITED = 10_240

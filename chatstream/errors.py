@@ -290,7 +290,7 @@ class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
 
     def __init__(self) -> None:
-        # Two seconds: a failover of a healthy replica set takes a few of them.
+        # A healthy replica set fails over within a few seconds.
         super().__init__("The database is not available at the moment.", retry_after=2)
 
 

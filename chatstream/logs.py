@@ -26,7 +26,7 @@ class _Formatter(logging.Formatter):
     """Of an exception only its kind and where it came from, whoever logs it: Tornado and asyncio would log its text."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """A traceback as always, without its last line's text; see `describe`."""
+        """A traceback as usual, but without the exception's text, which may quote a user; see `describe`."""
         where = "".join(traceback.format_tb(ei[2]))
         return f"Traceback (most recent call last):\n{where}{ei[0].__name__}"
 

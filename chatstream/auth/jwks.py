@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chatstream.auth")
 
-# Keys older than this are fetched anew, while they still serve: what an issuer takes back, counts here so much longer.
+# Keys older than this are fetched again, and used until that has succeeded. A key that its issuer withdraws is accepted
+# for this long.
 _FRESH_SECONDS = 300
-# Keys older than this are not trusted any more: so long may an issuer be away until nobody is let in.
+# Keys older than this are not used any more: an issuer may be unreachable for this long before nobody can sign in.
 _USABLE_SECONDS = 3600
 # Between two fetches, whatever arrives: anybody can make up tokens with the name of a key that does not exist.
 _PAUSE_SECONDS = 10

@@ -21,7 +21,7 @@ log = logging.getLogger("chatstream.auth")
 
 # A request that waits for the answer is still answered within 5 s.
 _TIMEOUT_SECONDS = 2
-# How many are asked for at once: some 100 KB, if it becomes a request to elsewhere.
+# Tokens in one call of the check: some 100 KB, if it sends them to another server.
 _BATCH = 500
 _RETRY_AFTER_SECONDS = 5
 

@@ -1,4 +1,4 @@
-"""The wire formats: one answer told in several ways, all from the same run.
+"""The wire formats: the same answer, generated once, is sent in several forms.
 
 A format is a module, and a line in `registry`.
 """

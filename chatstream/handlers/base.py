@@ -364,7 +364,7 @@ class BaseHandler(RequestHandler):
 
 
 def whole_number(text: str) -> int | None:
-    """A number of up to 15 digits; None for all else, of which Python's `int` takes a lot."""
+    """A number of up to 15 digits, else None. Python's `int` would also take signs, spaces and underscores."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 

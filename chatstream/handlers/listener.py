@@ -13,11 +13,11 @@ from tornado.ioloop import IOLoop
 
 log = logging.getLogger("chatstream.http")
 
-# Of the process, of the system, and what the system says for want of memory.
+# No descriptor is left in the process, none in the system, or the system has no memory.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-# Nobody tells when there are descriptors again: it is tried once a second.
+# Nothing signals that a file descriptor is free again, so accepting is tried once a second.
 _PAUSE = 1.0
-# It is said once in so many seconds; a server that is full is so with every connection that comes.
+# Logged at most once in so many seconds: a full server meets it with every new connection.
 _SILENCE = 60.0
 
 

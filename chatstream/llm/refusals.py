@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 
 from msgspec import Struct
 
-# Names for what a program compares, for what a person reads, and for what has more of both in it. What else there is
-# may repeat the request (FastAPI's `input`), and tells nothing.
+# Fields that hold a code for programs, a sentence for people, or an object with more of both. Other fields are not
+# read: they may repeat the request (FastAPI's `input`), and say nothing about the error.
 _NAMES: Final = (
     "code",
     "type",

@@ -24,8 +24,8 @@ from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.tree import FIELDS, Tree
 
-# Documents per round trip when reading a long history: a page, and the one that tells that there is another. With
-# answers of a few KB a batch is well below a megabyte.
+# Documents per round trip when reading a long history: one page, and one document more, which shows that there is
+# another page. With answers of a few KB that is well below a megabyte.
 _BATCH = 51
 
 # The same for a history that is read in outline first: 150 bytes each. Of what is then read whole, so many code points
@@ -319,7 +319,7 @@ class Reading:
         return self._understood(conversation_model, document)
 
     async def _first(self, key: str, places: Document, order: int, limit: int) -> list[Message]:
-        """So many messages; documents that this version does not understand do not count."""
+        """Read `limit` messages. Documents that this version does not understand are skipped and do not count."""
         found: list[Message] = []
         asked = limit
         while True:

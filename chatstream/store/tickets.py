@@ -39,7 +39,8 @@ class Tickets:
             "tokenId": user.token_id,
             "tokenIssuedAt": user.token_issued_at,
         } | ({} if user.budget is None else {"budget": msgspec.to_builtins(user.budget)})
-        # $literal: what a user may choose is no expression. $$NOW is known only to an update with a pipeline.
+        # $literal, or MongoDB would read a user's id that begins with a dollar as an expression. $$NOW, the database's
+        # own time, exists only in an update with a pipeline.
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in said.items()}
         fields["expiresAt"] = {"$add": ["$$NOW", _LIFETIME_SECONDS * 1000]}
         stored = await self._mongo.tickets.find_one_and_update(

@@ -50,7 +50,9 @@ class Client:
 
         `conversation` is its path. Raises `ChatFailed` if it is refused, one of `BROKEN` if it breaks.
         """
-        parts: asyncio.Queue[bytes | None] = asyncio.Queue()  # as much as the server sends before it waits for us
+        parts: asyncio.Queue[bytes | None] = (
+            asyncio.Queue()
+        )  # it has no bound of its own: the whole answer may be in it
         path = f"{conversation}/stream?once=true&last_event_id={quote(cursor)}"
         status = 0
 
