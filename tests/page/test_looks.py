@@ -196,8 +196,10 @@ def test_the_search_and_the_menu_of_a_chat(open_page: OpenPage, model: Model, lo
         expect(tab.button("Save as JSON")).to_be_in_viewport(ratio=1)
         tab.page.keyboard.press("Escape")
         expect(tab.button("Options of this chat")).to_be_focused()
-    tab.button("Options of this chat").click()
-    look(tab.page, "chat-menu")
+    for device in SIZES:
+        tab.page.set_viewport_size(SIZES[device])
+        tab.button("Options of this chat").click()
+        look(tab.page, "chat-menu", device)
     tab.button("Instructions…").click()
     look(tab.page, "instructions")
 

@@ -31,7 +31,7 @@ def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Mo
     field.fill("canb")
     expect(links).to_have_text(["Canberra and other capitals", "What is the capital of Australia?"])
     expect(links.first.locator("mark")).to_have_text("Canb")
-    expect(tab.page.locator("#search-status")).to_have_text("2 chats found")
+    expect(tab.page.locator("#search-status")).to_have_text("Found: 2")
     links.last.click()
     expect(tab.prose).to_contain_text("Canberra")
     tab.page.wait_for_function("CSS.highlights.get('found')?.size === 1")
@@ -79,7 +79,7 @@ def test_pages_of_what_is_found(open_page: OpenPage) -> None:
     tab.page.get_by_label("Search chats").fill("match")
     links = tab.page.get_by_role("navigation").get_by_role("link")
     expect(links).to_have_count(30)
-    expect(tab.page.locator("#search-status")).to_have_text("More than 30 chats found")
+    expect(tab.page.locator("#search-status")).to_have_text("Found: more than 30")
     tab.button("Show older chats").click()
     expect(links).to_have_count(32)
 

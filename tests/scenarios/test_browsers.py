@@ -177,7 +177,7 @@ async def the_page(one: Tab, url: str, client: Client, upstream: Upstream) -> No
     await one.wait(f"document.readyState === 'complete' && {prose}?.textContent.trim() === 'Bold words.'")
     await one.wait("document.querySelector('#state').dataset.state === 'open'")
     await one.write("#search", "bold")
-    await one.wait("document.querySelector('#search-status').textContent === '1 chats found'")
+    await one.wait("document.querySelector('#search-status').textContent === 'Found: 1'")
     await one.click("#conversations a")
     await one.wait("!CSS.highlights || CSS.highlights.get('found')?.size === 1")
     await one.click("#open-chat-menu")

@@ -47,7 +47,7 @@ const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
-  search: (text) => list.search(text).catch((error) => search.fail(error.message)),
+  search: (text) => list.search(text).then(showFound, (error) => search.fail(error.message)),
   first: () => list.openFirst(),
   down: () => list.focus(),
   leave: () => composer.focus(),

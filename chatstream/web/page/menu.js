@@ -8,6 +8,7 @@ export class Menu {
   constructor(root, opener) {
     this.#root = root;
     this.#opener = opener;
+    addEventListener("resize", () => this.close()); // it stands where its button was
     root.onkeydown = (press) => this.#onKey(press);
     root.ontoggle = ({ newState }) => opener()?.setAttribute("aria-expanded", String(newState === "open"));
   }

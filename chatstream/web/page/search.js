@@ -34,7 +34,7 @@ export class Search {
     const none = this.text !== "" && count === 0;
     byId("none-found").hidden = !none;
     if (none) byId("none-found").textContent = t("No chat has all of these words.");
-    const words = more ? "More than {count} chats found" : "{count} chats found";
+    const words = more ? "Found: more than {count}" : "Found: {count}";
     byId("search-status").textContent = this.text ? t(words, { count }) : "";
     byId("search-incomplete").hidden = complete;
   }

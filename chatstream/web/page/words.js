@@ -28,8 +28,8 @@ const GERMAN = {
   "Options of {name}": "Optionen: {name}",
   "Options of the conversation": "Optionen der Unterhaltung",
   "Search chats": "Chats durchsuchen",
-  "{count} chats found": "{count} Chats gefunden",
-  "More than {count} chats found": "Mehr als {count} Chats gefunden",
+  "Found: {count}": "Gefunden: {count}",
+  "Found: more than {count}": "Gefunden: mehr als {count}",
   "No chat has all of these words.": "Kein Chat enthält alle diese Wörter.",
   "Older chats are still being made ready: search again in a moment.":
     "Ältere Chats werden noch vorbereitet: Suchen Sie gleich noch einmal.",
