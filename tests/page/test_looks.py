@@ -170,7 +170,7 @@ def test_the_list_and_what_can_be_done_with_it(open_page: OpenPage, model: Model
     look(tab.page, "shortcuts", "desk")
 
 
-def test_the_search_and_the_menu_of_a_chat(open_page: OpenPage, model: Model, look: Look) -> None:
+def test_the_search(open_page: OpenPage, model: Model, look: Look) -> None:
     model.reply(beginning("مرحباً، هذا نص طويل عن الطقس"), Do.HANG)
     tab = open_page()
     make(tab, "الطقس في القاهرة", "Weather and a rather long title, longer than its line")
@@ -196,12 +196,18 @@ def test_the_search_and_the_menu_of_a_chat(open_page: OpenPage, model: Model, lo
         expect(tab.button("Save as JSON")).to_be_in_viewport(ratio=1)
         tab.page.keyboard.press("Escape")
         expect(tab.button("Options of this chat")).to_be_focused()
-    for device in SIZES:
-        tab.page.set_viewport_size(SIZES[device])
-        tab.button("Options of this chat").click()
-        look(tab.page, "chat-menu", device)
+
+
+def test_the_menu_of_a_chat(open_page: OpenPage, model: Model, look: Look) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    tab.ask("My question")
+    expect(tab.prose).to_have_text("Noted.")
+    tab.page.set_viewport_size(SIZES["phone"])
+    tab.button("Options of this chat").click()
+    look(tab.page, "chat-menu", "phone")
     tab.button("Instructions…").click()
-    look(tab.page, "instructions")
+    look(tab.page, "instructions", "phone")
 
 
 def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) -> None:

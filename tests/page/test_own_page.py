@@ -94,7 +94,7 @@ def test_every_text_of_the_page_is_in_the_table(open_page: OpenPage) -> None:
     body = body.replace(aside[0], "")
     texts = {text.strip() for text in re.findall(r">([^<>]+)<", body)}
     texts |= {text for _, text in re.findall(r'(aria-label|placeholder)="([^"]+)"', body)}
-    keys = {"Enter", "Shift", "Ctrl", "Esc", "O", "?", "↑", "+", "", "chatstream"}
+    keys = {"Enter", "Shift", "Ctrl", "Esc", "K", "O", "?", "↑", "+", "", "chatstream"}
     assert texts - keys <= table()
 
 
