@@ -19,6 +19,7 @@ from chatstream.handlers.base import NotFoundHandler
 from chatstream.handlers.conversations import ConversationHandler, ConversationsHandler
 from chatstream.handlers.docs import DocsHandler, DocumentHandler, Reference
 from chatstream.handlers.door import Door
+from chatstream.handlers.export import ExportHandler
 from chatstream.handlers.history import UIMessagesHandler
 from chatstream.handlers.me import ErasureHandler, MeHandler
 from chatstream.handlers.messages import MessagesHandler, RatingHandler, RegenerateHandler, StopHandler
@@ -97,6 +98,7 @@ def make_app(
             (conversation + r"/rating", RatingHandler, answering | {"attempts": attempts, "metrics": metrics}),
             (r"/api/v1/chat/me", MeHandler, base | {"erasing": erasing}),
             (r"/api/v1/chat/me/erasure", ErasureHandler, base | {"erasing": erasing}),
+            (r"/api/v1/chat/me/export", ExportHandler, base | {"conversations": conversations, "reading": reading}),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": OneAtATime(ping)}),
             *metrics_here,

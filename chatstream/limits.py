@@ -25,7 +25,7 @@ _RETRY_AFTER = 5
 # spelling. For all: what a small machine can spare.
 _UPLOADED_PER_USER = 8 * 1024 * 1024
 _UPLOADED = 128 * 1024 * 1024
-# Nobody erases themselves often; but who was told 202 may ask again at once.
+# Nobody erases or exports themselves often; but who was told 202, or lost a connection, may ask again at once.
 _ERASURES_PER_MINUTE = 10
 # Each reads as fast as its client does: together they may not take the database from those who chat.
 _EXPORTS = 4
@@ -283,6 +283,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     erasures: Rate  # by user
     uploads: Uploads  # bodies of requests
     exports: Slots  # that are being sent
+    export_openings: Rate  # by user
     repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
 
     @classmethod
@@ -315,6 +316,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             bad_tickets=Rate("failures", settings.failures_per_minute),
             erasures=Rate("erasures", _ERASURES_PER_MINUTE),
             uploads=Uploads(_UPLOADED_PER_USER, _UPLOADED),
+            export_openings=Rate("exports", _ERASURES_PER_MINUTE),
             exports=Slots(
                 "exports",
                 per_user=1,

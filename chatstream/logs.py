@@ -2,10 +2,17 @@
 
 A record may carry facts as ``extra={"facts": {...}}``. Tokens, keys, prompts and message contents are never logged.
 Every request has one line, and every answer; only of what goes wrong all the time not every line is written (`Flood`).
+
+Logs are kept where nobody can erase a user from them. So of a user they have a name that only the holder of a key can
+make from the user's id (`Pseudonyms`), and of a conversation whose id a client chose, too.
 """
 
+import hashlib
+import hmac
 import json
 import logging
+import re
+import secrets
 import sys
 import time
 import traceback
@@ -22,8 +29,54 @@ _QUIET = ("httpx2", "httpcore2", "openai", "pymongo", "tornado.access", "tornado
 _WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if explanation.retryable)
 
 
+# An id that we made, by chance alone: it says nothing of anybody.
+_OURS = re.compile(r"[0-9a-f]{24}")
+# 64 bits: two of a billion users have one name with a chance of a few percent.
+_NAME_DIGITS = 16
+
+
+class Pseudonyms:
+    """Names for users and conversations: the same for the same id and key, and nothing leads back without the key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def derived(cls, secret: str | None) -> "Pseudonyms":
+        """From a secret that all processes share; without one, names are good for this process alone."""
+        if secret is None:
+            return cls(secrets.token_bytes(32))
+        return cls(hmac.digest(secret.encode(errors="surrogatepass"), b"chatstream: names in logs", "sha256"))
+
+    def user(self, user_id: str) -> str:
+        """What stands for this user."""
+        return f"u-{self._name(b'user', user_id)}"
+
+    def conversation(self, conversation_id: str) -> str:
+        """What stands for this conversation: its own id, if we made that."""
+        if _OURS.fullmatch(conversation_id):
+            return conversation_id
+        return f"c-{self._name(b'conversation', conversation_id)}"
+
+    def facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The same facts, with names in place of ids."""
+        user, conversation = facts.get("user"), facts.get("conversation")
+        named = facts if user is None else facts | {"user": self.user(str(user))}
+        return named if conversation is None else named | {"conversation": self.conversation(str(conversation))}
+
+    def _name(self, kind: bytes, id_: str) -> str:
+        text = kind + b" " + id_.encode(errors="surrogatepass")
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:_NAME_DIGITS]
+
+
 class _Formatter(logging.Formatter):
     """Of an exception only its kind and where it came from, whoever logs it: Tornado and asyncio would log its text."""
+
+    pseudonyms: Pseudonyms
+
+    def facts(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What a record carries, with names in place of ids."""
+        return self.pseudonyms.facts(_facts(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """A traceback as usual, but without the exception's text, which may quote a user; see `describe`."""
@@ -34,13 +87,15 @@ class _Formatter(logging.Formatter):
 class TextFormatter(_Formatter):
     """``10:40:00 warning  what happened  request=… user=…``."""
 
-    def __init__(self) -> None:
+    def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
+        """`pseudonyms` are for this one log if there are none given."""
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback if there is one."""
         line = super().format(record)
-        facts = "  ".join(f"{name}={_printable(value)}" for name, value in _facts(record).items())
+        facts = "  ".join(f"{name}={_printable(value)}" for name, value in self.facts(record).items())
         if not facts:
             return line
         first, newline, traceback = line.partition("\n")
@@ -49,6 +104,11 @@ class TextFormatter(_Formatter):
 
 class JSONFormatter(_Formatter):
     """``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
+
+    def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
+        """`pseudonyms` are for this one log if there are none given."""
+        super().__init__()
+        self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -61,7 +121,7 @@ class JSONFormatter(_Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_facts(record),
+            **self.facts(record),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -118,11 +178,11 @@ def describe(exc: BaseException) -> str:
     return f"{type(exc).__name__}\n{''.join(traceback.format_tb(exc.__traceback__))}"
 
 
-def configure(log_format: LogFormat, level: str) -> None:
-    """Send the log of the whole process to standard error."""
+def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None = None) -> None:
+    """Send the log of the whole process to standard error. `pseudonyms`, as soon as their key is known."""
     text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter() if text else JSONFormatter())
+    handler.setFormatter(TextFormatter(pseudonyms) if text else JSONFormatter(pseudonyms))
     handler.addFilter(Flood())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:

@@ -293,6 +293,18 @@ def spaced(place: Place, pieces: Iterable[Piece]) -> list[Piece]:
     return made
 
 
+def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
+    """What is left for whom the model's thinking is hidden from. Positions are not those of the whole."""
+    kept: list[Piece] = []
+    kind = Kind.TEXT
+    for piece in pieces:
+        if not isinstance(piece, str):
+            kind = _opens(piece) or kind
+        if kind is not Kind.REASONING or not isinstance(piece, str | OpenReasoning):
+            kept.append(piece)
+    return kept
+
+
 def is_text(pieces: Iterable[Piece]) -> bool:
     """There is nothing but text."""
     return all(isinstance(piece, str) for piece in pieces)

@@ -33,6 +33,7 @@ from chatstream.generations.commands import Commands
 from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
+from chatstream.generations.retaining import LOOK_FOR_IDLE, Retaining
 from chatstream.generations.room import Config
 from chatstream.generations.sweeper import Sweeper
 from chatstream.generations.titles import Titles
@@ -61,6 +62,7 @@ from chatstream.store.mongo import Mongo
 from chatstream.store.outbox import Outbox
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
+from chatstream.store.retention import Retention
 from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
@@ -129,6 +131,7 @@ class Server:
         settings = self._settings
         loaded = load(settings.plugins)
         secret = auth.secret(settings, make=True) if settings.verifies_with_secret else None
+        logs.configure(settings.log_format, settings.log_level, _pseudonyms(settings, secret))
         guard = auth.guard(settings)
         keys = await stack.enter_async_context(auth.keys(settings, secret))
         capacity = Capacity.of(raise_descriptor_limit())
@@ -295,6 +298,9 @@ class Server:
             )
             stack.push_async_callback(webhooks.close)
             stack.push_async_callback(_cancelled, asyncio.create_task(webhooks.run()))
+        if settings.retention_days is not None:
+            retaining = Retaining(Retention(mongo, ledger), leases, hub, metrics, days=settings.retention_days)
+            _every(stack, LOOK_FOR_IDLE, retaining.look)
         changes = Changes(mongo, owner=owner)
         listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)
@@ -332,6 +338,11 @@ async def run(settings: Settings, notes: Iterable[str] = ()) -> None:
     `notes` are what the log should have about the settings.
     """
     await Server(settings, notes).run()
+
+
+def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
+    """The names that the log has for users: the same in all processes that have the same key."""
+    return logs.Pseudonyms.derived(secret if settings.log_key is None else settings.log_key.get_secret_value())
 
 
 @contextlib.contextmanager

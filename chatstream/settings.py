@@ -227,6 +227,7 @@ class Settings(BaseSettings):
     searches_per_minute: PerMinute = 120
     changes_per_minute: PerMinute = 600
     failures_per_minute: PerMinute = 100
+    retention_days: int | None = Field(None, ge=1, le=36_500)
     conversations_per_user: int = Field(5_000, ge=1)
     messages_per_conversation: int = Field(10_000, ge=10)
     user_tokens_per_day: Tokens | None = None
@@ -259,6 +260,7 @@ class Settings(BaseSettings):
     metrics_host: Host = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65_535)
     log_format: LogFormat = LogFormat.AUTO
+    log_key: Annotated[SecretStr, _secret(values.secret)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # The stream.
@@ -277,7 +279,7 @@ class Settings(BaseSettings):
     @classmethod
     def _without_what_came_with_copying(cls, value: Any, info: ValidationInfo) -> Any:
         """White space around a value is cut off, whatever nobody can see in it is refused."""
-        if not isinstance(value, str) or info.field_name is None or info.field_name == "jwt_secret":
+        if not isinstance(value, str) or info.field_name is None or info.field_name in ("jwt_secret", "log_key"):
             return value
         if text := values.bare(value):
             values.check_text(text, lines=info.field_name == "system_prompt")

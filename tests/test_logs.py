@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chatstream import logs
-from chatstream.logs import Flood, JSONFormatter, TextFormatter
+from chatstream.logs import Flood, JSONFormatter, Pseudonyms, TextFormatter
 from chatstream.settings import LogFormat
 
 
@@ -83,11 +83,11 @@ def test_a_traceback_for_machines_is_in_the_line() -> None:
 def test_nobody_writes_a_line_of_their_own(hostile: str) -> None:
     """A user's name comes from a token, and whoever issues it may let users choose it."""
     for formatter in (TextFormatter(), JSONFormatter()):
-        line = formatter.format(record("it", facts={"user": hostile}))
+        line = formatter.format(record("it", facts={"who": hostile}))
         assert line.isprintable()
         assert line.encode()
         assert line.splitlines() == [line]
-    assert json.loads(line)["user"] == hostile
+    assert json.loads(line)["who"] == hostile
 
 
 def test_a_fact_that_is_no_json_is_still_logged() -> None:
@@ -169,3 +169,19 @@ def test_the_whole_process_is_protected(capsys: pytest.CaptureFixture[str]) -> N
     for _ in range(1000):
         logging.getLogger("asyncio").error("socket.accept() out of system resource")
     assert 5 <= len(capsys.readouterr().err.splitlines()) <= 10
+
+
+def test_users_have_a_name_that_says_nothing_of_them() -> None:
+    names, others = Pseudonyms.derived("a secret"), Pseudonyms.derived("another")
+    for formatter in (TextFormatter(names), JSONFormatter(names)):
+        line = formatter.format(record("it", facts={"user": "ada@example.com", "conversation": "my-divorce"}))
+        assert "ada" not in line
+        assert "divorce" not in line
+        assert names.user("ada@example.com") in line
+        assert names.conversation("my-divorce") in line
+    assert re.fullmatch("u-[0-9a-f]{16}", names.user("ada"))
+    assert names.user("ada") == Pseudonyms.derived("a secret").user("ada") != others.user("ada")
+    assert names.user("ada") != names.user("Ada")
+    assert names.user("ada")[2:] != names.conversation("ada")[2:]
+    assert names.conversation("0123456789abcdef01234567") == "0123456789abcdef01234567"  # we made it
+    assert Pseudonyms.derived(None).user("ada") != Pseudonyms.derived(None).user("ada")

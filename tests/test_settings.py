@@ -155,6 +155,8 @@ def plain(value: object) -> object:
         ("CHATSTREAM_METRICS_PORT", "9100", "metrics_port", 9100),
         ("CHATSTREAM_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
         ("CHATSTREAM_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("CHATSTREAM_LOG_KEY", "k" * 32, "log_key", "k" * 32),
+        ("CHATSTREAM_RETENTION_DAYS", "30", "retention_days", 30),
         ("CHATSTREAM_HEARTBEAT_INTERVAL", "14.5", "heartbeat_interval", 14.5),
         ("CHATSTREAM_DISCONNECT_GRACE", "0", "disconnect_grace", 0),
         ("CHATSTREAM_DISCONNECT_GRACE", "never", "disconnect_grace", math.inf),

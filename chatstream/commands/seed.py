@@ -21,6 +21,7 @@ examples:
                                                           {"role": "assistant", "content": "Leeds."}]}]}
                                                         may have title, systemPrompt, model too, and needs no id;
                                                         an answer may have its reasoning
+  chatstream seed --file export.ndjson       what GET /api/v1/chat/me/export gave: the same history of the same user
   chatstream seed --hook                     as a benchmark's seeding hook
 
 The database is the one the server would use: MONGODB_URI and MONGODB_DATABASE from the environment or .env, and where

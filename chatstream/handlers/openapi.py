@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from chatstream import __version__
 from chatstream.handlers import problems
+from chatstream.handlers.export import NDJSON
 from chatstream.handlers.problems import Problem
 from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply, Version
 from chatstream.handlers.views import ID_PATTERN
@@ -258,11 +259,11 @@ def _reply(reply: Reply, version: Version) -> dict[str, Any]:
 
 
 def _body(media_type: str, shape: Any, version: Version) -> dict[str, Any]:
-    if media_type == STREAM and version is Version.V31:
+    if media_type in (STREAM, NDJSON) and version is Version.V31:
         return {"schema": {"type": "string"}}
     schemas, _ = msgspec.json.schema_components(_types(media_type, shape), ref_template=_SCHEMAS + "{name}")
     if media_type != STREAM:
-        return {"schema": schemas[0]}
+        return {"itemSchema" if media_type == NDJSON else "schema": schemas[0]}
     said = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [*schemas]}}
     frame = {
         "type": "object",

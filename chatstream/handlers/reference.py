@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from chatstream.generations.commands import IfBusy, Stopped
+from chatstream.handlers.export import NDJSON, ExportLine
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
     KEY_PATTERN,
@@ -399,6 +400,21 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 )
             ],
             refusals=[404],
+        ),
+    },
+    "/api/v1/chat/me/export": {
+        "get": Operation(
+            "exportMe",
+            "Everything of the caller, as a file",
+            {
+                200: Reply(
+                    "One JSON object a line: `export`, then each `conversation` and its `message`s, oldest first. Only "
+                    "if the last line is an `end` whose `complete` is true, nothing is missing.",
+                    {NDJSON: ExportLine},
+                    _RATE,
+                )
+            },
+            "`chatstream seed --file` stores it again. What runs is there as far as it has come.",
         ),
     },
     "/healthz": {

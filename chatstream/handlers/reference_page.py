@@ -143,14 +143,17 @@ def _reply(status: str, reply: Mapping[str, Any]) -> str:
     )
 
 
+def _items(schema: dict[str, Any]) -> str:
+    """What a stream is made of: events, or lines."""
+    if "properties" in schema:
+        return f"events, each with <code>data</code>: {_type(schema['properties']['data'])}"
+    return f"lines, each: {_type(schema)}"
+
+
 def _bodies(content: Mapping[str, Any]) -> str:
     return "<br>".join(
         f"<code>{_text(media_type)}</code> "
-        + (
-            f"events, each with <code>data</code>: {_type(body['itemSchema']['properties']['data'])}"
-            if "itemSchema" in body
-            else _type(body["schema"])
-        )
+        + (_type(body["schema"]) if "schema" in body else _items(body["itemSchema"]))
         for media_type, body in content.items()
     )
 

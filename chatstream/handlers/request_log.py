@@ -22,6 +22,12 @@ _MOST_OF_A_PATH = 300
 _TOKEN = re.compile(r"eyJ[\w-]*+(?:(?:\.|%2[Ee])[\w-]*+)++|eyJ[\w-]*+\Z", re.ASCII)
 
 
+# The id in a path; what its place holds that is no id may be anything that somebody wrote.
+_CONVERSATION = re.compile(r"(?<=/api/v1/chat/conversations/)[^/]++")
+# An id that we made says nothing of anybody; a token is shown as one.
+_SHOWN = re.compile(r"[0-9a-f]{24}|.*eyJ.*")
+
+
 class RequestLog:
     """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
 
@@ -61,8 +67,10 @@ class RequestLog:
 def _loggable(path: str) -> str:
     """Its beginning, without what a terminal obeys, and without a token that somebody took for a part of the path.
 
-    Cut before it is searched, since nobody was asked who they are: a path may have 16 KB.
+    Cut before it is searched for tokens, since nobody was asked who they are: a path may have 16 KB. Nor does it have
+    an id that a client chose.
     """
+    path = _CONVERSATION.sub(lambda id_: id_[0] if _SHOWN.fullmatch(id_[0]) else "{id}", path)
     beginning = path[:_MOST_OF_A_PATH]
     text = _TOKEN.sub("[token]", beginning).encode("ascii", "backslashreplace").decode()
     return text if beginning == path and len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."

@@ -16,6 +16,7 @@ from typing import TextIO
 from chatstream.errors import AlreadyExists, ConfigurationError
 from chatstream.seeding import Source
 from chatstream.seeding.chats import Chats
+from chatstream.seeding.exports import is_export, read_export
 from chatstream.seeding.files import read_file
 from chatstream.settings import Settings
 from chatstream.store.mongo import Mongo
@@ -161,9 +162,15 @@ async def _database(settings: Settings) -> AsyncIterator[str]:
         yield uri
 
 
+def _source(options: argparse.Namespace, settings: Settings) -> Source:
+    if not options.file:
+        return Chats(options).source()
+    return read_export(options.file) if is_export(options.file) else read_file(options.file, settings)
+
+
 async def seed(options: argparse.Namespace, settings: Settings, summary: Summary) -> None:
     """Do what the options say. Raises `ChatstreamError`, its text written for whoever runs this."""
-    source = read_file(options.file, settings) if options.file else Chats(options).source()
+    source = _source(options, settings)
     async with _database(settings) as uri:
         if options.drop and not (options.database or is_local(uri)):
             raise ConfigurationError(

@@ -1,6 +1,6 @@
 """Conversations as their owners see them: ownership stands inside every query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.documents import conversation_document, conversation_model, new_key, now
 from chatstream.store.gate import Document
-from chatstream.store.kept import OF_CONVERSATIONS
+from chatstream.store.kept import belongings
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 
@@ -20,6 +20,10 @@ from chatstream.store.mongo import Mongo
 _LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
 _GONE = "There is no such conversation."
+
+# Conversations that are read at once where all are.
+_PAGE = 100
+
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
 
 
@@ -100,6 +104,18 @@ class Conversations:
             return found, None
         return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
+    async def all_of(self, user_id: str) -> AsyncGenerator[list[Conversation], None]:
+        """All of the user's, page by page, by their ids: those that are made or changed meanwhile move nothing."""
+        query: dict[str, Any] = {"userId": user_id}
+        while True:
+            found = self._mongo.conversations.find(query).sort([("userId", 1), ("id", 1)]).limit(_PAGE)
+            documents = await found.to_list(_PAGE)
+            if understood := self._mongo.understood(conversation_model, *documents):
+                yield understood
+            if len(documents) < _PAGE:
+                return
+            query["id"] = {"$gt": documents[-1]["id"]}
+
     async def update(
         self,
         user_id: str,
@@ -149,10 +165,8 @@ class Conversations:
                 {"userId": user_id, "id": id}, session=session
             )
             conversation = self._found(document)
-            for kept in OF_CONVERSATIONS:
-                which = {kept.found: ObjectId(conversation.key)}
-                await self._mongo.collection(kept.name).delete_many(which, session=session)
-            await self._mongo.search.delete_one({"_id": ObjectId(conversation.key), "userId": user_id}, session=session)
+            for name, which in belongings(ObjectId(conversation.key), user_id):
+                await self._mongo.collection(name).delete_many(which, session=session)
             return conversation
 
         if self._ledger is not None:  # what its answers took is known only as long as they are there

@@ -6,7 +6,7 @@ here, or in `OF_NOBODY`; a test compares both with what the database has.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Found(StrEnum):
@@ -22,6 +22,8 @@ class Kept(NamedTuple):
     name: str
     found: Found
     exported: str  # where an export has it, or why it has not
+    # Its documents have the keys of the user's conversations for their `_id`: each goes with its conversation.
+    of_one_conversation: bool = False
     # In place of the user's id stands a name that nobody can lead back to the user, and the document stays.
     pseudonymised: bool = False
 
@@ -29,7 +31,7 @@ class Kept(NamedTuple):
 KEPT = (
     Kept("conversations", Found.BY_USER, "a line for each"),
     Kept("messages", Found.BY_CONVERSATION, "a line for each, behind its conversation's"),
-    Kept("search", Found.BY_USER, "not: the words of what is exported, for searching"),
+    Kept("search", Found.BY_USER, "not: the words of what is exported, for searching", of_one_conversation=True),
     Kept(
         "ledger",
         Found.BY_USER,
@@ -46,6 +48,13 @@ OF_NOBODY: Mapping[str, str] = {
 
 OF_CONVERSATIONS = tuple(one for one in KEPT if one.found is Found.BY_CONVERSATION)
 """What goes with a conversation."""
+
+
+def belongings(key: Any, user_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What goes with the conversation `key` of this user: collections, and which documents of them."""
+    found: list[tuple[str, dict[str, Any]]] = [(one.name, {one.found.value: key}) for one in OF_CONVERSATIONS]
+    return found + [(one.name, {"_id": key, one.found.value: user_id}) for one in KEPT if one.of_one_conversation]
+
 
 OF_USERS = tuple(one for one in KEPT if one.found is Found.BY_USER and one.name != "conversations")
 """What else goes with a user."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 import motor.frameworks.asyncio
@@ -59,7 +60,7 @@ CONVERSATION_INDEXES = [
     IndexModel([("userId", ASCENDING), ("id", ASCENDING)], name="owner_id", unique=True),
     IndexModel([("userId", ASCENDING), ("updatedAt", DESCENDING), ("_id", DESCENDING)], name="owner_recent"),
     # Those that nobody has used for longest.
-    IndexModel([("updatedAt", ASCENDING)], name="activity"),
+    IndexModel([("updatedAt", ASCENDING), ("_id", ASCENDING)], name="activity"),
 ]
 # What is to be sent: nothing, where there is no webhook.
 _WEBHOOK_INDEX = IndexModel(
@@ -260,6 +261,12 @@ class Mongo:
                 except OperationFailure as exc:
                     if exc.code != _NO_SUCH_INDEX:
                         raise
+
+    async def time(self) -> datetime:
+        """The database's. Raises `StorageUnavailable`."""
+        hello = await self._gate.run(lambda: self._client.admin.command("hello"))
+        moment: datetime = hello["localTime"]
+        return moment
 
     async def ping(self) -> None:
         """Raises `StorageUnavailable` unless the database answers."""

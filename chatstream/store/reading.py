@@ -27,6 +27,8 @@ from chatstream.store.tree import FIELDS, Tree
 # Documents per round trip when reading a long history: one page, and one document more, which shows that there is
 # another page. With answers of a few KB that is well below a megabyte.
 _BATCH = 51
+# The same for who reads all of it, as slowly as may be: a message may have megabytes.
+_EXPORT_BATCH = 20
 
 # The same for a history that is read in outline first: 150 bytes each. Of what is then read whole, so many code points
 # at once: about a default context.
@@ -190,6 +192,12 @@ class Reading:
         """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
         places = PLACES if before is None else PLACES | {"$lt": before}
         async for document in self._in_order(key, places, -1).batch_size(_BATCH):
+            for message in self._mongo.understood(message_model, document):
+                yield message
+
+    async def all_of(self, key: str) -> AsyncGenerator[Message, None]:
+        """All messages, oldest first, as many as the reader takes."""
+        async for document in self._in_order(key, PLACES, 1).batch_size(_EXPORT_BATCH):
             for message in self._mongo.understood(message_model, document):
                 yield message
 

@@ -28,6 +28,9 @@ from chatstream.store.mongo import Mongo
 # megabyte and take a twentieth of the time that one operation may take; five times as many are a fifth faster.
 BATCH_DOCUMENTS = 1000
 
+# What goes for one document: ten megabytes for a batch of them.
+_CHARACTERS_PER_DOCUMENT = 10_000
+
 # What stands as `owner`, where the server writes the name of its process.
 OWNER = "seeding"
 
@@ -60,8 +63,9 @@ class History(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many documents it is stored in."""
-        return 1 + len(self.messages)
+        """How much work it is to store: in documents, or in as many small ones as have the same text."""
+        characters = sum(len(message.content) for message in self.messages)
+        return 1 + len(self.messages) + characters // _CHARACTERS_PER_DOCUMENT
 
 
 def history(
@@ -118,6 +122,11 @@ def history(
     return History(conversation, messages)
 
 
+def new_message_id() -> str:
+    """As the server makes them."""
+    return str(ObjectId())
+
+
 class Seeding:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
@@ -137,7 +146,7 @@ class Seeding:
     async def store(self, histories: Sequence[History]) -> None:
         """Store them all or, if an error is raised, none. Raises `AlreadyExists` if a user has one of the ids.
 
-        They should be about `BATCH_DOCUMENTS` documents.
+        They should be about `BATCH_DOCUMENTS` documents; a larger one comes alone.
         """
         conversations = [conversation_document(conversation) for conversation, _ in histories]
         messages = [
@@ -147,6 +156,13 @@ class Seeding:
             for conversation, messages in histories
             for message in messages
         ]
+
+        # Of one that is too large for a transaction the beginning is stored before: it belongs to nobody until its
+        # conversation is there.
+        large = len(messages) > 2 * BATCH_DOCUMENTS
+        while large and len(messages) > BATCH_DOCUMENTS:
+            await self._mongo.messages.insert_many(messages[:BATCH_DOCUMENTS])
+            del messages[:BATCH_DOCUMENTS]
 
         async def both(session: Any) -> None:
             await self._mongo.conversations.insert_many(conversations, session=session)

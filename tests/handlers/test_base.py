@@ -19,7 +19,7 @@ from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
 from chatstream.handlers.request_log import RequestLog
 from chatstream.limits import Limits
-from chatstream.logs import JSONFormatter
+from chatstream.logs import JSONFormatter, Pseudonyms
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.mongo import Mongo
@@ -405,8 +405,9 @@ async def test_the_request_id_is_that_of_the_log(client: Client, shared_server: 
     response = await client.http.get(f"{API}/nobody")
     lines = map(json.loads, (await shared_server.logged()).splitlines())
     [line] = [line for line in lines if line.get("request") == response.json()["requestId"]]
-    assert line["message"].startswith(f"GET {API}/nobody 404")
-    assert line["user"] == client.user
+    assert line["message"].startswith(f"GET {API}/{{id}} 404")
+    names = Pseudonyms.derived(SECRET)
+    assert (line["user"], line["conversation"]) == (names.user(client.user), names.conversation("nobody"))
 
 
 @pytest.mark.gen_test

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from chatstream import auth
+from chatstream.logs import Pseudonyms
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.exposition import eventually, scrape
@@ -61,7 +62,7 @@ async def test_a_stream_and_its_answers_from_beginning_to_end(
     await eventually(client.http, lambda now: now.get(("chatstream_streams_ended_total", "client_left")) == 1)
     assert (await scrape(client.http))["chatstream_streams_open",] == 0
 
-    ids = {"user": client.user, "conversation": conversation}
+    ids = {"user": Pseudonyms.derived(SECRET).user(client.user), "conversation": conversation}
     [told] = await lines(server, answer=complete.data["messageId"])
     assert told == told | ids | {
         "level": "info",

@@ -1,0 +1,168 @@
+"""``/api/v1/chat/me/export``: everything of the caller, as a file that can be stored again."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from tornado.iostream import StreamClosedError
+
+from chatstream.errors import StorageUnavailable
+from chatstream.events import Timestamp, timestamp
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.connection import Connection
+from chatstream.handlers.door import Door
+from chatstream.handlers.views import AnswerView, ConversationView, UserMessageView, conversation_view, message_view
+from chatstream.models import Answer, Conversation, Message, UserMessage
+from chatstream.pieces import stored, without_reasoning
+from chatstream.store.conversations import Conversations
+from chatstream.store.gate import answer_within
+from chatstream.store.reading import Reading
+
+log = logging.getLogger("chatstream.http")
+
+NDJSON = "application/x-ndjson"
+# Raised when an earlier version could misread what this one writes.
+VERSION = 1
+# Bytes that are written at once. Together with one message they are the most that an export holds, beside what the
+# kernel does.
+_FLUSH_BYTES = 64 * 1024
+
+
+class _Line(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"):
+    pass
+
+
+class ExportBegun(_Line, frozen=True, kw_only=True, rename="camel", tag="export"):
+    """The first line of an export."""
+
+    version: int
+    user_id: str
+    exported_at: Timestamp
+
+
+class ExportedConversation(_Line, frozen=True, kw_only=True, rename="camel", tag="conversation"):
+    """A conversation; its messages follow, oldest first."""
+
+    conversation: ConversationView
+
+
+class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="message"):
+    """A message of the conversation before it. `pieces` is what an answer is made of, if that is more than text."""
+
+    message: UserMessageView | AnswerView
+    pieces: list[Any] | UnsetType = UNSET
+
+
+class ExportEnded(_Line, frozen=True, kw_only=True, rename="camel", tag="end"):
+    """The last line. Without it, or if `complete` is false, something is missing."""
+
+    complete: bool
+    conversations: int
+    messages: int
+
+
+ExportLine = ExportBegun | ExportedConversation | ExportedMessage | ExportEnded
+
+
+class ExportHandler(BaseHandler):
+    """One JSON object a line. It takes as long as its reader does."""
+
+    def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
+        self, door: Door, conversations: Conversations, reading: Reading
+    ) -> None:
+        """What is read."""
+        super().initialize(door)
+        self.conversations = conversations
+        self.reading = reading
+        self._revoked = False
+
+    async def get(self) -> None:
+        """All of it."""
+        limits = self.door.limits
+        with limits.exports.take(self.user.id):
+            self.tell(limits.export_openings.take(self.user.id))
+            pages = self.conversations.all_of(self.user.id)
+            async with aclosing(pages):
+                first: list[Conversation] = await anext(pages, [])  # what refuses comes before anything is written
+                self._begin()
+                with self.door.authenticator.guard.watch(self.user, partial(setattr, self, "_revoked", True)):
+                    await self._write_all(self._lines(first, pages))
+
+    async def head(self) -> None:
+        """What `get` would begin with."""
+        self._begin()
+
+    def _begin(self) -> None:
+        answer_within(None)  # it takes as long as it takes
+        connection = self.connection_stream()
+        if isinstance(connection, Connection):
+            connection.begin_stream()
+        self.set_status(HTTPStatus.OK)
+        self.set_header("Content-Type", NDJSON)
+        self.set_header("Content-Disposition", 'attachment; filename="chatstream-export.ndjson"')
+        self.set_header("X-Accel-Buffering", "no")
+
+    async def _write_all(self, lines: AsyncIterator[bytes]) -> None:
+        gathered = bytearray()
+        try:
+            async for line in lines:
+                gathered += line
+                if len(gathered) >= _FLUSH_BYTES:
+                    await self._send(bytes(gathered))
+                    gathered.clear()
+            self.finish(bytes(gathered))
+        except StreamClosedError:
+            pass  # the client left
+        except TimeoutError:
+            self.stream_end = "does_not_read"
+            self.connection_stream().close()
+
+    async def _send(self, lines: bytes) -> None:
+        """Write and wait until it has left; `TimeoutError` if it does not in time."""
+        self.write(lines)
+        await asyncio.wait_for(self.flush(), self.door.slow_reader_timeout)
+
+    async def _lines(self, page: list[Conversation], pages: AsyncIterator[list[Conversation]]) -> AsyncIterator[bytes]:
+        conversations = messages = 0
+        complete = False
+        yield _line(ExportBegun(version=VERSION, user_id=self.user.id, exported_at=timestamp()))
+        try:
+            while page:
+                for conversation in page:
+                    yield _line(ExportedConversation(conversation=conversation_view(conversation)))
+                    conversations += 1
+                    async with aclosing(self.reading.all_of(conversation.key)) as found:
+                        async for message in found:
+                            yield _line(self._message(message))
+                            messages += 1
+                            if self._revoked:
+                                self.stream_end = "revoked"
+                                return
+                page = await anext(pages, [])
+            complete = True
+        except StorageUnavailable as exc:
+            self.stream_end = exc.code
+        yield _line(ExportEnded(complete=complete, conversations=conversations, messages=messages))
+
+    def _message(self, message: Message) -> ExportedMessage:
+        """As the user may see it: hidden reasoning is not there."""
+        shows = self.door.formats.reasoning
+        pieces: list[Any] | UnsetType = UNSET
+        if isinstance(message, Answer) and message.mixed:
+            pieces = stored(message.mixed if shows else without_reasoning(message.mixed))
+        view = message_view(message, reasoning=shows)
+        if isinstance(view, AnswerView):
+            view = msgspec.structs.replace(view, parts=UNSET)  # it follows from the pieces
+        elif isinstance(message, UserMessage):
+            view = msgspec.structs.replace(view, parent=message.parent)
+        return ExportedMessage(message=view, pieces=pieces)
+
+
+def _line(line: ExportLine) -> bytes:
+    return msgspec.json.encode(line) + b"\n"

@@ -1,0 +1,79 @@
+"""Conversations that nobody has used for long, and what belongs to them: found by an index, deleted one by one."""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+
+from chatstream.store.gate import Document
+from chatstream.store.kept import belongings
+from chatstream.store.ledger import Ledger
+from chatstream.store.mongo import Mongo
+from chatstream.store.reading import Reading
+
+
+class Idle(NamedTuple):
+    """A conversation, as it was found."""
+
+    key: str
+    user_id: str
+    updated_at: datetime
+
+
+class _Used(Exception):
+    """Its answer runs."""
+
+
+class Retention:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
+        """`ledger` has what users took, if there are budgets."""
+        self._mongo = mongo
+        self._ledger = ledger
+        self._reading = Reading(mongo)
+
+    async def idle(self, days: int, *, after: Idle | None, limit: int) -> list[Idle]:
+        """So many of those without activity for so many days, the longest unused first; those behind `after`.
+
+        The time is the database's, like that of each activity: a process whose clock is wrong deletes nothing.
+        """
+        before = await self._mongo.time() - timedelta(days=days)
+        query: Document = {"updatedAt": {"$lt": before}}
+        if after is not None:
+            query["updatedAt"]["$gte"] = after.updated_at
+            query["$or"] = [{"updatedAt": {"$gt": after.updated_at}}, {"_id": {"$gt": ObjectId(after.key)}}]
+        found = self._mongo.conversations.find(query, {"userId": 1, "updatedAt": 1})
+        documents = await found.sort([("updatedAt", 1), ("_id", 1)]).limit(limit).to_list(limit)
+        return [
+            Idle(str(one["_id"]), one["userId"], one["updatedAt"])
+            for one in documents
+            # What another version wrote, it may delete.
+            if isinstance(one["_id"], ObjectId) and isinstance(one.get("userId"), str)
+        ]
+
+    async def delete(self, idle: Idle) -> int | None:
+        """Delete it with all that belongs to it, or nothing; returns how many messages it had.
+
+        None: it has been used since, or its answer runs, and it stays.
+        """
+        key = ObjectId(idle.key)
+
+        async def all_of_it(session: Any) -> int | None:
+            as_seen = {"_id": key, "userId": idle.user_id, "updatedAt": idle.updated_at}
+            if not (await self._mongo.conversations.delete_one(as_seen, session=session)).deleted_count:
+                return None
+            if await self._reading.unfinished(idle.key, session=session) is not None:
+                raise _Used
+            messages = 0
+            for name, which in belongings(key, idle.user_id):
+                deleted = await self._mongo.collection(name).delete_many(which, session=session)
+                messages += deleted.deleted_count if name == "messages" else 0
+            return messages
+
+        if self._ledger is not None:  # what its answers took is known only as long as they are there
+            await self._ledger.settle(idle.user_id)
+        try:
+            return await self._mongo.transaction(all_of_it)
+        except _Used:
+            return None

@@ -1,0 +1,229 @@
+"""``GET /api/v1/chat/me/export``, and back into the database with ``chatstream seed``: the same history."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from tests.conftest import MakeClient, StartServer
+from tests.support.client import API, Client
+from tests.support.processes import REPOSITORY
+from tests.support.upstream import DONE, USAGE, Do, Upstream, answer, beginning, delta, stream, whole
+
+ME = "/api/v1/chat/me"
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.split("\n")[:-1]]  # U+2028 ends no line of these
+
+
+def seed(directory: Path, uri: str, file: str, database: str = "shared") -> subprocess.CompletedProcess[str]:
+    (directory / "export.ndjson").write_text(file)
+    return subprocess.run(
+        [sys.executable, "-m", "chatstream", "seed", "--file", "export.ndjson", "--json"],
+        cwd=directory,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "MONGODB_URI": uri,
+            "MONGODB_DATABASE": database,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def history(client: Client) -> list[Any]:
+    """All that REST tells, with numbers in place of the messages' ids."""
+    listed = (await client.http.get(API)).json()["conversations"]
+    told: list[Any] = []
+    for conversation in listed:
+        messages = await client.messages(conversation["id"])
+        numbers = {message["id"]: number for number, message in enumerate(messages)}
+        told.append(conversation)
+        for message in messages:
+            message["id"] = numbers[message["id"]]
+            if "replyTo" in message:
+                message["replyTo"] = numbers[message["replyTo"]]
+            told.append(message)
+    return told
+
+
+async def live(client: Client, upstream: Upstream) -> None:
+    """A bit of everything that a history may have."""
+    upstream.reply(answer("I'd recommend a bet on **Leeds to win** at odds of 2.10, with a stake of €10."))
+    first = await client.create(
+        id="first", title="Sunday ⚽", systemPrompt="Be brief.", model="some/model", background=True
+    )
+    await client.post(first, "Who wins?", headers={"Idempotency-Key": "once"})
+    await client.answer(first)
+    upstream.reply(
+        stream(delta(reasoning_content="Let me think."), delta("Well."), delta(finish_reason="stop"), USAGE, DONE)
+    )
+    await client.http.post(f"{API}/{first}/regenerate")
+    await client.answer(first)
+    second = await client.create(id="second")
+    upstream.reply(beginning("Half an "), Do.HANG)
+    async with client.stream(second) as watched:
+        await client.post(second, "Go on.")
+        await watched.until("llm_chunk")
+        await client.http.post(f"{API}/{second}/stop")
+    upstream.reply(whole("400 Bad Request", {"error": {"message": "no", "type": "invalid_request_error"}}))
+    await client.post(second, "And now?\n\u2028")
+    await client.answer(second)
+    await client.create(id="empty")
+
+
+@pytest.mark.gen_test
+async def test_export_erase_and_import_give_the_same_history(
+    client: Client, upstream: Upstream, tmp_path: Path, mongodb_uri: str
+) -> None:
+    await live(client, upstream)
+    before = await history(client)
+    statuses = sorted(one["status"] for one in before if one.get("role") == "assistant")
+    assert statuses == ["complete", "complete", "failed", "stopped"]
+    response = await client.http.get(f"{ME}/export")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/x-ndjson"
+    exported = lines(response.text)
+    assert (exported[0]["type"], exported[0]["userId"]) == ("export", client.user)
+    assert exported[-1] == {"type": "end", "complete": True, "conversations": 3, "messages": 7}
+    [thinking] = [one for one in exported if one.get("pieces")]
+    assert thinking["pieces"] == [{"mark": "reasoning"}, "Let me think.", {"mark": "text"}, "Well."]
+
+    assert (await client.http.delete(ME)).json()["erased"] == {"conversations": 3, "messages": 7}
+    assert await history(client) == []
+    done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["messages"] == 7
+    assert await history(client) == before
+    again = lines((await client.http.get(f"{ME}/export")).text)
+    assert [one["type"] for one in again] == [one["type"] for one in exported]
+    # It goes on where it was: the same key gives the same message, and the next question has its context.
+    repeated = await client.post("first", "Who wins?", headers={"Idempotency-Key": "once"})
+    assert repeated.status_code == 200
+    twice = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
+    assert (twice.returncode, "are there already" in twice.stderr) == (1, True)
+
+
+@pytest.mark.gen_test
+async def test_what_is_cut_off_or_wrong_is_not_stored(
+    client: Client, upstream: Upstream, tmp_path: Path, mongodb_uri: str
+) -> None:
+    await live(client, upstream)
+    whole_file = (await client.http.get(f"{ME}/export")).text
+    split = [f"{line}\n" for line in whole_file.split("\n")[:-1]]
+    await client.http.delete(ME)
+    answered = next(number for number, line in enumerate(split) if '"assistant"' in line)
+    wrong = {
+        "cut off: its last line": "".join(split[:-1]),
+        "was cut off, in line": whole_file[:-20],
+        "does not say that it is complete": "".join(split[:-1]) + split[-1].replace("true", "false"),
+        "answer stands before its question": "".join(split[: answered - 1] + split[answered:]),
+        "goes on behind its end": whole_file + split[-1],
+        "by a later version": whole_file.replace('"version":1', '"version":2', 1),
+        "there twice": "".join(split[:-1] + [line for line in split if '"id":"first"' in line] + split[-1:]),
+        "is not what it is made of": whole_file.replace('"content":"Well."', '"content":"Ill."', 1),
+    }
+    for reason, file in wrong.items():
+        done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, file)
+        assert done.returncode == 1, reason
+        assert reason in done.stderr
+        assert "Who wins" not in done.stderr
+        assert await history(client) == []
+
+
+@pytest.mark.gen_test
+async def test_nobody_but_the_caller_is_in_it(client: Client, make_client: MakeClient, shared_server: Any) -> None:
+    other = make_client(shared_server)
+    await other.create(title="Nobody else's business")
+    exported = lines((await client.http.get(f"{ME}/export")).text)
+    assert [one["type"] for one in exported] == ["export", "end"]
+    assert exported[-1]["complete"] is True
+    headers = (await client.http.head(f"{ME}/export")).headers
+    assert headers["Content-Type"] == "application/x-ndjson"
+
+
+def fill(uri: str, database: str, user: str) -> int:
+    """A long history, 72 MB of it; returns how many messages it has."""
+    client: MongoClient[dict[str, Any]]
+    with MongoClient(uri) as client:
+        found: Database[dict[str, Any]] = client[database]
+        one = found.conversations.find_one({"userId": user})
+        assert one is not None
+        messages = [
+            {
+                "_id": ObjectId(),
+                "conversationId": one["_id"],
+                "seq": seq,
+                "role": "user",
+                "content": f"{seq} " + "word " * 4000,
+                "createdAt": one["createdAt"],
+                "owner": "test",
+            }
+            for seq in range(1, 3601)
+        ]
+        found.messages.insert_many(messages)
+    return len(messages)
+
+
+@pytest.mark.gen_test
+async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_off(
+    start_server: StartServer, make_client: MakeClient, mongodb_uri: str
+) -> None:
+    server = start_server(CHATSTREAM_SLOW_READER_TIMEOUT="1", CHATSTREAM_REASONING="hide")
+    client = make_client(server)
+    await client.create()
+    count = await asyncio.to_thread(fill, mongodb_uri, server._environment["MONGODB_DATABASE"], client.user)
+    assert server.process is not None
+    before = memory(server.process.pid)
+    received = 0
+    last = b""
+    async with client.http.stream("GET", f"{ME}/export") as response:
+        second = await client.http.get(f"{ME}/export")
+        assert (second.status_code, "Retry-After" in second.headers) == (429, True)
+        async for part in response.aiter_raw():
+            received += len(part)
+            last = (last + part)[-200:]
+            await asyncio.sleep(0)
+    assert json.loads(last.splitlines()[-1]) == {
+        "type": "end", "complete": True, "conversations": 1, "messages": count,
+    }  # fmt: skip
+    assert received > 70_000_000
+    # Less than half of what was sent: threads that read keep some memory each.
+    assert memory(server.process.pid) - before < 45_000_000
+    request = f"GET {ME}/export HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {client.token}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stuck:
+        stuck.sendall(request.encode())
+        async with asyncio.timeout(60):
+            while "does_not_read" not in await server.logged():
+                await asyncio.sleep(0.1)  # between two looks; there is no event to wait for in another process
+        assert b'"type":"end"' not in await asyncio.to_thread(everything, stuck)
+    assert memory(server.process.pid) - before < 45_000_000
+
+
+def everything(sock: socket.socket) -> bytes:
+    """What comes until the connection ends, in whichever way."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while part := sock.recv(65_536):
+            received += part
+    return bytes(received)
+
+
+def memory(pid: int) -> int:
+    """The most that a process has had, in bytes."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
