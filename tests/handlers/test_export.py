@@ -57,6 +57,8 @@ async def history(client: Client) -> list[Any]:
             message["id"] = numbers[message["id"]]
             if "replyTo" in message:
                 message["replyTo"] = numbers[message["replyTo"]]
+            if "siblings" in message:
+                message["siblings"] = [numbers.get(id_) for id_ in message["siblings"]]
             told.append(message)
     return told
 
