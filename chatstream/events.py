@@ -86,6 +86,15 @@ class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
     offset: int
 
 
+class ContextTrimmed(Event, frozen=True, kw_only=True, tag="context_trimmed"):
+    """The conversation has become too long: from this answer on the model is not told its oldest `dropped` messages."""
+
+    dropped: int
+    message_id: str
+    reply_to: str
+    attempt: int
+
+
 class ToolCalled(Event, frozen=True, kw_only=True, tag="tool_call"):
     """The model calls a tool, or more of the arguments, which are JSON text, has come."""
 
@@ -197,6 +206,7 @@ AnyEvent = (
     | ToolStateChanged
     | ToolEnded
     | DataTold
+    | ContextTrimmed
     | Complete
     | System
     | Error

@@ -127,6 +127,9 @@ class Metrics:
         )
         self._model_retries = counter("model_retries_total", "Requests to the model sent again, by why.", ["code"])
 
+        self._contexts_trimmed = counter(
+            "contexts_trimmed_total", "Conversations that became too long for their model, and were cut."
+        )
         self._erased = counter(
             "erased_total", "What was deleted for good: by a user's wish, or because of its age.", ["why", "what"]
         )
@@ -259,6 +262,10 @@ class Metrics:
     def rated(self, rating: Rating | None, model: str | None) -> None:
         """A user thinks this of an answer of `model`, or nothing any more."""
         self._ratings.labels(model if model in self._models else _OTHER, rating or "none").inc()
+
+    def context_trimmed(self) -> None:
+        """Of a conversation the model is told less from now on."""
+        self._contexts_trimmed.inc()
 
     # What is kept ----------------------------------------------------------------------------------------------------
 

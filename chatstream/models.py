@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from chatstream.errors import ErrorCode
-from chatstream.pieces import Piece, is_text, join, size, text, up_to_text
+from chatstream.pieces import ContextTrimmed, Piece, is_text, join, size, text, up_to_text
 
 
 class Budget(Struct, frozen=True, kw_only=True):
@@ -85,6 +85,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     updated_at: datetime
     background: bool = False  # its answers finish though nobody watches
     head: str | None = None  # where its branch ends, once it has several: see `store.tree`
+    context_from: int | None = None  # the model is told it from the message of this `seq` on; None: from the first
     auto_title: bool = False  # a title by the model is to take the place of this one, after the first answer
 
 
@@ -205,6 +206,11 @@ class Answer(Struct, frozen=True, kw_only=True):
     def pieces(self) -> tuple[Piece, ...]:
         """What it is made of."""
         return self.mixed or ((self.content,) if self.content else ())
+
+    @property
+    def context_trimmed(self) -> int | None:
+        """So many messages of the conversation the model was not told any more, if that was new with this answer."""
+        return next((piece.dropped for piece in self.mixed if isinstance(piece, ContextTrimmed)), None)
 
     @property
     def length(self) -> int:

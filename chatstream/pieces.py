@@ -11,6 +11,7 @@ text-only answer is the number of its code points.
     ToolState          the call's state has changed; opens nothing
     ToolResult         the call has ended; opens nothing
     Data               an event of a plug-in's; opens nothing
+    ContextTrimmed     the model is told less of the conversation from here on; opens nothing
 
 What opens nothing leaves open what was: a string after `Data` goes on with the text before it. Where it is shown, that
 text goes on behind the data, unless the data only replaced what was told before.
@@ -107,7 +108,13 @@ class Data(_Mark, frozen=True, kw_only=True, tag="data"):
     data: Any
 
 
-Mark = OpenText | OpenReasoning | OpenToolCall | ToolState | ToolResult | Data
+class ContextTrimmed(_Mark, frozen=True, kw_only=True, tag="context_trimmed"):
+    """From this answer on the model is not told the oldest `dropped` messages of the conversation."""
+
+    dropped: int
+
+
+Mark = OpenText | OpenReasoning | OpenToolCall | ToolState | ToolResult | Data | ContextTrimmed
 Piece = str | Mark
 
 
@@ -406,6 +413,8 @@ def fold(pieces: Sequence[Piece]) -> list[Part]:
                 else:
                     parts.append(part)
                     grows = False
+            case ContextTrimmed():  # about the conversation, and no part of what is said
+                pass
     return parts
 
 

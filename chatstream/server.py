@@ -52,6 +52,7 @@ from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Changes
+from chatstream.store.contexts import Contexts
 from chatstream.store.conversations import Conversations
 from chatstream.store.demo import DEMO_CONVERSATION, DEMO_USER, seed_demo_conversation
 from chatstream.store.diagnosis import why_not
@@ -166,6 +167,7 @@ class Server:
             ),
             Reading(mongo),
         )
+        contexts = Contexts(mongo)
         catalogue, demo_address = stack.enter_context(served_catalogue(settings, plugins.demo))
         choices = UserChoices(catalogue, models=settings.user_models, prompts=settings.user_prompts)
         model, loading = await stack.enter_async_context(configured_model(catalogue, metrics, demo_address))
@@ -176,6 +178,11 @@ class Server:
         ) -> AsyncGenerator[Delta, None]:
             conversation = choices.allowed(conversation)
             entry = catalogue.entry(conversation.model)
+
+            async def remember(seq: int) -> int:
+                metrics.context_trimmed()
+                return await contexts.begin_at(conversation, seq)
+
             return write_answer(
                 conversation,
                 answer,
@@ -186,6 +193,8 @@ class Server:
                 calling=calling,
                 system_prompt=system_prompt,
                 context_characters=entry.context_characters(settings.context_characters),
+                remember=remember,
+                reasoning_back=any(one.reasoning_back != "off" for one in catalogue.chain(conversation.model)),
             )
 
         async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:

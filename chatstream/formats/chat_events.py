@@ -9,9 +9,9 @@ from chatstream import events, sse
 from chatstream.events import Chunk, DataTold, ReasoningChunk, ToolCalled, ToolEnded, ToolStateChanged
 from chatstream.formats.format import Format
 from chatstream.models import Answer, UserMessage
-from chatstream.pieces import Data, Kind, Mark, OpenToolCall, Piece, Place, ToolResult, ToolState, after
+from chatstream.pieces import ContextTrimmed, Data, Kind, Mark, OpenToolCall, Piece, Place, ToolResult, ToolState, after
 
-AnyPiece = Chunk | ReasoningChunk | ToolCalled | ToolStateChanged | ToolEnded | DataTold
+AnyPiece = Chunk | ReasoningChunk | ToolCalled | ToolStateChanged | ToolEnded | DataTold | events.ContextTrimmed
 
 
 class ChatEvents(Format):
@@ -128,6 +128,8 @@ def _event_of(answer: Answer, mark: Mark, now: str) -> AnyPiece | None:
             return ToolEnded(**of, tool_call_id=mark.id, output=output, failed=mark.failed, truncated=truncated)
         case Data():
             return DataTold(**of, kind=mark.kind, id=mark.id, data=mark.data)
+        case ContextTrimmed():
+            return events.ContextTrimmed(**of, dropped=mark.dropped)
     return None
 
 

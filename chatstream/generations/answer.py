@@ -15,6 +15,7 @@ from chatstream.generations.calls import Calling
 from chatstream.generations.continuing import asked_to_go_on, continued, kept
 from chatstream.generations.rounds import rounds, steps
 from chatstream.generations.tokens import Ratio, added, estimated
+from chatstream.generations.trimming import Exchange, Remember, Window, announced
 from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Turn
 from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
 from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, size, text
@@ -39,6 +40,8 @@ async def write_answer(
     calling: Calling,
     system_prompt: str,
     context_characters: int,
+    remember: Remember,
+    reasoning_back: bool = False,
 ) -> AsyncGenerator[Delta, None]:
     """The model's answer in the context of the conversation so far, as it comes.
 
@@ -47,18 +50,24 @@ async def write_answer(
 
     `question` is the user message that is answered, if whoever asks has it. `system_prompt` is for conversations
     without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
-    be told. Raises `ModelError` and `StorageUnavailable`.
+    be told. `context_characters` is the most of a conversation that the model is told (see `trimming`); with
+    `reasoning_back` it is told what it thought, too. Raises `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
     begun = await _begun(reading, conversation, answer)
     if question is not None and question.seq == FIRST_SEQ:
-        turns = [Turn("user", question.content)]  # there is nothing before it: a reader need not wait for a read
+        # There is nothing before it: a reader need not wait for a read.
+        window = Window([Exchange(question.seq, [Turn("user", question.content)])])
     else:
         async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
-            turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
+            window = await exchanges(
+                history, answer, budget=context_characters, learn=ratio.learn, begin=conversation.context_from
+            )
+    window.fit(context_characters, reasoning=reasoning_back)
+    more: Sequence[Turn] = ()
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
-        turn = plugin_turn(conversation, turns, attempt=answer.attempt, key=answer.reply_to)
+        turn = plugin_turn(conversation, window.history, attempt=answer.attempt, key=answer.reply_to)
         if plugins.answers:
             async with aclosing(plugins.released(plugins.answer(turn))) as deltas:
                 async for delta in deltas:
@@ -68,19 +77,36 @@ async def write_answer(
         instructions, more = await plugins.context(turn, budget=context_characters // 2)
         prompt = "\n\n".join([part for part in (prompt, *instructions) if not is_blank(part)])
         given = sum(map(len, instructions)) + sum(one.size for one in more)
-        *before, question_turn = trimmed(turns, context_characters - given)
-        turns = [*before, *more, question_turn]
+        window.fit(context_characters - given, reasoning=reasoning_back)
+    window.arrange(more)
     system = [] if is_blank(prompt) else [Turn("system", prompt)]
-    told = _with_room(_joined(turns), context_characters)
+    told = _with_room(window.turns, context_characters)
 
     def ask(
         own: Sequence[Turn], *, tools: Sequence[OfferedTool] = (), begins_at: int = 0
     ) -> AsyncGenerator[Delta, None]:
-        return _asked(model, conversation.model, system, told, own, tools=tools, ratio=ratio, begins_at=begins_at)
+        return _asked(model, conversation, system, told, own, window, tools=tools, ratio=ratio, begins_at=begins_at)
 
+    said = _said(conversation, answer, ask, begun=begun, plugins=plugins, calling=calling, most=context_characters)
+    async with aclosing(announced(window, said, remember)) as deltas:
+        async for delta in deltas:
+            yield delta
+
+
+async def _said(
+    conversation: Conversation,
+    answer: Answer,
+    ask: Callable[..., AsyncGenerator[Delta, None]],
+    *,
+    begun: list[Piece],
+    plugins: Plugins,
+    calling: Calling,
+    most: int,
+) -> AsyncGenerator[Delta, None]:
+    """What the model says and calls, as far as plug-ins let it; what the answer has `begun` with comes first."""
     if begun:  # the rest of a text: nothing is called for that
         # At most half, as above: where it is longer, its end is what matters.
-        end = asked_to_go_on(text(begun), context_characters // 2)
+        end = asked_to_go_on(text(begun), most // 2)
         yield Delta(begun)
         source = plugins.released(ask(end, begins_at=size(begun)))
         async with aclosing(source), aclosing(continued(source, text(begun))) as deltas:
@@ -98,10 +124,11 @@ async def write_answer(
 
 async def _asked(
     model: Model,
-    name: str | None,
+    conversation: Conversation,
     system: Sequence[Turn],
     told: Sequence[Turn],
     own: Sequence[Turn],
+    window: Window,
     *,
     tools: Sequence[OfferedTool],
     ratio: Ratio,
@@ -113,11 +140,12 @@ async def _asked(
     """
     for most in _SHORTER:
         shorter = _newest(told, sum(turn.size for turn in told) // most if most else 0)
+        window.told_from(len(told) - len(shorter))
         said = False
         request = [*system, *shorter, *own]
         yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=begins_at))
         try:
-            source = model.stream(request, model=name, tools=tools)
+            source = model.stream(request, model=conversation.model, tools=tools, cache_key=conversation.key)
             async with aclosing(source) as deltas:
                 async for delta in deltas:
                     said = said or bool(delta.pieces)
@@ -197,11 +225,15 @@ async def estimated_usage(
     """What an answer whose process is gone is likely to have taken. Raises `StorageUnavailable`."""
     ratio = Ratio()
     async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
-        turns = await exchanges(history, answer, budget=context_characters, learn=ratio.learn)
+        window = await exchanges(
+            history, answer, budget=context_characters, learn=ratio.learn, begin=conversation.context_from
+        )
+    window.fit(context_characters)
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
+    system = [] if is_blank(prompt) else [Turn("system", prompt)]
     begun = await _begun(reading, conversation, answer)
     end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
-    asked = ratio.estimate([*([] if is_blank(prompt) else [Turn("system", prompt)]), *turns, *end])
+    asked = ratio.estimate([*system, *window.history, *end])
     return estimated(asked._replace(begins_at=size(begun)), answer.pieces)
 
 
@@ -233,7 +265,14 @@ async def admit(
     if conversation.key:  # else it is yet to be created
         also = [conversation.head] if conversation.head is not None else []
         async with aclosing(reading.newest_that_count(conversation.key, before=None, also=also)) as history:
-            turns = await exchanges(history, None, budget=context_characters, leaf=conversation.head or UNSET)
+            window = await exchanges(
+                history,
+                None,
+                budget=context_characters,
+                leaf=conversation.head or UNSET,
+                begin=conversation.context_from,
+            )
+            turns = window.history
     await plugins.admit(plugin_turn(conversation, [*turns, Turn("user", content)], attempt=attempt, key=key))
 
 
@@ -250,23 +289,15 @@ def plugin_turn(conversation: Conversation, turns: Sequence[Turn], *, attempt: i
     )
 
 
-def trimmed(turns: Sequence[Turn], budget: int) -> list[Turn]:
-    """The newest of `turns`, from a user's on, that fit into so many characters; the last one always."""
-    size = sum(turn.size for turn in turns)
-    first, last = 0, len(turns) - 1
-    while first < last and (size > budget or turns[first].role != "user"):
-        size -= turns[first].size
-        first += 1
-    return list(turns[first:])
-
-
 async def context(newest_first: AsyncIterator[Message], answer: Answer | None, *, budget: int) -> list[Turn]:
     """What the model is told of the conversation, oldest first: made so that no model refuses it.
 
     User and assistant take turns, a user is the first and the last of them, and none is blank: user messages without an
     answer are one turn with those that follow. See `exchanges` for what is left out.
     """
-    return _joined(await exchanges(newest_first, answer, budget=budget))
+    window = await exchanges(newest_first, answer, budget=budget)
+    window.arrange()
+    return window.turns
 
 
 async def exchanges(
@@ -276,19 +307,22 @@ async def exchanges(
     budget: int,
     learn: Callable[[Answer], None] = lambda answer: None,
     leaf: str | UnsetType = UNSET,
-) -> list[Turn]:
-    """The user messages, each with one answer if it has one, oldest first.
+    begin: int | None = None,
+) -> Window:
+    """The user messages, each with one answer if it has one, oldest first; from the one whose `seq` is `begin` on.
 
     Only those of the branch that ends with what `answer` answers, or with `leaf`, count; without both, that of the
     newest message. See `store.tree`: a message that does not say what it goes on from goes on from the one before it.
+    Where the message at `begin` is of another branch, there is no such point.
 
     Of several attempts that counts from which the next message goes on, if it says so, and has text; else the newest
     complete one, else the newest with text. Other attempts than `answer` at what it answers are left out. So is a
     message that a model has refused, or a filter has stopped: it would be refused
-    again, with all that was said since. It is trimmed from the oldest until its characters fit into `budget`; the
-    newest user message is always there. `learn` is told of every attempt that is read.
+    again, with all that was said since. No more is read than has `budget` characters; the newest user message is always
+    there. `learn` is told of every attempt that is read.
     """
-    turns: list[Turn] = []
+    found: list[Exchange] = []
+    over = False
     attempts: dict[str, list[Answer]] = {}
     # What comes next on the way up from the leaf: a message's id, the next one that comes, or nothing.
     wanted: str | UnsetType | None = leaf if answer is None else answer.reply_to
@@ -305,15 +339,17 @@ async def exchanges(
         if wanted not in (UNSET, message.id):
             continue  # it is of another branch
         asked = answer is not None and message.id == answer.reply_to
-        turn = _exchange(message, tried, asked=asked, chosen=chosen)
-        budget -= sum(part.size for part in turn)
-        if budget < 0 and turns:
-            break
-        turns += turn
+        if turns := _exchange(message, tried, asked=asked, chosen=chosen):
+            exchange = Exchange(message.seq, turns[::-1])
+            budget -= exchange.size
+            if budget < 0 and found:
+                over = True
+                break
+            found.append(exchange)
         wanted, chosen = message.parent, None
-        if wanted is None:
+        if wanted is None or message.seq == begin:
             break
-    return turns[::-1]
+    return Window(found[::-1], over=over, begin=begin)
 
 
 def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool, chosen: str | None) -> list[Turn]:
@@ -350,15 +386,6 @@ def _is_refused(attempt: Answer) -> bool:
     """A model or a filter would not have the question, or not that answer to it."""
     refused = attempt.failure is not None and attempt.failure.code in REFUSALS
     return refused or attempt.finish_reason == FILTERED
-
-
-def _joined(turns: Sequence[Turn]) -> list[Turn]:
-    """Neighbours of the same role as one."""
-    joined: list[Turn] = []
-    for turn in turns:
-        same = bool(joined) and joined[-1].role == turn.role and not (joined[-1].steps or turn.steps)
-        joined.append(Turn(turn.role, f"{joined.pop().content}\n\n{turn.content}") if same else turn)
-    return joined
 
 
 def _newest(turns: Sequence[Turn], budget: int) -> list[Turn]:

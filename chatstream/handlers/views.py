@@ -171,6 +171,12 @@ class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
     request_id: str | None
 
 
+class ContextTrimmedView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many messages of the conversation, the oldest, the model was not told any more from this answer on."""
+
+    dropped: int
+
+
 class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="assistant"):
     """One attempt at answering the user message `replyTo`; of several, the newest counts."""
 
@@ -192,6 +198,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     siblings: tuple[str, ...] | UnsetType = UNSET
     index: int | UnsetType = UNSET
     model: str | UnsetType = UNSET  # which one answered, once that is stored
+    context_trimmed: ContextTrimmedView | UnsetType = UNSET  # if that began with this answer
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -462,7 +469,13 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "model": answer.model or UNSET,
         "continues": answer.continues or UNSET,
         "rating": answer.rating or UNSET,
+        "context_trimmed": _context_trimmed(answer),
     }
+
+
+def _context_trimmed(answer: Answer) -> ContextTrimmedView | UnsetType:
+    dropped = answer.context_trimmed
+    return UNSET if dropped is None else ContextTrimmedView(dropped=dropped)
 
 
 def _failure_view(failure: Failure) -> FailureView:

@@ -87,6 +87,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     system_role: bool = True
     streaming: bool = True
     stream_options: bool = True
+    prompt_cache_key: bool = True
     alternating_roles: bool = False
     reasoning_back: str = "off"  # whether it is given its own reasoning again: off, tool_turns, always
     think_tags: str = "recognised"  # what <think> in its text means; see `arranging.Tags`
@@ -117,9 +118,9 @@ class Entry(Struct, frozen=True, kw_only=True):
             fitted.append(turn)
         return fitted
 
-    def context_characters(self, most: int) -> int:
-        """How much of a conversation it is sent: what fits, and at most `most`."""
-        return most if self.context is None else min(most, self.context * _CHARACTERS_PER_TOKEN)
+    def context_characters(self, usual: int) -> int:
+        """How much of a conversation it is sent: what fits, and `usual` where nobody said how much does."""
+        return usual if self.context is None else self.context * _CHARACTERS_PER_TOKEN
 
 
 class Catalogue:

@@ -103,6 +103,7 @@ def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) ->
         (Part.SYSTEM, entry.system_role),
         (Part.STREAM, entry.streaming),
         (Part.USAGE, entry.stream_options),
+        (Part.CACHE_KEY, entry.prompt_cache_key),
     ]
     return OpenAIModel(
         api_key=entry.key or "none",  # servers that need no key still want a header

@@ -62,8 +62,12 @@ def request_body(
     *,
     reasoning: ReasoningBack = ReasoningBack.OFF,
     tools: Sequence[OfferedTool] = (),
+    cache_key: str | None = None,
 ) -> dict[str, Any]:
-    """The body of ``POST /chat/completions``."""
+    """The body of ``POST /chat/completions``.
+
+    `cache_key` is the same for requests that begin in the same way: an endpoint of many machines sends them to one.
+    """
     if Part.SYSTEM in without:
         turns = _without_system(turns)
     if Part.TOOLS in without:
@@ -77,6 +81,8 @@ def request_body(
         body["stream_options"] = {"include_usage": True}
     if tools:
         body["tools"] = [{"type": "function", "function": _function(tool)} for tool in tools]
+    if cache_key is not None and Part.CACHE_KEY not in without:
+        body["prompt_cache_key"] = cache_key
     return body
 
 
@@ -131,7 +137,7 @@ def is_in(part: Part, turns: Sequence[Turn], without: Parts, tools: Sequence[Off
         return bool(tools) or any(turn.steps for turn in turns)
     if part is Part.SYSTEM:
         return turns[0].role == "system"
-    return part is Part.STREAM or Part.STREAM not in without
+    return part in (Part.STREAM, Part.CACHE_KEY) or Part.STREAM not in without
 
 
 def _without_system(turns: Sequence[Turn]) -> Sequence[Turn]:

@@ -32,7 +32,12 @@ class Endpoints:
         self._made: dict[str, Model] = {}
 
     def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used.
 
@@ -41,7 +46,8 @@ class Endpoints:
         entry = self._catalogue.entry(model)
         if not entry.tools:
             turns, tools = without_calls(turns), ()
-        return self.endpoint(entry).stream(entry.in_turn(turns), model=entry.model, tools=tools)
+        fitting = entry.in_turn(turns)
+        return self.endpoint(entry).stream(fitting, model=entry.model, tools=tools, cache_key=cache_key)
 
     def endpoint(self, entry: Entry) -> Model:
         """The endpoint of an entry, made if need be. Raises `ConfigurationError` if the way there cannot be used."""
@@ -74,22 +80,24 @@ class FallbackModel:
         *,
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
         begin_at: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. `begin_at` is the `next_model` of the attempt before."""
-        return self._stream(turns, tools, self._catalogue.chain(model, begin_at))
+        return self._stream(turns, tools, self._catalogue.chain(model, begin_at), cache_key)
 
     def beginning_at(self, name: str | None) -> Model:
         """This model for an attempt that goes on with the fallback `name`."""
         return self if name is None else _BeginningAt(self, name)
 
     async def _stream(
-        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], chain: Sequence[Entry]
+        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], chain: Sequence[Entry], cache_key: str | None
     ) -> AsyncGenerator[Delta, None]:
         for entry, after in zip(chain, [*chain[1:], None], strict=True):
             named = said = False
             try:
-                async with aclosing(self._endpoints.stream(turns, model=entry.name, tools=tools)) as deltas:
+                source = self._endpoints.stream(turns, model=entry.name, tools=tools, cache_key=cache_key)
+                async with aclosing(source) as deltas:
                     async for delta in deltas:
                         said = said or bool(delta.pieces)
                         yield delta if named else delta._replace(model=entry.name)
@@ -119,10 +127,15 @@ class _BeginningAt:
         self._name = name
 
     def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`."""
-        return self._model.stream(turns, model=model, tools=tools, begin_at=self._name)
+        return self._model.stream(turns, model=model, tools=tools, cache_key=cache_key, begin_at=self._name)
 
     async def close(self) -> None:
         """See `Model.close`."""

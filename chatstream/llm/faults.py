@@ -24,6 +24,7 @@ class Part(StrEnum):
     """A part of a request that some models refuse, and that can be left out."""
 
     USAGE = "stream_options"
+    CACHE_KEY = "prompt_cache_key"
     SYSTEM = "the system role"
     STREAM = "stream"
     TOOLS = "tools"
@@ -211,9 +212,11 @@ def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
     """Which parts of the request may be why, and whether that is certain."""
     if refusal.repeats_request:
         # What it names is no more than what it was sent; the one part that nobody needs may be left out once.
-        return ((Part.USAGE,) if re.search(r"stream_options|include_usage", refusal.words) else ()), False
+        parts = [Part.CACHE_KEY] if "prompt_cache_key" in refusal.names else []
+        parts += [Part.USAGE] if re.search(r"stream_options|include_usage", refusal.words) else []
+        return tuple(parts), False
     named = " ".join([refusal.words, *refusal.names])
-    parts = []
+    parts = [Part.CACHE_KEY] if "prompt_cache_key" in named else []
     if re.search(r"stream_options|include_usage", named):
         parts.append(Part.USAGE)
     elif "stream" in refusal.names or _STREAM_WORDS.search(refusal.words):

@@ -109,7 +109,12 @@ class Model(Protocol):
     """A source of streamed answers."""
 
     def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """Answer `turns`; the last `Delta` of a good answer, and only that, has `finish` set.
 
@@ -117,6 +122,7 @@ class Model(Protocol):
 
         The caller closes the generator (``contextlib.aclosing``); closing it, or cancelling the task that reads it,
         really closes the upstream request. `model` overrides the configured name.
+        `cache_key` is the same for requests that begin in the same way: the turns of one conversation.
 
         Raises `ModelError` when the answer cannot begin or breaks off; what was yielded before stands.
         """

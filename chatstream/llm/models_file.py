@@ -21,7 +21,7 @@ _SETTING: Final = "CHATSTREAM_MODELS_FILE"
 _MOST_BYTES: Final = 1024 * 1024
 _MOST_MODELS: Final = 500
 # What chatstream sets itself, and what would change what it reads.
-_OURS: Final = ("messages", "model", "stream", "stream_options", "n", "tools", "tool_choice")
+_OURS: Final = ("messages", "model", "stream", "stream_options", "prompt_cache_key", "n", "tools", "tool_choice")
 
 
 def _text(text: str) -> str:
@@ -98,6 +98,7 @@ class _Model(_Table):
     alternating_roles: bool = False
     streaming: bool = True
     stream_options: bool = True
+    prompt_cache_key: bool = True
     reasoning_back: Literal["off", "tool_turns", "always"] = "off"
     think_tags: Literal["recognised", "opened", "kept"] = "recognised"
     price: _Price | None = None

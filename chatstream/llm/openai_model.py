@@ -144,7 +144,12 @@ class OpenAIModel:
         )
 
     async def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``."""
         if self._client.is_closed():
@@ -153,7 +158,7 @@ class OpenAIModel:
         clock = Clock(self._deadlines)
         self._clocks.add(clock)
         try:
-            async with contextlib.aclosing(self._stream(turns, tools, name, clock)) as deltas:
+            async with contextlib.aclosing(self._stream(turns, tools, name, clock, cache_key)) as deltas:
                 async for delta in deltas:
                     yield delta
         except TimeoutError:
@@ -166,7 +171,7 @@ class OpenAIModel:
             self._clocks.discard(clock)
 
     async def _stream(
-        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, clock: Clock
+        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, clock: Clock, cache_key: str | None
     ) -> AsyncGenerator[Delta, None]:
         """Ask until there is an answer, or no hope of one."""
         known = self._without | self._dialects.of(name)
@@ -175,7 +180,7 @@ class OpenAIModel:
         while True:
             clock.asked(whole=Part.STREAM in without)
             try:
-                body = self._body(turns, tools, name, without)
+                body = self._body(turns, tools, name, without, cache_key)
                 async with contextlib.aclosing(self._attempt(body, clock, without)) as deltas:
                     async for delta in deltas:
                         if without != known and certain:
@@ -292,8 +297,10 @@ class OpenAIModel:
         assert decoder is not None  # noqa: S101 - for the type checker: without one there is a fault
         yield Delta([], decoder.finish)
 
-    def _body(self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, without: Parts) -> dict[str, Any]:
-        body = request_body(turns, name, without, reasoning=self._reasoning_back, tools=tools)
+    def _body(
+        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, without: Parts, cache_key: str | None
+    ) -> dict[str, Any]:
+        body = request_body(turns, name, without, reasoning=self._reasoning_back, tools=tools, cache_key=cache_key)
         return {**self._parameters, **body}
 
     @contextlib.asynccontextmanager

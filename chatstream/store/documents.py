@@ -104,7 +104,12 @@ def conversation_document(conversation: Conversation) -> Document:
         | _flag("background", conversation.background)
         | _flag("autoTitle", conversation.auto_title)
         | _reference("head", conversation.head)
+        | _context(conversation)
     )
+
+
+def _context(conversation: Conversation) -> Document:
+    return {} if conversation.context_from is None else {"contextFrom": conversation.context_from}
 
 
 def conversation_model(document: Document) -> Conversation:
@@ -122,6 +127,7 @@ def conversation_model(document: Document) -> Conversation:
             background=bool(document.get("background", False)),
             head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
             auto_title=bool(document.get("autoTitle", False)),
+            context_from=msgspec.convert(document.get("contextFrom"), int | None),
         )
 
 

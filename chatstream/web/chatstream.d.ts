@@ -77,6 +77,8 @@ export interface AssistantMessage {
   readonly rating?: Rating;
   /** Where there are several attempts: the ids of all, this one among them, oldest first. `showBranch` shows another one. */
   readonly siblings?: readonly string[];
+  /** From this answer on the model is not told so many of the oldest messages: the conversation has become too long. */
+  readonly contextTrimmed?: { readonly dropped: number };
   /** RFC 3339; of the newest event. */
   readonly timestamp: string;
 }
@@ -94,6 +96,8 @@ export type ChatEvent = { timestamp: string } & (
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   /** What the model thinks; `offset` counts within this thought. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
+  /** The conversation has become too long: from this answer on the model is not told its oldest `dropped` messages. */
+  | { type: "context_trimmed"; messageId: string; replyTo: string; attempt: number; dropped: number }
   | {
       type: "llm_complete";
       messageId: string;

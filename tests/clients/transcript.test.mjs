@@ -273,3 +273,13 @@ test("what a message goes on from is known where the messages before it are not 
   transcript.apply(asked("u7"));
   assert.equal(transcript.parentOf("u7"), undefined);
 });
+
+test("that messages are left out of the context is known of the answer with which it began", () => {
+  const trimmed = { type: "context_trimmed", timestamp, messageId: "a1", replyTo: "u1", attempt: 1, dropped: 12 };
+  const { transcript, news } = after(asked("u1"), trimmed, trimmed, chunk(0, "Hi"), complete("Hi"));
+  assert.deepEqual(news, [true, true, false, true, true]);
+  assert.deepEqual(transcript.messages[1].contextTrimmed, { dropped: 12 });
+  const loaded = new Transcript(100);
+  loaded.load([posted("u1"), stored("a1", "Hi", { contextTrimmed: { dropped: 12 } })]);
+  assert.deepEqual(loaded.messages[1].contextTrimmed, { dropped: 12 });
+});

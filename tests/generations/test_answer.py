@@ -232,6 +232,7 @@ async def test_closing_it_closes_the_model(mongodb_uri: str) -> None:
             calling=b.calling,
             system_prompt="",
             context_characters=100,
+            remember=lambda seq: b.contexts.begin_at(conversation, seq),
         )
         async with aclosing(deltas):
             assert (await anext(deltas)).estimate is not None

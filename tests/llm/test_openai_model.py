@@ -1006,3 +1006,44 @@ async def test_the_operator_learns_of_thinking_that_is_not_opened_once_for_each_
     for name in (None, "other"):
         assert (await read(model.stream(TURNS, model=name)))[0] == "Hi"
     assert caplog.text.count("think_tags") == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": {"message": "Unrecognized request argument supplied: prompt_cache_key", "param": None}},
+        {
+            "detail": [
+                {
+                    "type": "extra_forbidden",
+                    "loc": ["body", "prompt_cache_key"],
+                    "msg": "Extra inputs are not permitted",
+                }
+            ]
+        },
+        {"error": {"message": "Unsupported parameter: 'prompt_cache_key'", "code": "unsupported_parameter"}},
+    ],
+)
+@pytest.mark.gen_test
+async def test_the_key_of_the_prompts_cache_is_sent_where_it_is_taken(
+    upstream: Upstream, open_model: Open, refusal: dict[str, Any]
+) -> None:
+    upstream.reply(whole("400 Bad Request", refusal))
+    upstream.reply(answer("a"))
+    model = open_model()
+    for _ in range(2):
+        text, _, error = await read(model.stream(TURNS, cache_key="conversation"))
+        assert (text, error) == ("a", None)
+    assert [call.body.get("prompt_cache_key") for call in upstream.calls] == ["conversation", None, None]
+    assert all(call.body["stream_options"] for call in upstream.calls)
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_refuses_more_than_one_thing_is_asked_without_them(
+    upstream: Upstream, open_model: Open
+) -> None:
+    upstream.reply(whole("400 Bad Request", {"error": {"message": "unknown field prompt_cache_key"}}))
+    upstream.reply(whole("400 Bad Request", {"error": {"message": "unknown field stream_options"}}))
+    upstream.reply(answer("a"))
+    assert (await read(open_model().stream(TURNS, cache_key="c")))[0] == "a"
+    assert {"prompt_cache_key", "stream_options"}.isdisjoint(upstream.calls[2].body)

@@ -117,7 +117,7 @@ class Past:
 
     async def told(self, messages: AsyncGenerator[Message, None], budget: int = 10_000) -> list[tuple[str, str]]:
         async with aclosing(messages):
-            return [(turn.role, turn.content) for turn in await exchanges(messages, None, budget=budget)]
+            return [(turn.role, turn.content) for turn in (await exchanges(messages, None, budget=budget)).history]
 
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)

@@ -33,6 +33,7 @@ from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_PLUGINS
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Change, Changes
+from chatstream.store.contexts import Contexts
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posted, Posting
@@ -55,6 +56,7 @@ class Call:
         self.tools = list(tools)
         self.turns = list(turns)
         self.model = model
+        self.cache_key: str | None = None
         self.closed = asyncio.Event()
         self._steps: asyncio.Queue[Step | None] = asyncio.Queue()
 
@@ -104,9 +106,15 @@ class ScriptedModel:
         return sum(not call.closed.is_set() for call in self.calls)
 
     async def stream(
-        self, turns: Sequence[Turn], *, model: str | None = None, tools: Sequence[OfferedTool] = ()
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str | None = None,
+        tools: Sequence[OfferedTool] = (),
+        cache_key: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
         call = Call(turns, model, tools)
+        call.cache_key = cache_key
         if self._replies:
             call.say(*self._replies.popleft())
         self.calls.append(call)
@@ -272,6 +280,7 @@ class Bench:
         # Does whatever these three do, and stands in for each of them.
         store = config.pop("store", FaultyStore)
         self.store = cast("Any", store(self.posting, self.attempts, self.reading))
+        self.contexts = Contexts(self.mongo)
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
         self.calling = Calling(
@@ -320,6 +329,7 @@ class Bench:
             calling=self.calling,
             system_prompt="Be brief.",
             context_characters=10_000,
+            remember=lambda seq: self.contexts.begin_at(conversation, seq),
         )
 
     async def conversation(self, waiting: str | None = None) -> Conversation:

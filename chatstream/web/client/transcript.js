@@ -74,6 +74,7 @@ export class Transcript {
     const place = view.siblings ? { siblings: view.siblings } : besides(older, view.id);
     const { id, content, status, attempt, replyTo, finishReason, usage, error, createdAt: timestamp } = view;
     const more = { parts: view.parts, rating: view.rating, model: view.model, ...place };
+    if (view.contextTrimmed) more.contextTrimmed = view.contextTrimmed;
     const recommendations = [...view.recommendations];
     this.#put(
       answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, ...more }),
@@ -100,6 +101,8 @@ export class Transcript {
         return this.#onReasoning(event);
       case "data":
         return this.#onData(event);
+      case "context_trimmed":
+        return this.#onContextTrimmed(event);
       case "llm_complete":
         return this.#onComplete(event);
       case "system":
@@ -178,6 +181,13 @@ export class Transcript {
     if (index !== -1 && JSON.stringify(known[index].data) === JSON.stringify(data)) return false;
     const parts = index === -1 ? [...known, part] : known.map((one, place) => (place === index ? part : one));
     this.#change(entry, { parts, timestamp });
+    return true;
+  }
+
+  #onContextTrimmed({ dropped, timestamp, ...about }) {
+    const entry = this.#answerOf({ ...about, timestamp });
+    if (!entry || entry.message.contextTrimmed) return false;
+    this.#change(entry, { contextTrimmed: { dropped }, timestamp });
     return true;
   }
 

@@ -131,11 +131,13 @@ export class MessagesView {
     const body = element("div", { className: "prose" });
     const after = element("div");
     const thinking = new Thinking(() => announceOnce(t("The model thinks")));
-    const root = element("li", {}, heading(t("Answer")), thinking.root, body, after);
-    return { root, thinking, prose: new Prose(body), after };
+    const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
+    const root = element("li", {}, heading(t("Answer")), note, thinking.root, body, after);
+    return { root, note, thinking, prose: new Prose(body), after };
   }
 
-  #drawAnswer({ root, thinking, prose, after }, message, last) {
+  #drawAnswer({ root, note, thinking, prose, after }, message, last) {
+    note.hidden = !message.contextTrimmed;
     const { content, status, parts = [] } = message;
     const streaming = status === "streaming";
     root.className = streaming ? "assistant writing" : "assistant";

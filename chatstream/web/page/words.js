@@ -71,6 +71,7 @@ const GERMAN = {
   "Thinking…": "Denkt nach …",
   Thought: "Gedacht",
   "Thought for {seconds} s": "{seconds} s nachgedacht",
+  "Earlier messages are no longer told to the model.": "Frühere Nachrichten werden dem Modell nicht mehr mitgegeben.",
   "Will be asked next": "Wird als Nächstes gefragt",
   "You stopped it": "Von Ihnen gestoppt",
   "The answer was interrupted": "Die Antwort wurde unterbrochen",
