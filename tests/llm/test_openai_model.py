@@ -247,7 +247,7 @@ CUT = head() + http_chunk(event(delta("a")))
         pytest.param([b"SSH-2.0-OpenSSH\r\n\r\n", Do.CLOSE], "upstream_protocol", 1, id="not HTTP"),
         pytest.param([stream({"error": {"code": 503}})], "upstream_unavailable", 3, id="503 in the stream"),
         pytest.param([whole("200 OK", {"error": {"code": 401}})], "upstream_misconfigured", 1, id="401 with 200"),
-        pytest.param([whole("200 OK", {"hello": "SECRET"})], "upstream_protocol", 1, id="other JSON"),
+        pytest.param([whole("200 OK", {"hello": "SECRET"})], "upstream_misconfigured", 1, id="other JSON"),
         pytest.param([whole("200 OK", "SECRET")], "upstream_protocol", 1, id="a JSON string"),
         pytest.param(
             [head(content_type="text/html") + http_chunk(b"<h1>SECRET</h1>") + END],

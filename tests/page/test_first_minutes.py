@@ -192,7 +192,8 @@ def test_by_keyboard_alone(open_page: OpenPage, model: Model) -> None:
     expect(tab.prose).to_have_text("Endless")
     press("Escape")
     expect(tab.answers).to_contain_text("You stopped it")
-    press("Shift+Tab")
+    for _ in range(3):  # past the two thumbs
+        press("Shift+Tab")
     expect(tab.button("Try again")).to_be_focused()
     press("Enter")
     expect(tab.prose).to_have_text("Enough.")

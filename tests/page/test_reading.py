@@ -93,7 +93,7 @@ def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model
     tab.button("To the end").click()
     expect(tab.page.get_by_text("The middle.")).to_be_in_viewport()
     second.open()
-    expect(tab.page.get_by_text("The end.")).to_be_in_viewport()
+    expect(tab.page.get_by_text("The end.", exact=True)).to_be_in_viewport()
     expect(tab.button("To the end")).to_be_hidden()
 
 

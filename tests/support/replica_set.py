@@ -1,6 +1,7 @@
 """A replica set whose nodes can be killed, paused and started again, on ports that stay the same."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -42,6 +43,8 @@ class Node:
         """Send it a signal: SIGSTOP and SIGCONT pause it."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitpid(self._process.pid, os.WUNTRACED)  # on a busy machine it answers for a moment yet
 
     def kill(self) -> None:
         """End it at once."""
