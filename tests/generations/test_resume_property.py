@@ -200,6 +200,7 @@ class Story:
         await self.bench.post(self.conversation, content, if_busy=IfBusy.QUEUE)
 
     async def regenerate(self) -> None:
+        await self.release()  # it reads what may be held, and nothing else happens until it is done
         with contextlib.suppress(AnswerInProgress, NothingToAnswer):
             await self.bench.commands.regenerate(self.conversation, request_id="r")
 
