@@ -47,7 +47,8 @@ def _load(name: str) -> Loaded:
     except (Exception, SystemExit) as exc:
         raise ConfigurationError(f"{_SETTING}: {name} cannot be called: {type(exc).__name__}: {exc}") from exc
     rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
-    if not rules and not isinstance(getattr(plugin, "system_prompt", None), str):
+    brings = getattr(plugin, "tools", None) or isinstance(getattr(plugin, "system_prompt", None), str)
+    if not rules and not brings:
         raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
     if not isinstance(getattr(plugin, "demo", GENERAL), Subject):
         raise ConfigurationError(f"{_SETTING}: {name}: `demo` must be a Subject of chatstream.llm.demo_answers")

@@ -1,0 +1,160 @@
+"""A process that is killed while tools are at work: what has an effect has it once, and nobody is told otherwise."""
+
+import asyncio
+import functools
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeClient, StartServer
+from tests.support.client import Client
+from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, event, http_chunk, stream
+
+PLUGIN = '''
+import asyncio
+import os
+from pathlib import Path
+
+from chatstream.plugins.tool import Caller, tool
+
+
+async def work(name, wait, caller):
+    with Path(os.environ["LEDGER"]).open("a", encoding="utf-8") as ledger:
+        ledger.write(f"{name} {caller.key}\\n")
+    if wait and "HOLD" in os.environ:
+        await asyncio.Event().wait()
+    return "done"
+
+
+@tool(effect="once", approval="never")
+async def pay(wait: bool, caller: Caller) -> str:
+    """Pay."""
+    return await work("pay", wait, caller)
+
+
+@tool(effect="idempotent")
+async def order(wait: bool, caller: Caller) -> str:
+    """Order."""
+    return await work("order", wait, caller)
+
+
+@tool(effect="none")
+async def look(wait: bool, caller: Caller) -> str:
+    """Look."""
+    return await work("look", wait, caller)
+
+
+class Plugin:
+    tools = (pay, order, look)
+
+
+plugin = Plugin
+'''
+
+
+def called(name: str, arguments: str) -> dict[str, Any]:
+    return delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": name, "arguments": arguments}}])
+
+
+def calls(name: str, *, wait: bool) -> bytes:
+    return stream(called(name, json.dumps({"wait": wait})), delta(finish_reason="tool_calls"), DONE)
+
+
+def calls_in(complete: dict[str, Any]) -> list[str]:
+    """The states of the calls in an answer."""
+    return [part["state"] for part in complete.get("parts", ()) if part["type"] == "tool_call"]
+
+
+async def until(seen: Callable[[], bool]) -> None:
+    """Wait for what another process does; it has no event to wait for."""
+    async with asyncio.timeout(60):
+        while not seen():
+            await asyncio.sleep(0.02)
+
+
+async def ended(client: Client, conversation: str) -> dict[str, Any]:
+    """The answer that whoever watches is given in the end."""
+    async with client.stream(conversation) as watched:
+        while True:
+            complete = (await watched.until("llm_complete")).data
+            if complete["status"] != "interrupted":
+                return complete
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_killed_process_leaves_no_effect_twice_and_none_untold(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "paying.py").write_text(PLUGIN, encoding="utf-8")
+    ledger = tmp_path / "ledger.txt"
+    settings = {"CHATSTREAM_PLUGINS": "paying:plugin", "LEDGER": str(ledger)}
+    server = start_server(HOLD="1", **settings)
+    client = make_client(server)
+    conversations: dict[str, str] = {}
+
+    def worked() -> list[list[str]]:
+        return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+    def has_worked(often: int) -> bool:
+        return len(worked()) == often
+
+    async def ask(case: str) -> None:
+        conversations[case] = await client.create(initialMessage=case)
+
+    for number, name in enumerate(("pay", "order", "look"), start=1):  # each is at work when the process dies
+        upstream.reply(calls(name, wait=True))
+        await ask(name)
+        await until(functools.partial(has_worked, number))
+    upstream.reply(calls("pay", wait=False))  # its result is stored, and the model has begun to go on
+    upstream.reply(beginning("It is"), Do.HANG)
+    await ask("paid")
+    await until(lambda: len(upstream.calls) == 5)
+    upstream.reply(beginning("I pay."), http_chunk(event(called("pay", '{"wa'))), Do.HANG)  # half of a call
+    await ask("half")
+    await until(lambda: len(upstream.calls) == 6)
+    upstream.reply(answer("So it is."))
+
+    server.signal(signal.SIGKILL)
+    await server.ended()
+    client = make_client(start_server(**settings), client.user)
+    outcomes = dict(
+        zip(conversations, await asyncio.gather(*(ended(client, one) for one in conversations.values())), strict=True)
+    )
+
+    assert {case: outcome["status"] for case, outcome in outcomes.items()} == {
+        "pay": "failed",
+        "order": "complete",
+        "look": "complete",
+        "paid": "complete",
+        "half": "complete",
+    }
+    states = {
+        case: [part["state"] for part in one.get("parts", ()) if part["type"] == "tool_call"]
+        for case, one in outcomes.items()
+    }
+    assert states == {"pay": ["unknown"], "order": ["done"], "look": ["done"], "paid": ["done"], "half": []}
+    keys = Counter((name, key) for name, key in worked())
+    assert sorted((name, count) for (name, _), count in keys.items()) == [
+        ("look", 2),
+        ("order", 2),
+        ("pay", 1),
+        ("pay", 1),
+    ]
+    # The model was not asked again for what it had said, and got one result for each call.
+    for call in upstream.calls[6:]:
+        messages = call.body["messages"]
+        made = [one["id"] for message in messages for one in message.get("tool_calls") or ()]
+        assert [message["tool_call_id"] for message in messages if message["role"] == "tool"] == made
+    assert len(upstream.calls) == 6 + 4
+    # And every conversation goes on.
+    for conversation in conversations.values():
+        assert (await client.post(conversation, "And now?")).status_code == 201
+        assert (await client.answer(conversation))["status"] == "complete"
+    assert "streaming" not in {
+        message.get("status") for one in conversations.values() for message in await client.messages(one)
+    }
