@@ -125,16 +125,16 @@ async def test_context_is_added_to_the_prompt_and_before_the_message(mongodb_uri
 
 @pytest.mark.gen_test
 async def test_context_counts_and_the_oldest_is_left_out_for_it(mongodb_uri: str) -> None:
-    async with bench(mongodb_uri, plugins=plugged(having(context=lambda _: "c" * 4_000))) as b:
+    async with bench(mongodb_uri, plugins=plugged(having(context=lambda _: "c" * 1_500))) as b:
         conversation = await b.conversation()
-        for _ in range(2):
-            b.model.reply("a" * 3_000, STOP)
-            await b.post(conversation, "q" * 1_000)
+        for _ in range(3):  # without the context there would be room for all of them
+            b.model.reply("a" * 2_600, STOP)
+            await b.post(conversation, "q" * 200)
             await b.ended(conversation)
         b.model.reply("a", STOP)
-        await b.post(conversation, "q" * 1_000)
+        await b.post(conversation, "q" * 200)
         await b.ended(conversation)
-        assert [turn.role for turn in b.model.calls[2].turns] == ["system", "user", "assistant", "user"]
+        assert [turn.role for turn in b.model.calls[3].turns] == ["system", "user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("context", BAD)
