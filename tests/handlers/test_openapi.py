@@ -147,7 +147,7 @@ async def test_each_operation_has_a_request_to_try_that_the_server_takes(client:
             if method == "head":
                 continue
             [section] = [one for one in sections if one.startswith(f'"{operation["operationId"]}"')]
-            found = re.search(r"<pre><code>(curl [^\n]+?)</code></pre>", section)
+            found = re.search(r'<pre tabindex="0"><code>(curl [^\n]+?)</code></pre>', section)
             assert found
             if operation["operationId"] not in (
                 "createConversation",

@@ -107,6 +107,8 @@ async def test_it_knows_what_it_must_and_no_secret(
         "language": None,
         "colours": {},
         "logo": None,
+        "titles": True,
+        "userPrompts": True,
     }
     for name in ("JWT_SECRET", "OPENAI_API_KEY", "MONGODB_URI", "OPENAI_BASE_URL"):
         assert environment[name] not in text
