@@ -19,6 +19,7 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
+from chatstream.plugins.tasks import in_time
 from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools
 
 log = logging.getLogger("chatstream.tools")
@@ -171,7 +172,7 @@ class Calls:
         seconds = tool.manner.timeout
         task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id)))
         try:
-            return _Outcome(self._fitting(await _in_time(task, seconds)))
+            return _Outcome(self._fitting(await in_time(task, seconds)))
         except TimeoutError:
             if tool.manner.effect is Effect.ONCE:  # it may be at it still
                 return _Outcome(unknown=True, word="unknown")
@@ -180,9 +181,7 @@ class Calls:
             return _Outcome(unknown=True, word="unknown")
         except ToolFailed as exc:
             return _Outcome(self._cut(f"failed: {_valid(str(exc))}"), failed=True, word="failed")
-        except (Exception, asyncio.CancelledError) as exc:
-            if isinstance(exc, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise
+        except Exception as exc:  # noqa: BLE001 - whatever a tool raises
             log.error("tool %s of %s failed: %s", tool.name, tool.source, describe(exc))
             return _Outcome("failed", failed=True, word="failed")
 
@@ -216,23 +215,5 @@ def _unknown(call: Call) -> ToolState:
     return ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=UNKNOWN)
 
 
-async def _in_time(task: "asyncio.Future[object]", seconds: float) -> object:
-    """What it returns; one that takes no notice of its cancellation is left behind."""
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-    finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(_forget)
-    if not task.done():
-        raise TimeoutError
-    return task.result()
-
-
 def _valid(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _forget(task: "asyncio.Future[object]") -> None:
-    if not task.cancelled():
-        task.exception()

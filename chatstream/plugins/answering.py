@@ -12,6 +12,7 @@ from typing import Any
 
 from chatstream.llm.model import Finish
 from chatstream.logs import describe
+from chatstream.plugins.tasks import forget
 
 log = logging.getLogger("chatstream.plugins")
 
@@ -71,9 +72,3 @@ class Answering:
 class _Raised:
     def __init__(self, exc: Exception) -> None:
         self.exc = exc
-
-
-def forget(task: "asyncio.Task[Any]") -> None:
-    """Look at how a task ended that nobody waits for, or asyncio says that nobody did."""
-    if not task.cancelled():
-        task.exception()

@@ -26,10 +26,11 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Annotation, Answer, Budget, Conversation, Recommendation, Usage
 from chatstream.pieces import Data, fold
-from chatstream.plugins.answering import Answering, forget
+from chatstream.plugins.answering import Answering
 from chatstream.plugins.holding import Holding
 from chatstream.plugins.loading import Loaded
 from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Said, Spender, Turn
+from chatstream.plugins.tasks import in_time
 
 log = logging.getLogger("chatstream.plugins")
 
@@ -288,7 +289,7 @@ class Plugins:
         now = asyncio.get_running_loop().time
         began, outcome = now(), "ok"
         try:
-            return check(await _in_time(each, getattr(each.plugin, hook), rule.deadline, *args))
+            return check(await _called(each, getattr(each.plugin, hook), rule.deadline, *args))
         except (Refused, Blocked) as exc:
             why = "" if isinstance(exc, _MAY_RAISE.get(hook, ())) else describe(exc)
             why = why or _unfit(exc)
@@ -317,7 +318,7 @@ _HOOKS: tuple[Hook, ...] = ("context", "admit", "release", "annotate", "answer",
 _MAY_RAISE: Mapping[str, type[Exception]] = {"admit": Refused, "release": Blocked}
 
 
-async def _in_time(each: Loaded, method: Callable[..., Any], deadline: float, *args: object) -> object:
+async def _called(each: Loaded, method: Callable[..., Any], deadline: float, *args: object) -> object:
     """What `method` returns within `deadline` seconds. One that takes no notice of its cancellation is left behind."""
 
     async def call() -> object:
@@ -328,27 +329,13 @@ async def _in_time(each: Loaded, method: Callable[..., Any], deadline: float, *a
         except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
             raise RuntimeError(type(exc).__name__) from exc
 
-    return await _waited(asyncio.create_task(call()), deadline)
+    return await in_time(asyncio.create_task(call()), deadline)
 
 
 def listed(method: Callable[..., Any], *args: object, **named: object) -> object:
     """Call `method`; what a generator or an iterator gives is made in the thread, too, and not without end."""
     result = method(*args, **named)
     return list(islice(result, _MOST_YIELDED)) if isinstance(result, Iterator) else result
-
-
-async def _waited(task: "asyncio.Task[object]", deadline: float) -> object:
-    try:
-        await asyncio.wait({task}, timeout=deadline)
-    finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(forget)
-    if not task.done():
-        raise TimeoutError
-    if task.cancelled():
-        raise RuntimeError("it was cancelled by itself")
-    return task.result()
 
 
 def _unfit(exc: Any) -> str:
