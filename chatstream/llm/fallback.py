@@ -70,9 +70,11 @@ class FallbackModel:
     (`next_model`): with another attempt, as what has come is not to be gone on with.
     """
 
-    def __init__(self, endpoints: Model, catalogue: Catalogue) -> None:
+    def __init__(self, endpoints: Model, catalogue: Catalogue, *, begin_at: str | None = None) -> None:
+        """`begin_at` is the `next_model` of the attempt before."""
         self._endpoints = endpoints
         self._catalogue = catalogue
+        self._begin_at = begin_at
 
     def stream(
         self,
@@ -81,14 +83,13 @@ class FallbackModel:
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
-        begin_at: str | None = None,
     ) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`. `begin_at` is the `next_model` of the attempt before."""
-        return self._stream(turns, tools, self._catalogue.chain(model, begin_at), cache_key)
+        """See `Model.stream`."""
+        return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key)
 
     def beginning_at(self, name: str | None) -> Model:
         """This model for an attempt that goes on with the fallback `name`."""
-        return self if name is None else _BeginningAt(self, name)
+        return self if name is None else FallbackModel(self._endpoints, self._catalogue, begin_at=name)
 
     async def _stream(
         self, turns: Sequence[Turn], tools: Sequence[OfferedTool], chain: Sequence[Entry], cache_key: str | None
@@ -117,26 +118,3 @@ class FallbackModel:
     async def close(self) -> None:
         """See `Model.close`."""
         await self._endpoints.close()
-
-
-class _BeginningAt:
-    """See `FallbackModel.beginning_at`."""
-
-    def __init__(self, model: FallbackModel, name: str) -> None:
-        self._model = model
-        self._name = name
-
-    def stream(
-        self,
-        turns: Sequence[Turn],
-        *,
-        model: str | None = None,
-        tools: Sequence[OfferedTool] = (),
-        cache_key: str | None = None,
-    ) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`."""
-        return self._model.stream(turns, model=model, tools=tools, cache_key=cache_key, begin_at=self._name)
-
-    async def close(self) -> None:
-        """See `Model.close`."""
-        await self._model.close()
