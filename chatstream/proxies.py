@@ -1,11 +1,17 @@
-"""The way out of this machine: which proxy is asked, for the model and for an issuer's keys alike."""
+"""The way out of this machine: which proxy is asked, for the model, an issuer's keys and a webhook alike."""
 
+import ssl
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from chatstream.errors import ConfigurationError
 from chatstream.hosts import is_loopback
+
+if TYPE_CHECKING:
+    import httpx2
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -35,6 +41,27 @@ def proxy_for(url: str) -> str | None:
             f"(schemes: {', '.join(_SCHEMES)})"
         )
     return proxy
+
+
+def client(url: str, setting: str, *, timeout: float, headers: Mapping[str, str]) -> "httpx2.AsyncClient":
+    """What asks `url`, by the way that is good for it; it follows no redirects. `timeout` is in seconds.
+
+    Raises `ConfigurationError`, which names the `setting` that has the `url`, if the way cannot be used.
+    """
+    import httpx2  # who asks nobody but the model need not wait until it is loaded
+
+    try:
+        return httpx2.AsyncClient(
+            proxy=proxy_for(url),
+            trust_env=False,  # whose proxies would be those of others, too
+            verify=ssl.create_default_context(),  # the system's authorities, to which a company adds its own
+            timeout=timeout,
+            headers=headers,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
+        raise ConfigurationError(
+            f"{setting}: the proxy that the environment names for it cannot be used: {type(exc).__name__}"
+        ) from exc
 
 
 def _is_address(proxy: str) -> bool:

@@ -5,22 +5,18 @@ import hashlib
 import json
 import logging
 import math
-import ssl
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jwt
 from jwt.algorithms import AllowedPublicKeys, get_default_algorithms
 
 from chatstream import proxies
 from chatstream.auth.refusals import refused
-from chatstream.errors import ConfigurationError, ErrorCode, Unavailable
-
-if TYPE_CHECKING:
-    import httpx2
+from chatstream.errors import ErrorCode, Unavailable
 
 log = logging.getLogger("chatstream.auth")
 
@@ -64,7 +60,9 @@ class JWKS:
         self._url = url
         self._algorithms = algorithms
         self._clock = clock
-        self._client = _client(url)
+        self._client = proxies.client(
+            url, "CHATSTREAM_JWKS_URL", timeout=_FETCH_SECONDS, headers={"Accept-Encoding": "identity"}
+        )
         self._set = _KeySet()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
@@ -185,23 +183,6 @@ class JWKS:
 
 class _NoKeys(Exception):
     """What was fetched is no set of keys that can be used; says why, and repeats nothing of it."""
-
-
-def _client(url: str) -> "httpx2.AsyncClient":
-    import httpx2  # who has a secret need not wait until it is loaded
-
-    try:
-        return httpx2.AsyncClient(
-            proxy=proxies.proxy_for(url),
-            trust_env=False,  # whose proxies would be those of others, too
-            verify=ssl.create_default_context(),  # the system's authorities, to which a company adds its own
-            timeout=_FETCH_SECONDS,
-            headers={"Accept-Encoding": "identity"},
-        )
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
-        raise ConfigurationError(
-            f"CHATSTREAM_JWKS_URL: the proxy that the environment names for it cannot be used: {type(exc).__name__}"
-        ) from exc
 
 
 def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:

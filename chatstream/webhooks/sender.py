@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chatstream import proxies
-from chatstream.errors import ConfigurationError, StorageUnavailable
+from chatstream.errors import StorageUnavailable
 from chatstream.events import timestamp
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -132,20 +132,8 @@ class Webhooks:
 
 def client(url: str) -> "httpx2.AsyncClient":
     """Raises `ConfigurationError` if the way to `url` cannot be used."""
-    import httpx2  # who has no webhook need not wait until it is loaded
-
-    try:
-        return httpx2.AsyncClient(
-            proxy=proxies.proxy_for(url),
-            trust_env=False,  # whose proxies would be those of others, too
-            verify=ssl.create_default_context(),  # the system's authorities, to which a company adds its own
-            timeout=_TRY_SECONDS,
-            headers={"User-Agent": "chatstream", "Accept-Encoding": "identity"},
-        )
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
-        raise ConfigurationError(
-            f"CHATSTREAM_WEBHOOK_URL: the proxy that the environment names for it cannot be used: {type(exc).__name__}"
-        ) from exc
+    headers = {"User-Agent": "chatstream", "Accept-Encoding": "identity"}
+    return proxies.client(url, "CHATSTREAM_WEBHOOK_URL", timeout=_TRY_SECONDS, headers=headers)
 
 
 def _seconds(retry_after: str | None) -> float | None:
