@@ -143,9 +143,7 @@ async def test_many_answers_at_once(upstream: Upstream, open_model: Open) -> Non
     upstream.reply(head(), go, http_chunk(event(delta("a")) + event(STOP)), END)
     model = open_model()
     answers = [asyncio.create_task(read(model.stream(TURNS))) for _ in range(130)]
-    while len(upstream.calls) < 130:
-        upstream.called.clear()
-        await upstream.called.wait()
+    await upstream.until_called(130)
     go.set()
     assert {text for text, _, _ in await asyncio.gather(*answers)} == {"a"}
 
@@ -468,7 +466,7 @@ async def test_a_deadline_that_passes_while_the_reader_is_busy(upstream: Upstrea
 async def test_cancelling_the_reader_ends_the_call(upstream: Upstream, open_model: Open, steps: list[Step]) -> None:
     upstream.reply(*steps)
     task = asyncio.create_task(read(open_model().stream(TURNS)))
-    await upstream.called.wait()
+    await upstream.until_called()
     await upstream.calls[0].hanging.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -491,7 +489,7 @@ async def test_a_cancellation_beats_a_deadline(upstream: Upstream, open_model: O
     upstream.reply(CUT, Do.HANG)
     model = open_model(deadlines=Deadlines(connect=3600, first_token=3600, idle=NOW, total=3600))
     task = asyncio.create_task(read(model.stream(TURNS)))
-    await upstream.called.wait()
+    await upstream.until_called()
     await upstream.calls[0].hanging.wait()
     loop = asyncio.get_running_loop()
     loop.call_later(NOW, task.cancel)
@@ -538,7 +536,7 @@ async def test_closing_the_model_breaks_its_streams_off(upstream: Upstream, open
     upstream.reply(CUT, Do.HANG)
     model = open_model()
     task = asyncio.create_task(read(model.stream(TURNS)))
-    await upstream.called.wait()
+    await upstream.until_called()
     await upstream.calls[0].hanging.wait()
     await model.close()
     text, _, error = await task
@@ -885,7 +883,7 @@ async def test_the_first_byte_has_a_deadline_of_its_own(upstream: Upstream, open
     upstream.reply(loaded, answer("a"))
     model = open_model(deadlines=replace(HOURS, first_byte=3600, first_token=NOW))
     reading = asyncio.create_task(read(model.stream(TURNS)))
-    await upstream.called.wait()
+    await upstream.until_called()
     await asyncio.sleep(3 * NOW)  # longer than a first token may take: here time itself is what is tested
     loaded.set()
     assert (await reading)[0] == "a"

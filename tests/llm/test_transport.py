@@ -243,8 +243,7 @@ async def test_a_response_that_is_closed_twice(upstream: Upstream, connect: Conn
     client = connect()
     response = await client.post(upstream.url, json={})
     reading = asyncio.create_task(post(client, upstream.url))
-    while len(upstream.calls) < 2:
-        await asyncio.sleep(0)
+    await upstream.until_called(2)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     await response.stream.aclose()
     go_on.set()
@@ -295,7 +294,7 @@ async def test_closing_it_ends_what_is_being_read(upstream: Upstream, connect: C
     upstream.reply(*steps)
     client = connect()
     reading = asyncio.create_task(post(client, upstream.url))
-    await upstream.called.wait()
+    await upstream.until_called()
     await upstream.calls[0].hanging.wait()
     await client.aclose()
     with pytest.raises(httpx2.ReadError):
@@ -307,7 +306,7 @@ async def test_closing_it_ends_what_is_being_read(upstream: Upstream, connect: C
 async def test_who_is_cancelled_leaves_no_connection(upstream: Upstream, connect: Connect, steps: list[Step]) -> None:
     upstream.reply(*steps)
     reading = asyncio.create_task(post(connect(), upstream.url))
-    await upstream.called.wait()
+    await upstream.until_called()
     await upstream.calls[0].hanging.wait()
     reading.cancel()
     await asyncio.wait({reading})

@@ -87,8 +87,7 @@ async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
 
     sending = [asyncio.create_task(send(*each)) for each in enumerate(conversations)]
     async with asyncio.timeout(PATIENCE):
-        while len(upstream.calls) < 3:
-            await asyncio.sleep(0.01)  # between two looks at what the endpoint has been asked
+        await upstream.until_called(3)
     assert servers[1].process is not None
     servers[1].process.kill()
     statuses = await asyncio.gather(*sending)
@@ -203,7 +202,7 @@ async def test_an_interruption_that_would_be_refused_interrupts_nothing(
     upstream.reply(beginning("So far, "), go_on, answer("so good.").partition(b"\r\n\r\n")[2])
     client = make_client(start_server(CHATSTREAM_USER_TOKENS_PER_DAY="2"))
     conversation = await client.create(initialMessage="Tell me.")
-    await upstream.called.wait()
+    await upstream.until_called()
     for path in ("messages", "regenerate"):
         body = {"content": "And now?"} if path == "messages" else None
         refused = await client.http.post(f"{API}/{conversation}/{path}", params={"ifBusy": "interrupt"}, json=body)

@@ -338,8 +338,7 @@ async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
     for number, conversation in enumerate(conversations):
         upstream.reply(beginning(f"Answer {number}"), go_on, http_chunk(event(delta("."))), ending())
         assert (await clients[2].post(conversation, "Go on.")).status_code == 201  # the last one stays
-        while len(upstream.calls) <= number:
-            await asyncio.sleep(0.01)  # their order is that of the replies
+        await upstream.until_called(number + 1)  # their order is that of the replies
 
     async def watch(conversation: str, which: int) -> dict[str, Any]:
         """As a client does: wherever it is let in, and back with its cursor."""

@@ -95,7 +95,7 @@ async def test_a_message_nobody_watches_is_answered_and_told_once(client: Client
     conversation = await client.create()
     await client.post(conversation, "Answer me.")
     async with asyncio.timeout(10):
-        await upstream.called.wait()
+        await upstream.until_called()
     async with client.stream(conversation) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "Here it is."
         await watched.until("heartbeat")  # by now it is noted that somebody has seen it

@@ -98,8 +98,7 @@ async def test_a_name_that_is_given_meanwhile_stays(client: Client, upstream: Up
     conversation = await client.create(title="A question", autoTitle=True)
     await ask(client, conversation)
     async with asyncio.timeout(PATIENCE):
-        while len(upstream.calls) < 2:
-            await asyncio.sleep(0.05)  # until the server asks; `called` is set since the first call
+        await upstream.until_called(2)
     before = await outcomes(client, "named")
     assert (await client.http.patch(f"{API}/{conversation}", json={"title": title})).status_code == 200
     go_on.set()
@@ -143,8 +142,7 @@ async def test_a_title_delays_nothing(client: Client, upstream: Upstream) -> Non
     conversation = await client.create(title="A question", autoTitle=True)
     await ask(client, conversation)
     async with asyncio.timeout(PATIENCE):
-        while len(upstream.calls) < 2:
-            await asyncio.sleep(0.05)  # until the server asks
+        await upstream.until_called(2)
     await ask(client, conversation, "And now?")
     assert len(upstream.calls) == 3  # one title at a time
     assert (await client.http.delete(f"{API}/{conversation}")).status_code == 204
@@ -175,8 +173,7 @@ async def test_another_process_makes_it_where_the_first_was_killed(
     conversation = await client.create(title="A question", autoTitle=True)
     await ask(client, conversation)
     async with asyncio.timeout(PATIENCE):
-        while len(upstream.calls) < 2:
-            await asyncio.sleep(0.05)  # until the server asks
+        await upstream.until_called(2)
     server.signal(signal.SIGKILL)
     await server.ended()
     again = make_client(start_server(), client.user)

@@ -244,7 +244,7 @@ async def test_a_connection_that_breaks_twice_in_mid_answer(client: Client, upst
             chat(client, conversation, version, server=f"http://127.0.0.1:{proxy.port}") as component,
         ):
             await component.call("send", "Count.")
-            await asyncio.wait_for(upstream.called.wait(), PATIENCE)
+            await asyncio.wait_for(upstream.until_called(), PATIENCE)
             proxy.cut()  # before the first word
             await component.until(lambda line: line.get("broken"))
             first.set()

@@ -47,9 +47,15 @@ class Upstream:
         self._accepted = 0
         self.scripts: list[tuple[Step, ...]] = []
         self.calls: list[Call] = []
-        self.called = asyncio.Event()
+        self._called = asyncio.Event()
         port = server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
+
+    async def until_called(self, times: int = 1) -> None:
+        """Until it has been called so often."""
+        while len(self.calls) < times:
+            self._called.clear()
+            await self._called.wait()
 
     @classmethod
     async def start(cls, port: int = 0) -> "Upstream":
@@ -95,7 +101,7 @@ class Upstream:
                 body = await reader.readexactly(int(lengths[0].split(b":")[1]))
                 call = Call(head, body, connection)
                 self.calls.append(call)
-                self.called.set()
+                self._called.set()
                 script = self.scripts[min(len(self.calls), len(self.scripts)) - 1]
                 if not await self._play(script, call, reader, writer):
                     return
