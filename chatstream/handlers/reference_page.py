@@ -107,9 +107,8 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], components:
     if refusals:
         links = " · ".join(f'<a href="#refusal-{status}">{status}</a>' for status in refusals)
         parts.append(f"<h4>Refusals</h4>{links}")
-    parts.append(
-        f"<h4>Example</h4><pre tabindex='0'><code>{html.escape(_example(method, path, operation))}</code></pre>"
-    )
+    example = html.escape(_example(method, path, operation))
+    parts.append(f'<h4>Example</h4><pre tabindex="0"><code>{example}</code></pre>')
     if names := [name for scheme in operation["security"] for name in scheme]:
         links = " or ".join(f'<a href="#token-{name}">{_text(name)}</a>' for name in names)
         parts.append(f"<h4>Token</h4>{links}")
