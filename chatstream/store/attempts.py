@@ -23,6 +23,7 @@ from chatstream.pieces import Piece, size, stored, whole_rounds
 from chatstream.store.conversations import move_head, moved_head, touch
 from chatstream.store.documents import (
     ENDED,
+    PLACES,
     answer_document,
     answer_model,
     now,
@@ -199,6 +200,7 @@ class Attempts:
         async def all_of_it(reserve: Reserve | None, session: Any) -> None:
             await self._messages.insert_one(document, session=session)
             if shown_in is not None:
+                await self._tell_parent_of_next(key, answer.reply_to, session)
                 await move_head(self._mongo, shown_in, moved_head(answer.reply_to, self._owner), session=session)
             if reserve is not None:  # last: two answers of one user are in each other's way from here to the end
                 await reserve(key, answer, usage, session)
@@ -219,6 +221,25 @@ class Attempts:
                 raise
             return answer_model(stored)  # this very write had succeeded, and its result was lost
         return answer
+
+    async def _tell_parent_of_next(self, key: str, reply_to: str, session: Any) -> None:
+        """Store what the message after `reply_to` goes on from, if it does not say so.
+
+        That is what comes right before it in the log: an attempt which, from now on, is not the newest one any more.
+        """
+        messages = {"conversationId": ObjectId(key), "role": {"$in": ["user", "assistant"]}}
+        asked = await self._reading.place(key, reply_to, session)
+        if asked is None:
+            return
+        after = messages | {"role": "user", "seq": PLACES | {"$gt": asked["seq"]}}
+        following = await self._messages.find_one(after, {"seq": 1, "parent": 1}, sort=[("seq", 1)], session=session)
+        if following is None or "parent" in following:
+            return
+        before = messages | {"seq": PLACES | {"$lt": following["seq"]}}
+        parent = await self._messages.find_one(before, {"_id": 1}, sort=[("seq", -1)], session=session)
+        if parent is not None:
+            which = _one(key, str(following["_id"]))
+            await self._messages.update_one(which, {"$set": {"parent": parent["_id"]}}, session=session)
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
         """Append to running attempts, and show that they are alive; returns how each stands now, by its id.
