@@ -56,7 +56,7 @@ class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="mes
     """A message of the conversation before it. `pieces` is what an answer is made of, if that is more than text."""
 
     message: UserMessageView | AnswerView
-    pieces: list[Any] | UnsetType = UNSET
+    pieces: list[str | dict[str, Any]] | UnsetType = UNSET
 
 
 class ExportEnded(_Line, frozen=True, kw_only=True, rename="camel", tag="end"):

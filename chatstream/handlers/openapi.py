@@ -156,17 +156,21 @@ def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
 
 
 def _for_generators(operation: Operation) -> Operation:
-    """The same without the stream that it can be asked for in place of JSON, and without parameters' other names."""
-    operation = operation._replace(parameters=[each for each in operation.parameters if not each.is_alias])
+    """The same without the stream that it can be asked for in place of JSON, without parameters' other names, and
+    without lines of JSON, which generators know no type for."""
+    operation = operation._replace(
+        parameters=[each for each in operation.parameters if not each.is_alias],
+        replies={status: _without(NDJSON, reply) for status, reply in operation.replies.items()},
+    )
     if not any(JSON in reply.bodies for reply in operation.replies.values()):
         return operation
-    replies = {
-        status: reply._replace(bodies={kind: body for kind, body in reply.bodies.items() if kind != STREAM})
-        for status, reply in operation.replies.items()
-        if not reply.of_stream
-    }
+    replies = {status: _without(STREAM, reply) for status, reply in operation.replies.items() if not reply.of_stream}
     parameters = [parameter for parameter in operation.parameters if not parameter.of_stream]
     return operation._replace(replies=replies, parameters=parameters)
+
+
+def _without(media_type: str, reply: Reply) -> Reply:
+    return reply._replace(bodies={kind: body for kind, body in reply.bodies.items() if kind != media_type})
 
 
 def _operation(path: str, operation: Operation, version: Version) -> dict[str, Any]:
@@ -259,7 +263,7 @@ def _reply(reply: Reply, version: Version) -> dict[str, Any]:
 
 
 def _body(media_type: str, shape: Any, version: Version) -> dict[str, Any]:
-    if media_type in (STREAM, NDJSON) and version is Version.V31:
+    if media_type == STREAM and version is Version.V31:
         return {"schema": {"type": "string"}}
     schemas, _ = msgspec.json.schema_components(_types(media_type, shape), ref_template=_SCHEMAS + "{name}")
     if media_type != STREAM:
