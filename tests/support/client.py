@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -162,7 +163,11 @@ class Client:
     async def stop_all(self) -> None:
         """End the running answers of all the user's conversations."""
         headers = {"Authorization": f"Bearer {self.token}"}  # whatever the test made of the client's own
-        listed = await self.http.get(API, params={"limit": 200}, headers=headers)
+        while True:
+            listed = await self.http.get(API, params={"limit": 200}, headers=headers)
+            if listed.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            await asyncio.sleep(float(listed.headers["Retry-After"]))  # a busy server says when to come back
         for conversation in listed.json()["conversations"]:
             while (await self.http.post(f"{API}/{conversation['id']}/stop", headers=headers)).is_success:
                 pass  # what was queued behind the stopped answer may have begun
