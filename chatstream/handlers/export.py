@@ -84,9 +84,8 @@ class ExportHandler(BaseHandler):
 
     async def get(self) -> None:
         """All of it."""
-        limits = self.door.limits
-        with limits.exports.take(self.user.id):
-            self.tell(limits.export_openings.take(self.user.id))
+        with self.door.limits.exports.take(self.user.id):
+            self._count()
             pages = self.conversations.all_of(self.user.id)
             async with aclosing(pages):
                 first: list[Conversation] = await anext(pages, [])  # what refuses comes before anything is written
@@ -96,7 +95,12 @@ class ExportHandler(BaseHandler):
 
     async def head(self) -> None:
         """What `get` would begin with."""
+        self._count()
         self._begin()
+
+    def _count(self) -> None:
+        """Raises `TooManyRequests`."""
+        self.tell(self.door.limits.export_openings.take(self.user.id))
 
     def _begin(self) -> None:
         answer_within(None)  # it takes as long as it takes
