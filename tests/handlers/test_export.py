@@ -158,8 +158,8 @@ async def test_nobody_but_the_caller_is_in_it(client: Client, make_client: MakeC
     assert headers["Content-Type"] == "application/x-ndjson"
 
 
-def fill(uri: str, database: str, user: str) -> int:
-    """A long history, 72 MB of it; returns how many messages it has."""
+def fill(uri: str, database: str, user: str, places: range) -> None:
+    """Messages at these places, 20 KB each."""
     client: MongoClient[dict[str, Any]]
     with MongoClient(uri) as client:
         found: Database[dict[str, Any]] = client[database]
@@ -175,22 +175,13 @@ def fill(uri: str, database: str, user: str) -> int:
                 "createdAt": one["createdAt"],
                 "owner": "test",
             }
-            for seq in range(1, 3601)
+            for seq in places
         ]
         found.messages.insert_many(messages)
-    return len(messages)
 
 
-@pytest.mark.gen_test
-async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_off(
-    start_server: StartServer, make_client: MakeClient, mongodb_uri: str
-) -> None:
-    server = start_server(CHATSTREAM_SLOW_READER_TIMEOUT="1", CHATSTREAM_REASONING="hide")
-    client = make_client(server)
-    await client.create()
-    count = await asyncio.to_thread(fill, mongodb_uri, server._environment["MONGODB_DATABASE"], client.user)
-    assert server.process is not None
-    before = memory(server.process.pid)
+async def export_slowly(client: Client) -> tuple[int, dict[str, Any]]:
+    """Read one, bit by bit; returns how many bytes came and the last line."""
     received = 0
     last = b""
     async with client.http.stream("GET", f"{ME}/export") as response:
@@ -200,12 +191,32 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
             received += len(part)
             last = (last + part)[-200:]
             await asyncio.sleep(0)
-    assert json.loads(last.splitlines()[-1]) == {
-        "type": "end", "complete": True, "conversations": 1, "messages": count,
-    }  # fmt: skip
+    return received, json.loads(last.splitlines()[-1])
+
+
+@pytest.mark.gen_test
+async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_off(
+    start_server: StartServer, make_client: MakeClient, mongodb_uri: str
+) -> None:
+    server = start_server(CHATSTREAM_SLOW_READER_TIMEOUT="1", CHATSTREAM_REASONING="hide")
+    client = make_client(server)
+    await client.create()
+    assert server.process is not None
+
+    async def grow(places: range) -> tuple[int, int]:
+        """The bytes that an export with these messages too has, and how much more memory it takes than all before."""
+        await asyncio.to_thread(fill, mongodb_uri, server._environment["MONGODB_DATABASE"], client.user, places)
+        before = memory(server.process.pid)
+        received, end = await export_slowly(client)
+        assert end == {"type": "end", "complete": True, "conversations": 1, "messages": places.stop - 1}
+        return received, memory(server.process.pid) - before
+
+    received, _ = await grow(range(1, 601))
+    assert received > 11_000_000  # the threads that read have by then what each keeps for itself
+    received, grown = await grow(range(601, 3601))
     assert received > 70_000_000
-    # Less than half of what was sent: threads that read keep some memory each.
-    assert memory(server.process.pid) - before < 45_000_000
+    assert grown < 45_000_000
+    before = memory(server.process.pid)
     request = f"GET {ME}/export HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {client.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stuck:
         stuck.sendall(request.encode())
