@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.page.conftest import OpenPage
 from tests.page.test_conversations import make
@@ -24,6 +24,7 @@ def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Mo
     tab = open_page()
     tab.ask("What is the capital of Australia?")
     expect(tab.prose).to_contain_text("Canberra")
+    expect(tab.stop).to_be_hidden()  # the answer's end moves it up in the list, once
     make(tab, "Another one", "Canberra and other capitals")
     tab.button("New chat").click()
     links = tab.page.get_by_role("navigation").get_by_role("link")
@@ -82,6 +83,43 @@ def test_pages_of_what_is_found(open_page: OpenPage) -> None:
     expect(tab.page.locator("#search-status")).to_have_text("Found: more than 30")
     tab.button("Show older chats").click()
     expect(links).to_have_count(32)
+
+
+def test_a_page_of_all_chats_that_comes_late_is_not_what_was_found(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, *(f"Chat {number}" for number in range(30)), "A match")
+    tab.page.reload()
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_count(30)
+    held: list[Route] = []
+    tab.page.route(re.compile("before="), lambda route: held.append(route))
+    tab.button("Show older chats").click()
+    tab.page.get_by_label("Search chats").fill("match")
+    expect(tab.page.locator("#search-status")).to_have_text("Found: 1")
+    with tab.page.expect_response(re.compile("before=")) as late:
+        held[0].continue_()
+    late.value.finished()
+    tab.page.evaluate("fetch('/healthz').then((response) => response.text())")  # the page has had the one before
+    assert results(tab) == ["A match"]
+
+
+def test_nothing_is_said_to_be_found_before_it_is_searched_for(open_page: OpenPage) -> None:
+    tab = open_page()
+    make(tab, "First match", "Second one")
+    tab.page.reload()
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    expect(links).to_have_count(2)
+    held: list[Route] = []
+    tab.page.route(re.compile("q="), lambda route: held.append(route))
+    with tab.page.expect_request(re.compile("q=")):
+        tab.page.get_by_label("Search chats").fill("match")
+    links.last.click()  # the list shows which one is open
+    expect(tab.title).to_have_text("First match")
+    expect(links).to_have_count(2)
+    expect(tab.page.locator("#search-status")).to_have_text("")
+    expect(tab.page.locator("#none-found")).to_be_hidden()
+    held[0].continue_()
+    expect(tab.page.locator("#search-status")).to_have_text("Found: 1")
 
 
 def test_another_tab_shows_what_runs_and_what_is_unread(open_page: OpenPage, model: Model) -> None:

@@ -35,12 +35,13 @@ export class ConversationList {
   #current = null;
   #deleted = new Set(); // ids that are shown no more, while it can still be undone
   #sought = ""; // what is searched for
+  #searching = false; // until it is found, what was found before is shown
   #complete = true; // and whether all was searched
   #actions;
   #menu = new Menu(byId("row-menu"), () => this.#opener());
   #of = null; // the conversation that the menu is about
 
-  /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`, `found(count, {more, complete})`. */
+  /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`, `found(count, {sought, more, complete})`. */
   constructor(api, actions) {
     this.#api = api;
     this.#actions = actions;
@@ -58,7 +59,9 @@ export class ConversationList {
     if (sought !== this.#sought) return; // another search has begun meanwhile
     this.#complete = complete;
     const oldest = conversations.at(-1);
-    const older = nextCursor === null ? [] : this.#shown.filter(({ updatedAt }) => updatedAt < oldest.updatedAt);
+    const kept = this.#searching || nextCursor === null ? [] : this.#shown;
+    const older = kept.filter(({ updatedAt }) => updatedAt < oldest.updatedAt);
+    this.#searching = false;
     this.#shown = [...conversations, ...older.filter(({ id }) => !conversations.some((newer) => newer.id === id))];
     if (older.length === 0) this.#next = nextCursor;
     this.#draw();
@@ -68,8 +71,9 @@ export class ConversationList {
   async search(text) {
     if (text === this.#sought) return;
     this.#sought = text;
-    this.#shown = [];
+    this.#searching = true;
     this.#next = null;
+    byId("older-conversations").hidden = true;
     await this.load();
   }
 
@@ -109,7 +113,9 @@ export class ConversationList {
   }
 
   async #more() {
+    const sought = this.#sought;
     const { conversations, nextCursor } = await this.#page(this.#next);
+    if (sought !== this.#sought) return; // another search has begun meanwhile
     // One that was used meanwhile has moved up, and might come twice.
     this.#shown.push(...conversations.filter(({ id }) => !this.#shown.some((shown) => shown.id === id)));
     this.#next = nextCursor;
@@ -140,7 +146,7 @@ export class ConversationList {
     );
     byId("conversations").replaceChildren(...Array.from(groups, ([name, all]) => this.#group(name, all)));
     byId("older-conversations").hidden = this.#next === null;
-    this.#actions.found(this.#shown.length, { more: this.#next !== null, complete: this.#complete });
+    if (!this.#searching) this.#actions.found(this.#shown.length, { sought: this.#sought, more: this.#next !== null, complete: this.#complete });
     if (focused) this.#row(focused)?.querySelector(wasLink ? "a" : "button").focus();
   }
 

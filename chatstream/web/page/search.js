@@ -29,13 +29,13 @@ export class Search {
     this.#field.select();
   }
 
-  /** Say what was found: `count` conversations, of more if there are. */
-  show(count, { more, complete }) {
-    const none = this.text !== "" && count === 0;
+  /** Say what was found of the words `sought`: `count` conversations, of more if there are. */
+  show(count, { sought, more, complete }) {
+    const none = sought !== "" && count === 0;
     byId("none-found").hidden = !none;
     if (none) byId("none-found").textContent = t("No chat has all of these words.");
     const words = more ? "Found: more than {count}" : "Found: {count}";
-    byId("search-status").textContent = this.text ? t(words, { count }) : "";
+    byId("search-status").textContent = sought ? t(words, { count }) : "";
     byId("search-incomplete").hidden = complete;
   }
 
