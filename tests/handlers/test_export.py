@@ -202,21 +202,22 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
     client = make_client(server)
     await client.create()
     assert server.process is not None
+    pid = server.process.pid
 
     async def grow(places: range) -> tuple[int, int]:
         """The bytes that an export with these messages too has, and how much more memory it takes than all before."""
         await asyncio.to_thread(fill, mongodb_uri, server._environment["MONGODB_DATABASE"], client.user, places)
-        before = memory(server.process.pid)
+        before = memory(pid)
         received, end = await export_slowly(client)
         assert end == {"type": "end", "complete": True, "conversations": 1, "messages": places.stop - 1}
-        return received, memory(server.process.pid) - before
+        return received, memory(pid) - before
 
     received, _ = await grow(range(1, 601))
     assert received > 11_000_000  # the threads that read have by then what each keeps for itself
     received, grown = await grow(range(601, 3601))
     assert received > 70_000_000
     assert grown < 45_000_000
-    before = memory(server.process.pid)
+    before = memory(pid)
     request = f"GET {ME}/export HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {client.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stuck:
         stuck.sendall(request.encode())
@@ -224,7 +225,7 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
             while "does_not_read" not in await server.logged():
                 await asyncio.sleep(0.1)  # between two looks; there is no event to wait for in another process
         assert b'"type":"end"' not in await asyncio.to_thread(everything, stuck)
-    assert memory(server.process.pid) - before < 45_000_000
+    assert memory(pid) - before < 45_000_000
 
 
 def everything(sock: socket.socket) -> bytes:
