@@ -10,6 +10,7 @@ from msgspec import Struct
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
+from chatstream.generations.ahead import ReadAhead, Unheard
 from chatstream.generations.budgets import Budgets
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.follower import Follower
@@ -83,6 +84,7 @@ class Hub:
         )
         self._rooms: dict[str, Room] = {}
         self._followers: dict[Follower, Room] = {}
+        self._unheard = Unheard()
         metrics.watch(
             streams_open=lambda: len(self._followers),
             answers_running=lambda: sum(room.generation is not None for room in self._rooms.values()),
@@ -97,8 +99,21 @@ class Hub:
 
     def _closed(self, room: Room) -> None:
         del self._rooms[room.key]
+        self._unheard.happened(room.key)  # what it has heard last nobody knows any more
+
+    def _known(self, key: str) -> Room | None:
+        """The room that something has happened in, if there is one."""
+        room = self._rooms.get(key)
+        if room is None:
+            self._unheard.happened(key)
+        return room
 
     # Watching ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def moment(self) -> int:
+        """For a `ReadAhead`, before it is read."""
+        return self._unheard.moment
 
     @asynccontextmanager
     async def follow(
@@ -111,14 +126,18 @@ class Hub:
         expires_at: float,
         request_id: str,
         accepted: bool = False,
+        ahead: ReadAhead | None = None,
     ) -> AsyncIterator[Stream]:
         """Watch a conversation from `cursor` on, in the format `wire`; leaving the context is leaving the conversation.
 
         `expires_at` is on the event loop's clock. `accepted`: its answer was accepted before, so that no limit counts
-        any more. Nothing is generated before `start`. Raises `StorageUnavailable`, and `TooManyRequests` or
-        `Unavailable` if an answer would begin that may not now.
+        any more. `ahead`: what was read already, where there is no cursor. Nothing is generated before `start`. Raises
+        `StorageUnavailable`, and `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
         """
         config = self._services.config
+        key = conversation.key
+        current = ahead is not None and key not in self._rooms and not self._unheard.since(ahead.moment, key)
+        newest = ahead.newest if ahead is not None and current else None
         room = self._room(conversation)
         lifetime = config.connection_timeout * random.uniform(0.8, 1)  # noqa: S311 - against stampedes
         follower = Follower(
@@ -134,7 +153,7 @@ class Hub:
         self._followers[follower] = room
         room.arrived()
         try:
-            replay = await room.join(follower, cursor, wire, accepted=accepted)
+            replay = await room.join(follower, cursor, wire, accepted=accepted, newest=newest)
             if self._services.draining and room.generation is None:
                 follower.end(ErrorCode.SERVER_SHUTDOWN)
             yield Stream(conversation, follower, replay, request_id, room)
@@ -182,7 +201,7 @@ class Hub:
 
     def may_have_stored(self, conversation: Conversation) -> None:
         """The result of a write of this process was lost: nobody will say what became of it, so it is read."""
-        if room := self._rooms.get(conversation.key):
+        if room := self._known(conversation.key):
             room.may_be_behind()
 
     def generates_in(self, conversation: Conversation) -> bool:
@@ -209,12 +228,12 @@ class Hub:
 
     def branch_shown(self, conversation: Conversation) -> None:
         """The conversation shows another branch, as its `head` says: tell those who watch here."""
-        if room := self._rooms.get(conversation.key):
+        if room := self._known(conversation.key):
             room.head_moved(conversation.head)
 
     def deleted(self, conversation: Conversation) -> None:
         """A conversation was deleted: end its answer and its streams."""
-        if room := self._rooms.get(conversation.key):
+        if room := self._known(conversation.key):
             room.delete()
 
     # Other processes --------------------------------------------------------------------------------------------------
@@ -225,7 +244,7 @@ class Hub:
             case Appended(answer_id) | Ended(answer_id):
                 room = self._services.remote.get(answer_id)
             case Stored(key) | HeadMoved(key) | Deleted(key):
-                room = self._rooms.get(key)
+                room = self._known(key)
         if room is not None:
             room.heard(change)
 
@@ -240,6 +259,7 @@ class Hub:
 
         Raises `StorageUnavailable`: then they still may.
         """
+        self._unheard.happened_to_any()
         rooms = list(self._rooms.values())
         for first in range(0, len(rooms), _ASKED_AT_ONCE):
             some = rooms[first : first + _ASKED_AT_ONCE]
@@ -257,7 +277,7 @@ class Hub:
 
     async def orphan_ended(self, key: str, answer: Answer) -> None:
         """An answer whose process is gone was ended in the store. Raises `StorageUnavailable`."""
-        room = self._rooms.get(key)
+        room = self._known(key)
         if room is None and answer.queued and (conversation := await self._services.reading.conversation(key)):
             room = self._room(conversation)
         if room is not None:

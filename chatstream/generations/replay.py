@@ -18,11 +18,14 @@ from chatstream.generations.channel import Running
 from chatstream.generations.entries import BEGINNING, END, Chunks, Ended, Entry, Place, Posted, Skip
 from chatstream.models import Answer, Message, Status, UserMessage
 from chatstream.pieces import Piece, at, cut, join
+from chatstream.store.documents import FIRST_SEQ
 from chatstream.store.reading import Reading
 
 # Further behind than this, history is the better way to catch up (the protocol's numbers).
 _MAX_MESSAGES = 100
 _MAX_BYTES = 1024 * 1024  # each character takes one or more
+# What is read for who comes without a cursor: the newest message and, where that is a question, the answer before it.
+NEWEST = 2
 
 
 class PendingQuestion(NamedTuple):
@@ -32,6 +35,7 @@ class PendingQuestion(NamedTuple):
     attempt: Answer | None  # the newest one, which was interrupted
     newest_seq: int
     question: UserMessage | None = None  # the user message itself, if it is the newest
+    nothing_runs: bool = False  # no answer ran when this was read, not even one that only a later version understands
 
     @property
     def background(self) -> bool:
@@ -77,27 +81,33 @@ def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:
     return None
 
 
-async def read(reading: Reading, key: str, cursor: Cursor | None, wire: Format) -> Replay:
+async def read(
+    reading: Reading, key: str, cursor: Cursor | None, wire: Format, newest: Sequence[Message] | None = None
+) -> Replay:
     """The part of the conversation `key` that comes after `cursor`, for who reads `wire`; raises `StorageUnavailable`.
 
-    A cursor that is not of this conversation, or too far behind, is as none.
+    A cursor that is not of this conversation, or too far behind, is as none. `newest` are the `NEWEST` newest messages,
+    if whoever asks has them.
     """
     if cursor is not None:
         resumed = await _after(reading, key, cursor, wire)
         if resumed is not None:
             return resumed
-    return await _without_cursor(reading, key)
+        newest = None  # from before that was read
+    return await _without_cursor(reading, key, newest)
 
 
-async def _without_cursor(reading: Reading, key: str) -> Replay:
-    page = await reading.page(key, limit=2, before=None)
+async def _without_cursor(reading: Reading, key: str, page: Sequence[Message] | None) -> Replay:
+    if page is None:
+        page = await reading.page(key, limit=NEWEST, before=None)
     if not page:
         return Replay(entries=(), place=BEGINNING)
     newest = page[-1]
     if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
         running = await _runs_before(reading, key, page[:-1])
         if running is None:
-            return Replay(entries=(), place=(newest.seq, Cursor.USER), pending=pending_question(newest))
+            pending = PendingQuestion(newest.id, None, newest.seq, newest, _nothing_runs(newest, page[:-1]))
+            return Replay(entries=(), place=(newest.seq, Cursor.USER), pending=pending)
         return _in_progress(running, running.pieces, position=0)
     if newest.status is Status.STREAMING:
         return _in_progress(newest, newest.pieces, position=0)
@@ -107,6 +117,13 @@ async def _without_cursor(reading: Reading, key: str) -> Replay:
         unseen=newest.unseen,
         pending=pending_question(newest),
     )
+
+
+def _nothing_runs(question: UserMessage, before: Sequence[Message]) -> bool:
+    """What comes right `before` it is known, and has ended: nothing else can run, and nobody need be asked."""
+    if question.seq == FIRST_SEQ:
+        return True
+    return bool(before) and isinstance(before[-1], Answer) and before[-1].seq == question.seq - 1
 
 
 async def _runs_before(reading: Reading, key: str, before: Sequence[Message]) -> Answer | None:

@@ -161,11 +161,20 @@ class Room:
             self._generation.watched = True
             self._generation.keep()
 
-    async def join(self, follower: Follower, cursor: Cursor | None, wire: Format, *, accepted: bool) -> Replay:
+    async def join(
+        self,
+        follower: Follower,
+        cursor: Cursor | None,
+        wire: Format,
+        *,
+        accepted: bool,
+        newest: Sequence[Message] | None = None,
+    ) -> Replay:
         """Give a registered viewer what is behind its cursor, and its place in the log.
 
-        `accepted`: its answer was accepted before, so that no limit counts any more. Raises `StorageUnavailable`, and
-        `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
+        `accepted`: its answer was accepted before, so that no limit counts any more. `newest` are the newest messages,
+        if they were read already and nothing has happened since. Raises `StorageUnavailable`, and `TooManyRequests` or
+        `Unavailable` if an answer would begin that may not now.
         """
         registered_at = self.channel.last_place
         if (begun := self.channel.running) is not None:  # what it has so far need not be in any entry
@@ -173,7 +182,8 @@ class Room:
         for _ in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
             if replay is None:
-                replay = await read(self._services.reading, self.key, cursor, wire)
+                replay = await read(self._services.reading, self.key, cursor, wire, newest)
+                newest = None  # if that was too old, it is read again
                 # From here on nothing is awaited: what the reader has, and where it stands in the log, fit together.
                 running = self.channel.running
                 if running is not None and replay.running is not None and replay.running.id == running.answer.id:
@@ -406,6 +416,7 @@ class Room:
                     takes_over=True,
                     spending=spending,
                     continues=pending.attempt.continues if pending.attempt else None,
+                    nothing_runs=pending.nothing_runs,
                     shown_in=self.channel.conversation if self._shows(pending.attempt) else None,
                 )
         except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before

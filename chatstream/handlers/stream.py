@@ -6,7 +6,9 @@ from tornado.iostream import StreamClosedError
 
 from chatstream.errors import ErrorCode, RequestError, TooManyRequests, Unavailable
 from chatstream.events import Cursor
+from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.hub import Hub
+from chatstream.generations.replay import NEWEST
 from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.store.conversations import Conversations
@@ -36,8 +38,13 @@ class StreamHandler(StreamingHandler):
         # counted, so that a client with too many tabs is not kept out once it has closed them.
         with limits.streams.take(self.user.id):
             limits.openings.take(self.user.id)
-            conversation = await self.conversations.get(self.user.id, id_)
-            await self.stream(conversation, self._cursor(), once=once)
+            cursor, ahead, moment = self._cursor(), None, self.hub.moment
+            if cursor is None:
+                conversation, newest = await self.conversations.get_with_newest(self.user.id, id_, NEWEST)
+                ahead = None if newest is None else ReadAhead(moment, newest)
+            else:
+                conversation = await self.conversations.get(self.user.id, id_)
+            await self.stream(conversation, cursor, once=once, ahead=ahead)
 
     async def head(self, conversation_id: str) -> None:
         """What `get` would begin with. Nothing is started, and no place is taken."""

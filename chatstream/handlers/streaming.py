@@ -18,6 +18,7 @@ from chatstream.errors import BudgetExhausted, ErrorCode, InvalidRequest, Reques
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
 from chatstream.formats.registry import HIDING
+from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
 from chatstream.handlers.bodies import JSONHandler
@@ -79,12 +80,18 @@ class StreamingHandler(JSONHandler):
         return self.accepts_stream or self.parameter("format") is not None
 
     async def stream(
-        self, conversation: Conversation, cursor: Cursor | None, *, once: bool, accepted: bool = False
+        self,
+        conversation: Conversation,
+        cursor: Cursor | None,
+        *,
+        once: bool,
+        accepted: bool = False,
+        ahead: ReadAhead | None = None,
     ) -> None:
         """Write what comes after `cursor` until the client leaves or the stream is over.
 
         `accepted`: the request has been stored, and is not refused any more; what goes wrong is told on the stream.
-        Raises `RequestError` as long as nothing was written.
+        `ahead`: what was read of the conversation already. Raises `RequestError` as long as nothing was written.
         """
         if accepted:
             try:
@@ -92,9 +99,17 @@ class StreamingHandler(JSONHandler):
             except StorageUnavailable as exc:
                 self.refuse(exc, ErrorCode.STORAGE_UNAVAILABLE)
         else:
-            await self._stream(conversation, cursor, once=once, accepted=False)
+            await self._stream(conversation, cursor, once=once, accepted=False, ahead=ahead)
 
-    async def _stream(self, conversation: Conversation, cursor: Cursor | None, *, once: bool, accepted: bool) -> None:
+    async def _stream(
+        self,
+        conversation: Conversation,
+        cursor: Cursor | None,
+        *,
+        once: bool,
+        accepted: bool,
+        ahead: ReadAhead | None = None,
+    ) -> None:
         once = once or self.wire.one_answer
         expires_at = asyncio.get_running_loop().time() + self.user.token_expires_at - time.time()
         async with self.hub.follow(
@@ -105,6 +120,7 @@ class StreamingHandler(JSONHandler):
             expires_at=expires_at,
             request_id=self.request_id,
             accepted=accepted,
+            ahead=ahead,
         ) as stream:
             if once and stream.replay.nothing_comes(self.wire):
                 self.set_status(HTTPStatus.NO_CONTENT)

@@ -145,13 +145,15 @@ class Attempts:
         continues: str | None = None,
         shown_in: Conversation | None = None,
         takes_over: bool = False,
+        nothing_runs: bool = False,
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
         `newest_seq` is the place of the conversation's newest message. With `continues` it goes on from the text of
         that attempt. With `takes_over` it goes on from the calls of tools that `previous` has made: no model is asked
         again for what it has said, and what has been done is not done again. With `shown_in` the branch that this
-        conversation shows is the one that ends with it.
+        conversation shows is the one that ends with it. `nothing_runs`: whoever asks has just read that no answer runs,
+        and it is not read again.
 
         Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
         the next attempt; `BudgetExhausted` if nothing is left of `spending`, of which it is reserved what it is likely
@@ -162,7 +164,7 @@ class Attempts:
         """
         # The index knows no answer in a status that only a later version has.
         is_newest = previous is not None and previous.seq == newest_seq
-        unfinished = None if is_newest else await self._reading.unfinished(key)
+        unfinished = None if is_newest or nothing_runs else await self._reading.unfinished(key)
         if unfinished is not None or (previous is not None and previous.status is Status.STREAMING):
             raise AnswerInProgress(_STILL_RUNNING)
         attempt = previous.attempt + 1 if previous else 1
@@ -178,8 +180,11 @@ class Attempts:
             return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:
             newest = await self._reading.newest_seqs([key])
-            # Behind documents that only a later version understands there is a place, too.
+            # Behind documents that only a later version understands there is a place, too; unless one of them is an
+            # answer that runs.
             if newest.get(key, 0) <= newest_seq or await self._reading.after(key, newest_seq, limit=1):
+                raise AnswerInProgress(_STILL_RUNNING) from exc
+            if await self._reading.unfinished(key) is not None:
                 raise AnswerInProgress(_STILL_RUNNING) from exc
             answer = replace(answer, seq=newest[key] + 1)
         try:

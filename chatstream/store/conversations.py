@@ -1,20 +1,31 @@
 """Conversations as their owners see them: ownership stands inside every query."""
 
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
-from chatstream.models import Conversation
-from chatstream.store.documents import conversation_document, conversation_model, new_key, now
+from chatstream.logs import describe
+from chatstream.models import Conversation, Message
+from chatstream.store.documents import (
+    PLACES,
+    conversation_document,
+    conversation_model,
+    message_model,
+    new_key,
+    now,
+)
 from chatstream.store.gate import Document
 from chatstream.store.kept import belongings
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
+
+log = logging.getLogger("chatstream.store")
 
 # What is not a time, or none that Python knows, has no place in the list.
 _LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
@@ -33,6 +44,7 @@ class Conversations:
     def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
         self._mongo = mongo
         self._ledger = ledger
+        self._joins = True  # until the database says that it cannot
 
     async def create(
         self,
@@ -70,6 +82,35 @@ class Conversations:
         """Raises `NotFound` if it does not exist or is not the user's."""
         document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
         return self._found(document)
+
+    async def get_with_newest(
+        self,
+        user_id: str,
+        id: str,  # noqa: A002 - the protocol's name for it
+        messages: int,
+    ) -> tuple[Conversation, list[Message] | None]:
+        """It and its newest `messages`, oldest first, with one operation; None in place of them if they must be read.
+
+        That is so where one of them is for a later version alone, and where the database cannot join the two: before
+        MongoDB 5.0, and before 5.1 where they are sharded. Raises `NotFound`.
+        """
+        if not self._joins:
+            return await self.get(user_id, id), None
+        newest = [{"$match": {"seq": PLACES}}, {"$sort": {"seq": -1}}, {"$limit": messages}]
+        joined = {"from": "messages", "localField": "_id", "foreignField": "conversationId", "pipeline": newest}
+        which: Document = {"userId": user_id, "id": id}
+        try:
+            found = await self._mongo.conversations.aggregate(
+                [{"$match": which}, {"$limit": 1}, {"$lookup": joined | {"as": "newest"}}]
+            ).to_list(1)
+        except OperationFailure as exc:
+            self._joins = False
+            log.info("a conversation and its messages are read one after the other: %s", describe(exc))
+            return await self.get(user_id, id), None
+        conversation = self._found(found[0] if found else None)
+        documents = found[0]["newest"]
+        understood = self._mongo.understood(message_model, *reversed(documents))
+        return conversation, understood if len(understood) == len(documents) else None
 
     async def count(self, user_id: str, most: int) -> int:
         """How many the user has; it is counted up to `most`, in an index."""

@@ -92,7 +92,9 @@ class Client:
 
     async def _open(self, cursor: Cursor | None) -> None:
         self._stack = contextlib.AsyncExitStack()
-        viewer = await self._stack.enter_async_context(self.bench.viewer(self.conversation, cursor))
+        viewer = await self._stack.enter_async_context(
+            self.bench.viewer(self.conversation, cursor, reads_ahead=len(self.events) % 2 == 0)
+        )
         self.follower = viewer.stream.follower
         self.resumed = viewer.stream.replay.resumed
 

@@ -39,6 +39,22 @@ async def test_of_many_that_begin_an_answer_exactly_one_does(
     assert len(await stored(store, key)) == 2
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.gen_test
+async def test_who_has_read_that_nothing_runs_meets_an_answer_of_a_later_version(
+    mongo: Mongo, store: Storage, conversation: Conversation, key: str, is_running: bool
+) -> None:
+    message = await added(store, conversation, "Tell me.")
+    later = {"conversationId": ObjectId(key), "seq": message.seq + 1, "role": "assistant", "replyTo": ObjectId()}
+    await mongo.messages.insert_one(later | {"attempt": 1, "status": "pondering" if is_running else "complete"})
+    begin = store.attempts.begin(key, message.id, previous=None, newest_seq=message.seq, nothing_runs=True)
+    if is_running:
+        with pytest.raises(AnswerInProgress):
+            await begin
+    else:
+        assert (await begin).seq == message.seq + 2
+
+
 @pytest.mark.gen_test
 async def test_an_attempt_is_begun_once_also_after_it_has_ended(
     store: Storage, conversation: Conversation, key: str

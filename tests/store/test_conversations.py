@@ -1,14 +1,17 @@
 """Conversations, in the real database."""
 
 import uuid
+from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
+from chatstream.store.gate import Collection
 from chatstream.store.mongo import Mongo
-from tests.support.storage import Storage
+from tests.support.storage import Storage, added
 
 
 @pytest.fixture
@@ -125,3 +128,60 @@ async def test_deleting_takes_the_messages_along(conversations: Conversations, m
         await conversations.get(user, "gone")
     with pytest.raises(NotFound):
         await store.posting.post(gone, "Tell me.")
+
+
+# With its newest messages --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_conversation_is_read_with_its_newest_messages(store: Storage, conversations: Conversations) -> None:
+    created = await conversations.create("user")
+    assert await conversations.get_with_newest("user", created.id, 2) == (created, [])
+    first = await added(store, created, "One")
+    second = await added(store, created, "Two")
+    third = await added(store, created, "Three")
+    _, newest = await conversations.get_with_newest("user", created.id, 2)
+    assert newest == [second, third]
+    _, newest = await conversations.get_with_newest("user", created.id, 9)
+    assert newest == [first, second, third]
+
+
+@pytest.mark.gen_test
+async def test_nobody_reads_messages_of_another_ones_conversation(
+    store: Storage, conversations: Conversations, user: str
+) -> None:
+    created = await conversations.create(user)
+    await added(store, created, "Mine")
+    for owner, name in (("another", created.id), (user, "another")):
+        with pytest.raises(NotFound):
+            await conversations.get_with_newest(owner, name, 2)
+
+
+@pytest.mark.gen_test
+async def test_messages_of_a_later_version_are_left_to_whoever_reads_on(
+    mongo: Mongo, store: Storage, conversations: Conversations
+) -> None:
+    created = await conversations.create("user")
+    await added(store, created, "One")
+    later = {"conversationId": ObjectId(created.key), "seq": 2, "role": "referee"}
+    await mongo.messages.insert_one(later)
+    assert await conversations.get_with_newest("user", created.id, 2) == (
+        await conversations.get("user", created.id),
+        None,
+    )
+
+
+@pytest.mark.gen_test
+async def test_where_the_database_cannot_join_it_is_asked_once(
+    mongo: Mongo, conversations: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created, asked = await conversations.create("user"), []
+
+    def aggregate(pipeline: list[Any]) -> Any:
+        asked.append(pipeline)
+        return Collection.aggregate(mongo.conversations, [{"$noSuchStage": {}}])
+
+    monkeypatch.setattr(mongo.conversations, "aggregate", aggregate, raising=False)
+    for _ in range(2):
+        assert await conversations.get_with_newest("user", created.id, 2) == (created, None)
+    assert len(asked) == 1

@@ -276,7 +276,9 @@ class Viewer:
         self.since.append(len(self.events))
         self._stack = AsyncExitStack()
         self._opening = asyncio.create_task(
-            self._stack.enter_async_context(process.bench.viewer(self._world.conversation, cursor))
+            self._stack.enter_async_context(
+                process.bench.viewer(self._world.conversation, cursor, reads_ahead=len(self.since) % 2 == 1)
+            )
         )
 
     async def read(self, lose: int = 0) -> bool:

@@ -17,11 +17,13 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
+from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Hub, Stream
+from chatstream.generations.replay import NEWEST
 from chatstream.generations.room import Config
 from chatstream.limits import Answers
 from chatstream.llm.model import Delta, Finish, OfferedTool, Turn
@@ -129,9 +131,12 @@ class ScriptedModel:
 
 
 class FaultyStore:
-    """`Posting`, `Attempts` and `Reading` in one, of which each method can be made to fail: by its name."""
+    """`Posting`, `Attempts`, `Reading` and `Conversations` in one. Each method can be made to fail, by its name.
 
-    def __init__(self, *parts: Posting | Attempts | Reading) -> None:
+    What two of them have is the first one's.
+    """
+
+    def __init__(self, *parts: Posting | Attempts | Reading | Conversations) -> None:
         self._parts = parts
         self.refused: Counter[str] = Counter()  # so many calls do nothing and raise StorageUnavailable
         self.lost: Counter[str] = Counter()  # so many calls do their work, and then raise it
@@ -277,9 +282,9 @@ class Bench:
         self.posting = Posting(self.mongo, owner=self.owner)
         self.attempts = Attempts(self.mongo, owner=self.owner)
         self.reading = Reading(self.mongo)
-        # Does whatever these three do, and stands in for each of them.
+        # Does whatever these do, and stands in for each of the first three.
         store = config.pop("store", FaultyStore)
-        self.store = cast("Any", store(self.posting, self.attempts, self.reading))
+        self.store = cast("Any", store(self.posting, self.attempts, self.reading, self.conversations))
         self.contexts = Contexts(self.mongo)
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
@@ -353,8 +358,17 @@ class Bench:
         start: bool = True,
         accepted: bool = False,
         expires_at: float = math.inf,
+        reads_ahead: bool = False,
     ) -> AsyncIterator[Viewer]:
-        """What the door does with a GET of the stream, between `connected` and the end."""
+        """What the door does with a GET of the stream, between `connected` and the end.
+
+        `reads_ahead`: with the conversation the newest messages are read, as for who has no cursor.
+        """
+        ahead = None
+        if cursor is None and reads_ahead:
+            moment = self.hub.moment
+            _, newest = await self.store.get_with_newest(conversation.user_id, conversation.id, NEWEST)
+            ahead = None if newest is None else ReadAhead(moment, newest)
         async with self.hub.follow(
             conversation,
             cursor,
@@ -363,6 +377,7 @@ class Bench:
             expires_at=expires_at,
             request_id="request",
             accepted=accepted,
+            ahead=ahead,
         ) as stream:
             if start:
                 await self.hub.start(stream)

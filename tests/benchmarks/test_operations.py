@@ -1,0 +1,70 @@
+"""What one answer asks of the database, command by command: half of a request's cost, and most of a first chunk's time.
+
+Whoever adds one says here what it is for.
+"""
+
+import pytest
+from pymongo.monitoring import CommandStartedEvent
+
+from chatstream.store.measuring import Commands
+from tests.support.scripted_model import STOP, bench
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The commands so far, and the collection of each; of checkpoints there are none, however slow this machine is."""
+    monkeypatch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 3600)
+    commands: list[tuple[str, str]] = []
+
+    def started(_: Commands, event: CommandStartedEvent) -> None:
+        commands.append((event.command_name, event.command[event.command_name]))
+
+    monkeypatch.setattr(Commands, "started", started)
+    return commands
+
+
+@pytest.mark.gen_test
+async def test_the_answer_to_a_question_that_waits_takes_four_commands(
+    mongodb_uri: str, asked: list[tuple[str, str]]
+) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation(waiting="Who wins?")
+        b.model.reply("Ireland.", STOP)
+        asked.clear()
+        async with b.viewer(conversation, reads_ahead=True, once=True) as viewer:
+            await viewer.rest()
+        assert viewer.text == "Ireland."
+        assert asked[:2] == [
+            ("aggregate", "conversations"),  # whose it is, and the newest messages: does one want an answer?
+            ("insert", "messages"),  # the answer's beginning, which is the lock: nobody else asks the model now
+        ]
+        assert sorted(asked[2:4]) == [  # at the same time
+            ("findAndModify", "messages"),  # the answer's end, and whether another message waits behind it
+            ("update", "conversations"),  # when it was last used, and whether it is still there
+        ]
+        assert not asked[4:]
+
+
+@pytest.mark.gen_test
+async def test_the_answer_to_a_later_question_also_reads_what_was_said(
+    mongodb_uri: str, asked: list[tuple[str, str]]
+) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("Ireland.", STOP)
+        await b.post(conversation)
+        await b.ended(conversation)
+        await b.posting.add(conversation, "By how much?")
+        b.model.reply("By two.", STOP)
+        asked.clear()
+        async with b.viewer(conversation, reads_ahead=True, once=True) as viewer:
+            await viewer.rest()
+        assert viewer.text == "By two."
+        assert sorted(asked) == [
+            ("aggregate", "conversations"),
+            ("find", "messages"),  # how long each of the earlier messages is: no more is read than is sent
+            ("find", "messages"),  # those that are sent
+            ("findAndModify", "messages"),
+            ("insert", "messages"),
+            ("update", "conversations"),
+        ]
