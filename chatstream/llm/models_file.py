@@ -1,24 +1,19 @@
 """The file that `CHATSTREAM_MODELS_FILE` names: TOML, a table `[[models]]` for each model."""
 
-import math
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from chatstream.config import values, words
+from chatstream.config import toml_file, values
 from chatstream.errors import InvalidSettings
 from chatstream.llm.catalogue import Catalogue, Deadlines, Entry, Price, usual_deadlines
 from chatstream.settings import Seconds, Settings
 
 _SETTING: Final = "CHATSTREAM_MODELS_FILE"
-# Hundreds of models with all their settings; a larger file is something else.
-_MOST_BYTES: Final = 1024 * 1024
 _MOST_MODELS: Final = 500
 # What chatstream sets itself, and what would change what it reads.
 _OURS: Final = ("messages", "model", "stream", "stream_options", "prompt_cache_key", "n", "tools", "tool_choice")
@@ -49,33 +44,21 @@ def _parameters(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name in _OURS:
             raise ValueError(f"must not set {name}: chatstream does")
-        _check_json(name, value)
+        toml_file.check_json(name, value)
     return given
-
-
-def _check_json(name: str, value: Any) -> None:
-    if isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            _check_json(name, each)
-    elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{name} holds what JSON has no form for: a date, or a number that is none")
 
 
 Name = Annotated[str, Field(max_length=200), AfterValidator(_text)]
 Money = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _Price(_Table):
+class _Price(toml_file.Table):
     input: Money
     output: Money
     cached: Money | None = None
 
 
-class _Deadlines(_Table):
+class _Deadlines(toml_file.Table):
     connect: Seconds | None = None
     first_byte: Seconds | None = None
     first_token: Seconds | None = None
@@ -83,7 +66,7 @@ class _Deadlines(_Table):
     total: Seconds | None = None
 
 
-class _Model(_Table):
+class _Model(toml_file.Table):
     name: Name
     description: Annotated[str, Field(max_length=500)] = ""
     model: Name | None = None
@@ -102,10 +85,10 @@ class _Model(_Table):
     reasoning_back: Literal["off", "tool_turns", "always"] = "off"
     think_tags: Literal["recognised", "opened", "kept"] = "recognised"
     price: _Price | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = {}
+    parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = Field(default_factory=dict)
     deadlines: _Deadlines = _Deadlines()
     retries: Annotated[int, Field(ge=0, le=10)] | None = None
-    fallbacks: Annotated[list[str], Field(max_length=10)] = []
+    fallbacks: Annotated[list[str], Field(max_length=10)] = Field(default_factory=list)
 
 
 def read(path: Path, settings: Settings) -> Catalogue:
@@ -113,8 +96,8 @@ def read(path: Path, settings: Settings) -> Catalogue:
 
     Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
     """
-    document = _document(path)
-    problems = [*_strangers(document)]
+    document = toml_file.document(path, _SETTING)
+    problems = [*toml_file.strangers(document, ("default", "models"))]
     tables = document.get("models")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InvalidSettings([*problems, f"{_SETTING}: {path} must have a table [[models]] for each model"])
@@ -126,7 +109,7 @@ def read(path: Path, settings: Settings) -> Catalogue:
             models.append(_Model.model_validate(table))
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_input=False)
-            problems += [f"{_where(table, number)}: {_explain(error)}" for error in errors]
+            problems += [f"{toml_file.named('model', table, number)}: {_explain(error)}" for error in errors]
     if not problems:
         problems += _contradictions(models, document.get("default"), settings)
     if problems:
@@ -134,91 +117,25 @@ def read(path: Path, settings: Settings) -> Catalogue:
     return Catalogue((_entry(model, settings) for model in models), document.get("default", models[0].name))
 
 
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        if not path.is_file():
-            there = "is not a file" if path.exists() else "does not exist"
-            raise InvalidSettings([f"{_SETTING}: {path} {there}"])
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as exc:
-        raise InvalidSettings([f"{_SETTING}: {path} cannot be read: {exc.strerror}"]) from exc
-    if len(content) > _MOST_BYTES:
-        raise InvalidSettings([f"{_SETTING}: {path} is larger than a megabyte"])
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InvalidSettings([f"{_SETTING}: {path} is not UTF-8: save it as UTF-8"]) from None
-    except RecursionError:
-        raise InvalidSettings([f"{_SETTING}: {path} is nested too deeply"]) from None
-    except tomllib.TOMLDecodeError as exc:
-        place = re.search(r"\(at (.+)\)$", str(exc))  # what stands before it may repeat a value
-        where = place[1] if place else "somewhere"
-        raise InvalidSettings([f"{_SETTING}: {path} is no TOML at {where} (texts stand in quotation marks)"]) from None
-
-
-def _strangers(document: Mapping[str, Any]) -> Iterator[str]:
-    known = ("default", "models")
-    for name in document:
-        if name not in known:
-            yield f"{_quoted(name)}: there is no such setting{_did_you_mean(name, known)}"
-
-
-def _where(table: Mapping[str, Any], number: int) -> str:
-    name = table.get("name")
-    return f"model {_quoted(name)}" if isinstance(name, str) and name else f"model {number}, which has no name"
-
-
-def _quoted(text: str) -> str:
-    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:80])
-    return f'"{shown}"'
-
-
 def _explain(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = _did_you_mean(str(error["loc"][-1]), _table(error["loc"]).model_fields)
-        return f"{_quoted(path)}: there is no such setting{near}"
-    return f"{path}: {_what(error)}"
-
-
-def _table(path: tuple[int | str, ...]) -> type[_Table]:
-    tables: dict[int | str, type[_Table]] = {"price": _Price, "deadlines": _Deadlines}
-    return tables.get(path[0], _Model) if len(path) > 1 else _Model
-
-
-def _what(error: Any) -> str:
-    table = _table(error["loc"])
-    field = table.model_fields.get(str(error["loc"][-1]))
-    if table is _Deadlines:
-        return "must be seconds (0.01 to 86,400): a number without a unit"
-    plain = {
-        "missing": "is missing",
-        "string_type": "must be a text, in quotation marks",
-        "bool_type": "must be true or false",
-        "list_type": 'must be a list, such as ["a", "b"]',
-        "too_long": "is too long a list",
-        "dict_type": "must be a table",
-        "model_type": "must be a table",
-    }
-    return plain.get(error["type"]) or words.explain(error, field)
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    tables: dict[int | str, type[toml_file.Table]] = {"price": _Price, "deadlines": _Deadlines}
+    path = error["loc"]
+    table = tables.get(path[0], _Model) if len(path) > 1 else _Model
+    if table is _Deadlines and error["type"] != "extra_forbidden":
+        return f"{'.'.join(map(str, path))}: must be seconds (0.01 to 86,400): a number without a unit"
+    return toml_file.explain(error, table)
 
 
 def _contradictions(models: list[_Model], default: object, settings: Settings) -> Iterator[str]:
     """What is wrong with entries that are good each by itself."""
     names = [model.name for model in models]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield f"model {_quoted(name)}: is there more than once"
+        yield f"model {toml_file.quoted(name)}: is there more than once"
     if default is not None and default not in names:
         yield "default: must be the name of one of the models"
     for model in models:
         for check in (_fallbacks(model, names), _key(model, settings), _late(model, settings)):
-            yield from (f"model {_quoted(model.name)}: {problem}" for problem in check)
+            yield from (f"model {toml_file.quoted(model.name)}: {problem}" for problem in check)
 
 
 def _fallbacks(model: _Model, names: list[str]) -> Iterator[str]:
@@ -226,7 +143,7 @@ def _fallbacks(model: _Model, names: list[str]) -> Iterator[str]:
         if name == model.name:
             yield "fallbacks: names the model itself"
         elif name not in names:
-            yield f"fallbacks: there is no model {_quoted(name)}{_did_you_mean(name, names)}"
+            yield f"fallbacks: there is no model {toml_file.quoted(name)}{toml_file.did_you_mean(name, names)}"
     if len({*model.fallbacks}) < len(model.fallbacks):
         yield "fallbacks: names a model twice"
 

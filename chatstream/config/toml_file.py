@@ -1,0 +1,106 @@
+"""A file of settings in TOML: how it is read, and how what is wrong with it is said, never with a value of it.
+
+A value may be a secret that was written into the wrong line.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from chatstream.config import words
+from chatstream.errors import InvalidSettings
+
+# Hundreds of entries with all their settings; a larger file is something else.
+_MOST_BYTES: Final = 1024 * 1024
+
+
+class Table(BaseModel):
+    """One table of a file: what is not listed is refused, and nothing is taken for what it is not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def document(path: Path, setting: str) -> dict[str, Any]:
+    """What the file holds. Raises `InvalidSettings`, which names the `setting` and the file."""
+    try:
+        if not path.is_file():
+            there = "is not a file" if path.exists() else "does not exist"
+            raise InvalidSettings([f"{setting}: {path} {there}"])
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as exc:
+        raise InvalidSettings([f"{setting}: {path} cannot be read: {exc.strerror}"]) from exc
+    if len(content) > _MOST_BYTES:
+        raise InvalidSettings([f"{setting}: {path} is larger than a megabyte"])
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidSettings([f"{setting}: {path} is not UTF-8: save it as UTF-8"]) from None
+    except RecursionError:
+        raise InvalidSettings([f"{setting}: {path} is nested too deeply"]) from None
+    except tomllib.TOMLDecodeError as exc:
+        place = re.search(r"\(at (.+)\)$", str(exc))  # what stands before it may repeat a value
+        where = place[1] if place else "somewhere"
+        raise InvalidSettings([f"{setting}: {path} is no TOML at {where} (texts stand in quotation marks)"]) from None
+
+
+def strangers(given: Mapping[str, Any], known: Iterable[str]) -> Iterator[str]:
+    """A line for each name in the file's top level that means nothing there."""
+    known = [*known]
+    for name in given:
+        if name not in known:
+            yield f"{quoted(name)}: there is no such setting{did_you_mean(name, known)}"
+
+
+def named(kind: str, table: Mapping[str, Any], number: int) -> str:
+    """Which table is meant: by its name, or by its `number` if it has none."""
+    name = table.get("name")
+    return f"{kind} {quoted(name)}" if isinstance(name, str) and name else f"{kind} {number}, which has no name"
+
+
+def quoted(text: str) -> str:
+    """A name out of the file, as it can be shown."""
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:80])
+    return f'"{shown}"'
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a line about a `name` that is nobody's; empty if nothing is like it."""
+    near = get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def explain(error: Any, table: type[Table]) -> str:
+    """A line for one of pydantic's errors, which is about a field of `table`."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{quoted(path)}: there is no such setting{did_you_mean(str(error['loc'][-1]), table.model_fields)}"
+    return f"{path}: {_what(error, table)}"
+
+
+def check_json(name: str, value: Any) -> None:
+    """That JSON has a form for a value; raises `ValueError`, which calls it `name`."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            check_json(name, each)
+    elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"{name} holds what JSON has no form for: a date, or a number that is none")
+
+
+def _what(error: Any, table: type[Table]) -> str:
+    plain = {
+        "missing": "is missing",
+        "string_type": "must be a text, in quotation marks",
+        "bool_type": "must be true or false",
+        "list_type": 'must be a list, such as ["a", "b"]',
+        "too_long": "is too long a list",
+        "dict_type": "must be a table",
+        "model_type": "must be a table",
+    }
+    return plain.get(error["type"]) or words.explain(error, table.model_fields.get(str(error["loc"][-1])))
