@@ -43,8 +43,11 @@ def proxy_for(url: str) -> str | None:
     return proxy
 
 
-def client(url: str, setting: str, *, timeout: float, headers: Mapping[str, str]) -> "httpx2.AsyncClient":
-    """What asks `url`, by the way that is good for it; it follows no redirects. `timeout` is in seconds.
+def client(
+    url: str, setting: str, *, timeout: float, headers: Mapping[str, str], tls: ssl.SSLContext | None = None
+) -> "httpx2.AsyncClient":
+    """What asks `url`, by the way that is good for it; it follows no redirects. `timeout` is in seconds. Several may
+    have the same `tls`, which takes a while to make.
 
     Raises `ConfigurationError`, which names the `setting` that has the `url`, if the way cannot be used.
     """
@@ -54,7 +57,7 @@ def client(url: str, setting: str, *, timeout: float, headers: Mapping[str, str]
         return httpx2.AsyncClient(
             proxy=proxy_for(url),
             trust_env=False,  # whose proxies would be those of others, too
-            verify=ssl.create_default_context(),  # the system's authorities, to which a company adds its own
+            verify=tls or ssl.create_default_context(),  # the system's authorities, to which a company adds its own
             timeout=timeout,
             headers=headers,
         )

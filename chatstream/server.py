@@ -67,8 +67,7 @@ from chatstream.store.retention import Retention
 from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
-from chatstream.tools.python import python_tools
-from chatstream.tools.tool import Tools
+from chatstream.tools.configuration import configured_tools
 from chatstream.webhooks.sender import Webhooks
 from chatstream.webhooks.sender import client as webhook_client
 
@@ -144,7 +143,8 @@ class Server:
             stack.callback(each.close)
         metrics = Metrics()
         plugins = Plugins(loaded, metrics, answer_timeout=settings.answer_timeout)
-        calling = Calling(tools=Tools(python_tools(loaded)), bounds=_call_bounds(settings), metrics=metrics)
+        tools = await stack.enter_async_context(configured_tools(settings, loaded))
+        calling = Calling(tools=tools, bounds=_call_bounds(settings), metrics=metrics)
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 

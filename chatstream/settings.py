@@ -192,6 +192,7 @@ class Settings(BaseSettings):
     answer_timeout: Seconds = 600
     model_retries: int = Field(2, ge=0, le=10)
     answer_characters: int = Field(200_000, ge=100, le=3_000_000)
+    tools_file: Annotated[Path, BeforeValidator(_home)] | None = None
     tool_rounds: int = Field(10, ge=1, le=100)
     tool_calls: int = Field(16, ge=1, le=128)
     tool_argument_characters: int = Field(50_000, ge=100, le=200_000)

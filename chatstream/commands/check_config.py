@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import sys
 
 from chatstream.commands import options
@@ -41,6 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.models_file is not None:
         for line in catalogue(settings).described():
             _write("model", line)
+    if settings.tools_file is not None:
+        from chatstream.tools import file
+
+        for tool in file.read(settings.tools_file, settings):
+            _write("tool", str(tool))
     for note in (*preflight.notes(settings), *mistaken(options.names(env_file))):
         _write("note", note)
     if arguments.connect:
@@ -55,10 +61,9 @@ def _check_all(settings: Settings) -> None:
     """All that can be tried without asking anybody."""
     from chatstream import auth
     from chatstream.commands import preflight
-    from chatstream.plugins.loading import load
 
     problems = preflight.problems(settings)
-    for try_out in (lambda: auth.guard(settings), lambda: load(settings.plugins)):  # programs of the operator's
+    for try_out in (lambda: auth.guard(settings), lambda: _load(settings)):  # programs of the operator's
         try:
             try_out()
         except ConfigurationError as exc:
@@ -66,6 +71,20 @@ def _check_all(settings: Settings) -> None:
     if problems:
         raise InvalidSettings(dict.fromkeys(problems))
     preflight.require(settings)  # which also looks for the programs that a server needs
+
+
+def _load(settings: Settings) -> None:
+    """The plug-ins, and the tools of all of them and of the file together."""
+    from chatstream.plugins.loading import load
+    from chatstream.tools.configuration import configured_tools
+
+    async def open_tools() -> None:
+        async with configured_tools(settings, loaded):
+            pass
+
+    loaded = load(settings.plugins)
+    with contextlib.suppress(InvalidSettings):  # the file is wrong, which the other checks have said
+        asyncio.run(open_tools())
 
 
 def _write(name: str, text: str) -> None:

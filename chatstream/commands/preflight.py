@@ -60,11 +60,23 @@ def _problems(settings: Settings) -> Iterator[str]:
     if not settings.uses_demo_model:
         yield from _headers()
         yield from _certificates()
+    yield from _tools(settings)
     yield from _proxies(settings, models)
     try:
         page_file.read(settings.page_file)
     except ConfigurationError as exc:
         yield str(exc)
+
+
+def _tools(settings: Settings) -> Iterator[str]:
+    if settings.tools_file is None:
+        return
+    from chatstream.tools import file
+
+    try:
+        file.read(settings.tools_file, settings)
+    except InvalidSettings as exc:
+        yield from exc.problems
 
 
 def _database(settings: Settings) -> Iterator[str]:

@@ -224,3 +224,26 @@ def test_each_model_of_a_catalogue_is_asked(tmp_path: Path, endpoint: str) -> No
     assert any("WRONG: Bad: " in line and line.endswith("is BAD_KEY right?") for line in lines)
     assert any("WRONG: Other: " in line and line.endswith("set its model") for line in lines)
     assert "hunter2" not in told.stdout + told.stderr
+
+
+def test_the_tools_are_told_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+    file = tmp_path / "tools.toml"
+    file.write_text(
+        '[[tool]]\nname = "look"\ndescription = "d"\nurl = "https://h.example/t?key=hunter2"\neffect = "none"\n'
+        'headers = { X-Key = "${SHOP_TOKEN}" }\n'
+    )
+    settings = {"CHATSTREAM_ENV": "development", "CHATSTREAM_TOOLS_FILE": "tools.toml"}
+    told = check(tmp_path, SHOP_TOKEN="sk-hunter2", **settings)
+    assert told.returncode == 0, told.stderr
+    assert (
+        line(told.stdout, "tool").split(" ", 1)[1].strip() == "look: POST https://h.example/t, effect none, asks nobody"
+    )
+    assert "hunter2" not in told.stdout + told.stderr
+    told = check(tmp_path, CHATSTREAM_REVOCATION="nowhere:nothing", **settings)
+    assert told.returncode == 2
+    assert 'tool "look": headers.X-Key: the environment variable SHOP_TOKEN is not set' in told.stderr
+    assert "CHATSTREAM_REVOCATION: " in told.stderr  # all at once
+    file.write_text(file.read_text().replace('"look"', '"recommend_bet"').replace("${SHOP_TOKEN}", "x"))
+    told = check(tmp_path, **settings)
+    assert told.returncode == 2
+    assert "the tool recommend_bet of CHATSTREAM_TOOLS_FILE has the name of one of chatstream.plugins" in told.stderr

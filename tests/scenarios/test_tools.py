@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import Client
+from tests.support.receiver import receiving
 from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, event, http_chunk, stream
 
 PLUGIN = '''
@@ -84,6 +85,45 @@ async def ended(client: Client, conversation: str) -> dict[str, Any]:
             complete = (await watched.until("llm_complete")).data
             if complete["status"] != "interrupted":
                 return complete
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_an_endpoint_that_is_at_work_when_the_process_is_killed_is_asked_again_under_the_same_key_if_it_may_be(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with receiving() as receiver:
+        file = tmp_path / "tools.toml"
+        file.write_text(
+            "".join(
+                f'[[tool]]\nname = "{name}"\ndescription = "d"\nurl = "{receiver.url}&tool={name}"\n'
+                f'effect = "{effect}"\napproval = "never"\n[tool.parameters]\ntype = "object"\n'
+                for name, effect in (("pay", "once"), ("order", "idempotent"))
+            )
+        )
+        receiver.replies = [None, None]
+        settings = {"CHATSTREAM_TOOLS_FILE": str(file), "CHATSTREAM_PLUGINS": "none"}
+        server = start_server(**settings)
+        client = make_client(server)
+        conversations = []
+        for number, name in enumerate(("pay", "order"), start=1):
+            upstream.reply(calls(name, wait=True))
+            conversations.append(await client.create(initialMessage=name))
+            await receiver.until(number)
+        assert [offered["function"]["name"] for offered in upstream.calls[0].body["tools"]] == ["pay", "order"]
+        upstream.reply(answer("So it is."))
+
+        server.signal(signal.SIGKILL)
+        await server.ended()
+        client = make_client(start_server(**settings), client.user)
+        paid, ordered = [await ended(client, one) for one in conversations]
+
+        assert (paid["status"], calls_in(paid)) == ("failed", ["unknown"])
+        assert (ordered["status"], calls_in(ordered)) == ("complete", ["done"])
+        sent = [(one.path.rpartition("=")[2], one.headers["idempotency-key"]) for one in receiver.received]
+        (_, paid_under), (_, ordered_under) = sent[:2]
+        assert sent == [("pay", paid_under), ("order", ordered_under), ("order", ordered_under)]
+        assert {one.headers["x-user-id"] for one in receiver.received} == {client.user}
+        assert {one.headers["x-conversation-id"] for one in receiver.received} == {*conversations}
 
 
 @pytest.mark.gen_test(timeout=110)

@@ -46,7 +46,9 @@ class Received:
 class Receiver:
     """The n-th request is answered by the n-th of `replies`, all others with 204; None is no answer at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, closing: bool = False) -> None:
+        """With `closing` it closes the connection after each reply."""
+        self.closing = closing
         self.replies: list[bytes | None] = []
         self.received: list[Received] = []
         self.port = 0
@@ -79,13 +81,15 @@ class Receiver:
                     break
                 writer.write(reply)
                 await writer.drain()
+                if self.closing:
+                    break
         writer.close()
 
 
 @contextlib.asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
+async def receiving(*, closing: bool = False) -> AsyncIterator[Receiver]:
     """It listens meanwhile."""
-    receiver = Receiver()
+    receiver = Receiver(closing=closing)
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     receiver.port = server.sockets[0].getsockname()[1]
     try:

@@ -1,0 +1,196 @@
+"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an HTTP endpoint."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from pydantic import AfterValidator, Field, ValidationError
+
+from chatstream import hosts
+from chatstream.config import toml_file, values
+from chatstream.config.words import SECONDS
+from chatstream.errors import InvalidSettings
+from chatstream.pieces import Effect
+from chatstream.plugins.tool import TIMEOUT, Approval, Manner
+from chatstream.settings import Settings
+from chatstream.tools import schema
+
+SETTING: Final = "CHATSTREAM_TOOLS_FILE"
+# A model is told of all of them with each request, and finds its way among some dozens.
+_MOST_TOOLS: Final = 128
+_MOST_HEADERS: Final = 20
+_MONTH: Final = 30 * 86_400
+_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}?")
+_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+# RFC 9110, section 5.6.2 and 5.5, without what is not ASCII.
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,4000}[!-~])?")
+# What chatstream says itself, and what belongs to the connection.
+_OURS: Final = (
+    *("accept", "accept-encoding", "content-type", "idempotency-key", "x-conversation-id", "x-message-id", "x-user-id"),
+    *("connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "te", "trailer"),
+    *("transfer-encoding", "upgrade"),
+)
+
+
+class HttpTool(Struct, frozen=True, kw_only=True):
+    """A tool of the file."""
+
+    name: str
+    description: str
+    url: str
+    manner: Manner
+    headers: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    internal: bool  # its name may lead into the operator's network
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)  # a query may hold a key
+        asks = "after a person's approval" if self.manner.asks else "asks nobody"
+        return f"{self.name}: POST {parts.scheme}://{parts.netloc}{parts.path}, effect {self.manner.effect}, {asks}"
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
+        raise ValueError("must be 1 to 64 ASCII letters, digits, _ or -: models' endpoints take no others")
+    return text
+
+
+def _description(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must say what the tool does and when to call it: a model knows nothing else of it")
+    values.check_text(text, lines=True)
+    return text
+
+
+def _url(text: str) -> str:
+    return values.url(text, query=True)
+
+
+def _headers(given: dict[str, str]) -> dict[str, str]:
+    seen: set[str] = set()
+    for name, value in given.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{toml_file.quoted(name)} is no name of a header")
+        if name.lower() in _OURS:
+            raise ValueError(f"must not set {name}: chatstream does")
+        if name.lower() in seen:
+            raise ValueError(f"{name} is there twice: capitals make no difference")
+        seen.add(name.lower())
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"{name} must be 1 to 4,000 visible ASCII characters, with spaces between them only")
+        for variable in _VARIABLE.finditer(value):
+            if not _VARIABLE_NAME.fullmatch(variable[1]) or not variable[0].endswith("}"):
+                raise ValueError(f"{name} must name environment variables as ${{NAME}}")
+    return given
+
+
+def _parameters(given: dict[str, Any]) -> dict[str, Any]:
+    toml_file.check_json("it", given)
+    schema.checking(given)
+    return given
+
+
+class _Tool(toml_file.Table):
+    name: Annotated[str, AfterValidator(_name)]
+    description: Annotated[str, Field(max_length=4_000), AfterValidator(_description)]
+    url: Annotated[str, AfterValidator(_url)]
+    effect: Annotated[Effect, Field(strict=False)] = Effect.ONCE
+    approval: Annotated[Approval, Field(strict=False)] | None = None
+    timeout: Annotated[float, Field(ge=0.01, le=86_400), SECONDS] = TIMEOUT
+    approval_timeout: Annotated[float, Field(ge=1, le=_MONTH), SECONDS] | None = None
+    headers: Annotated[dict[str, str], Field(max_length=_MOST_HEADERS), AfterValidator(_headers)] = Field(
+        default_factory=dict
+    )
+    parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = Field(
+        default_factory=lambda: {"type": "object", "properties": {}, "additionalProperties": False}
+    )
+    internal: bool = False
+
+
+def read(path: Path, settings: Settings) -> list[HttpTool]:
+    """The tools in this file; `settings` know the variables that it names.
+
+    Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
+    """
+    document = toml_file.document(path, SETTING)
+    problems = [*toml_file.strangers(document, ("tool",))]
+    tables = document.get("tool")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise InvalidSettings(
+            [f"{SETTING}: {one}" for one in (*problems, f"{path} must have a table [[tool]] for each tool")]
+        )
+    if len(tables) > _MOST_TOOLS:
+        raise InvalidSettings([f"{SETTING}: {path} has more than {_MOST_TOOLS} tools"])
+    tools: list[_Tool] = []
+    for number, table in enumerate(tables, start=1):
+        where = toml_file.named("tool", table, number)
+        try:
+            tools.append(_Tool.model_validate(table))
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_input=False)
+            problems += [f"{where}: {toml_file.explain(error, _Tool)}" for error in errors]
+    problems += _contradictions(tools, settings)
+    if problems:
+        raise InvalidSettings([f"{SETTING}: {each}" for each in problems])
+    return [_made(tool, settings) for tool in tools]
+
+
+def _contradictions(tools: list[_Tool], settings: Settings) -> Iterator[str]:
+    """What is wrong with tools that are good each by itself."""
+    names = [tool.name for tool in tools]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"tool {toml_file.quoted(name)}: is there more than once"
+    for tool in tools:
+        yield from (f"tool {toml_file.quoted(tool.name)}: {problem}" for problem in _problems(tool, settings))
+
+
+def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
+    parts = urlsplit(tool.url)
+    if parts.scheme != "https" and not tool.internal and not hosts.is_inside(parts.hostname or ""):
+        yield (
+            "url: must begin with https://: what is sent says who talks, and holds your headers. In your own network, "
+            "write internal = true"
+        )
+    manner = _manner(tool)
+    if tool.approval_timeout is not None and not manner.asks:
+        yield "approval_timeout: means nothing where nobody is asked: approval is never"
+    if manner.asks:
+        yield (
+            "would need a person's approval, which cannot be asked for yet: say what it does with "
+            'effect = "none", "idempotent", or "once" and approval = "never"'
+        )
+    for header, value in tool.headers.items():
+        for variable in _VARIABLE.finditer(value):
+            found = settings.variable(variable[1])
+            # What has no underscore may be the secret itself.
+            shown = variable[1] if "_" in variable[1] else "that it names"
+            if found is None:
+                yield f"headers.{header}: the environment variable {shown} is not set"
+            elif not _HEADER_VALUE.fullmatch(found):
+                yield f"headers.{header}: the environment variable {shown} holds what no HTTP header can carry"
+            elif settings.is_production and values.is_placeholder(found):
+                yield f"headers.{header}: the environment variable {shown} is an example's, and no secret"
+
+
+def _manner(tool: _Tool) -> Manner:
+    return Manner(effect=tool.effect, approval=tool.approval, timeout=tool.timeout)
+
+
+def _made(tool: _Tool, settings: Settings) -> HttpTool:
+    headers = {
+        name: _VARIABLE.sub(lambda variable: settings.variable(variable[1]) or "", value)
+        for name, value in tool.headers.items()
+    }
+    return HttpTool(
+        name=tool.name,
+        description=tool.description.strip(),
+        url=tool.url,
+        manner=_manner(tool),
+        headers=headers,
+        parameters=tool.parameters,
+        internal=tool.internal,
+    )

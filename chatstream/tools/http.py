@@ -1,0 +1,216 @@
+"""Tools that an HTTP endpoint carries out, for apps whose backend is not in Python."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Mapping
+from email.message import Message
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from chatstream import hosts, proxies
+from chatstream.pieces import Effect
+from chatstream.tools import schema
+from chatstream.tools.file import SETTING, HttpTool
+from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed
+
+if TYPE_CHECKING:
+    import httpx2
+
+log = logging.getLogger("chatstream.tools")
+
+_NOT_REACHED: Final = "not carried out: the service cannot be reached"
+# Of a result; the model is told less of it (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`), and the rest is not waited for.
+_MOST_BYTES: Final = 1024 * 1024
+# Time for a connection, as long as the tool's own is not shorter: what was not connected was not carried out, which is
+# to be known before the tool's time is over.
+_CONNECTING: Final = 10.0
+# A gateway's word that it does not know what became of the request.
+_GATEWAY: Final = (502, 504)
+# Whatever a header may hold, but what stands for other characters.
+_VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+
+
+class HttpTools:
+    """The tools of the file, and the connections that they need."""
+
+    def __init__(self, tools: list[HttpTool], *, output_characters: int) -> None:
+        """`output_characters` is the most that a model is told of a result.
+
+        Raises `ConfigurationError` if the way to one of them cannot be used.
+        """
+        tls = ssl.create_default_context()
+        self._endpoints = [_Endpoint(tool, output_characters, tls) for tool in tools]
+
+    @property
+    def tools(self) -> list[Tool]:
+        """As the rest of the server knows them."""
+        return [each.tool for each in self._endpoints]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(each.close() for each in self._endpoints))
+
+
+class _Endpoint:
+    """One tool."""
+
+    def __init__(self, tool: HttpTool, output_characters: int, tls: ssl.SSLContext) -> None:
+        import httpx2
+
+        self._url = tool.url
+        self._most = output_characters
+        self._once = tool.manner.effect is Effect.ONCE
+        self._headers = {
+            "user-agent": "chatstream",
+            **{name.lower(): value for name, value in tool.headers.items()},
+            "accept": "application/json, text/*",
+            "accept-encoding": "identity",  # a small body must not become a large one
+            "connection": "close",  # one that is kept may be closed at any moment: nobody knew what became of a call
+            "content-type": "application/json",
+        }
+        self._checks_address = not (
+            tool.internal or hosts.is_inside(urlsplit(tool.url).hostname or "") or proxies.proxy_for(tool.url)
+        )
+        self._client = proxies.client(tool.url, SETTING, timeout=tool.manner.timeout, headers={}, tls=tls)
+        connecting = min(_CONNECTING, tool.manner.timeout / 2)
+        self._client.timeout = httpx2.Timeout(tool.manner.timeout, connect=connecting)
+        # What one user's call is given must not go with another's.
+        self._client.cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self.tool = Tool(
+            name=tool.name,
+            description=tool.description,
+            parameters=tool.parameters,
+            manner=tool.manner,
+            check=schema.checking(tool.parameters),
+            run=self._run,
+            source=SETTING,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _run(self, arguments: Mapping[str, Any], caller: Caller) -> object:
+        """Raises `ToolFailed`, and `OutcomeUnknown` if the tool has an effect that it may have had."""
+        headers = self._headers | {
+            "idempotency-key": caller.key,
+            "x-user-id": header_text(caller.user),
+            "x-conversation-id": header_text(caller.conversation),
+            "x-message-id": header_text(caller.answer),
+        }
+        try:
+            return await self._asked(headers, msgspec.json.encode(arguments))
+        except ToolFailed as exc:
+            log.warning("tool %s: %s", self.tool.name, exc)
+            raise
+
+    async def _asked(self, headers: dict[str, str], body: bytes) -> object:
+        import httpx2
+
+        for address in await self._addresses():
+            try:
+                return await self._ask(address, headers, body)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError):
+                continue  # nothing was sent
+            except (httpx2.TransportError, httpx2.StreamError, OSError) as exc:
+                log.warning("tool %s: %s after the request was sent", self.tool.name, type(exc).__name__)
+                raise (OutcomeUnknown() if self._once else ToolFailed("the service broke off")) from exc
+        raise ToolFailed(_NOT_REACHED)
+
+    async def _ask(self, address: str | None, headers: dict[str, str], body: bytes) -> object:
+        """Ask the endpoint at one of its addresses; None: at whichever its name leads to."""
+        import httpx2
+
+        url = httpx2.URL(self._url)
+        extensions: dict[str, Any] = {}
+        if address is not None:
+            headers = headers | {"host": url.netloc.decode("ascii")}
+            extensions["sni_hostname"] = url.host  # and the certificate's name
+            url = url.copy_with(host=address)
+        async with self._client.stream("POST", url, content=body, headers=headers, extensions=extensions) as response:
+            return await self._result(response)
+
+    async def _addresses(self) -> list[str | None]:
+        """Where a name of the internet leads. Who can change that must not reach what this machine alone can reach."""
+        if not self._checks_address:
+            return [None]
+        parts = urlsplit(self._url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as exc:
+            raise ToolFailed("not carried out: the service cannot be found") from exc
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        if not all(map(hosts.is_public, addresses)):
+            log.error(
+                "tool %s: its name leads into your own network; if it should, write internal = true", self.tool.name
+            )
+            raise ToolFailed(_NOT_REACHED)
+        return [*addresses]
+
+    async def _result(self, response: "httpx2.Response") -> object:
+        status = response.status_code
+        if response.is_redirect:
+            raise ToolFailed(f"the service answered HTTP {status}, a redirect, which is not followed")
+        if self._once and status in _GATEWAY:
+            raise OutcomeUnknown
+        if not response.is_success:  # its body may hold anything, and is not read
+            raise ToolFailed(f"the service answered HTTP {status}")
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise self._unreadable("it is compressed, which was not asked for")
+        content = bytearray()
+        async for chunk in response.aiter_raw():
+            content += chunk
+            if len(content) > _MOST_BYTES:
+                return self._beginning(bytes(content), response)
+        return self._read(bytes(content), response)
+
+    def _read(self, content: bytes, response: "httpx2.Response") -> object:
+        if not content:
+            return None
+        kind, charset = _kind(response)
+        try:
+            if kind == "application/json" or kind.endswith("+json"):
+                return msgspec.json.decode(content)
+            if kind.startswith("text/"):
+                return content.decode(charset)
+            if not kind:
+                text = content.decode()
+                try:
+                    return msgspec.json.decode(content)
+                except msgspec.DecodeError:
+                    return text
+        except (ValueError, LookupError, RecursionError) as exc:
+            raise self._unreadable(f"it is no valid {'text' if kind.startswith('text/') else 'JSON'}") from exc
+        raise self._unreadable("it is neither JSON nor text")
+
+    def _beginning(self, content: bytes, response: "httpx2.Response") -> str:
+        """Of a result that is longer than anybody is told: as text, which says so."""
+        _, charset = _kind(response)
+        note = "… (cut: the service sent more than a megabyte)"
+        try:
+            text = content.decode(charset, "ignore")
+        except LookupError as exc:
+            raise self._unreadable("it is no valid text") from exc
+        return text[: self._most - len(note)] + note
+
+    def _unreadable(self, why: str) -> ToolFailed:
+        did = "it may have done what it was asked for, but " if self._once else ""
+        return ToolFailed(f"{did}its answer cannot be read: {why}")
+
+
+def header_text(text: str) -> str:
+    """An id as a header can carry it: what is not visible ASCII, and the percent sign, percent-encoded as UTF-8."""
+    return quote(text, safe=_VISIBLE, errors="surrogatepass")
+
+
+def _kind(response: "httpx2.Response") -> tuple[str, str]:
+    """The media type, in lower case, and the charset."""
+    header = Message()
+    header["Content-Type"] = response.headers.get("Content-Type", "")
+    kind = header.get_content_type() if response.headers.get("Content-Type") else ""
+    return kind, str(header.get_param("charset") or "utf-8")

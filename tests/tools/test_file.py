@@ -1,0 +1,220 @@
+"""The file of tools: what it may say, and what is said of what it may not."""
+
+from pathlib import Path
+
+import pytest
+
+from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.pieces import Effect
+from chatstream.settings import Settings
+from chatstream.tools.configuration import configured_tools
+from chatstream.tools.file import HttpTool, read
+from chatstream.tools.tool import BadArguments
+from tests.support.processes import REPOSITORY
+
+SECRET = "sk-hunter2-must-never-be-seen"
+NAMED = '[[tool]]\nname = "t"\ndescription = "d"\nurl = "https://h.example/t"\neffect = "none"\n'
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", f" {SECRET}\n")
+    monkeypatch.setenv("TWO_LINES", f"{SECRET}\r\nX-User-Id: root")
+    monkeypatch.delenv("UNSET_TOKEN", raising=False)
+
+
+def reading(directory: Path, text: str) -> list[HttpTool]:
+    path = directory / "tools.toml"
+    path.write_text(text, encoding="utf-8")
+    return read(path, Settings())
+
+
+def problems(directory: Path, text: str) -> list[str]:
+    with pytest.raises(InvalidSettings) as refused:
+        reading(directory, text)
+    assert "hunter2" not in str(refused.value)
+    assert all(line.startswith("CHATSTREAM_TOOLS_FILE: ") for line in refused.value.problems)
+    return [line.removeprefix("CHATSTREAM_TOOLS_FILE: ") for line in refused.value.problems]
+
+
+@pytest.mark.gen_test
+async def test_the_example_is_a_file_of_tools() -> None:
+    settings = Settings(tools_file=REPOSITORY / "conf" / "tools.toml.example")
+    async with configured_tools(settings, []) as tools:
+        assert [each.name for each in tools.offered] == ["order_status", "remind_me"]
+        status, remind = tools.get("order_status"), tools.get("remind_me")
+        assert status is not None
+        assert remind is not None
+        assert (status.manner.effect, status.manner.timeout, remind.manner.effect) == (
+            Effect.NONE,
+            5,
+            Effect.IDEMPOTENT,
+        )
+        assert status.checked('{"number": "AB123456"}') == {"number": "AB123456"}
+        with pytest.raises(BadArguments, match=r"\Abad arguments: number: what was given does not match"):
+            status.checked('{"number": "AB1"}')
+        with pytest.raises(BadArguments, match="at: what was given is not a"):
+            remind.checked('{"text": "x", "at": "tomorrow"}')
+
+
+def test_a_header_may_have_its_value_from_the_environment(tmp_path: Path) -> None:
+    [tool] = reading(tmp_path, NAMED + 'headers = { Authorization = "Bearer ${SHOP_TOKEN}", X-Price = "$5" }')
+    assert tool.headers == {"Authorization": f"Bearer {SECRET}", "X-Price": "$5"}
+    assert "hunter2" not in str(tool)
+
+
+def test_the_variable_may_stand_in_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "k" * 40)
+    (tmp_path / ".env").write_text("IN_THE_FILE='sk-1'\n")
+    path = tmp_path / "tools.toml"
+    path.write_text(NAMED + 'headers = { X-Key = "${IN_THE_FILE}" }')
+    [tool] = read(path, Settings.load(["JWT_SECRET"], tmp_path / ".env"))
+    assert tool.headers == {"X-Key": "sk-1"}
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7", "backend", "a.internal"]
+)
+def test_what_can_only_be_in_the_operators_network_may_be_asked_without_tls(tmp_path: Path, host: str) -> None:
+    [tool] = reading(tmp_path, NAMED.replace("https://h.example", f"http://{host}"))
+    assert tool.url == f"http://{host}/t"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "{} must have a table [[tool]] for each tool"),
+        ("tool = []", "{} must have a table [[tool]] for each tool"),
+        ('[tool]\nname = "t"', "{} must have a table [[tool]] for each tool"),
+        (f"[[tool]]\nurl = {SECRET}", "{} is no TOML at line 2, column 7 (texts stand in quotation marks)"),
+        ('[[tools]]\nname = "x"\n' + NAMED, '"tools": there is no such setting; did you mean tool?'),
+        (
+            NAMED.replace('"t"', '"no spaces"'),
+            'tool "no spaces": name: must be 1 to 64 ASCII letters, digits, _ or -: models\' endpoints take no others',
+        ),
+        (
+            NAMED.replace('"t"', '"' + "x" * 65 + '"'),
+            f'tool "{"x" * 65}": name: '
+            "must be 1 to 64 ASCII letters, digits, _ or -: models' endpoints take no others",
+        ),
+        (NAMED.replace('name = "t"\n', ""), "tool 1, which has no name: name: is missing"),
+        (NAMED.replace('url = "https://h.example/t"\n', ""), 'tool "t": url: is missing'),
+        (
+            NAMED.replace('"d"', '" "'),
+            'tool "t": description: must say what the tool does and when to call it: a model knows nothing else of it',
+        ),
+        (NAMED + NAMED, 'tool "t": is there more than once'),
+        (NAMED + "timout = 3", 'tool "t": "timout": there is no such setting; did you mean timeout?'),
+        (
+            NAMED + 'timeout = "3s"',
+            'tool "t": timeout: must be seconds (0.01 to 86,400): a number without a unit',
+        ),
+        (NAMED + "timeout = 0", 'tool "t": timeout: must be seconds (0.01 to 86,400): a number without a unit'),
+        (NAMED + "timeout = nan", 'tool "t": timeout: must be seconds (0.01 to 86,400): a number without a unit'),
+        (NAMED.replace('"none"', '"read"'), 'tool "t": effect: must be one of none, idempotent or once'),
+        (NAMED + 'approval = "hook"', 'tool "t": approval: must be one of never or always'),
+        (
+            NAMED.replace("https://h.example", f"https://u:{SECRET}@h.example"),
+            'tool "t": url: must not hold a user name or a password',
+        ),
+        (NAMED.replace("https:", "ftp:"), 'tool "t": url: must begin with http:// or https://'),
+        (
+            NAMED.replace("https:", "http:"),
+            'tool "t": url: must begin with https://: what is sent says who talks, and holds your headers. In your own '
+            "network, write internal = true",
+        ),
+        (
+            NAMED + "approval_timeout = 60",
+            'tool "t": approval_timeout: means nothing where nobody is asked: approval is never',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "${UNSET_TOKEN}" }',
+            'tool "t": headers.X-Key: the environment variable UNSET_TOKEN is not set',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "${hunter2}" }',
+            'tool "t": headers.X-Key: the environment variable that it names is not set',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "${TWO_LINES}" }',
+            'tool "t": headers.X-Key: the environment variable TWO_LINES holds what no HTTP header can carry',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "${a b}" }',
+            'tool "t": headers: X-Key must name environment variables as ${NAME}',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "${SHOP_TOKEN" }',
+            'tool "t": headers: X-Key must name environment variables as ${NAME}',
+        ),
+        (
+            NAMED + 'headers = { X-Key = "a\\r\\nX-User-Id: root" }',
+            'tool "t": headers: X-Key must be 1 to 4,000 visible ASCII characters, with spaces between them only',
+        ),
+        (NAMED + 'headers = { "a:b" = "c" }', 'tool "t": headers: "a:b" is no name of a header'),
+        (NAMED + 'headers = { x-user-ID = "root" }', 'tool "t": headers: must not set x-user-ID: chatstream does'),
+        (NAMED + 'headers = { Host = "h" }', 'tool "t": headers: must not set Host: chatstream does'),
+        (
+            NAMED + 'headers = { X-A = "1", x-a = "2" }',
+            'tool "t": headers: x-a is there twice: capitals make no difference',
+        ),
+        (
+            NAMED + 'parameters = { type = "string" }',
+            'tool "t": parameters: must be the schema of an object: type = "object"',
+        ),
+        (
+            NAMED + 'parameters = { type = "object", properties = { a = { type = "text" } } }',
+            'tool "t": parameters: is no JSON Schema: properties.a.type is wrong',
+        ),
+        (
+            NAMED + 'parameters = { type = "object", "$ref" = "http://127.0.0.1:1/schema" }',
+            'tool "t": parameters: is no JSON Schema',
+        ),
+        (
+            NAMED + 'parameters = { type = "object", properties = { a = { const = 2026-11-28 } } }',
+            'tool "t": parameters: it holds what JSON has no form for: a date, or a number that is none',
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path, text: str, problem: str) -> None:
+    assert problems(tmp_path, text) == [problem.format(tmp_path / "tools.toml") if "{} " in problem else problem]
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path, NAMED + "timeout = 0\n" + '[[tool]]\nurl = "x"\n' + NAMED.replace('"t"', '"u"') + "x = 1"
+    )
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe[", b"[[tool]]\nx = " + b"[" * 5000, b"#" * 1_100_000])
+def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tools.toml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidSettings, match=r"CHATSTREAM_TOOLS_FILE: .*tools\.toml"):
+        read(path, Settings())
+    with pytest.raises(InvalidSettings, match="does not exist"):
+        read(tmp_path / "nothing.toml", Settings())
+
+
+@pytest.mark.gen_test
+async def test_a_name_that_a_plug_in_has_already_is_refused(tmp_path: Path) -> None:
+    from chatstream.plugins.loading import load
+
+    path = tmp_path / "tools.toml"
+    path.write_text(NAMED.replace('"t"', '"recommend_bet"'))
+    with pytest.raises(
+        ConfigurationError, match="recommend_bet of CHATSTREAM_TOOLS_FILE has the name of one of chatst"
+    ):
+        async with configured_tools(Settings(tools_file=path), load(["chatstream.plugins.bets:plugin"])):
+            pass
+
+
+def test_patterns_take_linear_time(tmp_path: Path) -> None:
+    from chatstream.tools.schema import checking
+
+    check = checking({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}})
+    with pytest.raises(BadArguments):
+        check({"a": "a" * 49_000 + "b"})  # for ever, with backtracking
+    with pytest.raises(ValueError, match=r"\Ais no JSON Schema: properties.a.pattern is wrong\Z"):
+        checking({"type": "object", "properties": {"a": {"pattern": "(?=a)"}}})
