@@ -47,16 +47,23 @@ class ExportBegun(_Line, frozen=True, kw_only=True, rename="camel", tag="export"
 
 
 class ExportedConversation(_Line, frozen=True, kw_only=True, rename="camel", tag="conversation"):
-    """A conversation; its messages follow, oldest first."""
+    """A conversation; its messages follow, oldest first. `autoTitle`: its title is to be made by the model."""
 
     conversation: ConversationView
+    auto_title: bool | UnsetType = UNSET
 
 
 class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="message"):
-    """A message of the conversation before it. `pieces` is what an answer is made of, if that is more than text."""
+    """A message of the conversation before it. `pieces` is what an answer is made of, if that is more than text.
+
+    `contextBegins`: the model is not told the messages before this one. `unread`: the answer ended while nobody
+    watched, and was not read since. Both are there only where they are true.
+    """
 
     message: UserMessageView | AnswerView
     pieces: list[str | dict[str, Any]] | UnsetType = UNSET
+    context_begins: bool | UnsetType = UNSET
+    unread: bool | UnsetType = UNSET
 
 
 class ExportEnded(_Line, frozen=True, kw_only=True, rename="camel", tag="end"):
@@ -139,11 +146,16 @@ class ExportHandler(BaseHandler):
         try:
             while page:
                 for conversation in page:
-                    yield _line(ExportedConversation(conversation=conversation_view(conversation)))
+                    yield _line(_conversation(conversation))
                     conversations += 1
+                    context_from = conversation.context_from
                     async with aclosing(self.reading.all_of(conversation.key)) as found:
                         async for message in found:
-                            yield _line(self._message(message))
+                            exported = self._message(message)
+                            if context_from is not None and message.seq >= context_from:
+                                exported = msgspec.structs.replace(exported, context_begins=True)
+                                context_from = None
+                            yield _line(exported)
                             messages += 1
                             if self._revoked:
                                 self.stream_end = "revoked"
@@ -165,7 +177,12 @@ class ExportHandler(BaseHandler):
             view = msgspec.structs.replace(view, parts=UNSET)  # it follows from the pieces
         elif isinstance(message, UserMessage):
             view = msgspec.structs.replace(view, parent=message.parent)
-        return ExportedMessage(message=view, pieces=pieces)
+        unread = isinstance(message, Answer) and message.unseen
+        return ExportedMessage(message=view, pieces=pieces, unread=unread or UNSET)
+
+
+def _conversation(conversation: Conversation) -> ExportedConversation:
+    return ExportedConversation(conversation=conversation_view(conversation), auto_title=conversation.auto_title or UNSET)
 
 
 def _line(line: ExportLine) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -37,8 +37,12 @@ class _Fault(Exception):
 class _Read(NamedTuple):
     """A conversation of the file, and the lines of its messages."""
 
-    conversation: ConversationView
+    line: ExportedConversation
     messages: list[ExportedMessage]
+
+    @property
+    def conversation(self) -> ConversationView:
+        return self.line.conversation
 
 
 def is_export(path: Path) -> bool:
@@ -105,10 +109,10 @@ def _conversations(path: Path) -> Iterator[_Read]:
     current: _Read | None = None
     for number, line in _lines(path):
         match line:
-            case ExportedConversation(conversation=conversation):
+            case ExportedConversation():
                 if current is not None:
                     yield current
-                current = _Read(conversation, [])
+                current = _Read(line, [])
             case ExportedMessage():
                 if current is None:
                     raise ConfigurationError(f"{path} has a message of no conversation in line {number}.")
@@ -139,7 +143,9 @@ def _made(user_id: str, one: _Read) -> History:
         created_at=_time(view.created_at),
         updated_at=_time(view.updated_at),
         background=view.background,
+        auto_title=one.line.auto_title is True,
     )
+    context_from: int | None = None
     ids: dict[str, str] = {}
     messages: list[Message] = []
     attempts: set[tuple[str, int]] = set()
@@ -148,6 +154,8 @@ def _made(user_id: str, one: _Read) -> History:
         if message.id in ids:
             raise _Fault("two of its messages have the same id")
         ids[message.id] = new_message_id()
+        if line.context_begins is True:
+            context_from = seq
         if isinstance(message, UserMessageView):
             messages.append(_user_message(message, ids, seq))
             continue
@@ -156,9 +164,9 @@ def _made(user_id: str, one: _Read) -> History:
         if (message.reply_to, message.attempt) in attempts:
             raise _Fault("two answers are the same attempt")
         attempts.add((message.reply_to, message.attempt))
-        messages.append(_answer(message, line.pieces, ids, seq))
+        messages.append(_answer(line, message, ids, seq))
     head = None if view.head is UNSET else ids.get(view.head)
-    return History(msgspec.structs.replace(bare, head=head), messages)
+    return History(msgspec.structs.replace(bare, head=head, context_from=context_from), messages)
 
 
 def _user_message(view: UserMessageView, ids: dict[str, str], seq: int) -> UserMessage:
@@ -172,7 +180,7 @@ def _user_message(view: UserMessageView, ids: dict[str, str], seq: int) -> UserM
     )
 
 
-def _answer(view: AnswerView, pieces: Any, ids: dict[str, str], seq: int) -> Answer:
+def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: int) -> Answer:
     status, failure = view.status, _failure(view.error)
     if status is Status.STREAMING:  # nobody generates it any more; to ask again is its user's word
         status = Status.INTERRUPTED
@@ -197,8 +205,9 @@ def _answer(view: AnswerView, pieces: Any, ids: dict[str, str], seq: int) -> Ans
         model=None if view.model is UNSET else view.model,
         continues=None if view.continues is UNSET else ids.get(view.continues),
         rating=None if view.rating is UNSET else view.rating,
+        unseen=line.unread is True,
     )
-    made = answer.made_of([view.content] if pieces is UNSET else read(pieces))
+    made = answer.made_of([view.content] if line.pieces is UNSET else read(line.pieces))
     if made.content != view.content:
         raise _Fault("an answer's text is not what it is made of")
     return made

@@ -121,6 +121,76 @@ async def test_export_erase_and_import_give_the_same_history(
 
 
 @pytest.mark.gen_test
+async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path, mongodb_uri: str
+) -> None:
+    server = start_server(CHATSTREAM_CONTEXT_CHARACTERS="1000", CHATSTREAM_PLUGINS="none")
+    client = make_client(server)
+    for number in range(1, 9):
+        upstream.reply(answer(f"Answer {number}. " + "word " * 60))
+    conversation = await client.create(id="tree")
+    posted: list[str] = []
+
+    async def ask(content: str, **body: Any) -> None:
+        response = await client.http.post(f"{API}/{conversation}/messages", json={"content": content, **body})
+        posted.append(response.json()["id"])
+        await client.answer(conversation)
+
+    for number in range(1, 5):
+        await ask(f"Question {number}?")
+    first_answer = (await client.messages(conversation))[1]["id"]
+    await ask("Question 2, edited?", parent=first_answer)
+    await ask("Question 1, edited?", parent=None)
+    await client.http.patch(f"{API}/{conversation}", json={"head": posted[3]})
+    await ask("Question 5?")
+    unread = await client.create(id="unread", initialMessage="Nobody waits for this.")
+    async with asyncio.timeout(60):
+        while not [one for one in (await client.http.get(API)).json()["conversations"] if one["unread"]]:
+            await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+
+    async def told() -> list[Any]:
+        """All of both, in places instead of ids: as it is shown, and each other branch."""
+        listed = (await client.http.get(API)).json()["conversations"]
+        exported = lines((await client.http.get(f"{ME}/export")).text)[1:]
+        ids = {line["message"]["id"]: place for place, line in enumerate(exported) if line["type"] == "message"}
+        leaves = [id_ for id_, place in ids.items() if exported[place]["message"]["content"].endswith("?")]
+        branches = [
+            (await client.http.get(f"{API}/tree/messages", params={"leaf": id_})).json()["messages"]
+            for id_ in leaves
+            if ids[id_] < ids[leaves[-1]]
+        ]
+        shown = (await client.http.get(f"{API}/tree/messages")).json()
+        return [in_places(one, ids) for one in (listed, exported, branches, shown["messages"], shown["head"])]
+
+    before = await told()
+    assert [one["unread"] for one in before[0]] == [True, False]
+    assert [line["contextBegins"] for line in before[1] if "contextBegins" in line] == [True]
+    file = (await client.http.get(f"{ME}/export")).text
+    await client.http.delete(ME)
+    done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, file, server._environment["MONGODB_DATABASE"])
+    assert done.returncode == 0, done.stderr
+    assert await told() == before
+    # The model is told no more than before.
+    last = upstream.calls[-2].body["messages"]
+    assert [turn["content"] for turn in last if turn["role"] == "user"][-1] == "Question 5?"
+    upstream.reply(answer("Answer 9."))
+    await ask("Question 6?")
+    [*turns] = [turn["content"] for turn in upstream.calls[-1].body["messages"] if turn["role"] == "user"]
+    assert turns[-1] == "Question 6?"
+    assert "Question 1?" not in turns
+    assert unread == "unread"
+
+
+def in_places(value: Any, ids: dict[str, int]) -> Any:
+    """The same with a number in place of each message's id."""
+    if isinstance(value, dict):
+        return {name: in_places(one, ids) for name, one in value.items()}
+    if isinstance(value, list):
+        return [in_places(one, ids) for one in value]
+    return ids.get(value, value) if isinstance(value, str) else value
+
+
+@pytest.mark.gen_test
 async def test_what_is_cut_off_or_wrong_is_not_stored(
     client: Client, upstream: Upstream, tmp_path: Path, mongodb_uri: str
 ) -> None:
