@@ -208,6 +208,9 @@ class Server:
                 context_characters=settings.context_characters,
             )
 
+        limits = Limits.of(settings, capacity, lambda: lag.seconds)
+        priced = unpriced if plugins.answers else catalogue.priced
+        budgets = Budgets(ledger, _budget(settings), plugins=plugins, priced=priced, system_prompt=system_prompt)
         titles = Titles(
             conversations,
             reading,
@@ -217,10 +220,8 @@ class Server:
             allowed=choices.allowed,
             name=settings.title_model,
             priced=catalogue.priced,
+            budgets=budgets,
         )
-        limits = Limits.of(settings, capacity, lambda: lag.seconds)
-        priced = unpriced if plugins.answers else catalogue.priced
-        budgets = Budgets(ledger, _budget(settings), plugins=plugins, priced=priced, system_prompt=system_prompt)
         hub = Hub(
             attempts,
             reading,

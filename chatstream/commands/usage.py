@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Of the ledger, which the server keeps where somebody has a budget: what was deleted counts, and users who were erased
-are called erased-…. Without a ledger, of the messages that are there.
+are called erased-…. Without a ledger, of the messages that are there; what titles took is in the ledger alone.
 
 Costs are in millionths of the currency that the catalogue's prices are in. Days and months are those of UTC.
 """

@@ -126,6 +126,11 @@ class Budgets:
             with self.remembering(spending.user_id):
                 await self._ledger.check(spending)
 
+    async def took(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
+        """What was taken beside the answer that began at this `moment` counts, too. Raises `StorageUnavailable`."""
+        if self._ledger is not None:
+            await self._ledger.add(user_id, moment, usage, model)
+
     async def balances(self, user_id: str) -> list[Balance]:
         """How the user stands with each limit; empty where nobody has a budget. Raises `Unavailable`."""
         if self._ledger is None:

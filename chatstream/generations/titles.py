@@ -13,6 +13,7 @@ from contextlib import aclosing
 
 from chatstream.blank import is_blank
 from chatstream.errors import ModelError, StorageUnavailable
+from chatstream.generations.budgets import Budgets
 from chatstream.generations.generation import Priced, unpriced
 from chatstream.generations.tokens import Ratio, estimated
 from chatstream.llm import titling
@@ -51,8 +52,13 @@ class Titles:
         allowed: Callable[[Conversation], Conversation] = lambda conversation: conversation,
         name: str | None = None,
         priced: Priced = unpriced,
+        budgets: Budgets | None = None,
     ) -> None:
-        """`name` is the model that is asked; None: the conversation's, as far as it is `allowed`."""
+        """`name` is the model that is asked; None: the conversation's, as far as it is `allowed`.
+
+        `budgets` is told what a title took.
+        """
+        self._budgets = budgets
         self._allowed = allowed
         self._priced = priced
         self._conversations = conversations
@@ -95,7 +101,7 @@ class Titles:
                     question = await self._reading.get(conversation.key, answer.reply_to)
                     if not isinstance(question, UserMessage):
                         return
-                    title = await self._ask(current, question.content, answer.content)
+                    title = await self._ask(current, question.content, answer)
                     given = await self._conversations.entitle(current, title)
                     outcome = "given" if given else "none" if title is None else "named"
         except (TimeoutError, StorageUnavailable):
@@ -105,8 +111,8 @@ class Titles:
             log.error("no title was made: %s", describe(exc), extra={"facts": facts})
         self._metrics.title_made(outcome)
 
-    async def _ask(self, conversation: Conversation, question: str, answer: str) -> str | None:
-        turns = titling.request(question, answer)
+    async def _ask(self, conversation: Conversation, question: str, answer: Answer) -> str | None:
+        turns = titling.request(question, answer.content)
         estimate: Estimate = Ratio().estimate(turns)
         usage: Usage | None = None
         pieces: list[Piece] = []
@@ -128,7 +134,17 @@ class Titles:
                 return None  # refused, and so not charged
         finally:
             if pieces or usage is not None:
-                used = self._priced(usage or estimated(estimate, pieces), answered_by)
-                if used is not None:
-                    self._metrics.title_used(used, answered_by)
+                await self._count(conversation, answer, usage or estimated(estimate, pieces), answered_by)
         return titling.title(text(pieces), finish) if finish else None
+
+    async def _count(self, conversation: Conversation, answer: Answer, usage: Usage, model: str | None) -> None:
+        used = self._priced(usage, model)
+        if used is None:
+            return
+        self._metrics.title_used(used, model)
+        if self._budgets is not None:
+            try:
+                await self._budgets.took(conversation.user_id, answer.created_at, used, model)
+            except StorageUnavailable:
+                facts = {"conversation": conversation.id, "user": conversation.user_id}
+                log.warning("what a title took is not in its user's account", extra={"facts": facts})

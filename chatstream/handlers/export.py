@@ -182,7 +182,9 @@ class ExportHandler(BaseHandler):
 
 
 def _conversation(conversation: Conversation) -> ExportedConversation:
-    return ExportedConversation(conversation=conversation_view(conversation), auto_title=conversation.auto_title or UNSET)
+    return ExportedConversation(
+        conversation=conversation_view(conversation), auto_title=conversation.auto_title or UNSET
+    )
 
 
 def _line(line: ExportLine) -> bytes:

@@ -44,6 +44,7 @@ KEPT = (
 OF_NOBODY: Mapping[str, str] = {
     "erasures": "has the user's id only as long as the erasure runs",
     "leases": "names processes alone",
+    "ledgerKeys": "is made by chance, and goes after its month",
 }
 
 OF_CONVERSATIONS = tuple(one for one in KEPT if one.found is Found.BY_CONVERSATION)

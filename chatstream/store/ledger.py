@@ -7,14 +7,13 @@ expected with the user's next reservation, if this process has both; else whoeve
 `GET …/usage`, a report, a deletion) looks up how the open ones have ended. The update that does it takes the
 reservation away, and asks for its being there: so each counts once, whoever does it, and however often.
 
-Its `_id` has a hash of the user's id, so that it goes on counting when they are erased: that is no new budget.
+Its `_id` is a name for the user that goes on counting when they are erased: that is no new budget. See `pseudonyms`.
 
 Days and months are UTC's, by the moment at which an attempt began.
 """
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import math
 import re
@@ -36,6 +35,7 @@ from chatstream.store.documents import ENDED, usage_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.outbox import EventType, noted
+from chatstream.store.pseudonyms import Pseudonyms, month_of
 
 log = logging.getLogger("chatstream.store")
 
@@ -178,6 +178,7 @@ class Ledger:
         self._mongo = mongo
         self._accounts = mongo.ledger
         self._messages = mongo.messages
+        self._names = Pseudonyms(mongo)
         self._turns: dict[str, _Turn] = {}  # by user
         self._settling: dict[str, asyncio.Task[None]] = {}  # by user
         self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # by answer: those that run in this process
@@ -233,7 +234,8 @@ class Ledger:
             try:
                 begun = await begin(partial(self._reserve, reserving))
             except _NotReserved:
-                self._ended.pop(_account(spending.user_id, now), None)  # somebody may have settled it: it is looked up
+                account = await self._names.account(spending.user_id, now)
+                self._ended.pop(account, None)  # somebody may have settled it: it is looked up
                 await self.check(spending)
             else:
                 self._committed(reserving)
@@ -256,7 +258,11 @@ class Ledger:
         budget = {"name": refusal.name, "limit": refusal.limit, "resetsAt": refusal.resets_at}
         webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | {"budget": budget}
         await self._accounts.update_one(
-            {"_id": _account(user_id, moment), told: {"$exists": False}, "webhook.dueAt": {"$exists": False}},
+            {
+                "_id": await self._names.account(user_id, moment),
+                told: {"$exists": False},
+                "webhook.dueAt": {"$exists": False},
+            },
             {"$set": {told: moment, "webhook": webhook}},
         )
 
@@ -279,7 +285,7 @@ class Ledger:
         spending = reserving.spending
         expected = spending.expect(before)
         moment = answer.created_at
-        account, day = _account(spending.user_id, moment), f"{moment.day:02}"
+        account, day = await self._names.account(spending.user_id, moment), f"{moment.day:02}"
         reservation = _Reservation(account, answer.id, day, expected.total_tokens, expected.cost_micros or 0)
         ended = [*self._ended.get(account, {}).values()]
         more = Counter(
@@ -303,7 +309,7 @@ class Ledger:
         }
         update: Document = {
             "$inc": dict(more),
-            "$set": {reservation.field: noted, "userId": spending.user_id, "month": _month(moment)},
+            "$set": {reservation.field: noted, "userId": spending.user_id, "month": month_of(moment)},
         }
         if ended:
             update["$unset"] = {one.reservation.field: "" for one in ended}
@@ -334,18 +340,30 @@ class Ledger:
 
     async def settle(self, user_id: str) -> None:
         """Put what has ended in the place of what was expected."""
-        prefix = _pseudonym(user_id)
-        which = {"_id": {"$gte": f"{prefix}:", "$lt": f"{prefix};"}, "open": {"$nin": [{}, None]}}
+        which = {"userId": user_id, "open": {"$nin": [{}, None]}}
         for account in await self._accounts.find(which).to_list(None):
             await self._settle(account)
 
     async def settle_one(self, user_id: str, answer: Answer) -> None:
         """`answer` has ended like this, and its message is gone with its conversation."""
-        which = {"_id": _account(user_id, answer.created_at), f"open.{answer.id}": {"$exists": True}}
+        name = await self._names.account(user_id, answer.created_at)
+        which = {"_id": name, f"open.{answer.id}": {"$exists": True}}
         account = await self._accounts.find_one(which)
         if account is not None:
             reservation = _reservations(account)[answer.id]
             await self._write([_Settlement(reservation, _taken(reservation, answer.usage, answer.model))])
+
+    async def add(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
+        """What was taken beside an answer, which began at this `moment`: for its conversation's title, say.
+
+        Nothing is reserved for it, and it is no answer of its own.
+        """
+        counts = _counts(usage)
+        tokens, name = counts.get("totalTokens", 0), _escaped(model or "")
+        more = {"tokens": tokens, f"days.{moment.day:02}": tokens, "costMicros": counts.get("costMicros", 0)}
+        more |= {f"models.{name}.{count}": value for count, value in counts.items()}
+        # The account is there: the answer was reserved in it. If not, it is made by nobody: an erased user has none.
+        await self._accounts.update_one({"_id": await self._names.account(user_id, moment)}, {"$inc": more})
 
     def _settle_soon(self, user_id: str) -> None:
         """Nobody waits for it, and if it fails somebody else does it."""
@@ -405,7 +423,7 @@ class Ledger:
 
     async def balances(self, user_id: str, budget: Budget, moment: datetime) -> list[Balance]:
         """How the user stands with each limit, and what was spent where there is none."""
-        which = {"_id": _account(user_id, moment)}
+        which = {"_id": await self._names.account(user_id, moment)}
         account = await self._accounts.find_one(which)
         if account is not None and account.get("open") and await self._settle(account):
             account = await self._accounts.find_one(which)
@@ -485,8 +503,7 @@ def _reservations(account: Document) -> dict[str, _Reservation]:
 
 def _taken(reservation: _Reservation, usage: Usage | None, model: str | None) -> dict[str, int]:
     """What is to be added. None was taken where no model was asked, or where it refused."""
-    told: Document = {} if usage is None else msgspec.to_builtins(usage)
-    counts = {name: count for name, count in told.items() if isinstance(count, int)} | {"answers": 1}
+    counts = ({} if usage is None else _counts(usage)) | {"answers": 1}
     tokens, cost = counts.get("totalTokens", 0), counts.get("costMicros", 0)
     name = _escaped(model or "")
     return {
@@ -496,21 +513,15 @@ def _taken(reservation: _Reservation, usage: Usage | None, model: str | None) ->
     } | {f"models.{name}.{count}": value for count, value in counts.items()}
 
 
+def _counts(usage: Usage) -> dict[str, int]:
+    """Its numbers, by the names that `Row` has for them."""
+    told: Document = msgspec.to_builtins(usage)
+    return {name: count for name, count in told.items() if isinstance(count, int)}
+
+
 def _forget_oldest(known: "OrderedDict[str, Any]") -> None:
     if len(known) > _MOST_REMEMBERED:
         known.popitem(last=False)
-
-
-def _month(moment: datetime) -> str:
-    return f"{moment:%Y-%m}"
-
-
-def _account(user_id: str, moment: datetime) -> str:
-    return f"{_pseudonym(user_id)}:{_month(moment)}"
-
-
-def _pseudonym(user_id: str) -> str:
-    return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 def _escaped(name: str) -> str:

@@ -115,11 +115,13 @@ LEASE_INDEXES = [IndexModel([("heldUntil", ASCENDING)], name="over", expireAfter
 # See `chatstream.store.searching`.
 SEARCH_INDEXES = [IndexModel([("userId", ASCENDING), ("terms", ASCENDING)], name="terms")]
 LEDGER_INDEXES = [
-    # For the report of a month. The server finds a user's own by the beginning of their `_id`.
+    # For the report of a month.
     IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
     _WEBHOOK_INDEX,
     IndexModel([("userId", ASCENDING)], name="owner"),
 ]
+# A month's key goes some time after the month.
+LEDGER_KEY_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="over", expireAfterSeconds=0)]
 # What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
 # process of the version before makes it again when it starts, and the next one of this version drops it again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
@@ -132,6 +134,7 @@ INDEXES = {
     "leases": LEASE_INDEXES,
     "search": SEARCH_INDEXES,
     "ledger": LEDGER_INDEXES,
+    "ledgerKeys": LEDGER_KEY_INDEXES,
 }
 
 
@@ -186,6 +189,7 @@ class Mongo:
         self.erasures: Any = self.collection("erasures")
         self.leases: Any = self.collection("leases")
         self.ledger: Any = self.collection("ledger")
+        self.ledger_keys: Any = self.collection("ledgerKeys")
 
     def collection(self, name: str) -> Any:
         """The collection of this name, behind the gate."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -199,3 +200,39 @@ async def test_the_list_says_what_runs_and_what_is_unread(client: Client, upstre
     one = await listed(client, idle)
     assert (one["state"], one["unread"]) == ("idle", False)
     assert json.dumps(one).count("waiting") == 0
+
+
+@pytest.mark.gen_test
+async def test_what_a_title_takes_is_the_users_own_spending(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    server = start_server(CHATSTREAM_USER_TOKENS_PER_DAY="9", CHATSTREAM_USER_TOKENS_PER_MONTH="1000")
+    client = make_client(server)
+    upstream.reply(answer("A word that reads the same from both ends."))
+    upstream.reply(stream(delta("Palindromes"), delta(finish_reason="stop"), USAGE))
+    conversation = await client.create(autoTitle=True)
+    await ask(client, conversation)
+    await until(client, conversation, title="Palindromes")
+    left = {one["name"]: one for one in (await client.http.get("/api/v1/chat/usage")).json()["budgets"]}
+    assert [left[name]["used"] for name in ("tokensPerDay", "tokensPerMonth")] == [14, 14]
+    assert left["tokensPerDay"]["left"] == 0
+    # Nine would have been enough for the answer alone.
+    assert (await client.post(conversation, "Name one.")).status_code == 429
+    # One that breaks off is charged with what is known of it; and in a report it is no answer of its own.
+    other = make_client(server)
+    upstream.reply(answer("Otto."))
+    upstream.reply(beginning("Nam"), Do.CLOSE)
+    before = await outcomes(other, "none")
+    await ask(other, await other.create(autoTitle=True))
+    await until_one_more(other, "none", before)
+    used = {one["name"]: one["used"] for one in (await other.http.get("/api/v1/chat/usage")).json()["budgets"]}
+    assert used["tokensPerMonth"] > 7
+    report = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "chatstream", "usage", "--format", "json",
+        env=server._environment, cwd=server.log_path.parent, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (await report.communicate())[0].splitlines()]
+    assert {row["user"]: (row["answers"], row["totalTokens"]) for row in rows} == {
+        client.user: (1, 14),
+        other.user: (1, used["tokensPerMonth"]),
+    }

@@ -1,0 +1,119 @@
+"""The names by which the ledger knows users: hashes of their ids, with a key made by chance for each month.
+
+Within a month the name must be found again when its user comes back after an erasure: to be erased is no new budget.
+After the month nobody needs to find it, and MongoDB deletes the key. From then on nobody can tell whose account it was,
+not even with the whole database at hand and the user's id as a guess.
+
+Versions before made the hash without a key. A month that one of them began to count in is counted so to its end, which
+also lets both versions run at the same time. The accounts of users who were erased get a name by chance after it.
+"""
+
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from bson import Binary
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
+
+# An answer counts for the month in which it began. It has ended long before this, and so nobody asks for the key then.
+_KEPT_AFTER_THE_MONTH = timedelta(days=7)
+_KEY_BYTES = 32
+# The names of versions before: the hash, a colon, the month.
+_UNKEYED: Document = {"$regex": "^[0-9a-f]{64}:"}
+# Accounts of erased users that are renamed with one operation.
+_RENAMED_AT_ONCE = 100
+# Months of which the keys are remembered: of this one and the one before, and a few that somebody asked for.
+_MOST_REMEMBERED = 4
+
+
+class _Gone(Exception):
+    """Another process has just renamed one of them."""
+
+
+class _Key(NamedTuple):
+    """Of one month. `unkeyed`: it is counted as versions before did."""
+
+    secret: bytes
+    unkeyed: bool
+
+
+class Pseudonyms:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
+        self._accounts = mongo.ledger
+        self._keys = mongo.ledger_keys
+        self._known: dict[str, _Key] = {}
+
+    async def account(self, user_id: str, moment: datetime) -> str:
+        """The `_id` of the account for the month of this moment. Asks the database once for each month."""
+        month = month_of(moment)
+        key = self._known.get(month) or await self._load(month)
+        unkeyed = hashlib.sha256(user_id.encode())
+        if key.unkeyed:
+            return f"{unkeyed.hexdigest()}:{month}"
+        return f"{month}:{hmac.new(key.secret, unkeyed.digest(), hashlib.sha256).hexdigest()}"
+
+    async def _load(self, month: str) -> _Key:
+        document = await self._keys.find_one({"_id": month}) or await self._make(month)
+        key = _Key(bytes(document["key"]), bool(document.get("unkeyed", False)))
+        while len(self._known) >= _MOST_REMEMBERED:
+            del self._known[min(self._known)]
+        self._known[month] = key
+        return key
+
+    async def _make(self, month: str) -> Document:
+        """A new month has begun, or this version runs for the first time."""
+        await self._forget_the_erased()
+        before = await self._accounts.find_one({"month": month, "_id": _UNKEYED}, {"_id": 1})
+        key: Document = {
+            "key": Binary(secrets.token_bytes(_KEY_BYTES)),
+            "unkeyed": before is not None,
+            "expiresAt": _end_of(month) + _KEPT_AFTER_THE_MONTH,
+        }
+        while True:
+            try:
+                document: Document = await self._keys.find_one_and_update(
+                    {"_id": month}, {"$setOnInsert": key}, upsert=True, return_document=ReturnDocument.AFTER
+                )
+            except DuplicateKeyError:
+                continue  # another process was faster: then it is found
+            return document
+
+    async def _forget_the_erased(self) -> None:
+        """Rename the accounts of erased users that versions before have left, but for this month's."""
+        erased: Document = {"userId": {"$gte": "erased-", "$lt": "erased."}, "_id": _UNKEYED}
+        which = erased | {"month": {"$lt": month_of(datetime.now(UTC))}}
+        while found := await self._accounts.find(which).limit(_RENAMED_AT_ONCE).to_list(_RENAMED_AT_ONCE):
+            try:
+                await self._rename(found)
+            except _Gone:
+                return
+
+    async def _rename(self, found: list[Document]) -> None:
+        named = [one | {"_id": f"{one['month']}:{secrets.token_hex(_KEY_BYTES)}"} for one in found]
+
+        async def both(session: Any) -> None:
+            gone = await self._accounts.delete_many({"_id": {"$in": [one["_id"] for one in found]}}, session=session)
+            if gone.deleted_count < len(found):
+                raise _Gone
+            await self._accounts.insert_many(named, session=session)
+
+        await self._mongo.transaction(both)
+
+
+def month_of(moment: datetime) -> str:
+    """As accounts name it: ``2026-11``."""
+    return f"{moment:%Y-%m}"
+
+
+def _end_of(month: str) -> datetime:
+    first = datetime.fromisoformat(f"{month}-01").replace(tzinfo=UTC)
+    return (first + timedelta(days=31)).replace(day=1)
