@@ -5,7 +5,7 @@ import sys
 from typing import TextIO
 
 from chatstream import __version__
-from chatstream.commands import chat, check_config, log_name, options, seed, serve, template, token, usage
+from chatstream.commands import chat, check_config, log_name, options, scrub, seed, serve, template, token, usage
 from chatstream.errors import ConfigurationError, InvalidSettings
 
 # The exit status where nothing helps but another setting: what a wrong option has, too.
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_options(parser)
     parser.set_defaults(run=serve.run)
     commands = parser.add_subparsers(metavar="command")
-    for command in (serve, check_config, token, chat, seed, usage, log_name, template):
+    for command in (serve, check_config, token, chat, seed, usage, scrub, log_name, template):
         command.add(commands)
     return parser
 

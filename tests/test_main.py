@@ -389,7 +389,7 @@ def test_another_env_file_can_be_named_and_options_win(run: Run, tmp_path: Path)
 # The other commands ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["serve", "check-config", "token", "chat", "seed", "usage", "settings"])
+@pytest.mark.parametrize("command", ["serve", "check-config", "token", "chat", "seed", "usage", "scrub", "settings"])
 def test_every_command_explains_itself(run: Run, tmp_path: Path, command: str) -> None:
     result = run(command, "--help")
     assert (result.returncode, result.stderr) == (0, "")

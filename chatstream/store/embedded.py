@@ -30,11 +30,11 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
@@ -45,6 +45,8 @@ if sys.platform != "win32":
     import fcntl
 
 _log = logging.getLogger("chatstream.store")
+
+T = TypeVar("T")
 
 # Half a second is usual; a long journal to recover on a busy disk takes more. In seconds.
 START_TIMEOUT = 60.0
@@ -103,7 +105,9 @@ async def embedded_mongod(
     mongod = find_mongod()
     with _held(data_dir) as held:
         db, log = held / "db", held / "mongod.log"
-        await _end_leftover(db, stop_timeout)
+        for each in (db, held / "db.new"):
+            await _end_leftover(each, stop_timeout)
+        _delete(held / "db.new")
         node = _Node(mongod, db, log, start_timeout, stop_timeout)
         try:
             uri = await node.start()
@@ -115,6 +119,50 @@ async def embedded_mongod(
                 await asyncio.wait((keeping,))
         finally:
             await node.stop()
+
+
+async def rewrite_embedded(data_dir: Path, copy: Callable[[str, str], Awaitable[T]]) -> T:
+    """Put a new database in the place of the one in `data_dir`, once ``copy(old, new)`` has filled it; they are URIs.
+
+    The old one's files are deleted, with its oplog, its journal and the logs. If it breaks off before, nothing has
+    changed. Raises `ConfigurationError` like `embedded_mongod`.
+    """
+    mongod = find_mongod()
+    with _held(data_dir) as held:
+        new, log = held / "db.new", held / "mongod.log"
+        for each in (held / "db", new):
+            await _end_leftover(each, STOP_TIMEOUT)
+        _delete(new)
+        new.mkdir(mode=0o700)
+        async with AsyncExitStack() as stack:
+            uris: list[str] = []
+            for db, own_log in ((held / "db", log), (new, held / "mongod.new.log")):
+                node = _Node(mongod, db, own_log, START_TIMEOUT, STOP_TIMEOUT)
+                stack.push_async_callback(node.stop)
+                uris.append(await node.start())
+            copied = await copy(*uris)
+        (held / "db").rename(held / "db.old")
+        new.rename(held / "db")
+        _delete(held / "db.old")
+        for each in held.glob("mongod*.log*"):
+            each.unlink()
+        return copied
+
+
+def _finish_rewriting(data_dir: Path) -> None:
+    """A rewriting may have been killed between its last steps."""
+    db, old = data_dir / "db", data_dir / "db.old"
+    if old.exists() and not db.exists():
+        old.rename(db)
+    _delete(old)
+
+
+def _delete(directory: Path) -> None:
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+    except OSError as exc:
+        raise _unusable(directory, exc) from exc
 
 
 class _Node:
@@ -193,7 +241,6 @@ def _held(data_dir: Path) -> Iterator[Path]:
     try:
         data_dir = data_dir.resolve()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (data_dir / "db").mkdir(mode=0o700, exist_ok=True)
         file = (data_dir / "lock").open("ab")
     except OSError as exc:
         raise _unusable(data_dir, exc) from exc
@@ -203,6 +250,11 @@ def _held(data_dir: Path) -> Iterator[Path]:
                 f"Another chatstream server is using {data_dir}: "
                 "stop it, or set CHATSTREAM_DATA_DIR to another directory."
             )
+        _finish_rewriting(data_dir)
+        try:
+            (data_dir / "db").mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise _unusable(data_dir, exc) from exc
         yield data_dir
 
 

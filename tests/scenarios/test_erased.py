@@ -1,6 +1,10 @@
-"""After an erasure: a dump of the database and all logs have no byte of the user's words, ids or names."""
+"""After an erasure: a dump of the database, all logs and, once they are written anew, the database's files have no
+byte of the user's words, ids or names."""
 
 import asyncio
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,15 @@ CONVERSATION = f"{WORDS}-conversation"
 async def test_nothing_of_a_user_is_left_in_the_database_or_in_any_log(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
 ) -> None:
-    server = start_server(MONGODB_URI="", MONGODB_DATABASE="mine", CHATSTREAM_LOG_LEVEL="DEBUG")
-    client = make_client(server, USER)
+    server = start_server(
+        MONGODB_URI="",
+        MONGODB_DATABASE="mine",
+        CHATSTREAM_LOG_LEVEL="DEBUG",
+        CHATSTREAM_USER_TOKENS_PER_MONTH="1000000",
+    )
+    client, other = make_client(server, USER), make_client(server)
+    upstream.reply(answer("Somebody else's answer."))
+    await other.answer(await other.create(id="another", initialMessage="Somebody else's question."))
     upstream.reply(answer(ANSWER))
     await client.create(id=CONVERSATION, title=TITLE, systemPrompt=PROMPT, model="some/model")
     async with client.stream(CONVERSATION, params={"access_token": client.token}) as watched:
@@ -49,13 +60,45 @@ async def test_nothing_of_a_user_is_left_in_the_database_or_in_any_log(
     receipt = await client.http.delete("/api/v1/chat/me")
     assert (receipt.status_code, receipt.json()["status"]) == (200, "complete")
     left = await asyncio.to_thread(dump, uri)
-    assert left
+    assert "erased-" in left  # the account: whoever comes back has no new budget
     server.stop()
     written = {path.name: path.read_text(errors="replace") for path in tmp_path.rglob("*.log*")}
     assert {server.log_path.name, "mongod.log"} <= {*written}
     for name, text in {"the database": left, "output": server.output, **written}.items():
-        for secret in (USER, WORDS, "zebedee"):
+        for secret in (USER, WORDS, "zebedee", hashlib.sha256(USER.encode()).hexdigest()):
             assert secret not in text.lower(), (name, secret)
+    # MongoDB's files are another matter, until they are written anew.
+    data = tmp_path / "var"
+    assert await asyncio.to_thread(files_with, data, b"zebedee")
+    refused = await asyncio.to_thread(scrub, server._environment | {"MONGODB_URI": "mongodb://db.test"}, tmp_path)
+    assert (refused.returncode, "of your own" in refused.stderr) == (1, True)
+    done = await asyncio.to_thread(scrub, server._environment, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert await asyncio.to_thread(files_with, data, b"zebedee") == []
+    assert sorted(path.name for path in data.iterdir() if "mongod" in path.name or "db" in path.name) == ["db"]
+    # Everything else is there as it was, with its indexes, and goes on.
+    upstream.reply(answer("And another."))
+    server.start().wait_until_ready()
+    assert [one["content"] for one in await other.messages("another")] == [
+        "Somebody else's question.",
+        "Somebody else's answer.",
+    ]
+    await other.post("another", "And now?")
+    assert (await other.answer("another"))["content"] == "And another."
+    busy = await asyncio.to_thread(scrub, server._environment, tmp_path)
+    assert (busy.returncode, "Another chatstream server is using" in busy.stderr) == (1, True)
+
+
+def scrub(environment: dict[str, str], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chatstream", "scrub"],
+        env=environment, cwd=directory, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def files_with(directory: Path, secret: bytes) -> list[str]:
+    """Those in which it stands, as it is or in capitals."""
+    return [str(path) for path in directory.rglob("*") if path.is_file() and secret in path.read_bytes().lower()]
 
 
 def dump(uri: str) -> str:
