@@ -47,7 +47,7 @@ async function withPuppeteer(engine) {
     headless: true,
     args: firefox ? [] : ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
   });
-  const [page] = await browser.pages();
+  let [page] = await browser.pages();
   return {
     version: await browser.version(),
     goto: (url) => page.goto(url).then(() => null),
@@ -55,6 +55,23 @@ async function withPuppeteer(engine) {
     fill: (selector, text) => page.type(selector, text),
     click: (selector) => page.click(selector),
     close: () => browser.close(),
+    // Of these two engines alone: keys (`Control+k`), letters where the focus is, a size, a picture, a further tab.
+    async press(keys) {
+      const [key, ...held] = keys.split("+").reverse();
+      for (const each of held) await page.keyboard.down(each);
+      await page.keyboard.press(key);
+      for (const each of held) await page.keyboard.up(each);
+    },
+    type: (text) => page.keyboard.type(text),
+    resize: (width, height, deviceScaleFactor = 1) => page.setViewport({ width, height, deviceScaleFactor }),
+    picture: (path) => page.screenshot({ path }).then(() => null),
+    async newTab() {
+      page = await browser.newPage();
+    },
+    async toTab(number) {
+      page = (await browser.pages())[number];
+      await page.bringToFront();
+    },
   };
 }
 

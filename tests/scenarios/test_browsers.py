@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -77,6 +78,13 @@ class Tab:
 
     async def wait(self, expression: str) -> None:
         await self._browser.call("wait", expression)
+
+    async def evaluate(self, expression: str) -> Any:
+        return await self._browser.call("evaluate", expression)
+
+    async def call(self, name: str, *values: object) -> None:
+        """What not every engine can."""
+        await self._browser.call(name, *values)
 
 
 @asynccontextmanager
