@@ -224,6 +224,15 @@ def test_each_block_reads_in_its_own_direction(open_page: OpenPage, model: Model
     direction = "blocks => blocks.map((block) => getComputedStyle(block).direction)"
     assert tab.prose.locator("p, li, pre").evaluate_all(direction) == ["rtl", "ltr", "rtl", "ltr"]
     assert tab.questions.evaluate_all(direction) == ["rtl"]
+    # And stands at the side where it begins.
+    sides = """blocks => blocks.map((block) => {
+        const words = document.createRange();
+        words.selectNodeContents(block);
+        const { left, right } = block.getBoundingClientRect();
+        const { left: first, right: last } = words.getBoundingClientRect();
+        return first - left < right - last ? "left" : "right";
+    })"""
+    assert tab.prose.locator("p, li").evaluate_all(sides) == ["right", "left", "right"]
     tab.page.get_by_role("textbox", name="Your message").fill("مرحبا")
     assert tab.page.get_by_role("textbox", name="Your message").evaluate_all(direction) == ["rtl"]
 
