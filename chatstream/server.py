@@ -174,7 +174,10 @@ class Server:
         system_prompt = settings.system_prompt or plugins.system_prompt or DEFAULT_SYSTEM_PROMPT
 
         def answers(
-            conversation: Conversation, answer: Answer, question: UserMessage | None
+            conversation: Conversation,
+            answer: Answer,
+            question: UserMessage | None,
+            may_ask: "asyncio.Future[None]",
         ) -> AsyncGenerator[Delta, None]:
             conversation = choices.allowed(conversation)
             entry = catalogue.entry(conversation.model)
@@ -195,6 +198,7 @@ class Server:
                 context_characters=entry.context_characters(settings.context_characters),
                 remember=remember,
                 reasoning_back=any(one.reasoning_back != "off" for one in catalogue.chain(conversation.model)),
+                may_ask=may_ask,
             )
 
         async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:

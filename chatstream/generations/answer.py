@@ -3,6 +3,7 @@
 Nothing here knows who watches, or that the answer can be cut short from outside.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
@@ -42,6 +43,7 @@ async def write_answer(
     context_characters: int,
     remember: Remember,
     reasoning_back: bool = False,
+    may_ask: "asyncio.Future[None] | None" = None,
 ) -> AsyncGenerator[Delta, None]:
     """The model's answer in the context of the conversation so far, as it comes.
 
@@ -51,7 +53,8 @@ async def write_answer(
     `question` is the user message that is answered, if whoever asks has it. `system_prompt` is for conversations
     without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
     be told. `context_characters` is the most of a conversation that the model is told (see `trimming`); with
-    `reasoning_back` it is told what it thought, too. Raises `ModelError` and `StorageUnavailable`.
+    `reasoning_back` it is told what it thought, too. Nobody is asked, and nothing is said, before `may_ask` is done:
+    until then, only the model's request is made ready. Raises `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
     begun = await _begun(reading, conversation, answer)
@@ -64,6 +67,8 @@ async def write_answer(
                 history, answer, budget=context_characters, learn=ratio.learn, begin=conversation.context_from
             )
     window.fit(context_characters, reasoning=reasoning_back)
+    if may_ask is not None and (plugins.needs_turn or begun or answer.pieces):
+        await may_ask  # plug-ins and tools may cost something, too
     more: Sequence[Turn] = ()
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
@@ -85,7 +90,18 @@ async def write_answer(
     def ask(
         own: Sequence[Turn], *, tools: Sequence[OfferedTool] = (), begins_at: int = 0
     ) -> AsyncGenerator[Delta, None]:
-        return _asked(model, conversation, system, told, own, window, tools=tools, ratio=ratio, begins_at=begins_at)
+        return _asked(
+            model,
+            conversation,
+            system,
+            told,
+            own,
+            window,
+            tools=tools,
+            ratio=ratio,
+            begins_at=begins_at,
+            may_ask=may_ask,
+        )
 
     said = _said(conversation, answer, ask, begun=begun, plugins=plugins, calling=calling, most=context_characters)
     async with aclosing(announced(window, said, remember)) as deltas:
@@ -132,7 +148,8 @@ async def _asked(
     *,
     tools: Sequence[OfferedTool],
     ratio: Ratio,
-    begins_at: int = 0,
+    begins_at: int,
+    may_ask: "asyncio.Future[None] | None",
 ) -> AsyncGenerator[Delta, None]:
     """What the model says to one request: of what was `told` so much that it is not too long for the model.
 
@@ -145,7 +162,9 @@ async def _asked(
         request = [*system, *shorter, *own]
         yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=begins_at))
         try:
-            source = model.stream(request, model=conversation.model, tools=tools, cache_key=conversation.key)
+            source = model.stream(
+                request, model=conversation.model, tools=tools, cache_key=conversation.key, may_ask=may_ask
+            )
             async with aclosing(source) as deltas:
                 async for delta in deltas:
                     said = said or bool(delta.pieces)

@@ -20,9 +20,13 @@ class AnswerLog:
         self._model = model
         self._request_id = request_id
         self._now = asyncio.get_running_loop().time
-        self._began_at = self._now()
+        self.begin()
         self._first_text: float | None = None  # seconds after the beginning
         self.detail: str | None = None  # why it failed, for the log alone
+
+    def begin(self) -> None:
+        """The answer begins now."""
+        self._began_at = self._now()
 
     def text_came(self) -> None:
         """Some of its text, and maybe the first."""

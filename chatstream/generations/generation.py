@@ -91,6 +91,7 @@ class Generation:
         running: Running,
         channel: Channel,
         deltas: AsyncGenerator[Delta, None],
+        may_ask: "asyncio.Future[None]",
         *,
         attempts: Attempts,
         checkpointer: Checkpointer,
@@ -102,8 +103,8 @@ class Generation:
         priced: Priced = unpriced,
         on_left_remotely: Callable[[], None] = lambda: None,
     ) -> None:
-        """`deltas` is the answer as the model writes it; `request_id` names the request that wanted it,
-        and `model` who was asked.
+        """`deltas` is the answer as the model writes it, who is not asked before `may_ask` is done; `request_id` names
+        the request that wanted it, and `model` who was asked.
 
         `on_left_remotely` is called when other processes had viewers and, as far as is known, have them no more.
         """
@@ -114,6 +115,7 @@ class Generation:
         self.watched_remotely_until = float("-inf")  # on the loop's clock
         self._channel = channel
         self._deltas = deltas
+        self._may_ask = may_ask
         self._attempts = attempts
         self._checkpointer = checkpointer
         self._annotate = annotate
@@ -177,9 +179,26 @@ class Generation:
             if self._reading is not None:
                 self._reading.cancel()
 
-    async def run(self) -> Answer | None:
-        """Generate and store; returns the answer as it is stored, None if its conversation was deleted."""
+    def prepare(self) -> None:
+        """Make the model's request ready, while the beginning of the answer is being stored. Nothing is sent."""
         self._reading = asyncio.create_task(self._read())
+
+    def discard(self) -> None:
+        """It is not to be run after all."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
+
+    async def run(self) -> Answer | None:
+        """Generate and store; returns the answer as it is stored, None if its conversation was deleted.
+
+        Its beginning is stored, and what came before it is published.
+        """
+        self._log.begin()
+        self._may_ask.set_result(None)
+        if self._reading is None:
+            self.prepare()
+        assert self._reading is not None  # noqa: S101 - for the type checker
         if self._cut is not None:  # before it began
             self._reading.cancel()
         with self._checkpointer.running(self):
@@ -195,6 +214,8 @@ class Generation:
                 self._usage = delta.usage or self._usage
                 self._estimate = delta.estimate or self._estimate
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
+                if pieces and not self._may_ask.done():
+                    await self._may_ask  # nobody says anything before; and if somebody did, nobody would hear of it
                 if delta.durable:
                     await self._store_first(pieces)
                 if pieces:

@@ -68,8 +68,8 @@ _PAGE = 20
 # How often the store is read again for a reader who joins, because its answer was older than the log. Once is rare.
 _JOIN_TRIES = 5
 
-# The third argument is the question, or None to read it from the store.
-WriteAnswer = Callable[[Conversation, Answer, UserMessage | None], AsyncGenerator[Delta, None]]
+# The third argument is the question, or None to read it from the store. Before the fourth is done, nobody is asked.
+WriteAnswer = Callable[[Conversation, Answer, UserMessage | None, "asyncio.Future[None]"], AsyncGenerator[Delta, None]]
 # An answer has ended, and is stored so. Must return at once.
 Answered = Callable[[Conversation, Answer], None]
 
@@ -263,20 +263,36 @@ class Room:
         *,
         message: UserMessage | None = None,
         question: UserMessage | None = None,
+        prepared: Generation | None = None,
     ) -> None:
         """Generate what has just been begun in the store.
 
         `message` is the question, if it was stored with it; `question`, if it was there already and is known.
+        `prepared`: what `_made` has made of all this.
         """
         if self._generation is not None and self._generation.answer.id == answer.id:
             return  # a repeated request was faster
-        request_id = request_id or uuid.uuid4().hex  # nobody asked: it follows from another answer's end
+        request_id = request_id or _nobodys_request()
         services = self._services
         self.channel.conversation = conversation
-        generation = Generation(
+        generation = prepared or self._made(conversation, answer, request_id, message or question)
+        generation.watched = bool(self.channel.readers)
+        if answer.model is not None and not self.channel.readers and self._generation and self._generation.watched:
+            generation.watched = True  # it takes the place of one that somebody watched, and may come back to
+            generation.abandon_after(services.config.disconnect_grace)
+        slot = services.answers.grant(conversation.user_id)
+        self._task = asyncio.create_task(self._run(generation, slot, message, self._task, request_id))
+        self._generation = generation
+
+    def _made(
+        self, conversation: Conversation, answer: Answer, request_id: str, question: UserMessage | None
+    ) -> Generation:
+        services, may_ask = self._services, asyncio.get_running_loop().create_future()
+        return Generation(
             Running(answer, answer.pieces),
             self.channel,
-            services.write_answer(conversation, answer, message or question),
+            services.write_answer(conversation, answer, question, may_ask),
+            may_ask,
             attempts=services.attempts,
             checkpointer=services.checkpointer,
             annotate=services.annotate,
@@ -287,13 +303,6 @@ class Room:
             priced=services.priced,
             on_left_remotely=self.left,
         )
-        generation.watched = bool(self.channel.readers)
-        if answer.model is not None and not self.channel.readers and self._generation and self._generation.watched:
-            generation.watched = True  # it takes the place of one that somebody watched, and may come back to
-            generation.abandon_after(services.config.disconnect_grace)
-        slot = services.answers.grant(conversation.user_id)
-        self._task = asyncio.create_task(self._run(generation, slot, message, self._task, request_id))
-        self._generation = generation
 
     async def answer(self, pending: PendingQuestion, request_id: str | None) -> None:
         """Begin the answer to a question that is pending, unless somebody else has.
@@ -405,6 +414,14 @@ class Room:
         budgets = self._services.budgets
         question = pending.question.content if pending.question is not None else ""
         spending = await budgets.spending(self.channel.conversation, question)
+        conversation, request_id = self.channel.conversation, request_id or _nobodys_request()
+        prepared: Generation | None = None
+
+        def prepare(answer: Answer) -> None:
+            nonlocal prepared
+            prepared = self._made(conversation, answer, request_id, pending.question)
+            prepared.prepare()
+
         try:
             with budgets.remembering(self.channel.conversation.user_id):
                 answer = await self._services.attempts.begin(
@@ -418,13 +435,20 @@ class Room:
                     continues=pending.attempt.continues if pending.attempt else None,
                     nothing_runs=pending.nothing_runs,
                     shown_in=self.channel.conversation if self._shows(pending.attempt) else None,
+                    prepare=prepare,
                 )
         except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
             self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
         except NotFound:
             self.delete()
         else:
-            self.generate(self.channel.conversation, answer, request_id, question=pending.question)
+            as_stored = prepared if prepared is not None and prepared.answer is answer else None
+            if conversation != self.channel.conversation:  # its model or its prompt was changed meanwhile
+                as_stored = None
+            self.generate(self.channel.conversation, answer, request_id, question=pending.question, prepared=as_stored)
+        finally:
+            if prepared is not None and prepared is not self._generation:
+                prepared.discard()
 
     def _shows(self, attempt: Answer | None) -> bool:
         """The branch ends at this attempt itself, and not at the question: the next one would not be on it."""
@@ -676,3 +700,8 @@ class Room:
         if not self.channel.readers and not busy and not isinstance(self._state, Closed):
             self._enter(Closed())
             self._on_close(self)
+
+
+def _nobodys_request() -> str:
+    """Nobody asked: it follows from another answer's end."""
+    return uuid.uuid4().hex

@@ -1,6 +1,7 @@
 """How long an answer may take, and the clock that sees to it."""
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Self
 
@@ -16,20 +17,34 @@ class Clock:
     one for each read. It never stays open over a ``yield``: the cancellation would hit the reader. Close it at the end.
     """
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, *, begins: bool = True) -> None:
+        """It `begins` now, or with `wait`: until then nothing is due."""
         self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
         self._deadlines = deadlines
-        self._end = now + deadlines.total
-        first = deadlines.first_token if deadlines.first_byte is None else deadlines.first_byte
-        self._first_due = min(now + first, self._end)
-        self._due = self._first_due
+        self._end = self._first_due = self._due = math.inf
+        if begins:
+            self._begin()
         self._waits_for = "the first byte"
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._late = False
         self._broken_off = False
-        self._timer: asyncio.TimerHandle | None = self._loop.call_at(self._due, self._look)
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm()
+
+    def _begin(self) -> None:
+        now, deadlines = self._loop.time(), self._deadlines
+        self._end = now + deadlines.total
+        first = deadlines.first_token if deadlines.first_byte is None else deadlines.first_byte
+        self._first_due = min(now + first, self._end)
+        self._due = self._first_due
+
+    async def wait(self, may_ask: "asyncio.Future[None]") -> None:
+        """The model may not be asked before this is done: its time begins then."""
+        await may_ask
+        if not self._broken_off:
+            self._begin()
+        self._arm()
 
     def asked(self, *, whole: bool = False) -> None:
         """The model is asked, maybe again. `whole`: the answer will come in one piece, when all of it is there."""
@@ -106,7 +121,8 @@ class Clock:
 
     def _arm(self) -> None:
         self.close()
-        self._timer = self._loop.call_at(self._due, self._look)
+        if self._due < math.inf:
+            self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         self._timer = None

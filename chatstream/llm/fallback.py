@@ -1,5 +1,6 @@
 """The models of a catalogue as one: who is asked, and who is asked next when a model fails."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -38,6 +39,7 @@ class Endpoints:
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
+        may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used.
 
@@ -47,7 +49,9 @@ class Endpoints:
         if not entry.tools:
             turns, tools = without_calls(turns), ()
         fitting = entry.in_turn(turns)
-        return self.endpoint(entry).stream(fitting, model=entry.model, tools=tools, cache_key=cache_key)
+        return self.endpoint(entry).stream(
+            fitting, model=entry.model, tools=tools, cache_key=cache_key, may_ask=may_ask
+        )
 
     def endpoint(self, entry: Entry) -> Model:
         """The endpoint of an entry, made if need be. Raises `ConfigurationError` if the way there cannot be used."""
@@ -83,21 +87,29 @@ class FallbackModel:
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
+        may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`."""
-        return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key)
+        return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key, may_ask)
 
     def beginning_at(self, name: str | None) -> Model:
         """This model for an attempt that goes on with the fallback `name`."""
         return self if name is None else FallbackModel(self._endpoints, self._catalogue, begin_at=name)
 
     async def _stream(
-        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], chain: Sequence[Entry], cache_key: str | None
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[OfferedTool],
+        chain: Sequence[Entry],
+        cache_key: str | None,
+        may_ask: "asyncio.Future[None] | None",
     ) -> AsyncGenerator[Delta, None]:
         for entry, after in zip(chain, [*chain[1:], None], strict=True):
             named = said = False
             try:
-                source = self._endpoints.stream(turns, model=entry.name, tools=tools, cache_key=cache_key)
+                source = self._endpoints.stream(
+                    turns, model=entry.name, tools=tools, cache_key=cache_key, may_ask=may_ask
+                )
                 async with aclosing(source) as deltas:
                     async for delta in deltas:
                         said = said or bool(delta.pieces)

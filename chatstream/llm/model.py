@@ -1,5 +1,6 @@
 """What the rest of chatstream knows of a model."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -115,6 +116,7 @@ class Model(Protocol):
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
+        may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
         """Answer `turns`; the last `Delta` of a good answer, and only that, has `finish` set.
 
@@ -122,7 +124,8 @@ class Model(Protocol):
 
         The caller closes the generator (``contextlib.aclosing``); closing it, or cancelling the task that reads it,
         really closes the upstream request. `model` overrides the configured name.
-        `cache_key` is the same for requests that begin in the same way: the turns of one conversation.
+        `cache_key` is the same for requests that begin in the same way: the turns of one conversation. Nothing is sent
+        before `may_ask` is done; what can be made ready meanwhile may be.
 
         Raises `ModelError` when the answer cannot begin or breaks off; what was yielded before stands.
         """

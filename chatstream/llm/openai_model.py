@@ -10,7 +10,7 @@ import math
 import random
 import time
 import zlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in, request_body
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, OfferedTool, Turn
-from chatstream.llm.transport import Transport
+from chatstream.llm.transport import Transport, before_sending
 from chatstream.metrics import Metrics
 from chatstream.proxies import proxy_for
 
@@ -133,13 +133,15 @@ class OpenAIModel:
         self._told_operator: dict[Mend, float] = {}
         self._told_of_thinking: set[str] = set()
         self._clocks: set[Clock] = set()
+        way = transport(base_url)
+        self._holds = isinstance(way, Transport)  # it waits with an open connection
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=base_url,
             max_retries=0,  # ours know when the first token came
             timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
             http_client=openai.DefaultAsyncHttpxClient(
-                transport=transport(base_url), event_hooks={"response": [_refuse]}, follow_redirects=False
+                transport=way, event_hooks={"response": [_refuse]}, follow_redirects=False
             ),
         )
 
@@ -150,15 +152,16 @@ class OpenAIModel:
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
+        may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``."""
         if self._client.is_closed():
             raise Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model is closed")
         name = model or self._model
-        clock = Clock(self._deadlines)
+        clock = Clock(self._deadlines, begins=may_ask is None or may_ask.done())
         self._clocks.add(clock)
         try:
-            async with contextlib.aclosing(self._stream(turns, tools, name, clock, cache_key)) as deltas:
+            async with contextlib.aclosing(self._stream(turns, tools, name, clock, cache_key, may_ask)) as deltas:
                 async for delta in deltas:
                     yield delta
         except TimeoutError:
@@ -171,7 +174,13 @@ class OpenAIModel:
             self._clocks.discard(clock)
 
     async def _stream(
-        self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, clock: Clock, cache_key: str | None
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[OfferedTool],
+        name: str,
+        clock: Clock,
+        cache_key: str | None,
+        may_ask: "asyncio.Future[None] | None",
     ) -> AsyncGenerator[Delta, None]:
         """Ask until there is an answer, or no hope of one."""
         known = self._without | self._dialects.of(name)
@@ -181,7 +190,7 @@ class OpenAIModel:
             clock.asked(whole=Part.STREAM in without)
             try:
                 body = self._body(turns, tools, name, without, cache_key)
-                async with contextlib.aclosing(self._attempt(body, clock, without)) as deltas:
+                async with contextlib.aclosing(self._attempt(body, clock, without, may_ask)) as deltas:
                     async for delta in deltas:
                         if without != known and certain:
                             known = without
@@ -243,15 +252,25 @@ class OpenAIModel:
         pause: float = self._backoff * 2**retry * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
         return max(pause, fault.retry_after or 0)
 
-    async def _attempt(self, asked: dict[str, Any], clock: Clock, without: Parts) -> AsyncGenerator[Delta, None]:
+    async def _attempt(
+        self, asked: dict[str, Any], clock: Clock, without: Parts, may_ask: "asyncio.Future[None] | None"
+    ) -> AsyncGenerator[Delta, None]:
         """One request. Its `Fault` is transient only if no token came, and it did not take long to fail."""
         decoder: AnswerDecoder | None = None
         fault: Fault | None = None
         asked_at = time.monotonic()
+
+        async def ask() -> None:
+            nonlocal asked_at
+            if may_ask is not None and not may_ask.done():
+                await clock.wait(may_ask)
+                clock.asked(whole=Part.STREAM in without)
+                asked_at = time.monotonic()
+
         try:
             async with contextlib.AsyncExitStack() as stack:
                 with clock:
-                    response = await stack.enter_async_context(self._request(asked))
+                    response = await stack.enter_async_context(self._request(asked, ask))
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
@@ -304,7 +323,26 @@ class OpenAIModel:
         return {**self._parameters, **body}
 
     @contextlib.asynccontextmanager
-    async def _request(self, body: dict[str, Any]) -> AsyncGenerator[httpx2.Response, None]:
+    async def _request(
+        self, body: dict[str, Any], ask: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[httpx2.Response, None]:
+        """`ask` is waited for when all is ready: the request is built, and its connection open."""
+        if not self._holds:
+            await ask()
+        held = before_sending.set(ask)
+        try:
+            response = await self._post(body)
+        finally:
+            before_sending.reset(held)
+        # An answer may take minutes: of the heads only what reading the body needs stays in memory.
+        response.request.headers = httpx2.Headers()
+        response.headers = httpx2.Headers({name: text for name, text in response.headers.items() if name in _KEPT})
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
         # field of every turn, and then sends the dicts as they are: nearly half of a request's cost (0.78 to 0.44 ms).
         response: httpx2.Response = await self._client.post(
@@ -315,13 +353,7 @@ class OpenAIModel:
             stream=True,
             stream_cls=openai.AsyncStream[Any],
         )
-        # An answer may take minutes: of the heads only what reading the body needs stays in memory.
-        response.request.headers = httpx2.Headers()
-        response.headers = httpx2.Headers({name: text for name, text in response.headers.items() if name in _KEPT})
-        try:
-            yield response
-        finally:
-            await response.aclose()
+        return response
 
 
 def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:

@@ -9,7 +9,8 @@ import asyncio
 import functools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Final, cast
 
 import aiohappyeyeballs
@@ -31,6 +32,10 @@ _KEEPALIVE_IDLE: Final = 60
 _PORTS: Final = {"http": 80, "https": 443}
 
 _Origin = tuple[str, str, int]
+
+before_sending: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("chatstream_before_sending", default=None)
+"""What a request waits for when it is ready to be sent on an open connection. It comes this way because httpx2 and the
+openai package hand nothing else on to a transport."""
 
 
 class MalformedResponse(httpx2.RemoteProtocolError):
@@ -64,6 +69,10 @@ class Transport(httpx2.AsyncBaseTransport):
         while True:
             reused = self._reused(origin)
             connection = reused or await self._connect(origin, request.extensions["timeout"]["connect"])
+            if (wait := before_sending.get()) is not None:
+                await self._held(origin, connection, wait)
+                if connection.closing:  # meanwhile
+                    continue
             response = _Response(connection, functools.partial(self._release, origin, connection))
             try:
                 connection.begin(message, response)
@@ -90,6 +99,15 @@ class Transport(httpx2.AsyncBaseTransport):
             if not connection.closing:
                 return connection
         return None
+
+    async def _held(self, origin: _Origin, connection: "_Connection", wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait with the connection in hand; if nothing is to be sent after all, the next request may have it."""
+        try:
+            await wait()
+        except BaseException:
+            if not connection.closing:
+                self._release(origin, connection)
+            raise
 
     def _release(self, origin: _Origin, connection: "_Connection") -> None:
         self._idle.setdefault(origin, []).append(connection)

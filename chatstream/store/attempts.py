@@ -5,7 +5,7 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -146,6 +146,7 @@ class Attempts:
         shown_in: Conversation | None = None,
         takes_over: bool = False,
         nothing_runs: bool = False,
+        prepare: Callable[[Answer], None] = lambda answer: None,
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
@@ -153,7 +154,8 @@ class Attempts:
         that attempt. With `takes_over` it goes on from the calls of tools that `previous` has made: no model is asked
         again for what it has said, and what has been done is not done again. With `shown_in` the branch that this
         conversation shows is the one that ends with it. `nothing_runs`: whoever asks has just read that no answer runs,
-        and it is not read again.
+        and it is not read again. `prepare` is called with the answer when its write begins: if that succeeds, the very
+        same is returned, unless the conversation has gone on meanwhile.
 
         Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
         the next attempt; `BudgetExhausted` if nothing is left of `spending`, of which it is reserved what it is likely
@@ -176,6 +178,7 @@ class Attempts:
         )
         if previous is not None and takes_over and previous.mixed:
             answer = answer.made_of(whole_rounds(previous.mixed))
+        prepare(answer)
         try:
             return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:

@@ -11,7 +11,7 @@ from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
 from chatstream.store.changes import Deleted, Ended, Stored
-from tests.support.scripted_model import STOP, beats, bench, following, polled
+from tests.support.scripted_model import STOP, beats, bench, following, polled, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
 
@@ -391,3 +391,69 @@ async def test_who_joins_while_an_answer_ends_misses_nothing_of_what_it_had_befo
         watched = await joining
         assert (await watched.until("llm_complete"))["content"] == "Early and late."
         assert watched.text == "Early and late."
+
+
+# Before an answer is known to be stored -------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_no_model_is_asked_before_the_beginning_is_known_to_be_stored(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here:
+        conversation = await here.conversation(waiting="Who wins?")
+        arrived, go_on = here.store.hold("begin", behind=True)
+        async with here.viewer(conversation, start=False, once=True) as viewer:
+            starting = asyncio.create_task(here.hub.start(viewer.stream))
+            await arrived.wait()
+            await turns()
+            assert not here.model.calls
+            go_on.set()
+            await starting
+            (await here.model.call(1)).say("Ireland.", STOP)
+            await viewer.rest()
+            assert viewer.text == "Ireland."
+        assert len(here.model.calls) == 1
+
+
+@pytest.mark.parametrize("fate", ["refused", "lost"])
+@pytest.mark.gen_test
+async def test_no_model_is_asked_where_the_beginning_is_not_known_to_be_stored(mongodb_uri: str, fate: str) -> None:
+    async with bench(mongodb_uri) as here:
+        conversation = await here.conversation(waiting="Who wins?")
+        getattr(here.store, fate)["begin"] = 1
+        async with here.viewer(conversation, start=False) as viewer:
+            with pytest.raises(StorageUnavailable):
+                await here.hub.start(viewer.stream)
+        await turns()
+        assert not here.model.calls
+        assert not here.hub._rooms
+
+
+@pytest.mark.gen_test
+async def test_of_two_processes_that_prepare_an_answer_one_asks(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation(waiting="Who wins?")
+        async with (
+            here.viewer(conversation, start=False, reads_ahead=True) as one,
+            there.viewer(conversation, start=False, reads_ahead=True) as other,
+        ):
+            await asyncio.gather(here.hub.start(one.stream), there.hub.start(other.stream))
+            asked, idle = (here, there) if here.hub.generates_in(conversation) else (there, here)
+            await asked.model.call(1)
+            await turns()
+            assert not idle.model.calls
+
+
+@pytest.mark.gen_test
+async def test_what_was_changed_while_the_beginning_was_stored_counts(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here:
+        conversation = await here.conversation(waiting="Who wins?")
+        arrived, go_on = here.store.hold("begin", behind=True)
+        async with here.viewer(conversation, start=False) as viewer:
+            starting = asyncio.create_task(here.hub.start(viewer.stream))
+            await arrived.wait()
+            changed = await here.conversations.update("user", conversation.id, {"system_prompt": "Be kind."})
+            async with here.viewer(changed, start=False):
+                go_on.set()
+                await starting
+                call = await here.model.call(1)
+                assert call.turns[0].content == "Be kind."

@@ -23,6 +23,8 @@ from chatstream.models import Usage
 from chatstream.pieces import Piece
 from chatstream.pieces import text as text_of
 from tests.conftest import NameProxies
+from tests.support.client import PATIENCE
+from tests.support.scripted_model import turns
 from tests.support.upstream import (
     DONE,
     END,
@@ -1045,3 +1047,95 @@ async def test_a_model_that_refuses_more_than_one_thing_is_asked_without_them(
     upstream.reply(answer("a"))
     assert (await read(open_model().stream(TURNS, cache_key="c")))[0] == "a"
     assert {"prompt_cache_key", "stream_options"}.isdisjoint(upstream.calls[2].body)
+
+
+# A request that may not be sent yet -----------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_what_may_not_be_sent_yet_waits_with_an_open_connection(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(answer("Yes."))
+    may_ask: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read(open_model().stream(TURNS, may_ask=may_ask)))
+    await opened(upstream, 1)
+    assert not upstream.calls
+    may_ask.set_result(None)
+    text, finish, error = await reading
+    assert (text, error) == ("Yes.", None)
+    assert finish is not None
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_what_is_not_to_be_sent_after_all_leaves_its_connection_to_the_next(
+    upstream: Upstream, open_model: Open
+) -> None:
+    upstream.reply(answer("Yes."))
+    model = open_model()
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read(model.stream(TURNS, may_ask=never)))
+    await opened(upstream, 1)
+    await turns()
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert not upstream.calls
+    assert (await read(model.stream(TURNS)))[0] == "Yes."
+    assert [call.connection for call in upstream.calls] == [1]
+
+
+@pytest.mark.gen_test
+async def test_a_connection_that_is_closed_while_its_request_waits_is_not_used(
+    upstream: Upstream, open_model: Open
+) -> None:
+    upstream.reply(answer("Yes."))
+    may_ask: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read(open_model(retries=0).stream(TURNS, may_ask=may_ask)))
+    await opened(upstream, 1)
+    await turns()
+    for connection in upstream._connections:
+        connection.transport.abort()
+    async with asyncio.timeout(PATIENCE):
+        while upstream.open:
+            await asyncio.sleep(0)
+    await turns()
+    may_ask.set_result(None)
+    assert (await reading)[0] == "Yes."
+    assert [call.connection for call in upstream.calls] == [2]
+
+
+@pytest.mark.gen_test
+async def test_the_time_that_a_request_may_not_be_sent_is_not_the_models(upstream: Upstream, open_model: Open) -> None:
+    upstream.reply(answer("Yes."))
+    model = open_model(deadlines=Deadlines(connect=PATIENCE, first_token=NOW, idle=PATIENCE, total=PATIENCE))
+    may_ask: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read(model.stream(TURNS, may_ask=may_ask)))
+    await opened(upstream, 1)
+    await asyncio.wait([reading], timeout=4 * NOW)  # longer than a first token may take
+    assert not reading.done()
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+@pytest.mark.gen_test
+async def test_a_model_that_is_closed_while_its_request_waits_sends_nothing(
+    upstream: Upstream, open_model: Open
+) -> None:
+    upstream.reply(answer("Yes."))
+    model = open_model()
+    may_ask: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read(model.stream(TURNS, may_ask=may_ask)))
+    await opened(upstream, 1)
+    await turns()
+    await model.close()
+    may_ask.set_result(None)
+    _, finish, error = await reading
+    assert finish is None
+    assert error is not None
+    assert not upstream.calls
+
+
+async def opened(upstream: Upstream, number: int) -> None:
+    """Until so many connections are open."""
+    async with asyncio.timeout(PATIENCE):
+        while upstream.open < number:
+            await asyncio.sleep(0)

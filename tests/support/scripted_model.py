@@ -114,7 +114,10 @@ class ScriptedModel:
         model: str | None = None,
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
+        may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
+        if may_ask is not None:
+            await may_ask
         call = Call(turns, model, tools)
         call.cache_key = cache_key
         if self._replies:
@@ -322,7 +325,11 @@ class Bench:
         )
 
     def _answers(
-        self, conversation: Conversation, answer: Answer, question: UserMessage | None
+        self,
+        conversation: Conversation,
+        answer: Answer,
+        question: UserMessage | None,
+        may_ask: "asyncio.Future[None]",
     ) -> AsyncGenerator[Delta, None]:
         return write_answer(
             conversation,
@@ -335,6 +342,7 @@ class Bench:
             system_prompt="Be brief.",
             context_characters=10_000,
             remember=lambda seq: self.contexts.begin_at(conversation, seq),
+            may_ask=may_ask,
         )
 
     async def conversation(self, waiting: str | None = None) -> Conversation:
