@@ -50,7 +50,7 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._:\[\]-]+?)(:[0-9]+)?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # where no plug-in has another one
-# What is there out of the box, and the word for none: an empty setting is one that is not set.
+# What is there out of the box, and the word for none.
 DEFAULT_PLUGINS = ("chatstream.plugins.bets:plugin",)
 _NO_PLUGINS = "none"
 
@@ -451,8 +451,10 @@ class Settings(BaseSettings):
             for name in sorted(names)
             if name.upper() not in known and name.upper().startswith("CHATSTREAM_")
         ]
+        # Of this one setting, an empty value says something: no plug-ins, and not those that are there out of the box.
+        given: dict[str, Any] = {"plugins": _NO_PLUGINS} if _is_empty(_variable("plugins"), env_file) else {}
         try:
-            settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING)
+            settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING, **given)
         except ValidationError as exc:
             problems += map(_explain, exc.errors(include_url=False, include_input=False))
         except SettingsError as exc:  # its text names the field, and whatever is wrong with the JSON in it
@@ -472,6 +474,14 @@ def mistaken(names: Collection[str]) -> list[str]:
     given = {*names, *(["MONGODB_URI"] if "DATABASE_URL" in names else [])}
     found = words.mistaken(given, {_variable(name) for name in Settings.model_fields})
     return [f"{name}: means nothing here; did you mean {ours}?" for name, ours in sorted(found.items())]
+
+
+def _is_empty(name: str, env_file: Path | None) -> bool:
+    """Whether it is set, to nothing."""
+    value = os.environ.get(name)
+    if value is None and env_file:
+        value = env_files.value_of(name, env_file)
+    return value is not None and not value.strip()
 
 
 def _variable(field: str) -> str:

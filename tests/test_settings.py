@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from chatstream import settings as module
 from chatstream.errors import ConfigurationError
-from chatstream.settings import Environment, LogFormat, Page, Settings
+from chatstream.settings import DEFAULT_PLUGINS, Environment, LogFormat, Page, Settings
 from tests.support.processes import REPOSITORY
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -393,9 +393,29 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, dict.fromkeys(variables().values(), ""))
-    assert settings == Settings()
+    assert settings.plugins == ()  # the one setting of which an empty value says something
+    assert settings.model_copy(update={"plugins": DEFAULT_PLUGINS}) == Settings()
     assert settings.uses_demo_model
     assert settings.uses_embedded_database
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "expected"),
+    [
+        ("", "CHATSTREAM_PLUGINS=\n", ()),
+        ("", "CHATSTREAM_PLUGINS='  '\n", ()),
+        ("a.b:c", "CHATSTREAM_PLUGINS=\n", ("a.b:c",)),
+        (None, "CHATSTREAM_PLUGINS=\n", ()),
+        (None, "CHATSTREAM_PLUGINS=a.b:c\n", ("a.b:c",)),
+        (None, "#CHATSTREAM_PLUGINS=\n", DEFAULT_PLUGINS),
+    ],
+)
+def test_of_plug_ins_an_empty_value_is_none_and_no_value_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: str | None, file: str, expected: tuple[str, ...]
+) -> None:
+    (tmp_path / ".env").write_text(file)
+    given = {} if environment is None else {"CHATSTREAM_PLUGINS": environment}
+    assert load(monkeypatch, given, tmp_path / ".env").plugins == expected
 
 
 # Production -----------------------------------------------------------------------------------------------------------
