@@ -56,12 +56,13 @@ def make_app(
     search: Search,
     ping: Callable[[], Awaitable[None]],
     page_words: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    page_cards: Mapping[str, Mapping[str, bytes]] = MappingProxyType({}),
     demo_models: Mapping[str, str] = MappingProxyType({}),
 ) -> Application:
     """The application; `ping` raises `StorageUnavailable` unless the database answers.
 
-    `page_words` are the plug-ins' words by language, `demo_models` what each demo model does. Raises
-    `ConfigurationError` for a page file that is wrong.
+    `page_words` are the plug-ins' words by language, `page_cards` their files for each kind of data that they draw,
+    `demo_models` what each demo model does. Raises `ConfigurationError` for a page file that is wrong.
     """
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
@@ -71,11 +72,14 @@ def make_app(
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     choosing = base | {"conversations": conversations, "choices": choices}
-    facts = Facts.of(settings, page_file.read(settings.page_file), page_words, demo_models)
+    facts = Facts.of(settings, page_file.read(settings.page_file), page_words, page_cards, demo_models)
     chat_page = [
         (r"/", PageHandler, base | {"html": page(facts)}),
         (assets.path(assets.PAGE), assets.AssetHandler, base),
     ]
+    cards = {f"page/cards/{name}": contents for brought in page_cards.values() for name, contents in brought.items()}
+    if cards:
+        chat_page.append((assets.path(cards), assets.AssetHandler, base | {"brought": cards}))
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []
     return _application(
         door,

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
-from chatstream.models import Answer, Recommendation, Status, Usage, UserMessage
+from chatstream.models import RECOMMENDATION, Answer, Status, Usage, UserMessage
 from chatstream.pieces import CallState, Part, Piece, ReasoningPart, TextPart, ToolCallPart, fold
 
 
@@ -162,12 +162,12 @@ class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):
-    """A recommendation found in the answer."""
-
-    TEXT: ClassVar[str] = "New bet recommendation available"
+    """Something that a plug-in found in the answer. `kind` and `id` are not there if it is a recommendation."""
 
     message: str
-    metadata: Recommendation
+    metadata: dict[str, Any]
+    kind: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
 
 
 class BranchShown(Event, frozen=True, kw_only=True, tag="branch"):
@@ -186,13 +186,6 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
     request_id: str | None
     message_id: str | None
     retry_after_ms: int | None
-
-
-class AnnotationFound(Event, frozen=True, kw_only=True, tag="system"):
-    """Something else that a plug-in found in the answer."""
-
-    message: str
-    metadata: dict[str, Any]
 
 
 AnyEvent = (
@@ -281,7 +274,7 @@ class Cursor(Struct, frozen=True, order=True):
         return cls(message_id, named[name])
 
 
-Placed = tuple[Cursor, AnyEvent | AnnotationFound]
+Placed = tuple[Cursor, AnyEvent]
 """An event of the log, with the cursor that names its place."""
 
 
@@ -308,7 +301,7 @@ def _cut(part: Part) -> Part:
 
 def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
     """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
-    and a `system` event for each recommendation and annotation. `reasoning`: it is shown.
+    and a `system` event for each annotation. `reasoning`: it is shown.
 
     Where another attempt follows by itself there is no `error`: there is nothing for the user to do.
     """
@@ -340,11 +333,10 @@ def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
             parts=parts(answer.mixed, reasoning=reasoning) or UNSET,
         )
         placed.append((Cursor(answer.id, Cursor.COMPLETE), complete))
-    for number, recommendation in enumerate(answer.recommendations, start=1):
-        system = System(timestamp=now, message=System.TEXT, metadata=recommendation)
-        placed.append((Cursor(answer.id, Cursor.COMPLETE + number), system))
-    for number, one in enumerate(answer.annotations, start=1 + len(answer.recommendations)):
-        found = AnnotationFound(timestamp=now, message=one.message, metadata=one.data)
+    for number, one in enumerate(answer.annotations, start=1):
+        found = System(timestamp=now, message=one.message, metadata=one.data)
+        if one.kind != RECOMMENDATION:
+            found = replace(found, kind=one.kind, id=one.id)
         placed.append((Cursor(answer.id, Cursor.COMPLETE + number), found))
     return placed
 

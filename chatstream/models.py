@@ -134,23 +134,31 @@ class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
     cost_micros: int | UnsetType = UNSET  # in millionths of the operator's currency; unset where no price is known
 
 
-class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A bet the answer's text recommends; what the text does not say is None."""
-
-    bet_id: str
-    odds: float  # decimal odds, > 1
-    odds_text: str  # as the answer wrote them
-    selection: str | None
-    stake: str | None
-
-
 class Annotation(Struct, frozen=True, kw_only=True):
-    """Something else that a plug-in found in an answer: `data` is a JSON object, `message` says in words what it is."""
+    """Something that a plug-in found in an answer: `data` is a JSON object, `message` says in words what it is."""
 
     kind: str
     id: str
     message: str
     data: dict[str, Any]
+
+
+RECOMMENDATION = "recommendation"
+"""The one kind of annotation that version 1 of the protocol has. It is kept and sent as `Recommended` alone."""
+
+Recommended = dict[str, str | float | None]
+
+# What all recommendations are called, and under which name they have their id: the protocol says so, what is
+# kept of one does not. What else is in one is its plug-in's business.
+_RECOMMENDED, _RECOMMENDATION_ID = "New bet recommendation available", "betId"
+
+
+def recommendation(data: Recommended) -> Annotation:
+    """The annotation of which `data` is kept. Raises `ValueError` if that has no id, or names that are none."""
+    id_ = data.get(_RECOMMENDATION_ID)
+    if not isinstance(id_, str) or not all(name.isidentifier() for name in data):
+        raise ValueError(f"a recommendation must have a {_RECOMMENDATION_ID}, and names that are names")
+    return Annotation(kind=RECOMMENDATION, id=id_, message=_RECOMMENDED, data=dict(data))
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -190,8 +198,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
     usage: Usage | None = None
     failure: Failure | None = None
-    recommendations: tuple[Recommendation, ...] = ()
-    annotations: tuple[Annotation, ...] = ()
+    annotations: tuple[Annotation, ...] = ()  # the recommendations first, as they are kept apart
     unseen: bool = False  # it ended while nobody watched, and has not been read since
     queued: bool = False  # a user message was posted meanwhile, and waits for its end
     owner: str = ""  # the process that generates it
@@ -206,6 +213,16 @@ class Answer(Struct, frozen=True, kw_only=True):
     def pieces(self) -> tuple[Piece, ...]:
         """What it is made of."""
         return self.mixed or ((self.content,) if self.content else ())
+
+    @property
+    def recommendations(self) -> tuple[Recommended, ...]:
+        """Of the annotations, those that version 1 of the protocol knows, as it has them."""
+        return tuple(one.data for one in self.annotations if one.kind == RECOMMENDATION)
+
+    @property
+    def other_annotations(self) -> tuple[Annotation, ...]:
+        """The annotations besides."""
+        return tuple(one for one in self.annotations if one.kind != RECOMMENDATION)
 
     @property
     def context_trimmed(self) -> int | None:

@@ -284,6 +284,7 @@ class Server:
             search=Search(mongo),
             ping=mongo.ping,
             page_words=plugins.page_words,
+            page_cards=plugins.cards,
             demo_models=demo_models(settings, plugins.demo),
         )
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)

@@ -11,7 +11,7 @@ from chatstream import events
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Complete, Cursor, Error, System
 from chatstream.formats.chat_events import ChatEvents
-from chatstream.models import Answer, Failure, Recommendation, Status
+from chatstream.models import Annotation, Answer, Failure, Status, recommendation
 from chatstream.pieces import Place
 
 KEY = "65f0c0ffee65f0c0ffee0123"
@@ -122,10 +122,8 @@ def test_every_code_is_explained_and_no_explanation_says_more_than_it_may(code: 
 
 
 def test_a_good_answer_ends_with_complete_and_its_recommendations() -> None:
-    two = tuple(
-        Recommendation(bet_id=str(number), odds=2.0, odds_text="2.0", selection=None, stake=None) for number in (1, 2)
-    )
-    placed = events.ending(answer("complete", content="Text", recommendations=two))
+    two = tuple(recommendation({"betId": str(number), "odds": 2.0}) for number in (1, 2))
+    placed = events.ending(answer("complete", content="Text", annotations=two))
     assert [type(event) for _, event in placed] == [Complete, System, System]
     assert [cursor.position - Cursor.COMPLETE for cursor, _ in placed] == [0, 1, 2]
 
@@ -168,7 +166,7 @@ def answer(
     *,
     content: str = "",
     failure: Failure | None = None,
-    recommendations: tuple[Recommendation, ...] = (),
+    annotations: tuple[Annotation, ...] = (),
 ) -> Answer:
     return Answer(
         id=KEY,
@@ -179,5 +177,5 @@ def answer(
         content=content,
         created_at=datetime.now(UTC),
         failure=failure,
-        recommendations=recommendations,
+        annotations=annotations,
     )

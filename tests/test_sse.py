@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from chatstream import events, sse
 from chatstream.errors import ErrorCode
 from chatstream.events import AnyEvent, Chunk, Complete, Connected, Cursor, Heartbeat, System, UserMessagePosted
-from chatstream.models import Answer, Failure, Recommendation, Status, Usage, UserMessage
+from chatstream.models import Answer, Failure, Status, Usage, UserMessage, recommendation
+from chatstream.plugins.bets.recommendation import Recommendation
 
 NOW = "2026-11-22T10:40:00.123Z"
 QUESTION = "0" * 23 + "a"
@@ -73,8 +74,10 @@ GOLDEN: list[tuple[AnyEvent, Cursor | None, str]] = [
     (
         System(
             timestamp=NOW,
-            message=System.TEXT,
-            metadata=Recommendation(bet_id="b1", odds=2.1, odds_text="11/10", selection="Arsenal", stake=None),
+            message="New bet recommendation available",
+            metadata=Recommendation(
+                bet_id="b1", odds=2.1, odds_text="11/10", selection="Arsenal", stake=None
+            ).annotation.data,
         ),
         Cursor(ANSWER, Cursor.COMPLETE + 1),
         f'id: {ANSWER}.system1\ndata: {{"type":"system","timestamp":"{NOW}",'
@@ -163,10 +166,7 @@ def test_ids_are_on_what_can_be_resumed_from_and_nowhere_else() -> None:
         content="So far",
         created_at=datetime.now(UTC),
         failure=Failure(code=ErrorCode.UPSTREAM_TRUNCATED, request_id="r1", retry_after_ms=500),
-        recommendations=(
-            Recommendation(bet_id="1", odds=2.0, odds_text="2.0", selection=None, stake=None),
-            Recommendation(bet_id="2", odds=3.0, odds_text="3.0", selection=None, stake=None),
-        ),
+        annotations=(recommendation({"betId": "1"}), recommendation({"betId": "2"})),
     )
     chunk = events.Chunk(timestamp=NOW, content="So far", message_id=ANSWER, reply_to=QUESTION, attempt=1, offset=0)
     placed = [events.posted(question), (Cursor(ANSWER, 6), chunk), *events.ending(answer)]

@@ -33,7 +33,7 @@ exit status: 0 done, 1 not possible, 2 wrong options, 130 interrupted. Conversat
 # A benchmark's hook: of each user so few conversations that all of them can be watched at once, which
 # CHATSTREAM_STREAMS_PER_USER (10) allows; and what the other servers' seeds store for each conversation.
 HOOK_CONVERSATIONS, HOOK_MESSAGES = 5, 1
-# A slip of the keyboard, not a database for examples.
+# A mistyped number, not a database for examples.
 MOST = 100_000_000
 
 
@@ -60,7 +60,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "seed",
         help="fill a database with example conversations, or with those of a file",
-        description="Fill a chatstream database with sports betting chats: made up, or from a JSON file.",
+        description="Fill a chatstream database with conversations: made up on the plug-ins' subject, or from a file.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

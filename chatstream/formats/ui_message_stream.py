@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from chatstream import events, sse
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
-from chatstream.models import Annotation, Answer, Message, Recommendation, Status, Usage, UserMessage
+from chatstream.models import Annotation, Answer, Message, Status, Usage, UserMessage
 from chatstream.pieces import (
     CallState,
     Data,
@@ -138,13 +138,6 @@ class ReasoningEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasonin
     id: str
 
 
-class RecommendationChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-recommendation"):
-    """A recommendation found in it."""
-
-    id: str
-    data: Recommendation
-
-
 class DataChunk(Struct, frozen=True, kw_only=True):
     """Something of a plug-in's, as ``data-<kind>``: told with the answer, or found in it.
 
@@ -250,7 +243,6 @@ AnyChunk = (
     | ReasoningStartChunk
     | ReasoningDeltaChunk
     | ReasoningEndChunk
-    | RecommendationChunk
     | NoticeChunk
     | MetadataChunk
     | ErrorChunk
@@ -273,13 +265,6 @@ class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
     """What the model thought."""
 
     text: str
-
-
-class RecommendationPart(UIPart, frozen=True, kw_only=True, tag="data-recommendation"):
-    """A recommendation found in it."""
-
-    id: str
-    data: Recommendation
 
 
 class UIToolPart(UIPart, frozen=True, kw_only=True, rename="camel", tag="dynamic-tool"):
@@ -315,8 +300,7 @@ class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="us
     metadata: UserMetadata
 
 
-# UITextPart, UIReasoningPart, DataChunk or RecommendationPart: msgspec cannot tell them apart, as a plug-in names the
-# types of its data.
+# UITextPart, UIReasoningPart or DataChunk: msgspec cannot tell them apart, as a plug-in names the types of its data.
 _PART = {
     "type": "object",
     "required": ["type"],
@@ -403,7 +387,7 @@ class UIMessageStream(Format):
         return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
 
     def ending(self, answer: Answer, position: int) -> bytes:
-        """The rest of it, the recommendations, `error` if it ended badly, and `finish`.
+        """The rest of it, what was found in it, `error` if it ended badly, and `finish`.
 
         All of it is one thing to resume from. Of one that begins again nothing is told, if nothing was told so far.
         """
@@ -424,7 +408,6 @@ class UIMessageStream(Format):
         end = at(pieces, answer.length)
         if self._is_open(end) or (position and not pieces):
             frames.append(sse.frame(_end_of(end)))
-        frames += [sse.frame(RecommendationChunk(id=one.bet_id, data=one)) for one in answer.recommendations]
         frames += [sse.frame(_data(one)) for one in answer.annotations]
         if answer.failure is not None:
             frames.append(sse.frame(MetadataChunk(message_metadata=_ended(answer))))
@@ -470,7 +453,7 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
 
 
 def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
-    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk | RecommendationPart] = []
+    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk] = []
     for part in fold(answer.pieces):
         if isinstance(part, TextPart):
             parts.append(UITextPart(text=part.text))
@@ -482,7 +465,6 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
             parts.append(_ui_tool(part))
     # One without any part would not be valid: the SDK's own check of a history says so.
     parts = parts or [UITextPart(text="")]
-    parts += [RecommendationPart(id=one.bet_id, data=one) for one in answer.recommendations]
     parts += [_data(one) for one in answer.annotations]
     return UIAnswer(
         id=answer.id,

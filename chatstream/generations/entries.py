@@ -112,7 +112,7 @@ class Ended(Entry):
         """For those who have been told of the answer up to `position`."""
         super().__init__(
             (answer.seq, END),
-            answer.length + _ENVELOPE * (2 + len(answer.recommendations) + len(answer.annotations)),
+            answer.length + _ENVELOPE * (2 + len(answer.annotations)),
         )
         self._answer = answer
         self._position = position

@@ -25,7 +25,7 @@ from chatstream.generations.tokens import estimated
 from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Conversation, Failure, Recommendation, Status, Usage
+from chatstream.models import RECOMMENDATION, Annotation, Answer, Conversation, Failure, Status, Usage
 from chatstream.pieces import Piece, ToolResult, join, size
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
@@ -57,7 +57,7 @@ _UNCHARGED = frozenset(
 
 # The model has said all that it wanted to say; some say so by an empty word, or by one of their own.
 PLAIN_ENDS = frozenset({"stop", "", None, "eos", "end_turn"})
-Annotate = Callable[[Conversation, Answer], Awaitable[tuple[Annotation | Recommendation, ...]]]
+Annotate = Callable[[Conversation, Answer], Awaitable[tuple[Annotation, ...]]]
 """What is found in an answer that is complete. It takes a bounded time, and never raises."""
 Priced = Callable[[Usage | None, str | None], Usage | None]
 """``(usage, model)``: the same usage with what it cost, if that model has a price."""
@@ -313,11 +313,7 @@ class Generation:
         if outcome.status is not Status.COMPLETE or outcome.finish_reason not in PLAIN_ENDS or self._fenced:
             return outcome
         found = await self._annotate(self._channel.conversation, outcome)
-        return replace(
-            outcome,
-            recommendations=tuple(one for one in found if isinstance(one, Recommendation)),
-            annotations=tuple(one for one in found if isinstance(one, Annotation)),
-        )
+        return replace(outcome, annotations=tuple(sorted(found, key=lambda one: one.kind != RECOMMENDATION)))
 
     async def _store(self, outcome: Answer) -> Answer | None:
         """Store the end, however often that takes: it is not published before."""

@@ -1,12 +1,17 @@
-"""Files that are served: ``/chatstream.js`` and what belongs to it, for pages of any origin; and our own page's."""
+"""Files that are served: ``/chatstream.js`` and what belongs to it, for pages of any origin; those of our own page, and
+those that plug-ins bring for it.
+"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from types import MappingProxyType
 
 from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.door import Door
 
 # What is served, and as what. A name that is not here does not exist, whatever the directory has.
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
+_CSS = "text/css; charset=utf-8"
 CLIENT = {
     "chatstream.js": _JAVASCRIPT,
     "client/api.js": _JAVASCRIPT,
@@ -20,7 +25,8 @@ CLIENT = {
     "use-chat-sse.d.ts": _TYPES,
 }
 PAGE = {
-    "page/page.css": "text/css; charset=utf-8",
+    "page/page.css": _CSS,
+    "page/cards.js": _JAVASCRIPT,
     "page/colours.js": _JAVASCRIPT,
     "page/composer.js": _JAVASCRIPT,
     "page/conversations.js": _JAVASCRIPT,
@@ -57,17 +63,24 @@ def path(names: Iterable[str]) -> str:
 
 
 class AssetHandler(BaseHandler):
-    """One file of the package, the same for everybody. Tornado answers 304 to whoever has it already."""
+    """One file, the same for everybody. Tornado answers 304 to whoever has it already."""
 
     public = True
 
+    def initialize(self, door: Door, brought: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """`brought` are the files that are none of the package's, by their addresses."""
+        super().initialize(door)
+        self.brought = brought
+
     def get(self, name: str) -> None:
         """The file."""
-        self.set_header("Content-Type", CONTENT_TYPES[name])
+        kind = _CSS if name.endswith(".css") else _JAVASCRIPT
+        self.set_header("Content-Type", CONTENT_TYPES.get(name, kind))
         self.set_header("Cache-Control", "no-cache")  # keep it, but ask: it must fit the server that it talks to
         # A module of another origin needs CORS. There is nothing in it that is not public, so anybody may have it.
         self.set_header("Access-Control-Allow-Origin", "*")
         self.clear_header("Access-Control-Allow-Credentials")
-        self.finish(files("chatstream.web").joinpath(name).read_bytes())
+        contents = self.brought.get(name)
+        self.finish(files("chatstream.web").joinpath(name).read_bytes() if contents is None else contents)
 
     head = get

@@ -1,6 +1,6 @@
 """``/``: the chat page. What it is made of stands in `chatstream.handlers.assets`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -48,6 +48,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
     words: dict[str, dict[str, Any]]  # by language: what the operator and the plug-ins say otherwise than the page
     colours: dict[str, tuple[str, str]]  # for light and dark
     logo: str | None  # a data: URL
+    cards: Mapping[str, Sequence[str]]  # by kind of data, the files of a plug-in's own that draw it
     demo_models: Mapping[str, str]  # what each of its names does
 
     @classmethod
@@ -56,6 +57,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
         settings: Settings,
         own: PageFile,
         plugin_words: Mapping[str, Mapping[str, Any]],
+        plugin_cards: Mapping[str, Iterable[str]],
         demo_models: Mapping[str, str],
     ) -> "Facts":
         """As the settings and the page's own file have it; what a plug-in says is less than what the file says."""
@@ -70,6 +72,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
             words={language: {**plugin_words.get(language, {}), **own.words} for language in LANGUAGES},
             colours=own.pairs,
             logo=own.logo,
+            cards={kind: tuple(names) for kind, names in plugin_cards.items()},
             demo_models=demo_models,
         )
 

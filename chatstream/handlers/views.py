@@ -24,7 +24,7 @@ from chatstream.models import (
     Failure,
     Message,
     Rating,
-    Recommendation,
+    Recommended,
     Status,
     Usage,
     UserMessage,
@@ -189,7 +189,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     finish_reason: str | None
     usage: Usage | None
     error: FailureView | None
-    recommendations: tuple[Recommendation, ...]
+    recommendations: tuple[Recommended, ...]
     annotations: tuple[Annotation, ...] | UnsetType = UNSET
     parts: tuple[Part, ...] | UnsetType = UNSET  # where there is more than text
     continues: str | UnsetType = UNSET  # the attempt whose text it begins with
@@ -465,7 +465,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "usage": answer.usage,
         "error": _failure_view(answer.failure) if answer.failure and not answer.begins_again else None,
         "recommendations": answer.recommendations,
-        "annotations": answer.annotations or UNSET,
+        "annotations": answer.other_annotations or UNSET,
         "model": answer.model or UNSET,
         "continues": answer.continues or UNSET,
         "rating": answer.rating or UNSET,
@@ -508,4 +508,4 @@ def stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None =
         return str(Cursor(shown.id, Cursor.USER))
     if shown.status is Status.STREAMING:
         return str(Cursor(shown.id, shown.length))
-    return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.recommendations) + len(shown.annotations)))
+    return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.annotations)))

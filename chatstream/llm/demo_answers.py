@@ -7,9 +7,12 @@ refusal.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from random import Random
 from typing import Final, NamedTuple
 
 from msgspec import Struct
+
+from chatstream.models import Annotation
 
 _PALINDROME = """A palindrome reads the same from both ends. Spaces, marks and capitals do not count:
 
@@ -173,14 +176,38 @@ class DemoModel(NamedTuple):
     answer: str
 
 
+class Chat(NamedTuple):
+    """A conversation that never took place: each question with its answer. They may come in any order."""
+
+    title: str
+    exchanges: Sequence[tuple[str, str]]
+
+
+_QUESTIONS: Final = {
+    "Write a function that finds palindromes": _PALINDROME,
+    "Compare three ways to make coffee": _COFFEE,
+    "Explain the Pythagorean theorem": _PYTHAGORAS,
+    "Give me five ideas for a rainy Sunday": _RAIN,
+    "Do you know a joke?": _JOKE,
+    "A poem, please!": _POEM,
+}
+
+
+def _chats(seed: int) -> Callable[[Random], Chat]:
+    return lambda chance: Chat(_TITLES[chance.choice(_TEXTS)], [*_QUESTIONS.items()])
+
+
 class Subject(Struct, frozen=True, kw_only=True):
-    """What the demo model speaks of, and what a development server's example conversation asks it."""
+    """What is spoken of where something is made up: by the demo model, in a development server's example conversation,
+    and in those that ``chatstream seed`` makes."""
 
     answer: Callable[[str], str]  # to a question always the same one
     texts: Sequence[str]  # what a long answer is made of
     models: Mapping[str, DemoModel] = {}  # besides those that play faults
     title: str  # of the example conversation ...
     question: str  # ... and its only message
+    chats: Callable[[int], Callable[[Random], Chat]] = _chats  # for a seed: what makes a chat by chance
+    found: Callable[[str, str], tuple[Annotation, ...]] = lambda id_, text: ()  # in a seeded answer, by its id and text
 
 
 def prepared(question: str) -> str | None:

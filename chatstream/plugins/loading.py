@@ -3,17 +3,20 @@
 import importlib
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from chatstream.errors import ConfigurationError
 from chatstream.llm.demo_answers import GENERAL, Subject
-from chatstream.plugins.plugin import RULES, Hook, Plugin, Rule
+from chatstream.plugins.cards import Card
+from chatstream.plugins.plugin import KIND, RULES, Hook, Plugin, Rule
 from chatstream.plugins.threads import Threads
 
 _SETTING = "CHATSTREAM_PLUGINS"
+# What a plug-in may bring without any method.
+_BROUGHT = ("tools", "system_prompt", "page_words", "demo", "cards")
 
 
 class Loaded(Struct, frozen=True, eq=False):
@@ -23,6 +26,7 @@ class Loaded(Struct, frozen=True, eq=False):
     plugin: Plugin
     rules: dict[Hook, Rule]  # of the methods that it has
     threads: Threads
+    cards: Mapping[str, Mapping[str, bytes]] = {}  # by the kind that they draw: files, by their names
 
     def has(self, hook: Hook) -> bool:
         """Whether the plug-in has this method."""
@@ -38,6 +42,12 @@ def load(names: Sequence[str]) -> list[Loaded]:
     return loaded
 
 
+def subject(loaded: Sequence[Loaded]) -> Subject:
+    """What is spoken of where something is made up: the first plug-in that says so is right."""
+    said = (getattr(each.plugin, "demo", None) for each in loaded)
+    return next((one for one in said if isinstance(one, Subject)), GENERAL)
+
+
 def _load(name: str) -> Loaded:
     module, _, function = name.partition(":")
     if not module or not function:
@@ -47,7 +57,7 @@ def _load(name: str) -> Loaded:
     except (Exception, SystemExit) as exc:
         raise ConfigurationError(f"{_SETTING}: {name} cannot be called: {type(exc).__name__}: {exc}") from exc
     rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
-    brings = getattr(plugin, "tools", None) or isinstance(getattr(plugin, "system_prompt", None), str)
+    brings = any(getattr(plugin, name, None) for name in _BROUGHT)
     if not rules and not brings:
         raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
     if not isinstance(getattr(plugin, "demo", GENERAL), Subject):
@@ -66,7 +76,22 @@ def _load(name: str) -> Loaded:
         if rule not in ("open", "closed"):
             raise ConfigurationError(f'{_SETTING}: {name}: the failure rule of `{hook}` must be "open" or "closed"')
         rules[hook] = rules[hook]._replace(open=rule == "open")
-    return Loaded(name, plugin, rules, Threads(name))
+    return Loaded(name, plugin, rules, Threads(name), _cards(name, plugin))
+
+
+def _cards(name: str, plugin: Plugin) -> Mapping[str, Mapping[str, bytes]]:
+    given = getattr(plugin, "cards", None) or {}
+    if not isinstance(given, Mapping) or not all(isinstance(card, Card) for card in given.values()):
+        raise ConfigurationError(
+            f"{_SETTING}: {name}: `cards` must have a Card of chatstream.plugins.cards for each kind"
+        )
+    for kind in given:
+        if not isinstance(kind, str) or not KIND.fullmatch(kind):
+            raise ConfigurationError(f"{_SETTING}: {name}: `cards` names {kind!r}, which is no kind of data")
+    try:
+        return {kind: card.read(kind) for kind, card in given.items()}
+    except ValueError as exc:
+        raise ConfigurationError(f"{_SETTING}: {name}: `cards`: {exc}") from exc
 
 
 def _unfit(method: Any, *, arguments: int) -> str | None:

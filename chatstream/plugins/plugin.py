@@ -9,6 +9,7 @@ server goes on without it, or *closed*, it does not. A plug-in may set both for 
     failures = {"admit": "open"}
 """
 
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from msgspec import Struct
 from chatstream.errors import ErrorCode, ModelError, RequestError
 from chatstream.llm.model import Finish
 from chatstream.llm.model import Turn as ModelTurn
-from chatstream.models import Annotation, Budget, Recommendation, Usage
+from chatstream.models import Annotation, Budget, Usage
 from chatstream.pieces import Data, Part
 
 
@@ -118,7 +119,7 @@ class Releases(Protocol):
 class Annotates(Protocol):
     """Finds something in a finished answer. Deadline 3 s, open. Never asked about an answer that was cut."""
 
-    def annotate(self, answer: Answered) -> Iterable[Annotation | Recommendation]:
+    def annotate(self, answer: Answered) -> Iterable[Annotation]:
         """What is stored with the answer, and told after it as `system` events."""
         ...
 
@@ -161,6 +162,9 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
         "budget": Rule(2, open=False),
     }
 )
+
+KIND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+"""What a kind of data or annotations may be."""
 
 Plugin = Any
 """An object with any of these methods; what it has is looked at when it is loaded."""

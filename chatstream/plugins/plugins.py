@@ -7,7 +7,6 @@ names it, and the metrics count it.
 import asyncio
 import inspect
 import logging
-import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -19,17 +18,25 @@ from msgspec.structs import asdict, replace
 
 from chatstream.errors import ErrorCode, ModelError, Unavailable
 from chatstream.llm.arranging import Arranger, Tags
-from chatstream.llm.demo_answers import GENERAL, Subject
 from chatstream.llm.model import Delta, Finish
 from chatstream.llm.model import Turn as ModelTurn
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Annotation, Answer, Budget, Conversation, Recommendation, Usage
+from chatstream.models import (
+    RECOMMENDATION,
+    Annotation,
+    Answer,
+    Budget,
+    Conversation,
+    Recommended,
+    Usage,
+    recommendation,
+)
 from chatstream.pieces import Data, fold
 from chatstream.plugins.answering import Answering
 from chatstream.plugins.holding import Holding
-from chatstream.plugins.loading import Loaded
-from chatstream.plugins.plugin import Answered, Blocked, Hook, Reasoning, Refused, Said, Spender, Turn
+from chatstream.plugins.loading import Loaded, subject
+from chatstream.plugins.plugin import KIND, Answered, Blocked, Hook, Reasoning, Refused, Said, Spender, Turn
 from chatstream.plugins.tasks import in_time
 
 log = logging.getLogger("chatstream.plugins")
@@ -44,14 +51,13 @@ _MOST_YIELDED = 1000  # far more than is taken of anything
 _JSON_BYTES = 16 * 1024
 # All data that is told within one answer, each with its kind and id: the document has room for that beside the text.
 _DATA_BYTES = 1024 * 1024
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 # What a refusal may be. A client takes 401 for a matter of its token, and 500 for a fault of ours.
 _REFUSED, _FAULT, _SIGN_IN = 400, 500, 401
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TITLE = re.compile(r"[A-Za-z][A-Za-z0-9 '-]{0,63}")  # it stands in the response's first line, too
 _LONGEST_DETAIL = 4000  # bytes
 _LONGEST_WAIT = 86_400  # seconds
-_OUR_KINDS = ("recommendation", "notice")  # what we send ourselves in the AI SDK's format
+_OUR_KINDS = (RECOMMENDATION, "notice")  # what we send ourselves in the AI SDK's format
 _MOST_TOKENS = 2**53  # what a program of any language can read
 _LONGEST_TEXT = 200  # code points of an id, or of an annotation's words
 # Text that is held back longer than this is treated as a call that is late: readers see nothing come meanwhile.
@@ -76,12 +82,15 @@ class Plugins:
         self._loaded = {hook: [each for each in loaded if each.has(hook)] for hook in _HOOKS}
         prompts = [getattr(each.plugin, "system_prompt", None) for each in loaded]
         self.system_prompt: str | None = next((prompt for prompt in prompts if isinstance(prompt, str)), None)
-        subjects = [getattr(each.plugin, "demo", None) for each in loaded]
-        self.demo: Subject = next((subject for subject in subjects if isinstance(subject, Subject)), GENERAL)
+        self.demo = subject(loaded)
         self.page_words: dict[str, dict[str, Any]] = {}
         for each in reversed(loaded):  # the first one's words are said
             for language, words in (getattr(each.plugin, "page_words", None) or {}).items():
                 self.page_words.setdefault(language, {}).update(words)
+
+        self.cards: dict[str, Mapping[str, bytes]] = {}  # by kind: the files that draw it on the page
+        for each in reversed(loaded):
+            self.cards.update(each.cards)
 
     @property
     def answers(self) -> bool:
@@ -255,7 +264,7 @@ class Plugins:
             return len(text) if each.rules["release"].open else None
         return end
 
-    async def annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation | Recommendation, ...]:
+    async def annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation, ...]:
         """What they find in it. All are asked at once; one that fails finds nothing."""
         if not self._loaded["annotate"]:
             return ()
@@ -272,7 +281,7 @@ class Plugins:
         found = await asyncio.gather(*asked)
         return tuple(one for each in found for one in each)
 
-    async def _annotations(self, each: Loaded, answer: Answered) -> Sequence[Annotation | Recommendation]:
+    async def _annotations(self, each: Loaded, answer: Answered) -> Sequence[Annotation]:
         try:
             return await self._call(each, "annotate", _annotations, answer) or ()
         except _Failed:  # the answer is there, whatever became of what was to be found in it
@@ -443,12 +452,12 @@ def _context(given: object, budget: int) -> tuple[list[str], list[ModelTurn]]:
     return instructions, turns
 
 
-def _annotations(given: object) -> list[Annotation | Recommendation]:
+def _annotations(given: object) -> list[Annotation]:
     if given is None:
         return []
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
         raise Nonsense(f"it returned {type(given).__name__}")
-    found: list[Annotation | Recommendation] = []
+    found: list[Annotation] = []
     for one in given:
         if len(found) == _MOST_ANNOTATIONS:
             raise Nonsense(f"it found more than {_MOST_ANNOTATIONS} things")
@@ -456,18 +465,27 @@ def _annotations(given: object) -> list[Annotation | Recommendation]:
     return found
 
 
-def _annotation(one: object) -> Annotation | Recommendation:
-    if not isinstance(one, Annotation | Recommendation):
+def _annotation(one: object) -> Annotation:
+    if not isinstance(one, Annotation):
         raise Nonsense(f"it found a {type(one).__name__}")
     checked, _ = _as_json(one, "what it found")
-    if isinstance(checked, Recommendation):
-        if not math.isfinite(checked.odds):
-            raise Nonsense("what it found is no JSON")
-        return checked
+    if checked.kind == RECOMMENDATION:
+        return _recommendation(checked, one)
     _check_name(checked, "what it found")
     if len(checked.message) > _LONGEST_TEXT:
         raise Nonsense(f"the message of what it found has more than {_LONGEST_TEXT} characters")
     return checked
+
+
+def _recommendation(checked: Annotation, given: Annotation) -> Annotation:
+    """Its data alone is kept, as the database's own values: they must be such, and say all of it."""
+    try:
+        kept = recommendation(msgspec.convert(checked.data, Recommended))
+    except ValueError as exc:
+        raise Nonsense("what it recommends is no names with a text, a number or nothing each, and an id") from exc
+    if kept != checked or kept.data != given.data:  # NaN has become null
+        raise Nonsense("what it recommends has an id, words or a number that recommendations have not")
+    return kept
 
 
 def _data(given: Data, room: int) -> tuple[Data, int]:
@@ -491,5 +509,5 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
 
 
 def _check_name(given: Annotation | Data, what: str) -> None:
-    if not _KIND.fullmatch(given.kind) or given.kind in _OUR_KINDS or not 0 < len(given.id) <= _LONGEST_TEXT:
+    if not KIND.fullmatch(given.kind) or given.kind in _OUR_KINDS or not 0 < len(given.id) <= _LONGEST_TEXT:
         raise Nonsense(f"{what} has no good kind or id")

@@ -18,7 +18,7 @@ from chatstream.handlers.export import (
     ExportLine,
 )
 from chatstream.handlers.views import AnswerView, ConversationView, FailureView, UserMessageView
-from chatstream.models import Answer, Conversation, Failure, Message, Status, UserMessage
+from chatstream.models import Answer, Conversation, Failure, Message, Status, UserMessage, recommendation
 from chatstream.pieces import read
 from chatstream.seeding import Source
 from chatstream.store.documents import new_key
@@ -199,8 +199,7 @@ def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: i
         finish_reason=view.finish_reason,
         usage=view.usage,
         failure=failure,
-        recommendations=view.recommendations,
-        annotations=() if view.annotations is UNSET else view.annotations,
+        annotations=(*map(recommendation, view.recommendations), *(view.annotations or ())),
         owner=OWNER,
         model=None if view.model is UNSET else view.model,
         continues=None if view.continues is UNSET else ids.get(view.continues),

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from chatstream.errors import ConfigurationError
 from chatstream.handlers.views import Id, ModelName, Prompt, Title
-from chatstream.plugins.bets.reader import extract
+from chatstream.llm.demo_answers import Subject
 from chatstream.seeding import MOST_MESSAGES, Source
 from chatstream.settings import Settings
 from chatstream.store.seeding import History, Line, Name, history
@@ -64,7 +64,7 @@ class FileConversation(BaseModel):
         AfterValidator(_in_turn),
     ]
 
-    def history(self, now: datetime) -> History:
+    def history(self, now: datetime, subject: Subject) -> History:
         """As if it had just taken place, a second between two messages: the file has no times."""
         begun = now - timedelta(seconds=len(self.messages))
         lines = [
@@ -79,12 +79,15 @@ class FileConversation(BaseModel):
             system_prompt=self.system_prompt,
             model=self.model,
             created_at=begun,
-            extract=extract,
+            found=subject.found,
         )
 
 
-def read_file(path: Path, settings: Settings) -> Source:
-    """The conversations of a file. Raises `ConfigurationError` that names all its faults, without what it says."""
+def read_file(path: Path, settings: Settings, subject: Subject) -> Source:
+    """The conversations of a file; what is found in their answers, `subject` says.
+
+    Raises `ConfigurationError` that names all its faults, without what it says.
+    """
     try:
         document = from_json(path.read_bytes())
     except OSError as exc:
@@ -114,7 +117,7 @@ def read_file(path: Path, settings: Settings) -> Source:
     if problems:
         raise ConfigurationError(f"{path} is not acceptable, nothing was stored:\n  " + "\n  ".join(problems))
     now = datetime.now(UTC)
-    return Source(len(conversations), lambda: places, lambda: (each.history(now) for each in conversations))
+    return Source(len(conversations), lambda: places, lambda: (each.history(now, subject) for each in conversations))
 
 
 def _place(place: int, location: tuple[int | str, ...]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from chatstream.errors import AlreadyExists, ConfigurationError
+from chatstream.plugins.loading import load, subject
 from chatstream.seeding import Source
 from chatstream.seeding.chats import Chats
 from chatstream.seeding.exports import is_export, read_export
@@ -163,9 +164,10 @@ async def _database(settings: Settings) -> AsyncIterator[str]:
 
 
 def _source(options: argparse.Namespace, settings: Settings) -> Source:
-    if not options.file:
-        return Chats(options).source()
-    return read_export(options.file) if is_export(options.file) else read_file(options.file, settings)
+    if options.file and is_export(options.file):
+        return read_export(options.file)
+    spoken_of = subject(load(settings.plugins))
+    return read_file(options.file, settings, spoken_of) if options.file else Chats(options, spoken_of).source()
 
 
 async def seed(options: argparse.Namespace, settings: Settings, summary: Summary) -> None:

@@ -20,11 +20,11 @@ from chatstream.models import (
     Failure,
     Message,
     Rating,
-    Recommendation,
     Status,
     Usage,
     UsageSource,
     UserMessage,
+    recommendation,
 )
 from chatstream.pieces import Piece, read, stored, weight
 from chatstream.store.gate import Document
@@ -184,13 +184,13 @@ def outcome(answer: Answer) -> Document:
         "finishReason": answer.finish_reason,
         "usage": answer.usage and _usage_document(answer.usage),
         "error": failure and _failure_document(failure),
-        "recommendations": msgspec.to_builtins(answer.recommendations),
+        "recommendations": list(answer.recommendations),
         "unseen": answer.unseen,
     }
     if answer.mixed and 4 * (weight(answer.mixed) + len(answer.content)) < _MAX_CHARACTER_BYTES:
         document["pieces"] = stored(answer.mixed)
-    if answer.annotations:
-        document["annotations"] = [_annotation_document(one) for one in answer.annotations]
+    if answer.other_annotations:
+        document["annotations"] = [_annotation_document(one) for one in answer.other_annotations]
     return document
 
 
@@ -211,6 +211,13 @@ def _annotation_model(document: Document) -> Annotation:
         id=document["id"],
         message=document["message"],
         data=msgspec.json.decode(document["data"]),
+    )
+
+
+def _recommendation_model(document: Document) -> Annotation:
+    # What another version adds and JSON has no word for is left out.
+    return recommendation(
+        {name: value for name, value in document.items() if isinstance(value, str | float | int | None)}
     )
 
 
@@ -256,8 +263,10 @@ def answer_model(document: Document) -> Answer:
             finish_reason=msgspec.convert(document.get("finishReason"), str | None),
             usage=_usage(document.get("usage")),
             failure=_failure(document.get("error")),
-            recommendations=msgspec.convert(document.get("recommendations", []), tuple[Recommendation, ...]),
-            annotations=tuple(map(_annotation_model, document.get("annotations", []))),
+            annotations=(
+                *map(_recommendation_model, document.get("recommendations", [])),
+                *map(_annotation_model, document.get("annotations", [])),
+            ),
             unseen=bool(document.get("unseen", False)),
             queued=bool(document.get("queued", False)),
             owner=_typed(document, "owner", str),

@@ -18,7 +18,7 @@ from pymongo.uri_parser import parse_uri
 
 from chatstream.errors import AlreadyExists
 from chatstream.hosts import is_loopback
-from chatstream.models import Answer, Conversation, Message, Recommendation, Status, UserMessage
+from chatstream.models import Annotation, Answer, Conversation, Message, Status, UserMessage
 from chatstream.pieces import OpenReasoning, OpenText
 from chatstream.store.documents import answer_document, conversation_document, new_key, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
@@ -73,7 +73,7 @@ def history(
     lines: Sequence[Line],
     *,
     created_at: datetime,
-    extract: Callable[[str, str], tuple[Recommendation, ...]],
+    found: Callable[[str, str], tuple[Annotation, ...]],
     id: str | None = None,  # noqa: A002 - the protocol's name for it
     title: str | None = None,
     system_prompt: str | None = None,
@@ -82,7 +82,8 @@ def history(
     """A conversation that took place: each answer complete, and read.
 
     An assistant's line answers the user's line right before it; a user's line without an answer at the very end is
-    answered when somebody watches. `extract` finds the recommendations in an answer. Without `id` one is made.
+    answered when somebody watches. `found` says what is found in an answer, by its id and text. Without `id` one is
+    made.
     """
     key = new_key()
     messages: list[Message] = []
@@ -103,7 +104,7 @@ def history(
                     content=line.content,
                     created_at=line.created_at,
                     finish_reason="stop",
-                    recommendations=extract(message_id, line.content),
+                    annotations=found(message_id, line.content),
                     owner=OWNER,
                 ).made_of(
                     [OpenReasoning(), line.reasoning, OpenText(), line.content] if line.reasoning else [line.content]

@@ -214,8 +214,7 @@ class Terminal:
             case "llm_complete" if event["content"] != self._shown or self._showing != event["messageId"]:
                 self._write(("\n" if self._shown else "") + event["content"])  # another process knew more
             case "system":
-                found = _bet(event["metadata"]) if "oddsText" in event["metadata"] else event["message"]
-                self._note(f"\n{found}")
+                self._note(f"\n→ {_found(event['message'], event['metadata'])}")
             case "data":
                 self._note(f"\n→ {event['kind']}: {json.dumps(event['data'], ensure_ascii=False)}")
             case "error":
@@ -264,6 +263,11 @@ def _ends(event: dict[str, Any]) -> bool:
     return event is NOTHING_COMES
 
 
-def _bet(metadata: dict[str, Any]) -> str:
-    parts = [metadata["selection"] or "a bet", f"odds {metadata['oddsText']}", metadata["stake"]]
-    return "→ " + " · ".join(filter(None, parts))
+def _found(message: str, metadata: dict[str, Any]) -> str:
+    """What a plug-in found: its words, and what of it a person can read. An id is for programs."""
+    said = {
+        name: value
+        for name, value in metadata.items()
+        if isinstance(value, str | int | float) and not name.casefold().endswith("id")
+    }
+    return f"{message}: {' · '.join(f'{name} {value}' for name, value in said.items())}" if said else message

@@ -1,12 +1,14 @@
-/** A bet that an answer recommends; what its text does not say is null. */
+/** What an answer recommends. What is in it, the server's plug-in says that found it. */
 export interface Recommendation {
-  betId: string;
-  /** Decimal odds, above 1. */
-  odds: number;
-  /** The odds as the answer wrote them. */
-  oddsText: string;
-  selection: string | null;
-  stake: string | null;
+  readonly [name: string]: any;
+}
+
+/** Something else that the server's app found in an answer: what it is, `kind` says, and `message` in words. */
+export interface Annotation {
+  readonly kind: string;
+  readonly id: string;
+  readonly message: string;
+  readonly data: { readonly [name: string]: unknown };
 }
 
 export interface Usage {
@@ -69,6 +71,8 @@ export interface AssistantMessage {
   readonly usage: Usage | null;
   readonly error: AnswerError | null;
   readonly recommendations: readonly Recommendation[];
+  /** There only if there are any. */
+  readonly annotations?: readonly Annotation[];
   /** In the order in which they began; there only where the answer is more than text. */
   readonly parts?: readonly AnswerPart[];
   /** Which model answered, as the server calls it; of answers that come from the history. */
@@ -111,8 +115,9 @@ export type ChatEvent = { timestamp: string } & (
     }
   /** Something of the server's app, at this place of the answer; the same `kind` and `id` again replaces it. */
   | { type: "data"; messageId: string; replyTo: string; attempt: number; kind: string; id: string; data: unknown }
-  /** What was found in the answer: a recommended bet, or whatever the server's app finds. */
-  | { type: "system"; message: string; metadata: Recommendation | { readonly [name: string]: unknown } }
+  /** What was found in the answer: a recommendation, or, with a `kind`, whatever the server's app finds. */
+  | { type: "system"; message: string; metadata: Recommendation; kind?: undefined; id?: undefined }
+  | { type: "system"; message: string; metadata: { readonly [name: string]: unknown }; kind: string; id: string }
   | (AnswerError & { type: "error"; messageId: string | null; retryAfterMs: number | null })
 );
 

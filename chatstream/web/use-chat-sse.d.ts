@@ -2,9 +2,9 @@ import type { AnswerPart, ChatError, ChatMessage, ChatStream, Conversations, Cha
 
 export type ConnectionStatus = "disconnected" | "connecting" | "connected" | "reconnecting";
 
-/** An answer, or (`system`) a recommendation that the answer before it makes. */
+/** An answer, or (`system`) something that was found in the answer before it: a recommendation, for one. */
 export interface ChatSSEMessage {
-  /** The answer's id, or the bet's: the same however often it comes. */
+  /** The answer's id, or the cursor of what was found in it: the same however often it comes. */
   id: string;
   content: string;
   timestamp: string;
@@ -33,7 +33,7 @@ export interface UseChatSSEOptions
   onConnect?: () => void;
   /** The connection is lost or closed; also when the component goes away. */
   onDisconnect?: () => void;
-  /** An answer has ended, or recommends something. Once for each. */
+  /** An answer has ended, or something was found in it. Once for each. */
   onMessage?: (message: ChatSSEMessage) => void;
   onError?: (message: string, error: ChatError) => void;
 }

@@ -9,6 +9,7 @@ import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "r
 import { ChatStream, Conversations } from "./chatstream.js";
 
 const STATUS = { closed: "disconnected", connecting: "connecting", open: "connected", reconnecting: "reconnecting" };
+// What the hook that this one takes the place of says of each recommendation; a history does not repeat it.
 const RECOMMENDATION = "New bet recommendation available";
 
 export function useChatSSE({
@@ -104,10 +105,10 @@ function listen(chat, callbacks) {
       callbacks.current[open ? "onConnect" : "onDisconnect"]?.();
     }),
     chat.on("error", (error) => callbacks.current.onError?.(error.message, error)),
-    chat.on("event", (event, { repeated }) => {
+    chat.on("event", (event, { cursor, repeated }) => {
       if (repeated || (event.type !== "llm_complete" && event.type !== "system")) return;
       const newest = chat.messages.flatMap(finished);
-      const id = event.type === "system" ? event.metadata.betId : event.messageId;
+      const id = event.type === "system" ? cursor : event.messageId;
       const message = newest.find((one) => one.id === id);
       if (message) callbacks.current.onMessage?.(message);
     }),
@@ -115,16 +116,17 @@ function listen(chat, callbacks) {
   return () => ends.forEach((end) => end());
 }
 
-/** An answer that has ended, and what it recommends. */
-function finished({ id, role, content, timestamp, streaming, recommendations, parts }) {
+/** An answer that has ended, and what was found in it. */
+function finished({ id, role, content, timestamp, streaming, recommendations, annotations = [], parts }) {
   if (role === "user" || streaming) return [];
   const answer = { id, content, timestamp, type: "assistant", isStreaming: false, ...(parts && { parts }) };
-  const system = recommendations.map((metadata) => ({
-    id: metadata.betId,
-    content: RECOMMENDATION,
+  const recommended = recommendations.map((data) => ({ message: RECOMMENDATION, data }));
+  const system = [...recommended, ...annotations].map(({ message, data }, index) => ({
+    id: `${id}.system${index + 1}`, // the cursor of its event
+    content: message,
     timestamp,
     type: "system",
-    metadata,
+    metadata: data,
   }));
   return content === "" ? system : [answer, ...system];
 }

@@ -62,9 +62,16 @@ test("data may be all that there is so far", () => {
 });
 
 test("what a plug-in found besides is no recommendation", () => {
-  const found = { type: "system", timestamp, message: "A ticket was opened", metadata: { ticket: 7 } };
-  const { transcript } = after(asked("u1"), chunk(0, "Hi"), complete("Hi"), found, bet("b1"));
-  assert.deepEqual(transcript.messages.at(-1).recommendations, [bet("b1").metadata]);
+  const about = { kind: "ticket", id: "t1", message: "A ticket was opened" };
+  const found = { type: "system", timestamp, ...about, metadata: { ticket: 7 } };
+  const { transcript, news } = after(asked("u1"), chunk(0, "Hi"), complete("Hi"), bet("b1"), found, found);
+  const { recommendations, annotations } = transcript.messages.at(-1);
+  assert.deepEqual(recommendations, [bet("b1").metadata]);
+  assert.deepEqual(annotations, [{ ...about, data: { ticket: 7 } }]);
+  assert.deepEqual(news.slice(-2), [true, false]);
+  transcript.load([posted("u1"), stored("a1", "Hi", { annotations })]);
+  assert.deepEqual(transcript.messages.at(-1).annotations, annotations);
+  assert.equal(transcript.apply(found), false);
 });
 
 test("what comes twice is shown once", () => {

@@ -13,8 +13,9 @@ from chatstream.errors import ErrorCode
 from chatstream.events import Connected, Cursor
 from chatstream.formats.registry import VERSIONS
 from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
-from chatstream.models import Answer, Failure, Recommendation, Status, Usage, UserMessage
+from chatstream.models import Answer, Failure, Status, Usage, UserMessage
 from chatstream.pieces import BEGINNING, Place
+from chatstream.plugins.bets.recommendation import Recommendation
 
 NOW = "2026-11-22T10:40:00.123Z"
 QUESTION = "0" * 23 + "a"
@@ -74,9 +75,9 @@ def test_no_text_ends_a_line() -> None:
 
 
 def test_an_end_has_the_recommendations_and_the_metadata() -> None:
-    bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None)
+    bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None).annotation
     usage = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
-    stored = answer("Bet now.", finish_reason="length", usage=usage, recommendations=(bet,))
+    stored = answer("Bet now.", finish_reason="length", usage=usage, annotations=(bet,))
     assert ending(stored, 8) == (
         TEXT_END + 'data: {"type":"data-recommendation","id":"b1","data":'
         '{"betId":"b1","odds":2.1,"oddsText":"2.10","selection":"Arsenal","stake":null}}\n\n'
@@ -172,7 +173,7 @@ def test_of_one_that_begins_again_nothing_is_told_but_its_end_to_who_has_some_of
 
 
 def test_a_history_has_what_streams_would_leave_behind() -> None:
-    bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None)
+    bet = Recommendation(bet_id="b1", odds=2.1, odds_text="2.10", selection="Arsenal", stake=None).annotation
     now = datetime(2026, 11, 22, 10, 40, 0, 123000, tzinfo=UTC)
     asked = UserMessage(id=QUESTION, seq=0, content="Who wins?", created_at=now, client_message_id="mine")
     again = UserMessage(id="c" * 24, seq=4, content="And now?", created_at=now)
@@ -181,7 +182,7 @@ def test_a_history_has_what_streams_would_leave_behind() -> None:
             asked,
             answer("Cut", Status.INTERRUPTED),
             structs.replace(
-                answer("Bet now.", finish_reason="stop", recommendations=(bet,)), id="d" * 24, seq=2, attempt=2
+                answer("Bet now.", finish_reason="stop", annotations=(bet,)), id="d" * 24, seq=2, attempt=2
             ),
             structs.replace(answer("Half", Status.STREAMING), id="e" * 24, seq=3, reply_to=again.id),
             again,

@@ -12,7 +12,8 @@ from chatstream.formats.registry import DEFAULT
 from chatstream.formats.ui_message_stream import UIMessageStream
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.entries import BEGINNING, END, Ended, Entry, Notice, Posted
-from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
+from chatstream.plugins.bets.recommendation import Recommendation
 from tests.support.scripted_model import parse
 
 NOW = datetime.now(UTC)
@@ -267,9 +268,10 @@ def test_an_end_brings_the_text_that_its_readers_lack(told: list[str], known: tu
 
 def test_the_events_of_an_end_have_their_order_and_their_cursors() -> None:
     bets = tuple(
-        Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2)
+        Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None).annotation
+        for n in range(2)
     )
-    entry = Ended(answer(2, "ab", Status.COMPLETE, recommendations=bets))
+    entry = Ended(answer(2, "ab", Status.COMPLETE, annotations=bets))
     frames = parse(entry.frames(DEFAULT))
     assert [frame.type for frame in frames] == ["llm_complete", "system", "system"]
     assert [frame.id for frame in frames] == [f"{2:024x}.{name}" for name in ("complete", "system1", "system2")]

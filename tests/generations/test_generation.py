@@ -42,7 +42,7 @@ async def test_complete_with_what_the_model_said(mongodb_uri: str) -> None:
         stored = await b.newest(conversation)
         assert (stored.status, stored.content, stored.finish_reason) == (Status.COMPLETE, watched.text, "stop")
         assert stored.usage == USAGE
-        assert [bet.odds for bet in stored.recommendations] == [2.1]
+        assert [bet["odds"] for bet in stored.recommendations] == [2.1]
         assert not stored.unseen
         assert b.model.open == 0
 

@@ -11,11 +11,11 @@ from chatstream.events import Cursor
 from chatstream.formats.registry import DEFAULT
 from chatstream.generations.channel import Running
 from chatstream.generations.replay import Replay, in_progress, read
-from chatstream.models import Answer, Conversation, Failure, Recommendation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Failure, Status, UserMessage, recommendation
 from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import Bench, Frame, bench, parse
 
-BETS = tuple(Recommendation(bet_id=f"b{n}", odds=2.5, odds_text="6/4", selection=None, stake=None) for n in range(2))
+BETS = tuple(recommendation({"betId": f"b{n}", "odds": 2.5}) for n in range(2))
 
 
 class Past:
@@ -122,7 +122,7 @@ async def test_an_unseen_end_is_told_once(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
         await past.turn("one", unseen=True)
-        await past.turn("two", unseen=True, recommendations=BETS)
+        await past.turn("two", unseen=True, annotations=BETS)
         told = await past.replay()
         assert say(told) == ["llm_complete:two", "system", "system"]
         assert told.unseen
@@ -260,7 +260,7 @@ async def test_the_running_answer_is_told_although_a_message_waits_behind_it(mon
 async def test_the_cursors_own_answer_is_ended_first(mongodb_uri: str, position: int, told: list[str]) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
-        _, answer = await past.turn("abcd", Status.FAILED, recommendations=BETS)
+        _, answer = await past.turn("abcd", Status.FAILED, annotations=BETS)
         await past.turn("next")
         replayed = await past.replay(Cursor(answer.id, position))
         assert say(replayed) == [*told, "user_message:What about next?", "llm_chunk:next", "llm_complete:next"]
@@ -272,7 +272,7 @@ async def test_the_cursors_own_answer_is_ended_first(mongodb_uri: str, position:
 async def test_nothing_comes_after_the_last_event(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
-        _, answer = await past.turn("one", recommendations=BETS)
+        _, answer = await past.turn("one", annotations=BETS)
         told = await past.replay(Cursor(answer.id, Cursor.COMPLETE + 2))
         assert told.resumed
         assert told.nothing_comes(DEFAULT)

@@ -86,7 +86,7 @@ def facts(page: str) -> dict[str, Any]:
 def test_it_proposes_every_demo_model(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert facts(page(Facts.of(Settings(), PageFile(), {}, FAULTS)).decode())["demoModels"] == dict(FAULTS)
+    assert facts(page(Facts.of(Settings(), PageFile(), {}, {}, FAULTS)).decode())["demoModels"] == dict(FAULTS)
 
 
 @pytest.mark.gen_test
@@ -107,6 +107,7 @@ async def test_it_knows_what_it_must_and_no_secret(
         "language": None,
         "colours": {},
         "logo": None,
+        "cards": {"recommendation": ["recommendation.js", "recommendation.css"]},
         "titles": True,
         "userPrompts": True,
     }

@@ -16,6 +16,7 @@ from chatstream.plugins.examples import service
 from chatstream.plugins.plugin import Turn
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client, Frame
+from tests.support.processes import REPOSITORY
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, event, http_chunk
 
 EXAMPLES = Path(str(examples.__file__)).parent
@@ -58,9 +59,13 @@ def test_the_readme_shows_the_file_that_is_tested_here() -> None:
 
 @pytest.mark.gen_test
 async def test_the_assistant_knows_holds_back_and_tells(
-    upstream: Upstream, start_server: StartServer, make_client: MakeClient
+    upstream: Upstream, start_server: StartServer, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    plugin = {"CHATSTREAM_PLUGINS": "chatstream.plugins.examples.assistant:plugin", "WEBHOOK": upstream.url + "/hook"}
+    section = README.split("\n## A plug-in of forty lines")[1].split("\n## ")[0]
+    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "assistant.py").write_text(code)
+    [name] = re.findall(r"CHATSTREAM_PLUGINS=(\S+)", section)
+    plugin = {"CHATSTREAM_PLUGINS": name, "WEBHOOK": upstream.url + "/hook", "PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
     server = start_server(**plugin)
     other = start_server(**plugin)
     client = make_client(server)
@@ -223,10 +228,11 @@ async def test_a_service_may_name_its_events_as_event_streams_do(upstream: Upstr
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("none", ["none", ""])
 async def test_a_cook_recommends_no_bets(
-    upstream: Upstream, start_server: StartServer, make_client: MakeClient
+    upstream: Upstream, start_server: StartServer, make_client: MakeClient, none: str
 ) -> None:
-    given = settings("No bets")
+    given = settings("No bets") | {"CHATSTREAM_PLUGINS": none}
     assert len(given) == 5
     server = start_server(**given | {"OPENAI_BASE_URL": upstream.url})
     client = make_client(server)
@@ -258,8 +264,7 @@ async def test_a_refused_first_message_leaves_no_conversation_behind(
         "    def admit(self, turn):\n"
         "        raise Refused('Not here.', code='off_topic')\n"
     )
-    repository = str(Path(__file__).parents[2])
-    server = start_server(CHATSTREAM_PLUGINS="rules:Rules", PYTHONPATH=f"{repository}:{tmp_path}")
+    server = start_server(CHATSTREAM_PLUGINS="rules:Rules", PYTHONPATH=f"{REPOSITORY}:{tmp_path}")
     client = make_client(server)
     refused = await client.http.post(API, json={"id": "mine", "initialMessage": "Hi"})
     assert (refused.status_code, refused.json()["code"], refused.json()["detail"]) == (403, "off_topic", "Not here.")

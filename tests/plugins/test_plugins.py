@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count, repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from chatstream.errors import ConfigurationError, ErrorCode, Unavailable
 from chatstream.events import Cursor
 from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
 from chatstream.llm.model import Finish, Turn
-from chatstream.models import Annotation, Recommendation, Status, Usage
+from chatstream.models import RECOMMENDATION, Annotation, Status, Usage, recommendation
 from chatstream.pieces import Data
 from chatstream.plugins import loading
+from chatstream.plugins.cards import Card
 from chatstream.plugins.loading import Loaded
 from chatstream.plugins.plugin import RULES, AnswerFailed, Blocked, Plugin, Reasoning, Refused
 from chatstream.plugins.threads import Threads
@@ -333,7 +335,7 @@ async def test_nothing_is_told_that_was_not_released(mongodb_uri: str, release: 
 
 @pytest.mark.gen_test
 async def test_annotations_are_told_stored_and_told_again(mongodb_uri: str) -> None:
-    bet = Recommendation(bet_id="b", odds=2.0, odds_text="2", selection=None, stake=None)
+    bet = recommendation({"betId": "b", "odds": 2.0})
     async with bench(mongodb_uri, plugins=plugged(having(annotate=lambda _: [CARD, bet]))) as b:
         conversation = await b.conversation()
         b.model.reply("Fine.", STOP)
@@ -342,12 +344,14 @@ async def test_annotations_are_told_stored_and_told_again(mongodb_uri: str) -> N
             await watched.until("system")
             first, second = watched.frames[-1].data, await watched.until("system")
         assert first["metadata"]["betId"] == "b"
+        assert "kind" not in first
+        assert (second["kind"], second["id"]) == (CARD.kind, CARD.id)
         assert (second["message"], second["metadata"]) == ("A card", CARD.data)
         between = Cursor.parse(str(watched.frames[-2].id))
         async with b.viewer(conversation, between) as again:
             assert (await again.until("system"))["metadata"] == CARD.data
         stored = await b.newest(conversation)
-        assert (stored.annotations, stored.recommendations) == ((CARD,), (bet,))
+        assert (stored.annotations, stored.recommendations) == ((bet, CARD), ({"betId": "b", "odds": 2.0},))
         frames = [frame for frame in UIMessageStream().ending(stored, 0).decode().split("\n\n") if "data-card" in frame]
         assert len(frames) == 1
 
@@ -366,8 +370,11 @@ async def test_annotations_are_told_stored_and_told_again(mongodb_uri: str) -> N
         lambda _: repeat(CARD),
         lambda _: (CARD for _ in count()),
         lambda _: [Annotation(kind="a", id="1", message="", data={"a": "x" * 10_000_000})],
-        lambda _: [Recommendation(bet_id="b", odds=float("nan"), odds_text="", selection=None, stake=None)],
-        lambda _: [Recommendation(bet_id=1, odds=2, odds_text="", selection=None, stake=None)],  # type: ignore[arg-type]  # the point
+        lambda _: [recommendation({"betId": "b", "odds": float("nan")})],
+        lambda _: [recommendation({"betId": "b", "odds": 2, "a": {"deep": "1"}})],  # type: ignore[dict-item]  # the point
+        lambda _: [Annotation(kind=RECOMMENDATION, id="b", message="Mine", data={"betId": "b"})],
+        lambda _: [Annotation(kind=RECOMMENDATION, id="b", message="Mine", data={"odds": 2.0})],
+        lambda _: [Annotation(kind=RECOMMENDATION, id="b", message="Mine", data={"betId": "b", "a\0": 2.0})],
     ],
 )
 @pytest.mark.gen_test
@@ -743,6 +750,30 @@ def make_wrong_subject() -> Plugin:
     return plugin
 
 
+def make_wrong_cards() -> Plugin:
+    plugin = make_good()
+    plugin.cards = {"ticket": "ticket.js"}
+    return plugin
+
+
+def make_wrong_kind() -> Plugin:
+    plugin = make_good()
+    plugin.cards = {"../secret": Card(script=Path(__file__))}
+    return plugin
+
+
+def make_missing_card() -> Plugin:
+    plugin = make_good()
+    plugin.cards = {"ticket": Card(script=Path("/no/such/ticket.js"))}
+    return plugin
+
+
+def make_card_without_file() -> Plugin:
+    plugin = make_good()
+    plugin.cards = {"ticket": Card(script="ticket.js")}  # type: ignore[arg-type]  # the point
+    return plugin
+
+
 def make_leaving() -> Plugin:
     sys.exit(2)
 
@@ -759,6 +790,10 @@ def make_leaving() -> Plugin:
         ("make_wrong_deadline", "the deadline of `context` must be a number of seconds"),
         ("make_wrong_rule", "the failure rule of `context` must be"),
         ("make_wrong_subject", "`demo` must be a Subject"),
+        ("make_wrong_cards", "`cards` must have a Card of chatstream.plugins.cards for each kind"),
+        ("make_wrong_kind", "`cards` names '../secret', which is no kind of data"),
+        ("make_missing_card", "`cards`: /no/such/ticket.js cannot be read: No such file"),
+        ("make_card_without_file", "`cards`: 'ticket.js' is no file: it must be a pathlib.Path"),
         ("make_unknown_rule", "`deadlines` names 'admit', which is no method of it"),
     ],
 )

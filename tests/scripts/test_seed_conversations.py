@@ -19,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from chatstream.errors import AlreadyExists
-from chatstream.plugins.bets.reader import extract
+from chatstream.llm.demo_answers import GENERAL
 from chatstream.store.mongo import Mongo
 from chatstream.store.seeding import Line, Seeding, history, is_local
 from tests.conftest import MakeClient
@@ -227,6 +227,22 @@ async def test_an_answer_of_a_file_may_have_been_thought_about(client: Client, s
 
 
 @pytest.mark.gen_test
+async def test_without_plug_ins_nothing_is_made_up_about_bets(client: Client, seed_shared: Seeder) -> None:
+    summary = seed_shared("--user", client.user, "--conversations", "3", "--messages", "12", CHATSTREAM_PLUGINS="")
+    assert summary["messages"] == 36
+    for number in range(3):
+        conversation = (await client.http.get(f"{API}/c{number:06d}")).json()
+        messages = await client.messages(conversation["id"])
+        said = " ".join([conversation["title"], *(message["content"] for message in messages)])
+        assert not re.search(r"\b(?:bets?|odds|stakes?|match)\b", said, re.IGNORECASE)
+        assert not any(message.get("recommendations") for message in messages)
+    tip: dict[str, Any] = {"role": "assistant", "content": "I recommend **Leeds to win** at odds of 5/2."}
+    chat = {"userId": client.user, "id": "tip", "messages": [{"role": "user", "content": "Who wins?"}, tip]}
+    seed_shared("--file", write(seed_shared.directory / "tip.json", chat), CHATSTREAM_PLUGINS="none")
+    assert (await client.messages("tip"))[1]["recommendations"] == []
+
+
+@pytest.mark.gen_test
 async def test_a_file_is_stored_as_it_says(client: Client, seed_shared: Seeder, upstream: Upstream) -> None:
     chat: dict[str, Any] = {
         "userId": client.user,
@@ -335,7 +351,7 @@ async def test_what_somebody_else_stores_meanwhile_wins_and_what_is_repeated_is_
         seeding = Seeding(mongo)
         now = datetime.now(UTC)
         theirs, ours, other = (
-            history("ada", [Line("user", text, now)], id=id_, created_at=now, extract=extract)
+            history("ada", [Line("user", text, now)], id=id_, created_at=now, found=GENERAL.found)
             for id_, text in (("c1", "theirs"), ("c1", "ours"), ("c2", "other"))
         )
         await seeding.store([theirs])

@@ -9,15 +9,17 @@ from msgspec.structs import replace
 
 from chatstream.errors import AnswerInProgress, ErrorCode
 from chatstream.models import (
+    Annotation,
     Answer,
     Conversation,
     Failure,
-    Recommendation,
     Status,
     Usage,
+    recommendation,
 )
 from chatstream.store.attempts import Checkpoint, CheckpointResult
 from chatstream.store.conversations import Conversations
+from chatstream.store.documents import outcome
 from chatstream.store.mongo import Mongo
 from chatstream.store.posting import Posted
 from tests.support.storage import Storage, added, begun, checkpoint, ended, stored
@@ -211,19 +213,24 @@ async def test_of_many_checkpoints_each_counts_for_itself(store: Storage, mongo:
 async def test_everything_about_an_end_is_stored(store: Storage, conversation: Conversation, key: str) -> None:
     answer = await begun(store, conversation)
     await checkpoint(store, key, answer, 0, "Back")
+    found_besides = Annotation(kind="ticket", id="t", message="A ticket was opened", data={"number": 7})
     whole = replace(
         answer,
         status=Status.COMPLETE,
         content="Back Arsenal at odds of 2.10 \u0000🏟",
         finish_reason="stop",
         usage=Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7),
-        recommendations=(Recommendation(bet_id="b", odds=2.1, odds_text="2.10", selection=None, stake="1 unit"),),
+        annotations=(recommendation({"betId": "b", "odds": 2.1, "stake": "1 unit", "selection": None}), found_besides),
         unseen=True,
     )
     assert await store.attempts.finish(conversation, whole) == whole
     found = await store.reading.get(key, answer.id)
     assert isinstance(found, Answer)
     assert replace(found, created_at=whole.created_at) == whole
+    # As processes of earlier versions wrote and read it.
+    document = outcome(whole)
+    assert document["recommendations"] == [{"betId": "b", "odds": 2.1, "stake": "1 unit", "selection": None}]
+    assert [one["kind"] for one in document["annotations"]] == ["ticket"]
 
     failed = replace(
         await begun(store, conversation, "And now?"),

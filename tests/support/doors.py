@@ -43,7 +43,7 @@ async def doors_alone(**settings: Any) -> AsyncIterator[Doors]:
         slow_reader_timeout=configured.slow_reader_timeout,
     )
     nobody: dict[str, Any] = dict.fromkeys(inspect.signature(make_app).parameters.keys() - {"settings"})
-    nobody["page_words"] = nobody["demo_models"] = {}
+    nobody["page_words"] = nobody["page_cards"] = nobody["demo_models"] = {}
     server = ChatServer(make_app(configured, **nobody | {"door": door, "metrics": Metrics()}), room=1000)
     listening, port = bind_unused_port()
     server.listen_on([Listener(listening)])

@@ -15,7 +15,7 @@ from chatstream.settings import Settings
 def routes() -> dict[str, type[BaseHandler]]:
     """Each path, with ``{id}`` for the conversation's, and its door."""
     collaborators = inspect.signature(make_app).parameters.keys() - {"settings"}
-    nobody: dict[str, Any] = dict.fromkeys(collaborators) | {"page_words": {}, "demo_models": {}}
+    nobody: dict[str, Any] = dict.fromkeys(collaborators) | {"page_words": {}, "page_cards": {}, "demo_models": {}}
     app: Application = make_app(Settings(), **nobody)
     found: dict[str, type[BaseHandler]] = {}
     for rule in app.wildcard_router.rules:

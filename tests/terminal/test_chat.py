@@ -45,7 +45,8 @@ async def test_one_question_and_its_answer(client: Client, upstream: Upstream) -
     status, output, notes = await outcome(await chat(client, "Who wins?"))
     assert status == 0
     assert output == "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.\n"
-    assert "→ Arsenal to win · odds 2.10 · €10" in notes
+    found = "odds 2.1 · oddsText 2.10 · selection Arsenal to win · stake €10"
+    assert f"→ New bet recommendation available: {found}\n" in notes
 
 
 @pytest.mark.gen_test

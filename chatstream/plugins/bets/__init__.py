@@ -1,10 +1,13 @@
 """A sports betting assistant: its prompt, and the bets that its answers recommend."""
 
+from importlib.resources import files
+from types import MappingProxyType
 from typing import Final
 
-from chatstream.models import Recommendation
+from chatstream.models import RECOMMENDATION, Annotation
 from chatstream.plugins.bets.demo import DEMO
 from chatstream.plugins.bets.tools import recommend_bet
+from chatstream.plugins.cards import Card
 from chatstream.plugins.plugin import Answered
 
 # What the chat page says on an empty page and around the message box, by language.
@@ -43,8 +46,11 @@ class Bets:
     page_words = _PAGE_WORDS
     demo = DEMO
     tools = (recommend_bet,)
+    cards = MappingProxyType(
+        {RECOMMENDATION: Card(script=files(__name__) / "page" / "slip.js", style=files(__name__) / "page" / "slip.css")}
+    )
 
-    def annotate(self, answer: Answered) -> tuple[Recommendation, ...]:
+    def annotate(self, answer: Answered) -> tuple[Annotation, ...]:
         """The bets that it recommends: those that it gave to `recommend_bet`; if it gave none, those its text names.
 
         A long answer takes a while to read: this is no coroutine, and has a thread.
@@ -53,7 +59,8 @@ class Bets:
         from chatstream.plugins.bets.calls import called
         from chatstream.plugins.bets.reader import extract
 
-        return called(answer.id, answer.text, answer.parts) or extract(answer.id, answer.text)
+        bets = called(answer.id, answer.text, answer.parts) or extract(answer.id, answer.text)
+        return tuple(bet.annotation for bet in bets)
 
 
 def plugin() -> Bets:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from chatstream.models import Recommendation
 from chatstream.pieces import CallState, Part, ToolCallPart
 from chatstream.plugins.bets.reader import MOST, decimal
+from chatstream.plugins.bets.recommendation import Recommendation
 from chatstream.plugins.bets.tools import recommend_bet
 
 _LONGEST = 200  # code points of a name or of a stake

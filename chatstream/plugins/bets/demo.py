@@ -4,6 +4,8 @@ import re
 from typing import Final, NamedTuple
 
 from chatstream.llm.demo_answers import DemoModel, Subject, number, prepared
+from chatstream.models import Annotation
+from chatstream.plugins.bets.chats import Chats
 
 _ODDS = """Odds of **11/8** say what you win for what you stake: for every 8 you stake, you win 11.
 
@@ -188,11 +190,19 @@ def _write(tip: _Tip) -> str:
     )
 
 
+def _found(answer_id: str, text: str) -> tuple[Annotation, ...]:
+    from chatstream.plugins.bets.reader import extract  # see `Bets.annotate`
+
+    return tuple(bet.annotation for bet in extract(answer_id, text))
+
+
 DEMO: Final = Subject(
     answer=_answer,
     texts=[_write(tip) for tip in _TIPS],
     models={"demo-none-bet": DemoModel("an answer that recommends no bet", _NO_BET)},
     title="Sunday's match",
     question="Who wins on Sunday, and is there a bet worth taking?",
+    chats=Chats,
+    found=_found,
 )
 """For the plug-in's `demo`."""

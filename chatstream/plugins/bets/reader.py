@@ -17,9 +17,9 @@ from itertools import pairwise
 
 from msgspec import Struct, field
 
-from chatstream.models import Recommendation
 from chatstream.plugins.bets import vocabulary as words
 from chatstream.plugins.bets.markup import Kind, Line, lines
+from chatstream.plugins.bets.recommendation import Recommendation
 
 Extractor = Callable[[str, str], tuple[Recommendation, ...]]
 """``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""

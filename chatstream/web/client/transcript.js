@@ -76,6 +76,7 @@ export class Transcript {
     const more = { parts: view.parts, rating: view.rating, model: view.model, ...place };
     if (view.contextTrimmed) more.contextTrimmed = view.contextTrimmed;
     const recommendations = [...view.recommendations];
+    if (view.annotations) more.annotations = view.annotations;
     this.#put(
       answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, ...more }),
       { length: codePoints(content) },
@@ -202,12 +203,15 @@ export class Transcript {
     return true;
   }
 
-  #onSystem({ metadata }) {
+  #onSystem({ kind, id, message, metadata }) {
     const entry = this.#entries.get(this.#completed);
-    if (!entry || metadata.betId === undefined) return true; // a plug-in's own data is for those who listen for it
-    const { recommendations } = entry.message;
-    if (recommendations.some(({ betId }) => betId === metadata.betId)) return false;
-    this.#change(entry, { recommendations: [...recommendations, metadata] });
+    if (!entry) return true;
+    // One without a kind is a recommendation: the protocol's first version knew no other.
+    const name = kind === undefined ? "recommendations" : "annotations";
+    const found = kind === undefined ? metadata : { kind, id, message, data: metadata };
+    const known = entry.message[name] ?? [];
+    if (known.some((one) => JSON.stringify(one) === JSON.stringify(found))) return false;
+    this.#change(entry, { [name]: [...known, found] });
     return true;
   }
 

@@ -1,5 +1,6 @@
 /** The messages of the open conversation, drawn from what `ChatStream` says they are. */
 
+import { allLoaded, card } from "./cards.js";
 import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
@@ -72,8 +73,9 @@ export class MessagesView {
   /** Say an answer that has ended, with what comes right behind its end; to be called at each of its last events. */
   announce(id) {
     clearTimeout(this.#speaking);
-    this.#speaking = setTimeout(() => {
+    this.#speaking = setTimeout(async () => {
       this.#redraw();
+      await allLoaded();
       const item = this.#items.get(id);
       if (item) announce(item.root, item.message);
     }, SPOKEN_AFTER);
@@ -144,10 +146,13 @@ export class MessagesView {
     const thoughts = parts.filter(({ type }) => type === "reasoning").map(({ text }) => text);
     thinking.show(thoughts.join("\n\n"), { runs: streaming && parts.at(-1)?.type === "reasoning" });
     prose.show(content, { whole: !streaming });
-    const cards = parts.filter(({ type }) => type === "data").map(card);
-    const waits = streaming && content === "" && !thoughts.length && !cards.length;
-    if (streaming) after.replaceChildren(...cards, ...(waits ? [waiting()] : []));
-    else after.replaceChildren(...cards, ...(message.recommendations ?? []).map(bet), ...this.#failure(message, last), this.#foot(message, last));
+    const told = parts.filter(({ type }) => type === "data");
+    const recommended = (message.recommendations ?? []).map((data) => ({ kind: "recommendation", data }));
+    const cards = element("div", { className: "cards" }, ...[...told, ...recommended, ...(message.annotations ?? [])].map(card));
+    if (cards.hasChildNodes()) allLoaded().then(() => this.#tail.follow());
+    const waits = streaming && content === "" && !thoughts.length && !told.length;
+    if (streaming) after.replaceChildren(cards, ...(waits ? [waiting()] : []));
+    else after.replaceChildren(cards, ...this.#failure(message, last), this.#foot(message, last));
   }
 
   #failure(answer, last) {
@@ -219,36 +224,13 @@ function tokens(usage) {
   return t(words, { in: promptTokens, out: completionTokens });
 }
 
-const ROWS = 20; // of a card: more is no card
-
-/** What the server's app tells with an answer, whatever it is: the names and values of an object, or a value. */
-function card({ kind, data }) {
-  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const isObject = data !== null && typeof data === "object" && !Array.isArray(data);
-  const rows = isObject ? Object.entries(data).slice(0, ROWS) : [];
-  const cells = rows.flatMap(([name, value]) => [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, text(value))]);
-  const body = isObject ? element("dl", {}, ...cells) : element("p", { dir: "auto" }, text(data));
-  return element("section", { className: "card" }, element("h3", {}, kind.replaceAll(/[_-]/g, " ")), body);
-}
-
-/** A recommendation as a slip. What the answer did not say is not there. */
-function bet({ selection, odds, oddsText, stake }) {
-  const what = element("div", { className: "bet-what" }, element("h3", {}, t("Recommended bet")));
-  what.append(element("p", { className: "bet-selection" }, selection ?? t("See the answer")));
-  if (stake) what.append(element("p", { className: "bet-stake" }, t("Stake {stake}", { stake })));
-  const decimal = odds.toFixed(2);
-  const slip = element("dl", { className: "bet-odds" }, element("dt", {}, t("Odds")), element("dd", {}, oddsText));
-  if (Number(oddsText) !== odds) slip.append(element("dd", { className: "decimal" }, t("{odds} decimal", { odds: decimal })));
-  return element("div", { className: "bet" }, what, slip);
-}
-
 function announceOnce(text) {
   byId("announcer").textContent = text;
 }
 
 /** Once, when it is there; a screen reader that read each token would never end. */
 function announce(root, message) {
-  const slips = Array.from(root.querySelectorAll(":is(.card, .bet) :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
-  const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...slips, message.error?.message, howItEnded(message)];
+  const cards = Array.from(root.querySelectorAll(".cards :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
+  const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...cards, message.error?.message, howItEnded(message)];
   byId("announcer").textContent = parts.filter(Boolean).join(" ").slice(0, SPOKEN);
 }

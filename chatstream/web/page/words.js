@@ -103,11 +103,6 @@ const GERMAN = {
   "Code, {language}": "Code, {language}",
   Table: "Tabelle",
   Formula: "Formel",
-  "Recommended bet": "Empfohlene Wette",
-  "See the answer": "Siehe Antwort",
-  "Stake {stake}": "Einsatz {stake}",
-  Odds: "Quote",
-  "{odds} decimal": "{odds} dezimal",
   // The message box
   "Your message": "Ihre Nachricht",
   Send: "Senden",

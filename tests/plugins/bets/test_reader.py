@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatstream.models import Recommendation
 from chatstream.plugins.bets.reader import Extractor, extract
+from chatstream.plugins.bets.recommendation import Recommendation
 
 Bet = tuple[float, str, str | None, str | None]
 MINUS = "\N{MINUS SIGN}"

@@ -1,0 +1,21 @@
+"""A recommended bet, and how it is stored and sent."""
+
+import msgspec
+from msgspec import Struct
+
+from chatstream.models import Annotation, recommendation
+
+
+class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A bet the answer's text recommends; what the text does not say is None."""
+
+    bet_id: str
+    odds: float  # decimal odds, > 1
+    odds_text: str  # as the answer wrote them
+    selection: str | None
+    stake: str | None
+
+    @property
+    def annotation(self) -> Annotation:
+        """What is stored with the answer, and sent after it."""
+        return recommendation(msgspec.to_builtins(self))
