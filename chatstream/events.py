@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
-from chatstream.models import RECOMMENDATION, Answer, Status, Usage, UserMessage
+from chatstream.models import RECOMMENDATION, Answer, Rating, Status, Usage, UserMessage
 from chatstream.pieces import CallState, Part, Piece, ReasoningPart, TextPart, ToolCallPart, fold
 
 
@@ -177,6 +177,19 @@ class BranchShown(Event, frozen=True, kw_only=True, tag="branch"):
     head: str
 
 
+class Rated(Event, frozen=True, kw_only=True, tag="rating"):
+    """The user has rated the attempt `message_id`, on whichever device; null: no longer."""
+
+    message_id: str
+    rating: Rating | None
+
+
+class Titled(Event, frozen=True, kw_only=True, tag="title"):
+    """The conversation has another title: the user's, or one that the model made."""
+
+    title: str | None
+
+
 class Error(Event, frozen=True, kw_only=True, tag="error"):
     """An answer ended badly (`message_id` is set), or the connection has a problem (it is null)."""
 
@@ -193,6 +206,8 @@ AnyEvent = (
     | Heartbeat
     | UserMessagePosted
     | BranchShown
+    | Rated
+    | Titled
     | Chunk
     | ReasoningChunk
     | ToolCalled
@@ -204,6 +219,8 @@ AnyEvent = (
     | System
     | Error
 )
+
+AnyAside = BranchShown | Rated | Titled
 
 # What a card shows, and a phone takes at once. The model has all of it.
 _SHOWN_CHARACTERS = 16_000

@@ -154,9 +154,9 @@ class Server:
         has_webhook = settings.webhook_url is not None
         has_budgets = settings.gives_budgets or plugins.budgets
         ledger = Ledger(mongo, webhooks=has_webhook) if has_budgets else None
-        conversations = Conversations(mongo, ledger)
         # Unique also among processes of the same pid on other hosts, and later on this one.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        conversations = Conversations(mongo, ledger, owner=owner)
         posting, attempts, reading = (
             Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation, ledger=ledger),
             Attempts(
@@ -225,6 +225,7 @@ class Server:
             name=settings.title_model,
             priced=catalogue.priced,
             budgets=budgets,
+            given=lambda conversation: hub.titled(conversation),
         )
         hub = Hub(
             attempts,

@@ -40,9 +40,9 @@ class ChatEvents(Format):
         """`user_message`."""
         return _frames([events.posted(message)])
 
-    def branch(self, head: str) -> bytes:
-        """`branch`, without a cursor: the log goes on as it was."""
-        return sse.frame(events.BranchShown(timestamp=events.timestamp(), head=head))
+    def aside(self, event: events.AnyAside) -> bytes:
+        """`branch`, `rating` or `title`, without a cursor: the log goes on as it was."""
+        return sse.frame(event)
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
         """`llm_chunk`, `reasoning_chunk` or `tool_call`, one for each string; and what marks say."""

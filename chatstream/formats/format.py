@@ -47,8 +47,8 @@ class Format(Protocol):
         """A user message is next."""
         ...
 
-    def branch(self, head: str) -> bytes:
-        """Another branch is shown from now on. Nothing in a format whose clients have no branches."""
+    def aside(self, event: events.AnyAside) -> bytes:
+        """What those who watch now are told beside the log. Nothing in a format whose clients have no use for it."""
         return b""
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:

@@ -145,17 +145,20 @@ class Notice(Entry):
         return wire.error(self._event, self._retry_ms)
 
 
-class Branch(Entry):
-    """Another branch is shown from now on. It has no place: the order of the log is none of its business."""
+class Aside(Entry):
+    """For those who watch now: another branch is shown, an answer is rated, the title is another one.
 
-    __slots__ = ("_head",)
+    It has no place: the order of the log is none of its business.
+    """
 
-    def __init__(self, head: str) -> None:
+    __slots__ = ("_event",)
+
+    def __init__(self, event: events.AnyAside) -> None:
         super().__init__(None, _ENVELOPE)
-        self._head = head
+        self._event = event
 
     def _encode(self, wire: Format) -> bytes:
-        return wire.branch(self._head)
+        return wire.aside(self._event)
 
 
 class Skip(Entry):

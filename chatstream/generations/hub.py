@@ -19,9 +19,9 @@ from chatstream.generations.replay import Replay
 from chatstream.generations.room import Answered, Config, Room, Services, WriteAnswer
 from chatstream.limits import Answers
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Status, UserMessage
+from chatstream.models import Answer, Conversation, Rating, Status, UserMessage
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Stored
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled
 from chatstream.store.reading import Reading
 
 # How often `poll` is to be called, in seconds.
@@ -231,6 +231,16 @@ class Hub:
         if room := self._known(conversation.key):
             room.head_moved(conversation.head)
 
+    def rated(self, conversation: Conversation, answer_id: str, rating: Rating | None) -> None:
+        """The user has rated an attempt: tell those who watch here."""
+        if room := self._known(conversation.key):
+            room.rated(answer_id, rating)
+
+    def titled(self, conversation: Conversation) -> None:
+        """The conversation has another title: tell those who watch here."""
+        if room := self._known(conversation.key):
+            room.titled(conversation.title)
+
     def deleted(self, conversation: Conversation) -> None:
         """A conversation was deleted: end its answer and its streams."""
         if room := self._known(conversation.key):
@@ -243,7 +253,7 @@ class Hub:
         match change:
             case Appended(answer_id) | Ended(answer_id):
                 room = self._services.remote.get(answer_id)
-            case Stored(key) | HeadMoved(key) | Deleted(key):
+            case Stored(key) | HeadMoved(key) | Rated(key) | Titled(key) | Deleted(key):
                 room = self._known(key)
         if room is not None:
             room.heard(change)

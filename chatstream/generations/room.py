@@ -32,13 +32,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chatstream import events
 from chatstream.errors import AnswerInProgress, BudgetExhausted, ErrorCode, NotFound, StorageUnavailable, Unavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
 from chatstream.generations.budgets import Budgets
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
-from chatstream.generations.entries import END, Branch, Chunks, Posted, Skip
+from chatstream.generations.entries import END, Aside, Chunks, Posted, Skip
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, AnswerBounds, Generation, Priced
 from chatstream.generations.replay import PendingQuestion, Replay, in_progress, log_entries, pending_question, read
@@ -46,10 +47,10 @@ from chatstream.limits import Answers, Slot
 from chatstream.llm.model import Delta
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.models import Answer, Conversation, Message, Rating, Status, UserMessage
 from chatstream.pieces import BEGINNING, Piece, cut, join, size
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Stored
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
@@ -241,7 +242,16 @@ class Room:
         """The conversation shows the branch that ends at `head`, as it is stored; those who watch are told."""
         if head is not None:
             self.channel.conversation = replace(self.channel.conversation, head=head)
-            self.channel.append(Branch(head))
+            self.channel.append(Aside(events.BranchShown(timestamp=events.timestamp(), head=head)))
+
+    def rated(self, answer_id: str, rating: Rating | None) -> None:
+        """An attempt is rated, as it is stored; those who watch are told."""
+        self.channel.append(Aside(events.Rated(timestamp=events.timestamp(), message_id=answer_id, rating=rating)))
+
+    def titled(self, title: str | None) -> None:
+        """The conversation has this title, as it is stored; those who watch are told."""
+        self.channel.conversation = replace(self.channel.conversation, title=title)
+        self.channel.append(Aside(events.Titled(timestamp=events.timestamp(), title=title)))
 
     def delete(self) -> None:
         """The conversation was deleted: end its answer and its streams."""
@@ -475,6 +485,10 @@ class Room:
                 self._stored(message)
             case HeadMoved(_, head):
                 self.head_moved(head)
+            case Rated(_, answer_id, rating):
+                self.rated(answer_id, rating)
+            case Titled(_, title):
+                self.titled(title)
             case Deleted():
                 self.delete()
 

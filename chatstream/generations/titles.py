@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from chatstream.blank import is_blank
 from chatstream.errors import ModelError, StorageUnavailable
 from chatstream.generations.budgets import Budgets
@@ -53,11 +55,13 @@ class Titles:
         name: str | None = None,
         priced: Priced = unpriced,
         budgets: Budgets | None = None,
+        given: Callable[[Conversation], None] = lambda conversation: None,
     ) -> None:
         """`name` is the model that is asked; None: the conversation's, as far as it is `allowed`.
 
-        `budgets` is told what a title took.
+        `budgets` is told what a title took, and `given` is called with each conversation that has got one.
         """
+        self._given = given
         self._budgets = budgets
         self._allowed = allowed
         self._priced = priced
@@ -103,6 +107,8 @@ class Titles:
                         return
                     title = await self._ask(current, question.content, answer)
                     given = await self._conversations.entitle(current, title)
+                    if given:
+                        self._given(replace(current, title=title))
                     outcome = "given" if given else "none" if title is None else "named"
         except (TimeoutError, StorageUnavailable):
             outcome = "late"

@@ -188,6 +188,8 @@ class ConversationHandler(JSONHandler):
         changed = await self.conversations.update(self.user.id, id_, changes, head=moved)
         if moved is not None:
             self.hub.branch_shown(changed)
+        if "title" in changes:
+            self.hub.titled(changed)
         if "background" in changes:
             self.hub.let_finish(changed)
             await self.attempts.let_finish(changed.key, background=changed.background)

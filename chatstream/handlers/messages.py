@@ -212,4 +212,5 @@ class RatingHandler(ConversationDoor):
         before, model = await self.attempts.rate(conversation.key, body.message_id, body.rating)
         if body.rating is not before:
             self.metrics.rated(body.rating, model)
+            self.hub.rated(conversation, body.message_id, body.rating)
         self.send_json(RatingView(message_id=body.message_id, rating=body.rating))

@@ -120,7 +120,11 @@ class Attempts:
 
         Returns what they thought before, and the model that answered. Raises `NotFound`.
         """
-        change = {"$unset": {"rating": ""}} if rating is None else {"$set": {"rating": rating.value}}
+        change: Document = {"$set": {"ratedBy": f"{self._owner}#{ObjectId()}#{key}"}}  # for the change stream
+        if rating is None:
+            change["$unset"] = {"rating": ""}
+        else:
+            change["$set"]["rating"] = rating.value
         before = await self._messages.find_one_and_update(
             _one(key, answer_id) | {"role": "assistant"}, change, {"rating": 1, "model": 1}
         )

@@ -10,12 +10,13 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from chatstream.errors import StorageUnavailable
 from chatstream.logs import describe
-from chatstream.models import Message, Status
+from chatstream.models import Message, Rating, Status
 from chatstream.pieces import Piece, read
 from chatstream.store.documents import message_model, status_of
 from chatstream.store.gate import Document
@@ -57,13 +58,28 @@ class HeadMoved(NamedTuple):
     head: str
 
 
+class Rated(NamedTuple):
+    """The user has rated the answer `answer_id` of the conversation `key`; None: no longer."""
+
+    key: str
+    answer_id: str
+    rating: Rating | None
+
+
+class Titled(NamedTuple):
+    """The conversation `key` has another title."""
+
+    key: str
+    title: str | None
+
+
 class Deleted(NamedTuple):
     """The conversation `key` is gone."""
 
     key: str
 
 
-Change = Stored | Appended | Ended | HeadMoved | Deleted
+Change = Stored | Appended | Ended | HeadMoved | Rated | Titled | Deleted
 
 
 class Changes:
@@ -95,47 +111,51 @@ class Changes:
 
     async def _tell(self, event: Document, on_change: Callable[[Change], Awaitable[None]]) -> None:
         try:
-            change = _change(event)
+            changes = _changes(event)
         except Exception as exc:  # noqa: BLE001 - a later version may write whatever it likes
             self._mongo.passed_over("change")
             log.info("a change is passed over, which this version does not understand: %s", describe(exc))
             return
-        if change is not None:
+        for change in changes:
             await on_change(change)
 
     def _pipeline(self) -> list[Document]:
         ours = re.compile(f"^{re.escape(self._owner)}#")
+        signed = {"$exists": True, "$not": ours}
         written_by = "updateDescription.updatedFields.writtenBy"
         stored = {"ns.coll": "messages", "operationType": "insert", "fullDocument.owner": {"$ne": self._owner}}
-        updated = {"ns.coll": "messages", "operationType": "update", written_by: {"$exists": True, "$not": ours}}
-        moved_by = "updateDescription.updatedFields.headMovedBy"
-        moved = {
-            "ns.coll": "conversations",
-            "operationType": "update",
-            moved_by: {"$exists": True, "$not": ours},
-        }
+        updated = {"ns.coll": "messages", "operationType": "update", written_by: signed}
+        others = [
+            {"ns.coll": name, "operationType": "update", f"updateDescription.updatedFields.{by}": signed}
+            for name, by in (("conversations", "headMovedBy"), ("conversations", "titledBy"), ("messages", "ratedBy"))
+        ]
         deleted = {"ns.coll": "conversations", "operationType": "delete"}
         # The text of an answer that ended is read by those who need it.
         return [
-            {"$match": {"$or": [stored, updated, moved, deleted]}},
+            {"$match": {"$or": [stored, updated, *others, deleted]}},
             {"$unset": "updateDescription.updatedFields.content"},
         ]
 
 
-def _change(event: Document) -> Change | None:
+def _changes(event: Document) -> list[Change]:
     key: ObjectId = event["documentKey"]["_id"]
     if event["operationType"] == "delete":
-        return Deleted(str(key))
+        return [Deleted(str(key))]
     if event["operationType"] == "insert":
         document = event["fullDocument"]
-        return Stored(str(document["conversationId"]), message_model(document))
+        return [Stored(str(document["conversationId"]), message_model(document))]
     updated: dict[str, Any] = event["updateDescription"]["updatedFields"]
     if event["ns"]["coll"] == "conversations":
-        return HeadMoved(str(key), str(updated["head"])) if "head" in updated else None
+        changes: list[Change] = [HeadMoved(str(key), str(updated["head"]))] if "head" in updated else []
+        titles = [msgspec.convert(updated["title"], str | None)] if "title" in updated else []
+        return changes + [Titled(str(key), title) for title in titles]
+    if "ratedBy" in updated:
+        rating = next((one for one in Rating if one.value == updated.get("rating")), None)
+        return [Rated(updated["ratedBy"].rpartition("#")[2], str(key), rating)]
     if "status" in updated and status_of(updated) is not Status.STREAMING:
-        return Ended(str(key))
+        return [Ended(str(key))]
     pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))
-    return Appended(str(key), pieces, updated["length"]) if pieces else None
+    return [Appended(str(key), pieces, updated["length"])] if pieces else []
 
 
 def _pushed(updated: dict[str, Any], name: str) -> list[Any]:

@@ -41,7 +41,9 @@ _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", 
 class Conversations:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
-    def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
+    def __init__(self, mongo: Mongo, ledger: Ledger | None = None, *, owner: str = "nobody") -> None:
+        """`owner` is the name under which this process writes; see `Attempts`."""
+        self._owner = owner
         self._mongo = mongo
         self._ledger = ledger
         self._joins = True  # until the database says that it cannot
@@ -171,6 +173,8 @@ class Conversations:
         """
         fields = {_FIELDS[name]: value for name, value in changes.items()} | (head or {})
         given = {"$unset": {"autoTitle": ""}} if "title" in changes else {}
+        if "title" in changes:
+            fields |= self._titled()
         document = await self._mongo.conversations.find_one_and_update(
             {"userId": user_id, "id": id},
             {"$set": fields, "$currentDate": {"updatedAt": True}} | given,
@@ -191,9 +195,14 @@ class Conversations:
         }
         change: dict[str, Any] = {"$unset": {"autoTitle": ""}}
         if title is not None:
-            change |= {"$set": {"title": title}, "$currentDate": {"updatedAt": True}}  # for who searches
+            change["$set"] = {"title": title} | self._titled()
+            change["$currentDate"] = {"updatedAt": True}  # for who searches
         result = await self._mongo.conversations.update_one(which, change)
         return bool(result.modified_count) and title is not None
+
+    def _titled(self) -> Document:
+        """By which other processes know a new title; see `Changes`."""
+        return {"titledBy": f"{self._owner}#{ObjectId()}"}
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
         """Delete it with all that belongs to it, or nothing; returns what is gone. Raises `NotFound`.

@@ -171,7 +171,8 @@ def answer_document(key: str, answer: Answer) -> Document:
     if answer.status is Status.STREAMING:
         begun = {"pieces": stored(answer.pieces), "length": answer.length}
         return document | {"status": "streaming", **begun, "beatAt": answer.created_at}
-    return document | outcome(answer)
+    rating: Document = {} if answer.rating is None else {"rating": answer.rating.value}
+    return document | outcome(answer) | rating
 
 
 def outcome(answer: Answer) -> Document:

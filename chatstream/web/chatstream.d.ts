@@ -97,6 +97,10 @@ export type ChatEvent = { timestamp: string } & (
   | { type: "user_message"; messageId: string; content: string; parent?: string | null }
   /** Another branch is shown from now on: the one that ends with the message `head`, or the newest answer to it. */
   | { type: "branch"; head: string }
+  /** An attempt is rated, on whichever device; null: no longer. */
+  | { type: "rating"; messageId: string; rating: Rating | null }
+  /** The conversation has another title: the user's, or one that the model made. */
+  | { type: "title"; title: string | null }
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   /** What the model thinks; `offset` counts within this thought. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }

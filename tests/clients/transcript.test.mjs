@@ -270,6 +270,15 @@ test("a rating is shown, and taken back", () => {
   transcript.rate("a1", null);
   assert.equal("rating" in transcript.messages[1], false);
   transcript.rate("gone", "up");
+  // On another device.
+  assert.equal(transcript.apply({ type: "rating", timestamp, messageId: "a1", rating: "down" }), true);
+  assert.equal(transcript.messages[1].rating, "down");
+  const shown = transcript.messages;
+  transcript.apply({ type: "rating", timestamp, messageId: "a1", rating: "down" });
+  transcript.apply({ type: "rating", timestamp, messageId: "gone", rating: "up" });
+  assert.equal(transcript.messages, shown);
+  transcript.apply({ type: "rating", timestamp, messageId: "a1", rating: null });
+  assert.equal("rating" in transcript.messages[1], false);
 });
 
 test("what a message goes on from is known where the messages before it are not shown", () => {

@@ -58,6 +58,38 @@ export async function browse(): Promise<string | null> {
   return nextCursor && (await conversations.list({ before: nextCursor })).nextCursor;
 }
 
+export function Branches() {
+  const { transcript, edit, showBranch, continueAnswer, rate, regenerate } = useChatSSE({ conversationId: "123", accessToken: "t" });
+  const other = async (id: string) => {
+    const edited = await edit(id, "Another text", { ifBusy: "interrupt" });
+    const again = await regenerate({ messageId: edited.id });
+    const { attempt, replyTo } = await continueAnswer({ background: true });
+    const { rating } = await rate(again.id, "up");
+    await rate(again.id, null);
+    // @ts-expect-error a thumb is up or down
+    await rate(again.id, "sideways");
+    // @ts-expect-error which one
+    await showBranch();
+    // @ts-expect-error its new text
+    await edit(id);
+    // @ts-expect-error nothing is asked anew
+    await continueAnswer("Go on");
+    return [attempt, replyTo, rating];
+  };
+  const versions = transcript.map(({ id, siblings = [id] }) => `${siblings.indexOf(id) + 1}/${siblings.length}`);
+  const thumbs = transcript.map((message) => (message.role === "assistant" ? message.rating : undefined));
+  console.log(other, thumbs, transcript.map(({ siblings }) => siblings?.map((id) => showBranch(id))));
+  return <p>{versions}</p>;
+}
+
+chat.on("event", (event) => {
+  if (event.type === "rating") console.log(event.messageId, event.rating ?? "none");
+  if (event.type === "title") console.log(event.title ?? "none");
+  if (event.type === "branch") console.log(event.head);
+  // @ts-expect-error it may have none
+  if (event.type === "title") console.log(event.title.length);
+});
+
 export function Chat({ accessToken }: { accessToken: string | null }) {
   const { status, error, messages, currentStreamingMessage, send, isStreaming, conversations } = useChatSSE({
     conversationId: "123",

@@ -142,6 +142,8 @@ async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
     await ask("Question 2, edited?", parent=first_answer)
     await ask("Question 1, edited?", parent=None)
     await client.http.patch(f"{API}/{conversation}", json={"head": posted[3]})
+    thumb = {"messageId": first_answer, "rating": "down"}
+    assert (await client.http.put(f"{API}/{conversation}/rating", json=thumb)).status_code == 200
     await ask("Question 5?")
     unread = await client.create(id="unread", initialMessage="Nobody waits for this.")
     async with asyncio.timeout(60):
@@ -165,6 +167,7 @@ async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
     before = await told()
     assert [one["unread"] for one in before[0]] == [True, False]
     assert [line["contextBegins"] for line in before[1] if "contextBegins" in line] == [True]
+    assert [line["message"]["rating"] for line in before[1] if "rating" in line.get("message", ())] == ["down"]
     file = (await client.http.get(f"{ME}/export")).text
     await client.http.delete(ME)
     done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, file, server._environment["MONGODB_DATABASE"])

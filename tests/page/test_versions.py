@@ -67,8 +67,13 @@ def test_a_cut_answer_is_continued_and_attempts_are_rated(open_page: OpenPage, m
     expect(tab.page.get_by_role("group", name="Version 2 of 2")).to_be_visible()
     expect(tab.button("Continue the answer")).to_have_count(0)
 
+    other = open_page(tab.conversation)
+    expect(other.prose).to_have_text("The cow jumps over the moon.")
+    expect(other.state).to_have_text("Connected")
     tab.button("Good answer").click()
-    expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "true")
+    for each in (tab, other):
+        expect(each.button("Good answer")).to_have_attribute("aria-pressed", "true")
+    other.page.close()
     tab.button("Earlier attempt").click()
     expect(tab.prose).to_have_text("The cow jumps over")
     expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "false")

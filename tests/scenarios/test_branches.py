@@ -73,6 +73,16 @@ async def test_three_branches_over_two_processes_and_a_restart(
         shown = (await there.http.get(f"{API}/{conversation}/messages")).json()
         assert (await two.until("branch")).data["head"] == (await one.until("branch")).data["head"] == shown["head"]
         assert [message["content"] for message in shown["messages"]][2:] == ["Two", "Answer 2."]
+        # A thumb and a title, too.
+        thumb = {"messageId": first_answer, "rating": "up"}
+        for rating in ("up", None):
+            await there.http.put(f"{API}/{conversation}/rating", json=thumb | {"rating": rating})
+            for frame in (await one.until("rating"), await two.until("rating")):
+                assert (frame.data["messageId"], frame.data["rating"]) == (first_answer, rating)
+        for title in ("A title", None):
+            await here.http.patch(f"{API}/{conversation}", json={"title": title})
+            for watched in (one, two):
+                assert (await watched.until("title")).data["title"] == title
         last = (await ask(there, conversation, "Three", two))["id"]
         seen = {cursor: (f.id, f.data) for f in one.frames if (cursor := f.id) and f.type == "user_message"}
 

@@ -88,7 +88,7 @@ export class Transcript {
   /** What its user thinks of the answer `id`; null: nothing. */
   rate(id, rating) {
     const entry = this.#entries.get(id);
-    if (entry) this.#change(entry, { rating: rating ?? undefined });
+    if (entry && (entry.message.rating ?? null) !== rating) this.#change(entry, { rating: rating ?? undefined });
   }
 
   /** Take in an event of the stream; false if it said nothing new. */
@@ -108,6 +108,9 @@ export class Transcript {
         return this.#onComplete(event);
       case "system":
         return this.#onSystem(event);
+      case "rating":
+        this.rate(event.messageId, event.rating);
+        return true;
       case "error":
         return event.messageId === null || this.#onError(event);
       default:

@@ -30,7 +30,6 @@ const STATES = {
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
 const LOOK = 10_000; // ms between two looks at the list of a page that is seen: titles and marks of other devices
-const TITLE_LOOKS = [1_500, 4_000]; // after a first answer, when its title may have come
 const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
@@ -326,16 +325,17 @@ function onEvent(event, place) {
   developer.onEvent(event, place);
   if (place.repeated) return;
   if (event.type === "user_message") refreshList({ changed: true });
-  if (event.type === "llm_complete") onAnswered();
+  if (event.type === "llm_complete") refreshList({ changed: true });
+  if (event.type === "title") onTitle(event.title);
   if (event.type === "llm_complete" || (event.type === "error" && event.messageId)) messages.announce(event.messageId);
 }
 
-/** The list changes with an answer; after the first one, a title may come a bit later. */
-function onAnswered() {
+/** The open conversation has another one: by the model after the first answer, or given on another device. */
+function onTitle(title) {
+  if (!conversation || title === conversation.title) return;
+  conversation = { ...conversation, title };
+  showTitle(titleOf(conversation));
   refreshList({ changed: true });
-  if (facts.titles && chat.messages.filter(({ role }) => role === "user").length === 1) {
-    for (const delay of TITLE_LOOKS) setTimeout(() => refreshList(), delay);
-  }
 }
 
 /** Mark what was searched for, and go there once. */
