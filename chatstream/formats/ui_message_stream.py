@@ -20,6 +20,7 @@ from chatstream.formats.format import Format
 from chatstream.models import Annotation, Answer, Message, Status, Usage, UserMessage
 from chatstream.pieces import (
     CallState,
+    ContextTrimmed,
     Data,
     DataPart,
     Kind,
@@ -77,11 +78,18 @@ class AnswerProblem(Struct, frozen=True, kw_only=True, rename="camel"):
     retry_after_ms: int | None
 
 
+class TrimmedContext(Struct, frozen=True, kw_only=True):
+    """How many messages of the conversation, the oldest, the model is not told any more from this answer on."""
+
+    dropped: int
+
+
 class BegunMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
     """The metadata of a message that begins."""
 
     reply_to: str
     attempt: int
+    context_trimmed: TrimmedContext | UnsetType = UNSET
 
 
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -91,6 +99,7 @@ class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
     finish_reason: str | None  # in the model's own words
     usage: Usage | None
     error: AnswerProblem | None
+    context_trimmed: TrimmedContext | UnsetType = UNSET
 
 
 class StartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start"):
@@ -357,7 +366,7 @@ class UIMessageStream(Format):
         if answer.begins_again:
             return b""  # a message cannot take back what it has said: the next attempt's text will be all of it
         prefix = answer.id.encode()
-        frames = [sse.frame(_start(answer))] if at.position == 0 else []
+        frames = [sse.frame(_start(answer, pieces))] if at.position == 0 else []
         for piece in pieces:
             place, at = at, after(at, piece)
             cursor = b"%b.%d" % (prefix, at.position)
@@ -404,7 +413,7 @@ class UIMessageStream(Format):
         if rest := cut(pieces, position):
             frames.append(self.chunks(answer, rest, at(pieces, position), now=""))
         elif position == 0:
-            frames.append(sse.frame(_start(answer)))
+            frames.append(sse.frame(_start(answer, pieces)))
         end = at(pieces, answer.length)
         if self._is_open(end) or (position and not pieces):
             frames.append(sse.frame(_end_of(end)))
@@ -469,7 +478,7 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
     return UIAnswer(
         id=answer.id,
         parts=tuple(parts),
-        metadata=AnswerMetadata(**structs.asdict(_begun(answer)), **structs.asdict(_ended(answer))),
+        metadata=AnswerMetadata(reply_to=answer.reply_to, attempt=answer.attempt, **structs.asdict(_ended(answer))),
     )
 
 
@@ -547,12 +556,13 @@ def _words(output: Any) -> str:
     return output if isinstance(output, str) else msgspec.json.encode(output).decode()
 
 
-def _start(answer: Answer) -> StartChunk:
-    return StartChunk(message_id=answer.id, message_metadata=_begun(answer))
+def _start(answer: Answer, pieces: Sequence[Piece]) -> StartChunk:
+    begun = BegunMetadata(reply_to=answer.reply_to, attempt=answer.attempt, context_trimmed=_trimmed(pieces))
+    return StartChunk(message_id=answer.id, message_metadata=begun)
 
 
-def _begun(answer: Answer) -> BegunMetadata:
-    return BegunMetadata(reply_to=answer.reply_to, attempt=answer.attempt)
+def _trimmed(pieces: Sequence[Piece]) -> TrimmedContext | UnsetType:
+    return next((TrimmedContext(dropped=one.dropped) for one in pieces if isinstance(one, ContextTrimmed)), UNSET)
 
 
 def _ended(answer: Answer) -> EndedMetadata:
@@ -565,7 +575,13 @@ def _ended(answer: Answer) -> EndedMetadata:
             request_id=failure.request_id,
             retry_after_ms=failure.retry_after_ms,
         )
-    return EndedMetadata(status=answer.status, finish_reason=answer.finish_reason, usage=answer.usage, error=problem)
+    return EndedMetadata(
+        status=answer.status,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        error=problem,
+        context_trimmed=_trimmed(answer.mixed),
+    )
 
 
 def _finish_reason(answer: Answer) -> str:

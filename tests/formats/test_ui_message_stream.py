@@ -14,7 +14,7 @@ from chatstream.events import Connected, Cursor
 from chatstream.formats.registry import VERSIONS
 from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
 from chatstream.models import Answer, Failure, Status, Usage, UserMessage
-from chatstream.pieces import BEGINNING, Place
+from chatstream.pieces import BEGINNING, ContextTrimmed, Piece, Place
 from chatstream.plugins.bets.recommendation import Recommendation
 
 NOW = "2026-11-22T10:40:00.123Z"
@@ -230,3 +230,18 @@ def test_what_is_no_part_of_a_message() -> None:
         'data: {"type":"data-notice","data":{"message":"The answer cannot be stored at the moment.",'
         '"code":"storage_unavailable"},"transient":true}\n\n'
     )
+
+
+def test_that_messages_are_left_out_of_the_context_is_in_the_metadata() -> None:
+    trimmed: list[Piece] = [ContextTrimmed(dropped=12), "Hi"]
+    told = wire.chunks(answer(), trimmed, BEGINNING, NOW).decode()
+    start = json.loads(told.split("\n")[0].removeprefix("data: "))
+    assert start["messageMetadata"] == {"replyTo": QUESTION, "attempt": 1, "contextTrimmed": {"dropped": 12}}
+    stored = answer().made_of(trimmed)
+    for position in (0, 1, 2, 3):  # whoever comes back later finds it at the end
+        last = [line for line in ending(stored, position).split("\n") if '"finish"' in line]
+        metadata = [json.loads(line.removeprefix("data: "))["messageMetadata"] for line in last]
+        assert [one["contextTrimmed"] for one in metadata] == [{"dropped": 12}]
+    [shown] = ui_messages([stored])
+    assert msgspec.to_builtins(shown)["metadata"]["contextTrimmed"] == {"dropped": 12}
+    assert "contextTrimmed" not in ending(answer("Hi"), 0)

@@ -210,6 +210,30 @@ def test_the_menu_of_a_chat(open_page: OpenPage, model: Model, look: Look) -> No
     look(tab.page, "instructions", "phone")
 
 
+def test_versions_an_edit_and_a_new_name(open_page: OpenPage, model: Model, look: Look) -> None:
+    for text in ("To the first.", "To the second.", "Again."):
+        model.reply(answer(text))
+    tab = open_page()
+    tab.ask("The first?")
+    expect(tab.prose).to_have_text("To the first.")
+    tab.button("Edit the question").click()
+    look(tab.page, "editing", "phone")
+    tab.field.fill("The second, with a rather long text, so that it takes more than the width of a phone?")
+    tab.field.press("Enter")
+    expect(tab.prose).to_have_text("To the second.")
+    tab.button("Regenerate the answer").click()
+    expect(tab.prose).to_have_text("Again.")
+    tab.button("Bad answer").click()
+    expect(tab.button("Bad answer")).to_have_attribute("aria-pressed", "true")
+    expect(tab.page.get_by_role("group", name="Version 2 of 2")).to_have_count(2)
+    look(tab.page, "versions")
+    tab.page.set_viewport_size(SIZES["desk"])
+    tab.page.get_by_role("button", name="Options of The first?").click()
+    tab.button("Rename").click()
+    expect(tab.page.get_by_role("dialog")).to_be_visible()
+    look(tab.page, "rename", "desk")
+
+
 def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) -> None:
     model.reply(beginning("As far as this"), Do.HANG)
     tab = open_page()
