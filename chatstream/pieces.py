@@ -148,14 +148,7 @@ BEGINNING = Place()
 def after(place: Place, piece: Piece) -> Place:
     """The place behind `piece`."""
     if isinstance(piece, str):
-        length = len(piece)
-        return replace(
-            place,
-            position=place.position + length,
-            offset=place.offset + length,
-            text=place.text + length if place.kind is Kind.TEXT else place.text,
-            parted=place.parted and not length,
-        )
+        return further(place, len(piece))
     position = place.position + 1
     kind = _opens(piece)
     if isinstance(piece, Data) and (key := (piece.kind, piece.id)) not in place.data:
@@ -166,6 +159,17 @@ def after(place: Place, piece: Piece) -> Place:
     number = place.number + 1 if place.position else 0
     call = piece if isinstance(piece, OpenToolCall) else None
     return Place(position=position, kind=kind, number=number, text=place.text, call=call, data=place.data)
+
+
+def further(place: Place, length: int) -> Place:
+    """The place behind strings that have so many code points together."""
+    return replace(
+        place,
+        position=place.position + length,
+        offset=place.offset + length,
+        text=place.text + length if place.kind is Kind.TEXT else place.text,
+        parted=place.parted and not length,
+    )
 
 
 def behind(place: Place, pieces: Iterable[Piece]) -> Place:

@@ -18,13 +18,13 @@ _LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\
 def frame(event: Struct, cursor: Cursor | None = None) -> bytes:
     """One frame; with a `cursor` it carries an ``id:`` line, from which a client can resume."""
     if cursor is None:
-        return b"data: %b\n\n" % _json(event)
+        return b"data: %b\n\n" % encoded(event)
     return placed(str(cursor).encode(), event)
 
 
 def placed(cursor: bytes, event: Struct) -> bytes:
     """One frame; `cursor` is for its ``id:`` line."""
-    return b"id: %b\ndata: %b\n\n" % (cursor, _json(event))
+    return b"id: %b\ndata: %b\n\n" % (cursor, encoded(event))
 
 
 def retry(milliseconds: int) -> bytes:
@@ -32,8 +32,9 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n" % milliseconds
 
 
-def _json(event: Struct) -> bytes:
-    text = _encoder.encode(event)
+def encoded(value: Struct | str) -> bytes:
+    """An event, or a string in one, as JSON that does not end a line."""
+    text = _encoder.encode(value)
     if not text.isascii():  # in an English answer hardly a chunk is not
         for end, escaped in _LINE_ENDS:
             text = text.replace(end, escaped)

@@ -21,6 +21,7 @@ class Formats:
                 one.value: UIMessageStream(one, reasoning=reasoning) for one in Version if one.value is not None
             },
         }
+        self.lean: Mapping[str, Format] = {ChatEvents.name: ChatEvents(reasoning=reasoning, lean=True)}
 
 
 SHOWING = Formats(reasoning=True)
@@ -31,6 +32,9 @@ DEFAULT: Format = SHOWING.default
 
 FORMATS: Mapping[str, Format] = SHOWING.by_name
 """By name."""
+
+FRAMES = ("full", "lean")
+"""How much a frame repeats, in the formats that leave the choice."""
 
 VERSIONS: Mapping[str, Mapping[str, Format]] = SHOWING.versions
 """Of the formats that have versions, by name: those for who says which one it reads."""

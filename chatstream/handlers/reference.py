@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
+from chatstream.formats.registry import DEFAULT, FORMATS, FRAMES, VERSIONS
 from chatstream.generations.commands import IfBusy, Stopped
 from chatstream.handlers.export import NDJSON, ExportLine
 from chatstream.handlers.operations import State
@@ -173,6 +173,15 @@ _VERSION = Parameter(
     {"type": "string", "enum": list(dict.fromkeys(one for versions in VERSIONS.values() for one in versions))},
     of_stream=True,
 )
+_FRAMES = Parameter(
+    "query",
+    "frames",
+    f"Of `format={DEFAULT.name}`. With `lean` a chunk has `type` and `content` alone, but for the first one of each "
+    "part of an answer: what else it would say is in its `id`, or in the chunk before it. A third of the bytes; all "
+    "else is the same, the ids as well.",
+    {"type": "string", "enum": [*FRAMES], "default": FRAMES[0]},
+    of_stream=True,
+)
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
 
 _OPENAPI_VERSION = Parameter(
@@ -268,6 +277,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 _ONCE,
                 _FORMAT,
                 _VERSION,
+                _FRAMES,
             ],
             query_token=True,
         ),
@@ -309,7 +319,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 ),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY, _BACKGROUND, _IDEMPOTENCY_KEY, _FORMAT, _VERSION],
+            parameters=[_IF_BUSY, _BACKGROUND, _IDEMPOTENCY_KEY, _FORMAT, _VERSION, _FRAMES],
             body=NewMessage,
             example={"content": "Who wins on Sunday?"},
             refusals=[403, 409],
@@ -354,7 +364,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
-            parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION],
+            parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION, _FRAMES],
             body=RegenerateRequest,
             body_required=False,
             refusals=[403, 409],

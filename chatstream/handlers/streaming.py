@@ -17,7 +17,7 @@ from chatstream import events
 from chatstream.errors import BudgetExhausted, ErrorCode, InvalidRequest, RequestError, StorageUnavailable, Unavailable
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
-from chatstream.formats.registry import HIDING
+from chatstream.formats.registry import FRAMES, HIDING
 from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.follower import Follower, reconnect_delay
 from chatstream.generations.hub import Hub, Stream
@@ -53,15 +53,19 @@ class StreamingHandler(JSONHandler):
         self.hub = hub
 
     def negotiate(self) -> None:
-        """Write what `format` and `version` of the query name. Raises `InvalidRequest` if there is no such one.
+        """Write what `format`, `version` and `frames` of the query name. Raises `InvalidRequest` for what there is not.
 
-        A version of another format means nothing, as a parameter does that is not known.
+        What another format has means nothing, as a parameter does that is not known.
         """
-        name, version = self.parameter("format"), self.parameter("version")
+        name, version, frames = self.parameter("format"), self.parameter("version"), self.parameter("frames")
         formats = self.door.formats
         if name is not None and name not in formats.by_name:
             raise InvalidRequest(f"`format` must be one of: {', '.join(formats.by_name)}.")
         self.wire = formats.default if name is None else formats.by_name[name]
+        if frames is not None and frames not in FRAMES:
+            raise InvalidRequest(f"`frames` must be one of: {', '.join(FRAMES)}.")
+        if frames == "lean":
+            self.wire = formats.lean.get(self.wire.name, self.wire)
         if version is None:
             return
         known = dict.fromkeys(one for versions in formats.versions.values() for one in versions)

@@ -42,7 +42,7 @@ Said = list[tuple[Kind, str]]
 _Nothing = Annotated[str, Meta(max_length=0)] | None
 
 
-class _PlainDelta(Struct):
+class _PlainDelta(Struct, gc=False):
     content: Annotated[str, Meta(min_length=1)]
     refusal: None = None
     tool_calls: None = None
@@ -53,14 +53,14 @@ class _PlainDelta(Struct):
     thinking: _Nothing = None
 
 
-class _PlainChoice(Struct):
+class _PlainChoice(Struct, gc=False):
     delta: _PlainDelta
     index: Literal[0] = 0
     finish_reason: None = None
     message: None = None
 
 
-class _PlainChunk(Struct):
+class _PlainChunk(Struct, gc=False):
     """The shape of nearly all chunks: text and nothing else. The types are the filter."""
 
     choices: tuple[_PlainChoice]
@@ -260,32 +260,32 @@ class AnswerDecoder:
 
     def _read_all(self, chunks: list[bytes]) -> list[Piece]:
         pieces: list[Piece] = []
+        decode = _plain.decode  # each call and look-up less counts here, many times for each network read
         for chunk in chunks:
-            if self.over:
+            if self.done or self.fault is not None:
                 break
-            if len(chunk) <= MAX_EVENT_BYTES:
-                self._read(chunk, pieces)
-            else:
+            if len(chunk) > MAX_EVENT_BYTES:
                 self._fail("an event over 4 MiB")
-        return pieces
-
-    def _read(self, event: bytes, pieces: list[Piece]) -> None:
-        if self._plain and not isinstance(event, ErrorEvent):
+                continue
+            if not self._plain or type(chunk) is not bytes:  # an `ErrorEvent`
+                self._read_tolerantly(chunk, pieces)
+                continue
             try:
-                text = _plain.decode(event).choices[0].delta.content
+                text = decode(chunk).choices[0].delta.content
             except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
-                self._read_tolerantly(event, pieces)
-                return
-            self._came()
+                self._read_tolerantly(chunk, pieces)
+                continue
+            self.tokens += 1
+            if self.finished is not None:
+                self.contradicted = True
             if self._arranger.plain and not self._calls.begun:
-                if "</think>" in text and text.strip() == "</think>":  # one token, and not what the answer is about
-                    self.end_of_unopened_thinking = True
+                if "</think>" in text and text.strip() == "</think>":
+                    self.end_of_unopened_thinking = True  # one token, and not what the answer is about
                 pieces.append(text)
             else:
                 self._came_of.add(Kind.TEXT)
                 self._say(Kind.TEXT, text, pieces)
-            return
-        self._read_tolerantly(event, pieces)
+        return pieces
 
     def _came(self) -> None:
         """A chunk brought something."""

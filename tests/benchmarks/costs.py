@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from chatstream.formats.registry import DEFAULT
+from chatstream.formats.registry import DEFAULT, SHOWING
 from chatstream.generations.channel import Channel, Running
 from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
@@ -71,6 +71,12 @@ async def encode() -> None:
     assert DEFAULT.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
 
 
+async def encode_lean() -> None:
+    """The same, for who asked for lean ones."""
+    lean = SHOWING.lean[DEFAULT.name]
+    assert lean.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
+
+
 async def fan_out() -> None:
     """20 times 10 chunks are appended, and read by 100 viewers who wait for them."""
     channel, running = Channel(_CONVERSATION), Running(_ANSWER)
@@ -112,6 +118,7 @@ async def _read(follower: Follower) -> int:
 STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
     "decode": (decode, CHUNKS),
     "encode": (encode, CHUNKS),
+    "encode_lean": (encode_lean, CHUNKS),
     "fan_out": (fan_out, 20 * VIEWERS),
 }
 """Each step, and how many times it does its work in one go."""

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from chatstream import pieces
-from chatstream.events import Cursor
+from chatstream import pieces, sse
+from chatstream.events import Chunk, Cursor, ReasoningChunk
 from chatstream.formats.format import Format
 from chatstream.formats.registry import HIDING, SHOWING
 from chatstream.formats.ui_message_stream import ui_messages
@@ -31,6 +32,7 @@ from chatstream.pieces import (
     ToolState,
 )
 from chatstream.store.documents import answer_document, answer_model, outcome
+from tests.support.lean import Whole
 
 NOW = "2026-11-22T10:40:00.123Z"
 KEY = "c" * 24
@@ -53,6 +55,7 @@ formats = [
     pytest.param(one, id=f"{one.name}{version}{'' if of is SHOWING else ' hiding'}")
     for of in (SHOWING, HIDING)
     for version, one in [
+        *((" lean", one) for one in of.lean.values()),
         *(("", one) for one in of.by_name.values()),
         *((f" {version}", one) for versions in of.versions.values() for version, one in versions.items()),
     ]
@@ -72,11 +75,13 @@ def frames(wire: Format, entries: Iterable[Entry]) -> bytes:
 def read(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
     """The frames, each with its id; neighbours that go on with each other as one, however they were cut."""
     events: list[tuple[str, dict[str, Any]]] = []
+    whole_of = Whole()
     for frame in stream.decode().split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))
         cursor, data = fields.get("id", ""), fields["data"]
         event: dict[str, Any] = {"end": data} if data == "[DONE]" else json.loads(data)
-        event.pop("timestamp", None)
+        event = whole_of.of(cursor, event) if event.get("type") in ("llm_chunk", "reasoning_chunk") else event
+        event = {name: value for name, value in event.items() if name != "timestamp"}
         if events and _goes_on(events[-1][1], event):
             whole = events.pop()[1]
             text = next(name for name in ("content", "delta", "arguments", "inputTextDelta") if name in whole)
@@ -98,6 +103,7 @@ def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("wire", formats)
+@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))
@@ -117,7 +123,39 @@ def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], d
     assert read(frames(wire, [*known, *log_entries([elsewhere], (2, position))])) == at_once
 
 
+@settings(deadline=None)  # on a busy machine anything may take long
+@given(answers)
+def test_a_lean_chunk_has_the_id_of_the_whole_one(made: list[Piece]) -> None:
+    log = Chunks(answer(made), made, BEGINNING) if made else None
+    entries = [] if log is None else [log]
+    for of in (SHOWING, HIDING):
+        lean, whole = (frames(wire, entries) for wire in (of.lean["chat-events"], of.default))
+        assert [line for line in lean.split(b"\n") if line.startswith(b"id: ")] == [
+            line for line in whole.split(b"\n") if line.startswith(b"id: ")
+        ]
+        assert read(lean) == read(whole)
+
+
+@settings(deadline=None)  # on a busy machine anything may take long
+@given(st.text(), st.sampled_from(["6b06f718bcab1449ce4875a6", '"\u2028\\']), st.integers(1, 3), st.booleans())
+def test_a_chunk_is_what_its_event_says(text: str, id_: str, attempt: int, thinks: bool) -> None:
+    begin = pieces.after(pieces.after(BEGINNING, "so far"), OpenReasoning() if thinks else OpenText())
+    begin = pieces.after(begin, "then")
+    of = replace(answer([]), id=id_, reply_to=id_, attempt=attempt)
+    event = (ReasoningChunk if thinks else Chunk)(
+        timestamp=NOW,
+        content=text,
+        message_id=id_,
+        reply_to=id_,
+        attempt=attempt,
+        offset=begin.offset if thinks else begin.text,
+    )
+    expected = sse.placed(f"{id_}.{begin.position + len(text)}".encode(), event)
+    assert SHOWING.default.chunks(of, [text], begin, NOW) == expected
+
+
 @pytest.mark.parametrize("wire", formats)
+@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_the_same_of_one_that_has_ended(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))
@@ -129,6 +167,7 @@ def test_the_same_of_one_that_has_ended(wire: Format, made: list[Piece], data: s
 
 
 @pytest.mark.parametrize("wire", [one for one in formats if "hiding" in str(one.id)])
+@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_what_is_hidden_never_leaves(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))

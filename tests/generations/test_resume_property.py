@@ -15,8 +15,10 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import AnswerInProgress, ErrorCode, ModelError, NothingToAnswer
 from chatstream.events import Cursor
+from chatstream.formats.registry import SHOWING
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from tests.support.lean import Whole
 from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
 
 # What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
@@ -65,9 +67,11 @@ ACTIONS = st.lists(
 class Client:
     """Comes and goes. What it has been told is kept; `events` in order, also over connections."""
 
-    def __init__(self, b: Bench, conversation: Conversation) -> None:
+    def __init__(self, b: Bench, conversation: Conversation, *, lean: bool = False) -> None:
         self.bench = b
         self.conversation = conversation
+        self.wire = SHOWING.lean[SHOWING.default.name] if lean else SHOWING.default
+        self.whole = Whole(text_alone=True)
         self.events: list[Frame] = []
         self.cursors: list[Cursor] = []
         self.texts: dict[str, str] = {}
@@ -93,7 +97,7 @@ class Client:
     async def _open(self, cursor: Cursor | None) -> None:
         self._stack = contextlib.AsyncExitStack()
         viewer = await self._stack.enter_async_context(
-            self.bench.viewer(self.conversation, cursor, reads_ahead=len(self.events) % 2 == 0)
+            self.bench.viewer(self.conversation, cursor, reads_ahead=len(self.events) % 2 == 0, wire=self.wire)
         )
         self.follower = viewer.stream.follower
         self.resumed = viewer.stream.replay.resumed
@@ -113,6 +117,8 @@ class Client:
             return False
         frames = parse(data)
         for frame in frames[: max(0, len(frames) - lose)]:
+            assert frame.id is not None, frame.data
+            frame.data = self.whole.of(frame.id, frame.data)
             self.take(frame)
         return True
 
@@ -167,10 +173,12 @@ async def breathe() -> None:
 class Story:
     """Plays the actions on one conversation."""
 
-    def __init__(self, b: Bench, conversation: Conversation) -> None:
+    def __init__(self, b: Bench, conversation: Conversation, *, lean: bool) -> None:
+        """`lean`: the first client, who always comes back, reads lean frames; else the second one does."""
         self.bench = b
         self.conversation = conversation
-        self.clients = [Resumer(b, conversation)] + [Client(b, conversation) for _ in range(CLIENTS - 1)]
+        self.clients: list[Client] = [Resumer(b, conversation, lean=lean)]
+        self.clients += [Client(b, conversation, lean=lean == (number == 0)) for number in range(CLIENTS - 1)]
         self.start = Cursor(conversation.key, Cursor.START)
         self.calls = 0  # how many of the model's calls have been told how to end
 
@@ -337,7 +345,7 @@ def expected(stored: list[Message]) -> list[str]:
 
 
 async def check(b: Bench, actions: list[Action]) -> None:
-    story = Story(b, await b.conversation())
+    story = Story(b, await b.conversation(), lean=len(actions) % 2 == 0)
     try:
         await story.play(actions)
         await compare(story, await story.finish())

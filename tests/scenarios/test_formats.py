@@ -1,6 +1,7 @@
 """One answer in every format there is: the server is a process, the database is real, the model is scripted."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -165,6 +166,30 @@ async def test_an_unknown_format_is_refused_and_changes_nothing(client: Client, 
     assert response.status_code == 400
     assert response.json()["detail"] == f"`format` must be one of: {', '.join(FORMATS)}."
     assert await client.messages(conversation) == []
+
+
+@pytest.mark.gen_test
+async def test_lean_frames_are_refused_by_another_name_and_mean_nothing_to_another_format(
+    client: Client, upstream: Upstream
+) -> None:
+    conversation = await client.create()
+    response = await client.http.get(f"{API}/{conversation}/stream", params={"frames": "thin"})
+    assert (response.status_code, response.json()["detail"]) == (400, "`frames` must be one of: full, lean.")
+    upstream.reply(answer("An ", "answer."))
+    asked: dict[str, Any] = {"json": {"content": "Who wins?"}, "headers": {"Accept": "text/event-stream"}}
+    chunks: list[str] = []
+    async with client.http.stream("GET", f"{API}/{conversation}/stream", params={"frames": "lean"}) as watched:
+        lines = watched.aiter_lines()
+        while "connected" not in await anext(lines):
+            pass
+        await client.http.post(f"{API}/{conversation}/messages", json={"content": "Who wins?"})
+        while "llm_complete" not in (line := await anext(lines)):
+            chunks += [line] if "llm_chunk" in line else []
+    assert json.loads(chunks[0].removeprefix("data: "))["offset"] == 0
+    assert chunks[1:] == ['data: {"type":"llm_chunk","content":"answer."}']
+    params = {"frames": "lean", "format": "ui-message-stream"}
+    other = await client.http.post(f"{API}/{conversation}/messages", params=params, **asked)
+    assert '"text-delta"' in other.text
 
 
 @pytest.mark.gen_test

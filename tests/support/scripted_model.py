@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from chatstream.errors import ErrorCode, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.formats import registry
+from chatstream.formats.format import Format
 from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.calls import CallBounds, Calling
@@ -367,6 +368,7 @@ class Bench:
         accepted: bool = False,
         expires_at: float = math.inf,
         reads_ahead: bool = False,
+        wire: Format = registry.DEFAULT,
     ) -> AsyncIterator[Viewer]:
         """What the door does with a GET of the stream, between `connected` and the end.
 
@@ -380,7 +382,7 @@ class Bench:
         async with self.hub.follow(
             conversation,
             cursor,
-            registry.DEFAULT,
+            wire,
             once=once,
             expires_at=expires_at,
             request_id="request",
