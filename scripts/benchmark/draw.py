@@ -71,6 +71,8 @@ def curves(summary: dict[str, Any], target: Path) -> None:
     for axes, (name, unit, figures) in zip(grid.flat, panels, strict=False):
         for number, each in enumerate(figures):
             points = summary["curves"][name][each]
+            if ranges := summary["ranges"][name][each]:  # how far the rounds lie from each other
+                axes.fill_between(*zip(*ranges, strict=True), color=_COLOURS[number], alpha=0.15, linewidth=0)
             axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS[number], label=summary["figures"][each][0])
         if name != "processes":
             axes.set_xscale("symlog", linthresh=1)

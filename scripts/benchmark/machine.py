@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     names = ("tornado", "motor", "pymongo", "openai", "httptools", "msgspec", "uvloop")
     others = ("fastapi", "sse-starlette", "uvicorn", "uvloop", "httptools", "openai", "aiohttp", "pymongo")
-    lock = json.loads((build.NESTJS / "package-lock.json").read_text())["packages"]
+    node = _output(str(build.NODE), "--version")
     return {
         "processor": model[1] if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -55,11 +55,16 @@ def describe() -> dict[str, Any]:
             "chatstream": {"revision": _output("git", "describe", "--always", "--dirty")}
             | {"python": platform.python_version()}
             | _versions(Path(sys.executable), names),
-            "nestjs": {"node": _output(str(build.NODE), "--version")}
-            | {name: lock[f"node_modules/{name}"]["version"] for name in ("@nestjs/core", "openai", "mongodb", "rxjs")},
+            "nestjs": {"node": node} | _locked(build.NESTJS, ("@nestjs/core", "openai", "mongodb", "rxjs")),
+            "express": {"node": node} | _locked(build.EXPRESS, ("express", "openai", "mongodb")),
             "fastapi": {"python": platform.python_version()} | _versions(build.PYTHON, others),
         },
     }
+
+
+def _locked(package: Path, names: Sequence[str]) -> dict[str, str]:
+    lock = json.loads((package / "package-lock.json").read_text())["packages"]
+    return {name: lock[f"node_modules/{name}"]["version"] for name in names}
 
 
 def _versions(python: Path, names: Sequence[str]) -> dict[str, str]:

@@ -56,13 +56,21 @@ class Records:
         """The highest over the rounds; 0 if there is none."""
         return max((line["figures"].get(figure) or 0 for line in self._of(scenario, server)), default=0)
 
+    def ranges(self, scenario: str, figure: str) -> list[tuple[float, float, float]]:
+        """Of a growth curve: how much there was, and the least and the most that it cost in a round."""
+        found = sorted(self._values(scenario, figure).items())
+        return [(size, min(values), max(values)) for size, values in found]
+
     def points(self, scenario: str, figure: str) -> list[tuple[float, float]]:
         """Of a growth curve: how much there was, and the median of what it cost."""
+        return [(size, statistics.median(found)) for size, found in sorted(self._values(scenario, figure).items())]
+
+    def _values(self, scenario: str, figure: str) -> dict[float, list[float]]:
         values: dict[float, list[float]] = {}
         for line in self.lines:
             if line.get("scenario") == scenario and (value := line.get("figures", {}).get(figure)) is not None:
                 values.setdefault(line["size"], []).append(value)
-        return [(size, statistics.median(found)) for size, found in sorted(values.items())]
+        return values
 
     def errors(self) -> list[str]:
         """What failed, in words; not what was measured later all the same."""

@@ -33,6 +33,7 @@ def summary(records: Records) -> dict[str, Any]:
         "rounds": records.rounds(),
         "rows": rows,
         "curves": {name: found for name, found in curves.items() if found},
+        "ranges": {name: {figure: records.ranges(name, figure) for figure in found} for name, found in curves.items()},
         "errors": records.errors(),
     }
 
@@ -122,9 +123,13 @@ def _remarks(records: Records) -> str:
 def _curve(records: Records, name: str) -> str:
     figures = [figure for figure in FIGURES if records.points(name, figure)]
     sizes = sorted({size for figure in figures for size, _ in records.points(name, figure)})
-    found = {figure: dict(records.points(name, figure)) for figure in figures}
+    found = {figure: {size: each for size, *each in records.ranges(name, figure)} for figure in figures}
+    middle = {figure: dict(records.points(name, figure)) for figure in figures}
     titles = [CURVES[name].title, *(f"{FIGURES[figure][0]}, {FIGURES[figure][1]}" for figure in figures)]
-    table = _table(titles, [[f"{size:,.0f}", *(_figure(found[f].get(size)) for f in figures)] for size in sizes])
+    table = _table(
+        titles,
+        [[f"{size:,.0f}", *(_noisy(middle[f].get(size), found[f].get(size)) for f in figures)] for size in sizes],
+    )
     if name == "viewers" and len(sizes) > 1:
         (fewest, alone), *_, (most, all_of_them) = records.points(name, "us_per_chunk")
         table += f"\n\nA further viewer costs {(all_of_them - alone) / (most - fewest):.1f} µs a chunk."
@@ -141,6 +146,13 @@ def _figure(value: float | None) -> str:
     if value is None:
         return _NONE
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _noisy(median: float | None, rounds: list[float] | None) -> str:
+    """With the least and the most of the rounds, if they differ: two points that differ by less are the same."""
+    if rounds is None or rounds[0] == rounds[1]:
+        return _figure(median)
+    return f"{_figure(median)} ({_figure(rounds[0])} to {_figure(rounds[1])})"
 
 
 def _times(ratio: float | None) -> str:

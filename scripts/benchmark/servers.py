@@ -172,6 +172,22 @@ class NestJS(Peer):
         return super().environment(port, model) | {"NODE_ENV": "production"}
 
 
+class Express(Peer):
+    """The same with less around it."""
+
+    name = "express"
+    title = "Express"
+    cwd = build.EXPRESS
+
+    def command(self, port: int) -> list[str]:
+        """As it is."""
+        return [str(build.NODE), "server.js"]
+
+    def environment(self, port: int, model: str) -> dict[str, str]:
+        """See `NestJS`."""
+        return super().environment(port, model) | {"NODE_ENV": "production"}
+
+
 class FastAPI(Peer):
     """What most would write in Python."""
 
@@ -185,4 +201,4 @@ class FastAPI(Peer):
         return [str(build.PYTHON), "-m", "uvicorn", "fastapi_server:app", *options, "--no-access-log"]
 
 
-SERVERS: Final[dict[str, type[Server]]] = {server.name: server for server in (Chatstream, NestJS, FastAPI)}
+SERVERS: Final[dict[str, type[Server]]] = {server.name: server for server in (Chatstream, NestJS, Express, FastAPI)}

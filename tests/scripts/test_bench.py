@@ -52,6 +52,12 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing_or_failed(records
     assert not Records(records.file).errors()
 
 
+def test_a_curve_shows_how_far_its_rounds_lie_from_each_other(records: Records) -> None:
+    measured(records, "viewers", "chatstream", *({"us_per_chunk": cost} for cost in (90, 70, 200)), size=1)
+    assert "| 1 | 90 (70 to 200) |" in report.text(records)
+    assert report.summary(records)["ranges"]["viewers"] == {"us_per_chunk": [(1, 70, 200)]}
+
+
 def test_a_curve_is_a_table_by_size(records: Records) -> None:
     for size, cost in ((1001, 5090), (1, 90)):
         measured(records, "viewers", "chatstream", {"us_per_chunk": cost}, size=size)
