@@ -12,6 +12,7 @@ from tornado.web import Application, RequestHandler
 
 from chatstream.config import page_file
 from chatstream.generations.commands import Commands
+from chatstream.generations.deciding import Deciding
 from chatstream.generations.erasing import Erasing
 from chatstream.generations.hub import Hub
 from chatstream.handlers import assets
@@ -22,7 +23,7 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.export import ExportHandler
 from chatstream.handlers.history import UIMessagesHandler
 from chatstream.handlers.me import ErasureHandler, MeHandler
-from chatstream.handlers.messages import MessagesHandler, RatingHandler, RegenerateHandler, StopHandler
+from chatstream.handlers.messages import CallHandler, MessagesHandler, RatingHandler, RegenerateHandler, StopHandler
 from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import Facts, PageHandler, page
@@ -48,6 +49,7 @@ def make_app(
     metrics: Metrics,
     hub: Hub,
     commands: Commands,
+    deciding: Deciding,
     conversations: Conversations,
     attempts: Attempts,
     reading: Reading,
@@ -99,6 +101,7 @@ def make_app(
             (conversation + r"/ui-messages", UIMessagesHandler, answering | listing),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
+            (conversation + r"/tool-calls/([^/]+)", CallHandler, answering | {"deciding": deciding}),
             (conversation + r"/rating", RatingHandler, answering | {"attempts": attempts, "metrics": metrics}),
             (r"/api/v1/chat/me", MeHandler, base | {"erasing": erasing}),
             (r"/api/v1/chat/me/erasure", ErasureHandler, base | {"erasing": erasing}),
@@ -135,4 +138,5 @@ def _application(door: Door, metrics: Metrics, routes: Sequence[Route]) -> Appli
 
 def _readable(pattern: str) -> str:
     """A route's regular expression as people write it."""
-    return re.sub(r"\(.+\)", "{name}", pattern.replace("([^/]+)", "{id}")).replace("\\", "")
+    pattern = pattern.replace("tool-calls/([^/]+)", "tool-calls/{toolCallId}").replace("([^/]+)", "{id}")
+    return re.sub(r"\(.+\)", "{name}", pattern).replace("\\", "")

@@ -8,8 +8,9 @@
     │   ├── Unauthenticated        401  no token, or one that is not good
     │   ├── LimitReached           403  as much is stored as may be (TooManyConversations, ConversationFull)
     │   ├── NotFound               404  does not exist, or belongs to someone else: the same answer
-    │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, NothingRunning)
+    │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, AlreadyDecided …)
     │   ├── RequestTimeout         408  its body came too slowly
+    │   ├── CallExpired            410  the time in which it could be decided is over
     │   ├── TooLarge               413
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable
@@ -191,6 +192,24 @@ class NothingToContinue(Conflict):
     """The answer was not cut, or has no text."""
 
     code = "nothing_to_continue"
+
+
+class AlreadyDecided(Conflict):
+    """Somebody else has decided about this call, or answered it: the first one counts."""
+
+    code = "already_decided"
+
+
+class NotWaiting(Conflict):
+    """The call waits for nobody, or for something else."""
+
+    code = "not_waiting"
+
+
+class CallExpired(RequestError):
+    """Nobody has decided about this call in time."""
+
+    status, title, code = 410, "Gone", "call_expired"
 
 
 class RequestTimeout(RequestError):

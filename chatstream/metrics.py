@@ -142,6 +142,13 @@ class Metrics:
         )
         self._tool_calls = counter("tool_calls_total", "Calls of tools, by how they went.", ["tool", "outcome"])
         self._tool_duration = histogram("tool_call_duration_seconds", "Calls of tools.", _PLUGIN_BUCKETS, ["tool"])
+        self._answers_waiting = counter(
+            "answers_waiting_total", "Times an answer began to wait for somebody's decision, or for the app."
+        )
+        self._unknown_outcomes = counter(
+            "tool_outcomes_unknown_total", "Answers that ended because nobody knows whether a tool was carried out."
+        )
+        self._decisions = counter("tool_decisions_total", "Calls that waited, by what became of them.", ["outcome"])
         self._text_held = histogram(
             "text_held_seconds", "How long a plug-in held an answer's text back before it was told.", _PLUGIN_BUCKETS
         )
@@ -169,6 +176,8 @@ class Metrics:
         # kind would raise no alert.
         for type_ in ("answer.ended", "answer.waiting", "budget.exhausted"):
             self._webhooks.labels(type_, "dead")
+        for decision in ("approved", "denied", "answered", "expired", "stopped"):
+            self._decisions.labels(decision)
         for code in ErrorCode:
             self._answers_finished.labels(Status.FAILED, code)
         for refusal in ("internal_server_error", ErrorCode.STORAGE_UNAVAILABLE, ErrorCode.RATE_LIMITED):
@@ -224,6 +233,23 @@ class Metrics:
         self._answer_duration.observe(seconds)
         if first_token is not None:
             self._first_token.observe(first_token)
+        self._used(usage, model)
+
+    def outcome_unknown(self) -> None:
+        """An answer has ended because nobody knows whether one of its tools was carried out."""
+        self._unknown_outcomes.inc()
+
+    def answer_waits(self) -> None:
+        """An answer waits for somebody's decision. What it took counts when it has ended."""
+        self._answers_waiting.inc()
+
+    def call_decided(self, outcome: str) -> None:
+        """A call waits no more: ``approved``, ``denied``, ``answered`` (by the app), ``expired`` or ``stopped``."""
+        self._decisions.labels(outcome).inc()
+
+    def waiting_ended(self, outcome: str, usage: Usage | None, model: str | None) -> None:
+        """An answer that waited has ended so, without going on."""
+        self._answers_finished.labels(outcome, "").inc()
         self._used(usage, model)
 
     def orphan_ended(self, usage: Usage | None = None, model: str | None = None) -> None:

@@ -98,13 +98,19 @@ class ConversationState(StrEnum):
 
 
 class Status(StrEnum):
-    """Where an answer stands; every one but `STREAMING` is final."""
+    """Where an answer stands."""
 
     STREAMING = "streaming"
+    WAITING = "waiting"  # for a person's decision, or for the app: nobody generates it meanwhile
     COMPLETE = "complete"  # the model said why it finished
     STOPPED = "stopped"  # a user stopped it
     FAILED = "failed"  # the model's or a proxy's fault
     INTERRUPTED = "interrupted"  # we cut it: nobody watched, the process died, shutdown
+
+    @property
+    def is_final(self) -> bool:
+        """It has ended, and stays so."""
+        return self not in (Status.STREAMING, Status.WAITING)
 
 
 class Rating(StrEnum):
@@ -185,7 +191,8 @@ class UserMessage(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """One attempt at answering a user message; of several, the newest counts.
 
-    `content` is its visible text. While it is `STREAMING`, it is as the last checkpoint stored it.
+    `content` is its visible text. While it is `STREAMING`, it is as the last checkpoint stored it. While it is
+    `WAITING`, the conversation goes on with nothing else: to all but the one who generates, it counts as running.
     """
 
     id: str
@@ -208,6 +215,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     mixed: tuple[Piece, ...] = ()  # its pieces, if there is more than text in it
     continues: str | None = None  # the attempt that was cut, whose text it begins with
     rating: Rating | None = None  # what its user thinks of it
+    waits_until: datetime | None = None  # while it is `WAITING`: when the first of its calls is given up
 
     @property
     def pieces(self) -> tuple[Piece, ...]:

@@ -93,11 +93,15 @@ class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
 
 
 class ToolResult(_Mark, frozen=True, kw_only=True, tag="tool_result"):
-    """The call `id` has ended with `output`, which any JSON can be; `failed` if that says why it could not."""
+    """The call `id` has ended with `output`, which any JSON can be; `failed` if that says why it could not.
+
+    `because` is `DENIED` or `EXPIRED` where that is why: what is told of it must not depend on what came before.
+    """
 
     id: str
     output: Any
     failed: bool = False
+    because: CallState | None = None
 
 
 class Data(_Mark, frozen=True, kw_only=True, tag="data"):

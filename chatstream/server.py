@@ -30,6 +30,7 @@ from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.budgets import Budgets
 from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
+from chatstream.generations.deciding import LOOK_FOR_OVERDUE, Deciding
 from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
@@ -240,6 +241,7 @@ class Server:
             titles.answered,
         )
         metrics.know_models(catalogue.entries)
+        deciding = Deciding(hub, attempts, reading, metrics, calling.bounds)
 
         async def lost_usage(conversation: Conversation, answer: Answer) -> Usage | None:
             if plugins.answers:
@@ -276,7 +278,8 @@ class Server:
             door=door,
             metrics=metrics,
             hub=hub,
-            commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message, budgets),
+            commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message, deciding, budgets),
+            deciding=deciding,
             conversations=conversations,
             attempts=attempts,
             reading=reading,
@@ -300,6 +303,7 @@ class Server:
         _every(stack, min(settings.heartbeat_interval / _TICKS_PER_HEARTBEAT, _LONGEST_TICK), hub.tick)
         _every(stack, settings.revocation_interval, guard.look)
         _every(stack, sweeper.LOOK_INTERVAL, orphans.look)
+        _every(stack, LOOK_FOR_OVERDUE, deciding.look)
         _every(stack, POLL_TICK, hub.poll)
         stack.push_async_callback(erasing.close)
         _every(stack, LOOK_FOR_ERASURES, erasing.look)

@@ -58,6 +58,10 @@ class Format(Protocol):
         """
         ...
 
+    def waiting(self, answer: Answer, at: Place) -> bytes:
+        """The answer waits, from the place `at` on. Nothing where a stream stays open until it has ended."""
+        return b""
+
     def ending(self, answer: Answer, position: int) -> bytes:
         """How a stored answer ended, for those who have been told of it up to `position` (see `events.Cursor`).
 

@@ -60,6 +60,16 @@ class Version(Enum):
         """7 has a finish reason for it, `interrupted`; but to 7.0.140 and before that is an error, so it is `other`."""
         return self in (Version.AI_5, Version.AI_6)
 
+    @property
+    def knows_approvals(self) -> bool:
+        """The others are told of them as data, and show buttons of their own."""
+        return self in (Version.AI_6, Version.AI_7)
+
+    @property
+    def knows_decisions(self) -> bool:
+        """It is told of what somebody else has said to an approval."""
+        return self is Version.AI_7
+
 
 # What the models' APIs call it, and what the AI SDK does; it has "other" for what it does not know.
 _FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
@@ -239,8 +249,49 @@ class ToolErrorChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", 
     provider_executed: bool = True
 
 
+class ApprovalRequestChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-approval-request"):
+    """For `ai` 6 and 7: a person has to agree to it. The approval has the call's id."""
+
+    approval_id: str
+    tool_call_id: str
+
+
+class ApprovalResponseChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-approval-response"):
+    """For `ai` 7: somebody has decided, maybe on another device."""
+
+    approval_id: str
+    approved: bool
+    reason: str | UnsetType = UNSET
+
+
+class ToolDeniedChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-denied"):
+    """For `ai` 6 and 7: it is not carried out, since somebody did not agree."""
+
+    tool_call_id: str
+
+
+class Approval(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A call that a person has to agree to, or had to; what it would do says the part of the call."""
+
+    tool_call_id: str
+    tool_name: str
+    state: CallState
+    expires_at: events.Timestamp | UnsetType = UNSET
+
+
+class ApprovalChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-approval"):
+    """For who knows no approvals: `ai` 5, or one that did not say which it is. Told again when it is decided."""
+
+    id: str
+    data: Approval
+
+
 AnyChunk = (
     ToolInputStartChunk
+    | ApprovalRequestChunk
+    | ApprovalResponseChunk
+    | ToolDeniedChunk
+    | ApprovalChunk
     | ToolInputDeltaChunk
     | ToolInputAvailableChunk
     | ToolOutputChunk
@@ -276,13 +327,34 @@ class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
     text: str
 
 
+# The last three only `ai` 6 and 7 know.
+_ToolPartState = Literal[
+    "input-streaming",
+    "input-available",
+    "output-available",
+    "output-error",
+    "approval-requested",
+    "approval-responded",
+    "output-denied",
+]
+
+
+class UIApproval(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What somebody has to say, or has said."""
+
+    id: str
+    approved: bool | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
 class UIToolPart(UIPart, frozen=True, kw_only=True, rename="camel", tag="dynamic-tool"):
     """A call, and what came of it."""
 
     tool_name: str
     tool_call_id: str
-    state: Literal["input-streaming", "input-available", "output-available", "output-error"]
+    state: _ToolPartState
     input: Any
+    approval: UIApproval | UnsetType = UNSET
     output: Any = UNSET
     error_text: str | UnsetType = UNSET
     provider_executed: bool = True
@@ -378,7 +450,7 @@ class UIMessageStream(Format):
                     frames.append(sse.placed(cursor, _data(piece)))
                 elif closed:
                     frames.append(sse.placed(cursor, _end_of(place)))
-                frames += [sse.placed(cursor, chunk) for chunk in _marked(piece)]
+                frames += [sse.placed(cursor, chunk) for chunk in _marked(piece, self._version)]
             elif place.call is not None:
                 delta = ToolInputDeltaChunk(tool_call_id=place.call.id, input_text_delta=piece)
                 frames.append(sse.placed(cursor, delta))
@@ -394,6 +466,11 @@ class UIMessageStream(Format):
 
     def _shows(self, place: Place) -> bool:
         return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
+
+    def waiting(self, answer: Answer, at: Place) -> bytes:
+        """`finish`: what comes of a decision is another stream, which goes on with the message."""
+        reason = "tool-calls" if self._version.knows_finish_reasons else UNSET
+        return sse.frame(FinishChunk(finish_reason=reason, message_metadata=_ended(answer))) + self._done
 
     def ending(self, answer: Answer, position: int) -> bytes:
         """The rest of it, what was found in it, `error` if it ended badly, and `finish`.
@@ -438,18 +515,20 @@ class UIMessageStream(Format):
         return sse.frame(ErrorChunk(error_text=event.message)) + self._done
 
 
-def ui_messages(messages: Iterable[Message], *, reasoning: bool = True) -> list[UIMessage]:
-    """A history as the AI SDK has it: of several attempts the newest, and of a running one nothing yet.
+def ui_messages(
+    messages: Iterable[Message], *, reasoning: bool = True, version: Version = Version.ANY
+) -> list[UIMessage]:
+    """A history as this version has it: of several attempts the newest, and of a running one nothing yet.
 
-    An answer's stream tells all of it, so that what is shown of it before would stand there twice. `reasoning`: what
-    the model thought is shown.
+    An answer's stream tells all of it, so that what is shown of it before would stand there twice. One that waits is
+    there: a decision goes on with it. `reasoning`: what the model thought is shown.
     """
     newest: dict[str, UIMessage] = {}  # by the message that is answered, which has a place in it of its own
     for message in messages:
         if isinstance(message, UserMessage):
             newest[message.id] = _ui_user_message(message)
         elif message.status is not Status.STREAMING:
-            newest[f"answer to {message.reply_to}"] = _ui_answer(message, reasoning=reasoning)
+            newest[f"answer to {message.reply_to}"] = _ui_answer(message, reasoning=reasoning, version=version)
     return list(newest.values())
 
 
@@ -461,8 +540,8 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
     )
 
 
-def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
-    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk] = []
+def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer:
+    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk | ApprovalChunk] = []
     for part in fold(answer.pieces):
         if isinstance(part, TextPart):
             parts.append(UITextPart(text=part.text))
@@ -471,7 +550,9 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
         elif isinstance(part, DataPart):
             parts.append(_data(part))
         elif isinstance(part, ToolCallPart):
-            parts.append(_ui_tool(part))
+            parts.append(_ui_tool(part, version))
+            if not version.knows_approvals and part.state is CallState.AWAITING_APPROVAL:
+                parts.append(_approval(part.tool_call_id, part.name, part.state, part.expires_at))
     # One without any part would not be valid: the SDK's own check of a history says so.
     parts = parts or [UITextPart(text="")]
     parts += [_data(one) for one in answer.annotations]
@@ -482,11 +563,15 @@ def _ui_answer(answer: Answer, *, reasoning: bool) -> UIAnswer:
     )
 
 
-def _ui_tool(part: ToolCallPart) -> UIToolPart:
-    state: Literal["input-streaming", "input-available", "output-available", "output-error"] = "input-streaming"
+def _ui_tool(part: ToolCallPart, version: Version) -> UIToolPart:
+    state: _ToolPartState = "input-streaming"
     output: Any = UNSET
     error: str | UnsetType = UNSET
-    if part.state is CallState.UNKNOWN:
+    approval: UIApproval | UnsetType = UNSET
+    if version.knows_approvals and part.state in _APPROVALS:
+        state, approved = _APPROVALS[part.state]
+        approval = UIApproval(id=part.tool_call_id, approved=approved, reason=part.message or UNSET)
+    elif part.state is CallState.UNKNOWN:
         state, error = "output-error", part.message or ""
     elif part.output is not UNSET and part.failed:
         state, error = "output-error", _words(events.shown(part.output)[0])
@@ -499,9 +584,18 @@ def _ui_tool(part: ToolCallPart) -> UIToolPart:
         tool_call_id=part.tool_call_id,
         state=state,
         input=_input(part.arguments),
+        approval=approval,
         output=output,
         error_text=error,
+        provider_executed=part.state is not CallState.AWAITING_CLIENT,
     )
+
+
+_APPROVALS: Mapping[CallState | None, tuple[_ToolPartState, bool | UnsetType]] = {
+    CallState.AWAITING_APPROVAL: ("approval-requested", UNSET),
+    CallState.APPROVED: ("approval-responded", True),
+    CallState.DENIED: ("output-denied", False),
+}
 
 
 def _part_id(place: Place) -> str:
@@ -528,7 +622,12 @@ def _data(one: Annotation | Data | DataPart) -> DataChunk:
     return DataChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
 
 
-def _marked(mark: Mark) -> list[UIMessageChunk]:
+def _approval(call_id: str, name: str, state: CallState, expires_at: str | None) -> ApprovalChunk:
+    approval = Approval(tool_call_id=call_id, tool_name=name, state=state, expires_at=expires_at or UNSET)
+    return ApprovalChunk(id=call_id, data=approval)
+
+
+def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
     """What a mark says by itself."""
     match mark:
         case OpenToolCall():
@@ -536,6 +635,23 @@ def _marked(mark: Mark) -> list[UIMessageChunk]:
         case ToolState(state=CallState.READY):
             given = _input(mark.arguments or "")
             return [ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given)]
+        case ToolState(state=CallState.AWAITING_CLIENT):  # told again, for the app now
+            given = _input(mark.arguments or "")
+            return [
+                ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given, provider_executed=False)
+            ]
+        case ToolState(state=CallState.AWAITING_APPROVAL) if version.knows_approvals:
+            return [ApprovalRequestChunk(approval_id=mark.id, tool_call_id=mark.id)]
+        case ToolState(state=CallState.APPROVED | CallState.DENIED) if version.knows_approvals:
+            approved = mark.state is CallState.APPROVED
+            response = ApprovalResponseChunk(approval_id=mark.id, approved=approved, reason=mark.message or UNSET)
+            return [response] if version.knows_decisions else []
+        case ToolState(
+            state=CallState.AWAITING_APPROVAL | CallState.APPROVED | CallState.DENIED | CallState.EXPIRED
+        ) if not version.knows_approvals:
+            return [_approval(mark.id, mark.name, mark.state, mark.expires_at)]
+        case ToolResult(because=CallState.DENIED) if version.knows_approvals:
+            return [ToolDeniedChunk(tool_call_id=mark.id)]
         case ToolState(state=CallState.UNKNOWN):
             return [ToolErrorChunk(tool_call_id=mark.id, error_text=mark.message or "")]
         case ToolResult(failed=True):

@@ -186,7 +186,7 @@ async def _rounds(
     calls = calling.of(conversation, answer)
     said: list[Piece] = [*answer.pieces]
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
-    used: Usage | None = None  # with the requests before this one
+    used = answer.usage  # with the requests before this one; of an answer that has waited there is some
     finish: Finish | None = None
     while True:
         if (newest := rounds(said)[-1]).calls and (newest.is_whole or finish is not None):
@@ -195,6 +195,8 @@ async def _rounds(
                 async for delta in outcomes:
                     said += delta.pieces
                     yield delta
+                    if delta.waits:
+                        return
             if is_last:
                 yield Delta([], Finish(reason=is_last, usage=used))
                 return

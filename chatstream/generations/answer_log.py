@@ -34,15 +34,23 @@ class AnswerLog:
             self._first_text = self._now() - self._began_at
 
     def close(self, channel: Channel, running: Running, stored: Answer | None) -> None:
-        """It has ended as it is `stored`; None if its conversation was deleted."""
+        """It has ended as it is `stored`, or waits; None if its conversation was deleted.
+
+        Of one that waits the tokens count when it has ended.
+        """
         seconds = self._now() - self._began_at
         outcome = stored.status if stored else "deleted"
         code = stored.failure.code if stored and stored.failure else None
         usage = stored.usage if stored else None
         model = (stored.model if stored else None) or self._model
-        self._metrics.answer_finished(
-            outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model
-        )
+        if outcome is Status.WAITING:
+            self._metrics.answer_waits()
+        else:
+            if code is ErrorCode.TOOL_OUTCOME_UNKNOWN:
+                self._metrics.outcome_unknown()
+            self._metrics.answer_finished(
+                outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model
+            )
         facts = {
             "request": self._request_id,
             "user": channel.conversation.user_id,

@@ -1,18 +1,31 @@
 """The life of the calls of one round, from what the model has written to what it is told.
 
+::
+
+    ready ─┬─────────────────────────────────┬─┬─ running ─┬─ result
+           └─ awaiting_approval ─┬─ approved ┘ │           └─ unknown
+                                 ├─ denied ────┼─ result
+                                 └─ expired ───┤
+                                               └─ awaiting_client ── result
+
 Each step is yielded, to be stored, before what it announces happens: a call runs only after it is stored that it does,
 and the model is asked again only after its result is stored. So whoever finds the answer after a crash knows what may
 have happened.
+
+What nobody need wait for is carried out first. Then, if a person has to agree, or the app to answer, the answer as a
+whole waits: see `deciding`.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct
 
 from chatstream.errors import ErrorCode, ModelError
+from chatstream.events import timestamp
 from chatstream.generations.rounds import UNKNOWN, Call, rounds
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
@@ -20,7 +33,7 @@ from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
 from chatstream.plugins.tasks import in_time
-from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools
+from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools, Where
 
 log = logging.getLogger("chatstream.tools")
 
@@ -90,9 +103,11 @@ class Calls:
     async def run(self, calls: Sequence[Call], refusal: str | None = None) -> AsyncGenerator[Delta, None]:
         """Carry out what has no result yet. With a `refusal` nothing is: the model is told that in place of a result.
 
-        Raises `ModelError` if it cannot be known whether one of them was carried out.
+        If somebody has to agree or to answer first, the last delta says so (`Delta.waits`). Raises `ModelError` if it
+        cannot be known whether one of them was carried out.
         """
         marks: list[Piece] = []
+        waiting: list[Piece] = []
         running: list[tuple[Call, Tool, object]] = []
         unknown = any(call.state is CallState.UNKNOWN for call in calls)
         for number, call in enumerate(calls, start=1):
@@ -113,15 +128,22 @@ class Calls:
                 marks.append(ToolResult(id=call.id, output=str(exc), failed=True))
                 self._note(call, None, "refused", 0)
                 continue
+            if (wait := _waits_for(call, tool)) is not None:
+                waiting.append(wait)
+                continue
             effect = tool.manner.effect
             marks.append(ToolState(id=call.id, name=call.name, state=CallState.RUNNING, effect=effect))
             running.append((call, tool, arguments_))
-        yield Delta(marks, durable=True)
+        if running or unknown or not waiting:
+            yield Delta(marks, durable=True)
+            marks = []
         async for delta in self._outcomes(running):
             unknown = unknown or any(isinstance(piece, ToolState) for piece in delta.pieces)
             yield delta
         if unknown:
             raise ModelError(ErrorCode.TOOL_OUTCOME_UNKNOWN, "a tool's outcome is not known")
+        if waiting:
+            yield Delta([*marks, *waiting], durable=True, waits=True)
 
     @property
     def _too_many(self) -> str:
@@ -172,7 +194,7 @@ class Calls:
         seconds = tool.manner.timeout
         task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id)))
         try:
-            return _Outcome(self._fitting(await in_time(task, seconds)))
+            return _Outcome(fitting(await in_time(task, seconds), self._bounds.output_characters))
         except TimeoutError:
             if tool.manner.effect is Effect.ONCE:  # it may be at it still
                 return _Outcome(unknown=True, word="unknown")
@@ -180,27 +202,11 @@ class Calls:
         except OutcomeUnknown:
             return _Outcome(unknown=True, word="unknown")
         except ToolFailed as exc:
-            return _Outcome(self._cut(f"failed: {_valid(str(exc))}"), failed=True, word="failed")
+            text = cut(f"failed: {_valid(str(exc))}", self._bounds.output_characters)
+            return _Outcome(text, failed=True, word="failed")
         except Exception as exc:  # noqa: BLE001 - whatever a tool raises
             log.error("tool %s of %s failed: %s", tool.name, tool.source, describe(exc))
             return _Outcome("failed", failed=True, word="failed")
-
-    def _fitting(self, output: object) -> object:
-        """What a tool has returned, as JSON; cut if it is too long for a model."""
-        try:
-            text = msgspec.json.encode(output).decode()
-            plain = msgspec.json.decode(text)
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ToolFailed("the tool returned something that is not JSON") from exc
-        return (
-            plain
-            if len(text) <= self._bounds.output_characters
-            else self._cut(plain if isinstance(plain, str) else text)
-        )
-
-    def _cut(self, text: str) -> str:
-        most = self._bounds.output_characters
-        return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
 
     def _note(self, call: Call, tool: Tool | None, outcome: str, seconds: float) -> None:
         effect = tool.manner.effect.value if tool else None
@@ -209,6 +215,34 @@ class Calls:
         self._metrics.tool_called(name, outcome, seconds)
         facts = {"tool": name, "effect": effect, "outcome": outcome, "seconds": round(seconds, 3), "key": call.id}
         log.log(logging.WARNING if outcome == "unknown" else logging.INFO, "tool called", extra={"facts": facts})
+
+
+def fitting(output: object, most: int) -> object:
+    """What a tool has returned, as JSON; cut if it has more than `most` characters. Raises `ToolFailed`."""
+    try:
+        text = msgspec.json.encode(output).decode()
+        plain = msgspec.json.decode(text)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ToolFailed("the tool returned something that is not JSON") from exc
+    return plain if len(text) <= most else cut(plain if isinstance(plain, str) else text, most)
+
+
+def cut(text: str, most: int) -> str:
+    """The beginning of a text that is too long for a model, which says so."""
+    return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
+
+
+def _waits_for(call: Call, tool: Tool) -> ToolState | None:
+    """What has to happen before this call can be carried out, if anything has."""
+    manner = tool.manner
+    if manner.asks and call.state is not CallState.APPROVED and call.state is not CallState.RUNNING:
+        state, seconds = CallState.AWAITING_APPROVAL, manner.approval_timeout
+    elif tool.where is Where.CLIENT:
+        state, seconds = CallState.AWAITING_CLIENT, manner.timeout
+    else:
+        return None
+    until = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    return ToolState(id=call.id, name=call.name, state=state, arguments=call.arguments, expires_at=until)
 
 
 def _unknown(call: Call) -> ToolState:

@@ -60,7 +60,7 @@ class Channel:
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.running: Running | None = None  # the answer that runs, set by the room alone
+        self.running: Running | None = None  # the answer that runs, or waits, set by the room alone
         self.readers: set[Reader] = set()
         self.bytes_appended = 0  # about; see `Entry.size`
         self.bytes_before_last = 0  # without the newest entry, which may be large all by itself
@@ -126,12 +126,12 @@ class Channel:
         """Whether the end of this answer is in the log, or before it."""
         return self.last_place >= (answer.seq, END)
 
-    def extend(self, running: Running, pieces: Sequence[Piece]) -> None:
-        """Add the next pieces of the running answer, as one entry. No string is empty."""
+    def extend(self, running: Running, pieces: Sequence[Piece], *, waits: bool = False) -> None:
+        """Add the next pieces of the running answer, as one entry; it `waits` behind them. No string is empty."""
         begin = running.end
         running.add(pieces)
         if self.readers:  # who comes later gets a slice of all pieces
-            self.append(Chunks(running.answer, pieces, begin, running.end))
+            self.append(Chunks(running.answer, pieces, begin, running.end, waits=waits))
 
     def _trim(self) -> None:
         done = min(reader.index for reader in self.readers) - self._first

@@ -25,6 +25,7 @@ from chatstream.errors import (
 )
 from chatstream.generations.budgets import Budgets
 from chatstream.generations.continuing import is_cut
+from chatstream.generations.deciding import Deciding
 from chatstream.generations.hub import Hub
 from chatstream.limits import Answers
 from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
@@ -79,9 +80,12 @@ class Commands:
         reading: Reading,
         answers: Answers,
         admit: Admit,
+        deciding: Deciding,
         budgets: Budgets | None = None,
     ) -> None:
-        """`answers` says whether another one may begin, `admit` whether a message is to be answered at all."""
+        """`answers` says whether another one may begin, `admit` whether a message is to be answered at all; `deciding`
+        ends what waits."""
+        self._deciding = deciding
         self._budgets = budgets or Budgets()
         self._admit = admit
         self._hub = hub
@@ -305,20 +309,28 @@ class Commands:
         if not continues:
             return message, previous, shown == message.id, None
         if not isinstance(found, Answer) or not is_cut(found):
-            if isinstance(found, Answer) and found.status is Status.STREAMING:
+            if isinstance(found, Answer) and not found.status.is_final:
                 raise AnswerInProgress("The answer is still running.")
             raise NothingToContinue("The answer was not cut off, or it has no text yet: there is nothing to continue.")
         return message, previous, shown == message.id, found
 
     async def _stop_running(self, conversation: Conversation) -> None:
         with contextlib.suppress(NothingRunning):  # it has just ended
-            await self.stop(conversation, None)
+            await self.stop(conversation, None, interrupted=True)
 
-    async def stop(self, conversation: Conversation, message_id: str | None, seen_length: int | None = None) -> Stopped:
-        """End the running answer, or say how `message_id` ended. Returns when the end is stored.
+    async def stop(
+        self,
+        conversation: Conversation,
+        message_id: str | None,
+        seen_length: int | None = None,
+        *,
+        interrupted: bool = False,
+    ) -> Stopped:
+        """End the answer that runs or waits, or say how `message_id` ended. Returns when the end is stored.
 
         With `seen_length` the text that is kept ends after so many code points, where the user's screen did. An answer
-        that had ended before keeps what it has.
+        that had ended before keeps what it has. `interrupted`: another message takes its place, and denies what it
+        waits for.
 
         Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
         """
@@ -331,7 +343,11 @@ class Commands:
             answer = await self._reading.get(conversation.key, id_)
             if not isinstance(answer, Answer):
                 raise NotFound("There is no such answer.")
-            if answer.status is not Status.STREAMING:
+            if answer.status is Status.WAITING:
+                ended = await self._deciding.stop(conversation, answer, keep=seen_length, interrupted=interrupted)
+                asked = asked or ended
+                continue
+            if answer.status.is_final:
                 ours = here is not None or asked
                 return Stopped(
                     message_id=answer.id,

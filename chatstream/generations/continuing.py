@@ -37,7 +37,8 @@ def kept(answer: Answer) -> list[Piece]:
 def is_cut(answer: Answer) -> bool:
     """Whether there is text that can be gone on from, and more to come. What became too long would do so again."""
     too_long = answer.failure is not None and answer.failure.code is ErrorCode.ANSWER_TOO_LONG
-    ended = answer.status in (Status.STREAMING, Status.COMPLETE) and answer.finish_reason not in _CUT_OFF
+    whole = answer.status is Status.COMPLETE and answer.finish_reason not in _CUT_OFF
+    ended = whole or not answer.status.is_final
     return not (ended or too_long or is_blank(answer.content))
 
 

@@ -62,12 +62,18 @@ class Entry(ABC):
 class Chunks(Entry):
     """The next pieces of an answer."""
 
-    __slots__ = ("_answer", "_begin", "_now", "_pieces")
+    __slots__ = ("_answer", "_begin", "_end", "_now", "_pieces", "_waits")
 
     def __init__(
-        self, answer: Answer, pieces: Sequence[Piece], begin: pieces_.Place, end: pieces_.Place | None = None
+        self,
+        answer: Answer,
+        pieces: Sequence[Piece],
+        begin: pieces_.Place,
+        end: pieces_.Place | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
-        """They lie between the places `begin` and `end`, which need not be given."""
+        """They lie between the places `begin` and `end`, which need not be given. Behind them the answer `waits`."""
         end = end or pieces_.behind(begin, pieces)
         size = end.position - begin.position + _ENVELOPE * len(pieces)
         size += sum(len(msgspec.json.encode(piece.data)) for piece in pieces if isinstance(piece, Data))
@@ -75,6 +81,8 @@ class Chunks(Entry):
         self._answer = answer
         self._pieces = pieces
         self._begin = begin
+        self._end = end
+        self._waits = waits
         self._now = events.timestamp()
 
     def after(self, place: Place) -> Entry:
@@ -84,10 +92,16 @@ class Chunks(Entry):
             return self
         known = position - self._begin.position
         begin = pieces_.behind(self._begin, pieces_.cut(self._pieces, 0, known))
-        return Chunks(self._answer, pieces_.join(pieces_.cut(self._pieces, known)), begin)
+        rest = pieces_.join(pieces_.cut(self._pieces, known))
+        return Chunks(self._answer, rest, begin, waits=self._waits)
+
+    def ends_answer(self, wire: Format) -> bool:
+        """One that waits goes on with another stream, where a stream is one message."""
+        return self._waits and wire.one_answer
 
     def _encode(self, wire: Format) -> bytes:
-        return wire.chunks(self._answer, self._pieces, self._begin, self._now)
+        chunks = wire.chunks(self._answer, self._pieces, self._begin, self._now)
+        return chunks + wire.waiting(self._answer, self._end) if self._waits else chunks
 
 
 class Posted(Entry):

@@ -10,6 +10,7 @@ from chatstream.formats.format import Format
 from chatstream.generations.channel import Channel
 from chatstream.generations.entries import Entry, Notice, Place
 from chatstream.generations.replay import Replay
+from chatstream.models import Status
 
 # Bytes per flush. Large enough to be efficient; also the most memory a stalled client can pin, besides the kernel's
 # socket buffer.
@@ -116,8 +117,9 @@ class Follower:
 
     @property
     def answer_runs(self) -> bool:
-        """An answer is running in the conversation."""
-        return self._channel.running is not None
+        """An answer is running in the conversation. One that waits may do so for days, and is no reason to stay."""
+        running = self._channel.running
+        return running is not None and running.answer.status is not Status.WAITING
 
     @property
     def reads_on(self) -> bool:

@@ -20,7 +20,7 @@ from chatstream.generations.channel import Channel, Running
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
-from chatstream.generations.rounds import in_doubt, settled
+from chatstream.generations.rounds import in_doubt, settled, waits_until
 from chatstream.generations.tokens import estimated
 from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
@@ -83,6 +83,12 @@ class AnswerBounds(Struct, frozen=True, kw_only=True):
     asks_remotely: bool = False
 
 
+class _Waits(Struct, frozen=True):
+    """The model has called what somebody has to agree to, or the app to answer: the answer waits, with these pieces."""
+
+    pieces: list[Piece]
+
+
 class Generation:
     """Generates `running.answer` into `channel`."""
 
@@ -125,7 +131,7 @@ class Generation:
         self._request_id = request_id
         self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
-        self._reading: asyncio.Task[Finish] | None = None
+        self._reading: asyncio.Task[Finish | _Waits] | None = None
         self._estimate: Estimate | None = None  # as long as it has not; None if no model was asked
         self._cut: Status | None = None
         self._keep: int | None = None  # how much of the text is kept when it is stopped, in code points
@@ -141,7 +147,7 @@ class Generation:
         self._ahead: Sequence[Piece] = ()  # pieces that are to be stored before anybody is told
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
         self._model = running.answer.model  # who answers, once that is known
-        self._usage: Usage | None = None  # so far, of an answer that breaks off
+        self._usage = running.answer.usage  # so far, of an answer that breaks off
 
     @property
     def watched_remotely(self) -> bool:
@@ -192,7 +198,7 @@ class Generation:
     async def run(self) -> Answer | None:
         """Generate and store; returns the answer as it is stored, None if its conversation was deleted.
 
-        Its beginning is stored, and what came before it is published.
+        Its beginning is stored, and what came before it is published. When this returns, it has ended, or waits.
         """
         self._log.begin()
         self._may_ask.set_result(None)
@@ -207,7 +213,7 @@ class Generation:
         self._log.close(self._channel, self.running, stored)
         return stored
 
-    async def _read(self) -> Finish:
+    async def _read(self) -> Finish | _Waits:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
                 self._model = delta.model or self._model
@@ -216,6 +222,8 @@ class Generation:
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces and not self._may_ask.done():
                     await self._may_ask  # nobody says anything before; and if somebody did, nobody would hear of it
+                if delta.waits:
+                    return _Waits(pieces)
                 if delta.durable:
                     await self._store_first(pieces)
                 if pieces:
@@ -241,7 +249,7 @@ class Generation:
         finally:
             self._ahead = ()
 
-    async def _outcome(self, reading: asyncio.Task[Finish]) -> Answer:
+    async def _outcome(self, reading: "asyncio.Task[Finish | _Waits]") -> Answer:
         try:
             finish = await reading
         except asyncio.CancelledError:
@@ -260,7 +268,19 @@ class Generation:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
             self._log.detail = describe(exc)
             return self._failed(ErrorCode.INTERNAL)
+        if isinstance(finish, _Waits):
+            return self._waiting(finish)
         return self._ended(Status.COMPLETE, finish_reason=finish.reason, usage=finish.usage)
+
+    def _waiting(self, waits: _Waits) -> Answer:
+        pieces = [*self.running.pieces, *waits.pieces]
+        return replace(
+            self.answer,
+            status=Status.WAITING,
+            usage=self._priced(self._usage_so_far(), self._model or self._asked_model),
+            model=self._model,
+            waits_until=waits_until(pieces),
+        ).made_of(pieces)
 
     def _cut_short(self) -> Answer:
         if self._cut is Status.STOPPED:
@@ -323,10 +343,13 @@ class Generation:
             try:
                 if outcome.next_model is not None and self._cut is not None:  # meanwhile: nobody wants the next one
                     outcome = self._cut_short()
+                if outcome.status is Status.WAITING and self._cut is Status.STOPPED:
+                    outcome = self._cut_short()
                 if outcome.begins_again and outcome.next_model is None:
                     outcome = await self._failed_if_too_often(outcome)
                 unseen = not self._channel.readers and (self._bounds.asks_remotely or not self.watched_remotely)
-                return await self._attempts.finish(self._channel.conversation, replace(outcome, unseen=unseen))
+                store = self._attempts.park if outcome.status is Status.WAITING else self._attempts.finish
+                return await store(self._channel.conversation, replace(outcome, unseen=unseen))
             except StorageUnavailable:
                 log.warning("the answer cannot be stored yet", extra=self._facts)
             if asyncio.get_running_loop().time() >= deadline:

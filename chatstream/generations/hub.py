@@ -199,6 +199,20 @@ class Hub:
         """Generate another attempt, which has just been begun in the store, at answering an earlier question."""
         self._room(conversation).generate(conversation, answer, request_id, question=question)
 
+    def go_on(self, conversation: Conversation, answer: Answer, request_id: str | None = None) -> None:
+        """Go on with an answer that has waited: this process has just made it its own, in the store."""
+        self._room(conversation).go_on(conversation, answer, request_id)
+
+    def waits_on(self, conversation: Conversation, answer: Answer) -> None:
+        """Of an answer that waits something has been decided, and it goes on to wait: tell those who watch here."""
+        if room := self._known(conversation.key):
+            room.heard(Appended(answer.id, [*answer.pieces], answer.length, answer.status))
+
+    @property
+    def draining(self) -> bool:
+        """The process is about to end: nothing may begin here any more."""
+        return self._services.draining
+
     def may_have_stored(self, conversation: Conversation) -> None:
         """The result of a write of this process was lost: nobody will say what became of it, so it is read."""
         if room := self._known(conversation.key):
@@ -286,7 +300,7 @@ class Hub:
                     room.delete()
 
     async def orphan_ended(self, key: str, answer: Answer) -> None:
-        """An answer whose process is gone was ended in the store. Raises `StorageUnavailable`."""
+        """An answer that no process generates was ended in the store. Raises `StorageUnavailable`."""
         room = self._known(key)
         if room is None and answer.queued and (conversation := await self._services.reading.conversation(key)):
             room = self._room(conversation)

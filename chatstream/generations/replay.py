@@ -50,7 +50,7 @@ class Replay(Struct, frozen=True, kw_only=True):
     entries: Sequence[Entry]
     place: Place  # the live log goes on after it
     resumed: bool = False
-    running: Answer | None = None  # the answer that runs, with its text as it was read ...
+    running: Answer | None = None  # the answer that runs or waits, with its text as it was read ...
     position: int = 0  # ... and the cursor's position in it
     unseen: bool = False  # the entries have the end of an answer that nobody had seen
     pending: PendingQuestion | None = None
@@ -60,7 +60,8 @@ class Replay(Struct, frozen=True, kw_only=True):
 
     def nothing_comes(self, wire: Format) -> bool:
         """Nothing is behind the cursor that `wire` can say, nothing runs and no question is pending."""
-        comes = self.running or self.pending or self.running_before
+        rests = self.running is not None and self.running.status is Status.WAITING and wire.one_answer
+        comes = (None if rests else self.running) or self.pending or self.running_before
         return comes is None and not any(entry.frames(wire) for entry in self.entries)
 
     def with_pieces(self, running: Running) -> "Replay":
@@ -109,8 +110,8 @@ async def _without_cursor(reading: Reading, key: str, page: Sequence[Message] | 
             pending = PendingQuestion(newest.id, None, newest.seq, newest, _nothing_runs(newest, page[:-1]))
             return Replay(entries=(), place=(newest.seq, Cursor.USER), pending=pending)
         return _in_progress(running, running.pieces, position=0)
-    if newest.status is Status.STREAMING:
-        return _in_progress(newest, newest.pieces, position=0)
+    if not newest.status.is_final:
+        return replace(_in_progress(newest, newest.pieces, position=0), unseen=newest.unseen)
     return Replay(
         entries=(Ended(newest),) if newest.unseen and newest.next_model is None else (),
         place=(newest.seq, END),
@@ -131,7 +132,7 @@ async def _runs_before(reading: Reading, key: str, before: Sequence[Message]) ->
     if before and isinstance(before[0], UserMessage):
         return await reading.running(key)
     # No answer begins while another one runs: if the newest one does not, none does.
-    return next((one for one in before if isinstance(one, Answer) and one.status is Status.STREAMING), None)
+    return next((one for one in before if isinstance(one, Answer) and not one.status.is_final), None)
 
 
 async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Replay | None:
@@ -156,7 +157,7 @@ async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Re
         size += len(entry.frames(wire))
         if size > _MAX_BYTES:
             return None
-    running = next((one for one in messages if isinstance(one, Answer) and one.status is Status.STREAMING), None)
+    running = next((one for one in messages if isinstance(one, Answer) and not one.status.is_final), None)
     waiting = messages and place != BEGINNING and not any(isinstance(message, Answer) for message in messages)
     running_before = await reading.running(key) if waiting else None
     return Replay(
@@ -182,7 +183,7 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
         position = place[1] if own else 0
         if isinstance(message, UserMessage):
             yield Skip((message.seq, Cursor.USER)) if own else Posted(message)
-        elif message.status is Status.STREAMING:
+        elif not message.status.is_final:
             yield _so_far(message, message.pieces, position)
             return  # what was posted in the meantime comes after its end, in the live log
         elif own or (_counts(message, newest_attempts) and not _is_to_be_replaced(message, messages[-1])):
@@ -211,9 +212,10 @@ def _in_progress(answer: Answer, pieces: Sequence[Piece], *, position: int, resu
 
 
 def _so_far(answer: Answer, pieces: Sequence[Piece], position: int) -> Entry:
-    """The running answer after `position`, which may lie beyond what is known here: the log is joined there."""
+    """An answer that has not ended, after `position`, which may lie beyond what is known: it joins the log there."""
     rest = join(cut(pieces, position))
-    return Chunks(answer, rest, at(pieces, position)) if rest else Skip((answer.seq, position))
+    waits = answer.status is Status.WAITING
+    return Chunks(answer, rest, at(pieces, position), waits=waits) if rest else Skip((answer.seq, position))
 
 
 def _finished(answer: Answer, position: int) -> Iterator[Entry]:

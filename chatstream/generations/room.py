@@ -7,8 +7,13 @@ everything else is one step of the event loop. Rooms never wait for each other.
 State     Event                                                                Next state
 ========  ===================================================================  ===========
 Idle      an answer begins here: what came before it is published first        Local
-Idle      an answer is found that runs in another process                      Remote
+Idle      an answer is found that runs in another process, or waits            Remote, Waiting
 Local     its end is stored; it is published                                   Idle
+Local     it is stored that it waits for somebody's decision                   Waiting
+Remote    it is read or heard that it waits                                    Waiting
+Waiting   somebody has decided in this process, which goes on with it          Local
+Waiting   it is read or heard that another process goes on with it             Remote
+Waiting   its end is read from the store; it is published                      Idle
 Remote    its end is read from the store; it is published                      Idle
 Remote    an answer begins here: the end of the remote one is published first  Idle, Local
 Remote    it turns out to be the one that begins here                          Local
@@ -101,7 +106,7 @@ class Services(Struct, kw_only=True):
     config: Config
     answers: Answers
     reads: asyncio.Semaphore  # so many rooms read what they missed at the same time
-    remote: dict[str, "Room"]  # the room of each remote answer that is followed, by the answer's id
+    remote: dict[str, "Room"]  # the room of each remote or waiting answer that is followed, by the answer's id
     draining: bool = False  # the process is about to end: no further answer begins
 
 
@@ -123,6 +128,17 @@ class Remote(Struct):
     interval: float = _SECOND_POLL
 
 
+class Waiting(Struct):
+    """An answer waits for somebody's decision: no process generates it. Whoever decides goes on with it, anywhere.
+
+    The change stream says so; it is only polled, as `Remote` is, where a change may have been missed.
+    """
+
+    running: Running
+    poll_at: float = math.inf
+    interval: float = math.inf
+
+
 class Closed(Struct, frozen=True):
     """Never used again."""
 
@@ -136,7 +152,7 @@ class Room:
         self._services = services
         self._on_close = on_close
         self._lock = asyncio.Lock()
-        self._state: Idle | Local | Remote | Closed = Idle()
+        self._state: Idle | Local | Remote | Waiting | Closed = Idle()
         self._generation: Generation | None = None  # the newest one: it may still wait for the end of the one before
         self._task: asyncio.Task[None] | None = None  # runs it
         self._working: asyncio.Task[None] | None = None  # reads what other processes stored
@@ -259,7 +275,7 @@ class Room:
         self._catch_up_at = math.inf
         if self._generation is not None:
             self._generation.cut(Status.STOPPED)
-        if isinstance(self._state, Remote):
+        if isinstance(self._state, Remote | Waiting):
             self._enter(Idle())
         self.end_viewers(ErrorCode.CONVERSATION_DELETED)
 
@@ -280,9 +296,23 @@ class Room:
         `message` is the question, if it was stored with it; `question`, if it was there already and is known.
         `prepared`: what `_made` has made of all this.
         """
-        if self._generation is not None and self._generation.answer.id == answer.id:
+        if self._generates(answer):
             return  # a repeated request was faster
-        request_id = request_id or _nobodys_request()
+        self._generate(conversation, answer, request_id or _nobodys_request(), message, question, prepared)
+
+    def go_on(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
+        """Go on with an answer that has waited: this process has just made it its own, in the store."""
+        self._generate(conversation, answer, request_id or _nobodys_request(), None, None, None)
+
+    def _generate(
+        self,
+        conversation: Conversation,
+        answer: Answer,
+        request_id: str,
+        message: UserMessage | None,
+        question: UserMessage | None,
+        prepared: Generation | None,
+    ) -> None:
         services = self._services
         self.channel.conversation = conversation
         generation = prepared or self._made(conversation, answer, request_id, message or question)
@@ -359,7 +389,7 @@ class Room:
                 slot.release()
             async with self._lock:
                 await self._local_ended(stored, request_id)
-            if stored is not None:
+            if stored is not None and stored.status.is_final:
                 self._services.answered(self.channel.conversation, stored)
         except Exception as exc:  # noqa: BLE001 - the attempt stays `streaming` in the store until the sweeper finds it
             facts = {"request": request_id, "answer": generation.answer.id}
@@ -374,11 +404,10 @@ class Room:
 
     async def _begin(self, generation: Generation, message: UserMessage | None) -> None:
         before = (message or generation.answer).seq
-        followed = isinstance(self._state, Remote) and self._state.running.answer.id == generation.answer.id
         if not self.channel.begun:
             self.channel.begin_at((before - 1, END))  # those who are joining read at least that far
-        elif followed:
-            pass  # a viewer found it in the store before its request got the result: what came before is published
+        elif self._follows(generation.answer.id):
+            pass  # it has waited; or a viewer found it in the store before its request got the result
         elif self.channel.readers and self.channel.next_seq != before:
             try:
                 await self._publish_missed(before)
@@ -386,17 +415,24 @@ class Room:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
         if message is not None:
             self.channel.append(Posted(message))
-        if generation.running.pieces:  # of the attempt before
-            self.channel.append(Chunks(generation.answer, generation.running.pieces, BEGINNING))
+        if generation.running.pieces:  # of the attempt before, or from before it waited
+            begun = Chunks(generation.answer, generation.running.pieces, BEGINNING)
+            self.channel.append(begun.after(self.channel.last_place))
         self.channel.append(Skip((generation.answer.seq, 0)))
         self._enter(Local(generation))
         generation.watched = generation.watched or bool(self.channel.readers)
 
     async def _local_ended(self, stored: Answer | None, request_id: str) -> None:
-        """The answer has ended as it is stored; None if its conversation was deleted."""
+        """The answer has ended as it is stored, or waits; None if its conversation was deleted."""
         if stored is None:
             self._enter(Idle())
             self.delete()
+            return
+        if stored.status is Status.WAITING:
+            self._tell_rest(stored)
+            self._enter(Waiting(Running(stored, stored.pieces)))
+            if stored.unseen and self.channel.readers:
+                await self._mark_seen()
             return
         if stored.unseen and self.channel.readers:  # they came while it was stored
             await self._mark_seen()
@@ -413,12 +449,14 @@ class Room:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
 
     def _tell_rest(self, stored: Answer) -> None:
-        """What came to the answer with its end: the ends of its calls."""
+        """What came to the answer with its end: the ends of its calls; or with which it waits: what for."""
         running = self.channel.running
         if running is not None and stored.mixed and stored.length > running.length:
             begun = cut(stored.mixed, 0, running.length)
             if begun == join(running.pieces):
-                self.channel.extend(running, cut(stored.mixed, running.length))
+                if waits := stored.status is Status.WAITING:
+                    running.answer = stored
+                self.channel.extend(running, cut(stored.mixed, running.length), waits=waits)
 
     async def _answer(self, pending: PendingQuestion, request_id: str | None) -> None:
         budgets = self._services.budgets
@@ -473,12 +511,14 @@ class Room:
     def heard(self, change: Change) -> None:
         """Something was stored by another process."""
         match change:
-            case Appended(answer_id, pieces, length):
+            case Appended(answer_id, pieces, length, status):
                 state = self._state
-                ours = isinstance(state, Remote) and state.running.answer.id == answer_id
-                if isinstance(state, Remote) and ours and not self._extend(state.running, pieces, length):
-                    state.poll_at = -math.inf
-                    self._start_work()
+                if isinstance(state, Remote | Waiting) and self._follows(answer_id):
+                    if status is not None:
+                        state = self._follow(replace(state.running.answer, status=status), state.running)
+                    if not self._extend(state.running, pieces, length):
+                        state.poll_at = -math.inf
+                        self._start_work()
             case Ended():
                 self._is_behind()
             case Stored(_, message):
@@ -508,7 +548,7 @@ class Room:
 
     def missed(self, newest_seq: int | None) -> None:
         """Changes may have been missed. `newest_seq` is that of the newest message that is stored."""
-        if isinstance(self._state, Remote):
+        if isinstance(self._state, Remote | Waiting):
             self._state.poll_at = -math.inf
             self._start_work()
         running = self.channel.running
@@ -525,7 +565,7 @@ class Room:
             self._start_work()
 
     async def orphan_ended(self) -> None:
-        """An answer whose process is gone was ended in the store. Raises `StorageUnavailable`."""
+        """An answer that no process generates was ended in the store. Raises `StorageUnavailable`."""
         async with self._turn():
             if self._generation is None:
                 await self._catch_up()
@@ -538,7 +578,7 @@ class Room:
     def _is_due(self, now: float) -> bool:
         if isinstance(self._state, Local | Closed) or not self.channel.begun or self._deleted:
             return False  # a local answer's end sees to what was missed
-        return now >= self._catch_up_at or (isinstance(self._state, Remote) and now >= self._state.poll_at)
+        return now >= self._catch_up_at or (isinstance(self._state, Remote | Waiting) and now >= self._state.poll_at)
 
     def _start_work(self) -> None:
         if self._working is None and self._is_due(asyncio.get_running_loop().time()):
@@ -553,7 +593,7 @@ class Room:
                         return
                     if now() >= self._catch_up_at:
                         await self._catch_up()
-                    elif isinstance(self._state, Remote):
+                    elif isinstance(self._state, Remote | Waiting):
                         await self._poll(self._state)
         except StorageUnavailable:
             self._catch_up_at = min(self._catch_up_at, now() + _RETRY_PAUSE)
@@ -564,15 +604,15 @@ class Room:
             self._working = None
             self._release()
 
-    async def _poll(self, remote: Remote) -> None:
+    async def _poll(self, remote: Remote | Waiting) -> None:
         """Show the generating process that somebody watches here, and see how long the text is by now."""
         remote.poll_at = asyncio.get_running_loop().time() + remote.interval
         remote.interval = _POLL_INTERVAL
         answer = await self._services.attempts.poll(self.key, remote.running.answer)
         if self._state is not remote:
             return
-        if answer is not None and answer.status is Status.STREAMING:
-            self._extend(remote.running, answer.pieces, answer.length)
+        if answer is not None and not answer.status.is_final:
+            self._attach(answer)
         else:
             self._catch_up_at = -math.inf
 
@@ -624,18 +664,18 @@ class Room:
             return None
         unseen = any(isinstance(message, Answer) and message.unseen for message in missed)
         newest = self._publish(missed)
-        if before is not None and isinstance(self._state, Remote):
+        if before is not None and isinstance(self._state, Remote | Waiting):
             raise StorageUnavailable  # its end is stored, but a majority does not know yet
-        if isinstance(self._state, Remote) and not missed:
+        if isinstance(self._state, Remote | Waiting) and not missed:
             await self._remote_is_gone()
         if unseen:
             await self._mark_seen()
         return newest
 
     def _publish(self, missed: list[Message]) -> Message | None:
-        running = next((m for m in missed if isinstance(m, Answer) and m.status is Status.STREAMING), None)
+        running = next((m for m in missed if isinstance(m, Answer) and not m.status.is_final), None)
         ended = missed if running is None else missed[: missed.index(running)]
-        remote = self._state.running.answer if isinstance(self._state, Remote) else None
+        remote = self._state.running.answer if isinstance(self._state, Remote | Waiting) else None
         for entry in log_entries(ended, self.channel.last_place):
             self.channel.append(entry)
         if remote is not None and self.channel.last_place >= (remote.seq, END):
@@ -655,15 +695,33 @@ class Room:
         return self._generation is not None and self._generation.answer.id == answer.id
 
     def _attach(self, answer: Answer) -> None:
-        """`answer` runs in another process: publish its text so far, and follow it."""
-        if isinstance(self._state, Remote) and self._state.running.answer.id == answer.id:
-            self._extend(self._state.running, answer.pieces, answer.length)
+        """`answer` runs in another process, or waits: publish what there is of it, and follow it."""
+        if isinstance(self._state, Remote | Waiting) and self._follows(answer.id):
+            self._extend(self._follow(answer, self._state.running).running, answer.pieces, answer.length)
             return
         if answer.pieces:
-            self.channel.append(Chunks(answer, answer.pieces, BEGINNING))
+            waits = answer.status is Status.WAITING
+            self.channel.append(Chunks(answer, answer.pieces, BEGINNING, waits=waits))
         self.channel.append(Skip((answer.seq, 0)))
-        self._enter(Remote(Running(answer, answer.pieces), -math.inf))
+        self._follow(answer, Running(answer, answer.pieces))
         self._start_work()  # its process publishes from our first poll on
+
+    def _follows(self, answer_id: str) -> bool:
+        """This answer runs in another process, as far as is known here, or waits."""
+        return isinstance(self._state, Remote | Waiting) and self._state.running.answer.id == answer_id
+
+    def _follow(self, answer: Answer, running: Running) -> Remote | Waiting:
+        """`answer`, of which `running` is known, runs in another process or waits: enter that state, if it is another.
+
+        Of an answer that waits and one that goes on not only the status differs, but also who generates it.
+        """
+        waits = answer.status is Status.WAITING
+        if isinstance(self._state, Waiting if waits else Remote) and self._follows(answer.id):
+            return self._state
+        running.answer = answer
+        state = Waiting(running) if waits else Remote(running, -math.inf)
+        self._enter(state)
+        return state
 
     async def _remote_is_gone(self) -> None:
         """The store no longer shows the remote answer: the conversation was deleted, or a later version changed it."""
@@ -679,20 +737,21 @@ class Room:
         begin = length - size(pieces)
         if begin > running.length:
             return False
-        self.channel.extend(running, cut(pieces, running.length - begin))
+        waits = running.answer.status is Status.WAITING
+        self.channel.extend(running, cut(pieces, running.length - begin), waits=waits)
         return True
 
     # Parts ------------------------------------------------------------------------------------------------------------
 
-    def _enter(self, state: Idle | Local | Remote | Closed) -> None:
+    def _enter(self, state: Idle | Local | Remote | Waiting | Closed) -> None:
         remote = self._services.remote
-        if isinstance(self._state, Remote) and remote.get(self._state.running.answer.id) is self:
+        if isinstance(self._state, Remote | Waiting) and remote.get(self._state.running.answer.id) is self:
             del remote[self._state.running.answer.id]
         self._state = state
         match state:
             case Local(generation):
                 self.channel.running = generation.running
-            case Remote(running):
+            case Remote(running) | Waiting(running):
                 self.channel.running = running
                 remote[running.answer.id] = self
             case _:

@@ -5,6 +5,7 @@ model is told the text alone.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -28,6 +29,8 @@ from chatstream.pieces import (
 STOPPED = "Not carried out: the answer was stopped before."
 BROKEN_OFF = "It is not known what came of this: it was broken off."
 UNKNOWN = "It is not known whether this was carried out. Do not call it again: ask the user to check."
+_WAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
+_DECIDED = (CallState.APPROVED, CallState.DENIED, CallState.EXPIRED)
 
 
 class Call(Struct):
@@ -40,6 +43,11 @@ class Call(Struct):
     state: CallState | None = None
     effect: Effect | None = None  # of the tool, once it runs
     output: object | UnsetType = UNSET
+    failed: bool = False
+    because: CallState | None = None  # see `ToolResult`
+    expires_at: str | None = None  # of the state in which it waits, or waited last
+    waited: CallState | None = None  # for whom it waited last
+    decision: ToolState | None = None  # of whoever decided, or of the time that was over
 
     @property
     def result(self) -> str:
@@ -54,6 +62,18 @@ class Call(Struct):
     def is_over(self) -> bool:
         """There is nothing more to come of it."""
         return self.output is not UNSET or self.state is CallState.UNKNOWN
+
+    @property
+    def waits(self) -> bool:
+        """Somebody is to decide, or to answer in the tool's place."""
+        return self.state in _WAITING and not self.is_over
+
+    def is_expired(self, now: datetime) -> bool:
+        """Its time is over. It is, too, if nobody can say when that is."""
+        try:
+            return self.expires_at is None or datetime.fromisoformat(self.expires_at) <= now
+        except ValueError:
+            return True
 
 
 class Round(Struct):
@@ -93,13 +113,32 @@ def rounds(pieces: Sequence[Piece]) -> list[Round]:
                 else:
                     (now.texts if kind is Kind.TEXT else now.reasoning).append(piece)
             case ToolState(id=id_) if id_ in calls:
-                calls[id_].state = piece.state
-                calls[id_].effect = piece.effect or calls[id_].effect
+                _moved_on(calls[id_], piece)
             case ToolResult(id=id_) if id_ in calls:
-                calls[id_].output = piece.output
+                calls[id_].output, calls[id_].failed, calls[id_].because = piece.output, piece.failed, piece.because
             case Data() | ToolState() | ToolResult():
                 pass
     return found
+
+
+def _moved_on(call: Call, mark: ToolState) -> None:
+    call.state = mark.state
+    call.effect = mark.effect or call.effect
+    if mark.state in _WAITING:
+        call.waited, call.expires_at = mark.state, mark.expires_at
+    if mark.state in _DECIDED:
+        call.decision = mark
+
+
+def calls(pieces: Sequence[Piece]) -> list[Call]:
+    """All calls of an answer, in order."""
+    return [call for each in rounds(pieces) for call in each.calls]
+
+
+def waits_until(pieces: Sequence[Piece]) -> datetime | None:
+    """When the first of the calls that wait is given up; None if none waits."""
+    times = [call.expires_at for call in calls(pieces) if call.waits]
+    return min((datetime.fromisoformat(time) for time in times if time is not None), default=None)
 
 
 def steps(pieces: Sequence[Piece]) -> tuple[Step, ...]:
@@ -156,7 +195,9 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
             if call.id in doubtful:
                 marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=UNKNOWN))
             else:
-                text = BROKEN_OFF if call.state is CallState.RUNNING else STOPPED
+                # An app may have begun with it.
+                begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT)
+                text = BROKEN_OFF if begun else STOPPED
                 marks.append(ToolResult(id=call.id, output=text, failed=True))
     return marks
 

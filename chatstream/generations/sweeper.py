@@ -93,6 +93,8 @@ class Sweeper:
                 }
                 log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
                 self._metrics.orphan_ended(usage, ended.model)
+                if ended.failure is not None and ended.failure.code is ErrorCode.TOOL_OUTCOME_UNKNOWN:
+                    self._metrics.outcome_unknown()
                 await self._hub.orphan_ended(orphan.key, ended)
         except StorageUnavailable:
             facts = {"answer": orphan.answer_id}

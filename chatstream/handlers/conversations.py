@@ -56,20 +56,25 @@ class ConversationsHandler(JSONHandler):
         self.content_characters = content_characters
 
     async def get(self) -> None:
-        """A page, most recently active first; with ``q`` of those in which that was said."""
+        """A page, most recently active first; with ``q`` of those in which that was said, with ``waiting`` of those in
+        which an answer waits for the caller."""
         limit, before, sought = self.limit(), self.parameter("before"), self._sought()
-        limits = self.door.limits
+        waits, limits = self.flag("waiting"), self.door.limits
         self.tell((limits.reads if sought is None else limits.searches).take(self.user.id))
         among, complete = (None, UNSET) if sought is None else await self.search.find(self.user.id, sought)
+        if waits:
+            waiting_keys = await self.reading.waiting_for(self.user.id)
+            among = [key for key in waiting_keys if among is None or key in among]
         found, next_cursor = await self.conversations.page(self.user.id, limit=limit, before=before, among=among)
         keys = [one.key for one in found]
-        running, unread = await asyncio.gather(self.reading.running_in(keys), self.reading.unread_in(keys))
+        running, waiting, unread = await asyncio.gather(
+            self.reading.running_in(keys),
+            self.reading.waiting_in(self.user.id, keys),
+            self.reading.unread_in(keys),
+        )
+        states = dict.fromkeys(running, ConversationState.RUNNING) | dict.fromkeys(waiting, ConversationState.WAITING)
         listed = [
-            listed_conversation(
-                one,
-                ConversationState.RUNNING if one.key in running else ConversationState.IDLE,
-                unread=one.key in unread,
-            )
+            listed_conversation(one, states.get(one.key, ConversationState.IDLE), unread=one.key in unread)
             for one in found
         ]
         self.send_json(ConversationPage(conversations=listed, next_cursor=next_cursor, complete=complete))
@@ -192,7 +197,7 @@ class ConversationHandler(JSONHandler):
             self.hub.titled(changed)
         if "background" in changes:
             self.hub.let_finish(changed)
-            await self.attempts.let_finish(changed.key, background=changed.background)
+            await self.attempts.let_finish(changed)
         self._send(changed)
 
     async def _leaf(self, id_: str, message_id: str) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 from msgspec import Struct
 
 from chatstream.errors import InvalidRequest, NotFound, StorageUnavailable
-from chatstream.formats.ui_message_stream import ui_messages
+from chatstream.formats.ui_message_stream import Version, ui_messages
 from chatstream.generations.commands import Commands, IfBusy
 from chatstream.generations.hub import Hub
 from chatstream.handlers.base import whole_number
 from chatstream.handlers.door import Door
 from chatstream.handlers.streaming import StreamingHandler
 from chatstream.handlers.views import OBJECT_KEY, UIMessagePage, stream_cursor, ui_stream_cursor
-from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.models import Answer, Conversation, Message, UserMessage
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
 from chatstream.store.reading import Reading
@@ -166,7 +166,7 @@ class HistoryDoor(ConversationDoor):
         is_shown = bool(tail)
         if end is not None and not is_shown:
             tail = await self.reading.at(key, [end.seq])
-        running = next((one for one in tail if isinstance(one, Answer) and one.status is Status.STREAMING), None)
+        running = next((one for one in tail if isinstance(one, Answer) and not one.status.is_final), None)
         on_path = running is not None and any(node.id == running.id for node in path)
         first = tree.nodes[messages[0].id] if messages else None
         previous = None if first is None else first.parent
@@ -217,13 +217,22 @@ class UIMessagesHandler(HistoryDoor):
 
     async def get(self, conversation_id: str) -> None:
         """A page, oldest first; the newest messages without `before`."""
+        version = self._version()
         shown = await self.history(conversation_id)
         self.send_json(
             UIMessagePage(
-                messages=ui_messages(shown.messages, reasoning=self.door.formats.reasoning),
+                messages=ui_messages(shown.messages, reasoning=self.door.formats.reasoning, version=version),
                 next_cursor=shown.next_cursor,
                 stream_cursor=shown.ui_stream_cursor,
             )
         )
 
     head = get
+
+    def _version(self) -> Version:
+        """The query parameter `version`: the major version of the AI SDK that reads. Raises `InvalidRequest`."""
+        text = self.parameter("version")
+        known = [one for one in Version if one.value == text]
+        if not known:
+            raise InvalidRequest("`version` must be one of: 5, 6, 7.")
+        return known[0]

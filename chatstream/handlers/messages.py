@@ -11,17 +11,21 @@ from chatstream.errors import (
     ConversationFull,
     InvalidContent,
     InvalidRequest,
+    NotFound,
     RequestError,
     TooManyRequests,
     Unavailable,
 )
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
+from chatstream.generations.deciding import Deciding
 from chatstream.handlers.conversations import check_content
 from chatstream.handlers.history import ConversationDoor, HistoryDoor, Shown
 from chatstream.handlers.views import (
+    CALL_ID_PATTERN,
     KEY_PATTERN,
     AnswerView,
+    CallRequest,
     MessagePage,
     NewMessage,
     RatingRequest,
@@ -30,6 +34,7 @@ from chatstream.handlers.views import (
     StopRequest,
     UserMessageView,
     begun_answer,
+    call_view,
     message_view,
     posted_message,
 )
@@ -193,6 +198,38 @@ class RegenerateHandler(ConversationDoor):
                 await self.stream(conversation, cursor, once=True, accepted=True)
                 return
         self.send_json(begun_answer(answer, cursor), HTTPStatus.ACCEPTED)
+
+
+class CallHandler(ConversationDoor):
+    """``POST …/tool-calls/{id}``."""
+
+    def initialize(self, *, deciding: Deciding, **collaborators: Any) -> None:  # type: ignore[override]  # see above
+        """`collaborators` are those of every door to a conversation."""
+        super().initialize(**collaborators)
+        self.deciding = deciding
+
+    async def post(self, conversation_id: str, call_id: str) -> None:
+        """Decide about a call, or answer it. To whom wants a stream the response is what comes of it."""
+        self.negotiate()
+        body = self.body(CallRequest)
+        if not re.fullmatch(CALL_ID_PATTERN, call_id):
+            raise NotFound("There is no such call.")
+        with self.stream_slot():
+            self.tell(self.door.limits.changes.take(self.user.id))
+            conversation = await self.conversation(conversation_id)
+            if body.decision is not None:
+                decided = await self.deciding.decide(
+                    conversation, call_id, body.decision, reason=body.reason, request_id=self.request_id
+                )
+            else:
+                output, failed = (body.output, False) if body.error is None else (body.error, True)
+                decided = await self.deciding.answer(
+                    conversation, call_id, output, failed=failed, request_id=self.request_id
+                )
+            if self.wants_stream:
+                await self.stream(conversation, Cursor(decided.answer.id, decided.position), once=True, accepted=True)
+                return
+        self.send_json(call_view(decided))
 
 
 class RatingHandler(ConversationDoor):

@@ -65,8 +65,12 @@ REFUSALS: Mapping[int, Refusal] = {
     404: Refusal("It does not exist, or belongs to someone else.", ["not_found"]),
     409: Refusal(
         "Not possible in the present state.",
-        ["answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer", "nothing_to_continue"],
+        [
+            *("answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer", "nothing_to_continue"),
+            *("already_decided", "not_waiting"),
+        ],
     ),
+    410: Refusal("The time in which it could be decided is over.", ["call_expired"]),
     408: Refusal("The body comes too slowly.", ["request_timeout"]),
     413: Refusal("The body is too large.", ["too_large"]),
     415: Refusal("The body is not `application/json`.", ["unsupported_media_type"]),

@@ -15,12 +15,15 @@ from chatstream.generations.commands import IfBusy, Stopped
 from chatstream.handlers.export import NDJSON, ExportLine
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
+    CALL_ID_PATTERN,
     KEY_PATTERN,
     MAX_PAGE,
     MAX_QUERY,
     OBJECT_KEY_PATTERN,
     PAGE,
     BegunAnswer,
+    CallRequest,
+    CallView,
     ConversationChanges,
     ConversationPage,
     ConversationView,
@@ -110,6 +113,12 @@ _SEARCH = Parameter(
     "that stand together are found. An emoji is a word; punctuation is none. What a model thought is not searched.",
     {"type": "string", "minLength": 1, "maxLength": MAX_QUERY},
 )
+_WAITING = Parameter(
+    "query",
+    "waiting",
+    "Only conversations in which an answer waits for the caller's decision, or for the app.",
+    {"type": "boolean", "default": False},
+)
 _MESSAGES_BEFORE = Parameter(
     "query",
     "before",
@@ -182,6 +191,13 @@ _FRAMES = Parameter(
     {"type": "string", "enum": [*FRAMES], "default": FRAMES[0]},
     of_stream=True,
 )
+_UI_VERSION = Parameter(
+    "query",
+    "version",
+    "The major version of the npm package `ai` that reads it: 6 and 7 have a state for calls that wait for an "
+    "approval. Without, a part `data-approval` says so, which every one can read.",
+    _VERSION.schema,
+)
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
 
 _OPENAPI_VERSION = Parameter(
@@ -216,7 +232,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "listConversations",
             "The caller's conversations, most recently active first",
             {200: Reply("A page of them.", {JSON: ConversationPage}, _RATE)},
-            parameters=[_LIMIT, _CONVERSATIONS_BEFORE, _SEARCH],
+            parameters=[_LIMIT, _CONVERSATIONS_BEFORE, _SEARCH, _WAITING],
             refusals=[422],
         ),
         "post": Operation(
@@ -337,7 +353,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 )
             },
             "For `useChat`, whose first messages they are.",
-            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF],
+            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF, _UI_VERSION],
         ),
     },
     _ONE + "/stop": {
@@ -368,6 +384,44 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             body=RegenerateRequest,
             body_required=False,
             refusals=[403, 409],
+        ),
+    },
+    _ONE + "/tool-calls/{toolCallId}": {
+        "post": Operation(
+            "decideToolCall",
+            "Approve or deny a call that waits, or answer it for the app",
+            {
+                200: Reply(
+                    "The call as it is now. With `Accept: text/event-stream` or `format`: the events of the answer, "
+                    "from behind what was asked.",
+                    {JSON: CallView} | _EVENTS,
+                    _RATE,
+                ),
+                204: Reply(
+                    "Where a stream was asked for, in a format that is one answer: other calls still wait.",
+                    of_stream=True,
+                ),
+            },
+            "A call in the state `awaiting_approval` takes a `decision`, one in `awaiting_client` an `output` or an "
+            "`error`. The first one counts, from whichever device: the same again gets 200, another one 409 "
+            "`already_decided`; after its time 410. What is carried out is what the model wrote, and what was shown. "
+            "When no call waits any more, the same answer goes on. `GET /conversations?waiting=true` lists where one "
+            "waits.",
+            parameters=[
+                Parameter(
+                    "path",
+                    "toolCallId",
+                    "The `toolCallId` of the call.",
+                    {"type": "string", "pattern": CALL_ID_PATTERN},
+                    required=True,
+                ),
+                _FORMAT,
+                _VERSION,
+                _FRAMES,
+            ],
+            body=CallRequest,
+            example={"decision": "approve"},
+            refusals=[409, 410],
         ),
     },
     _ONE + "/rating": {

@@ -12,8 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.alias_generators import to_camel
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
-from chatstream.events import Cursor, Timestamp, parts, timestamp
+from chatstream.events import Cursor, Timestamp, parts, shown, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
+from chatstream.generations.deciding import Decided, Decision
 from chatstream.llm.catalogue import Entry
 from chatstream.models import (
     Annotation,
@@ -29,7 +30,7 @@ from chatstream.models import (
     Usage,
     UserMessage,
 )
-from chatstream.pieces import Part
+from chatstream.pieces import CallState, Part
 from chatstream.store.ledger import Balance
 
 # Of a conversation, and of what makes a message safe to send again.
@@ -39,6 +40,9 @@ KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 # What a list shows at once: a screen, twice; and what is still a few KB of the longest titles.
 PAGE = 50
 MAX_PAGE = 200
+
+# Why not, in words: some sentences, which the model is told.
+MAX_REASON = 2000
 
 # What somebody types, or pastes, who looks for something; in scripts without spaces each two characters are a term.
 MAX_QUERY = 200
@@ -55,6 +59,7 @@ ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
 # A message must show something. What shows nothing `blank` knows exactly; this much of it fits into a schema.
 _VISIBLE: dict[str, Any] = {"pattern": r"[^\s\x00-\x1f\x7f-\xa0\xad]"}
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+CALL_ID_PATTERN = r"^[0-9a-f]{24}\.[1-9][0-9]{0,5}$"
 OBJECT_KEY_PATTERN = r"^[0-9a-f]{24}$"
 OBJECT_KEY = re.compile(OBJECT_KEY_PATTERN)
 ObjectKey = Annotated[str, StringConstraints(pattern=OBJECT_KEY_PATTERN)]
@@ -145,6 +150,27 @@ class StopRequest(_Body):
     seen_length: Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)] | None = None
 
 
+class CallRequest(_Body):
+    """What to say to a call that waits: a person's `decision`, with a `reason` that the model is told if it is denied;
+    or, of the app that carries it out, the `output`, any JSON, or an `error`, which is told the model."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    decision: Annotated[Decision, Field(strict=False)] | None = None
+    reason: Annotated[str, StringConstraints(max_length=MAX_REASON)] | None = None
+    output: Any = None
+    error: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON)] | None = None
+
+    @model_validator(mode="after")
+    def _one_thing_is_said(self) -> Self:
+        said = [name for name in ("decision", "output", "error") if name in self.model_fields_set]
+        if len(said) != 1 or (said[0] != "output" and getattr(self, said[0]) is None):
+            raise ValueError("There must be one of `decision`, `output` and `error`")
+        if self.reason is not None and self.decision is not Decision.DENY:
+            raise ValueError("`reason` belongs to a decision that denies")
+        return self
+
+
 class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
     """What a user wrote."""
 
@@ -232,6 +258,24 @@ class ListedConversation(ConversationView, frozen=True, kw_only=True, rename="ca
 
     state: ConversationState
     unread: bool
+
+
+class CallView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A call as it is now, in the answer `messageId`; a stream opened with `streamCursor` tells what comes of it."""
+
+    tool_call_id: str
+    name: str
+    arguments: str
+    state: CallState | None
+    message_id: str
+    status: Status  # of the answer
+    stream_cursor: str
+    expires_at: Timestamp | UnsetType = UNSET
+    decided_by: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    output: Any = UNSET
+    failed: bool | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
 
 
 class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="camel"):
@@ -383,6 +427,27 @@ def message_view(
     return AnswerView(**_answer_fields(message) | place, parts=parts(message.mixed, reasoning=reasoning) or UNSET)
 
 
+def call_view(decided: Decided) -> CallView:
+    """A call of which something was decided."""
+    call, answer = decided.call, decided.answer
+    output, truncated = (UNSET, UNSET) if call.output is UNSET else shown(call.output)
+    return CallView(
+        tool_call_id=call.tool_call_id,
+        name=call.name,
+        arguments=call.arguments,
+        state=call.state,
+        message_id=answer.id,
+        status=answer.status,
+        stream_cursor=str(Cursor(answer.id, decided.position)),
+        expires_at=call.expires_at or UNSET,
+        decided_by=call.decided_by or UNSET,
+        message=call.message or UNSET,
+        output=output,
+        failed=call.failed,
+        truncated=truncated or UNSET,
+    )
+
+
 def balance_view(balance: Balance) -> BalanceView:
     """How its user stands with one limit."""
     name = balance.name
@@ -503,9 +568,9 @@ def stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None =
         return str(Cursor(hidden.id, 0))
     if not messages:
         return str(Cursor(key, Cursor.START))
-    shown = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), messages[-1])
+    shown = next((m for m in messages if isinstance(m, Answer) and not m.status.is_final), messages[-1])
     if isinstance(shown, UserMessage):
         return str(Cursor(shown.id, Cursor.USER))
-    if shown.status is Status.STREAMING:
+    if not shown.status.is_final:
         return str(Cursor(shown.id, shown.length))
     return str(Cursor(shown.id, Cursor.COMPLETE + len(shown.annotations)))

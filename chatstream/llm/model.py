@@ -95,7 +95,8 @@ class Delta(NamedTuple):
 
     A call of a tool is an `OpenToolCall` and its arguments; the calls of one request are numbered: 1, 2 … is their id.
 
-    `durable`: the pieces are to be stored before anybody is told, and before the next delta is asked for.
+    `durable`: the pieces are to be stored before anybody is told, and before the next delta is asked for. `waits`: and
+    there is no next one, until somebody has decided.
     """
 
     pieces: list[Piece]
@@ -104,6 +105,7 @@ class Delta(NamedTuple):
     usage: Usage | None = None
     estimate: Estimate | None = None
     durable: bool = False
+    waits: bool = False
 
 
 class Model(Protocol):

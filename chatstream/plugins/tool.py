@@ -17,6 +17,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # A person waits for the answer meanwhile.
 TIMEOUT: Final = 30.0
+# Somebody is asked today, and answers tomorrow.
+APPROVAL_TIMEOUT: Final = 86_400.0
+_LONGEST_APPROVAL: Final = 30 * 86_400
 
 
 class Approval(StrEnum):
@@ -32,6 +35,7 @@ class Manner(Struct, frozen=True, kw_only=True):
     effect: Effect = Effect.ONCE
     approval: Approval | None = None  # None: always for an effect that may happen once, else never
     timeout: float = TIMEOUT
+    approval_timeout: float = APPROVAL_TIMEOUT  # seconds until nobody may agree any more
 
     @property
     def asks(self) -> bool:
@@ -64,12 +68,16 @@ def tool(
     effect: Effect | str = Effect.ONCE,
     approval: Approval | str | None = None,
     timeout: float = TIMEOUT,
+    approval_timeout: float = APPROVAL_TIMEOUT,
 ) -> Callable[[Function], Function]:
-    """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread."""
+    """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread;
+    `approval_timeout`, too: so long a person may take to agree."""
     if not 0 < timeout <= 86_400:
         raise ValueError("timeout must be a number of seconds, up to a day")
+    if not 0 < approval_timeout <= _LONGEST_APPROVAL:
+        raise ValueError("approval_timeout must be a number of seconds, up to 30 days")
     approves = None if approval is None else Approval(approval)
-    manner = Manner(effect=Effect(effect), approval=approves, timeout=timeout)
+    manner = Manner(effect=Effect(effect), approval=approves, timeout=timeout, approval_timeout=approval_timeout)
 
     def mark(function: Function) -> Function:
         function.__chatstream_tool__ = manner  # type: ignore[attr-defined]  # where `manner_of` finds it

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from chatstream.errors import ConfigurationError, ErrorCode
+from chatstream.generations.rounds import settled
 from chatstream.handlers.export import (
     VERSION,
     ExportBegun,
@@ -182,7 +183,7 @@ def _user_message(view: UserMessageView, ids: dict[str, str], seq: int) -> UserM
 
 def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: int) -> Answer:
     status, failure = view.status, _failure(view.error)
-    if status is Status.STREAMING:  # nobody generates it any more; to ask again is its user's word
+    if not status.is_final:  # nobody generates it any more; to ask again is its user's word
         status = Status.INTERRUPTED
         failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
     if status is Status.INTERRUPTED:
@@ -209,7 +210,7 @@ def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: i
     made = answer.made_of([view.content] if line.pieces is UNSET else read(line.pieces))
     if made.content != view.content:
         raise _Fault("an answer's text is not what it is made of")
-    return made
+    return settled(made)  # what waited here waits for nobody there
 
 
 def _failure(view: FailureView | None) -> Failure | None:

@@ -29,6 +29,8 @@ from chatstream.store.documents import (
     now,
     outcome,
     status_of,
+    usage_document,
+    waiting_document,
 )
 from chatstream.store.gate import Document
 from chatstream.store.ledger import Ledger, Reserve, Spending
@@ -171,7 +173,7 @@ class Attempts:
         # The index knows no answer in a status that only a later version has.
         is_newest = previous is not None and previous.seq == newest_seq
         unfinished = None if is_newest or nothing_runs else await self._reading.unfinished(key)
-        if unfinished is not None or (previous is not None and previous.status is Status.STREAMING):
+        if unfinished is not None or (previous is not None and not previous.status.is_final):
             raise AnswerInProgress(_STILL_RUNNING)
         attempt = previous.attempt + 1 if previous else 1
         answer = replace(
@@ -322,8 +324,97 @@ class Attempts:
             return None
         # If a later version has made of it what this one does not understand, or something that has not ended: the end
         # as it is known here, since the viewers here hear of no other.
-        ends = (one for one in self._mongo.understood(answer_model, document) if one.status is not Status.STREAMING)
+        ends = (one for one in self._mongo.understood(answer_model, document) if one.status.is_final)
         return next(ends, answer)
+
+    # Waiting ----------------------------------------------------------------------------------------------------------
+
+    async def park(self, conversation: Conversation, answer: Answer) -> Answer | None:
+        """A running attempt waits from now on, as `answer` says: nobody generates it, until `move_on`.
+
+        Returns how it is stored now: if somebody else has ended it, so. None if it is gone, as with `finish`.
+        """
+        key, until = conversation.key, answer.waits_until
+        if until is None:
+            raise ValueError("without an end it would wait for ever")
+        parked = {
+            "status": Status.WAITING.value,
+            "pieces": stored(answer.mixed),
+            "length": answer.length,
+            "usage": usage_document(answer.usage),
+            "unseen": answer.unseen,
+            "waiting": waiting_document(conversation.user_id, until),
+        } | self._signed()
+        if answer.model is not None:
+            parked["model"] = answer.model
+        if answer.unseen and self._webhook_delay is not None:
+            parked["webhook"] = noted(EventType.ANSWER_WAITING, self._webhook_delay)
+        before, there = await asyncio.gather(
+            self._messages.find_one_and_update(
+                _one(key, answer.id) | {"status": "streaming"},
+                {"$set": parked, "$unset": {"beatAt": "", "watchedAt": ""}},
+                projection={"queued": 1},
+            ),
+            touch(self._mongo, conversation),
+        )
+        document = None if before is not None else await self._messages.find_one(_one(key, answer.id))
+        if not there or (before is None and document is None):
+            await self._delete_rest(key)
+            await self._settle(conversation, answer)
+            return None
+        if before is not None:
+            return replace(answer, queued=before.get("queued", False))
+        # This very write had succeeded, and its result was lost; or somebody else has ended it.
+        found = self._mongo.understood(answer_model, document)
+        understood = (one for one in found if one.status is not Status.STREAMING)
+        return next(understood, answer)
+
+    async def move_on(
+        self, key: str, waiting: Answer, marks: Sequence[Piece], *, until: datetime | None
+    ) -> Answer | None:
+        """Append `marks` to an attempt that waits, if it is still as it was read; None if it is not.
+
+        It goes on to wait `until` then; if that is None, it is `streaming` again, and this process is the one that
+        generates it: the only change of hands there is.
+        """
+        change: Document = {
+            "$push": {"pieces": {"$each": stored(marks)}},
+            "$set": {"length": waiting.length + size(marks), "unseen": False} | self._signed(),
+            "$unset": {"webhook": ""},
+        }
+        if until is None:
+            change["$set"] |= {"status": Status.STREAMING.value, "owner": self._owner}
+            change["$unset"] |= {"waiting": "", "stopRequested": "", "stopAt": "", "watchedAt": ""}
+            change["$currentDate"] = {"beatAt": True}
+        else:
+            change["$set"]["waiting.expiresAt"] = until
+        document = await self._messages.find_one_and_update(
+            _one(key, waiting.id) | _as_read(waiting), change, return_document=ReturnDocument.AFTER
+        )
+        return None if document is None else answer_model(document)
+
+    async def end_waiting(self, conversation: Conversation, waiting: Answer, ended: Answer) -> bool:
+        """End an attempt that waits, as `ended` says, if it is still as it was read."""
+        which = _one(conversation.key, waiting.id) | _as_read(waiting)
+        result = await self._messages.update_one(which, self._final(ended))
+        if not result.matched_count:
+            return False
+        if self._ledger is not None:
+            self._ledger.ended(ended)
+        await touch(self._mongo, conversation)
+        return True
+
+    async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
+        """Attempts that have waited for too long, by their conversations' keys and their ids."""
+        found = self._messages.find({"waiting.expiresAt": {"$lte": now}}, {"conversationId": 1, "status": 1})
+        documents = await found.sort("waiting.expiresAt", 1).limit(limit).to_list(limit)
+        return [
+            (str(one["conversationId"]), str(one["_id"]))
+            for one in documents
+            if one.get("status") == Status.WAITING.value
+        ]
+
+    # Watching ---------------------------------------------------------------------------------------------------------
 
     async def poll(self, key: str, known: Answer) -> Answer | None:
         """Show the process that generates this answer that somebody watches it here; returns it as it is stored now.
@@ -353,11 +444,12 @@ class Attempts:
             {"$set": {"stopRequested": True} | ({} if keep is None else {"stopAt": keep})},
         )
 
-    async def let_finish(self, key: str, *, background: bool) -> None:
-        """Whether the running answer, if there is one, finishes though nobody watches."""
-        await self._messages.update_one(
-            {"conversationId": ObjectId(key), "status": "streaming"}, {"$set": {"background": background}}
-        )
+    async def let_finish(self, conversation: Conversation) -> None:
+        """The conversation's `background` holds for its answer that runs or waits, too, if there is one."""
+        key, change = ObjectId(conversation.key), {"$set": {"background": conversation.background}}
+        running = await self._messages.update_one({"conversationId": key, "status": "streaming"}, change)
+        if not running.matched_count:
+            await self._messages.update_one({"waiting.userId": conversation.user_id, "conversationId": key}, change)
 
     async def mark_seen(self, key: str) -> None:
         """The newest answers have been read: nobody needs to be told again that they ended."""
@@ -422,7 +514,7 @@ class Attempts:
         told = answer.unseen and answer.status is not Status.STOPPED and answer.next_model is None
         if told and self._webhook_delay is not None:
             kept["webhook"] = noted(EventType.ANSWER_ENDED, self._webhook_delay)
-        over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested", "stopAt")
+        over = ("pieces", "parts", "beatAt", "watchedAt", "stopRequested", "stopAt", "waiting", "webhook")
         return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 
     def _signed(self) -> Document:
@@ -442,6 +534,11 @@ def new_attempt(answer_id: str, seq: int, reply_to: str, attempt: int, moment: d
         created_at=moment,
         owner=owner,
     )
+
+
+def _as_read(waiting: Answer) -> Document:
+    """What holds of an attempt that waits as long as nobody has decided anything: its log only grows."""
+    return {"status": Status.WAITING.value, "length": waiting.length}
 
 
 def _one(key: str, answer_id: str) -> Document:

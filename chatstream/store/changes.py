@@ -38,11 +38,13 @@ class Stored(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """A running answer has more `pieces`, which end at position `length`."""
+    """A running answer has more `pieces`, which end at position `length`; `status` if that has changed with them: it
+    waits from then on, or goes on."""
 
     answer_id: str
     pieces: list[Piece]
     length: int
+    status: Status | None = None
 
 
 class Ended(NamedTuple):
@@ -152,10 +154,11 @@ def _changes(event: Document) -> list[Change]:
     if "ratedBy" in updated:
         rating = next((one for one in Rating if one.value == updated.get("rating")), None)
         return [Rated(updated["ratedBy"].rpartition("#")[2], str(key), rating)]
-    if "status" in updated and status_of(updated) is not Status.STREAMING:
+    status = status_of(updated) if "status" in updated else None
+    if status is not None and status.is_final:
         return [Ended(str(key))]
     pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))
-    return [Appended(str(key), pieces, updated["length"])] if pieces else []
+    return [Appended(str(key), pieces, updated["length"], status)] if pieces else []
 
 
 def _pushed(updated: dict[str, Any], name: str) -> list[Any]:

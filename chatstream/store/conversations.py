@@ -220,7 +220,7 @@ class Conversations:
             return conversation
 
         if self._ledger is not None:  # what its answers took is known only as long as they are there
-            await self._ledger.settle(user_id)
+            await self._ledger.settle(user_id, [(await self.get(user_id, id)).key])
         return await self._mongo.transaction(both)
 
     def _found(self, document: dict[str, Any] | None) -> Conversation:

@@ -35,7 +35,7 @@ FIRST_SEQ = 1
 PLACES: Document = {"$gte": FIRST_SEQ, "$lt": 2**53}
 
 # The statuses of answers that have ended.
-ENDED = [status.value for status in Status if status is not Status.STREAMING]
+ENDED = [status.value for status in Status if status.is_final]
 
 _CODES = {code.value for code in ErrorCode}
 # A process of an earlier version cannot read a message whose code it does not know: it finds the nearest one that it
@@ -183,7 +183,7 @@ def outcome(answer: Answer) -> Document:
         "content": answer.content,
         "length": answer.length,
         "finishReason": answer.finish_reason,
-        "usage": answer.usage and _usage_document(answer.usage),
+        "usage": usage_document(answer.usage),
         "error": failure and _failure_document(failure),
         "recommendations": list(answer.recommendations),
         "unseen": answer.unseen,
@@ -276,7 +276,18 @@ def answer_model(document: Document) -> Answer:
             next_model=msgspec.convert(document.get("nextModel"), str | None),
             continues=_id(document.get("continues")),
             rating=next((one for one in Rating if one.value == document.get("rating")), None),
+            waits_until=_waits_until(document) if status is Status.WAITING else None,
         ).made_of(_pieces(document))
+
+
+def waiting_document(user_id: str, until: datetime) -> Document:
+    """The field `waiting` of an answer that waits for this user, `until` then."""
+    return {"userId": user_id, "expiresAt": until}
+
+
+def _waits_until(document: Document) -> datetime | None:
+    waiting = document.get("waiting")
+    return _typed(waiting, "expiresAt", datetime) if isinstance(waiting, dict) else None
 
 
 def _pieces(document: Document) -> list[Piece]:
@@ -296,7 +307,10 @@ def status_of(document: Document) -> Status:
     return next((known for known in Status if known.value == status), Status.STREAMING)
 
 
-def _usage_document(usage: Usage) -> Document:
+def usage_document(usage: Usage | None) -> Document | None:
+    """The inverse of `usage_model`."""
+    if usage is None:
+        return None
     # A process of an earlier version knows no estimates, and cannot read a message with a source that it does not know.
     estimated = usage.source is UsageSource.ESTIMATED
     known = replace(usage, source=UsageSource.PARTIAL) if estimated else usage

@@ -105,7 +105,7 @@ class Erasures:
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         if document is not None and "userId" in document:
             if self._ledger is not None:  # what the answers took is known only as long as they are there
-                await self._ledger.settle(document["userId"])
+                await self._ledger.settle(document["userId"], batch.keys)
             which = {"userId": document["userId"], "_id": {"$in": [ObjectId(key) for key in batch.keys]}}
             await self._mongo.conversations.delete_many(which)
 

@@ -18,7 +18,7 @@ import logging
 import math
 import re
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -30,7 +30,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import BudgetExhausted, StorageUnavailable
-from chatstream.models import Answer, Budget, Usage
+from chatstream.models import Answer, Budget, Status, Usage
 from chatstream.store.documents import ENDED, usage_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
@@ -338,11 +338,15 @@ class Ledger:
             self._ended.setdefault(reservation.account, {})[answer.id] = settlement
             _forget_oldest(self._ended)
 
-    async def settle(self, user_id: str) -> None:
-        """Put what has ended in the place of what was expected."""
+    async def settle(self, user_id: str, going: Collection[str] = ()) -> None:
+        """Put what has ended in the place of what was expected.
+
+        The conversations with the keys `going` are about to be deleted: what waits there has ended, too, since nobody
+        can go on with it any more.
+        """
         which = {"userId": user_id, "open": {"$nin": [{}, None]}}
         for account in await self._accounts.find(which).to_list(None):
-            await self._settle(account)
+            await self._settle(account, {ObjectId(key) for key in going})
 
     async def settle_one(self, user_id: str, answer: Answer) -> None:
         """`answer` has ended like this, and its message is gone with its conversation."""
@@ -380,19 +384,20 @@ class Ledger:
         self._settling[user_id] = task
         task.add_done_callback(lambda _: self._settling.pop(user_id))
 
-    async def _settle(self, account: Document) -> bool:
+    async def _settle(self, account: Document, going: Collection[ObjectId] = ()) -> bool:
         """Whether anything had ended."""
         open_ = _reservations(account)
         which = {
             "_id": {"$in": [ObjectId(answer) for answer in open_]},
             "conversationId": {"$in": list({one["conversation"] for one in account["open"].values()})},
         }
-        fields = {"status": 1, "usage": 1, "model": 1}
+        fields = {"status": 1, "usage": 1, "model": 1, "conversationId": 1}
         found = await self._messages.find(which, fields).batch_size(len(open_) + 1).to_list(None)
         settlements = []
         for message in found:
             reservation = open_.pop(str(message["_id"]))
-            if message.get("status") in ENDED:
+            status = message.get("status")
+            if status in ENDED or (status == Status.WAITING.value and message["conversationId"] in going):
                 usage = next(iter(self._mongo.understood(usage_model, message)), None)
                 settlements.append(_Settlement(reservation, _taken(reservation, usage, message.get("model"))))
         given_up = datetime.now(UTC) - _GIVEN_UP_AFTER

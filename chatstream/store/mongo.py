@@ -90,6 +90,17 @@ MESSAGE_INDEXES = [
     ),
     # Whether anything of a conversation was not seen is asked with every history.
     IndexModel([("conversationId", ASCENDING)], name="unseen", partialFilterExpression={"unseen": True}),
+    # What waits for a user, of all their conversations, and what has waited for too long: few answers do.
+    IndexModel(
+        [("waiting.userId", ASCENDING), ("conversationId", ASCENDING)],
+        name="waiting_for",
+        partialFilterExpression={"waiting.userId": {"$exists": True}},
+    ),
+    IndexModel(
+        [("waiting.expiresAt", ASCENDING)],
+        name="waiting_until",
+        partialFilterExpression={"waiting.expiresAt": {"$exists": True}},
+    ),
     # What the sweeper looks at: there are only as many as answers running.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
     _WEBHOOK_INDEX,

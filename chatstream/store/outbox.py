@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from chatstream.events import timestamp
-from chatstream.models import Answer
+from chatstream.models import Answer, Status
+from chatstream.pieces import ToolCallPart, fold
 from chatstream.store.documents import answer_model, conversation_model, now
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
@@ -113,7 +114,7 @@ class Outbox:
         return Event(
             collection="messages",
             which={"_id": document["_id"], "conversationId": document["conversationId"]},
-            id=f"msg_{answer.id}_{webhook['type'].partition('.')[2]}",
+            id=f"msg_{answer.id}_{webhook['type'].partition('.')[2]}" + _which(answer),
             type=EventType(webhook["type"]),
             since=webhook["since"],
             tries=webhook["tries"],
@@ -130,7 +131,19 @@ class Outbox:
             "error": answer.failure.code.value if answer.failure else None,
             "usage": msgspec.to_builtins(answer.usage),
         }
+        if answer.status is Status.WAITING:
+            data["toolCalls"] = [_call(part) for part in fold(answer.pieces) if isinstance(part, ToolCallPart)]
         return data | ({"content": answer.content} if self._text else {})
+
+
+def _which(answer: Answer) -> str:
+    """An answer may wait several times, and each is told."""
+    return f"_{answer.length}" if answer.status is Status.WAITING else ""
+
+
+def _call(part: ToolCallPart) -> dict[str, Any]:
+    """Which call, and until when it waits: what it would do is nobody's business on the way."""
+    return {"toolCallId": part.tool_call_id, "name": part.name, "state": part.state, "expiresAt": part.expires_at}
 
 
 def _of_account(document: Document) -> Event:

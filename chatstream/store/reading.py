@@ -165,16 +165,16 @@ class Reading:
         return {str(one["_id"]): str(one["head"]) for one in await found.to_list(None)}
 
     async def running(self, key: str) -> Answer | None:
-        """The answer that runs in this conversation, in whichever process."""
+        """The answer that runs in this conversation, in whichever process, or waits."""
         document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
         if (answer := self._understood(answer_model, document)) is not None:
             return answer
         unfinished = await self.unfinished(key)
         other = None if unfinished is None else await self.get(key, str(unfinished))
-        return other if isinstance(other, Answer) and other.status is Status.STREAMING else None
+        return other if isinstance(other, Answer) and not other.status.is_final else None
 
     async def unfinished(self, key: str, newest: Document | None = None, session: Any = None) -> ObjectId | None:
-        """The newest answer's `_id`, if it has not ended: also in a status that only a later version knows.
+        """The newest answer's `_id`, if it has not ended: if it waits, and in a status that only a later version knows.
 
         Of `streaming` ones an index tells; this is for the others. `newest` is the newest message, if it is known.
         """
@@ -183,7 +183,7 @@ class Reading:
             newest = await self._messages.find_one(
                 which | {"seq": PLACES}, {"status": 1}, sort=[("seq", -1)], session=session
             )
-        if newest is None or status_of(newest) is not Status.STREAMING:
+        if newest is None or status_of(newest).is_final:
             return None
         _id: ObjectId = newest["_id"]
         return _id
@@ -306,6 +306,19 @@ class Reading:
     async def running_in(self, keys: Sequence[str]) -> set[str]:
         """In which of these conversations an answer runs. Read by an index that has the running answers alone."""
         return await self._marked(keys, {"status": Status.STREAMING.value}, "running")
+
+    async def waiting_in(self, user_id: str, keys: Sequence[str]) -> set[str]:
+        """In which of these conversations of this user an answer waits. Read by an index that has no others."""
+        which = {"waiting.userId": user_id, "conversationId": {"$in": [ObjectId(key) for key in keys]}}
+        return {str(key) for key in await self._waiting(which)}
+
+    async def waiting_for(self, user_id: str) -> list[ObjectId]:
+        """The keys of all conversations of this user in which an answer waits."""
+        return await self._waiting({"waiting.userId": user_id})
+
+    async def _waiting(self, which: Document) -> list[ObjectId]:
+        found = self._messages.find(which, {"_id": 0, "conversationId": 1}).hint("waiting_for")
+        return [one["conversationId"] for one in await found.to_list(None)]
 
     async def unread_in(self, keys: Sequence[str]) -> set[str]:
         """In which an answer has ended unseen. Read by an index that has no others."""

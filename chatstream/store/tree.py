@@ -8,7 +8,6 @@ is a path from a first message down to one message, its leaf, and the log is all
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from chatstream.models import Status
 from chatstream.store.documents import is_answer, status_of
 from chatstream.store.gate import Document
 
@@ -87,7 +86,7 @@ class Tree:
 
 def _node(document: Document, before: Node | None) -> Node | None:
     if is_answer(document):
-        runs = status_of(document) is Status.STREAMING
+        runs = not status_of(document).is_final
         return Node(str(document["_id"]), document["seq"], str(document["replyTo"]), is_question=False, runs=runs)
     if document.get("role") != "user":
         return None

@@ -14,7 +14,7 @@ from chatstream.config import toml_file, values
 from chatstream.config.words import SECONDS
 from chatstream.errors import InvalidSettings
 from chatstream.pieces import Effect
-from chatstream.plugins.tool import TIMEOUT, Approval, Manner
+from chatstream.plugins.tool import APPROVAL_TIMEOUT, TIMEOUT, Approval, Manner
 from chatstream.settings import Settings
 from chatstream.tools import schema
 
@@ -158,11 +158,6 @@ def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
     manner = _manner(tool)
     if tool.approval_timeout is not None and not manner.asks:
         yield "approval_timeout: means nothing where nobody is asked: approval is never"
-    if manner.asks:
-        yield (
-            "would need a person's approval, which cannot be asked for yet: say what it does with "
-            'effect = "none", "idempotent", or "once" and approval = "never"'
-        )
     for header, value in tool.headers.items():
         for variable in _VARIABLE.finditer(value):
             found = settings.variable(variable[1])
@@ -177,7 +172,8 @@ def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
 
 
 def _manner(tool: _Tool) -> Manner:
-    return Manner(effect=tool.effect, approval=tool.approval, timeout=tool.timeout)
+    approval_timeout = APPROVAL_TIMEOUT if tool.approval_timeout is None else tool.approval_timeout
+    return Manner(effect=tool.effect, approval=tool.approval, timeout=tool.timeout, approval_timeout=approval_timeout)
 
 
 def _made(tool: _Tool, settings: Settings) -> HttpTool:

@@ -35,11 +35,6 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{where} must be a function whose name has up to 64 ASCII letters, digits, _ or -")
     manner = manner_of(function)
-    if manner.asks:
-        raise ConfigurationError(
-            f"{where} would need a person's approval, which cannot be asked for yet: say what it does with "
-            '@tool(effect="none"), "idempotent", or "once" and approval="never"'
-        )
     try:
         model, callers = _model(name, function)
         schema = model.model_json_schema()

@@ -1,6 +1,7 @@
 """A tool, as the rest of the server knows it; and all of them together."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from chatstream.errors import ConfigurationError
 from chatstream.llm.model import OfferedTool
 from chatstream.plugins.tool import Caller, Manner, OutcomeUnknown, ToolFailed
 
-__all__ = ["BadArguments", "Caller", "Manner", "OutcomeUnknown", "Tool", "ToolFailed", "Tools"]
+__all__ = ["BadArguments", "Caller", "Manner", "OutcomeUnknown", "Tool", "ToolFailed", "Tools", "Where"]
 
 # So deep are no honest arguments; a parser's stack has an end.
 _MAX_DEPTH = 64
@@ -18,6 +19,13 @@ _MAX_DEPTH = 64
 
 class BadArguments(Exception):
     """What a model has written is not what the tool takes. The text is for the model."""
+
+
+class Where(StrEnum):
+    """Who carries a call out."""
+
+    SERVER = "server"  # `Tool.run`
+    CLIENT = "client"  # the app, which answers within `Manner.timeout`: `run` is not called
 
 
 class Tool(Struct, frozen=True, kw_only=True):
@@ -33,6 +41,7 @@ class Tool(Struct, frozen=True, kw_only=True):
     check: Callable[[dict[str, Any]], Any]
     run: Callable[[Any, Caller], Awaitable[object]]
     source: str  # where it comes from, for the operator
+    where: Where = Where.SERVER
 
     def checked(self, arguments: str) -> Any:
         """What `run` takes, from the arguments as a model wrote them. Raises `BadArguments`."""

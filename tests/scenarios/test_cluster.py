@@ -387,7 +387,7 @@ async def test_documents_of_a_later_version_stop_nobody(
     known = stored.conversations.find_one({"userId": here.user, "id": conversation})
     assert known is not None
     in_it = {"conversationId": known["_id"]}
-    waiting = {"role": "assistant", "status": "waiting"}
+    waiting = {"role": "assistant", "status": "paused"}
     # After each answer some of them; a place is that which comes next.
     strange: list[list[dict[str, Any]]] = [
         [in_it | {"seq": 0, "role": "tool"}, in_it | {"role": "tool"}, {"conversationId": 1, "role": "tool"}],
@@ -431,7 +431,7 @@ async def test_an_answer_that_waits_in_a_later_version_is_followed_and_no_other_
         await here.post(conversation, "One?")
         ended = await watched.until("llm_complete")
     which = {"_id": ObjectId(ended.data["messageId"])}
-    stored.messages.update_one(which, {"$set": {"status": "waiting", "content": "So far", "schema": 9}})
+    stored.messages.update_one(which, {"$set": {"status": "paused", "content": "So far", "schema": 9}})
     async with here.stream(conversation) as first, there.stream(conversation) as second:
         for client, stream in ((here, first), (there, second)):
             assert (await stream.until("llm_chunk")).data["content"] == "So far"

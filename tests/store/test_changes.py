@@ -25,7 +25,7 @@ Fields = Mapping[str, Any]
 # Each is put into a conversation, at a place behind all others if it names none.
 STRANGE: dict[str, Fields] = {
     "another role": {"role": "tool", "content": "{}"},
-    "an answer that answers nothing": {"role": "assistant", "status": "waiting"},
+    "an answer that answers nothing": {"role": "assistant", "status": "paused"},
     "no role": {},
     "content in parts": {"role": "user", "content": [{"type": "image"}], "createdAt": datetime(2026, 1, 1, tzinfo=UTC)},
     "roles": {"role": ["user"]},
@@ -54,7 +54,7 @@ async def test_documents_of_a_later_version_do_not_end_it(
         await opened.wait()
         in_it = {"conversationId": ObjectId(conversation.key), "seq": 100}
         await mongo.messages.insert_one(in_it | {"role": "tool"})
-        await mongo.messages.insert_one(in_it | {"seq": 101, "role": "assistant", "status": "waiting"})
+        await mongo.messages.insert_one(in_it | {"seq": 101, "role": "assistant", "status": "paused"})
         await mongo.messages.insert_one({})
         await mongo.messages.delete_many(in_it)
         other = await Conversations(mongo).create("user")
@@ -145,7 +145,7 @@ async def waiting(store: Storage, conversation: Conversation, mongo: Mongo) -> A
     """The newest answer, which a later version has put into a status that this one does not know."""
     answer = await begun(store, conversation)
     which = {"_id": ObjectId(answer.id), "conversationId": ObjectId(conversation.key)}
-    await mongo.messages.update_one(which, {"$set": {"status": "waiting", "schema": 9}})
+    await mongo.messages.update_one(which, {"$set": {"status": "paused", "schema": 9}})
     return answer
 
 
@@ -187,7 +187,7 @@ async def test_an_answer_in_an_unknown_status_counts_as_running(
 @pytest.mark.gen_test
 async def test_a_repeated_message_is_found_beside_it(store: Storage, conversation: Conversation, mongo: Mongo) -> None:
     posted = await store.posting.post(conversation, "Once.", client_message_id="one")
-    await mongo.messages.update_many({"conversationId": ObjectId(conversation.key)}, {"$set": {"status": "waiting"}})
+    await mongo.messages.update_many({"conversationId": ObjectId(conversation.key)}, {"$set": {"status": "paused"}})
     again = await store.posting.post(conversation, "Once.", client_message_id="one")
     assert (again.message.id, again.repeated) == (posted.message.id, True)
 
@@ -216,7 +216,7 @@ async def test_an_attempt_begins_behind_what_is_not_understood(
         await store.attempts.begin(key, answer.reply_to, previous=interrupted, newest_seq=2)
 
 
-@pytest.mark.parametrize("strange", [{"status": "waiting"}, {"status": "complete"}, {"status": ["complete"]}, {}])
+@pytest.mark.parametrize("strange", [{"status": "paused"}, {"status": "complete"}, {"status": ["complete"]}, {}])
 @pytest.mark.gen_test
 async def test_a_poll_keeps_what_was_known_of_an_answer_that_is_not_understood_any_more(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: Fields
@@ -231,14 +231,14 @@ async def test_a_poll_keeps_what_was_known_of_an_answer_that_is_not_understood_a
     assert await store.attempts.poll(key, known) is None
 
 
-@pytest.mark.parametrize("strange", [{"status": "waiting"}, {"status": "complete", "content": ["parts"]}, {"seq": "x"}])
+@pytest.mark.parametrize("strange", [{"status": "paused"}, {"status": "complete", "content": ["parts"]}, {"seq": "x"}])
 @pytest.mark.gen_test
 async def test_the_end_of_what_is_not_understood_any_more_is_ours_and_not_a_deletion(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: Fields
 ) -> None:
     answer = await begun(store, conversation)
     which = {"_id": ObjectId(answer.id), "conversationId": ObjectId(key)}
-    await mongo.messages.update_one(which, {"$set": {"status": "waiting"} | dict(strange), "$unset": {"pieces": ""}})
+    await mongo.messages.update_one(which, {"$set": {"status": "paused"} | dict(strange), "$unset": {"pieces": ""}})
     failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
     ours = replace(ended(answer, "So far", Status.INTERRUPTED), failure=failure)
     assert await store.attempts.finish(conversation, ours) == ours

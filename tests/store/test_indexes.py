@@ -7,7 +7,7 @@ keys and documents were examined.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,6 +69,12 @@ class Store:
         assert posted.answer is not None
         self.question, self.answer = posted.message, posted.answer
         self.idle = await self.conversations.create("owner")
+        for owner in ("other", "owner"):
+            self.waits = await self.conversations.create(owner)
+            posted = await self.of.posting.post(self.waits, "Tell me.")
+            assert posted.answer is not None
+            until = datetime.now(UTC) + timedelta(days=1 if owner == "owner" else -1)
+            await self.of.attempts.park(self.waits, replace(posted.answer, waits_until=until))
         reserved = await self.conversations.create("owner")
         posted = await self.of.posting.post(reserved, "Tell me.", spending=SPENDING)
         await self.of.attempts.finish(reserved, self.end(posted))
@@ -157,7 +163,11 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "after a gap: the newest places": (lambda s: s.of.reading.newest_seqs([s.key]), 1),
     "after a gap: which are there": (lambda s: s.of.reading.existing([s.key]), 1),
     "begin another attempt": (lambda s: _begun(s), 2),
-    "let the running answer finish": (lambda s: s.of.attempts.let_finish(s.key, background=True), 1),
+    "let the running answer finish": (lambda s: s.of.attempts.let_finish(s.conversation), 1),
+    "let the waiting answer finish": (lambda s: s.of.attempts.let_finish(s.waits), 1),
+    "list what waits": (lambda s: s.of.reading.waiting_for("owner"), 1),
+    "mark what waits": (lambda s: s.of.reading.waiting_in("owner", [s.key, s.waits.key]), 1),
+    "look for what waits for too long": (lambda s: s.of.attempts.overdue(datetime.now(UTC), 9), 1),
     "end an orphan": (lambda s: _orphan_ended(s), 2),
     "mark as seen": (lambda s: s.of.attempts.mark_seen(s.key), TURNS),
     "change a conversation": (lambda s: s.conversations.update("owner", "asked", {"title": "Bets"}), 1),
@@ -229,14 +239,16 @@ def profiled(
 # Sharding -------------------------------------------------------------------------------------------------------------
 
 # These ask every shard: a reader finds a key in a message, and not whose it is, nor does a sweeper or a process that
-# missed changes; all answers that run; and each process hears the changes of all conversations. A user's accounts of
-# all months are found by the user: nobody need spread the ledger.
+# missed changes; all answers that run, and those of a user that wait; and each process hears the changes of all
+# conversations. A user's accounts of all months are found by the user: nobody need spread the ledger.
 MAY_SCATTER = {
     "sweep: all answers that run",
     "find a message's conversation",
     "end an orphan",
     "after a gap: which are there",
     "look for what is to be sent",
+    "list what waits",
+    "look for what waits for too long",
     "report a month",
     "look up what was reserved",
 }
@@ -251,7 +263,8 @@ def test_it_names_its_conversation_or_its_user(
     sent: list[CommandStartedEvent] = []
     monkeypatch.setattr(Commands, "started", lambda _self, event: sent.append(event))
     listened = Store(store.uri, Metrics())
-    vars(listened).update({name: vars(store)[name] for name in ("conversation", "question", "answer", "ended", "idle")})
+    names = ("conversation", "question", "answer", "ended", "idle", "waits")
+    vars(listened).update({name: vars(store)[name] for name in names})
     io_loop.run_sync(lambda: OPERATIONS[what][0](listened))
     listened.mongo.close()
     commands = [dict(event.command) | {"what": event.command_name} for event in sent]

@@ -22,6 +22,7 @@ from chatstream.generations.ahead import ReadAhead
 from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
+from chatstream.generations.deciding import Deciding
 from chatstream.generations.generation import AnswerBounds
 from chatstream.generations.hub import Hub, Stream
 from chatstream.generations.replay import NEWEST
@@ -312,7 +313,8 @@ class Bench:
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,
         )
-        self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit)
+        self.deciding = Deciding(self.hub, self.store, self.store, self.metrics, self.calling.bounds)
+        self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit, self.deciding)
 
     async def _admit(self, conversation: Conversation, content: str, attempt: int, key: str) -> None:
         await admit(

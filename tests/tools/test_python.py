@@ -124,16 +124,18 @@ def test_what_cannot_be_a_tool_is_said_at_start() -> None:
             made(function)
 
 
-def test_what_needs_an_approval_does_not_start_yet() -> None:
+def test_what_may_happen_once_needs_an_approval_unless_it_says_otherwise() -> None:
     def pay(euros: int) -> str:
         return "paid"
 
-    with pytest.raises(ConfigurationError, match="approval, which cannot be asked for yet"):
-        made(pay)
-    with pytest.raises(ConfigurationError, match="approval"):
-        made(tool(effect="none", approval="always")(pay))
+    (ours,) = made(pay)
+    assert (ours.manner.effect, ours.manner.asks, ours.manner.approval_timeout) == (Effect.ONCE, True, 86_400)
     (ours,) = made(tool(approval="never")(pay))
-    assert ours.manner.effect is Effect.ONCE
+    assert (ours.manner.effect, ours.manner.asks) == (Effect.ONCE, False)
+    (ours,) = made(tool(effect="none", approval="always", approval_timeout=60)(pay))
+    assert (ours.manner.asks, ours.manner.approval_timeout) == (True, 60)
+    with pytest.raises(ValueError, match="30 days"):
+        tool(approval_timeout=0)
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
