@@ -47,6 +47,7 @@ _SIGNED = re.compile(r"[+\u2212-][0-9]")
 _QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _SIGNS = " ,;:!|(-\u2013\u2014~" + _QUOTES
 _NAME = re.compile(r"[A-Z][\w-]{2,}")
+_ODDS_WORD = re.compile(r"\bodds\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 _FOREIGN_LETTER = re.compile(r"[\u0370-\u1dff\u2c80-\ua8ff\uac00-\ufdff]")
 
@@ -291,7 +292,7 @@ class _Reading:
             return
         if _is_foreign(sentence):
             return
-        clauses = _clauses(sentence)
+        clauses = _clauses(words.OPENER.sub("", sentence))
         for number, (_, clause) in enumerate(clauses):
             turn, behind = clauses[number + 1] if number + 1 < len(clauses) else ("", "")
             if turn not in _REASONS and words.TAKES_BACK.search(behind) and not _leads(behind):
@@ -329,7 +330,7 @@ class _Reading:
             # Without a name, only the first odds of a sentence are clear, and only if called odds.
             if name or (first and _is_called_odds(match)):
                 # With several odds in a passage it is not sure whose the stake is.
-                stake = (words.STAKE.search(before) or words.STAKE.search(after)) if len(marked) == 1 else None
+                stake = _stake(before, after) if len(marked) == 1 else None
                 amount = stake[stake.lastindex or 0] if stake else None
                 self._add(name, odds, match["text"], amount, clause, advised=not own)
 
@@ -606,12 +607,21 @@ def _name(before: str, after: str, *, announced: bool, joined: bool, labels_only
     patterns = (
         (words.LABEL,)
         if labels_only
-        else (words.LABEL, words.FIRST_PERSON, words.SHOULD, words.IMPERATIVE, words.VALUE_IN)
+        else (
+            words.LABEL,
+            words.FIRST_PERSON,
+            words.SHOULD,
+            words.SHOULD_BACK,
+            words.IMPERATIVE,
+            words.VALUE_IN,
+        )
     )
     for pattern in patterns:
         leads = list(pattern.finditer(before))
         if leads:
             stretch = before[leads[-1].end() :]
+            if words.NO_NAME.match(stretch):
+                return None, False
             if words.HAS_VERB.search(re.split(r";", stretch)[0]) and not re.search(
                 r"\b(?:odds|available|priced|now|currently)\b", stretch, re.IGNORECASE
             ):
@@ -635,15 +645,26 @@ def _name(before: str, after: str, *, announced: bool, joined: bool, labels_only
     return None, False
 
 
+def _stake(before: str, after: str) -> re.Match[str] | None:
+    """What is staked on a bet whose odds stand between `before` and `after`."""
+    return (
+        words.STAKE.search(before)
+        or words.STAKE_BEFORE.search(before)
+        or words.STAKE.search(after)
+        or words.STAKE_AFTER.search(after)
+    )
+
+
 def _trimmed(stretch: str) -> str:
     """`stretch` without the words and signs around the name in it; empty if nothing is left, or too much for a name."""
-    parts = words.NAME_ENDS.split(stretch, maxsplit=1)[0].split()
+    parts = words.STAKED_ON.sub("", words.NAME_ENDS.split(stretch, maxsplit=1)[0]).split()
     while parts and words.AFTER_NAME.fullmatch(parts[-1].strip(_SIGNS)):
         parts.pop()
     while parts and words.BEFORE_NAME.fullmatch(parts[0].strip(_SIGNS)):
         parts.pop(0)
     name = " ".join(parts).lstrip(_QUOTES).rstrip(_SIGNS + ".")
-    return name if len(name) <= _LONGEST_NAME and ":" not in name and _WORD.search(name) else ""
+    fit = len(name) <= _LONGEST_NAME and ":" not in name and _WORD.search(name) and not _ODDS_WORD.search(name)
+    return name if fit else ""
 
 
 def _is_known(name: str, odds: float, found: Sequence[_Bet]) -> bool:

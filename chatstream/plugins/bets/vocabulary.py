@@ -94,7 +94,13 @@ STAKE = _pattern(
       (?: :?\s(?: of | is | at | a | just | only | around | about | size | small )\b ){{0,3}} :?\s
       ({_UP_TO} (?: {_MONEY} | {_UNITS} | [0-9]{{1,2}}(?:[.][0-9])?\s?%(?!\w) ))
     | ({_UP_TO} {_MONEY}) \s(?:stake|bet|wager|on)\b
-    | (?<!profit\sof\s)(?<!return\sof\s)(?<!handicap\sof\s) ({_UP_TO} {_UNITS})"""
+    | ({_UP_TO} {_UNITS}) \s(?:stake|bet|wager|on)\b"""
+)
+# Units by themselves are a stake right before the name, or right behind the odds; elsewhere they are points of a game.
+STAKE_BEFORE = _pattern(rf"^[^\w]{{0,6}}({_UP_TO} {_UNITS})(?=\s?[,:\u2013\u2014-]?\s)")
+STAKE_AFTER = _pattern(
+    rf"""^[\s,;:()|\u2013\u2014-]{{0,5}} (?:(?:for|with|to|at)\s(?:an?\s)?)? ({_UP_TO} {_UNITS})
+    (?= \s?(?:[^\w\s]|$) | \s(?:stake|bet|wager|play|each|win|level|max|only|here)\b )"""
 )
 WHOLE_STAKE = _pattern(
     rf"""\s?(?: \W{{0,3}} ({_UP_TO} (?: {_MONEY} | {_UNITS} | [0-9]{{1,2}}(?:[.][0-9])?\s?% | [0-9]{{1,2}}/10 ) )
@@ -122,7 +128,7 @@ _MINE = r"""(?: my | our | the | a | an | another | today['\u2019]s | tonight['\
 _GOOD = r"""(?: best | top | main | first | second | third | next | final | only | value | recommended | suggested
     | safe | safer | safest
     | strongest | favou?rite | single | sensible | preferred | clear | solid | good | great | strong | real | overall
-    | decent | excellent | fun | biggest | bonus | bold | number\sone | headline | big )"""
+    | decent | excellent | smart | fun | biggest | bonus | bold | number\sone | headline | big )"""
 _ADVERBS = r"""(?:(?:also|personally|definitely|probably|strongly|really|happily|certainly|still|therefore|then
     |gladly|simply|just|confidently)\s){0,2}"""
 _I = rf"""(?: I | we ) (?: ['\u2019](?:d|ll|m|re) | \s(?:would|will|should|am|are) )? \s {_ADVERBS}"""
@@ -147,24 +153,50 @@ _NOBODY = r"""(?: ^[^\w]{0,6} | ^[^\w]{0,6} (?:(?:so|my|our|the|overall|final|bo
     | \byou\s(?:can|could)\shedge\s?[:,]\s | ^[^:,;]{1,40}\sv(?:s[.]?)?\s[^:,;]{1,40}:\s
     | \bwith\sa\sbankroll\sof\s[^\s]{1,12},\s
     | ^(?:so|then|overall|today|tonight|personally|also|next|finally|first|second|third),?\s )"""
-_START = rf"(?: ^[^\w]{{0,6}} | [;,(\u2013\u2014]\s | \s(?:so|and|then|therefore|hence)\s | \s-\s | {_NOBODY} )"
+_START = rf"""(?: ^[^\w]{{0,6}} | [;,(\u2013\u2014]\s | \s-\s | {_NOBODY}
+    | (?<!:)\s(?:so|and|then|therefore|hence|(?:which|that)\sis\swhy|that['\u2019]s\swhy)\s )"""
+# What may stand before all that, and says nothing by itself.
+OPENER = _pattern(
+    r"""^[^\w]{0,6} (?: (?: (?:and|but|so|also|still|therefore|thus) | (?:that|this)(?:['\u2019]s|\sis)\swhy
+        | which\sis\swhy
+        | (?:for|in|on)\s(?:this|that|the)\s(?:[a-z]{1,10}\s)?(?:match|game|one|fixture|race|bout|fight|final|tie|event
+        |derby|clash),?
+        | (?:(?:al|even\s)?though|while|whilst)\s[^,;:0-9]{3,100}, ) \s (?=(?:I|we)\b)
+      | (?: if\syou\sask\sme | all\sthings\sconsidered | all\sin\sall | (?:to\ssum|summing)\s(?:it\s)?up | on\sbalance
+        | tl;dr | in\sconclusion | in\smy\s(?:view|opinion) | to\sbe\s(?:clear|honest) | for\swhat\sit['\u2019]s\sworth
+        )[,:]\s )"""
+)
 FIRST_PERSON = _pattern(
     rf"""{_START} {_I} {_DOES}\b (?: \s(?:a|an|another)?\s?(?:small\s|outright\s)?(?:bets?|betting|backing|wager|punt
-    |stake|staking|putting|taking|going\sfor)\b (?:\sof)? (?:\s(?:{_MONEY}|{_UNITS}))? (?:\son)? )?"""
+    |stake|staking|putting|taking|going\sfor)\b (?:\sof)? (?:\s(?:{_MONEY}|{_UNITS}))? (?:\son)?
+      | \s(?:that\s)?you\s(?:back|bet\son|take|go\s(?:for|with))\b )?"""
 )
 IMPERATIVE = _pattern(rf"{_NOBODY} {_ADVERBS} {_DO}\b")
 SHOULD = _pattern(
     rf"""{_START} you\s(?:should|could|might)\s(?:also\s)? (?:want\sto\s)? (?: consider | go\sfor | look\sto\sback )\b
     (?: \s(?:a|an)?\s?(?:small\s)?(?:bet|backing|betting|wager|punt)\b(?:\son)? )?"""
 )
+SHOULD_BACK = _pattern(
+    rf"""(?: {_NOBODY} | {_NOBODY} I\sthink\s ) you\sshould\s(?:also\s|definitely\s|probably\s)?
+    (?: back(?!\s(?:up|off|out)\b) | go\swith | bet(?:\s(?:{_MONEY}|{_UNITS}))?\son | put\s(?:{_MONEY}|{_UNITS})\son )\b
+    (?:\sthe\b)?"""
+)
 LABEL = _pattern(
-    rf"""^[^\w]{{0,6}} (?:(?:and|so|then|also|overall|for\sme|verdict|personally|therefore)[,:]?\s)?
+    rf"""^[^\w]{{0,6}} (?: (?:my|our)\s(?:advice|suggestion|recommendation)\s(?:here\s)?(?:is|would\sbe)\sto\s
+        (?: back | take | go\s(?:for|with) | bet(?:\s(?:{_MONEY}|{_UNITS}))?\son | put\s(?:{_MONEY}|{_UNITS})\son )\b
+      | (?:the|one|a)\s(?:{_GOOD}\s)?{_BET}\s(?:that\s)?(?:I|we)(?:['\u2019]d|\swould)?\s(?:recommend|suggest|back|like
+        |go\sfor|take)
+        (?:\s(?:here|today|tonight))?(?:\sis\b|:) (?!\sone\b)
+      | my\smoney(?:['\u2019]s|\sis)\son\b | (?:best\svalue|recommended|suggested)\s?: )
+    | ^[^\w]{{0,6}} (?:here(?:['\u2019]s|\sis)\s(?=(?:my|our)\b))?
+    (?:(?:and|so|then|also|overall|for\sme|verdict|personally|therefore)[,:]?\s)?
     (?:{_MINE}\s)?(?:{_GOOD}\s){{0,3}} {_BET} (?:\s\#?[0-9]{{1,2}})? (?:\s(?:here|today|tonight|of\sthe\s(?:day|week
     |night|weekend|round)
       | for\s(?:me|you|today|tonight|tomorrow|this\s[\w-]{{1,12}}|the\s[\w-]{{1,12}}
     |[A-Z][\w\u2019'.-]{{1,20}}(?:\sv(?:s[.]?)?\s[A-Z][\w\u2019'.-]{{1,20}})?) ))?
     (?: \s?: | \s(?:is|would\sbe)\b (?!\sone\b) | \s?[\u2013\u2014]\s | \s-\s ) (?: \s(?:to|on)\b )? (?:\s(?:backing
-    |back|bet\son|take|taking)\b)? (?:\s(?:{_MONEY}|{_UNITS})\son\b)?"""
+    |back|bet\son|take|taking|(?:bet|put|stake|risk)(?=\s(?:{_MONEY}|{_UNITS})\son\b))\b)?
+    (?:\s(?:{_MONEY}|{_UNITS})\son\b)?"""
 )
 VALUE_IN = _pattern(
     rf"""{_START}? \bthere(?:['\u2019]s|\sis)\s (?:(?:some|real|good|great|clear|decent|excellent
@@ -191,6 +223,16 @@ NAME_ENDS = _pattern(
     | ,?\s(?:priced|available|currently|now|which\sis|who\sare|which\sare|trading)\b | [,(\u2013\u2014|-]\s?(?:odds
     |price)\s?$ | \s[\u2013\u2014]\s"""
 )
+STAKED_ON = _pattern(
+    rf"""^[^\w]{{0,6}}(?:(?:placing|putting|staking|risking|betting)\s)?(?:an?\s)?(?:{_MONEY}|{_UNITS})\s
+    (?:(?:bet|stake|wager|punt)\s)?on\s"""
+)
+# What is recommended then is no bet.
+NO_NAME = re.compile(
+    r"""[^\w]*(?:an?\s|the\s)?(?:against|caution|care|patience|nothing|none|nobody|neither|anyone|anything|not|how|what
+    |zero|off|out|away|down|up|whether|why|who|(?!(?:back|bett|tak|play|putt|stak|plac|go|choos|opt)ing\b)[a-z]+ing)\b""",
+    re.VERBOSE,
+)
 BEFORE_NAME = _pattern(
     "(?: a|an|the|on|of|for|with|i|think|that|you|your|bets?|betting|back|backing|taking|going|placing|small|to|bet: )?"
 )
@@ -207,7 +249,8 @@ ANNOUNCES = _pattern(
       (?: \s(?: for\s[\w\s'\u2019-]{{1,40}} | today | tonight | tomorrow | this\s\w{{1,12}} | of\sthe\s\w{{1,8}}
     | I(?:['\u2019]d|\swould)\s(?:recommend|suggest|back|play|take)(?:\s[\w\s'\u2019-]{{1,40}})? | here
     | are ) )? \s?[:.!]?$
-    | \bI(?:['\u2019]d|\swould)?\s(?:recommend|suggest|advise|back)\s(?:the\sfollowing|these)\b"""
+    | \bI(?:['\u2019]d|\swould)?\s(?:recommend|suggest|advise|back)\s(?:the\sfollowing|these
+      | (?:two|three|four|five|a\scouple\sof|a\sfew)\s(?:small\s|value\s|single\s)?{_BET}s?(?=\s?[:.]?$))\b"""
 )
 CARD = _pattern(r"\bcard\b")  # of fixtures as well: then the stake must be there
 MULTIPLE = _pattern(
@@ -284,6 +327,7 @@ SILENT = _pattern(  # a heading or an introduction of what others did, or of wha
     | watch-?list | wait\w* | traps? | leave | not | never | don['\u2019]t | didn['\u2019]t | wouldn['\u2019]t
     | isn['\u2019]t | no | none | neither | said | says? | wr(?:ites?|ote) | according | from | by | via | quot\w+
     | tweet\w* | posted
+    | online | translat\w+ | rephras\w+ | reword\w* | rewrit\w+ | paraphras\w+ | proofread\w* | drafts? | captions?
     | article | newsletter | forum | friends? | claim\w* | thinks? | bookmakers? | bookies? | bet365 | betfair
     | sportsbooks? | offers? | promo\w* | suppose | imagine | pretend | were | was | had | did
     | open | pending | placed | cash\w* | previous\w* | earlier | ago | track | tempting | tempted | overpriced
@@ -336,7 +380,7 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | update | correction | quiz | question | discount\w* | minimum | at\sleast | or\s(?:better|higher|bigger|above
     |more)
     | below | otherwise | depend\w* | bigger\sthan | higher\sthan | (?:un)?less | more\sthan(?<!no\smore\sthan)
-    | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
+    | hindsight | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
     )\b | \b(?: unplaced | non-?runner | fell | pulled\sup | (?:1st|2nd|3rd|[4-9]th)(?=\)) )\b
     | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b)
@@ -375,7 +419,8 @@ RETRACTS = _pattern(
     |dodge|ignore|forget|scrap|cancel|scratch|strike|drop|disregard|delete|scrub|withdraw|reject)\s(?:it|this|that
     |them|these|those|both|all|everything|well\salone|alone|the\s(?:above|lot|bet|bets|pick|picks|tip|tips))
     | leave\s(?:well\s)?alone | stay(?:ing)?\s(?:out|away) | sit(?:ting)?\s(?:this|it|that|these)?\s?(?:one\s)?out
-    | no\sbets?(?<!draw\sno\sbet)\b | none\sof\s(?:them|these|those|the) | neither\sof | disagree | (?:don['\u2019]t
+    | no\sbets?(?<!draw\sno\sbet)\b | none\sof\s(?:this|that|it)\sis\s(?:betting\s|financial\s)?(?:advice
+    |a\s(?:tip|recommendation))\b | none\sof\s(?:them|these|those|the) | neither\sof | disagree | (?:don['\u2019]t
     |do\snot|can['\u2019]t|cannot)\sagree
     | not\s(?:(?:a|an|any|my|our|actual|real|really|actually|currently)\s){0,3}(?:recommend\w*|advice
     |tips?|picks?|bets?|betting|backing|suggesting|tempted|interested|convinced|sold|touching|taking)
@@ -401,6 +446,12 @@ RETRACTS = _pattern(
     | (?:those|these|that|this|it|they|which|all|both)\s(?:picks?\s|tips?\s|bets?\s|one\s)?(?:lost|won|landed|failed
     |went\sdown|settled|came\sin|cashed|was\s(?:his|her|their|last|yesterday)|were\s(?:his|her|their|last
     |yesterday)) | (?:said|says|wrote|writes|tipped|claims|according\sto)\b(?!\sthat\sI) )
+    | ^[^\w]{0,6}(?:(?:but|though|however|although|yet|or(?:\srather)?)[,:]?\s)?
+      (?:I|we)\s(?:won|wouldn|don|didn|shouldn|can|couldn)['\u2019]t\W*$
+    | \b(?:that|this|it)(?:['\u2019]s|\sis|\swas|\swere)\s(?:just\s)?(?:what|how|before|until|when|from)\b
+    | ^[^\w]{0,6}(?:on\sthe\sother\shand|then\sagain|or(?:\srather)?|well|hmm+|wait),?\s
+      (?:no|not|(?:maybe|perhaps)\snot)\b
+    | ^[^\w]{0,6}not\W*$
     | ^[^\w]{0,6}(?: update | edit | correction | erratum | p\.?s\b | actually,? | no[,.!] | nope | nah | leave\sit
     | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond | then\sagain )
     | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve|['\u2019]s)\slost\b | \bmisread\b"""

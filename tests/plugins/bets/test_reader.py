@@ -25,6 +25,28 @@ RECOMMENDED: list[tuple[str, Bet]] = [
         "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.",
         (2.1, "2.10", "Arsenal to win", "€10"),
     ),
+    # What opens the sentence says nothing by itself.
+    (
+        "It is close. And I'd recommend a bet on **the draw** at odds of 3.40, with a stake of €5.",
+        (3.4, "3.40", "draw", "€5"),
+    ),
+    ("But I'd still back Leeds at 5/2.", (3.5, "5/2", "Leeds", None)),
+    ("That's why I'd recommend a bet on Leeds to win at odds of 3.00.", (3.0, "3.00", "Leeds to win", None)),
+    ("If you ask me, back Leeds to win at odds of 2.40.", (2.4, "2.40", "Leeds to win", None)),
+    ("While it is close, I'd recommend a bet on Leeds at odds of 2.40.", (2.4, "2.40", "Leeds", None)),
+    ("My advice is to put €10 on Leeds to win at odds of 2.40.", (2.4, "2.40", "Leeds to win", "€10")),
+    ("The bet I'd recommend is Leeds to win at odds of 2.40.", (2.4, "2.40", "Leeds to win", None)),
+    ("I think you should back Leeds to win at odds of 3.00.", (3.0, "3.00", "Leeds to win", None)),
+    # What is staked is no name, and points of a game are no stake.
+    ("I recommend placing €10 on Leeds to win at odds of 2.10.", (2.1, "2.10", "Leeds to win", "€10")),
+    ("I recommend a €10 bet on Leeds to win at odds of 2.10.", (2.1, "2.10", "Leeds to win", "€10")),
+    ("Take the over 210.5 points at -110.", (1.9091, "-110", "over 210.5 points", None)),
+    (
+        "I'd back the Lakers -4.5 points at -110, as they average 27 points.",
+        (1.9091, "-110", "Lakers -4.5 points", None),
+    ),
+    ("I'd back Jokić to score 25 points at odds of 1.90.", (1.9, "1.90", "Jokić to score 25 points", None)),
+    ("I'd back Leeds to win at odds of 2.10 (2 units).", (2.1, "2.10", "Leeds to win", "2 units")),
     # Decimal odds.
     ("I'd back Arsenal to win at 2.10.", (2.1, "2.10", "Arsenal to win", None)),
     ("Bet on Arsenal @ 2.10", (2.1, "2.10", "Arsenal", None)),
@@ -237,7 +259,10 @@ def test_what_is_taught_reported_quoted_offered_passed_or_supposed_gives_nothing
 
 def test_what_is_recommended_in_so_many_words_is_found() -> None:
     cases = answers("recommended")
-    assert sum([bet.odds_text for bet in extract("answer", case["text"])] == case["odds"] for case in cases) >= 48
+    assert (
+        sum([bet.odds_text for bet in extract("answer", case["text"])] == case["odds"] for case in cases)
+        >= len(cases) - 2
+    )
     for case in cases:
         assert {bet.odds_text for bet in extract("answer", case["text"])} <= set(case["odds"])
 
