@@ -3,9 +3,10 @@
 import importlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from chatstream.errors import ConfigurationError
@@ -53,13 +54,25 @@ def _load(name: str) -> Loaded:
     if not module or not function:
         raise ConfigurationError(f"{_SETTING}: {name}: it must be written as package.module:function")
     try:
-        plugin = getattr(importlib.import_module(module), function)()
+        make = getattr(importlib.import_module(module), function)
+        if not callable(make):
+            raise TypeError(f"it is {_described(make)}, not a function")  # noqa: TRY301 - told as all that goes wrong here
+        plugin = make()
     except (Exception, SystemExit) as exc:
         raise ConfigurationError(f"{_SETTING}: {name} cannot be called: {type(exc).__name__}: {exc}") from exc
+    if inspect.iscoroutine(plugin):
+        plugin.close()
+        raise ConfigurationError(f"{_SETTING}: {name} must not be async: it is called once, before anything runs")
+    if isinstance(plugin, type):
+        raise ConfigurationError(
+            f"{_SETTING}: {name} returns the class {plugin.__name__}: it must return an object of it"
+        )
     rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
     brings = any(getattr(plugin, name, None) for name in _BROUGHT)
     if not rules and not brings:
         raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
+    for misfit in _misfits(plugin):
+        raise ConfigurationError(f"{_SETTING}: {name}: {misfit}")
     if not isinstance(getattr(plugin, "demo", GENERAL), Subject):
         raise ConfigurationError(f"{_SETTING}: {name}: `demo` must be a Subject of chatstream.llm.demo_answers")
     if "answer" in rules and not inspect.isasyncgenfunction(plugin.answer):
@@ -92,6 +105,30 @@ def _cards(name: str, plugin: Plugin) -> Mapping[str, Mapping[str, bytes]]:
         return {kind: card.read(kind) for kind, card in given.items()}
     except ValueError as exc:
         raise ConfigurationError(f"{_SETTING}: {name}: `cards`: {exc}") from exc
+
+
+def _described(value: object) -> str:
+    kind = type(value).__name__
+    return f"a{'n' if kind[0] in 'AEIOUaeiou' else ''} {kind}"
+
+
+def _misfits(plugin: Plugin) -> Iterator[str]:
+    """What it brings that is not what it should be; a method that is None is none."""
+    for hook in RULES:
+        method = getattr(plugin, hook, None)
+        if method is not None and not callable(method):
+            yield f"`{hook}` must be a method, and is {_described(method)}"
+        elif hook != "answer" and inspect.isasyncgenfunction(method):
+            yield f"`{hook}` must return what it has, and not yield it (async def … yield)"
+    prompt = getattr(plugin, "system_prompt", None)
+    if prompt is not None and not isinstance(prompt, str):
+        yield f"`system_prompt` must be a text, and is {_described(prompt)}"
+    words = getattr(plugin, "page_words", None)
+    if words is not None:
+        try:
+            msgspec.convert(words, dict[str, dict[str, str | tuple[str, ...]]])
+        except msgspec.ValidationError as exc:
+            yield f"`page_words` must have names and texts for each language: {exc}"
 
 
 def _unfit(method: Any, *, arguments: int) -> str | None:
