@@ -137,6 +137,11 @@ class Metrics:
         self._plugin_calls = counter(
             "plugin_calls_total", "Calls of plug-ins' methods, by how they went.", ["plugin", "method", "outcome"]
         )
+        self._plugin_blocked = counter(
+            "plugin_loop_blocked_seconds_total",
+            "How long plug-ins' methods held up the event loop, in steps of more than 40 ms.",
+            ["plugin", "method"],
+        )
         self._plugin_duration = histogram(
             "plugin_call_duration_seconds", "Calls of plug-ins' methods.", _PLUGIN_BUCKETS, ["plugin", "method"]
         )
@@ -309,6 +314,10 @@ class Metrics:
     def model_retried(self, code: ErrorCode) -> None:
         """A request to the model is sent again because of `code`."""
         self._model_retries.labels(code).inc()
+
+    def plugin_blocked(self, plugin: str, method: str, seconds: float) -> None:
+        """A method of a plug-in's did something for so long without an `await`."""
+        self._plugin_blocked.labels(plugin, method).inc(seconds)
 
     def plugin_called(self, plugin: str, method: str, outcome: str, seconds: float) -> None:
         """`outcome` is ``ok``, ``refused``, ``closed`` (nobody waited any more), ``late``, ``failed``, ``nonsense``."""

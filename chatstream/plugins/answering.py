@@ -12,7 +12,7 @@ from typing import Any
 
 from chatstream.llm.model import Finish
 from chatstream.logs import describe
-from chatstream.plugins.tasks import forget
+from chatstream.plugins.tasks import forget, watched
 
 log = logging.getLogger("chatstream.plugins")
 
@@ -22,10 +22,18 @@ _CLOSING = 2.0  # seconds: to close a request to a service takes none
 class Answering:
     """What a generator yields; at its end, that it is the end. The task begins with the first `next`."""
 
-    def __init__(self, said: AsyncGenerator[Any, None], name: str, check: Callable[[object], object]) -> None:
-        """`check` returns what is taken of a piece, before the generator goes on and may change it; or it raises."""
+    def __init__(
+        self,
+        said: AsyncGenerator[Any, None],
+        name: str,
+        check: Callable[[object], object],
+        blocked: Callable[[float], None],
+    ) -> None:
+        """`check` returns what is taken of a piece, before the generator goes on and may change it; or it raises.
+        `blocked` is told for how many seconds the generator held up the event loop."""
         self._said = said
         self._check = check
+        self._blocked = blocked
         self._name = name
         self._pieces: asyncio.Queue[object] = asyncio.Queue(maxsize=1)
         self._task: asyncio.Task[None] | None = None
@@ -33,7 +41,7 @@ class Answering:
     async def next(self, deadline: float) -> object:
         """The next piece. Raises what the generator raises, and `TimeoutError` after `deadline` seconds."""
         if self._task is None:
-            self._task = asyncio.create_task(self._read())
+            self._task = asyncio.create_task(watched(self._read(), self._blocked))
         async with asyncio.timeout(max(deadline, 0)):
             piece = await self._pieces.get()
         if isinstance(piece, _Raised):

@@ -37,7 +37,7 @@ from chatstream.plugins.answering import Answering
 from chatstream.plugins.holding import Holding
 from chatstream.plugins.loading import Loaded, subject
 from chatstream.plugins.plugin import KIND, Answered, Blocked, Hook, Reasoning, Refused, Said, Spender, Turn
-from chatstream.plugins.tasks import in_time
+from chatstream.plugins.tasks import in_time, watched
 
 log = logging.getLogger("chatstream.plugins")
 
@@ -79,6 +79,7 @@ class Plugins:
         """`answer_timeout`, in seconds, is for a whole answer of one that answers."""
         self._metrics = metrics
         self._answer_timeout = answer_timeout
+        self._said_to_block: set[tuple[str, Hook]] = set()  # once each
         self._loaded = {hook: [each for each in loaded if each.has(hook)] for hook in _HOOKS}
         prompts = [getattr(each.plugin, "system_prompt", None) for each in loaded]
         self.system_prompt: str | None = next((prompt for prompt in prompts if isinstance(prompt, str)), None)
@@ -176,7 +177,7 @@ class Plugins:
 
         now = asyncio.get_running_loop().time
         began, outcome = now(), "closed"
-        answering = Answering(each.plugin.answer(turn), each.name, check)
+        answering = Answering(each.plugin.answer(turn), each.name, check, self._watch(each, "answer"))
         arranger = Arranger(Tags.KEPT)
         try:
             while True:
@@ -287,6 +288,21 @@ class Plugins:
         except _Failed:  # the answer is there, whatever became of what was to be found in it
             return ()
 
+    def _watch(self, each: Loaded, hook: Hook) -> Callable[[float], None]:
+        """Who is told that it held up the event loop."""
+
+        def blocked(seconds: float) -> None:
+            self._metrics.plugin_blocked(each.name, hook, seconds)
+            if (each.name, hook) not in self._said_to_block:
+                self._said_to_block.add((each.name, hook))
+                log.warning(
+                    "plug-in %s: %s blocked the event loop for %.0f ms, and all answers with it: it must await what it "
+                    "waits for, or not be async, and have a thread",
+                    *(each.name, hook, 1000 * seconds),
+                )
+
+        return blocked
+
     # One call ---------------------------------------------------------------------------------------------------------
 
     async def _call(self, each: Loaded, hook: Hook, check: Callable[[object], Result], *args: object) -> Result | None:
@@ -298,7 +314,8 @@ class Plugins:
         now = asyncio.get_running_loop().time
         began, outcome = now(), "ok"
         try:
-            return check(await _called(each, getattr(each.plugin, hook), rule.deadline, *args))
+            blocked = self._watch(each, hook)
+            return check(await _called(each, getattr(each.plugin, hook), rule.deadline, blocked, *args))
         except (Refused, Blocked) as exc:
             why = "" if isinstance(exc, _MAY_RAISE.get(hook, ())) else describe(exc)
             why = why or _unfit(exc)
@@ -327,13 +344,18 @@ _HOOKS: tuple[Hook, ...] = ("context", "admit", "release", "annotate", "answer",
 _MAY_RAISE: Mapping[str, type[Exception]] = {"admit": Refused, "release": Blocked}
 
 
-async def _called(each: Loaded, method: Callable[..., Any], deadline: float, *args: object) -> object:
-    """What `method` returns within `deadline` seconds. One that takes no notice of its cancellation is left behind."""
+async def _called(
+    each: Loaded, method: Callable[..., Any], deadline: float, blocked: Callable[[float], None], *args: object
+) -> object:
+    """What `method` returns within `deadline` seconds. One that takes no notice of its cancellation is left behind.
+
+    `blocked` is told for how many seconds it held up the event loop.
+    """
 
     async def call() -> object:
         try:
             if inspect.iscoroutinefunction(method):
-                return await method(*args)
+                return await watched(method(*args), blocked)
             return await each.threads.run(listed, method, *args)
         except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
             raise RuntimeError(type(exc).__name__) from exc

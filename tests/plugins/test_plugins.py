@@ -703,6 +703,72 @@ async def test_the_loop_runs_on_while_a_plugin_blocks(mongodb_uri: str) -> None:
     blocked.set()
 
 
+# The event loop ---------------------------------------------------------------------------------------------------
+
+
+def blocking(seconds: float = 0.05) -> dict[str, Callable[..., Any]]:
+    """Methods that are async and block all the same."""
+
+    async def context(turn: Any) -> str:
+        time.sleep(seconds)  # noqa: ASYNC251 - the point
+        return "It is noon."
+
+    async def release(text: str, told: int, ended: bool) -> int:
+        await asyncio.sleep(0)
+        time.sleep(seconds)  # noqa: ASYNC251
+        return len(text)
+
+    async def annotate(answer: Any) -> list[Annotation]:
+        time.sleep(seconds)  # noqa: ASYNC251
+        return [CARD]
+
+    return {"context": context, "release": release, "annotate": annotate}
+
+
+def blocked(b: Bench, method: str) -> float:
+    line = f'chatstream_plugin_loop_blocked_seconds_total{{method="{method}",plugin="app:plugin"}} '
+    text = b.metrics.expose("")[1].decode()
+    return next((float(each.removeprefix(line)) for each in text.splitlines() if each.startswith(line)), 0)
+
+
+@pytest.mark.gen_test
+async def test_what_blocks_the_loop_is_found_and_harms_no_answer(
+    mongodb_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(mongodb_uri, plugins=plugged(having(**blocking()))) as b:
+        conversations = [await b.conversation() for _ in range(3)]
+        for _ in conversations:
+            b.model.reply("One", " two", " three.", STOP)
+        await asyncio.gather(*(b.post(conversation) for conversation in conversations))
+        for conversation in conversations:
+            answer = await b.ended(conversation)
+            assert (answer.content, answer.status, answer.annotations) == ("One two three.", Status.COMPLETE, (CARD,))
+        for method in ("context", "release", "annotate"):
+            assert blocked(b, method) >= 3 * 0.05
+            assert calls(b, method, "ok") >= 3
+            assert f"app:plugin: {method} blocked the event loop for " in caplog.text
+        assert caplog.text.count("blocked the event loop") == 3  # each is said once
+
+
+@pytest.mark.gen_test
+async def test_an_answerer_that_blocks_the_loop_is_found(mongodb_uri: str) -> None:
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        yield "One"
+        time.sleep(0.05)  # noqa: ASYNC251
+        yield " two."
+
+    async def waits(turn: Any) -> AsyncIterator[Any]:
+        yield "One"
+        await asyncio.sleep(0.05)
+        yield " two."
+
+    async with bench(mongodb_uri, plugins=plugged(having(answer=answer))) as b:
+        assert (await answered(b)).content == "One two."
+        assert blocked(b, "answer") >= 0.05
+    async with bench(mongodb_uri, plugins=plugged(having(answer=waits))) as b:
+        assert (await answered(b)).content == "One two."
+
+
 # Loading ----------------------------------------------------------------------------------------------------------
 
 
@@ -774,6 +840,47 @@ def make_card_without_file() -> Plugin:
     return plugin
 
 
+class Good:
+    def context(self, turn: Any) -> None:
+        return None
+
+
+def make_class() -> Plugin:
+    return Good
+
+
+async def make_async() -> Plugin:
+    return Good()
+
+
+AN_OBJECT = Good()
+
+
+def make_value_for_method() -> Plugin:
+    plugin = make_good()
+    plugin.admit = True
+    return plugin
+
+
+def make_yielding_context() -> Plugin:
+    async def context(turn: Any) -> AsyncIterator[str]:
+        yield "It is noon."
+
+    return having(context=context)
+
+
+def make_wrong_prompt() -> Plugin:
+    plugin = make_good()
+    plugin.system_prompt = ["Be brief."]
+    return plugin
+
+
+def make_wrong_words() -> Plugin:
+    plugin = make_good()
+    plugin.page_words = {"en": "Hello"}
+    return plugin
+
+
 def make_leaving() -> Plugin:
     sys.exit(2)
 
@@ -789,6 +896,13 @@ def make_leaving() -> Plugin:
         ("make_no_generator", "`answer` must be an async generator"),
         ("make_wrong_deadline", "the deadline of `context` must be a number of seconds"),
         ("make_wrong_rule", "the failure rule of `context` must be"),
+        ("make_class", "returns the class Good: it must return an object of it"),
+        ("make_async", "must not be async"),
+        ("AN_OBJECT", "cannot be called: TypeError: it is a Good, not a function"),
+        ("make_value_for_method", "`admit` must be a method, and is a bool"),
+        ("make_yielding_context", "`context` must return what it has, and not yield it"),
+        ("make_wrong_prompt", "`system_prompt` must be a text, and is a list"),
+        ("make_wrong_words", "`page_words` must have names and texts for each language"),
         ("make_wrong_subject", "`demo` must be a Subject"),
         ("make_wrong_cards", "`cards` must have a Card of chatstream.plugins.cards for each kind"),
         ("make_wrong_kind", "`cards` names '../secret', which is no kind of data"),
@@ -802,6 +916,23 @@ def test_what_is_wrong_with_a_plugin_is_named(monkeypatch: pytest.MonkeyPatch, f
     with pytest.raises(ConfigurationError, match=words) as error:
         loading.load([f"an_app:{function}"])
     assert f"an_app:{function}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "raise LookupError('no index')",
+        "import no_such_module_of_theirs",
+        "def plugin(: pass",
+        "raise SystemExit(3)",
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str) -> None:
+    (tmp_path / "an_app_of_theirs.py").write_text(words)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="an_app_of_theirs:plugin cannot be called: "):
+        loading.load(["an_app_of_theirs:plugin"])
+    sys.modules.pop("an_app_of_theirs", None)
 
 
 def test_a_plugin_may_set_its_deadlines_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
