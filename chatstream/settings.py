@@ -126,7 +126,8 @@ def _user_claim(name: str) -> str:
     return name
 
 
-def _plugins(value: Any) -> Any:
+def plugin_names(value: Any) -> Any:
+    """The names in a value of `CHATSTREAM_PLUGINS`, as they are written there."""
     return () if value == _NO_PLUGINS else _comma_separated(value)
 
 
@@ -182,7 +183,7 @@ class Settings(BaseSettings):
     title_model: str | None = Field(None, min_length=1, max_length=200)
     system_prompt: str | None = None
     plugins: Annotated[
-        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugins)
+        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(plugin_names)
     ] = DEFAULT_PLUGINS
     context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
     connect_timeout: Seconds = 10

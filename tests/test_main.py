@@ -410,16 +410,22 @@ def test_signs_that_cannot_be_written_are_replaced(run: Run) -> None:
     assert run("seed", "--help", PYTHONIOENCODING="ascii").returncode == 0
 
 
-def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(run: Run) -> None:
+def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(run: Run, tmp_path: Path) -> None:
     wrong = {
         "CHATSTREAM_PLUGINS": "no.such:plugin",
         "CHATSTREAM_DATA_DIR": "/dev/null",
         "CHATSTREAM_REVOCATION": "no:no",
     }
-    result = run("check-config", **wrong)
-    assert result.returncode == 2
-    for name in wrong:
-        assert result.stderr.count(f"{name}: ") == 1
+    for more in ({}, {"CHATSTREAM_PORT": "http", "CHATSTREAM_PROT": "1"}):  # also where a value cannot be read at all
+        result = run("check-config", **wrong, **more)
+        assert result.returncode == 2
+        for name in more or wrong:
+            assert result.stderr.count(f"{name}: ") == 1
+        assert result.stderr.count("CHATSTREAM_PLUGINS: no.such:plugin cannot be called") == 1
+    (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=no.such:plugin\nCHATSTREAM_PORT=http\n")
+    assert "CHATSTREAM_PLUGINS: no.such:plugin cannot be called" in run("check-config").stderr
+    broken = run("check-config", CHATSTREAM_PLUGINS="none", CHATSTREAM_PORT="http")
+    assert broken.stderr.count("\n") == 2
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve"])

@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import sys
+from pathlib import Path
 
 from chatstream.commands import options
+from chatstream.config import env_file as env_files
 from chatstream.errors import ConfigurationError, InvalidSettings
-from chatstream.settings import Settings, mistaken
+from chatstream.settings import Settings, mistaken, plugin_names
 from chatstream.summary import summary
 
 
@@ -31,7 +34,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Raises `InvalidSettings`."""
     env_file = options.env_file(arguments)
-    settings = options.load(arguments)
+    try:
+        settings = options.load(arguments)
+    except InvalidSettings as exc:
+        raise InvalidSettings([*exc.problems, *_plugin_problems(env_file, exc.problems)]) from None
     from chatstream.commands import preflight
     from chatstream.llm.configuration import catalogue
 
@@ -55,6 +61,22 @@ def run(arguments: argparse.Namespace) -> int:
         return 0 if asyncio.run(connecting.check(settings, _write)) else 1
     print("The configuration is valid.")  # noqa: T201 - the command's output
     return 0
+
+
+def _plugin_problems(env_file: Path | None, known: list[str]) -> list[str]:
+    """What is wrong with the plug-ins, where other settings cannot be read: one look is to show all that is wrong."""
+    name = "CHATSTREAM_PLUGINS"
+    if any(problem.startswith(name) for problem in known):
+        return []
+    from chatstream.plugins.loading import load
+
+    try:
+        text = os.environ.get(name) or (env_files.value_of(name, env_file) if env_file else None)
+        load(plugin_names(text) if text else ())
+    except ConfigurationError as exc:
+        problem = str(exc)
+        return [] if problem in known else [problem]  # of the file itself it is said already
+    return []
 
 
 def _check_all(settings: Settings) -> None:

@@ -115,6 +115,10 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], components:
     return "".join([*parts, "</section>"])
 
 
+# Of what the database has named: an erasure.
+_EXAMPLE_KEY = "6b06f718bcab1449ce4875a6"
+
+
 def _example(method: str, path: str, operation: Mapping[str, Any]) -> str:
     """A request, as a line for a shell."""
     words = ["curl"]
@@ -126,7 +130,12 @@ def _example(method: str, path: str, operation: Mapping[str, Any]) -> str:
         words.append('-H "Authorization: Bearer $TOKEN"')
     for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
         words.append(f"-H 'Content-Type: {media_type}' -d '{json.dumps(body.get('example', {}))}'")
-    return " ".join([*words, f'"$SERVER{path.replace("{id}", "derby")}"'])
+    needed = "&".join(
+        f"{one['name']}={_EXAMPLE_KEY}"
+        for one in operation.get("parameters", ())
+        if one["in"] == "query" and one.get("required")
+    )
+    return " ".join([*words, f'"$SERVER{path.replace("{id}", "derby")}{needed and "?"}{needed}"'])
 
 
 def _parameter(parameter: Mapping[str, Any]) -> str:

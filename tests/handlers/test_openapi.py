@@ -149,6 +149,9 @@ async def test_each_operation_has_a_request_to_try_that_the_server_takes(client:
             [section] = [one for one in sections if one.startswith(f'"{operation["operationId"]}"')]
             found = re.search(r'<pre tabindex="0"><code>(curl [^\n]+?)</code></pre>', section)
             assert found
+            for parameter in operation.get("parameters", ()):
+                if parameter.get("required") and parameter["in"] == "query":
+                    assert re.search(rf"[?&]{parameter['name']}=[0-9a-f]{{24}}", found[1])
             if operation["operationId"] not in (
                 "createConversation",
                 "changeConversation",

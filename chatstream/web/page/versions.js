@@ -31,7 +31,8 @@ export function thumbs({ id, rating }, { rate }) {
     made.ariaPressed = String(rating === value);
     return made;
   };
-  return [thumb("up", "up", t("Good answer")), thumb("down", "down-thumb", t("Bad answer"))];
+  const both = [thumb("up", "up", t("Good answer")), thumb("down", "down-thumb", t("Bad answer"))];
+  return [element("span", { className: "thumbs" }, ...both)]; // in one line, however narrow that is
 }
 
 function versions({ id, siblings }, show, { before, after }) {
