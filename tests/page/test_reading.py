@@ -237,6 +237,28 @@ def test_each_block_reads_in_its_own_direction(open_page: OpenPage, model: Model
     assert tab.page.get_by_role("textbox", name="Your message").evaluate_all(direction) == ["rtl"]
 
 
+def test_what_holds_blocks_has_their_direction_and_a_question_stays_at_its_side(
+    open_page: OpenPage, model: Model
+) -> None:
+    arabic = "1. أولا\n2. ثانيا\n\n- واحد\n\n> اقتباس\n\n| اسم | رقم |\n|---|---:|\n| أ | 1 |\n\n"
+    model.reply(answer(arabic + arabic.translate({ord(one): "x" for one in "أولاثنيدقتبسمر"})))
+    tab = open_page()
+    tab.ask("كيف الحال؟")
+    holders = tab.prose.locator("ol, ul, blockquote, .scroll")
+    expect(holders).to_have_count(8)
+    directions = holders.evaluate_all("boxes => boxes.map((box) => getComputedStyle(box).direction)")
+    assert directions == ["rtl"] * 4 + ["ltr"] * 4
+    first, second = (
+        tab.prose.locator("table")
+        .first.locator("th")
+        .evaluate_all("cells => cells.map((cell) => cell.getBoundingClientRect().left)")
+    )
+    assert first > second
+    # The bubble of what the user wrote is at the right, whatever was written.
+    gap = "body => body.parentElement.getBoundingClientRect().right - body.getBoundingClientRect().right"
+    assert tab.questions.evaluate(gap) == 0
+
+
 def test_no_half_markdown_is_seen_on_the_way(open_page: OpenPage, model: Model) -> None:
     table = "| Team | Odds |\n|------|-----:|\n| Leeds | 3 |\n"
     model.reply(beginning(*f"Some *emphasis*, ~~gone~~ and a [link](https://example.com/a).\n\n{table}"), ending())
