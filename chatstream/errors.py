@@ -135,7 +135,10 @@ class Unauthenticated(RequestError):
 
 
 class LimitReached(RequestError):
-    """As much is stored as may be: no waiting helps. Not a 409, which to a client may mean that it is there already."""
+    """The user has stored as much as is allowed, and waiting does not help.
+
+    Not a 409: clients take that for "it was stored before".
+    """
 
     status, title = 403, "Forbidden"
 

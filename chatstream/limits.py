@@ -76,7 +76,7 @@ class Rate:
             self._whole_at[key] -= self._interval
 
     def _left(self, used: float) -> Quota:
-        """`used` is in seconds until the quota is whole."""
+        """What is left of the quota, if it takes `used` seconds until all of it is there again."""
         remaining = max(0, int((self.WINDOW - used) / self._interval + 0.001))
         next_one = used - self.WINDOW + (remaining + 1) * self._interval
         return Quota(self._policy, self._quota, remaining, self.WINDOW, next_one)

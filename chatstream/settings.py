@@ -112,7 +112,7 @@ def _origin(written: str) -> str:
 
 
 def _secret(check: Callable[[str], str]) -> AfterValidator:
-    """A check of what a secret holds."""
+    """Applies `check` to the text inside a secret."""
     return AfterValidator(lambda secret: SecretStr(check(secret.get_secret_value())))
 
 
@@ -471,7 +471,7 @@ class Settings(BaseSettings):
 
 
 def mistaken(names: Collection[str]) -> list[str]:
-    """A line for each of `names` that is nobody's setting and looks like one of ours, which is not among them."""
+    """A line for each of `names` that looks like a misspelt setting of ours, if that setting itself is not given."""
     given = {*names, *(["MONGODB_URI"] if "DATABASE_URL" in names else [])}
     found = words.mistaken(given, {_variable(name) for name in Settings.model_fields})
     return [f"{name}: means nothing here; did you mean {ours}?" for name, ours in sorted(found.items())]

@@ -88,7 +88,8 @@ def _make_unless_there(path: Path) -> None:
         if path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # First as another file: half a secret would be worse than none. Nobody but its owner can read it.
+        # Written whole under another name before it gets its own: so a crash leaves no half secret. Only its owner can
+        # read it.
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
         try:
             with os.fdopen(descriptor, "w") as whole:

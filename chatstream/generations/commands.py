@@ -370,7 +370,7 @@ class Commands:
 
 
 def _up_to(conversation: Conversation, parent: str | UnsetType | None) -> Conversation:
-    """As a message finds it that goes on from `parent`. One that goes on from none has nothing before it."""
+    """The conversation as it is for a message with this `parent`: its branch ends there; None: it is empty."""
     if isinstance(parent, UnsetType):
         return conversation
     return replace(conversation, key="") if parent is None else replace(conversation, head=parent)

@@ -121,7 +121,10 @@ async def _without_cursor(reading: Reading, key: str, page: Sequence[Message] | 
 
 
 def _nothing_runs(question: UserMessage, before: Sequence[Message]) -> bool:
-    """What comes right `before` it is known, and has ended: nothing else can run, and nobody need be asked."""
+    """Whether no other answer can be running: the answer right before the question is in `before`, or there is none.
+
+    Then the database need not be asked.
+    """
     if question.seq == FIRST_SEQ:
         return True
     return bool(before) and isinstance(before[-1], Answer) and before[-1].seq == question.seq - 1

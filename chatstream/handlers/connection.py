@@ -194,9 +194,9 @@ class Connection(IOStream):
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read what has come.
 
-        A client that says no more may still listen (RFC 9112, section 9.6: `nc -N`). To Tornado it has gone. So where
-        nothing more need come, the end is taken for an empty line: it is passed over before the next request, and while
-        it is there Tornado does not look for an end again.
+        A client may close its sending side and still wait for the response (RFC 9112, section 9.6; `nc -N` does).
+        Tornado takes that for a closed connection. So once the request is complete, the end of file is read as an empty
+        line: HTTP ignores one before a request, and as long as it is unread Tornado does not look for an end again.
         """
         count = super().read_from_fd(buf)
         if count == 0 and not self.reading() and not self._streams:

@@ -15,7 +15,8 @@ log = logging.getLogger("chatstream.http")
 
 # Asked every few seconds by machines that read no log.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
-# Three times the longest path of a route. A path may have 16 KB, which would fill the disk as fast as they come.
+# Characters of a path that are logged: three times the longest that a route has. Paths may have 16 KB, with which
+# strangers could fill the disk.
 _MOST_OF_A_PATH = 300
 # A JSON object in base64url, and what is signed with it; or the beginning of one that was cut off. Possessive: where it
 # does not match, nothing is tried again.

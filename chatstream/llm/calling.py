@@ -3,8 +3,9 @@
 An answer's log has one open part at a time. So while the arguments of one call come, whatever else comes is held until
 that call is whole: fragments of the next calls, and text.
 
-What belongs together is told by the endpoints in many ways. Theirs are the signs, in this order: an `index` whose id
-does not contradict it; a new id; a name after arguments that are whole; else, the fragment goes on with the last call.
+Endpoints say in different ways which fragments belong to one call. These signs are tried, in this order: an `index`,
+unless the id contradicts it; a new id begins a new call; so does a name after complete arguments; else the fragment
+continues the last call.
 """
 
 import re
@@ -98,7 +99,7 @@ class Calls:
         return self._given()
 
     def say(self, kind: Kind, text: str) -> list[Ordered]:
-        """Something that is no call came after one began."""
+        """Text or reasoning that came while a call was being received."""
         if self._slots[-1].kind is not kind:
             self._slots.append(_Slot(kind, held=[]))
         self._slots[-1].held.append(text)

@@ -28,9 +28,10 @@ _NOTHING_SAID: Final = "\N{HORIZONTAL ELLIPSIS}"
 class Deadlines(Struct, frozen=True):
     """How long an answer may take, in seconds.
 
-    `connect` is for one connection. `total` counts from the call, retries included, and so does `first_byte`: until the
-    response begins. `first_token` counts from there; without a `first_byte`, it counts from the call. `idle` is the
-    silence between tokens. Reasoning and tool calls are tokens, too, comments and empty chunks are not.
+    `connect`: to open one connection. `total`: the whole answer, from the call on, retries included. `first_byte`: from
+    the call to the beginning of the response. `first_token`: from there to the first token; from the call, if there is
+    no `first_byte`. `idle`: between two tokens. Reasoning and tool calls count as tokens; comments and empty chunks do
+    not.
     """
 
     connect: float
@@ -59,7 +60,7 @@ class Price(Struct, frozen=True, kw_only=True):
     cached: Decimal | None = None  # input tokens that the endpoint had already; None: as much as the others
 
     def cost(self, usage: Usage) -> int:
-        """What it comes to, in millionths of the currency, rounded once: costs are added up as whole numbers.
+        """The price of this usage in millionths of the currency. Rounded here, so that sums of costs are exact.
 
         Reasoning is among the completion's tokens, and costs as much.
         """

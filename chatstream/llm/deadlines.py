@@ -64,12 +64,12 @@ class Clock:
         self._wait_until(min(self._due, self._loop.time() + seconds), "the token counts")
 
     def left(self) -> float:
-        """Seconds until what is waited for is due."""
+        """Seconds until the deadline that counts now."""
         return self._due - self._loop.time()
 
     @property
     def is_over(self) -> bool:
-        """What is due is the answer's end, or nobody wants it any more."""
+        """Whether the deadline that counts now is that of the whole answer."""
         return self._due == self._end
 
     def break_off(self) -> None:

@@ -76,7 +76,7 @@ _SIGNS_OF_LIFE: Final = ("ping", "heartbeat", "keep")
 
 
 def choices_of(chunk: Json) -> list[Json]:
-    """The choices, of which one is the answer that was asked for."""
+    """The chunk's `choices`, as a list of objects whatever the endpoint makes of them. We ask for one."""
     choices = chunk.get("choices")
     if isinstance(choices, dict):  # the only one, without a list around it
         return [choices]

@@ -7,10 +7,10 @@ from chatstream.pieces import BEGINNING, Data, Kind, OpenReasoning, OpenText, Op
 
 
 class Holding:
-    """Of one answer. Whoever says what may be told is asked about text alone.
+    """Holds back the pieces of one answer until a plug-in has released their text.
 
-    So what the model thinks, which nobody has looked at, is left out. What else there is keeps its place: it is told
-    when all text before it was.
+    Plug-ins are asked about text alone. So reasoning, which none has checked, is left out. Every other piece is
+    released when all text before it is.
     """
 
     def __init__(self) -> None:

@@ -152,7 +152,7 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
         "context": Rule(5, open=True),
         # A request is answered within 5 s, and the database wants its part of them.
         "admit": Rule(2, open=False),
-        # Somebody reads along; what nobody has looked at must not go out.
+        # Readers wait for the text; and text that was not checked must not be sent.
         "release": Rule(2, open=False),
         # The text is there already; its end waits for this, and whoever stops it waits 4 s.
         "annotate": Rule(3, open=True),

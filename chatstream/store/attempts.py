@@ -437,7 +437,7 @@ class Attempts:
     async def request_stop(self, key: str, answer_id: str, keep: int | None = None) -> None:
         """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint.
 
-        Of the text `keep` code points are kept, all of it without. The first request counts.
+        `keep`: so many code points of the text are kept; None: all of it. Of several requests the first one counts.
         """
         await self._messages.update_one(
             _one(key, answer_id) | {"status": {"$nin": ENDED}, "stopRequested": {"$ne": True}},

@@ -17,7 +17,7 @@ import { readByEventSource, readByFetch } from "./client/transports.js";
 
 export { ChatError, Conversations };
 
-// Until the server has said otherwise (`retry:`); and what the waiting grows to at most.
+// Before the first try to reconnect, unless the server has sent a `retry:`; it doubles up to the second number.
 const RECONNECT_DELAY_MS = 2_000;
 const MAX_RECONNECT_DELAY_MS = 30_000;
 // Before a stream is opened again after a token was refused, by whoever: an application that does so at once, or gives

@@ -25,11 +25,11 @@ Extractor = Callable[[str, str], tuple[Recommendation, ...]]
 """``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""
 
 MOST = 20  # more bets than this are a price list, not advice; each is stored with the answer and sent as an event
-_KEPT = 2 * MOST  # as some are taken back; each sentence looks at all of them
+_KEPT = 2 * MOST  # more than are returned, as later sentences withdraw some; each sentence compares with all of them
 _HIGHEST_ODDS = 10_000  # the longest shots on offer pay a few thousand to one; a higher number is something else
 _DECIMALS = 4  # -110 is 1.909090...: enough to reckon with, without binary noise
-# Code points: a longer sentence is none, a longer name names no bet, a longer cell is prose, and the word that makes a
-# number a line or a time stands no further before it.
+# In code points: the longest sentence, name of a bet, and cell of a table that is read; and how far before a number the
+# word may stand that makes it a handicap or a time.
 _LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
 _LONGEST_HEADING_WORDS = 8
 _TELLING = 5_000  # code points that tell an answer's language

@@ -64,7 +64,7 @@ export class Tail {
     box.onscroll = () => {
       const { scrollTop, scrollHeight, clientHeight } = box;
       if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
-      else if (scrollTop < this.#scrolled) this.#following = false; // growth alone never takes a reader up
+      else if (scrollTop < this.#scrolled) this.#following = false; // only a reader scrolls up; more text never does
       this.#scrolled = scrollTop;
       onchange(this.#following);
     };

@@ -1,8 +1,8 @@
 /**
  * Markdown, as it is written by a model: parsed by marked, sanitised by DOMPurify, drawn block by block.
  *
- * Nothing that a model or a user wrote gets into the document by another way than this or as text. The page's policy
- * (Content-Security-Policy, trusted types) is the second wall, should this one have a hole.
+ * This is the only place that makes HTML of what a model or a user wrote; everywhere else it is inserted as text. Should
+ * the sanitiser miss something, the page's policy (Content-Security-Policy, trusted types) still stops it.
  */
 
 import DOMPurify from "../vendor/dompurify.js";
