@@ -247,6 +247,23 @@ def test_a_deletion_is_done_when_the_time_to_undo_it_is_over(open_page: OpenPage
     assert titles(tab) == []
 
 
+def test_what_could_not_be_deleted_is_said_within_a_small_screen(open_page: OpenPage) -> None:
+    tab = open_page()
+    tab.page.set_viewport_size({"width": 320, "height": 640})
+    title = "Donaudampfschifffahrtsgesellschaftskapitänsmütze"
+    make(tab, title)
+    tab.page.clock.install()
+    tab.page.reload()
+    tab.page.route(
+        "**/conversations/*", lambda route: route.abort() if route.request.method == "DELETE" else route.fallback()
+    )
+    tab.button("Conversations").click()
+    delete(tab, title)
+    tab.page.clock.run_for(10_000)
+    expect(tab.page.get_by_role("alert")).to_contain_text("could not be deleted. The connection failed.")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_the_menu_by_keyboard(open_page: OpenPage) -> None:
     tab = open_page()
     make(tab, "One")

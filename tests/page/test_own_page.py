@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from chatstream.errors import EXPLANATIONS
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model
 from tests.support.processes import REPOSITORY, ServerProcess
-from tests.support.upstream import answer
+from tests.support.upstream import Do, answer, beginning
 
 WEB = REPOSITORY / "chatstream" / "web"
 
@@ -68,6 +69,9 @@ def test_in_german(browser: Browser, page_server: ServerProcess, open_page: Open
     expect(tab.button("Antwort neu erzeugen")).to_be_visible()
     expect(tab.state).to_have_text("Verbunden")
     expect(tab.page.get_by_role("navigation").get_by_role("heading", level=2)).to_have_text("Heute")
+    model.reply(beginning("Halb"), Do.CLOSE)
+    tab.ask("Und jetzt?")
+    expect(tab.answers.last.locator(".failure")).to_contain_text("Die Antwort brach ab, bevor sie fertig war.")
     context.close()
 
 
@@ -84,6 +88,10 @@ def test_every_text_of_the_code_is_in_the_table() -> None:
     for path in (WEB / "page").glob("*.js"):
         used = set(re.findall(r'\bt\(\s*"([^"]+)"', path.read_text()))
         assert used <= known, path.name
+
+
+def test_everything_that_the_server_says_is_wrong_is_in_the_table() -> None:
+    assert {explanation.message for explanation in EXPLANATIONS.values()} <= table()
 
 
 def test_every_text_of_the_page_is_in_the_table(open_page: OpenPage) -> None:

@@ -104,7 +104,7 @@ export class Composer {
     this.#passes = passes;
     this.#countDown(performance.now() + (again ? waitMs : 0));
     byId("notice").hidden = message === null;
-    byId("notice").firstElementChild.textContent = message ?? "";
+    byId("notice").firstElementChild.textContent = t(message ?? "");
     byId("send-again").hidden = !again;
   }
 
@@ -144,7 +144,7 @@ export class Composer {
       this.#unsent = null;
     } catch (error) {
       const [what] = Object.values(error.fields ?? {});
-      const message = what ? t("It was not sent: {problem}.", { problem: what }) : t("It was not sent. {problem}", { problem: error.message });
+      const message = what ? t("It was not sent: {problem}.", { problem: what }) : t("It was not sent. {problem}", { problem: t(error.message) });
       // What the server does not accept will not be accepted the second time.
       this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
     } finally {

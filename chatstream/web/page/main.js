@@ -46,7 +46,7 @@ const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
-  search: (text) => list.search(text).then(showFound, (error) => search.fail(error.message)),
+  search: (text) => list.search(text).then(showFound, (error) => search.fail(t(error.message))),
   first: () => list.openFirst(),
   down: () => list.focus(),
   leave: () => composer.focus(),
@@ -213,7 +213,7 @@ function remove(about) {
       const refused = await api.delete(id).catch((error) => error.status !== 404 && error);
       if (refused) {
         list.hide(id, false);
-        composer.notice(t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: refused.message }));
+        composer.notice(t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: t(refused.message) }));
       }
       await refreshList({ changed: true });
     },

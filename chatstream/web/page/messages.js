@@ -160,7 +160,7 @@ export class MessagesView {
     if (!error) return [];
     const { message, error: code, retryable, requestId } = error;
     const facts = element("small", {}, requestId ? t("{code} · request {id}", { code, id: requestId }) : code);
-    const box = element("div", { className: "failure" }, element("p", {}, message, facts));
+    const box = element("div", { className: "failure" }, element("p", {}, t(message), facts));
     const offer = (textContent, onclick) => {
       if (last) box.append(element("button", { type: "button", className: "small-button", textContent, onclick }));
     };
@@ -231,6 +231,6 @@ function announceOnce(text) {
 /** Once, when it is there; a screen reader that read each token would never end. */
 function announce(root, message) {
   const cards = Array.from(root.querySelectorAll(".cards :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
-  const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...cards, message.error?.message, howItEnded(message)];
+  const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...cards, message.error && t(message.error.message), howItEnded(message)];
   byId("announcer").textContent = parts.filter(Boolean).join(" ").slice(0, SPOKEN);
 }

@@ -132,6 +132,30 @@ const GERMAN = {
   "Compare three ways to make coffee": "Vergleiche drei Arten, Kaffee zu machen",
   "Explain the Pythagorean theorem": "Erkläre den Satz des Pythagoras",
   "Give me five ideas for a rainy Sunday": "Gib mir fünf Ideen für einen verregneten Sonntag",
+  // What the server says is wrong, and chatstream.js
+  "The model is receiving too many requests. Try again shortly.": "Das Modell bekommt zu viele Anfragen. Versuchen Sie es gleich noch einmal.",
+  "The model is not available at the moment. Try again shortly.": "Das Modell ist gerade nicht erreichbar. Versuchen Sie es gleich noch einmal.",
+  "The model took too long to answer. Try again.": "Das Modell hat zu lange für die Antwort gebraucht. Versuchen Sie es noch einmal.",
+  "The model refused this request.": "Das Modell hat diese Anfrage abgelehnt.",
+  "The answer broke off before it was finished. Try again.": "Die Antwort brach ab, bevor sie fertig war. Versuchen Sie es noch einmal.",
+  "The model sent something that is not an answer. Try again.": "Das Modell hat etwas geschickt, das keine Antwort ist. Versuchen Sie es noch einmal.",
+  "The assistant is not set up correctly. Please tell the operator.": "Der Assistent ist nicht richtig eingerichtet. Bitte sagen Sie dem Betreiber Bescheid.",
+  "The answer became too long and was cut off.": "Die Antwort wurde zu lang und ist abgeschnitten.",
+  "This conversation is too long for the model.": "Diese Unterhaltung ist zu lang für das Modell.",
+  "The answer was interrupted. Try again.": "Die Antwort wurde unterbrochen. Versuchen Sie es noch einmal.",
+  "It is not known whether an action was carried out. Check that before you ask again.": "Ob eine Aktion ausgeführt wurde, ist nicht bekannt. Prüfen Sie das, bevor Sie noch einmal fragen.",
+  "The answer cannot be stored at the moment.": "Die Antwort kann gerade nicht gespeichert werden.",
+  "Too many requests. Try again shortly.": "Zu viele Anfragen. Versuchen Sie es gleich noch einmal.",
+  "Too many open streams. Close one and try again.": "Zu viele offene Verbindungen. Schließen Sie eine und versuchen Sie es noch einmal.",
+  "Your budget is used up.": "Ihr Budget ist aufgebraucht.",
+  "Your budget cannot be checked at the moment. Try again shortly.": "Ihr Budget kann gerade nicht geprüft werden. Versuchen Sie es gleich noch einmal.",
+  "Access cannot be checked at the moment. Connect again.": "Der Zugang kann gerade nicht geprüft werden. Verbinden Sie sich neu.",
+  "The access token has expired. Connect again with a new one.": "Ihre Anmeldung ist abgelaufen. Melden Sie sich neu an.",
+  "The server is restarting. Connect again.": "Der Server startet neu. Verbinden Sie sich neu.",
+  "This conversation has been deleted.": "Diese Unterhaltung wurde gelöscht.",
+  "Something went wrong on the server. Try again.": "Auf dem Server ist etwas schiefgegangen. Versuchen Sie es noch einmal.",
+  "The connection failed.": "Die Verbindung ist fehlgeschlagen.",
+  "The connection is lost.": "Die Verbindung ist abgebrochen.",
   // Signing in
   "Sign in": "Anmelden",
   "You are not signed in": "Sie sind nicht angemeldet",
@@ -155,7 +179,7 @@ const table = language === "de" ? GERMAN : {};
 
 /** `text` in the page's language, with `{name}` replaced by `values.name`. */
 export function t(text, values = {}) {
-  return (table[text] ?? text).replace(/\{(\w+)\}/g, (mark, name) => values[name] ?? mark);
+  return (Object.hasOwn(table, text) ? table[text] : text).replace(/\{(\w+)\}/g, (mark, name) => values[name] ?? mark);
 }
 
 /** Put the words that stand in index.html into the page's language. */
