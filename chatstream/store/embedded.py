@@ -134,13 +134,17 @@ async def rewrite_embedded(data_dir: Path, copy: Callable[[str, str], Awaitable[
             await _end_leftover(each, STOP_TIMEOUT)
         _delete(new)
         new.mkdir(mode=0o700)
-        async with AsyncExitStack() as stack:
-            uris: list[str] = []
-            for db, own_log in ((held / "db", log), (new, held / "mongod.new.log")):
-                node = _Node(mongod, db, own_log, START_TIMEOUT, STOP_TIMEOUT)
-                stack.push_async_callback(node.stop)
-                uris.append(await node.start())
-            copied = await copy(*uris)
+        try:
+            async with AsyncExitStack() as stack:
+                uris: list[str] = []
+                for db, own_log in ((held / "db", log), (new, held / "mongod.new.log")):
+                    node = _Node(mongod, db, own_log, START_TIMEOUT, STOP_TIMEOUT)
+                    stack.push_async_callback(node.stop)
+                    uris.append(await node.start())
+                copied = await copy(*uris)
+        except BaseException:
+            _delete(new)
+            raise
         (held / "db").rename(held / "db.old")
         new.rename(held / "db")
         _delete(held / "db.old")

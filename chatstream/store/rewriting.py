@@ -39,8 +39,11 @@ async def _copy(old: str, new: str) -> int:
                 for one in sorted(listed, key=lambda one: bool(one["type"] == "view")):
                     if not one["name"].startswith("system."):  # the server makes these itself
                         copied += await _copy_collection(source[name], target[name], one)
-    except PyMongoError as exc:
-        raise ConfigurationError(f"The database could not be written anew, and is as it was: {exc}") from exc
+    except PyMongoError as exc:  # its text may have documents in it
+        raise ConfigurationError(
+            f"The database could not be written anew, and is as it was ({type(exc).__name__}). "
+            "Is there room on the disk for a second one?"
+        ) from exc
     return copied
 
 
