@@ -254,6 +254,8 @@ class _Reading:
         listed = line.kind is Kind.ITEM
         concerned = bool(words.ODDS.search(line.text)) or any(bet.paragraph == self._number for bet in self._bets)
         for place, sentence in enumerate(_joined(words.SENTENCE_END.split(line.text))):
+            if words.FIRST_PERSON.search(sentence):
+                sentence = words.ASIDE.sub("", sentence)
             if words.EXAMPLE.search(sentence):
                 self._silent_level = self._level
                 return False
@@ -290,7 +292,7 @@ class _Reading:
         """Find the bets of one sentence, which is cut where it turns ("but", "because")."""
         if len(sentence) > _LONGEST_PASSAGE or self._one_of_several(sentence) or not words.ODDS.search(sentence):
             return
-        if _is_foreign(sentence):
+        if _is_foreign_bet(sentence) or words.DENIES.match(sentence):
             return
         clauses = _clauses(words.OPENER.sub("", sentence))
         for number, (_, clause) in enumerate(clauses):
@@ -464,7 +466,7 @@ class _Reading:
             return
         found = words.ODDS.match(f"odds: {odds}")
         worth = _decimal(found) if found else None
-        if found and worth and not words.SOLD.search(name) and not _is_foreign(whole):
+        if found and worth and not words.SOLD.search(name) and not _is_foreign_bet(whole):
             self._add(_trimmed(name), worth, found["text"], amount[1] if amount else None, whole, advised=True)
 
     def _table(self, paragraph: _Paragraph) -> None:
@@ -671,6 +673,11 @@ def _is_known(name: str, odds: float, found: Sequence[_Bet]) -> bool:
     """Whether a bet at these odds has this name, or a shorter or longer form of it ("Arsenal", "Arsenal to win")."""
     names = [bet.selection.casefold() for bet in found if bet.odds == odds]
     return any(name.casefold() in known or known in name.casefold() for known in names)
+
+
+def _is_foreign_bet(text: str) -> bool:
+    """Whether a sentence is in another language, or names its bet in one."""
+    return bool(words.BETS_ELSEWHERE.search(text)) or _is_foreign(text)
 
 
 def _is_foreign(text: str) -> bool:

@@ -155,9 +155,10 @@ _NOBODY = r"""(?: ^[^\w]{0,6} | ^[^\w]{0,6} (?:(?:so|my|our|the|overall|final|bo
     | ^(?:so|then|overall|today|tonight|personally|also|next|finally|first|second|third),?\s )"""
 _START = rf"""(?: ^[^\w]{{0,6}} | [;,(\u2013\u2014]\s | \s-\s | {_NOBODY}
     | (?<!:)\s(?:so|and|then|therefore|hence|(?:which|that)\sis\swhy|that['\u2019]s\swhy)\s )"""
+DENIES = _pattern(r"^[^\w]{0,6}not\sthat\b")
 # What may stand before all that, and says nothing by itself.
 OPENER = _pattern(
-    r"""^[^\w]{0,6} (?: (?: (?:and|but|so|also|still|therefore|thus) | (?:that|this)(?:['\u2019]s|\sis)\swhy
+    r"""^[^\w]{0,6} (?: (?: (?:and|but|so|also|still|therefore|thus|instead) | (?:that|this)(?:['\u2019]s|\sis)\swhy
         | which\sis\swhy
         | (?:for|in|on)\s(?:this|that|the)\s(?:[a-z]{1,10}\s)?(?:match|game|one|fixture|race|bout|fight|final|tie|event
         |derby|clash),?
@@ -243,7 +244,8 @@ AFTER_NAME = _pattern(
 
 # Headings and fields --------------------------------------------------------------------------------------------------
 ANNOUNCES = _pattern(
-    rf"""^[^\w]{{0,6}} (?:(?:here|these)\s?(?:is|are|['\u2019]s)\s)? (?:{_MINE}\s)? (?:{_GOOD}\s|betting\s){{0,3}}
+    rf"""^[^\w]{{0,6}} (?:(?:here|these)\s?(?:is|are|['\u2019]s)\s)? (?:{_MINE}\s)?
+      (?:(?:two|three|four|five|six|[2-9])\s)? (?:{_GOOD}\s|betting\s){{0,3}}
       (?: bets? | picks? | tips | tip | plays? | selections? | recommendations? | nap | naps | card | acca
     | accumulator | treble | double | parlay | four-?fold | shortlist )
       (?: \s(?: for\s[\w\s'\u2019-]{{1,40}} | today | tonight | tomorrow | this\s\w{{1,12}} | of\sthe\s\w{{1,8}}
@@ -380,7 +382,8 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | update | correction | quiz | question | discount\w* | minimum | at\sleast | or\s(?:better|higher|bigger|above
     |more)
     | below | otherwise | depend\w* | bigger\sthan | higher\sthan | (?:un)?less | more\sthan(?<!no\smore\sthan)
-    | hindsight | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
+    | hindsight | guarantee\w*
+    | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
     )\b | \b(?: unplaced | non-?runner | fell | pulled\sup | (?:1st|2nd|3rd|[4-9]th)(?=\)) )\b
     | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b)
@@ -456,8 +459,14 @@ RETRACTS = _pattern(
     | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond | then\sagain )
     | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve|['\u2019]s)\slost\b | \bmisread\b"""
 )
+# Beside the odds that somebody stands by, what follows from them.
+ASIDE = _pattern(
+    r"""\s\((?: implied\sprobability | (?:that|which)\swould\s(?:return|pay|win) | potential | returns? | returning
+    | to\sreturn )\b[^()]{0,60}\)"""
+)
 CONDITION_FOLLOWS = _pattern(r"""^[^\w]{0,6}(?:but\s|and\s|so\s|though\s|however,?\s|that\ssaid,?\s)?(?: only
-    | unless | provided | assuming | if | wait\b | subject\sto | (?:this|that)(?:['\u2019]s|\sis)?\s(?:assumes
+    | unless | provided | assuming | if(?!\s(?:it|this|that)\s(?:wins|lands|loses|comes\sin)\b) | wait\b | subject\sto
+    | (?:this|that)(?:['\u2019]s|\sis)?\s(?:assumes
     |depends|only|if|provided) | not\s(?:at|if|before|until|yet|today) )\b | \b(?:only\s(?:if|when|at|once)
     |as\slong\sas|conditional\son)\b""")
 TEACHES = _pattern(
@@ -504,6 +513,13 @@ FOREIGN = _pattern(
     |um|uma|n\u00e3o|aposta\w*|eu|com|odd|och|inte|som|\u00e4r|att|nie|na|kurs|zak\u0142ad\w*|bym|jest|bu|ve|bir
     |oran\w*|yok|ikke|og|p\u00e5|jeg|p\u00e3o|se|ne|oddsen|insats|tipp|tipset|spiel|heute|hoy|hoje|oggi|vandaag
     |aujourd|ej|ei|en|ja|vedonly\u00f6nti )\b"""
+)
+# Words of bets that no English sentence has; one of them in a sentence that otherwise reads as English is enough.
+BETS_ELSEWHERE = _pattern(
+    r"""\b(?: goles | gols | golos | doelpunten | gewinnt | gewinnen | gana | ganar\w* | gagne\w* | empate | pareggio
+    | unentschieden | gelijkspel | cuota | einsatz | wette\w* | apuesta\w* | apostar\w* | aposta\w* | scommess\w*
+    | inzet | stawka | insats | vyhraje | wygra | vinner | victoria\sdel? | vit\u00f3ria\sd[oa]
+    | besiegt )\b"""
 )
 ENGLISH = _pattern(
     r"""\b(?: the|a|an|and|is|are|to|of|on|in|with|at|for|i|my|it|this|that|bets?|odds|stake|win|wins|over|under|best
