@@ -159,6 +159,7 @@ class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
     finish_reason: str | None
     usage: Usage | None
     parts: tuple[Part, ...] | UnsetType = UNSET
+    model: str | UnsetType = UNSET  # which one answered, where there are several
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):
@@ -316,9 +317,9 @@ def _cut(part: Part) -> Part:
     return replace(part, output=output, truncated=True) if truncated else part
 
 
-def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
+def ending(answer: Answer, *, reasoning: bool = True, model: bool = False) -> list[Placed]:
     """The events with which a stored answer ends: `error` if it ended badly, `llm_complete` unless it is bad and empty,
-    and a `system` event for each annotation. `reasoning`: it is shown.
+    and a `system` event for each annotation. `reasoning`: it is shown. `model`: it is said which one answered.
 
     Where another attempt follows by itself there is no `error`: there is nothing for the user to do.
     """
@@ -348,6 +349,7 @@ def ending(answer: Answer, *, reasoning: bool = True) -> list[Placed]:
             finish_reason=answer.finish_reason,
             usage=answer.usage,
             parts=parts(answer.mixed, reasoning=reasoning) or UNSET,
+            model=(model and answer.model) or UNSET,
         )
         placed.append((Cursor(answer.id, Cursor.COMPLETE), complete))
     for number, one in enumerate(answer.annotations, start=1):

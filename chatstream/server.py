@@ -24,7 +24,7 @@ from chatstream.app import make_app, make_metrics_app
 from chatstream.auth import Authenticator
 from chatstream.capacity import Capacity, raise_descriptor_limit
 from chatstream.errors import ConfigurationError, StorageUnavailable, Unavailable
-from chatstream.formats.registry import HIDING, SHOWING
+from chatstream.formats.registry import Formats
 from chatstream.generations import sweeper
 from chatstream.generations.answer import admit, estimated_usage, write_answer
 from chatstream.generations.budgets import Budgets
@@ -269,7 +269,10 @@ class Server:
             slow_reader_timeout=settings.slow_reader_timeout,
             query_tokens=settings.query_tokens,
             local_origins=settings.env is Environment.DEVELOPMENT,
-            formats=SHOWING if settings.shows_reasoning else HIDING,
+            formats=Formats(
+                reasoning=settings.shows_reasoning,
+                models=settings.models_file is not None and len(catalogue.entries) > 1,
+            ),
             budgets=budgets,
         )
         door.refusal = StorageUnavailable()  # until it is known to be there

@@ -38,9 +38,11 @@ class ChatEvents(Format):
     data = events.AnyEvent
     end = None
 
-    def __init__(self, *, reasoning: bool = True, lean: bool = False) -> None:
-        """`reasoning`: what the model thinks is shown. `lean`: chunks say nothing twice (see `_Constant`)."""
+    def __init__(self, *, reasoning: bool = True, lean: bool = False, models: bool = False) -> None:
+        """`reasoning`: what the model thinks is shown. `lean`: chunks say nothing twice (see `_Constant`). `models`: at
+        its end an answer says which model gave it."""
         self._reasoning = reasoning
+        self._models = models
         self._lean = lean
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
@@ -93,7 +95,7 @@ class ChatEvents(Format):
 
     def ending(self, answer: Answer, position: int) -> bytes:
         """`error`, `llm_complete` and `system`, as far as they come after `position`."""
-        ending = events.ending(answer, reasoning=self._reasoning)
+        ending = events.ending(answer, reasoning=self._reasoning, model=self._models)
         return _frames(placed for placed in ending if placed[0].position > position)
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:

@@ -10,9 +10,10 @@ from chatstream.formats.ui_message_stream import UIMessageStream, Version
 class Formats:
     """All formats, with or without what the models think."""
 
-    def __init__(self, *, reasoning: bool) -> None:
+    def __init__(self, *, reasoning: bool, models: bool = False) -> None:
+        """`models`: there are several, and an answer says which one gave it."""
         self.reasoning = reasoning
-        self.default: Format = ChatEvents(reasoning=reasoning)
+        self.default: Format = ChatEvents(reasoning=reasoning, models=models)
         self.by_name: Mapping[str, Format] = {
             one.name: one for one in (self.default, UIMessageStream(reasoning=reasoning))
         }
@@ -21,7 +22,7 @@ class Formats:
                 one.value: UIMessageStream(one, reasoning=reasoning) for one in Version if one.value is not None
             },
         }
-        self.lean: Mapping[str, Format] = {ChatEvents.name: ChatEvents(reasoning=reasoning, lean=True)}
+        self.lean: Mapping[str, Format] = {ChatEvents.name: ChatEvents(reasoning=reasoning, lean=True, models=models)}
 
 
 SHOWING = Formats(reasoning=True)

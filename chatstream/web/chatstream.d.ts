@@ -75,7 +75,7 @@ export interface AssistantMessage {
   readonly annotations?: readonly Annotation[];
   /** In the order in which they began; there only where the answer is more than text. */
   readonly parts?: readonly AnswerPart[];
-  /** Which model answered, as the server calls it; of answers that come from the history. */
+  /** Which model answered, as the server calls it. Live it is said where there are several, in the history always. */
   readonly model?: string;
   /** What its user thinks of it, if they said so. */
   readonly rating?: Rating;
@@ -116,6 +116,8 @@ export type ChatEvent = { timestamp: string } & (
       finishReason: string | null;
       usage: Usage | null;
       parts?: readonly AnswerPart[];
+      /** Which model answered, where there are several. */
+      model?: string;
     }
   /** Something of the server's app, at this place of the answer; the same `kind` and `id` again replaces it. */
   | { type: "data"; messageId: string; replyTo: string; attempt: number; kind: string; id: string; data: unknown }

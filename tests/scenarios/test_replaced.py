@@ -65,11 +65,13 @@ async def test_the_text_is_replaced_in_every_client_and_one_answer_counts(
                 ("interrupted", "".join(FIFTY)),
                 ("complete", WHOLE),
             ]
-        assert (await raw.until("llm_complete")).data["attempt"] == 1
-        assert (await raw.until("llm_complete")).data["content"] == WHOLE
+        ended = [(await raw.until("llm_complete")).data for _ in range(2)]
+        assert [(end["attempt"], end["model"]) for end in ended] == [(1, "first"), (2, "second")]
+        assert ended[1]["content"] == WHOLE
         assert "error" not in raw.types
         shown = await chat.call("messages")
         assert [(one["role"], one["content"]) for one in shown] == [("user", "Count."), ("assistant", WHOLE)]
+        assert shown[1]["model"] == "second"
         await hook.until(
             lambda line: (
                 [one["content"] for one in line.get("shown", {}).get("messages", [])] == [WHOLE]

@@ -200,8 +200,8 @@ export class Transcript {
     if (!entry) return false;
     this.#completed = event.messageId;
     if (entry.ended) return false;
-    const { content, status, finishReason, usage, parts, timestamp } = event;
-    this.#change(entry, { content, status, finishReason, usage, parts, timestamp }, codePoints(content));
+    const { content, status, finishReason, usage, parts, timestamp, model = entry.message.model } = event;
+    this.#change(entry, { content, status, finishReason, usage, parts, timestamp, model }, codePoints(content));
     entry.ended = true;
     return true;
   }
