@@ -38,6 +38,7 @@ from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
 from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
+from chatstream.tools.tool import Tools
 
 Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
@@ -50,6 +51,7 @@ def make_app(
     hub: Hub,
     commands: Commands,
     deciding: Deciding,
+    tools: Tools,
     conversations: Conversations,
     attempts: Attempts,
     reading: Reading,
@@ -94,7 +96,7 @@ def make_app(
                 ConversationsHandler,
                 choosing | posting | {"reading": reading, "search": search, "titles": settings.titles},
             ),
-            (conversation, ConversationHandler, choosing | listing | {"hub": hub}),
+            (conversation, ConversationHandler, choosing | listing | {"hub": hub, "tools": tools}),
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
-from chatstream.models import RECOMMENDATION, Answer, Rating, Status, Usage, UserMessage
+from chatstream.models import RECOMMENDATION, Answer, Rating, Round, Status, Usage, UserMessage
 from chatstream.pieces import CallState, Part, Piece, ReasoningPart, TextPart, ToolCallPart, fold
 
 
@@ -160,6 +160,7 @@ class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
     usage: Usage | None
     parts: tuple[Part, ...] | UnsetType = UNSET
     model: str | UnsetType = UNSET  # which one answered, where there are several
+    rounds: tuple[Round, ...] | UnsetType = UNSET  # where a model was asked several times; `usage` is their sum
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):
@@ -348,6 +349,7 @@ def ending(answer: Answer, *, reasoning: bool = True, model: bool = False) -> li
             status=answer.status,
             finish_reason=answer.finish_reason,
             usage=answer.usage,
+            rounds=answer.rounds or UNSET,
             parts=parts(answer.mixed, reasoning=reasoning) or UNSET,
             model=(model and answer.model) or UNSET,
         )

@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from chatstream import __version__
 from chatstream.errors import ErrorCode
-from chatstream.models import Rating, Status, Usage, UsageSource
+from chatstream.models import Rating, Round, Status, Usage, UsageSource
 
 # From an indexed read to the 5 s within which every request is answered, whatever the database does.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -39,6 +39,9 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 # From a look at a phrase to a search elsewhere; the default deadlines are 2 to 5 s, a whole answer takes minutes.
 _PLUGIN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60)
+
+# The default is ten rounds at most, and one to say why there are no more.
+_ROUND_BUCKETS = (1, 2, 3, 5, 8, 12)
 
 # Models that are in no catalogue: clients may make up their names.
 _OTHER = "other"
@@ -147,6 +150,11 @@ class Metrics:
         )
         self._tool_calls = counter("tool_calls_total", "Calls of tools, by how they went.", ["tool", "outcome"])
         self._tool_duration = histogram("tool_call_duration_seconds", "Calls of tools.", _PLUGIN_BUCKETS, ["tool"])
+        self._answer_rounds = histogram(
+            "answer_rounds",
+            "Requests to a model that an answer took, with the results of tools between.",
+            _ROUND_BUCKETS,
+        )
         self._answers_waiting = counter(
             "answers_waiting_total", "Times an answer began to wait for somebody's decision, or for the app."
         )
@@ -229,16 +237,23 @@ class Metrics:
         first_token: float | None,
         usage: Usage | None,
         model: str | None = None,
+        rounds: Sequence[Round] = (),
     ) -> None:
         """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text.
 
-        `outcome` is its status, or ``deleted``: its conversation was.
+        `outcome` is its status, or ``deleted``: its conversation was. `rounds` are there if a model was asked several
+        times: different ones, maybe.
         """
+        self._answer_rounds.observe(len(rounds) or 1)
         self._answers_finished.labels(outcome, code or "").inc()
         self._answer_duration.observe(seconds)
         if first_token is not None:
             self._first_token.observe(first_token)
-        self._used(usage, model)
+        if len({one.model for one in rounds}) > 1 and all(one.usage is not None for one in rounds):
+            for one in rounds:
+                self._used(one.usage, one.model)
+        else:
+            self._used(usage, model)
 
     def outcome_unknown(self) -> None:
         """An answer has ended because nobody knows whether one of its tools was carried out."""

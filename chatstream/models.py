@@ -72,6 +72,15 @@ class Erasure(Struct, frozen=True, kw_only=True):
     erased: Erased
 
 
+class ClientTool(Struct, frozen=True, kw_only=True):
+    """A tool that an app has declared in its conversation, and carries out itself, within `timeout` seconds."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]  # a JSON Schema of an object
+    timeout: float
+
+
 class Conversation(Struct, frozen=True, kw_only=True):
     """A user's conversation. `id` is unique per user, `key` is unique."""
 
@@ -86,6 +95,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     background: bool = False  # its answers finish though nobody watches
     head: str | None = None  # where its branch ends, once it has several: see `store.tree`
     context_from: int | None = None  # the model is told it from the message of this `seq` on; None: from the first
+    client_tools: tuple[ClientTool, ...] = ()
     auto_title: bool = False  # a title by the model is to take the place of this one, after the first answer
 
 
@@ -138,6 +148,14 @@ class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
     cached_tokens: int | UnsetType = UNSET  # of the prompt, that the endpoint had already
     reasoning_tokens: int | UnsetType = UNSET  # of the completion, that are thinking and no text
     cost_micros: int | UnsetType = UNSET  # in millionths of the operator's currency; unset where no price is known
+
+
+class Round(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One request to a model, of the several that an answer with calls of tools takes; null: it is not known."""
+
+    model: str | None
+    finish_reason: str | None
+    usage: Usage | None
 
 
 class Annotation(Struct, frozen=True, kw_only=True):
@@ -215,6 +233,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     mixed: tuple[Piece, ...] = ()  # its pieces, if there is more than text in it
     continues: str | None = None  # the attempt that was cut, whose text it begins with
     rating: Rating | None = None  # what its user thinks of it
+    rounds: tuple[Round, ...] = ()  # where a model was asked several times; `usage` is their sum
     waits_until: datetime | None = None  # while it is `WAITING`: when the first of its calls is given up
 
     @property

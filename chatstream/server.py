@@ -283,6 +283,7 @@ class Server:
             hub=hub,
             commands=Commands(hub, posting, attempts, reading, limits.answers, admit_message, deciding, budgets),
             deciding=deciding,
+            tools=calling.tools,
             conversations=conversations,
             attempts=attempts,
             reading=reading,

@@ -18,7 +18,7 @@ from chatstream.generations.rounds import rounds, steps
 from chatstream.generations.tokens import Ratio, added, estimated
 from chatstream.generations.trimming import Exchange, Remember, Window, announced
 from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Turn
-from chatstream.models import Answer, Conversation, Message, Status, Usage, UserMessage
+from chatstream.models import Answer, Conversation, Message, Round, Status, Usage, UserMessage
 from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, size, text
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
@@ -130,8 +130,10 @@ async def _said(
                 yield delta
         return
 
+    offered = calling.tools_in(conversation).offered
+
     def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
-        return ask(own, tools=calling.tools.offered)
+        return ask(own, tools=offered)
 
     async with aclosing(plugins.released(_rounds(conversation, answer, ask_with_tools, calling))) as deltas:
         async for delta in deltas:
@@ -188,6 +190,7 @@ async def _rounds(
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
     used = answer.usage  # with the requests before this one; of an answer that has waited there is some
     finish: Finish | None = None
+    model: str | None = None
     while True:
         if (newest := rounds(said)[-1]).calls and (newest.is_whole or finish is not None):
             refusal, is_last = calling.refusal(said, finish)
@@ -207,6 +210,7 @@ async def _rounds(
         async with aclosing(ask(own)) as deltas:
             async for delta in deltas:
                 estimate = delta.estimate or estimate
+                model = delta.model or model
                 pieces: Sequence[Piece] = delta.pieces
                 if pieces:
                     if not begun:  # what was open before is a call
@@ -234,10 +238,11 @@ async def _rounds(
         if usage is None and (used is not None or rounds(said)[-1].calls):
             usage = estimated(estimate, said[before:])
         used = added(used, usage)
+        one = Round(model=model, finish_reason=finish.reason, usage=usage)
         if not rounds(said)[-1].calls:
-            yield Delta([], Finish(reason=finish.reason, usage=used))
+            yield Delta([], Finish(reason=finish.reason, usage=used), round=one)
             return
-        yield Delta([], usage=used)
+        yield Delta([], usage=used, round=one)
 
 
 async def estimated_usage(

@@ -42,6 +42,7 @@ class AnswerLog:
         outcome = stored.status if stored else "deleted"
         code = stored.failure.code if stored and stored.failure else None
         usage = stored.usage if stored else None
+        rounds = stored.rounds if stored else ()
         model = (stored.model if stored else None) or self._model
         if outcome is Status.WAITING:
             self._metrics.answer_waits()
@@ -49,7 +50,7 @@ class AnswerLog:
             if code is ErrorCode.TOOL_OUTCOME_UNKNOWN:
                 self._metrics.outcome_unknown()
             self._metrics.answer_finished(
-                outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model
+                outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model, rounds=rounds
             )
         facts = {
             "request": self._request_id,
@@ -68,6 +69,7 @@ class AnswerLog:
             "reasoning_tokens": (usage.reasoning_tokens or 0) if usage else None,
             "cost_micros": (usage.cost_micros or 0) if usage else None,
             "usage": usage.source if usage else None,
+            "rounds": len(stored.rounds) or 1 if stored else None,
             "viewers": len(channel.readers),
         }
         level = logging.WARNING if outcome is Status.FAILED else logging.INFO

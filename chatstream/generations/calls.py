@@ -33,6 +33,7 @@ from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
 from chatstream.plugins.tasks import in_time
+from chatstream.tools.client import with_declared
 from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools, Where
 
 log = logging.getLogger("chatstream.tools")
@@ -67,7 +68,12 @@ class Calling(Struct, frozen=True, kw_only=True):
         def caller(key: str) -> Caller:
             return Caller(user=conversation.user_id, conversation=conversation.id, answer=answer.id, key=key)
 
-        return Calls(self.tools, self.bounds, self.metrics, caller=caller)
+        return Calls(self.tools_in(conversation), self.bounds, self.metrics, caller=caller)
+
+    def tools_in(self, conversation: Conversation) -> Tools:
+        """Those of the server, and those of the app that has declared some in this conversation."""
+        declared = conversation.client_tools
+        return with_declared(self.tools, declared) if declared else self.tools
 
     def refusal(self, said: Sequence[Piece], finish: Finish | None) -> tuple[str | None, str | None]:
         """Why the newest calls in `said` are not carried out, if they are not; and with which reason the answer ends
@@ -210,8 +216,9 @@ class Calls:
 
     def _note(self, call: Call, tool: Tool | None, outcome: str, seconds: float) -> None:
         effect = tool.manner.effect.value if tool else None
-        # A name that no tool has is the model's own word.
-        name = call.name if self._tools.get(call.name) else "unknown"
+        # A name that no tool has is the model's own word, and one of an app's tools is its app's.
+        known = self._tools.get(call.name)
+        name = "unknown" if known is None else "client" if known.where is Where.CLIENT else call.name
         self._metrics.tool_called(name, outcome, seconds)
         facts = {"tool": name, "effect": effect, "outcome": outcome, "seconds": round(seconds, 3), "key": call.id}
         log.log(logging.WARNING if outcome == "unknown" else logging.INFO, "tool called", extra={"facts": facts})

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError, StorageUnavailable
@@ -21,7 +21,7 @@ from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
 from chatstream.generations.rounds import in_doubt, settled, waits_until
-from chatstream.generations.tokens import estimated
+from chatstream.generations.tokens import added, estimated
 from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -148,6 +148,9 @@ class Generation:
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
         self._model = running.answer.model  # who answers, once that is known
         self._usage = running.answer.usage  # so far, of an answer that breaks off
+        self._rounds = [*running.answer.rounds]  # requests that have ended
+        # Where the request begins that has not ended, if nothing of it is in `_usage`.
+        self._asked_at: int | None = None
 
     @property
     def watched_remotely(self) -> bool:
@@ -217,8 +220,14 @@ class Generation:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
                 self._model = delta.model or self._model
-                self._usage = delta.usage or self._usage
-                self._estimate = delta.estimate or self._estimate
+                if delta.estimate is not None:
+                    self._estimate, self._asked_at = delta.estimate, self.running.length
+                if delta.usage is not None:
+                    self._usage, self._asked_at = delta.usage, None
+                if delta.round is not None:
+                    self._asked_at = None
+                    priced = self._priced(delta.round.usage, delta.round.model or self._asked_model)
+                    self._rounds.append(replace(delta.round, usage=priced))
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces and not self._may_ask.done():
                     await self._may_ask  # nobody says anything before; and if somebody did, nobody would hear of it
@@ -277,8 +286,9 @@ class Generation:
         return replace(
             self.answer,
             status=Status.WAITING,
-            usage=self._priced(self._usage_so_far(), self._model or self._asked_model),
+            usage=self._cost(self._usage_so_far()),
             model=self._model,
+            rounds=tuple(self._rounds),
             waits_until=waits_until(pieces),
         ).made_of(pieces)
 
@@ -291,8 +301,9 @@ class Generation:
         return self._ended(Status.INTERRUPTED, failure=failure)
 
     def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
-        if code in _UNCHARGED and self.running.length <= self._kept and self._usage is None:
-            self._estimate = None  # refused, and so not charged
+        if code in _UNCHARGED and self.running.length <= max(self._kept, self._asked_at or 0):
+            self._asked_at = None  # refused, and so not charged
+            self._estimate = self._estimate if self._usage is not None else None
         return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
 
     @property
@@ -316,16 +327,29 @@ class Generation:
             self.answer,
             status=status,
             finish_reason=finish_reason,
-            usage=self._priced(usage or self._usage_so_far(), self._model or self._asked_model),
+            usage=self._cost(usage or self._usage_so_far()),
             failure=failure,
             model=self._model,
+            rounds=tuple(self._rounds) if len(self._rounds) > 1 else (),
         ).made_of(self.running.pieces)
         return settled(ended)
 
+    def _cost(self, usage: Usage | None) -> Usage | None:
+        """`usage` with what it cost: of several rounds, which different models may have had, what these did."""
+        priced = self._priced(usage, self._model or self._asked_model)
+        costs = [one.usage.cost_micros if one.usage is not None else UNSET for one in self._rounds]
+        if priced is None or len(costs) < 2 or self._asked_at is not None:
+            return priced
+        known = [cost for cost in costs if isinstance(cost, int)]
+        return replace(priced, cost_micros=sum(known)) if len(known) == len(costs) else priced
+
     def _usage_so_far(self) -> Usage | None:
         """Of all that was generated, also where less of it is kept. None if no model was asked, or it refused."""
-        if self._usage is not None or self._estimate is None:
+        if self._estimate is None or (self._usage is not None and self._asked_at is None):
             return self._usage
+        if self._usage is not None and self._asked_at is not None:
+            begun = estimated(self._estimate._replace(begins_at=self._asked_at), self.running.pieces)
+            return added(self._usage, begun)
         return estimated(self._estimate, self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:

@@ -1,6 +1,7 @@
 """``/api/v1/chat/conversations`` and ``…/{id}``."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -13,22 +14,26 @@ from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
 from chatstream.handlers.door import Door
 from chatstream.handlers.views import (
+    MAX_CLIENT_TOOLS_CHARACTERS,
     MAX_QUERY,
     MAX_QUERY_TERMS,
     ConversationChanges,
     ConversationPage,
+    DeclaredTool,
     NewConversation,
     conversation_view,
     listed_conversation,
     new_conversation_view,
 )
 from chatstream.llm.catalogue import UserChoices
-from chatstream.models import Conversation, ConversationState
+from chatstream.models import ClientTool, Conversation, ConversationState
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations, moved_head
+from chatstream.store.documents import client_tools_document
 from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.store.terms import terms
+from chatstream.tools.tool import Tools
 
 
 class ConversationsHandler(JSONHandler):
@@ -162,10 +167,12 @@ class ConversationHandler(JSONHandler):
         choices: UserChoices,
         attempts: Attempts,
         reading: Reading,
+        tools: Tools,
     ) -> None:
         """The hub is told of a deletion and of another branch; it and `attempts`, whether the running answer is to
-        finish unwatched."""
+        finish unwatched. `tools` are the server's."""
         super().initialize(door)
+        self.tools = tools
         self.reading = reading
         self.choices = choices
         self.hub = hub
@@ -185,7 +192,9 @@ class ConversationHandler(JSONHandler):
         id_, body = self.conversation_id(conversation_id), self.body(ConversationChanges)
         changes = body.model_dump(exclude_unset=True)
         if not changes:
-            raise InvalidContent("Nothing to change: name title, systemPrompt, model, background or head.")
+            raise InvalidContent("Nothing to change: name title, systemPrompt, model, background, clientTools or head.")
+        if "client_tools" in changes:
+            changes["client_tools"] = self._client_tools(body.client_tools or [])
         self.choices.check(model=body.model, system_prompt=body.system_prompt)
         self.tell(self.door.limits.changes.take(self.user.id))
         head = changes.pop("head", None)
@@ -199,6 +208,26 @@ class ConversationHandler(JSONHandler):
             self.hub.let_finish(changed)
             await self.attempts.let_finish(changed)
         self._send(changed)
+
+    def _client_tools(self, declared: Sequence[DeclaredTool]) -> str | None:
+        """As a document has them. Raises `InvalidContent`."""
+        made: list[ClientTool] = []
+        for number, one in enumerate(declared):
+            where = f"clientTools.{number}"
+            if self.tools.get(one.name) is not None:
+                raise _unacceptable(f"{where}.name", f"the server has a tool {one.name}")
+            if any(other.name == one.name for other in made):
+                raise _unacceptable(f"{where}.name", "there are two of this name")
+            try:
+                made.append(one.made())
+            except ValueError as exc:
+                raise _unacceptable(f"{where}.parameters", str(exc)) from exc
+        document = client_tools_document(made)
+        if len(document) > MAX_CLIENT_TOOLS_CHARACTERS:
+            raise _unacceptable(
+                "clientTools", f"all of them together may have at most {MAX_CLIENT_TOOLS_CHARACTERS} characters"
+            )
+        return document if made else None
 
     async def _leaf(self, id_: str, message_id: str) -> str:
         """The end of the branch that goes on from this message."""
@@ -232,3 +261,7 @@ def check_content(content: str | None, maximum: int, field: str) -> None:
     if content is not None and len(content) > maximum:
         words = f"`{field}` may have at most {maximum:,} characters."
         raise InvalidContent(words, fields={field: f"at most {maximum} characters"})
+
+
+def _unacceptable(field: str, why: str) -> InvalidContent:
+    return InvalidContent(f"`{field}` is not acceptable: {why}.", fields={field: why})

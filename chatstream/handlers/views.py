@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
@@ -19,6 +20,7 @@ from chatstream.llm.catalogue import Entry
 from chatstream.models import (
     Annotation,
     Answer,
+    ClientTool,
     Conversation,
     ConversationState,
     Erasure,
@@ -26,12 +28,15 @@ from chatstream.models import (
     Message,
     Rating,
     Recommended,
+    Round,
     Status,
     Usage,
     UserMessage,
 )
 from chatstream.pieces import CallState, Part
 from chatstream.store.ledger import Balance
+from chatstream.tools import schema
+from chatstream.tools.client import TIMEOUT
 
 # Of a conversation, and of what makes a message safe to send again.
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -40,6 +45,10 @@ KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 # What a list shows at once: a screen, twice; and what is still a few KB of the longest titles.
 PAGE = 50
 MAX_PAGE = 200
+
+# Tools that an app declares: the model reads them with each of its requests.
+MAX_CLIENT_TOOLS = 32
+MAX_CLIENT_TOOLS_CHARACTERS = 32_000
 
 # Why not, in words: some sentences, which the model is told.
 MAX_REASON = 2000
@@ -88,6 +97,22 @@ class NewConversation(_Body):
     initial_message: Annotated[str, Field(min_length=1, json_schema_extra=_VISIBLE)] | None = None
 
 
+class DeclaredTool(_Body):
+    """A tool of the app's: the model may call it, and the app answers the call within `timeout` seconds, 600 by
+    default, by `POST …/tool-calls/{toolCallId}`. `parameters` is a JSON Schema of an object."""
+
+    name: Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+    description: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    parameters: dict[str, Any]
+    timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None
+
+    def made(self) -> ClientTool:
+        """The same, for the store. Raises `ValueError` for what is no schema."""
+        schema.checking(self.parameters)
+        timeout = TIMEOUT if self.timeout is None else self.timeout
+        return ClientTool(name=self.name, description=self.description, parameters=self.parameters, timeout=timeout)
+
+
 class ConversationChanges(_Body):
     """What to change of a conversation; null resets to the server's default. `head` is a message: the branch that goes
     on from it, to the newest message there, is shown from now on, to all who watch."""
@@ -98,6 +123,7 @@ class ConversationChanges(_Body):
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
+    client_tools: Annotated[list[DeclaredTool], Field(max_length=MAX_CLIENT_TOOLS)] | None = None
     # null would mean nothing: where a branch ends is a message
     head: Annotated[ObjectKey | None, WithJsonSchema({"type": "string", "pattern": OBJECT_KEY_PATTERN})] = None
 
@@ -225,6 +251,7 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     index: int | UnsetType = UNSET
     model: str | UnsetType = UNSET  # which one answered, once that is stored
     context_trimmed: ContextTrimmedView | UnsetType = UNSET  # if that began with this answer
+    rounds: tuple[Round, ...] | UnsetType = UNSET  # where a model was asked several times; `usage` is their sum
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -239,6 +266,15 @@ class BegunAnswer(AnswerView, frozen=True, kw_only=True, rename="camel", tag_fie
     stream_cursor: str
 
 
+class ClientToolView(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A tool that the app has declared."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    timeout: float
+
+
 class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     """A conversation as its owner sees it; null stands for the server's default."""
 
@@ -250,6 +286,7 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: Timestamp
     updated_at: Timestamp
     head: str | UnsetType = UNSET  # where it has several branches: the message at the end of the one that is shown
+    client_tools: tuple[ClientToolView, ...] | UnsetType = UNSET  # if the app has declared some
 
 
 class ListedConversation(ConversationView, frozen=True, kw_only=True, rename="camel"):
@@ -502,6 +539,7 @@ def _conversation_fields(conversation: Conversation) -> dict[str, Any]:
         "system_prompt": conversation.system_prompt,
         "model": conversation.model,
         "background": conversation.background,
+        "client_tools": tuple(ClientToolView(**asdict(one)) for one in conversation.client_tools) or UNSET,
         "created_at": timestamp(conversation.created_at),
         "updated_at": timestamp(conversation.updated_at),
         "head": conversation.head or UNSET,
@@ -535,6 +573,7 @@ def _answer_fields(answer: Answer) -> dict[str, Any]:
         "continues": answer.continues or UNSET,
         "rating": answer.rating or UNSET,
         "context_trimmed": _context_trimmed(answer),
+        "rounds": answer.rounds or UNSET,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from chatstream.models import Usage
+from chatstream.models import Round, Usage
 from chatstream.pieces import Piece
 
 
@@ -96,7 +96,7 @@ class Delta(NamedTuple):
     A call of a tool is an `OpenToolCall` and its arguments; the calls of one request are numbered: 1, 2 … is their id.
 
     `durable`: the pieces are to be stored before anybody is told, and before the next delta is asked for. `waits`: and
-    there is no next one, until somebody has decided.
+    there is no next one, until somebody has decided. `round`: with this a request has ended, of maybe several.
     """
 
     pieces: list[Piece]
@@ -106,6 +106,7 @@ class Delta(NamedTuple):
     estimate: Estimate | None = None
     durable: bool = False
     waits: bool = False
+    round: Round | None = None
 
 
 class Model(Protocol):

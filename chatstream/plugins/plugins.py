@@ -244,7 +244,7 @@ class Plugins:
                     held_since = None if end == len(holding.text) else now()
                 # What is to be stored before a tool runs cannot wait for who releases text.
                 pieces = holding.release(end, ended=ended or delta.durable)
-                if pieces or ended or delta.model or delta.usage or delta.estimate:
+                if pieces or ended or delta.model or delta.usage or delta.estimate or delta.round:
                     yield delta._replace(pieces=pieces)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:

@@ -18,8 +18,8 @@ from chatstream.handlers.export import (
     ExportEnded,
     ExportLine,
 )
-from chatstream.handlers.views import AnswerView, ConversationView, FailureView, UserMessageView
-from chatstream.models import Answer, Conversation, Failure, Message, Status, UserMessage, recommendation
+from chatstream.handlers.views import AnswerView, ClientToolView, ConversationView, FailureView, UserMessageView
+from chatstream.models import Answer, ClientTool, Conversation, Failure, Message, Status, UserMessage, recommendation
 from chatstream.pieces import read
 from chatstream.seeding import Source
 from chatstream.store.documents import new_key
@@ -144,6 +144,7 @@ def _made(user_id: str, one: _Read) -> History:
         created_at=_time(view.created_at),
         updated_at=_time(view.updated_at),
         background=view.background,
+        client_tools=() if view.client_tools is UNSET else tuple(map(_client_tool, view.client_tools)),
         auto_title=one.line.auto_title is True,
     )
     context_from: int | None = None
@@ -168,6 +169,10 @@ def _made(user_id: str, one: _Read) -> History:
         messages.append(_answer(line, message, ids, seq))
     head = None if view.head is UNSET else ids.get(view.head)
     return History(msgspec.structs.replace(bare, head=head, context_from=context_from), messages)
+
+
+def _client_tool(view: ClientToolView) -> ClientTool:
+    return ClientTool(**msgspec.structs.asdict(view))
 
 
 def _user_message(view: UserMessageView, ids: dict[str, str], seq: int) -> UserMessage:
@@ -202,6 +207,7 @@ def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: i
         failure=failure,
         annotations=(*map(recommendation, view.recommendations), *(view.annotations or ())),
         owner=OWNER,
+        rounds=() if view.rounds is UNSET else view.rounds,
         model=None if view.model is UNSET else view.model,
         continues=None if view.continues is UNSET else ids.get(view.continues),
         rating=None if view.rating is UNSET else view.rating,

@@ -28,6 +28,7 @@ from chatstream.store.documents import (
     answer_model,
     now,
     outcome,
+    rounds_document,
     status_of,
     usage_document,
     waiting_document,
@@ -345,6 +346,8 @@ class Attempts:
             "unseen": answer.unseen,
             "waiting": waiting_document(conversation.user_id, until),
         } | self._signed()
+        if answer.rounds:
+            parked["rounds"] = rounds_document(answer.rounds)
         if answer.model is not None:
             parked["model"] = answer.model
         if answer.unseen and self._webhook_delay is not None:

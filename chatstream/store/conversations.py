@@ -36,6 +36,7 @@ _GONE = "There is no such conversation."
 _PAGE = 100
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
+_FIELDS |= {"client_tools": "clientTools"}
 
 
 class Conversations:
@@ -167,7 +168,8 @@ class Conversations:
         *,
         head: Document | None = None,
     ) -> Conversation:
-        """Set some of `title`, `system_prompt`, `model` and `background`; with `head` (see `moved_head`) its branch.
+        """Set some of `title`, `system_prompt`, `model`, `background` and `client_tools`, which are as a document has
+        them; with `head` (see `moved_head`) its branch.
 
         After a title that somebody gives, none is made by the model. Raises `NotFound`.
         """

@@ -1,7 +1,7 @@
 """Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,10 +16,12 @@ from chatstream.logs import describe
 from chatstream.models import (
     Annotation,
     Answer,
+    ClientTool,
     Conversation,
     Failure,
     Message,
     Rating,
+    Round,
     Status,
     Usage,
     UsageSource,
@@ -105,11 +107,27 @@ def conversation_document(conversation: Conversation) -> Document:
         | _flag("autoTitle", conversation.auto_title)
         | _reference("head", conversation.head)
         | _context(conversation)
+        | _client_tools(conversation)
     )
 
 
 def _context(conversation: Conversation) -> Document:
     return {} if conversation.context_from is None else {"contextFrom": conversation.context_from}
+
+
+def _client_tools(conversation: Conversation) -> Document:
+    if not conversation.client_tools:
+        return {}
+    return {"clientTools": client_tools_document(conversation.client_tools)}
+
+
+def client_tools_document(tools: Sequence[ClientTool]) -> str:
+    """The field `clientTools`. As text: a JSON Schema has names, such as `$ref`, that BSON has not."""
+    return msgspec.json.encode(tools).decode()
+
+
+def _client_tools_model(text: str | None) -> tuple[ClientTool, ...]:
+    return () if text is None else msgspec.json.decode(text, type=tuple[ClientTool, ...])
 
 
 def conversation_model(document: Document) -> Conversation:
@@ -127,6 +145,7 @@ def conversation_model(document: Document) -> Conversation:
             background=bool(document.get("background", False)),
             head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
             auto_title=bool(document.get("autoTitle", False)),
+            client_tools=_client_tools_model(document.get("clientTools")),
             context_from=msgspec.convert(document.get("contextFrom"), int | None),
         )
 
@@ -188,6 +207,8 @@ def outcome(answer: Answer) -> Document:
         "recommendations": list(answer.recommendations),
         "unseen": answer.unseen,
     }
+    if answer.rounds:
+        document["rounds"] = rounds_document(answer.rounds)
     if answer.mixed and 4 * (weight(answer.mixed) + len(answer.content)) < _MAX_CHARACTER_BYTES:
         document["pieces"] = stored(answer.mixed)
     if answer.other_annotations:
@@ -276,6 +297,7 @@ def answer_model(document: Document) -> Answer:
             next_model=msgspec.convert(document.get("nextModel"), str | None),
             continues=_id(document.get("continues")),
             rating=next((one for one in Rating if one.value == document.get("rating")), None),
+            rounds=msgspec.convert(document.get("rounds", []), tuple[Round, ...]),
             waits_until=_waits_until(document) if status is Status.WAITING else None,
         ).made_of(_pieces(document))
 
@@ -305,6 +327,14 @@ def status_of(document: Document) -> Status:
     """An answer's status. One that only a later version knows counts as running: nobody has said that it has ended."""
     status = document.get("status")
     return next((known for known in Status if known.value == status), Status.STREAMING)
+
+
+def rounds_document(rounds: Sequence[Round]) -> list[Document]:
+    """The field `rounds`."""
+    return [
+        {"model": one.model, "finishReason": one.finish_reason, "usage": one.usage and msgspec.to_builtins(one.usage)}
+        for one in rounds
+    ]
 
 
 def usage_document(usage: Usage | None) -> Document | None:

@@ -1,6 +1,6 @@
 """A tool, as the rest of the server knows it; and all of them together."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -69,6 +69,9 @@ class Tools:
         self.offered = tuple(
             OfferedTool(tool.name, tool.description, tool.parameters) for tool in self._by_name.values()
         )
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._by_name.values())
 
     def get(self, name: str) -> Tool | None:
         """None if there is no such tool."""

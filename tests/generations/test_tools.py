@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from chatstream.errors import ErrorCode
+from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import Cursor
 from chatstream.generations import rounds
 from chatstream.generations.calls import CallBounds
 from chatstream.generations.sweeper import Sweeper
 from chatstream.llm.model import Delta, Finish
-from chatstream.models import Answer, Status, Usage
+from chatstream.models import Answer, Round, Status, Usage
 from chatstream.pieces import CallState, Effect, OpenText, OpenToolCall, ToolCallPart, ToolResult, ToolState, fold
 from chatstream.plugins.tool import Approval, Caller, Manner, OutcomeUnknown, ToolFailed
 from chatstream.tools.tool import BadArguments, Tool, Tools
@@ -222,6 +222,27 @@ async def test_tokens_of_all_requests_are_one_sum(mongodb_uri: str) -> None:
         answer = await b.ended(conversation)
         assert answer.usage is not None
         assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (20, 4, 24)
+        assert answer.rounds == (
+            Round(model=None, finish_reason="tool_calls", usage=usage),
+            Round(model=None, finish_reason="stop", usage=usage),
+        )
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_request_that_broke_off_is_counted_behind_those_that_did_not(mongodb_uri: str) -> None:
+    usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    for said, refused in ((["Two."], False), ([], True)):
+        async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())])) as b:
+            b.model.reply(*call(1), Finish(reason="tool_calls", usage=usage))
+            b.model.reply(*said, ModelError(ErrorCode.UPSTREAM_UNAVAILABLE, "gone"))
+            conversation = await b.conversation()
+            await b.post(conversation)
+            answer = await b.ended(conversation)
+            assert answer.status is Status.FAILED
+            assert answer.usage is not None
+            assert (answer.usage == usage) == refused
+            assert answer.usage.prompt_tokens >= 10
+            assert answer.rounds == ()
 
 
 @pytest.mark.gen_test(timeout=60)
