@@ -239,7 +239,8 @@ async def _rounds(
             usage = estimated(estimate, said[before:])
         used = added(used, usage)
         one = Round(model=model, finish_reason=finish.reason, usage=usage)
-        if not rounds(said)[-1].calls:
+        # Of what it said now, which may be nothing: then the newest round is the one before.
+        if not any(isinstance(piece, OpenToolCall) for piece in said[before:]):
             yield Delta([], Finish(reason=finish.reason, usage=used), round=one)
             return
         yield Delta([], usage=used, round=one)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn
@@ -20,8 +20,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from chatstream.blank import is_blank
-from chatstream.llm import demo_answers, titling
-from chatstream.llm.demo_answers import GENERAL, THOUGHT, Subject, long_answer
+from chatstream.llm import demo_answers, demo_tools, titling
+from chatstream.llm.demo_answers import GENERAL, THOUGHT, Step, Subject, Wanted, long_answer
 from chatstream.llm.model import GO_ON
 
 # Enough for any context the server sends; the endpoint listens on loopback.
@@ -88,6 +88,21 @@ class _Call(RequestHandler):
         own = self.subject.models.get(self.model)
         return own.answer if own else self.subject.answer(self.question)
 
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools that it may call."""
+        tools = self.body.get("tools")
+        return tools if isinstance(tools, list) else []
+
+    @property
+    def step(self) -> Step:
+        """What to do next, if tools can be of use here."""
+        if titling.question_of(self.question) is not None:
+            return None
+        step = self.subject.step(self.question, demo_tools.called_since(self.messages))
+        names = [tool["function"]["name"] for tool in self.offered]
+        return step if step is None or isinstance(step, str) or all(one.name in names for one in step) else None
+
     def fail(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:
         """Answer with an error object."""
         if retry_after is not None:
@@ -118,6 +133,18 @@ class _Call(RequestHandler):
             await self.delta(reason, **{field: token})
             self.tokens += 1
             await self.pause(self.pace if pace is None else pace)
+
+    async def call_tools(self, wanted: Sequence[Wanted], form: demo_tools.Form = demo_tools.whole) -> None:
+        """Send these calls, in one of the forms."""
+        seed = _digest(self.messages).hex()
+        if not self.streams:
+            functions = [{"name": one.name, "arguments": json.dumps(one.arguments)} for one in wanted]
+            calls = [{"id": f"call_{n}", "type": "function", "function": one} for n, one in enumerate(functions)]
+            self.message["tool_calls"] = calls
+        for delta in form(wanted, seed):
+            self.tokens += 1
+            await self.chunk([{"index": 0, "delta": {"tool_calls": delta}, "logprobs": None, "finish_reason": None}])
+            await self.pause(self.pace)
 
     async def delta(self, reason: str | None = None, **fields: str | list[dict[str, str]]) -> None:
         """Send one delta."""
@@ -196,9 +223,14 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 async def _answer(call: _Call) -> None:
+    step = call.step
     await call.begin()
-    await call.say(call.answer.removeprefix(call.said))
-    await call.end()
+    if step is None or isinstance(step, str):
+        await call.say((step or call.answer).removeprefix(call.said))
+        await call.end()
+    else:
+        await call.call_tools(step)
+        await call.end("tool_calls")
 
 
 async def _half(call: _Call) -> str:
@@ -414,6 +446,51 @@ async def _empty(call: _Call) -> None:
     await call.end()
 
 
+def _calls(
+    form: demo_tools.Form = demo_tools.whole,
+    which: Callable[[Sequence[Wanted]], Sequence[Wanted]] = lambda wanted: wanted[:1],
+    *,
+    reason: str = "tool_calls",
+    mistake: Callable[[Sequence[demo_tools.Message]], str | None] = demo_tools.mistake,
+    endless: bool = False,
+    silent: bool = False,
+    stalls: bool = False,
+) -> Callable[[_Call], Awaitable[None]]:
+    """Calls what it is offered, `which` of two calls, in a form of its own; and then says what came of it."""
+
+    async def play(call: _Call) -> None:
+        if (wrong := mistake(call.messages)) is not None:
+            call.fail(400, "invalid_request_error", wrong)
+            return
+        called = demo_tools.called_since(call.messages)
+        wanted = call.subject.calls or demo_tools.sample(call.offered)
+        if not wanted or not call.offered:
+            await _answer(call)
+            return
+        await call.begin()
+        if called and not endless:
+            await call.say("" if silent else demo_tools.told(called))
+            await call.end()
+            return
+        await call.call_tools(which(wanted), form)
+        if stalls:
+            await call.stall()
+        await call.end(reason)
+
+    return play
+
+
+async def _no_tools(call: _Call) -> None:
+    if call.offered or any(message.get("role") == "tool" for message in call.messages):
+        call.fail(400, "invalid_request_error", f"{call.model} does not support tools")
+        return
+    await _answer(call)
+
+
+def _all(wanted: Sequence[Wanted]) -> Sequence[Wanted]:
+    return wanted
+
+
 class _Demo(NamedTuple):
     description: str
     play: Callable[[_Call], Awaitable[None]]
@@ -453,6 +530,32 @@ _DEMOS: Final[Mapping[str, _Demo]] = MappingProxyType(
         "demo-context": _Demo("400 context_length_exceeded, always", _context),
         "demo-slow": _Demo("an answer at two words a second", _slow),
         "demo-long": _Demo("an answer of about 1,500 words", _long),
+        "demo-tools": _Demo(
+            "calls a tool, then says what came of it; so do the next ones, but for what they say", _calls()
+        ),
+        "demo-tools-parallel": _Demo("two calls, a piece of each in turn", _calls(demo_tools.interleaved, _all)),
+        "demo-tools-ollama": _Demo(
+            "two calls whole, without an index, and the finish reason stop",
+            _calls(demo_tools.ollama, _all, reason="stop"),
+        ),
+        "demo-tools-gemini": _Demo(
+            "two calls with the index 0, and 400 unless their signature comes back",
+            _calls(demo_tools.gemini, _all, mistake=demo_tools.mistake_of_gemini),
+        ),
+        "demo-tools-mistral": _Demo(
+            "a call with the id null, and 400 unless its id comes back with nine letters and digits",
+            _calls(demo_tools.mistral, mistake=demo_tools.mistake_of_mistral),
+        ),
+        "demo-tools-bad": _Demo("a call whose arguments are no JSON", _calls(demo_tools.broken)),
+        "demo-tools-unknown": _Demo("a call of a tool that there is not", _calls(which=demo_tools.unknown)),
+        "demo-tools-many": _Demo("forty calls at once", _calls(which=demo_tools.many)),
+        "demo-tools-length": _Demo(
+            "half a call with the finish reason length", _calls(demo_tools.half, reason="length")
+        ),
+        "demo-tools-stall": _Demo("half a call, then silence", _calls(demo_tools.half, stalls=True)),
+        "demo-tools-endless": _Demo("call after call, and never an answer", _calls(endless=True)),
+        "demo-tools-silent": _Demo("a call, and then no answer", _calls(silent=True)),
+        "demo-tools-none": _Demo("400 if a tool is offered; else an answer", _no_tools),
         "demo-empty": _Demo("the finish reason stop and no text", _empty),
     }
 )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -197,6 +197,29 @@ def _chats(seed: int) -> Callable[[Random], Chat]:
     return lambda chance: Chat(_TITLES[chance.choice(_TEXTS)], [*_QUESTIONS.items()])
 
 
+class Called(NamedTuple):
+    """A tool that was called, and what came of it."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    result: str
+
+
+class Wanted(NamedTuple):
+    """A call to make."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+Step = str | Sequence[Wanted] | None
+"""What a model does next: it says something, or it calls tools; None: as if there were none."""
+
+
+def _no_step(question: str, called: Sequence[Called]) -> Step:
+    return None
+
+
 class Subject(Struct, frozen=True, kw_only=True):
     """What is spoken of where something is made up: by the demo model, in a development server's example conversation,
     and in those that ``chatstream seed`` makes."""
@@ -204,6 +227,8 @@ class Subject(Struct, frozen=True, kw_only=True):
     answer: Callable[[str], str]  # to a question always the same one
     texts: Sequence[str]  # what a long answer is made of
     models: Mapping[str, DemoModel] = {}  # besides those that play faults
+    step: Callable[[str, Sequence[Called]], Step] = _no_step  # to a question, with what was called since
+    calls: Sequence[Wanted] = ()  # two that are always possible, for the models that play at calling
     title: str  # of the example conversation ...
     question: str  # ... and its only message
     chats: Callable[[int], Callable[[Random], Chat]] = _chats  # for a seed: what makes a chat by chance

@@ -212,6 +212,19 @@ async def test_rounds_have_an_end(mongodb_uri: str) -> None:
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_a_model_that_says_nothing_of_what_it_called_is_not_asked_again(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)])) as b:
+        b.model.reply(*call(1), CALLED)
+        b.model.reply(STOP)
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert (answer.status, answer.finish_reason, answer.content) == (Status.COMPLETE, "stop", "")
+        assert (len(b.model.calls), len(ledger.keys)) == (2, 1)
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_tokens_of_all_requests_are_one_sum(mongodb_uri: str) -> None:
     usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
     async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())])) as b:

@@ -10,13 +10,16 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import ModelError
+from chatstream.generations import rounds
 from chatstream.llm import demo
 from chatstream.llm.demo_answers import GENERAL, long_answer
-from chatstream.llm.model import Turn
+from chatstream.llm.model import OfferedTool, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
-from chatstream.pieces import Piece, text
+from chatstream.pieces import CallState, OpenToolCall, Piece, ToolState, text
+from chatstream.plugins.bets import Bets
 from chatstream.plugins.bets.demo import DEMO
+from chatstream.plugins.bets.tools import best_price
 
 QUESTION = "Who wins on Saturday?"
 TURNS = [Turn("user", QUESTION)]
@@ -95,6 +98,8 @@ ENDINGS = {
     "demo-context": ("", "context_too_long"),
     "demo-long": (long_answer(DEMO, QUESTION), "stop"),
     "demo-empty": ("", "stop"),
+    # Nobody offers them a tool here.
+    **dict.fromkeys((name for name in demo.FAULTS if name.startswith("demo-tools")), (ANSWER, "stop")),
     "demo-none-bet": (DEMO.models["demo-none-bet"].answer, "stop"),
 }
 
@@ -232,3 +237,69 @@ async def test_the_port_is_closed_afterwards() -> None:
         assert (await AsyncHTTPClient().fetch(url + "/models")).code == 200
     with pytest.raises(ConnectionRefusedError):
         await AsyncHTTPClient().fetch(url + "/models")
+
+
+OFFERED = tuple(
+    OfferedTool(each.__name__, "d", {"type": "object", "properties": {"selection": {"type": "string"}}})
+    for each in Bets.tools
+)
+CALLED = {
+    "demo-tools": 1,
+    "demo-tools-parallel": 2,
+    "demo-tools-ollama": 2,
+    "demo-tools-gemini": 2,
+    "demo-tools-mistral": 1,
+    "demo-tools-bad": 1,
+    "demo-tools-unknown": 1,
+    "demo-tools-many": 40,
+    "demo-tools-length": 1,
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+@pytest.mark.gen_test
+async def test_a_model_that_calls_tools_says_what_came_of_it(model: OpenAIModel, name: str) -> None:
+    pieces: list[Piece] = []
+    async with contextlib.aclosing(model.stream(TURNS, model=name, tools=OFFERED)) as deltas:
+        async for delta in deltas:
+            pieces += delta.pieces
+            if delta.finish is not None:
+                break
+    steps = rounds.steps([*pieces, *(ready(one) for one in pieces if isinstance(one, OpenToolCall))])
+    assert [len(step.calls) for step in steps] == [CALLED[name]]
+    told: list[Piece] = []
+    turns = [*TURNS, Turn("assistant", "", steps=steps)]
+    async with contextlib.aclosing(model.stream(turns, model=name, tools=OFFERED)) as deltas:
+        async for delta in deltas:
+            told += delta.pieces
+    assert text(told).startswith("I called `")
+
+
+def ready(call: OpenToolCall) -> ToolState:
+    return ToolState(id=call.id, name=call.name, state=CallState.READY)
+
+
+@pytest.mark.parametrize(
+    ("question", "selection"),
+    [
+        ("What is the best price for Arsenal?", "Arsenal"),
+        ("what's the best odds on Ireland to win, please?", "Ireland to win, please"),
+        ("Was ist die beste Quote für Bayern München?", "Bayern München"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_who_asks_for_a_price_sees_it_looked_up(base_url: str, question: str, selection: str) -> None:
+    tools = [{"type": "function", "function": {"name": "best_price", "parameters": {}}}]
+    messages: list[dict[str, object]] = [{"role": "user", "content": question}]
+    response = await post(base_url, {"model": "demo", "messages": messages, "tools": tools})
+    choice = json.loads(response.body)["choices"][0]
+    [call] = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert json.loads(call["function"]["arguments"]) == {"selection": selection}
+    price = await best_price(selection)
+    messages += [choice["message"], {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(price)}]
+    response = await post(base_url, {"model": "demo", "messages": messages, "tools": tools})
+    assert f"has the best price: {price['odds']}." in json.loads(response.body)["choices"][0]["message"]["content"]
+    # Without the tool it is asked like anything else.
+    response = await post(base_url, {"model": "demo", "messages": messages[:1]})
+    assert "tool_calls" not in json.loads(response.body)["choices"][0]["message"]

@@ -47,6 +47,10 @@ OUTCOMES = {
     "demo-slow": (COMPLETE, None, True),
     "demo-long": (COMPLETE, None, True),
     "demo-empty": (COMPLETE, None, False),
+    **{name: (COMPLETE, None, True) for name in FAULTS if name.startswith("demo-tools")},
+    "demo-tools-stall": ("failed", "upstream_timeout", False),
+    "demo-tools-endless": (COMPLETE, None, False),
+    "demo-tools-silent": (COMPLETE, None, False),
     "demo-none-bet": (COMPLETE, None, True),
 }
 # They take as long as a person would wait; what they do is no different from `demo`.
@@ -111,7 +115,7 @@ async def _try(client: Client, name: str) -> None:
             assert error.data["error"] == code
             assert error.data["requestId"]
             assert error.data["messageId"]
-        if has_text or not code:
+        if has_text or not code or name == "demo-tools-stall":  # which has half a call
             complete = await watched.until("llm_complete")
             assert complete.data["status"] == status
             assert bool(complete.data["content"]) == has_text

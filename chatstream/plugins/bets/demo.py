@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from chatstream.llm.demo_answers import DemoModel, Subject, number, prepared
 from chatstream.models import Annotation
+from chatstream.plugins.bets.asking import CALLS, step
 from chatstream.plugins.bets.chats import Chats
 
 _ODDS = """Odds of **11/8** say what you win for what you stake: for every 8 you stake, you win 11.
@@ -200,6 +201,8 @@ DEMO: Final = Subject(
     answer=_answer,
     texts=[_write(tip) for tip in _TIPS],
     models={"demo-none-bet": DemoModel("an answer that recommends no bet", _NO_BET)},
+    step=step,
+    calls=CALLS,
     title="Sunday's match",
     question="Who wins on Sunday, and is there a bet worth taking?",
     chats=Chats,

@@ -2,7 +2,22 @@
 
 from typing import Annotated
 
+from chatstream.plugins.bets import prices
 from chatstream.plugins.tool import tool
+
+
+@tool(effect="none")
+async def best_price(
+    selection: Annotated[str, "what to bet on, such as: Arsenal to win"],
+) -> dict[str, str]:
+    """The best price for a bet at the moment, as decimal odds, and which bookmaker has it.
+
+    Raises `ValueError`, its text written for the model.
+    """
+    found = prices.best(selection)
+    if found is None:
+        raise ValueError(f"there is no price for that. There are prices for: {', '.join(prices.known())}")
+    return found._asdict()
 
 
 @tool(effect="none")
