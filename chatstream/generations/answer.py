@@ -124,8 +124,9 @@ async def _said(
         # At most half, as above: where it is longer, its end is what matters.
         end = asked_to_go_on(text(begun), most // 2)
         yield Delta(begun)
-        source = plugins.released(ask(end, begins_at=size(begun)))
-        async with aclosing(source), aclosing(continued(source, text(begun))) as deltas:
+        source = ask(end, begins_at=size(begun))
+        # Released last, and together with what it goes on from: what is held back may be half there, and half here.
+        async with aclosing(source), aclosing(plugins.released(continued(source, text(begun)), begun)) as deltas:
             async for delta in deltas:
                 yield delta
         return
@@ -135,7 +136,9 @@ async def _said(
     def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
         return ask(own, tools=offered)
 
-    async with aclosing(plugins.released(_rounds(conversation, answer, ask_with_tools, calling))) as deltas:
+    async with aclosing(
+        plugins.released(_rounds(conversation, answer, ask_with_tools, calling), answer.pieces)
+    ) as deltas:
         async for delta in deltas:
             yield delta
 

@@ -1,7 +1,7 @@
 """What a model has said, and how much of it may be told. Pure: who says so is asked in `plugins`."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from chatstream.pieces import BEGINNING, Data, Kind, OpenReasoning, OpenText, OpenToolCall, Piece, after, spaced
 
@@ -13,12 +13,17 @@ class Holding:
     released when all text before it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Sequence[Piece] = ()) -> None:
+        """With `begun` the answer begins, which is told already."""
         self.text = ""  # all of it
         self.told = 0  # how much of that is out
         self._place = BEGINNING  # behind what came
         self._others: deque[tuple[int, Piece]] = deque()  # not told yet, and how much text comes before each
-        self._in_call = False  # what was told last belongs to a call: text that follows must say that it is text
+        self.add(begun)
+        self.told = len(self.text)
+        self._others.clear()
+        # What was told last belongs to a call: text that follows must say that it is text.
+        self._in_call = self._place.kind is not Kind.TEXT
 
     def add(self, pieces: Iterable[Piece]) -> bool:
         """More of the answer; whether there is text in it."""

@@ -32,7 +32,7 @@ from chatstream.models import (
     Usage,
     recommendation,
 )
-from chatstream.pieces import Data, fold
+from chatstream.pieces import Data, Piece, fold
 from chatstream.plugins.answering import Answering
 from chatstream.plugins.holding import Holding
 from chatstream.plugins.loading import Loaded, subject
@@ -216,15 +216,17 @@ class Plugins:
 
     # Behind the model -------------------------------------------------------------------------------------------------
 
-    def released(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
-        """`deltas`, of which nothing comes that a plug-in has not released."""
+    def released(self, deltas: AsyncGenerator[Delta, None], begun: Sequence[Piece] = ()) -> AsyncGenerator[Delta, None]:
+        """`deltas`, of which nothing comes that a plug-in has not released. `begun` is what the answer has already."""
         for each in self._loaded["release"]:
-            deltas = self._released(deltas, each)
+            deltas = self._released(deltas, each, begun)
         return deltas
 
-    async def _released(self, deltas: AsyncGenerator[Delta, None], each: Loaded) -> AsyncGenerator[Delta, None]:
+    async def _released(
+        self, deltas: AsyncGenerator[Delta, None], each: Loaded, begun: Sequence[Piece]
+    ) -> AsyncGenerator[Delta, None]:
         now = asyncio.get_running_loop().time
-        holding = Holding()
+        holding = Holding(begun)
         held_since: float | None = None
         async with aclosing(deltas):
             async for delta in deltas:

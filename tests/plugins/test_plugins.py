@@ -309,6 +309,49 @@ async def test_what_is_not_blocked_comes_whole(mongodb_uri: str) -> None:
         assert (answer.content, answer.finish_reason) == ("the code is 47", "length")
 
 
+@pytest.mark.parametrize(
+    "more", [["11, he", " said"], ["is 47", "11."], ["the code is", " 4711."], [" is: the code is 4711"]]
+)
+@pytest.mark.gen_test
+async def test_a_phrase_is_held_back_that_is_put_together_by_going_on(mongodb_uri: str, more: list[str]) -> None:
+    """An answer that has reached its length tells all of its text, and another attempt goes on from that."""
+    async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
+        conversation = await b.conversation()
+        b.model.reply("Well, the code", " is 47", Finish(reason="length", usage=None))
+        await b.post(conversation, "What is it?")
+        begun = await b.ended(conversation)
+        assert (begun.content, begun.finish_reason) == ("Well, the code is 47", "length")
+        b.model.reply(*more, STOP)
+        async with b.viewer(conversation) as watched:
+            await b.commands.regenerate(conversation, request_id="r", continues=True)
+            while (complete := await watched.until("llm_complete"))["attempt"] != 2:
+                pass  # the end of the first one, which nobody has seen
+        assert complete["finishReason"] == "content_filter"
+        assert "4711" not in str([frame.data for frame in watched.frames])
+        assert "4711" not in str(await b.ended(conversation))
+
+
+@pytest.mark.gen_test
+async def test_what_goes_on_and_is_good_comes_whole(mongodb_uri: str) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def release(text: str, told: int, ended: bool) -> int:
+        seen.append((text, told))
+        return hold_back(text, told, ended)
+
+    async with bench(mongodb_uri, plugins=plugged(having(release=release))) as b:
+        conversation = await b.conversation()
+        b.model.reply("The cats", " are", Finish(reason="length", usage=None))
+        await b.post(conversation, "Where are they?")
+        await b.ended(conversation)
+        b.model.reply(" here", ", I think.", STOP)
+        await b.commands.regenerate(conversation, request_id="r", continues=True)
+        answer = await b.ended(conversation)
+        assert (answer.content, answer.finish_reason) == ("The cats are here, I think.", "stop")
+        assert seen[-1] == ("The cats are here, I think.", len("The cats are here, I think."))
+        assert all(text.startswith("The cats") for text, _ in seen)
+
+
 @pytest.mark.gen_test
 async def test_a_release_that_takes_back_what_is_out_ends_the_answer(mongodb_uri: str) -> None:
     async def release(text: str, told: int, ended: bool) -> int:
