@@ -26,7 +26,7 @@ that of a `ModelError` is for the log alone.
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class ChatstreamError(Exception):
@@ -237,6 +237,11 @@ class InvalidContent(RequestError):
     """A well-formed body with a field that is not acceptable."""
 
     status, title, code = 422, "Unprocessable Content", "invalid_content"
+
+    @classmethod
+    def of(cls, field: str, problem: str) -> Self:
+        """`problem` says of the field what it must be."""
+        return cls(f"`{field}` {problem}.", fields={field: problem})
 
 
 class Quota(NamedTuple):

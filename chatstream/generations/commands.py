@@ -41,7 +41,6 @@ _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.
 _BUSY_TRIES = 5
-_NOT_ACCEPTABLE = "The body is not acceptable."
 
 
 Admit = Callable[[Conversation, str, int, str], Awaitable[None]]
@@ -296,7 +295,7 @@ class Commands:
             wanted = Answer if continues else UserMessage
             if message_id is not None and not isinstance(found, wanted):
                 what = "an answer" if continues else "a user message"
-                raise InvalidContent(_NOT_ACCEPTABLE, fields={"messageId": f"must be {what} of this conversation"})
+                raise InvalidContent.of("messageId", f"must be {what} of this conversation")
             asked = found if isinstance(found, UserMessage) else None
             if isinstance(found, Answer):
                 answered = await self._reading.get(key, found.reply_to)

@@ -20,14 +20,21 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # What is wrong with a field, by pydantic's names, in a client developer's words.
 _WORDS = {
-    "missing": "{name} is missing.",
-    "extra_forbidden": "{name} is not a field that this takes.",
-    "string_type": "{name} must be a string.",
-    "string_too_long": "{name} may have at most {max_length:,} characters.",
-    "string_too_short": "{name} must have at least {min_length:,} characters.",
-    "value_error": "{error}.",
-    "model_type": "{name} must be a JSON object.",
-    "model_attributes_type": "{name} must be a JSON object.",
+    "missing": "is missing",
+    "extra_forbidden": "is not a field that this takes",
+    "string_type": "must be a string",
+    "string_too_long": "may have at most {max_length:,} characters",
+    "string_too_short": "must have at least {min_length:,} characters",
+    "string_pattern_mismatch": "is too long, empty, or has characters that are not allowed: it must match {pattern}",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
 }
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -94,7 +101,7 @@ class JSONHandler(BaseHandler):
             errors = exc.errors(include_url=False, include_input=False)
             if any(error["type"] == "json_invalid" for error in errors):
                 raise InvalidRequest("The body is not valid JSON.") from None
-            fields = {_field(error["loc"]): error["msg"] for error in errors}
+            fields = {_field(error["loc"]): _words(error) for error in errors}
             raise InvalidContent(_in_words(errors), fields=fields) from None
 
 
@@ -102,9 +109,16 @@ def _in_words(errors: Sequence[ErrorDetails]) -> str:
     """The first one as a sentence, and how many more there are."""
     first, more = errors[0], len(errors) - 1
     name = f"`{_field(first['loc'])}`" if first["loc"] else "The body"
-    words = _WORDS.get(first["type"], "{name} is not acceptable: {msg}.")
-    sentence = words.format(name=name, msg=first["msg"], **first.get("ctx", {}))
+    sentence = f"{first['ctx']['error']}." if first["type"] == "value_error" else f"{name} {_words(first)}."
     return sentence + (f" And {more} more {'fields are' if more > 1 else 'field is'} not acceptable." if more else "")
+
+
+def _words(error: ErrorDetails) -> str:
+    """What is wrong with a field, without its name."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    words = _WORDS.get(error["type"], "is not acceptable: {msg}")
+    return words.format(msg=error["msg"], **error.get("ctx", {}))
 
 
 def _field(path: tuple[int | str, ...]) -> str:

@@ -234,9 +234,7 @@ class ConversationHandler(JSONHandler):
         conversation = await self.conversations.get(self.user.id, id_)
         tree = await self.reading.tree(conversation.key)
         if message_id not in tree.nodes:
-            raise InvalidContent(
-                "The body is not acceptable.", fields={"head": "must be a message of this conversation"}
-            )
+            raise InvalidContent.of("head", "must be a message of this conversation")
         return tree.newest_below(message_id)
 
     async def delete(self, conversation_id: str) -> None:

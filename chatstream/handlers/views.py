@@ -9,9 +9,19 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from chatstream.blank import is_blank
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, parts, shown, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
@@ -79,6 +89,14 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+def _shown(title: str | None) -> str | None:
+    """A title that shows nothing is none: a list would have an empty line."""
+    return None if title is None or is_blank(title) else title
+
+
+OptionalTitle = Annotated[Title | None, AfterValidator(_shown)]
+
+
 class _Body(BaseModel):
     # What is not listed is refused: nobody sets `role`, `userId` or `status`.
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
@@ -89,7 +107,7 @@ class NewConversation(_Body):
     one given here, unless it is renamed before."""
 
     id: Id | None = None
-    title: Title | None = None
+    title: OptionalTitle = None
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None
@@ -119,7 +137,7 @@ class ConversationChanges(_Body):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    title: Title | None = None
+    title: OptionalTitle = None
     system_prompt: Prompt | None = None
     model: ModelName | None = None
     background: bool | None = None

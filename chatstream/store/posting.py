@@ -175,8 +175,7 @@ class Posting:
         if isinstance(parent, str):
             found = await self._reading.place(key, parent, session)
             if found is None:
-                wrong = {"parent": "must be a message of this conversation"}
-                raise InvalidContent("The body is not acceptable.", fields=wrong)
+                raise InvalidContent.of("parent", "must be a message of this conversation")
             before = found["seq"]
         elif parent is None:
             before = FIRST_SEQ - 1

@@ -187,3 +187,12 @@ async def test_deleting_ends_the_running_answer_and_the_streams(client: Client, 
         assert (last.type, last.data["error"]) == ("error", "conversation_deleted")
         assert (last.data["messageId"], last.data["retryable"]) == (None, False)
     await upstream.calls[0].aborted.wait()
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n\t", "\u200b\u2060", "\u202e", "\0"])
+@pytest.mark.gen_test
+async def test_a_title_that_shows_nothing_is_none(client: Client, blank: str) -> None:
+    conversation = await client.create(title=blank)
+    assert (await client.http.get(f"{API}/{conversation}")).json()["title"] is None
+    await client.http.patch(f"{API}/{conversation}", json={"title": "Seals"})
+    assert (await client.http.patch(f"{API}/{conversation}", json={"title": blank})).json()["title"] is None
