@@ -122,10 +122,6 @@ class Channel:
         seq, position = self.last_place
         self.append(Ended(answer, position if seq == answer.seq else 0))
 
-    def has_finished(self, answer: Answer) -> bool:
-        """Whether the end of this answer is in the log, or before it."""
-        return self.last_place >= (answer.seq, END)
-
     def extend(self, running: Running, pieces: Sequence[Piece], *, waits: bool = False) -> None:
         """Add the next pieces of the running answer, as one entry; it `waits` behind them. No string is empty."""
         begin = running.end

@@ -56,13 +56,13 @@ class Webhooks:
 
     async def run(self) -> None:
         """For ever."""
-        now = asyncio.get_running_loop().time
+        clock = asyncio.get_running_loop().time
         has_lease, ask_at = False, -math.inf
         while True:
             pause = _LEASE_INTERVAL
             try:
-                if now() >= ask_at:
-                    asked_at, has_lease = now(), False
+                if clock() >= ask_at:
+                    asked_at, has_lease = clock(), False
                     has_lease = await self._leases.take("webhooks")
                     ask_at = asked_at + _LEASE_INTERVAL
                 if has_lease:
