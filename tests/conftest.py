@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 from tornado.ioloop import IOLoop
 
 from tests.support.client import Client
@@ -15,6 +17,13 @@ from tests.support.upstream import Upstream
 MakeClient = Callable[..., Client]
 StartServer = Callable[..., ServerProcess]
 NameProxies = Callable[..., None]
+
+
+def pytest_configure() -> None:
+    """On a busy machine anything may take long, and how long is no property."""
+    usual = hypothesis.settings.default
+    hypothesis.settings.register_profile("untimed", usual, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

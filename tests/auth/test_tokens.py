@@ -113,7 +113,7 @@ CLAIMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("sub", "exp", "iat", 
 PARTS = st.fixed_dictionaries({}, optional=dict.fromkeys(("kid", "typ", "crit", "b64", "jku", "cty"), JSON))
 
 
-@settings(max_examples=200, deadline=None)  # milliseconds each, but the machine may be busy
+@settings(max_examples=200)
 @given(changes=CLAIMS, parts=PARTS)
 def test_whatever_it_says_it_is_good_or_refused(changes: dict[str, Any], parts: dict[str, Any]) -> None:
     with contextlib.suppress(Unauthenticated):
@@ -123,7 +123,7 @@ def test_whatever_it_says_it_is_good_or_refused(changes: dict[str, Any], parts: 
         bson.encode(msgspec.structs.asdict(user))  # it can be stored
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT | st.from_regex(r"[\w.-]{0,40}\.[\w-]{0,40}\.[\w-]{0,40}"))
 def test_whatever_is_sent_is_refused(token: str) -> None:
     with pytest.raises(Unauthenticated):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -103,7 +103,6 @@ def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("wire", formats)
-@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))
@@ -123,7 +122,6 @@ def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], d
     assert read(frames(wire, [*known, *log_entries([elsewhere], (2, position))])) == at_once
 
 
-@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers)
 def test_a_lean_chunk_has_the_id_of_the_whole_one(made: list[Piece]) -> None:
     log = Chunks(answer(made), made, BEGINNING) if made else None
@@ -136,7 +134,6 @@ def test_a_lean_chunk_has_the_id_of_the_whole_one(made: list[Piece]) -> None:
         assert read(lean) == read(whole)
 
 
-@settings(deadline=None)  # on a busy machine anything may take long
 @given(st.text(), st.sampled_from(["6b06f718bcab1449ce4875a6", '"\u2028\\']), st.integers(1, 3), st.booleans())
 def test_a_chunk_is_what_its_event_says(text: str, id_: str, attempt: int, thinks: bool) -> None:
     begin = pieces.after(pieces.after(BEGINNING, "so far"), OpenReasoning() if thinks else OpenText())
@@ -155,7 +152,6 @@ def test_a_chunk_is_what_its_event_says(text: str, id_: str, attempt: int, think
 
 
 @pytest.mark.parametrize("wire", formats)
-@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_the_same_of_one_that_has_ended(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))
@@ -167,7 +163,6 @@ def test_the_same_of_one_that_has_ended(wire: Format, made: list[Piece], data: s
 
 
 @pytest.mark.parametrize("wire", [one for one in formats if "hiding" in str(one.id)])
-@settings(deadline=None)  # on a busy machine anything may take long
 @given(answers, st.data())
 def test_what_is_hidden_never_leaves(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))

@@ -124,9 +124,7 @@ async def play(uri: str, steps: list[tuple[str, int]]) -> None:
 
 
 # An example takes a fifth of a second; what fails does so again with the same steps.
-@settings(
-    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_a_leaf_is_a_path_for_readers_and_for_the_model(io_loop: IOLoop, mongodb_uri: str, steps: Any) -> None:
     io_loop.run_sync(lambda: play(mongodb_uri, steps), timeout=60)

@@ -414,7 +414,6 @@ async def compare(story: Story, stored: list[Message]) -> None:
 # An example takes a tenth of a second, and what fails depends on the moment: shrinking would take minutes, for nothing.
 @settings(
     max_examples=40,  # each run has others
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

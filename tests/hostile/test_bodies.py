@@ -92,7 +92,7 @@ def test_a_strange_body_is_refused_whole_or_taken_for_what_it_says(target: Targe
     conversations, messages = target.stored()
     begun = target.http.sent
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(st.sampled_from(routes), types, bodies), min_size=BODIES, max_size=BODIES))
     def attack(requests: list[tuple[tuple[str, str], str, bytes]]) -> None:
         nonlocal conversations, messages

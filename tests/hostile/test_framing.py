@@ -175,7 +175,7 @@ def inflated(attack: bytes) -> bytes:
 def test_what_is_almost_http_is_refused_or_answered(target: Target) -> None:
     before, sent, answered = target.everything(), 0, 0
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(broken(), min_size=CONNECTIONS, max_size=CONNECTIONS))
     def attack(attacks: list[bytes]) -> None:
         nonlocal sent, answered

@@ -36,7 +36,7 @@ def attack(target: Target, requests: st.SearchStrategy[Any], send: Callable[[Any
     """`send` many `requests`; they change nothing that is stored."""
     before, begun = target.everything(), target.http.sent
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(requests, min_size=REQUESTS, max_size=REQUESTS))
     def each(some: list[Any]) -> None:
         for one in some:
