@@ -238,12 +238,13 @@ async def _rounds(
         if finish is None:
             return  # whoever reads this knows that it broke off
         usage = finish.usage
-        if usage is None and (used is not None or rounds(said)[-1].calls):
+        # Of this request: one that has said nothing leaves the round before as the last one.
+        called = any(isinstance(piece, OpenToolCall) for piece in said[before:])
+        if usage is None and (used is not None or called):
             usage = estimated(estimate, said[before:])
         used = added(used, usage)
         one = Round(model=model, finish_reason=finish.reason, usage=usage)
-        # Of what it said now, which may be nothing: then the newest round is the one before.
-        if not any(isinstance(piece, OpenToolCall) for piece in said[before:]):
+        if not called:
             yield Delta([], Finish(reason=finish.reason, usage=used), round=one)
             return
         yield Delta([], usage=used, round=one)

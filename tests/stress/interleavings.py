@@ -4,6 +4,9 @@ The hubs, the store and the database are real. What is not left to chance: no op
 result of one comes back, before it is drawn; nor does a change reach a process. So an operation can be done long before
 its result is known, be lost on its way there or back, and changes can come late, or not at all.
 
+In every third interleaving the model calls tools: one that reads, one with an effect that a person has to agree to, and
+one of the app's; both processes decide, answer, and find that the time is over.
+
 Viewers come and go with any cursor that anybody has seen. In the end everything is let through, and what they have been
 told is compared with what is stored.
 """
@@ -15,22 +18,29 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from unittest import mock
 
 from bson import ObjectId
+from msgspec.structs import replace
 
 from chatstream.errors import ChatstreamError, ErrorCode, ModelError, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
+from chatstream.generations.deciding import Decision
 from chatstream.generations.room import Remote
+from chatstream.generations.rounds import calls
 from chatstream.generations.sweeper import Sweeper
+from chatstream.llm.model import Finish
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
+from chatstream.pieces import CallState, Effect, OpenToolCall
 from chatstream.plugins.threads import Threads
+from chatstream.plugins.tool import Approval, Caller, Manner
 from chatstream.store.changes import Change, Changes, Stored
 from chatstream.store.gate import Gate
+from chatstream.tools.tool import Tool, Tools, Where
 from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
 
 STEPS = 90
@@ -47,6 +57,8 @@ _REPEATED = ("poll", "checkpoint", "get")
 # So many are played at the same time, and one of them may take so many seconds. On an idle machine it is one or two.
 _AT_ONCE = 2
 _TIMEOUT = 120
+# The events of an answer's pieces, which a viewer may get in any portions.
+_PIECES = ("llm_chunk", "tool_call", "tool_state", "tool_result")
 # A change comes within milliseconds.
 _PATIENCE = 5
 
@@ -261,6 +273,7 @@ class Viewer:
         self.events: list[Frame] = []  # over all its connections
         self.cursors: list[Cursor] = []
         self.texts: dict[str, str] = {}
+        self.lengths: dict[Cursor, int] = {}  # of the text that it had with each cursor
         self.problems: list[str] = []  # notices without a message
         self.since: list[int] = []  # where in `events` each connection began
         self._stack: AsyncExitStack | None = None
@@ -325,6 +338,7 @@ class Viewer:
             assert frame.id not in {event.id for event in self.events}, f"twice: {frame.id}"
         self.events.append(frame)
         self.cursors.append(cursor)
+        self.lengths[cursor] = len(self.texts.get(cursor.message_id, ""))
 
     async def leave(self) -> None:
         """The connection is over, whoever ended it."""
@@ -378,8 +392,13 @@ class World:
             (self._checkpoint, 8),
             (self._sweep, 1),
         ]
+        self.carried_out: Counter[str] = Counter()  # calls of the tool with an effect, by their keys
         if self.rng.random() < 0.1:
             self._actions.append((self._delete, 1))
+        if seed % 3 == 0:
+            self._actions += [(self._call, 6), (self._decide, 8), (self._look, 1)]
+            for process in processes:
+                process.bench.calling = replace(process.bench.calling, tools=Tools(self._tools()))
 
     async def play(self) -> None:
         actions, weights = zip(*self._actions, strict=True)
@@ -499,6 +518,61 @@ class World:
             if orphan.key == self.conversation.key:
                 self.requests.add(asyncio.create_task(sweeper._end(orphan)))
 
+    # Tools ------------------------------------------------------------------------------------------------------------
+
+    def _tools(self) -> Iterator[Tool]:
+        async def run(_: object, caller: Caller) -> object:
+            return caller.key
+
+        async def pay(_: object, caller: Caller) -> object:
+            self.carried_out[caller.key] += 1
+            return "paid"
+
+        never = Manner(effect=Effect.NONE)
+        always = Manner(effect=Effect.ONCE, approval=Approval.ALWAYS)
+        for name, runs, manner in (("look", run, never), ("pay", pay, always), ("show", run, never)):
+            where = Where.CLIENT if name == "show" else Where.SERVER
+            yield Tool(
+                name=name,
+                description="",
+                parameters={"type": "object"},
+                manner=manner,
+                check=lambda given: given,
+                run=runs,
+                source="the test",
+                where=where,
+            )
+
+    async def _call(self, process: Process) -> None:
+        call = process.call()
+        if call is None:
+            return
+        process.ended = len(process.bench.model.calls)
+        called: list[Any] = []
+        for number in range(1, self.rng.randint(1, 3) + 1):
+            called += [OpenToolCall(id=str(number), name=self.rng.choice(("look", "pay", "show"))), "{}"]
+        call.say(*called, Finish(reason="tool_calls", usage=None))
+
+    async def _decide(self, process: Process, *, all_of_them: bool = False) -> None:
+        """Say something to what waits, as it is stored."""
+        answer = await process.bench.reading.running(self.conversation.key)
+        waiting = [call for call in calls(answer.pieces) if call.waits] if answer is not None else []
+        for call in waiting if all_of_them else self.rng.sample(waiting, min(1, len(waiting))):
+            if call.state is CallState.AWAITING_CLIENT:
+                self._request(process.bench.deciding.answer(self.conversation, call.id, self._text()))
+            else:
+                decision = Decision.APPROVE if all_of_them else self.rng.choice(list(Decision))
+                self._request(process.bench.deciding.decide(self.conversation, call.id, decision))
+
+    async def _look(self, process: Process) -> None:
+        """The time of what waits is over."""
+        later = datetime.now(UTC) + timedelta(days=2)
+        with mock.patch("chatstream.generations.deciding.now", return_value=later):
+            answer = await process.bench.reading.running(self.conversation.key)
+            if answer is not None and answer.status is Status.WAITING:
+                self._request(process.bench.deciding._expire(self.conversation, answer))
+                await asyncio.sleep(0)  # what is over is found before anything is stored
+
     # The end ----------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> list[Message]:
@@ -532,7 +606,11 @@ class World:
             busy = busy or any(process.bench.hub.generates_in(self.conversation) for process in self.processes)
             quiet = 0 if busy else quiet + 1
             if quiet > 2:
-                if await self.processes[0].bench.reading.running(self.conversation.key) is not None:
+                left = await self.processes[0].bench.reading.running(self.conversation.key)
+                if left is not None and left.status is Status.WAITING:
+                    await self._decide(self.rng.choice(self.processes), all_of_them=True)
+                    await turns()
+                elif left is not None:
                     await self._sweep(self.rng.choice(self.processes))  # begun for a request whose result was lost
                     await turns()
                 elif all(request.done() for request in self.requests):
@@ -552,7 +630,7 @@ def _known(viewers: list[Viewer], cursor: Cursor) -> dict[str, str]:
     for viewer in viewers:
         text = viewer.texts.get(cursor.message_id)
         if text is not None and cursor in viewer.cursors:
-            return {cursor.message_id: text[: cursor.position]}
+            return {cursor.message_id: text[: viewer.lengths[cursor]]}
     return {}
 
 
@@ -562,7 +640,12 @@ def compare(world: World, stored: list[Message], *, all_are_back: bool) -> None:
     answers = {message.id: message for message in stored if isinstance(message, Answer)}
     newest = {answer.reply_to: answer.id for answer in answers.values()}
     assert set(world.acknowledged) <= order.keys(), "what was acknowledged is not stored"
-    assert all(answer.status is not Status.STREAMING for answer in answers.values())
+    assert all(answer.status.is_final for answer in answers.values())
+    assert set(world.carried_out.values()) <= {1}, "what may happen once has happened twice"
+    for ended in answers.values():
+        if not ended.begins_again:
+            left = [call.id for call in calls(ended.pieces) if call.state is not None and not call.is_over]
+            assert not left, f"calls without an end: {left}"
 
     def optional(id_: str) -> bool:
         """What who comes later is not told: superseded attempts, and those that begin again before their first word."""
@@ -583,7 +666,7 @@ def compare(world: World, stored: list[Message], *, all_are_back: bool) -> None:
             _not_stuck(viewer, answers, needed)
     for viewer in world.viewers:
         if viewer.strict and all_are_back:
-            told = [str(frame.id) for frame in viewer.events if frame.type != "llm_chunk"]
+            told = [str(frame.id) for frame in viewer.events if frame.type not in _PIECES]
             assert [id_ for id_ in told if not optional(id_.split(".")[0])] == needed, (told, needed)
             for answer in answers.values():
                 # Of an answer that was taken from its process, more was told than is stored; its end replaces it.
@@ -596,7 +679,8 @@ def _ids(message: Message) -> list[str]:
     if isinstance(message, UserMessage):
         return [f"{message.id}.user"]
     ids = [f"{message.id}.error"] if message.failure and not message.begins_again else []
-    ids += [f"{message.id}.complete"] if message.content or not message.failure else []
+    ends = message.content or not message.failure or calls(message.pieces)
+    ids += [f"{message.id}.complete"] if ends else []
     return ids + [f"{message.id}.system{n}" for n, _ in enumerate(message.recommendations, start=1)]
 
 
