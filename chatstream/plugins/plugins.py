@@ -506,9 +506,11 @@ def _recommendation(checked: Annotation, given: Annotation) -> Annotation:
     try:
         kept = recommendation(msgspec.convert(checked.data, Recommended))
     except ValueError as exc:
-        raise Nonsense("what it recommends is no names with a text, a number or nothing each, and an id") from exc
+        raise Nonsense(f"what it recommends cannot be kept: {exc}") from exc
     if kept != checked or kept.data != given.data:  # NaN has become null
-        raise Nonsense("what it recommends has an id, words or a number that recommendations have not")
+        raise Nonsense(
+            f'the kind "{RECOMMENDATION}" is the protocol\'s: make one with chatstream.models.recommendation'
+        )
     return kept
 
 

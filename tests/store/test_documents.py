@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from chatstream.errors import ErrorCode
 from chatstream.models import Answer, Failure, Status
-from chatstream.store.documents import answer_document, answer_model
+from chatstream.store.documents import NotUnderstood, answer_document, answer_model
 
 KEY = "6b06f718bcab1449ce4875a6"
 # The codes of the first version: what it does not know, it cannot read.
@@ -44,3 +45,19 @@ def test_a_code_of_a_later_version_is_something_that_went_wrong() -> None:
     failure = answer_model(document).failure
     assert failure is not None
     assert failure.code is ErrorCode.UPSTREAM_REJECTED
+
+
+def test_a_recommendation_is_read_as_every_version_has_stored_it() -> None:
+    bet = {"betId": f"bet-{KEY}-1", "odds": 2.1, "oddsText": "11/10", "selection": "Arsenal", "stake": None}
+    document = answer_document(KEY, msgspec.structs.replace(failed(ErrorCode.INTERNAL), failure=None))
+    document["recommendations"] = [bet | {"of a later version": [1]}]
+    answer = answer_model(document)
+    assert [(one.kind, one.id, one.message, one.data) for one in answer.annotations] == [
+        ("recommendation", f"bet-{KEY}-1", "New bet recommendation available", {**bet}),
+    ]
+    assert answer_document(KEY, answer)["recommendations"] == [bet]
+    assert "annotations" not in answer_document(KEY, answer)
+    wrong: tuple[object, ...] = ({"odds": 2.1}, {"betId": 7}, [], None)
+    for broken in wrong:
+        with pytest.raises(NotUnderstood):
+            answer_model(document | {"recommendations": [broken]})
