@@ -329,6 +329,9 @@ class _Reading:
             joined = name is not None
             if name is None or not (own or advised) or not self._is_of_a_bet(said, match, odds, name, announced):
                 continue
+            # "I recommend a walk. The odds are 2.10."
+            if words.CARE.search(name) or ("; " in before and name.islower() and not words.BETTING.search(name)):
+                continue
             # Without a name, only the first odds of a sentence are clear, and only if called odds.
             if name or (first and _is_called_odds(match)):
                 # With several odds in a passage it is not sure whose the stake is.

@@ -155,7 +155,9 @@ _NOBODY = r"""(?: ^[^\w]{0,6} | ^[^\w]{0,6} (?:(?:so|my|our|the|overall|final|bo
     | ^(?:so|then|overall|today|tonight|personally|also|next|finally|first|second|third),?\s )"""
 _START = rf"""(?: ^[^\w]{{0,6}} | [;,(\u2013\u2014]\s | \s-\s | {_NOBODY}
     | (?<!:)\s(?:so|and|then|therefore|hence|(?:which|that)\sis\swhy|that['\u2019]s\swhy)\s )"""
-DENIES = _pattern(r"^[^\w]{0,6}not\sthat\b")
+DENIES = _pattern(r"^[^\w]{0,6}(?:not\sthat\b|(?:your\s)?(?:options?|choices?|possibilities|alternatives?)\s?:)")
+# What is recommended then is care, and the odds that are named beside it are no bet's.
+CARE = _pattern(r"\b(?:gambl\w+|helplines?|limits?|budgets?|break|sleep|patience|caution)\b")
 # What may stand before all that, and says nothing by itself.
 OPENER = _pattern(
     r"""^[^\w]{0,6} (?: (?: (?:and|but|so|also|still|therefore|thus|instead) | (?:that|this)(?:['\u2019]s|\sis)\swhy
@@ -368,8 +370,8 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | anyone | anybody | somebody | someone | some\s(?:will|may|might|would|like|prefer) | many | most\s(?:popular
     |people|backed) | others | public | crowd | they\s(?:like|back|bet|recommend|suggest|tip|take)
     | (?:he|she)(?:['\u2019](?:d|s|ll)|\s(?:would|will|is|likes?|backs?))
-    | your\s(?:[\w€$£.,-]{1,15}\s){0,3}(?:bets?|picks?|acca|slip|coupon|selections?|wager|treble|double|parlay|ticket
-    |tip|choice|idea|friend|suggestion)
+    | yours | your\s(?:[\w€$£.,-]{1,15}\s){0,3}(?:bets?|picks?|acca|slip|coupon|selections?|wager|treble|double|parlay
+    |ticket|tip|choice|idea|friend|suggestion)
     | you(?:['\u2019]ve|\shave)?\s(?:already\s)?(?:have|had|backed|placed|took|got|hold|asked|mentioned|wanted|said
     |want(?!\sto)|plan|suggested|proposed|like|made|bet\b|bought|chose|picked) | you(?:['\u2019]re|\sare)\s(?:on
     |asking|thinking|considering|looking|already|tempted)
@@ -452,6 +454,7 @@ RETRACTS = _pattern(
     | ^[^\w]{0,6}(?:(?:but|though|however|although|yet|or(?:\srather)?)[,:]?\s)?
       (?:I|we)\s(?:won|wouldn|don|didn|shouldn|can|couldn)['\u2019]t\W*$
     | \b(?:that|this|it)(?:['\u2019]s|\sis|\swas|\swere)\s(?:just\s)?(?:what|how|before|until|when|from)\b
+    | \b(?:that|this|it)\swas\s(?:my|our|his|her|their|the|last)\b
     | ^[^\w]{0,6}(?:on\sthe\sother\shand|then\sagain|or(?:\srather)?|well|hmm+|wait),?\s
       (?:no|not|(?:maybe|perhaps)\snot)\b
     | ^[^\w]{0,6}not\W*$
