@@ -144,6 +144,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
 
 
 def test_the_bets_plug_in_recommends_by_a_tool() -> None:
-    (ours,) = python_tools([Loaded("bets", Bets(), {}, Threads("bets"))])
-    assert (ours.name, ours.manner.effect) == ("recommend_bet", Effect.NONE)
+    found = {one.name: one for one in python_tools([Loaded("bets", Bets(), {}, Threads("bets"))])}
+    ours = found["recommend_bet"]
+    assert ours.manner.effect is Effect.NONE
     assert ours.parameters["required"] == ["selection", "odds"]
