@@ -1,6 +1,7 @@
 """Answers that wait for somebody's decision, or for the app: on a real database, with several processes' hubs."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -24,11 +25,11 @@ from chatstream.generations.commands import IfBusy
 from chatstream.generations.deciding import Decided, Decision
 from chatstream.llm.model import Finish
 from chatstream.models import Answer, Conversation, Status, Usage
-from chatstream.pieces import CallState, Effect
+from chatstream.pieces import CallState, Effect, OpenText
 from chatstream.plugins.tool import Approval, Manner
 from chatstream.store.documents import now
 from chatstream.tools.tool import BadArguments, Tool, Tools, Where
-from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, told, tool
+from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, flat, told, tool
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
 APPROVE, DENY = Decision.APPROVE, Decision.DENY
@@ -499,3 +500,29 @@ async def test_a_process_of_the_version_before_takes_it_for_running(mongodb_uri:
         assert {piece if isinstance(piece, str) else piece["mark"] for piece in document["pieces"]} <= {
             *("I pay.", '{"match":7}', "tool_call", "tool_state"),
         }
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_stream_goes_on_from_every_position_of_what_waits_at_another_process(
+    mongodb_uri: str, short_pauses: None
+) -> None:
+    tools = Tools([asking(Ledger()), tool("odds", Ledger())])
+    async with bench(mongodb_uri, tools=tools) as a, bench(mongodb_uri) as b, following(b):
+        a.model.reply("Hm 👍", *call(1), *call(2, '{"match":"ö"}'), CALLED)
+        a.model.reply("So.", *call(1, name="pay"), *call(2), CALLED)
+        a.model.reply("Paid.", STOP)
+        conversation = await a.conversation()
+        await a.post(conversation, "Pay.")
+        parked = await waiting(a, conversation)
+        async with contextlib.AsyncExitStack() as stack:
+            cursors = [Cursor(parked.id, position) for position in range(parked.length + 1)]
+            viewers = [await stack.enter_async_context(b.viewer(conversation, cursor)) for cursor in cursors]
+            await a.deciding.decide(conversation, f"{parked.id}.3", APPROVE)
+            for viewer in viewers:
+                await viewer.until("llm_complete")
+        whole = flat(viewers[0])
+        answer = await a.ended(conversation)
+        silent = sum(isinstance(piece, OpenText) for piece in answer.pieces)
+        assert len({place for place, _ in whole}) == len(whole) == answer.length - silent
+        for cursor, viewer in zip(cursors, viewers, strict=True):
+            assert flat(viewer) == [each for each in whole if each[0] > cursor.position]
