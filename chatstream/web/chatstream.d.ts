@@ -32,7 +32,8 @@ export interface AnswerError {
   requestId: string | null;
 }
 
-export type AnswerStatus = "streaming" | "complete" | "stopped" | "failed" | "interrupted";
+/** `waiting`: for somebody's decision about a call, or for the app's answer to one; it has not ended. */
+export type AnswerStatus = "streaming" | "waiting" | "complete" | "stopped" | "failed" | "interrupted";
 
 export type Rating = "up" | "down";
 
@@ -46,11 +47,52 @@ export interface UserMessage {
   readonly siblings?: readonly string[];
 }
 
+/** Where a call stands; null while the model still writes its arguments. */
+export type ToolCallState =
+  | "ready"
+  | "awaiting_approval"
+  | "approved"
+  | "denied"
+  | "expired"
+  | "awaiting_client"
+  | "running"
+  | "done"
+  | "unknown"
+  | null;
+
+/** A tool that the model calls. */
+export interface ToolCallPart {
+  readonly type: "tool_call";
+  readonly toolCallId: string;
+  readonly name: string;
+  /** JSON text; incomplete while `state` is null. */
+  readonly arguments: string;
+  readonly state: ToolCallState;
+  /** Until when somebody may decide or answer; RFC 3339. */
+  readonly expiresAt?: string;
+  readonly decidedBy?: string;
+  /** For people: why it was denied, what is not known. */
+  readonly message?: string;
+  /** What came of it: any JSON; with `failed`, why nothing did. */
+  readonly output?: unknown;
+  readonly failed?: boolean;
+  /** `output` is only the beginning, as text. */
+  readonly truncated?: boolean;
+}
+
+/** A call, as it is after a decision or an answer. */
+export interface DecidedCall extends Omit<ToolCallPart, "type"> {
+  readonly messageId: string;
+  readonly status: AnswerStatus;
+  readonly streamCursor: string;
+}
+
 /** What an answer is made of. More types may be added: ignore those that you do not know. */
 export type AnswerPart =
   | { readonly type: "text"; readonly text: string }
   /** What the model thinks; there only if the server shows it. */
   | { readonly type: "reasoning"; readonly text: string }
+  | ToolCallPart
   /** Something of the server's app, to be shown here: what it is, its `kind` says. Text goes on behind it. */
   | { readonly type: "data"; readonly kind: string; readonly id: string; readonly data: unknown };
 
@@ -61,7 +103,7 @@ export interface AssistantMessage {
   /** The text so far; all of it once `status` is final. */
   readonly content: string;
   readonly status: AnswerStatus;
-  /** `status === "streaming"`. */
+  /** It has not ended: `status` is `streaming` or `waiting`. */
   readonly streaming: boolean;
   /** 1 for the first; `regenerate` makes another. */
   readonly attempt: number;
@@ -104,6 +146,23 @@ export type ChatEvent = { timestamp: string } & (
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   /** What the model thinks; `offset` counts within this thought. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
+  /** The model calls a tool, or the next piece of the call's arguments has come. */
+  | { type: "tool_call"; messageId: string; replyTo: string; attempt: number; toolCallId: string; name: string; arguments: string }
+  /** Where a call stands; `arguments` are whole where they are there. */
+  | ({ type: "tool_state"; messageId: string; replyTo: string; attempt: number; state: ToolCallState; arguments?: string } & Pick<
+      ToolCallPart,
+      "toolCallId" | "name" | "expiresAt" | "decidedBy" | "message"
+    >)
+  | {
+      type: "tool_result";
+      messageId: string;
+      replyTo: string;
+      attempt: number;
+      toolCallId: string;
+      output: unknown;
+      failed: boolean;
+      truncated: boolean;
+    }
   /** The conversation has become too long: from this answer on the model is not told its oldest `dropped` messages. */
   | { type: "context_trimmed"; messageId: string; replyTo: string; attempt: number; dropped: number }
   | {
@@ -112,7 +171,7 @@ export type ChatEvent = { timestamp: string } & (
       replyTo: string;
       attempt: number;
       content: string;
-      status: Exclude<AnswerStatus, "streaming">;
+      status: Exclude<AnswerStatus, "streaming" | "waiting">;
       finishReason: string | null;
       usage: Usage | null;
       parts?: readonly AnswerPart[];
@@ -341,6 +400,11 @@ export class ChatStream {
    * Rejects with `nothing_to_continue` if it was not. */
   continueAnswer(options?: RegenerateOptions): Promise<BegunAnswer>;
   /** Store what the user thinks of an answer; null takes it back. */
+  /** Agree to a call that waits for it, or do not; the model is told the `reason` why not. The first decision counts: the
+   * same again is no other one, another one rejects with `already_decided`, one that is too late with `call_expired`. */
+  decide(toolCallId: string, decision: "approve" | "deny", options?: { reason?: string }): Promise<DecidedCall>;
+  /** What came of a call that the app carries out itself, or why nothing did. Once. */
+  answerTool(toolCallId: string, answer: { output: unknown } | { error: string }): Promise<DecidedCall>;
   rate(messageId: string, rating: Rating | null): Promise<{ messageId: string; rating: Rating | null }>;
   /** End the running answer; its text so far is kept, or `seenLength` code points of it. Rejects with
    * `no_answer_running` if none is. `usage` is of all that was generated. */

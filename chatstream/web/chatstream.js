@@ -495,6 +495,23 @@ export class ChatStream {
     return rated;
   }
 
+  async decide(toolCallId, decision, { reason } = {}) {
+    return this.#decide(toolCallId, { decision, reason });
+  }
+
+  async answerTool(toolCallId, { output, error }) {
+    return this.#decide(toolCallId, error === undefined ? { output: output ?? null } : { error });
+  }
+
+  /** The same again does no harm; so it may be tried again by whoever got no answer. */
+  async #decide(toolCallId, body) {
+    const call = await this.#api.call("POST", `/tool-calls/${encodeURIComponent(toolCallId)}`, body);
+    const shown = this.messages;
+    this.#transcript.decided(call);
+    if (this.messages !== shown) this.#emit("messages", this.messages);
+    return call;
+  }
+
   async continueAnswer({ messageId, ...options } = {}) {
     return this.#again({ ...options, body: { continue: true, messageId } });
   }

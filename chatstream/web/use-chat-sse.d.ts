@@ -58,6 +58,8 @@ export interface UseChatSSEReturn {
   showBranch: ChatStream["showBranch"];
   continueAnswer: ChatStream["continueAnswer"];
   rate: ChatStream["rate"];
+  decide: ChatStream["decide"];
+  answerTool: ChatStream["answerTool"];
   /** All conversations of the user: list, search, create, rename, delete. The same object as long as `baseUrl` is. */
   conversations: Conversations;
   /** An answer is being written, or awaited. */

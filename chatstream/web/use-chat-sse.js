@@ -91,6 +91,8 @@ function actions(chat, history) {
     showBranch: (messageId) => chat.showBranch(messageId),
     continueAnswer: (options) => chat.continueAnswer(options),
     rate: (messageId, rating) => chat.rate(messageId, rating),
+    decide: (toolCallId, decision, options) => chat.decide(toolCallId, decision, options),
+    answerTool: (toolCallId, answer) => chat.answerTool(toolCallId, answer),
     history: (options) => chat.history(options),
   };
 }

@@ -299,3 +299,64 @@ test("that messages are left out of the context is known of the answer with whic
   loaded.load([posted("u1"), stored("a1", "Hi", { contextTrimmed: { dropped: 12 } })]);
   assert.deepEqual(loaded.messages[1].contextTrimmed, { dropped: 12 });
 });
+
+const about = { timestamp, messageId: "a1", replyTo: "u1", attempt: 1, toolCallId: "a1.1" };
+const piece = (text) => ({ type: "tool_call", name: "pay", arguments: text, ...about });
+const state = (now, facts = {}) => ({ type: "tool_state", name: "pay", state: now, ...facts, ...about });
+const result = (output, facts = {}) => ({ type: "tool_result", output, failed: false, truncated: false, ...facts, ...about });
+const ready = state("ready", { arguments: '{"a":1}' });
+const asking = state("awaiting_approval", { expiresAt: timestamp });
+
+test("a call is put together from its steps, between the texts", () => {
+  const { transcript, news } = after(asked("u1"), chunk(0, "Hm."), piece(""), piece('{"a"'), piece(":1}"), ready, state("running"));
+  assert.ok(news.every(Boolean));
+  const call = { type: "tool_call", toolCallId: "a1.1", name: "pay", arguments: '{"a":1}', state: "running" };
+  assert.deepEqual(transcript.messages[1].parts, [{ type: "text", text: "Hm." }, call]);
+  transcript.apply(result({ ok: true }));
+  transcript.apply(chunk(3, "\n\nPaid."));
+  assert.deepEqual(transcript.messages[1].parts, [
+    { type: "text", text: "Hm." },
+    { ...call, state: "done", output: { ok: true }, failed: false },
+    { type: "text", text: "\n\nPaid." },
+  ]);
+});
+
+test("a call that waits makes its answer wait, until it is decided here or elsewhere", () => {
+  const { transcript } = after(asked("u1"), piece(""), piece('{"a":1}'), ready, asking);
+  const answer = () => transcript.messages[1];
+  assert.deepEqual([answer().status, answer().streaming], ["waiting", true]);
+  transcript.decided({ messageId: "a1", toolCallId: "a1.1", state: "approved", decidedBy: "u" });
+  assert.deepEqual([answer().status, answer().parts[0].state], ["streaming", "approved"]);
+  transcript.apply(state("approved", { decidedBy: "u" }));
+  transcript.apply(state("running"));
+  transcript.apply(result("paid"));
+  // Somebody was slower, and is told what it is by now.
+  transcript.decided({ messageId: "a1", toolCallId: "a1.1", state: "approved", decidedBy: "u" });
+  assert.deepEqual(answer().parts[0].state, "done");
+});
+
+test("a call that was denied stays so, whatever the model is told", () => {
+  const { transcript } = after(asked("u1"), piece(""), ready, asking, state("denied"), result("Not carried out", { failed: true }));
+  assert.deepEqual([transcript.messages[1].parts[0].state, transcript.messages[1].parts[0].failed], ["denied", true]);
+});
+
+test("a call that is told again from its beginning is there once", () => {
+  const { transcript } = after(asked("u1"), piece(""), piece('{"a"'), { type: "connected", timestamp, resumed: false });
+  for (const event of [piece(""), piece('{"a":1}'), ready, asking]) transcript.apply(event);
+  const before = transcript.messages[1].parts;
+  assert.deepEqual([before.length, before[0].arguments, before[0].state], [1, '{"a":1}', "awaiting_approval"]);
+  transcript.apply({ type: "connected", timestamp, resumed: false });
+  for (const event of [piece(""), piece('{"a":1}'), ready, asking]) transcript.apply(event);
+  assert.deepEqual(transcript.messages[1].parts, before);
+});
+
+test("an answer that waits in the history goes on when it is decided", () => {
+  const { transcript } = after();
+  const call = { type: "tool_call", toolCallId: "a1.1", name: "pay", arguments: "{}", state: "awaiting_approval" };
+  transcript.load([posted("u1"), stored("a1", "", { status: "waiting", parts: [call] })]);
+  assert.equal(transcript.messages[1].streaming, true);
+  for (const event of [state("approved"), state("running"), result("paid"), chunk(0, "Paid."), complete("Paid.")]) {
+    assert.equal(transcript.apply(event), true);
+  }
+  assert.deepEqual([transcript.messages[1].status, transcript.messages[1].content], ["complete", "Paid."]);
+});

@@ -81,7 +81,7 @@ export class Transcript {
       answer({ id, content, status, attempt, replyTo, finishReason, usage, error, recommendations, timestamp, ...more }),
       { length: codePoints(content) },
     );
-    if (status !== "streaming") this.#completed = id;
+    if (status !== "streaming" && status !== "waiting") this.#completed = id;
     return true;
   }
 
@@ -102,6 +102,13 @@ export class Transcript {
         return this.#onReasoning(event);
       case "data":
         return this.#onData(event);
+      case "tool_call":
+      case "tool_state":
+      case "tool_result":
+        return this.#onTool(event);
+      case "connected":
+        if (!event.resumed) this.#forgetPieces();
+        return true;
       case "context_trimmed":
         return this.#onContextTrimmed(event);
       case "llm_complete":
@@ -188,6 +195,44 @@ export class Transcript {
     return true;
   }
 
+  /** A step in the life of a call: its arguments piece by piece, then where it stands, then what came of it. */
+  #onTool({ type, toolCallId, name, arguments: given, timestamp, messageId, replyTo, attempt, ...facts }) {
+    const entry = this.#answerOf({ messageId, replyTo, attempt, timestamp });
+    if (!entry || !entry.message.streaming) return false;
+    const { content: said } = entry.message;
+    const known = entry.message.parts ?? (said === "" ? [] : [{ type: "text", text: said }]);
+    const before = known.find((part) => part.toolCallId === toolCallId);
+    const now = before ?? { type: "tool_call", toolCallId, name, arguments: "", state: null };
+    if (type === "tool_call" && now.state !== null) return false; // told again from its beginning
+    const after = changed(now, type, given, facts);
+    if (before && JSON.stringify(before) === JSON.stringify(after)) return false;
+    const parts = before ? known.map((part) => (part === before ? after : part)) : [...known, after];
+    this.#change(entry, { parts, status: parts.some(waits) ? "waiting" : "streaming", timestamp });
+    return true;
+  }
+
+  /** What the server says of a call that somebody has just decided. */
+  decided({ messageId, toolCallId, state, decidedBy, message, output, failed, truncated }) {
+    const entry = this.#entries.get(messageId);
+    if (!entry?.message.streaming || !entry.message.parts) return;
+    const facts = Object.fromEntries(
+      Object.entries({ state, decidedBy, message, output, failed, truncated }).filter(([, fact]) => fact !== undefined),
+    );
+    const parts = entry.message.parts.map((part) => (part.toolCallId === toolCallId && waits(part) ? { ...part, ...facts } : part));
+    this.#change(entry, { parts, status: parts.some(waits) ? "waiting" : "streaming" });
+  }
+
+  /** Without a cursor an answer is told from its beginning: the pieces of arguments come again. */
+  #forgetPieces() {
+    for (const entry of this.#entries.values()) {
+      if (!entry.message.streaming || !entry.message.parts) continue;
+      const parts = entry.message.parts.map((part) =>
+        part.type === "tool_call" && part.state === null ? { ...part, arguments: "" } : part,
+      );
+      this.#change(entry, { parts });
+    }
+  }
+
   #onContextTrimmed({ dropped, timestamp, ...about }) {
     const entry = this.#answerOf({ ...about, timestamp });
     if (!entry || entry.message.contextTrimmed) return false;
@@ -272,7 +317,7 @@ export class Transcript {
 }
 
 function answer({ id, finishReason = null, usage = null, error = null, parts, rating, model, ...rest }) {
-  const streaming = rest.status === "streaming";
+  const streaming = rest.status === "streaming" || rest.status === "waiting";
   const more = { ...(parts && { parts }), ...(rating && { rating }), ...(model && { model }) };
   return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...more };
 }
@@ -280,6 +325,22 @@ function answer({ id, finishReason = null, usage = null, error = null, parts, ra
 /** The siblings of a message that takes another one's place. */
 function besides(other, id) {
   return other && other.id !== id ? { siblings: [...(other.siblings ?? [other.id]), id] } : {};
+}
+
+const STATES = ["awaiting_approval", "awaiting_client"];
+
+/** Whether a call waits for somebody. */
+function waits({ type, state }) {
+  return type === "tool_call" && STATES.includes(state);
+}
+
+/** A call after another step. */
+function changed(part, type, given, facts) {
+  if (type === "tool_call") return { ...part, arguments: part.arguments + given };
+  if (type === "tool_state") return { ...part, ...facts, arguments: given ?? part.arguments };
+  const { output, failed, truncated, because } = facts;
+  const state = because ?? (["denied", "expired"].includes(part.state) ? part.state : "done");
+  return { ...part, state, output, failed, ...(truncated && { truncated }) };
 }
 
 /** The parts with more text of a type at their end. */

@@ -43,7 +43,7 @@ let lookFor = ""; // what was searched for when the conversation was opened: sho
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
 const composer = new Composer({ send, stop, lastQuestion });
-const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate });
+const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate, decide });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
   search: (text) => list.search(text).then(showFound, (error) => search.fail(t(error.message))),
@@ -171,6 +171,17 @@ async function show(id, step) {
   const shown = chat;
   await shown.showBranch(id).catch((error) => composer.notice(error.message, { passes: error.retryable }));
   if (shown === chat) messages.focusVersion(id, step);
+}
+
+/** False: it did not work, and may be tried again. */
+async function decide(toolCallId, decision) {
+  try {
+    await chat.decide(toolCallId, decision);
+    return true;
+  } catch (error) {
+    composer.notice(error.message, { passes: error.retryable });
+    return false;
+  }
 }
 
 async function rate(id, rating) {

@@ -1,6 +1,7 @@
 /** The messages of the open conversation, drawn from what `ChatStream` says they are. */
 
 import { allLoaded, card } from "./cards.js";
+import { Calls } from "./calls.js";
 import { button, byId, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
@@ -33,7 +34,7 @@ export class MessagesView {
   #afterwards = null;
 
   /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
-   * `edit(question)`, `show(id, step)`, another version of a message, and `rate(id, rating)`. */
+   * `edit(question)`, `show(id, step)`, another version of a message, `rate(id, rating)` and `decide(toolCallId, decision)`. */
   constructor(actions) {
     this.#actions = actions;
     byId("to-end").onclick = () => this.toEnd();
@@ -134,15 +135,18 @@ export class MessagesView {
     const after = element("div");
     const thinking = new Thinking(() => announceOnce(t("The model thinks")));
     const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
-    const root = element("li", {}, heading(t("Answer")), note, thinking.root, body, after);
-    return { root, note, thinking, prose: new Prose(body), after };
+    const calls = new Calls({ decide: this.#actions.decide, announce: announceOnce });
+    const root = element("li", {}, heading(t("Answer")), note, thinking.root, calls.root, body, after);
+    return { root, note, thinking, calls, prose: new Prose(body), after };
   }
 
-  #drawAnswer({ root, note, thinking, prose, after }, message, last) {
+  #drawAnswer({ root, note, thinking, calls, prose, after }, message, last) {
     note.hidden = !message.contextTrimmed;
     const { content, status, parts = [] } = message;
-    const streaming = status === "streaming";
-    root.className = streaming ? "assistant writing" : "assistant";
+    const { streaming } = message.id === "pending" ? { streaming: true } : message;
+    const called = parts.filter(({ type }) => type === "tool_call");
+    calls.show(called);
+    root.className = status === "streaming" ? "assistant writing" : "assistant";
     const thoughts = parts.filter(({ type }) => type === "reasoning").map(({ text }) => text);
     thinking.show(thoughts.join("\n\n"), { runs: streaming && parts.at(-1)?.type === "reasoning" });
     prose.show(content, { whole: !streaming });
@@ -150,7 +154,7 @@ export class MessagesView {
     const recommended = (message.recommendations ?? []).map((data) => ({ kind: "recommendation", data }));
     const cards = element("div", { className: "cards" }, ...[...told, ...recommended, ...(message.annotations ?? [])].map(card));
     if (cards.hasChildNodes()) allLoaded().then(() => this.#tail.follow());
-    const waits = streaming && content === "" && !thoughts.length && !told.length;
+    const waits = streaming && content === "" && !thoughts.length && !told.length && !called.length;
     if (streaming) after.replaceChildren(cards, ...(waits ? [waiting()] : []));
     else after.replaceChildren(cards, ...this.#failure(message, last), this.#foot(message, last));
   }

@@ -1,0 +1,107 @@
+"""Cards of tools that are called, and a person who agrees to a call, or does not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.conftest import OpenPage
+from tests.page.test_looks import Look, axe, look, pictures  # noqa: F401 - fixtures
+from tests.support.browser import Model
+from tests.support.processes import ServerProcess
+from tests.support.upstream import DONE, answer, delta, stream
+
+PLUGIN = '''
+from chatstream.plugins.tool import tool
+
+
+@tool(effect="none")
+async def best_price(selection: str) -> dict[str, str]:
+    """Look up a price."""
+    return {"odds": "2.10", "bookmaker": "Quayside"}
+
+
+@tool(effect="once")
+async def place_bet(selection: str, stake: str) -> str:
+    """Place a bet."""
+    return "The bet is placed."
+
+
+class Plugin:
+    tools = (best_price, place_bet)
+
+
+plugin = Plugin
+'''
+
+
+def called(name: str, **arguments: str) -> bytes:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    call = {"index": 0, "id": "a", "function": function}
+    return stream(delta(tool_calls=[call]), delta(finish_reason="tool_calls"), DONE)
+
+
+@pytest.fixture(scope="module")
+def calling_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
+    directory: Path = tmp_path_factory.mktemp("calls")
+    (directory / "placing.py").write_text(PLUGIN, encoding="utf-8")
+    settings = environment | {
+        "MONGODB_DATABASE": "page-calls",
+        "CHATSTREAM_DISCONNECT_GRACE": "30",
+        "CHATSTREAM_PLUGINS": "placing:plugin",
+        "CHATSTREAM_TITLES": "off",
+    }
+    server = ServerProcess(directory, settings).start().wait_until_ready()
+    yield server
+    server.stop()
+
+
+def test_a_call_that_is_over_is_folded(
+    open_page: OpenPage,
+    model: Model,
+    calling_server: ServerProcess,
+    look: Look,  # noqa: F811 - the fixture
+) -> None:
+    model.reply(called("best_price", selection="Arsenal"))
+    model.reply(answer("It is 2.10."))
+    tab = open_page(url=calling_server.url)
+    tab.ask("What is the best price?")
+    expect(tab.prose).to_have_text("It is 2.10.")
+    card = tab.page.get_by_role("region", name="best price Done")
+    expect(card).to_be_visible()
+    expect(card.get_by_text("Quayside")).to_be_hidden()
+    card.get_by_text("Details").press("Enter")
+    expect(card.get_by_text("Quayside")).to_be_visible()
+    look(tab.page, "call-done", "desk")
+    tab.page.reload()  # and so it is in the history
+    expect(tab.page.get_by_role("region", name="best price Done")).to_be_visible()
+
+
+@pytest.mark.parametrize(("key", "told"), [("Approve", "Done"), ("Deny", "Denied")])
+def test_a_person_decides_by_keys_and_another_device_sees_it(
+    open_page: OpenPage,
+    model: Model,
+    calling_server: ServerProcess,
+    look: Look,  # noqa: F811 - the fixture
+    key: str,
+    told: str,
+) -> None:
+    model.reply(called("place_bet", selection="Arsenal", stake="€10"))
+    model.reply(answer("So be it."))
+    tab = open_page(url=calling_server.url)
+    tab.ask("Place €10 on Arsenal")
+    card = tab.page.get_by_role("region", name="place bet Waits for you")
+    expect(card).to_contain_text("“place bet” will be carried out with these details, once, if you approve.")
+    expect(card.get_by_role("definition")).to_have_text(["Arsenal", "€10"])
+    other = open_page(tab.conversation, url=calling_server.url)
+    expect(other.page.get_by_role("region", name="place bet Waits for you")).to_be_visible()
+    if key == "Approve":
+        look(tab.page, "call-asks")
+    card.get_by_role("button", name=key).press("Enter")
+    for each in (tab, other):
+        expect(each.page.get_by_role("region", name=f"place bet {told}")).to_be_visible()
+        expect(each.prose).to_have_text("So be it.")
+        expect(each.page.get_by_role("button", name="Approve")).to_have_count(0)
+    assert tab.page.evaluate("document.activeElement.closest('.call') !== null")
