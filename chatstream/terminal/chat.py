@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import uuid
+from collections.abc import Coroutine
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ _HELP = (
     "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /model [NAME] · /search WORDS · /open ID · "
     "/new · /id · /quit"
 )
+_LONGEST_RESULT = 300  # characters of what came of a call: some lines
 _FOUND = 20  # conversations that a search shows: what fits on a screen
 # In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
 _MAX_RECONNECTS = 8
@@ -40,12 +42,13 @@ class Terminal:
         self._shown = ""  # of the answer `_showing`
         self._showing: str | None = None
         self._thinking = False  # what was written last is what the model thinks
+        self._asked: tuple[str, str] | None = None  # the call that waits for a decision, and the cursor behind that
 
     def talk(self, question: str | None) -> int:
         """Ask `question`, or what is typed until the end of the input; returns the exit status."""
         with asyncio.Runner() as runner:
             if question is not None:
-                return 0 if runner.run(self._ask(question)) else 1
+                return 0 if self._run(runner, self._ask(question)) else 1
             interactive = sys.stdin.isatty()
             if interactive:
                 import readline  # noqa: F401 - gives `input` editing and a history
@@ -57,12 +60,35 @@ class Terminal:
                     break
                 if line:
                     try:
-                        status = 0 if runner.run(self._command(line)) else 1
+                        status = 0 if self._run(runner, self._command(line)) else 1
                     except ChatFailed as exc:
                         if not interactive:
                             raise
                         self._note(str(exc))
             return status
+
+    def _run(self, runner: asyncio.Runner, command: Coroutine[Any, Any, bool]) -> bool:
+        """Carry it out, and ask for what it waits for."""
+        good = runner.run(command)
+        while self._asked is not None:
+            (call, cursor), self._asked = self._asked, None
+            if not sys.stdin.isatty():
+                self._note(
+                    "it waits for your approval: `chatstream chat` in a terminal asks for it, and so does the page"
+                )
+                return False
+            line: str | None = ""
+            while line is not None and line.lower() not in ("y", "yes", "n", "no"):
+                line = _typed(True, "approve? y/n ")
+            if line is None:
+                self._note("it goes on waiting")
+                return False
+            good = runner.run(self._decide(call, "approve" if line.lower().startswith("y") else "deny", cursor))
+        return good
+
+    async def _decide(self, call: str, decision: str, cursor: str) -> bool:
+        await self._client.request("POST", f"{self._path()}/tool-calls/{call}", {"decision": decision})
+        return await self._watch(cursor, goes_on=True)
 
     async def _command(self, line: str) -> bool:
         match line:
@@ -155,9 +181,10 @@ class Terminal:
             posted = await self._client.request("POST", path, message)
         return await self._watch(posted["streamCursor"])
 
-    async def _watch(self, cursor: str) -> bool:
-        """Show the answer that comes after `cursor`; Ctrl-C stops it."""
-        self._showing = None
+    async def _watch(self, cursor: str, *, goes_on: bool = False) -> bool:
+        """Show the answer that comes after `cursor`, or how it `goes_on`; Ctrl-C stops it."""
+        if not goes_on:
+            self._showing = None
         try:
             return await self._follow(cursor)
         except asyncio.CancelledError:
@@ -176,6 +203,9 @@ class Terminal:
                     cursor = frame.cursor or cursor
                     tries = 0 if frame.event["type"] == "connected" else tries
                     self._show(frame.event)
+                    if frame.event.get("state") == "awaiting_approval" and not self._as_json:
+                        self._asked = frame.event["toolCallId"], cursor
+                        return False
                     if frame.event["type"] == "llm_complete":
                         good = frame.event["status"] == "complete"
                     over = over or _ends(frame.event)
@@ -213,6 +243,12 @@ class Terminal:
                 self._write(event["content"])
             case "llm_complete" if event["content"] != self._shown or self._showing != event["messageId"]:
                 self._write(("\n" if self._shown else "") + event["content"])  # another process knew more
+            case "tool_state" if event["state"] == "ready":
+                self._note(f"\n→ {event['name']} {event['arguments']}")
+            case "tool_state" if event["state"] in ("denied", "expired", "unknown"):
+                self._note(f"→ {event['name']}: {event['state']}")
+            case "tool_result":
+                self._note(f"→ {json.dumps(event['output'], ensure_ascii=False)[:_LONGEST_RESULT]}")
             case "system":
                 self._note(f"\n→ {_found(event['message'], event['metadata'])}")
             case "data":
@@ -236,10 +272,10 @@ class Terminal:
             _print(f"{text}\n", sys.stderr)
 
 
-def _typed(interactive: bool) -> str | None:
+def _typed(interactive: bool, prompt: str = "> ") -> str | None:
     """A line of the input; None at its end, and on Ctrl-C."""
     try:
-        return input("> " if interactive else "").strip()
+        return input(prompt if interactive else "").strip()
     except (EOFError, KeyboardInterrupt):
         _print("\n" if interactive else "", sys.stdout)  # whatever comes next is not on the prompt's line
         return None
