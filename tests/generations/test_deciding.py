@@ -28,6 +28,7 @@ from chatstream.models import Answer, Conversation, Status, Usage
 from chatstream.pieces import CallState, Effect, OpenText
 from chatstream.plugins.tool import Approval, Manner
 from chatstream.store.documents import now
+from chatstream.store.outbox import Outbox
 from chatstream.tools.tool import BadArguments, Tool, Tools, Where
 from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, flat, told, tool
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
@@ -526,3 +527,29 @@ async def test_a_stream_goes_on_from_every_position_of_what_waits_at_another_pro
         assert len({place for place, _ in whole}) == len(whole) == answer.length - silent
         for cursor, viewer in zip(cursors, viewers, strict=True):
             assert flat(viewer) == [each for each in whole if each[0] > cursor.position]
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_the_webhook_is_told_of_each_wait_until_somebody_decides_or_sees_it(mongodb_uri: str) -> None:
+    tools = Tools([asking(Ledger())])
+    async with bench(mongodb_uri, tools=tools, database="waiting-webhooks") as b:
+        b.attempts._webhook_delay = timedelta(0)
+        outbox = Outbox(b.mongo)
+        conversation, parked = await asked(b)
+        (event,) = await outbox.due()
+        assert (event.type, event.data["status"], event.data["conversationId"]) == (
+            "answer.waiting",
+            "waiting",
+            conversation.id,
+        )
+        assert [(one["toolCallId"], one["state"]) for one in event.data["toolCalls"]] == [
+            (f"{parked.id}.1", "awaiting_approval")
+        ]
+        assert "match" not in str(event.data)  # what it would do
+        b.model.reply("Once more.", *call(1, name="pay"), CALLED)
+        await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
+        await waiting(b, conversation)
+        (again,) = await outbox.due()
+        assert (again.type, again.id != event.id) == ("answer.waiting", True)
+        await b.attempts.mark_seen(conversation.key)
+        assert await outbox.due() == []
