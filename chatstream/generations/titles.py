@@ -141,7 +141,9 @@ class Titles:
         finally:
             if pieces or usage is not None:
                 await self._count(conversation, answer, usage or estimated(estimate, pieces), answered_by)
-        return titling.title(text(pieces), finish) if finish else None
+        title = titling.title(text(pieces), finish) if finish else None
+        # As it is shown: without its marks it may say what it did not say with them.
+        return title if title is not None and await self._plugins.may_be_told(title) else None
 
     async def _count(self, conversation: Conversation, answer: Answer, usage: Usage, model: str | None) -> None:
         used = self._priced(usage, model)

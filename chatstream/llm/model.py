@@ -66,7 +66,7 @@ class Finish(Struct, frozen=True, kw_only=True):
     """How the model ended its answer. `reason` is the model's own word: ``stop``, ``length``, ``content_filter`` …"""
 
     reason: str
-    usage: Usage | None
+    usage: Usage | None = None
 
 
 def without_calls(turns: Sequence[Turn]) -> list[Turn]:

@@ -58,10 +58,12 @@ class Answering:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
                 raise
             await self._pieces.put(_Raised(RuntimeError("it was cancelled by itself")))
-        except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
-            await self._pieces.put(_Raised(RuntimeError(type(exc).__name__)))
         except Exception as exc:  # noqa: BLE001 - the reader is told
             await self._pieces.put(_Raised(exc))
+        except GeneratorExit:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - which would end the server, or nobody would be told
+            await self._pieces.put(_Raised(RuntimeError(type(exc).__name__)))
 
     async def close(self) -> None:
         """Nobody reads any more. One that takes no notice is left behind."""

@@ -26,7 +26,7 @@ class Loaded(Struct, frozen=True, eq=False):
     name: str  # as the setting names it
     plugin: Plugin
     rules: dict[Hook, Rule]  # of the methods that it has
-    threads: Threads
+    threads: Mapping[str, Threads]  # for each method its own, and `tools`: one that hangs harms no other
     cards: Mapping[str, Mapping[str, bytes]] = {}  # by the kind that they draw: files, by their names
 
     def has(self, hook: Hook) -> bool:
@@ -89,7 +89,12 @@ def _load(name: str) -> Loaded:
         if rule not in ("open", "closed"):
             raise ConfigurationError(f'{_SETTING}: {name}: the failure rule of `{hook}` must be "open" or "closed"')
         rules[hook] = rules[hook]._replace(open=rule == "open")
-    return Loaded(name, plugin, rules, Threads(name), _cards(name, plugin))
+    return Loaded(name, plugin, rules, threads(name), _cards(name, plugin))
+
+
+def threads(name: str) -> Mapping[str, Threads]:
+    """Threads for what blocks in the plug-in of this name."""
+    return {each: Threads(f"{name} {each}") for each in (*RULES, "tools")}
 
 
 def _cards(name: str, plugin: Plugin) -> Mapping[str, Mapping[str, bytes]]:

@@ -62,6 +62,13 @@ _MOST_TOKENS = 2**53  # what a program of any language can read
 _LONGEST_TEXT = 200  # code points of an id, or of an annotation's words
 # Text that is held back longer than this is treated as a call that is late: readers see nothing come meanwhile.
 _LONGEST_HOLD = 30.0
+# What models and this server say at an answer's end. Any other word is the model's own, and may say anything.
+_KNOWN_ENDS = frozenset(
+    [
+        *("", "stop", "length", "content_filter", "tool_calls", "function_call", "refusal", "tool_limit", "other"),
+        *("eos", "end_turn", "max_tokens"),
+    ]
+)
 
 
 class _Failed(Exception):
@@ -238,7 +245,10 @@ class Plugins:
                 if came or ended:  # nobody is asked about what has no text
                     late = held_since is not None and now() - held_since > _LONGEST_HOLD
                     end = await self._may_be_told(each, holding.text, holding.told, ended=ended, late=late)
-                if end is None:
+                asked = holding.whole_calls(ended=ended or delta.durable)
+                if delta.finish is not None and delta.finish.reason not in _KNOWN_ENDS:
+                    asked.append(delta.finish.reason)
+                if end is None or not await self._all_may_be_told(each, asked):
                     yield Delta([], Finish(reason="content_filter", usage=delta.finish.usage if delta.finish else None))
                     return
                 if end > holding.told and held_since is not None:
@@ -266,6 +276,17 @@ class Plugins:
         if end == told and late and not ended:
             return len(text) if each.rules["release"].open else None
         return end
+
+    async def may_be_told(self, text: str) -> bool:
+        """Whether all of a text may be told that is no answer, but made of one."""
+        asked = [self._all_may_be_told(each, [text]) for each in self._loaded["release"]]
+        return all(await asyncio.gather(*asked))
+
+    async def _all_may_be_told(self, each: Loaded, texts: Sequence[str]) -> bool:
+        for text in texts:
+            if await self._may_be_told(each, text, 0, ended=True, late=False) != len(text):
+                return False
+        return True
 
     async def annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation, ...]:
         """What they find in it. All are asked at once; one that fails finds nothing."""
@@ -317,7 +338,7 @@ class Plugins:
         began, outcome = now(), "ok"
         try:
             blocked = self._watch(each, hook)
-            return check(await _called(each, getattr(each.plugin, hook), rule.deadline, blocked, *args))
+            return check(await _called(each, hook, blocked, *args))
         except (Refused, Blocked) as exc:
             why = "" if isinstance(exc, _MAY_RAISE.get(hook, ())) else describe(exc)
             why = why or _unfit(exc)
@@ -346,23 +367,23 @@ _HOOKS: tuple[Hook, ...] = ("context", "admit", "release", "annotate", "answer",
 _MAY_RAISE: Mapping[str, type[Exception]] = {"admit": Refused, "release": Blocked}
 
 
-async def _called(
-    each: Loaded, method: Callable[..., Any], deadline: float, blocked: Callable[[float], None], *args: object
-) -> object:
-    """What `method` returns within `deadline` seconds. One that takes no notice of its cancellation is left behind.
+async def _called(each: Loaded, hook: Hook, blocked: Callable[[float], None], *args: object) -> object:
+    """What a plug-in's method returns within its deadline. One that takes no notice of its cancellation is left behind.
 
     `blocked` is told for how many seconds it held up the event loop.
     """
+
+    method: Callable[..., Any] = getattr(each.plugin, hook)
 
     async def call() -> object:
         try:
             if inspect.iscoroutinefunction(method):
                 return await watched(method(*args), blocked)
-            return await each.threads.run(listed, method, *args)
+            return await each.threads[hook].run(listed, method, *args)
         except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
             raise RuntimeError(type(exc).__name__) from exc
 
-    return await in_time(asyncio.create_task(call()), deadline)
+    return await in_time(asyncio.create_task(call()), each.rules[hook].deadline)
 
 
 def listed(method: Callable[..., Any], *args: object, **named: object) -> object:

@@ -15,7 +15,8 @@ _LONG_STEP = 0.04
 async def in_time(task: "asyncio.Future[object]", seconds: float) -> object:
     """What `task` returns; it is cancelled if nobody waits for it any more, and left behind if it does not end then.
 
-    Raises what it raises, `TimeoutError` after so many `seconds`, and `RuntimeError` if it was cancelled by itself.
+    Raises what it raises, `TimeoutError` after so many `seconds`, and `RuntimeError` if it was cancelled by itself or
+    raised what is no `Exception`.
     """
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -27,6 +28,9 @@ async def in_time(task: "asyncio.Future[object]", seconds: float) -> object:
         raise TimeoutError
     if task.cancelled():
         raise RuntimeError("it was cancelled by itself")
+    exc = task.exception()
+    if exc is not None and not isinstance(exc, Exception):  # nobody who waits for an answer looks for these
+        raise RuntimeError(type(exc).__name__) from exc
     return task.result()
 
 

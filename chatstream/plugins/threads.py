@@ -1,4 +1,4 @@
-"""Threads for what blocks: a few for each plug-in, so that one that hangs harms only itself."""
+"""Threads for what blocks: a few for each method of a plug-in, so that one that hangs harms only itself."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_THREADS = 4  # calls of one plug-in at a time; they wait for something, mostly
+_THREADS = 4  # calls of one method at a time; they wait for something, mostly
+_LOST = 28  # calls that hang after nobody waits for them any more, each of which leaves its thread to another one
 _WAITING = 64  # calls that may wait for a thread: with the deadlines as they are, no more would be served in time
 
 
@@ -26,16 +27,18 @@ class Threads:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started = 0
         self._unfinished = 0
+        self._lost = 0
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
         """Call `function` in a thread. Raises what it raises, and `TooBusy`. Whoever is cancelled leaves it running."""
-        if self._unfinished >= _THREADS + _WAITING:
+        if self._unfinished - self._lost >= _THREADS + _WAITING:
             raise TooBusy
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
         def finish(result: Any, exc: BaseException | None) -> None:
             self._unfinished -= 1
+            self._lost -= lost
             if future.done():  # nobody waits any more
                 return
             if exc is None:
@@ -43,9 +46,13 @@ class Threads:
             else:
                 future.set_exception(exc)
 
+        running = lost = False
+
         def call() -> None:
+            nonlocal running
             result, raised = None, None
             if not future.done():
+                running = True
                 try:
                     result = function(*args)
                 except BaseException as exc:  # noqa: BLE001 - a plug-in's `sys.exit` ends nothing of ours
@@ -56,11 +63,21 @@ class Threads:
                 loop.call_soon_threadsafe(finish, result, raised)
 
         self._unfinished += 1
-        if self._started < min(self._unfinished, _THREADS):
+        self._start()
+        self._calls.put(call)
+        try:
+            return await future
+        finally:
+            if future.cancelled() and running and self._lost < _LOST:
+                lost = True
+                self._lost += 1
+                self._start()
+
+    def _start(self) -> None:
+        """Another thread, if there are fewer than calls that need one."""
+        if self._started < min(self._unfinished, _THREADS + self._lost):
             self._started += 1
             threading.Thread(target=self._work, name=f"plugin {self._name}", daemon=True).start()
-        self._calls.put(call)
-        return await future
 
     def _work(self) -> None:
         while True:

@@ -55,7 +55,7 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
         try:
             if inspect.iscoroutinefunction(function):
                 return await function(**given)
-            return await plugin.threads.run(lambda: listed(function, **given))
+            return await plugin.threads["tools"].run(lambda: listed(function, **given))
         except ValueError as exc:  # its text is written for the model
             raise ToolFailed(str(exc)) from exc
 

@@ -15,12 +15,12 @@ import pytest
 from chatstream.errors import ConfigurationError, ErrorCode, Unavailable
 from chatstream.events import Cursor
 from chatstream.formats.ui_message_stream import UIMessageStream, ui_messages
-from chatstream.llm.model import Finish, Turn
+from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import RECOMMENDATION, Annotation, Status, Usage, recommendation
-from chatstream.pieces import Data
+from chatstream.pieces import Data, OpenToolCall, ToolCallPart, fold
 from chatstream.plugins import loading
 from chatstream.plugins.cards import Card
-from chatstream.plugins.loading import Loaded
+from chatstream.plugins.loading import Loaded, threads
 from chatstream.plugins.plugin import RULES, AnswerFailed, Blocked, Plugin, Reasoning, Refused
 from chatstream.plugins.threads import Threads
 from tests.support.scripted_model import STOP, Bench, bench, following
@@ -34,7 +34,7 @@ def plugged(plugin: Plugin, *, deadline: float | None = None, failure: str | Non
         rules = {hook: rule._replace(deadline=deadline) for hook, rule in rules.items()}
     if failure is not None:
         rules = {hook: rule._replace(open=failure == "open") for hook, rule in rules.items()}
-    return [Loaded("app:plugin", plugin, rules, Threads("app:plugin"))]
+    return [Loaded("app:plugin", plugin, rules, threads("app:plugin"))]
 
 
 def having(**methods: Any) -> Plugin:
@@ -74,6 +74,18 @@ def fail(*_: object) -> None:
     raise ValueError("secret")
 
 
+class Panic(BaseException):
+    """What libraries in Rust raise."""
+
+
+async def panic(*_: object) -> None:
+    raise Panic
+
+
+async def exit_generator(*_: object) -> None:
+    raise GeneratorExit
+
+
 async def hang(*_: object) -> None:
     """It takes no notice of its cancellation, for a while."""
     with contextlib.suppress(asyncio.CancelledError):
@@ -85,7 +97,8 @@ async def cancel_itself(*_: object) -> None:
     raise asyncio.CancelledError
 
 
-BAD = [fail, leave, hang, cancel_itself, lambda *_: object(), lambda *_: True, lambda *_: "x" * 9999]
+RAISING = [fail, leave, panic, exit_generator, hang, cancel_itself]
+BAD = [*RAISING, lambda *_: object(), lambda *_: True, lambda *_: "x" * 9999]
 
 
 # Context ----------------------------------------------------------------------------------------------------------
@@ -300,6 +313,53 @@ async def test_a_phrase_that_is_held_back_is_nowhere(mongodb_uri: str) -> None:
         whole = str(answer) + UIMessageStream().ending(answer, 0).decode() + str(ui_messages([answer]))
         assert "4711" not in whole
         assert "the code is" not in whole
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("leak", '{"x": "the code is 4711"}'),
+        ("leak", '{"x": "the c\\u006fde is 4711"}'),
+        ("leak", '{"x": "the code is 4711'),
+        ("the code is 4711", "{}"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_a_phrase_that_is_held_back_is_in_no_call(mongodb_uri: str, name: str, arguments: str) -> None:
+    async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
+        conversation = await b.conversation()
+        await b.post(conversation, "What is it?")
+        call = await b.model.call(1)
+        async with b.viewer(conversation) as watched:
+            opened = OpenToolCall(id="1", name=name)
+            call.say("Well. ", Delta([opened, *arguments]), Finish(reason="tool_calls", usage=None))
+            complete = await watched.until("llm_complete")
+        assert (complete["content"], complete["finishReason"]) == ("Well. ", "content_filter")
+        told = str([frame.data for frame in watched.frames]) + str(await b.newest(conversation))
+        assert "4711" not in told
+        assert "leak" not in told
+
+
+@pytest.mark.gen_test
+async def test_a_phrase_that_is_held_back_is_no_finish_reason(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
+        stored = await answered(b, "Well.", Finish(reason="the code is 4711", usage=None))
+        assert (stored.content, stored.finish_reason) == ("Well.", "content_filter")
+        assert (await answered(b, "Well.", Finish(reason="eos_token", usage=None))).finish_reason == "eos_token"
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_is_not_blocked_comes_whole(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
+        conversation = await b.conversation()
+        await b.post(conversation, "What is it?")
+        first = [Delta([OpenToolCall(id="1", name="a"), '{"x":', " 1}"]), Delta([OpenToolCall(id="2", name="b"), "{}"])]
+        (await b.model.call(1)).say("Well. ", *first, Finish(reason="tool_calls", usage=None))
+        (await b.model.call(2)).say("There are none.", STOP)
+        stored = await b.ended(conversation)
+        calls = [part for part in fold(stored.pieces) if isinstance(part, ToolCallPart)]
+        assert [(one.name, one.arguments) for one in calls] == [("a", '{"x": 1}'), ("b", "{}")]
+        assert stored.content == "Well. \n\nThere are none."
 
 
 @pytest.mark.gen_test
@@ -600,6 +660,11 @@ async def stalls(turn: Any) -> AsyncIterator[Any]:
     await hang()
 
 
+async def panics(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    raise Panic
+
+
 async def spins(turn: Any) -> AsyncIterator[Any]:
     yield "So far"
     while True:
@@ -627,6 +692,7 @@ async def ignores_its_end(turn: Any) -> AsyncIterator[Any]:
         (gives_up, "upstream_rate_limited"),
         (breaks, "upstream_unavailable"),
         (exits, "upstream_unavailable"),
+        (panics, "upstream_unavailable"),
         (babbles, "upstream_protocol"),
         (stalls, "upstream_timeout"),
         (spins, "upstream_protocol"),
@@ -712,10 +778,28 @@ async def test_what_blocks_has_threads_of_its_own_and_harms_no_other_plugin(mong
 
 
 @pytest.mark.gen_test
+async def test_calls_that_hang_harm_neither_other_methods_nor_other_calls(mongodb_uri: str) -> None:
+    with hanging() as wait_long:
+
+        def release(text: str, told: int, ended: bool) -> int:
+            if "slow" in text:
+                wait_long()
+            return len(text)
+
+        loaded = plugged(having(context=wait_long, release=release), deadline=0.2)
+        async with bench(mongodb_uri, plugins=loaded) as b:
+            for _ in range(6):  # more than either has threads
+                stored = await answered(b, "slow", STOP)
+                assert (stored.finish_reason, stored.content) == ("content_filter", "")
+            assert calls(b, "context", "late") == 6
+            assert (await answered(b)).content == "Fine."
+
+
+@pytest.mark.gen_test
 async def test_so_many_wait_for_a_thread_and_no_more() -> None:
     with hanging() as wait_long:
-        threads = Threads("t")
-        waiting = [asyncio.create_task(threads.run(wait_long)) for _ in range(200)]
+        some = Threads("t")
+        waiting = [asyncio.create_task(some.run(wait_long)) for _ in range(200)]
         done, _ = await asyncio.wait(waiting, timeout=0.2)
         assert len(done) == 132
         for task in waiting:

@@ -4,12 +4,14 @@ import asyncio
 import json
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
+from tests.support.processes import REPOSITORY
 from tests.support.upstream import (
     USAGE,
     Do,
@@ -130,6 +132,37 @@ async def test_where_it_makes_no_good_one_the_first_stays(client: Client, upstre
     await ask(client, conversation)
     await until_one_more(client, "none", before)
     assert (await listed(client, conversation))["title"] == "A question"
+
+
+HOLDS_BACK = """
+from chatstream.plugins.plugin import Blocked
+class Plugin:
+    def release(self, text, told, ended):
+        if "code is 4711" in text:
+            raise Blocked
+        return len(text)
+def plugin():
+    return Plugin()
+"""
+
+
+@pytest.mark.gen_test
+async def test_what_is_held_back_is_no_title_without_its_marks(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
+) -> None:
+    (tmp_path / "holding_back.py").write_text(HOLDS_BACK)
+    paths = {"CHATSTREAM_PLUGINS": "holding_back:plugin", "PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
+    client = make_client(start_server(**paths))
+    for number, said in enumerate(("The code  is 4711", "The co**d**e is 4711", "The code"), start=1):
+        upstream.reply(answer("That I must not say."))
+        upstream.reply(answer(said))
+        conversation = await client.create(title="What is it?", autoTitle=True)
+        await ask(client, conversation)
+        if number < 3:
+            await until_one_more(client, "none", number - 1)
+            assert (await listed(client, conversation))["title"] == "What is it?"
+        else:
+            await until(client, conversation, title="The code")
 
 
 @pytest.mark.gen_test

@@ -9,8 +9,7 @@ import pytest
 from chatstream.errors import ConfigurationError
 from chatstream.pieces import Effect
 from chatstream.plugins.bets import Bets
-from chatstream.plugins.loading import Loaded
-from chatstream.plugins.threads import Threads
+from chatstream.plugins.loading import Loaded, threads
 from chatstream.plugins.tool import Caller, ToolFailed, tool
 from chatstream.tools.python import python_tools
 from chatstream.tools.tool import BadArguments, Tool, Tools
@@ -22,7 +21,7 @@ def made(*functions: Any) -> list[Tool]:
     class Plugin:
         tools = functions
 
-    return python_tools([Loaded("test:plugin", Plugin(), {}, Threads("test"))])
+    return python_tools([Loaded("test:plugin", Plugin(), {}, threads("test"))])
 
 
 @tool(effect="none")
@@ -144,7 +143,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
 
 
 def test_the_bets_plug_in_recommends_by_a_tool() -> None:
-    found = {one.name: one for one in python_tools([Loaded("bets", Bets(), {}, Threads("bets"))])}
+    found = {one.name: one for one in python_tools([Loaded("bets", Bets(), {}, threads("bets"))])}
     ours = found["recommend_bet"]
     assert ours.manner.effect is Effect.NONE
     assert ours.parameters["required"] == ["selection", "odds"]
