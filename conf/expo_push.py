@@ -31,12 +31,14 @@ def is_genuine(headers: dict[str, str], body: bytes) -> bool:
     if not sent.isdigit() or abs(time.time() - int(sent)) > 300:
         return False
     expected = base64.b64encode(hmac.digest(KEY, f"{id_}.{sent}.".encode() + body, hashlib.sha256)).decode()
-    return any(hmac.compare_digest(one, f"v1,{expected}") for one in given.split())
+    return any(hmac.compare_digest(one.encode(), f"v1,{expected}".encode()) for one in given.split())
 
 
 def push(event: dict) -> None:
     """One message to each device of the user."""
     title = TITLES.get(event["type"])
+    if event["type"] == "answer.ended" and event["data"]["status"] != "complete":
+        title = "Your answer broke off"
     devices = json.loads(Path(os.environ["TOKENS_FILE"]).read_text()).get(event["data"]["userId"], [])
     if title is None or not devices:
         return

@@ -103,3 +103,28 @@ def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: Op
     expect(tab.prose).to_have_text("Well.")
     expect(tab.field).to_have_value("A draft")
     hold.open()
+
+
+def test_an_edit_of_a_question_that_waits_leaves_the_answer_before_it_alone(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("The first "), go_on, more("answer.") + ending())
+    model.reply(answer("The second answer."))
+    tab = open_page()
+    tab.ask("One?")
+    expect(tab.prose).to_have_text("The first")
+    tab.field.fill("Tow?")
+    tab.field.press("Enter")
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    tab.button("Edit the question").last.click()
+    tab.field.fill("Two?")
+    tab.field.press("Enter")
+    expect(tab.questions).to_have_text(["One?", "Two?"])
+    expect(tab.prose).to_have_text("The first")
+    go_on.open()
+    expect(tab.prose).to_have_text("The second answer.")
+    expect(tab.answers.first).to_contain_text("The first answer.")
+    assert [turn["content"] for turn in model.upstream.calls[1].body["messages"][-3:]] == [
+        "One?",
+        "The first answer.",
+        "Two?",
+    ]

@@ -127,8 +127,10 @@ async function open(id, { push = true } = {}) {
 async function send(text, key, edited) {
   if (edited) {
     tabs.use();
-    // What it makes out of date is not waited for, if it is that which runs.
-    await chat.edit(edited, text, { clientMessageId: key, ifBusy: chat.streaming ? "interrupt" : "queue" });
+    // What it makes out of date is not waited for, if it is that which runs; a question that waits leaves it alone.
+    const running = chat.messages.findLastIndex(({ streaming }) => streaming);
+    const outdated = running > chat.messages.findIndex(({ id }) => id === edited);
+    await chat.edit(edited, text, { clientMessageId: key, ifBusy: outdated ? "interrupt" : "queue" });
     messages.toEnd();
     return;
   }
