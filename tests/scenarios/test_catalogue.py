@@ -302,6 +302,7 @@ async def test_a_ui_message_stream_never_joins_two_answers(
     assert "word49" in first
     assert '"status":"interrupted"' in first
     assert "The whole" not in first
+    await second.until_called(1)
     question = (await client.messages(conversation))[0]["id"]
     again = (await client.http.get(f"{path}/stream", params={**ui, "last_event_id": f"{question}.user"})).text
     assert "The whole answer." in again
