@@ -207,8 +207,8 @@ class CallRequest(_Body):
 
     @model_validator(mode="after")
     def _one_thing_is_said(self) -> Self:
-        said = [name for name in ("decision", "output", "error") if name in self.model_fields_set]
-        if len(said) != 1 or (said[0] != "output" and getattr(self, said[0]) is None):
+        said = sum(one is not None for one in (self.decision, self.error, self.output))
+        if said != 1 and not (said == 0 and "output" in self.model_fields_set):  # null is an output like any other
             raise ValueError("There must be one of `decision`, `output` and `error`")
         if self.reason is not None and self.decision is not Decision.DENY:
             raise ValueError("`reason` belongs to a decision that denies")

@@ -34,8 +34,10 @@ async def test_the_app_declares_a_tool_and_answers_its_calls(client: Client, ups
             pass
         assert state["arguments"] == '{"album": "Cats"}'
         path = f"{API}/{conversation}/tool-calls/{state['toolCallId']}"
+        for unclear in ({}, {"decision": None}, {"output": 1, "error": "No."}, {"output": 1, "decision": "deny"}):
+            assert (await client.http.post(path, json=unclear)).status_code == 422
         assert (await client.http.post(path, json={"decision": "approve"})).json()["code"] == "not_waiting"
-        response = await client.http.post(path, json={"output": {"name": "cat.jpg"}})
+        response = await client.http.post(path, json={"output": {"name": "cat.jpg"}, "error": None})
         assert response.status_code == 200, response.text
         assert response.json()["output"] == {"name": "cat.jpg"}
         complete = (await watched.until("llm_complete")).data

@@ -294,12 +294,18 @@ async def test_a_ui_message_stream_never_joins_two_answers(
     serve: Serve, make_client: MakeClient, upstream: Upstream, second: Upstream
 ) -> None:
     client = make_client(serve(TWO))
-    upstream.reply(*broken_off())
+    go_on = asyncio.Event()
+    words, *end = broken_off()
+    upstream.reply(words, go_on, *end)
     second.reply(answer("The whole answer."))
     conversation = await client.create()
     path, ui = f"{API}/{conversation}", {"format": "ui-message-stream"}
-    first = (await client.http.post(f"{path}/messages", params=ui, json={"content": "Count."})).text
-    assert "word49" in first
+    first = ""
+    async with client.http.stream("POST", f"{path}/messages", params=ui, json={"content": "Count."}) as response:
+        async for part in response.aiter_text():
+            first += part
+            if "word49" in first:  # who comes later than the second answer begins is told that alone
+                go_on.set()
     assert '"status":"interrupted"' in first
     assert "The whole" not in first
     await second.until_called(1)
