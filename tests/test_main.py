@@ -15,7 +15,7 @@ from chatstream import __version__
 from chatstream.__main__ import main
 from chatstream.settings import Settings
 from tests.conftest import StartServer
-from tests.support.processes import REPOSITORY
+from tests.support.processes import REPOSITORY, measured
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PRODUCTION = {
@@ -38,13 +38,10 @@ def run(tmp_path: Path) -> Run:
     """Run ``python -m chatstream`` in an empty directory, with these variables and no others."""
 
     def run(*arguments: str, **variables: str) -> Result:
-        inherited = {
-            name: value for name, value in os.environ.items() if name == "PATH" or name.startswith(("COVERAGE", "COV_"))
-        }
         return subprocess.run(
             [sys.executable, "-m", "chatstream", *arguments],
             cwd=tmp_path,
-            env={**inherited, "PYTHONPATH": str(REPOSITORY), **variables},
+            env={"PATH": os.environ["PATH"], **measured(), "PYTHONPATH": str(REPOSITORY), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -19,7 +19,7 @@ from chatstream.store.diagnosis import try_out, why_not
 from chatstream.store.embedded import find_mongod
 from chatstream.store.mongo import Mongo
 from tests.support.endpoint import endpoint as model_endpoint
-from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port, measured
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,13 @@ def check(directory: Path, **environment: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [sys.executable, "-m", "chatstream", "check-config", "--connect"],
         cwd=directory,
-        env={"PYTHONPATH": str(REPOSITORY), "CHATSTREAM_ENV": "production", "JWT_SECRET": SECRET, **environment},
+        env={
+            **measured(),
+            "PYTHONPATH": str(REPOSITORY),
+            "CHATSTREAM_ENV": "production",
+            "JWT_SECRET": SECRET,
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=100,

@@ -16,7 +16,7 @@ from chatstream.models import NO_BUDGET, Status, Usage
 from chatstream.store.conversations import Conversations
 from chatstream.store.ledger import Spending
 from chatstream.store.mongo import Mongo
-from tests.support.processes import REPOSITORY
+from tests.support.processes import REPOSITORY, measured
 from tests.support.storage import Storage
 
 DATABASE = "usage-report"
@@ -28,7 +28,7 @@ def usage(directory: Path, *arguments: str, **environment: str) -> subprocess.Co
     return subprocess.run(
         [sys.executable, "-m", "chatstream", "usage", *arguments],
         cwd=directory,
-        env={"PYTHONPATH": str(REPOSITORY), "MONGODB_DATABASE": DATABASE, **environment},
+        env={**measured(), "PYTHONPATH": str(REPOSITORY), "MONGODB_DATABASE": DATABASE, **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
-from tests.support.processes import REPOSITORY
+from tests.support.processes import REPOSITORY, measured
 from tests.support.upstream import DONE, USAGE, Do, Upstream, answer, beginning, delta, stream, whole
 
 ME = "/api/v1/chat/me"
@@ -34,6 +34,7 @@ def seed(directory: Path, uri: str, file: str, database: str = "shared") -> subp
         [sys.executable, "-m", "chatstream", "seed", "--file", "export.ndjson", "--json"],
         cwd=directory,
         env={
+            **measured(),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
             "MONGODB_URI": uri,

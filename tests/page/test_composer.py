@@ -32,7 +32,7 @@ def test_a_question_in_mid_answer_is_asked_next(open_page: OpenPage, model: Mode
     expect(tab.page.get_by_text("Will be asked next")).to_be_hidden()
     expect(tab.questions).to_have_text(["One?", "Two?"])
     expect(tab.stop).to_be_hidden()
-    assert len(model.upstream.calls) == 2
+    assert len(model.asked()) == 2
 
 
 def test_what_waits_is_asked_when_the_answer_is_stopped(open_page: OpenPage, model: Model) -> None:

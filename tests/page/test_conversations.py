@@ -204,7 +204,7 @@ def test_a_token_that_ends_in_mid_answer_costs_nothing(open_page: OpenPage, mode
     tab.button("Open the chat").click()
     expect(tab.prose).to_have_text("Half, whole.")
     expect(tab.field).to_have_value("a draft")
-    assert len(model.upstream.calls) == 1
+    assert len(model.asked()) == 1
 
 
 def test_a_deletion_can_be_undone(open_page: OpenPage, model: Model) -> None:

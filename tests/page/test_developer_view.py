@@ -31,7 +31,7 @@ def test_a_dropped_connection_comes_back_and_gets_what_it_missed_once(open_page:
     assert [event["resumed"] for event in events if event["type"] == "connected"] == [True, True]
     panel.get_by_text("complete, stop").click()
     expect(panel.get_by_text('"status": "complete"')).to_be_visible()
-    assert len(model.upstream.calls) == 1
+    assert len(model.asked()) == 1
 
 
 def test_a_conversation_gets_the_model_that_is_chosen(open_page: OpenPage, model: Model) -> None:

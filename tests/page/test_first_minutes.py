@@ -99,7 +99,7 @@ def test_two_tabs_are_in_step(open_page: OpenPage, model: Model) -> None:
     for tab in (one, other):
         expect(tab.questions).to_have_text(["Who sees this?", "And this?"])
         expect(tab.prose).to_have_text("And again.")
-    assert len(model.upstream.calls) == 2
+    assert len(model.asked()) == 2
 
 
 def test_the_server_is_killed_and_comes_back_in_mid_answer(

@@ -54,7 +54,7 @@ def test_ten_tabs_in_which_answers_run_can_all_send(open_page: OpenPage, model: 
         expect(tab.prose).to_have_text(f"Answer {number} is whole.")
         expect(tab.answers).to_have_count(1)
         hide(tab, hidden=True)
-    assert len(model.upstream.calls) == TABS  # none was cut and asked again
+    assert len(model.asked()) == TABS  # none was cut and asked again
 
 
 def test_a_hidden_tab_gives_up_its_stream_when_no_answer_runs(open_page: OpenPage, model: Model) -> None:

@@ -24,7 +24,7 @@ from chatstream.store.mongo import Mongo
 from chatstream.store.seeding import Line, Seeding, history, is_local
 from tests.conftest import MakeClient
 from tests.support.client import API, Client
-from tests.support.processes import REPOSITORY, SECRET, ServerProcess
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, measured
 from tests.support.upstream import Upstream, answer
 
 COMMAND = (sys.executable, "-m", "chatstream", "seed")
@@ -39,7 +39,7 @@ class Seeder:
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
-            **{name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))},
+            **measured(),
             **environment,
         }
 

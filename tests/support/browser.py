@@ -47,6 +47,11 @@ class Model:
         """Script the next request that has no script yet."""
         self.upstream.reply(*(step.step if isinstance(step, Gate) else step for step in steps))
 
+    def asked(self) -> list[str]:
+        """The questions that it was asked; requests for a title, which come when they come, have no instructions."""
+        turns = [call.body["messages"] for call in self.upstream.calls]
+        return [one[-1]["content"] for one in turns if one[0]["role"] == "system"]
+
     def close(self) -> None:
         """End it, and its thread."""
         self._run(self.upstream.close())

@@ -78,6 +78,11 @@ def mongod(data_dir: Path) -> Iterator[str]:
         process.wait(30)
 
 
+def measured() -> dict[str, str]:
+    """The variables that say where and whether coverage is measured, for a process that inherits nothing else."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))}
+
+
 class ServerProcess:
     """``python -m chatstream`` with the given environment, and nothing else in it."""
 
@@ -97,8 +102,7 @@ class ServerProcess:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
             "CHATSTREAM_PORT": str(self.port),
-            # Where and whether coverage is measured, if it is.
-            **{name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))},
+            **measured(),
             **environment,
         }
         self._directory = directory
