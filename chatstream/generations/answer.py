@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode, ModelError
-from chatstream.generations.calls import Calling
+from chatstream.generations.calls import Calling, Calls
 from chatstream.generations.continuing import asked_to_go_on, continued, kept
 from chatstream.generations.rounds import rounds, steps
 from chatstream.generations.tokens import Ratio, added, estimated
@@ -131,14 +131,12 @@ async def _said(
                 yield delta
         return
 
-    offered = calling.tools_in(conversation).offered
+    calls = calling.of(conversation, answer)
 
     def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
-        return ask(own, tools=offered)
+        return ask(own, tools=calls.offered)
 
-    async with aclosing(
-        plugins.released(_rounds(conversation, answer, ask_with_tools, calling), answer.pieces)
-    ) as deltas:
+    async with aclosing(plugins.released(_rounds(answer, ask_with_tools, calling, calls), answer.pieces)) as deltas:
         async for delta in deltas:
             yield delta
 
@@ -182,13 +180,12 @@ async def _asked(
 
 
 async def _rounds(
-    conversation: Conversation,
     answer: Answer,
     ask: Callable[[Sequence[Turn]], AsyncGenerator[Delta, None]],
     calling: Calling,
+    calls: Calls,
 ) -> AsyncGenerator[Delta, None]:
     """The model is asked, what it calls is carried out, and so on. See `write_answer`."""
-    calls = calling.of(conversation, answer)
     said: list[Piece] = [*answer.pieces]
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
     used = answer.usage  # with the requests before this one; of an answer that has waited there is some

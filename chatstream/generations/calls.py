@@ -68,12 +68,9 @@ class Calling(Struct, frozen=True, kw_only=True):
         def caller(key: str) -> Caller:
             return Caller(user=conversation.user_id, conversation=conversation.id, answer=answer.id, key=key)
 
-        return Calls(self.tools_in(conversation), self.bounds, self.metrics, caller=caller)
-
-    def tools_in(self, conversation: Conversation) -> Tools:
-        """Those of the server, and those of the app that has declared some in this conversation."""
-        declared = conversation.client_tools
-        return with_declared(self.tools, declared) if declared else self.tools
+        declared = conversation.client_tools  # those of the app, beside those of the server
+        tools = with_declared(self.tools, declared) if declared else self.tools
+        return Calls(tools, self.bounds, self.metrics, caller=caller)
 
     def refusal(self, said: Sequence[Piece], finish: Finish | None) -> tuple[str | None, str | None]:
         """Why the newest calls in `said` are not carried out, if they are not; and with which reason the answer ends
@@ -101,6 +98,7 @@ class Calls:
 
     def __init__(self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str], Caller]) -> None:
         """`caller` says for whom a call with this key is made."""
+        self.offered = tools.offered
         self._tools = tools
         self._bounds = bounds
         self._metrics = metrics
