@@ -143,7 +143,7 @@ class Deciding:
         """Append these marks of a call, if it is `asked` for that."""
         for _ in range(_TRIES):
             answer = await self._with_call(conversation, call_id)
-            call = next(one for one in calls(answer.pieces) if one.id == call_id)
+            call = _call(answer, call_id)
             if answer.status is not Status.WAITING or call.state is not asked or call.is_over:
                 self._refuse(answer, call, asked, is_same)
                 await self._go_on_with_forgotten(conversation, answer, request_id)
@@ -152,7 +152,7 @@ class Deciding:
                 await self._expire(conversation, answer)
                 raise CallExpired(_TOO_LATE)
             if (moved := await self._move_on(conversation, answer, marks(call), request_id)) is not None:
-                after = next(one for one in calls(moved.pieces) if one.id == call_id)
+                after = _call(moved, call_id)
                 self._note(call, after.decision.state.value if after.decision else "answered")
                 return _decided(moved, call_id)
         raise StorageUnavailable
@@ -201,11 +201,13 @@ class Deciding:
         """It went on in this process, for a request that never learned so, and was told 503."""
         if answer.status is not Status.STREAMING or not self._attempts.owns(answer):
             return
-        if not self._hub.generates_in(conversation):
-            stored = await self._reading.get(conversation.key, answer.id)
-            running = isinstance(stored, Answer) and stored.status is Status.STREAMING
-            if running and isinstance(stored, Answer) and not self._hub.generates_in(conversation):
-                self._hub.go_on(conversation, stored, request_id)
+        if self._hub.generates_in(conversation):
+            return
+        stored = await self._reading.get(conversation.key, answer.id)
+        if not isinstance(stored, Answer) or stored.status is not Status.STREAMING:
+            return
+        if not self._hub.generates_in(conversation):  # it may have begun meanwhile
+            self._hub.go_on(conversation, stored, request_id)
 
     # Ends -------------------------------------------------------------------------------------------------------------
 
@@ -265,6 +267,11 @@ class Deciding:
     def _note(self, call: Call, outcome: str) -> None:
         self._metrics.call_decided(outcome)
         log.info("tool call %s", outcome, extra={"facts": {"tool": call.name, "outcome": outcome, "key": call.id}})
+
+
+def _call(answer: Answer, call_id: str) -> Call:
+    """The call of this id, which `answer` has."""
+    return next(one for one in calls(answer.pieces) if one.id == call_id)
 
 
 def _decided(answer: Answer, call_id: str) -> Decided:
