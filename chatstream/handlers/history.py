@@ -232,7 +232,7 @@ class UIMessagesHandler(HistoryDoor):
     def _version(self) -> Version:
         """The query parameter `version`: the major version of the AI SDK that reads. Raises `InvalidRequest`."""
         text = self.parameter("version")
-        known = [one for one in Version if one.value == text]
-        if not known:
-            raise InvalidRequest("`version` must be one of: 5, 6, 7.")
-        return known[0]
+        known = {one.value: one for one in Version}
+        if text not in known:
+            raise InvalidRequest(f"`version` must be one of: {', '.join(filter(None, known))}.")
+        return known[text]
