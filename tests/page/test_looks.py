@@ -239,9 +239,7 @@ def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) ->
     tab = open_page()
     tab.ask("One?")
     expect(tab.prose).to_have_text("As far as this")
-    tab.field.fill("Two?")
-    tab.field.press("Enter")
-    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    tab.ask_next("Two?")
     tab.field.fill("x" * 31_999)
     look(tab.page, "queued", "phone")
 

@@ -28,18 +28,10 @@ async def decide(
 
 async def waiting_call(client: Client, conversation: str) -> dict[str, Any]:
     """The part of the call that waits, as the history has it."""
-    found: list[dict[str, Any]] = []
-
-    async def look() -> bool:
-        newest = (await client.messages(conversation))[-1]
-        if newest.get("status") != "waiting":
-            return False
-        found.extend(part for part in newest["parts"] if part["type"] == "tool_call")
-        return True
-
-    while not await look():
+    while (newest := (await client.messages(conversation))[-1]).get("status") != "waiting":
         pass
-    return found[-1]
+    call: dict[str, Any] = [part for part in newest["parts"] if part["type"] == "tool_call"][-1]
+    return call
 
 
 @pytest.mark.gen_test(timeout=110)

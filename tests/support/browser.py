@@ -92,6 +92,12 @@ class ChatPage:
         expect(self.stop).to_be_hidden()
         self.field.press("Enter")
 
+    def ask_next(self, text: str) -> None:
+        """Ask while an answer is written: it is shown as waiting for its turn."""
+        self.field.fill(text)
+        self.field.press("Enter")
+        expect(self.page.get_by_text("Will be asked next")).to_be_visible()
+
     @property
     def conversation(self) -> str:
         """The open one's id."""

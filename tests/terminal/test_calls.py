@@ -1,8 +1,6 @@
 """``chatstream chat`` where the model calls tools: they are shown, and whoever types is asked."""
 
 import asyncio
-import os
-import pty
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from tests.conftest import MakeClient, StartServer
 from tests.page.test_calls import PLUGIN, called
 from tests.support.client import PATIENCE
+from tests.support.screen import Screen
 from tests.support.upstream import Upstream, answer
 from tests.terminal.test_chat import chat, outcome
 
@@ -22,21 +21,17 @@ async def test_who_types_is_asked_and_a_pipe_is_not(
     client = make_client(start_server(CHATSTREAM_PLUGINS="placing:plugin", CHATSTREAM_TITLES="off"))
     upstream.reply(called("place_bet", selection="Arsenal", stake="10"))
     upstream.reply(answer("So be it."))
-    terminal, other_end = pty.openpty()
-    process = await chat(client, "Place 10 on Arsenal", stdin=other_end, stdout=other_end, stderr=other_end)
-    os.close(other_end)
-    screen = ""
-    async with asyncio.timeout(PATIENCE):
-        while "approve? y/n" not in screen:
-            screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
-        assert 'place_bet {"selection": "Arsenal", "stake": "10"}' in screen.replace("\r\n", " ")
-        os.write(terminal, b"what\ny\n")
-        while "So be it." not in screen:
-            screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
-        assert await process.wait() == 0
-    os.close(terminal)
-    assert "The bet is placed." in screen
-    assert screen.count("So be it.") == 1
+    screen = Screen()
+    process = await chat(client, "Place 10 on Arsenal", **screen.ends)
+    screen.started()
+    await screen.until("approve? y/n")
+    assert 'place_bet {"selection": "Arsenal", "stake": "10"}' in screen.text.replace("\r\n", " ")
+    screen.type(b"what\ny\n")
+    await screen.until("So be it.")
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+    screen.close()
+    assert "The bet is placed." in screen.text
+    assert screen.text.count("So be it.") == 1
 
     upstream.reply(called("place_bet", selection="Arsenal", stake="10"))
     status, _, notes = await outcome(await chat(client, "Place 10 on Arsenal"))

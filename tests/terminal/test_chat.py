@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import pty
 import signal
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import PATIENCE, Client
-from tests.support.processes import REPOSITORY, SECRET, free_port
+from tests.support.processes import REPOSITORY, SECRET, free_port, measured
+from tests.support.screen import Screen
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
 
@@ -22,7 +22,7 @@ async def chat(
     client: Client, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> asyncio.subprocess.Process:
     """Start a chat as the user of `client`."""
-    inherited = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE", "COV_"))}
+    inherited = {"PATH": os.environ["PATH"], **measured()}
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -194,16 +194,13 @@ async def test_thinking_is_dim_on_a_terminal_and_not_in_a_pipe(client: Client, u
     status, output, notes = await outcome(await chat(client, "Who wins?"))
     assert (status, output) == (0, "Take Leeds.\n")
     assert "Form" not in notes
-    terminal, other_end = pty.openpty()
-    process = await chat(client, "Who wins?", stdin=other_end, stdout=other_end, stderr=other_end)
-    os.close(other_end)
-    screen = ""
-    async with asyncio.timeout(PATIENCE):
-        while "Leeds" not in screen:
-            screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
-        assert await process.wait() == 0
-    os.close(terminal)
-    assert "\033[2mForm first.\033[0m\r\n\r\nTake Leeds" in screen
+    screen = Screen()
+    process = await chat(client, "Who wins?", **screen.ends)
+    screen.started()
+    await screen.until("Leeds")
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+    screen.close()
+    assert "\033[2mForm first.\033[0m\r\n\r\nTake Leeds" in screen.text
 
 
 @pytest.mark.gen_test
@@ -211,41 +208,30 @@ async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream
     go_on = asyncio.Event()
     upstream.reply(beginning("Endless"), Do.HANG)
     upstream.reply(beginning("Short"), go_on, http_chunk(event(delta("."))), ending())
-    terminal, other_end = pty.openpty()
+    screen = Screen()
     process = await chat(
         client,
-        stdin=other_end,
-        stdout=other_end,
-        stderr=other_end,
+        **screen.ends,
         start_new_session=True,
         # A shell that runs the tests in the background makes them, and all that they start, ignore the signal.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    os.close(other_end)
-    screen = ""
-
-    async def until(text: str) -> None:
-        nonlocal screen
-        async with asyncio.timeout(PATIENCE):
-            while text not in screen:
-                screen += (await asyncio.to_thread(os.read, terminal, 4096)).decode()
-        screen = screen.partition(text)[2]
-
-    await until("> ")
-    os.write(terminal, b"First\n")
-    await until("Endless")
+    screen.started()
+    await screen.until("> ")
+    screen.type(b"First\n")
+    await screen.until("Endless")
     process.send_signal(signal.SIGINT)
-    await until("stopped")
+    await screen.until("stopped")
     await asyncio.wait_for(upstream.calls[0].aborted.wait(), PATIENCE)
-    await until("> ")
-    os.write(terminal, b"Second\n")
-    await until("Short")
+    await screen.until("> ")
+    screen.type(b"Second\n")
+    await screen.until("Short")
     go_on.set()
-    await until("> ")
-    os.write(terminal, b"/quit\n")
+    await screen.until("> ")
+    screen.type(b"/quit\n")
     async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
-    os.close(terminal)
+    screen.close()
 
 
 @pytest.mark.gen_test

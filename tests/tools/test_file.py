@@ -10,9 +10,10 @@ from chatstream.settings import Settings
 from chatstream.tools.configuration import configured_tools
 from chatstream.tools.file import HttpTool, read
 from chatstream.tools.tool import BadArguments
+from tests.support import settings_files
 from tests.support.processes import REPOSITORY
+from tests.support.settings_files import SECRET
 
-SECRET = "sk-hunter2-must-never-be-seen"
 NAMED = '[[tool]]\nname = "t"\ndescription = "d"\nurl = "https://h.example/t"\neffect = "none"\n'
 
 
@@ -30,11 +31,7 @@ def reading(directory: Path, text: str) -> list[HttpTool]:
 
 
 def problems(directory: Path, text: str) -> list[str]:
-    with pytest.raises(InvalidSettings) as refused:
-        reading(directory, text)
-    assert "hunter2" not in str(refused.value)
-    assert all(line.startswith("CHATSTREAM_TOOLS_FILE: ") for line in refused.value.problems)
-    return [line.removeprefix("CHATSTREAM_TOOLS_FILE: ") for line in refused.value.problems]
+    return settings_files.problems("CHATSTREAM_TOOLS_FILE", reading, directory, text)
 
 
 @pytest.mark.gen_test
