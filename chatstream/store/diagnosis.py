@@ -21,6 +21,8 @@ _MILLISECONDS = int(_SECONDS * 1000)
 _NAME_SECONDS = 6.0
 # So many servers are told about; a set has three or five.
 _MOST = 5
+# A new set, or a busy machine, is slow for the first time: it makes its files then, which a server may wait for, too.
+_TRIES = 3
 
 _INITIATE = "run once: mongosh --port {port} --eval 'rs.initiate()'"
 
@@ -60,7 +62,7 @@ async def _unreached(uri: str) -> str:
     return "; ".join(dict.fromkeys(reason for reason in found if reason))
 
 
-async def try_out(mongo: Mongo, uri: str, database: str) -> str | None:
+async def try_out(mongo: Mongo, uri: str, database: str, tries: int = _TRIES) -> str | None:
     """What would not work of what a server does with its database; nothing of it stays there."""
 
     async def body(session: Any) -> None:
@@ -83,8 +85,11 @@ async def try_out(mongo: Mongo, uri: str, database: str) -> str | None:
     except PyMongoError as exc:
         if not exc.timeout and not isinstance(exc, ConnectionFailure):
             return f"it does not work: {type(exc).__name__}"
-        late = "it is reached, but what a server asks of it takes too long: is it overloaded, or far away?"
-        return await _unreached(uri) or late
+        if unreached := await _unreached(uri):
+            return unreached
+        if tries > 1:
+            return await try_out(mongo, uri, database, tries - 1)
+        return "it is reached, but what a server asks of it takes too long: is it overloaded, or far away?"
     return None
 
 

@@ -137,6 +137,24 @@ async def test_a_database_that_is_too_slow_is_told_in_words(mongodb_uri: str, er
 
 
 @pytest.mark.gen_test
+async def test_a_database_that_is_slow_at_first_is_asked_again(mongodb_uri: str) -> None:
+    class SlowAtFirst(Mongo):
+        asked = 0
+
+        async def check(self) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise NetworkTimeout("timed out")
+            await super().check()
+
+    mongo = SlowAtFirst(mongodb_uri, "any")
+    try:
+        assert await try_out(mongo, mongodb_uri, "any") is None
+    finally:
+        mongo.close()
+
+
+@pytest.mark.gen_test
 async def test_what_listens_there_may_be_no_database() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()

@@ -119,6 +119,13 @@ def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Mo
     assert tab.page.evaluate("window.spoken.length") == 2
 
 
+def of_two(page: Page) -> None:
+    """Let a page of the history be two messages."""
+    page.route(
+        "**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("limit=200", "limit=2"))
+    )
+
+
 def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> None:
     model.reply(answer("Said."))
     tab = open_page()
@@ -126,7 +133,7 @@ def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> Non
         tab.ask(f"Question {number}")
         expect(tab.answers).to_have_count(number + 1)
         expect(tab.stop).to_be_hidden()
-    tab.page.route("**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("200", "2")))
+    of_two(tab.page)
     tab.page.reload()
     expect(tab.questions).to_have_text(["Question 2"])
     tab.button("Show earlier messages").click()
@@ -141,7 +148,7 @@ def test_earlier_messages_leave_the_reader_where_they_were(open_page: OpenPage, 
         tab.ask(f"Question {number}")
         expect(tab.answers).to_have_count(number + 1)
         expect(tab.stop).to_be_hidden()
-    tab.page.route("**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("200", "2")))
+    of_two(tab.page)
     tab.page.reload()
     expect(tab.questions).to_have_text(["Question 2"])
     tab.page.locator("#scroller").evaluate("box => { box.scrollTop = 0; }")

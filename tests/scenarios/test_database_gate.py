@@ -50,7 +50,11 @@ class Crowd:
 
     async def gather(self, count: int) -> None:
         """Let so many connect."""
-        self._free += await asyncio.gather(*(asyncio.open_connection("127.0.0.1", self._port) for _ in range(count)))
+        await asyncio.gather(*(self._connect() for _ in range(count)))
+
+    async def _connect(self) -> None:
+        # Kept here, not by `gather`: a cancelled one forgets what it has gathered, and nobody would close it.
+        self._free.append(await asyncio.open_connection("127.0.0.1", self._port))
 
     async def ask(self, method: str, path: str, body: object = None, accept: str = "*/*") -> Outcome:
         """One request over a connection that waits for it, or a new one."""
