@@ -406,9 +406,10 @@ export class ChatStream {
   /** What came of a call that the app carries out itself, or why nothing did. Once. */
   answerTool(toolCallId: string, answer: { output: unknown } | { error: string }): Promise<DecidedCall>;
   rate(messageId: string, rating: Rating | null): Promise<{ messageId: string; rating: Rating | null }>;
-  /** End the running answer; its text so far is kept, or `seenLength` code points of it. Rejects with
-   * `no_answer_running` if none is. `usage` is of all that was generated. */
-  stop(options?: { seenLength?: number }): Promise<{
+  /** End the running answer. Its text is kept as far as it has come here, for all devices; or `seenLength` code points of
+   * it, where less is shown, as by an animation of typing; or, with null, all that the server has. Rejects with
+   * `no_answer_running` if none runs. `usage` is of all that was generated. */
+  stop(options?: { seenLength?: number | null }): Promise<{
     messageId: string;
     status: AnswerStatus;
     contentLength: number;

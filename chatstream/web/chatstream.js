@@ -12,7 +12,7 @@
 import { API } from "./client/api.js";
 import { ChatError } from "./client/chat-error.js";
 import { Conversations } from "./client/conversations.js";
-import { Transcript } from "./client/transcript.js";
+import { codePoints, Transcript } from "./client/transcript.js";
 import { readByEventSource, readByFetch } from "./client/transports.js";
 
 export { ChatError, Conversations };
@@ -517,8 +517,9 @@ export class ChatStream {
   }
 
   async stop({ seenLength } = {}) {
-    const messageId = this.messages.findLast((message) => message.streaming)?.id;
-    const asked = seenLength === undefined ? messageId && { messageId } : { messageId, seenLength };
+    const running = this.messages.findLast((message) => message.streaming);
+    const seen = seenLength === undefined && running ? codePoints(running.content) : seenLength;
+    const asked = running || seen !== undefined ? { messageId: running?.id, seenLength: seen } : undefined;
     return this.#api.call("POST", "/stop", asked);
   }
 

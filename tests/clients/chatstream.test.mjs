@@ -312,6 +312,23 @@ test("a token function that never answers ends, and is asked again; a slow one i
   assert.equal(chat.state, "open");
 });
 
+test("a stop says how much of the text has come here, in code points, unless the app knows better", async () => {
+  const chunk = { type: "llm_chunk", messageId: "a", replyTo: "u", attempt: 1, offset: 0, content: "So 🏉 far" };
+  const stopped = () => Response.json({ status: "stopped" });
+  const { chat, requests } = chatWith([stopped(), stream(connected, frame(chunk, "a.8")), stopped(), stopped(), stopped()]);
+  await chat.stop(); // nothing is known to run
+  chat.connect();
+  await settle();
+  for (const options of [undefined, { seenLength: 4 }, { seenLength: null }]) await chat.stop(options);
+  const bodies = requests.filter(({ url }) => url.endsWith("/stop")).map(({ body }) => body && JSON.parse(body));
+  assert.deepEqual(bodies, [
+    undefined,
+    { messageId: "a", seenLength: 8 },
+    { messageId: "a", seenLength: 4 },
+    { messageId: "a", seenLength: null },
+  ]);
+});
+
 test("closed while a slow token comes: nothing is asked of the server", async () => {
   let give;
   const { chat, requests } = chatWith([], { token: () => new Promise((resolve) => (give = resolve)) });

@@ -351,7 +351,7 @@ function longer(parts, type, more) {
 }
 
 /** Unicode code points, as the server counts; a string's length counts the larger ones twice. */
-function codePoints(text) {
+export function codePoints(text) {
   let pairs = 0;
   for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++;
   return text.length - pairs;

@@ -162,7 +162,7 @@ const GERMAN = {
   "The answer cannot be stored at the moment.": "Die Antwort kann gerade nicht gespeichert werden.",
   "Too many requests. Try again shortly.": "Zu viele Anfragen. Versuchen Sie es gleich noch einmal.",
   "Too many open streams. Close one and try again.": "Zu viele offene Verbindungen. Schließen Sie eine und versuchen Sie es noch einmal.",
-  "Your budget is used up.": "Ihr Budget ist aufgebraucht.",
+  "Your budget has no room for more at the moment.": "Ihr Budget lässt im Moment nicht mehr zu.",
   "Your budget cannot be checked at the moment. Try again shortly.": "Ihr Budget kann gerade nicht geprüft werden. Versuchen Sie es gleich noch einmal.",
   "Access cannot be checked at the moment. Connect again.": "Der Zugang kann gerade nicht geprüft werden. Verbinden Sie sich neu.",
   "The access token has expired. Connect again with a new one.": "Ihre Anmeldung ist abgelaufen. Melden Sie sich neu an.",
