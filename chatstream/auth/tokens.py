@@ -62,8 +62,8 @@ class Rules(Struct, frozen=True, kw_only=True):
     budget_claim: str | None = None  # what the user may spend
 
 
-class _BudgetClaim(Struct, frozen=True, rename="camel"):
-    """What the claim may have; whatever else it has is the issuer's own business."""
+class _BudgetClaim(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What the claim may have, and nothing else: a limit whose name is misspelt would be none."""
 
     tokens_per_day: _Count | UnsetType | None = UNSET
     tokens_per_month: _Count | UnsetType | None = UNSET

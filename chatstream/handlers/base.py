@@ -57,7 +57,7 @@ _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key,
 # section 5.6.2), as many as a page may have.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 _MOST_ASKED_HEADERS = 50
-_EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, X-Request-Id"
+_EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
 # For the log, of a request whose client left before all of it had come: no response was sent. nginx's number.
 _CLIENT_LEFT = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)

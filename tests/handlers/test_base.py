@@ -502,7 +502,7 @@ def assert_open_to(origin: str, response: httpx.Response) -> None:
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
     assert response.headers["Vary"] == "Origin"
     assert listed(response.headers["Access-Control-Expose-Headers"]) == {
-        *("content-type", "cache-control", "location", "retry-after", "ratelimit", "x-request-id")
+        *("content-type", "cache-control", "location", "retry-after", "ratelimit", "ratelimit-policy", "x-request-id")
     }
 
 
