@@ -14,8 +14,8 @@
     │   ├── TooLarge               413
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable
-    │   ├── TooManyRequests        429  come back later (BudgetExhausted: when the next day or month begins)
-    │   └── Unavailable            503  not now (StorageUnavailable: the database does not answer)
+    │   ├── TooManyRequests        429  come back later (OverBudget: BudgetExhausted, BudgetReserved)
+    │   └── Unavailable            503  not now (StorageUnavailable: the database does not answer; StopPending)
     ├── ModelError                 an answer ended badly: the model's or a proxy's fault
     └── ConfigurationError         the server cannot start like this
 
@@ -85,7 +85,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
     ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
     ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),
-    ErrorCode.BUDGET_EXHAUSTED: Explanation("Your budget is used up.", True),
+    ErrorCode.BUDGET_EXHAUSTED: Explanation("Your budget has no room for more at the moment.", True),
     ErrorCode.BUDGET_UNAVAILABLE: Explanation("Your budget cannot be checked at the moment. Try again shortly.", True),
     ErrorCode.AUTH_UNAVAILABLE: Explanation("Access cannot be checked at the moment. Connect again.", True),
     ErrorCode.TOKEN_EXPIRED: Explanation("The access token has expired. Connect again with a new one.", True),
@@ -267,42 +267,73 @@ class TooManyRequests(RequestError):
         self.quota = quota
 
 
-class BudgetExhausted(TooManyRequests):
-    """The user has spent what they may in a day or a month."""
+class OverBudget(TooManyRequests):
+    """The user's budget has no room for another answer."""
 
     code = ErrorCode.BUDGET_EXHAUSTED
 
-    def __init__(
-        self, name: str, limit: int, *, begins: datetime, resets_at: datetime, now: datetime, may_change: bool
-    ) -> None:
+    def again(self, now: datetime) -> "OverBudget":
+        """The same, for somebody who asks now."""
+        raise NotImplementedError
+
+
+class BudgetExhausted(OverBudget):
+    """The user has spent what they may in a day or a month."""
+
+    def __init__(self, name: str, limit: int, *, begins: datetime, resets_at: datetime, now: datetime) -> None:
         """`name` is the limit's: ``tokensPerDay``, ``tokensPerMonth``, ``costPerMonth``. It holds from `begins` on, and
-        anew from `resets_at` on. `may_change`: answers still run, which may take less than is reserved for them.
+        anew from `resets_at` on.
         """
         self.name, self.limit = name, limit
         self.begins, self.resets_at = begins, resets_at
-        self.may_change = may_change
         seconds = max(1.0, (resets_at - now).total_seconds())
         window = round((resets_at - begins).total_seconds())
-        spent = {
-            "tokensPerDay": f"The {limit:,} tokens that you have a day are used up.",
-            "tokensPerMonth": f"The {limit:,} tokens that you have a month are used up.",
-        }.get(name, "Your budget for this month is used up.")
+        which, several = _budget_in_words(name, limit)
         super().__init__(
-            f"{spent} It begins again on {resets_at:%Y-%m-%d} at {resets_at:%H:%M} UTC.",
+            f"{which} {'are' if several else 'is'} used up. "
+            f"It begins again on {resets_at:%Y-%m-%d} at {resets_at:%H:%M} UTC.",
             retry_after=seconds,
             quota=Quota(name, limit, 0, window, seconds),
         )
 
     def again(self, now: datetime) -> "BudgetExhausted":
-        """The same, later."""
-        return BudgetExhausted(
-            self.name,
-            self.limit,
-            begins=self.begins,
-            resets_at=self.resets_at,
-            now=now,
-            may_change=self.may_change,
+        """See `OverBudget`."""
+        return BudgetExhausted(self.name, self.limit, begins=self.begins, resets_at=self.resets_at, now=now)
+
+
+class BudgetReserved(OverBudget):
+    """What is left of the user's budget is reserved for answers that have not ended, and may take less.
+
+    Nothing is used up, so nobody remembers it, and no webhook is told. It has the same code as `BudgetExhausted`, since
+    a client does the same: it waits for as long as `Retry-After` says.
+    """
+
+    def __init__(self, name: str, limit: int, *, begins: datetime, resets_at: datetime) -> None:
+        """See `BudgetExhausted`."""
+        self.name, self.limit = name, limit
+        self.begins, self.resets_at = begins, resets_at
+        which, _ = _budget_in_words(name, limit)
+        super().__init__(
+            f"{which}: what is left is reserved for answers that have not ended yet. Try again when one of them has.",
+            retry_after=_RESERVED_FOR,
+            quota=Quota(name, limit, 0, round((resets_at - begins).total_seconds()), None),
         )
+
+    def again(self, now: datetime) -> "BudgetReserved":
+        """See `OverBudget`."""
+        return BudgetReserved(self.name, self.limit, begins=self.begins, resets_at=self.resets_at)
+
+
+# When to try again while others run, in seconds: most answers have ended by then, or will soon.
+_RESERVED_FOR = 10.0
+
+
+def _budget_in_words(name: str, limit: int) -> tuple[str, bool]:
+    """What the user may spend, and whether that is several."""
+    period = {"tokensPerDay": "day", "tokensPerMonth": "month"}.get(name)
+    if period is None:
+        return "Your budget for this month", False
+    return f"The {limit:,} token{'s' if limit != 1 else ''} that you have a {period}", limit != 1
 
 
 class Unavailable(RequestError):
@@ -319,6 +350,22 @@ class StorageUnavailable(Unavailable):
     def __init__(self) -> None:
         # A healthy replica set fails over within a few seconds.
         super().__init__("The database is not available at the moment.", retry_after=2)
+
+
+class StopPending(Unavailable):
+    """It is stored that the answer is to be stopped, but its process does not do so: it hangs, or is gone.
+
+    In a while the answer ends as `stopped` all the same, by whichever process sees that it does not go on.
+    """
+
+    code = "stop_pending"
+
+    def __init__(self) -> None:
+        # That nothing comes any more is believed after ten seconds.
+        super().__init__(
+            "The process that writes this answer does not respond. The answer will be stopped: ask again shortly.",
+            retry_after=10,
+        )
 
 
 class ModelError(ChatstreamError):

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
@@ -36,7 +37,7 @@ from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
 from chatstream.generations.retaining import LOOK_FOR_IDLE, Retaining
 from chatstream.generations.room import Config
-from chatstream.generations.sweeper import Sweeper
+from chatstream.generations.sweeper import Lost, Sweeper
 from chatstream.generations.titles import Titles
 from chatstream.handlers.connection import ChatServer
 from chatstream.handlers.door import Door
@@ -47,7 +48,7 @@ from chatstream.llm.catalogue import Catalogue, UserChoices
 from chatstream.llm.configuration import configured_model, demo_models, served_catalogue
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Budget, Conversation, Usage, UserMessage
+from chatstream.models import Answer, Budget, Conversation, UserMessage
 from chatstream.plugins.loading import load
 from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
@@ -200,6 +201,7 @@ class Server:
                 remember=remember,
                 reasoning_back=any(one.reasoning_back != "off" for one in catalogue.chain(conversation.model)),
                 may_ask=may_ask,
+                may_go_on=partial(budgets.goes_on, conversation, answer),
             )
 
         async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:
@@ -243,7 +245,7 @@ class Server:
         metrics.know_models(catalogue.entries)
         deciding = Deciding(hub, attempts, reading, metrics, calling.bounds)
 
-        async def lost_usage(conversation: Conversation, answer: Answer) -> Usage | None:
+        async def lost_usage(conversation: Conversation, answer: Answer) -> Lost | None:
             if plugins.answers:
                 return None  # no model was asked
             entry = catalogue.entry(answer.model or choices.allowed(conversation).model)
@@ -254,7 +256,7 @@ class Server:
                 system_prompt=system_prompt,
                 context_characters=entry.context_characters(settings.context_characters),
             )
-            return catalogue.priced(usage, entry.name)
+            return Lost(catalogue.priced(usage, entry.name) or usage, entry.name)
 
         orphans = Sweeper(attempts, reading, hub, metrics, lost_usage)
         leases = Leases(mongo, owner=owner)

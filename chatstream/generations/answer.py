@@ -4,7 +4,7 @@ Nothing here knows who watches, or that the answer can be cut short from outside
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec import UNSET, UnsetType
@@ -29,6 +29,14 @@ from chatstream.store.reading import FILTERED, REFUSALS, Reading
 # message alone. So a long conversation goes on with what the model can hold.
 _SHORTER = (1, 2, 4, 8, None)
 
+MayGoOn = Callable[[Usage, Usage, str | None], Awaitable[bool]]
+"""``(taken, newest, model)``: whether the model may be asked again within an answer that has `taken` so much, with
+`newest` the last time."""
+
+
+async def _always(taken: Usage, newest: Usage, model: str | None) -> bool:
+    return True
+
 
 async def write_answer(
     conversation: Conversation,
@@ -44,6 +52,7 @@ async def write_answer(
     remember: Remember,
     reasoning_back: bool = False,
     may_ask: "asyncio.Future[None] | None" = None,
+    may_go_on: MayGoOn = _always,
 ) -> AsyncGenerator[Delta, None]:
     """The model's answer in the context of the conversation so far, as it comes.
 
@@ -54,7 +63,8 @@ async def write_answer(
     without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
     be told. `context_characters` is the most of a conversation that the model is told (see `trimming`); with
     `reasoning_back` it is told what it thought, too. Nobody is asked, and nothing is said, before `may_ask` is done:
-    until then, only the model's request is made ready. Raises `ModelError` and `StorageUnavailable`.
+    until then, only the model's request is made ready. `may_go_on` is asked before each further request. Raises
+    `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
     begun = await _begun(reading, conversation, answer)
@@ -103,7 +113,16 @@ async def write_answer(
             may_ask=may_ask,
         )
 
-    said = _said(conversation, answer, ask, begun=begun, plugins=plugins, calling=calling, most=context_characters)
+    said = _said(
+        conversation,
+        answer,
+        ask,
+        begun=begun,
+        plugins=plugins,
+        calling=calling,
+        most=context_characters,
+        may_go_on=may_go_on,
+    )
     async with aclosing(announced(window, said, remember)) as deltas:
         async for delta in deltas:
             yield delta
@@ -118,6 +137,7 @@ async def _said(
     plugins: Plugins,
     calling: Calling,
     most: int,
+    may_go_on: MayGoOn,
 ) -> AsyncGenerator[Delta, None]:
     """What the model says and calls, as far as plug-ins let it; what the answer has `begun` with comes first."""
     if begun:  # the rest of a text: nothing is called for that
@@ -136,7 +156,8 @@ async def _said(
     def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
         return ask(own, tools=calls.offered)
 
-    async with aclosing(plugins.released(_rounds(answer, ask_with_tools, calling, calls), answer.pieces)) as deltas:
+    said = _rounds(answer, ask_with_tools, calling, calls, may_go_on)
+    async with aclosing(plugins.released(said, answer.pieces)) as deltas:
         async for delta in deltas:
             yield delta
 
@@ -184,11 +205,13 @@ async def _rounds(
     ask: Callable[[Sequence[Turn]], AsyncGenerator[Delta, None]],
     calling: Calling,
     calls: Calls,
+    may_go_on: MayGoOn,
 ) -> AsyncGenerator[Delta, None]:
     """The model is asked, what it calls is carried out, and so on. See `write_answer`."""
     said: list[Piece] = [*answer.pieces]
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
     used = answer.usage  # with the requests before this one; of an answer that has waited there is some
+    newest_usage = used  # of the request before
     finish: Finish | None = None
     model: str | None = None
     while True:
@@ -203,6 +226,8 @@ async def _rounds(
             if is_last:
                 yield Delta([], Finish(reason=is_last, usage=used))
                 return
+        if used is not None and newest_usage is not None and not await may_go_on(used, newest_usage, model):
+            raise ModelError(ErrorCode.BUDGET_EXHAUSTED, "the user's budget has no room for another request")
         own = [Turn("assistant", "", steps=told)] if (told := steps(said)) else []
         before, estimate = len(said), Estimate(0, 0)
         finish = None
@@ -239,7 +264,7 @@ async def _rounds(
         called = any(isinstance(piece, OpenToolCall) for piece in said[before:])
         if usage is None and (used is not None or called):
             usage = estimated(estimate, said[before:])
-        used = added(used, usage)
+        used, newest_usage = added(used, usage), usage
         one = Round(model=model, finish_reason=finish.reason, usage=usage)
         if not called:
             yield Delta([], Finish(reason=finish.reason, usage=used), round=one)
@@ -261,8 +286,22 @@ async def estimated_usage(
     system = [] if is_blank(prompt) else [Turn("system", prompt)]
     begun = await _begun(reading, conversation, answer)
     end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
-    asked = ratio.estimate([*system, *window.history, *end])
-    return estimated(asked._replace(begins_at=size(begun)), answer.pieces)
+    told = [*system, *window.history, *end]
+    # Each further request has told the model, once more, everything before it, and what came of its calls.
+    done = steps(answer.mixed)
+    prompts = [ratio.estimate(told)]
+    prompts += [
+        ratio.estimate([*told, Turn("assistant", "", steps=done[:most])]) for most in range(1, _asked_again(answer) + 1)
+    ]
+    asked = prompts[0]._replace(prompt_tokens=sum(one.prompt_tokens for one in prompts), begins_at=size(begun))
+    return estimated(asked, answer.pieces)
+
+
+def _asked_again(answer: Answer) -> int:
+    """How often the model was asked after its first words, as far as the log of an answer says."""
+    *before, newest = rounds(answer.mixed)
+    over = newest.is_whole and all(call.is_over for call in newest.calls)
+    return len(before) + over
 
 
 async def _begun(reading: Reading, conversation: Conversation, answer: Answer) -> list[Piece]:

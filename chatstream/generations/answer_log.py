@@ -3,12 +3,33 @@
 import asyncio
 import logging
 
+from msgspec import UnsetType
+
 from chatstream.errors import ErrorCode
 from chatstream.generations.channel import Channel, Running
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Status
+from chatstream.models import Answer, Status, Usage
 
 log = logging.getLogger("chatstream.generations")
+
+
+def usage_facts(usage: Usage | None) -> dict[str, int | str | None]:
+    """What an answer took, for the log: what is not known is null, and no zero."""
+
+    def known(count: int | UnsetType) -> int | None:
+        return None if isinstance(count, UnsetType) else count
+
+    if usage is None:
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_micros", "usage")
+        return dict.fromkeys(names)
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": known(usage.cached_tokens),
+        "reasoning_tokens": known(usage.reasoning_tokens),
+        "cost_micros": known(usage.cost_micros),
+        "usage": usage.source,
+    }
 
 
 class AnswerLog:
@@ -63,15 +84,9 @@ class AnswerLog:
             "first_token": None if self._first_text is None else round(self._first_text, 3),
             "chunks": len(running.pieces),
             "characters": running.end.text,
-            "prompt_tokens": usage.prompt_tokens if usage else None,
-            "completion_tokens": usage.completion_tokens if usage else None,
-            "cached_tokens": (usage.cached_tokens or 0) if usage else None,
-            "reasoning_tokens": (usage.reasoning_tokens or 0) if usage else None,
-            "cost_micros": (usage.cost_micros or 0) if usage else None,
-            "usage": usage.source if usage else None,
             "rounds": len(stored.rounds) or 1 if stored else None,
             "viewers": len(channel.readers),
-        }
+        } | usage_facts(usage)
         level = logging.WARNING if outcome is Status.FAILED else logging.INFO
         if code is ErrorCode.INTERNAL:
             level = logging.ERROR

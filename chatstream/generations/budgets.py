@@ -11,21 +11,19 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from chatstream.errors import BudgetExhausted
+from chatstream.errors import BudgetExhausted, Unavailable
 from chatstream.generations.generation import Priced, unpriced
 from chatstream.generations.tokens import Ratio
 from chatstream.llm.model import Turn
-from chatstream.models import NO_BUDGET, Budget, Conversation, Usage, UsageSource, User
+from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Usage, UsageSource, User
 from chatstream.plugins.plugin import Spender
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.ledger import Balance, Ledger, Spending
 
 # Users of whom something is remembered: at 500 bytes each, 50 MB if a botnet has that many tokens.
 _MOST_USERS = 100_000
-# Whoever has nothing left is refused for so long without asking the database, in seconds: it may be raised meanwhile;
-# and sooner where answers still run, which may take less than was expected.
+# Whoever has nothing left is refused for so long without asking the database, in seconds: it may be raised meanwhile.
 _REMEMBERED = 30.0
-_REMEMBERED_WHILE_OPEN = 3.0
 # What an answer takes that nothing is known of yet: some paragraphs.
 _USUAL_COMPLETION = 500
 
@@ -85,13 +83,12 @@ class Budgets:
 
     @contextlib.contextmanager
     def remembering(self, user_id: str) -> Iterator[None]:
-        """A refusal is remembered for a while."""
+        """That all is used up is remembered for a while; that it is reserved, not: an answer may end at any moment."""
         try:
             yield
         except BudgetExhausted as exc:
-            until = self._clock() + (_REMEMBERED_WHILE_OPEN if exc.may_change else _REMEMBERED)
             self._exhausted.pop(user_id, None)
-            self._exhausted[user_id] = _Known(exc, until)
+            self._exhausted[user_id] = _Known(exc, self._clock() + _REMEMBERED)
             _forget(self._exhausted)
             raise
 
@@ -120,8 +117,25 @@ class Budgets:
 
         return Spending(conversation.user_id, await self._budget(conversation.user_id), expect)
 
+    async def goes_on(
+        self, conversation: Conversation, answer: Answer, taken: Usage, newest: Usage, model: str | None
+    ) -> bool:
+        """Whether the model may be asked again within `answer`, which has `taken` so much, with `newest` the last time.
+
+        If nobody can say, it may: what it takes is counted all the same, and the rounds of an answer are bounded.
+        """
+        if self._ledger is None:
+            return True
+        model = model or conversation.model
+        taken, newest = self._priced(taken, model) or taken, self._priced(newest, model) or newest
+        try:
+            budget = await self._budget(conversation.user_id)
+            return await self._ledger.extend(conversation.user_id, budget, answer, taken, newest)
+        except Unavailable:
+            return True
+
     async def confirm(self, spending: Spending | None) -> None:
-        """Raises `BudgetExhausted` if nothing is left: before something is ended for what would be refused."""
+        """Raises `OverBudget` if nothing is left: before something is ended for what would be refused."""
         if spending is not None and self._ledger is not None:
             with self.remembering(spending.user_id):
                 await self._ledger.check(spending)

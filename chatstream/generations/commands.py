@@ -14,12 +14,13 @@ from msgspec.structs import replace
 
 from chatstream.errors import (
     AnswerInProgress,
-    BudgetExhausted,
     InvalidContent,
     NotFound,
     NothingRunning,
     NothingToAnswer,
     NothingToContinue,
+    OverBudget,
+    StopPending,
     StorageUnavailable,
     Unavailable,
 )
@@ -34,7 +35,7 @@ from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
 
-# How long `stop` waits for the end to be stored before it says 503, so that a request is answered within 5 s; and how
+# How long `stop` waits for the end to be stored before it says so, so that a request is answered within 5 s; and how
 # often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
 _STOP_TIMEOUT = 4.0
 _STOP_LOOK_INTERVAL = 0.2
@@ -111,7 +112,7 @@ class Commands:
         on from that message, or from none, and its branch is the one that is shown.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
-        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` (`BudgetExhausted`) or `Unavailable`; if a
+        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` (`OverBudget`) or `Unavailable`; if a
         plug-in does not admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
         """
         if background is None:
@@ -121,7 +122,7 @@ class Commands:
             if not admitted:
                 key = client_message_id or uuid.uuid4().hex
                 await self._admit(_up_to(conversation, parent), content, 1, key)
-        except (BudgetExhausted, Refused, Unavailable):
+        except (OverBudget, Refused, Unavailable):
             # What was accepted once is not refused when it is sent again.
             if client_message_id is None:
                 raise
@@ -232,7 +233,7 @@ class Commands:
         With `background` it finishes though nobody watches; None is as the message or the conversation has it. Who asks
         again for what was cut because nobody watched is not to lose it twice, and pay for a third: that finishes, too.
 
-        Raises `AnswerInProgress`, `BudgetExhausted`, `ConversationFull`, `NothingToAnswer`, `NothingToContinue`,
+        Raises `AnswerInProgress`, `OverBudget`, `ConversationFull`, `NothingToAnswer`, `NothingToContinue`,
         `Refused`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`; `InvalidContent` for a `message_id` of
         something else.
         """
@@ -331,7 +332,8 @@ class Commands:
         that had ended before keeps what it has. `interrupted`: another message takes its place, and denies what it
         waits for.
 
-        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`.
+        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`; `StopPending` if the process that generates it does
+        not respond.
         """
         now = asyncio.get_running_loop().time
         deadline = now() + _STOP_TIMEOUT
@@ -359,7 +361,7 @@ class Commands:
                 await self._attempts.request_stop(conversation.key, id_, seen_length)
                 asked = True
             await asyncio.sleep(_STOP_LOOK_INTERVAL)
-        raise StorageUnavailable
+        raise StopPending
 
     async def _running(self, conversation: Conversation) -> str:
         running = await self._reading.running(conversation.key)

@@ -21,11 +21,11 @@ from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
 from chatstream.generations.rounds import in_doubt, settled, waits_until
-from chatstream.generations.tokens import added, estimated
+from chatstream.generations.tokens import added, estimated, since
 from chatstream.llm.model import Delta, Estimate, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import RECOMMENDATION, Annotation, Answer, Conversation, Failure, Status, Usage
+from chatstream.models import RECOMMENDATION, Annotation, Answer, Conversation, Failure, Round, Status, Usage
 from chatstream.pieces import Piece, ToolResult, join, size
 from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
@@ -148,6 +148,7 @@ class Generation:
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
         self._model = running.answer.model  # who answers, once that is known
         self._usage = running.answer.usage  # so far, of an answer that breaks off
+        self._usage_before = self._usage  # when the request began that has not ended
         self._rounds = [*running.answer.rounds]  # requests that have ended
         # Where the request begins that has not ended, if nothing of it is in `_usage`.
         self._asked_at: int | None = None
@@ -175,7 +176,6 @@ class Generation:
         elif any(in_doubt(self.running.pieces)):
             self.abandon_after(_DOUBT_PAUSE)  # to break that off now is to never know what came of it
         elif not self.background and self._cut is None:
-            self._unwatched = True
             self.cut(Status.INTERRUPTED)
 
     def cut(self, status: Status, *, keep: int | None = None) -> None:
@@ -185,6 +185,9 @@ class Generation:
         """
         if self._cut is None:
             self._cut, self._keep = status, keep
+            # Whoever left and comes back later has not asked for another attempt, whatever has cut this one.
+            left = self._abandonment is not None and not self.watched_remotely and not self.background
+            self._unwatched = status is Status.INTERRUPTED and left
             if self._reading is not None:
                 self._reading.cancel()
 
@@ -228,6 +231,7 @@ class Generation:
                     self._asked_at = None
                     priced = self._priced(delta.round.usage, delta.round.model or self._asked_model)
                     self._rounds.append(replace(delta.round, usage=priced))
+                    self._usage_before = self._usage
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces and not self._may_ask.done():
                     await self._may_ask  # nobody says anything before; and if somebody did, nobody would hear of it
@@ -286,7 +290,7 @@ class Generation:
         return replace(
             self.answer,
             status=Status.WAITING,
-            usage=self._cost(self._usage_so_far()),
+            usage=self._cost(self._usage_so_far(), self._rounds),
             model=self._model,
             rounds=tuple(self._rounds),
             waits_until=waits_until(pieces),
@@ -323,34 +327,51 @@ class Generation:
         usage: Usage | None = None,
         failure: Failure | None = None,
     ) -> Answer:
+        rounds = (*self._rounds, *self._round_so_far())
         ended = replace(
             self.answer,
             status=status,
             finish_reason=finish_reason,
-            usage=self._cost(usage or self._usage_so_far()),
+            usage=self._cost(usage or self._usage_so_far(), rounds),
             failure=failure,
-            model=self._model,
-            rounds=tuple(self._rounds) if len(self._rounds) > 1 else (),
+            model=self._model or (self._asked_model if self._estimate is not None else None),
+            rounds=rounds if len(rounds) > 1 else (),
         ).made_of(self.running.pieces)
         return settled(ended)
 
-    def _cost(self, usage: Usage | None) -> Usage | None:
+    def _round_so_far(self) -> list[Round]:
+        """The request that has not ended, if one was made."""
+        begun = self._begun_usage()
+        if begun is None and self._usage == self._usage_before:
+            return []
+        usage = begun or since(self._usage_before, self._usage)
+        model = self._model or self._asked_model
+        return [Round(model=model, finish_reason=None, usage=self._priced(usage, model))]
+
+    def _cost(self, usage: Usage | None, rounds: Sequence[Round]) -> Usage | None:
         """`usage` with what it cost: of several rounds, which different models may have had, what these did."""
         priced = self._priced(usage, self._model or self._asked_model)
-        costs = [one.usage.cost_micros if one.usage is not None else UNSET for one in self._rounds]
-        if priced is None or len(costs) < 2 or self._asked_at is not None:
+        costs = [one.usage.cost_micros if one.usage is not None else UNSET for one in rounds]
+        if priced is None or len(costs) < 2:
             return priced
         known = [cost for cost in costs if isinstance(cost, int)]
         return replace(priced, cost_micros=sum(known)) if len(known) == len(costs) else priced
 
     def _usage_so_far(self) -> Usage | None:
         """Of all that was generated, also where less of it is kept. None if no model was asked, or it refused."""
-        if self._estimate is None or (self._usage is not None and self._asked_at is None):
+        begun = self._begun_usage()
+        if self._estimate is None or (self._usage is not None and begun is None):
             return self._usage
-        if self._usage is not None and self._asked_at is not None:
-            begun = estimated(self._estimate._replace(begins_at=self._asked_at), self.running.pieces)
+        if self._usage is not None:
             return added(self._usage, begun)
         return estimated(self._estimate, self.running.pieces)
+
+    def _begun_usage(self) -> Usage | None:
+        """What the request takes that has not ended, if nothing of it is in `_usage`."""
+        if self._estimate is None or self._asked_at is None:
+            return None
+        begins_at = max(self._asked_at, self._estimate.begins_at)
+        return estimated(self._estimate._replace(begins_at=begins_at), self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:
         # Half an answer may lack the half that matters.

@@ -165,7 +165,7 @@ class Hub:
     async def start(self, stream: Stream) -> None:
         """After `connected` was sent: answer what waits for an answer.
 
-        Raises `BudgetExhausted`, `StorageUnavailable`, `Unavailable`.
+        Raises `OverBudget`, `StorageUnavailable`, `Unavailable`.
         """
         if stream.replay.pending is not None and stream.follower.reads_on:
             await stream.room.answer(stream.replay.pending, stream.request_id)

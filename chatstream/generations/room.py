@@ -38,7 +38,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatstream import events
-from chatstream.errors import AnswerInProgress, BudgetExhausted, ErrorCode, NotFound, StorageUnavailable, Unavailable
+from chatstream.errors import AnswerInProgress, ErrorCode, NotFound, OverBudget, StorageUnavailable, Unavailable
 from chatstream.events import Cursor
 from chatstream.formats.format import Format
 from chatstream.generations.budgets import Budgets
@@ -347,7 +347,7 @@ class Room:
     async def answer(self, pending: PendingQuestion, request_id: str | None) -> None:
         """Begin the answer to a question that is pending, unless somebody else has.
 
-        Raises `BudgetExhausted`, `StorageUnavailable`, `Unavailable`.
+        Raises `OverBudget`, `StorageUnavailable`, `Unavailable`.
         """
         async with self._turn():
             await self._answer(pending, request_id)
@@ -642,7 +642,7 @@ class Room:
             await self._answer(pending, request_id)
         except StorageUnavailable:
             self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
-        except (BudgetExhausted, Unavailable) as exc:  # they are refused when they come back, and told until when
+        except (OverBudget, Unavailable) as exc:  # they are refused when they come back, and told until when
             self.end_viewers(ErrorCode(exc.code))
 
     def _generation_waits(self) -> bool:

@@ -8,10 +8,12 @@ process, a clock that jumps) starts the count again, so none of them can end an 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, StorageUnavailable
+from chatstream.generations.answer_log import usage_facts
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
 from chatstream.generations.rounds import in_doubt, settled
@@ -28,7 +30,14 @@ _LOOKS = 6
 _MAX_PAUSE_BETWEEN_LOOKS = 4.0
 
 
-async def _unknown(conversation: Conversation, answer: Answer) -> Usage | None:
+class Lost(NamedTuple):
+    """What an answer is likely to have taken whose process is gone, and the model that was asked."""
+
+    usage: Usage
+    model: str
+
+
+async def _unknown(conversation: Conversation, answer: Answer) -> Lost | None:
     return None
 
 
@@ -41,9 +50,9 @@ class Sweeper:
         reading: Reading,
         hub: Hub,
         metrics: Metrics,
-        lost_usage: Callable[[Conversation, Answer], Awaitable[Usage | None]] = _unknown,
+        lost_usage: Callable[[Conversation, Answer], Awaitable[Lost | None]] = _unknown,
     ) -> None:
-        """`lost_usage` says what an answer is likely to have taken whose process is gone."""
+        """`lost_usage` says what is lost with a process, None if no model was asked."""
         self._lost_usage = lost_usage
         self._attempts = attempts
         self._reading = reading
@@ -80,17 +89,16 @@ class Sweeper:
             answer = await self._reading.get(orphan.key, orphan.answer_id)
             if not isinstance(answer, Answer):
                 return
-            ended = replace(await self._outcome(orphan, answer), usage=await self._usage(orphan, answer), unseen=True)
+            ended = replace(await self._outcome(orphan, answer), unseen=True)
+            if (lost := await self._lost(orphan, answer)) is not None:
+                ended = replace(ended, usage=lost.usage, model=answer.model or lost.model)
             if await self._attempts.finish_orphan(orphan, ended):
                 usage = ended.usage
                 facts = {
                     "answer": answer.id,
                     "code": ended.failure.code if ended.failure else None,
-                    "prompt_tokens": usage.prompt_tokens if usage else None,
-                    "completion_tokens": usage.completion_tokens if usage else None,
-                    "cost_micros": (usage.cost_micros or 0) if usage else None,
-                    "usage": usage.source if usage else None,
-                }
+                    "model": ended.model,
+                } | usage_facts(usage)
                 log.warning("answer %s: its process is gone", ended.status, extra={"facts": facts})
                 self._metrics.orphan_ended(usage, ended.model)
                 if ended.failure is not None and ended.failure.code is ErrorCode.TOOL_OUTCOME_UNKNOWN:
@@ -114,6 +122,6 @@ class Sweeper:
         )
         return settled(ended)
 
-    async def _usage(self, orphan: Orphan, answer: Answer) -> Usage | None:
+    async def _lost(self, orphan: Orphan, answer: Answer) -> Lost | None:
         conversation = await self._reading.conversation(orphan.key)
         return None if conversation is None else await self._lost_usage(conversation, answer)

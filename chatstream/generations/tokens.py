@@ -70,6 +70,24 @@ def added(before: Usage | None, more: Usage | None) -> Usage | None:
     )
 
 
+def since(before: Usage | None, now: Usage | None) -> Usage | None:
+    """What came to the sum after it was `before`."""
+    if before is None or now is None:
+        return now
+
+    def more(one: int | UnsetType, other: int | UnsetType) -> int | UnsetType:
+        return UNSET if isinstance(one, UnsetType) or isinstance(other, UnsetType) else one - other
+
+    return Usage(
+        prompt_tokens=now.prompt_tokens - before.prompt_tokens,
+        completion_tokens=now.completion_tokens - before.completion_tokens,
+        total_tokens=now.total_tokens - before.total_tokens,
+        source=now.source,
+        cached_tokens=more(now.cached_tokens, before.cached_tokens),
+        reasoning_tokens=more(now.reasoning_tokens, before.reasoning_tokens),
+    )
+
+
 def estimated(estimate: Estimate, pieces: Iterable[Piece]) -> Usage:
     """The usage of a request that was answered with `pieces`, whole or not; what the model thinks counts, too."""
     said = sum(size(piece) for piece in cut(pieces, estimate.begins_at) if isinstance(piece, str))

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from msgspec import UNSET
 
 from chatstream.blank import is_blank
-from chatstream.errors import AlreadyExists, BudgetExhausted, InvalidContent
+from chatstream.errors import AlreadyExists, InvalidContent, OverBudget
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
@@ -134,7 +134,7 @@ class ConversationsHandler(JSONHandler):
                 posted = await self.commands.post(
                     conversation, body.initial_message, request_id=self.request_id, admitted=True
                 )
-            except BudgetExhausted:  # the client is told that there is none
+            except OverBudget:  # the client is told that there is none
                 await self.conversations.delete(self.user.id, conversation.id)
                 limits.kept.give_back(self.user.id)
                 raise

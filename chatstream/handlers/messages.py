@@ -7,11 +7,11 @@ from typing import Any
 from msgspec import UNSET
 
 from chatstream.errors import (
-    BudgetExhausted,
     ConversationFull,
     InvalidContent,
     InvalidRequest,
     NotFound,
+    OverBudget,
     RequestError,
     TooManyRequests,
     Unavailable,
@@ -88,7 +88,7 @@ class MessagesHandler(HistoryDoor):
             if too_many is None:
                 try:
                     posted = await self._post(conversation, body, client_message_id, if_busy, background)
-                except (BudgetExhausted, ConversationFull) as refusal:
+                except (OverBudget, ConversationFull) as refusal:
                     posted = await self._repeat(conversation, body, client_message_id, refusal)
             else:
                 posted = await self._repeat(conversation, body, client_message_id, too_many)

@@ -85,6 +85,7 @@ REFUSALS: Mapping[int, Refusal] = {
         [
             "unavailable",
             "storage_unavailable",
+            "stop_pending",
             "server_shutdown",
             "rate_limited",
             "too_many_streams",

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tornado.iostream import StreamClosedError
 
 from chatstream import events
-from chatstream.errors import BudgetExhausted, ErrorCode, InvalidRequest, RequestError, StorageUnavailable, Unavailable
+from chatstream.errors import ErrorCode, InvalidRequest, OverBudget, RequestError, StorageUnavailable, Unavailable
 from chatstream.events import Connected, Cursor
 from chatstream.formats.format import Format
 from chatstream.formats.registry import FRAMES, HIDING
@@ -140,10 +140,10 @@ class StreamingHandler(JSONHandler):
             except TimeoutError:
                 stream.follower.end(reason="does_not_read")
                 self.connection_stream().close()
-            except (BudgetExhausted, Unavailable) as exc:
+            except (OverBudget, Unavailable) as exc:
                 code = ErrorCode(exc.code)
                 stream.follower.end(reason=code)
-                retry_after = exc.retry_after if isinstance(exc, BudgetExhausted) else None
+                retry_after = exc.retry_after if isinstance(exc, OverBudget) else None
                 await self._send(self._error(code, _milliseconds(retry_after), words=exc.detail))
             except Exception as exc:  # noqa: BLE001 - too late for a status; the client must not take this for the end
                 stream.follower.end(reason=ErrorCode.INTERNAL)

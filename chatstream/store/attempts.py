@@ -165,7 +165,7 @@ class Attempts:
         same is returned, unless the conversation has gone on meanwhile.
 
         Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
-        the next attempt; `BudgetExhausted` if nothing is left of `spending`, of which it is reserved what it is likely
+        the next attempt; `OverBudget` if nothing is left of `spending`, of which it is reserved what it is likely
         to take; with `shown_in`, `NotFound` if it is gone.
 
         The unique indexes see to all three, and what they let in is on disk and with a majority when it is known. A
@@ -365,6 +365,8 @@ class Attempts:
             await self._delete_rest(key)
             await self._settle(conversation, answer)
             return None
+        if self._ledger is not None:
+            self._ledger.waits(answer)
         if before is not None:
             return replace(answer, queued=before.get("queued", False))
         # This very write had succeeded, and its result was lost; or somebody else has ended it.

@@ -142,7 +142,8 @@ class Erasures:
         which = {Found.BY_USER.value: document["userId"]}
         for kept in OF_USERS:
             if kept.pseudonymised:
-                nobody = {"$set": {Found.BY_USER.value: f"erased-{erasure_id}"}}
+                # An event that is yet to be sent, or could not be, would say it.
+                nobody = {"$set": {Found.BY_USER.value: f"erased-{erasure_id}"}, "$unset": {"webhook": ""}}
                 await self._mongo.collection(kept.name).update_many(which, nobody)
             else:
                 async for _ in self._delete(kept.name, which):

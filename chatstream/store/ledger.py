@@ -17,6 +17,7 @@ import contextlib
 import logging
 import math
 import re
+import secrets
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from msgspec import Struct
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from chatstream.errors import BudgetExhausted, StorageUnavailable
+from chatstream.errors import BudgetExhausted, BudgetReserved, OverBudget, StorageUnavailable
 from chatstream.models import Answer, Budget, Status, Usage
 from chatstream.store.documents import ENDED, usage_model
 from chatstream.store.gate import Document
@@ -93,6 +94,11 @@ class Balance(NamedTuple):
         """What is left; None if there is no limit."""
         return None if self.limit is None else max(0, self.limit - self.used - self.reserved)
 
+    @property
+    def is_used_up(self) -> bool:
+        """However little the answers take that still run."""
+        return self.limit is not None and self.used >= self.limit
+
 
 class Row(Struct, frozen=True, kw_only=True, rename="camel"):
     """What one user took of one model in one month."""
@@ -141,12 +147,12 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.takers = 0
-        self.refusal: BudgetExhausted | None = None  # the last one, of this budget
+        self.refusal: OverBudget | None = None  # the last one, of this budget
         self.budget: Budget | None = None
         self.refused_at = -math.inf  # on the loop's clock
 
     def check(self, budget: Budget, arrived: float) -> None:
-        """Raises `BudgetExhausted` if that was found out while the caller, who `arrived` then, waited."""
+        """Raises `OverBudget` if that was found out while the caller, who `arrived` then, waited."""
         if self.refusal is not None and self.budget == budget and self.refused_at >= arrived:
             raise self.refusal.again(datetime.now(UTC))
 
@@ -189,8 +195,8 @@ class Ledger:
     async def within(self, spending: Spending | None, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
         """The result of `begin`, a transaction that calls what it is given: None if nothing is to be reserved.
 
-        Raises `BudgetExhausted`, and nothing has begun. What others have reserved is looked up before that is said:
-        they may have taken less.
+        Raises `OverBudget`, and nothing has begun. What others have reserved is looked up before that is said: they may
+        have taken less.
         """
         if spending is None:
             return await begin(None)
@@ -199,7 +205,7 @@ class Ledger:
             turn.check(spending.budget, arrived)
             try:
                 return await self._within(spending, begin)
-            except BudgetExhausted as exc:
+            except OverBudget as exc:
                 turn.refusal, turn.budget = exc, spending.budget
                 turn.refused_at = asyncio.get_running_loop().time()
                 raise
@@ -228,7 +234,7 @@ class Ledger:
         now = datetime.now(UTC)
         for name, limit in _limits(spending.budget):
             if limit == 0:  # no document says that, as long as nothing was spent
-                raise exhausted([Balance(name, 0, 0, 0, *_period(name, now))], now)
+                raise over([Balance(name, 0, 0, 0, *_period(name, now))], now)
         for _ in range(_TRIES):
             reserving = _Reserving(spending)
             try:
@@ -243,12 +249,12 @@ class Ledger:
         raise StorageUnavailable
 
     async def check(self, spending: Spending) -> None:
-        """Raises `BudgetExhausted` if nothing is left."""
+        """Raises `BudgetExhausted` if all is used up, `BudgetReserved` if answers that run have reserved the rest."""
         now = datetime.now(UTC)
         balances = await self.balances(spending.user_id, spending.budget, now)
         if any(one.left == 0 for one in balances):
-            refusal = exhausted(balances, now)
-            if self._webhooks:
+            refusal = over(balances, now)
+            if self._webhooks and isinstance(refusal, BudgetExhausted):
                 await self._note(spending.user_id, refusal, now)
             raise refusal
 
@@ -256,14 +262,15 @@ class Ledger:
         """That the webhook is to be told, if it is the first refusal of its period."""
         told = f"told.{refusal.name}" + (f"-{moment.day:02}" if refusal.name == "tokensPerDay" else "")
         budget = {"name": refusal.name, "limit": refusal.limit, "resetsAt": refusal.resets_at}
-        webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | {"budget": budget}
+        webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | {"budget": budget, "id": secrets.token_hex(16)}
         await self._accounts.update_one(
             {
                 "_id": await self._names.account(user_id, moment),
                 told: {"$exists": False},
                 "webhook.dueAt": {"$exists": False},
             },
-            {"$set": {told: moment, "webhook": webhook}},
+            # Who comes back after an erasure is no stranger any more, as with the next reservation.
+            {"$set": {told: moment, "webhook": webhook, "userId": user_id}},
         )
 
     def _committed(self, reserving: "_Reserving") -> None:
@@ -294,12 +301,10 @@ class Ledger:
         settled: Counter[str] = Counter()
         for one in ended:
             settled.update(one.added)
-        fields = {"tokensPerDay": f"days.{day}", "tokensPerMonth": "tokens", "costPerMonth": "costMicros"}
-        # `$not`: what has no such field has spent nothing.
-        which: Document = {
-            fields[name]: {"$not": {"$gte": limit - settled[fields[name]]}} for name, limit in _limits(spending.budget)
-        }
-        which |= {"_id": account} | {one.reservation.field: {"$exists": True} for one in ended}
+        which: Document = {"_id": account} | {one.reservation.field: {"$exists": True} for one in ended}
+        for name, limit in _limits(spending.budget):
+            field = _field(name, day)
+            which[field] = {"$not": {"$gte": limit - settled[field]}}  # what has no such field has spent nothing
         more.update(settled)
         noted = {
             "conversation": ObjectId(key),
@@ -328,6 +333,77 @@ class Ledger:
             raise _NotReserved
         reserving.reservation, reserving.settled, reserving.open = reservation, ended, len(stored["open"])
 
+    async def extend(self, user_id: str, budget: Budget, answer: Answer, taken: Usage, more: Usage) -> bool:
+        """Before the model is asked again within `answer`, which has `taken` so much: whether anything is left.
+
+        If so, that and `more`, for what comes, is reserved in the place of what was expected: from now on it counts for
+        everybody. One operation, as long as something is left; none for whoever has no limit.
+        """
+        limits = _limits(budget)
+        if not limits:
+            return True
+        for _ in range(_TRIES):
+            # If the update's result is lost, nobody here knows how much is reserved, and it is looked up.
+            reservation = self._reserved.pop(answer.id, None) or await self._open(user_id, answer)
+            if reservation is None:  # somebody has ended it, or there was no budget when it began
+                return True
+            now = reservation._replace(
+                tokens=taken.total_tokens + more.total_tokens,
+                cost=(taken.cost_micros or 0) + (more.cost_micros or 0),
+            )
+            if await self._change(reservation, now, limits, taken):
+                self._reserved[answer.id] = now
+                return True
+            self._ended.pop(reservation.account, None)  # somebody may have settled it: it is looked up
+            if await self._is_over(reservation, limits, taken):
+                return False
+        raise StorageUnavailable
+
+    async def _change(
+        self, old: _Reservation, new: _Reservation, limits: Sequence[tuple[LimitName, int]], taken: Usage
+    ) -> bool:
+        """Reserve as much as `new` says, if something is left once the answer has `taken` so much."""
+        more = Counter({"tokens": new.tokens - old.tokens, "costMicros": new.cost - old.cost})
+        more[f"days.{old.day}"] = more["tokens"]
+        room = Counter({"tokens": old.tokens - taken.total_tokens, "costMicros": old.cost - (taken.cost_micros or 0)})
+        room[f"days.{old.day}"] = room["tokens"]
+        for one in self._ended.get(old.account, {}).values():
+            room.subtract(one.added)
+        which: Document = {"_id": old.account, f"{old.field}.tokens": old.tokens, f"{old.field}.costMicros": old.cost}
+        for name, limit in limits:
+            field = _field(name, old.day)
+            which[field] = {"$lt": limit + room[field]}
+        reserved = {f"{old.field}.tokens": new.tokens, f"{old.field}.costMicros": new.cost}
+        result = await self._accounts.update_one(which, {"$inc": dict(more), "$set": reserved})
+        return bool(result.matched_count)
+
+    async def _open(self, user_id: str, answer: Answer) -> _Reservation | None:
+        """What is reserved for this answer."""
+        name = await self._names.account(user_id, answer.created_at)
+        account = await self._accounts.find_one({"_id": name, f"open.{answer.id}": {"$exists": True}})
+        return None if account is None else _reservations(account)[answer.id]
+
+    async def _is_over(self, reservation: _Reservation, limits: Sequence[tuple[LimitName, int]], taken: Usage) -> bool:
+        """Nothing is left, once what has ended is settled, and with so much `taken` in the place of `reservation`."""
+        which = {"_id": reservation.account}
+        account: Document = await self._accounts.find_one(which) or {}
+        if account.get("open") and await self._settle(account):
+            account = await self._accounts.find_one(which) or {}
+        mine = _reservations(account).get(reservation.answer)
+        if mine is None:
+            return False
+        spent = Counter(
+            {"tokens": taken.total_tokens - mine.tokens, "costMicros": (taken.cost_micros or 0) - mine.cost}
+        )
+        spent[f"days.{mine.day}"] = spent["tokens"] + account.get("days", {}).get(mine.day, 0)
+        spent["tokens"] += account.get("tokens", 0)
+        spent["costMicros"] += account.get("costMicros", 0)
+        return any(spent[_field(name, mine.day)] >= limit for name, limit in limits)
+
+    def waits(self, answer: Answer) -> None:
+        """Nobody generates `answer` from now on, and who goes on with it may be another process: it is looked up."""
+        self._reserved.pop(answer.id, None)
+
     # Settling ---------------------------------------------------------------------------------------------------------
 
     def ended(self, answer: Answer) -> None:
@@ -350,11 +426,8 @@ class Ledger:
 
     async def settle_one(self, user_id: str, answer: Answer) -> None:
         """`answer` has ended like this, and its message is gone with its conversation."""
-        name = await self._names.account(user_id, answer.created_at)
-        which = {"_id": name, f"open.{answer.id}": {"$exists": True}}
-        account = await self._accounts.find_one(which)
-        if account is not None:
-            reservation = _reservations(account)[answer.id]
+        reservation = await self._open(user_id, answer)
+        if reservation is not None:
             await self._write([_Settlement(reservation, _taken(reservation, answer.usage, answer.model))])
 
     async def add(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
@@ -451,17 +524,14 @@ class Ledger:
                 yield msgspec.convert(names | counts, Row)
 
 
-def exhausted(balances: list[Balance], now: datetime) -> BudgetExhausted:
-    """The refusal: of several limits that are reached, the one that lasts longest."""
-    reached = max((one for one in balances if one.left == 0), key=lambda one: one.resets_at)
-    return BudgetExhausted(
-        reached.name,
-        reached.limit or 0,
-        begins=reached.begins,
-        resets_at=reached.resets_at,
-        now=now,
-        may_change=any(one.reserved for one in balances),
-    )
+def over(balances: list[Balance], now: datetime) -> OverBudget:
+    """The refusal: of several limits that are used up, the one that lasts longest; else the one that is reserved."""
+    reached = [one for one in balances if one.left == 0]
+    longest = max(reached, key=lambda one: (one.is_used_up, one.resets_at))
+    limit, begins, resets_at = longest.limit or 0, longest.begins, longest.resets_at
+    if longest.is_used_up:
+        return BudgetExhausted(longest.name, limit, begins=begins, resets_at=resets_at, now=now)
+    return BudgetReserved(longest.name, limit, begins=begins, resets_at=resets_at)
 
 
 def _limits(budget: Budget) -> list[tuple[LimitName, int]]:
@@ -471,6 +541,11 @@ def _limits(budget: Budget) -> list[tuple[LimitName, int]]:
         "costPerMonth": budget.cost_per_month,
     }
     return [(name, limit) for name, limit in limits.items() if limit is not None]
+
+
+def _field(name: LimitName, day: str) -> str:
+    """Where an account has what counts for this limit."""
+    return {"tokensPerDay": f"days.{day}", "tokensPerMonth": "tokens", "costPerMonth": "costMicros"}[name]
 
 
 def _period(name: str, moment: datetime) -> tuple[datetime, datetime]:

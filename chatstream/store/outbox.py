@@ -74,10 +74,13 @@ class Outbox:
             elif event := self._of_answer(document, owner):
                 events.append(event)
             else:  # a process of the version that wrote it sends it, if it has the lease by then
-                later = {"$set": {"webhook.dueAt": now() + _NOT_UNDERSTOOD}}
-                await self._mongo.messages.update_one(found, later)
-        accounts = await self._mongo.ledger.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH)
-        return [*events, *map(_of_account, accounts)]
+                await self._mongo.messages.update_one(found, _later())
+        for account in await self._mongo.ledger.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH):
+            if event := _of_account(account):
+                events.append(event)
+            else:
+                await self._mongo.ledger.update_one({"_id": account["_id"]}, _later())
+        return events
 
     async def claim(self, event: Event, next_at: datetime) -> bool:
         """Count a try, before it is made; the next one is due at `next_at`. False if it is no longer to be made."""
@@ -136,6 +139,11 @@ class Outbox:
         return data | ({"content": answer.content} if self._text else {})
 
 
+def _later() -> Document:
+    """What this version does not understand is left alone for a while."""
+    return {"$set": {"webhook.dueAt": now() + _NOT_UNDERSTOOD}}
+
+
 def _which(answer: Answer) -> str:
     """An answer may wait several times, and each is told."""
     return f"_{answer.length}" if answer.status is Status.WAITING else ""
@@ -146,12 +154,16 @@ def _call(part: ToolCallPart) -> dict[str, Any]:
     return {"toolCallId": part.tool_call_id, "name": part.name, "state": part.state, "expiresAt": part.expires_at}
 
 
-def _of_account(document: Document) -> Event:
+def _of_account(document: Document) -> Event | None:
+    """None if this version does not understand it."""
     webhook = document["webhook"]
+    if webhook["type"] != EventType.BUDGET_EXHAUSTED.value:
+        return None
     return Event(
         collection="ledger",
         which={"_id": document["_id"]},
-        id=f"msg_{document['_id'].replace(':', '_')}_{webhook['budget']['name']}_{webhook['since']:%d}",
+        # By chance: it stays with the receiver, and nobody may find the account by it once its user is erased.
+        id=f"msg_{webhook.get('id') or format(webhook['since'], '%Y%m%d%H%M%S%f')}",
         type=EventType(webhook["type"]),
         since=webhook["since"],
         tries=webhook["tries"],

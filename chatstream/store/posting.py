@@ -82,7 +82,7 @@ class Posting:
         `spending`. With `parent` it goes on from that message, or from none, and the conversation's branch is the one
         that ends with it.
 
-        Raises `AnswerInProgress` while another answer runs, `BudgetExhausted`, `ConversationFull`, `NotFound` if the
+        Raises `AnswerInProgress` while another answer runs, `OverBudget`, `ConversationFull`, `NotFound` if the
         conversation is gone, `InvalidContent` if `client_message_id` was used for another content, or the conversation
         has no such `parent`.
         """

@@ -12,6 +12,7 @@ from chatstream.errors import (
     NotFound,
     NothingRunning,
     NothingToAnswer,
+    StopPending,
     StorageUnavailable,
 )
 from chatstream.events import Cursor
@@ -300,6 +301,20 @@ async def test_stop_ends_it_and_says_how(mongodb_uri: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_stop_whose_process_is_gone_is_told_so(mongodb_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatstream.generations.commands._STOP_TIMEOUT", 0.01)
+    async with bench(mongodb_uri) as b, bench(mongodb_uri) as other:
+        conversation = await b.conversation()
+        answer = (await other.posting.post(conversation, "Tell me.")).answer  # and nobody generates it
+        assert answer is not None
+        with pytest.raises(StopPending, match="will be stopped") as refused:
+            await b.commands.stop(conversation, None)
+        assert (refused.value.status, refused.value.retry_after) == (503, 10)
+        (orphan,) = [one for one in await b.attempts.orphans() if one.answer_id == answer.id]
+        assert orphan.stop_requested
+
+
+@pytest.mark.gen_test
 async def test_a_stop_that_comes_too_late_says_complete(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()
@@ -324,6 +339,7 @@ async def test_what_was_stopped_earlier_is_not_our_doing_because_another_answer_
         await b.model.call(1)
         await b.commands.stop(conversation, None)
         alone = await b.commands.stop(conversation, first.answer.id)
+        assert (await b.newest(conversation)).model == "m"  # which was asked, though it had said nothing
         await b.post(conversation)
         beside_another = await b.commands.stop(conversation, first.answer.id)
         assert beside_another == alone

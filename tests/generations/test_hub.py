@@ -410,6 +410,24 @@ async def test_draining_cuts_what_does_not_finish(mongodb_uri: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_who_had_left_when_a_deploy_cut_it_is_not_made_to_pay_twice(mongodb_uri: str) -> None:
+    """The grace was not over yet; but nobody has asked for another attempt."""
+    async with bench(mongodb_uri, disconnect_grace=60) as b:
+        conversation = await b.conversation(waiting="Tell me.")
+        async with b.viewer(conversation) as watched:
+            (await b.model.call(1)).say("So far")
+            await watched.until("llm_chunk")
+        await b.hub.drain(0.01)
+        newest = await b.newest(conversation)
+        assert isinstance(newest, Answer)
+        assert (newest.status, newest.content, newest.begins_again) == (Status.INTERRUPTED, "So far", False)
+    async with bench(mongodb_uri) as after:
+        async with after.viewer(conversation) as watched:
+            assert (await watched.until("error"))["error"] == "answer_interrupted"
+        assert after.model.calls == []
+
+
+@pytest.mark.gen_test
 async def test_the_shutdown_is_said_once_to_who_reads_slowly(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         quiet, busy = await b.conversation(), await b.conversation(waiting="Tell me.")

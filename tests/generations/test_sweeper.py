@@ -7,8 +7,8 @@ import pytest
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
-from chatstream.generations.sweeper import Sweeper
-from chatstream.models import Answer, Status
+from chatstream.generations.sweeper import Lost, Sweeper
+from chatstream.models import Answer, Conversation, Status, Usage
 from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import STOP, Bench, bench, polled
 
@@ -73,6 +73,19 @@ async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, databas
         assert (document["content"], document["unseen"]) == ("So far", True)
         assert document["error"]["code"] == ErrorCode.ANSWER_INTERRUPTED
         assert "pieces" not in document
+
+
+@pytest.mark.gen_test
+async def test_what_is_lost_is_counted_with_its_model(mongodb_uri: str, database: str, clock: Clock) -> None:
+    async def lost(conversation: Conversation, answer: Answer) -> Lost:
+        return Lost(Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7), "the-model")
+
+    async with bench(mongodb_uri, database) as b:
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics, lost)
+        await orphan(b)
+        await clock.looks(sweeper, 6)
+        (document,) = await b.mongo.messages.find({"status": "interrupted"}).to_list(1)
+        assert (document["model"], document["usage"]["totalTokens"]) == ("the-model", 7)
 
 
 @pytest.mark.gen_test

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import Cursor
@@ -12,7 +13,7 @@ from chatstream.generations import rounds
 from chatstream.generations.calls import CallBounds
 from chatstream.generations.sweeper import Sweeper
 from chatstream.llm.model import Delta, Finish
-from chatstream.models import Answer, Round, Status, Usage
+from chatstream.models import Answer, Round, Status, Usage, UsageSource
 from chatstream.pieces import CallState, Effect, OpenText, OpenToolCall, ToolCallPart, ToolResult, ToolState, fold
 from chatstream.plugins.tool import Approval, Caller, Manner, OutcomeUnknown, ToolFailed
 from chatstream.tools.tool import BadArguments, Tool, Tools
@@ -255,7 +256,58 @@ async def test_a_request_that_broke_off_is_counted_behind_those_that_did_not(mon
             assert answer.usage is not None
             assert (answer.usage == usage) == refused
             assert answer.usage.prompt_tokens >= 10
-            assert answer.rounds == ()
+            if refused:
+                assert answer.rounds == ()
+            else:
+                assert [one.finish_reason for one in answer.rounds] == ["tool_calls", None]
+                assert sum(one.usage.total_tokens for one in answer.rounds if one.usage) == answer.usage.total_tokens
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.gen_test(timeout=60)
+async def test_a_stop_in_the_second_round_has_both(mongodb_uri: str, counted: bool) -> None:
+    first = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    so_far = Usage(prompt_tokens=20, completion_tokens=1, total_tokens=21, source=UsageSource.PARTIAL)
+    async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())])) as b:
+        b.model.reply(*call(1), Finish(reason="tool_calls", usage=first))
+        b.model.reply(Delta(["Two and "], usage=so_far if counted else None))
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            await viewer.until("llm_chunk")
+            receipt = await b.commands.stop(conversation, None)
+        answer = await b.ended(conversation)
+        one, two = answer.rounds
+        assert (one.usage, one.finish_reason, two.finish_reason) == (first, "tool_calls", None)
+        assert answer.usage is not None
+        assert two.usage is not None
+        assert two.usage == (so_far if counted else replace(two.usage, source=UsageSource.ESTIMATED))
+        assert answer.usage.total_tokens == 12 + two.usage.total_tokens
+        assert receipt.usage == answer.usage
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_the_model_is_not_asked_again_where_the_budget_has_no_room(mongodb_uri: str) -> None:
+    taken = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    asked: list[tuple[int, int]] = []
+
+    async def may_go_on(so_far: Usage, newest: Usage, model: str | None) -> bool:
+        asked.append((so_far.total_tokens, newest.total_tokens))
+        return len(asked) < 2
+
+    async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())]), may_go_on=may_go_on) as b:
+        for _ in range(9):
+            b.model.reply(*call(1), Finish(reason="tool_calls", usage=taken))
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert (answer.status, answer.failure and answer.failure.code) == (Status.FAILED, ErrorCode.BUDGET_EXHAUSTED)
+        assert asked == [(12, 12), (24, 12)]
+        assert (len(b.model.calls), len(answer.rounds), answer.usage) == (
+            2,
+            2,
+            replace(taken, prompt_tokens=20, completion_tokens=4, total_tokens=24),
+        )
+        assert [part.state for part in calls_of(answer)] == [CallState.DONE, CallState.DONE]
 
 
 @pytest.mark.gen_test(timeout=60)

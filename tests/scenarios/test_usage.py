@@ -173,8 +173,11 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
     if stop:  # before it is known that nobody is there to do it
         body = {"seenLength": 10}
         asked = asyncio.create_task(second.http.post(f"{API}/{conversation}/stop", json=body))
-        assert (await asked).status_code == 503  # it takes more than the 4 s of a stop
+        told = await asked
+        assert (told.status_code, told.json()["code"]) == (503, "stop_pending")  # it takes more than the 4 s of a stop
+        assert told.headers["Retry-After"] == "10"
     stored = await second.answer(conversation)
+    assert stored["model"] == upstream.calls[0].body["model"]
     assert (stored["usage"]["source"], stored["status"]) == ("estimated", "stopped" if stop else "interrupted")
     assert within(stored["usage"]["completionTokens"], len(text))
     assert within(stored["usage"]["promptTokens"], len(QUESTION))

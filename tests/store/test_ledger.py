@@ -12,12 +12,12 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandStartedEvent
 from tornado.ioloop import IOLoop
 
-from chatstream.errors import BudgetExhausted
+from chatstream.errors import BudgetExhausted, BudgetReserved
 from chatstream.metrics import Metrics
 from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Status, Usage
 from chatstream.store.conversations import Conversations
 from chatstream.store.erasures import Erasures
-from chatstream.store.ledger import Balance, Spending
+from chatstream.store.ledger import Balance, Ledger, Spending
 from chatstream.store.measuring import Commands
 from chatstream.store.mongo import Mongo
 from tests.support.storage import Storage
@@ -124,18 +124,38 @@ async def test_when_nothing_is_left_nothing_begins(store: Storage, mongo: Mongo)
     one = spender(store, mongo, tokens_per_month=100)
     first, second = await one.begin(), await one.begin()  # of the second 20 are over: one reservation, and no more
     third = await one.conversations.create(one.user)
-    with pytest.raises(BudgetExhausted) as refused:
+    with pytest.raises(BudgetReserved) as reserved:
         await one.begin(third)
-    assert refused.value.name == "tokensPerMonth"
-    assert refused.value.may_change
+    assert (reserved.value.name, reserved.value.retry_after) == ("tokensPerMonth", 10)
+    assert "used up" not in reserved.value.detail
     assert await store.reading.newest(third.key) is None
     # They took less.
     await one.end(*first, usage(7))
     await one.begin(third)
     await one.end(*second, usage(500))
-    with pytest.raises(BudgetExhausted):
+    with pytest.raises(BudgetExhausted, match="The 100 tokens that you have a month are used up") as refused:
         await one.begin()
+    assert refused.value.name == "tokensPerMonth"
     assert await one.sums() == (507, EXPECTED)
+
+
+@pytest.mark.gen_test
+async def test_of_two_limits_the_one_that_is_used_up_is_told(store: Storage, mongo: Mongo) -> None:
+    """Though the other one, of which the rest is reserved, lasts longer."""
+    one = spender(store, mongo, tokens_per_day=5, tokens_per_month=50)
+    await one.end(*await one.begin(), usage(5))
+    one.budget = Budget(tokens_per_month=50)
+    await one.begin()
+    one.budget = Budget(tokens_per_day=5, tokens_per_month=50)
+    with pytest.raises(BudgetExhausted, match="The 5 tokens that you have a day are used up"):
+        await one.begin()
+    one.budget = Budget(tokens_per_day=1)
+    with pytest.raises(BudgetExhausted, match="The 1 token that you have a day is used up"):
+        await one.begin()
+    # Of nothing, too, while answers run.
+    one.budget = Budget(tokens_per_month=0, tokens_per_day=50)
+    with pytest.raises(BudgetExhausted, match="The 0 tokens that you have a month are used up"):
+        await one.begin()
 
 
 @pytest.mark.gen_test
@@ -204,7 +224,7 @@ async def test_two_processes_that_begin_at_once_go_over_by_one_reservation_at_mo
     other.close()
     begun = [result for result in results if not isinstance(result, BaseException)]
     assert len(begun) <= 10
-    assert {type(result) for result in results} <= {tuple, BudgetExhausted}
+    assert {type(result) for result in results} <= {tuple, BudgetReserved}
     assert await here.sums() == (0, EXPECTED * len(begun))
     for number, (conversation, answer) in enumerate(begun):
         await here.end(conversation, answer, usage(10 + number))
@@ -212,6 +232,43 @@ async def test_two_processes_that_begin_at_once_go_over_by_one_reservation_at_mo
     taken = [one.usage.total_tokens for one in stored if isinstance(one, Answer) and one.usage]
     assert len(taken) == len(begun)
     assert await here.sums() == (sum(taken), 0)
+
+
+@pytest.mark.gen_test
+async def test_what_is_taken_within_an_answer_counts_before_it_ends(store: Storage, mongo: Mongo) -> None:
+    one = spender(store, mongo, tokens_per_month=200, cost_per_month=1000)
+    (conversation, answer), other = await one.begin(), await one.begin()
+
+    async def extend(taken: int, more: int, ledger: Ledger = store.ledger) -> bool:
+        return await ledger.extend(one.user, one.budget, answer, usage(taken, 10), usage(more, 10))
+
+    assert await extend(50, 20)
+    assert await one.sums() == (0, EXPECTED + 70)
+    # Another process may go on with it, after it has waited, and this one again.
+    elsewhere = Storage(mongo, owner="other")
+    assert await extend(90, 40, elsewhere.ledger)
+    assert await one.sums() == (0, EXPECTED + 130)
+    assert not await extend(140, 40)  # with what the other answer has reserved
+    await one.end(*other, usage(1))
+    assert await extend(140, 50)
+    await one.begin()  # 1 is used, 190 are reserved
+    with pytest.raises(BudgetReserved):
+        await one.begin()
+    assert not await extend(200, 50)
+    await one.end(conversation, answer, usage(205, 40))
+    assert await one.sums() == (206, EXPECTED)
+    assert (await one.balance("costPerMonth")).used == 40
+
+
+@pytest.mark.gen_test
+async def test_what_has_no_limit_or_has_ended_is_not_asked_about(store: Storage, mongo: Mongo) -> None:
+    one = spender(store, mongo, tokens_per_month=100)
+    conversation, answer = await one.begin()
+    assert await store.ledger.extend(one.user, NO_BUDGET, answer, usage(900), usage(900))
+    await one.end(conversation, answer, usage(7))
+    assert await one.sums() == (7, 0)
+    assert await store.ledger.extend(one.user, one.budget, answer, usage(900), usage(900))
+    assert await one.sums() == (7, 0)
 
 
 @pytest.mark.gen_test
@@ -317,14 +374,21 @@ def test_it_costs_one_operation_at_the_beginning_and_none_at_the_end(
     mongo = Mongo(mongodb_uri, "store", Metrics())
     one = spender(Storage(mongo), mongo, tokens_per_month=1000)
 
-    async def told(spending: Spending | None) -> tuple[int, int]:
+    async def told(spending: Spending | None) -> tuple[int, int, int]:
         conversation = await one.conversations.create(one.user)
         sent.clear()
         posted = await one.store.posting.post(conversation, "Tell me.", spending=spending)
         beginning = len(sent)
         assert posted.answer is not None
-        await one.end(conversation, posted.answer, usage(7))
-        return beginning, len(sent) - beginning
+        ended = await one.end(conversation, posted.answer, usage(7))
+        end = len(sent) - beginning
+        assert ended is not None
+        sent.clear()
+        options: dict[str, Any] = {"previous": ended, "newest_seq": ended.seq, "spending": spending}
+        again = await one.store.attempts.begin(conversation.key, posted.message.id, **options)
+        another = len(sent)
+        await one.end(conversation, again, usage(7))
+        return beginning, end, another
 
     io_loop.run_sync(lambda: told(None))  # connections are made
     io_loop.run_sync(lambda: told(one.spending))  # and this month's key is read, once in a process
@@ -332,4 +396,6 @@ def test_it_costs_one_operation_at_the_beginning_and_none_at_the_end(
     # What the answer before took is told with the same operation.
     with_ = [io_loop.run_sync(lambda: told(one.spending)) for _ in range(3)]
     mongo.close()
-    assert with_ == [(without[0] + 1, without[1])] * 3
+    # An attempt without a new message is one insert; with a reservation it is a transaction, which has its own commit.
+    assert with_ == [(without[0] + 1, without[1], without[2] + 2)] * 3
+    assert without[2] == 1

@@ -296,6 +296,7 @@ class Bench:
         self.calling = Calling(
             tools=config.pop("tools", Tools()), bounds=config.pop("call_bounds", CallBounds()), metrics=self.metrics
         )
+        self.asked_between = {name: config.pop(name) for name in ("may_go_on",) if name in config}
         bounds: dict[str, Any] = {
             "answer_characters": 200_000,
             "reasoning_characters": 200_000,
@@ -346,6 +347,7 @@ class Bench:
             context_characters=10_000,
             remember=lambda seq: self.contexts.begin_at(conversation, seq),
             may_ask=may_ask,
+            **self.asked_between,
         )
 
     async def conversation(self, waiting: str | None = None) -> Conversation:

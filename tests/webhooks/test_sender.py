@@ -17,6 +17,7 @@ from chatstream.metrics import Metrics
 from chatstream.models import Answer, Budget, Conversation, Status, Usage
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
+from chatstream.store.erasures import Erasures
 from chatstream.store.leases import Leases
 from chatstream.store.ledger import Ledger, Spending
 from chatstream.store.mongo import Mongo
@@ -224,12 +225,51 @@ async def test_what_a_later_version_noted_is_left_to_it(process: Process) -> Non
 
 
 @pytest.mark.gen_test
+async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
+    spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
+    conversation = await process.conversations.create("user-1")
+    posted = await process.posting.post(conversation, "Tell me.", spending=spending)
+    assert posted.answer is not None
+    await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
+    with pytest.raises(Exception, match="used up"):
+        await process.posting.post(conversation, "And now?", spending=spending)
+    assert process.database.ledger.count_documents({"webhook": {"$exists": True}}) == 1
+    erasures = Erasures(process.mongo, process.ledger)
+    await erasures.erase_rest((await erasures.begin("user-1")).id)
+    (account,) = process.database.ledger.find()
+    assert "webhook" not in account
+    assert "user-1" not in repr(account)
+    # Who comes back in the same month is refused, and this is told with their own id.
+    process.database.ledger.update_one({}, {"$unset": {"told": ""}})
+    with pytest.raises(Exception, match="used up"):
+        await process.posting.post(conversation, "And now?", spending=spending)
+    [event] = await process.outbox.due()
+    assert event.data["userId"] == "user-1"
+
+
+@pytest.mark.gen_test
+async def test_what_a_later_version_noted_of_an_account_holds_up_nothing(process: Process) -> None:
+    event = {"type": "budget.dreamt", "since": datetime.now(UTC), "dueAt": datetime.now(UTC), "tries": 0}
+    process.database.ledger.insert_one({"_id": "a", "webhook": event})
+    async with receiving() as receiver, process.sender(receiver) as sender:
+        await process.end()
+        assert await sender.look() == 1
+        assert len(receiver.received) == 1
+
+
+@pytest.mark.gen_test
 async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
     spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
     async with receiving() as receiver, process.sender(receiver) as sender:
         conversation = await process.conversations.create("user-1")
         posted = await process.posting.post(conversation, "Tell me.", spending=spending)
         assert posted.answer is not None
+        # What is only reserved is not used up: nobody is told of it.
+        other = await process.conversations.create("user-1")
+        with pytest.raises(Exception, match="reserved"):
+            await process.posting.post(other, "And now?", spending=spending)
+        assert await sender.look() == 0
+        await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
         for _ in range(3):
             other = await process.conversations.create("user-1")
             with pytest.raises(Exception, match="used up"):
@@ -237,6 +277,8 @@ async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
             await sender.look()
         [one] = receiver.received
         event = one.event
+        account = process.database.ledger.find_one({"userId": "user-1"})
+        assert account["_id"].partition(":")[2] not in one.id  # whose it was nobody finds out by that, after an erasure
         assert event["type"] == "budget.exhausted"
         resets_at = datetime.fromisoformat(event["data"].pop("resetsAt"))
         assert event["data"] == {"userId": "user-1", "name": "tokensPerDay", "limit": 5}
