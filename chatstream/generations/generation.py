@@ -207,7 +207,8 @@ class Generation:
         Its beginning is stored, and what came before it is published. When this returns, it has ended, or waits.
         """
         self._log.begin()
-        self._may_ask.set_result(None)
+        if not self._may_ask.done():  # a request that was made ready, and cut while it waited, has cancelled it
+            self._may_ask.set_result(None)
         if self._reading is None:
             self.prepare()
         assert self._reading is not None  # noqa: S101 - for the type checker

@@ -11,6 +11,7 @@ from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import Cursor
 from chatstream.generations import rounds
 from chatstream.generations.calls import CallBounds
+from chatstream.generations.room import Room
 from chatstream.generations.sweeper import Sweeper
 from chatstream.llm.model import Delta, Finish
 from chatstream.models import Answer, Round, Status, Usage, UsageSource
@@ -521,3 +522,32 @@ async def test_a_model_that_knows_no_calls_ends_as_it_always_did(mongodb_uri: st
         await b.post(conversation)
         answer = await b.ended(conversation)
         assert (answer.mixed, answer.pieces) == ((), ("Hi there.",))
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_an_attempt_that_is_stopped_before_it_goes_on_is_stopped(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Room._begin
+
+    async def stopped(room: Room, generation: Any, message: Any) -> None:
+        await begin(room, generation, message)
+        if generation.answer.attempt > 1:
+            while not generation._may_ask._callbacks:  # its request is ready, and waits
+                await asyncio.sleep(0.005)
+            generation.cut(Status.STOPPED)
+
+    monkeypatch.setattr(Room, "_begin", stopped)
+    dead = Ledger()
+    dead.hold()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", dead, Effect.IDEMPOTENT)])) as a:
+        a.model.reply("Let me look.", *call(1), CALLED)
+        conversation = await a.conversation()
+        await a.post(conversation)
+        await dead.began.wait()
+        async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger(), Effect.IDEMPOTENT)])) as b:
+            await crashed(b, conversation)
+            async with b.viewer(conversation) as viewer:
+                assert (await viewer.until("llm_complete"))["status"] == "interrupted"
+                assert (await viewer.until("llm_complete"))["status"] == "stopped"
+            assert b.model.calls == []
