@@ -36,6 +36,7 @@ from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 from chatstream.store.attempts import Attempts
 from chatstream.store.conversations import Conversations
+from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.tools.tool import Tools
@@ -55,6 +56,7 @@ def make_app(
     conversations: Conversations,
     attempts: Attempts,
     reading: Reading,
+    documents: PluginDocuments,
     choices: UserChoices,
     erasing: Erasing,
     search: Search,
@@ -71,6 +73,7 @@ def make_app(
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
     answering = streaming | {"commands": commands}
+    exporting = {"conversations": conversations, "reading": reading, "documents": documents}
     listing = {"attempts": attempts, "reading": reading}
     posting = {"commands": commands, "content_characters": settings.content_characters}
     documented = base | {"reference": Reference(settings.content_characters)}
@@ -107,7 +110,7 @@ def make_app(
             (conversation + r"/rating", RatingHandler, answering | {"attempts": attempts, "metrics": metrics}),
             (r"/api/v1/chat/me", MeHandler, base | {"erasing": erasing}),
             (r"/api/v1/chat/me/erasure", ErasureHandler, base | {"erasing": erasing}),
-            (r"/api/v1/chat/me/export", ExportHandler, base | {"conversations": conversations, "reading": reading}),
+            (r"/api/v1/chat/me/export", ExportHandler, base | exporting),
             (r"/healthz", HealthHandler, base),
             (r"/readyz", ReadyHandler, base | {"ping": OneAtATime(ping)}),
             *metrics_here,

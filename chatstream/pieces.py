@@ -447,7 +447,7 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
         state=mark.state,
         expires_at=mark.expires_at,
         decided_by=mark.decided_by or part.decided_by,
-        message=mark.message or part.message,
+        message=mark.message,  # of this state: what a person was asked is no reason that they gave
     )
 
 

@@ -63,6 +63,7 @@ from chatstream.store.leases import Leases
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 from chatstream.store.outbox import Outbox
+from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
 from chatstream.store.retention import Retention
@@ -70,6 +71,7 @@ from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
 from chatstream.tools.configuration import configured_tools
+from chatstream.tools.storage import stored_in
 from chatstream.webhooks.sender import Webhooks
 from chatstream.webhooks.sender import client as webhook_client
 
@@ -146,13 +148,15 @@ class Server:
         metrics = Metrics()
         plugins = Plugins(loaded, metrics, answer_timeout=settings.answer_timeout)
         tools = await stack.enter_async_context(configured_tools(settings, loaded))
-        calling = Calling(tools=tools, bounds=_call_bounds(settings), metrics=metrics)
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
         uri = await stack.enter_async_context(_database_uri(settings))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
+        documents = PluginDocuments(mongo)
+        bounds = _call_bounds(settings)
+        calling = Calling(tools=tools, bounds=bounds, metrics=metrics, storage=stored_in(documents))
         has_webhook = settings.webhook_url is not None
         has_budgets = settings.gives_budgets or plugins.budgets
         ledger = Ledger(mongo, webhooks=has_webhook) if has_budgets else None
@@ -289,6 +293,7 @@ class Server:
             conversations=conversations,
             attempts=attempts,
             reading=reading,
+            documents=documents,
             choices=choices,
             erasing=erasing,
             search=Search(mongo),

@@ -570,7 +570,8 @@ def _ui_tool(part: ToolCallPart, version: Version) -> UIToolPart:
     approval: UIApproval | UnsetType = UNSET
     if version.knows_approvals and part.state in _APPROVALS:
         state, approved = _APPROVALS[part.state]
-        approval = UIApproval(id=part.tool_call_id, approved=approved, reason=part.message or UNSET)
+        reason = UNSET if approved is UNSET else part.message or UNSET  # before, it is what is asked
+        approval = UIApproval(id=part.tool_call_id, approved=approved, reason=reason)
     elif part.state is CallState.UNKNOWN:
         state, error = "output-error", part.message or ""
     elif part.output is not UNSET and part.failed:

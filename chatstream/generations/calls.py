@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -32,7 +33,9 @@ from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
 from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
+from chatstream.plugins.storage import NoStorage, Storage
 from chatstream.plugins.tasks import in_time
+from chatstream.plugins.tool import Ask
 from chatstream.tools.client import with_declared
 from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools, Where
 
@@ -44,6 +47,8 @@ TOOL_LIMIT = "tool_limit"
 _MOST_CHARACTERS = 1_000_000
 # How long a call that nobody wants any more may take to notice it.
 _CLOSING = 2.0
+# What a person reads before they agree: some sentences.
+_LONGEST_QUESTION = 1000
 
 
 class CallBounds(Struct, frozen=True, kw_only=True):
@@ -61,12 +66,19 @@ class Calling(Struct, frozen=True, kw_only=True):
     tools: Tools
     bounds: CallBounds
     metrics: Metrics
+    storage: Callable[[str, str], Storage] = lambda user_id, source: NoStorage()
 
     def of(self, conversation: Conversation, answer: Answer) -> "Calls":
         """For the calls of this answer."""
 
-        def caller(key: str) -> Caller:
-            return Caller(user=conversation.user_id, conversation=conversation.id, answer=answer.id, key=key)
+        def caller(key: str, source: str) -> Caller:
+            return Caller(
+                user=conversation.user_id,
+                conversation=conversation.id,
+                answer=answer.id,
+                key=key,
+                storage=self.storage(conversation.user_id, source),
+            )
 
         declared = conversation.client_tools  # those of the app, beside those of the server
         tools = with_declared(self.tools, declared) if declared else self.tools
@@ -96,8 +108,10 @@ class _Outcome(Struct, frozen=True):
 class Calls:
     """Carries out the calls of one answer."""
 
-    def __init__(self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str], Caller]) -> None:
-        """`caller` says for whom a call with this key is made."""
+    def __init__(
+        self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str, str], Caller]
+    ) -> None:
+        """`caller` says for whom a call with this key is made, of a tool from this source."""
         self.offered = tools.offered
         self._tools = tools
         self._bounds = bounds
@@ -128,11 +142,12 @@ class Calls:
             try:
                 why = refusal or (self._too_many if number > self._bounds.calls else None)
                 tool, arguments_ = self._checked(call, again=again, refusal=why)
+                wait = _waits_for(call, tool, arguments_)
             except BadArguments as exc:
                 marks.append(ToolResult(id=call.id, output=str(exc), failed=True))
                 self._note(call, None, "refused", 0)
                 continue
-            if (wait := _waits_for(call, tool)) is not None:
+            if wait is not None:
                 waiting.append(wait)
                 continue
             effect = tool.manner.effect
@@ -196,7 +211,7 @@ class Calls:
 
     async def _tried(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
         seconds = tool.manner.timeout
-        task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id)))
+        task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id, tool.source)))
         try:
             return _Outcome(fitting(await in_time(task, seconds), self._bounds.output_characters))
         except TimeoutError:
@@ -237,17 +252,37 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
 
 
-def _waits_for(call: Call, tool: Tool) -> ToolState | None:
-    """What has to happen before this call can be carried out, if anything has."""
+def _waits_for(call: Call, tool: Tool, arguments: Any) -> ToolState | None:
+    """What has to happen before this call can be carried out, if anything has. Raises `BadArguments`."""
     manner = tool.manner
+    text: str | None = None
     if manner.asks and call.state is not CallState.APPROVED and call.state is not CallState.RUNNING:
         state, seconds = CallState.AWAITING_APPROVAL, manner.approval_timeout
+        if manner.ask is not None:
+            text, seconds = _asked(tool, arguments)
     elif tool.where is Where.CLIENT:
         state, seconds = CallState.AWAITING_CLIENT, manner.timeout
     else:
         return None
     until = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
-    return ToolState(id=call.id, name=call.name, state=state, arguments=call.arguments, expires_at=until)
+    return ToolState(id=call.id, name=call.name, state=state, arguments=call.arguments, expires_at=until, message=text)
+
+
+def _asked(tool: Tool, arguments: Any) -> tuple[str | None, float]:
+    """What a person is asked in words, if there are any, and how many seconds they have. Raises `BadArguments`."""
+    most = tool.manner.approval_timeout
+    try:
+        ask = tool.manner.ask(**arguments) if tool.manner.ask is not None else Ask()
+        text = None if ask.text is None else cut(_valid(ask.text), _LONGEST_QUESTION)
+        seconds = most if ask.seconds is None else min(float(ask.seconds), most)
+    except ValueError as exc:  # its text is written for the model
+        raise BadArguments(f"not carried out: {_valid(str(exc))}") from exc
+    except Exception as exc:
+        log.error("tool %s of %s cannot say what to ask: %s", tool.name, tool.source, describe(exc))
+        raise BadArguments("not carried out: nobody can be asked to agree to it") from exc
+    if not seconds > 0:
+        raise BadArguments("not carried out: its time is over")
+    return text, seconds
 
 
 def _unknown(call: Call) -> ToolState:

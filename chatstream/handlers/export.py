@@ -22,6 +22,7 @@ from chatstream.models import Answer, Conversation, Message, UserMessage
 from chatstream.pieces import stored, without_reasoning
 from chatstream.store.conversations import Conversations
 from chatstream.store.gate import answer_within
+from chatstream.store.plugin_documents import PluginDocument, PluginDocuments
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.http")
@@ -66,27 +67,38 @@ class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="mes
     unread: bool | UnsetType = UNSET
 
 
+class ExportedDocument(_Line, frozen=True, kw_only=True, rename="camel", tag="document"):
+    """What a plug-in keeps about the user, under a key of its own."""
+
+    plugin: str
+    key: str
+    created_at: Timestamp
+    data: Any
+
+
 class ExportEnded(_Line, frozen=True, kw_only=True, rename="camel", tag="end"):
     """The last line. Without it, or if `complete` is false, something is missing."""
 
     complete: bool
     conversations: int
     messages: int
+    documents: int | UnsetType = UNSET
 
 
-ExportLine = ExportBegun | ExportedConversation | ExportedMessage | ExportEnded
+ExportLine = ExportBegun | ExportedConversation | ExportedMessage | ExportedDocument | ExportEnded
 
 
 class ExportHandler(BaseHandler):
     """One JSON object a line. It takes as long as its reader does."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
-        self, door: Door, conversations: Conversations, reading: Reading
+        self, door: Door, conversations: Conversations, reading: Reading, documents: PluginDocuments
     ) -> None:
         """What is read."""
         super().initialize(door)
         self.conversations = conversations
         self.reading = reading
+        self.documents = documents
         self._revoked = False
 
     async def get(self) -> None:
@@ -140,7 +152,7 @@ class ExportHandler(BaseHandler):
         await asyncio.wait_for(self.flush(), self.door.slow_reader_timeout)
 
     async def _lines(self, page: list[Conversation], pages: AsyncIterator[list[Conversation]]) -> AsyncIterator[bytes]:
-        conversations = messages = 0
+        conversations = messages = documents = 0
         complete = False
         yield _line(ExportBegun(version=VERSION, user_id=self.user.id, exported_at=timestamp()))
         try:
@@ -161,10 +173,19 @@ class ExportHandler(BaseHandler):
                                 self.stream_end = "revoked"
                                 return
                 page = await anext(pages, [])
+            async with aclosing(self.documents.all_of(self.user.id)) as kept:
+                async for one in kept:
+                    yield _line(_document(one))
+                    documents += 1
+                    if self._revoked:
+                        self.stream_end = "revoked"
+                        return
             complete = True
         except StorageUnavailable as exc:
             self.stream_end = exc.code
-        yield _line(ExportEnded(complete=complete, conversations=conversations, messages=messages))
+        yield _line(
+            ExportEnded(complete=complete, conversations=conversations, messages=messages, documents=documents or UNSET)
+        )
 
     def _message(self, message: Message) -> ExportedMessage:
         """As the user may see it: hidden reasoning is not there."""
@@ -185,6 +206,10 @@ def _conversation(conversation: Conversation) -> ExportedConversation:
     return ExportedConversation(
         conversation=conversation_view(conversation), auto_title=conversation.auto_title or UNSET
     )
+
+
+def _document(one: PluginDocument) -> ExportedDocument:
+    return ExportedDocument(plugin=one.plugin, key=one.key, created_at=timestamp(one.created_at), data=one.data)
 
 
 def _line(line: ExportLine) -> bytes:

@@ -472,8 +472,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Everything of the caller, as a file",
             {
                 200: Reply(
-                    "One JSON object a line: `export`, then each `conversation` and its `message`s, oldest first. Only "
-                    "if the last line is an `end` whose `complete` is true, nothing is missing.",
+                    "One JSON object a line: `export`, then each `conversation` and its `message`s, oldest first; "
+                    "then each `document` that a plug-in keeps. Only if the last line is an `end` whose `complete` is "
+                    "true, nothing is missing.",
                     {NDJSON: ExportLine},
                     _RATE,
                 )

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from chatstream.pieces import Effect
+from chatstream.plugins.storage import NoStorage, Storage
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,6 +30,13 @@ class Approval(StrEnum):
     ALWAYS = "always"
 
 
+class Ask(Struct, frozen=True, kw_only=True):
+    """What a person is asked to agree to."""
+
+    text: str | None = None  # in words, for people; without it, they see the tool's name and the arguments alone
+    seconds: float | None = None  # how long they may agree to it, if that is less than the tool's `approval_timeout`
+
+
 class Manner(Struct, frozen=True, kw_only=True):
     """How a tool may be used. The defaults are for one of which nothing is known."""
 
@@ -36,6 +44,7 @@ class Manner(Struct, frozen=True, kw_only=True):
     approval: Approval | None = None  # None: always for an effect that may happen once, else never
     timeout: float = TIMEOUT
     approval_timeout: float = APPROVAL_TIMEOUT  # seconds until nobody may agree any more
+    ask: Callable[..., Ask] | None = None  # see `tool`
 
     @property
     def asks(self) -> bool:
@@ -53,6 +62,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     conversation: str
     answer: str
     key: str
+    storage: Storage = NoStorage()  # what the plug-in keeps about this user
 
 
 class ToolFailed(Exception):
@@ -69,15 +79,23 @@ def tool(
     approval: Approval | str | None = None,
     timeout: float = TIMEOUT,
     approval_timeout: float = APPROVAL_TIMEOUT,
+    ask: Callable[..., Ask] | None = None,
 ) -> Callable[[Function], Function]:
     """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread;
-    `approval_timeout`, too: so long a person may take to agree."""
+    `approval_timeout`, too: so long a person may take to agree.
+
+    `ask` makes of a call's arguments, which it gets by their names, what a person is asked. It raises `ValueError`, its
+    text written for the model, if nobody need be asked, since the call cannot be carried out. It is called on the event
+    loop and must not block.
+    """
     if not 0 < timeout <= 86_400:
         raise ValueError("timeout must be a number of seconds, up to a day")
     if not 0 < approval_timeout <= _LONGEST_APPROVAL:
         raise ValueError("approval_timeout must be a number of seconds, up to 30 days")
     approves = None if approval is None else Approval(approval)
-    manner = Manner(effect=Effect(effect), approval=approves, timeout=timeout, approval_timeout=approval_timeout)
+    manner = Manner(
+        effect=Effect(effect), approval=approves, timeout=timeout, approval_timeout=approval_timeout, ask=ask
+    )
 
     def mark(function: Function) -> Function:
         function.__chatstream_tool__ = manner  # type: ignore[attr-defined]  # where `manner_of` finds it

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from chatstream.store.seeding import History, Name
+    from chatstream.store.seeding import History, Name, OwnedDocument
 
 # A conversation is made and stored in one piece; a longer chat than this is no example of one.
 MOST_MESSAGES = 10_000
@@ -16,3 +16,4 @@ class Source(NamedTuple):
     total: int
     names: "Callable[[], Iterable[Name]]"
     histories: "Callable[[], Iterable[History]]"
+    documents: "Callable[[], Iterable[OwnedDocument]]" = lambda: ()  # what plug-ins keep

@@ -14,6 +14,7 @@ from chatstream.handlers.export import (
     VERSION,
     ExportBegun,
     ExportedConversation,
+    ExportedDocument,
     ExportedMessage,
     ExportEnded,
     ExportLine,
@@ -23,7 +24,8 @@ from chatstream.models import Answer, ClientTool, Conversation, Failure, Message
 from chatstream.pieces import read
 from chatstream.seeding import Source
 from chatstream.store.documents import new_key
-from chatstream.store.seeding import OWNER, History, Name, new_message_id
+from chatstream.store.plugin_documents import PluginDocument, check
+from chatstream.store.seeding import OWNER, History, Name, OwnedDocument, new_message_id
 
 # What a line is like, of which there is more than one type.
 _LINE = msgspec.json.Decoder(ExportLine)
@@ -72,7 +74,14 @@ def read_export(path: Path) -> Source:
         seen.add(one.conversation.id)
         names.append((user_id, one.conversation.id))
         _history(path, user_id, one)
-    return Source(len(names), lambda: names, lambda: (_history(path, user_id, one) for one in _conversations(path)))
+    for _ in _documents(path, user_id):
+        pass
+    return Source(
+        len(names),
+        lambda: names,
+        lambda: (_history(path, user_id, one) for one in _conversations(path)),
+        lambda: _documents(path, user_id),
+    )
 
 
 def _begun(path: Path, line: ExportLine) -> ExportBegun:
@@ -122,6 +131,21 @@ def _conversations(path: Path) -> Iterator[_Read]:
                 pass
     if current is not None:
         yield current
+
+
+def _documents(path: Path, user_id: str) -> Iterator[OwnedDocument]:
+    for number, line in _lines(path):
+        if isinstance(line, ExportedDocument):
+            try:
+                made = PluginDocument(
+                    plugin=line.plugin, key=line.key, data=line.data, created_at=_time(line.created_at)
+                )
+                check(made)
+            except ValueError as exc:
+                raise ConfigurationError(
+                    f"{path}: the document in line {number} is not acceptable. Nothing was stored."
+                ) from exc
+            yield OwnedDocument(user_id, made)
 
 
 def _history(path: Path, user_id: str, one: _Read) -> History:

@@ -84,6 +84,7 @@ async def store(source: Source, seeding: Seeding, options: argparse.Namespace, s
             if stopped.is_set():
                 summary.interrupted = True
                 return
+        await seeding.keep(source.documents())
 
 
 async def _refuse_existing(source: Source, seeding: Seeding) -> None:

@@ -38,6 +38,7 @@ KEPT = (
         "not: sums, which `GET …/usage` has",
         pseudonymised=True,
     ),
+    Kept("pluginDocuments", Found.BY_USER, "a line for each, behind the conversations"),
     Kept("tickets", Found.BY_USER, "not: a ticket is good for a minute, and says nothing"),
 )
 

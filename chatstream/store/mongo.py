@@ -137,6 +137,13 @@ LEDGER_KEY_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="over", expire
 # process of the version before makes it again when it starts, and the next one of this version drops it again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
 _NO_SUCH_INDEX = 27
+PLUGIN_DOCUMENT_INDEXES = [
+    # A key is used once, so that a write that is repeated stores nothing new.
+    IndexModel([("userId", ASCENDING), ("plugin", ASCENDING), ("key", ASCENDING)], name="key", unique=True),
+    IndexModel(
+        [("userId", ASCENDING), ("plugin", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)], name="newest"
+    ),
+]
 INDEXES = {
     "conversations": CONVERSATION_INDEXES,
     "messages": MESSAGE_INDEXES,
@@ -146,6 +153,7 @@ INDEXES = {
     "search": SEARCH_INDEXES,
     "ledger": LEDGER_INDEXES,
     "ledgerKeys": LEDGER_KEY_INDEXES,
+    "pluginDocuments": PLUGIN_DOCUMENT_INDEXES,
 }
 
 
@@ -201,6 +209,7 @@ class Mongo:
         self.leases: Any = self.collection("leases")
         self.ledger: Any = self.collection("ledger")
         self.ledger_keys: Any = self.collection("ledgerKeys")
+        self.plugin_documents: Any = self.collection("pluginDocuments")
 
     def collection(self, name: str) -> Any:
         """The collection of this name, behind the gate."""

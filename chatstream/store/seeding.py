@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from chatstream.pieces import OpenReasoning, OpenText
 from chatstream.store.documents import answer_document, conversation_document, new_key, user_message_document
 from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embedded_mongod
 from chatstream.store.mongo import Mongo
+from chatstream.store.plugin_documents import PluginDocument, PluginDocuments
 
 # Documents per transaction: MongoDB's own advice is no more than this ("Production Considerations"). They are half a
 # megabyte and take a twentieth of the time that one operation may take; five times as many are a fifth faster.
@@ -30,6 +32,9 @@ BATCH_DOCUMENTS = 1000
 
 # What goes for one document: ten megabytes for a batch of them.
 _CHARACTERS_PER_DOCUMENT = 10_000
+
+# Of what plug-ins keep, 16 KiB each.
+_DOCUMENTS_AT_ONCE = 100
 
 # What stands as `owner`, where the server writes the name of its process.
 OWNER = "seeding"
@@ -48,6 +53,13 @@ class Line(NamedTuple):
     content: str
     created_at: datetime
     reasoning: str | None = None  # what the model thought before it said this
+
+
+class OwnedDocument(NamedTuple):
+    """A document of a plug-in's, and whose it is."""
+
+    user_id: str
+    document: PluginDocument
 
 
 class History(NamedTuple):
@@ -180,6 +192,14 @@ class Seeding:
             )
             if own is None:  # else this very transaction had succeeded, and its result was lost
                 raise AlreadyExists("A user has a conversation with one of these ids.") from exc
+
+    async def keep(self, documents: Iterable[OwnedDocument]) -> None:
+        """Store what plug-ins keep, but for what is there already."""
+        kept = PluginDocuments(self._mongo)
+        every = iter(documents)
+        while some := list(islice(every, _DOCUMENTS_AT_ONCE)):
+            for user_id, own in groupby(some, lambda one: one.user_id):
+                await kept.add(user_id, [one.document for one in own])
 
     async def drop(self) -> None:
         """Delete all conversations and messages of the database, whoever made them."""

@@ -245,6 +245,8 @@ class Terminal:
                 self._write(("\n" if self._shown else "") + event["content"])  # another process knew more
             case "tool_state" if event["state"] == "ready":
                 self._note(f"\n→ {event['name']} {event['arguments']}")
+            case "tool_state" if event["state"] == "awaiting_approval" and "message" in event:
+                self._note(f"→ {event['message']}")
             case "tool_state" if event["state"] in ("denied", "expired", "unknown"):
                 self._note(f"→ {event['name']}: {event['state']}")
             case "tool_result":

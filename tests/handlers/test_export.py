@@ -15,6 +15,8 @@ from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from chatstream.store.mongo import Mongo
+from chatstream.store.plugin_documents import PluginDocuments
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
 from tests.support.processes import REPOSITORY, measured
@@ -95,6 +97,8 @@ async def test_export_erase_and_import_give_the_same_history(
 ) -> None:
     await live(client, upstream)
     before = await history(client)
+    mongo = Mongo(mongodb_uri, "shared")
+    kept = await PluginDocuments(mongo).put("bets", client.user, "a.1", {"stake": "€10"})
     statuses = sorted(one["status"] for one in before if one.get("role") == "assistant")
     assert statuses == ["complete", "complete", "failed", "stopped"]
     response = await client.http.get(f"{ME}/export")
@@ -102,16 +106,20 @@ async def test_export_erase_and_import_give_the_same_history(
     assert response.headers["Content-Type"] == "application/x-ndjson"
     exported = lines(response.text)
     assert (exported[0]["type"], exported[0]["userId"]) == ("export", client.user)
-    assert exported[-1] == {"type": "end", "complete": True, "conversations": 3, "messages": 7}
+    assert exported[-1] == {"type": "end", "complete": True, "conversations": 3, "messages": 7, "documents": 1}
+    assert (exported[-2]["type"], exported[-2]["plugin"], exported[-2]["key"]) == ("document", "bets", "a.1")
     [thinking] = [one for one in exported if one.get("pieces")]
     assert thinking["pieces"] == [{"mark": "reasoning"}, "Let me think.", {"mark": "text"}, "Well."]
 
     assert (await client.http.delete(ME)).json()["erased"] == {"conversations": 3, "messages": 7}
     assert await history(client) == []
+    assert await PluginDocuments(mongo).get("bets", client.user, "a.1") is None
     done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["messages"] == 7
     assert await history(client) == before
+    assert await PluginDocuments(mongo).newest("bets", client.user, 9) == [kept]
+    mongo.close()
     again = lines((await client.http.get(f"{ME}/export")).text)
     assert [one["type"] for one in again] == [one["type"] for one in exported]
     # It goes on where it was: the same key gives the same message, and the next question has its context.

@@ -40,8 +40,10 @@ from chatstream.store.changes import Change, Changes
 from chatstream.store.contexts import Contexts
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
+from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
+from chatstream.tools.storage import stored_in
 from chatstream.tools.tool import Tools
 
 # No test waits longer than this for one thing to happen.
@@ -294,7 +296,10 @@ class Bench:
         self.model = ScriptedModel()
         self.plugins = Plugins(config.pop("plugins", load(DEFAULT_PLUGINS)), self.metrics, answer_timeout=PATIENCE)
         self.calling = Calling(
-            tools=config.pop("tools", Tools()), bounds=config.pop("call_bounds", CallBounds()), metrics=self.metrics
+            tools=config.pop("tools", Tools()),
+            bounds=config.pop("call_bounds", CallBounds()),
+            metrics=self.metrics,
+            storage=stored_in(PluginDocuments(self.mongo)),
         )
         self.asked_between = {name: config.pop(name) for name in ("may_go_on",) if name in config}
         bounds: dict[str, Any] = {

@@ -337,7 +337,10 @@ function waits({ type, state }) {
 /** A call after another step. */
 function changed(part, type, given, facts) {
   if (type === "tool_call") return { ...part, arguments: part.arguments + given };
-  if (type === "tool_state") return { ...part, ...facts, arguments: given ?? part.arguments };
+  if (type === "tool_state") {
+    const { message, ...before } = part; // what is said of a state is no word about the next one
+    return { ...before, ...facts, arguments: given ?? part.arguments };
+  }
   const { output, failed, truncated, because } = facts;
   const state = because ?? (["denied", "expired"].includes(part.state) ? part.state : "done");
   return { ...part, state, output, failed, ...(truncated && { truncated }) };

@@ -50,7 +50,7 @@ export class Calls {
     if (focused) root.dataset.focused = "yes"; // whoever has decided reads on here
     if (state === "awaiting_approval") root.append(...this.#asking(call, root));
     else root.append(...folded(t("Details"), call));
-    if (call.message) root.append(element("p", { dir: "auto" }, call.message));
+    if (call.message && state !== "awaiting_approval") root.append(element("p", { dir: "auto" }, call.message));
     return root;
   }
 
@@ -65,16 +65,16 @@ export class Calls {
     const until = call.expiresAt && new Date(call.expiresAt);
     const time = until?.toLocaleString(language, { dateStyle: "short", timeStyle: "short" });
     return [
-      element("p", {}, question(call)),
+      element("p", { dir: "auto" }, question(call)),
       table(parsed(call.arguments)),
       element("div", { className: "call-buttons" }, ...buttons, ...(until ? [element("small", {}, t("Until {time}", { time }))] : [])),
     ];
   }
 }
 
-/** What will happen, in words. */
-function question({ name }) {
-  return t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });
+/** What will happen, in words: the tool's own, if it has some. */
+function question({ name, message }) {
+  return message ?? t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });
 }
 
 function folded(title, { arguments: given, output }) {

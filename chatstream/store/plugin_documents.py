@@ -1,0 +1,123 @@
+"""What plug-ins keep about users: documents that are written once, each under a key of its plug-in's and user's own."""
+
+from collections.abc import AsyncGenerator, Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from bson import ObjectId
+from msgspec import Struct
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from chatstream.store.documents import now
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
+
+LONGEST_KEY = 200  # code points: a call's key has some 30
+MOST_BYTES = 16 * 1024  # of one document's data, as JSON
+# Of one plug-in and user. What is kept longer than that many belongs into a database of the plug-in's own.
+MOST_DOCUMENTS = 10_000
+MOST_READ = 100  # at once
+# Of an export. With 16 KiB each, a batch is about as much as the longest answer.
+_BATCH = 100
+
+
+class TooMany(Exception):
+    """The plug-in keeps as much about this user as it may."""
+
+
+class PluginDocument(Struct, frozen=True, kw_only=True):
+    """One of them; `data` is JSON."""
+
+    plugin: str
+    key: str
+    data: Any
+    created_at: datetime
+
+
+class PluginDocuments:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo) -> None:
+        self._documents = mongo.plugin_documents
+        # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
+        # read waits until it does.
+        self._linearizable = self._documents.with_options(read_concern=ReadConcern("linearizable"))
+
+    async def put(self, plugin: str, user_id: str, key: str, data: Any) -> PluginDocument:
+        """Store it unless there is one under this key; returns the one that is there then.
+
+        Raises `TooMany`, and `ValueError` for a key or data that cannot be kept.
+        """
+        document = _document(user_id, PluginDocument(plugin=plugin, key=key, data=data, created_at=now()))
+        there = await self.get(plugin, user_id, key)
+        if there is not None:
+            return there
+        which = {"userId": user_id, "plugin": plugin}
+        if await self._documents.count_documents(which, limit=MOST_DOCUMENTS, hint="key") >= MOST_DOCUMENTS:
+            raise TooMany
+        try:
+            await self._documents.insert_one(document)
+        except DuplicateKeyError:
+            document = await self._linearizable.find_one(which | {"key": key}) or document
+        return _model(document)
+
+    async def get(self, plugin: str, user_id: str, key: str) -> PluginDocument | None:
+        """The one under this key."""
+        document = await self._documents.find_one({"userId": user_id, "plugin": plugin, "key": key})
+        return None if document is None else _model(document)
+
+    async def newest(self, plugin: str, user_id: str, limit: int) -> list[PluginDocument]:
+        """The newest first, at most `MOST_READ`."""
+        limit = max(1, min(limit, MOST_READ))
+        found = self._documents.find({"userId": user_id, "plugin": plugin})
+        found = found.sort([("createdAt", -1), ("_id", -1)]).hint("newest").limit(limit)
+        return [_model(each) for each in await found.to_list(limit)]
+
+    async def all_of(self, user_id: str) -> AsyncGenerator[PluginDocument, None]:
+        """Everything that plug-ins keep about a user, plug-in by plug-in."""
+        found = self._documents.find({"userId": user_id}).hint("key").batch_size(_BATCH)
+        async for each in found:
+            yield _model(each)
+
+    async def add(self, user_id: str, documents: Iterable[PluginDocument]) -> None:
+        """Store these, but for those that are there. Raises `ValueError` for one that cannot be kept."""
+        new = [_document(user_id, each) for each in documents]
+        if new:
+            try:
+                await self._documents.insert_many(new, ordered=False)
+            except BulkWriteError as exc:
+                if any(error["code"] != 11000 for error in exc.details["writeErrors"]):  # DuplicateKey
+                    raise
+
+
+def check(one: PluginDocument) -> str:
+    """Its data as JSON. Raises `ValueError` if it cannot be kept."""
+    if not 0 < len(one.key) <= LONGEST_KEY or "\0" in one.key:
+        raise ValueError(f"a key must have 1 to {LONGEST_KEY} characters")
+    try:
+        text = msgspec.json.encode(one.data)
+        one.key.encode()
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
+        raise ValueError("only JSON can be kept, under a key that is text") from exc
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"a document has at most {MOST_BYTES} bytes")
+    return text.decode()
+
+
+def _document(user_id: str, one: PluginDocument) -> Document:
+    """Raises `ValueError`. The data is text: JSON has numbers, names and depths that BSON has not."""
+    return {
+        "_id": ObjectId(),
+        "userId": user_id,
+        "plugin": one.plugin,
+        "key": one.key,
+        "data": check(one),
+        "createdAt": one.created_at,
+    }
+
+
+def _model(document: Document) -> PluginDocument:
+    data = msgspec.json.decode(document["data"])
+    return PluginDocument(plugin=document["plugin"], key=document["key"], data=data, created_at=document["createdAt"])
