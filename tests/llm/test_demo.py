@@ -283,7 +283,7 @@ def ready(call: OpenToolCall) -> ToolState:
     ("question", "selection"),
     [
         ("What is the best price for Arsenal?", "Arsenal"),
-        ("what's the best odds on Ireland to win, please?", "Ireland to win, please"),
+        ("what's the best odds on Ireland to win, please?", "Ireland to win"),
         ("Was ist die beste Quote für Bayern München?", "Bayern München"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Final
 
 from chatstream.models import RECOMMENDATION, Annotation
 from chatstream.plugins.bets.demo import DEMO
-from chatstream.plugins.bets.tools import best_price, recommend_bet
+from chatstream.plugins.bets.tools import best_price, place_bet, placed_bets, recommend_bet
 from chatstream.plugins.cards import Card
 from chatstream.plugins.plugin import Answered
 
@@ -45,7 +45,7 @@ class Bets:
     system_prompt = "You are a helpful sports betting assistant."
     page_words = _PAGE_WORDS
     demo = DEMO
-    tools = (best_price, recommend_bet)
+    tools = (best_price, recommend_bet, place_bet, placed_bets)
     cards = MappingProxyType(
         {RECOMMENDATION: Card(script=files(__name__) / "page" / "slip.js", style=files(__name__) / "page" / "slip.css")}
     )

@@ -12,11 +12,40 @@ _PRICE: Final = re.compile(
     r"|\b(?:beste|welche|wie)\b.{0,40}?\b(?:Quote|Preis)\b.{0,20}?\b(?:für|auf)\b(?P<was>.+)",
     re.IGNORECASE,
 )
+_MONEY: Final = (
+    r"(?P<before>[€£$]\s?)?(?P<amount>[0-9]+(?:[.,][0-9]{1,2})?)"
+    r"(?:\s?(?P<after>[€£$]|euros?\b|eur\b|pounds?\b|quid\b|gbp\b|dollars?\b|bucks?\b|usd\b))?"
+)
+# "Place €10 on Arsenal", "bet 10 on Leeds", "put ten …" not; "place a bet of 10 euros on …", "a £5 bet on …".
+_PLACE: Final = re.compile(
+    r"\b(?:place|bet|put|stake|wager|back|setz\w*|platzier\w*|wett\w*|tipp\w*)\b[^.?!0-9]{0,30}?"
+    rf"{_MONEY}(?:\s+(?:bet|wager|stake|wette))?\s+(?:on|auf)\s+(?P<what>.+)",
+    re.IGNORECASE,
+)
+_PLACE_ON: Final = re.compile(
+    r"\b(?:place|bet|put|stake|wager|back)\b[^.?!0-9]{0,20}?\bon\s+(?P<what>[^0-9€£$]+?),?\s+"
+    rf"(?:(?:with|for|at)\s+)?(?:an?\s+)?(?:stake\s+of\s+)?{_MONEY}(?:\s+stake)?\W*$",
+    re.IGNORECASE,
+)
+_PLACE_SOMETHING: Final = re.compile(r"^\W*(?:please\s+)?(?:place|put)\b.{0,20}?\bbet\b.{0,10}?\bon\b", re.IGNORECASE)
+_AT_ODDS: Final = re.compile(r"\s+at\s+(?:odds\s+of\s+|a\s+price\s+of\s+)?[+-]?[0-9][0-9.,/]*", re.IGNORECASE)
+# Who asks whether to bet wants advice, and no bet.
+_ADVICE: Final = re.compile(r"\b(?:should|would|could|worth|if|soll|sollte|lohnt)\b", re.IGNORECASE)
+_PLACED: Final = re.compile(
+    r"\b(?:which|what|list|show|see|any|how many)\b.{0,40}?\b(?:bets?\b.{0,30}?\b(?:placed?|made|have)\b|my bets?\b)"
+    r"|\b(?:did|have) i\b.{0,30}?\bbets?\b"
+    r"|\bmy (?:placed |open )?bets\b\W*$"
+    r"|\b(?:welche|zeig\w*|was|habe)\b.{0,40}?\bwett\w*\b.{0,30}?\b(?:platziert|gesetzt|abgeschlossen|habe)\b"
+    r"|\bmeine wetten\b",
+    re.IGNORECASE,
+)
+_SIGNS: Final = {"eur": "€", "pou": "£", "qui": "£", "gbp": "£", "dol": "$", "buc": "$", "usd": "$"}
 # Held at once: two tips of the table, for the models that only play at calling.
 CALLS: Final = (
     Wanted("best_price", {"selection": "Arsenal to win"}),
     Wanted("best_price", {"selection": "Ireland to win"}),
 )
+_DEMO: Final = "(The prices are made up: this is the demo model.)"
 
 
 def step(question: str, called: Sequence[Called]) -> Step:
@@ -25,17 +54,78 @@ def step(question: str, called: Sequence[Called]) -> Step:
     if (asked := _PRICE.search(text)) is not None:
         selection = _bare(asked["what"] or asked["was"])
         return _price(called[-1]) if called else [Wanted("best_price", {"selection": selection})]
+    if not _ADVICE.search(text):
+        wish = _AT_ODDS.sub("", text)  # at the price that there is
+        if (asked := _PLACE.search(wish) or _PLACE_ON.search(wish)) is not None:
+            return _place(_bare(asked["what"]), _stake(asked), called)
+        if _PLACE_SOMETHING.search(wish):
+            return "How much? Say, for example: *Place €10 on Arsenal*."
+    if _PLACED.search(text):
+        return _bets(called[-1]) if called else [Wanted("placed_bets", {})]
     return None
 
 
 def _price(call: Called) -> str:
     found = _result(call)
     if not isinstance(found, dict):
-        return f"I could not find a price: {call.result.removeprefix('failed: ')}."
+        return f"I could not find a price: {_why(call)}."
     return (
         f"For **{found['selection']}** ({found['match']}) {found['bookmaker']} has the best price: {found['odds']}. "
-        "(The prices are made up: this is the demo model.)"
+        f"{_DEMO}"
     )
+
+
+def _place(selection: str, stake: str, called: Sequence[Called]) -> Step:
+    if not called:
+        return [Wanted("best_price", {"selection": selection})]
+    found = _result(called[-1])
+    if called[-1].name == "best_price":
+        if not isinstance(found, dict):
+            return f"I have placed no bet: {_why(called[-1])}."
+        bet = {name: found[name] for name in ("selection", "odds")}
+        return [Wanted("place_bet", {**bet, "stake": stake, "good_until": found["good_until"]})]
+    if not isinstance(found, dict):
+        return _not_placed(called[-1])
+    return (
+        f"It is placed: **{found['stake']}** on **{found['selection']}** ({found['match']}) at {found['odds']} with "
+        f"{found['bookmaker']}. If it wins, {found['pays']} is paid back. {_DEMO}"
+    )
+
+
+def _not_placed(call: Called) -> str:
+    why = _why(call)
+    if "in time" in why or "not good any more" in why:
+        return "I have placed no bet: nobody agreed to it while the price was good. Ask me again, for a new price."
+    if "did not agree" in why:
+        return "As you like: I have placed no bet."
+    return f"I have placed no bet: {why}."
+
+
+def _bets(call: Called) -> str:
+    found = _result(call)
+    if not isinstance(found, list):
+        return f"I cannot look that up at the moment: {_why(call)}."
+    if not found:
+        return "You have placed no bets yet. Say, for example: *Place €10 on Arsenal*."
+    rows = [
+        f"| {bet['selection']} | {bet['match']} | {bet['odds']} | {bet['stake']} | {bet['pays']} |" for bet in found
+    ]
+    head = "| Bet | Match | Odds | Stake | Pays |\n|---|---|---:|---:|---:|"
+    return "\n".join(["Your bets, the newest first:", "", head, *rows, "", _DEMO])
+
+
+def _stake(asked: "re.Match[str]") -> str:
+    after = (asked["after"] or "").lower()
+    sign = (asked["before"] or "").strip() or _SIGNS.get(after[:3], after) or "€"
+    return f"{sign}{asked['amount']}"
+
+
+def _why(call: Called) -> str:
+    """What went wrong, as part of a sentence."""
+    why = call.result
+    for prefix in ("failed: ", "Not carried out: ", "not carried out: "):
+        why = why.removeprefix(prefix)
+    return why.rstrip(".") or "nothing came back"
 
 
 def _result(call: Called) -> Any:
@@ -46,4 +136,5 @@ def _result(call: Called) -> Any:
 
 
 def _bare(text: str) -> str:
-    return text.strip(" \t\n?!.,;:\"'“”„*")
+    text = re.sub(r"\b(?:please|for me|today|now|bitte|für mich|heute)\b", " ", text, flags=re.IGNORECASE)
+    return " ".join(text.split()).strip(" \t\n?!.,;:\"'“”„*")

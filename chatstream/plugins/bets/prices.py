@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -15,9 +16,29 @@ _PRICES: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = MappingProxyType
             _DRAW: {"Northgate": "3.40", "Quayside": "3.25", "Tally & Sons": "3.30"},
             "Chelsea to win": {"Northgate": "3.60", "Quayside": "3.50", "Tally & Sons": "3.75"},
         },
+        "Leeds United v Aston Villa": {
+            "Leeds United to win": {"Northgate": "2.90", "Quayside": "2.80", "Tally & Sons": "2.85"},
+            "Aston Villa to win": {"Northgate": "2.40", "Quayside": "2.50"},
+        },
         "Bayern München v Borussia Dortmund": {
             "Bayern München to win": {"Northgate": "1.62", "Quayside": "1.65"},
+            "Both teams to score": {"Northgate": "1.65", "Tally & Sons": "1.60"},
             "Borussia Dortmund to win": {"Northgate": "4.80", "Quayside": "4.60"},
+        },
+        "Atlético Madrid v Sevilla": {
+            "Atlético Madrid to win": {"Northgate": "1.95", "Quayside": "1.90"},
+            "Under 2.5 goals": {"Northgate": "1.75", "Tally & Sons": "1.80"},
+            "Sevilla to win": {"Northgate": "4.20", "Quayside": "4.33"},
+        },
+        "Paris Saint-Germain v Olympique de Marseille": {
+            "Paris Saint-Germain to win": {"Northgate": "1.45", "Quayside": "1.48"},
+            "Paris Saint-Germain to lead at half-time": {"Quayside": "1.85", "Tally & Sons": "1.90"},
+            "Olympique de Marseille to win": {"Northgate": "6.50", "Quayside": "6.00"},
+        },
+        "Świątek v Sabalenka": {
+            "Świątek to win": {"Northgate": "1.70", "Tally & Sons": "1.72"},
+            "Świątek to win in two sets": {"Northgate": "2.40", "Tally & Sons": "2.38"},
+            "Sabalenka to win": {"Northgate": "2.15", "Quayside": "2.20"},
         },
         "Ireland v New Zealand": {
             "Ireland to win": {"Quayside": "2.30", "Tally & Sons": "2.38"},
@@ -27,8 +48,18 @@ _PRICES: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = MappingProxyType
             "Boston Celtics to win": {"Northgate": "2.20", "Tally & Sons": "2.15"},
             "Denver Nuggets to win": {"Northgate": "1.70", "Tally & Sons": "1.74"},
         },
+        "Kansas City Chiefs v Buffalo Bills": {
+            "Kansas City Chiefs to win": {"Northgate": "1.71", "Quayside": "1.68"},
+            "Buffalo Bills to win": {"Northgate": "2.20", "Quayside": "2.25"},
+        },
     }
 )
+HELD: Final = timedelta(minutes=10)
+"""How long a price is good that somebody was told: time to think, and to start a server again."""
+# What comes behind it says against whom.
+_AGAINST: Final = re.compile(r"\b(?:to beat|beats?|against|over)\b|\(", re.IGNORECASE)
+_TO_WIN: Final = " to win"
+_ALIASES: Final = {"munich": "munchen", "psg": "paris", "bvb": "dortmund"}
 _WORD: Final = re.compile(r"\w+")
 # They say nothing of which match, and which side, is meant.
 _EMPTY: Final = frozenset(
@@ -51,13 +82,15 @@ class Price(NamedTuple):
 
 def best(selection: str) -> Price | None:
     """For what somebody has called so; None if nothing, or not one thing alone, is meant by it."""
-    words = _words(selection)
+    words = _words(_AGAINST.split(selection, maxsplit=1)[0])
     found = [
         (match, name, prices)
         for match, selections in _PRICES.items()
         for name, prices in selections.items()
         if words and words <= _words(name) | (_words(match) if name == _DRAW and "draw" in words else set())
     ]
+    if len(found) > 1:  # "Paris" is a bet on Paris to win, where more can be bet on
+        found = [one for one in found if one[1].endswith(_TO_WIN)]
     if len(found) != 1:
         return None
     match, name, prices = found[0]
@@ -72,4 +105,5 @@ def known() -> list[str]:
 
 def _words(text: str) -> set[str]:
     plain = unicodedata.normalize("NFKD", text.casefold())
-    return {*_WORD.findall("".join(one for one in plain if not unicodedata.combining(one)))} - _EMPTY
+    words = _WORD.findall("".join(one for one in plain if not unicodedata.combining(one)))
+    return {_ALIASES.get(word, word) for word in words} - _EMPTY

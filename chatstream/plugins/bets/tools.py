@@ -1,23 +1,31 @@
 """What a model may call. Plain functions: their names, types and first lines say how."""
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, NamedTuple
 
 from chatstream.plugins.bets import prices
-from chatstream.plugins.tool import tool
+from chatstream.plugins.tool import Ask, Caller, tool
+
+_STAKE: Final = re.compile(r"(?P<before>[€£$])?\s?(?P<amount>[0-9]{1,4}(?:[.,][0-9]{1,2})?)\s?(?P<after>[€£$])?")
+# Of a made-up bookmaker's. It is a demo: nobody needs to be able to lose more.
+_HIGHEST_STAKE: Final = Decimal(1000)
+# So much may the clocks of two processes differ.
+_CLOCKS: Final = timedelta(minutes=1)
+# The bets that a model is told of: what a person reads in one answer.
+_MOST_BETS: Final = 20
 
 
 @tool(effect="none")
 async def best_price(
     selection: Annotated[str, "what to bet on, such as: Arsenal to win"],
 ) -> dict[str, str]:
-    """The best price for a bet at the moment, as decimal odds, and which bookmaker has it.
+    """The best price for a bet at the moment, as decimal odds, which bookmaker has it, and until when it is good.
 
     Raises `ValueError`, its text written for the model.
     """
-    found = prices.best(selection)
-    if found is None:
-        raise ValueError(f"there is no price for that. There are prices for: {', '.join(prices.known())}")
-    return found._asdict()
+    return _price(selection)._asdict() | {"good_until": _text(datetime.now(UTC) + prices.HELD)}
 
 
 @tool(effect="none")
@@ -40,3 +48,89 @@ async def recommend_bet(
         raise ValueError("odds must be decimal (2.10), fractional (11/8) or American (+150)")
     staked = f", with a stake of {stake}" if stake else ""
     return f"The slip for {selection} at {odds}{staked} is shown when your answer names these odds."
+
+
+class _Bet(NamedTuple):
+    """A bet that can be placed now."""
+
+    price: prices.Price
+    stake: str
+    pays: str
+    left: timedelta  # until the price is over
+
+
+def _ask(selection: str, odds: str, stake: str, good_until: str) -> Ask:
+    """What a person agrees to. Nobody is asked for what cannot be placed, nor for longer than the price is good."""
+    bet = _bet(selection, odds, stake, good_until)
+    text = (
+        f"Place {bet.stake} on {bet.price.selection} ({bet.price.match}) at {bet.price.odds} with "
+        f"{bet.price.bookmaker}. If it wins, {bet.pays} is paid back. The bookmaker and the price are made up."
+    )
+    return Ask(text=text, seconds=bet.left.total_seconds())
+
+
+@tool(effect="once", approval="always", approval_timeout=prices.HELD.total_seconds(), ask=_ask)
+async def place_bet(
+    selection: Annotated[str, "what to bet on, as best_price has just named it"],
+    odds: Annotated[str, "the odds that best_price has just given"],
+    stake: Annotated[str, "how much to stake, such as: €10"],
+    good_until: Annotated[str, "until when that price is good, as best_price has just said"],
+    caller: Caller,
+) -> dict[str, str]:
+    """Place a bet, at a price that best_price has just given. Call best_price first. The user is asked to agree before
+    anything is placed, and can do so only as long as the price is good.
+
+    Raises `ValueError`, its text written for the model.
+    """
+    bet = _bet(selection, odds, stake, good_until)  # somebody may have taken long to agree
+    placed = {
+        "bet": caller.key,
+        "selection": bet.price.selection,
+        "match": bet.price.match,
+        "odds": bet.price.odds,
+        "bookmaker": bet.price.bookmaker,
+        "stake": bet.stake,
+        "pays": bet.pays,
+        "placed_at": _text(datetime.now(UTC)),
+    }
+    kept = await caller.storage.put(caller.key, placed)  # the ledger: a call that is repeated is the same bet
+    found: dict[str, str] = kept.data
+    return found
+
+
+@tool(effect="none")
+async def placed_bets(caller: Caller) -> list[dict[str, Any]]:
+    """The bets that the user has placed, the newest first."""
+    return [bet.data for bet in await caller.storage.newest(_MOST_BETS)]
+
+
+def _price(selection: str) -> prices.Price:
+    found = prices.best(selection)
+    if found is None:
+        raise ValueError(f"there is no price for that. There are prices for: {', '.join(prices.known())}")
+    return found
+
+
+def _bet(selection: str, odds: str, stake: str, good_until: str) -> _Bet:
+    """Raises `ValueError`, its text written for the model."""
+    price = _price(selection)
+    if odds.strip() != price.odds:
+        raise ValueError(f"the price is {price.odds}, and not {odds}: ask for the best price again")
+    try:
+        left = datetime.fromisoformat(good_until) - datetime.now(UTC)
+    except (ValueError, TypeError):
+        raise ValueError("good_until must be the time that best_price gave") from None
+    if not timedelta() < left <= prices.HELD + _CLOCKS:
+        raise ValueError("this price is not good any more: ask for the best price again")
+    found = _STAKE.fullmatch(stake.strip())
+    amount = Decimal(found["amount"].replace(",", ".")) if found else Decimal(0)
+    if found is None or (found["before"] and found["after"]) or not 0 < amount <= _HIGHEST_STAKE:
+        raise ValueError(f"stake must be an amount of money of up to €{_HIGHEST_STAKE}, such as €10")
+    currency = found["before"] or found["after"] or "€"
+    paid = (amount * Decimal(price.odds)).quantize(Decimal("0.01"))
+    return _Bet(price, f"{currency}{amount}", f"{currency}{paid}", left)
+
+
+def _text(moment: datetime) -> str:
+    """RFC 3339, to the second: a model has to repeat it."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
