@@ -207,6 +207,8 @@ def weight(pieces: Iterable[Piece]) -> int:
             characters += len(piece)
         elif isinstance(piece, ToolResult | Data):
             characters += len(msgspec.json.encode(piece))
+        elif isinstance(piece, OpenToolCall):
+            characters += 50 + len(piece.extra or "")
         else:
             characters += 50 + (len(piece.arguments or "") if isinstance(piece, ToolState) else 0)
     return characters

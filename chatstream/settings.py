@@ -86,6 +86,13 @@ class UserModels(StrEnum):
     ANY = "any"  # any name that the endpoint knows: for development
 
 
+class OpenAIApi(StrEnum):
+    """Which API the one model has that needs no file."""
+
+    CHAT = "chat"  # Chat Completions
+    RESPONSES = "responses"
+
+
 class LogFormat(StrEnum):
     """`AUTO` is text on a terminal and JSON otherwise."""
 
@@ -176,6 +183,7 @@ class Settings(BaseSettings):
         None, validation_alias="OPENAI_BASE_URL"
     )
     openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
+    openai_api: OpenAIApi = OpenAIApi.CHAT
     models_file: Annotated[Path, BeforeValidator(_home)] | None = None
     user_models: UserModels = UserModels.ON
     user_prompts: bool = True
@@ -382,7 +390,7 @@ class Settings(BaseSettings):
 
     def _unused(self) -> Iterable[str]:
         if self.models_file is not None:
-            for name in ("openai_base_url", "openai_model"):
+            for name in ("openai_base_url", "openai_model", "openai_api"):
                 if name in self.model_fields_set:
                     yield f"{_variable(name)}: is not used: CHATSTREAM_MODELS_FILE has the models"
 

@@ -70,6 +70,7 @@ def plain(value: object) -> object:
         ("OPENAI_API_KEY", "sk-1", "openai_api_key", "sk-1"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1", "openai_base_url", "http://127.0.0.1:8080/v1"),
         ("OPENAI_MODEL", "org/model", "openai_model", "org/model"),
+        ("CHATSTREAM_OPENAI_API", "responses", "openai_api", "responses"),
         ("CHATSTREAM_MODELS_FILE", "/srv/models.toml", "models_file", Path("/srv/models.toml")),
         ("CHATSTREAM_TOOLS_FILE", "/srv/tools.toml", "tools_file", Path("/srv/tools.toml")),
         ("CHATSTREAM_USER_MODELS", "any", "user_models", "any"),

@@ -20,8 +20,8 @@ from chatstream.pieces import Kind, OpenToolCall
 # No honest model comes near either of them; an endpoint must not be able to fill the memory.
 _MOST_CALLS: Final = 128
 _MOST_CHARACTERS: Final = 1_000_000
-# A signature of Gemini's has some hundred bytes.
-_MOST_EXTRA: Final = 32_000
+# A signature of Gemini's has some hundred bytes, long reasoning that is encrypted a hundred thousand.
+_MOST_EXTRA: Final = 200_000
 # What stands in the place of an id where there is none.
 _NO_IDS: Final = {"", "null", "none", "undefined"}
 # What a name may be, for us and for the endpoints that are told of it again.
@@ -91,6 +91,7 @@ class Calls:
             slot.id = fragment.id or ""
         if fragment.extra is not None and slot.extra is None:
             slot.extra = _text_of(fragment.extra)
+            self._grow(len(slot.extra or ""))
         if fragment.arguments:
             slot.size += len(fragment.arguments)
             self._grow(len(fragment.arguments))

@@ -80,6 +80,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     base_url: str | None = None  # None: OpenAI's own
     key: str | None = None  # a secret; None: the endpoint needs none
     key_variable: str | None = None
+    api: str = "chat"  # see `apis`
     from_file: bool = False  # else it is that of the `OPENAI_` settings
     context: int | None = None  # tokens
     vision: bool = False

@@ -14,6 +14,9 @@ from chatstream.llm.model import OfferedTool, Step, ToolCall, Turn, without_call
 Parts = frozenset[Part]
 NONE: Final[Parts] = frozenset()
 
+# What of a call's `extra` belongs to the Responses API, and means nothing to any other.
+RESPONSES_EXTRA: Final = "responses"
+
 # Users may name models: so many are remembered, the last used ones.
 _MAX_MODELS: Final = 256
 # A server may learn, or another one may be behind the address: after an hour the model is asked anew.
@@ -68,10 +71,7 @@ def request_body(
 
     `cache_key` is the same for requests that begin in the same way: an endpoint of many machines sends them to one.
     """
-    if Part.SYSTEM in without:
-        turns = _without_system(turns)
-    if Part.TOOLS in without:
-        turns, tools = without_calls(turns), ()
+    turns, tools = fitted(turns, without, tools)
     body: dict[str, Any] = {
         "messages": [message for turn in turns for message in _messages(turn, reasoning)],
         "model": model,
@@ -84,6 +84,15 @@ def request_body(
     if cache_key is not None and Part.CACHE_KEY not in without:
         body["prompt_cache_key"] = cache_key
     return body
+
+
+def fitted(
+    turns: Sequence[Turn], without: Parts, tools: Sequence[OfferedTool]
+) -> tuple[Sequence[Turn], Sequence[OfferedTool]]:
+    """The same without the system's turn and without calls, where a model refuses these."""
+    if Part.SYSTEM in without:
+        turns = _without_system(turns)
+    return (without_calls(turns), ()) if Part.TOOLS in without else (turns, tools)
 
 
 def _function(tool: OfferedTool) -> dict[str, Any]:
@@ -111,20 +120,22 @@ def _said(step: Step, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
     yield {"role": "assistant", "content": step.content or None, "tool_calls": calls} | thought
     for call in step.calls:
         # The name is for those who find a result by it.
-        yield {"role": "tool", "tool_call_id": _short(call.id), "name": call.name, "content": call.result}
+        yield {"role": "tool", "tool_call_id": short_id(call.id), "name": call.name, "content": call.result}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
-    extra = {} if call.extra is None else {"extra_content": msgspec.json.decode(call.extra)}
-    return {"id": _short(call.id), "type": "function", "function": function} | extra
+    extra = None if call.extra is None else msgspec.json.decode(call.extra)
+    if extra is None or (isinstance(extra, dict) and RESPONSES_EXTRA in extra):
+        return {"id": short_id(call.id), "type": "function", "function": function}
+    return {"id": short_id(call.id), "type": "function", "function": function, "extra_content": extra}
 
 
 def _thought(text: str) -> dict[str, Any]:
     return {"reasoning_content": text} if text else {}
 
 
-def _short(id_: str) -> str:
+def short_id(id_: str) -> str:
     """An id as every endpoint takes it: Mistral's must have nine letters and digits."""
     return hashlib.blake2s(id_.encode(), digest_size=8).hexdigest()[:9]
 
@@ -133,7 +144,7 @@ def is_in(part: Part, turns: Sequence[Turn], without: Parts, tools: Sequence[Off
     """Whether a request that leaves out `without` has this part."""
     if part in without:
         return False
-    if part is Part.TOOLS:
+    if part in (Part.TOOLS, Part.REASONING):
         return bool(tools) or any(turn.steps for turn in turns)
     if part is Part.SYSTEM:
         return turns[0].role == "system"

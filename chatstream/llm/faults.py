@@ -28,6 +28,7 @@ class Part(StrEnum):
     SYSTEM = "the system role"
     STREAM = "stream"
     TOOLS = "tools"
+    REASONING = "encrypted reasoning"  # of the Responses API
 
 
 class Mend(StrEnum):
@@ -37,7 +38,7 @@ class Mend(StrEnum):
     ACCOUNT = "The account of OPENAI_API_KEY has no credit or no right to this."
     MODEL = "There is no such model there: check OPENAI_MODEL, or the model that the conversation names."
     PATH = "Check OPENAI_BASE_URL: it usually ends in /v1."
-    API = "Another API answers there, and not Chat Completions: check OPENAI_BASE_URL (Ollama's ends in /v1)."
+    API = "Another API answers there than the one that was asked: check OPENAI_BASE_URL (Ollama's ends in /v1)."
     REDIRECT = "Redirects are not followed: set OPENAI_BASE_URL to the address that it redirects to."
     NAME = "No host has this name: check OPENAI_BASE_URL, and the name server."
     NOBODY = "Nobody listens there: start the model's server, or check OPENAI_BASE_URL."
@@ -110,6 +111,8 @@ _FILTER_CODES: Final = {
     "responsibleaipolicyviolation",
     "moderation_blocked",
     "data_inspection_failed",
+    "bio_policy",
+    "misalignment_policy_violation",
 }
 _REJECTED_CODES: Final = {"invalid_request_error", "invalid_prompt", "badrequesterror", "invalid_argument"}
 # ... and the words of those that have no code for it.
@@ -223,8 +226,10 @@ def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
         parts.append(Part.STREAM)
     if "tools" in refusal.names or _TOOL_WORDS.search(refusal.words):
         parts.append(Part.TOOLS)
-    if _SYSTEM_WORDS.search(refusal.words):
+    if _SYSTEM_WORDS.search(refusal.words) or "instructions" in refusal.names:
         parts.append(Part.SYSTEM)
+    if "include" in refusal.names or re.search(r"encrypted[_ ]content", named, re.IGNORECASE):
+        parts.append(Part.REASONING)
     return tuple(parts), True
 
 

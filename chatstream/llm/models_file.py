@@ -17,6 +17,17 @@ _SETTING: Final = "CHATSTREAM_MODELS_FILE"
 _MOST_MODELS: Final = 500
 # What chatstream sets itself, and what would change what it reads.
 _OURS: Final = ("messages", "model", "stream", "stream_options", "prompt_cache_key", "n", "tools", "tool_choice")
+_OURS_IN_RESPONSES: Final = (
+    *("input", "instructions", "store", "include", "background", "conversation", "previous_response_id"),
+)
+# What is called otherwise there, and refused.
+_MOVED: Final = {
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": 'reasoning = { effort = "…" }',
+    "verbosity": 'text = { verbosity = "…" }',
+    "response_format": "text = { format = … }",
+}
 
 
 def _text(text: str) -> str:
@@ -29,14 +40,6 @@ def _text(text: str) -> str:
 def _variable(name: str) -> str:
     if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,99}", name):
         raise ValueError("must be the name of an environment variable, such as OPENAI_API_KEY, and not the key itself")
-    return name
-
-
-def _api(name: str) -> str:
-    if name == "responses":
-        raise ValueError('"responses" cannot be used yet: leave it out, or write "chat"')
-    if name != "chat":
-        raise ValueError('must be "chat"')
     return name
 
 
@@ -72,7 +75,7 @@ class _Model(toml_file.Table):
     model: Name | None = None
     base_url: Annotated[str, AfterValidator(values.base_url)] | None = None
     key: Annotated[str, AfterValidator(_variable)] | None = None
-    api: Annotated[str, AfterValidator(_api)] = "chat"
+    api: Literal["chat", "responses"] = "chat"
     context: int | None = Field(None, ge=500, le=100_000_000)
     vision: bool = False
     tools: bool = False
@@ -134,7 +137,8 @@ def _contradictions(models: list[_Model], default: object, settings: Settings) -
     if default is not None and default not in names:
         yield "default: must be the name of one of the models"
     for model in models:
-        for check in (_fallbacks(model, names), _key(model, settings), _late(model, settings)):
+        checks = (_fallbacks(model, names), _key(model, settings), _late(model, settings), _responses(model))
+        for check in checks:
             yield from (f"model {toml_file.quoted(model.name)}: {problem}" for problem in check)
 
 
@@ -146,6 +150,19 @@ def _fallbacks(model: _Model, names: list[str]) -> Iterator[str]:
             yield f"fallbacks: there is no model {toml_file.quoted(name)}{toml_file.did_you_mean(name, names)}"
     if len({*model.fallbacks}) < len(model.fallbacks):
         yield "fallbacks: names a model twice"
+
+
+def _responses(model: _Model) -> Iterator[str]:
+    """What means nothing in the Responses API."""
+    if model.api != "responses":
+        return
+    if model.reasoning_back != "off":
+        yield 'reasoning_back: means nothing with api = "responses", where reasoning goes back as long as it counts'
+    for name in model.parameters:
+        if name in _OURS_IN_RESPONSES:
+            yield f"parameters: must not set {name}: chatstream does"
+        elif name in _MOVED:
+            yield f'parameters: {name} is called otherwise with api = "responses": {_MOVED[name]}'
 
 
 def _key(model: _Model, settings: Settings) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""The model behind any OpenAI-compatible endpoint: ``POST {base_url}/chat/completions``, streamed.
+"""The model behind any OpenAI-compatible endpoint, streamed, by the API that it has (see `apis`).
 
 The SDK sends the request; its chunk objects are not made: they cost more than all the rest (see `decoding`).
 """
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import math
 import random
@@ -18,11 +19,12 @@ import httpx2
 import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
+from chatstream.llm.apis import APIS
 from chatstream.llm.arranging import Tags
 from chatstream.llm.catalogue import Deadlines
 from chatstream.llm.deadlines import Clock
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
-from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in, request_body
+from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, OfferedTool, Turn
 from chatstream.llm.transport import Transport, before_sending
@@ -100,6 +102,7 @@ class OpenAIModel:
         model: str,
         metrics: Metrics,
         deadlines: Deadlines,
+        api: str = "chat",
         retries: int = 2,
         backoff: float = 0.5,
         without: Parts = NONE,
@@ -108,7 +111,8 @@ class OpenAIModel:
         reasoning_back: ReasoningBack = ReasoningBack.OFF,
         tags: Tags = Tags.RECOGNISED,
     ) -> None:
-        """`base_url` None is OpenAI's own. `backoff` is the longest first pause, in seconds; it doubles each time.
+        """`base_url` None is OpenAI's own. `api` is a key of `APIS`. `backoff` is the longest first pause, in
+        seconds; it doubles each time.
 
         `without` are the parts that its requests never have, `parameters` further fields that they all have. `settings`
         are other names for the settings that a `Mend` names. `reasoning_back`: with which of its turns the model
@@ -118,7 +122,8 @@ class OpenAIModel:
         """
         base_url = base_url or OPENAI_URL
         parts = urlsplit(base_url)
-        self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/chat/completions"
+        self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+        self._api = APIS[api]
         self._model = model
         self._metrics = metrics
         self._deadlines = deadlines
@@ -239,7 +244,9 @@ class OpenAIModel:
             mend: str = fault.mend
             for name, ours in self._settings.items():
                 mend = mend.replace(name, ours)
-            _log.error("POST %s: %s. %s", self._address, fault, mend)
+            if fault.mend in (Mend.PATH, Mend.API) and self._api.absent:
+                mend += f" {self._api.absent}"
+            _log.error("POST %s%s: %s. %s", self._address, self._api.path, fault, mend)
 
     async def close(self) -> None:
         """Release the connections. Running streams break off."""
@@ -274,7 +281,8 @@ class OpenAIModel:
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
                 body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
-                decoder = AnswerDecoder(response.headers.get("content-type", "text/event-stream"), self._tags)
+                content_type = response.headers.get("content-type", "text/event-stream")
+                decoder = self._api.decoder(content_type, self._tags, self._origin(asked["model"]))
                 while not decoder.over:
                     tokens = decoder.tokens
                     data = await _next(body, clock, decoder)
@@ -319,8 +327,20 @@ class OpenAIModel:
     def _body(
         self, turns: Sequence[Turn], tools: Sequence[OfferedTool], name: str, without: Parts, cache_key: str | None
     ) -> dict[str, Any]:
-        body = request_body(turns, name, without, reasoning=self._reasoning_back, tools=tools, cache_key=cache_key)
+        body = self._api.body(
+            turns,
+            name,
+            without,
+            reasoning=self._reasoning_back,
+            tools=tools,
+            cache_key=cache_key,
+            origin=self._origin(name),
+        )
         return {**self._parameters, **body}
+
+    def _origin(self, name: str) -> str:
+        """Who has said something, without saying who that is: it is stored."""
+        return hashlib.blake2s(f"{self._address} {name}".encode(), digest_size=8).hexdigest()
 
     @contextlib.asynccontextmanager
     async def _request(
@@ -346,7 +366,7 @@ class OpenAIModel:
         # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
         # field of every turn, and then sends the dicts as they are: nearly half of a request's cost (0.78 to 0.44 ms).
         response: httpx2.Response = await self._client.post(
-            "/chat/completions",
+            self._api.path,
             cast_to=cast("Any", httpx2.Response),  # which it is, also with `stream`: there the types know only its own
             body=body,
             options={"headers": _HEADERS},

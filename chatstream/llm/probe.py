@@ -92,7 +92,8 @@ def _mend(exc: ModelError, entry: Entry, names: set[str] | None, listed: str) ->
     if "401" in text or "403" in text:
         return f"; is {key} right?"
     if "404" in text:
-        return f"; is {address} right (it usually ends in /v1), and {model}? {listed}"
+        lacks = ' Or has it no Responses API? Then write api = "chat".' if entry.api == "responses" else ""
+        return f"; is {address} right (it usually ends in /v1), and {model}? {listed}{lacks}"
     if exc.code in (ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_TIMEOUT) and names is None:
         return f"; is the address in {address} right, and does it run? {listed}"
     return ""

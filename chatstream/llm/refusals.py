@@ -44,8 +44,8 @@ _MAX_ITEMS: Final = 20
 _MAX_WORDS: Final = 16 * 1024
 
 _STATUS: Final = re.compile(r"[45][0-9]{2}", re.ASCII)
-# The field `messages` of a request, as JSON or Python writes it, with what is in it.
-_REPEATED: Final = re.compile(r"""["']messages\\?["']\s*:|\bmessages=\[""")
+# The field `messages` or `input` of a request, as JSON or Python writes it, with what is in it.
+_REPEATED: Final = re.compile(r"""["'](?:messages|input)\\?["']\s*:|\b(?:messages|input)=\[""")
 
 
 class Refusal(Struct, frozen=True):

@@ -65,6 +65,19 @@ def test_the_key_may_stand_in_the_env_file(tmp_path: Path, monkeypatch: pytest.M
     assert entry.key == "sk-1"
 
 
+def test_a_model_of_either_api(tmp_path: Path) -> None:
+    text = NAMED + 'api = "responses"\nparameters = { reasoning = { summary = "auto" }, max_output_tokens = 9 }\n'
+    found = reading(tmp_path, text + NAMED.replace('"m"', '"n"') + "parameters.store = true")
+    assert [entry.api for entry in found.entries.values()] == ["responses", "chat"]
+    assert found.entries["m"].parameters == {"reasoning": {"summary": "auto"}, "max_output_tokens": 9}
+
+
+def test_the_one_model_without_a_file_has_the_api_that_the_settings_say() -> None:
+    for key, api in ((SECRET, "responses"), (None, "chat")):  # without a key, the demo model's
+        settings: dict[str, Any] = {"OPENAI_API_KEY": key, "openai_api": "responses"}
+        assert catalogue(Settings(**settings)).default.api == api
+
+
 NAMED = '[[models]]\nname = "m"\n'
 
 
@@ -89,8 +102,20 @@ NAMED = '[[models]]\nname = "m"\n'
         (NAMED + "contxt = 1", 'model "m": "contxt": there is no such setting; did you mean context?'),
         ('defualt = "m"\n' + NAMED, '"defualt": there is no such setting; did you mean default?'),
         ('default = "x"\n' + NAMED, "default: must be the name of one of the models"),
-        (NAMED + 'api = "responses"', 'model "m": api: "responses" cannot be used yet: leave it out, or write "chat"'),
-        (NAMED + 'api = "soap"', 'model "m": api: must be "chat"'),
+        (NAMED + 'api = "soap"', 'model "m": api: must be one of chat or responses'),
+        (
+            NAMED + 'api = "responses"\nreasoning_back = "always"',
+            'model "m": reasoning_back: means nothing with api = "responses", where reasoning goes back as long as it '
+            "counts",
+        ),
+        (
+            NAMED + 'api = "responses"\nparameters.store = true',
+            'model "m": parameters: must not set store: chatstream does',
+        ),
+        (
+            NAMED + 'api = "responses"\nparameters.max_tokens = 9',
+            'model "m": parameters: max_tokens is called otherwise with api = "responses": max_output_tokens',
+        ),
         (NAMED + 'base_url = "h:1"', 'model "m": base_url: must begin with http:// or https://'),
         (
             NAMED + f'base_url = "https://u:{SECRET}@h/v1"',
