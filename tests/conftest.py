@@ -11,7 +11,8 @@ from hypothesis import HealthCheck
 from tornado.ioloop import IOLoop
 
 from tests.support.client import Client
-from tests.support.processes import SECRET, ServerProcess, free_port, mongod
+from tests.support.preloaded import Preloaded
+from tests.support.processes import SECRET, ServerProcess, free_port, measured, mongod
 from tests.support.upstream import Upstream
 
 MakeClient = Callable[..., Client]
@@ -30,6 +31,15 @@ def pytest_configure() -> None:
 def _no_event_loop_of_its_own() -> None:
     """Without this, asyncio makes one for the first `io_loop` to go back to, and nobody closes it."""
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preloaded() -> Iterator[None]:
+    """Servers begin with what they need loaded already."""
+    ServerProcess.preloaded = preloaded = Preloaded(measured())
+    yield
+    ServerProcess.preloaded = None
+    preloaded.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 @pytest.mark.gen_test
 async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, {"CHATSTREAM_LOG_FORMAT": "text"}).start().wait_until_ready()
+    command = (sys.executable, "-m", "chatstream")  # as people start it
+    server = ServerProcess(tmp_path, {"CHATSTREAM_LOG_FORMAT": "text"}, command=command).start().wait_until_ready()
     assert server.process is not None
     try:
         started = children(server.process.pid)

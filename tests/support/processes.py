@@ -14,11 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 
 from chatstream.settings import SECRET_FILE
 from tests.support import confidential
+from tests.support.preloaded import Forked, Preloaded
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-of-thirty-two-bytes-or-more"
@@ -86,12 +88,15 @@ def measured() -> dict[str, str]:
 class ServerProcess:
     """``python -m chatstream`` with the given environment, and nothing else in it."""
 
+    preloaded: ClassVar[Preloaded | None] = None
+    """What starts those that have no command of their own, if there is one."""
+
     def __init__(
         self,
         directory: Path,
         environment: Mapping[str, str],
         port: int | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "chatstream"),
+        command: Sequence[str] | None = None,
     ) -> None:
         self._command = command
         self.port = port or free_port()
@@ -106,13 +111,16 @@ class ServerProcess:
             **environment,
         }
         self._directory = directory
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> "ServerProcess":
         """Start it; see `wait_until_ready`."""
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
+            if self._command is None and self.preloaded and self.preloaded.can_start(self._environment):
+                self.process = self.preloaded.start(self._directory, self._environment, output, log)
+                return self
             self.process = subprocess.Popen(
-                self._command,
+                self._command or (sys.executable, "-m", "chatstream"),
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -161,7 +169,7 @@ class ServerProcess:
                 self.process.kill()
         confidential.check(metrics, "the metrics", also=self._secrets())
         confidential.check(self.log, "the log", also=self._secrets())
-        return self.process.returncode
+        return self.wait()
 
     def _metrics(self) -> str:
         """All of them, if it still can tell."""

@@ -1,0 +1,173 @@
+"""Servers that are forked by a process that has loaded everything already, instead of loading it once more each.
+
+To load what a server needs takes two seconds of a core, under coverage: more than most tests need for all they do. A
+forked server is a process of its own as any other, with its own environment, directory, output, session and sockets,
+and begins where ``python -m chatstream`` begins. Tests of what comes before that, such as those of the installed
+command, start theirs themselves.
+
+This file is also the program that forks: one for each of the test processes. Between it and each server stands a
+process that does nothing but wait for the server's end, and tell it.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+_REPOSITORY = Path(__file__).parents[2]
+# All that a server with a model has loaded when it is ready; what is missing here costs time, and nothing else.
+_MODULES = (
+    "chatstream.commands.preflight",
+    "chatstream.llm.demo",
+    "chatstream.llm.models_file",
+    "chatstream.llm.openai_model",
+    "chatstream.plugins.bets",
+    "chatstream.server",
+    "chatstream.store.embedded",
+    "chatstream.web",
+    "openai.resources.chat",
+    "uvloop",
+)
+# Of these Python or the C library takes notice when a process begins, and never again.
+_READ_AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "TZ")
+_LONGEST_REQUEST = 1_000_000
+
+
+class Forked:
+    """A server's process; what is used of `subprocess.Popen`."""
+
+    def __init__(self, told: socket.socket) -> None:
+        self._told = told.makefile("r")
+        told.close()
+        self.pid = int(self._told.readline())
+        self.returncode: int | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        with self._told:
+            self.returncode = int(self._told.readline())
+        self._ended.set()
+
+    def poll(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status. Raises `subprocess.TimeoutExpired`."""
+        if not self._ended.wait(timeout):
+            raise subprocess.TimeoutExpired(["chatstream"], timeout or 0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Preloaded:
+    """The process that forks, which is started with the first server."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
+
+    @staticmethod
+    def can_start(environment: Mapping[str, str]) -> bool:
+        """Whether a server with this environment would be as if Python had been started with it."""
+        return not any(name.startswith(_READ_AT_THE_START) for name in environment if name != "PYTHONPATH")
+
+    def start(self, directory: Path, environment: Mapping[str, str], output: BinaryIO, log: BinaryIO) -> Forked:
+        """A server that works in `directory`."""
+        if self._requests is None:
+            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "tests.support.preloaded"],
+                    cwd=_REPOSITORY,
+                    env={"PATH": os.environ["PATH"], **self._environment},
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        told, theirs = socket.socketpair()
+        with theirs:
+            request = json.dumps([str(directory), dict(environment)]).encode()
+            socket.send_fds(self._requests, [request], [output.fileno(), log.fileno(), theirs.fileno()])
+        return Forked(told)
+
+    def close(self) -> None:
+        """It ends when there can be no more requests; the servers do not."""
+        if self._requests is not None and self._process is not None:
+            self._requests.close()
+            assert self._process.wait(60) == 0
+
+
+def _main() -> None:
+    for name in ("chatstream.__main__", *_MODULES):
+        importlib.import_module(name)
+    # It would be the servers' too, and no fork takes threads along.
+    assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - counted, not used
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    with socket.socket(fileno=os.dup(0)) as requests:
+        while True:
+            request, descriptors, _, _ = socket.recv_fds(requests, _LONGEST_REQUEST, 3)
+            if not request:
+                return
+            if os.fork() == 0:
+                requests.close()
+                _mind(*json.loads(request), *descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _mind(directory: str, environment: dict[str, str], output: int, log: int, told: int) -> None:
+    """Fork the server, and tell of it. Comes back as the server alone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        _serve(directory, environment, output, log)
+    os.close(output)
+    os.close(log)
+    os.write(told, f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _serve(directory: str, environment: dict[str, str], output: int, log: int) -> NoReturn:
+    """What Python does for ``python -m chatstream``."""
+    os.setsid()
+    os.chdir(directory)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for descriptor, standard in ((output, 1), (log, 2)):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    main = importlib.import_module("chatstream.__main__")
+    sys.argv[:] = [str(main.__file__)]
+    # The first one is the repository, where this program was started.
+    sys.path[:1] = [directory, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.exit(main.main())
+
+
+if __name__ == "__main__":
+    _main()
