@@ -21,6 +21,7 @@ from chatstream.auth import JWKS, Authenticator, Rules, jwks, mint
 from chatstream.errors import ConfigurationError, Unauthenticated, Unavailable
 from tests.conftest import NameProxies
 from tests.support.issuer import Issuer, jwk
+from tests.support.listening import listening
 from tests.support.tokens import HOUR, claims, header, signed
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
@@ -386,7 +387,6 @@ async def test_neither_its_name_nor_an_address_in_a_token_leads_anywhere(world: 
 async def connect_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
     """A proxy that leads every CONNECT to `port` of this machine; its URL, and the request lines that came."""
     asked: list[str] = []
-    pipes: set[asyncio.Task[None]] = set()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -402,14 +402,10 @@ async def connect_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
         asked.append(head.partition(b"\r\n")[0].decode())
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        pipes.update(map(asyncio.create_task, (pipe(reader, there_writer), pipe(there_reader, writer))))
+        await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
-    finally:
-        server.close()
-        await asyncio.gather(*pipes)  # the client has closed its end
+    async with listening(serve) as proxy:
+        yield f"http://127.0.0.1:{proxy}", asked
 
 
 @pytest.mark.gen_test

@@ -19,6 +19,7 @@ from chatstream.store.diagnosis import try_out, why_not
 from chatstream.store.embedded import find_mongod
 from chatstream.store.mongo import Mongo
 from tests.support.endpoint import endpoint as model_endpoint
+from tests.support.listening import listening
 from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port, measured
 
 
@@ -159,8 +160,7 @@ async def test_what_listens_there_may_be_no_database() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(silent) as port:
         assert "is it a MongoDB at all?" in await why_not(f"mongodb://127.0.0.1:{port}/")
 
 

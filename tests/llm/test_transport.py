@@ -20,6 +20,7 @@ from chatstream.llm import transport as transport_module
 from chatstream.llm.transport import MalformedResponse, Transport
 from tests.stress.faults import FaultProxy
 from tests.support.client import PATIENCE
+from tests.support.listening import listening
 from tests.support.upstream import END, Do, Step, Upstream, head, http_chunk, silent
 
 WHOLE = head() + http_chunk(b"whole") + END
@@ -215,23 +216,16 @@ async def test_a_connection_whose_request_was_answered_too_early(connect: Connec
         accepted.append(writer)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(WHOLE)
-        await over.wait()
-        writer.close()
+        await asyncio.Event().wait()
 
     accepted: list[asyncio.StreamWriter] = []
-    over = asyncio.Event()
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     client = connect()
-    for _ in range(2):
-        response = await client.post(
-            f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", content=b"x" * 20_000_000
-        )
-        assert response.content == b"whole"
-    assert len(accepted) == 2
-    await client.aclose()
-    over.set()
-    server.close()
-    await server.wait_closed()
+    async with listening(refuse) as port:
+        for _ in range(2):
+            response = await client.post(f"http://127.0.0.1:{port}", content=b"x" * 20_000_000)
+            assert response.content == b"whole"
+        assert len(accepted) == 2
+        await client.aclose()
 
 
 @pytest.mark.gen_test

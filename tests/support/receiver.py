@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.support.client import PATIENCE
+from tests.support.listening import listening
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -65,34 +66,28 @@ class Receiver:
         return self.received
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-                body = await reader.readexactly(int(headers["content-length"]))
-                number = len(self.received)
-                async with self._came:
-                    self.received.append(Received(head.split()[1], headers, body))
-                    self._came.notify_all()
-                reply = self.replies[number] if number < len(self.replies) else b"HTTP/1.1 204 No Content\r\n\r\n"
-                if reply is None:
-                    await reader.read()
-                    break
-                writer.write(reply)
-                await writer.drain()
-                if self.closing:
-                    break
-        writer.close()
+        """One connection, for `listening`."""
+        while True:
+            head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+            body = await reader.readexactly(int(headers["content-length"]))
+            number = len(self.received)
+            async with self._came:
+                self.received.append(Received(head.split()[1], headers, body))
+                self._came.notify_all()
+            reply = self.replies[number] if number < len(self.replies) else b"HTTP/1.1 204 No Content\r\n\r\n"
+            if reply is None:
+                await reader.read()
+                break
+            writer.write(reply)
+            await writer.drain()
+            if self.closing:
+                break
 
 
 @contextlib.asynccontextmanager
 async def receiving(*, closing: bool = False) -> AsyncIterator[Receiver]:
     """It listens meanwhile."""
     receiver = Receiver(closing=closing)
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(receiver.serve) as receiver.port:
         yield receiver
-    finally:
-        server.close()

@@ -7,6 +7,7 @@ import pytest
 
 from chatstream.terminal.client import Client
 from tests.support.client import PATIENCE
+from tests.support.listening import listening
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 FRAME = b'id: 1\ndata: {"type": "heartbeat"}\n\n'
@@ -22,28 +23,25 @@ async def test_who_is_interrupted_while_frames_come_in_stops() -> None:
                 writer.write(FRAME)
                 await writer.drain()
                 await asyncio.sleep(0)
-        writer.close()
 
     async def watch() -> None:
         async for _ in client.frames("/1", "0"):
             seen.set()
 
     over = asyncio.Event()
-    server = await asyncio.start_server(flood, "127.0.0.1", 0)
-    client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "token")
-    for turns in range(8):  # of the event loop: some of them fall between a frame's arrival and its being read
-        seen = asyncio.Event()
-        watching = asyncio.create_task(watch())
-        await seen.wait()
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        watching.cancel()
+    async with listening(flood) as port:
+        client = Client(f"http://127.0.0.1:{port}", "token")
+        for turns in range(8):  # of the event loop: some of them fall between a frame's arrival and its being read
+            seen = asyncio.Event()
+            watching = asyncio.create_task(watch())
+            await seen.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            watching.cancel()
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait({watching})
+            assert watching.cancelled()
+        over.set()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # requests that were left end with their connection
         async with asyncio.timeout(PATIENCE):
-            await asyncio.wait({watching})
-        assert watching.cancelled()
-    over.set()
-    server.close()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}  # requests that were left end with their connection
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.wait(tasks)
-    await server.wait_closed()
+            await asyncio.wait(tasks)

@@ -20,6 +20,7 @@ from chatstream.tools.http import header_text
 from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed, Tools
 from tests.conftest import NameProxies
 from tests.generations.test_tools import CALLED, call
+from tests.support.listening import listening
 from tests.support.processes import free_port
 from tests.support.receiver import Receiver, receiving
 from tests.support.scripted_model import STOP, bench
@@ -255,15 +256,13 @@ async def test_a_name_of_the_internet_is_asked_where_it_led_and_its_certificate_
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("tools.example").configure_cert(tls)
     receiver = Receiver()
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
 
     async def lead(host: str, port: int, **_: object) -> list[Any]:
         assert host == "tools.example"
         return [(None, None, None, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lead)
-    try:
+    async with listening(receiver.serve, tls=tls) as port:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lead)
         async with made(tmp_path, f"https://tools.example:{port}/", "once") as tool:
             if trusted:
                 assert await outcome(tool) is None
@@ -272,8 +271,6 @@ async def test_a_name_of_the_internet_is_asked_where_it_led_and_its_certificate_
                 with pytest.raises(ToolFailed, match="not carried out: the service cannot be reached"):
                     await outcome(tool)
                 assert receiver.received == []
-    finally:
-        server.close()
 
 
 @pytest.mark.gen_test(timeout=60)
@@ -288,12 +285,10 @@ async def test_who_says_nothing_or_says_it_drop_by_drop_has_the_tools_time(mongo
                 await writer.drain()
                 await asyncio.sleep(0.02)  # its pace
         gone.set()
-        writer.close()
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     outcomes = {}
-    async with receiving() as receiver:
+    async with listening(drip) as port, receiving() as receiver:
+        url = f"http://127.0.0.1:{port}/"
         receiver.replies = [None] * 9
         for address, effect in ((url, "none"), (url, "once"), (receiver.url, "idempotent"), (receiver.url, "once")):
             async with (
@@ -307,7 +302,6 @@ async def test_who_says_nothing_or_says_it_drop_by_drop_has_the_tools_time(mongo
                 answer = await b.ended(conversation)
                 [part] = [part for part in fold(answer.pieces) if isinstance(part, ToolCallPart)]
                 outcomes[address, effect] = (part.state, part.output if part.failed else None)
+        await asyncio.wait_for(gone.wait(), 60)  # the request is cancelled, too
     assert outcomes[url, "none"] == outcomes[receiver.url, "idempotent"] == ("done", "failed: no answer within 0.3 s")
     assert outcomes[url, "once"][0] == outcomes[receiver.url, "once"][0] == "unknown"
-    await asyncio.wait_for(gone.wait(), 60)  # the request is cancelled, too
-    server.close()

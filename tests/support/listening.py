@@ -1,0 +1,51 @@
+"""A server of a few lines on loopback, of which nothing is left when its test ends.
+
+Python 3.11's `asyncio.Server` forgets its connections when it is closed: their tasks and sockets would be destroyed in
+some later test, which then fails of it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ssl import SSLContext
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def listening(serve: Serve, *, tls: SSLContext | None = None) -> AsyncIterator[int]:
+    """The port; `serve` has each connection, and is cancelled at the end."""
+    connections: dict[asyncio.Task[object], asyncio.StreamWriter] = {}
+    closing = False
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections[task] = writer
+        try:
+            if not closing:
+                await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client left
+        except asyncio.CancelledError:
+            if not closing:
+                raise
+        finally:
+            writer.close()
+            del connections[task]
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        closing = True
+        for sock in server.sockets:  # closed now, it would lose what it has just accepted
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        for _ in range(4):  # that gets to `handle`, by way of a transport, a protocol and a task
+            await asyncio.sleep(0)
+        server.close()
+        for task, writer in connections.items():
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn
