@@ -21,8 +21,7 @@ from tests.support.processes import SECRET, ServerProcess
 from tests.support.routes import methods, routes
 
 BODY = json.dumps({"content": "x" * 30_000, "title": "y" * 60_000}).encode()  # refused, when all of it has come
-UPLOADS = 2_400
-# What may be left of so many: allocators keep some of what was in use at a time. Before, it was all that had come.
+# What may be left of some fifty megabytes: allocators keep some of what was in use at a time. Before, it was all.
 MOST_GROWTH_KB = 32_768
 
 
@@ -62,13 +61,15 @@ def resident_kb(server: ServerProcess) -> int:
     return int(found[1])
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.gen_test(timeout=280)
+@pytest.mark.gen_test(timeout=110)
 async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: StartServer) -> None:
     server = start_server(OPENAI_BASE_URL="", OPENAI_API_KEY="")
-    rest = list(uploads("none-such"))
-    assert len(rest) >= UPLOADS
-    first = rest[::3]  # on every route, with and without a token
+    # On every route, every cut and every token, but not each with each, which is the next test's. Nor have the steps a
+    # divisor in common with how many there are.
+    everything = list(uploads("none-such"))
+    first = everything[::4]
+    rest = [upload for upload in everything if upload.sent > upload.head + 1][::2]
+    assert sum(upload.sent for upload in rest) > 1.5 * MOST_GROWTH_KB * 1024
 
     def attack(some: list[Upload]) -> None:
         for upload in some:
@@ -79,7 +80,7 @@ async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: 
     await asyncio.to_thread(attack, rest)
     in_head = sum(upload.sent < upload.head for upload in first + rest)
     in_body = sum(upload.head <= upload.sent < len(upload.request) for upload in first + rest)
-    async with asyncio.timeout(4 * PATIENCE):  # there is a line for each of some thousand requests
+    async with asyncio.timeout(2 * PATIENCE):  # there is a line for each of some thousand requests
         while (log := await server.logged()).count("before the whole head") < in_head or log.count(" 499 ") < in_body:
             await asyncio.sleep(0.1)  # between two looks at a file
     assert (log.count("before the whole head"), log.count(" 499 ")) == (in_head, in_body)
