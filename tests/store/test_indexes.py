@@ -4,6 +4,7 @@ MongoDB's profiler tells, of the very operations that the store's methods send: 
 keys and documents were examined.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -52,6 +53,7 @@ class Store:
         self.answer: Answer
         self.ended: Answer
         self.idle: Conversation
+        self.waits: Conversation
 
     async def fill(self) -> None:
         """Through the store's own methods."""
@@ -79,6 +81,11 @@ class Store:
         posted = await self.of.posting.post(reserved, "Tell me.", spending=SPENDING)
         await self.of.attempts.finish(reserved, self.end(posted))
 
+    def take_over(self, other: "Store") -> None:
+        """What that one has filled the database with."""
+        names = ("conversation", "question", "answer", "ended", "idle", "waits")
+        vars(self).update({name: vars(other)[name] for name in names})
+
     def end(self, posted: Posted) -> Answer:
         """The answer, complete; nobody has seen it."""
         assert posted.answer is not None
@@ -90,20 +97,45 @@ class Store:
         return self.conversation.key
 
 
-@pytest.fixture
-def store(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Store]:
+History = tuple[Store, dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def history(mongodb_uri: str) -> History:
+    """Made once: the store that made it, and the documents of each collection."""
+
+    async def made() -> Store:
+        store = Store(mongodb_uri)
+        await store.fill()
+        store.mongo.close()
+        return store
+
     with MongoClient[dict[str, Any]](mongodb_uri) as client:
         client.drop_database(DATABASE)
-    store = Store(mongodb_uri)
-    io_loop.run_sync(store.fill)
-    yield store
-    store.mongo.close()
+        store = asyncio.run(made())
+        return store, {name: [*client[DATABASE][name].find()] for name in client[DATABASE].list_collection_names()}
 
 
 @pytest.fixture
-def database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
+def database(mongodb_uri: str, history: History) -> Iterator[Database[dict[str, Any]]]:
+    """With the history as it was made, whatever the test before did to it."""
+    _, documents = history
     with MongoClient[dict[str, Any]](mongodb_uri) as client:
-        yield client[DATABASE]
+        database = client[DATABASE]
+        for name in {*database.list_collection_names(), *documents} - {"system.profile"}:
+            database[name].delete_many({})
+            if documents.get(name):
+                database[name].insert_many(documents[name])
+        yield database
+
+
+@pytest.fixture
+def store(io_loop: IOLoop, mongodb_uri: str, history: History, database: Database[dict[str, Any]]) -> Iterator[Store]:
+    store = Store(mongodb_uri)
+    store.take_over(history[0])
+    io_loop.run_sync(store.mongo.prepare)  # its indexes, too, may have been another test's matter
+    yield store
+    store.mongo.close()
 
 
 async def _all(messages: Any) -> None:
@@ -263,8 +295,7 @@ def test_it_names_its_conversation_or_its_user(
     sent: list[CommandStartedEvent] = []
     monkeypatch.setattr(Commands, "started", lambda _self, event: sent.append(event))
     listened = Store(store.uri, Metrics())
-    names = ("conversation", "question", "answer", "ended", "idle", "waits")
-    vars(listened).update({name: vars(store)[name] for name in names})
+    listened.take_over(store)
     io_loop.run_sync(lambda: OPERATIONS[what][0](listened))
     listened.mongo.close()
     commands = [dict(event.command) | {"what": event.command_name} for event in sent]
