@@ -11,6 +11,7 @@ from hypothesis import HealthCheck
 from tornado.ioloop import IOLoop
 
 from tests.support.client import Client
+from tests.support.data_directory import data_directory
 from tests.support.preloaded import Preloaded
 from tests.support.processes import SECRET, ServerProcess, free_port, measured, mongod
 from tests.support.upstream import Upstream
@@ -43,9 +44,9 @@ def _preloaded() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mongodb_uri() -> Iterator[str]:
     """A real MongoDB for all tests; each server has a database of its own."""
-    with mongod(tmp_path_factory.mktemp("mongod")) as uri:
+    with data_directory() as directory, mongod(directory) as uri:
         yield uri
 
 

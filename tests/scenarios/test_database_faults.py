@@ -10,15 +10,16 @@ from tornado.ioloop import IOLoop
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, Client
+from tests.support.data_directory import data_directory
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
 
 
 @pytest.fixture(scope="module")
-def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+def mongo() -> Iterator[ReplicaSet]:
     """A database of this module's own, to be mistreated."""
-    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+    with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 
 
@@ -97,7 +98,6 @@ async def test_killed_in_mid_answer(client: Client, mongo: ReplicaSet, upstream:
 
 
 def test_a_failover_under_load(
-    tmp_path_factory: pytest.TempPathFactory,
     start_server: StartServer,
     make_client: MakeClient,
     upstream: Upstream,
@@ -105,7 +105,7 @@ def test_a_failover_under_load(
 ) -> None:
     """Three nodes; the primary is killed while messages are posted and answered."""
     upstream.reply(answer("Answered."))
-    with ReplicaSet(tmp_path_factory.mktemp("three"), size=3) as mongo:
+    with data_directory() as directory, ReplicaSet(directory, size=3) as mongo:
         client = make_client(start_server(MONGODB_URI=mongo.uri))
 
         async def converse(number: int) -> tuple[str, list[str]]:

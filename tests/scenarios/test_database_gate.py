@@ -18,6 +18,7 @@ from tornado.ioloop import IOLoop
 from tests.conftest import MakeClient, StartServer
 from tests.stress.faults import FaultProxy
 from tests.support.client import API, Client
+from tests.support.data_directory import data_directory
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
 
@@ -84,9 +85,9 @@ class Crowd:
 
 
 @pytest.fixture(scope="module")
-def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+def mongo() -> Iterator[ReplicaSet]:
     """A database of this module's own, to be stopped."""
-    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+    with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.stress.scenarios import SCENARIOS, SHORT, play
+from tests.support.data_directory import data_directory
 from tests.support.replica_set import ReplicaSet
 
 SEED = 1
 
 
 @pytest.fixture(scope="module")
-def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+def mongo() -> Iterator[ReplicaSet]:
     """A database of this module's own, to be mistreated."""
-    with ReplicaSet(tmp_path_factory.mktemp("mongo")) as mongo:
+    with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 
 
