@@ -28,6 +28,7 @@ from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import Facts, PageHandler, page
 from chatstream.handlers.request_log import RequestLog
+from chatstream.handlers.static import Content
 from chatstream.handlers.stream import StreamHandler
 from chatstream.handlers.tickets import TicketsHandler
 from chatstream.handlers.usage import UsageHandler
@@ -81,12 +82,13 @@ def make_app(
     choosing = base | {"conversations": conversations, "choices": choices}
     facts = Facts.of(settings, page_file.read(settings.page_file), page_words, page_cards, demo_models)
     chat_page = [
-        (r"/", PageHandler, base | {"html": page(facts)}),
-        (assets.path(assets.PAGE), assets.AssetHandler, base),
+        (r"/", PageHandler, base | {"html": Content.of(page(facts))}),
+        (assets.path(assets.PAGE), assets.AssetHandler, base | {"files": assets.contents(assets.PAGE)}),
     ]
-    cards = {f"page/cards/{name}": contents for brought in page_cards.values() for name, contents in brought.items()}
+    brought = [named for files in page_cards.values() for named in files.items()]
+    cards = {f"page/cards/{name}": Content.of(contents) for name, contents in brought}
     if cards:
-        chat_page.append((assets.path(cards), assets.AssetHandler, base | {"brought": cards}))
+        chat_page.append((assets.path(cards), assets.AssetHandler, base | {"files": cards}))
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []
     return _application(
         door,
@@ -116,7 +118,7 @@ def make_app(
             *metrics_here,
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
-            (assets.path(assets.CLIENT), assets.AssetHandler, base),
+            (assets.path(assets.CLIENT), assets.AssetHandler, base | {"files": assets.contents(assets.CLIENT)}),
             *(chat_page if settings.shows_page else ()),
         ],
     )

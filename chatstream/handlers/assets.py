@@ -3,11 +3,11 @@ those that plug-ins bring for it.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib.resources import files
-from types import MappingProxyType
 
-from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
+from chatstream.handlers.static import Content, StaticHandler
 
 # What is served, and as what. A name that is not here does not exist, whatever the directory has.
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
@@ -63,17 +63,21 @@ def path(names: Iterable[str]) -> str:
     return rf"/({'|'.join(names)})".replace(".", r"\.")
 
 
-class AssetHandler(BaseHandler):
-    """One file, the same for everybody. Tornado answers 304 to whoever has it already."""
+def contents(names: Iterable[str]) -> dict[str, Content]:
+    """Those of the package, by their names."""
+    web = files("chatstream.web")
+    return {name: Content(partial(web.joinpath(name).read_bytes)) for name in names}
 
-    public = True
 
-    def initialize(self, door: Door, brought: Mapping[str, bytes] = MappingProxyType({})) -> None:
-        """`brought` are the files that are none of the package's, by their addresses."""
+class AssetHandler(StaticHandler):
+    """One file, the same for everybody."""
+
+    def initialize(self, door: Door, files: Mapping[str, Content]) -> None:  # type: ignore[override]  # its own collaborator
+        """`files` are what this route has, by their addresses."""
         super().initialize(door)
-        self.brought = brought
+        self.files = files
 
-    def get(self, name: str) -> None:
+    async def get(self, name: str) -> None:
         """The file."""
         kind = _CSS if name.endswith(".css") else _JAVASCRIPT
         self.set_header("Content-Type", CONTENT_TYPES.get(name, kind))
@@ -81,7 +85,6 @@ class AssetHandler(BaseHandler):
         # A module of another origin needs CORS. There is nothing in it that is not public, so anybody may have it.
         self.set_header("Access-Control-Allow-Origin", "*")
         self.clear_header("Access-Control-Allow-Credentials")
-        contents = self.brought.get(name)
-        self.finish(files("chatstream.web").joinpath(name).read_bytes() if contents is None else contents)
+        await self.send(self.files[name])
 
     head = get

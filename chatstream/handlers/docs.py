@@ -1,14 +1,14 @@
 """``/openapi.json`` and ``/docs``: this API, for programs and for people."""
 
-from functools import cached_property
+from functools import partial
 
 import msgspec
 
 from chatstream.errors import InvalidRequest
 from chatstream.handlers import openapi, reference_page
-from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
 from chatstream.handlers.reference import Version
+from chatstream.handlers.static import Content, StaticHandler
 
 
 class Reference:
@@ -16,29 +16,24 @@ class Reference:
 
     def __init__(self, content_characters: int) -> None:
         self._content_characters = content_characters
-        self._documents: dict[Version, bytes] = {}
+        self.documents = {version: Content(partial(self._document, version)) for version in Version}  # JSON
+        self.page = Content(self._page)  # HTML
 
-    def document(self, version: Version) -> bytes:
-        """JSON."""
-        if version not in self._documents:
-            self._documents[version] = msgspec.json.encode(openapi.document(self._content_characters, version))
-        return self._documents[version]
+    def _document(self, version: Version) -> bytes:
+        return msgspec.json.encode(openapi.document(self._content_characters, version))
 
-    @cached_property
-    def page(self) -> str:
-        """HTML."""
-        return reference_page.page(msgspec.json.decode(self.document(Version.V32)))
+    def _page(self) -> bytes:
+        document, _etag = self.documents[Version.V32].plain()
+        return reference_page.page(msgspec.json.decode(document)).encode()
 
 
-class _ReferenceHandler(BaseHandler):
-    public = True
-
+class _ReferenceHandler(StaticHandler):
     def initialize(self, door: Door, reference: Reference) -> None:  # type: ignore[override]  # its own collaborator
         super().initialize(door)
         self.reference = reference
 
     def set_default_headers(self) -> None:
-        """It changes with the version only; but then at once. Tornado adds an ETag."""
+        """It changes with the version only; but then at once."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-cache")
 
@@ -46,13 +41,13 @@ class _ReferenceHandler(BaseHandler):
 class DocumentHandler(_ReferenceHandler):
     """``/openapi.json``."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The OpenAPI document, of the version that is asked for."""
         version = self.parameter("version")
         if version not in (None, *Version):
             raise InvalidRequest(f"`version` must be one of: {', '.join(Version)}.")
         self.set_header("Content-Type", "application/json")
-        self.finish(self.reference.document(Version(version or Version.V31)))
+        await self.send(self.reference.documents[Version(version or Version.V31)])
 
     head = get
 
@@ -60,10 +55,10 @@ class DocumentHandler(_ReferenceHandler):
 class DocsHandler(_ReferenceHandler):
     """``/docs``."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", reference_page.policy())
-        self.finish(self.reference.page)
+        await self.send(self.reference.page)
 
     head = get

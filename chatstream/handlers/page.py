@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from chatstream.config.page_file import PageFile
-from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
+from chatstream.handlers.static import Content, StaticHandler
 from chatstream.settings import Settings
 
 # Nothing runs and nothing is loaded but this server's own files; the icon is in the page itself. Markup from text is
@@ -84,21 +84,19 @@ def page(facts: Facts) -> bytes:
     return text.replace(_FACTS, _FACTS.replace("{}", written)).encode()
 
 
-class PageHandler(BaseHandler):
+class PageHandler(StaticHandler):
     """It holds no secret: the token is in the address's fragment, which no server sees."""
 
-    public = True
-
-    def initialize(self, door: Door, html: bytes) -> None:  # type: ignore[override]  # its own collaborator
+    def initialize(self, door: Door, html: Content) -> None:  # type: ignore[override]  # its own collaborator
         """`html` is the same for everybody."""
         super().initialize(door)
         self.html = html
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", _POLICY)
         self.set_header("Cross-Origin-Opener-Policy", "same-origin")  # no page that opened it holds on to it
-        self.finish(self.html)
+        await self.send(self.html)
 
     head = get
