@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from chatstream.llm.titling import shortened
 from chatstream.models import Annotation
 
 _PALINDROME = """A palindrome reads the same from both ends. Spaces, marks and capitals do not count:
@@ -48,7 +49,7 @@ _COFFEE = """| | Time | Effort | Taste |
 
 > Fresh beans, ground just before, matter more than the method."""
 
-_PYTHAGORAS = """In a triangle with a right angle, the square over the longest side is as large as the other
+_PYTHAGORAS = """In a triangle with a right angle, the square over the longest side is as large as the other \
 two squares together:
 
 $$a^2 + b^2 = c^2$$
@@ -57,9 +58,8 @@ $$a^2 + b^2 = c^2$$
 
 \\[c = \\sqrt{3^2 + 4^2} = \\sqrt{25} = 5\\]
 
-It also works the other way round: if \\(a^2 + b^2 = c^2\\) holds, the angle between \\(a\\) and \\(b\\) is a
-right one. So
-builders lay out corners with a rope of 12 knots: 3, 4 and 5."""
+It also works the other way round: if \\(a^2 + b^2 = c^2\\) holds, the angle between \\(a\\) and \\(b\\) is a \
+right one. So builders lay out corners with a rope of 12 knots: 3, 4 and 5."""
 
 _RAIN = """1. **Bake bread.** Flour, water, salt and yeast; most of the time it works without you.
 2. **Visit a museum** that you have passed a hundred times.
@@ -70,9 +70,8 @@ _RAIN = """1. **Bake bread.** Flour, water, salt and yeast; most of the time it 
    - a book,
    - the sound of the rain."""
 
-_WHO = """Hello! I am the **demo model** of this server: no language model, but a set of prepared answers that
-costs nothing and needs
-no key. Ask me, for example:
+_WHO = """Hello! I am the **demo model** of this server: no language model, but a set of prepared answers that \
+costs nothing and needs no key. Ask me, for example:
 
 - *Write a function that finds palindromes* (code)
 - *Compare three ways to make coffee* (a table)
@@ -86,9 +85,8 @@ OPENAI_API_KEY=sk-...   # or OPENAI_BASE_URL=http://localhost:11434/v1
 OPENAI_MODEL=gpt-4
 ```"""
 
-_REFUSAL = """I'm sorry, but I can't help with that. If you are locked out of your own home, a locksmith can
-help, and your insurance may
-pay for it."""
+_REFUSAL = """I'm sorry, but I can't help with that. If you are locked out of your own home, a locksmith can \
+help, and your insurance may pay for it."""
 
 _THANKS = "You are welcome! (Even the demo model is polite.)"
 
@@ -108,9 +106,8 @@ _ARABIC = """أهلاً! أنا **النموذج التجريبي** لهذا ا�
 - النص يُكتب من اليمين إلى اليسار.
 - أما الشيفرة مثل `print("مرحبا")` فتبقى من اليسار إلى اليمين."""
 
-_GERMAN_WHO = """Hallo! Ich bin das **Demomodell** dieses Servers: kein Sprachmodell, sondern vorbereitete
-Antworten, die meisten auf
-Englisch. Für ein echtes Modell setzen Sie zwei Variablen, und starten den Server neu:
+_GERMAN_WHO = """Hallo! Ich bin das **Demomodell** dieses Servers: kein Sprachmodell, sondern vorbereitete \
+Antworten, die meisten auf Englisch. Für ein echtes Modell setzen Sie zwei Variablen, und starten den Server neu:
 
 ```sh
 OPENAI_API_KEY=sk-...   # oder OPENAI_BASE_URL=http://localhost:11434/v1
@@ -135,8 +132,9 @@ _ANSWERS: Final = tuple(
         (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
         (r"[\u0600-\u06ff]", _ARABIC),
         (
-            r"^\W*(?:hi|hello|hey|hey there|good (?:morning|evening|day)|help|test|testing|ping)\W*$"
-            r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow are you\b",
+            r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|ciao|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
+            r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow(?: are you|.s it going)\b"
+            r"|\bare you (?:an? |real|human|chat ?gpt|gpt|claude|gemini)",
             _WHO,
         ),
         (r"\b(?:python|javascript|code|function|programme?)\b", _PALINDROME),
@@ -164,9 +162,9 @@ _TITLES: Final = {
 
 
 def title(question: str) -> str:
-    """What the demo model calls a conversation that begins so: the first words, if it knows no better."""
+    """What the demo model calls a conversation that begins so: as it begins, if it knows no better."""
     known = next((_TITLES[text] for pattern, text in _ANSWERS if pattern.search(question)), None)
-    return known or " ".join(question.split()[:6]).strip(" ,.;:?!")
+    return known or shortened(" ".join(question.split())).strip(" ,.;:?!")
 
 
 class DemoModel(NamedTuple):

@@ -11,7 +11,7 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import ModelError
 from chatstream.generations import rounds
-from chatstream.llm import demo
+from chatstream.llm import demo, demo_answers
 from chatstream.llm.demo_answers import GENERAL, long_answer
 from chatstream.llm.model import OfferedTool, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
@@ -159,7 +159,7 @@ async def test_an_answer_is_always_the_same(base_url: str) -> None:
 
 
 def test_answers_differ_by_question_and_recommend_one_bet() -> None:
-    answers = {DEMO.answer(f"question {number}") for number in range(200)}
+    answers = {DEMO.answer(f"Give me tip {number}") for number in range(200)}
     assert len(answers) == 8
     for answer in answers:
         assert 60 <= len(answer.split()) <= 120
@@ -167,6 +167,64 @@ def test_answers_differ_by_question_and_recommend_one_bet() -> None:
         assert answer.count(" at odds of ") == 1
     assert "odds" not in DEMO.models["demo-none-bet"].answer
     assert 1400 <= len(long_answer(DEMO, "x").split()) <= 1600
+
+
+# What people try first, and a word that its answer has.
+FIRST_THINGS = {
+    "Who wins, Bayern or Dortmund?": "Let's look at **Bayern München v Borussia Dortmund**",
+    "Wer gewinnt, Bayern oder Dortmund?": "Let's look at **Bayern München v Borussia Dortmund**",
+    "arsenal chelsea": "Let's look at **Arsenal v Chelsea**",
+    "Will Arsenal win on Sunday?": "Let's look at **Arsenal v Chelsea**",
+    "ATLETICO?": "Let's look at **Atlético Madrid v Sevilla**",
+    "Is S\u0301wia\u0328tek going to win?": "Let's look at **Świątek v Sabalenka**",
+    "psg - marseille": "Let's look at **Paris Saint-Germain v Olympique de Marseille**",
+    "Any tennis tips?": "Let's look at **Świątek v Sabalenka**",
+    "NBA tonight": "Let's look at **Boston Celtics v Denver Nuggets**",
+    "Give me a tip": "Let's look at",
+    "Gib mir einen Tipp!": "Let's look at",
+    "Who wins on Sunday?": "Let's look at",
+    "What are odds?": "11/8",
+    "How do odds work?": "11/8",
+    "hi": "demo model",
+    "Are you ChatGPT?": "demo model",
+    "Hello there": "demo model",
+    "Tell me a joke": "programmers",
+    "Real Madrid vs Barcelona tonight?": "none of them is about that",
+    "Bayern or Leverkusen?": "none of them is about that",
+    "Bayern v Arsenal": "none of them is about that",
+    "Manchester United - Chelsea": "none of them is about that",
+    "Who will win the World Cup?": "none of them is about that",
+    "Liverpool": "none of them is about that",
+    "What's the weather like?": "none of them is about that",
+    "What is 2+2?": "none of them is about that",
+}
+
+
+@pytest.mark.parametrize("question", FIRST_THINGS)
+def test_whoever_asks_about_something_is_told_about_that_or_that_it_is_a_demo(question: str) -> None:
+    answer = DEMO.answer(question)
+    assert FIRST_THINGS[question] in answer
+    if "none of them" in answer:
+        assert "demo" in answer
+        assert "OPENAI_API_KEY" in answer
+        assert "at odds of" not in answer
+
+
+def test_a_title_ends_with_a_whole_word() -> None:
+    question = "Could you compare the incontrovertible advantages of extraordinarily uncommonly long words?"
+    assert demo_answers.title("Who wins on Sunday, and is there a bet?") == "Who wins on Sunday, and is there a bet"
+    assert demo_answers.title(question).rstrip("…").split(" ")[-1] in question.split(" ")
+
+
+def test_paragraphs_are_written_in_one_line() -> None:
+    """A terminal shows a line break where one is written."""
+    for text in {
+        demo_answers.prepared(question) for question in ("hi", "hallo", "rainy", "pythagoras", "lock", "witz")
+    }:
+        paragraphs = re.sub(r"```.*?```", "", text or "", flags=re.DOTALL).split("\n\n")
+        for paragraph in paragraphs:
+            lines = paragraph.strip().split("\n")
+            assert all(re.match(r"[-|>]|\s*\d\.|\s+-", line) for line in lines[1:]), paragraph
 
 
 def test_without_a_plugin_it_speaks_of_anything_but_bets() -> None:

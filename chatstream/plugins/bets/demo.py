@@ -1,6 +1,7 @@
 """What the demo model says of bets: tips about matches that are never played."""
 
 import re
+import unicodedata
 from typing import Final, NamedTuple
 
 from chatstream.llm.demo_answers import DemoModel, Subject, number, prepared
@@ -84,16 +85,12 @@ _ANSWERS: Final = tuple(
         (r"^(?:who wins on sunday, and is there a bet|wer gewinnt am sonntag, und)", _SUNDAY),
     )
 )
-# What a tip about a match may be an answer to.
-_OF_SPORT: Final = re.compile(
-    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|wins?|won|play(?:s|ers?|ing)?|teams?|scor\w*|goals?|draw|sunday|"
-    r"weekend|league|cup|football|soccer|tennis|rugby|basketball|stakes?|wett\w*|quoten?|spiel\w*|gewinn\w*)\b",
-    re.IGNORECASE,
-)
 
 
 class _Tip(NamedTuple):
     match: str
+    sides: tuple[str, str]  # what people call the two, as expressions
+    sport: str  # and their game
     form: str
     doubt: str
     advice: str
@@ -103,48 +100,64 @@ class _Tip(NamedTuple):
 _TIPS = (
     _Tip(
         "Arsenal v Chelsea",
+        ("arsenal|gunners", "chelsea"),
+        "premier league|football|soccer|fussball",
         "Arsenal have won six of their last seven at home, and **Martin Ødegaard** is back in midfield",
         "Chelsea travel well, so this is no formality",
         "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.",
     ),
     _Tip(
         "Bayern München v Borussia Dortmund",
+        ("bayern|munich|munchen|fcb", "dortmund|bvb"),
+        "bundesliga|football|soccer|fussball",
         "Both sides have scored in each of their last five meetings, and **Thomas Müller** starts again",
         "an early red card would spoil the plan",
         "I'd recommend a bet on **both teams to score** at odds of 1.65, with a stake of €20.",
     ),
     _Tip(
         "Atlético Madrid v Sevilla",
+        ("atletico", "sevilla|seville"),
+        "la ?liga|football|soccer|fussball",
         "Atlético concede little, and **José Giménez** leads the best defence of the league",
         "Sevilla's new coach has surprised better sides",
         "I'd recommend a bet on **under 2.5 goals** at odds of 4/5, with a stake of €15.",
     ),
     _Tip(
         "Boston Celtics v Denver Nuggets",
+        ("boston|celtics", "denver|nuggets"),
+        "basketball|nba",
         "The Celtics have rested for three days, while **Nikola Jokić** played forty minutes last night",
         "Denver's bench is deeper than it looks",
         "I'd recommend a bet on **the Boston Celtics to win** at odds of +120, with a stake of $25.",
     ),
     _Tip(
         "Świątek v Sabalenka",
+        ("swiatek|iga", "sabalenka"),
+        "tennis|wta",
         "**Iga Świątek** has dropped one set in two weeks and likes the slow court",
         "the wind may blunt her first serve",
         "I'd recommend a bet on **Świątek to win in two sets** at odds of 2.40, with a stake of €12.",
     ),
     _Tip(
         "Ireland v New Zealand",
+        ("ireland|irland", "new zealand|neuseeland|all blacks"),
+        "rugby",
         "Ireland's line-out has been faultless, and **Dan O'Séaghdha** kicks from anywhere",
         "the visitors' bench usually wins the last quarter",
         "I'd recommend a bet on **Ireland to win** at odds of 11/8, with a stake of €10.",
     ),
     _Tip(
         "Kansas City Chiefs v Buffalo Bills",
+        ("kansas|chiefs", "buffalo|bills"),
+        "nfl|american football",
         "The Chiefs' defence gives up the fewest yards at home, and snow is expected",
         "the Bills have covered in four straight games",
         "I'd recommend a bet on **the Kansas City Chiefs to win** at odds of -140, with a stake of $20.",
     ),
     _Tip(
         "Paris Saint-Germain v Olympique de Marseille",
+        ("psg|paris|saint-germain", "marseille|om"),
+        "ligue ?1|football|soccer|fussball",
         "Paris have taken the lead within half an hour in eight home matches, and **Kylian N'Gollé** is in form",
         "derbies have their own rules",
         "I'd recommend a bet on **Paris Saint-Germain to lead at half-time** at odds of 1.90, with a stake of €8.",
@@ -162,20 +175,99 @@ _NO_BET = (
 )
 
 
+_NONE_FITS = (
+    "This is a demo with prepared answers, and none of them is about that. These are the matches that it knows "
+    "(they are made up):\n\n"
+    + "\n".join(f"- **{tip.match}**" for tip in _TIPS)
+    + "\n\nAsk about one of them, or just for a tip. For answers to anything, connect a real model: set "
+    "`OPENAI_API_KEY` (or `OPENAI_BASE_URL`) and `OPENAI_MODEL`, and start the server again."
+)
+# What somebody asks with who asks for any tip at all, in English and German. Any other word may name a match.
+_ANY_TIP: Final = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        about advice again am an and another any anything are as at be best bet bets betting big can chance
+        chances could day do does else euro euros evening favourite favourites find for friday from game games
+        get give good got great has have help how idea ideas if in interesting is it just know let like likely
+        looking lot make match matches may me money monday more most my need next nice night now odds of ok
+        okay on one only or our outcome pick picks place play playing plays please pound pounds predict
+        prediction predictions question recommend recommendation result risk safe saturday say see should show
+        single some something sport sports stake stakes start suggest suggestion sunday sure take taking team
+        tell the there thing think this thursday tip tips to today tomorrow tonight top try tuesday us value
+        want was we wednesday week weekend what when where which who why will win winner winners winning wins
+        with won worth would yes you your
+        auf beste besten bitte das dem den der die du ein eine einen einer empfehlen empfiehlst es fur gewinne
+        gewinnen gewinnt gib gibt gute guten haben hast heute ich im ist ja kannst man mir mit mittwoch montag
+        morgen nachste nachsten noch oder quote quoten samstag setzen sie sind soll sonntag spiel spiele
+        spielt tipp tipps und wann was welche welcher welches wem wer wette wetten wettest wie wird wochenende
+        wurdest zu
+        """,
+    )
+)
+# One of these must be among them: not every question of common words is about sport.
+_OF_SPORT: Final = re.compile(
+    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|win\w*|won|play\w*|teams?|score|sports?|stakes?|picks?|another|"
+    r"next|yes|ok|okay|wett\w*|quoten?|spiel\w*|gewinn\w*|tipps?)\b"
+)
+# Two names with one of these between them are a match.
+_VERSUS: Final = re.compile(r"\b(?:v|vs|versus|against|or|gegen|oder)\b|\s[-–]\s", re.IGNORECASE)  # noqa: RUF001 - a dash that people write between teams
+_EXPLAIN: Final = re.compile(
+    r"\b(?:explain|erkl\w+)\b.*\b(?:odds|quoten?)\b|\b(?:odds|quoten?)\b.*\b(?:mean|work|bedeute\w*)\b"
+    r"|^\W*(?:what are|what is|was sind|was ist)\s+(?:the |die )?(?:odds|quoten?)\W*$",
+    re.IGNORECASE,
+)
+
+
 def _answer(question: str) -> str:
-    """One that was written for it, else a tip of 60 to 120 words with one recommendation."""
-    own = next((text for pattern, text in _ANSWERS if pattern.search(question[:500])), None)
+    """One that was written for it; else a tip of 60 to 120 words with one recommendation, about what it names; else
+    that there is none."""
+    asked = question[:500]
+    own = next((text for pattern, text in _ANSWERS if pattern.search(asked)), None)
     if (written := own or prepared(question)) is not None:
         return written
-    tip = _TIPS[number(question) % len(_TIPS)]
-    return _write(tip) if _OF_SPORT.search(question[:500]) else _excuse(_write(tip), tip.match)
+    if (named := _named(asked)) is not None:
+        return _write(named)
+    if _EXPLAIN.search(asked):
+        return _ODDS
+    tip = _any(asked)
+    return _NONE_FITS if tip is None else _write(tip)
 
 
-def _excuse(text: str, match: str) -> str:
-    """The same tip for a question that is no question about a match: nobody shall think that it was misunderstood."""
-    opening = f"Let's look at **{match}** 🏆 before you decide anything. "
-    excuse = f"This is a demo with prepared answers, and none fits your question; here is one about **{match}** 🏆. "
-    return text.replace(opening, excuse).removesuffix(" Shall I look at another match for you?")
+def _named(question: str) -> _Tip | None:
+    """The one about the teams that are named, if there is one."""
+    text = _plain(question)
+    count, best = max(((sum(_names(side, text) for side in tip.sides), -at) for at, tip in enumerate(_TIPS)))
+    tip = _TIPS[-best]
+    others = {word for word in _unknown(text) if not any(_names(side, word) for side in tip.sides)}
+    played = count == 2 or not (others and _VERSUS.search(question))  # else what it plays against is none of ours
+    return tip if count and played else None
+
+
+def _any(question: str) -> _Tip | None:
+    """One of the sport that is named, or any if nothing is; None if the question may be about something else."""
+    text = _plain(question)
+    if any(_names(side, text) for tip in _TIPS for side in tip.sides):
+        return None
+    of_sport = [tip for tip in _TIPS if _names(tip.sport, text)]
+    known = {word for tip in of_sport for found in re.findall(rf"\b(?:{tip.sport})\b", text) for word in found.split()}
+    if _unknown(text) - known or not (of_sport or _OF_SPORT.search(text)):
+        return None
+    return (of_sport or _TIPS)[number(question) % len(of_sport or _TIPS)]
+
+
+def _unknown(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{2,}", text)) - _ANY_TIP
+
+
+def _names(names: str, text: str) -> bool:
+    return re.search(rf"\b(?:{names})\b", text) is not None
+
+
+def _plain(text: str) -> str:
+    """Without capitals and accents, as people type names."""
+    apart = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    return "".join(one for one in apart if not unicodedata.combining(one)).casefold()
 
 
 def _write(tip: _Tip) -> str:
