@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chatstream.errors import InvalidRequest, NotFound, StorageUnavailable
 from chatstream.formats.ui_message_stream import Version, ui_messages
@@ -103,11 +103,15 @@ class HistoryDoor(ConversationDoor):
 
         Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
         """
-        limit, before, leaf = self.limit(), self._before(), self._leaf()
+        limit, before, leaf, whole = self.limit(), self._before(), self._leaf(), self._all_branches()
+        if whole and leaf is not None:
+            raise InvalidRequest("`branches=all` and `leaf` exclude each other.")
         self.tell(self.door.limits.reads.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         if leaf is None and conversation.head is None:
             shown = await self._whole_log(conversation, limit, before)
+        elif whole:
+            shown = await self._with_branches(await self._whole_log(conversation, limit, before))
         else:
             shown = await self._branch(conversation, leaf, limit, before)
         unseen = any(isinstance(message, Answer) and message.unseen for message in shown.messages)
@@ -141,6 +145,18 @@ class HistoryDoor(ConversationDoor):
             newest=before is None,
             tail=messages,
             hidden=await self.reading.running(conversation.key) if waits else None,
+        )
+
+    async def _with_branches(self, log: Shown) -> Shown:
+        """The messages of all branches, in the order of the log, with their places. No stream goes on from it."""
+        tree = await self.reading.tree(log.conversation.key)
+        placed = [one for one in log.messages if one.id in tree.nodes]
+        return structs.replace(
+            log,
+            messages=placed,
+            siblings={one.id: ids for one in placed if len(ids := tree.siblings(one.id)) > 1},
+            parents={one.id: tree.nodes[one.id].parent for one in placed if isinstance(one, UserMessage)},
+            newest=False,
         )
 
     async def _attempts_at(
@@ -204,6 +220,12 @@ class HistoryDoor(ConversationDoor):
         if seq is None:
             raise InvalidRequest("`before` must be a nextCursor of this list.")
         return seq
+
+    def _all_branches(self) -> bool:
+        text = self.parameter("branches")
+        if text not in (None, "all"):
+            raise InvalidRequest("`branches` must be all.")
+        return text is not None
 
     def _leaf(self) -> str | None:
         text = self.parameter("leaf")

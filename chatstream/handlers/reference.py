@@ -166,6 +166,12 @@ _LEAF = Parameter(
     "A message's id: the branch that ends with it. By default the one that is shown.",
     {"type": "string", "pattern": OBJECT_KEY_PATTERN},
 )
+_BRANCHES = Parameter(
+    "query",
+    "branches",
+    "The messages of all branches, in the order of the log. A user message says its `parent` where there are several.",
+    {"type": "string", "enum": ["all"]},
+)
 _FORMAT = Parameter(
     "query",
     "format",
@@ -318,7 +324,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage}, _RATE)},
             "Of a conversation with one branch all attempts at an answer are listed, of which the newest counts; with "
             "several, or with `leaf`, the messages from the first one down to the end of the branch.",
-            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF],
+            parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF, _BRANCHES],
         ),
         "post": Operation(
             "postMessage",

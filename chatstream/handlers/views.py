@@ -239,6 +239,7 @@ class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
     message: str
     retryable: bool
     request_id: str | None
+    retry_after_ms: int | UnsetType = UNSET  # what the model's server asked for, counted from the answer's end
 
 
 class ContextTrimmedView(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -607,6 +608,7 @@ def _failure_view(failure: Failure) -> FailureView:
         message=explanation.message,
         retryable=explanation.retryable,
         request_id=failure.request_id,
+        retry_after_ms=UNSET if failure.retry_after_ms is None else failure.retry_after_ms,
     )
 
 

@@ -132,7 +132,7 @@ _ANSWERS: Final = tuple(
         (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
         (r"[\u0600-\u06ff]", _ARABIC),
         (
-            r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|ciao|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
+            r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
             r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow(?: are you|.s it going)\b"
             r"|\bare you (?:an? |real|human|chat ?gpt|gpt|claude|gemini)",
             _WHO,

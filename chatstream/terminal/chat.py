@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from chatstream.llm.titling import shortened
 from chatstream.terminal.client import BROKEN, NOTHING_COMES, ChatFailed, Client, Unreachable
 from chatstream.terminal.screen import Wrapping, printable
 
@@ -170,7 +171,9 @@ class Terminal:
     async def _ask(self, question: str, place: dict[str, Any] | None = None) -> bool:
         """True if the answer is complete. `place` says what the question goes on from, if that is not the end."""
         if self._conversation is None:
-            made = await self._client.request("POST", _API, {"model": self._model} if self._model else {})
+            # Until the model has made a title, or if it makes none, the question's beginning is one.
+            about: dict[str, Any] = {"title": shortened(" ".join(question.split())), "autoTitle": True}
+            made = await self._client.request("POST", _API, about | ({"model": self._model} if self._model else {}))
             self._conversation = str(made["id"])
             self._note(f"conversation {self._conversation}")
         message = {"content": question, "clientMessageId": uuid.uuid4().hex} | (place or {})

@@ -30,6 +30,8 @@ export interface AnswerError {
   message: string;
   retryable: boolean;
   requestId: string | null;
+  /** When trying again can help, if the model's server said so: counted from the answer's end. */
+  retryAfterMs?: number | null;
 }
 
 /** `waiting`: for somebody's decision about a call, or for the app's answer to one; it has not ended. */
@@ -183,7 +185,7 @@ export type ChatEvent = { timestamp: string } & (
   /** What was found in the answer: a recommendation, or, with a `kind`, whatever the server's app finds. */
   | { type: "system"; message: string; metadata: Recommendation; kind?: undefined; id?: undefined }
   | { type: "system"; message: string; metadata: { readonly [name: string]: unknown }; kind: string; id: string }
-  | (AnswerError & { type: "error"; messageId: string | null; retryAfterMs: number | null })
+  | (AnswerError & { type: "error"; messageId: string | null })
 );
 
 /** A request, a connection or an answer that went wrong. `message` is for people. */
@@ -277,8 +279,10 @@ export class Conversations {
   ): Promise<Conversation>;
   /** With its messages, for good. */
   delete(id: string): Promise<null>;
-  /** All messages of it, as the server has them, oldest first. */
-  messages(id: string): Promise<Record<string, unknown>[]>;
+  /** All messages of it, as the server has them, oldest first: those of the branch that is shown, or of all. */
+  messages(id: string, options?: { branches?: "all" }): Promise<Record<string, unknown>[]>;
+  /** The same page by page, the newest page first. */
+  pages(id: string, options?: { branches?: "all" }): AsyncGenerator<Record<string, unknown>[], void>;
 }
 
 export interface ChatStreamOptions {

@@ -218,10 +218,8 @@ def test_a_title_ends_with_a_whole_word() -> None:
 
 def test_paragraphs_are_written_in_one_line() -> None:
     """A terminal shows a line break where one is written."""
-    for text in {
-        demo_answers.prepared(question) for question in ("hi", "hallo", "rainy", "pythagoras", "lock", "witz")
-    }:
-        paragraphs = re.sub(r"```.*?```", "", text or "", flags=re.DOTALL).split("\n\n")
+    for question in ("hi", "hallo", "rainy", "pythagoras", "lock", "witz"):
+        paragraphs = re.sub(r"```.*?```", "", demo_answers.prepared(question) or "", flags=re.DOTALL).split("\n\n")
         for paragraph in paragraphs:
             lines = paragraph.strip().split("\n")
             assert all(re.match(r"[-|>]|\s*\d\.|\s+-", line) for line in lines[1:]), paragraph

@@ -56,7 +56,8 @@ def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
     expect(tab.title).to_have_text("My question")
     tab.button("Options of My question").click()
     tab.button("Rename").click()
-    tab.page.get_by_label("Title").fill("My name for it")
+    expect(tab.page.get_by_label("Title")).to_have_value("My question")
+    tab.page.keyboard.type("My name for it")  # it takes the place of the old one, which is selected
     tab.page.keyboard.press("Enter")
     expect(tab.title).to_have_text("My name for it")
     expect(tab.page).to_have_title("My name for it · chatstream")

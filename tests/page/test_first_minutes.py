@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, expect
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
 from tests.support.browser import Model, more
-from tests.support.upstream import Do, answer, beginning, ending
+from tests.support.upstream import Do, answer, beginning, ending, whole
 
 
 def test_ask_and_watch_the_answer_come(open_page: OpenPage, model: Model) -> None:
@@ -133,6 +133,24 @@ def test_an_answer_that_fails_says_so_and_can_be_tried_again(open_page: OpenPage
     tab.button("Try again").click()
     expect(tab.prose).to_have_text("A whole answer.")
     expect(tab.answers.locator(".failure")).to_have_count(0)
+
+
+def test_a_model_that_is_busy_says_when_it_can_be_asked_again(open_page: OpenPage, model: Model) -> None:
+    """It asks for more than we wait for by ourselves; the page counts down, also after a reload."""
+    refused = whole("429 Too Many Requests", {"error": {"message": "Slow down."}}, Retry_After="12")
+    model.reply(refused)
+    model.reply(answer("At last."))
+    tab = open_page()
+    tab.ask("Are you busy?")
+    again = tab.answers.locator(".failure button")
+    expect(again).to_have_text(re.compile(r"^Try again in ([1-9]|1[0-2]) s$"))
+    expect(again).to_be_disabled()
+    tab.page.reload()
+    expect(again).to_have_text(re.compile(r"^Try again in ([1-9]|1[0-2]) s$"))
+    expect(again).to_have_text("Try again")
+    expect(again).to_be_enabled()
+    again.click()
+    expect(tab.prose).to_have_text("At last.")
 
 
 def test_without_a_network_nothing_is_lost(open_page: OpenPage, model: Model, context: BrowserContext) -> None:

@@ -97,6 +97,57 @@ def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model
     expect(tab.button("To the end")).to_be_hidden()
 
 
+# Shows messages as the stream would bring them, and counts what each further chunk changes in the document.
+CHANGES_PER_CHUNK = """async (count) => {
+  const { MessagesView } = await import("/page/messages.js");
+  const view = new MessagesView({});
+  view.clear();
+  const timestamp = "2026-11-28T10:00:00Z";
+  const asked = (id) => ({ id, role: "user", content: "And?", timestamp });
+  const said = (id, content, status, data) => ({
+    ...{ id, role: "assistant", content, status, streaming: status === "streaming", timestamp },
+    ...{ replyTo: "q", attempt: 1, finishReason: null, usage: null, error: null, recommendations: [] },
+    parts: [{ type: "data", kind: "note", id: "n", data }, { type: "text", text: content }],
+  });
+  const all = [], text = "**Some** text.\\n\\n- more";
+  for (let i = 0; i < count; i += 2) all.push(asked(`q${i}`), said(`a${i}`, text, "complete", {}));
+  all.push(asked("q"));
+  const show = (content) => {
+    view.show([...all, said("a", content, "streaming", { a: "card" })]);
+    view.focusVersion("none", "next"); // it is drawn now
+  };
+  let content = "A first block.\\n\\nA block that";
+  show(content);
+  const list = document.getElementById("messages");
+  const kept = [list.querySelector("li:last-child .prose > div"), list.querySelector("li:last-child .card")];
+  let records = 0, outside = 0;
+  const observer = new MutationObserver((found) => {
+    records += found.length;
+    const open = list.querySelector("li:last-child .prose > div:last-child");
+    outside += found.filter(({ target }) => !open.contains(target)).length;
+  });
+  observer.observe(list, { childList: true, subtree: true, characterData: true, attributes: true });
+  for (let chunk = 0; chunk < 30; chunk++) {
+    show((content += " grows"));
+    await null; // the observer hears of it
+  }
+  observer.disconnect();
+  return { records, outside, kept: kept.every((node) => node?.isConnected), items: list.children.length };
+}"""
+
+
+def test_a_chunk_changes_the_open_block_alone_however_long_the_chat_is(open_page: OpenPage) -> None:
+    tab = open_page()
+    short, long = (tab.page.evaluate(CHANGES_PER_CHUNK, count) for count in (10, 500))
+    assert (short["items"], long["items"]) == (12, 502)
+    assert short["outside"] == long["outside"] == 0
+    assert short["kept"]
+    assert long["kept"]
+    assert 30 <= short["records"] == long["records"] <= 90
+    # Nor is what stands before it laid out or painted again.
+    assert "layout" in tab.page.locator("#messages > li").first.evaluate("(item) => getComputedStyle(item).contain")
+
+
 def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Model) -> None:
     words = ["I'd ", "recommend ", "a ", "bet ", "on ", "**Leeds** ", "at ", "odds ", "of ", "3.00."]
     model.reply(beginning(*words), ending())

@@ -44,6 +44,56 @@ def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Mo
     expect(tab.page.locator("mark")).to_have_count(0)
 
 
+def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, model: Model) -> None:
+    """On another branch, in an earlier attempt, among the older messages: and what is taken along has all of it."""
+    for text in ("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", "The end."):
+        model.reply(answer(text))
+    tab = open_page()
+    tab.ask("Which animal has stripes?")
+    expect(tab.prose).to_have_text("A zebra.")
+    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    tab.field.fill("Which animal has a mane?")
+    tab.page.keyboard.press("Enter")
+    expect(tab.prose).to_have_text("A horse.")
+    tab.ask("And long ears?")
+    expect(tab.prose).to_have_text("A donkey, at first.")
+    tab.button("Regenerate the answer").click()
+    expect(tab.prose).to_have_text("A mule, at last.")
+    tab.ask("And now?")
+    expect(tab.prose).to_have_text("The end.")
+    expect(tab.stop).to_be_hidden()
+    field, link = tab.page.get_by_label("Search chats"), tab.page.get_by_role("navigation").get_by_role("link")
+
+    def find(word: str) -> None:
+        tab.button("New chat").click()
+        field.fill("")
+        expect(tab.page.locator("#search-status")).to_have_text("")
+        field.fill(word)
+        expect(tab.page.locator("#search-status")).to_have_text("Found: 1")
+        link.click()
+        tab.page.wait_for_function(
+            "(word) => CSS.highlights.get('found')?.size && `${[...CSS.highlights.get('found')][0]}` === word", arg=word
+        )
+
+    find("donkey")
+    expect(tab.questions).to_have_text(["Which animal has a mane?", "And long ears?"])
+    find("zebra")
+    expect(tab.questions).to_have_text(["Which animal has stripes?"])
+    find("mule")
+    expect(tab.questions).to_have_text(["Which animal has a mane?", "And long ears?", "And now?"])
+    limited = re.compile(r"/messages\?limit=200$")
+    tab.page.route(limited, lambda route: route.continue_(url=route.request.url.replace("200", "2")))
+    find("horse")
+    expect(tab.questions).to_have_text(["Which animal has a mane?", "And long ears?", "And now?"])
+    tab.button("Options of this chat").click()
+    with tab.page.expect_download() as download:
+        tab.button("Save as JSON").click()
+    kept = json.loads(Path(download.value.path()).read_text())["messages"]
+    assert [one["content"] for one in kept if one["role"] == "assistant"] == [
+        *("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", "The end.")
+    ]
+
+
 def test_the_search_by_keyboard(open_page: OpenPage) -> None:
     tab = open_page()
     make(tab, "First match", "Second match", "Something else")

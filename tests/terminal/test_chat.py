@@ -5,17 +5,26 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import PATIENCE, Client
-from tests.support.processes import REPOSITORY, SECRET, free_port, measured
+from tests.support.client import API, PATIENCE, Client
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port, measured
 from tests.support.screen import Screen
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
+    """For the tests of this file: titles would ask the model once more than a script says."""
+    settings = environment | {"MONGODB_DATABASE": "terminal", "CHATSTREAM_TITLES": "off"}
+    server = ServerProcess(tmp_path_factory.mktemp("terminal"), settings).start().wait_until_ready()
+    yield server
+    assert server.stop() == 0
 
 
 async def chat(
@@ -66,6 +75,26 @@ async def test_conversations_are_found_and_gone_on_with(client: Client, upstream
     status, _, notes = await outcome(await chat(client), "/open nowhere\n")
     assert status == 1
     assert "no such conversation" in notes
+
+
+@pytest.mark.gen_test
+async def test_a_conversation_gets_a_title(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    """The question's beginning, and after the first answer what the model makes of it."""
+    client, hold = make_client(start_server()), asyncio.Event()
+    upstream.reply(beginning("Otto"), hold, ending())
+    upstream.reply(answer("Palindromes"))
+    question = "Which palindromes are there that are names of people, and which of them are in common use?"
+    process = await chat(client, question)
+    async with asyncio.timeout(PATIENCE):
+        while not (found := (await client.http.get(API)).json()["conversations"]):
+            await asyncio.sleep(0.05)
+        assert found[0]["title"] == "Which palindromes are there that are names of people, and…"
+        hold.set()
+        assert (await outcome(process))[0] == 0
+        while (await client.http.get(API)).json()["conversations"][0]["title"] != "Palindromes":
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.gen_test

@@ -43,16 +43,19 @@ export class Conversations {
     return this.#api.call("DELETE", path(id));
   }
 
-  /** All messages of one, oldest first, page by page. */
-  async messages(id) {
+  async messages(id, options) {
     const all = [];
+    for await (const page of this.pages(id, options)) all.unshift(...page);
+    return all;
+  }
+
+  async *pages(id, { branches } = {}) {
     let before = null;
     do {
-      const page = await this.#api.call("GET", `${path(id)}/messages${query({ limit: PAGE, before })}`);
-      all.unshift(...page.messages);
+      const page = await this.#api.call("GET", `${path(id)}/messages${query({ limit: PAGE, before, branches })}`);
+      yield page.messages;
       before = page.nextCursor;
     } while (before !== null);
-    return all;
   }
 }
 

@@ -263,7 +263,7 @@ export class Transcript {
     return true;
   }
 
-  #onError({ messageId, timestamp, error: code, message, retryable, requestId }) {
+  #onError({ messageId, timestamp, error: code, message, retryable, requestId, retryAfterMs }) {
     let entry = this.#entries.get(messageId);
     if (!entry) {
       // It ended before its first word. Which question it answered is not said: the newest, in the order of the log.
@@ -273,7 +273,8 @@ export class Transcript {
     }
     if (entry.message.error) return false;
     const status = code === "answer_interrupted" ? "interrupted" : "failed";
-    this.#change(entry, { status, error: { error: code, message, retryable, requestId } });
+    const later = retryAfterMs ? { retryAfterMs } : {};
+    this.#change(entry, { status, timestamp, error: { error: code, message, retryable, requestId, ...later } });
     this.#completed = messageId;
     return true;
   }

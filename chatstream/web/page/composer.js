@@ -1,6 +1,6 @@
 /** Where the reader writes: sends, stops, and keeps what could not be sent. */
 
-import { byId } from "./dom.js";
+import { byId, countDown } from "./dom.js";
 import { facts } from "./facts.js";
 import { language, t } from "./words.js";
 
@@ -13,7 +13,7 @@ export class Composer {
   #editing = null; // the id of the question whose new text is written
   #unsent = null; // {text, key}: what failed; the same key again makes no second message
   #place = "new"; // the conversation that the draft belongs to
-  #waiting = 0; // the timer that counts down until it may be sent again
+  #endCounting = () => {}; // until it may be sent again
   #passes = false; // the notice is about the connection, and over when that is back
 
   /** `actions`: `send(text, key, edited)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a message or
@@ -102,7 +102,9 @@ export class Composer {
   /** Say what is wrong; null takes it back. If it `passes`, so does the notice when the connection is back. */
   notice(message, { again = false, passes = false, waitMs = 0 } = {}) {
     this.#passes = passes;
-    this.#countDown(performance.now() + (again ? waitMs : 0));
+    this.#endCounting();
+    const end = performance.now() + (again ? waitMs : 0);
+    this.#endCounting = countDown(byId("send-again"), end, (time) => (time ? t("Send again in {time}", { time }) : t("Send again")));
     byId("notice").hidden = message === null;
     byId("notice").firstElementChild.textContent = t(message ?? "");
     byId("send-again").hidden = !again;
@@ -111,15 +113,6 @@ export class Composer {
   /** The connection is back. */
   passed() {
     if (this.#passes) this.notice(null);
-  }
-
-  /** Until then, nothing can be sent again; the button says how long that is. */
-  #countDown(end) {
-    clearTimeout(this.#waiting);
-    const seconds = Math.ceil((end - performance.now()) / 1000);
-    byId("send-again").disabled = seconds > 0;
-    byId("send-again").textContent = seconds > 0 ? t("Send again in {seconds} s", { seconds }) : t("Send again");
-    if (seconds > 0) this.#waiting = setTimeout(() => this.#countDown(end), 1_000);
   }
 
   #keepDraft() {

@@ -224,6 +224,15 @@ function groupOf(time) {
   return time.toLocaleDateString(language, { month: "long", year: "numeric" });
 }
 
+/** As much of `text` as `most` characters have, cut between words if it must be cut. */
+export function beginning(text, most) {
+  const characters = [...text]; // half of one is none
+  if (characters.length <= most) return text;
+  const cut = characters.slice(0, most - 1).join("");
+  const end = cut.search(/\s+\S*$/u);
+  return `${end > cut.length / 2 ? cut.slice(0, end) : cut}…`; // a text without spaces has one word
+}
+
 /** What a conversation is called. */
 export function titleOf({ title, id }) {
   return title || t("Conversation {id}", { id });

@@ -46,6 +46,27 @@ export function sparing(draw) {
   };
 }
 
+/** Disable `button` until `end`, by the page's clock, and have it say `text(time)` meanwhile, afterwards `text(null)`.
+ * Returns what ends the counting; it ends by itself when the button is gone. */
+export function countDown(button, end, text) {
+  let timer = 0;
+  const count = () => {
+    const left = Math.max(0, end - performance.now());
+    button.disabled = left > 0;
+    button.textContent = text(left > 0 ? duration(left) : null);
+    if (left > 0) timer = setTimeout(() => button.isConnected && count(), left % 1000 || 1000);
+  };
+  count();
+  return () => clearTimeout(timer);
+}
+
+/** Seconds for as long as somebody counts along. */
+function duration(milliseconds) {
+  const seconds = Math.ceil(milliseconds / 1000);
+  if (seconds <= 120) return `${seconds} s`;
+  return seconds <= 7_200 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3_600)} h`;
+}
+
 const BOTTOM = 48; // px; a reader so near to the end is at the end
 
 /** A box that stays at its end while more comes, until its reader goes up; and again when they come back down. */

@@ -2,12 +2,12 @@
 
 import { ChatStream, reconnectDelay } from "../chatstream.js";
 import { Composer, uniqueKey } from "./composer.js";
-import { ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
+import { beginning, ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
 import { DeveloperView } from "./developer.js";
 import { byId } from "./dom.js";
 import { json, markdown, save } from "./export.js";
 import { facts } from "./facts.js";
-import { highlight } from "./marks.js";
+import { highlight, places } from "./marks.js";
 import { Menu } from "./menu.js";
 import { MessagesView } from "./messages.js";
 import { ModelMenu } from "./models.js";
@@ -39,6 +39,7 @@ const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 let chat = null; // the open conversation's stream; null for a new conversation
 let conversation = null; // what the server says about it
 let instructions = null; // of a new conversation, until it is created
+let seeking = null; // a promise, while it is looked for in what is not shown
 let lookFor = ""; // what was searched for when the conversation was opened: shown once it is there
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
@@ -142,7 +143,7 @@ async function send(text, key, edited) {
 
 /** A new conversation, with the id `id`: a request that is repeated makes no second one. */
 async function begin(text, id) {
-  const title = [...text.trim().split("\n")[0]].slice(0, TITLE).join(""); // in characters: half of one is none
+  const title = beginning(text.trim().split("\n")[0], TITLE);
   const more = { ...(facts.titles && { autoTitle: true }), ...(instructions && { systemPrompt: instructions }) };
   await api.create({ id, title, model: developer.model, ...more }).catch((error) => {
     if (error.status !== 409) throw error; // it is there, and only the answer was lost
@@ -284,16 +285,23 @@ function lookAtList() {
 
 // What can be done with the open one -----------------------------------------------------------------------------------
 
+/** The branch that is shown, as Markdown. */
 async function whole() {
   const [about, all] = await Promise.all([api.get(conversation.id), api.messages(conversation.id)]);
-  return { about, messages: all, text: markdown({ ...about, title: titleOf(about), messages: all }) };
+  return { about, text: markdown({ ...about, title: titleOf(about), messages: all }) };
 }
 
-async function saveAs(kind) {
+async function saveAsMarkdown() {
   chatMenu.close();
-  const { about, messages: all, text } = await whole();
-  if (kind === "json") save(titleOf(about), "json", "application/json", json(about, all));
-  else save(titleOf(about), "md", "text/markdown", text);
+  const { about, text } = await whole();
+  save(titleOf(about), "md", "text/markdown", text);
+}
+
+async function saveAsJSON() {
+  chatMenu.close();
+  const { id } = conversation;
+  const [about, all] = await Promise.all([api.get(id), api.messages(id, { branches: "all" })]);
+  save(titleOf(about), "json", "application/json", json(about, all));
 }
 
 function openChatMenu() {
@@ -354,8 +362,49 @@ function onTitle(title) {
 /** Mark what was searched for, and go there once. */
 function showFound() {
   const found = highlight(byId("messages"), list.sought && chat ? list.sought : "");
-  if (found && lookFor) found.scrollIntoView({ block: "center" });
-  if (found) lookFor = "";
+  if (!lookFor) return;
+  if (found) {
+    found.scrollIntoView({ block: "center" });
+    lookFor = "";
+  } else if (chat?.messages.length && !seeking) {
+    seeking = seek(chat, lookFor)
+      .then((isShown) => isShown || (lookFor = ""), () => (lookFor = "")) // the conversation is open all the same
+      .finally(() => (seeking = null));
+  }
+}
+
+/** What was searched for is not in the messages that are shown: show the branch that has it, or the older messages.
+ * False if no message has it: then it is in the title. */
+async function seek(from, sought) {
+  const newer = []; // newest first
+  for await (const page of api.pages(list.current, { branches: "all" })) {
+    for (const message of page.toReversed()) {
+      newer.push(message);
+      if (from !== chat || sought !== lookFor) return false;
+      if (places(message.content, sought).length === 0) continue;
+      if (isOnBranch(from.messages.at(-1).id, newer)) {
+        while (from.hasEarlier && !from.messages.some(({ id }) => id === message.id)) await from.earlier();
+      } else {
+        await from.showBranch(message.id);
+      }
+      messages.whenDrawn(showFound);
+      return true;
+    }
+  }
+  return false;
+}
+
+/** Whether the oldest of these messages, which come newest first, is on the branch that ends with the message `leaf`. */
+function isOnBranch(leaf, newer) {
+  const oldest = newer.at(-1).id;
+  let id = leaf;
+  for (const [index, message] of newer.entries()) {
+    if (message.id !== id) continue;
+    if (id === oldest) return true;
+    // Where there is one branch, a question goes on from the message before it.
+    id = message.role === "user" ? (message.parent === undefined ? newer[index + 1].id : message.parent) : message.replyTo;
+  }
+  return false;
 }
 
 function onError(error) {
@@ -416,6 +465,7 @@ function ask({ title, ok, text }) {
   field.value = text;
   dialog.returnValue = "";
   dialog.showModal();
+  field.select(); // whoever wants another one only types
   return new Promise((resolve) => {
     dialog.onclose = () => resolve(dialog.returnValue === "ok" ? field.value : null);
   });
@@ -440,9 +490,8 @@ byId("instructions-cancel").onclick = () => byId("instructions").close();
 byId("copy-all").onclick = async ({ currentTarget }) => {
   await whole().then(({ text }) => copyText(text, currentTarget), (error) => composer.notice(error.message));
 };
-for (const kind of ["markdown", "json"]) {
-  byId(`save-${kind}`).onclick = () => saveAs(kind).catch((error) => composer.notice(error.message));
-}
+byId("save-markdown").onclick = () => saveAsMarkdown().catch((error) => composer.notice(error.message));
+byId("save-json").onclick = () => saveAsJSON().catch((error) => composer.notice(error.message));
 otherTabs.onmessage = () => refreshList();
 byId("theme").onclick = () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];

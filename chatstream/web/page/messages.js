@@ -2,7 +2,7 @@
 
 import { allLoaded, card } from "./cards.js";
 import { Calls } from "./calls.js";
-import { button, byId, element, sparing, Tail } from "./dom.js";
+import { button, byId, countDown, element, sparing, Tail } from "./dom.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
 import { attempts, focusVersion, isCut, thumbs, underQuestion } from "./versions.js";
@@ -32,6 +32,7 @@ export class MessagesView {
     this.#afterwards = null;
   });
   #afterwards = null;
+  #cards = new WeakMap(); // what is drawn in each box of cards, as JSON
 
   /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
    * `edit(question)`, `show(id, step)`, another version of a message, `rate(id, rating)` and `decide(toolCallId, decision)`. */
@@ -132,44 +133,60 @@ export class MessagesView {
       return { root: element("li", { className: "user" }, heading(t("You")), body, after), after };
     }
     const body = element("div", { className: "prose" });
+    const cards = element("div", { className: "cards" });
     const after = element("div");
     const thinking = new Thinking(() => announceOnce(t("The model thinks")));
     const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
     const calls = new Calls({ decide: this.#actions.decide, announce: announceOnce });
-    const root = element("li", {}, heading(t("Answer")), note, thinking.root, calls.root, body, after);
-    return { root, note, thinking, calls, prose: new Prose(body), after };
+    const root = element("li", { className: "assistant" }, heading(t("Answer")), note, thinking.root, calls.root, body, cards, after);
+    return { root, note, thinking, calls, prose: new Prose(body), cards, after };
   }
 
-  #drawAnswer({ root, note, thinking, calls, prose, after }, message, last) {
-    note.hidden = !message.contextTrimmed;
+  /** What is the same as before stays as it is: with each chunk, only the block that grows is drawn anew. */
+  #drawAnswer({ root, note, thinking, calls, prose, cards, after }, message, last) {
+    note.toggleAttribute("hidden", !message.contextTrimmed); // unlike a property that is set, it changes nothing if it is so
     const { content, status, parts = [] } = message;
     const { streaming } = message.id === "pending" ? { streaming: true } : message;
     const called = parts.filter(({ type }) => type === "tool_call");
     calls.show(called);
-    root.className = status === "streaming" ? "assistant writing" : "assistant";
+    root.classList.toggle("writing", status === "streaming");
     const thoughts = parts.filter(({ type }) => type === "reasoning").map(({ text }) => text);
     thinking.show(thoughts.join("\n\n"), { runs: streaming && parts.at(-1)?.type === "reasoning" });
     prose.show(content, { whole: !streaming });
     const told = parts.filter(({ type }) => type === "data");
     const recommended = (message.recommendations ?? []).map((data) => ({ kind: "recommendation", data }));
-    const cards = element("div", { className: "cards" }, ...[...told, ...recommended, ...(message.annotations ?? [])].map(card));
-    if (cards.hasChildNodes()) allLoaded().then(() => this.#tail.follow());
+    this.#showCards(cards, [...told, ...recommended, ...(message.annotations ?? [])]);
     const waits = streaming && content === "" && !thoughts.length && !told.length && !called.length;
-    if (streaming) after.replaceChildren(cards, ...(waits ? [waiting()] : []));
-    else after.replaceChildren(cards, ...this.#failure(message, last), this.#foot(message, last));
+    if (!streaming) after.replaceChildren(...this.#failure(message, last), this.#foot(message, last));
+    else if (waits !== after.hasChildNodes()) after.replaceChildren(...(waits ? [waiting()] : []));
+  }
+
+  #showCards(root, found) {
+    const said = JSON.stringify(found);
+    if (found.length === 0 ? !root.hasChildNodes() : this.#cards.get(root) === said) return;
+    this.#cards.set(root, said);
+    root.replaceChildren(...found.map(card));
+    allLoaded().then(() => this.#tail.follow());
   }
 
   #failure(answer, last) {
     const { error } = answer;
     if (!error) return [];
-    const { message, error: code, retryable, requestId } = error;
+    const { message, error: code, retryable, requestId, retryAfterMs } = error;
     const facts = element("small", {}, requestId ? t("{code} · request {id}", { code, id: requestId }) : code);
     const box = element("div", { className: "failure" }, element("p", {}, t(message), facts));
     const offer = (textContent, onclick) => {
-      if (last) box.append(element("button", { type: "button", className: "small-button", textContent, onclick }));
+      const made = element("button", { type: "button", className: "small-button", textContent, onclick });
+      if (last) box.append(made);
+      return made;
     };
     if (isCut(answer)) offer(t("Continue"), this.#actions.goOn);
-    if (retryable) offer(t("Try again"), this.#actions.regenerate);
+    if (retryable) {
+      const again = offer(t("Try again"), this.#actions.regenerate);
+      // The clock of the server may be another one: nobody waits for longer than was asked for.
+      const left = Math.min(retryAfterMs ?? 0, Date.parse(answer.timestamp) + (retryAfterMs ?? 0) - Date.now());
+      countDown(again, performance.now() + left, (time) => (time ? t("Try again in {time}", { time }) : t("Try again")));
+    }
     else if (code === "context_too_long") offer(t("Start a new chat with this message"), this.#actions.askAnew);
     return [box];
   }

@@ -25,12 +25,13 @@ export class Thinking {
 
   /** `runs`: more of it may come. */
   show(text, { runs }) {
-    this.root.hidden = text === "";
+    this.root.toggleAttribute("hidden", text === "");
     if (text === "") return;
     if (runs && !this.#runs) this.#begin();
     if (!runs && this.#runs) this.#end();
     if (this.#text.textContent !== text) this.#text.textContent = text;
-    this.#summary.textContent = this.#title();
+    const title = this.#title();
+    if (this.#summary.textContent !== title) this.#summary.textContent = title;
   }
 
   #begin() {
