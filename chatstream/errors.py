@@ -95,6 +95,11 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
 }
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of these, for an error's text: ``1 token``, ``2,000 tokens``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class RequestError(ChatstreamError):
     """A request that cannot be fulfilled; ``detail`` is written for the client."""
 
@@ -333,7 +338,7 @@ def _budget_in_words(name: str, limit: int) -> tuple[str, bool]:
     period = {"tokensPerDay": "day", "tokensPerMonth": "month"}.get(name)
     if period is None:
         return "Your budget for this month", False
-    return f"The {limit:,} token{'s' if limit != 1 else ''} that you have a {period}", limit != 1
+    return f"The {counted(limit, 'token')} that you have a {period}", limit != 1
 
 
 class Unavailable(RequestError):

@@ -14,7 +14,7 @@ from typing import Self
 from msgspec import Struct
 
 from chatstream.capacity import Capacity
-from chatstream.errors import ErrorCode, Quota, TooManyConversations, TooManyRequests, Unavailable
+from chatstream.errors import ErrorCode, Quota, TooManyConversations, TooManyRequests, Unavailable, counted
 from chatstream.settings import Settings
 
 # What is remembered of those who came within the last minute: at 200 bytes each, 20 MB if a botnet tries.
@@ -124,7 +124,8 @@ class Kept:
             self._left.popitem(last=False)
         if left <= 0:
             raise TooManyConversations(
-                f"You have {self._most:,} conversations, and cannot have more. Delete some of them, then try again."
+                f"You have {counted(self._most, 'conversation')}, and cannot have more. "
+                "Delete some of them, then try again."
             )
 
     def give_back(self, user_id: str) -> None:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from msgspec import UNSET
 
 from chatstream.blank import is_blank
-from chatstream.errors import AlreadyExists, InvalidContent, OverBudget
+from chatstream.errors import AlreadyExists, InvalidContent, OverBudget, counted
 from chatstream.generations.commands import Commands
 from chatstream.generations.hub import Hub
 from chatstream.handlers.bodies import JSONHandler
@@ -257,7 +257,7 @@ def check_content(content: str | None, maximum: int, field: str) -> None:
             "The message is empty: it has nothing that can be seen.", fields={field: "must not be blank"}
         )
     if content is not None and len(content) > maximum:
-        words = f"`{field}` may have at most {maximum:,} characters."
+        words = f"`{field}` may have at most {counted(maximum, 'character')}."
         raise InvalidContent(words, fields={field: f"at most {maximum} characters"})
 
 

@@ -63,10 +63,11 @@ def read_export(path: Path) -> Source:
     The file is read twice, a conversation at a time: it may be larger than the memory.
     """
     names: list[Name] = []
-    user_id = ""
+    user_id, messages = "", 0
     for number, line in _lines(path):
         if number == 1:
             user_id = _begun(path, line).user_id
+    end = line  # as `_lines` has made sure of
     seen: set[str] = set()
     for one in _conversations(path):
         if one.conversation.id in seen:
@@ -74,8 +75,11 @@ def read_export(path: Path) -> Source:
         seen.add(one.conversation.id)
         names.append((user_id, one.conversation.id))
         _history(path, user_id, one)
-    for _ in _documents(path, user_id):
-        pass
+        messages += len(one.messages)
+    documents = sum(1 for _ in _documents(path, user_id))
+    found = (len(names), messages, documents)
+    if isinstance(end, ExportEnded) and (end.conversations, end.messages, end.documents or 0) != found:
+        raise ConfigurationError(f"{path} has other numbers of lines than its end says. Nothing was stored.")
     return Source(
         len(names),
         lambda: names,

@@ -262,15 +262,16 @@ class Ledger:
         """That the webhook is to be told, if it is the first refusal of its period."""
         told = f"told.{refusal.name}" + (f"-{moment.day:02}" if refusal.name == "tokensPerDay" else "")
         budget = {"name": refusal.name, "limit": refusal.limit, "resetsAt": refusal.resets_at}
-        webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | {"budget": budget, "id": secrets.token_hex(16)}
+        # Whose it is stands beside it: who comes back after an erasure has an account without a name.
+        about = {"budget": budget, "id": secrets.token_hex(16), "userId": user_id}
+        webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | about
         await self._accounts.update_one(
             {
                 "_id": await self._names.account(user_id, moment),
                 told: {"$exists": False},
                 "webhook.dueAt": {"$exists": False},
             },
-            # Who comes back after an erasure is no stranger any more, as with the next reservation.
-            {"$set": {told: moment, "webhook": webhook, "userId": user_id}},
+            {"$set": {told: moment, "webhook": webhook}},
         )
 
     def _committed(self, reserving: "_Reserving") -> None:

@@ -167,7 +167,7 @@ def _of_account(document: Document) -> Event | None:
         type=EventType(webhook["type"]),
         since=webhook["since"],
         tries=webhook["tries"],
-        data={"userId": document.get("userId")}
+        data={"userId": webhook.get("userId", document.get("userId"))}
         | webhook["budget"]
         | {"resetsAt": timestamp(webhook["budget"]["resetsAt"])},
     )

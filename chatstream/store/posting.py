@@ -19,6 +19,7 @@ from chatstream.errors import (
     NotFound,
     NothingRunning,
     StorageUnavailable,
+    counted,
 )
 from chatstream.models import Answer, Conversation, Usage, UserMessage
 from chatstream.store.attempts import new_attempt
@@ -206,7 +207,8 @@ class Posting:
         """Raises `ConversationFull` if no message may have this place. What a process begins by itself does not ask."""
         if self._most_messages is not None and seq - FIRST_SEQ >= self._most_messages:
             raise ConversationFull(
-                f"This conversation has {self._most_messages:,} messages, and cannot have more. Begin a new one."
+                f"This conversation has {counted(self._most_messages, 'message')}, and cannot have more. "
+                "Begin a new one."
             )
 
     async def _repeated(self, key: str, duplicate: set[str], draft: UserMessage) -> Posted:

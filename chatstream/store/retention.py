@@ -72,7 +72,7 @@ class Retention:
             return messages
 
         if self._ledger is not None:  # what its answers took is known only as long as they are there
-            await self._ledger.settle(idle.user_id, [idle.key])
+            await self._ledger.settle(idle.user_id)  # but for one that waits: with that, it stays
         try:
             return await self._mongo.transaction(all_of_it)
         except _Used:

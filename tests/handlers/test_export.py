@@ -216,6 +216,7 @@ async def test_what_is_cut_off_or_wrong_is_not_stored(
         "was cut off, in line": whole_file[:-20],
         "does not say that it is complete": "".join(split[:-1]) + split[-1].replace("true", "false"),
         "answer stands before its question": "".join(split[: answered - 1] + split[answered:]),
+        "other numbers of lines than its end says": "".join(line for line in split if '"id":"empty"' not in line),
         "goes on behind its end": whole_file + split[-1],
         "by a later version": whole_file.replace('"version":1', '"version":2', 1),
         "there twice": "".join(split[:-1] + [line for line in split if '"id":"first"' in line] + split[-1:]),

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from msgspec.structs import replace
 from tornado.ioloop import IOLoop
 
-from chatstream.models import Conversation
+from chatstream.models import NO_BUDGET, Conversation, Status, Usage
 from chatstream.store.conversations import Conversations, touch
+from chatstream.store.ledger import Spending
 from chatstream.store.mongo import Mongo
 from chatstream.store.retention import Retention
 from chatstream.store.searching import Search
@@ -88,6 +90,25 @@ async def test_what_was_touched_meanwhile_stays_and_so_does_what_runs(mongo: Mon
     for conversation in (used, running):
         assert len(await stored(Storage(mongo), conversation.key)) == 2
     assert await mongo.conversations.count_documents({}) == 2
+
+
+@pytest.mark.gen_test
+async def test_what_waits_stays_and_is_charged_when_it_has_ended(mongo: Mongo) -> None:
+    store = Storage(mongo)
+    conversation = await Conversations(mongo, store.ledger).create("user")
+    taken = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
+    answer = await begun(store, conversation, spending=Spending("user", NO_BUDGET, lambda before: taken))
+    until = await mongo.time() + timedelta(days=9)
+    waiting = replace(answer, status=Status.WAITING, usage=taken, waits_until=until)
+    assert await store.attempts.park(conversation, waiting) is not None
+    await age(mongo, conversation, 5)
+    retention = Retention(mongo, store.ledger)
+    [idle] = await retention.idle(3, after=None, limit=9)
+    assert await retention.delete(idle) is None
+    whole = replace(taken, completion_tokens=95, total_tokens=100)
+    assert await store.attempts.end_waiting(conversation, waiting, replace(waiting, status=Status.STOPPED, usage=whole))
+    spent = await store.ledger.balances("user", NO_BUDGET, await mongo.time())
+    assert [(one.used, one.reserved) for one in spent if one.name == "tokensPerMonth"] == [(100, 0)]
 
 
 @pytest.mark.gen_test
