@@ -81,7 +81,11 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
     `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
     """
     plain = text.casefold()
-    if not any(hint in plain for hint in words.HINTS) or _is_foreign(text[:_TELLING]):
+    # The cheapest look first: most answers have no number that could be odds, and each costs the server's one thread
+    # of Python as long as it is read.
+    if not (words.ANY_NUMBER.search(plain) and any(hint in plain for hint in words.HINTS)):
+        return ()
+    if _is_foreign(text[:_TELLING]):
         return ()
     return tuple(
         Recommendation(
