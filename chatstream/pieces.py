@@ -22,7 +22,7 @@ somebody reads, and never stored, since folding forgets the positions.
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -176,8 +176,10 @@ def further(place: Place, length: int) -> Place:
     )
 
 
-def behind(place: Place, pieces: Iterable[Piece]) -> Place:
+def behind(place: Place, pieces: Sequence[Piece]) -> Place:
     """The place behind all of `pieces`."""
+    if is_text(pieces):  # nearly always, and for each network read: once, and not for each string
+        return further(place, sum(map(len, pieces)))
     for piece in pieces:
         place = after(place, piece)
     return place
@@ -282,9 +284,11 @@ def join(pieces: Iterable[Piece]) -> list[Piece]:
     return joined
 
 
-def text(pieces: Iterable[Piece], place: Place = BEGINNING) -> str:
+def text(pieces: Sequence[Piece], place: Place = BEGINNING) -> str:
     """The visible text of `pieces`, which go on from `place`: what a client shows that knows nothing of parts."""
     kind = place.kind
+    if is_text(pieces):
+        return "".join(pieces) if kind is Kind.TEXT else ""
     visible: list[str] = []
     for piece in pieces:
         if isinstance(piece, str):
@@ -322,9 +326,17 @@ def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
     return kept
 
 
-def is_text(pieces: Iterable[Piece]) -> bool:
-    """There is nothing but text."""
-    return all(isinstance(piece, str) for piece in pieces)
+def is_text(pieces: Sequence[Piece]) -> TypeGuard[Sequence[str]]:
+    """There is nothing but strings: looked at in a way that costs a thirtieth of a microsecond for each."""
+    return _STRINGS.issuperset(map(type, pieces))
+
+
+_STRINGS = frozenset({str})
+
+
+def has(kind: type[Mark], pieces: Sequence[Piece]) -> bool:
+    """There is a mark of this kind; as cheap as `is_text`."""
+    return kind in map(type, pieces)
 
 
 def _opens(mark: Mark) -> Kind | None:

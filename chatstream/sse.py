@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from chatstream.events import Cursor
 
-_encoder = msgspec.json.Encoder()
+encode = msgspec.json.Encoder().encode
+"""The JSON of what is ASCII alone: cheaper than `encoded`."""
 
 # NEL, LINE SEPARATOR, PARAGRAPH SEPARATOR (Unicode standard annex 14), in UTF-8 and as JSON escapes them.
 _LINE_ENDS = ((b"\xc2\x85", rb"\u0085"), (b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"))
@@ -34,7 +35,7 @@ def retry(milliseconds: int) -> bytes:
 
 def encoded(value: Struct | str) -> bytes:
     """An event, or a string in one, as JSON that does not end a line."""
-    text = _encoder.encode(value)
+    text = encode(value)
     if not text.isascii():  # in an English answer hardly a chunk is not
         for end, escaped in _LINE_ENDS:
             text = text.replace(end, escaped)

@@ -22,6 +22,7 @@ from chatstream.pieces import (
     ToolState,
     after,
     further,
+    is_text,
 )
 
 Told = ToolCalled | ToolStateChanged | ToolEnded | DataTold | events.ContextTrimmed
@@ -68,6 +69,8 @@ class ChatEvents(Format):
         and to encode it.
         """
         same, frames = _constant(answer.id, answer.reply_to, answer.attempt), []
+        if at.kind is Kind.TEXT and is_text(pieces):
+            return self._text_chunks(same, pieces, at, now)
         further_by = 0  # so many code points of strings have been told behind `at`
         for piece in pieces:
             if not isinstance(piece, str):
@@ -91,6 +94,24 @@ class ChatEvents(Format):
                     )
             elif at.call is not None:
                 frames.append(sse.placed(b"%b%d" % (same.id, position), _called(answer, at.call, piece, now)))
+        return b"".join(frames)
+
+    def _text_chunks(self, same: "_Constant", texts: Sequence[str], at: Place, now: str) -> bytes:
+        """The same for text alone, which nearly all of it is: for two thirds of what the loop above costs."""
+        frames, position, offset = [], at.position, at.text
+        encode = sse.encode if "".join(texts).isascii() else sse.encoded
+        begin, names = b'\ndata: {"type":"llm_chunk","timestamp":"%b","content":' % now.encode(), same.names
+        whole = not (self._lean and at.offset)
+        for text in texts:
+            position += len(text)
+            if whole:
+                frames.append(b"id: %b%d%b%b%b%d}\n\n" % (same.id, position, begin, encode(text), names, offset))
+                whole = not self._lean
+            else:
+                frames.append(
+                    b'id: %b%d\ndata: {"type":"llm_chunk","content":%b}\n\n' % (same.id, position, encode(text))
+                )
+            offset += len(text)
         return b"".join(frames)
 
     def ending(self, answer: Answer, position: int) -> bytes:

@@ -19,7 +19,7 @@ from chatstream.generations.tokens import Ratio, added, estimated
 from chatstream.generations.trimming import Exchange, Remember, Window, announced
 from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Turn
 from chatstream.models import Answer, Conversation, Message, Round, Status, Usage, UserMessage
-from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, size, text
+from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, has, size, text
 from chatstream.plugins.plugin import Turn as PluginTurn
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
@@ -242,26 +242,31 @@ async def _rounds(
                         begun = True
                         if isinstance(pieces[0], str):
                             pieces = [OpenText(), *pieces]
-                    made: list[Piece] = []
-                    for piece in pieces:
-                        if isinstance(piece, OpenToolCall):
-                            number += 1
-                            piece = replace(piece, id=f"{answer.id}.{number}")
-                        made.append(piece)
-                    said += made
-                    delta = delta._replace(pieces=made)
+                    if has(OpenToolCall, pieces):
+                        made: list[Piece] = []
+                        for piece in pieces:
+                            if isinstance(piece, OpenToolCall):
+                                number += 1
+                                piece = replace(piece, id=f"{answer.id}.{number}")
+                            made.append(piece)
+                        pieces = made
+                    said += pieces
+                    if pieces is not delta.pieces:
+                        delta = delta._replace(pieces=[*pieces])
                 if used is not None and delta.usage is not None:
                     delta = delta._replace(usage=added(used, delta.usage))
                 finish = delta.finish
-                if finish is None or delta.pieces or delta.model:
+                if finish is None:
+                    yield delta
+                    continue
+                if delta.pieces or delta.model:
                     yield delta._replace(finish=None)
-                if finish is not None:
-                    break
+                break
         if finish is None:
             return  # whoever reads this knows that it broke off
         usage = finish.usage
         # Of this request: one that has said nothing leaves the round before as the last one.
-        called = any(isinstance(piece, OpenToolCall) for piece in said[before:])
+        called = has(OpenToolCall, said[before:])
         if usage is None and (used is not None or called):
             usage = estimated(estimate, said[before:])
         used, newest_usage = added(used, usage), usage

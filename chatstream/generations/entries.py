@@ -76,7 +76,8 @@ class Chunks(Entry):
         """They lie between the places `begin` and `end`, which need not be given. Behind them the answer `waits`."""
         end = end or pieces_.behind(begin, pieces)
         size = end.position - begin.position + _ENVELOPE * len(pieces)
-        size += sum(len(msgspec.json.encode(piece.data)) for piece in pieces if isinstance(piece, Data))
+        if pieces_.has(Data, pieces):
+            size += sum(len(msgspec.json.encode(piece.data)) for piece in pieces if isinstance(piece, Data))
         super().__init__((answer.seq, end.position), size)
         self._answer = answer
         self._pieces = pieces

@@ -22,7 +22,7 @@ class Fitting:
     def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
         """What of `pieces`, which go on from `end`, has room; and whether all of the text has."""
         if end.number == 0 and end.kind is Kind.TEXT and not (self._left_out or self._gap) and is_text(pieces):
-            return self._plain(end, pieces)
+            return self._plain(self._text - end.text, pieces)
         kept: list[Piece] = []
         for piece in pieces:
             whole = True
@@ -48,12 +48,10 @@ class Fitting:
                 return kept, False
         return kept, True
 
-    def _plain(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+    def _plain(self, room: int, texts: Sequence[str]) -> tuple[list[Piece], bool]:
         """The hot path."""
-        texts = [piece for piece in pieces if isinstance(piece, str)]
-        room = self._text - end.text
         if sum(map(len, texts)) <= room:
-            return list(texts), True
+            return [*texts], True
         fitting: list[Piece] = []
         for text in texts:
             if room <= 0:

@@ -6,6 +6,7 @@ and not the first one; what the body is, its bytes say and not its content type;
 """
 
 import codecs
+import contextlib
 import json
 import re
 from enum import Enum, auto
@@ -261,31 +262,45 @@ class AnswerDecoder:
     def _read_all(self, chunks: list[bytes]) -> list[Piece]:
         pieces: list[Piece] = []
         decode = _plain.decode  # each call and look-up less counts here, many times for each network read
+        simple = self._simple
         for chunk in chunks:
-            if self.done or self.fault is not None:
+            if simple and type(chunk) is bytes and len(chunk) <= MAX_EVENT_BYTES:
+                try:
+                    text = decode(chunk).choices[0].delta.content
+                except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
+                    pass
+                else:
+                    self.tokens += 1
+                    if "</think>" in text and text.strip() == "</think>":
+                        self.end_of_unopened_thinking = True  # one token, and not what the answer is about
+                    pieces.append(text)
+                    continue
+            self._read_other(chunk, pieces)
+            if self.over:
                 break
-            if len(chunk) > MAX_EVENT_BYTES:
-                self._fail("an event over 4 MiB")
-                continue
-            if not self._plain or type(chunk) is not bytes:  # an `ErrorEvent`
-                self._read_tolerantly(chunk, pieces)
-                continue
-            try:
-                text = decode(chunk).choices[0].delta.content
-            except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
-                self._read_tolerantly(chunk, pieces)
-                continue
-            self.tokens += 1
-            if self.finished is not None:
-                self.contradicted = True
-            if self._arranger.plain and not self._calls.begun:
-                if "</think>" in text and text.strip() == "</think>":
-                    self.end_of_unopened_thinking = True  # one token, and not what the answer is about
-                pieces.append(text)
-            else:
+            simple = self._simple
+        return pieces
+
+    @property
+    def _simple(self) -> bool:
+        """A chunk of text alone is one piece, and changes nothing else."""
+        arranged = self._arranger.plain and not self._calls.begun
+        return arranged and self._plain and self.finished is None and not self.over
+
+    def _read_other(self, chunk: bytes, pieces: list[Piece]) -> None:
+        if self.over:
+            return
+        if len(chunk) > MAX_EVENT_BYTES:
+            self._fail("an event over 4 MiB")
+            return
+        if self._plain and type(chunk) is bytes:  # no `ErrorEvent`
+            with contextlib.suppress(ValueError, RecursionError):
+                text = _plain.decode(chunk).choices[0].delta.content
+                self._came()
                 self._came_of.add(Kind.TEXT)
                 self._say(Kind.TEXT, text, pieces)
-        return pieces
+                return
+        self._read_tolerantly(chunk, pieces)
 
     def _came(self) -> None:
         """A chunk brought something."""
