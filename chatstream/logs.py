@@ -7,7 +7,6 @@ Logs are kept where nobody can erase a user from them. So of a user they have a 
 make from the user's id (`Pseudonyms`), and of a conversation whose id a client chose, too.
 """
 
-import hashlib
 import hmac
 import json
 import logging
@@ -66,7 +65,7 @@ class Pseudonyms:
 
     def _name(self, kind: bytes, id_: str) -> str:
         text = kind + b" " + id_.encode(errors="surrogatepass")
-        return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:_NAME_DIGITS]
+        return hmac.digest(self._key, text, "sha256").hex()[:_NAME_DIGITS]
 
 
 class _Formatter(logging.Formatter):

@@ -1,14 +1,21 @@
 """A sports betting assistant: its prompt, and the bets that its answers recommend."""
 
+import asyncio
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
 from chatstream.models import RECOMMENDATION, Annotation
+from chatstream.pieces import ToolCallPart
 from chatstream.plugins.bets.demo import DEMO
+from chatstream.plugins.bets.hints import may_name_a_bet
 from chatstream.plugins.bets.tools import best_price, place_bet, placed_bets, recommend_bet
 from chatstream.plugins.cards import Card
 from chatstream.plugins.plugin import Answered
+
+# Code points that are looked through on the event loop, in less than a millisecond: a thread costs half of one, and
+# most answers are shorter.
+_AT_ONCE = 20_000
 
 # What the chat page says on an empty page and around the message box, by language.
 _PAGE_WORDS: Final = {
@@ -50,17 +57,24 @@ class Bets:
         {RECOMMENDATION: Card(script=files(__name__) / "page" / "slip.js", style=files(__name__) / "page" / "slip.css")}
     )
 
-    def annotate(self, answer: Answered) -> tuple[Annotation, ...]:
+    async def annotate(self, answer: Answered) -> tuple[Annotation, ...]:
         """The bets that it recommends: those that it gave to `recommend_bet`; if it gave none, those its text names.
 
-        A long answer takes a while to read: this is no coroutine, and has a thread.
+        An answer takes a while to read, and is read in a thread; most answers need none.
         """
-        # Its patterns take a seventh of a second to make ready: not while the server starts.
-        from chatstream.plugins.bets.calls import called
-        from chatstream.plugins.bets.reader import extract
+        called = any(isinstance(part, ToolCallPart) for part in answer.parts)
+        if not called and len(answer.text) <= _AT_ONCE and not may_name_a_bet(answer.text):
+            return ()
+        return await asyncio.to_thread(_found, answer)
 
-        bets = called(answer.id, answer.text, answer.parts) or extract(answer.id, answer.text)
-        return tuple(bet.annotation for bet in bets)
+
+def _found(answer: Answered) -> tuple[Annotation, ...]:
+    # Its patterns take a seventh of a second to make ready: not while the server starts.
+    from chatstream.plugins.bets.calls import called
+    from chatstream.plugins.bets.reader import extract
+
+    bets = called(answer.id, answer.text, answer.parts) or extract(answer.id, answer.text)
+    return tuple(bet.annotation for bet in bets)
 
 
 def plugin() -> Bets:

@@ -18,6 +18,7 @@ from itertools import pairwise
 from msgspec import Struct, field
 
 from chatstream.plugins.bets import vocabulary as words
+from chatstream.plugins.bets.hints import may_name_a_bet
 from chatstream.plugins.bets.markup import Kind, Line, lines
 from chatstream.plugins.bets.recommendation import Recommendation
 
@@ -80,12 +81,7 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
 
     `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
     """
-    plain = text.casefold()
-    # The cheapest look first: most answers have no number that could be odds, and each costs the server's one thread
-    # of Python as long as it is read.
-    if not (words.ANY_NUMBER.search(plain) and any(hint in plain for hint in words.HINTS)):
-        return ()
-    if _is_foreign(text[:_TELLING]):
+    if not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
         return ()
     return tuple(
         Recommendation(

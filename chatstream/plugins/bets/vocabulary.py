@@ -21,8 +21,6 @@ _BOOKMAKERS = r"""(?: bet365 | betfair | betfred | coral | ladbrokes | paddy\spo
 _NUMBER = r"""(?: (?P<american> [+\u2212-][1-9][0-9]{2,4} ) | [0-9]{1,4}/[1-9][0-9]{0,2} | (?P<evens> evens
     | even\smoney )
     | [0-9]{1,5}[.][0-9]{1,3} | (?P<loose> [0-9]{1,4}(?:-|\sto\s)[1-9][0-9]{0,2} | [0-9]{1,3},[0-9]{2} ) )"""
-# What every such number has in it, in text that is casefolded: found in a fraction of the time.
-ANY_NUMBER = re.compile(r"[0-9](?:[./,-]|\sto\s)[0-9]|[+\u2212-][1-9][0-9]{2}|evens|even\smoney")
 _NO_MORE = r"""(?! [\w%€$£+\u00bc-\u00be] | [.,:/\u2212\u2013-][0-9] | \s?% | \s?[\u2013\u2014-]\s?[0-9]{1,5}[./][0-9]
     | \s(?:to|and)\s[+\u2212-]?[0-9] | \son\s?(?:[.,;)]|$) | \s?(?:or|and)\s(?:better|above|bigger|higher|more|over
     |up) )"""
@@ -46,8 +44,6 @@ ODDS = _pattern(
            |at\s{_BOOKMAKERS}|{_BOOKMAKERS})\b
       | \s[0-9]{{1,3}}\s?(?:pts?|units?|u)\b )"""
 )
-# Without any of these no number is marked as odds, and nothing else need be read.
-HINTS = ("odds", "price", "@", "(", "evens", "at ", "even money", "pt", "|", "of ")
 LINE = _pattern(r"\b(?: over | under | line | total | handicap | spread )s?\b [^0-9]* $")  # then "at 2.5" is no odds
 QUARTERS = (".5", ".25", ".75", ".50", ".0")
 OTHER_NUMBER = _pattern(  # then "at 7.30" or "at 7/10" is none
