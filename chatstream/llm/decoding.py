@@ -6,7 +6,6 @@ and not the first one; what the body is, its bytes say and not its content type;
 """
 
 import codecs
-import contextlib
 import json
 import re
 from enum import Enum, auto
@@ -264,43 +263,34 @@ class AnswerDecoder:
         decode = _plain.decode  # each call and look-up less counts here, many times for each network read
         simple = self._simple
         for chunk in chunks:
-            if simple and type(chunk) is bytes and len(chunk) <= MAX_EVENT_BYTES:
+            if not simple and self.over:
+                break
+            if len(chunk) > MAX_EVENT_BYTES:
+                self._fail("an event over 4 MiB")
+            elif not self._plain or type(chunk) is not bytes:  # an `ErrorEvent`
+                self._read_tolerantly(chunk, pieces)
+            else:
                 try:
                     text = decode(chunk).choices[0].delta.content
                 except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
-                    pass
+                    self._read_tolerantly(chunk, pieces)
                 else:
-                    self.tokens += 1
-                    if "</think>" in text and text.strip() == "</think>":
-                        self.end_of_unopened_thinking = True  # one token, and not what the answer is about
-                    pieces.append(text)
-                    continue
-            self._read_other(chunk, pieces)
-            if self.over:
-                break
+                    if simple:
+                        self.tokens += 1
+                        if "</think>" in text and text.strip() == "</think>":
+                            self.end_of_unopened_thinking = True  # one token, and not what the answer is about
+                        pieces.append(text)
+                        continue
+                    self._came()
+                    self._came_of.add(Kind.TEXT)
+                    self._say(Kind.TEXT, text, pieces)
             simple = self._simple
         return pieces
 
     @property
     def _simple(self) -> bool:
         """A chunk of text alone is one piece, and changes nothing else."""
-        arranged = self._arranger.plain and not self._calls.begun
-        return arranged and self._plain and self.finished is None and not self.over
-
-    def _read_other(self, chunk: bytes, pieces: list[Piece]) -> None:
-        if self.over:
-            return
-        if len(chunk) > MAX_EVENT_BYTES:
-            self._fail("an event over 4 MiB")
-            return
-        if self._plain and type(chunk) is bytes:  # no `ErrorEvent`
-            with contextlib.suppress(ValueError, RecursionError):
-                text = _plain.decode(chunk).choices[0].delta.content
-                self._came()
-                self._came_of.add(Kind.TEXT)
-                self._say(Kind.TEXT, text, pieces)
-                return
-        self._read_tolerantly(chunk, pieces)
+        return self._arranger.plain and not self._calls.begun and self.finished is None and not self.over
 
     def _came(self) -> None:
         """A chunk brought something."""
@@ -313,8 +303,12 @@ class AnswerDecoder:
         if isinstance(event, ErrorEvent):
             self._failed(_json(text) or text)
             return
+        document = _json(text)
+        if isinstance(document, dict):
+            self._read_chunk(document, pieces)
+            return
         # Some have several in one, each on a line of its own.
-        for line in [text] if _json(text) is not None else text.split("\n"):
+        for line in [text] if document is not None else text.split("\n"):
             self._read_line(line.strip(), pieces)
 
     def _read_line(self, line: str, pieces: list[Piece]) -> None:

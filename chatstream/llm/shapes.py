@@ -15,8 +15,10 @@ _MAX_REASON: Final = 64
 _MAX_TOKENS: Final = 2**53
 # Where endpoints put what a model thinks. Some put the same in two of them, of which the first is taken.
 _REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+_ANY_REASONING: Final = frozenset(_REASONING)
 # What is a sign of life besides.
-_NOT_TEXT: Final = (*_REASONING, "tool_calls", "function_call", "audio")
+_NOT_TEXT: Final = frozenset({*_REASONING, "tool_calls", "function_call", "audio"})
+_CHUNK_KEYS: Final = frozenset({"choices", "usage", "x_groq", "prompt_filter_results"})
 # The types of the parts of a `content` that are text, and those that are thinking ...
 _TEXT_TYPES: Final = ("text", "output_text")
 _REASONING_TYPES: Final = ("thinking", "reasoning", "reasoning_text", "reasoning_content", "summary_text")
@@ -99,9 +101,7 @@ def other_api(chunk: Json) -> str | None:
 
 def is_chunk(chunk: Json) -> bool:
     """Whether an object without a text may be one of an answer's: most endpoints send some that say nothing."""
-    return any(key in chunk for key in ("choices", "usage", "x_groq", "prompt_filter_results")) or is_sign_of_life(
-        chunk
-    )
+    return not _CHUNK_KEYS.isdisjoint(chunk) or is_sign_of_life(chunk)
 
 
 def is_sign_of_life(chunk: Json) -> bool:
@@ -113,7 +113,9 @@ def is_sign_of_life(chunk: Json) -> bool:
 def said_in(delta: Json) -> list[tuple[Kind, str]]:
     """What a delta or a message says, in order: text, and what the model thinks. None of it is empty."""
     said: list[tuple[Kind, str]] = []
-    thought = next((text for key in _REASONING if (text := _thought(delta.get(key)))), "")
+    thought = ""
+    if not _ANY_REASONING.isdisjoint(delta):
+        thought = next((text for key in _REASONING if (text := _thought(delta.get(key)))), "")
     if thought:
         said.append((Kind.REASONING, thought))
     content = delta.get("content")
@@ -137,7 +139,8 @@ def said_in(delta: Json) -> list[tuple[Kind, str]]:
 
 def refusal_in(delta: Json) -> str:
     """What it says in place of an answer."""
-    return "".join(text for _, text in said_in({"content": delta.get("refusal")}))
+    refusal = delta.get("refusal")
+    return "".join(text for _, text in said_in({"content": refusal})) if refusal else ""
 
 
 def _thought(value: object, depth: int = 0) -> str:
@@ -154,7 +157,7 @@ def _thought(value: object, depth: int = 0) -> str:
 
 def is_alive(delta: Json) -> bool:
     """Whether it says something that is no text: reasoning, a tool call."""
-    return bool(delta.get("content")) or any(delta.get(key) for key in _NOT_TEXT)
+    return bool(delta.get("content")) or any(delta[key] for key in _NOT_TEXT.intersection(delta))
 
 
 def reason_of(choice: Json) -> str | None:

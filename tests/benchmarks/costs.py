@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from chatstream.formats.registry import DEFAULT, SHOWING
 from chatstream.generations.channel import Channel, Running
+from chatstream.generations.fitting import Fitting
 from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.llm.decoding import AnswerDecoder
@@ -77,6 +78,15 @@ async def encode_lean() -> None:
     assert lean.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
 
 
+async def keep() -> None:
+    """400 chunks of one network read are found to fit, and kept."""
+    running, fitting = Running(_ANSWER), Fitting(200_000, 200_000)
+    pieces, whole = fitting.of(running.end, [*_TEXTS])
+    running.add(pieces)
+    assert whole
+    assert running.length == len(_ANSWER.made_of(running.pieces).content)
+
+
 async def fan_out() -> None:
     """20 times 10 chunks are appended, and read by 100 viewers who wait for them."""
     channel, running = Channel(_CONVERSATION), Running(_ANSWER)
@@ -119,6 +129,7 @@ STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
     "decode": (decode, CHUNKS),
     "encode": (encode, CHUNKS),
     "encode_lean": (encode_lean, CHUNKS),
+    "keep": (keep, CHUNKS),
     "fan_out": (fan_out, 20 * VIEWERS),
 }
 """Each step, and how many times it does its work in one go."""
