@@ -5,7 +5,7 @@ the user has spent, and noted as open. It is *settled* by the write that ends it
 `usage` from then on, once and for all, and the ledger needs no write. What was taken comes in the place of what was
 expected with the user's next reservation, if this process has both; else whoever needs the exact sum (a refusal,
 `GET …/usage`, a report, a deletion) looks up how the open ones have ended. The update that does it takes the
-reservation away, and asks for its being there: so each counts once, whoever does it, and however often.
+reservation away, and asks for its being there as it is known: so each counts once, whoever does it, however often.
 
 Its `_id` is a name for the user that goes on counting when they are erased: that is no new budget. See `pseudonyms`.
 
@@ -132,6 +132,11 @@ class _Reservation(NamedTuple):
     def field(self) -> str:
         """Where it is noted."""
         return f"open.{self.answer}"
+
+    @property
+    def as_noted(self) -> Document:
+        """What holds of its account as long as it is there, and nobody has extended it."""
+        return {f"{self.field}.tokens": self.tokens, f"{self.field}.costMicros": self.cost}
 
 
 class _Settlement(NamedTuple):
@@ -302,7 +307,9 @@ class Ledger:
         settled: Counter[str] = Counter()
         for one in ended:
             settled.update(one.added)
-        which: Document = {"_id": account} | {one.reservation.field: {"$exists": True} for one in ended}
+        which: Document = {"_id": account}
+        for one in ended:
+            which |= one.reservation.as_noted
         for name, limit in _limits(spending.budget):
             field = _field(name, day)
             which[field] = {"$not": {"$gte": limit - settled[field]}}  # what has no such field has spent nothing
@@ -370,12 +377,11 @@ class Ledger:
         room[f"days.{old.day}"] = room["tokens"]
         for one in self._ended.get(old.account, {}).values():
             room.subtract(one.added)
-        which: Document = {"_id": old.account, f"{old.field}.tokens": old.tokens, f"{old.field}.costMicros": old.cost}
+        which: Document = {"_id": old.account} | old.as_noted
         for name, limit in limits:
             field = _field(name, old.day)
             which[field] = {"$lt": limit + room[field]}
-        reserved = {f"{old.field}.tokens": new.tokens, f"{old.field}.costMicros": new.cost}
-        result = await self._accounts.update_one(which, {"$inc": dict(more), "$set": reserved})
+        result = await self._accounts.update_one(which, {"$inc": dict(more), "$set": new.as_noted})
         return bool(result.matched_count)
 
     async def _open(self, user_id: str, answer: Answer) -> _Reservation | None:
@@ -486,7 +492,7 @@ class Ledger:
         updates = []
         for reservation, added in settlements:
             update: Document = {"$unset": {reservation.field: ""}} | ({"$inc": added} if added else {})
-            updates.append(UpdateOne({"_id": reservation.account, reservation.field: {"$exists": True}}, update))
+            updates.append(UpdateOne({"_id": reservation.account} | reservation.as_noted, update))
         await self._accounts.bulk_write(updates, ordered=False)
         for reservation, _ in settlements:
             self._forget(reservation)

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import SECRET, ServerProcess
-from tests.support.upstream import Do, Upstream, answer, beginning
+from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, stream
 
 USAGE = "/api/v1/chat/usage"
 
@@ -298,8 +298,16 @@ def shared_by_claim(tmp_path_factory: pytest.TempPathFactory, environment: dict[
 
 PLUGIN = """
 from chatstream.models import Budget
+from chatstream.plugins.tool import tool
+
+@tool(effect="none")
+async def look(match: str) -> str:
+    \"\"\"Look.\"\"\"
+    return "2.10"
 
 class Credits:
+    tools = (look,)
+
     def budget(self, spender):
         if "broken" in spender.user:
             raise RuntimeError
@@ -331,6 +339,19 @@ async def test_a_plug_in_says_what_a_user_may_spend(
     assert (refused.status_code, refused.json()["code"]) == (503, "budget_unavailable")
     assert refused.headers["Retry-After"] == "5"
     assert await broken.messages(conversation) == []
+    # Where the model calls on, it is not asked again once nothing is left.
+    called = delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"match":"x"}'}}])
+    spent, spends = make_client(server, f"poor-{time.time_ns()}"), make_client(server, f"rich-{time.time_ns()}")
+    for client, ends, code, more in ((spent, "failed", "budget_exhausted", 1), (spends, "complete", None, 2)):
+        calls = len(upstream.calls)
+        upstream.scripts[:] = [(answer("Well."),)] * calls  # they have been said
+        upstream.reply(stream(called, delta(finish_reason="tool_calls"), DONE))
+        upstream.reply(answer("Well."))
+        stored = await client.answer(await client.create(initialMessage="Which?"))
+        assert (stored["status"], (stored["error"] or {"error": None})["error"]) == (ends, code)
+        assert len(upstream.calls) - calls == more
+        month = (await balances(client))["tokensPerMonth"]
+        assert (month["used"], month["reserved"]) == (stored["usage"]["totalTokens"], 0)
 
 
 @pytest.mark.gen_test

@@ -261,6 +261,23 @@ async def test_what_is_taken_within_an_answer_counts_before_it_ends(store: Stora
 
 
 @pytest.mark.gen_test
+async def test_who_settles_what_has_been_extended_meanwhile_settles_what_is_there(
+    store: Storage, mongo: Mongo, mongodb_uri: str
+) -> None:
+    one = spender(store, mongo, tokens_per_month=1000)
+    conversation, answer = await one.begin()
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
+        before = client["store"]["ledger"].find_one({"userId": one.user})
+    assert before is not None
+    assert await store.ledger.extend(one.user, one.budget, answer, usage(200, 10), usage(100, 10))
+    await Storage(mongo, owner="other").attempts.finish(
+        conversation, replace(answer, status=Status.STOPPED, usage=usage(250))
+    )
+    await store.ledger._settle(before)  # as another request has read it a moment ago
+    assert await one.sums() == (250, 0)
+
+
+@pytest.mark.gen_test
 async def test_what_has_no_limit_or_has_ended_is_not_asked_about(store: Storage, mongo: Mongo) -> None:
     one = spender(store, mongo, tokens_per_month=100)
     conversation, answer = await one.begin()
