@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from tests.stress import calls
 from tests.stress.reconcile import Violation
 from tests.stress.stage import Server, Stage
 from tests.stress.workload import Person
@@ -260,6 +261,13 @@ async def _race(person: Person) -> None:
     await asyncio.gather(person.regenerate("interrupt"), person.regenerate("interrupt"), person.stop())
 
 
+async def killed_while_tools_work(stage: Stage) -> None:
+    """A server is killed at each step of the lives of calls: what may happen once never happens twice, and is not told
+    as done where that is not known; what may be repeated ends done, under one key."""
+    if wrong := await calls.killed_at_each_step(stage):
+        raise AssertionError("; ".join(wrong))
+
+
 class Scenario(Struct, frozen=True):
     """What to do, on how many nodes of a database, and how many seconds it may take, its recovery included."""
 
@@ -285,10 +293,19 @@ SCENARIOS = {
         Scenario(told_to_end),
         Scenario(clock_stepped),
         Scenario(races),
+        Scenario(killed_while_tools_work),
     )
 }
 # One of each kind of fault; together they take less than a minute.
-SHORT = ("kill_in_mid_answer", "database_paused", "network_faults", "mass_reconnect", "told_to_end", "races")
+SHORT = (
+    "kill_in_mid_answer",
+    "database_paused",
+    "network_faults",
+    "mass_reconnect",
+    "told_to_end",
+    "races",
+    "killed_while_tools_work",
+)
 
 
 async def play(name: str, seed: int, directory: Path, mongo: ReplicaSet, *, short: bool = False) -> list[Violation]:

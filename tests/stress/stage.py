@@ -117,7 +117,7 @@ class Stage:
         self.orphans_allowed = False
         self.servers: list[Server] = []
         self._directory = directory
-        self._database = f"stress-{directory.name}"[:60]
+        self.database = f"stress-{directory.name}"[:60]
         self.ledger = Ledger(directory / "ledger.jsonl")
         self.model = Model(self.ledger, seed)
         self.clients = Clients(self.ledger, lambda: [one.door.port for one in self.servers if one.serves])
@@ -135,14 +135,14 @@ class Stage:
             await each.close()
         self.ledger.close()
         with contextlib.suppress(PyMongoError), self._open_database() as client:
-            client.drop_database(self._database)
+            client.drop_database(self.database)
 
     def _open_database(self) -> MongoClient[dict[str, Any]]:
         return MongoClient(self.mongo.uri, serverSelectionTimeoutMS=2000, socketTimeoutMS=5000)
 
     async def serve(self, count: int = 1, **settings: str) -> list[Server]:
         """Start so many servers."""
-        settings = {"MONGODB_DATABASE": self._database, **settings}
+        settings = {"MONGODB_DATABASE": self.database, **settings}
         new = [Server(self._directory, self.model.port, self.mongo, settings) for _ in range(count)]
         self.servers += new
         await asyncio.gather(*(server.start(direct=len(self.mongo.nodes) > 1) for server in new))
@@ -239,7 +239,7 @@ class Stage:
 
     def _messages(self) -> list[Message]:
         with self._open_database() as client:
-            database = client[self._database]
+            database = client[self.database]
             names = {one["_id"]: one["id"] for one in database["conversations"].find()}
             return [_message(one, names) for one in database["messages"].find()]
 
