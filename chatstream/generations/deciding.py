@@ -242,14 +242,22 @@ class Deciding:
             return
         try:
             for key, answer_id in await self._attempts.overdue(now(), _AT_ONCE):
-                answer = await self._reading.get(key, answer_id)
-                conversation = await self._reading.conversation(key)
-                if isinstance(answer, Answer) and conversation is not None and answer.status is Status.WAITING:
-                    await self._expire(conversation, answer)
+                await self._look_at(key, answer_id)
         except StorageUnavailable:
             pass  # the next time
+
+    async def _look_at(self, key: str, answer_id: str) -> None:
+        answer = await self._reading.get(key, answer_id)
+        conversation = await self._reading.conversation(key)
+        if not isinstance(answer, Answer) or conversation is None or answer.status is not Status.WAITING:
+            return
+        try:
+            await self._expire(conversation, answer)
+        except StorageUnavailable:
+            raise
         except Exception as exc:  # noqa: BLE001 - one that cannot be gone on with must not keep the others
-            log.error("an answer that has waited cannot be gone on with: %s", describe(exc))
+            facts = {"answer": answer.id}
+            log.error("an answer that has waited cannot be gone on with: %s", describe(exc), extra={"facts": facts})
 
     async def _expire(self, conversation: Conversation, answer: Answer) -> None:
         over = [call for call in calls(answer.pieces) if call.waits and call.is_expired(now())]

@@ -18,6 +18,7 @@ from pymongo.database import Database
 from chatstream.store.mongo import Mongo
 from chatstream.store.plugin_documents import PluginDocuments
 from tests.conftest import MakeClient, StartServer
+from tests.handlers.test_client_tools import PICK, picking
 from tests.support.client import API, Client
 from tests.support.processes import REPOSITORY, measured
 from tests.support.upstream import DONE, USAGE, Do, Upstream, answer, beginning, delta, stream, whole
@@ -127,6 +128,33 @@ async def test_export_erase_and_import_give_the_same_history(
     assert repeated.status_code == 200
     twice = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
     assert (twice.returncode, "are there already" in twice.stderr) == (1, True)
+
+
+@pytest.mark.gen_test
+async def test_what_waited_there_waits_for_nobody_here_and_the_conversation_goes_on(
+    client: Client, upstream: Upstream, tmp_path: Path, mongodb_uri: str
+) -> None:
+    conversation = await client.create()
+    await client.http.patch(f"{API}/{conversation}", json={"clientTools": [PICK]})
+    upstream.reply(picking('{"album": "Cats"}'))
+    await client.post(conversation, "Which?")
+    while (waits := await client.answer(conversation))["status"] != "waiting":
+        pass
+    response = await client.http.get(f"{ME}/export")
+    await client.http.delete(ME)
+    assert (await client.http.get(API, params={"waiting": "true"})).json()["conversations"] == []
+    done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
+    assert done.returncode == 0, done.stderr
+    newest = (await client.messages(conversation))[-1]
+    [call] = [part for part in newest["parts"] if part["type"] == "tool_call"]
+    assert (newest["status"], call["state"], call["failed"]) == ("interrupted", "done", True)
+    assert call["arguments"] == waits["parts"][0]["arguments"]
+    path = f"{API}/{conversation}/tool-calls"
+    for id_ in (call["toolCallId"], waits["parts"][0]["toolCallId"]):
+        assert (await client.http.post(f"{path}/{id_}", json={"output": 1})).status_code in (404, 409)
+    upstream.reply(answer("As you like."))
+    await client.post(conversation, "Never mind.")
+    assert (await client.answer(conversation))["content"] == "As you like."
 
 
 @pytest.mark.gen_test

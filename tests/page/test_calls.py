@@ -14,7 +14,7 @@ from tests.support.processes import ServerProcess
 from tests.support.upstream import DONE, answer, delta, stream
 
 PLUGIN = '''
-from chatstream.plugins.tool import tool
+from chatstream.plugins.tool import OutcomeUnknown, ToolFailed, tool
 
 
 @tool(effect="none")
@@ -29,8 +29,26 @@ async def place_bet(selection: str, stake: str) -> str:
     return "The bet is placed."
 
 
+@tool(effect="none")
+async def cash_out() -> str:
+    """Cash a bet out."""
+    raise ToolFailed("the match is over")
+
+
+@tool(effect="once", approval="never")
+async def transfer() -> str:
+    """Transfer money."""
+    raise OutcomeUnknown
+
+
+@tool(effect="once", approval_timeout=0.5)
+async def hurry() -> str:
+    """Do something soon."""
+    return "done"
+
+
 class Plugin:
-    tools = (best_price, place_bet)
+    tools = (best_price, place_bet, cash_out, transfer, hurry)
 
 
 plugin = Plugin
@@ -105,3 +123,28 @@ def test_a_person_decides_by_keys_and_another_device_sees_it(
         expect(each.prose).to_have_text("So be it.")
         expect(each.page.get_by_role("button", name="Approve")).to_have_count(0)
     assert tab.page.evaluate("document.activeElement.closest('.call') !== null")
+
+
+def test_what_went_wrong_with_a_call_is_said_on_its_card(
+    open_page: OpenPage, model: Model, calling_server: ServerProcess
+) -> None:
+    tab = open_page(url=calling_server.url)
+    cards = (
+        ("cash_out", "cash out Failed"),
+        ("hurry", "hurry Nobody agreed in time"),
+        ("transfer", "transfer Nobody knows whether it was carried out"),
+    )
+    for number, (name, _) in enumerate(cards, start=1):
+        model.reply(called(name))
+        model.reply(answer(f"That was {name}."))
+        tab.ask(f"Call {name}")
+        if name != "transfer":  # of that, no model says anything
+            expect(tab.prose.nth(number - 1)).to_have_text(f"That was {name}.", timeout=60_000)
+    for reloaded in (False, True):
+        if reloaded:
+            tab.page.reload()
+        for _, told in cards:
+            card = tab.page.get_by_role("region", name=told)
+            expect(card).to_be_visible(timeout=60_000)
+            expect(card.get_by_role("button", name="Approve")).to_have_count(0)
+        expect(tab.page.get_by_text("Do not call it again")).to_have_count(0)  # which is said to models

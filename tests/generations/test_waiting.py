@@ -1,0 +1,109 @@
+"""What else is done to conversations in which an answer waits: retention, erasure, a token's end, a fault of one."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import pytest
+from bson import ObjectId
+
+from chatstream.errors import NotFound
+from chatstream.generations.retaining import Retaining
+from chatstream.models import Answer, Conversation, Status
+from chatstream.pieces import CallState
+from chatstream.store.leases import Leases
+from chatstream.store.retention import Retention
+from chatstream.tools.tool import Tools
+from tests.generations.test_deciding import APPROVE, DENY, asked, asking, overdue, waiting
+from tests.generations.test_erasing import documents, erasing
+from tests.generations.test_tools import CALLED, Ledger, call, calls_of
+from tests.support.scripted_model import STOP, Bench, bench, following
+
+
+async def age(b: Bench, conversation: Conversation) -> None:
+    moment = await b.mongo.time() - timedelta(days=9)
+    await b.mongo.conversations.update_one({"_id": ObjectId(conversation.key)}, {"$set": {"updatedAt": moment}})
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_waits_is_kept_however_old_it_is_until_its_time_is_over(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri, f"waiting-{uuid.uuid4().hex}", tools=Tools([asking(Ledger())])) as b:
+        conversation, parked = await asked(b)
+        retaining = Retaining(Retention(b.mongo), Leases(b.mongo, owner=b.owner), b.hub, b.metrics, days=3)
+        await age(b, conversation)
+        await retaining.look()
+        assert (await b.newest(conversation)).status is Status.WAITING
+        await overdue(b, parked)
+        b.model.reply("Well.", STOP)
+        await b.deciding.look()
+        assert (await b.ended(conversation)).status is Status.COMPLETE
+        await retaining.look()  # it has just been used
+        assert await b.reading.conversation(conversation.key) is not None
+        await age(b, conversation)
+        await retaining.look()
+        assert await b.reading.conversation(conversation.key) is None
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_with_its_user_goes_what_waits_and_what_the_tools_have_kept(mongodb_uri: str, short_pauses: None) -> None:
+    user, ledger = f"user-{uuid.uuid4().hex}", Ledger()
+    tools = Tools([asking(ledger)])
+    async with bench(mongodb_uri, tools=tools) as a, bench(mongodb_uri, tools=tools) as b, following(b):
+        conversation = await a.conversations.create(user)
+        a.model.reply("I pay.", *call(1, name="pay"), CALLED)
+        await a.post(conversation, "Pay.")
+        parked = await waiting(a, conversation)
+        await a.calling.storage(user, "test:plugin").put(f"{parked.id}.1", {"whose": user})
+        async with b.viewer(conversation) as viewer:
+            await viewer.until("tool_state")
+            erasure = await erasing(a).erase(user)
+            assert (erasure.completed_at is not None, erasure.erased.messages) == (True, 2)
+            assert (await viewer.until("error"))["error"] == "conversation_deleted"
+        assert user not in await documents(a.mongo)
+        for process in (a, b):
+            with pytest.raises(NotFound):
+                await process.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
+        assert ledger.keys == []
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_one_that_cannot_be_gone_on_with_does_not_keep_the_others(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(mongodb_uri, f"waiting-{uuid.uuid4().hex}", tools=Tools([asking(Ledger())])) as b:
+        (first, broken), (second, parked) = await asked(b), await asked(b)
+        await overdue(b, broken)
+        await overdue(b, parked)
+        expire = b.deciding._expire
+
+        async def fails(conversation: Conversation, answer: Answer) -> None:
+            if conversation.key == first.key:
+                raise ValueError("a field of it cannot be read")
+            await expire(conversation, answer)
+
+        monkeypatch.setattr(b.deciding, "_expire", fails)
+        b.model.reply("Well.", STOP)
+        await b.deciding.look()
+        assert (await b.ended(second)).status is Status.COMPLETE
+        assert (await b.newest(first)).status is Status.WAITING
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_two_devices_that_decide_the_opposite_of_two_calls_at_once_are_both_heard(mongodb_uri: str) -> None:
+    """Two cards of one answer: each is decided by itself, and the answer goes on once, with the last one."""
+    ledger = Ledger()
+    tools = Tools([asking(ledger)])
+    async with bench(mongodb_uri, tools=tools) as a, bench(mongodb_uri, tools=tools) as b:
+        conversation, parked = await asked(a, call(1, name="pay"), call(2, name="pay"))
+        for each in (a, b):
+            each.model.reply("So be it.", STOP)
+        await asyncio.gather(
+            a.deciding.decide(conversation, f"{parked.id}.1", APPROVE),
+            b.deciding.decide(conversation, f"{parked.id}.2", DENY),
+        )
+        while not (await a.newest(conversation)).status.is_final:
+            await asyncio.sleep(0.005)
+        answer = await a.newest(conversation)
+        assert [part.state for part in calls_of(answer)] == [CallState.DONE, CallState.DENIED]
+        assert ledger.keys == [f"{parked.id}.1"]
+        assert len(a.model.calls) + len(b.model.calls) == 2
