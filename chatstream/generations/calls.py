@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import timestamp
-from chatstream.generations.rounds import UNKNOWN, Call, rounds
+from chatstream.generations.rounds import CHECK, Call, rounds
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -174,6 +174,9 @@ class Calls:
         tool = self._tools.get(call.name)
         if tool is None:
             raise BadArguments(f"not carried out: there is no tool {call.name}")
+        if call.state is CallState.APPROVED and call.is_expired(datetime.now(UTC)):
+            # It waited for another one, or for somebody to begin the next attempt.
+            raise BadArguments("not carried out: the time for which it was agreed to is over")
         if again and tool.manner.effect is Effect.ONCE:
             raise BadArguments("not carried out again: what the tool does has changed")
         if len(call.arguments) > self._bounds.argument_characters:
@@ -225,6 +228,8 @@ class Calls:
             return _Outcome(text, failed=True, word="failed")
         except Exception as exc:  # noqa: BLE001 - whatever a tool raises
             log.error("tool %s of %s failed: %s", tool.name, tool.source, describe(exc))
+            if tool.manner.effect is Effect.ONCE:  # a connection that was lost, or a fault behind the effect
+                return _Outcome(unknown=True, word="unknown")
             return _Outcome("failed", failed=True, word="failed")
 
     def _note(self, call: Call, tool: Tool | None, outcome: str, seconds: float) -> None:
@@ -243,7 +248,7 @@ def fitting(output: object, most: int) -> object:
         text = msgspec.json.encode(output).decode()
         plain = msgspec.json.decode(text)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise ToolFailed("the tool returned something that is not JSON") from exc
+        raise ToolFailed("it was carried out, but what it returned is not JSON") from exc
     return plain if len(text) <= most else cut(plain if isinstance(plain, str) else text, most)
 
 
@@ -286,7 +291,7 @@ def _asked(tool: Tool, arguments: Any) -> tuple[str | None, float]:
 
 
 def _unknown(call: Call) -> ToolState:
-    return ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=UNKNOWN)
+    return ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=CHECK)
 
 
 def _valid(text: str) -> str:

@@ -25,10 +25,12 @@ from chatstream.pieces import (
     ToolState,
 )
 
-# What a model is told of a call that has no result, and people of one whose result nobody knows.
+# What a model is told of a call that has no result.
 STOPPED = "Not carried out: the answer was stopped before."
 BROKEN_OFF = "It is not known what came of this: it was broken off."
 UNKNOWN = "It is not known whether this was carried out. Do not call it again: ask the user to check."
+# What people are told of that.
+CHECK = "It is not known whether this was carried out: check it before you ask for it again."
 _WAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
 _DECIDED = (CallState.APPROVED, CallState.DENIED, CallState.EXPIRED)
 
@@ -193,7 +195,7 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
             if call.state is None or call.is_over:
                 continue
             if call.id in doubtful:
-                marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=UNKNOWN))
+                marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=CHECK))
             else:
                 # An app may have begun with it.
                 begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT)

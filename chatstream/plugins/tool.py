@@ -2,7 +2,8 @@
 
 A tool is a plain function, `async` or not. Its name, its parameters' types and its first lines say how it is called;
 what it returns is any JSON, and is told to the model and to the user. What it raises fails the call: the text of a
-`ToolFailed` or a `ValueError` is told to the model, of anything else only that it failed.
+`ToolFailed` or a `ValueError` is told to the model, of anything else only that it failed. Of a tool with the effect
+`once` that raises anything else, nobody knows whether it was carried out.
 """
 
 from collections.abc import Callable

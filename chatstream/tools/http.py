@@ -1,6 +1,7 @@
 """Tools that an HTTP endpoint carries out, for apps whose backend is not in Python."""
 
 import asyncio
+import codecs
 import logging
 import socket
 import ssl
@@ -31,6 +32,15 @@ _MOST_BYTES: Final = 1024 * 1024
 _CONNECTING: Final = 10.0
 # A gateway's word that it does not know what became of the request.
 _GATEWAY: Final = (502, 504)
+# The charsets that services write text in. Python knows others: of some the time grows with the square of the length
+# (punycode), and some make text of what is none (unicode_escape).
+_CHARSETS: Final = frozenset(
+    (
+        *("utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "koi8-r", "koi8-u"),
+        *("shift_jis", "cp932", "euc_jp", "euc_kr", "cp949", "gb2312", "gbk", "gb18030", "big5"),
+    )
+)
+_CHARSET_FAMILIES: Final = ("iso8859-", "cp125")
 # Whatever a header may hold, but what stands for other characters.
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
@@ -213,4 +223,13 @@ def _kind(response: "httpx2.Response") -> tuple[str, str]:
     header = Message()
     header["Content-Type"] = response.headers.get("Content-Type", "")
     kind = header.get_content_type() if response.headers.get("Content-Type") else ""
-    return kind, str(header.get_param("charset") or "utf-8")
+    return kind, _charset(str(header.get_param("charset") or "utf-8"))
+
+
+def _charset(name: str) -> str:
+    """Python's name of it; one that is not taken is none."""
+    try:
+        known = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        return "unknown"
+    return known if known in _CHARSETS or known.startswith(_CHARSET_FAMILIES) else "unknown"

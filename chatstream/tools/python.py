@@ -12,6 +12,7 @@ from pydantic.errors import PydanticUserError
 from chatstream.errors import ConfigurationError
 from chatstream.plugins.loading import Loaded
 from chatstream.plugins.plugins import listed
+from chatstream.plugins.threads import TooBusy
 from chatstream.plugins.tool import Caller, ToolFailed, manner_of
 from chatstream.tools.tool import BadArguments, Tool
 
@@ -56,6 +57,8 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
             if inspect.iscoroutinefunction(function):
                 return await function(**given)
             return await plugin.threads["tools"].run(lambda: listed(function, **given))
+        except TooBusy as exc:
+            raise ToolFailed("not carried out: it is called too often at the moment") from exc
         except ValueError as exc:  # its text is written for the model
             raise ToolFailed(str(exc)) from exc
 

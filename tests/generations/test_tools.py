@@ -171,7 +171,7 @@ async def test_every_call_is_answered_whatever_is_wrong_with_it(mongodb_uri: str
             "bad arguments: match: Field required",
             "failed: no such match",
             "failed",
-            "failed: the tool returned something that is not JSON",
+            "failed: it was carried out, but what it returned is not JSON",
             "x" * 100 + "… (cut: 100 of 300 characters)",
             "failed: no answer within 0.01 s",
             "not carried out: at most 9 calls are possible at a time",
@@ -551,3 +551,25 @@ async def test_an_attempt_that_is_stopped_before_it_goes_on_is_stopped(
                 assert (await viewer.until("llm_complete"))["status"] == "interrupted"
                 assert (await viewer.until("llm_complete"))["status"] == "stopped"
             assert b.model.calls == []
+
+
+@pytest.mark.parametrize("raised", [ConnectionResetError, KeyError, asyncio.CancelledError])
+@pytest.mark.gen_test(timeout=60)
+async def test_what_raises_anything_may_have_been_carried_out_before(
+    mongodb_uri: str, raised: type[BaseException]
+) -> None:
+    async def breaks(arguments: Any, caller: Caller) -> object:
+        raise raised
+
+    for effect in (Effect.ONCE, Effect.IDEMPOTENT):
+        async with bench(mongodb_uri, tools=Tools([tool("odds", breaks, effect)])) as b:
+            b.model.reply(*call(1), CALLED)
+            b.model.reply("Well.", STOP)
+            conversation = await b.conversation()
+            await b.post(conversation)
+            answer = await b.ended(conversation)
+            (part,) = calls_of(answer)
+            if effect is Effect.ONCE:
+                assert (answer.status, part.state) == (Status.FAILED, CallState.UNKNOWN)
+            else:
+                assert (answer.status, part.output) == (Status.COMPLETE, "failed")

@@ -8,9 +8,11 @@ import pytest
 from bson import ObjectId
 
 from chatstream.errors import NotFound
+from chatstream.events import timestamp
 from chatstream.generations.retaining import Retaining
 from chatstream.models import Answer, Conversation, Status
 from chatstream.pieces import CallState
+from chatstream.store.documents import now
 from chatstream.store.leases import Leases
 from chatstream.store.retention import Retention
 from chatstream.tools.tool import Tools
@@ -107,3 +109,27 @@ async def test_two_devices_that_decide_the_opposite_of_two_calls_at_once_are_bot
         assert [part.state for part in calls_of(answer)] == [CallState.DONE, CallState.DENIED]
         assert ledger.keys == [f"{parked.id}.1"]
         assert len(a.model.calls) + len(b.model.calls) == 2
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_was_agreed_to_is_not_carried_out_when_its_time_is_over(mongodb_uri: str) -> None:
+    """One of two calls was agreed to in time; the other one kept it waiting for too long."""
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b:
+        conversation, parked = await asked(b, call(1, name="pay"), call(2, name="pay"))
+        await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
+        which = {"_id": ObjectId(parked.id)}
+        pieces = (await b.mongo.messages.find_one(which))["pieces"]
+        (first,) = [
+            one
+            for one in pieces
+            if isinstance(one, dict) and one["id"] == f"{parked.id}.1" and one.get("state") == "awaiting_approval"
+        ]
+        first["expiresAt"] = timestamp(now() - timedelta(seconds=1))
+        await b.mongo.messages.update_one(which, {"$set": {"pieces": pieces}})
+        b.model.reply("One of them.", STOP)
+        await b.deciding.decide(conversation, f"{parked.id}.2", APPROVE)
+        answer = await b.ended(conversation)
+        assert ledger.keys == [f"{parked.id}.2"]
+        assert [part.failed for part in calls_of(answer)] == [True, False]
+        assert answer.content == "I pay.\n\nOne of them."

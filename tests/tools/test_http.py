@@ -102,6 +102,7 @@ async def test_no_id_becomes_another_header_or_another_id(tmp_path: Path, user: 
         (said(b'{"a":1}', "Application/JSON"), {"a": 1}),
         (said(b'{"a":1}', "text/plain"), '{"a":1}'),
         (said("Zoë".encode("latin-1"), "text/plain; charset=iso-8859-1"), "Zoë"),
+        (said("Zoë".encode("cp1252"), "text/plain; charset=Windows-1252"), "Zoë"),
         (said("Zoë 🏆".encode(), "text/html"), "Zoë 🏆"),
         (said(b'{"a":1}', None), {"a": 1}),
         (said(b"plain", None), "plain"),
@@ -128,6 +129,12 @@ async def test_json_and_text_are_results(tmp_path: Path, reply: bytes, result: o
         (said(b'{"a":NaN}', "application/json"), "its answer cannot be read: it is no valid JSON"),
         (said(b"a\xffb", "text/plain"), "its answer cannot be read: it is no valid text"),
         (said(b"ab", "text/plain; charset=klingon"), "its answer cannot be read: it is no valid text"),
+        # What Python takes for charsets, too; the first takes minutes for a megabyte.
+        (
+            said(b"x" * 500_000 + b"-" + b"b" * 500_000, "text/plain; charset=punycode"),
+            "its answer cannot be read: it is no valid text",
+        ),
+        (said(b"\\ud800", "text/plain; charset=unicode_escape"), "its answer cannot be read: it is no valid text"),
         (said(b"\xff", None), "its answer cannot be read: it is no valid JSON"),
         (
             said(b"\x1f\x8b", "application/json", more="Content-Encoding: gzip\r\n"),
