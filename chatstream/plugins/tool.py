@@ -6,6 +6,7 @@ what it returns is any JSON, and is told to the model and to the user. What it r
 `once` that raises anything else, nobody knows whether it was carried out.
 """
 
+import inspect
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -93,6 +94,8 @@ def tool(
         raise ValueError("timeout must be a number of seconds, up to a day")
     if not 0 < approval_timeout <= _LONGEST_APPROVAL:
         raise ValueError("approval_timeout must be a number of seconds, up to 30 days")
+    if inspect.iscoroutinefunction(ask):
+        raise ValueError("ask must be a plain function, and not async")
     approves = None if approval is None else Approval(approval)
     manner = Manner(
         effect=Effect(effect), approval=approves, timeout=timeout, approval_timeout=approval_timeout, ask=ask

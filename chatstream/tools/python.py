@@ -42,6 +42,11 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
     except (PydanticUserError, TypeError, NameError, ValueError) as exc:
         raise ConfigurationError(f"{where}: its parameters must have types that JSON can have ({exc})") from exc
     schema.pop("title", None)
+    if manner.ask is not None:
+        try:
+            inspect.signature(manner.ask).bind(**dict.fromkeys(model.model_fields))
+        except (TypeError, ValueError) as exc:
+            raise ConfigurationError(f"{where}: its `ask` must take the same parameters ({exc})") from exc
 
     def check(given: dict[str, Any]) -> dict[str, Any]:
         try:

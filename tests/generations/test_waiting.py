@@ -2,16 +2,20 @@
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bson import ObjectId
+from msgspec.structs import replace
 
 from chatstream.errors import NotFound
 from chatstream.events import timestamp
 from chatstream.generations.retaining import Retaining
 from chatstream.models import Answer, Conversation, Status
 from chatstream.pieces import CallState
+from chatstream.plugins.tool import Ask
 from chatstream.store.documents import now
 from chatstream.store.leases import Leases
 from chatstream.store.retention import Retention
@@ -133,3 +137,51 @@ async def test_what_was_agreed_to_is_not_carried_out_when_its_time_is_over(mongo
         assert ledger.keys == [f"{parked.id}.2"]
         assert [part.failed for part in calls_of(answer)] == [True, False]
         assert answer.content == "I pay.\n\nOne of them."
+
+
+def _fails(**arguments: Any) -> Ask:
+    raise ZeroDivisionError
+
+
+def _refuses(**arguments: Any) -> Ask:
+    raise ValueError("that match is over")
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        (_fails, "not carried out: nobody can be asked to agree to it"),
+        (_refuses, "not carried out: that match is over"),
+        (lambda **arguments: None, "not carried out: nobody can be asked to agree to it"),
+        (lambda **arguments: Ask(text=7), "not carried out: nobody can be asked to agree to it"),  # type: ignore[arg-type]  # nonsense
+        (lambda **arguments: Ask(seconds="soon"), "not carried out"),  # type: ignore[arg-type]  # nonsense
+        (lambda **arguments: Ask(seconds=float("nan")), "not carried out: its time is over"),
+        (lambda **arguments: Ask(seconds=-1), "not carried out: its time is over"),
+    ],
+)
+@pytest.mark.gen_test(timeout=60)
+async def test_nobody_is_asked_what_cannot_be_asked(mongodb_uri: str, ask: Callable[..., Ask], why: str) -> None:
+    ledger = Ledger()
+    one = asking(ledger)
+    async with bench(mongodb_uri, tools=Tools([replace(one, manner=replace(one.manner, ask=ask))])) as b:
+        b.model.reply(*call(1, name="pay"), CALLED)
+        b.model.reply("Well.", STOP)
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        (part,) = calls_of(answer)
+        assert (answer.status, part.failed, ledger.keys) == (Status.COMPLETE, True, [])
+        assert str(part.output).startswith(why)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_question_is_asked_in_few_words_and_not_for_longer_than_the_tool_allows(mongodb_uri: str) -> None:
+    one = asking(Ledger(), timeout=60)
+    manner = replace(one.manner, ask=lambda **arguments: Ask(text="\ud800" + "x" * 10**6, seconds=10**9))
+    async with bench(mongodb_uri, tools=Tools([replace(one, manner=manner)])) as b:
+        _, parked = await asked(b)
+        (part,) = calls_of(parked)
+        assert part.message is not None
+        assert len(part.message) < 1100
+        assert part.expires_at is not None
+        assert part.expires_at <= timestamp(now() + timedelta(seconds=60))

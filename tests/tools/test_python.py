@@ -10,7 +10,7 @@ from chatstream.errors import ConfigurationError
 from chatstream.pieces import Effect
 from chatstream.plugins.bets import Bets
 from chatstream.plugins.loading import Loaded, threads
-from chatstream.plugins.tool import Caller, ToolFailed, tool
+from chatstream.plugins.tool import Ask, Caller, ToolFailed, tool
 from chatstream.tools.python import python_tools
 from chatstream.tools.tool import BadArguments, Tool, Tools
 
@@ -147,3 +147,20 @@ def test_the_bets_plug_in_recommends_by_a_tool() -> None:
     ours = found["recommend_bet"]
     assert ours.manner.effect is Effect.NONE
     assert ours.parameters["required"] == ["selection", "odds"]
+
+
+def test_what_cannot_be_asked_is_said_at_start() -> None:
+    def other(seats: int) -> Ask:
+        return Ask()
+
+    async def waits(match: int) -> Ask:
+        return Ask()
+
+    @tool(ask=other)
+    def buy(match: int, caller: Caller) -> None:
+        """Buy."""
+
+    with pytest.raises(ConfigurationError, match=r"the tool 'buy': its `ask` must take the same parameters"):
+        made(buy)
+    with pytest.raises(ValueError, match="not async"):
+        tool(ask=waits)  # type: ignore[arg-type]  # which is the case
