@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import timestamp
-from chatstream.generations.rounds import CHECK, Call, rounds
+from chatstream.generations.rounds import BROKEN_OFF, CHECK, Call, rounds
 from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
@@ -144,7 +144,8 @@ class Calls:
                 tool, arguments_ = self._checked(call, again=again, refusal=why)
                 wait = _waits_for(call, tool, arguments_)
             except BadArguments as exc:
-                marks.append(ToolResult(id=call.id, output=str(exc), failed=True))
+                why = f"{BROKEN_OFF} It cannot be repeated: {exc}." if again else str(exc)
+                marks.append(ToolResult(id=call.id, output=why, failed=True))
                 self._note(call, None, "refused", 0)
                 continue
             if wait is not None:

@@ -573,3 +573,25 @@ async def test_what_raises_anything_may_have_been_carried_out_before(
                 assert (answer.status, part.state) == (Status.FAILED, CallState.UNKNOWN)
             else:
                 assert (answer.status, part.output) == (Status.COMPLETE, "failed")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_nobody_is_told_that_a_call_was_not_carried_out_which_ran_before_the_crash(mongodb_uri: str) -> None:
+    """The tool is gone with the process: it cannot be repeated."""
+    dead = Ledger()
+    dead.hold()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", dead, Effect.IDEMPOTENT)])) as a:
+        a.model.reply("Let me look.", *call(1), CALLED)
+        conversation = await a.conversation()
+        await a.post(conversation)
+        await dead.began.wait()
+        async with bench(mongodb_uri) as b:
+            await crashed(b, conversation)
+            b.model.reply("I cannot tell.", STOP)
+            async with b.viewer(conversation) as viewer:
+                assert (await viewer.until("llm_complete"))["status"] == "interrupted"
+                assert (await viewer.until("llm_complete"))["status"] == "complete"
+            (part,) = calls_of(await b.newest(conversation))
+            assert part.failed
+            assert str(part.output).startswith(rounds.BROKEN_OFF)
+            assert b.model.calls[0].turns[-1].steps[0].calls[0].result == part.output
