@@ -340,14 +340,10 @@ class Commands:
         here = await self._hub.stop(conversation, message_id, _STOP_TIMEOUT, seen_length)
         id_ = here or message_id or await self._running(conversation)
         asked = False
-        while now() < deadline:
+        while True:
             answer = await self._reading.get(conversation.key, id_)
             if not isinstance(answer, Answer):
                 raise NotFound("There is no such answer.")
-            if answer.status is Status.WAITING:
-                ended = await self._deciding.stop(conversation, answer, keep=seen_length, interrupted=interrupted)
-                asked = asked or ended
-                continue
             if answer.status.is_final:
                 ours = here is not None or asked
                 return Stopped(
@@ -357,11 +353,17 @@ class Commands:
                     upstream_cancelled=ours and answer.status is Status.STOPPED,
                     usage=answer.usage,
                 )
-            if not asked:
+            if answer.status is Status.WAITING:
+                if await self._deciding.stop(conversation, answer, keep=seen_length, interrupted=interrupted):
+                    asked = True
+                    continue  # to say how it has ended
+            elif not asked:
                 await self._attempts.request_stop(conversation.key, id_, seen_length)
                 asked = True
-            await asyncio.sleep(_STOP_LOOK_INTERVAL)
-        raise StopPending
+            if now() >= deadline:
+                raise StopPending if asked else StorageUnavailable
+            if answer.status is not Status.WAITING:
+                await asyncio.sleep(_STOP_LOOK_INTERVAL)
 
     async def _running(self, conversation: Conversation) -> str:
         running = await self._reading.running(conversation.key)

@@ -76,7 +76,9 @@ async def test_six_looks_without_a_sign_of_life_end_it(mongodb_uri: str, databas
 
 
 @pytest.mark.gen_test
-async def test_what_is_lost_is_counted_with_its_model(mongodb_uri: str, database: str, clock: Clock) -> None:
+async def test_what_is_lost_is_counted_with_its_model(
+    mongodb_uri: str, database: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     async def lost(conversation: Conversation, answer: Answer) -> Lost:
         return Lost(Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7), "the-model")
 
@@ -86,6 +88,9 @@ async def test_what_is_lost_is_counted_with_its_model(mongodb_uri: str, database
         await clock.looks(sweeper, 6)
         (document,) = await b.mongo.messages.find({"status": "interrupted"}).to_list(1)
         assert (document["model"], document["usage"]["totalTokens"]) == ("the-model", 7)
+        (facts,) = [vars(one)["facts"] for one in caplog.records if "process is gone" in one.message]
+        assert (facts["model"], facts["prompt_tokens"], facts["usage"]) == ("the-model", 5, "exact")
+        assert (facts["cached_tokens"], facts["cost_micros"]) == (None, None)  # nobody has counted them
 
 
 @pytest.mark.gen_test
