@@ -397,6 +397,16 @@ async def test_what_nobody_knows_ends_the_answer(mongodb_uri: str) -> None:
             assert b.model.calls[1].turns[-1].role == "user"
 
 
+async def at_work(b: Bench, ledger: Ledger) -> Any:
+    """A conversation in which a tool works that does not come to its end."""
+    ledger.hold()
+    b.model.reply("Let me look.", *call(1), CALLED)
+    conversation = await b.conversation()
+    await b.post(conversation)
+    await ledger.began.wait()
+    return conversation
+
+
 async def crashed(b: Bench, conversation: Any) -> None:
     """Its process is gone, as another one finds out."""
     (orphan,) = [one for one in await b.attempts.orphans() if one.key == conversation.key]
@@ -410,12 +420,8 @@ async def test_after_a_crash_a_call_is_repeated_under_its_key_and_the_model_not_
     mongodb_uri: str, effect: Effect
 ) -> None:
     dead, ledger = Ledger(), Ledger()
-    dead.hold()
     async with bench(mongodb_uri, tools=Tools([tool("odds", dead, effect)])) as a:
-        a.model.reply("Let me look.", *call(1), CALLED)
-        conversation = await a.conversation()
-        await a.post(conversation)
-        await dead.began.wait()
+        conversation = await at_work(a, dead)
         async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, effect)])) as b:
             await crashed(b, conversation)
             b.model.reply("Take 2.10.", STOP)
@@ -539,12 +545,8 @@ async def test_an_attempt_that_is_stopped_before_it_goes_on_is_stopped(
 
     monkeypatch.setattr(Room, "_begin", stopped)
     dead = Ledger()
-    dead.hold()
     async with bench(mongodb_uri, tools=Tools([tool("odds", dead, Effect.IDEMPOTENT)])) as a:
-        a.model.reply("Let me look.", *call(1), CALLED)
-        conversation = await a.conversation()
-        await a.post(conversation)
-        await dead.began.wait()
+        conversation = await at_work(a, dead)
         async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger(), Effect.IDEMPOTENT)])) as b:
             await crashed(b, conversation)
             async with b.viewer(conversation) as viewer:
@@ -579,12 +581,8 @@ async def test_what_raises_anything_may_have_been_carried_out_before(
 async def test_nobody_is_told_that_a_call_was_not_carried_out_which_ran_before_the_crash(mongodb_uri: str) -> None:
     """The tool is gone with the process: it cannot be repeated."""
     dead = Ledger()
-    dead.hold()
     async with bench(mongodb_uri, tools=Tools([tool("odds", dead, Effect.IDEMPOTENT)])) as a:
-        a.model.reply("Let me look.", *call(1), CALLED)
-        conversation = await a.conversation()
-        await a.post(conversation)
-        await dead.began.wait()
+        conversation = await at_work(a, dead)
         async with bench(mongodb_uri) as b:
             await crashed(b, conversation)
             b.model.reply("I cannot tell.", STOP)
@@ -595,3 +593,29 @@ async def test_nobody_is_told_that_a_call_was_not_carried_out_which_ran_before_t
             assert part.failed
             assert str(part.output).startswith(rounds.BROKEN_OFF)
             assert b.model.calls[0].turns[-1].steps[0].calls[0].result == part.output
+
+
+@pytest.mark.parametrize("effect", [Effect.ONCE, Effect.IDEMPOTENT])
+@pytest.mark.gen_test(timeout=60)
+async def test_a_process_that_is_told_to_end_while_a_tool_works_says_what_is_known(
+    mongodb_uri: str, effect: Effect
+) -> None:
+    ending, ledger = Ledger(), Ledger()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ending, effect)])) as a:
+        conversation = await at_work(a, ending)
+        await a.hub.drain(0)
+        answer = await a.newest(conversation)
+        (part,) = calls_of(answer)
+    async with bench(mongodb_uri, tools=Tools([tool("odds", ledger, effect)])) as b:
+        b.model.reply("Take 2.10.", STOP)
+        if effect is Effect.ONCE:
+            assert (answer.status, part.state) == (Status.FAILED, CallState.UNKNOWN)
+            await b.post(conversation, "And?")
+            assert (await b.ended(conversation)).status is Status.COMPLETE
+            assert ledger.keys == []
+        else:
+            assert answer.status is Status.INTERRUPTED
+            async with b.viewer(conversation) as viewer:
+                assert (await viewer.until("llm_complete"))["status"] == "interrupted"
+                assert (await viewer.until("llm_complete"))["status"] == "complete"
+            assert ledger.keys == ending.keys

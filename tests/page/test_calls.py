@@ -14,7 +14,7 @@ from tests.support.processes import ServerProcess
 from tests.support.upstream import DONE, answer, delta, stream
 
 PLUGIN = '''
-from chatstream.plugins.tool import OutcomeUnknown, ToolFailed, tool
+from chatstream.plugins.tool import Ask, OutcomeUnknown, ToolFailed, tool
 
 
 @tool(effect="none")
@@ -23,7 +23,11 @@ async def best_price(selection: str) -> dict[str, str]:
     return {"odds": "2.10", "bookmaker": "Quayside"}
 
 
-@tool(effect="once")
+def ask(selection: str, stake: str) -> Ask:
+    return Ask(text=f"Place {stake} on {selection}: <b>all</b> you have?" if stake == "€20" else None)
+
+
+@tool(effect="once", ask=ask)
 async def place_bet(selection: str, stake: str) -> str:
     """Place a bet."""
     return "The bet is placed."
@@ -97,7 +101,18 @@ def test_a_call_that_is_over_is_folded(
     expect(tab.page.get_by_role("region", name="best price Done")).to_be_visible()
 
 
-@pytest.mark.parametrize(("key", "told"), [("Approve", "Done"), ("Deny", "Denied")])
+@pytest.mark.parametrize(
+    ("key", "told", "stake", "words"),
+    [
+        (
+            "Approve",
+            "Done",
+            "€10",
+            "“place bet” will be carried out with these details, once, if you approve.",
+        ),
+        ("Deny", "Denied", "€20", "Place €20 on Arsenal: <b>all</b> you have?"),
+    ],
+)
 def test_a_person_decides_by_keys_and_another_device_sees_it(
     open_page: OpenPage,
     model: Model,
@@ -105,21 +120,25 @@ def test_a_person_decides_by_keys_and_another_device_sees_it(
     look: Look,  # noqa: F811 - the fixture
     key: str,
     told: str,
+    stake: str,
+    words: str,
 ) -> None:
-    model.reply(called("place_bet", selection="Arsenal", stake="€10"))
+    model.reply(called("place_bet", selection="Arsenal", stake=stake))
     model.reply(answer("So be it."))
     tab = open_page(url=calling_server.url)
     tab.ask("Place €10 on Arsenal")
     card = tab.page.get_by_role("region", name="place bet Waits for you")
-    expect(card).to_contain_text("“place bet” will be carried out with these details, once, if you approve.")
-    expect(card.get_by_role("definition")).to_have_text(["Arsenal", "€10"])
+    expect(card).to_contain_text(words)
+    expect(card.get_by_role("definition")).to_have_text(["Arsenal", stake])
     other = open_page(tab.conversation, url=calling_server.url)
     expect(other.page.get_by_role("region", name="place bet Waits for you")).to_be_visible()
     if key == "Approve":
         look(tab.page, "call-asks")
     card.get_by_role("button", name=key).press("Enter")
     for each in (tab, other):
-        expect(each.page.get_by_role("region", name=f"place bet {told}")).to_be_visible()
+        decided = each.page.get_by_role("region", name=f"place bet {told}")
+        expect(decided).to_be_visible()
+        expect(decided).not_to_contain_text("you have?")  # what was asked is no reason that somebody gave
         expect(each.prose).to_have_text("So be it.")
         expect(each.page.get_by_role("button", name="Approve")).to_have_count(0)
     assert tab.page.evaluate("document.activeElement.closest('.call') !== null")
