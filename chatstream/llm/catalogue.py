@@ -179,11 +179,11 @@ class UserChoices:
     def check(self, *, model: str | None, system_prompt: str | None) -> None:
         """Raises `InvalidContent` for what a user may not choose. None is the server's default, and always allowed."""
         fields = {}
-        if model is not None and not self._may_have(model):
-            if self._models is UserModels.OFF:
-                fields["model"] = "the model cannot be chosen here"
-            else:
-                fields["model"] = "there is no such model: GET /api/v1/chat/models lists them"
+        if model is not None and self._models is UserModels.OFF:
+            # Also by the default's own name: whoever names it would have another one after the operator's next change.
+            fields["model"] = "the model cannot be chosen here"
+        elif model is not None and not self._may_have(model):
+            fields["model"] = "there is no such model: GET /api/v1/chat/models lists them"
         if system_prompt is not None and not self._prompts:
             fields["systemPrompt"] = "system prompts of one's own are not allowed here"
         if fields:

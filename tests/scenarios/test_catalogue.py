@@ -155,7 +155,8 @@ async def test_an_operator_may_forbid_choosing_and_prompts_also_of_conversations
     await client.post(conversation, "Two?")
     assert (await client.answer(conversation))["content"] == "From the first."
     assert upstream.calls[0].body["messages"][0] == {"role": "system", "content": "Ours."}
-    for body in ({"model": "org/second@2"}, {"systemPrompt": "Be a pirate."}, {"systemPrompt": ""}):
+    named = ("org/second@2", "First model", "nonsense")  # the default's own name, too
+    for body in (*({"model": name} for name in named), {"systemPrompt": "Be a pirate."}, {"systemPrompt": ""}):
         assert (await client.http.patch(f"{API}/{conversation}", json=body)).status_code == 422
         assert (await client.http.post(API, json=body)).status_code == 422
     reset = await client.http.patch(f"{API}/{conversation}", json={"model": None, "systemPrompt": None})
@@ -408,6 +409,25 @@ async def test_without_a_file_the_one_model_is_the_only_choice(
     assert (await client.http.post(API, json={"model": "gpt-99"})).status_code == 422
     conversation = await client.create(model="org/m@x", initialMessage="Yes?")
     assert (await client.answer(conversation))["model"] == "org/m@x"
+
+
+@pytest.mark.gen_test
+async def test_choosing_may_be_forbidden_without_a_file_too(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+) -> None:
+    upstream.reply(answer("Yes."))
+    client = make_client(start_server(CHATSTREAM_USER_MODELS="off", OPENAI_MODEL="org/m@x"))
+    conversation = await client.create(initialMessage="Yes?")
+    assert (await client.answer(conversation))["content"] == "Yes."
+    for name in ("org/m@x", "gpt-99"):
+        for refused in (
+            await client.http.post(API, json={"model": name}),
+            await client.http.patch(f"{API}/{conversation}", json={"model": name}),
+        ):
+            assert (refused.status_code, refused.json()["errors"]) == (
+                422,
+                {"model": "the model cannot be chosen here"},
+            )
 
 
 @pytest.mark.gen_test
