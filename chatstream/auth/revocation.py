@@ -5,7 +5,6 @@ which is called once at start and returns an object with the method of `Revocati
 """
 
 import asyncio
-import importlib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 
 from chatstream.auth.refusals import refused
+from chatstream.config.imported import made_by
 from chatstream.errors import ConfigurationError, ErrorCode, Unavailable
 from chatstream.logs import describe
 from chatstream.models import User
@@ -101,13 +101,7 @@ class Guard:
 
 def load(name: str) -> Revocations:
     """What ``package.module:name`` makes. Raises `ConfigurationError`."""
-    module, _, function = name.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), function)()
-    except (Exception, SystemExit) as exc:
-        raise ConfigurationError(
-            f"CHATSTREAM_REVOCATION: {name} cannot be called: {type(exc).__name__}: {exc}"
-        ) from exc
+    made = made_by("CHATSTREAM_REVOCATION", name)
     if not inspect.iscoroutinefunction(getattr(made, "revoked", None)):
         raise ConfigurationError(f"CHATSTREAM_REVOCATION: what {name} returns has no `async def revoked(users)`.")
     return cast(Revocations, made)

@@ -1,6 +1,5 @@
 """From a setting to plug-ins: what it names is imported and called once, and looked at."""
 
-import importlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from chatstream.config.imported import described, made_by
 from chatstream.errors import ConfigurationError
 from chatstream.llm.demo_answers import GENERAL, Subject
 from chatstream.plugins.cards import Card
@@ -33,10 +33,22 @@ class Loaded(Struct, frozen=True, eq=False):
         """Whether the plug-in has this method."""
         return hook in self.rules
 
+    def __str__(self) -> str:
+        """Its name, and what was found in it, for the operator: a method whose name is misspelt is not there."""
+        brought = [name for name in _BROUGHT if getattr(self.plugin, name, None)]
+        return f"{self.name} ({', '.join([*self.rules, *brought])})"
+
 
 def load(names: Sequence[str]) -> list[Loaded]:
-    """The plug-ins ``package.module:function``, in order. Raises `ConfigurationError`, which names what is wrong."""
-    loaded = [_load(name) for name in names]
+    """The plug-ins ``package.module:function``, in order. Raises `ConfigurationError`, with a line for each fault."""
+    loaded, problems = [], []
+    for name in names:
+        try:
+            loaded.append(_load(name))
+        except ConfigurationError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ConfigurationError("\n".join(problems))
     answerers = [each.name for each in loaded if each.has("answer")]
     if len(answerers) > 1:
         raise ConfigurationError(f"{_SETTING}: only one plug-in may answer, and these do: {', '.join(answerers)}")
@@ -50,16 +62,7 @@ def subject(loaded: Sequence[Loaded]) -> Subject:
 
 
 def _load(name: str) -> Loaded:
-    module, _, function = name.partition(":")
-    if not module or not function:
-        raise ConfigurationError(f"{_SETTING}: {name}: it must be written as package.module:function")
-    try:
-        make = getattr(importlib.import_module(module), function)
-        if not callable(make):
-            raise TypeError(f"it is {_described(make)}, not a function")  # noqa: TRY301 - told as all that goes wrong here
-        plugin = make()
-    except (Exception, SystemExit) as exc:
-        raise ConfigurationError(f"{_SETTING}: {name} cannot be called: {type(exc).__name__}: {exc}") from exc
+    plugin = made_by(_SETTING, name)
     if inspect.iscoroutine(plugin):
         plugin.close()
         raise ConfigurationError(f"{_SETTING}: {name} must not be async: it is called once, before anything runs")
@@ -70,9 +73,11 @@ def _load(name: str) -> Loaded:
     rules = {hook: rule for hook, rule in RULES.items() if callable(getattr(plugin, hook, None))}
     brings = any(getattr(plugin, name, None) for name in _BROUGHT)
     if not rules and not brings:
-        raise ConfigurationError(f"{_SETTING}: what {name} returns has none of the methods {', '.join(RULES)}")
-    for misfit in _misfits(plugin):
-        raise ConfigurationError(f"{_SETTING}: {name}: {misfit}")
+        raise ConfigurationError(
+            f"{_SETTING}: {name} returns {described(plugin)}, which has none of {', '.join((*RULES, *_BROUGHT))}"
+        )
+    if misfits := [*_misfits(plugin)]:
+        raise ConfigurationError("\n".join(f"{_SETTING}: {name}: {misfit}" for misfit in misfits))
     if not isinstance(getattr(plugin, "demo", GENERAL), Subject):
         raise ConfigurationError(f"{_SETTING}: {name}: `demo` must be a Subject of chatstream.llm.demo_answers")
     if "answer" in rules and not inspect.isasyncgenfunction(plugin.answer):
@@ -112,22 +117,17 @@ def _cards(name: str, plugin: Plugin) -> Mapping[str, Mapping[str, bytes]]:
         raise ConfigurationError(f"{_SETTING}: {name}: `cards`: {exc}") from exc
 
 
-def _described(value: object) -> str:
-    kind = type(value).__name__
-    return f"a{'n' if kind[0] in 'AEIOUaeiou' else ''} {kind}"
-
-
 def _misfits(plugin: Plugin) -> Iterator[str]:
     """What it brings that is not what it should be; a method that is None is none."""
     for hook in RULES:
         method = getattr(plugin, hook, None)
         if method is not None and not callable(method):
-            yield f"`{hook}` must be a method, and is {_described(method)}"
+            yield f"`{hook}` must be a method, and is {described(method)}"
         elif hook != "answer" and inspect.isasyncgenfunction(method):
             yield f"`{hook}` must return what it has, and not yield it (async def … yield)"
     prompt = getattr(plugin, "system_prompt", None)
     if prompt is not None and not isinstance(prompt, str):
-        yield f"`system_prompt` must be a text, and is {_described(prompt)}"
+        yield f"`system_prompt` must be a text, and is {described(prompt)}"
     words = getattr(plugin, "page_words", None)
     if words is not None:
         try:

@@ -22,6 +22,24 @@ from chatstream.llm.model import Turn as ModelTurn
 from chatstream.models import Annotation, Budget, Usage
 from chatstream.pieces import Data, Part
 
+# All that a plug-in needs, in one place; what a tool needs stands in `tool`, and a `Card` in `cards`.
+__all__ = [
+    *(
+        "Admits",
+        "Annotates",
+        "Annotation",
+        "AnswerFailed",
+        "Answered",
+        "Answers",
+        "Blocked",
+        "Budget",
+        "Budgets",
+        "Data",
+    ),
+    *("ErrorCode", "Finish", "GivesContext", "KIND", "RULES", "Hook", "ModelTurn", "Part", "Plugin", "Reasoning"),
+    *("Refused", "Releases", "Rule", "Said", "Spender", "Turn", "Usage"),
+]
+
 
 class Turn(Struct, frozen=True, kw_only=True):
     """A user message that wants an answer."""

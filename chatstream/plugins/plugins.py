@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import asdict, replace
 
+from chatstream.config.imported import described
 from chatstream.errors import ErrorCode, ModelError, Unavailable
 from chatstream.llm.arranging import Arranger, Tags
 from chatstream.llm.model import Delta, Finish
@@ -184,12 +185,17 @@ class Plugins:
 
         now = asyncio.get_running_loop().time
         began, outcome = now(), "closed"
+        spoke = began  # when it last said something that is shown: an empty text and a count of tokens are no life
         answering = Answering(each.plugin.answer(turn), each.name, check, self._watch(each, "answer"))
         arranger = Arranger(Tags.KEPT)
         try:
             while True:
-                deadline = min(each.rules["answer"].deadline, began + self._answer_timeout - now())
-                piece = await answering.next(deadline)
+                late = min(spoke + each.rules["answer"].deadline, began + self._answer_timeout)
+                piece = await answering.next(late - now())
+                if not _is_empty(piece):
+                    spoke = now()
+                elif now() >= late:  # one that yields nothing without a pause is never waited for
+                    raise TimeoutError  # noqa: TRY301 - told as the other one
                 if isinstance(piece, Usage):
                     usage = piece
                     yield Delta([], usage=usage)
@@ -420,18 +426,23 @@ def _unfit(exc: Any) -> str:
 
 def _nothing(given: object) -> None:
     if given is not None:  # `return False` looks like a refusal, and would be none
-        raise Nonsense(f"it returned {type(given).__name__}; it must raise Refused, or return nothing")
+        raise Nonsense(f"it returned {described(given)}: it must raise Refused, or return nothing")
 
 
 def _budget(given: object) -> Budget | None:
     if given is None:
         return None
     if not isinstance(given, Budget):
-        raise Nonsense(f"it returned {type(given).__name__}; it must return a Budget, or nothing")
+        raise Nonsense(f"it returned {described(given)}: it must return a Budget, or nothing")
     for limit in asdict(given).values():
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**63):
             raise Nonsense("a limit of the budget is no whole number, or below 0")
     return given
+
+
+def _is_empty(said: object) -> bool:
+    """Whether nobody is shown anything of it."""
+    return isinstance(said, Usage) or said in ("", Reasoning(""))
 
 
 def _said(given: object, room: int) -> tuple[Said, int]:
@@ -448,12 +459,12 @@ def _said(given: object, room: int) -> tuple[Said, int]:
             return Finish(reason=_text(given.reason)[:_LONGEST_TEXT], usage=usage), 0
         case Data():
             return _data(given, room)
-    raise Nonsense(f"it yielded {type(given).__name__}")
+    raise Nonsense(f"it yielded {described(given)}: it may yield text, Reasoning, Data, Usage and Finish")
 
 
 def _text(given: object) -> str:
     if not isinstance(given, str):
-        raise Nonsense(f"a text is {type(given).__name__}")
+        raise Nonsense(f"a text is {described(given)}")
     try:
         given.encode()
     except UnicodeEncodeError as exc:
@@ -480,12 +491,12 @@ def _context(given: object, budget: int) -> tuple[list[str], list[ModelTurn]]:
     if isinstance(given, str):
         given = [ModelTurn("system", given)]
     if not isinstance(given, Sequence):
-        raise Nonsense(f"it returned {type(given).__name__}")
+        raise Nonsense(f"it returned {described(given)}: it must return a text, a list of turns, or nothing")
     instructions: list[str] = []
     turns: list[ModelTurn] = []
     for one in given:
         if not isinstance(one, ModelTurn) or one.role not in ("system", "user", "assistant"):
-            raise Nonsense(f"one of its turns is {type(one).__name__}")
+            raise Nonsense(_no_turn(one))
         text = _text(one.content)
         budget -= len(text)
         if budget < 0:
@@ -497,11 +508,22 @@ def _context(given: object, budget: int) -> tuple[list[str], list[ModelTurn]]:
     return instructions, turns
 
 
+def _no_turn(one: object) -> str:
+    if isinstance(one, ModelTurn):
+        return f'a turn it returned has the role "{one.role!s:.40}": it must be system, user or assistant'
+    made = "Turn(role, content) of chatstream.llm.model"
+    if isinstance(one, Turn):
+        return f"it returned the turn that it was given, or one of its kind: it must return a text, or a {made}"
+    return f"among its turns is {described(one)}: each must be a {made}"
+
+
 def _annotations(given: object) -> list[Annotation]:
     if given is None:
         return []
+    if isinstance(given, Annotation):
+        raise Nonsense("it returned one Annotation: it must return a list of them")
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise Nonsense(f"it returned {type(given).__name__}")
+        raise Nonsense(f"it returned {described(given)}: it must return a list of Annotations, or nothing")
     found: list[Annotation] = []
     for one in given:
         if len(found) == _MOST_ANNOTATIONS:
@@ -512,7 +534,7 @@ def _annotations(given: object) -> list[Annotation]:
 
 def _annotation(one: object) -> Annotation:
     if not isinstance(one, Annotation):
-        raise Nonsense(f"it found a {type(one).__name__}")
+        raise Nonsense(f"it found {described(one)}: it must be an Annotation of chatstream.models")
     checked, _ = _as_json(one, "what it found")
     if checked.kind == RECOMMENDATION:
         return _recommendation(checked, one)
@@ -547,9 +569,16 @@ def _data(given: Data, room: int) -> tuple[Data, int]:
 def _as_json(given: T, what: str) -> tuple[T, int]:
     try:
         encoded = msgspec.json.encode(given)
-        checked = msgspec.json.decode(encoded, type=type(given)) if len(encoded) <= _JSON_BYTES else None
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
-        raise Nonsense(f"{what} is no JSON") from exc
+        raise Nonsense(f"{what} has something in it that JSON cannot say") from exc
+    try:
+        checked = msgspec.json.decode(encoded, type=type(given)) if len(encoded) <= _JSON_BYTES else None
+    except msgspec.ValidationError as exc:
+        field = str(exc).partition("$.")[2].rstrip("`").split(".")[0] or "it"  # "Expected …, got … - at `$.data`"
+        must = "an object, a dict with a text for each key" if field == "data" else "a text"
+        raise Nonsense(f"{what} is not as it must be: `{field}` must be {must}") from exc
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise Nonsense(f"{what} has something in it that JSON cannot say") from exc
     if checked is None:
         raise Nonsense(f"{what} has more than {_JSON_BYTES} bytes")
     return checked, len(encoded)
@@ -557,4 +586,4 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
 
 def _check_name(given: Annotation | Data, what: str) -> None:
     if not KIND.fullmatch(given.kind) or given.kind in _OUR_KINDS or not 0 < len(given.id) <= _LONGEST_TEXT:
-        raise Nonsense(f"{what} has no good kind or id")
+        raise Nonsense(f"{what} must have a kind such as ticket_2, and an id of 1 to {_LONGEST_TEXT} characters")

@@ -9,7 +9,7 @@ what it returns is any JSON, and is told to the model and to the user. What it r
 import inspect
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ from chatstream.pieces import Effect
 from chatstream.plugins.storage import NoStorage, Storage
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Choice = TypeVar("Choice", Effect, "Approval")
 
 # A person waits for the answer meanwhile.
 TIMEOUT: Final = 30.0
@@ -75,6 +76,11 @@ class OutcomeUnknown(Exception):
     """Raised by a tool: nobody knows whether it was carried out."""
 
 
+@overload
+def tool(function: Function, /) -> Function: ...
+
+
+@overload
 def tool(
     *,
     effect: Effect | str = Effect.ONCE,
@@ -82,30 +88,61 @@ def tool(
     timeout: float = TIMEOUT,
     approval_timeout: float = APPROVAL_TIMEOUT,
     ask: Callable[..., Ask] | None = None,
-) -> Callable[[Function], Function]:
+) -> Callable[[Function], Function]: ...
+
+
+def tool(
+    function: Any = None,
+    /,
+    *,
+    effect: Effect | str = Effect.ONCE,
+    approval: Approval | str | None = None,
+    timeout: float = TIMEOUT,
+    approval_timeout: float = APPROVAL_TIMEOUT,
+    ask: Callable[..., Ask] | None = None,
+) -> Any:
     """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread;
-    `approval_timeout`, too: so long a person may take to agree.
+    `approval_timeout`, too: so long a person may take to agree. A bare ``@tool`` has the defaults.
 
     `ask` makes of a call's arguments, which it gets by their names, what a person is asked. It raises `ValueError`, its
     text written for the model, if nobody need be asked, since the call cannot be carried out. It is called on the event
     loop and must not block.
+
+    Raises `ValueError`, which says what is wrong.
     """
-    if not 0 < timeout <= 86_400:
+    if function is not None and not callable(function):
+        raise ValueError('its options have names: @tool(effect="none")')
+    if not _is_within(timeout, 86_400):
         raise ValueError("timeout must be a number of seconds, up to a day")
-    if not 0 < approval_timeout <= _LONGEST_APPROVAL:
+    if not _is_within(approval_timeout, _LONGEST_APPROVAL):
         raise ValueError("approval_timeout must be a number of seconds, up to 30 days")
     if inspect.iscoroutinefunction(ask):
         raise ValueError("ask must be a plain function, and not async")
-    approves = None if approval is None else Approval(approval)
+    approves = None if approval is None else _one_of(Approval, approval, "approval")
     manner = Manner(
-        effect=Effect(effect), approval=approves, timeout=timeout, approval_timeout=approval_timeout, ask=ask
+        effect=_one_of(Effect, effect, "effect"),
+        approval=approves,
+        timeout=timeout,
+        approval_timeout=approval_timeout,
+        ask=ask,
     )
 
     def mark(function: Function) -> Function:
         function.__chatstream_tool__ = manner  # type: ignore[attr-defined]  # where `manner_of` finds it
         return function
 
-    return mark
+    return mark if function is None else mark(function)
+
+
+def _is_within(given: object, most: float) -> bool:
+    return isinstance(given, int | float) and 0 < given <= most
+
+
+def _one_of(kind: type[Choice], given: str, name: str) -> Choice:
+    try:
+        return kind(given)
+    except ValueError:
+        raise ValueError(f"{name} must be one of {', '.join(kind)}") from None
 
 
 def manner_of(function: Callable[..., Any]) -> Manner:

@@ -9,6 +9,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
+from chatstream.config.imported import described
 from chatstream.errors import ConfigurationError
 from chatstream.plugins.loading import Loaded
 from chatstream.plugins.plugins import listed
@@ -27,7 +28,18 @@ class _Arguments(BaseModel):
 
 def python_tools(loaded: Iterable[Loaded]) -> list[Tool]:
     """The tools of these plug-ins. Raises `ConfigurationError`, which names the function."""
-    return [_tool(each, function) for each in loaded for function in getattr(each.plugin, "tools", None) or ()]
+    return [_tool(each, function) for each in loaded for function in _listed_tools(each)]
+
+
+def _listed_tools(plugin: Loaded) -> Iterable[Callable[..., Any]]:
+    given = getattr(plugin.plugin, "tools", None)
+    if given is None:
+        return ()
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"CHATSTREAM_PLUGINS: {plugin.name}: `tools` must be a list of functions, and is {described(given)}"
+        )
+    return given
 
 
 def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:

@@ -175,6 +175,44 @@ async def test_any_number_of_short_turns_is_context_and_no_unknown_role_is(mongo
 
 
 @pytest.mark.gen_test
+async def test_nonsense_is_named_by_what_it_is_and_what_it_must_be(
+    mongodb_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed: Any = ["no", "object"]
+    given: list[Any] = [None]
+    plugin = having(context=lambda turn: [turn] if given[0] == "turn" else given[0], annotate=lambda _: given[0])
+    async with bench(mongodb_uri, plugins=plugged(plugin)) as b:
+        for given[0], why in (
+            (
+                "turn",
+                "context failed: it returned the turn that it was given, or one of its kind: it must return a text",
+            ),
+            ([Turn(any_context, "x")], 'context failed: a turn it returned has the role "tool"'),
+            ([{"role": "user"}], "context failed: among its turns is a dict"),
+            (3, "context failed: it returned an int: it must return a text, a list of turns, or nothing"),
+            (CARD, "annotate failed: it returned one Annotation: it must return a list of them"),
+            (
+                [Annotation(kind="card", id="1", message="m", data=listed)],
+                "annotate failed: what it found is not as it must be: `data` must be an object",
+            ),
+            (
+                [Annotation(kind="card", id=listed, message="m", data={})],
+                "annotate failed: what it found is not as it must be: `id` must be a text",
+            ),
+            (
+                [Annotation(kind="card", id="1", message="m", data={"x": object()})],
+                "annotate failed: what it found has something in it that JSON cannot say",
+            ),
+        ):
+            caplog.clear()
+            assert (await answered(b)).content == "Fine."
+            assert why in caplog.text
+
+
+any_context: Any = "tool"
+
+
+@pytest.mark.gen_test
 async def test_if_its_rule_is_closed_the_answer_fails(mongodb_uri: str) -> None:
     async with bench(mongodb_uri, plugins=plugged(having(context=fail), failure="closed")) as b:
         answer = await answered(b)
@@ -677,6 +715,26 @@ async def never_ends(turn: Any) -> AsyncIterator[Any]:
         yield odds("x" * 10_000)
 
 
+async def says_nothing(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    while True:
+        await asyncio.sleep(0.001)
+        yield ""
+
+
+async def says_nothing_without_a_pause(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    while True:
+        yield Reasoning("")
+
+
+async def counts_for_ever(turn: Any) -> AsyncIterator[Any]:
+    yield "So far"
+    for tokens in count():
+        await asyncio.sleep(0.001)
+        yield Usage(prompt_tokens=tokens, completion_tokens=0, total_tokens=tokens)
+
+
 async def ignores_its_end(turn: Any) -> AsyncIterator[Any]:
     yield "So far"
     for _ in range(3):
@@ -695,6 +753,9 @@ async def ignores_its_end(turn: Any) -> AsyncIterator[Any]:
         (panics, "upstream_unavailable"),
         (babbles, "upstream_protocol"),
         (stalls, "upstream_timeout"),
+        (says_nothing, "upstream_timeout"),
+        (says_nothing_without_a_pause, "upstream_timeout"),
+        (counts_for_ever, "upstream_timeout"),
         (spins, "upstream_protocol"),
     ],
 )
@@ -1017,8 +1078,11 @@ def make_leaving() -> Plugin:
     [
         ("make_bad", "cannot be called: RuntimeError: no key"),
         ("make_leaving", "cannot be called: SystemExit"),
-        ("make_missing", "cannot be called: AttributeError"),
-        ("make_nothing", "has none of the methods context, admit, release, annotate, answer, budget"),
+        ("make_missing", "cannot be called: there is no make_missing in /.*test_plugins.py"),
+        (
+            "make_nothing",
+            "returns an object, which has none of context, admit, release, annotate, answer, budget, tools",
+        ),
         ("make_wrong_arguments", "`release` must take 3 arguments"),
         ("make_no_generator", "`answer` must be an async generator"),
         ("make_wrong_deadline", "the deadline of `context` must be a number of seconds"),

@@ -1,5 +1,6 @@
 """Plain functions as tools: what a model is told of them, what they are given, and what is refused."""
 
+import re
 import threading
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -135,6 +136,30 @@ def test_what_may_happen_once_needs_an_approval_unless_it_says_otherwise() -> No
     assert (ours.manner.asks, ours.manner.approval_timeout) == (True, 60)
     with pytest.raises(ValueError, match="30 days"):
         tool(approval_timeout=0)
+
+
+def test_the_decorator_may_be_bare_and_says_what_its_options_may_be() -> None:
+    @tool
+    def pay(euros: int) -> str:
+        return f"{euros}"
+
+    (ours,) = made(pay)
+    assert (pay(3), ours.manner.effect, ours.manner.asks) == ("3", Effect.ONCE, True)
+    wrong: Any = tool
+    for options, named, why in (
+        (("none",), {}, 'its options have names: @tool(effect="none")'),
+        ((), {"effect": "read"}, "effect must be one of none, idempotent, once"),
+        ((), {"approval": "maybe"}, "approval must be one of never, always"),
+        ((), {"timeout": "soon"}, "timeout must be a number of seconds, up to a day"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            wrong(*options, **named)
+
+    class Alone:
+        tools = staticmethod(pay)
+
+    with pytest.raises(ConfigurationError, match="`tools` must be a list of functions, and is a function"):
+        python_tools([Loaded("test:plugin", Alone(), {}, threads("test"))])
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
