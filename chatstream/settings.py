@@ -133,8 +133,7 @@ def _user_claim(name: str) -> str:
     return name
 
 
-def plugin_names(value: Any) -> Any:
-    """The names in a value of `CHATSTREAM_PLUGINS`, as they are written there."""
+def _plugin_names(value: Any) -> Any:
     return () if value == _NO_PLUGINS else _comma_separated(value)
 
 
@@ -191,7 +190,7 @@ class Settings(BaseSettings):
     title_model: str | None = Field(None, min_length=1, max_length=200)
     system_prompt: str | None = None
     plugins: Annotated[
-        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(plugin_names)
+        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugin_names)
     ] = DEFAULT_PLUGINS
     context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
     connect_timeout: Seconds = 10
@@ -460,22 +459,51 @@ class Settings(BaseSettings):
             for name in sorted(names)
             if name.upper() not in known and name.upper().startswith("CHATSTREAM_")
         ]
-        # Of this one setting, an empty value says something: no plug-ins, and not those that are there out of the box.
-        given: dict[str, Any] = {"plugins": _NO_PLUGINS} if _is_empty(_variable("plugins"), env_file) else {}
         try:
-            settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING, **given)
+            settings = cls._read(env_file)
         except ValidationError as exc:
             problems += map(_explain, exc.errors(include_url=False, include_input=False))
         except SettingsError as exc:  # its text names the field, and whatever is wrong with the JSON in it
             field = re.search(r'field "(\w+)"', str(exc))
             problems.append(f"{_variable(field[1]) if field else 'a setting'}: must be JSON")
         else:
-            settings._source.env_file = env_file
             problems += settings._problems()
             if not problems:
                 return settings
         problems += mistaken(names)
         raise InvalidSettings(dict.fromkeys(problems))
+
+    @classmethod
+    def readable(cls, env_file: Path | None) -> tuple[Self, Collection[str]] | None:
+        """The settings without the values that are not acceptable, to look at the others; and whose values those are.
+
+        None if nothing can be read.
+        """
+        try:
+            return cls._read(env_file), ()
+        except ValidationError as exc:
+            wrong = {str(error["loc"][0]) for error in exc.errors(include_url=False, include_input=False)}
+        except (SettingsError, ConfigurationError):
+            return None
+        fields = [name for name in cls.model_fields if wrong & {name, *_variables(name)}]
+        defaults = {_variables(name)[0]: cls.model_fields[name].get_default() for name in fields}
+        try:
+            return cls._read(env_file, **defaults), [name for field in fields for name in _variables(field)[1:]]
+        except (ValidationError, SettingsError):
+            return None
+
+    @classmethod
+    def _read(cls, env_file: Path | None, **given: Any) -> Self:
+        # Of this one setting, an empty value says something: no plug-ins, and not those that are there out of the box.
+        if _is_empty(_variable("plugins"), env_file):
+            given = {"plugins": _NO_PLUGINS, **given}
+        settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING, **given)
+        settings._source.env_file = env_file
+        return settings
+
+    def problems_but_of(self, names: Collection[str]) -> list[str]:
+        """What is wrong with settings that are good each by itself, where it is not about one of `names`."""
+        return [each for each in self._problems() if not any(name in each for name in names)]
 
 
 def mistaken(names: Collection[str]) -> list[str]:
@@ -499,6 +527,15 @@ def _variable(field: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
     return alias if isinstance(alias, str) else f"CHATSTREAM_{field.upper()}"
+
+
+def _variables(field: str) -> list[str]:
+    """What a value for a field is called in Python, and all environment variables that may hold it."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        names = [str(name) for name in alias.choices]
+        return [names[0], *names]
+    return [str(alias), str(alias)] if alias else [field, _variable(field)]
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chatstream.config import page_file
-from chatstream.errors import ConfigurationError
+from chatstream.errors import ConfigurationError, InvalidSettings
 from tests.support.processes import REPOSITORY
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
@@ -39,17 +39,17 @@ def test_one_colour_is_for_both_themes_and_a_logo_is_found_beside_the_file(tmp_p
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("name = ", "Invalid value"),
-        ('nam = "x"', "unknown field `nam`"),
-        ('name = ""', "length >= 1"),
-        ("name = 3", "Expected `str"),
-        ('language = "fr"', "Invalid enum value 'fr'"),
-        ('examples = "one"', "Expected `array"),
-        (f"examples = {['x'] * 9}", "length <= 8"),
-        ('[colours]\naccent = "red"', "colours.accent must be like"),
-        ('[colours]\naccent = ["#000000", "url(x)"]', "colours.accent must be like"),
-        ('[colours]\naccent = ["#000000"]', "Expected `array` of length 2"),
-        ('[colours]\nlink = "#000000"', "unknown field `link`"),
+        ("name = ", "is no TOML at end of document"),
+        ('nam = "x"', '"nam": there is no such setting; did you mean name?'),
+        ('name = ""', "name: must not be empty"),
+        ("name = 3", "name: must be a text, in quotation marks"),
+        ('language = "fr"', "language: must be one of en or de"),
+        ('examples = "one"', "examples: must be a list"),
+        (f"examples = {['x'] * 9}", "examples: is too long a list"),
+        ('[colours]\naccent = "red"', "colours.accent: must be like"),
+        ('[colours]\naccent = ["#000000", "url(x)"]', "colours.accent: must be like"),
+        ('[colours]\naccent = ["#000000"]', "colours.accent: must be like"),
+        ('[colours]\nlink = "#000000"', '"colours.link": there is no such setting; did you mean ink?'),
         ('logo = "nowhere.png"', "cannot be read: No such file"),
         ('logo = "page.toml"', "is no PNG, JPEG, WebP or SVG"),
         ('logo = "large.png"', "is larger than 64 KiB"),
@@ -58,10 +58,24 @@ def test_one_colour_is_for_both_themes_and_a_logo_is_found_beside_the_file(tmp_p
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "large.png").write_bytes(PNG + bytes(70_000))
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(InvalidSettings) as refused:
         page_file.read(write(tmp_path, text))
-    assert str(refused.value).startswith("CHATSTREAM_PAGE_FILE: ")
+    assert all(line.startswith("CHATSTREAM_PAGE_FILE: ") for line in refused.value.problems)
     assert problem in str(refused.value)
+
+
+def test_all_that_is_wrong_is_said_at_once_and_in_our_words(tmp_path: Path) -> None:
+    text = 'nam = "x"\nnote = 3\nlogo = "nowhere.png"\n[colours]\nink = "black"\nlink = "#000000"\n'
+    with pytest.raises(InvalidSettings) as refused:
+        page_file.read(write(tmp_path, text))
+    path = tmp_path / "page.toml"
+    assert sorted(refused.value.problems) == [
+        f'CHATSTREAM_PAGE_FILE: {path}: "colours.link": there is no such setting; did you mean ink?',
+        f'CHATSTREAM_PAGE_FILE: {path}: "nam": there is no such setting; did you mean name?',
+        f'CHATSTREAM_PAGE_FILE: {path}: colours.ink: must be like "#0b6e4f", or two of them in a list: light and dark',
+        f"CHATSTREAM_PAGE_FILE: {path}: logo: {tmp_path / 'nowhere.png'} cannot be read: No such file or directory",
+        f"CHATSTREAM_PAGE_FILE: {path}: note: must be a text, in quotation marks",
+    ]
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
@@ -69,5 +83,5 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="is not UTF-8"):
         page_file.read(path)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="is not a file"):
         page_file.read(tmp_path)

@@ -3,15 +3,17 @@
 import argparse
 import asyncio
 import contextlib
-import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chatstream.commands import options
-from chatstream.config import env_file as env_files
+from chatstream.commands import options, serve
 from chatstream.errors import ConfigurationError, InvalidSettings
-from chatstream.settings import Settings, mistaken, plugin_names
+from chatstream.settings import Settings, mistaken
 from chatstream.summary import summary
+
+if TYPE_CHECKING:
+    from chatstream.plugins.loading import Loaded
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         action="store_true",
         help="also ask the database, the model (which generates one token) and the issuer's keys; takes up to 40 s",
     )
-    options.add_env_file(parser)
+    serve.add_options(parser)  # what is checked is what would be served
     parser.set_defaults(run=run)
 
 
@@ -36,15 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     env_file = options.env_file(arguments)
     try:
         settings = options.load(arguments)
-    except InvalidSettings as exc:
-        raise InvalidSettings([*exc.problems, *_plugin_problems(env_file, exc.problems)]) from None
+    except InvalidSettings as exc:  # one look is to show all that is wrong
+        raise InvalidSettings(dict.fromkeys([*exc.problems, *_other_problems(env_file)])) from None
     from chatstream.commands import preflight
     from chatstream.llm.configuration import catalogue
 
-    _check_all(settings)
+    loaded = _check_all(settings)
     _write("settings", str(env_file.absolute()) if env_file else "from the environment alone")
     for name, text in summary(settings).items():
         _write(name, text)
+    for line in [*map(str, loaded)] or ["none"]:
+        _write("plug-in", line)
     if settings.models_file is not None:
         for line in catalogue(settings).described():
             _write("model", line)
@@ -63,50 +67,54 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plugin_problems(env_file: Path | None, known: list[str]) -> list[str]:
-    """What is wrong with the plug-ins, where other settings cannot be read: one look is to show all that is wrong."""
-    name = "CHATSTREAM_PLUGINS"
-    if any(problem.startswith(name) for problem in known):
+def _other_problems(env_file: Path | None) -> list[str]:
+    """What is wrong beside the values that cannot be read."""
+    found = Settings.readable(env_file)
+    if found is None:
         return []
-    from chatstream.plugins.loading import load
-
-    try:
-        text = os.environ.get(name) or (env_files.value_of(name, env_file) if env_file else None)
-        load(plugin_names(text) if text else ())
-    except ConfigurationError as exc:
-        problem = str(exc)
-        return [] if problem in known else [problem]  # of the file itself it is said already
-    return []
+    settings, wrong = found
+    problems, _ = _problems(settings)
+    # What is made up in place of a value that is wrong is no fault of anybody's.
+    return [*settings.problems_but_of(wrong), *(each for each in problems if not each.startswith(tuple(wrong)))]
 
 
-def _check_all(settings: Settings) -> None:
-    """All that can be tried without asking anybody."""
-    from chatstream import auth
+def _check_all(settings: Settings) -> "list[Loaded]":
+    """Try all that can be tried without asking anybody; the plug-ins. Raises `InvalidSettings`."""
     from chatstream.commands import preflight
 
-    problems = preflight.problems(settings)
-    for try_out in (lambda: auth.guard(settings), lambda: _load(settings)):  # programs of the operator's
-        try:
-            try_out()
-        except ConfigurationError as exc:
-            problems.append(str(exc))
+    problems, loaded = _problems(settings)
     if problems:
         raise InvalidSettings(dict.fromkeys(problems))
     preflight.require(settings)  # which also looks for the programs that a server needs
+    return loaded
 
 
-def _load(settings: Settings) -> None:
-    """The plug-ins, and the tools of all of them and of the file together."""
+def _problems(settings: Settings) -> "tuple[list[str], list[Loaded]]":
+    from chatstream import auth
+    from chatstream.commands import preflight
     from chatstream.plugins.loading import load
+
+    problems = preflight.problems(settings)
+    loaded: list[Loaded] = []
+    try:  # programs of the operator's
+        auth.guard(settings)
+    except ConfigurationError as exc:
+        problems.append(str(exc))
+    try:
+        loaded = load(settings.plugins)
+        asyncio.run(_open_tools(settings, loaded))
+    except ConfigurationError as exc:
+        problems += str(exc).splitlines()
+    return problems, loaded
+
+
+async def _open_tools(settings: Settings, loaded: "list[Loaded]") -> None:
+    """Those of all plug-ins and of the file together."""
     from chatstream.tools.configuration import configured_tools
 
-    async def open_tools() -> None:
+    with contextlib.suppress(InvalidSettings):  # the file is wrong, which the other checks have said
         async with configured_tools(settings, loaded):
             pass
-
-    loaded = load(settings.plugins)
-    with contextlib.suppress(InvalidSettings):  # the file is wrong, which the other checks have said
-        asyncio.run(open_tools())
 
 
 def _write(name: str, text: str) -> None:

@@ -64,8 +64,8 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _proxies(settings, models)
     try:
         page_file.read(settings.page_file)
-    except ConfigurationError as exc:
-        yield str(exc)
+    except InvalidSettings as exc:
+        yield from exc.problems
 
 
 def _tools(settings: Settings) -> Iterator[str]:

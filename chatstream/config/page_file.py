@@ -1,16 +1,16 @@
 """A chat page of one's own: the file that `CHATSTREAM_PAGE_FILE` names. `conf/page.toml.example` shows all of it."""
 
 import re
-import tomllib
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
+from pydantic import BeforeValidator, Field
 
-from chatstream.errors import ConfigurationError
+from chatstream.config import toml_file
+from chatstream.errors import InvalidSettings
 
 _SETTING = "CHATSTREAM_PAGE_FILE"
 # The logo goes with the page itself, to everybody who opens it.
@@ -26,32 +26,53 @@ _KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {
 }
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 
-Line = Annotated[str, Meta(min_length=1, max_length=200)]
-Colour = str | tuple[str, str]
+Line = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Colours(Struct, frozen=True, forbid_unknown_fields=True):
-    """Each ``#rrggbb``: one for both themes, or a list of two, light and dark."""
+def _colour(given: Any) -> Any:
+    pair = given if isinstance(given, list) else [given]
+    if not (isinstance(given, str) or len(pair) == 2) or not all(
+        isinstance(one, str) and _COLOUR.fullmatch(one) for one in pair
+    ):
+        raise ValueError('must be like "#0b6e4f", or two of them in a list: light and dark')
+    return (pair[0], pair[-1])
 
-    accent: Colour | None = None
-    paper: Colour | None = None
-    surface: Colour | None = None
-    sunken: Colour | None = None
-    ink: Colour | None = None
+
+AColour = Annotated[tuple[str, str], BeforeValidator(_colour), Field(strict=False)] | None
 
 
-class PageFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """What may stand in the file. What does not is the page's own, in the reader's language."""
+class _Colours(toml_file.Table):
+    accent: AColour = None
+    paper: AColour = None
+    surface: AColour = None
+    sunken: AColour = None
+    ink: AColour = None
 
-    name: Annotated[str, Meta(min_length=1, max_length=60)] | None = None
+
+class _Page(toml_file.Table):
+    name: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     language: Literal["en", "de"] | None = None
     greeting: Line | None = None
-    introduction: Annotated[str, Meta(max_length=500)] | None = None
-    examples: Annotated[tuple[Line, ...], Meta(max_length=8)] | None = None
+    introduction: Annotated[str, Field(max_length=500)] | None = None
+    examples: Annotated[list[Line], Field(max_length=8)] | None = None
     placeholder: Line | None = None
-    note: Annotated[str, Meta(max_length=500)] | None = None
+    note: Annotated[str, Field(max_length=500)] | None = None
     logo: str | None = None
-    colours: Colours = Colours()
+    colours: _Colours = _Colours()
+
+
+class PageFile(Struct, frozen=True):
+    """What stands in the file. What does not is the page's own, in the reader's language."""
+
+    name: str | None = None
+    language: Literal["en", "de"] | None = None
+    greeting: str | None = None
+    introduction: str | None = None
+    examples: tuple[str, ...] | None = None
+    placeholder: str | None = None
+    note: str | None = None
+    logo: str | None = None
+    pairs: dict[str, tuple[str, str]] = {}  # colours, each ``#rrggbb``, by name: light and dark
 
     @property
     def words(self) -> dict[str, str | tuple[str, ...]]:
@@ -59,55 +80,42 @@ class PageFile(Struct, frozen=True, forbid_unknown_fields=True):
         names = ("greeting", "introduction", "examples", "placeholder", "note")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    @property
-    def pairs(self) -> dict[str, tuple[str, str]]:
-        """The colours that are given, by name: light and dark."""
-        given = {name: getattr(self.colours, name) for name in self.colours.__struct_fields__}
-        return {
-            name: (colour, colour) if isinstance(colour, str) else colour
-            for name, colour in given.items()
-            if colour is not None
-        }
-
 
 def read(path: Path | None) -> PageFile:
-    """The file at `path`, with its logo as a ``data:`` URL. Raises `ConfigurationError`, which names what is wrong."""
+    """The file at `path`, with its logo as a ``data:`` URL. Raises `InvalidSettings`, a line for all that is wrong."""
     if path is None:
         return PageFile()
+    document = toml_file.document(path, _SETTING, _MOST_BYTES)
+    page, errors = toml_file.read_table(_Page, document, {})
+    problems = [f"{path}: {_explain(error)}" for error in errors]
+    logo: str | None = None
+    if page is not None and page.logo is not None:
+        try:
+            logo = _logo(path.parent / page.logo)
+        except ValueError as exc:
+            problems.append(f"{path}: logo: {exc}")
+    if problems or page is None:
+        raise InvalidSettings([f"{_SETTING}: {each}" for each in problems])
+    given = {name: getattr(page, name) for name in PageFile.__struct_fields__ if name in _Page.model_fields}
+    examples = None if page.examples is None else tuple(page.examples)
+    pairs = {name: pair for name, pair in page.colours if pair is not None}
+    return PageFile(**(given | {"examples": examples, "logo": logo, "pairs": pairs}))
+
+
+def _explain(error: Any) -> str:
+    return toml_file.explain(error, _Colours if error["loc"][0] == "colours" and len(error["loc"]) > 1 else _Page)
+
+
+def _logo(file: Path) -> str:
     try:
-        text = _bytes(path, _MOST_BYTES).decode()
-        found = msgspec.convert(tomllib.loads(text), PageFile)
-    except UnicodeDecodeError as exc:
-        raise _problem(path, "is not UTF-8") from exc
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
-        raise _problem(path, str(exc)) from exc
-    for name, pair in found.pairs.items():
-        if not all(_COLOUR.fullmatch(colour) for colour in pair):
-            raise _problem(path, f'colours.{name} must be like "#0b6e4f", or two of them: light and dark')
-    if found.logo is None:
-        return found
-    return msgspec.structs.replace(found, logo=_logo(path, path.parent / found.logo))
-
-
-def _logo(path: Path, logo: Path) -> str:
-    data = _bytes(logo, _MOST_LOGO_BYTES)
-    begins = data.lstrip(b"\xef\xbb\xbf \r\n\t") if logo.suffix == ".svg" else data
+        with file.open("rb") as opened:
+            data = opened.read(_MOST_LOGO_BYTES + 1)
+    except OSError as exc:
+        raise ValueError(f"{file} cannot be read: {exc.strerror}") from exc
+    if len(data) > _MOST_LOGO_BYTES:
+        raise ValueError(f"{file} is larger than {_MOST_LOGO_BYTES // 1024} KiB")
+    begins = data.lstrip(b"\xef\xbb\xbf \r\n\t") if file.suffix == ".svg" else data
     kind = next((kind for kind, marks in _KINDS.items() if begins.startswith(marks)), None)
     if kind is None:
-        raise _problem(path, f"logo: {logo} is no PNG, JPEG, WebP or SVG")
+        raise ValueError(f"{file} is no PNG, JPEG, WebP or SVG")
     return f"data:{kind};base64,{b64encode(data).decode()}"
-
-
-def _bytes(path: Path, most: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as exc:
-        raise _problem(path, f"cannot be read: {exc.strerror}") from exc
-    if len(data) > most:
-        raise _problem(path, f"is larger than {most // 1024} KiB")
-    return data
-
-
-def _problem(path: Path, what: str) -> ConfigurationError:
-    return ConfigurationError(f"{_SETTING}: {path}: {what}")

@@ -9,9 +9,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chatstream.config import words
 from chatstream.errors import InvalidSettings
@@ -26,18 +26,42 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def document(path: Path, setting: str) -> dict[str, Any]:
-    """What the file holds. Raises `InvalidSettings`, which names the `setting` and the file."""
+Entry = TypeVar("Entry", bound=Table)
+
+
+def read_table(
+    table: type[Entry], given: Mapping[str, Any], stand_ins: Mapping[str, Any]
+) -> tuple[Entry | None, list[Any]]:
+    """The table, and pydantic's errors in it. Where there are some, it is what is left without those settings.
+
+    `stand_ins` are for settings that are wrong or missing and must be there, so that one look shows what is wrong with
+    the others, too; None if nothing is left all the same.
+    """
+    try:
+        return table.model_validate(given), []
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_input=False)
+    wrong = {error["loc"][0] for error in errors if error["loc"]}
+    left = {name: value for name, value in given.items() if name not in wrong}
+    left |= {name: value for name, value in stand_ins.items() if name in wrong}
+    try:
+        return table.model_validate(left), [*errors]
+    except ValidationError:
+        return None, [*errors]
+
+
+def document(path: Path, setting: str, most: int = _MOST_BYTES) -> dict[str, Any]:
+    """What the file holds, of so many bytes at most. Raises `InvalidSettings`, with the `setting` and the file."""
     try:
         if not path.is_file():
             there = "is not a file" if path.exists() else "does not exist"
             raise InvalidSettings([f"{setting}: {path} {there}"])
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(most + 1)
     except OSError as exc:
         raise InvalidSettings([f"{setting}: {path} cannot be read: {exc.strerror}"]) from exc
-    if len(content) > _MOST_BYTES:
-        raise InvalidSettings([f"{setting}: {path} is larger than a megabyte"])
+    if len(content) > most:
+        raise InvalidSettings([f"{setting}: {path} is larger than {most // 1024:,} KiB"])
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -100,6 +124,7 @@ def _what(error: Any, table: type[Table]) -> str:
         "bool_type": "must be true or false",
         "list_type": 'must be a list, such as ["a", "b"]',
         "too_long": "is too long a list",
+        "tuple_type": 'must be a list, such as ["a", "b"]',
         "dict_type": "must be a table",
         "model_type": "must be a table",
     }

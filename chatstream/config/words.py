@@ -36,6 +36,8 @@ def explain(error: ErrorDetails, field: FieldInfo | None) -> str:
         return "must be addresses and networks such as 127.0.0.1, 10.0.0.0/8, separated by commas, without ports"
     if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
         return _number(kind, field)
+    if kind == "string_too_short":
+        return "must not be empty"
     if kind == "string_too_long":
         return f"may have at most {context['max_length']:,} characters"
     return "is not of the form that `chatstream settings` shows"

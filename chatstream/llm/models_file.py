@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from chatstream.config import toml_file, values
 from chatstream.errors import InvalidSettings
@@ -105,16 +105,14 @@ def read(path: Path, settings: Settings) -> Catalogue:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise InvalidSettings([*problems, f"{_SETTING}: {path} must have a table [[models]] for each model"])
     if len(tables) > _MOST_MODELS:
-        raise InvalidSettings([f"{_SETTING}: {path} has more than {_MOST_MODELS} models"])
+        raise InvalidSettings([*problems, f"{_SETTING}: {path} has more than {_MOST_MODELS} models"])
     models: list[_Model] = []
     for number, table in enumerate(tables, start=1):
-        try:
-            models.append(_Model.model_validate(table))
-        except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_input=False)
-            problems += [f"{toml_file.named('model', table, number)}: {_explain(error)}" for error in errors]
-    if not problems:
-        problems += _contradictions(models, document.get("default"), settings)
+        model, errors = toml_file.read_table(_Model, table, {"name": f"model {number}"})
+        problems += [f"{toml_file.named('model', table, number)}: {_explain(error)}" for error in errors]
+        models += [model] if model else []
+    names = [name for table in tables if isinstance(name := table.get("name"), str)]
+    problems += _contradictions(models, names, document.get("default"), settings)
     if problems:
         raise InvalidSettings([each if each.startswith(_SETTING) else f"{_SETTING}: {each}" for each in problems])
     return Catalogue((_entry(model, settings) for model in models), document.get("default", models[0].name))
@@ -129,9 +127,8 @@ def _explain(error: Any) -> str:
     return toml_file.explain(error, table)
 
 
-def _contradictions(models: list[_Model], default: object, settings: Settings) -> Iterator[str]:
-    """What is wrong with entries that are good each by itself."""
-    names = [model.name for model in models]
+def _contradictions(models: list[_Model], names: list[str], default: object, settings: Settings) -> Iterator[str]:
+    """What is wrong with entries that are good each by itself. `names` are those of all that there are."""
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"model {toml_file.quoted(name)}: is there more than once"
     if default is not None and default not in names:

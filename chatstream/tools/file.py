@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from chatstream import hosts
 from chatstream.config import toml_file, values
@@ -34,6 +34,17 @@ _OURS: Final = (
     *("connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "te", "trailer"),
     *("transfer-encoding", "upgrade"),
 )
+
+
+# For what is wrong, to look at the rest of such a table: nothing is said of these.
+_STAND_INS: Final = {
+    "name": "tool",
+    "description": "It is not described.",
+    "url": "https://localhost/",
+    "internal": True,
+    "approval": "always",
+    "effect": "once",
+}
 
 
 class HttpTool(Struct, frozen=True, kw_only=True):
@@ -128,24 +139,17 @@ def read(path: Path, settings: Settings) -> list[HttpTool]:
     tools: list[_Tool] = []
     for number, table in enumerate(tables, start=1):
         where = toml_file.named("tool", table, number)
-        try:
-            tools.append(_Tool.model_validate(table))
-        except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_input=False)
-            problems += [f"{where}: {toml_file.explain(error, _Tool)}" for error in errors]
-    problems += _contradictions(tools, settings)
+        tool, errors = toml_file.read_table(_Tool, table, _STAND_INS)
+        problems += [f"{where}: {toml_file.explain(error, _Tool)}" for error in errors]
+        if tool is not None:
+            problems += [f"{where}: {problem}" for problem in _problems(tool, settings)]
+            tools.append(tool)
+    names = [name for table in tables if isinstance(name := table.get("name"), str)]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        problems.append(f"tool {toml_file.quoted(name)}: is there more than once")
     if problems:
         raise InvalidSettings([f"{SETTING}: {each}" for each in problems])
     return [_made(tool, settings) for tool in tools]
-
-
-def _contradictions(tools: list[_Tool], settings: Settings) -> Iterator[str]:
-    """What is wrong with tools that are good each by itself."""
-    names = [tool.name for tool in tools]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield f"tool {toml_file.quoted(name)}: is there more than once"
-    for tool in tools:
-        yield from (f"tool {toml_file.quoted(tool.name)}: {problem}" for problem in _problems(tool, settings))
 
 
 def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:

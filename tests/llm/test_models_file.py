@@ -173,6 +173,27 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert [line.partition(": ")[0] for line in problems(tmp_path, text)] == ['model "m"', 'model "m"', 'model "n"']
 
 
+def test_what_entries_say_of_each_other_is_looked_at_though_one_is_wrong(tmp_path: Path) -> None:
+    text = (
+        f'default = "x"\ndefualt = 1\n{NAMED}contxt = 1\nkey = "UNSET_KEY"\nfallbacks = ["n", "o"]\n'
+        '[[models]]\nname = "n"\nvision = 1\ndeadlines = { idle = 50, total = 20 }\n'
+        f'[[models]]\nbase_url = "h:1"\nkey = "UNSET_KEY"\n{NAMED}'
+    )
+    assert sorted(problems(tmp_path, text)) == [
+        '"defualt": there is no such setting; did you mean default?',
+        "default: must be the name of one of the models",
+        'model "m": "contxt": there is no such setting; did you mean context?',
+        'model "m": fallbacks: there is no model "o"',
+        'model "m": is there more than once',
+        'model "m": key: the environment variable UNSET_KEY is not set',
+        'model "model 3": key: the environment variable UNSET_KEY is not set',
+        'model "n": deadlines.idle: must not be more than deadlines.total, which is 20',
+        'model "n": vision: must be true or false',
+        "model 3, which has no name: base_url: must begin with http:// or https://",
+        "model 3, which has no name: name: is missing",
+    ]
+
+
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     for path, words in [
         (tmp_path, "is not a file"),

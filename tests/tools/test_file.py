@@ -184,6 +184,21 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert len(found) == 5
 
 
+def test_one_fault_hides_no_other(tmp_path: Path) -> None:
+    text = (
+        NAMED
+        + 'timeout = 0\nheaders = { X-Key = "${UNSET_TOKEN}" }\n'
+        + NAMED.replace("https:", "http:")
+        + "internal = 1"
+    )
+    assert problems(tmp_path, text) == [
+        'tool "t": timeout: must be seconds (0.01 to 86,400): a number without a unit',
+        'tool "t": headers.X-Key: the environment variable UNSET_TOKEN is not set',
+        'tool "t": internal: must be true or false',
+        'tool "t": is there more than once',
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe[", b"[[tool]]\nx = " + b"[" * 5000, b"#" * 1_100_000])
 def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tools.toml"
