@@ -1,19 +1,23 @@
 """``python -m chatstream``: the command line. Its commands are the only ones that read the environment."""
 
-import argparse
+import errno
 import sys
 from typing import TextIO
 
 from chatstream import __version__
 from chatstream.commands import chat, check_config, log_name, options, scrub, seed, serve, template, token, usage
+from chatstream.commands.parser import Parser
 from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.logs import drop_output
 
 # The exit status where nothing helps but another setting: what a wrong option has, too.
 _WRONG_SETTINGS = 2
+# As shells have it: a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="chatstream",
         description="Stream LLM answers to chat clients over Server-Sent Events.",
         epilog="Settings come from the environment and from .env in the working directory; `chatstream settings` "
@@ -23,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chatstream {__version__}")
     serve.add_options(parser)
     parser.set_defaults(run=serve.run)
-    commands = parser.add_subparsers(metavar="command")
+    commands = parser.add_subparsers(metavar="command", dest="command")
     for command in (serve, check_config, token, chat, seed, usage, scrub, log_name, template):
         command.add(commands)
     return parser
@@ -33,7 +37,27 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, 1 with a reason if it cannot be done, 2 if an option or a setting is wrong."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         _writes_anything(stream)
-    parsed = _parser().parse_args(arguments)
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # not at the end of Python, which would answer with a traceback
+    except BrokenPipeError:  # whoever reads it has seen enough
+        drop_output()
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC or exc.filename is not None:
+            raise
+        options.say(f"The output cannot be written: {exc.strerror}")
+        drop_output()
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    parsed = _parser().parse(arguments)
     try:
         return int(parsed.run(parsed))
     except InvalidSettings as exc:
@@ -44,10 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _writes_anything(stream: TextIO) -> None:
+def _writes_anything(stream: TextIO | None) -> None:
     """What a terminal's characters cannot show is replaced: Python would end with a traceback instead."""
     reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is None or (stream.encoding or "").lower().replace("-", "") == "utf8":
+    if stream is None or reconfigure is None or (stream.encoding or "").lower().replace("-", "") == "utf8":
         return
     if stream is sys.stdin and stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968"):
         reconfigure(encoding="utf-8", errors="replace")  # whoever types more than ASCII types UTF-8

@@ -7,9 +7,11 @@ Logs are kept where nobody can erase a user from them. So of a user they have a 
 make from the user's id (`Pseudonyms`), and of a conversation whose id a client chose, too.
 """
 
+import contextlib
 import hmac
 import json
 import logging
+import os
 import re
 import secrets
 import sys
@@ -186,3 +188,9 @@ def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None =
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def drop_output() -> None:
+    """Nobody takes what this process prints: what is left of it goes nowhere, and not into an error at its end."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -49,7 +49,7 @@ from chatstream.llm.configuration import configured_model, demo_models, served_c
 from chatstream.llm.model import Delta
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Budget, Conversation, UserMessage
-from chatstream.plugins.loading import load
+from chatstream.plugins.loading import Loaded, load
 from chatstream.plugins.plugins import Plugins
 from chatstream.settings import DEFAULT_SYSTEM_PROMPT, Environment, LogFormat, Settings
 from chatstream.store.attempts import Attempts
@@ -341,7 +341,7 @@ class Server:
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         await loading  # since before the database was asked: rarely is there much left of it
         door.refusal = None
-        _greet(settings, secret, sockets[0].getsockname()[1])
+        _greet(settings, secret, sockets[0].getsockname()[1], loaded)
         _settle()
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:
@@ -501,28 +501,35 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-def _greet(settings: Settings, secret: str | None, port: int) -> None:
-    facts = summary(settings, port)
+def _greet(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
+    facts = summary(settings, port) | {"plugins": ", ".join(map(str, loaded)) or "none"}
     for_people = sys.stdout.isatty() or settings.log_format is LogFormat.TEXT
     if settings.env is Environment.DEVELOPMENT and for_people:  # a log is kept, and a token does not belong there
-        _invite(settings, secret, port)
+        _invite(settings, secret, port, loaded)
     log.info("chatstream %s listens on %s", __version__, facts.pop("listens"), extra={"facts": facts})
 
 
-def _invite(settings: Settings, secret: str | None, port: int) -> None:
+def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
     """Tell whoever started it what to do next."""
     model = _model_in_words(settings)
     where = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else database(settings)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
     origin = f"http://{address(host, port)}"
-    lines = [f"chatstream {__version__} · {model} · {where}", ""]
+    plugins = ", ".join(each.name for each in loaded)
+    lines = [
+        f"chatstream {__version__} · {model} · {where} · {f'plug-ins: {plugins}' if plugins else 'no plug-ins'}",
+        "",
+    ]
     if secret is not None and settings.jwt_secret is None:
         token = auth.mint(secret, DEMO_USER, _DEMO_TOKEN_SECONDS, auth.rules(settings))
         stream = f"{origin}/api/v1/chat/conversations/{DEMO_CONVERSATION}/stream"
         lines += [f'  curl -N -H "Authorization: Bearer {token}" {stream}', "", f"  {origin}/#token={token}"]
     else:
         lines += [f"  {origin}/", "", "  `chatstream token` (in a clone: scripts/mint_token) makes a token."]
-    print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it
+    try:
+        print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it
+    except OSError:  # nobody reads it, which is no reason not to serve
+        logs.drop_output()
 
 
 def _model_in_words(settings: Settings) -> str:

@@ -6,6 +6,7 @@
 # What it has to say goes to standard error. Nothing happens if a stamp in .venv says that all of it is there already.
 # shellcheck shell=bash
 
+called_from=$PWD
 unset CDPATH
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 { : <&0; } 2>/dev/null || exec </dev/null # a closed standard input would be given to the first file that is opened
@@ -15,6 +16,15 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 python=.venv/bin/python
 
 say() { printf '%s\n' "$*" >&2; }
+
+# The program, in the directory where the script was called: it reads `.env` and finds files and plug-ins there, as
+# `chatstream` does; what it makes for itself is in the repository. No shell stays in between: signals reach the program.
+chatstream() {
+    export CLONE_OF_CHATSTREAM=$PWD PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+    local python=$PWD/$python
+    cd -- "$called_from" || exit
+    exec "$python" -P -m chatstream "$@" # -P: a file of that directory takes no module's place
+}
 
 # Prints the text that it is given on standard input, and ends the script, if the first argument asks for help.
 describe() {

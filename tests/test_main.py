@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,9 @@ Run = Callable[..., Result]
 def run(tmp_path: Path) -> Run:
     """Run ``python -m chatstream`` in an empty directory, with these variables and no others."""
 
-    def run(*arguments: str, **variables: str) -> Result:
+    def run(*arguments: str, python: Sequence[str] = ("-m", "chatstream"), **variables: str) -> Result:
         return subprocess.run(
-            [sys.executable, "-m", "chatstream", *arguments],
+            [sys.executable, *python, *arguments],
             cwd=tmp_path,
             env={"PATH": os.environ["PATH"], **measured(), "PYTHONPATH": str(REPOSITORY), **variables},
             stdin=subprocess.DEVNULL,
@@ -50,6 +50,36 @@ def run(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _the_process_stays_as_it_was() -> Iterator[None]:
+    """A command puts what the env file has into the environment, and the working directory on Python's path."""
+    environment, path = dict(os.environ), [*sys.path]
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process, in an empty directory and without settings; its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*_NAMES, "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main([*arguments])
+        except SystemExit as exc:
+            status = int(exc.code or 0)
+        return status, *capsys.readouterr()
+
+    return command
 
 
 def test_help_says_what_there_is(run: Run) -> None:
@@ -65,11 +95,73 @@ def test_version(run: Run) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-@pytest.mark.parametrize("arguments", [("bogus",), ("--bogus",), ("serve", "3000")])
-def test_what_there_is_not_is_a_usage_error(run: Run, arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("usage: chatstream")
+@pytest.mark.parametrize(
+    ("typed", "usage", "said"),
+    [
+        ("bogus", "", "there is no command 'bogus': there are serve, check-config"),
+        ("check-cofig", "", "there is no command 'check-cofig'; did you mean: chatstream check-config"),
+        ("start --port 1", "", "there is no command 'start'; did you mean: chatstream serve"),
+        ("help", "", "there is no command 'help'; did you mean: chatstream --help"),
+        ("mint_token", "", "there is no command 'mint_token'; did you mean: chatstream token"),
+        ("3000", "", "a port is given by its name: --port 3000"),
+        ("serve 3000", "serve", "a port is given by its name: --port 3000"),
+        ("serve -p 3000", "serve", "chatstream serve has no option -p; did you mean --port?"),
+        ("--bogus", "", "chatstream has no option --bogus"),
+        ("serve --prot=3", "serve", "chatstream serve has no option --prot; did you mean --port?"),
+        ("serve \u2014port 3", "serve", "'\u2014port' begins with a dash that is none: type --port"),
+        (
+            "serve check-config --port 1",
+            "serve",
+            "one command at a time: chatstream serve --port 1 or: chatstream check-config --port 1",
+        ),
+        ("--user ada token", "", "the command comes first: chatstream token --user ada"),
+        (
+            "--connect check-config",
+            "check-config",
+            "options of a command come behind it: chatstream check-config --connect",
+        ),
+        ("CHATSTREAM_PORT=1 serve", "", "the command comes first: chatstream serve CHATSTREAM_PORT=1"),
+        (
+            "serve CHATSTREAM_PORT=1",
+            "serve",
+            "settings are no arguments: write CHATSTREAM_PORT=\u2026 before the command",
+        ),
+        ("chat --port 3001", "chat", "where the server is, --url http://localhost:3001 says"),
+        ("chat hello there", "chat", "what is asked stands in quotation marks"),
+        ("token ada", "token", "chatstream token takes no 'ada': see chatstream token --help"),
+        ("seed 5", "seed", "chatstream seed takes no '5': see chatstream seed --help"),
+    ],
+)
+def test_what_was_typed_wrongly_is_said_with_its_usage(command: Command, typed: str, usage: str, said: str) -> None:
+    status, output, errors = command(*typed.split())
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"usage: chatstream {usage}".rstrip())
+    assert said in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [("check-config",), ("settings",), ("--help",), ("token",)])
+def test_whoever_reads_the_output_may_go_away(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {"PATH": os.environ["PATH"], **measured(), "PYTHONPATH": str(REPOSITORY), "JWT_SECRET": SECRET}
+    command = [sys.executable, "-m", "chatstream", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], **measured(), "PYTHONPATH": str(REPOSITORY)}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "chatstream", "settings"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "The output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize("variables", [{}, PRODUCTION])
@@ -153,6 +245,7 @@ def test_a_started_server_says_what_it_uses(start_server: StartServer, mongodb_u
     assert re.fullmatch(rf"\S+ at {mongodb_uri.split('/')[2]}", listens["database"])
     assert (listens["page"], listens["metrics"]) == ("on", "on the same port")
     assert "`chatstream token` makes one" in listens["tokens"]
+    assert listens["plugins"].startswith("chatstream.plugins.bets:plugin (annotate, tools, ")
     assert [line["message"] for line in others] == ["stopping; no answer is running", "stopped"]
 
 
@@ -160,6 +253,7 @@ def test_in_development_people_are_told_what_to_do_next(start_server: StartServe
     server = start_server(CHATSTREAM_LOG_FORMAT="text")
     assert server.stop() == 0
     assert f"http://localhost:{server.port}/" in server.output
+    assert " \u00b7 plug-ins: chatstream.plugins.bets:plugin\n" in server.output
     assert SECRET not in server.output
 
 
@@ -256,7 +350,7 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
         ({"CHATSTREAM_HOST": "http://0.0.0.0"}, "CHATSTREAM_HOST: must be an address or a name alone"),
         ({"CHATSTREAM_PAGE": "yes"}, "CHATSTREAM_PAGE: must be one of auto, on or off"),
         ({"CHATSTREAM_LOGIN_URL": "javascript:alert(1)"}, "CHATSTREAM_LOGIN_URL: must"),
-        ({"CHATSTREAM_PAGE_FILE": "/nope"}, "CHATSTREAM_PAGE_FILE: /nope: cannot be read: No such file or directory"),
+        ({"CHATSTREAM_PAGE_FILE": "/nope"}, "CHATSTREAM_PAGE_FILE: /nope does not exist"),
         ({"CHATSTREAM_LOGIN_URL": "//id.example/"}, "CHATSTREAM_LOGIN_URL: must"),
         ({"CHATSTREAM_LOGIN_URL": "/login#here"}, "CHATSTREAM_LOGIN_URL: must not have a fragment"),
         ({"CHATSTREAM_QUERY_TOKENS": "perhaps"}, "CHATSTREAM_QUERY_TOKENS: must be on or off"),
@@ -410,22 +504,100 @@ def test_signs_that_cannot_be_written_are_replaced(run: Run) -> None:
     assert run("seed", "--help", PYTHONIOENCODING="ascii").returncode == 0
 
 
-def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(run: Run, tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = {
-        "CHATSTREAM_PLUGINS": "no.such:plugin",
+        "CHATSTREAM_PLUGINS": "no.such:plugin,chatstream.plugins.bets:nothing",
         "CHATSTREAM_DATA_DIR": "/dev/null",
         "CHATSTREAM_REVOCATION": "no:no",
     }
     for more in ({}, {"CHATSTREAM_PORT": "http", "CHATSTREAM_PROT": "1"}):  # also where a value cannot be read at all
-        result = run("check-config", **wrong, **more)
-        assert result.returncode == 2
-        for name in more or wrong:
-            assert result.stderr.count(f"{name}: ") == 1
-        assert result.stderr.count("CHATSTREAM_PLUGINS: no.such:plugin cannot be called") == 1
-    (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=no.such:plugin\nCHATSTREAM_PORT=http\n")
-    assert "CHATSTREAM_PLUGINS: no.such:plugin cannot be called" in run("check-config").stderr
-    broken = run("check-config", CHATSTREAM_PLUGINS="none", CHATSTREAM_PORT="http")
-    assert broken.stderr.count("\n") == 2
+        for name, value in {**wrong, **more}.items():
+            monkeypatch.setenv(name, value)
+        status, _, errors = command("check-config")
+        assert status == 2
+        for name in {**wrong, **more}:
+            assert errors.count(f"{name}: ") == (2 if name == "CHATSTREAM_PLUGINS" else 1)
+        assert (
+            errors.count("CHATSTREAM_PLUGINS: no.such:plugin cannot be called: there is no module no: no.py must be")
+            == 1
+        )
+        assert (
+            "CHATSTREAM_PLUGINS: chatstream.plugins.bets:nothing cannot be called: there is no nothing in /" in errors
+        )
+        if more:
+            assert len(errors.splitlines()) == 1 + 6
+
+
+def test_the_files_are_looked_at_beside_all_else_that_is_wrong(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "page.toml").write_text('nam = "x"\nnote = 3\n')
+    (tmp_path / "models.toml").write_text('[[models]]\nname = "m"\nkey = "UNSET_KEY"\nvision = 1\n')
+    (tmp_path / "tools.toml").write_text("[[tool]]\n")
+    (tmp_path / ".env").write_text(
+        "CHATSTREAM_PAGE_FILE=page.toml\nCHATSTREAM_MODELS_FILE=models.toml\nCHATSTREAM_TOOLS_FILE=tools.toml\n"
+        "CHATSTREAM_PLUGINS=no.such:plugin\nCHATSTREAM_PORT=http\nCHATSTREAM_ENV=production\nJWT_SECRET=short\n"
+        "CHATSTREAM_HEARTBEAT_INTERVAL=500\n"
+    )
+    status, output, errors = command("check-config")
+    assert (status, output) == (2, "")
+    lines = errors.splitlines()[1:]
+    assert sorted(line.strip().split(":")[0] for line in lines) == [
+        "CHATSTREAM_HEARTBEAT_INTERVAL",  # only together with another one
+        *["CHATSTREAM_MODELS_FILE"] * 2,
+        *["CHATSTREAM_PAGE_FILE"] * 2,
+        *("CHATSTREAM_PLUGINS", "CHATSTREAM_PORT"),
+        *["CHATSTREAM_TOOLS_FILE"] * 3,
+        "JWT_SECRET",  # that it is too short, and not that there is none
+        "MONGODB_URI must be set in production",
+    ]
+
+
+# What the env file has for others -------------------------------------------------------------------------------------
+
+APP = """\
+import os
+
+class App:
+    def __init__(self, where):
+        self.system_prompt = where
+
+    def context(self, turn):
+        return self.system_prompt
+
+def plugin():
+    return App(os.environ["SERVICE_URL"])
+"""
+
+
+def test_a_plugin_finds_the_variables_of_the_env_file_and_is_found_beside_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my_app.py").write_text(APP)
+    (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=my_app:plugin\nSERVICE_URL=http://sk-hunter2/\n")
+    # As the installed program runs: the directory is not on Python's path by itself.
+    program = ("-P", "-c", "import sys; from chatstream.__main__ import main; sys.exit(main())", "check-config")
+    done = run(python=program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "plug-in   my_app:plugin (context, system_prompt)\n" in done.stdout
+    assert "hunter2" not in done.stdout
+    (tmp_path / ".env").rename(tmp_path / "other.env")
+    assert run(python=(*program, "--env-file", "other.env")).returncode == 0
+    missing = run(python=program, CHATSTREAM_PLUGINS="my_app:plugin")
+    assert missing.returncode == 2
+    assert missing.stderr.splitlines()[1:] == [
+        "  CHATSTREAM_PLUGINS: my_app:plugin cannot be called: it needs the environment variable SERVICE_URL: set it "
+        "in the environment or in the env file"
+    ]
+
+
+def test_the_environment_wins_over_the_env_file_for_others_too(command: Command, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A_SERVICE=file\nA_TOKEN=file\nAN_EMPTY=\n")
+    os.environ["A_SERVICE"] = "environment"
+    assert command("check-config")[0] == 0
+    assert (os.environ["A_SERVICE"], os.environ["A_TOKEN"], os.environ["AN_EMPTY"]) == ("environment", "file", "")
+    (tmp_path / ".env").write_text("'A=B'=c\n")
+    assert command("check-config")[2].splitlines()[1:] == ["  .env: A=B cannot be put into this machine's environment"]
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve"])

@@ -33,7 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument("--conversation", metavar="ID", help="continue this conversation (default: a new one)")
     parser.add_argument("--model", metavar="NAME", help="model of the new conversation (default: the server's model)")
-    parser.add_argument("--token-file", type=options.path, metavar="FILE", help="the file that holds the token")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="the file that holds the token")
     parser.add_argument("--json", action="store_true", help="write the stream's events, one per line")
     options.add_env_file(parser)
     parser.set_defaults(run=run)

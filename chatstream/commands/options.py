@@ -1,27 +1,22 @@
-"""What the commands have in common: where settings come from, and paths as whoever calls means them."""
+"""What the commands have in common: where settings come from."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from chatstream.config.env_file import names_in
-from chatstream.errors import ConfigurationError
+from chatstream.config import env_file as env_files
+from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.settings import Settings
 
 ENV_FILE = Path(".env")
-
-
-def path(text: str) -> Path:
-    """A path from where the command was called: the scripts work in the root of the repository."""
-    return Path(os.environ.get("CALLED_FROM", ""), text)
 
 
 def add_env_file(parser: argparse.ArgumentParser) -> None:
     """The option that all commands have."""
     parser.add_argument(
         "--env-file",
-        type=path,
+        type=Path,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="read settings from this file (default: .env, if there is one; the environment wins over both)",
@@ -39,27 +34,44 @@ def env_file(arguments: argparse.Namespace) -> Path | None:
 
 
 def load(arguments: argparse.Namespace) -> Settings:
-    """The settings, those among the arguments included. Raises `InvalidSettings`."""
+    """The settings, those among the arguments included. Raises `InvalidSettings`.
+
+    From now on `os.environ` has what the env file sets, and Python finds modules in the working directory.
+    """
     # An option is a setting given on the command line: checked like one.
     for name, value in vars(arguments).items():
         if name.startswith("set_") and value is not None:
             os.environ[name.removeprefix("set_")] = value
-    if not hasattr(arguments, "env_file"):
-        _say_which_is_not_read()
-    return Settings.load(os.environ, env_file(arguments))
+    file = env_file(arguments)
+    if file is not None:
+        try:
+            env_files.into_environment(file)
+        except ConfigurationError as exc:
+            raise InvalidSettings([str(exc)]) from exc
+    _from_a_clone(file)
+    # Behind all else: a file that happens to lie there takes no library's place.
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
+    return Settings.load(os.environ, file)
 
 
 def names(env_file: Path | None) -> set[str]:
     """Everything that is set, by whomever."""
-    return {*os.environ, *(names_in(env_file) if env_file else ())}
+    return {*os.environ, *(env_files.names_in(env_file) if env_file else ())}
 
 
-def _say_which_is_not_read() -> None:
-    """A script goes to the repository: the .env beside whoever called it is easily taken for the one that is read."""
-    called_from = os.environ.get("CALLED_FROM")
-    beside = Path(called_from or ".", ENV_FILE)
-    if called_from and beside.is_file() and not (ENV_FILE.is_file() and beside.samefile(ENV_FILE)):
-        say(f"{beside} is not read; to use it, add: --env-file {ENV_FILE}")
+def _from_a_clone(env_file: Path | None) -> None:
+    """The scripts of a clone work where they are called. What they make up by themselves stays in the clone, so that
+    all of them find it wherever that is."""
+    clone = Path(os.environ.get("CLONE_OF_CHATSTREAM", ""))
+    if "CLONE_OF_CHATSTREAM" not in os.environ or clone == Path.cwd():
+        return
+    if not os.environ.get("CHATSTREAM_DATA_DIR"):
+        os.environ["CHATSTREAM_DATA_DIR"] = str(clone / "var")
+    beside = clone / ENV_FILE
+    if env_file is None and beside.is_file():
+        say(f"{beside} is not read from here; to use it, add: --env-file {beside}")
 
 
 def say(text: str) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from chatstream.commands import options
 from chatstream.errors import ChatstreamError, ConfigurationError, StorageUnavailable
@@ -104,7 +105,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     source = parser.add_argument_group("or conversations from a file")
     source.add_argument(
-        "--file", type=options.path, metavar="JSON", help="see the example below; checked before anything is stored"
+        "--file", type=Path, metavar="JSON", help="see the example below; checked before anything is stored"
     )
     target = parser.add_argument_group("where to")
     target.add_argument("--uri", help="of a MongoDB replica set (default: MONGODB_URI or DATABASE_URL, else embedded)")
@@ -118,12 +119,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     there.add_argument("--skip-existing", action="store_true", help="leave conversations alone that are there already")
     out = parser.add_argument_group("what to tell")
-    out.add_argument(
-        "--ids-file", type=options.path, metavar="FILE", help="write the conversations' ids to it, one a line"
-    )
-    out.add_argument(
-        "--owners-file", type=options.path, metavar="FILE", help="write their users' ids to it, in the same order"
-    )
+    out.add_argument("--ids-file", type=Path, metavar="FILE", help="write the conversations' ids to it, one a line")
+    out.add_argument("--owners-file", type=Path, metavar="FILE", help="write their users' ids to it, in the same order")
     out.add_argument("--json", action="store_true", help="print the summary as JSON")
     options.add_env_file(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -169,7 +166,7 @@ def _hook(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
     arguments.database = arguments.database or os.environ["MONGO_DB"]
     for name in ("IDS_FILE", "OWNERS_FILE"):
         if os.environ.get(name) and getattr(arguments, name.lower()) is None:
-            setattr(arguments, name.lower(), options.path(os.environ[name]))
+            setattr(arguments, name.lower(), Path(os.environ[name]))
     arguments.unanswered = True
     arguments.drop = not arguments.skip_existing
     try:

@@ -29,12 +29,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--expires-in", type=_seconds, default=3600, metavar="SECONDS", help="how long it is good for (%(default)s)"
     )
-    parser.add_argument(
-        "--secret-file", type=options.path, metavar="FILE", help="sign with the secret in this file instead"
-    )
-    parser.add_argument(
-        "--private-key-file", type=options.path, metavar="FILE", help="sign with the private key in this PEM"
-    )
+    parser.add_argument("--secret-file", type=Path, metavar="FILE", help="sign with the secret in this file instead")
+    parser.add_argument("--private-key-file", type=Path, metavar="FILE", help="sign with the private key in this PEM")
     parser.add_argument("--algorithm", choices=get_args(Algorithm), help="the first of CHATSTREAM_JWT_ALGORITHMS")
     options.add_env_file(parser)
     parser.set_defaults(run=run)

@@ -66,9 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     except StorageUnavailable as exc:
         options.say(str(exc))
         return 1
-    except BrokenPipeError:  # whoever reads it has seen enough
-        sys.stderr.close()
-        return 1
     return 0
 
 

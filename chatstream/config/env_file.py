@@ -1,6 +1,10 @@
-"""The env file, ``.env`` where nobody says otherwise: read whole before anything is taken from it."""
+"""The env file, ``.env`` where nobody says otherwise: read whole before anything is taken from it.
+
+What it sets is as good as set in the environment, which wins where both do.
+"""
 
 import codecs
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -32,6 +36,19 @@ def names_in(path: Path) -> set[str]:
 def value_of(name: str, path: Path) -> str | None:
     """What it sets this name to. Raises `ConfigurationError` like `names_in`."""
     return dotenv_values(stream=StringIO(_text(path))).get(name)
+
+
+def into_environment(path: Path) -> None:
+    """Set in `os.environ` what the file sets and the environment does not: plug-ins and libraries look there.
+
+    Raises `ConfigurationError` like `names_in`.
+    """
+    for name, value in dotenv_values(stream=StringIO(_text(path))).items():
+        try:
+            if value is not None and name not in os.environ:
+                os.environ[name] = value
+        except ValueError:  # a name that holds "=", or what this machine's encoding cannot say
+            raise ConfigurationError(f"{path}: {name} cannot be put into this machine's environment") from None
 
 
 def _text(path: Path) -> str:

@@ -36,6 +36,21 @@ def test_it_does_nothing_if_it_is_not_understood(name: str, tmp_path: Path) -> N
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_runs_the_program_reads_settings_and_plug_ins_where_one_stands(tmp_path: Path) -> None:
+    (tmp_path / "rules_of_mine.py").write_text("class Rules:\n    def admit(self, turn): ...\n")
+    (tmp_path / "secrets.py").write_text("raise SystemExit('this is not the library')\n")
+    (tmp_path / "page.toml").write_text('name = "Mine"\n')
+    (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=rules_of_mine:Rules\nCHATSTREAM_PAGE_FILE=page.toml\n")
+    told = run("serve", tmp_path, "check-config")
+    assert told.returncode == 0, told.stderr
+    assert f"settings  {tmp_path / '.env'}\n" in told.stdout
+    assert "plug-in   rules_of_mine:Rules (admit)\n" in told.stdout
+    # What a development server makes is in the clone, so that `mint_token` finds its secret from anywhere.
+    assert f"embedded, in {REPOSITORY / 'var'}/\n" in told.stdout
+    (tmp_path / ".env").write_text("CHATSTREAM_DATA_DIR=here\n")
+    assert "embedded, in here/\n" in run("serve", tmp_path, "check-config").stdout
+
+
 def test_the_readme_names_them_all() -> None:
     table = (DIRECTORY / "README.md").read_text()
     assert [name for name in SCRIPTS if f"| `{name}" not in table] == []
