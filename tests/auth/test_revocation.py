@@ -111,8 +111,8 @@ async def test_many_are_asked_about_in_batches() -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("nowhere.at_all:make", "cannot be called: ModuleNotFoundError: No module named 'nowhere'"),
-        ("chatstream.auth:nothing", "cannot be called: AttributeError"),
+        ("nowhere.at_all:make", "cannot be called: there is no module nowhere: nowhere.py must be"),
+        ("chatstream.auth:nothing", "cannot be called: there is no nothing in /"),
         ("chatstream.auth:__name__", "cannot be called: TypeError"),
         ("builtins:dict", "what builtins:dict returns has no `async def revoked(users)`."),
     ],
