@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, NamedTuple
 
 from chatstream.plugins.bets import prices
@@ -59,7 +59,7 @@ class _Bet(NamedTuple):
     left: timedelta  # until the price is over
 
 
-def _ask(selection: str, odds: str, stake: str, good_until: str) -> Ask:
+def _ask(selection: str, odds: str | float, stake: str | float, good_until: str | None = None) -> Ask:
     """What a person agrees to. Nobody is asked for what cannot be placed, nor for longer than the price is good."""
     bet = _bet(selection, odds, stake, good_until)
     text = (
@@ -72,10 +72,10 @@ def _ask(selection: str, odds: str, stake: str, good_until: str) -> Ask:
 @tool(effect="once", approval="always", approval_timeout=prices.HELD.total_seconds(), ask=_ask)
 async def place_bet(
     selection: Annotated[str, "what to bet on, as best_price has just named it"],
-    odds: Annotated[str, "the odds that best_price has just given"],
-    stake: Annotated[str, "how much to stake, such as: €10"],
-    good_until: Annotated[str, "until when that price is good, as best_price has just said"],
+    odds: Annotated[str | float, "the odds that best_price has just given"],
+    stake: Annotated[str | float, "how much to stake, such as: €10"],
     caller: Caller,
+    good_until: Annotated[str | None, "until when that price is good, as best_price has just said"] = None,
 ) -> dict[str, str]:
     """Place a bet, at a price that best_price has just given. Call best_price first. The user is asked to agree before
     anything is placed, and can do so only as long as the price is good.
@@ -111,24 +111,29 @@ def _price(selection: str) -> prices.Price:
     return found
 
 
-def _bet(selection: str, odds: str, stake: str, good_until: str) -> _Bet:
+def _bet(selection: str, odds: str | float, stake: str | float, good_until: str | None) -> _Bet:
     """Raises `ValueError`, its text written for the model."""
     price = _price(selection)
-    if odds.strip() != price.odds:
-        raise ValueError(f"the price is {price.odds}, and not {odds}: ask for the best price again")
     try:
-        left = datetime.fromisoformat(good_until) - datetime.now(UTC)
+        same = Decimal(str(odds).strip()) == Decimal(price.odds)
+    except InvalidOperation:
+        same = False
+    if not same:
+        raise ValueError(f"the price is {price.odds}, and not {odds}: ask for the best price again")
+    try:  # without a time, it is good for as long as a person may be asked
+        left = prices.HELD if good_until is None else datetime.fromisoformat(good_until) - datetime.now(UTC)
     except (ValueError, TypeError):
         raise ValueError("good_until must be the time that best_price gave") from None
     if not timedelta() < left <= prices.HELD + _CLOCKS:
         raise ValueError("this price is not good any more: ask for the best price again")
-    found = _STAKE.fullmatch(stake.strip())
+    found = _STAKE.fullmatch(str(stake).strip())
     amount = Decimal(found["amount"].replace(",", ".")) if found else Decimal(0)
     if found is None or (found["before"] and found["after"]) or not 0 < amount <= _HIGHEST_STAKE:
         raise ValueError(f"stake must be an amount of money of up to €{_HIGHEST_STAKE}, such as €10")
     currency = found["before"] or found["after"] or "€"
     paid = (amount * Decimal(price.odds)).quantize(Decimal("0.01"))
-    return _Bet(price, f"{currency}{amount}", f"{currency}{paid}", left)
+    staked = f"{amount:.2f}" if amount % 1 else f"{amount:.0f}"
+    return _Bet(price, f"{currency}{staked}", f"{currency}{paid}", left)
 
 
 def _text(moment: datetime) -> str:

@@ -122,10 +122,30 @@ async def test_an_agreement_that_is_carried_out_only_after_its_time_places_nothi
         assert await ledger(b, user) == []
 
 
+@pytest.mark.gen_test(timeout=60)
+async def test_a_model_may_leave_the_time_out_and_write_numbers(mongodb_uri: str, user: str) -> None:
+    async with bench(mongodb_uri, tools=tools()) as b:
+        arguments = json.dumps({"selection": "Arsenal", "odds": 2.1, "stake": 5.5})
+        b.model.reply(OpenToolCall(id="1", name="place_bet"), arguments, CALLED)
+        conversation = await b.conversations.create(user)
+        await b.post(conversation, "Place it.")
+        parked = await waiting(b, conversation)
+        (part,) = calls_of(parked)
+        assert str(part.message).startswith("Place €5.50 on Arsenal to win")
+        assert part.expires_at is not None
+        assert part.expires_at <= soon(10)
+        b.model.reply("It is placed.", STOP)
+        await b.deciding.decide(conversation, part.tool_call_id, Decision.APPROVE)
+        await b.ended(conversation)
+        (bet,) = await ledger(b, user)
+        assert (bet["odds"], bet["stake"], bet["pays"]) == ("2.10", "€5.50", "€11.55")
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
         ({"odds": "9.99"}, "the price is 2.10, and not 9.99"),
+        ({"odds": "sNaN"}, "the price is 2.10, and not sNaN"),
         ({"selection": "Everton to win"}, "there is no price for that"),
         ({"good_until": soon(-1)}, "this price is not good any more"),
         ({"good_until": soon(60 * 24 * 365)}, "this price is not good any more"),  # which no price said
