@@ -297,7 +297,7 @@ def answer_model(document: Document) -> Answer:
             next_model=msgspec.convert(document.get("nextModel"), str | None),
             continues=_id(document.get("continues")),
             rating=next((one for one in Rating if one.value == document.get("rating")), None),
-            rounds=msgspec.convert(document.get("rounds", []), tuple[Round, ...]),
+            rounds=rounds_model(document),
             waits_until=_waits_until(document) if status is Status.WAITING else None,
         ).made_of(_pieces(document))
 
@@ -359,6 +359,12 @@ def usage_model(document: Document) -> Usage | None:
     """The usage of an answer, if it has one; nothing else of it need be there. Raises `NotUnderstood`."""
     with _understanding():
         return _usage(document.get("usage"))
+
+
+def rounds_model(document: Document) -> tuple[Round, ...]:
+    """The requests of an answer, if there were several; nothing else of it need be there. Raises `NotUnderstood`."""
+    with _understanding():
+        return msgspec.convert(document.get("rounds", []), tuple[Round, ...])
 
 
 def _flag(name: str, value: bool) -> Document:

@@ -31,8 +31,8 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import BudgetExhausted, BudgetReserved, OverBudget, StorageUnavailable
-from chatstream.models import Answer, Budget, Status, Usage
-from chatstream.store.documents import ENDED, usage_model
+from chatstream.models import Answer, Budget, Round, Status, Usage
+from chatstream.store.documents import ENDED, rounds_model, usage_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.outbox import EventType, noted
@@ -417,7 +417,7 @@ class Ledger:
         """`answer` has been stored like this by this process. Nothing is written: the next reservation says it, too."""
         reservation = self._reserved.pop(answer.id, None)
         if reservation is not None:
-            settlement = _Settlement(reservation, _taken(reservation, answer.usage, answer.model))
+            settlement = _Settlement(reservation, _taken(reservation, answer.usage, answer.model, answer.rounds))
             self._ended.setdefault(reservation.account, {})[answer.id] = settlement
             _forget_oldest(self._ended)
 
@@ -435,7 +435,8 @@ class Ledger:
         """`answer` has ended like this, and its message is gone with its conversation."""
         reservation = await self._open(user_id, answer)
         if reservation is not None:
-            await self._write([_Settlement(reservation, _taken(reservation, answer.usage, answer.model))])
+            taken = _taken(reservation, answer.usage, answer.model, answer.rounds)
+            await self._write([_Settlement(reservation, taken)])
 
     async def add(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
         """What was taken beside an answer, which began at this `moment`: for its conversation's title, say.
@@ -471,7 +472,7 @@ class Ledger:
             "_id": {"$in": [ObjectId(answer) for answer in open_]},
             "conversationId": {"$in": list({one["conversation"] for one in account["open"].values()})},
         }
-        fields = {"status": 1, "usage": 1, "model": 1, "conversationId": 1}
+        fields = {"status": 1, "usage": 1, "model": 1, "rounds": 1, "conversationId": 1}
         found = await self._messages.find(which, fields).batch_size(len(open_) + 1).to_list(None)
         settlements = []
         for message in found:
@@ -479,7 +480,8 @@ class Ledger:
             status = message.get("status")
             if status in ENDED or (status == Status.WAITING.value and message["conversationId"] in going):
                 usage = next(iter(self._mongo.understood(usage_model, message)), None)
-                settlements.append(_Settlement(reservation, _taken(reservation, usage, message.get("model"))))
+                rounds = next(iter(self._mongo.understood(rounds_model, message)), ())
+                settlements.append(_Settlement(reservation, _taken(reservation, usage, message.get("model"), rounds)))
         given_up = datetime.now(UTC) - _GIVEN_UP_AFTER
         settlements += [
             _Settlement(one, {}) for answer, one in open_.items() if ObjectId(answer).generation_time < given_up
@@ -588,16 +590,30 @@ def _reservations(account: Document) -> dict[str, _Reservation]:
     }
 
 
-def _taken(reservation: _Reservation, usage: Usage | None, model: str | None) -> dict[str, int]:
-    """What is to be added. None was taken where no model was asked, or where it refused."""
-    counts = ({} if usage is None else _counts(usage)) | {"answers": 1}
+def _taken(
+    reservation: _Reservation, usage: Usage | None, model: str | None, rounds: Sequence[Round]
+) -> dict[str, int]:
+    """What is to be added. None was taken where no model was asked, or where it refused.
+
+    Where several models have answered, one after the other, each has what its requests took; the answer is the last's.
+    """
+    counts = {} if usage is None else _counts(usage)
     tokens, cost = counts.get("totalTokens", 0), counts.get("costMicros", 0)
-    name = _escaped(model or "")
-    return {
-        "tokens": tokens - reservation.tokens,
-        f"days.{reservation.day}": tokens - reservation.tokens,
-        "costMicros": cost - reservation.cost,
-    } | {f"models.{name}.{count}": value for count, value in counts.items()}
+    added = Counter(
+        {
+            "tokens": tokens - reservation.tokens,
+            f"days.{reservation.day}": tokens - reservation.tokens,
+            "costMicros": cost - reservation.cost,
+            f"models.{_escaped(model or '')}.answers": 1,
+        }
+    )
+    shares = [(one.model or model, one.usage) for one in rounds]
+    if len({name for name, _ in shares}) < 2 or any(share is None for _, share in shares):
+        shares = [(model, usage)]
+    for name, share in shares:
+        of_it = {} if share is None else _counts(share)
+        added.update({f"models.{_escaped(name or '')}.{count}": value for count, value in of_it.items()})
+    return dict(added)
 
 
 def _counts(usage: Usage) -> dict[str, int]:

@@ -50,10 +50,26 @@ async def _add(
     """Add what the answers of these conversations took, by the model."""
     if not keys:
         return
-    counts: Document = {name: {"$sum": f"$usage.{name}"} for name in _COUNTS}
+    counts: Document = {name: {"$sum": f"$of.usage.{name}"} for name in _COUNTS}
+    several = {"$gt": [{"$size": {"$setUnion": [{"$ifNull": ["$rounds.model", []]}, []]}}, 1]}
+    known = {"$not": {"$in": [None, {"$ifNull": ["$rounds.usage", []]}]}}
     pipeline: list[Document] = [
         {"$match": {"conversationId": {"$in": keys}, "role": "assistant", "createdAt": {"$gte": first, "$lt": last}}},
-        {"$group": {"_id": {"$ifNull": ["$model", ""]}, "answers": {"$sum": 1}} | counts},
+        # As the ledger counts: each model has what its requests took; the answer is the last one's.
+        {
+            "$project": {
+                "of": {"$cond": [{"$and": [several, known]}, "$rounds", [{"model": "$model", "usage": "$usage"}]]}
+            }
+        },
+        {"$set": {"last": {"$subtract": [{"$size": "$of"}, 1]}}},
+        {"$unwind": {"path": "$of", "includeArrayIndex": "place"}},
+        {
+            "$group": {
+                "_id": {"$ifNull": ["$of.model", ""]},
+                "answers": {"$sum": {"$cond": [{"$eq": ["$place", "$last"]}, 1, 0]}},
+            }
+            | counts
+        },
     ]
     for found in await mongo.messages.aggregate(pipeline).to_list(None):
         for name in ("answers", *_COUNTS):

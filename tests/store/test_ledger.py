@@ -14,7 +14,8 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import BudgetExhausted, BudgetReserved
 from chatstream.metrics import Metrics
-from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Status, Usage
+from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Round, Status, Usage
+from chatstream.store import report
 from chatstream.store.conversations import Conversations
 from chatstream.store.erasures import Erasures
 from chatstream.store.ledger import Balance, Ledger, Spending
@@ -337,6 +338,27 @@ async def test_a_report_tells_users_and_models_apart_by_any_name(store: Storage,
     first = next(row for row in rows if row.model == names[0])
     assert (first.answers, first.total_tokens, first.cost_micros, first.cached_tokens) == (2, 16, 24, 5)
     assert [row async for row in store.ledger.rows("1999-12")] == []
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.gen_test
+async def test_of_an_answer_by_several_models_each_has_its_own(store: Storage, mongo: Mongo, here: bool) -> None:
+    one = spender(store, mongo, tokens_per_month=1000)
+    conversation, answer = await one.begin()
+    rounds = [Round(model=name, finish_reason="stop", usage=usage(tokens, 5)) for name, tokens in (("a", 7), ("b", 9))]
+    ended = replace(answer, status=Status.COMPLETE, usage=usage(16, 10), model="b", rounds=tuple(rounds))
+    whoever = store if here else Storage(mongo, owner="other")
+    await whoever.attempts.finish(conversation, ended)
+    if here:
+        await one.begin()  # which settles it
+    month = f"{datetime.now(UTC):%Y-%m}"
+    for rows in (store.ledger.rows(month), report.rows(mongo, month)):
+        told = {row.model: row async for row in rows if row.user == one.user and row.total_tokens}
+        assert {name: (row.answers, row.total_tokens, row.cost_micros) for name, row in told.items()} == {
+            "a": (0, 7, 5),
+            "b": (1, 9, 5),
+        }
+    assert (await one.sums())[0] == 16
 
 
 @pytest.mark.gen_test
