@@ -27,6 +27,7 @@ from chatstream.store.conversations import Conversations
 from chatstream.store.ledger import Spending
 from chatstream.store.measuring import Commands
 from chatstream.store.mongo import Mongo
+from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posted
 from tests.support.storage import Storage
 
@@ -48,6 +49,7 @@ class Store:
         self.mongo = Mongo(uri, DATABASE, metrics)
         self.conversations = Conversations(self.mongo)
         self.of = Storage(self.mongo)
+        self.documents = PluginDocuments(self.mongo)
         self.conversation: Conversation
         self.question: UserMessage
         self.answer: Answer
@@ -190,6 +192,10 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "ask for a stop": (lambda s: s.of.attempts.request_stop(s.key, s.answer.id), 1),
     "end an answer": (lambda s: s.of.attempts.finish(s.conversation, replace(s.answer, status=Status.COMPLETE)), 1),
     "count the interruptions": (lambda s: s.of.attempts.interruptions(s.key, s.question.id), 1),
+    "keep a document of a plug-in's": (lambda s: s.documents.put("bets", "owner", str(ObjectId()), "kept"), 2),
+    "read a document of a plug-in's": (lambda s: s.documents.get("bets", "owner", "asked"), 1),
+    "list a plug-in's documents": (lambda s: s.documents.newest("bets", "owner", PAGE), PAGE),
+    "export the plug-ins' documents": (lambda s: _all(s.documents.all_of("owner")), 9),
     "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
     "find a message's conversation": (lambda s: s.of.reading.conversation(s.key), 1),
     "after a gap: the newest places": (lambda s: s.of.reading.newest_seqs([s.key]), 1),
@@ -307,7 +313,7 @@ def test_it_names_its_conversation_or_its_user(
 def named(command: dict[str, Any]) -> bool:
     """Whether all that is asked for lies on a shard that the command itself names."""
     collection = command[command["what"]]
-    keys = {"messages": "conversationId", "conversations": "userId", "search": "userId"}
+    keys = {"messages": "conversationId", "conversations": "userId", "search": "userId", "pluginDocuments": "userId"}
     key = keys | {"ledger": "_id", "ledgerKeys": "_id"}
     parts = [
         *command.get("documents", ()),
@@ -320,7 +326,7 @@ def named(command: dict[str, Any]) -> bool:
 
 
 def test_each_unique_index_begins_with_the_shard_key(store: Store, database: Database[dict[str, Any]]) -> None:
-    for name, key in (("messages", "conversationId"), ("conversations", "userId")):
+    for name, key in (("messages", "conversationId"), ("conversations", "userId"), ("pluginDocuments", "userId")):
         unique = [index for index in database[name].index_information().values() if index.get("unique")]
         assert unique
         assert all(index["key"][0][0] == key for index in unique)
