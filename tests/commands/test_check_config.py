@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -20,7 +19,7 @@ from chatstream.store.embedded import find_mongod
 from chatstream.store.mongo import Mongo
 from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.listening import listening
-from tests.support.processes import REPOSITORY, SECRET, ServerProcess, free_port, measured
+from tests.support.processes import SECRET, ServerProcess, chatstream, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -67,21 +66,8 @@ def initiate(port: int, host: str = "127.0.0.1") -> None:
 
 
 def check(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chatstream", "check-config", "--connect"],
-        cwd=directory,
-        env={
-            **measured(),
-            "PYTHONPATH": str(REPOSITORY),
-            "CHATSTREAM_ENV": "production",
-            "JWT_SECRET": SECRET,
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    production = {"CHATSTREAM_ENV": "production", "JWT_SECRET": SECRET}
+    return chatstream(directory, "check-config", "--connect", **production | environment)
 
 
 def line(output: str, name: str) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import csv
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from chatstream.models import NO_BUDGET, Status, Usage
 from chatstream.store.conversations import Conversations
 from chatstream.store.ledger import Spending
 from chatstream.store.mongo import Mongo
-from tests.support.processes import REPOSITORY, measured
+from tests.support.processes import chatstream
 from tests.support.storage import Storage
 
 DATABASE = "usage-report"
@@ -25,14 +24,7 @@ MONTH = f"{datetime.now(UTC):%Y-%m}"
 
 
 def usage(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chatstream", "usage", *arguments],
-        cwd=directory,
-        env={**measured(), "PYTHONPATH": str(REPOSITORY), "MONGODB_DATABASE": DATABASE, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return chatstream(directory, "usage", *arguments, MONGODB_DATABASE=DATABASE, **environment)
 
 
 async def fill(uri: str) -> None:

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from chatstream.store.plugin_documents import PluginDocuments
 from tests.conftest import MakeClient, StartServer
 from tests.handlers.test_client_tools import PICK, picking
 from tests.support.client import API, Client
-from tests.support.processes import REPOSITORY, measured
+from tests.support.processes import chatstream
 from tests.support.upstream import DONE, USAGE, Do, Upstream, answer, beginning, delta, stream, whole
 
 ME = "/api/v1/chat/me"
@@ -33,20 +31,8 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 def seed(directory: Path, uri: str, file: str, database: str = "shared") -> subprocess.CompletedProcess[str]:
     (directory / "export.ndjson").write_text(file)
-    return subprocess.run(
-        [sys.executable, "-m", "chatstream", "seed", "--file", "export.ndjson", "--json"],
-        cwd=directory,
-        env={
-            **measured(),
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(REPOSITORY),
-            "MONGODB_URI": uri,
-            "MONGODB_DATABASE": database,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ("--file", "export.ndjson", "--json")
+    return chatstream(directory, "seed", *options, MONGODB_URI=uri, MONGODB_DATABASE=database)
 
 
 async def history(client: Client) -> list[Any]:

@@ -9,21 +9,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from chatstream.auth import Authenticator, OneKey, Rules
-from tests.support.processes import REPOSITORY, SECRET, measured
+from tests.support.processes import SECRET, chatstream
 
 ASKED = {"CHATSTREAM_JWT_ISSUER": "us", "CHATSTREAM_JWT_AUDIENCE": "chat", "CHATSTREAM_JWT_TYPE": "at+jwt"}
 PUBLIC = {"CHATSTREAM_JWT_ALGORITHMS": "ES256", "CHATSTREAM_JWKS_URL": "https://issuer.example/keys"}
 
 
 def mint(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "chatstream", "token", *arguments],
-        cwd=directory,
-        env={**measured(), "PYTHONPATH": str(REPOSITORY), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return chatstream(directory, "token", *arguments, **environment)
 
 
 @pytest.mark.gen_test

@@ -24,7 +24,7 @@ from chatstream.store.mongo import Mongo
 from chatstream.store.seeding import Line, Seeding, history, is_local
 from tests.conftest import MakeClient
 from tests.support.client import API, Client
-from tests.support.processes import REPOSITORY, SECRET, ServerProcess, measured
+from tests.support.processes import REPOSITORY, SECRET, ServerProcess, chatstream, measured
 from tests.support.upstream import Upstream, answer
 
 COMMAND = (sys.executable, "-m", "chatstream", "seed")
@@ -44,15 +44,7 @@ class Seeder:
         }
 
     def run(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *options],
-            cwd=self.directory,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return chatstream(self.directory, "seed", *options, **self.environment | environment)
 
     def __call__(self, *options: str, **environment: str) -> dict[str, Any]:
         """The summary of a run that goes well."""

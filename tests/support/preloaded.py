@@ -1,9 +1,9 @@
-"""Servers that are forked by a process that has loaded everything already, instead of loading it once more each.
+"""Servers and commands, forked by a process that has loaded everything already, instead of loading it each.
 
 To load what a server needs takes two seconds of a core, under coverage: more than most tests need for all they do. A
-forked server is a process of its own as any other, with its own environment, directory, output, session and sockets,
-and begins where ``python -m chatstream`` begins. Tests of what comes before that, such as those of the installed
-command, start theirs themselves.
+forked one is a process of its own as any other, with its own environment, directory, output, session and sockets, and
+begins where ``python -m chatstream`` begins. Tests of what comes before that start theirs themselves: each command is
+so started by one (tests/test_main.py, tests/scenarios/test_installation.py).
 
 This file is also the program that forks: one for each of the test processes. Between it and each server stands a
 process that does nothing but wait for the server's end, and tell it.
@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 _REPOSITORY = Path(__file__).parents[2]
 # All that a server with a model has loaded when it is ready; what is missing here costs time, and nothing else.
@@ -30,10 +30,16 @@ _MODULES = (
     "chatstream.llm.models_file",
     "chatstream.llm.openai_model",
     "chatstream.plugins.bets",
+    "chatstream.seeding.chats",
+    "chatstream.seeding.exports",
+    "chatstream.seeding.files",
+    "chatstream.seeding.storing",
     "chatstream.server",
     "chatstream.store.embedded",
     "chatstream.web",
+    "faker",
     "openai.resources.chat",
+    "tqdm",
     "uvloop",
 )
 # Of these Python or the C library takes notice when a process begins, and never again.
@@ -42,7 +48,7 @@ _LONGEST_REQUEST = 1_000_000
 
 
 class Forked:
-    """A server's process; what is used of `subprocess.Popen`."""
+    """Its process; what is used of `subprocess.Popen`."""
 
     def __init__(self, told: socket.socket) -> None:
         self._told = told.makefile("r")
@@ -80,7 +86,7 @@ class Forked:
 
 
 class Preloaded:
-    """The process that forks, which is started with the first server."""
+    """The process that forks, which is started when it is first needed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -89,11 +95,18 @@ class Preloaded:
 
     @staticmethod
     def can_start(environment: Mapping[str, str]) -> bool:
-        """Whether a server with this environment would be as if Python had been started with it."""
+        """Whether what has this environment would be as if Python had been started with it."""
         return not any(name.startswith(_READ_AT_THE_START) for name in environment if name != "PYTHONPATH")
 
-    def start(self, directory: Path, environment: Mapping[str, str], output: BinaryIO, log: BinaryIO) -> Forked:
-        """A server that works in `directory`."""
+    def start(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        output: IO[bytes],
+        log: IO[bytes],
+        *arguments: str,
+    ) -> Forked:
+        """``python -m chatstream`` with these arguments, which works in `directory`."""
         if self._requests is None:
             self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -107,7 +120,7 @@ class Preloaded:
                 )
         told, theirs = socket.socketpair()
         with theirs:
-            request = json.dumps([str(directory), dict(environment)]).encode()
+            request = json.dumps([str(directory), dict(environment), arguments]).encode()
             socket.send_fds(self._requests, [request], [output.fileno(), log.fileno(), theirs.fileno()])
         return Forked(told)
 
@@ -136,13 +149,13 @@ def _main() -> None:
                 os.close(descriptor)
 
 
-def _mind(directory: str, environment: dict[str, str], output: int, log: int, told: int) -> None:
-    """Fork the server, and tell of it. Comes back as the server alone."""
+def _mind(directory: str, environment: dict[str, str], arguments: list[str], output: int, log: int, told: int) -> None:
+    """Fork what is asked for, and tell of it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(told)
-        _serve(directory, environment, output, log)
+        _run(directory, environment, arguments, output, log)
     os.close(output)
     os.close(log)
     os.write(told, f"{pid}\n".encode())
@@ -151,7 +164,7 @@ def _mind(directory: str, environment: dict[str, str], output: int, log: int, to
     os._exit(0)
 
 
-def _serve(directory: str, environment: dict[str, str], output: int, log: int) -> NoReturn:
+def _run(directory: str, environment: dict[str, str], arguments: list[str], output: int, log: int) -> NoReturn:
     """What Python does for ``python -m chatstream``."""
     os.setsid()
     os.chdir(directory)
@@ -163,7 +176,7 @@ def _serve(directory: str, environment: dict[str, str], output: int, log: int) -
     os.environ.clear()
     os.environ.update(environment)
     main = importlib.import_module("chatstream.__main__")
-    sys.argv[:] = [str(main.__file__)]
+    sys.argv[:] = [str(main.__file__), *arguments]
     # The first one is the repository, where this program was started.
     sys.path[:1] = [directory, *environment.get("PYTHONPATH", "").split(os.pathsep)]
     sys.exit(main.main())

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -204,6 +205,32 @@ class ServerProcess:
     def output(self) -> str:
         """Everything it printed so far."""
         return self.output_path.read_text()
+
+
+def chatstream(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python -m chatstream`` with these arguments in this directory, and nothing else in its environment."""
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **measured(), **environment}
+    preloaded = ServerProcess.preloaded
+    if not (preloaded and preloaded.can_start(variables)):
+        return subprocess.run(
+            [sys.executable, "-m", "chatstream", *arguments],
+            cwd=directory,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
+        process = preloaded.start(directory, variables, output, log, *arguments)
+        try:
+            status = process.wait(100)
+        finally:
+            process.kill()
+        for file in (output, log):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, status, output.read().decode(), log.read().decode())
 
 
 def children(pid: int) -> list[int]:
