@@ -5,13 +5,17 @@ than the 15 s that are the default.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from tests.conftest import MakeClient, StartServer
 from tests.support.client import API, PATIENCE, Client
+from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
+
+pytestmark = pytest.mark.xdist_group("pocket")  # they share servers
 
 
 async def default(client: Client) -> str:
@@ -72,6 +76,30 @@ POLICIES: dict[str, tuple[Callable[[Client], Awaitable[str]], str, bool]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[Callable[[str], ServerProcess]]:
+    """One for each grace. What one is told until its heartbeat comes soon."""
+    started: dict[str, ServerProcess] = {}
+
+    def server(grace: str) -> ServerProcess:
+        if grace not in started:
+            directory = tmp_path_factory.mktemp("pocket")
+            settings = {
+                "MONGODB_DATABASE": f"pocket-{uuid.uuid4().hex}",
+                "CHATSTREAM_DISCONNECT_GRACE": grace,
+                "CHATSTREAM_HEARTBEAT_INTERVAL": "0.3",
+                "CHATSTREAM_TITLES": "off",  # one that is late would ask the next test's model
+            }
+            started[grace] = ServerProcess(directory, environment | settings).start().wait_until_ready()
+        return started[grace]
+
+    yield server
+    for each in started.values():
+        assert each.stop() == 0
+
+
 async def look(client: Client, conversation: str, cursor: str | None = None) -> list[tuple[str, str | None]]:
     """What somebody is told who looks until there is nothing for a heartbeat: types, each with its status or code."""
     headers = {"Last-Event-ID": cursor} if cursor else {}
@@ -91,14 +119,14 @@ MAIN = ["the grace", "never", "background message"]
 )
 @pytest.mark.gen_test
 async def test_a_phone_that_is_away(
-    start_server: StartServer, make_client: MakeClient, upstream: Upstream, policy: str, away: str
+    servers: Callable[[str], ServerProcess], make_client: MakeClient, upstream: Upstream, policy: str, away: str
 ) -> None:
     """One model call, whoever comes back and whenever; the whole answer if it was to be given."""
     ask, grace, given = POLICIES[policy]
     go_on = asyncio.Event()
     upstream.reply(beginning("So far, "), go_on, http_chunk(event(delta("so good."))), ending())
     upstream.reply(beginning("This one is cut."), Do.HANG)
-    client = make_client(start_server(CHATSTREAM_DISCONNECT_GRACE=grace))
+    client = make_client(servers(grace))
     conversation = await ask(client)
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
@@ -138,6 +166,7 @@ async def test_a_phone_that_is_away(
         once = await client.http.get(f"{API}/{conversation}/stream", params={"once": "true"})
         assert once.status_code == 204
     assert len(upstream.calls) == calls
+    await client.stop_all()  # nothing is left that would ask the next test's model
 
 
 @pytest.mark.gen_test
