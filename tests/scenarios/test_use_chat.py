@@ -18,6 +18,13 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 VERSIONS = ["5.0.0", "5.0.60", "5", "6.0.0", "6", "7.0.0", "7"]
 NEWEST = VERSIONS[-1]
 every_version = pytest.mark.parametrize("version", VERSIONS)
+# Each version in the format that the example asks for, which all of them read; and each major in its own, also before
+# there were finish reasons.
+every_version_and_format = pytest.mark.parametrize(
+    ("version", "format_"),
+    [(version, "") for version in VERSIONS]
+    + [(version, f"format=ui-message-stream&version={version[0]}") for version in ("5.0.0", "5.0.60", "6", "7")],
+)
 # Where what is tested depends on how the oldest and the newest take a stream in.
 oldest_and_newest = pytest.mark.parametrize("version", [VERSIONS[0], NEWEST])
 
@@ -58,11 +65,7 @@ def problems(component: Script) -> list[str]:
     return [line["error"] for line in component.lines if line.get("error")]
 
 
-@pytest.mark.parametrize(
-    ("version", "format_"),
-    [(version, "") for version in VERSIONS]
-    + [(version, f"format=ui-message-stream&version={version[0]}") for version in VERSIONS],
-)
+@every_version_and_format
 @pytest.mark.gen_test
 async def test_a_chat_in_every_version(client: Client, upstream: Upstream, version: str, format_: str) -> None:
     """Create, send, stop, another answer, leave, ask, fail, try again: it never throws, it shows what is stored."""
@@ -119,11 +122,7 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
             assert shown["metadata"] == stored["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("version", "format_"),
-    [(version, "") for version in VERSIONS]
-    + [(version, f"format=ui-message-stream&version={version[0]}") for version in VERSIONS],
-)
+@every_version_and_format
 @pytest.mark.gen_test
 async def test_what_a_model_thinks_is_a_part_in_every_version(
     client: Client, upstream: Upstream, version: str, format_: str
