@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from tests.hostile.conftest import MARK, Target
 from tests.support.client import API
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
 # Of each example several bodies are sent: making them takes longer than the server takes to refuse them.
 BODIES = 20
-EXAMPLES = 150
+EXAMPLES = examples(40)
 
 KEYS = ["id", "title", "systemPrompt", "model", "initialMessage", "content", "clientMessageId", "messageId"]
 STRANGE_KEYS = [

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from tests.hostile.conftest import Target
 from tests.support.client import API, PATIENCE
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
 CONNECTIONS = 40  # at a time
-EXAMPLES = 50
+EXAMPLES = examples(15)
 
 
 def replies(port: int, attacks: list[bytes], *, half_close: bool = False) -> Iterator[list[tuple[int, bytes]]]:

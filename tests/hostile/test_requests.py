@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from tests.hostile.conftest import MARK, Target
 from tests.support.client import API
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
 REQUESTS = 20  # of one example: making them takes longer than the server takes to refuse them
-EXAMPLES = 20  # some ten seconds of each test; each run has others
+EXAMPLES = examples(10)  # some ten seconds of each test; each run has others
 
 # CR and LF would end a line: what becomes of that is in test_framing.
 anything = st.binary(max_size=40).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b"").decode("latin-1"))
