@@ -17,6 +17,8 @@ from tests.support.exposition import scrape
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
+pytestmark = pytest.mark.xdist_group("cluster")  # they share servers
+
 
 @pytest.fixture(scope="module")
 def servers(

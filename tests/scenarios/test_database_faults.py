@@ -15,6 +15,8 @@ from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
 from tests.support.upstream import Upstream, answer, beginning, delta, ending, event, http_chunk
 
+pytestmark = pytest.mark.xdist_group("database-faults")  # they share a database
+
 
 @pytest.fixture(scope="module")
 def mongo() -> Iterator[ReplicaSet]:

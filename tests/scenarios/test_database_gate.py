@@ -22,6 +22,8 @@ from tests.support.data_directory import data_directory
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
 
+pytestmark = pytest.mark.xdist_group("database-gate")  # they share a database
+
 # The contract: a request is answered within 5 s, whatever the database does; `/readyz` within 3 s.
 ANSWERED, READY = 5.0, 3.0
 MANY = 200

@@ -14,6 +14,8 @@ from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
 
+pytestmark = pytest.mark.xdist_group("demo-faults")  # they share a server and its database
+
 COMPLETE = "complete"
 # What is told of each: how the answer is stored, the code of its error, and whether it has any text.
 OUTCOMES = {

@@ -13,6 +13,8 @@ from tests.support.endpoint import endpoint
 from tests.support.processes import REPOSITORY, ServerProcess, free_port
 from tests.support.replica_set import ReplicaSet
 
+pytestmark = pytest.mark.xdist_group("installation")  # they share an installation
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:

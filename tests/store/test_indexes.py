@@ -31,6 +31,8 @@ from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posted
 from tests.support.storage import Storage
 
+pytestmark = pytest.mark.xdist_group("indexes")  # they share a history
+
 DATABASE = "indexes"
 # Of other users and in other conversations, each more than any operation here may examine.
 OTHERS = 40
