@@ -200,6 +200,8 @@ class Connection(IOStream):
         """
         count = super().read_from_fd(buf)
         if count == 0 and not self.reading() and not self._streams:
+            if self._said_all:
+                return None  # nothing more: Tornado reads on until its buffer is as full as a head may be long
             self._said_all = True
             buf[:1] = b"\n"
             return 1

@@ -5,7 +5,10 @@ import json
 
 import pytest
 
+from chatstream.handlers.base import BaseHandler
+from chatstream.handlers.connection import Connection
 from tests.support.client import PATIENCE
+from tests.support.doors import doors_alone
 from tests.support.processes import ServerProcess
 
 SECRET = "Bearer-of-a-secret"
@@ -54,3 +57,35 @@ async def test_what_is_not_http_is_refused_with_a_problem(shared_server: ServerP
         assert fields["X-Request-Id"] in shared_server.log
     assert SECRET not in shared_server.log
     assert "Traceback" not in shared_server.log
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_what_a_client_says_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its request is at work nothing is read: an end that was read again and again cost sixty milliseconds."""
+    reads: list[int | None] = []
+    read = Connection.read_from_fd
+
+    def counted(self: Connection, buf: bytearray | memoryview) -> int | None:
+        reads.append(read(self, buf))
+        return reads[-1]
+
+    async def at_work(self: BaseHandler) -> None:
+        begun.set()
+        await go_on.wait()
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(Connection, "read_from_fd", counted)
+    monkeypatch.setattr(BaseHandler, "prepare", at_work)
+    async with doors_alone() as (_, port, _limits):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            while 1 not in reads:
+                await asyncio.sleep(0)
+        go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+        writer.close()
+    assert len(reads) < 10
