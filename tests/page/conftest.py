@@ -19,9 +19,9 @@ OpenPage = Callable[..., ChatPage]
 # Debian's. Its own services would call home; a container has neither a sandbox nor a graphics card.
 _CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-# No test waits longer than this for one thing to be seen, in ms, unless it says so; a message that cannot be sent is
-# given up after five seconds, and the machine may be busy.
-_PATIENCE = 20_000
+# No test waits longer than this for one thing to be seen, in ms, unless it says so. What takes longest on an idle
+# machine are the five seconds after which a message is given up that cannot be sent.
+_PATIENCE = 60_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

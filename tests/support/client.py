@@ -15,8 +15,9 @@ from tests.support import confidential
 from tests.support.processes import SECRET
 
 API = "/api/v1/chat/conversations"
-# No test waits longer than this for one event; the slowest wait for a grace and a save.
-PATIENCE = 30
+# No test waits longer than this for one event. On an idle machine the slowest is the end of an answer whose process is
+# gone, which is noticed after ten seconds.
+PATIENCE = 60
 
 
 class Frame:

@@ -47,7 +47,7 @@ from chatstream.tools.storage import stored_in
 from chatstream.tools.tool import Tools
 
 # No test waits longer than this for one thing to happen.
-PATIENCE = 20
+PATIENCE = 60
 
 Step = str | Mark | Delta | Exception | Finish
 """A piece, a whole delta, a fault, or the good end."""
