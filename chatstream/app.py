@@ -23,7 +23,14 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.export import ExportHandler
 from chatstream.handlers.history import UIMessagesHandler
 from chatstream.handlers.me import ErasureHandler, MeHandler
-from chatstream.handlers.messages import CallHandler, MessagesHandler, RatingHandler, RegenerateHandler, StopHandler
+from chatstream.handlers.messages import (
+    CallHandler,
+    MessageHandler,
+    MessagesHandler,
+    RatingHandler,
+    RegenerateHandler,
+    StopHandler,
+)
 from chatstream.handlers.models import ModelsHandler
 from chatstream.handlers.operations import HealthHandler, MetricsHandler, OneAtATime, ReadyHandler
 from chatstream.handlers.page import Facts, PageHandler, page
@@ -105,6 +112,7 @@ def make_app(
             (conversation + r"/stream", StreamHandler, streaming),
             (conversation + r"/stream-tickets", TicketsHandler, base | {"conversations": conversations}),
             (conversation + r"/messages", MessagesHandler, answering | listing | posting),
+            (conversation + r"/messages/([^/]+)", MessageHandler, answering),
             (conversation + r"/ui-messages", UIMessagesHandler, answering | listing),
             (conversation + r"/stop", StopHandler, answering),
             (conversation + r"/regenerate", RegenerateHandler, answering),
@@ -145,5 +153,7 @@ def _application(door: Door, metrics: Metrics, routes: Sequence[Route]) -> Appli
 
 def _readable(pattern: str) -> str:
     """A route's regular expression as people write it."""
-    pattern = pattern.replace("tool-calls/([^/]+)", "tool-calls/{toolCallId}").replace("([^/]+)", "{id}")
+    for below, name in (("tool-calls", "toolCallId"), ("messages", "messageId")):
+        pattern = pattern.replace(f"/{below}/([^/]+)", f"/{below}/{{{name}}}")
+    pattern = pattern.replace("([^/]+)", "{id}")
     return re.sub(r"\(.+\)", "{name}", pattern).replace("\\", "")

@@ -202,6 +202,18 @@ class NothingToContinue(Conflict):
     code = "nothing_to_continue"
 
 
+class NotQueued(Conflict):
+    """The message does not wait for its turn, or not any more."""
+
+    code = "not_queued"
+
+
+class Withdrawn(Conflict):
+    """The message was taken back."""
+
+    code = "withdrawn"
+
+
 class AlreadyDecided(Conflict):
     """Somebody else has decided about this call, or answered it: the first one counts."""
 

@@ -192,6 +192,12 @@ class Titled(Event, frozen=True, kw_only=True, tag="title"):
     title: str | None
 
 
+class Withdrawn(Event, frozen=True, kw_only=True, tag="withdrawn"):
+    """A user message that waited for its turn was taken back; nothing else is said of it."""
+
+    message_id: str
+
+
 class Error(Event, frozen=True, kw_only=True, tag="error"):
     """An answer ended badly (`message_id` is set), or the connection has a problem (it is null)."""
 
@@ -210,6 +216,7 @@ AnyEvent = (
     | BranchShown
     | Rated
     | Titled
+    | Withdrawn
     | Chunk
     | ReasoningChunk
     | ToolCalled
@@ -222,7 +229,7 @@ AnyEvent = (
     | Error
 )
 
-AnyAside = BranchShown | Rated | Titled
+AnyAside = BranchShown | Rated | Titled | Withdrawn
 
 # What a card shows, and a phone takes at once. The model has all of it.
 _SHOWN_CHARACTERS = 16_000

@@ -215,6 +215,16 @@ class Commands:
         running = isinstance(stored, Answer) and stored.status is Status.STREAMING
         return running and not self._hub.generates_in(conversation)
 
+    async def withdraw(self, conversation: Conversation, message_id: str) -> None:
+        """Take back a user message that waits for its turn, and tell those who watch. The same again does no harm.
+
+        Raises `NotFound`, `NotQueued` if its answer has begun, `StorageUnavailable`.
+        """
+        head = await self._posting.withdraw(conversation, message_id)
+        self._hub.withdrawn(conversation, message_id)
+        if head is not None:
+            self._hub.branch_shown(replace(conversation, head=head))
+
     async def regenerate(
         self,
         conversation: Conversation,

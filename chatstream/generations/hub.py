@@ -21,7 +21,7 @@ from chatstream.limits import Answers
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Rating, Status, UserMessage
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled, Withdrawn
 from chatstream.store.reading import Reading
 
 # How often `poll` is to be called, in seconds.
@@ -250,6 +250,11 @@ class Hub:
         if room := self._known(conversation.key):
             room.rated(answer_id, rating)
 
+    def withdrawn(self, conversation: Conversation, message_id: str) -> None:
+        """A user message that waited was taken back: tell those who watch here."""
+        if room := self._known(conversation.key):
+            room.withdrawn(message_id)
+
     def titled(self, conversation: Conversation) -> None:
         """The conversation has another title: tell those who watch here."""
         if room := self._known(conversation.key):
@@ -267,7 +272,7 @@ class Hub:
         match change:
             case Appended(answer_id) | Ended(answer_id):
                 room = self._services.remote.get(answer_id)
-            case Stored(key) | HeadMoved(key) | Rated(key) | Titled(key) | Deleted(key):
+            case Stored(key) | HeadMoved(key) | Rated(key) | Titled(key) | Withdrawn(key) | Deleted(key):
                 room = self._known(key)
         if room is not None:
             room.heard(change)

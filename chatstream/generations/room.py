@@ -55,7 +55,7 @@ from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Rating, Status, UserMessage
 from chatstream.pieces import BEGINNING, Piece, cut, join, size
 from chatstream.store.attempts import Attempts
-from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled
+from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled, Withdrawn
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
@@ -263,6 +263,10 @@ class Room:
     def rated(self, answer_id: str, rating: Rating | None) -> None:
         """An attempt is rated, as it is stored; those who watch are told."""
         self.channel.append(Aside(events.Rated(timestamp=events.timestamp(), message_id=answer_id, rating=rating)))
+
+    def withdrawn(self, message_id: str) -> None:
+        """A user message that waited was taken back, as it is stored; those who watch are told."""
+        self.channel.append(Aside(events.Withdrawn(timestamp=events.timestamp(), message_id=message_id)))
 
     def titled(self, title: str | None) -> None:
         """The conversation has this title, as it is stored; those who watch are told."""
@@ -529,6 +533,8 @@ class Room:
                 self.rated(answer_id, rating)
             case Titled(_, title):
                 self.titled(title)
+            case Withdrawn(_, message_id):
+                self.withdrawn(message_id)
             case Deleted():
                 self.delete()
 

@@ -24,6 +24,7 @@ from chatstream.handlers.history import ConversationDoor, HistoryDoor, Shown
 from chatstream.handlers.views import (
     CALL_ID_PATTERN,
     KEY_PATTERN,
+    OBJECT_KEY,
     AnswerView,
     CallRequest,
     MessagePage,
@@ -157,6 +158,19 @@ class MessagesHandler(HistoryDoor):
         if body.client_message_id not in (None, key):
             raise InvalidContent("Idempotency-Key and clientMessageId differ.")
         return key
+
+
+class MessageHandler(ConversationDoor):
+    """``…/messages/{messageId}``."""
+
+    async def delete(self, conversation_id: str, message_id: str) -> None:
+        """Take back a user message that waits for its turn."""
+        self.tell(self.door.limits.changes.take(self.user.id))
+        conversation = await self.conversation(conversation_id)
+        if not OBJECT_KEY.fullmatch(message_id):
+            raise NotFound("There is no such message in this conversation.")
+        await self.commands.withdraw(conversation, message_id)
+        self.set_status(HTTPStatus.NO_CONTENT)
 
 
 class StopHandler(ConversationDoor):

@@ -347,6 +347,25 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             refusals=[403, 409],
         ),
     },
+    _ONE + "/messages/{messageId}": {
+        "delete": Operation(
+            "takeBackMessage",
+            "Take back a message that waits",
+            {204: Reply("It is gone; the same again is 204, too.", headers=_RATE)},
+            "Of a user message that waits behind a running answer (`ifBusy=queue`). Whoever watches gets `withdrawn`. "
+            "Once its own answer has begun, it is 409.",
+            parameters=[
+                Parameter(
+                    "path",
+                    "messageId",
+                    "The message's id.",
+                    {"type": "string", "pattern": OBJECT_KEY_PATTERN},
+                    required=True,
+                )
+            ],
+            refusals=[409],
+        ),
+    },
     _ONE + "/ui-messages": {
         "get": Operation(
             "listUIMessages",

@@ -75,13 +75,20 @@ class Titled(NamedTuple):
     title: str | None
 
 
+class Withdrawn(NamedTuple):
+    """The user message `message_id` of the conversation `key` was taken back before it was answered."""
+
+    key: str
+    message_id: str
+
+
 class Deleted(NamedTuple):
     """The conversation `key` is gone."""
 
     key: str
 
 
-Change = Stored | Appended | Ended | HeadMoved | Rated | Titled | Deleted
+Change = Stored | Appended | Ended | HeadMoved | Rated | Titled | Withdrawn | Deleted
 
 
 class Changes:
@@ -129,7 +136,10 @@ class Changes:
         updated = {"ns.coll": "messages", "operationType": "update", written_by: signed}
         others = [
             {"ns.coll": name, "operationType": "update", f"updateDescription.updatedFields.{by}": signed}
-            for name, by in (("conversations", "headMovedBy"), ("conversations", "titledBy"), ("messages", "ratedBy"))
+            for name, by in (
+                *(("conversations", "headMovedBy"), ("conversations", "titledBy")),
+                *(("messages", "ratedBy"), ("messages", "withdrawnBy")),
+            )
         ]
         deleted = {"ns.coll": "conversations", "operationType": "delete"}
         # The text of an answer that ended is read by those who need it.
@@ -151,6 +161,8 @@ def _changes(event: Document) -> list[Change]:
         changes: list[Change] = [HeadMoved(str(key), str(updated["head"]))] if "head" in updated else []
         titles = [msgspec.convert(updated["title"], str | None)] if "title" in updated else []
         return changes + [Titled(str(key), title) for title in titles]
+    if "withdrawnBy" in updated:
+        return [Withdrawn(updated["withdrawnBy"].rpartition("#")[2], str(key))]
     if "ratedBy" in updated:
         rating = next((one for one in Rating if one.value == updated.get("rating")), None)
         return [Rated(updated["ratedBy"].rpartition("#")[2], str(key), rating)]

@@ -35,6 +35,8 @@ from chatstream.store.gate import Document
 FIRST_SEQ = 1
 # What a place may be. A document that has another one is in no order with the others: no version of ours wrote it.
 PLACES: Document = {"$gte": FIRST_SEQ, "$lt": 2**53}
+# The role of what was a user message, and was taken back: its place stays taken.
+WITHDRAWN = "withdrawn"
 
 # The statuses of answers that have ended.
 ENDED = [status.value for status in Status if status.is_final]
@@ -61,6 +63,10 @@ T = TypeVar("T")
 
 class NotUnderstood(Exception):
     """A document of a shape that this version does not know: a later one may have written it."""
+
+
+class NoMessage(NotUnderstood):
+    """Known, and no message any more."""
 
 
 @contextmanager
@@ -245,6 +251,8 @@ def _recommendation_model(document: Document) -> Annotation:
 
 def message_model(document: Document) -> Message:
     """A user message or an answer, whichever the document is. Raises `NotUnderstood`."""
+    if document.get("role") == WITHDRAWN:
+        raise NoMessage("withdrawn")
     match document.get("role"):
         case "user":
             return user_message_model(document)

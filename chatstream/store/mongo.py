@@ -23,7 +23,7 @@ from pymongo.errors import (
 
 from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.metrics import Metrics
-from chatstream.store.documents import NotUnderstood
+from chatstream.store.documents import NoMessage, NotUnderstood
 from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, translated
 from chatstream.store.measuring import Commands, Heartbeats
 from chatstream.store.uri import undecided
@@ -222,6 +222,8 @@ class Mongo:
             if document is not None:
                 try:
                     found.append(model(document))
+                except NoMessage:
+                    pass
                 except NotUnderstood:
                     self.passed_over("document")
         return found

@@ -19,6 +19,7 @@ from chatstream.errors import (
     NotFound,
     NothingRunning,
     StorageUnavailable,
+    Withdrawn,
     counted,
 )
 from chatstream.models import Answer, Conversation, Usage, UserMessage
@@ -27,6 +28,7 @@ from chatstream.store.conversations import move_head, touched
 from chatstream.store.documents import (
     FIRST_SEQ,
     PLACES,
+    WITHDRAWN,
     NotUnderstood,
     answer_document,
     now,
@@ -38,6 +40,7 @@ from chatstream.store.gate import Document
 from chatstream.store.ledger import Ledger, Reserve, Spending
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
+from chatstream.store.withdrawing import Withdrawing
 
 _STILL_RUNNING = "The answer to the previous message is still running."
 
@@ -66,6 +69,7 @@ class Posting:
         self._linearizable = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
         self._reading = Reading(mongo)
         self._owner = owner
+        self._withdrawing = Withdrawing(mongo, owner=owner)
 
     async def post(
         self,
@@ -145,6 +149,10 @@ class Posting:
         except BulkWriteError as exc:
             return await self._repeated(key, _duplicate(exc), draft)
 
+    async def withdraw(self, conversation: Conversation, message_id: str) -> str | None:
+        """See `Withdrawing.withdraw`."""
+        return await self._withdrawing.withdraw(conversation, message_id)
+
     async def posted_before(
         self, key: str, content: str, client_message_id: str, parent: str | UnsetType | None = UNSET
     ) -> Posted | None:
@@ -220,6 +228,8 @@ class Posting:
         document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
         if document is None:
             raise NotFound("There is no such conversation.")
+        if document.get("role") == WITHDRAWN:
+            raise Withdrawn("This message was sent before, and taken back.")
         try:
             message = user_message_model(document)
         except NotUnderstood as exc:  # a process of the version that stored it can tell whether it is the same

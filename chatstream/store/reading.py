@@ -73,7 +73,7 @@ class _Attempts:
         self.any = self.counting = self.complete = False
 
     def is_wanted(self, document: Document) -> bool:
-        """The newest, the newest that counts, and the newest complete one that does: no other can be told a model."""
+        """Whether a model may be told this attempt: the newest, or the newest or newest complete one that counts."""
         self.oldest = document["attempt"]
         counting = document["counts"]
         complete = counting and document.get("status") == Status.COMPLETE.value

@@ -37,7 +37,7 @@ _DECIDED = {
     "datetime_conversion": "times are UTC",
     "unicode_decode_error_handler": "text is UTF-8",
 }
-# What a value says that says the same as ours.
+# Values that set nothing else than what we set ourselves.
 _OURS = ("majority", "primary", "true")
 # The change stream has a connection for itself, and 500 answers that are saved at once share the others.
 LEAST_POOL = 10

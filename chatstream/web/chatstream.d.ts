@@ -145,6 +145,8 @@ export type ChatEvent = { timestamp: string } & (
   | { type: "rating"; messageId: string; rating: Rating | null }
   /** The conversation has another title: the user's, or one that the model made. */
   | { type: "title"; title: string | null }
+  /** A question that waited for its turn was taken back. */
+  | { type: "withdrawn"; messageId: string }
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
   /** What the model thinks; `offset` counts within this thought. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
@@ -398,6 +400,8 @@ export class ChatStream {
   /** Send the message `messageId`, which is shown, with another text. That begins a branch of the conversation, which is
    * shown from then on; the old one stays within reach (`siblings`). */
   edit(messageId: string, content: string, options?: SendOptions): Promise<SentMessage>;
+  /** Take back a question that waits behind a running answer. Rejects with `not_queued` once its own answer has begun. */
+  takeBack(messageId: string): Promise<void>;
   /** Show the branch that goes on from a message, to all who watch the conversation. */
   showBranch(messageId: string): Promise<readonly ChatMessage[]>;
   /** Another attempt that goes on from the text of the newest answer, or of the answer `messageId`, which was cut.

@@ -66,6 +66,7 @@ export class ChatStream {
   #refusals = 0; // how often that was so in a row
   #notBefore = 0; // it is opened again
   #asksAgain = false; // for a token, while closed for want of one
+  #mayHaveMissed = false; // events that have no cursor, since the history was loaded
   #historyWanted = false; // before the stream is opened
   #farewell = null; // why the server is about to close the connection
   #openedAt = 0; // by `now`, as all of these
@@ -236,6 +237,7 @@ export class ChatStream {
       return this.#farewell ?? ChatError.from(error);
     } finally {
       unwatch();
+      this.#mayHaveMissed = true;
       session.signal.removeEventListener("abort", end);
       connection.abort();
     }
@@ -322,7 +324,9 @@ export class ChatStream {
     this.#setState("open");
     // Too far behind for the stream; what was missed is in the history. Asked for once: its own cursor has to do.
     const behind = !resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor;
-    if (behind || (head !== undefined && head !== this.#head)) this.#reload();
+    // What waits may have been taken back meanwhile.
+    const uncertain = this.#mayHaveMissed && this.#historyCursor !== null && this.#transcript.queued;
+    if (behind || uncertain || (head !== undefined && head !== this.#head)) this.#reload();
   }
 
   #onError(event) {
@@ -440,7 +444,7 @@ export class ChatStream {
   async #loadPage(limit, signal) {
     const page = await this.#ask("GET", `/messages?limit=${limit}`);
     if (signal?.aborted) return; // what was asked for anew meanwhile is newer
-    this.#historyWanted = false;
+    this.#historyWanted = this.#mayHaveMissed = false;
     this.#head = page.head ?? null;
     this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined });
     this.#cursor = this.#historyCursor = page.streamCursor;
@@ -481,6 +485,13 @@ export class ChatStream {
     const parent = this.#transcript.parentOf(messageId);
     if (parent !== undefined) return this.send(content, { ...options, parent });
     throw new ChatError("No message of the user's with this id is shown.", { code: "not_found", retryable: false });
+  }
+
+  async takeBack(messageId) {
+    await this.#api.call("DELETE", `/messages/${encodeURIComponent(messageId)}`).catch((error) => {
+      if (error.status !== 404) throw error; // it is gone
+    });
+    if (this.#transcript.remove(messageId)) this.#emit("messages", this.messages);
   }
 
   async showBranch(messageId) {

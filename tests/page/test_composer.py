@@ -142,3 +142,40 @@ def test_shortcuts(open_page: OpenPage, model: Model) -> None:
     expect(tab.title).to_have_text("New chat")
     expect(tab.field).to_be_focused()
     expect(tab.field).to_have_value("")
+
+
+def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Model) -> None:
+    hold = model.gate()
+    model.reply(beginning("To one."), hold, ending())
+    model.reply(answer("To three."))
+    tab = open_page()
+    tab.ask("One?")
+    expect(tab.prose).to_have_text("To one.")
+    tab.ask_next("Two?")
+    other = open_page(tab.conversation)
+    expect(other.questions).to_have_text(["One?", "Two?"])
+    back = tab.button("Take the question back")
+    back.click()
+    expect(tab.field).to_have_value("Two?")  # it is not lost
+    expect(tab.field).to_be_focused()
+    for each in (tab, other):
+        expect(each.questions).to_have_text(["One?"])
+        expect(each.prose).to_have_text("To one.")
+    tab.ask_next("Three?")
+    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    tab.field.fill("Three, edited?")
+    back.focus()
+    tab.page.keyboard.press("Enter")  # while it is edited
+    expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
+    expect(tab.field).to_have_value("Three, edited?")
+    expect(other.questions).to_have_text(["One?"])
+    # Where that fails, it is asked.
+    tab.ask_next("Three?")
+    tab.page.route(re.compile(r"/messages/\w+$"), lambda route: route.abort())
+    back.click()
+    expect(tab.page.locator("#notice")).to_contain_text("The connection failed.")
+    hold.open()
+    expect(tab.prose).to_have_text("To three.")
+    expect(back).to_have_count(0)
+    tab.page.reload()
+    expect(tab.questions).to_have_text(["One?", "Three?"])

@@ -21,7 +21,8 @@ def routes() -> dict[str, type[BaseHandler]]:
     for rule in app.wildcard_router.rules:
         assert isinstance(rule.matcher, PathMatches)
         pattern = rule.matcher.regex.pattern.removesuffix("$").replace("\\.", ".")
-        path = pattern.replace("tool-calls/([^/]+)", "tool-calls/{toolCallId}").replace("([^/]+)", "{id}")
+        path = pattern.replace("tool-calls/([^/]+)", "tool-calls/{toolCallId}")
+        path = path.replace("/messages/([^/]+)", "/messages/{messageId}").replace("([^/]+)", "{id}")
         files = re.fullmatch(r"/\((.+)\)", path)  # several files behind one door
         found |= {f"/{name}": rule.target for name in files[1].split("|")} if files else {path: rule.target}
     return found

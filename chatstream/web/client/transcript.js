@@ -91,6 +91,19 @@ export class Transcript {
     if (entry && (entry.message.rating ?? null) !== rating) this.#change(entry, { rating: rating ?? undefined });
   }
 
+  /** A message was taken back; false if it is not shown. */
+  remove(id) {
+    const known = this.#entries.delete(id);
+    if (known) this.#shown = null;
+    return known;
+  }
+
+  /** Whether a question waits behind an answer that runs. */
+  get queued() {
+    const running = this.messages.findLastIndex(({ streaming }) => streaming);
+    return running !== -1 && this.messages.slice(running).some(({ role }) => role === "user");
+  }
+
   /** Take in an event of the stream; false if it said nothing new. */
   apply(event) {
     switch (event.type) {
@@ -115,6 +128,8 @@ export class Transcript {
         return this.#onComplete(event);
       case "system":
         return this.#onSystem(event);
+      case "withdrawn":
+        return this.remove(event.messageId);
       case "rating":
         this.rate(event.messageId, event.rating);
         return true;

@@ -87,6 +87,16 @@ export class Composer {
     this.focus();
   }
 
+  /** A question was taken back: its text is not lost, unless another one is being written. */
+  returned({ id, content }) {
+    const edited = this.#editing === id;
+    if (edited) this.#leaveEditing(); // what was made of it by now is a question of its own
+    if (!edited && !this.#editing && this.#field.value === "") this.#field.value = content;
+    this.#keepDraft();
+    this.#draw();
+    this.focus();
+  }
+
   #leaveEditing() {
     this.#editing = null;
     byId("editing").hidden = true;

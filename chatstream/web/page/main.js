@@ -44,7 +44,7 @@ let lookFor = ""; // what was searched for when the conversation was opened: sho
 let dropper = new AbortController(); // cuts the connections that were opened with it
 
 const composer = new Composer({ send, stop, lastQuestion });
-const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), show, rate, decide });
+const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), takeBack, show, rate, decide });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
   search: (text) => list.search(text).then(showFound, (error) => search.fail(t(error.message))),
@@ -167,6 +167,16 @@ async function goOn() {
   composer.notice(null);
   await chat.continueAnswer().catch((error) => composer.notice(error.message, { passes: error.retryable }));
   byId("scroller").focus(); // the button that was pressed has gone
+}
+
+/** A question that waits is not asked. */
+async function takeBack(question) {
+  composer.notice(null);
+  const from = chat;
+  await from.takeBack(question.id).then(
+    () => from === chat && composer.returned(question),
+    (error) => composer.notice(error.message, { passes: error.retryable }),
+  );
 }
 
 /** Another version of a message, and what follows it. */

@@ -35,7 +35,7 @@ export class MessagesView {
   #cards = new WeakMap(); // what is drawn in each box of cards, as JSON
 
   /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
-   * `edit(question)`, `show(id, step)`, another version of a message, `rate(id, rating)` and `decide(toolCallId, decision)`. */
+   * `edit(question)`, `takeBack(question)` that waits, `show(id, step)`, another version of a message, `rate(id, rating)` and `decide(toolCallId, decision)`. */
   constructor(actions) {
     this.#actions = actions;
     byId("to-end").onclick = () => this.toEnd();
@@ -118,12 +118,17 @@ export class MessagesView {
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
     else {
-      const waiting = element("span", { className: "chip" }, t("Will be asked next"));
-      drawn.after.replaceChildren(...underQuestion(message, this.#actions), waits ? waiting : when(message));
+      drawn.after.replaceChildren(...underQuestion(message, this.#actions), ...(waits ? this.#queued(message) : [when(message)]));
     }
     Object.assign(drawn, { message, last, waits });
     this.#items.set(message.id, drawn);
     return drawn;
+  }
+
+  #queued(message) {
+    const onclick = () => this.#actions.takeBack(message);
+    const back = button({ className: "quiet-button", name: "close", label: t("Take the question back"), text: t("Take back"), onclick });
+    return [element("span", { className: "chip" }, t("Will be asked next")), back];
   }
 
   #make({ role, content }) {

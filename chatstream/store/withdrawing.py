@@ -1,0 +1,93 @@
+"""A message that still waits for its turn is taken back: its text is gone, its place in the log stays taken.
+
+The place stays because another message must never get it: what other processes hear of the two comes late, and in any
+order. A process of the version before passes over what is there, as over anything that it does not know.
+"""
+
+from typing import Any
+
+from bson import ObjectId
+
+from chatstream.errors import NotFound, NotQueued
+from chatstream.models import Conversation
+from chatstream.store.conversations import move_head, moved_head, touched
+from chatstream.store.documents import ENDED, PLACES, WITHDRAWN
+from chatstream.store.gate import Document
+from chatstream.store.mongo import Mongo
+from chatstream.store.reading import Reading
+from chatstream.store.tree import FIELDS, Tree
+
+
+class Withdrawing:
+    """All methods raise `StorageUnavailable` when the database does not answer."""
+
+    def __init__(self, mongo: Mongo, *, owner: str) -> None:
+        """`owner` names this process in what it writes."""
+        self._mongo = mongo
+        self._messages = mongo.messages
+        self._reading = Reading(mongo)
+        self._owner = owner
+
+    async def withdraw(self, conversation: Conversation, message_id: str) -> str | None:
+        """Take back a user message behind the answer that runs; returns the new `head`, if that has moved.
+
+        The same again does nothing. Raises `NotFound`, and `NotQueued` if no answer runs that it waits for.
+        """
+        key = ObjectId(conversation.key)
+
+        async def withdraw(session: Any) -> str | None:
+            there = await touched(self._mongo, conversation, session=session)
+            which = {"_id": ObjectId(message_id), "conversationId": key, "role": {"$in": ["user", WITHDRAWN]}}
+            message = await self._messages.find_one(which, {"seq": 1, "role": 1, "parent": 1}, session=session)
+            if there is None or message is None:
+                raise NotFound("There is no such message in this conversation.")
+            if message["role"] == WITHDRAWN:
+                return None
+            await self._hold_running(conversation, message, session)
+            await self._give_place_to_parent(key, message, session)
+            mark = {"role": WITHDRAWN, "withdrawnBy": f"{self._owner}#{ObjectId()}#{conversation.key}"}
+            gone = dict.fromkeys(("content", "background", "parent"), "")
+            await self._messages.update_one({"_id": message["_id"]}, {"$set": mark, "$unset": gone}, session=session)
+            if there.get("head") != message["_id"]:
+                return None
+            head = await self._head_without(key, message, session)
+            if head is not None:
+                await move_head(self._mongo, conversation, moved_head(head, self._owner), session=session)
+            return head
+
+        return await self._mongo.transaction(withdraw)
+
+    async def _hold_running(self, conversation: Conversation, message: Document, session: Any) -> None:
+        """Write to the answer that the message waits for, so that it cannot end in the same moment: whoever ends it
+        publishes what waits, and has that answered."""
+        running = await self._reading.unfinished(conversation.key, None, session)
+        which = {"_id": running, "seq": {"$lt": message["seq"]}, "status": {"$nin": [*ENDED]}}
+        held = {"$set": {"queueHeldBy": str(ObjectId())}}  # another value each time: only a change is in its way
+        if running is None or not (await self._messages.update_one(which, held, session=session)).matched_count:
+            raise NotQueued("This message does not wait any more: its answer has begun.")
+
+    async def _give_place_to_parent(self, key: ObjectId, message: Document, session: Any) -> None:
+        """What goes on from the message goes on from what that went on from."""
+        below = {"conversationId": key, "parent": message["_id"]}
+        if "parent" not in message:
+            before = await self._messages.find_one(
+                {
+                    "conversationId": key,
+                    "seq": PLACES | {"$lt": message["seq"]},
+                    "role": {"$in": ["user", "assistant"]},
+                },
+                {"_id": 1},
+                sort=[("seq", -1)],
+                session=session,
+            )
+            message["parent"] = None if before is None else before["_id"]
+        await self._messages.update_many(below, {"$set": {"parent": message["parent"]}}, session=session)
+
+    async def _head_without(self, key: ObjectId, message: Document, session: Any) -> str | None:
+        """Where the branch ends now: at the newest message that goes on from what the message went on from."""
+        documents = self._messages.find({"conversationId": key, "seq": PLACES}, FIELDS, session=session).sort("seq", 1)
+        tree = Tree(await documents.to_list(None))
+        parent = str(message["parent"])
+        if parent in tree.nodes:
+            return tree.newest_below(parent)
+        return None if tree.newest is None else tree.newest.id
