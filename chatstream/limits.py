@@ -111,7 +111,7 @@ class Kept:
         return len(self._left)
 
     async def take(self, user_id: str, count: Callable[[int], Awaitable[int]]) -> None:
-        """Count one more; `count` says how many there are, up to a number. Raises `TooManyConversations`."""
+        """Count one more. `count(most)` counts what is stored, up to `most`. Raises `TooManyConversations`."""
         known = self._known(user_id)
         if known is None:
             found = self._most - await count(self._most)

@@ -172,8 +172,8 @@ RECOMMENDATION = "recommendation"
 
 Recommended = dict[str, str | float | None]
 
-# What all recommendations are called, and under which name they have their id: the protocol says so, what is
-# kept of one does not. What else is in one is its plug-in's business.
+# The text that the protocol gives every recommendation, and the name of its id there. Neither is stored. All else that
+# a recommendation has is its plug-in's business.
 _RECOMMENDED, _RECOMMENDATION_ID = "New bet recommendation available", "betId"
 
 

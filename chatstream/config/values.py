@@ -39,7 +39,7 @@ _REPEATED = re.compile(r"(.{1,8}?)\1{3,}.{0,8}", re.DOTALL)
 # As Linux has it (PATH_MAX).
 _LONGEST_PATH = 4095
 
-# MongoDB keeps these for itself; in a URI's path the first usually says only where the user is known.
+# Databases of MongoDB's own. In a URI's path `admin` usually names where the user is stored, not the database to use.
 _MONGODB_OWN = ("admin", "local", "config", "$external")
 
 

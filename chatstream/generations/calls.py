@@ -119,7 +119,8 @@ class Calls:
         self._caller = caller
 
     async def run(self, calls: Sequence[Call], refusal: str | None = None) -> AsyncGenerator[Delta, None]:
-        """Carry out what has no result yet. With a `refusal` nothing is: the model is told that in place of a result.
+        """Carry out the calls that have no result yet. With a `refusal` none is carried out: the model gets that text
+        as the result of each.
 
         If somebody has to agree or to answer first, the last delta says so (`Delta.waits`). Raises `ModelError` if it
         cannot be known whether one of them was carried out.

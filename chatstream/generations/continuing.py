@@ -76,7 +76,7 @@ class Seam:
         repeated = [end[i:] for i in starts if len(end) - i >= _LEAST_OVERLAP and not end[i:].isspace()]
         self._repeated = [text, *(one for one in repeated if one != text)] if len(text) >= _LEAST_OVERLAP else []
         self._held = ""
-        self._open = bool(self._repeated)  # it may still be a repetition that is told
+        self._open = bool(self._repeated)  # what comes may still repeat the text from before
 
     def feed(self, more: str) -> str:
         """What of the continuation is new, as far as that is known."""

@@ -198,7 +198,7 @@ class Deciding:
         return moved
 
     async def _go_on_with_forgotten(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
-        """It went on in this process, for a request that never learned so, and was told 503."""
+        """Go on with an answer that an earlier request has made ours: that one was answered 503 before it knew."""
         if answer.status is not Status.STREAMING or not self._attempts.owns(answer):
             return
         if self._hub.generates_in(conversation):

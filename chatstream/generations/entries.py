@@ -119,7 +119,7 @@ class Posted(Entry):
 
 
 class Ended(Entry):
-    """An answer's end. It may have nothing to say, but still is the end."""
+    """An answer's end. Without an event of its own, it still marks the place in the log."""
 
     __slots__ = ("_answer", "_position")
 

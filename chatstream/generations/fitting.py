@@ -13,7 +13,7 @@ class Fitting:
     """Of one answer. Lengths are in code points."""
 
     def __init__(self, text: int, reasoning: int) -> None:
-        """So much text, and so much of what the model thinks."""
+        """At most `text` code points of the answer, and `reasoning` code points of the thinking."""
         self._text = text
         self._reasoning = reasoning  # what is left of it
         self._left_out = False  # the thinking that is open has no room

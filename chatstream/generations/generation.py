@@ -150,7 +150,7 @@ class Generation:
         self._usage = running.answer.usage  # so far, of an answer that breaks off
         self._usage_before = self._usage  # when the request began that has not ended
         self._rounds = [*running.answer.rounds]  # requests that have ended
-        # Where the request begins that has not ended, if nothing of it is in `_usage`.
+        # The position at which the current request to the model began; None once `_usage` counts it.
         self._asked_at: int | None = None
 
     @property
@@ -174,7 +174,7 @@ class Generation:
         if self.watched_remotely:
             self.abandon_after(self.watched_remotely_until - asyncio.get_running_loop().time())
         elif any(in_doubt(self.running.pieces)):
-            self.abandon_after(_DOUBT_PAUSE)  # to break that off now is to never know what came of it
+            self.abandon_after(_DOUBT_PAUSE)  # cut now, nobody would ever know whether the call was carried out
         elif not self.background and self._cut is None:
             self.cut(Status.INTERRUPTED)
 
@@ -368,7 +368,7 @@ class Generation:
         return estimated(self._estimate, self.running.pieces)
 
     def _begun_usage(self) -> Usage | None:
-        """What the request takes that has not ended, if nothing of it is in `_usage`."""
+        """What the current request to the model has used so far; None once `_usage` counts it."""
         if self._estimate is None or self._asked_at is None:
             return None
         begins_at = max(self._asked_at, self._estimate.begins_at)

@@ -1,7 +1,7 @@
 """An answer with calls, as rounds: what the model said and called with one request, and what came of each call. Pure.
 
-Once a round is whole, each of its calls has a state. What a model had begun to say when it was cut has none: of that, a
-model is told the text alone.
+In a whole round, each call has a state. A call that was cut off while the model was still writing it has none: the
+model is then told the round's text, and not the call.
 """
 
 from collections.abc import Iterator, Sequence

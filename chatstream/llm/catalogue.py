@@ -1,4 +1,4 @@
-"""The models that there are, and which of them users may choose. Pure: who asks them stands in `fallback`."""
+"""The models that there are, and which of them users may choose. Pure: `fallback` sends the requests."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ NONE: Final[Parts] = frozenset()
 # What of a call's `extra` belongs to the Responses API, and means nothing to any other.
 RESPONSES_EXTRA: Final = "responses"
 
-# Users may name models: so many are remembered, the last used ones.
+# Users may name any model: only the most recently used ones are remembered.
 _MAX_MODELS: Final = 256
 # A server may learn, or another one may be behind the address: after an hour the model is asked anew.
 _REMEMBERED: Final = 3600.0

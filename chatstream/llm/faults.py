@@ -277,10 +277,10 @@ def misconfigured(mend: Mend, detail: str) -> Fault:
 
 
 def other_api(name: str) -> Fault:
-    """The fault of an address at which there is an API, but not ours."""
+    """The address answers, but with another API than the one that we speak."""
     return misconfigured(Mend.API, f"an answer of {name}")
 
 
 def page() -> Fault:
-    """The fault of an address at which there is no API, but something for people to look at."""
+    """The address answers with a web page for people: there is no API."""
     return misconfigured(Mend.PATH, "a web page instead of an answer")

@@ -28,7 +28,8 @@ _EPOCH_MS: Final = _EPOCH * 1000
 
 
 def seconds_to_wait(headers: Mapping[str, str], refusal: Refusal) -> float | None:
-    """What a response asks for: `Retry-After` (RFC 9110, section 10.2.3) and its like, its body, its rate limits."""
+    """How long the response asks to wait: by `Retry-After` (RFC 9110, section 10.2.3) or a similar header, by its body,
+    or by its rate limits. None if it does not say."""
     metadata = refusal.fields.get("headers")  # OpenRouter has the model server's headers in its body
     also = {str(name).lower(): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
     found = (_header(headers), _field(refusal), _sentence(refusal), _header(also), _reset(headers), _reset(also))
