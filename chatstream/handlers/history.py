@@ -104,14 +104,12 @@ class HistoryDoor(ConversationDoor):
         Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
         """
         limit, before, leaf, whole = self.limit(), self._before(), self._leaf(), self._all_branches()
-        if whole and leaf is not None:
-            raise InvalidRequest("`branches=all` and `leaf` exclude each other.")
         self.tell(self.door.limits.reads.take(self.user.id))
         conversation = await self.conversation(conversation_id)
-        if leaf is None and conversation.head is None:
-            shown = await self._whole_log(conversation, limit, before)
-        elif whole:
+        if whole and conversation.head is not None:
             shown = await self._with_branches(await self._whole_log(conversation, limit, before))
+        elif whole or (leaf is None and conversation.head is None):
+            shown = await self._whole_log(conversation, limit, before)
         else:
             shown = await self._branch(conversation, leaf, limit, before)
         unseen = any(isinstance(message, Answer) and message.unseen for message in shown.messages)

@@ -67,7 +67,7 @@ REFUSALS: Mapping[int, Refusal] = {
         "Not possible in the present state.",
         [
             *("answer_in_progress", "already_exists", "no_answer_running", "nothing_to_answer", "nothing_to_continue"),
-            *("already_decided", "not_waiting"),
+            *("already_decided", "not_waiting", "not_queued", "withdrawn"),
         ],
     ),
     410: Refusal("The time in which it could be decided is over.", ["call_expired"]),
@@ -244,6 +244,14 @@ _ID_PARAMETER = {
 }
 
 
+# With `frames=lean`: what else it would say is in its `id`, and in the chunk before it.
+_LEAN_CHUNK = {
+    "type": "object",
+    "properties": {"type": {"enum": ["llm_chunk", "reasoning_chunk"]}, "content": {"type": "string"}},
+    "required": ["type", "content"],
+}
+
+
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
@@ -273,7 +281,7 @@ def _body(media_type: str, shape: Any, version: Version) -> dict[str, Any]:
     schemas, _ = msgspec.json.schema_components(_types(media_type, shape), ref_template=_SCHEMAS + "{name}")
     if media_type != STREAM:
         return {"itemSchema" if media_type == NDJSON else "schema": schemas[0]}
-    said = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [*schemas]}}
+    said = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [*schemas, _LEAN_CHUNK]}}
     frame = {
         "type": "object",
         "properties": {

@@ -169,7 +169,8 @@ _LEAF = Parameter(
 _BRANCHES = Parameter(
     "query",
     "branches",
-    "The messages of all branches, in the order of the log. A user message says its `parent` where there are several.",
+    "The messages of all branches, whatever `leaf` says, in the order of the log. A user message says its `parent` "
+    "where there are several.",
     {"type": "string", "enum": ["all"]},
 )
 _FORMAT = Parameter(

@@ -46,7 +46,8 @@ def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Mo
 
 def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, model: Model) -> None:
     """On another branch, in an earlier attempt, among the older messages: and what is taken along has all of it."""
-    for text in ("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", "The end."):
+    end = "\n\n".join(["The end."] * 40) + "\n\nI'd recommend a bet on **Arsenal to win** at odds of 2.10."
+    for text in ("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", end):
         model.reply(answer(text))
     tab = open_page()
     tab.ask("Which animal has stripes?")
@@ -60,7 +61,7 @@ def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, mode
     tab.button("Regenerate the answer").click()
     expect(tab.prose).to_have_text("A mule, at last.")
     tab.ask("And now?")
-    expect(tab.prose).to_have_text("The end.")
+    expect(tab.prose).to_contain_text("The end.")
     expect(tab.stop).to_be_hidden()
     field, link = tab.page.get_by_label("Search chats"), tab.page.get_by_role("navigation").get_by_role("link")
 
@@ -85,12 +86,15 @@ def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, mode
     tab.page.route(limited, lambda route: route.continue_(url=route.request.url.replace("200", "2")))
     find("horse")
     expect(tab.questions).to_have_text(["Which animal has a mane?", "And long ears?", "And now?"])
+    expect(tab.answers.locator(".bet")).to_be_attached()  # a card at the end does not take the reader there
+    expect(tab.page.get_by_text("A horse.")).to_be_in_viewport()
+    expect(tab.button("To the end")).to_be_visible()
     tab.button("Options of this chat").click()
     with tab.page.expect_download() as download:
         tab.button("Save as JSON").click()
     kept = json.loads(Path(download.value.path()).read_text())["messages"]
     assert [one["content"] for one in kept if one["role"] == "assistant"] == [
-        *("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", "The end.")
+        *("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", end)
     ]
 
 

@@ -102,4 +102,11 @@ export class Tail {
     this.#following = true;
     this.follow();
   }
+
+  /** `element` is shown in the middle, and what comes at the end does not take it away. */
+  goTo(element) {
+    this.#following = false;
+    element.scrollIntoView({ block: "center" });
+    this.#onchange(false);
+  }
 }

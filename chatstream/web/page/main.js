@@ -374,7 +374,7 @@ function showFound() {
   const found = highlight(byId("messages"), list.sought && chat ? list.sought : "");
   if (!lookFor) return;
   if (found) {
-    found.scrollIntoView({ block: "center" });
+    messages.goTo(found);
     lookFor = "";
   } else if (chat?.messages.length && !seeking) {
     seeking = seek(chat, lookFor)

@@ -3,11 +3,12 @@
 const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}/gu;
 const UNSPACED = /[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]/; // no spaces between words
 
-const folded = (text) => text.normalize("NFKD").toLowerCase().replace(/\p{M}/gu, "").replaceAll("ß", "ss");
+// As the server folds them: without marks, what joins and parts letters (as in Persian), and what makes Arabic words wider.
+const folded = (text) => text.normalize("NFKD").toLowerCase().replace(/[\p{M}\p{Cf}\u0640]/gu, "").replaceAll("ß", "ss");
 
 /** `[from, to]` of each place in `text`, in order and apart. */
 export function places(text, sought) {
-  const words = [...sought.matchAll(WORD)].map(([word]) => folded(word));
+  const words = [...folded(sought).matchAll(WORD)].map(([word]) => word);
   if (words.length === 0) return [];
   let plain = "";
   const at = []; // of each character of `plain`, where it comes from

@@ -65,6 +65,10 @@ export class MessagesView {
     this.#tail.toEnd();
   }
 
+  goTo(element) {
+    this.#tail.goTo(element);
+  }
+
   /** Another version of a message is shown: this one. */
   focusVersion(id, step) {
     this.#redraw();
