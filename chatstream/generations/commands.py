@@ -35,9 +35,10 @@ from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
 
-# How long `stop` waits for the end to be stored before it says so, so that a request is answered within 5 s; and how
-# often it looks when another process generates (that one learns of it with its next checkpoint, within a second).
-_STOP_TIMEOUT = 4.0
+# How long `stop` waits for the end to be stored before it says that it does not come: the last look must be within the
+# 4 s that a request may ask the database, or the database would be said not to answer. And how often it looks when
+# another process generates (that one learns of it with its next checkpoint, within a second).
+_STOP_TIMEOUT = 3.0
 _STOP_LOOK_INTERVAL = 0.2
 # Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
 # times in a row, if several clients are at it.

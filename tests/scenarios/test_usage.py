@@ -174,7 +174,7 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
         body = {"seenLength": 10}
         asked = asyncio.create_task(second.http.post(f"{API}/{conversation}/stop", json=body))
         told = await asked
-        assert (told.status_code, told.json()["code"]) == (503, "stop_pending")  # it takes more than the 4 s of a stop
+        assert (told.status_code, told.json()["code"]) == (503, "stop_pending")  # it takes more than the 3 s of a stop
         assert told.headers["Retry-After"] == "10"
     stored = await second.answer(conversation)
     assert stored["model"] == upstream.calls[0].body["model"]
