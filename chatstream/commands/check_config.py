@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         for line in catalogue(settings).described():
             _write("model", line)
     if settings.tools_file is not None:
-        from chatstream.tools import file
+        from chatstream.tools.configuration import read_file
 
-        for tool in file.read(settings.tools_file, settings):
+        http, servers = read_file(settings)
+        for tool in (*http, *(each for server in servers for each in (server, *server.tools))):
             _write("tool", str(tool))
     for note in (*preflight.notes(settings), *mistaken(options.names(env_file))):
         _write("note", note)
@@ -113,7 +114,7 @@ async def _open_tools(settings: Settings, loaded: "list[Loaded]") -> None:
     from chatstream.tools.configuration import configured_tools
 
     with contextlib.suppress(InvalidSettings):  # the file is wrong, which the other checks have said
-        async with configured_tools(settings, loaded):
+        async with configured_tools(settings, loaded, connect=False):
             pass
 
 

@@ -1,4 +1,4 @@
-"""What `check-config --connect` asks: the database, the model, the issuer's keys. Each in bounded time."""
+"""What `check-config --connect` asks: the database, the model, the issuer's keys, MCP servers. Each in bounded time."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ _SECONDS = 60.0
 
 async def check(settings: Settings, write: Callable[[str, str], None]) -> bool:
     """Ask them all at once, write a line for each, and say whether all is well."""
-    asked = {"database": _database, "model": _models, "tokens": _keys}
+    asked = {"database": _database, "model": _models, "tokens": _keys, "tools": _servers}
     results = await asyncio.gather(*(_bounded(ask(settings)) for ask in asked.values()))
     for name, found in zip(asked, results, strict=True):
         for good, text in found:
@@ -51,6 +51,17 @@ async def _models(settings: Settings) -> list[tuple[bool, str]]:
     from chatstream.llm.probe import try_out
 
     return await try_out(settings)
+
+
+async def _servers(settings: Settings) -> list[tuple[bool, str]]:
+    from chatstream.tools.configuration import read_file
+
+    _, servers = read_file(settings)
+    if not servers:
+        return []
+    from chatstream.tools.mcp_servers.servers import try_out
+
+    return await asyncio.gather(*map(try_out, servers))
 
 
 async def _keys(settings: Settings) -> list[tuple[bool, str]]:

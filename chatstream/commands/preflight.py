@@ -71,10 +71,10 @@ def _problems(settings: Settings) -> Iterator[str]:
 def _tools(settings: Settings) -> Iterator[str]:
     if settings.tools_file is None:
         return
-    from chatstream.tools import file
+    from chatstream.tools.configuration import read_file
 
     try:
-        file.read(settings.tools_file, settings)
+        read_file(settings)
     except InvalidSettings as exc:
         yield from exc.problems
 

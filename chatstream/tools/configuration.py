@@ -1,26 +1,71 @@
 """The tools that the settings name."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.plugins.loading import Loaded
 from chatstream.settings import Settings
+from chatstream.tools import file, mcp_file
+from chatstream.tools.file import HttpTool
+from chatstream.tools.mcp_file import McpServer
 from chatstream.tools.python import python_tools
 from chatstream.tools.tool import Tools
 
 
+def read_file(settings: Settings) -> tuple[list[HttpTool], list[McpServer]]:
+    """What the file of tools has, if there is one. Raises `InvalidSettings` with all that is wrong with it."""
+    if settings.tools_file is None:
+        return [], []
+    problems: list[str] = []
+    found: list[list[Any]] = []
+    readers: tuple[Callable[[Path, Settings], list[Any]], ...] = (file.read, mcp_file.read)
+    for read in readers:
+        try:
+            found.append(read(settings.tools_file, settings))
+        except InvalidSettings as exc:
+            problems += exc.problems
+    if problems:
+        raise InvalidSettings(dict.fromkeys(problems))
+    http, servers = found
+    return http, servers
+
+
 @asynccontextmanager
-async def configured_tools(settings: Settings, loaded: Iterable[Loaded]) -> AsyncIterator[Tools]:
-    """All of them; their connections are there meanwhile. Raises `ConfigurationError`, and `InvalidSettings`."""
+async def configured_tools(
+    settings: Settings, loaded: Iterable[Loaded], *, connect: bool = True
+) -> AsyncIterator[Tools]:
+    """All of them; their connections are there meanwhile. Without `connect` no server is asked what it has.
+
+    Raises `ConfigurationError`, and `InvalidSettings`.
+    """
     ours = python_tools(loaded)
     if settings.tools_file is None:
         yield Tools(ours)
         return
-    from chatstream.tools import file
     from chatstream.tools.http import HttpTools
 
-    http = HttpTools(file.read(settings.tools_file, settings), output_characters=settings.tool_output_characters)
+    of_endpoints, servers = read_file(settings)
+    http = HttpTools(of_endpoints, output_characters=settings.tool_output_characters)
     try:
-        yield Tools([*ours, *http.tools])
+        tools = Tools([*ours, *http.tools])
+        for server in servers:
+            for each in server.tools:
+                if (other := tools.get(each.name)) is not None:
+                    where = f"the tool {each.own_name} of the MCP server {server.name}"
+                    raise ConfigurationError(f"{where} has the name of one of {other.source}")
+        if not servers or not connect:
+            yield tools
+            return
+        from chatstream.tools.mcp_servers.servers import McpServers
+
+        asked = McpServers(servers, tools.found)
+        try:
+            await asked.open()
+            yield tools
+        finally:
+            await asked.close()
     finally:
         await http.close()

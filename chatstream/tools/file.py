@@ -1,4 +1,7 @@
-"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an HTTP endpoint."""
+"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an HTTP endpoint.
+
+Its tables `[[mcp]]` are read in `mcp_servers.file`.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +27,7 @@ _MOST_TOOLS: Final = 128
 _MOST_HEADERS: Final = 20
 _MONTH: Final = 30 * 86_400
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}?")
-_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # RFC 9110, section 5.6.2 and 5.5, without what is not ASCII.
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,4000}[!-~])?")
@@ -70,18 +73,18 @@ def _name(text: str) -> str:
     return text
 
 
-def _description(text: str) -> str:
+def check_description(text: str) -> str:
     if not text.strip():
         raise ValueError("must say what the tool does and when to call it: a model knows nothing else of it")
     values.check_text(text, lines=True)
     return text
 
 
-def _url(text: str) -> str:
+def check_url(text: str) -> str:
     return values.url(text, query=True)
 
 
-def _headers(given: dict[str, str]) -> dict[str, str]:
+def check_headers(given: dict[str, str]) -> dict[str, str]:
     seen: set[str] = set()
     for name, value in given.items():
         if not _HEADER_NAME.fullmatch(name):
@@ -94,7 +97,7 @@ def _headers(given: dict[str, str]) -> dict[str, str]:
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"{name} must be 1 to 4,000 visible ASCII characters, with spaces between them only")
         for variable in _VARIABLE.finditer(value):
-            if not _VARIABLE_NAME.fullmatch(variable[1]) or not variable[0].endswith("}"):
+            if not VARIABLE_NAME.fullmatch(variable[1]) or not variable[0].endswith("}"):
                 raise ValueError(f"{name} must name environment variables as ${{NAME}}")
     return given
 
@@ -107,13 +110,13 @@ def _parameters(given: dict[str, Any]) -> dict[str, Any]:
 
 class _Tool(toml_file.Table):
     name: Annotated[str, AfterValidator(_name)]
-    description: Annotated[str, Field(max_length=4_000), AfterValidator(_description)]
-    url: Annotated[str, AfterValidator(_url)]
+    description: Annotated[str, Field(max_length=4_000), AfterValidator(check_description)]
+    url: Annotated[str, AfterValidator(check_url)]
     effect: Annotated[Effect, Field(strict=False)] = Effect.ONCE
     approval: Annotated[Approval, Field(strict=False)] | None = None
     timeout: Annotated[float, Field(ge=0.01, le=86_400), SECONDS] = TIMEOUT
     approval_timeout: Annotated[float, Field(ge=1, le=_MONTH), SECONDS] | None = None
-    headers: Annotated[dict[str, str], Field(max_length=_MOST_HEADERS), AfterValidator(_headers)] = Field(
+    headers: Annotated[dict[str, str], Field(max_length=_MOST_HEADERS), AfterValidator(check_headers)] = Field(
         default_factory=dict
     )
     parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = Field(
@@ -128,9 +131,10 @@ def read(path: Path, settings: Settings) -> list[HttpTool]:
     Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
     """
     document = toml_file.document(path, SETTING)
-    problems = [*toml_file.strangers(document, ("tool",))]
-    tables = document.get("tool")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+    problems = [*toml_file.strangers(document, ("tool", "mcp"))]
+    tables = document.get("tool", [] if "mcp" in document else None)
+    empty = not tables and "mcp" not in document
+    if not isinstance(tables, list) or empty or not all(isinstance(table, dict) for table in tables):
         raise InvalidSettings(
             [f"{SETTING}: {one}" for one in (*problems, f"{path} must have a table [[tool]] for each tool")]
         )
@@ -153,26 +157,41 @@ def read(path: Path, settings: Settings) -> list[HttpTool]:
 
 
 def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
-    parts = urlsplit(tool.url)
-    if parts.scheme != "https" and not tool.internal and not hosts.is_inside(parts.hostname or ""):
-        yield (
-            "url: must begin with https://: what is sent says who talks, and holds your headers. In your own network, "
-            "write internal = true"
-        )
+    yield from address_problems(tool.url, internal=tool.internal)
     manner = _manner(tool)
     if tool.approval_timeout is not None and not manner.asks:
         yield "approval_timeout: means nothing where nobody is asked: approval is never"
     for header, value in tool.headers.items():
-        for variable in _VARIABLE.finditer(value):
-            found = settings.variable(variable[1])
-            # What has no underscore may be the secret itself.
-            shown = variable[1] if "_" in variable[1] else "that it names"
-            if found is None:
-                yield f"headers.{header}: the environment variable {shown} is not set"
-            elif not _HEADER_VALUE.fullmatch(found):
-                yield f"headers.{header}: the environment variable {shown} holds what no HTTP header can carry"
-            elif settings.is_production and values.is_placeholder(found):
-                yield f"headers.{header}: the environment variable {shown} is an example's, and no secret"
+        yield from variable_problems(f"headers.{header}", value, settings)
+
+
+def address_problems(address: str, *, internal: bool) -> Iterator[str]:
+    """What is wrong with an address that is asked on behalf of users."""
+    parts = urlsplit(address)
+    if parts.scheme != "https" and not internal and not hosts.is_inside(parts.hostname or ""):
+        yield (
+            "url: must begin with https://: what is sent says who talks, and holds your headers. In your own network, "
+            "write internal = true"
+        )
+
+
+def variable_problems(field: str, value: str, settings: Settings, *, header: bool = True) -> Iterator[str]:
+    """What is wrong with the variables that a value names."""
+    for variable in _VARIABLE.finditer(value):
+        found = settings.variable(variable[1])
+        # What has no underscore may be the secret itself.
+        shown = variable[1] if "_" in variable[1] else "that it names"
+        if found is None:
+            yield f"{field}: the environment variable {shown} is not set"
+        elif header and not _HEADER_VALUE.fullmatch(found):
+            yield f"{field}: the environment variable {shown} holds what no HTTP header can carry"
+        elif settings.is_production and values.is_placeholder(found):
+            yield f"{field}: the environment variable {shown} is an example's, and no secret"
+
+
+def filled(value: str, settings: Settings) -> str:
+    """A value with what the variables hold that it names."""
+    return _VARIABLE.sub(lambda variable: settings.variable(variable[1]) or "", value)
 
 
 def _manner(tool: _Tool) -> Manner:
@@ -181,16 +200,12 @@ def _manner(tool: _Tool) -> Manner:
 
 
 def _made(tool: _Tool, settings: Settings) -> HttpTool:
-    headers = {
-        name: _VARIABLE.sub(lambda variable: settings.variable(variable[1]) or "", value)
-        for name, value in tool.headers.items()
-    }
     return HttpTool(
         name=tool.name,
         description=tool.description.strip(),
         url=tool.url,
         manner=_manner(tool),
-        headers=headers,
+        headers={name: filled(value, settings) for name, value in tool.headers.items()},
         parameters=tool.parameters,
         internal=tool.internal,
     )

@@ -3,19 +3,19 @@
 import asyncio
 import codecs
 import logging
-import socket
 import ssl
 from collections.abc import Mapping
 from email.message import Message
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
-from chatstream import hosts, proxies
+from chatstream import proxies
 from chatstream.pieces import Effect
 from chatstream.tools import schema
+from chatstream.tools.addresses import NOT_REACHED, must_be_public, public_addresses
 from chatstream.tools.file import SETTING, HttpTool
 from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chatstream.tools")
 
-_NOT_REACHED: Final = "not carried out: the service cannot be reached"
 # Of a result; the model is told less of it (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`), and the rest is not waited for.
 _MOST_BYTES: Final = 1024 * 1024
 # Time for a connection, as long as the tool's own is not shorter: what was not connected was not carried out, which is
@@ -83,9 +82,7 @@ class _Endpoint:
             "connection": "close",  # one that is kept may be closed at any moment: nobody knew what became of a call
             "content-type": "application/json",
         }
-        self._checks_address = not (
-            tool.internal or hosts.is_inside(urlsplit(tool.url).hostname or "") or proxies.proxy_for(tool.url)
-        )
+        self._checks_address = must_be_public(tool.url, internal=tool.internal)
         self._client = proxies.client(tool.url, SETTING, timeout=tool.manner.timeout, headers={}, tls=tls)
         connecting = min(_CONNECTING, tool.manner.timeout / 2)
         self._client.timeout = httpx2.Timeout(tool.manner.timeout, connect=connecting)
@@ -121,7 +118,7 @@ class _Endpoint:
     async def _asked(self, headers: dict[str, str], body: bytes) -> object:
         import httpx2
 
-        for address in await self._addresses():
+        for address in await public_addresses(self._url, self.tool.name) if self._checks_address else [None]:
             try:
                 return await self._ask(address, headers, body)
             except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError):
@@ -129,7 +126,7 @@ class _Endpoint:
             except (httpx2.TransportError, httpx2.StreamError, OSError) as exc:
                 log.warning("tool %s: %s after the request was sent", self.tool.name, type(exc).__name__)
                 raise (OutcomeUnknown() if self._once else ToolFailed("the service broke off")) from exc
-        raise ToolFailed(_NOT_REACHED)
+        raise ToolFailed(NOT_REACHED)
 
     async def _ask(self, address: str | None, headers: dict[str, str], body: bytes) -> object:
         """Ask the endpoint at one of its addresses; None: at whichever its name leads to."""
@@ -143,24 +140,6 @@ class _Endpoint:
             url = url.copy_with(host=address)
         async with self._client.stream("POST", url, content=body, headers=headers, extensions=extensions) as response:
             return await self._result(response)
-
-    async def _addresses(self) -> list[str | None]:
-        """Where a name of the internet leads. Who can change that must not reach what this machine alone can reach."""
-        if not self._checks_address:
-            return [None]
-        parts = urlsplit(self._url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as exc:
-            raise ToolFailed("not carried out: the service cannot be found") from exc
-        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-        if not all(map(hosts.is_public, addresses)):
-            log.error(
-                "tool %s: its name leads into your own network; if it should, write internal = true", self.tool.name
-            )
-            raise ToolFailed(_NOT_REACHED)
-        return [*addresses]
 
     async def _result(self, response: "httpx2.Response") -> object:
         status = response.status_code

@@ -59,16 +59,26 @@ class Tool(Struct, frozen=True, kw_only=True):
 class Tools:
     """All tools, by name."""
 
+    _own: dict[str, Tool]
+    _by_name: dict[str, Tool]
+    offered: tuple[OfferedTool, ...]
+
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         """Raises `ConfigurationError` if two have the same name."""
-        self._by_name: dict[str, Tool] = {}
+        self._own = {}
         for tool in tools:
-            if (other := self._by_name.get(tool.name)) is not None:
+            if (other := self._own.get(tool.name)) is not None:
                 raise ConfigurationError(f"the tool {tool.name} of {tool.source} has the name of one of {other.source}")
-            self._by_name[tool.name] = tool
-        self.offered = tuple(
-            OfferedTool(tool.name, tool.description, tool.parameters) for tool in self._by_name.values()
-        )
+            self._own[tool.name] = tool
+        self.found(())
+
+    def found(self, tools: Iterable[Tool]) -> None:
+        """There are these, too, whose servers were asked; those that were found before are gone.
+
+        An answer goes on with what it was `offered` at its beginning.
+        """
+        self._by_name = self._own | {tool.name: tool for tool in tools if tool.name not in self._own}
+        self.offered = tuple(OfferedTool(tool.name, tool.description, tool.parameters) for tool in self)
 
     def __iter__(self) -> Iterator[Tool]:
         return iter(self._by_name.values())

@@ -1,0 +1,391 @@
+"""The servers of the file, and what a model may call of them.
+
+What a server says of itself (names, descriptions, schemas) is asked for at start and now and then; a server that is not
+there is asked again, and none of its tools is offered until it was there once. Over HTTP each call has a connection of
+its own, so that nothing is left of one that failed; a program is started once, and again when it has ended.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, Implementation, InputRequiredResult, RequestParamsMeta
+from mcp_types import Tool as Described
+
+from chatstream import __version__
+from chatstream.logs import describe
+from chatstream.pieces import Effect
+from chatstream.tools import schema
+from chatstream.tools.addresses import NOT_REACHED
+from chatstream.tools.http import header_text
+from chatstream.tools.mcp_file import McpServer, McpTool
+from chatstream.tools.mcp_servers import stdio
+from chatstream.tools.mcp_servers.http import Guard
+from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed
+
+log = logging.getLogger("chatstream.tools")
+
+# A start waits so long for servers to say what they have; whoever is later is offered later.
+_AT_START: Final = 5.0
+# To connect to a server and ask for its tools: a program may have to be loaded, or fetched.
+LISTING: Final = 30.0
+# What a server has may change; and one that was not there is asked again, sooner at first.
+_AGAIN: Final = 300.0
+_SOONEST, _LATEST = 1.0, 60.0
+_CONNECTING: Final = 10.0
+_MOST_PAGES: Final = 20
+_MOST_SCHEMA: Final = 64 * 1024  # of one tool, as JSON: a model is sent it with every request
+_MOST_DESCRIPTION: Final = 4_000
+_CLOSING: Final = 8.0
+_GATEWAY: Final = (502, 504)  # a gateway's word that it does not know what became of the request
+_KEY: Final = "chatstream/"
+
+
+class NotReached(Exception):
+    """Nothing was asked of the server."""
+
+
+class _Refused(Exception):
+    """A tool says that it has failed, and why."""
+
+
+class McpServers:
+    """All of them."""
+
+    def __init__(self, servers: Sequence[McpServer], found: Callable[[Sequence[Tool]], None]) -> None:
+        """`found` is told of all tools that there are, as often as they change."""
+        _silence()
+        tls = ssl.create_default_context()  # which takes a while to make
+        self._servers = [_Server(each, self._changed, tls) for each in servers]
+        self._found = found
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _changed(self) -> None:
+        self._found([tool for server in self._servers for tool in server.tools])
+
+    async def open(self) -> None:
+        """Ask them all for their tools, from now on; wait a moment for the first answers."""
+        self._tasks = [asyncio.create_task(each.keep_listed()) for each in self._servers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AT_START):
+                for each in self._servers:
+                    await each.asked.wait()
+
+    async def close(self) -> None:
+        """End the programs, and all that is asked."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(each.close() for each in self._servers))
+
+
+async def try_out(server: McpServer) -> tuple[bool, str]:
+    """Whether it has the tools that the file names, and a line about it."""
+    _silence()
+    asked = _Server(server, lambda: None, ssl.create_default_context())
+    try:
+        async with asyncio.timeout(LISTING):
+            missing = await asked.list()
+    except (NotReached, TimeoutError) as exc:
+        return False, f"{server.name}: {str(exc) or f'it does not answer within {LISTING:g} s'}"
+    finally:
+        await asked.close()
+    if missing:
+        return False, f"{server.name}: {'; '.join(missing)}"
+    return True, f"{server.name}: {len(asked.tools)} tools (protocol {asked.version})"
+
+
+class _Server:
+    """One of them. `tools` are those that it has, and a model may call."""
+
+    def __init__(self, server: McpServer, changed: Callable[[], None], tls: ssl.SSLContext) -> None:
+        self.tools: list[Tool] = []
+        self.asked = asyncio.Event()
+        self.version = ""
+        self._server = server
+        self._changed = changed
+        self._tls = tls
+        self._program = _Program(server) if server.command else None
+        self._known: tuple[str, Any] | None = None  # its protocol's version, and what it says of itself in newer ones
+        self._told = ""
+
+    async def keep_listed(self) -> None:
+        """List its tools, again and again."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(LISTING):
+                    said = "; ".join(await self.list())
+                failures, pause = 0, _AGAIN
+            except (NotReached, TimeoutError) as exc:
+                said = str(exc) or f"it does not answer within {LISTING:g} s"
+                failures, pause = failures + 1, min(_SOONEST * 2**failures, _LATEST)
+            if said and said != self._told:
+                log.error("MCP server %s: %s", self._server.name, said)
+            elif self._told and not said:
+                log.info("MCP server %s is there", self._server.name)
+            self._told = said
+            self.asked.set()
+            await asyncio.sleep(pause)
+
+    async def list(self) -> list[str]:
+        """Ask it for its tools. What is wrong with some of them, a line for each. Raises `NotReached`."""
+        described: dict[str, Described] = {}
+        problem = "its connection broke off"
+        self._known = None
+        async with self._connected({}, LISTING) as (client, _):
+            try:
+                cursor = None
+                for _ in range(_MOST_PAGES):
+                    page = await client.list_tools(cursor=cursor)
+                    described |= {each.name: each for each in page.tools}
+                    cursor = page.next_cursor
+                    if cursor is None:
+                        break
+                self.version = client.protocol_version
+                self._known = client.protocol_version, client.session.discover_result
+                problem = ""
+            except Exception as exc:  # noqa: BLE001 - whatever the library makes of what a server sends
+                problem = f"its tools cannot be listed ({_kind(exc)})"
+        if problem:
+            raise NotReached(problem)
+        tools, problems = [], []
+        for each in self._server.tools:
+            try:
+                tools.append(self._tool(each, described))
+            except ValueError as exc:
+                problems.append(f"tool {each.own_name}: {exc}")
+        self.tools = tools
+        self._changed()
+        return problems
+
+    def _tool(self, tool: McpTool, described: Mapping[str, Described]) -> Tool:
+        found = described.get(tool.own_name)
+        if found is None:
+            raise ValueError("the server has none of this name")
+        # What a server says of its tools' effects is not asked for: it is the operator who says so.
+        parameters = found.input_schema
+        if len(msgspec.json.encode(parameters)) > _MOST_SCHEMA:
+            raise ValueError("its schema has more than 64 KiB")
+
+        async def run(arguments: Any, caller: Caller) -> object:
+            return await self._run(tool, arguments, caller)
+
+        return Tool(
+            name=tool.name,
+            description=tool.description or (found.description or "")[:_MOST_DESCRIPTION],
+            parameters=parameters,
+            manner=tool.manner,
+            check=schema.checking(parameters),
+            run=run,
+            source=f"the MCP server {self._server.name}",
+        )
+
+    async def _run(self, tool: McpTool, arguments: Any, caller: Caller) -> object:
+        ids = {
+            "idempotency-key": caller.key,
+            "user-id": caller.user,
+            "conversation-id": caller.conversation,
+            "message-id": caller.answer,
+        }
+        headers = {name if name == "idempotency-key" else f"x-{name}": header_text(ids[name]) for name in ids}
+        meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
+        try:
+            return await self._called(tool, arguments, headers, meta)
+        except _Refused as exc:  # in the server's own words, which are not for the log
+            raise ToolFailed(str(exc)) from exc
+        except ToolFailed as exc:
+            log.warning("tool %s: %s", tool.name, exc)
+            raise
+
+    async def _called(self, tool: McpTool, arguments: Any, headers: dict[str, str], meta: RequestParamsMeta) -> object:
+        once = tool.manner.effect is Effect.ONCE
+        result: Any = None
+        failure: Exception | None = ConnectionError()  # as long as nothing else is known
+        sent: Callable[[], bool] = lambda: True  # noqa: E731 - until the connection knows better
+        status: Callable[[], int | None] = lambda: None  # noqa: E731
+        try:
+            async with self._connected(headers, tool.manner.timeout) as (client, guard):
+                if guard is not None:
+                    sent, status = lambda: guard.sent, lambda: guard.status
+                try:
+                    result = await client.session.call_tool(
+                        tool.own_name, arguments, meta=meta, allow_input_required=True
+                    )
+                    failure = None
+                except Exception as exc:  # noqa: BLE001 - whatever the library makes of what a server sends
+                    failure = exc
+        except NotReached as exc:
+            raise ToolFailed(NOT_REACHED) from exc
+        if failure is None:
+            return _said(result)
+        self._known = None  # it may have become another one
+        raise _failed(failure, sent=sent(), status=status(), once=once) from failure
+
+    @asynccontextmanager
+    async def _connected(
+        self, headers: Mapping[str, str], timeout: float
+    ) -> AsyncIterator[tuple[Client, Guard | None]]:
+        """A client. Raises `NotReached`, and nothing else of its own."""
+        if self._program is not None:
+            yield await self._program.client(), None
+            return
+        url = self._server.url
+        assert url is not None  # noqa: S101 - for the type checker: what is no program has one
+        connecting = min(_CONNECTING, timeout / 2)
+        guard = Guard(self._server, self._tls, connecting=connecting, timeout=timeout)
+        given = {"user-agent": "chatstream", **{n.lower(): v for n, v in self._server.headers.items()}, **headers}
+        entered = False
+        try:
+            async with guard.client(given) as http, self._client(url, http) as client:
+                _unvalidated(client)
+                entered = True
+                yield client, guard
+        except Exception as exc:
+            if not entered:
+                raise NotReached(f"it cannot be reached ({_kind(exc)})") from exc
+            log.info("MCP server %s: its connection ended with %s", self._server.name, _kind(exc))
+
+    def _client(self, url: str, http: Any) -> Client:
+        # Of a server that was asked before, all that there is to negotiate is known.
+        version, discovered = self._known or ("", None)
+        mode = version if discovered is not None else "legacy" if version else "auto"
+        return Client(
+            streamable_http_client(url, http_client=http),
+            mode=mode,
+            prior_discover=discovered,
+            cache=None,
+            client_info=_ourselves(),
+        )
+
+    async def close(self) -> None:
+        if self._program is not None:
+            await self._program.close()
+
+
+class _Program:
+    """A server that is a program: started when it is needed, and again when it has ended."""
+
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
+        self._owner: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Client] | None = None
+        self._ended = asyncio.Event()
+        self._closed = False
+
+    async def client(self) -> Client:
+        """Raises `NotReached` if it cannot be started."""
+        if self._closed:
+            raise NotReached("it is closed")
+        if self._owner is None or self._ended.is_set():
+            if self._owner is not None:
+                await asyncio.wait([self._owner])
+            if self._owner is None or self._owner.done():  # of several that wait, one starts it
+                self._ended = asyncio.Event()
+                self._ready = asyncio.get_running_loop().create_future()
+                self._owner = asyncio.create_task(self._hold(self._ready, self._ended))
+        assert self._ready is not None  # noqa: S101 - for the type checker: it was started
+        return await asyncio.shield(self._ready)
+
+    async def _hold(self, ready: "asyncio.Future[Client]", ended: asyncio.Event) -> None:
+        """One task enters the connection and leaves it."""
+        why = "it ended at once"
+        try:
+            transport = stdio.connection(self._server.command, self._server.environment, ended)
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(LISTING):
+                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=_ourselves()))
+                _unvalidated(client)
+                ready.set_result(client)
+                await ended.wait()
+        except FileNotFoundError:
+            why = "there is no such program"
+        except Exception as exc:  # noqa: BLE001 - whatever the library makes of what a program says
+            why = f"it cannot be started, or does not speak MCP ({_kind(exc)})"
+        finally:
+            ended.set()
+            if not ready.done():
+                ready.set_exception(NotReached(why))
+                ready.exception()  # nobody need wait for it
+
+    async def close(self) -> None:
+        self._closed = True
+        self._ended.set()
+        if self._owner is not None and not self._owner.done():
+            if self._ready is not None and not self._ready.done():
+                self._owner.cancel()  # it still waits for what the program says first
+            _, left = await asyncio.wait([self._owner], timeout=_CLOSING)
+            for task in left:
+                task.cancel()
+
+
+def _silence() -> None:
+    """Whatever a server sends may stand in the library's messages to the log."""
+    for name in ("mcp", "client"):  # the second is the name that its session has there
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _ourselves() -> Implementation:
+    return Implementation(name="chatstream", version=__version__)
+
+
+def _unvalidated(client: Client) -> None:
+    """Results are not held against the schemas that a server has for them: its patterns could take any time, and what
+    has happened would be told as failed."""
+
+    async def nothing(name: str, result: Any) -> None:
+        pass
+
+    client.session.validate_tool_result = nothing  # type: ignore[method-assign]  # the library has no option for it
+
+
+def _kind(exc: BaseException) -> str:
+    """What went wrong, without the words, which may be the server's."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return f"JSON-RPC error {exc.code}" if isinstance(exc, MCPError) else type(exc).__name__
+
+
+def _failed(failure: Exception, *, sent: bool, status: int | None, once: bool) -> Exception:
+    """What is told of a call that brought no result."""
+    if not sent:
+        return ToolFailed(NOT_REACHED)
+    refused = status is not None and not 200 <= status < 300
+    if refused and not (once and status in _GATEWAY):
+        also = ", a redirect, which is not followed" if 300 <= (status or 0) < 400 else ""
+        return ToolFailed(f"the service answered HTTP {status}{also}")
+    if isinstance(failure, MCPError) and failure.code not in (CONNECTION_CLOSED, INTERNAL_ERROR):
+        return ToolFailed(f"the service refused it ({_kind(failure)})")
+    log.warning("a call of an MCP server broke off: %s", describe(failure))
+    return OutcomeUnknown() if once else ToolFailed("the service broke off")
+
+
+def _said(result: Any) -> object:
+    """What a tool has returned. Raises `_Refused` if it says that it has failed."""
+    if isinstance(result, InputRequiredResult):
+        raise ToolFailed("not carried out: the service wants to ask the user something first, which it cannot here")
+    texts = [_text(block) for block in result.content]
+    if result.is_error:
+        raise _Refused("\n".join(texts) or "the service says so")
+    if result.structured_content is not None:
+        return result.structured_content
+    return "\n".join(texts) if texts else None
+
+
+def _text(block: Any) -> str:
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "resource" and getattr(block.resource, "text", None) is not None:
+        return str(block.resource.text)
+    if block.type == "resource_link":
+        return f"({block.name}: {block.uri})"
+    return f"(something that cannot be shown: {block.type})"
