@@ -26,7 +26,9 @@ export function button({ className, label, name, text = "", onclick }) {
   return element("button", { type: "button", className, ariaLabel: label, title: label, onclick }, icon(name), text);
 }
 
-/** `draw` at most once a frame, and in at most a fifth of the time however long it takes; only the last call counts. */
+const LONGEST_REST = 250; // ms; who waits longer believes that nothing comes
+
+/** `draw` at most once a frame, and in at most a fifth of the time, unless it takes very long; only the last call counts. */
 export function sparing(draw) {
   let wanted = false;
   let rest = 0; // until when nothing is drawn
@@ -38,7 +40,8 @@ export function sparing(draw) {
     wanted = false;
     const begun = performance.now();
     draw();
-    rest = begun + 5 * (performance.now() - begun);
+    const took = performance.now() - begun;
+    rest = begun + took + Math.min(4 * took, LONGEST_REST);
   };
   return () => {
     if (!wanted) requestAnimationFrame(frame);
