@@ -19,7 +19,7 @@ from chatstream.formats.registry import SHOWING
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from tests.support.lean import Whole
-from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
+from tests.support.scripted_model import PATIENCE, STOP, Bench, Call, Frame, bench, parse
 
 # What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
 NASTY = [
@@ -282,7 +282,7 @@ class Story:
         await self.hold(behind=True)
         if call is not None and not call.closed.is_set():
             await self.end("complete")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await self.bench.store.arrived["finish"].wait()
             await self.post(content)
             await breathe()
@@ -316,7 +316,7 @@ class Story:
     async def finish(self) -> list[Message]:
         """Let all answers end; returns what is stored."""
         await self.release()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 call = await self.running()
                 if call is not None and not call.closed.is_set():
@@ -425,4 +425,4 @@ def test_nothing_is_lost_and_nothing_comes_twice(io_loop: IOLoop, mongodb_uri: s
 
     with pytest.MonkeyPatch.context() as patch:  # a fixture would be torn down only after the last example
         patch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 0.002)
-        io_loop.run_sync(run, timeout=60)
+        io_loop.run_sync(run, timeout=5 * PATIENCE)
