@@ -69,7 +69,7 @@ async def test_killed_in_mid_answer(start_server: StartServer, make_client: Make
     conversation = await before.create(initialMessage="Survive.")
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
-        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        await before.saved(conversation)
         assert server.process is not None
         server.process.kill()
         cursor = watched.cursor

@@ -283,7 +283,7 @@ async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
     conversation = await before.create(initialMessage="Survive.")
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
-        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        await before.saved(conversation)
         assert server.process is not None
         server.process.kill()
     after = make_client(start_server(server.port, CHATSTREAM_DISCONNECT_GRACE=grace), before.user)
@@ -314,7 +314,7 @@ async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash
     conversation = await before.create(initialMessage="Survive.")
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
-        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        await before.saved(conversation)
         assert server.process is not None
         server.process.kill()
     after = make_client(start_server(server.port), before.user)

@@ -165,7 +165,7 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
     conversation = await client.create(initialMessage=QUESTION)
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
-        await watched.until("heartbeat", 2)  # so a checkpoint has been made
+        await client.saved(conversation)
         assert server.process is not None
         server.process.kill()
         server.process.wait()

@@ -148,6 +148,12 @@ class Client:
                     return newest
                 await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
 
+    async def saved(self, conversation: str) -> None:
+        """As soon as what the running answer has of text so far is stored: its process may be killed now."""
+        async with asyncio.timeout(PATIENCE):
+            while not (await self.messages(conversation))[-1]["content"]:
+                await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+
     @contextlib.asynccontextmanager
     async def stream(
         self, conversation: str, *, params: dict[str, str] | None = None, headers: dict[str, str] | None = None
