@@ -74,6 +74,10 @@ class CallState(StrEnum):
     UNKNOWN = "unknown"  # it may have had its effect; nobody knows
 
 
+AWAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
+"""Somebody is to decide about the call, or to answer it."""
+
+
 class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
     """The call `id` is in another state. `expires_at` is RFC 3339; `message` is for people.
 
@@ -144,6 +148,8 @@ class Place(Struct, frozen=True, kw_only=True):
     call: OpenToolCall | None = None  # the open part, if it is a call
     data: frozenset[tuple[str, str]] = frozenset()  # the kind and id of each data before it
     parted: bool = False  # data stands right before it: what goes on with the open part is shown behind that
+    whole: bool = False  # the model has said all of this round: what is opened next is another one's
+    awaited: "tuple[ToolState, ...]" = ()  # what is told last of each call that somebody is to decide, or to answer
 
 
 BEGINNING = Place()
@@ -157,12 +163,30 @@ def after(place: Place, piece: Piece) -> Place:
     kind = _opens(piece)
     if isinstance(piece, Data) and (key := (piece.kind, piece.id)) not in place.data:
         return replace(place, position=position, data=place.data | {key}, parted=True)
+    if isinstance(piece, ToolState | ToolResult):
+        awaited = tuple(one for one in place.awaited if one.id != piece.id)
+        if isinstance(piece, ToolState) and piece.state in AWAITING:
+            awaited = (*awaited, piece)
+        return replace(place, position=position, whole=place.whole or isinstance(piece, ToolState), awaited=awaited)
     if kind is None:
         return replace(place, position=position)
     # The text that is open at the very beginning, and empty, is no part.
     number = place.number + 1 if place.position else 0
     call = piece if isinstance(piece, OpenToolCall) else None
-    return Place(position=position, kind=kind, number=number, text=place.text, call=call, data=place.data)
+    return Place(
+        position=position,
+        kind=kind,
+        number=number,
+        text=place.text,
+        call=call,
+        data=place.data,
+        awaited=place.awaited,
+    )
+
+
+def begins_round(place: Place, piece: Piece) -> bool:
+    """Whether the model was asked again before it said `piece`, which stands at `place`."""
+    return place.whole and not isinstance(piece, str) and _opens(piece) is not None
 
 
 def further(place: Place, length: int) -> Place:
@@ -403,12 +427,21 @@ def fold(pieces: Sequence[Piece]) -> list[Part]:
     goes on behind data becomes a part of its own, so that data is shown where it was told. What belongs to an unknown
     call is left out.
     """
+    return [part for _, part in folded(pieces)]
+
+
+def folded(pieces: Sequence[Piece]) -> list[tuple[int, Part]]:
+    """The same, each with the number of its round: how often the model was asked again before."""
     parts: list[Part] = []
+    numbers: list[int] = []  # of the round of each part
+    number, whole = 0, False
     calls: dict[str, int] = {}  # where the part of each call stands
     shown: dict[tuple[str, str], int] = {}  # where the part of each kind and id of data stands
     kind = Kind.TEXT
     grows = False  # a string goes on with the last part
     for piece in join(pieces):
+        if not isinstance(piece, str) and whole and _opens(piece) is not None:
+            number, whole = number + 1, False
         match piece:
             case str():
                 if grows:
@@ -425,6 +458,7 @@ def fold(pieces: Sequence[Piece]) -> list[Part]:
                 calls[call_id] = len(parts)
                 parts.append(ToolCallPart(tool_call_id=call_id, name=name, arguments=""))
             case ToolState() | ToolResult():
+                whole = whole or isinstance(piece, ToolState)
                 if (index := calls.get(piece.id)) is not None:
                     parts[index] = _moved_on(parts[index], piece)
             case Data(kind=data_kind, id=data_id, data=data):
@@ -437,7 +471,8 @@ def fold(pieces: Sequence[Piece]) -> list[Part]:
                     grows = False
             case ContextTrimmed():  # about the conversation, and no part of what is said
                 pass
-    return parts
+        numbers += [number] * (len(parts) - len(numbers))
+    return [*zip(numbers, parts, strict=True)]
 
 
 def _extended(part: Part, string: str) -> Part:

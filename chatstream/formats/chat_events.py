@@ -62,7 +62,7 @@ class ChatEvents(Format):
         """`branch`, `rating` or `title`, without a cursor: the log goes on as it was."""
         return sse.frame(event)
 
-    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
         """`llm_chunk`, `reasoning_chunk` or `tool_call`, one for each string; and what marks say.
 
         Those of `Chunk` and `ReasoningChunk` are put together here, for two thirds of what it costs to make the event

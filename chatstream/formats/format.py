@@ -51,16 +51,13 @@ class Format(Protocol):
         """What those who watch now are told beside the log. Nothing in a format whose clients have no use for it."""
         return b""
 
-    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
         """The next pieces of an answer, from the place `at` on; with position 0 it begins. No string is empty.
 
-        `now` is the timestamp. This is called for every delta of a model: it has to be fast.
+        `now` is the timestamp. This is called for every delta of a model: it has to be fast. Behind these pieces the
+        answer `waits`: a format whose streams are one message ends it there.
         """
         ...
-
-    def waiting(self, answer: Answer, at: Place) -> bytes:
-        """The answer waits, from the place `at` on. Nothing where a stream stays open until it has ended."""
-        return b""
 
     def ending(self, answer: Answer, position: int) -> bytes:
         """How a stored answer ended, for those who have been told of it up to `position` (see `events.Cursor`).

@@ -19,6 +19,8 @@ from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.formats.format import Format
 from chatstream.models import Annotation, Answer, Message, Status, Usage, UserMessage
 from chatstream.pieces import (
+    AWAITING,
+    BEGINNING,
     CallState,
     ContextTrimmed,
     Data,
@@ -26,6 +28,7 @@ from chatstream.pieces import (
     Kind,
     Mark,
     OpenToolCall,
+    Part,
     Piece,
     Place,
     ReasoningPart,
@@ -35,11 +38,15 @@ from chatstream.pieces import (
     ToolState,
     after,
     at,
+    begins_round,
+    behind,
     cut,
     fold,
+    folded,
 )
 
 _TEXT = "text"  # the id of a message's only text part
+_BROKEN_OFF = "Not carried out: the model broke off before it had said what to do."
 
 
 class Version(Enum):
@@ -102,13 +109,30 @@ class BegunMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
     context_trimmed: TrimmedContext | UnsetType = UNSET
 
 
+class WaitingCall(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A call that a person has to agree to, or the app to answer; what it would do says the part of the call."""
+
+    tool_call_id: str
+    tool_name: str
+    state: CallState
+    expires_at: events.Timestamp | UnsetType = UNSET
+
+
+class GoesOnMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The metadata of a message that has waited, and goes on."""
+
+    waits_for: tuple[WaitingCall, ...]
+    status: Status = Status.STREAMING
+
+
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The metadata that a message has besides when it has ended."""
+    """The metadata that a message has besides when it has ended, or waits."""
 
     status: Status
     finish_reason: str | None  # in the model's own words
     usage: Usage | None
     error: AnswerProblem | None
+    waits_for: tuple[WaitingCall, ...] | UnsetType = UNSET  # there as soon as it has waited once
     context_trimmed: TrimmedContext | UnsetType = UNSET
 
 
@@ -185,7 +209,11 @@ class NoticeChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-notice"):
 class MetadataChunk(UIMessageChunk, frozen=True, kw_only=True, tag="message-metadata"):
     """More metadata of the message."""
 
-    message_metadata: EndedMetadata
+    message_metadata: EndedMetadata | GoesOnMetadata
+
+
+class StepChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start-step"):
+    """The model is asked again, with what came of its calls: what it says from here on is another turn of its."""
 
 
 class ErrorChunk(UIMessageChunk, frozen=True, kw_only=True, tag="error"):
@@ -270,24 +298,16 @@ class ToolDeniedChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel",
     tool_call_id: str
 
 
-class Approval(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A call that a person has to agree to, or had to; what it would do says the part of the call."""
-
-    tool_call_id: str
-    tool_name: str
-    state: CallState
-    expires_at: events.Timestamp | UnsetType = UNSET
-
-
 class ApprovalChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-approval"):
     """For who knows no approvals: `ai` 5, or one that did not say which it is. Told again when it is decided."""
 
     id: str
-    data: Approval
+    data: WaitingCall
 
 
 AnyChunk = (
     ToolInputStartChunk
+    | StepChunk
     | ApprovalRequestChunk
     | ApprovalResponseChunk
     | ToolDeniedChunk
@@ -319,6 +339,10 @@ class UITextPart(UIPart, frozen=True, kw_only=True, tag="text"):
     """All of its text, or what it says between two other parts."""
 
     text: str
+
+
+class UIStepPart(UIPart, frozen=True, kw_only=True, tag="step-start"):
+    """The model was asked again, with what came of its calls."""
 
 
 class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
@@ -386,7 +410,7 @@ _PART = {
     "type": "object",
     "required": ["type"],
     "properties": {
-        "type": {"type": "string", "pattern": "^(text|reasoning|dynamic-tool|data-.+)$"},
+        "type": {"type": "string", "pattern": "^(text|reasoning|step-start|dynamic-tool|data-.+)$"},
         "text": {"type": "string"},
         "id": {"type": "string"},
         "data": {},
@@ -433,24 +457,26 @@ class UIMessageStream(Format):
         """Nothing: whoever sent it has it, and a stream is one answer."""
         return b""
 
-    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str) -> bytes:
-        """A delta for each string, between the start and the end of its part; the first one has `start` before it."""
+    def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
+        """A delta for each string, between the start and the end of its part; the first one has `start` before it.
+
+        What a mark says is one thing to resume from, so only its last frame has a cursor. So is what a message waits
+        for, and `finish`: what comes of a decision is another stream, which goes on with the message.
+        """
         if answer.begins_again:
             return b""  # a message cannot take back what it has said: the next attempt's text will be all of it
         prefix = answer.id.encode()
         frames = [sse.frame(_start(answer, pieces))] if at.position == 0 else []
-        for piece in pieces:
+        for number, piece in enumerate(pieces, start=1):
             place, at = at, after(at, piece)
             cursor = b"%b.%d" % (prefix, at.position)
             if not isinstance(piece, str):
-                closed = self._is_open(place) and (at.parted or at.offset == 0)
-                if isinstance(piece, Data):
-                    # From what closes a part nobody resumes: it is one with the data that closes it.
-                    frames += [sse.frame(_end_of(place))] if closed else []
-                    frames.append(sse.placed(cursor, _data(piece)))
-                elif closed:
-                    frames.append(sse.placed(cursor, _end_of(place)))
-                frames += [sse.placed(cursor, chunk) for chunk in _marked(piece, self._version)]
+                told = self._told(place, piece, at)
+                frames += [sse.frame(chunk) for chunk in told[:-1]]
+                if told and waits and number == len(pieces):
+                    frames.append(sse.frame(told[-1]))
+                elif told:
+                    frames.append(sse.placed(cursor, told[-1]))
             elif place.call is not None:
                 delta = ToolInputDeltaChunk(tool_call_id=place.call.id, input_text_delta=piece)
                 frames.append(sse.placed(cursor, delta))
@@ -458,7 +484,24 @@ class UIMessageStream(Format):
                 if not self._is_open(place):
                     frames.append(sse.frame(_start_of(place)))
                 frames.append(sse.placed(cursor, _delta_of(place, piece)))
+        if waits:
+            reason = "tool-calls" if self._version.knows_finish_reasons else UNSET
+            waiting = structs.replace(_ended(answer), status=Status.WAITING, waits_for=_waits_for(at))
+            finish = FinishChunk(finish_reason=reason, message_metadata=waiting)
+            frames += [sse.placed(b"%b.%d" % (prefix, at.position), finish), self._done]
         return b"".join(frames)
+
+    def _told(self, place: Place, mark: Mark, behind: Place) -> list[UIMessageChunk | DataChunk]:
+        """What a mark between these two places says."""
+        told: list[UIMessageChunk | DataChunk] = []
+        if self._is_open(place) and (behind.parted or behind.offset == 0):
+            told.append(_end_of(place))
+        if begins_round(place, mark):
+            told.append(StepChunk())
+        if len(behind.awaited) < len(place.awaited):
+            told.append(MetadataChunk(message_metadata=GoesOnMetadata(waits_for=_waits_for(behind))))
+        told += [_data(mark)] if isinstance(mark, Data) else _marked(mark, self._version)
+        return told
 
     def _is_open(self, place: Place) -> bool:
         """A part is told at this place, and goes on with what follows."""
@@ -466,11 +509,6 @@ class UIMessageStream(Format):
 
     def _shows(self, place: Place) -> bool:
         return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
-
-    def waiting(self, answer: Answer, at: Place) -> bytes:
-        """`finish`: what comes of a decision is another stream, which goes on with the message."""
-        reason = "tool-calls" if self._version.knows_finish_reasons else UNSET
-        return sse.frame(FinishChunk(finish_reason=reason, message_metadata=_ended(answer))) + self._done
 
     def ending(self, answer: Answer, position: int) -> bytes:
         """The rest of it, what was found in it, `error` if it ended badly, and `finish`.
@@ -494,6 +532,7 @@ class UIMessageStream(Format):
         end = at(pieces, answer.length)
         if self._is_open(end) or (position and not pieces):
             frames.append(sse.frame(_end_of(end)))
+        frames += [sse.frame(chunk) for part in fold(answer.mixed) for chunk in _unfinished(part)]
         frames += [sse.frame(_data(one)) for one in answer.annotations]
         if answer.failure is not None:
             frames.append(sse.frame(MetadataChunk(message_metadata=_ended(answer))))
@@ -541,8 +580,14 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
 
 
 def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer:
-    parts: list[UITextPart | UIReasoningPart | UIToolPart | DataChunk | ApprovalChunk] = []
-    for part in fold(answer.pieces):
+    parts: list[UITextPart | UIReasoningPart | UIToolPart | UIStepPart | DataChunk | ApprovalChunk] = []
+    # Where approvals are data, what is asked of a round's calls is told behind all of them.
+    asked = {} if version.knows_approvals else _asked(answer.pieces)
+    number = 0
+    for of, part in folded(answer.pieces):
+        for _ in range(number, of):
+            parts += [*asked.pop(number, {}).values(), UIStepPart()]
+            number += 1
         if isinstance(part, TextPart):
             parts.append(UITextPart(text=part.text))
         elif isinstance(part, ReasoningPart) and reasoning:
@@ -551,34 +596,54 @@ def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer
             parts.append(_data(part))
         elif isinstance(part, ToolCallPart):
             parts.append(_ui_tool(part, version))
-            if not version.knows_approvals and part.state is CallState.AWAITING_APPROVAL:
-                parts.append(_approval(part.tool_call_id, part.name, part.state, part.expires_at))
+    parts += asked.pop(number, {}).values()
     # One without any part would not be valid: the SDK's own check of a history says so.
     parts = parts or [UITextPart(text="")]
     parts += [_data(one) for one in answer.annotations]
+    ended = _ended(answer)
+    if answer.status is Status.WAITING:
+        ended = structs.replace(ended, waits_for=_waits_for(behind(BEGINNING, answer.pieces)))
     return UIAnswer(
         id=answer.id,
         parts=tuple(parts),
-        metadata=AnswerMetadata(reply_to=answer.reply_to, attempt=answer.attempt, **structs.asdict(_ended(answer))),
+        metadata=AnswerMetadata(reply_to=answer.reply_to, attempt=answer.attempt, **structs.asdict(ended)),
     )
 
 
+def _asked(pieces: Sequence[Piece]) -> dict[int, dict[str, ApprovalChunk]]:
+    """By the number of a round: what is told last of each approval that was asked for in it."""
+    found: dict[int, dict[str, ApprovalChunk]] = {}
+    number, place = 0, BEGINNING
+    for piece in pieces:
+        number += begins_round(place, piece)
+        place = after(place, piece)
+        if isinstance(piece, ToolState):
+            for chunk in _marked(piece, Version.ANY):
+                if isinstance(chunk, ApprovalChunk):
+                    found.setdefault(number, {})[piece.id] = chunk
+    return found
+
+
 def _ui_tool(part: ToolCallPart, version: Version) -> UIToolPart:
-    state: _ToolPartState = "input-streaming"
+    state: _ToolPartState = "output-error"
     output: Any = UNSET
     error: str | UnsetType = UNSET
     approval: UIApproval | UnsetType = UNSET
+    if version.knows_approvals and part.decided_by is not None and part.state is not CallState.DENIED:
+        approval = UIApproval(id=part.tool_call_id, approved=True)
     if version.knows_approvals and part.state in _APPROVALS:
         state, approved = _APPROVALS[part.state]
         reason = UNSET if approved is UNSET else part.message or UNSET  # before, it is what is asked
         approval = UIApproval(id=part.tool_call_id, approved=approved, reason=reason)
+    elif part.state is None:
+        error = _BROKEN_OFF
     elif part.state is CallState.UNKNOWN:
-        state, error = "output-error", part.message or ""
+        error = part.message or ""
     elif part.output is not UNSET and part.failed:
-        state, error = "output-error", _words(events.shown(part.output)[0])
+        error = _words(events.shown(part.output)[0])
     elif part.output is not UNSET:
         state, output = "output-available", events.shown(part.output)[0]
-    elif part.state is not None:
+    else:
         state = "input-available"
     return UIToolPart(
         tool_name=part.name,
@@ -623,9 +688,24 @@ def _data(one: Annotation | Data | DataPart) -> DataChunk:
     return DataChunk(type=f"data-{one.kind}", id=one.id, data=one.data)
 
 
-def _approval(call_id: str, name: str, state: CallState, expires_at: str | None) -> ApprovalChunk:
-    approval = Approval(tool_call_id=call_id, tool_name=name, state=state, expires_at=expires_at or UNSET)
-    return ApprovalChunk(id=call_id, data=approval)
+def _waiting_call(mark: ToolState) -> WaitingCall:
+    expires_at = mark.expires_at or UNSET
+    return WaitingCall(tool_call_id=mark.id, tool_name=mark.name, state=mark.state, expires_at=expires_at)
+
+
+def _waits_for(place: Place) -> tuple[WaitingCall, ...]:
+    return tuple(_waiting_call(mark) for mark in place.awaited)
+
+
+def _unfinished(part: Part) -> list[UIMessageChunk]:
+    """The end of a call that the model had only begun to write, in an answer that has ended: no part may stay open."""
+    if not isinstance(part, ToolCallPart) or part.state is not None:
+        return []
+    given = _input(part.arguments)
+    return [
+        ToolInputAvailableChunk(tool_call_id=part.tool_call_id, tool_name=part.name, input=given),
+        ToolErrorChunk(tool_call_id=part.tool_call_id, error_text=_BROKEN_OFF),
+    ]
 
 
 def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
@@ -650,7 +730,7 @@ def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
         case ToolState(
             state=CallState.AWAITING_APPROVAL | CallState.APPROVED | CallState.DENIED | CallState.EXPIRED
         ) if not version.knows_approvals:
-            return [_approval(mark.id, mark.name, mark.state, mark.expires_at)]
+            return [ApprovalChunk(id=mark.id, data=_waiting_call(mark))]
         case ToolResult(because=CallState.DENIED) if version.knows_approvals:
             return [ToolDeniedChunk(tool_call_id=mark.id)]
         case ToolState(state=CallState.UNKNOWN):
@@ -697,6 +777,7 @@ def _ended(answer: Answer) -> EndedMetadata:
         finish_reason=answer.finish_reason,
         usage=answer.usage,
         error=problem,
+        waits_for=() if any(isinstance(one, ToolState) and one.state in AWAITING for one in answer.mixed) else UNSET,
         context_trimmed=_trimmed(answer.mixed),
     )
 

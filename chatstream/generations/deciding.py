@@ -9,6 +9,7 @@ process.
 import logging
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -20,7 +21,7 @@ from chatstream.generations.rounds import Call, calls, settled, waits_until
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status
-from chatstream.pieces import CallState, Piece, ToolCallPart, ToolResult, ToolState, fold, size
+from chatstream.pieces import AWAITING, CallState, Piece, ToolCallPart, ToolResult, ToolState, fold, size
 from chatstream.store.attempts import Attempts
 from chatstream.store.documents import now
 from chatstream.store.reading import Reading
@@ -147,14 +148,14 @@ class Deciding:
             if answer.status is not Status.WAITING or call.state is not asked or call.is_over:
                 self._refuse(answer, call, asked, is_same)
                 await self._go_on_with_forgotten(conversation, answer, request_id)
-                return _decided(answer, call_id)
+                return _decided(answer, call_id, asked)
             if call.is_expired(now()):
                 await self._expire(conversation, answer)
                 raise CallExpired(_TOO_LATE)
             if (moved := await self._move_on(conversation, answer, marks(call), request_id)) is not None:
                 after = _call(moved, call_id)
                 self._note(call, after.decision.state.value if after.decision else "answered")
-                return _decided(moved, call_id)
+                return _decided(moved, call_id, asked)
         raise StorageUnavailable
 
     def _refuse(self, answer: Answer, call: Call, asked: CallState, is_same: IsSame) -> None:
@@ -282,11 +283,18 @@ def _call(answer: Answer, call_id: str) -> Call:
     return next(one for one in calls(answer.pieces) if one.id == call_id)
 
 
-def _decided(answer: Answer, call_id: str) -> Decided:
+def _decided(answer: Answer, call_id: str, asked: CallState) -> Decided:
     part = next(one for one in fold(answer.pieces) if isinstance(one, ToolCallPart) and one.tool_call_id == call_id)
-    asked = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
-    position, pieces = 0, answer.pieces
+    position = 0
+    pieces = answer.pieces
     for number, piece in enumerate(pieces, start=1):
-        if isinstance(piece, ToolState) and piece.id == call_id and piece.state in asked:
+        if isinstance(piece, ToolState) and piece.id == call_id and piece.state is asked:
             position = size(pieces[:number])
+            # What else the answer waits for was asked with it: whoever decides knows, and may have decided that, too.
+            others = takewhile(_asks, pieces[number:])
+            position += sum(1 for _ in others)
     return Decided(part, answer, position)
+
+
+def _asks(piece: Piece) -> bool:
+    return isinstance(piece, ToolState) and piece.state in AWAITING

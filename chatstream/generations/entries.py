@@ -62,7 +62,7 @@ class Entry(ABC):
 class Chunks(Entry):
     """The next pieces of an answer."""
 
-    __slots__ = ("_answer", "_begin", "_end", "_now", "_pieces", "_waits")
+    __slots__ = ("_answer", "_begin", "_now", "_pieces", "_waits")
 
     def __init__(
         self,
@@ -82,7 +82,6 @@ class Chunks(Entry):
         self._answer = answer
         self._pieces = pieces
         self._begin = begin
-        self._end = end
         self._waits = waits
         self._now = events.timestamp()
 
@@ -101,8 +100,7 @@ class Chunks(Entry):
         return self._waits and wire.one_answer
 
     def _encode(self, wire: Format) -> bytes:
-        chunks = wire.chunks(self._answer, self._pieces, self._begin, self._now)
-        return chunks + wire.waiting(self._answer, self._end) if self._waits else chunks
+        return wire.chunks(self._answer, self._pieces, self._begin, self._now, waits=self._waits)
 
 
 class Posted(Entry):

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from chatstream.llm.model import Step, ToolCall
 from chatstream.models import Answer
 from chatstream.pieces import (
+    AWAITING,
     CallState,
     Data,
     Effect,
@@ -31,7 +32,6 @@ BROKEN_OFF = "It is not known what came of this: it was broken off."
 UNKNOWN = "It is not known whether this was carried out. Do not call it again: ask the user to check."
 # What people are told of that.
 CHECK = "It is not known whether this was carried out: check it before you ask for it again."
-_WAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
 _DECIDED = (CallState.APPROVED, CallState.DENIED, CallState.EXPIRED)
 
 
@@ -68,7 +68,7 @@ class Call(Struct):
     @property
     def waits(self) -> bool:
         """Somebody is to decide, or to answer in the tool's place."""
-        return self.state in _WAITING and not self.is_over
+        return self.state in AWAITING and not self.is_over
 
     def is_expired(self, now: datetime) -> bool:
         """Its time is over. It is, too, if nobody can say when that is."""
@@ -126,7 +126,7 @@ def rounds(pieces: Sequence[Piece]) -> list[Round]:
 def _moved_on(call: Call, mark: ToolState) -> None:
     call.state = mark.state
     call.effect = mark.effect or call.effect
-    if mark.state in _WAITING:
+    if mark.state in AWAITING:
         call.waited, call.expires_at = mark.state, mark.expires_at
     if mark.state in _DECIDED:
         call.decision = mark

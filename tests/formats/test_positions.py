@@ -103,6 +103,27 @@ def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("wire", formats)
+@given(answers, st.booleans(), st.data())
+def test_whichever_frame_a_connection_ends_with_the_next_one_goes_on(
+    wire: Format, made: list[Piece], waits: bool, data: st.DataObject
+) -> None:
+    """A client knows no positions, but the ids of the frames that it has got."""
+    asked = [ToolState(id="c1", name="odds", state=state) for state in (CallState.READY, CallState.AWAITING_APPROVAL)]
+    made = [*made, OpenToolCall(id="c1", name="odds"), "{}", *asked] if waits else made
+    one = answer(made, Status.WAITING if waits else Status.COMPLETE)
+    whole = frames(wire, log_entries([one], (1, 0)))
+    told = whole.split(b"\n\n")[:-1]
+    kept = told[: data.draw(st.integers(0, len(told)))]
+    while kept and not kept[-1].startswith(b"id: "):
+        kept.pop()  # it comes again
+    id_ = kept[-1].partition(b"\n")[0].rpartition(b".")[2] if kept else b"0"
+    rest = frames(wire, log_entries([one], (2, int(id_)) if kept else (1, 0))) if id_.isdigit() else b""
+    done = {"end": "[DONE]"}
+    got = [event for event in read(b"".join(b"%b\n\n" % frame for frame in kept) + rest) if event[1] != done]
+    assert got == [event for event in read(whole) if event[1] != done]
+
+
+@pytest.mark.parametrize("wire", formats)
 @given(answers, st.data())
 def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], data: st.DataObject) -> None:
     position = data.draw(st.integers(0, pieces.size(made)))

@@ -109,16 +109,16 @@ async def test_an_approval_outlives_every_process(
         assert (
             types[: -len(_TEXT)]
             == {
-                "5": ["data-approval", "tool-output-error"],
-                "6": ["tool-output-denied"],
-                "7": ["tool-approval-response", "tool-output-denied"],
+                "5": ["message-metadata", "data-approval", "tool-output-error"],
+                "6": ["message-metadata", "tool-output-denied"],
+                "7": ["message-metadata", "tool-approval-response", "tool-output-denied"],
             }[version]
         )
         assert types[-len(_TEXT) :] == _TEXT
     assert len(ledger.read_text().splitlines()) == 1
 
 
-_TEXT = ["text-start", "text-delta", "text-end", "finish"]
+_TEXT = ["start-step", "text-start", "text-delta", "text-end", "finish"]
 
 
 def _chunks(response: httpx.Response) -> list[dict[str, Any]]:
