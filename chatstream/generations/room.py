@@ -306,6 +306,8 @@ class Room:
 
     def go_on(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
         """Go on with an answer that has waited: this process has just made it its own, in the store."""
+        if isinstance(self._state, Waiting) and self._follows(answer.id):
+            self._state.running.answer = answer  # to whoever comes before it has begun it does not wait any more
         self._generate(conversation, answer, request_id or _nobodys_request(), None, None, None)
 
     def _generate(

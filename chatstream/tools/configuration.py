@@ -9,13 +9,14 @@ from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.plugins.loading import Loaded
 from chatstream.settings import Settings
 from chatstream.tools import file, mcp_file
-from chatstream.tools.file import HttpTool
+from chatstream.tools.client import client_tool
+from chatstream.tools.file import AppTool, HttpTool
 from chatstream.tools.mcp_file import McpServer
 from chatstream.tools.python import python_tools
 from chatstream.tools.tool import Tools
 
 
-def read_file(settings: Settings) -> tuple[list[HttpTool], list[McpServer]]:
+def read_file(settings: Settings) -> tuple[list[HttpTool | AppTool], list[McpServer]]:
     """What the file of tools has, if there is one. Raises `InvalidSettings` with all that is wrong with it."""
     if settings.tools_file is None:
         return [], []
@@ -29,8 +30,8 @@ def read_file(settings: Settings) -> tuple[list[HttpTool], list[McpServer]]:
             problems += exc.problems
     if problems:
         raise InvalidSettings(dict.fromkeys(problems))
-    http, servers = found
-    return http, servers
+    listed, servers = found
+    return listed, servers
 
 
 @asynccontextmanager
@@ -47,10 +48,16 @@ async def configured_tools(
         return
     from chatstream.tools.http import HttpTools
 
-    of_endpoints, servers = read_file(settings)
-    http = HttpTools(of_endpoints, output_characters=settings.tool_output_characters)
+    listed, servers = read_file(settings)
+    endpoints = [one for one in listed if isinstance(one, HttpTool)]
+    apps = [
+        client_tool(one.name, one.description, one.parameters, manner=one.manner, source=file.SETTING)
+        for one in listed
+        if isinstance(one, AppTool)
+    ]
+    http = HttpTools(endpoints, output_characters=settings.tool_output_characters)
     try:
-        tools = Tools([*ours, *http.tools])
+        tools = Tools([*ours, *http.tools, *apps])
         for server in servers:
             for each in server.tools:
                 if (other := tools.get(each.name)) is not None:

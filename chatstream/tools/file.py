@@ -1,4 +1,4 @@
-"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an HTTP endpoint.
+"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an endpoint's or the app's.
 
 Its tables `[[mcp]]` are read in `mcp_servers.file`.
 """
@@ -19,7 +19,8 @@ from chatstream.errors import InvalidSettings
 from chatstream.pieces import Effect
 from chatstream.plugins.tool import APPROVAL_TIMEOUT, TIMEOUT, Approval, Manner
 from chatstream.settings import Settings
-from chatstream.tools import schema
+from chatstream.tools import client, schema
+from chatstream.tools.tool import Where
 
 SETTING: Final = "CHATSTREAM_TOOLS_FILE"
 # A model is told of all of them with each request, and finds its way among some dozens.
@@ -31,6 +32,8 @@ VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # RFC 9110, section 5.6.2 and 5.5, without what is not ASCII.
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,4000}[!-~])?")
+# What only an endpoint has.
+_OF_ENDPOINTS: Final = ("url", "effect", "headers", "internal")
 # What chatstream says itself, and what belongs to the connection.
 _OURS: Final = (
     *("accept", "accept-encoding", "content-type", "idempotency-key", "x-conversation-id", "x-message-id", "x-user-id"),
@@ -51,7 +54,7 @@ _STAND_INS: Final = {
 
 
 class HttpTool(Struct, frozen=True, kw_only=True):
-    """A tool of the file."""
+    """A tool of the file that an endpoint carries out."""
 
     name: str
     description: str
@@ -63,8 +66,24 @@ class HttpTool(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)  # a query may hold a key
-        asks = "after a person's approval" if self.manner.asks else "asks nobody"
-        return f"{self.name}: POST {parts.scheme}://{parts.netloc}{parts.path}, effect {self.manner.effect}, {asks}"
+        post = f"POST {parts.scheme}://{parts.netloc}{parts.path}, effect {self.manner.effect}"
+        return f"{self.name}: {post}, {_asks(self.manner)}"
+
+
+class AppTool(Struct, frozen=True, kw_only=True):
+    """A tool of the file that the app carries out, in every conversation."""
+
+    name: str
+    description: str
+    manner: Manner
+    parameters: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}: the app answers within {self.manner.timeout:g} s, {_asks(self.manner)}"
+
+
+def _asks(manner: Manner) -> str:
+    return "after a person's approval" if manner.asks else "asks nobody"
 
 
 def _name(text: str) -> str:
@@ -111,7 +130,8 @@ def _parameters(given: dict[str, Any]) -> dict[str, Any]:
 class _Tool(toml_file.Table):
     name: Annotated[str, AfterValidator(_name)]
     description: Annotated[str, Field(max_length=4_000), AfterValidator(check_description)]
-    url: Annotated[str, AfterValidator(check_url)]
+    where: Annotated[Where, Field(strict=False)] = Where.SERVER
+    url: Annotated[str, AfterValidator(check_url)] | None = None
     effect: Annotated[Effect, Field(strict=False)] = Effect.ONCE
     approval: Annotated[Approval, Field(strict=False)] | None = None
     timeout: Annotated[float, Field(ge=0.01, le=86_400), SECONDS] = TIMEOUT
@@ -125,7 +145,7 @@ class _Tool(toml_file.Table):
     internal: bool = False
 
 
-def read(path: Path, settings: Settings) -> list[HttpTool]:
+def read(path: Path, settings: Settings) -> list[HttpTool | AppTool]:
     """The tools in this file; `settings` know the variables that it names.
 
     Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
@@ -146,7 +166,8 @@ def read(path: Path, settings: Settings) -> list[HttpTool]:
         tool, errors = toml_file.read_table(_Tool, table, _STAND_INS)
         problems += [f"{where}: {toml_file.explain(error, _Tool)}" for error in errors]
         if tool is not None:
-            problems += [f"{where}: {problem}" for problem in _problems(tool, settings)]
+            if not any(error["loc"][:1] == ("where",) for error in errors):  # what it needs depends on that
+                problems += [f"{where}: {problem}" for problem in _problems(tool, settings)]
             tools.append(tool)
     names = [name for table in tables if isinstance(name := table.get("name"), str)]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
@@ -157,10 +178,18 @@ def read(path: Path, settings: Settings) -> list[HttpTool]:
 
 
 def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
-    yield from address_problems(tool.url, internal=tool.internal)
     manner = _manner(tool)
     if tool.approval_timeout is not None and not manner.asks:
         yield "approval_timeout: means nothing where nobody is asked: approval is never"
+    if tool.where is Where.CLIENT:
+        for name in _OF_ENDPOINTS:
+            if name in tool.model_fields_set:
+                yield f'{name}: means nothing where the app carries the tool out: where = "client"'
+        return
+    if tool.url is None:
+        yield "url: is missing"
+        return
+    yield from address_problems(tool.url, internal=tool.internal)
     for header, value in tool.headers.items():
         yield from variable_problems(f"headers.{header}", value, settings)
 
@@ -196,13 +225,20 @@ def filled(value: str, settings: Settings) -> str:
 
 def _manner(tool: _Tool) -> Manner:
     approval_timeout = APPROVAL_TIMEOUT if tool.approval_timeout is None else tool.approval_timeout
-    return Manner(effect=tool.effect, approval=tool.approval, timeout=tool.timeout, approval_timeout=approval_timeout)
+    approval, timeout = tool.approval, tool.timeout
+    if tool.where is Where.CLIENT:  # what it does is the app's own business
+        approval = tool.approval or Approval.NEVER
+        timeout = tool.timeout if "timeout" in tool.model_fields_set else client.TIMEOUT
+    return Manner(effect=tool.effect, approval=approval, timeout=timeout, approval_timeout=approval_timeout)
 
 
-def _made(tool: _Tool, settings: Settings) -> HttpTool:
+def _made(tool: _Tool, settings: Settings) -> HttpTool | AppTool:
+    description = tool.description.strip()
+    if tool.url is None:
+        return AppTool(name=tool.name, description=description, manner=_manner(tool), parameters=tool.parameters)
     return HttpTool(
         name=tool.name,
-        description=tool.description.strip(),
+        description=description,
         url=tool.url,
         manner=_manner(tool),
         headers={name: filled(value, settings) for name, value in tool.headers.items()},

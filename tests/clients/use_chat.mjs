@@ -27,13 +27,27 @@ await rm(directory, { recursive: true });
 let chat;
 function Probe(given) {
   chat = useConversation(given);
-  const { status, messages, error, broken } = chat;
-  useEffect(() => print({ status, messages, broken, error: error?.message ?? null }), [status, messages, error, broken]);
+  const { status, messages, error, broken, waitsFor } = chat;
+  useEffect(
+    () => print({ status, messages, broken, error: error?.message ?? null, waitsFor: waitsFor ?? null }),
+    [status, messages, error, broken, waitsFor],
+  );
   useEffect(() => given.mounted(), []);
   return null;
 }
 
-const conversation = { ...props, token: () => props.token };
+// What the app carries out itself: by the name of a tool what comes of it.
+const tools = Object.fromEntries(
+  Object.entries(props.tools ?? {}).map(([name, output]) => [
+    name,
+    async (input) => {
+      print({ carriedOut: name, input });
+      if (output === null) throw new Error("no camera");
+      return output;
+    },
+  ]),
+);
+const conversation = { ...props, token: () => props.token, tools };
 let root;
 const CALLS = {
   history: () => api(conversation).history(),
@@ -51,6 +65,11 @@ const CALLS = {
   resume: () => chat.resumeStream(),
   stop: () => chat.stop(),
   leave: () => chat.leave(), // which is the SDK's own stop
+  decide: (...given) => void chat.decide(...given),
+  answerTool: (...given) => void chat.answerTool(...given),
+  // The SDK's own, as an app's components call them.
+  addToolApprovalResponse: (given) => void chat.addToolApprovalResponse(given),
+  addToolOutput: (given) => void (chat.addToolOutput ?? chat.addToolResult)(given),
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

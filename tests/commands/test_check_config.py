@@ -245,6 +245,7 @@ def test_the_tools_are_told_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     file.write_text(
         '[[tool]]\nname = "look"\ndescription = "d"\nurl = "https://h.example/t?key=hunter2"\neffect = "none"\n'
         'headers = { X-Key = "${SHOP_TOKEN}" }\n'
+        '[[tool]]\nname = "pick"\ndescription = "d"\nwhere = "client"\n'
     )
     settings = {"CHATSTREAM_ENV": "development", "CHATSTREAM_TOOLS_FILE": "tools.toml"}
     told = check(tmp_path, SHOP_TOKEN="sk-hunter2", **settings)
@@ -252,6 +253,7 @@ def test_the_tools_are_told_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     assert (
         line(told.stdout, "tool").split(" ", 1)[1].strip() == "look: POST https://h.example/t, effect none, asks nobody"
     )
+    assert "tool      pick: the app answers within 600 s, asks nobody" in told.stdout
     assert "hunter2" not in told.stdout + told.stderr
     told = check(tmp_path, CHATSTREAM_REVOCATION="nowhere:nothing", **settings)
     assert told.returncode == 2

@@ -20,6 +20,7 @@ from chatstream.errors import (
     StorageUnavailable,
 )
 from chatstream.events import Cursor, timestamp
+from chatstream.formats.registry import FORMATS
 from chatstream.generations import deciding, rounds
 from chatstream.generations.commands import IfBusy
 from chatstream.generations.deciding import Decided, Decision
@@ -30,7 +31,7 @@ from chatstream.plugins.tool import Approval, Manner
 from chatstream.store.documents import now
 from chatstream.store.outbox import Outbox
 from chatstream.tools.tool import BadArguments, Tool, Tools, Where
-from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, flat, told, tool
+from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, everything, flat, told, tool
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
 APPROVE, DENY = Decision.APPROVE, Decision.DENY
@@ -527,6 +528,32 @@ async def test_a_stream_goes_on_from_every_position_of_what_waits_at_another_pro
         assert len({place for place, _ in whole}) == len(whole) == answer.length - silent
         for cursor, viewer in zip(cursors, viewers, strict=True):
             assert flat(viewer) == [each for each in whole if each[0] > cursor.position]
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_whoever_decides_is_told_what_comes_of_it_also_while_others_watch(mongodb_uri: str) -> None:
+    """In the AI SDK's format: the response to a decision goes on with the message, at once."""
+    wire = FORMATS["ui-message-stream"]
+    async with bench(mongodb_uri, tools=Tools([asking(Ledger())])) as b:
+        conversation, parked = await asked(b, call(1, name="pay"), call(2, name="pay"))
+        async with b.viewer(conversation) as other:
+            await other.until("tool_state")
+            streams = []
+            for number, decision in ((2, DENY), (1, APPROVE)):
+                b.model.reply("Paid.", STOP)
+                decided = await b.deciding.decide(conversation, f"{parked.id}.{number}", decision)
+                cursor = Cursor(parked.id, decided.position)
+                async with b.viewer(conversation, cursor, once=True, accepted=True, wire=wire) as viewer:
+                    assert not viewer.stream.replay.nothing_comes(wire)
+                    streams.append((await everything(viewer)).decode())
+            complete = await other.until("llm_complete")
+        assert complete["content"].endswith("Paid.")
+        waits, goes_on = streams
+        assert '"status":"waiting"' in waits
+        # What else is asked was told before: it is not asked again, whatever was said to it meanwhile.
+        assert waits.count(f'"id":"{parked.id}.1"') == 0
+        assert '"delta":"\\n\\nPaid."' in goes_on
+        assert '"status":"complete"' in goes_on
 
 
 @pytest.mark.gen_test(timeout=60)

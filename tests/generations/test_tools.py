@@ -1,6 +1,7 @@
 """What a model calls is carried out: the life of a call, on a real database, with a model that says what it is told."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,16 +10,30 @@ from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import Cursor
+from chatstream.formats.format import Format
+from chatstream.formats.registry import FORMATS, VERSIONS
 from chatstream.generations import rounds
 from chatstream.generations.calls import CallBounds
 from chatstream.generations.room import Room
 from chatstream.generations.sweeper import Sweeper
 from chatstream.llm.model import Delta, Finish
 from chatstream.models import Answer, Round, Status, Usage, UsageSource
-from chatstream.pieces import CallState, Effect, OpenText, OpenToolCall, ToolCallPart, ToolResult, ToolState, fold
+from chatstream.pieces import (
+    BEGINNING,
+    CallState,
+    Effect,
+    OpenText,
+    OpenToolCall,
+    ToolCallPart,
+    ToolResult,
+    ToolState,
+    cut,
+    fold,
+)
 from chatstream.plugins.tool import Approval, Caller, Manner, OutcomeUnknown, ToolFailed
 from chatstream.tools.tool import BadArguments, Tool, Tools
-from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench
+from tests.formats.test_positions import read
+from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench, following
 
 CALLED = Finish(reason="tool_calls", usage=None)
 Run = Callable[[Any, Caller], Awaitable[object]]
@@ -502,6 +517,54 @@ async def test_a_stream_goes_on_from_every_position(mongodb_uri: str) -> None:
                 await late.until("llm_complete")
             before = [each for place, each in whole if place <= position]
             assert before + [each for place, each in flat(late) if place > position] == [each for _, each in whole]
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_stream_of_the_ai_sdks_goes_on_from_every_position(mongodb_uri: str, short_pauses: None) -> None:
+    """In each version of it: while a call runs, where that is and at another process, and from the store."""
+    held = Ledger()
+    held.hold()
+    tools = Tools([tool("odds", Ledger()), tool("slow", held)])
+    wires = [FORMATS["ui-message-stream"], *VERSIONS["ui-message-stream"].values()]
+    async with bench(mongodb_uri, tools=tools) as a, bench(mongodb_uri) as b, following(b):
+        a.model.reply("Hm 👍", *call(1), *call(2, '{"match":"ö"}'), CALLED)
+        a.model.reply("So.", *call(1, name="slow"), *call(2), CALLED)
+        a.model.reply("Take it.", STOP)
+        conversation = await a.conversation()
+        await a.post(conversation, "Which?")
+        await held.began.wait()
+        running = await a.newest(conversation)
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def come(where: Bench, wire: Format, position: int) -> tuple[Format, int, Viewer]:
+                cursor = Cursor(running.id, position)
+                opened = where.viewer(conversation, cursor, once=True, wire=wire)
+                return wire, position, await stack.enter_async_context(opened)
+
+            live = [
+                await come(where, wire, position)
+                for where in (a, b)
+                for wire in wires
+                for position in range(running.length + 1)
+            ]
+            held.go_on.set()
+            told = [(wire, position, await everything(viewer)) for wire, position, viewer in live]
+            answer = await a.ended(conversation)
+            stored = [await come(b, wire, position) for wire in wires for position in range(answer.length + 1)]
+            told += [(wire, position, await everything(viewer)) for wire, position, viewer in stored]
+        whole = {wire: read(rest) for wire, position, rest in told if position == 0}
+        for wire, position, rest in told:
+            before = wire.chunks(answer, cut(answer.pieces, 0, position), BEGINNING, "") if position else b""
+            assert read(before + rest) == whole[wire], position
+
+
+async def everything(viewer: Viewer) -> bytes:
+    """All that a stream says to its end."""
+    said = b""
+    async with asyncio.timeout(60):
+        while (frames := await viewer.stream.follower.next()) is not None:
+            said += b"" if frames.startswith(b":") else frames
+    return said
 
 
 def flat(viewer: Viewer) -> list[tuple[int, tuple[str, Any]]]:

@@ -9,7 +9,7 @@ from chatstream.pieces import Effect
 from chatstream.settings import Settings
 from chatstream.tools.configuration import configured_tools
 from chatstream.tools.file import HttpTool, read
-from chatstream.tools.tool import BadArguments
+from chatstream.tools.tool import BadArguments, Where
 from tests.support import settings_files
 from tests.support.processes import REPOSITORY
 from tests.support.settings_files import SECRET
@@ -27,7 +27,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def reading(directory: Path, text: str) -> list[HttpTool]:
     path = directory / "tools.toml"
     path.write_text(text, encoding="utf-8")
-    return read(path, Settings())
+    return [tool for tool in read(path, Settings()) if isinstance(tool, HttpTool)]
 
 
 def problems(directory: Path, text: str) -> list[str]:
@@ -66,6 +66,7 @@ def test_the_variable_may_stand_in_the_env_file(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "tools.toml"
     path.write_text(NAMED + 'headers = { X-Key = "${IN_THE_FILE}" }')
     [tool] = read(path, Settings.load(["JWT_SECRET"], tmp_path / ".env"))
+    assert isinstance(tool, HttpTool)
     assert tool.headers == {"X-Key": "sk-1"}
 
 
@@ -175,6 +176,43 @@ def test_what_can_only_be_in_the_operators_network_may_be_asked_without_tls(tmp_
 )
 def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path, text: str, problem: str) -> None:
     assert problems(tmp_path, text) == [problem.format(tmp_path / "tools.toml") if "{} " in problem else problem]
+
+
+APPS = '[[tool]]\nname = "pick"\ndescription = "d"\nwhere = "client"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (APPS + 'url = "https://h.example"', 'url: means nothing where the app carries the tool out: where = "client"'),
+        (APPS + 'effect = "none"', 'effect: means nothing where the app carries the tool out: where = "client"'),
+        (APPS + "headers = {}", 'headers: means nothing where the app carries the tool out: where = "client"'),
+        (APPS + "internal = false", 'internal: means nothing where the app carries the tool out: where = "client"'),
+        (APPS + "approval_timeout = 5", "approval_timeout: means nothing where nobody is asked: approval is never"),
+        (APPS.replace('"client"', '"app"'), "where: must be one of server or client"),
+        (APPS + 'parameters = { type = "array" }', 'parameters: must be the schema of an object: type = "object"'),
+        (APPS + APPS, "is there more than once"),
+    ],
+)
+def test_what_is_wrong_with_one_that_the_app_carries_out(tmp_path: Path, text: str, problem: str) -> None:
+    assert problems(tmp_path, text) == [f'tool "pick": {problem}']
+
+
+@pytest.mark.gen_test
+async def test_the_app_carries_one_out_for_itself(tmp_path: Path) -> None:
+    path = tmp_path / "tools.toml"
+    path.write_text(NAMED + APPS + APPS.replace('"pick"', '"sign"') + 'approval = "always"\ntimeout = 60\n')
+    assert [str(tool) for tool in read(path, Settings())][1:] == [
+        "pick: the app answers within 600 s, asks nobody",
+        "sign: the app answers within 60 s, after a person's approval",
+    ]
+    async with configured_tools(Settings(tools_file=path), []) as tools:
+        found = [(tool.name, tool.where, tool.manner.asks, tool.manner.timeout) for tool in tools]
+    assert found == [
+        ("t", Where.SERVER, False, 30),
+        ("pick", Where.CLIENT, False, 600),
+        ("sign", Where.CLIENT, True, 60),
+    ]
 
 
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 "use client";
-// A whole chat with the AI SDK's useChat, of `ai` 5, 6 or 7: history, resume, stop, another answer, errors.
-// Copy it and change it: <Chat server="https://your.server" id="my-first" token={() => token} />
+// A whole chat with the AI SDK's useChat, of `ai` 5, 6 or 7: history, resume, stop, another answer, tools and approvals,
+// errors. Copy it and change it: <Chat server="https://your.server" id="my-first" token={() => token} />
 
 import { useChat } from "@ai-sdk/react";
 import { DefaultChatTransport, type UIMessage } from "ai";
@@ -10,19 +10,49 @@ import { useEffect, useMemo, useRef, useState } from "react";
 type Metadata = {
   createdAt?: string;
   replyTo?: string;
-  status?: "complete" | "stopped" | "failed" | "interrupted";
+  /** `waiting` until somebody has said what it `waitsFor`; `streaming` as soon as it goes on. */
+  status?: "complete" | "stopped" | "failed" | "interrupted" | "waiting" | "streaming";
   error?: { code: string } | null;
+  waitsFor?: WaitingCall[];
 };
+/** A call that a person has to agree to, or that the app carries out. */
+export type WaitingCall = { toolCallId: string; toolName: string; state: "awaiting_approval" | "awaiting_client" };
+/** What is said to it. */
+export type Said = { toolCallId: string } & ({ decision: "approve" | "deny"; reason?: string } | { output: unknown } | { error: string });
 export type Message = UIMessage<Metadata>;
 type History = { messages: Message[]; streamCursor: string | null };
-type Props = { server: string; id: string; token: () => string | Promise<string> };
+type Props = {
+  server: string;
+  id: string;
+  token: () => string | Promise<string>;
+  /** What the app carries out itself, by the name of the tool; also after a reload. */
+  tools?: Record<string, (input: unknown) => unknown>;
+};
 
-const FORMAT = "format=ui-message-stream"; // read by every `ai` from 5.0.0 on
+const FORMAT = "format=ui-message-stream"; // read by every `ai` from 5.0.0 on; with `&version=6` or `7` as that has it
 // Only `stop` ends an answer: whoever comes back finds all of it. Without this it is cut 15 s after everyone has left.
 const ASKED = `${FORMAT}&background=true`;
 
 /** The server said no, and would say so again; its words are for people. */
-export class Refusal extends Error {}
+export class Refusal extends Error {
+  stale = false; // what was said to a call came too late: somebody else did, or its time is over
+}
+
+/** What `addToolApprovalResponse` and `addToolOutput` (`addToolResult` in ai 5) have put into a message that waits. */
+export function said(message: Message | undefined): Said[] {
+  type Call = { toolCallId: string; state: string; output?: unknown; errorText?: string; approval?: { approved?: boolean; reason?: string } };
+  const calls = (message?.parts ?? []).filter((part) => "toolCallId" in part) as unknown as Call[];
+  return (message?.metadata?.waitsFor ?? []).flatMap(({ toolCallId, state: awaiting }): Said[] => {
+    const { state, output, errorText, approval } = calls.find((call) => call.toolCallId === toolCallId) ?? {};
+    if (awaiting === "awaiting_approval") {
+      if (approval?.approved === undefined) return [];
+      const { reason } = approval;
+      return [approval.approved ? { toolCallId, decision: "approve" } : { toolCallId, decision: "deny", ...(reason && { reason }) }];
+    }
+    if (state === "output-available") return [{ toolCallId, output: output ?? null }];
+    return state === "output-error" ? [{ toolCallId, error: errorText || "failed" }] : [];
+  });
+}
 
 /** One conversation's requests. */
 export function api({ server, id, token }: Props) {
@@ -37,8 +67,11 @@ export function api({ server, id, token }: Props) {
   };
 
   const request = async (address: RequestInfo | URL, init?: RequestInit) => {
+    // The SDK only posts, or resumes; resuming, it would put what is told again behind what it has.
+    if (String(address).startsWith(`${url}/stream?`)) init = { ...init, method: "GET", body: null };
     let response = await ask(address, init);
-    if (response.status === 404 && init?.method === "POST") {
+    const decides = String(address).startsWith(`${url}/tool-calls/`);
+    if (response.status === 404 && init?.method === "POST" && !decides) {
       // useChat makes ids by itself: the first message creates the conversation. If two do so at once, one gets 409.
       await ask(conversations, { method: "POST", body: JSON.stringify({ id }) });
       response = await ask(address, init);
@@ -48,14 +81,15 @@ export function api({ server, id, token }: Props) {
     if (response.ok) return response;
     const { detail }: { detail?: string } = await response.json().catch(() => ({})); // a proxy answers in HTML
     const words = detail ?? `The server answered ${response.status}.`;
-    throw response.status < 500 ? new Refusal(words) : new Error(words);
+    if (response.status >= 500) throw new Error(words);
+    throw Object.assign(new Refusal(words), { stale: decides && [404, 409, 410].includes(response.status) });
   };
 
   return {
     url,
     request,
     history: async (): Promise<History> => {
-      const response = await ask(`${url}/ui-messages`);
+      const response = await ask(`${url}/ui-messages?${FORMAT}`);
       if (response.status === 404) return { messages: [], streamCursor: null }; // not created yet
       if (!response.ok) throw new Error(`The server answered ${response.status}.`);
       return response.json();
@@ -64,42 +98,72 @@ export function api({ server, id, token }: Props) {
 }
 
 /** useChat on chatstream. An answer whose connection breaks is gone on with; `stop` ends it for all who watch. */
-export function useConversation({ server, id, token, history }: Props & { history: History }) {
+export function useConversation({ server, id, token, history, tools }: Props & { history: History }) {
   const newestToken = useRef(token); // an inline function is a new one each time; the transport stays
   useEffect(() => void (newestToken.current = token));
   const cursor = useRef(history.streamCursor); // the stream has what comes after it
   const tries = useRef(0);
   const left = useRef(false); // by `leave`, which the server does not hear of
+  const done = useRef(new Set<string>()); // what was said to calls, or is being worked out for them
 
   const [conversation, transport] = useMemo(() => {
     const conversation = api({ server, id, token: () => newestToken.current() });
     const { url, request } = conversation;
+    const watched = () => `${url}/stream?${FORMAT}${cursor.current ? `&last_event_id=${cursor.current}` : ""}`;
     const transport = new DefaultChatTransport<Message>({
       fetch: request,
-      prepareSendMessagesRequest: ({ messages, trigger }) => {
+      prepareSendMessagesRequest: async ({ messages, trigger, body }) => {
         if (trigger === "regenerate-message") return { api: `${url}/regenerate?ifBusy=interrupt&${ASKED}`, body: {} };
+        if (body?.["again"]) return { api: watched(), body: {} };
         const last = messages.at(-1);
-        if (last?.role !== "user") throw new Refusal("There is no message to send."); // the answer's, not ours
+        if (last?.role !== "user") {
+          // The last message is an answer that waits: something is said to its calls, and it goes on.
+          const answers = (body?.["said"] as Said[] | undefined) ?? said(last);
+          const [newest, ...others] = answers.reverse();
+          if (!newest) throw new Refusal("There is no message to send.");
+          for (const { toolCallId, ...one } of others) {
+            await request(`${url}/tool-calls/${toolCallId}`, { method: "POST", body: JSON.stringify(one) });
+          }
+          const { toolCallId, ...one } = newest;
+          return { api: `${url}/tool-calls/${toolCallId}?${ASKED}`, body: one };
+        }
         const content = last.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
         // Sent again under the same key, a message is stored once, and its answer is told from the beginning.
         return { api: `${url}/messages?ifBusy=interrupt&${ASKED}`, body: { content, clientMessageId: last.id } };
       },
-      prepareReconnectToStreamRequest: () => ({
-        api: `${url}/stream?${FORMAT}${cursor.current ? `&last_event_id=${cursor.current}` : ""}`,
-      }),
+      prepareReconnectToStreamRequest: () => ({ api: watched() }),
     });
     return [conversation, transport] as const;
   }, [server, id]);
 
-  const chat = useChat<Message>({ id, messages: history.messages, transport });
-  const { messages, setMessages, sendMessage, resumeStream, status, error } = chat;
+  const chat = useChat<Message>({
+    id,
+    messages: history.messages,
+    transport,
+    // Once for what `addToolApprovalResponse` and `addToolOutput` say.
+    sendAutomaticallyWhen: ({ messages }) => {
+      const news = said(messages.at(-1)).map((one) => JSON.stringify(one)).filter((one) => !done.current.has(one));
+      news.forEach((one) => done.current.add(one));
+      return news.length > 0;
+    },
+  });
+  const { messages, setMessages, sendMessage, status, error } = chat;
   const last = messages.at(-1);
   const idle = status === "ready" || status === "error";
-  // One that was interrupted without an error is given again by itself.
-  const ended =
-    last?.metadata?.status !== undefined && (last.metadata.status !== "interrupted" || Boolean(last.metadata.error));
-  const broken = idle && last !== undefined && !ended && !(error instanceof Refusal) && !left.current;
+  const ended = hasEnded(last?.metadata) && !(last?.metadata?.status === "waiting" && error);
+  const refused = error instanceof Refusal && !error.stale;
+  const broken = idle && last !== undefined && !refused && !left.current && (!ended || error instanceof Refusal);
+  const waitsFor = idle && !broken && last?.metadata?.status === "waiting" ? last.metadata.waitsFor : undefined;
 
+  /** Ask for the last answer again, or for one. */
+  const again = () => {
+    if (last?.role === "assistant") {
+      cursor.current = `${last.metadata?.replyTo}.user`; // behind the question: all of its answer comes again,
+      setMessages(messages.slice(0, -1)); // so that its beginning would be shown twice
+    }
+    done.current.clear();
+    return last?.metadata ? sendMessage(undefined, { body: { again: true } }) : sendMessage();
+  };
   useEffect(() => {
     if (ended) tries.current = 1;
     if (!broken) return;
@@ -107,14 +171,30 @@ export function useConversation({ server, id, token, history }: Props & { histor
     const pause = tries.current === 0 ? 0 : Math.min(500 * 2 ** tries.current, 30_000) * (1 + Math.random() / 2);
     const timer = setTimeout(() => {
       tries.current++;
-      if (last.role === "assistant") {
-        cursor.current = `${last.metadata?.replyTo}.user`; // behind the question: all of its answer comes again,
-        setMessages(messages.slice(0, -1)); // so that ai 5 would show its beginning twice
-      }
-      void (last.metadata ? resumeStream() : sendMessage());
+      void again();
     }, pause);
     return () => clearTimeout(timer);
   }, [broken, ended, last, error]);
+
+  /** Say something to calls; with every `ai`. */
+  const say = (...said: Said[]) => {
+    left.current = false;
+    return sendMessage(undefined, { body: { said } });
+  };
+  useEffect(() => {
+    const own = waitsFor?.filter((call) => call.state === "awaiting_client" && tools?.[call.toolName] && !done.current.has(call.toolCallId));
+    if (!own?.length) return;
+    const carryOut = async ({ toolCallId, toolName }: WaitingCall): Promise<Said> => {
+      done.current.add(toolCallId);
+      const part = last?.parts.find((one) => "toolCallId" in one && one.toolCallId === toolCallId);
+      try {
+        return { toolCallId, output: (await tools?.[toolName]?.(part && "input" in part ? part.input : {})) ?? null };
+      } catch (problem) {
+        return { toolCallId, error: String(problem) };
+      }
+    };
+    void Promise.all(own.map(carryOut)).then((answers) => say(...answers));
+  }, [waitsFor]);
 
   const leave = () => {
     left.current = true;
@@ -123,18 +203,34 @@ export function useConversation({ server, id, token, history }: Props & { histor
   return {
     ...chat,
     broken,
+    /** What the last answer waits for, as long as it does. */
+    waitsFor,
     leave,
-    /** The stream then ends by itself, with what was stored. */
-    stop: () => conversation.request(`${conversation.url}/stop`, { method: "POST" }).then(() => {}, leave),
+    /** The stream then ends by itself, with what was stored; that of an answer that waits has ended before. */
+    stop: () =>
+      conversation.request(`${conversation.url}/stop`, { method: "POST" }).then(() => waitsFor && again(), leave),
     send: (text: string) => {
       left.current = false;
+      // It is not waited for any more what comes of the calls before.
+      if (last && waitsFor) setMessages([...messages.slice(0, -1), { ...last, metadata: { ...last.metadata, status: "stopped", waitsFor: [] } }]);
       return sendMessage({ text });
     },
     regenerate: () => {
       left.current = false;
       return chat.regenerate();
     },
+    /** Agree to a call, or do not. With ai 6 and 7 `addToolApprovalResponse({ id: toolCallId, approved })` does it, too. */
+    decide: (toolCallId: string, decision: "approve" | "deny", reason?: string) =>
+      say({ toolCallId, decision, ...(reason && { reason }) }),
+    /** What came of a call that the app carries out. So does `addToolOutput`, from ai 5.0.60 on. */
+    answerTool: (toolCallId: string, answer: { output: unknown } | { error: string }) => say({ toolCallId, ...answer }),
   };
+}
+
+/** One that was interrupted without an error is given again by itself. */
+function hasEnded({ status, error }: Metadata = {}) {
+  if (status === undefined || status === "streaming") return false;
+  return status !== "interrupted" || Boolean(error);
 }
 
 export function Chat(props: Props) {
@@ -164,7 +260,7 @@ export function Chat(props: Props) {
 }
 
 function Conversation(props: Props & { history: History }) {
-  const { messages, status, error, broken, send, stop, regenerate } = useConversation(props);
+  const { messages, status, error, broken, waitsFor, send, stop, regenerate, decide } = useConversation(props);
   const [draft, setDraft] = useState("");
   const busy = status === "submitted" || status === "streaming";
   return (
@@ -172,7 +268,26 @@ function Conversation(props: Props & { history: History }) {
       <ol>
         {messages.map(({ id, role, parts, metadata }) => (
           <li key={id} className={role}>
-            {parts.map((part, index) => (part.type === "text" ? <p key={index}>{part.text}</p> : null))}
+            {parts.map((part, index) => {
+              if (part.type === "text") return <p key={index}>{part.text}</p>;
+              if (part.type !== "dynamic-tool") return null;
+              const asked = waitsFor?.find((call) => call.toolCallId === part.toolCallId);
+              return (
+                <section key={index} aria-label={part.toolName}>
+                  <code>
+                    {part.toolName} {JSON.stringify(part.input)}
+                  </code>{" "}
+                  {asked?.state === "awaiting_approval" ? (
+                    <>
+                      <button onClick={() => void decide(part.toolCallId, "approve")}>Approve</button>
+                      <button onClick={() => void decide(part.toolCallId, "deny")}>Deny</button>
+                    </>
+                  ) : (
+                    <output>{outcome(part)}</output>
+                  )}
+                </section>
+              );
+            })}
             {metadata?.status === "stopped" && <small>Stopped.</small>}
           </li>
         ))}
@@ -187,7 +302,7 @@ function Conversation(props: Props & { history: History }) {
       >
         <input aria-label="Your message" value={draft} onChange={(event) => setDraft(event.target.value)} />
         <button disabled={busy || draft.trim() === ""}>Send</button>
-        <button type="button" disabled={!busy} onClick={() => void stop()}>
+        <button type="button" disabled={!busy && !waitsFor} onClick={() => void stop()}>
           Stop
         </button>
         <button type="button" disabled={busy || messages.length === 0} onClick={() => void regenerate()}>
@@ -196,4 +311,11 @@ function Conversation(props: Props & { history: History }) {
       </form>
     </>
   );
+}
+
+/** What came of a call, in words; ai 6 and 7 have more states than 5. */
+function outcome({ state, output, errorText }: { state: string; output?: unknown; errorText?: string }) {
+  if (state === "output-available") return JSON.stringify(output);
+  if (state === "output-error") return errorText;
+  return state === "output-denied" ? "not carried out" : "…";
 }
