@@ -82,6 +82,19 @@ export function Branches() {
   return <p>{versions}</p>;
 }
 
+export async function tools(toolCallId: string): Promise<string[]> {
+  const { state, messageId, status } = await chat.decide(toolCallId, "deny", { reason: "too much" });
+  const { output } = await chat.answerTool(toolCallId, { output: { odds: 2.1 } });
+  await chat.answerTool(toolCallId, { error: "no camera" });
+  // @ts-expect-error a decision is one of two
+  await chat.decide(toolCallId, "maybe");
+  // @ts-expect-error an answer, or why there is none
+  await chat.answerTool(toolCallId, {});
+  // @ts-expect-error arguments are the log's
+  await chat.decide(toolCallId, "approve", { arguments: "{}" });
+  return [state ?? "open", messageId, status, String(output)];
+}
+
 chat.on("event", (event) => {
   if (event.type === "rating") console.log(event.messageId, event.rating ?? "none");
   if (event.type === "title") console.log(event.title ?? "none");

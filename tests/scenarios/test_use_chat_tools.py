@@ -14,6 +14,7 @@ from tests.conftest import MakeClient
 from tests.scenarios.test_approvals import waiting_call
 from tests.scenarios.test_tools import called
 from tests.scenarios.test_use_chat import VERSIONS, chat, problems, texts
+from tests.scenarios.test_use_chat_sse import hook
 from tests.stress.faults import FaultProxy
 from tests.support.client import API, Client
 from tests.support.processes import ServerProcess
@@ -151,6 +152,8 @@ def shown(message: dict[str, Any], version: str) -> list[dict[str, Any]]:
             kept = {"type": part["type"], "text": part["text"]}
         if "approval" in kept and version.startswith("6"):  # which is not told what somebody else has decided
             kept["approval"] = kept["approval"]["id"]
+        if part.get("state") == "output-error":
+            kept.pop("approval", None)  # the SDK keeps what was asked, also if nobody has decided
         found.append(kept)
     return found
 
@@ -442,3 +445,56 @@ async def test_a_history_with_calls_is_one_of_the_sdks_own(client: Client, upstr
             index for index, one in enumerate(whole) if one["type"] == "text" and one["text"].strip() == "Seen."
         )
         assert [one["type"] for one in whole[:seen]].count("tool-result") == 3
+
+
+def calls_of(line: Line) -> list[tuple[str, object]]:
+    """The state of each call of the newest message, and what came of it."""
+    transcript = line.get("shown", {}).get("transcript") or [{}]
+    return [
+        (one["state"], one.get("output")) for one in transcript[-1].get("parts") or () if one["type"] == "tool_call"
+    ]
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_the_hook_decides_and_answers(client: Client, upstream: Upstream) -> None:
+    """Two calls at once, each by another component; reloaded while they wait; the first decision counts."""
+    conversation = await client.create()
+    upstream.reply(calling(("pay", {"amount": 1}), ("locate", {}), text="I pay."))
+    upstream.reply(answer("Paid, there."))
+    upstream.reply(calling(("pay", {"amount": 2})))
+    upstream.reply(answer("Then not."))
+    waiting = [("awaiting_approval", None), ("awaiting_client", None)]
+    async with hook(client, conversation) as component:
+        await component.until(lambda line: line.get("shown", {}).get("status") == "connected")
+        await component.call("send", "Pay there.")
+        line = await component.until(lambda line: calls_of(line) == waiting)
+        pay, locate = (one["toolCallId"] for one in line["shown"]["transcript"][-1]["parts"] if "toolCallId" in one)
+        async with hook(client, conversation, history=True) as reloaded:
+            await reloaded.until(lambda line: calls_of(line) == waiting)
+            assert (await reloaded.call("answerTool", locate, {"output": [52.5, 13.4]}))["status"] == "waiting"
+            done = ("done", [52.5, 13.4])
+            await component.until(lambda line: calls_of(line) == [waiting[0], done])
+            assert (await component.call("decide", pay, "approve"))["status"] == "streaming"
+            for one in (component, reloaded):
+                line = await one.until(
+                    lambda line: line.get("shown", {}).get("isStreaming") is False and calls_of(line)
+                )
+                assert calls_of(line) == [("done", "paid 1"), done]
+                assert line["shown"]["messages"][-1]["content"] == "I pay.\n\nPaid, there."
+            with pytest.raises(AssertionError, match="already_decided"):
+                await reloaded.call("decide", pay, "deny")
+            with pytest.raises(AssertionError, match="already_decided"):
+                await component.call("answerTool", locate, {"error": "no idea"})
+            await component.call("send", "Pay 2.")
+            line = await reloaded.until(lambda line: calls_of(line) == waiting[:1])
+            [pay] = (one["toolCallId"] for one in line["shown"]["transcript"][-1]["parts"] if "toolCallId" in one)
+            await reloaded.call("decide", pay, "deny", {"reason": "Too much."})
+            line = await component.until(
+                lambda line: (
+                    line.get("shown", {}).get("isStreaming") is False
+                    and line["shown"]["transcript"][-1]["content"] == "Then not."
+                )
+            )
+            assert [state for state, _ in calls_of(line)] == ["denied"]
+    assert any("Too much." in one["content"] for one in upstream.calls[-1].body["messages"] if one["role"] == "tool")
+    assert len(upstream.calls) == 4

@@ -2,14 +2,20 @@
 // A whole chat in React with useChatSSE. The conversation was created: POST /api/v1/chat/conversations {"id": "123"}
 // <Chat server="https://your.server" id="123" token={() => token} />
 
-import { ChatError } from "chatstream";
+import { ChatError, type ChatMessage, type ToolCallPart } from "chatstream";
 import { useChatSSE } from "chatstream/use-chat-sse";
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 
-type Props = { server: string; id: string; token: () => string | Promise<string> };
+type Props = {
+  server: string;
+  id: string;
+  token: () => string | Promise<string>;
+  /** What the app carries out itself, by the name of the tool. */
+  tools?: Record<string, (given: unknown) => unknown>;
+};
 
-export function Chat({ server, id, token }: Props) {
-  const { status, error, transcript, isStreaming, send, stop, regenerate, connect } = useChatSSE({
+export function Chat({ server, id, token, tools = {} }: Props) {
+  const { status, error, transcript, isStreaming, send, stop, regenerate, connect, decide, answerTool } = useChatSSE({
     baseUrl: server,
     conversationId: id,
     accessToken: token, // or a string; a new one is used from the next request on, and the text stays
@@ -33,12 +39,40 @@ export function Chat({ server, id, token }: Props) {
     if (await attempt(() => send(draft, { ifBusy: "interrupt" }))) setDraft("");
   };
 
+  // A call that waits for the app is carried out here, once; after a reload, too.
+  const begun = useRef(new Set<string>());
+  const own = transcript.flatMap(calls).filter(({ state, name }) => state === "awaiting_client" && tools[name]);
+  useEffect(() => {
+    for (const { toolCallId, name, arguments: given } of own) {
+      if (begun.current.has(toolCallId)) continue;
+      begun.current.add(toolCallId);
+      const carryOut = async () => tools[name]?.(JSON.parse(given));
+      const answered = carryOut().then((output) => ({ output: output ?? null }), (problem) => ({ error: String(problem) }));
+      void attempt(async () => answerTool(toolCallId, await answered));
+    }
+  }, [own]);
+
   return (
     <>
       <ol>
         {transcript.map((message) => (
           <li key={message.id} className={message.role}>
             <p>{message.content}</p>
+            {calls(message).map(({ toolCallId, name, arguments: given, state, output }) => (
+              <section key={toolCallId} aria-label={name}>
+                <code>
+                  {name} {given}
+                </code>{" "}
+                {state === "awaiting_approval" ? (
+                  <>
+                    <button onClick={() => void attempt(() => decide(toolCallId, "approve"))}>Approve</button>
+                    <button onClick={() => void attempt(() => decide(toolCallId, "deny"))}>Deny</button>
+                  </>
+                ) : (
+                  <output>{output === undefined ? state : JSON.stringify(output)}</output>
+                )}
+              </section>
+            ))}
             {message.role === "assistant" && message.status === "stopped" && <small>Stopped.</small>}
           </li>
         ))}
@@ -66,4 +100,10 @@ export function Chat({ server, id, token }: Props) {
       </form>
     </>
   );
+}
+
+/** The tools that an answer has called. */
+function calls(message: ChatMessage): ToolCallPart[] {
+  const parts = message.role === "assistant" ? (message.parts ?? []) : [];
+  return parts.filter((part) => part.type === "tool_call");
 }
