@@ -118,20 +118,16 @@ class WaitingCall(Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: events.Timestamp | UnsetType = UNSET
 
 
-class GoesOnMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The metadata of a message that has waited, and goes on."""
-
-    waits_for: tuple[WaitingCall, ...]
-    status: Status = Status.STREAMING
-
-
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The metadata that a message has besides when it has ended, or waits."""
+    """The metadata that a message has besides when it has ended, or waits.
+
+    As soon as one that has waited goes on, its status is `streaming`: then there is nothing else to say.
+    """
 
     status: Status
-    finish_reason: str | None  # in the model's own words
-    usage: Usage | None
-    error: AnswerProblem | None
+    finish_reason: str | UnsetType | None = UNSET  # in the model's own words
+    usage: Usage | UnsetType | None = UNSET
+    error: AnswerProblem | UnsetType | None = UNSET
     waits_for: tuple[WaitingCall, ...] | UnsetType = UNSET  # there as soon as it has waited once
     context_trimmed: TrimmedContext | UnsetType = UNSET
 
@@ -209,7 +205,7 @@ class NoticeChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-notice"):
 class MetadataChunk(UIMessageChunk, frozen=True, kw_only=True, tag="message-metadata"):
     """More metadata of the message."""
 
-    message_metadata: EndedMetadata | GoesOnMetadata
+    message_metadata: EndedMetadata
 
 
 class StepChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start-step"):
@@ -499,7 +495,8 @@ class UIMessageStream(Format):
         if begins_round(place, mark):
             told.append(StepChunk())
         if len(behind.awaited) < len(place.awaited):
-            told.append(MetadataChunk(message_metadata=GoesOnMetadata(waits_for=_waits_for(behind))))
+            goes_on = EndedMetadata(status=Status.STREAMING, waits_for=_waits_for(behind))
+            told.append(MetadataChunk(message_metadata=goes_on))
         told += [_data(mark)] if isinstance(mark, Data) else _marked(mark, self._version)
         return told
 
