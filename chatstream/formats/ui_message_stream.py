@@ -116,6 +116,7 @@ class WaitingCall(Struct, frozen=True, kw_only=True, rename="camel"):
     tool_name: str
     state: CallState
     expires_at: events.Timestamp | UnsetType = UNSET
+    message: str | UnsetType = UNSET  # in words: what it will do; once it is denied, why
 
 
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -686,8 +687,13 @@ def _data(one: Annotation | Data | DataPart) -> DataChunk:
 
 
 def _waiting_call(mark: ToolState) -> WaitingCall:
-    expires_at = mark.expires_at or UNSET
-    return WaitingCall(tool_call_id=mark.id, tool_name=mark.name, state=mark.state, expires_at=expires_at)
+    return WaitingCall(
+        tool_call_id=mark.id,
+        tool_name=mark.name,
+        state=mark.state,
+        expires_at=mark.expires_at or UNSET,
+        message=mark.message or UNSET,
+    )
 
 
 def _waits_for(place: Place) -> tuple[WaitingCall, ...]:

@@ -16,7 +16,14 @@ type Metadata = {
   waitsFor?: WaitingCall[];
 };
 /** A call that a person has to agree to, or that the app carries out. */
-export type WaitingCall = { toolCallId: string; toolName: string; state: "awaiting_approval" | "awaiting_client" };
+export type WaitingCall = {
+  toolCallId: string;
+  toolName: string;
+  state: "awaiting_approval" | "awaiting_client";
+  expiresAt?: string;
+  /** What it will do, in words, if the tool has some. */
+  message?: string;
+};
 /** What is said to it. */
 export type Said = { toolCallId: string } & ({ decision: "approve" | "deny"; reason?: string } | { output: unknown } | { error: string });
 export type Message = UIMessage<Metadata>;
@@ -279,6 +286,7 @@ function Conversation(props: Props & { history: History }) {
                   </code>{" "}
                   {asked?.state === "awaiting_approval" ? (
                     <>
+                      {asked.message && <p>{asked.message}</p>}
                       <button onClick={() => void decide(part.toolCallId, "approve")}>Approve</button>
                       <button onClick={() => void decide(part.toolCallId, "deny")}>Deny</button>
                     </>
