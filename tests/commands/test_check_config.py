@@ -243,9 +243,9 @@ def test_each_model_of_a_catalogue_is_asked(tmp_path: Path, endpoint: str) -> No
 def test_the_tools_are_told_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     file = tmp_path / "tools.toml"
     file.write_text(
+        '[[tool]]\nname = "pick"\ndescription = "d"\nwhere = "client"\n'
         '[[tool]]\nname = "look"\ndescription = "d"\nurl = "https://h.example/t?key=hunter2"\neffect = "none"\n'
         'headers = { X-Key = "${SHOP_TOKEN}" }\n'
-        '[[tool]]\nname = "pick"\ndescription = "d"\nwhere = "client"\n'
     )
     settings = {"CHATSTREAM_ENV": "development", "CHATSTREAM_TOOLS_FILE": "tools.toml"}
     told = check(tmp_path, SHOP_TOKEN="sk-hunter2", **settings)
