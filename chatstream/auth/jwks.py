@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jwt
 from jwt.algorithms import AllowedPublicKeys, get_default_algorithms
 
-from chatstream import proxies
+from chatstream import proxies, unreached
 from chatstream.auth.refusals import refused
 from chatstream.errors import ErrorCode, Unavailable
 
@@ -66,6 +66,7 @@ class JWKS:
         self._set = _KeySet()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
+        self.fault = ""  # of the last fetch that failed, in words
         self._fetches = 0  # that have begun; they are numbered from 1
         self._fetched = 0  # the number of the last one that succeeded
         self._asked: OrderedDict[bytes, int] = OrderedDict()  # by token: how many fetches had begun when it first came
@@ -159,8 +160,8 @@ class JWKS:
             self._fetched_at = self._tried_at
             self._fetched = self._fetches
         except Exception as exc:  # noqa: BLE001 - whatever comes back is not in our hands
-            reason = str(exc) if isinstance(exc, _NoKeys) else type(exc).__name__
-            log.warning("the keys at CHATSTREAM_JWKS_URL cannot be had: %s", reason)
+            self.fault = str(exc) if isinstance(exc, _NoKeys) else unreached.why(exc) or _no_answer(exc)
+            log.warning("the keys at CHATSTREAM_JWKS_URL cannot be had: %s", self.fault)
         finally:
             self._fetching = None
 
@@ -172,13 +173,26 @@ class JWKS:
             if response.is_redirect:
                 raise _NoKeys(f"HTTP {response.status_code}: it redirects, which is not followed; name its target")
             if response.status_code != 200:
-                raise _NoKeys(f"HTTP {response.status_code}")
+                raise _NoKeys(f"HTTP {response.status_code}{_MENDS.get(response.status_code, '')}")
             body = bytearray()
             async for data in response.aiter_raw():
                 body += data
                 if len(body) > _MAX_BYTES:
                     raise _NoKeys(f"more than {_MAX_BYTES} bytes")
             return bytes(body)
+
+
+# Of what an address of keys may say, what has a mend that everybody knows.
+_MENDS = {
+    401: ": whoever asks must log in; keys are public",
+    403: ": it is not for us; keys are public",
+    404: ": is the path right? Many issuers have /.well-known/jwks.json",
+}
+
+
+def _no_answer(exc: Exception) -> str:
+    late = isinstance(exc, TimeoutError) or "Timeout" in type(exc).__name__
+    return f"no answer within {_FETCH_SECONDS} s" if late else f"{type(exc).__name__}"
 
 
 class _NoKeys(Exception):
@@ -195,7 +209,8 @@ def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:
     try:
         jwks = json.loads(body)["keys"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _NoKeys("it is no JWK Set") from None
+        page = body.lstrip()[:1] == b"<"
+        raise _NoKeys("it is a web page, and no JWK Set" if page else "it is no JWK Set") from None
     for jwk in jwks if isinstance(jwks, list) else ():
         for algorithm, key in _fitting(jwk, algorithms):
             if "kid" in jwk:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from chatstream.auth import JWKS
 from chatstream.errors import Unauthenticated, Unavailable
@@ -18,7 +20,11 @@ _SECONDS = 60.0
 async def check(settings: Settings, write: Callable[[str, str], None]) -> bool:
     """Ask them all at once, write a line for each, and say whether all is well."""
     asked = {"database": _database, "model": _models, "tokens": _keys, "tools": _servers}
-    results = await asyncio.gather(*(_bounded(ask(settings)) for ask in asked.values()))
+    logging.disable()  # what a server would say of the same, in lines of its own
+    try:
+        results = await asyncio.gather(*(_bounded(ask(settings)) for ask in asked.values()))
+    finally:
+        logging.disable(logging.NOTSET)
     for name, found in zip(asked, results, strict=True):
         for good, text in found:
             write(name, f"{'ok' if good else 'WRONG'}: {text}")
@@ -76,7 +82,11 @@ async def _keys(settings: Settings) -> list[tuple[bool, str]]:
     except Unauthenticated:
         pass
     except Unavailable:
-        return [(False, "CHATSTREAM_JWKS_URL: the keys cannot be had; the line above says why")]
+        parts = urlsplit(settings.jwks_url)  # a query may hold a key
+        where = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        return [
+            (False, f"CHATSTREAM_JWKS_URL: the keys cannot be had: GET {where}: {remote.fault or 'no answer in time'}")
+        ]
     finally:
         await remote.close()
     return [(True, "the issuer's keys are there")]

@@ -8,12 +8,13 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
 import httpx2
 
+from chatstream import unreached
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.refusals import Refusal, read_body
 from chatstream.llm.transport import MalformedResponse
@@ -48,6 +49,13 @@ class Mend(StrEnum):
         "SSL_CERT_FILE names further certificates to trust."
     )
 
+    def in_words_of(self, settings: Iterable[str]) -> str:
+        """The same with what the operator calls the key, the address and the model, in this order."""
+        text = str(self)
+        for name, ours in zip(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), settings, strict=True):
+            text = text.replace(name, ours)
+        return text
+
 
 class Fault(ModelError):
     """A `ModelError` that knows whether it is `transient`: the same request may succeed a moment later."""
@@ -68,6 +76,7 @@ class Fault(ModelError):
         self.refused: tuple[Part, ...] = ()  # the parts of the request that may be why
         self.certain = True  # that they are: False if the refusal only repeats the whole request
         self.unreached = False  # the request never came there
+        self.way: str | None = None  # why nobody could be asked, in words
         self.loading = False  # the model is being loaded: it will be there, and waiting is no retry
 
 
@@ -245,6 +254,12 @@ def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Fault
 
 def from_exception(exc: BaseException, *, begun: bool) -> Fault:
     """The fault of a transport's exception; `begun` once the response's headers have been read."""
+    fault = _from_exception(exc, begun=begun)
+    fault.way = unreached.why(exc)
+    return fault
+
+
+def _from_exception(exc: BaseException, *, begun: bool) -> Fault:
     causes = [exc]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)

@@ -1,7 +1,11 @@
 """check-config --connect: it asks the real database and a real endpoint, and says what is wrong and what to do."""
 
 import asyncio
+import contextlib
 import gc
+import os
+import re
+import ssl
 import subprocess
 import threading
 import time
@@ -11,12 +15,16 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import trustme
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, ServerSelectionTimeoutError
 
+from chatstream.commands import connecting
+from chatstream.settings import Settings
 from chatstream.store.diagnosis import try_out, why_not
 from chatstream.store.embedded import find_mongod
 from chatstream.store.mongo import Mongo
+from tests.conftest import NameProxies
 from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.listening import listening
 from tests.support.processes import SECRET, ServerProcess, chatstream, free_port
@@ -210,8 +218,104 @@ def test_keys_and_a_database_that_are_not_there(tmp_path: Path, endpoint: str) -
     )
     assert told.returncode == 1
     assert "WRONG: CHATSTREAM_JWKS_URL: the keys cannot be had" in line(told.stdout, "tokens")
+    assert f"GET http://127.0.0.1:{port}/keys: nobody listens there" in line(told.stdout, "tokens")
     assert f"WRONG: nobody listens at 127.0.0.1:{port}" in line(told.stdout, "database")
+    assert told.stderr == ""  # one line each
     assert "hunter2" not in told.stdout + told.stderr
+
+
+def response(status: str, kind: str, body: str = "", more: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{more}"
+    return f"{head}\r\n{body}".encode()
+
+
+# What is sent back to any request at `/NAME/…`; and what is said of a model and of keys there.
+ODD: dict[str, tuple[bytes, str, str]] = {
+    "401": (response("401 Unauthorized", "text/plain"), "HTTP 401; is OPENAI_API_KEY right?", "HTTP 401: whoever asks"),
+    "403": (
+        response("403 Forbidden", "text/html", "<html>"),
+        "HTTP 403; is OPENAI_API_KEY right?",
+        "HTTP 403: it is not",
+    ),
+    "404": (
+        response("404 Not Found", "text/plain"),
+        "is OPENAI_BASE_URL right (it usually ends in /v1)",
+        "HTTP 404: is the",
+    ),
+    "html": (
+        response("200 OK", "text/html", "<!doctype html><p>Hi"),
+        "a web page instead of an answer. Check OPENAI_BASE_URL",
+        "it is a web page, and no JWK Set",
+    ),
+    "302": (
+        response("302 Found", "text/html", more="Location: https://login.example/\r\n"),
+        "a redirect, HTTP 302. Redirects are not followed: set OPENAI_BASE_URL",
+        "HTTP 302: it redirects, which is not followed",
+    ),
+    "429": (
+        response("429 Too Many", "application/json", '{"error": {"code": "insufficient_quota"}}'),
+        "The account of OPENAI_API_KEY has no credit",
+        "HTTP 429",
+    ),
+    "502": (
+        response("502 Bad Gateway", "text/html", "<html>"),
+        "HTTP 502; is there an OpenAI-compatible API",
+        "HTTP 502",
+    ),
+    "closes": (b"", "it hangs up without an answer; does it want https://", "it hangs up without an answer"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.6\r\n", "what answers there is no HTTP", "it hangs up without an answer"),
+}
+
+
+@pytest.mark.gen_test
+async def test_why_a_model_or_the_keys_cannot_be_had_is_said_in_our_words(
+    proxies: NameProxies, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if length := re.search(rb"content-length: (\d+)", head.lower()):
+                await reader.readexactly(int(length[1]))
+            writer.write(ODD[head.split(b"/")[1].decode()][0])
+            await writer.drain()
+        writer.close()
+
+    proxies()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
+    monkeypatch.setenv("CHATSTREAM_JWT_ALGORITHMS", "RS256")
+    monkeypatch.setenv("CHATSTREAM_MODEL_RETRIES", "0")
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(ours)
+    async with (
+        await asyncio.start_server(odd, "127.0.0.1", 0) as plain,
+        await asyncio.start_server(odd, "127.0.0.1", 0, ssl=ours) as behind_tls,
+    ):
+        port, secure = (server.sockets[0].getsockname()[1] for server in (plain, behind_tls))
+        nobody = free_port()
+        trusted = "its certificate is of nobody who is trusted here"
+        right = "; is OPENAI_BASE_URL right, and does it run?"
+        cases = {f"http://127.0.0.1:{port}/{name}": (model, keys) for name, (_, model, keys) in ODD.items()} | {
+            f"http://127.0.0.1:{nobody}": (f"nobody listens there{right}", "nobody listens there"),
+            f"http://127.0.0.1:{secure}": ("it hangs up without an answer; does it want https://", "it hangs up"),
+            f"https://127.0.0.1:{secure}": (trusted, trusted),
+            "https://no-such-host.invalid": (f"no host has this name{right}", "no host has this name"),
+        }
+        for address, (model, keys) in cases.items():
+            monkeypatch.setenv("OPENAI_BASE_URL", f"{address}/v1")
+            monkeypatch.setenv("CHATSTREAM_JWKS_URL", f"{address}/keys?key=hunter2")
+            told: dict[str, str] = {}
+            assert not await connecting.check(Settings.load(os.environ, None), told.__setitem__)
+            assert told["model"].startswith("WRONG: ")
+            assert f"{address}/v1" in told["model"]
+            assert model in told["model"], told
+            assert told["tokens"].startswith(
+                f"WRONG: CHATSTREAM_JWKS_URL: the keys cannot be had: GET {address}/keys: "
+            )
+            assert keys in told["tokens"], told
+            for text in told.values():
+                assert "hunter2" not in text
+                assert not re.search(r"Error\b|Exception|Errno|\n", text), text
+    assert caplog.text == ""
 
 
 def test_each_model_of_a_catalogue_is_asked(tmp_path: Path, endpoint: str) -> None:
