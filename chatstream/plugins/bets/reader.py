@@ -21,6 +21,7 @@ from chatstream.plugins.bets import vocabulary as words
 from chatstream.plugins.bets.hints import may_name_a_bet
 from chatstream.plugins.bets.markup import Kind, Line, lines
 from chatstream.plugins.bets.recommendation import Recommendation
+from chatstream.plugins.bets.voids import Written, is_dismissive, voids
 
 Extractor = Callable[[str, str], tuple[Recommendation, ...]]
 """``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""
@@ -83,6 +84,10 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
     """
     if not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
         return ()
+    written = Written(answer_id)
+    said = [*lines(text)]
+    if voids(_said(said), written) or _are_dismissed(said):
+        return ()
     return tuple(
         Recommendation(
             bet_id=f"bet-{answer_id}-{number}",
@@ -91,8 +96,30 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
             selection=bet.selection or None,
             stake=bet.stake,
         )
-        for number, bet in enumerate(_Reading(text).read(_paragraphs(lines(text))), 1)
+        for number, bet in enumerate(_Reading(text, written).read(_paragraphs(said)), 1)
     )
+
+
+def _are_dismissed(source: Iterable[Line]) -> bool:
+    """Whether a few words behind a bet may say that it is none."""
+    named = False
+    for line in source:
+        for sentence in words.SENTENCE_END.split(line.text) if line.kind is Kind.PLAIN else ():
+            if named and is_dismissive(sentence):
+                return True
+            named = named or bool(words.ODDS.search(sentence))
+        named = named or bool(words.ODDS.search(line.text))
+    return False
+
+
+def _said(source: Iterable[Line]) -> Iterator[str]:
+    """The sentences of prose, lists and headings, and what stands behind a semicolon by itself, too."""
+    for line in source:
+        if line.kind is not Kind.CODE:
+            for sentence in words.SENTENCE_END.split(line.text):
+                if len(sentence) <= _LONGEST_PASSAGE:
+                    yield sentence
+                    yield from sentence.split("; ")[1:]
 
 
 def _paragraphs(source: Iterable[Line]) -> list[_Paragraph]:
@@ -134,8 +161,9 @@ def _is_title(text: str) -> bool:
 class _Reading:
     """One pass over an answer's paragraphs."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, written: Written) -> None:
         self._text = text
+        self._written = written
         self._bets: list[_Bet] = []
         self._number = 0  # of the paragraph
         self._announced = False  # as recommended, by the heading or the introduction above
@@ -186,8 +214,9 @@ class _Reading:
         self._level, self._silenced, self._introduction = level, None, ""
         if self._silent_level is not None:
             return
-        if words.SILENT.search(line.text) and not (
-            words.LABEL.match(line.text) and not words.UNWANTED.search(line.text)
+        if self._written.is_past(line.text) or (
+            words.SILENT.search(line.text)
+            and not (words.LABEL.match(line.text) and not words.UNWANTED.search(line.text))
         ):
             self._announced, self._silent_level = False, level
             return
@@ -206,6 +235,9 @@ class _Reading:
         """What the line above ("Here is what others say:") makes of this paragraph."""
         introduction, self._introduction = self._introduction, ""
         if introduction:
+            if self._written.is_past(introduction):  # until the next heading, whatever else is introduced
+                self._announced, self._silent_level = False, _LOWEST_LEVEL
+                return
             if words.SILENT.search(introduction):
                 self._announced, self._silenced = False, paragraph.kind
                 self._quoted = bool(words.QUOTES.search(introduction))
@@ -313,7 +345,12 @@ class _Reading:
         said = clause[: reason.start()] if reason else clause
         if reason and words.CONDITION.search(clause, marked[-1][0].end()):
             return
-        if words.UNWANTED.search(said) or words.CONCEDES.match(said) or words.SOLD.search(clause):
+        if (
+            self._written.is_past(said)
+            or words.UNWANTED.search(said)
+            or words.CONCEDES.match(said)
+            or words.SOLD.search(clause)
+        ):
             return
         behind = words.SAID_BY.match(clause, marked[-1][0].end())
         if behind and not words.BOOKMAKER.search(behind[0]):
@@ -434,6 +471,8 @@ class _Reading:
         odds: str | None = None
         stake: str | None = None
         verdict: str | None = None
+        if any(self._written.is_past(value) or words.BEFORE_TODAY.search(value) for _, value in pairs):
+            return
         has_pick = any(words.PICK_KEY.fullmatch(key) or words.STAKED_KEY.fullmatch(key) for key, _ in pairs)
         for key, value in pairs:
             if words.STAKE_KEY.fullmatch(key):
@@ -446,6 +485,8 @@ class _Reading:
                 verdict = value
             elif words.PICK_KEY.fullmatch(key) and pick is None:
                 pick = value
+            elif key == "outcome" and has_pick:
+                return  # how it ended
             elif words.STAKED_KEY.fullmatch(key) and staked is None:
                 staked = value
             elif words.VERDICT_KEY.fullmatch(key):

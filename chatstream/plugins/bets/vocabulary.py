@@ -335,6 +335,7 @@ SILENT = _pattern(  # a heading or an introduction of what others did, or of wha
     | open | pending | placed | cash\w* | previous\w* | earlier | ago | track | tempting | tempted | overpriced
     | worst | bad | risky | mistakes? | lay | oppose | against | format | template | schema | sample
     | output | response | api | json | quiz | question | exercise | shop\w* | buy | recipe | ingredients | unsure
+    | archiv\w* | throwback | flashback | rewind | retro\w* | look(?:ing)?\sback | back\sin | vault | old
     | undecided | shortlisted | close\scalls | near\smisses | rumou?rs? | hearsay )\b
     | [\u274c\u26d4\U0001f6ab\U0001f44e]"""
 )
@@ -390,6 +391,7 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | \bget\s[€$£][0-9]
     | = \s?[€$£]?[0-9]"""
 )
+BEFORE_TODAY = _pattern(r"^[^\w]{0,3}(?:yesterday|last\s\w{2,10}|\w{1,8}\s\w{1,8}\sago)\b")  # in a cell
 # A reason behind the odds may be told in the past tense or with a "not".
 REASON = _pattern(
     r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well)\b) | given | who | whose | which | after
@@ -455,7 +457,7 @@ RETRACTS = _pattern(
     | \b(?:that|this|it)\swas\s(?:my|our|his|her|their|the|last)\b
     | ^[^\w]{0,6}(?:on\sthe\sother\shand|then\sagain|or(?:\srather)?|well|hmm+|wait),?\s
       (?:no|not|(?:maybe|perhaps)\snot)\b
-    | ^[^\w]{0,6}not\W*$
+    | ^[^\w]{0,6}not(?:\sreally)?\W*$
     | ^[^\w]{0,6}(?: update | edit | correction | erratum | p\.?s\b | actually,? | no[,.!] | nope | nah | leave\sit
     | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond | then\sagain )
     | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve|['\u2019]s)\slost\b | \bmisread\b"""
@@ -465,7 +467,8 @@ ASIDE = _pattern(
     r"""\s\((?: implied\sprobability | (?:that|which)\swould\s(?:return|pay|win) | potential | returns? | returning
     | to\sreturn )\b[^()]{0,60}\)"""
 )
-CONDITION_FOLLOWS = _pattern(r"""^[^\w]{0,6}(?:but\s|and\s|so\s|though\s|however,?\s|that\ssaid,?\s)?(?: only
+CONDITION_FOLLOWS = _pattern(r"""^[^\w]{0,6}(?:but\s|and\s|so\s|though\s|however,?\s|that\ssaid,?\s)?(?:
+    only(?!\s(?:bet|stake|gamble|risk)\s(?:what|money|with\smoney|an?\samount)\b)
     | unless | provided | assuming | if(?!\s(?:it|this|that)\s(?:wins|lands|loses|comes\sin)\b) | wait\b | subject\sto
     | (?:this|that)(?:['\u2019]s|\sis)?\s(?:assumes
     |depends|only|if|provided) | not\s(?:at|if|before|until|yet|today) )\b | \b(?:only\s(?:if|when|at|once)

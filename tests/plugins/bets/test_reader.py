@@ -329,6 +329,25 @@ def test_there_are_twenty_bets_at_most() -> None:
     assert len(extract("answer", text)) == 20
 
 
+def test_what_takes_a_whole_answer_back_is_found_wherever_it_stands() -> None:
+    """Jokes, inventions, disclaimers, the words of others, and picks of years that are over."""
+    cases = json.loads((Path(__file__).parent / "taken_back.json").read_text())
+    assert [text for text in cases["taken_back"] if bets(text)] == []
+    assert [text for text in cases["not_taken_back"] if not bets(text)] == []
+
+
+def test_what_is_past_hangs_on_when_the_answer_was_written() -> None:
+    picks = "## World Cup 2026\n\nMy pick: Brazil to win at odds of 5.50."
+    table = "| Date | Pick | Odds |\n|---|---|---|\n| 2026-11-27 | Arsenal to win | 2.10 |"
+    season = "## Season 2026/27\n\nMy pick: Leeds to win at odds of 5.50."
+    before, after = "6a000000" + "0" * 16, "6b06f718" + "0" * 16  # ids of May and of November 2026
+    later = "70000000" + "0" * 16  # of 2029
+    for text, found in ((picks, (1, 1, 0)), (table, (1, 1, 0)), (season, (1, 1, 0))):
+        assert tuple(len(extract(id_, text)) for id_ in (before, after, later)) == found
+    assert extract("6c000000" + "0" * 16, table) == ()  # a day later than that is enough
+    assert len(extract("not an id", picks)) == 1
+
+
 def test_a_selection_is_short_or_left_out() -> None:
     long = " ".join(["Arsenal"] * 30)
     assert bets(f"Bet on {long} at odds of 2.10.") == [(2.1, "2.10", None, None)]
