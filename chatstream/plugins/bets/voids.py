@@ -163,6 +163,8 @@ _HARMLESS = _pattern(
       | strong | solid | great | good | clear | simple | easy | close | thanks )\b | : | [0-9]"""
 )
 _NAME_INSIDE = re.compile(r"\s[A-Z][a-z]")
+# The demo model says so of what it makes up; that it is shown all the same is what it is for.
+_DEMO = "this is the demo model"
 # Somebody's words, who is named below them.
 _SIGNED = re.compile(r"[\u2013\u2014-]{1,2}\s?(?:[A-Z][\w\u2019'.-]{1,20}\s?){1,3}")
 # An answer whose id says nothing of its time was written, at the earliest, when this was.
@@ -198,8 +200,11 @@ def is_dismissive(sentence: str) -> bool:
 def voids(sentences: Iterable[str], written: Written) -> bool:
     """Whether one of them says of all that the answer recommends that it is no recommendation."""
     return any(
-        any(pattern.search(sentence) for pattern in (_JOKE, _INVENTED, _DISCLAIMED, _OTHERS, _OLD))
-        or (_ABOUT_THEM.match(sentence) and written.is_past(sentence))
-        or _SIGNED.fullmatch(sentence)
+        _DEMO not in sentence
+        and (
+            any(pattern.search(sentence) for pattern in (_JOKE, _INVENTED, _DISCLAIMED, _OTHERS, _OLD))
+            or (_ABOUT_THEM.match(sentence) and written.is_past(sentence))
+            or _SIGNED.fullmatch(sentence)
+        )
         for sentence in sentences
     )

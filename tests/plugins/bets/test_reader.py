@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chatstream.plugins.bets.demo import DEMO
 from chatstream.plugins.bets.reader import Extractor, extract
 from chatstream.plugins.bets.recommendation import Recommendation
 
@@ -334,6 +335,11 @@ def test_what_takes_a_whole_answer_back_is_found_wherever_it_stands() -> None:
     cases = json.loads((Path(__file__).parent / "taken_back.json").read_text())
     assert [text for text in cases["taken_back"] if bets(text)] == []
     assert [text for text in cases["not_taken_back"] if not bets(text)] == []
+
+
+def test_a_tip_of_the_demo_model_is_one_though_it_says_that_its_match_is_made_up() -> None:
+    assert [len(bets(text)) for text in DEMO.texts] == [1] * len(DEMO.texts)
+    assert len(bets(DEMO.answer(DEMO.question))) == 1
 
 
 def test_what_is_past_hangs_on_when_the_answer_was_written() -> None:
