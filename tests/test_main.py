@@ -581,13 +581,21 @@ def test_a_plugin_finds_the_variables_of_the_env_file_and_is_found_beside_it(run
     (tmp_path / "my_app.py").write_text(APP)
     (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=my_app:plugin\nSERVICE_URL=http://sk-hunter2/\n")
     # As the installed program runs: the directory is not on Python's path by itself.
-    program = ("-P", "-c", "import sys; from chatstream.__main__ import main; sys.exit(main())", "check-config")
+    start = "import os, sys; from chatstream.__main__ import main; del os.environ['PYTHONPATH']; sys.exit(main())"
+    program = ("-P", "-c", start, "check-config")
     done = run(python=program)
     assert (done.returncode, done.stderr) == (0, "")
     assert "plug-in   my_app:plugin (context, system_prompt)\n" in done.stdout
     assert "hunter2" not in done.stdout
     (tmp_path / ".env").rename(tmp_path / "other.env")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "my_app.py").rename(tmp_path / "src" / "my_app.py")
+    with (tmp_path / "other.env").open("a") as more:
+        more.write("PYTHONPATH=src\n")
     assert run(python=(*program, "--env-file", "other.env")).returncode == 0
+    assert "my_app.py must be in the directory" in run(python=program, CHATSTREAM_PLUGINS="my_app:plugin").stderr
+    assert "named without .py: my_app:plugin" in run(python=program, CHATSTREAM_PLUGINS="my_app.py:plugin").stderr
+    (tmp_path / "src" / "my_app.py").rename(tmp_path / "my_app.py")
     missing = run(python=program, CHATSTREAM_PLUGINS="my_app:plugin")
     assert missing.returncode == 2
     assert missing.stderr.splitlines()[1:] == [

@@ -49,10 +49,11 @@ def load(arguments: argparse.Namespace) -> Settings:
         except ConfigurationError as exc:
             raise InvalidSettings([str(exc)]) from exc
     _from_a_clone(file)
-    # Behind all else: a file that happens to lie there takes no library's place.
-    here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)
+    # Behind all else: a file that happens to lie there takes no library's place. An env file may name more of them.
+    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    for directory in (Path.cwd(), *map(Path.absolute, map(Path, named))):
+        if str(directory) not in sys.path and not (directory == Path.cwd() and "" in sys.path):
+            sys.path.append(str(directory))
     return Settings.load(os.environ, file)
 
 

@@ -33,6 +33,8 @@ def described(value: object) -> str:
 def _why(exc: BaseException, module: str, function: str) -> str:
     """Why not, in one line, and where what is missing would be looked for."""
     if isinstance(exc, ModuleNotFoundError) and exc.name is not None and f"{module}.".startswith(f"{exc.name}."):
+        if module.endswith(".py"):
+            return f"a module is named without .py: {module.removesuffix('.py')}:{function}"
         file = f"{exc.name.replace('.', '/')}.py"
         return (
             f"there is no module {exc.name}: {file} must be in the directory in which chatstream is started, in one of "

@@ -148,7 +148,8 @@ async def test_a_database_that_is_slow_at_first_is_asked_again(mongodb_uri: str)
     usual.close()
     mongo = SlowAtFirst(mongodb_uri, "any")
     try:
-        assert await try_out(mongo, mongodb_uri, "any") is None
+        # On a busy machine it may be slow by itself, too.
+        assert await try_out(mongo, mongodb_uri, "any", tries=20) is None
     finally:
         mongo.close()
 
