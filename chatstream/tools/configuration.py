@@ -3,23 +3,25 @@
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.plugins.loading import Loaded
 from chatstream.settings import Settings
-from chatstream.tools import file, mcp_file
-from chatstream.tools.client import client_tool
-from chatstream.tools.file import AppTool, HttpTool
-from chatstream.tools.mcp_file import McpServer
 from chatstream.tools.python import python_tools
 from chatstream.tools.tool import Tools
 
+if TYPE_CHECKING:
+    from chatstream.tools.file import AppTool, HttpTool
+    from chatstream.tools.mcp_file import McpServer
 
-def read_file(settings: Settings) -> tuple[list[HttpTool | AppTool], list[McpServer]]:
+
+def read_file(settings: Settings) -> "tuple[list[HttpTool | AppTool], list[McpServer]]":
     """What the file of tools has, if there is one. Raises `InvalidSettings` with all that is wrong with it."""
     if settings.tools_file is None:
         return [], []
+    from chatstream.tools import file, mcp_file  # who has no such file need not wait until they are loaded
+
     problems: list[str] = []
     found: list[list[Any]] = []
     readers: tuple[Callable[[Path, Settings], list[Any]], ...] = (file.read, mcp_file.read)
@@ -46,12 +48,14 @@ async def configured_tools(
     if settings.tools_file is None:
         yield Tools(ours)
         return
+    from chatstream.tools.client import client_tool
+    from chatstream.tools.file import SETTING, AppTool, HttpTool
     from chatstream.tools.http import HttpTools
 
     listed, servers = read_file(settings)
     endpoints = [one for one in listed if isinstance(one, HttpTool)]
     apps = [
-        client_tool(one.name, one.description, one.parameters, manner=one.manner, source=file.SETTING)
+        client_tool(one.name, one.description, one.parameters, manner=one.manner, source=SETTING)
         for one in listed
         if isinstance(one, AppTool)
     ]
