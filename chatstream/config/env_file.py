@@ -35,7 +35,7 @@ def names_in(path: Path) -> set[str]:
 
 def value_of(name: str, path: Path) -> str | None:
     """What it sets this name to. Raises `ConfigurationError` like `names_in`."""
-    return dotenv_values(stream=StringIO(_text(path))).get(name)
+    return _values(path).get(name)
 
 
 def into_environment(path: Path) -> None:
@@ -43,12 +43,17 @@ def into_environment(path: Path) -> None:
 
     Raises `ConfigurationError` like `names_in`.
     """
-    for name, value in dotenv_values(stream=StringIO(_text(path))).items():
+    for name, value in _values(path).items():
         try:
             if value is not None and name not in os.environ:
                 os.environ[name] = value
         except ValueError:  # a name that holds "=", or what this machine's encoding cannot say
             raise ConfigurationError(f"{path}: {name} cannot be put into this machine's environment") from None
+
+
+def _values(path: Path) -> dict[str, str | None]:
+    names_in(path)  # which says what is wrong in our words, before python-dotenv does in its own
+    return dotenv_values(stream=StringIO(_text(path)))
 
 
 def _text(path: Path) -> str:
