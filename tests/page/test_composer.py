@@ -154,7 +154,7 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
     tab.ask_next("Two?")
     other = open_page(tab.conversation)
     expect(other.questions).to_have_text(["One?", "Two?"])
-    back = tab.button("Take the question back")
+    back = tab.button("Take back the question")
     back.click()
     expect(tab.field).to_have_value("Two?")  # it is not lost
     expect(tab.field).to_be_focused()

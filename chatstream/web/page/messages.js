@@ -131,7 +131,7 @@ export class MessagesView {
 
   #queued(message) {
     const onclick = () => this.#actions.takeBack(message);
-    const back = button({ className: "quiet-button", name: "close", label: t("Take the question back"), text: t("Take back"), onclick });
+    const back = button({ className: "quiet-button", name: "close", label: t("Take back the question"), text: t("Take back"), onclick });
     return [element("span", { className: "chip" }, t("Will be asked next")), back];
   }
 

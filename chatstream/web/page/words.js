@@ -80,7 +80,7 @@ const GERMAN = {
   "The model returned an empty answer": "Das Modell gab eine leere Antwort",
   "Try again": "Noch einmal",
   "Take back": "Zurücknehmen",
-  "Take the question back": "Frage zurücknehmen",
+  "Take back the question": "Frage zurücknehmen",
   "This message does not wait any more: its answer has begun.": "Diese Frage wartet nicht mehr: Ihre Antwort hat begonnen.",
   "Start a new chat with this message": "Neuen Chat mit dieser Nachricht beginnen",
   "Copy the answer": "Antwort kopieren",
