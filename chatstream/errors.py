@@ -268,7 +268,7 @@ class Quota(NamedTuple):
     quota: int
     remaining: int
     window: int | None  # seconds; None: so many at a time
-    reset: float | None  # seconds until one more remains; None: who knows
+    reset: float | None  # seconds until `remaining` grows by one; None if not known
 
 
 class TooManyRequests(RequestError):

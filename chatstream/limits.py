@@ -27,7 +27,7 @@ _UPLOADED_PER_USER = 8 * 1024 * 1024
 _UPLOADED = 128 * 1024 * 1024
 # Nobody erases or exports themselves often; but who was told 202, or lost a connection, may ask again at once.
 _ERASURES_PER_MINUTE = 10
-# Each reads as fast as its client does: together they may not take the database from those who chat.
+# Exports at the same time. Each reads the database as fast as its client does; more of them could slow down the chats.
 _EXPORTS = 4
 _BUSY = "The server is busy. Try again shortly."
 

@@ -46,7 +46,7 @@ _ROUND_BUCKETS = (1, 2, 3, 5, 8, 12)
 # Models that are in no catalogue: clients may make up their names.
 _OTHER = "other"
 
-# What a request's method may be called; anybody can make up others.
+# The methods that the metrics tell apart; clients can make up any others.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 

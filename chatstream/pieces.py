@@ -190,7 +190,7 @@ def begins_round(place: Place, piece: Piece) -> bool:
 
 
 def further(place: Place, length: int) -> Place:
-    """The place behind strings that have so many code points together."""
+    """The place after strings of `length` code points in all."""
     return replace(
         place,
         position=place.position + length,
@@ -259,7 +259,7 @@ def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Pie
 def up_to_text(pieces: Iterable[Piece], length: int) -> list[Piece]:
     """What comes before the code point `length` of the visible text; all of it if there is none.
 
-    Calls are kept wherever they stand: what was done is done, whether or not anybody had read so far.
+    Tool calls are kept even after that point: they were carried out, whether or not anybody had read that far.
     """
     kept: list[Piece] = []
     place = BEGINNING

@@ -85,7 +85,7 @@ def _covers(entry: str, host: str, port: int | None) -> bool:
     """Whether one entry of ``NO_PROXY`` is meant for it."""
     if entry == "*":
         return True
-    try:  # first, as an IPv6 address has colons, too
+    try:  # before looking for a port: an IPv6 address contains colons, too
         return ip_address(host) in ip_network(entry.strip("[]"), strict=False)
     except ValueError:  # one of the two is no address
         pass

@@ -49,7 +49,7 @@ class Guard:
         self._answers = True  # the last time, somebody did
 
     async def check(self, user: User) -> None:
-        """Raises `Unauthenticated` for one whose token was taken back, `Unavailable` if that cannot be known."""
+        """Raises `Unauthenticated` if the user's token was revoked, `Unavailable` if that cannot be checked."""
         if self._revocations is None:
             return
         revoked = await self._ask(self._revocations, [user])

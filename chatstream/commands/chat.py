@@ -40,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 if the last answer is complete, else 1."""
+    """Returns the exit status: 0 if the last answer is complete, else 1."""
     token = _given_token(arguments)
     settings = None if token is not None and arguments.url else options.load(arguments)
     url = arguments.url or _url(settings)

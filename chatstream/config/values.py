@@ -110,7 +110,7 @@ def base_url(text: str) -> str:
 
 
 def jwks_url(text: str) -> str:
-    """Where an issuer's keys are. Who can change what it says can let anybody in: https, but on this machine."""
+    """The URL of an issuer's keys: https, except on this machine. Whoever can change the keys can let anybody in."""
     local = ("localhost", "127.0.0.1", "::1")
     if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
         raise ValueError("must begin with https://, or with http:// and the name of this machine")
@@ -118,7 +118,7 @@ def jwks_url(text: str) -> str:
 
 
 def webhook_url(text: str) -> str:
-    """Where events are sent, which say who talks with whom: https, but on this machine."""
+    """The URL that events are sent to: https, except on this machine. Events say who talks with whom."""
     return jwks_url(text)
 
 

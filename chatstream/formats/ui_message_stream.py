@@ -579,7 +579,7 @@ def _ui_user_message(message: UserMessage) -> UIUserMessage:
 
 def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer:
     parts: list[UITextPart | UIReasoningPart | UIToolPart | UIStepPart | DataChunk | ApprovalChunk] = []
-    # Where approvals are data, what is asked of a round's calls is told behind all of them.
+    # In versions that send approvals as data, the approvals of a round come after all of its calls.
     asked = {} if version.knows_approvals else _asked(answer.pieces)
     number = 0
     for of, part in folded(answer.pieces):

@@ -388,10 +388,10 @@ async def exchanges(
     Where the message at `begin` is of another branch, there is no such point.
 
     Of several attempts that counts from which the next message goes on, if it says so, and has text; else the newest
-    complete one, else the newest with text. Other attempts than `answer` at what it answers are left out. So is a
-    message that a model has refused, or a filter has stopped: it would be refused
-    again, with all that was said since. No more is read than has `budget` characters; the newest user message is always
-    there. `learn` is told of every attempt that is read.
+    complete one, else the newest with text. Other attempts than `answer` at what it answers are left out. A message
+    that the model refused, or that a filter stopped, is left out, too: with it, the whole conversation would be refused
+    again. At most `budget` characters are read, but always the newest user message. `learn` is called with every
+    attempt that is read.
     """
     found: list[Exchange] = []
     over = False

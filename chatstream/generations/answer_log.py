@@ -1,4 +1,4 @@
-"""What the operator learns of one answer: a line in the log when it has ended, and its place in the metrics."""
+"""Reports one answer to the operator: a line in the log when it has ended, and its numbers in the metrics."""
 
 import asyncio
 import logging

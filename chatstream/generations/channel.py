@@ -22,7 +22,7 @@ _TRIM = 64
 
 
 class Reader(Protocol):
-    """Somebody who reads the log, at `index`."""
+    """A reader of the log. `index` is its position there."""
 
     index: int
 

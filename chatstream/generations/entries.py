@@ -96,7 +96,7 @@ class Chunks(Entry):
         return Chunks(self._answer, rest, begin, waits=self._waits)
 
     def ends_answer(self, wire: Format) -> bool:
-        """One that waits goes on with another stream, where a stream is one message."""
+        """Where a stream is one message, an answer that waits ends its stream, and goes on in another one."""
         return self._waits and wire.one_answer
 
     def _encode(self, wire: Format) -> bytes:

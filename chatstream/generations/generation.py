@@ -31,7 +31,8 @@ from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
 
-# Another process with viewers polls every 5 s: two of its polls, and the checkpoints that bring them to us.
+# Seconds for which a poll of another process counts as viewers there. It polls every 5 s while it has some: two polls,
+# and the time until our next checkpoint reads them.
 _WATCHED_REMOTELY_FOR = 12.0
 # For the first 3 s, publish every checkpoint to all processes, so that those with viewers can register; later, only if
 # some process has.

@@ -712,7 +712,7 @@ class Room:
             self.channel.append(Chunks(answer, answer.pieces, BEGINNING, waits=waits))
         self.channel.append(Skip((answer.seq, 0)))
         self._follow(answer, Running(answer, answer.pieces))
-        self._start_work()  # its process publishes from our first poll on
+        self._start_work()  # polls, which makes the generating process publish
 
     def _follows(self, answer_id: str) -> bool:
         """This answer runs in another process, as far as is known here, or waits."""

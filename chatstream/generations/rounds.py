@@ -47,7 +47,7 @@ class Call(Struct):
     output: object | UnsetType = UNSET
     failed: bool = False
     because: CallState | None = None  # see `ToolResult`
-    expires_at: str | None = None  # of the state in which it waits, or waited last
+    expires_at: str | None = None  # when its waiting, now or the last time, is over
     waited: CallState | None = None  # for whom it waited last
     decision: ToolState | None = None  # of whoever decided, or of the time that was over
 

@@ -142,7 +142,7 @@ class Titles:
             if pieces or usage is not None:
                 await self._count(conversation, answer, usage or estimated(estimate, pieces), answered_by)
         title = titling.title(text(pieces), finish) if finish else None
-        # As it is shown: without its marks it may say what it did not say with them.
+        # The plug-ins check the title as it is shown: without its Markdown it may say something else.
         return title if title is not None and await self._plugins.may_be_told(title) else None
 
     async def _count(self, conversation: Conversation, answer: Answer, usage: Usage, model: str | None) -> None:

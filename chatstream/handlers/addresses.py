@@ -72,6 +72,6 @@ def _address(node: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(node)
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 client of a socket for both
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 client on an IPv6 socket
         return address.ipv4_mapped
     return address

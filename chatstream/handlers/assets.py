@@ -73,7 +73,7 @@ class AssetHandler(StaticHandler):
     """One file, the same for everybody."""
 
     def initialize(self, door: Door, files: Mapping[str, Content]) -> None:  # type: ignore[override]  # its own collaborator
-        """`files` are what this route has, by their addresses."""
+        """`files` are the files of this route, by their names in its URLs."""
         super().initialize(door)
         self.files = files
 

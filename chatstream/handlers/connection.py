@@ -245,7 +245,7 @@ class Connection(IOStream):
 
     def _end_is_no_line(self) -> None:
         """More must come, so the end is found again where it is; see `read_from_fd`."""
-        if self._said_all and self._read_buffer.endswith(b"\n"):  # Tornado's, which has no public name for it
+        if self._said_all and self._read_buffer.endswith(b"\n"):  # Tornado's buffer: it has no public name
             self._said_all = False
             del self._read_buffer[-1:]
             self._read_buffer_size -= 1
@@ -263,7 +263,7 @@ class Connection(IOStream):
     def _head_ended(self, head: "Future[bytes]") -> None:
         waited = self._silent.pop(self, None) is not None  # it was not closed to make room for another one
         broke_off = not head.cancelled() and isinstance(head.exception(), StreamClosedError)
-        if waited and broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's, which has no public name for it
+        if waited and broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's buffer: it has no public name
             log.info("a client left before the whole head of its request had come")
 
     def write(self, data: bytes | memoryview) -> "Future[None]":

@@ -22,9 +22,9 @@ _SILENCE = 60.0
 
 
 class Listener(socket.socket):
-    """A listening socket that rests while there is no room: who comes waits with the kernel, and costs nothing.
+    """A listening socket that accepts nothing while there is no room: new connections wait in the kernel, at no cost.
 
-    Tornado would try again at once, and at once again: a core, and 70,000 lines of log a second.
+    Tornado would try to accept them again and again, which takes a whole core and logs 70,000 lines a second.
     """
 
     def __init__(self, bound: socket.socket) -> None:

@@ -349,7 +349,7 @@ def _always_sent(schema: dict[str, Any]) -> dict[str, Any]:
 
 class _WithoutFieldTitles(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # "Systemprompt" tells nobody anything
+        return False  # made from a field's name, as "Systemprompt", it explains nothing
 
 
 def _for_clients(docstring: str) -> str:

@@ -47,7 +47,7 @@ class StreamHandler(StreamingHandler):
             await self.stream(conversation, cursor, once=once, ahead=ahead)
 
     async def head(self, conversation_id: str) -> None:
-        """What `get` would begin with. Nothing is started, and no place is taken."""
+        """The status and headers that `get` would send. Opens no stream, and counts towards no limit of streams."""
         self.negotiate()
         id_ = self.conversation_id(conversation_id)
         self.flag("once")

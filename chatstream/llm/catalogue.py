@@ -129,7 +129,7 @@ class Catalogue:
     """All entries, by name, in the operator's order."""
 
     def __init__(self, entries: Iterable[Entry], default: str) -> None:
-        """`default` is the name of the one that answers where nobody has chosen."""
+        """`default` is the name of the entry that answers if the user has chosen none."""
         self.entries: Mapping[str, Entry] = {entry.name: entry for entry in entries}
         self.default = self.entries[default]
 

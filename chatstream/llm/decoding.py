@@ -162,7 +162,7 @@ class AnswerDecoder:
         return pieces
 
     def _rest(self) -> list[Piece]:
-        """What is still held."""
+        """The pieces that are still buffered when the response ends."""
         return [*self._arranged(self._calls.end()), *self._arranger.end()]
 
     def _feed(self, data: bytes) -> list[Piece]:

@@ -24,7 +24,7 @@ from chatstream.llm import demo_answers, demo_tools, titling
 from chatstream.llm.demo_answers import GENERAL, THOUGHT, Step, Subject, Wanted, long_answer
 from chatstream.llm.model import GO_ON
 
-# Enough for any context the server sends; the endpoint listens on loopback.
+# Bytes of a request: enough for any context the server sends. The endpoint listens on loopback only.
 _MAX_BODY: Final = 16 * 1024 * 1024
 # How many conversations `demo-429` remembers having refused.
 _MAX_REFUSED: Final = 1000

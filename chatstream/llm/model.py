@@ -49,7 +49,7 @@ class Turn(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """What it takes of the context, in code points."""
+        """Its length in the model's context, in code points."""
         called = sum(len(call.arguments) + len(call.result) for step in self.steps for call in step.calls)
         return len(self.content) + called
 

@@ -79,7 +79,7 @@ _HEADERS: Final[Mapping[str, str | openai.Omit]] = {
     ),
 }
 
-# What reading a body needs to know of its head.
+# The response headers that are needed to read the body.
 _KEPT: Final = {"content-type", "content-encoding"}
 
 # What comes out of the SDK and its transport: they wrap each other's exceptions, but not all of them.

@@ -33,7 +33,7 @@ def request(question: str, answer: str) -> list[Turn]:
 
 
 def question_of(prompt: str) -> str | None:
-    """The user's message in such a request; None if it is none. For the demo model."""
+    """The user's message in a request for a title; None if `prompt` is another request. For the demo model."""
     if not prompt.startswith(INSTRUCTION):
         return None
     return prompt.partition(f"{_QUESTION}\n")[2].partition(f"\n\n{_ANSWER}\n")[0]

@@ -19,14 +19,14 @@ import httpx2
 
 # As others have it: more than any server sends, and nothing to fill the memory with.
 _MAX_HEAD_BYTES: Final = 64 * 1024
-# A reader this far behind lets the endpoint wait: the kernel and TCP do the rest. As much as the largest event that is
-# taken, so that it is rare: uvloop loses what comes over TLS just before the end if reading is paused then (a tenth of
-# the responses of 2 MB did not come in whole with 256 KiB).
+# With more unread bytes than this, stop reading: TCP flow control then makes the endpoint wait. As much as the largest
+# event that is accepted, so that it is rare: if reading is paused just before the end, uvloop loses what comes over TLS
+# (a tenth of the responses of 2 MB did not come in whole with 256 KiB).
 _MAX_HELD_BYTES: Final = 4 * 1024 * 1024
 # How long one address may stay silent before the next one is tried, too (RFC 8305, section 5).
 _NEXT_ADDRESS_AFTER: Final = 0.25
-# After so many seconds of silence the kernel asks whether the endpoint is still there: a model may think for minutes,
-# in which a router forgets connections. openai's own transport has the same number.
+# Seconds without data until TCP keepalive asks whether the endpoint is still there: a model may think for minutes, and
+# routers forget idle connections. openai's own transport has the same number.
 _KEEPALIVE_IDLE: Final = 60
 
 _PORTS: Final = {"http": 80, "https": 443}

@@ -386,7 +386,7 @@ async def _called(each: Loaded, hook: Hook, blocked: Callable[[float], None], *a
             if inspect.iscoroutinefunction(method):
                 return await watched(method(*args), blocked)
             return await each.threads[hook].run(listed, method, *args)
-        except (SystemExit, KeyboardInterrupt) as exc:  # which would end the server
+        except (SystemExit, KeyboardInterrupt) as exc:  # let through, it would end the server
             raise RuntimeError(type(exc).__name__) from exc
 
     return await in_time(asyncio.create_task(call()), each.rules[hook].deadline)
@@ -476,12 +476,12 @@ def _usage(given: Usage) -> Usage:
     try:
         checked = msgspec.convert(msgspec.to_builtins(given), Usage)
     except (msgspec.MsgspecError, TypeError, ValueError) as exc:
-        raise Nonsense("its usage is no numbers of tokens") from exc
+        raise Nonsense("the token counts in its usage are not valid") from exc
     some = (checked.prompt_tokens, checked.completion_tokens, checked.total_tokens)
     if not all(
         0 <= count < _MOST_TOKENS for count in (*some, checked.cached_tokens or 0, checked.reasoning_tokens or 0)
     ):
-        raise Nonsense("its usage is no numbers of tokens")
+        raise Nonsense("the token counts in its usage are not valid")
     return checked
 
 

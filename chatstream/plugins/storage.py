@@ -47,12 +47,12 @@ class NoStorage:
 
     async def put(self, key: str, data: Any) -> Kept:
         """Raises `RuntimeError`."""
-        raise RuntimeError("nothing is kept here")
+        raise RuntimeError("there is no database here: NoStorage keeps nothing")
 
     async def get(self, key: str) -> Kept | None:
         """Raises `RuntimeError`."""
-        raise RuntimeError("nothing is kept here")
+        raise RuntimeError("there is no database here: NoStorage keeps nothing")
 
     async def newest(self, limit: int = 20) -> list[Kept]:
         """Raises `RuntimeError`."""
-        raise RuntimeError("nothing is kept here")
+        raise RuntimeError("there is no database here: NoStorage keeps nothing")

@@ -217,7 +217,7 @@ class Attempts:
             if shown_in is not None:
                 await self._tell_parent_of_next(key, answer.reply_to, session)
                 await move_head(self._mongo, shown_in, moved_head(answer.reply_to, self._owner), session=session)
-            if reserve is not None:  # last: two answers of one user are in each other's way from here to the end
+            if reserve is not None:  # last: until the commit it conflicts with the user's other answers
                 await reserve(key, answer, usage, session)
 
         def begin(reserve: Reserve | None) -> Awaitable[None]:

@@ -232,7 +232,7 @@ class Conversations:
 
 
 async def touch(mongo: Mongo, conversation: Conversation) -> bool:
-    """Note that something happened in the conversation; False if it is gone. Raises the driver's errors."""
+    """Set the conversation's `updatedAt` to now; False if it no longer exists. Raises the driver's errors."""
     touched = await mongo.conversations.update_one(_one(conversation), {"$currentDate": {"updatedAt": True}})
     return bool(touched.matched_count)
 

@@ -85,7 +85,7 @@ def may_be_repeated(exc: PyMongoError) -> bool:
 
 
 class Gate:
-    """All operations of one process pass it with `run`."""
+    """Runs the database operations of one process, a limited number at a time. See `run`."""
 
     def __init__(self, ping: Callable[[float], Awaitable[object]], places: int) -> None:
         """`ping` asks the database for an answer, for so many seconds; `places` operations may run."""

@@ -175,7 +175,7 @@ def refusal(exc: OperationFailure, database: str) -> str | None:
 
 
 class Mongo:
-    """An open database. Its collections are motor's collections, with majority writes and aware times."""
+    """An open database. Its collections are motor's collections, with majority writes and timezone-aware times."""
 
     def __init__(self, uri: str, database: str, metrics: Metrics | None = None) -> None:
         """Does not connect yet; scripts have no `metrics`. Raises `ConfigurationError` if the URI cannot be parsed."""

@@ -102,7 +102,7 @@ class Posting:
             await self._messages.insert_many(documents, session=session)
             if running is not None:  # in a status that the index does not know, else this would not be reached
                 raise AnswerInProgress(_STILL_RUNNING)
-            if reserve is not None:  # last: two answers of one user are in each other's way from here to the end
+            if reserve is not None:  # last: until the commit it conflicts with the user's other answers
                 await reserve(key, answer, usage, session)
             return Posted(message, answer)
 

@@ -27,7 +27,7 @@ from chatstream.store.tree import FIELDS, Tree
 # Documents per round trip when reading a long history: one page, and one document more, which shows that there is
 # another page. With answers of a few KB that is well below a megabyte.
 _BATCH = 51
-# The same for who reads all of it, as slowly as may be: a message may have megabytes.
+# The same for an export, whose client may read slowly: one message may have megabytes.
 _EXPORT_BATCH = 20
 
 # The same for a history that is read in outline first: 150 bytes each. Of what is then read whole, so many code points

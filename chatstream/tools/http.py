@@ -29,7 +29,7 @@ _MOST_BYTES: Final = 1024 * 1024
 # Time for a connection, as long as the tool's own is not shorter: what was not connected was not carried out, which is
 # to be known before the tool's time is over.
 _CONNECTING: Final = 10.0
-# A gateway's word that it does not know what became of the request.
+# Statuses by which a gateway says that it does not know whether the request was carried out.
 _GATEWAY: Final = (502, 504)
 # The charsets that services write text in. Python knows others: of some the time grows with the square of the length
 # (punycode), and some make text of what is none (unicode_escape).
@@ -50,7 +50,7 @@ class HttpTools:
     def __init__(self, tools: list[HttpTool], *, output_characters: int) -> None:
         """`output_characters` is the most that a model is told of a result.
 
-        Raises `ConfigurationError` if the way to one of them cannot be used.
+        Raises `ConfigurationError` if the proxy for one of them cannot be used.
         """
         tls = ssl.create_default_context()
         self._endpoints = [_Endpoint(tool, output_characters, tls) for tool in tools]
@@ -178,7 +178,7 @@ class _Endpoint:
         raise self._unreadable("it is neither JSON nor text")
 
     def _beginning(self, content: bytes, response: "httpx2.Response") -> str:
-        """Of a result that is longer than anybody is told: as text, which says so."""
+        """The beginning of a result that is too long, as text with a note that it was cut."""
         _, charset = _kind(response)
         note = "… (cut: the service sent more than a megabyte)"
         try:

@@ -16,7 +16,7 @@ _LONGEST_PROBLEM: Final = 300  # code points: a message may name what the model 
 def checking(schema: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What checks arguments. It returns them as they are, or raises `BadArguments`.
 
-    Raises `ValueError` if `schema` is not one of an object (JSON Schema 2020-12). No address in it is asked, and its
+    Raises `ValueError` unless `schema` describes an object (JSON Schema 2020-12). No address in it is asked, and its
     patterns take time that is linear in what a model has written, so that they can do less: no look-around.
     """
     import jsonschema_rs

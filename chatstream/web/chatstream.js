@@ -31,7 +31,7 @@ const SEND_DELAY_MS = 500;
 const MAX_SEND_DELAY_MS = 5_000;
 // The longest that a timer can wait; a longer one would not wait at all.
 const MAX_TIMER_MS = 2 ** 31 - 1;
-// What a person scrolls through; some megabytes at worst.
+// Messages kept in memory: as many as a person scrolls through, some megabytes at worst.
 const MAX_MESSAGES = 1_000;
 // The most that the server gives in one page.
 const PAGE = 200;
@@ -64,7 +64,7 @@ export class ChatStream {
   #tokenRefused = false; // and none was accepted since
   #waitsForToken = false; // closed for want of a good one
   #refusals = 0; // how often that was so in a row
-  #notBefore = 0; // it is opened again
+  #notBefore = 0; // the earliest time to open the stream again, by `now`
   #asksAgain = false; // for a token, while closed for want of one
   #mayHaveMissed = false; // events that have no cursor, since the history was loaded
   #historyWanted = false; // before the stream is opened
@@ -322,7 +322,8 @@ export class ChatStream {
     this.#tokenRefused = false;
     this.#error = null;
     this.#setState("open");
-    // Too far behind for the stream; what was missed is in the history. Asked for once: its own cursor has to do.
+    // The cursor was too old to resume the stream: what was missed is in the history. Loaded once only, even if the
+    // history's own cursor cannot be resumed, either.
     const behind = !resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor;
     // What waits may have been taken back meanwhile.
     const uncertain = this.#mayHaveMissed && this.#historyCursor !== null && this.#transcript.queued;

@@ -2,7 +2,7 @@
 
 import re
 
-# Without any of these no number is marked as odds, and nothing else need be read.
+# A text without any of these has no number that is odds: the reader need not look at it.
 _MARKS = ("odds", "price", "@", "(", "evens", "at ", "even money", "pt", "|", "of ")
 # What every number has in it that may be odds; in text that is casefolded.
 _NUMBER = re.compile(r"[0-9](?:[./,-]|\sto\s)[0-9]|[+\u2212-][1-9][0-9]{2}|evens|even\smoney")

@@ -1,6 +1,6 @@
 """From an answer's Markdown to lines that its author stands by, without marks.
 
-What is struck through, thought aloud, quoted at length or program text does not come out. Every step is linear.
+Leaves out text that is struck through, a model's thinking, longer quotations and code. Every step takes linear time.
 """
 
 import re

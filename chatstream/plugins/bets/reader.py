@@ -63,7 +63,7 @@ class _Bet(Struct, kw_only=True):
     stake: str | None
     passage: str
     paragraph: int
-    advised: bool = False  # by an imperative or a label, which also teach; not by "I"
+    advised: bool = False  # recommended by an imperative or a label, as explanations do, too; False: by "I"
 
 
 class _Paragraph(Struct, kw_only=True):

@@ -201,7 +201,7 @@ class _Server:
         meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
         try:
             return await self._called(tool, arguments, headers, meta)
-        except _Refused as exc:  # in the server's own words, which are not for the log
+        except _Refused as exc:  # not logged: the message is in the server's own words
             raise ToolFailed(str(exc)) from exc
         except ToolFailed as exc:
             log.warning("tool %s: %s", tool.name, exc)

@@ -50,7 +50,7 @@ async def connection(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=get_default_environment() | dict(environment),
-        start_new_session=True,  # what it starts is ended with it
+        start_new_session=True,  # so that processes which it starts are ended with it
         limit=_MOST_LINE,
     )
     said, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)

@@ -23,7 +23,7 @@ export function isCut({ status, finishReason, content, error }) {
   return cut && content !== "" && error?.error !== "answer_too_long";
 }
 
-/** Thumbs. The one that is pressed is taken back when it is pressed again. */
+/** Thumbs up and down, which rate the answer. Pressing the same one again removes the rating. */
 export function thumbs({ id, rating }, { rate }) {
   const thumb = (value, name, label) => {
     const onclick = () => rate(id, rating === value ? null : value);

@@ -81,7 +81,8 @@ const GERMAN = {
   "Try again": "Noch einmal",
   "Take back": "Zurücknehmen",
   "Take back the question": "Frage zurücknehmen",
-  "This message does not wait any more: its answer has begun.": "Diese Frage wartet nicht mehr: Ihre Antwort hat begonnen.",
+  "This message does not wait any more: its answer has begun.":
+    "Diese Nachricht wartet nicht mehr: Die Antwort darauf hat begonnen.",
   "Start a new chat with this message": "Neuen Chat mit dieser Nachricht beginnen",
   "Copy the answer": "Antwort kopieren",
   "Copy the code": "Code kopieren",
