@@ -158,7 +158,7 @@ class Authenticator:
         if not _can_be_stored(token_id := claims.get("jti", "")):
             raise refused("claims", claim="jti")
         now = time.time()
-        if claims["exp"] <= now:  # without leeway: a stream ends at this second, and must not be opened again
+        if claims["exp"] <= now:  # no leeway: a stream ends when its token expires, and must not be reopened
             raise refused("expired")
         if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
             raise refused("lifetime")

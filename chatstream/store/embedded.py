@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 # Half a second is usual; a long journal to recover on a busy disk takes more. In seconds.
 START_TIMEOUT = 60.0
-# One second is usual. What SIGKILL cuts off after this is in the journal.
+# Seconds until a mongod that is to stop is killed; one is usual. What the kill cuts off is in the journal.
 STOP_TIMEOUT = 15.0
 # How often to look at a file that tells what another process does; a tenth of the usual start.
 POLL_INTERVAL = 0.05

@@ -257,7 +257,7 @@ async def _done_by(future: "asyncio.Future[Any]", deadline: float) -> bool:
 
 
 def _log_fault(abandoned: "asyncio.Future[Any]") -> None:
-    """Log what an operation raised after its caller had left, unless the database or our own refusals explain it."""
+    """Log an exception that an operation raised after its caller had left, if it is neither the driver's nor ours."""
     if abandoned.cancelled():
         return
     exc = abandoned.exception()

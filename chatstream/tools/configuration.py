@@ -66,7 +66,7 @@ async def configured_tools(
             for each in server.tools:
                 if (other := tools.get(each.name)) is not None:
                     where = f"the tool {each.own_name} of the MCP server {server.name}"
-                    raise ConfigurationError(f"{where} has the name of one of {other.source}")
+                    raise ConfigurationError(f"{where} has the same name as one of {other.source}")
         if not servers or not connect:
             yield tools
             return

@@ -68,7 +68,8 @@ class Tools:
         self._own = {}
         for tool in tools:
             if (other := self._own.get(tool.name)) is not None:
-                raise ConfigurationError(f"the tool {tool.name} of {tool.source} has the name of one of {other.source}")
+                where = f"the tool {tool.name} of {tool.source}"
+                raise ConfigurationError(f"{where} has the same name as one of {other.source}")
             self._own[tool.name] = tool
         self.found(())
 

@@ -367,4 +367,6 @@ def test_the_tools_are_told_and_what_is_wrong_with_them(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"look"', '"recommend_bet"').replace("${SHOP_TOKEN}", "x"))
     told = check(tmp_path, **settings)
     assert told.returncode == 2
-    assert "the tool recommend_bet of CHATSTREAM_TOOLS_FILE has the name of one of chatstream.plugins" in told.stderr
+    assert (
+        "the tool recommend_bet of CHATSTREAM_TOOLS_FILE has the same name as one of chatstream.plugins" in told.stderr
+    )

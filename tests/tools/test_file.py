@@ -254,7 +254,7 @@ async def test_a_name_that_a_plug_in_has_already_is_refused(tmp_path: Path) -> N
     path = tmp_path / "tools.toml"
     path.write_text(NAMED.replace('"t"', '"recommend_bet"'))
     with pytest.raises(
-        ConfigurationError, match="recommend_bet of CHATSTREAM_TOOLS_FILE has the name of one of chatst"
+        ConfigurationError, match="recommend_bet of CHATSTREAM_TOOLS_FILE has the same name as one of chatst"
     ):
         async with configured_tools(Settings(tools_file=path), load(["chatstream.plugins.bets:plugin"])):
             pass

@@ -161,7 +161,7 @@ async def test_a_name_belongs_to_one_tool(tmp_path: Path) -> None:
     tool = '[[tool]]\nname = "m__t"\ndescription = "d"\nurl = "https://h.example/"\n'
     path.write_text(tool + NAMED + TOOL)
     with pytest.raises(
-        ConfigurationError, match="the tool t of the MCP server m has the name of one of CHATSTREAM_TOOLS"
+        ConfigurationError, match="the tool t of the MCP server m has the same name as one of CHATSTREAM_TOOLS"
     ):
         async with configured_tools(Settings(tools_file=path), [], connect=False):
             pass
