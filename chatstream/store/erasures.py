@@ -145,6 +145,9 @@ class Erasures:
                 # An event that is yet to be sent, or could not be, would say it.
                 nobody = {"$set": {Found.BY_USER.value: f"erased-{erasure_id}"}, "$unset": {"webhook": ""}}
                 await self._mongo.collection(kept.name).update_many(which, nobody)
+                # Whoever has come back since another erasure may have an account without their id, but for this.
+                told = {f"webhook.{Found.BY_USER.value}": document["userId"]}
+                await self._mongo.collection(kept.name).update_many(told, {"$unset": {"webhook": ""}})
             else:
                 async for _ in self._delete(kept.name, which):
                     pass

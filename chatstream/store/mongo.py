@@ -130,6 +130,12 @@ LEDGER_INDEXES = [
     IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
     _WEBHOOK_INDEX,
     IndexModel([("userId", ASCENDING)], name="owner"),
+    # Of whom something is to be told: few, and found so where the account has lost its user's id.
+    IndexModel(
+        [("webhook.userId", ASCENDING)],
+        name="webhook_owner",
+        partialFilterExpression={"webhook.userId": {"$exists": True}},
+    ),
 ]
 # A month's key goes some time after the month.
 LEDGER_KEY_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="over", expireAfterSeconds=0)]

@@ -96,8 +96,9 @@ class Outbox:
         await self._change(event, {"$unset": {"webhook": ""}})
 
     async def give_up(self, event: Event) -> None:
-        """It is kept, and not tried again."""
-        await self._change(event, {"$unset": {"webhook.dueAt": ""}, "$currentDate": {"webhook.deadAt": True}})
+        """It is kept, and not tried again. Whose it was is no longer kept: only who sends it needs that."""
+        gone = {"webhook.dueAt": "", "webhook.userId": ""}
+        await self._change(event, {"$unset": gone, "$currentDate": {"webhook.deadAt": True}})
 
     async def postpone(self, event: Event, until: datetime) -> None:
         """Its receiver asks for it to come later."""

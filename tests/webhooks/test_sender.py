@@ -61,6 +61,13 @@ class Process:
         assert stored is not None
         return conversation, stored
 
+    async def erase(self, user: str) -> None:
+        """All but conversations."""
+        erasures = Erasures(self.mongo, self.ledger)
+        erasure = await erasures.begin(user)
+        await erasures.erase_rest(erasure.id)
+        assert await erasures.complete(erasure.id)
+
     def change(self, update: dict[str, Any]) -> None:
         self.database["messages"].update_many({"webhook": {"$exists": True}}, update)
 
@@ -234,8 +241,7 @@ async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
     with pytest.raises(Exception, match="used up"):
         await process.posting.post(conversation, "And now?", spending=spending)
     assert process.database.ledger.count_documents({"webhook": {"$exists": True}}) == 1
-    erasures = Erasures(process.mongo, process.ledger)
-    await erasures.erase_rest((await erasures.begin("user-1")).id)
+    await process.erase("user-1")
     (account,) = process.database.ledger.find()
     assert "webhook" not in account
     assert "user-1" not in repr(account)
@@ -245,6 +251,34 @@ async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
         await process.posting.post(conversation, "And now?", spending=spending)
     [event] = await process.outbox.due()
     assert event.data["userId"] == "user-1"
+    # Who comes back is erased, too, with what is told of them.
+    await process.erase("user-1")
+    assert await process.outbox.due() == []
+    assert "user-1" not in repr([*process.database.ledger.find()])
+
+
+@pytest.mark.gen_test
+async def test_what_is_never_delivered_keeps_no_id_of_a_user_who_was_erased_before(process: Process) -> None:
+    spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
+    conversation = await process.conversations.create("user-1")
+    posted = await process.posting.post(conversation, "Tell me.", spending=spending)
+    assert posted.answer is not None
+    await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
+    await process.erase("user-1")
+    with pytest.raises(Exception, match="used up"):
+        await process.posting.post(conversation, "And now?", spending=spending)
+    long_ago = datetime.now(UTC) - timedelta(hours=25)
+    process.database.ledger.update_one({}, {"$set": {"webhook.since": long_ago}})
+    async with receiving() as receiver, process.sender(receiver) as sender:
+        receiver.replies = [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]
+        assert await sender.look() == 1
+    (account,) = process.database.ledger.find()
+    assert account["webhook"]["deadAt"]
+    assert "user-1" not in repr(account)
+    # A version before has left it there.
+    process.database.ledger.update_one({}, {"$set": {"webhook.userId": "user-1"}})
+    await process.erase("user-1")
+    assert "user-1" not in repr([*process.database.ledger.find()])
 
 
 @pytest.mark.gen_test
