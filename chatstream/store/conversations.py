@@ -213,10 +213,9 @@ class Conversations:
         """
 
         async def both(session: Any) -> Conversation:
-            document = await self._mongo.conversations.find_one_and_delete(
-                {"userId": user_id, "id": id}, session=session
-            )
+            document = await self._mongo.conversations.find_one({"userId": user_id, "id": id}, session=session)
             conversation = self._found(document)
+            await self._mongo.conversations.delete_one(_one(conversation), session=session)
             for name, which in belongings(ObjectId(conversation.key), user_id):
                 await self._mongo.collection(name).delete_many(which, session=session)
             return conversation
@@ -238,10 +237,15 @@ async def touch(mongo: Mongo, conversation: Conversation) -> bool:
 
 
 async def touched(mongo: Mongo, conversation: Conversation, *, session: Any) -> Document | None:
-    """The same in a transaction; returns the document's `_id` and `head`, None if it is gone."""
-    document: Document | None = await mongo.conversations.find_one_and_update(
-        _one(conversation), {"$currentDate": {"updatedAt": True}}, {"head": 1}, session=session
-    )
+    """The same in a transaction; returns the document's `_id` and `head`, None if it is gone.
+
+    No `findAndModify`: where that is in another's way, MongoDB's own log has the whole command, with the user's id.
+    """
+    which = _one(conversation)
+    changed = await mongo.conversations.update_one(which, {"$currentDate": {"updatedAt": True}}, session=session)
+    document: Document | None = None
+    if changed.matched_count:
+        document = await mongo.conversations.find_one(which, {"head": 1}, session=session)
     return document
 
 

@@ -7,6 +7,7 @@ before the first of them is deleted, and so what belongs to them is found when t
 What the user sends meanwhile is erased, too: it is complete when no conversation is left.
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -47,13 +48,12 @@ class Erasures:
         """The erasure of this user that runs, or a new one."""
         new = {"_id": new_key(), "requestedAt": now(), "erased": {"conversations": 0, "messages": 0}, "batches": 0}
         while True:
-            try:
-                document = await self._erasures.find_one_and_update(
-                    {"userId": user_id}, {"$setOnInsert": new}, upsert=True, return_document=ReturnDocument.AFTER
-                )
-            except DuplicateKeyError:
-                continue  # another request was faster: then it is found
-            return _erasure(document)
+            document = await self._erasures.find_one({"userId": user_id})
+            if document is not None:
+                return _erasure(document)
+            # No `findAndModify`: where that fails, MongoDB's own log has the whole command, with the user's id.
+            with contextlib.suppress(DuplicateKeyError):  # another request was faster: then it is found
+                await self._erasures.insert_one(new | {"userId": user_id})
 
     async def get(self, erasure_id: str) -> Erasure | None:
         """How it stands."""

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import msgspec
 from bson import ObjectId
 from msgspec import Struct
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import BudgetExhausted, BudgetReserved, OverBudget, StorageUnavailable
@@ -43,8 +43,8 @@ log = logging.getLogger("chatstream.store")
 T = TypeVar("T")
 LimitName = Literal["tokensPerDay", "tokensPerMonth", "costPerMonth"]
 
-# With this many open reservations they are looked up: at some 100 bytes each the document stays small, and two
-# operations in 16 answers are no cost.
+# When one process has reserved so often without settling it, what is open is looked up: at some 100 bytes each the
+# document stays small, and two operations in 16 answers are no cost.
 _MOST_OPEN = 16
 # An open reservation whose message is gone: its conversation was deleted, and the process that generated it tells what
 # it took as soon as it notices. If it never does, it is gone, too, and what was expected counts.
@@ -168,7 +168,6 @@ class _Reserving(Struct):
     spending: Spending
     reservation: _Reservation | None = None
     settled: list[_Settlement] = []
-    open: int = 0  # reservations of the account
 
 
 class Reserve(Protocol):
@@ -194,6 +193,7 @@ class Ledger:
         self._settling: dict[str, asyncio.Task[None]] = {}  # by user
         self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # by answer: those that run in this process
         self._ended: OrderedDict[str, dict[str, _Settlement]] = OrderedDict()  # by account and answer: those that did
+        self._left_open: OrderedDict[str, int] = OrderedDict()  # by account: how many this process has yet to settle
 
     # Reserving --------------------------------------------------------------------------------------------------------
 
@@ -288,8 +288,12 @@ class Ledger:
         _forget_oldest(self._reserved)
         for one in reserving.settled:
             self._forget(one.reservation)
-        if reserving.open >= _MOST_OPEN:
+        open_ = self._left_open.pop(reservation.account, 0) + 1 - len(reserving.settled)
+        if open_ >= _MOST_OPEN:
             self._settle_soon(reserving.spending.user_id)
+        elif open_ > 0:
+            self._left_open[reservation.account] = open_
+            _forget_oldest(self._left_open)
 
     async def _reserve(
         self, reserving: "_Reserving", key: str, answer: Answer, before: Usage | None, session: Any
@@ -327,19 +331,13 @@ class Ledger:
         if ended:
             update["$unset"] = {one.reservation.field: "" for one in ended}
         try:
-            stored = await self._accounts.find_one_and_update(
-                which,
-                update,
-                upsert=not ended,
-                projection={"open": 1},
-                return_document=ReturnDocument.AFTER,
-                session=session,
-            )
+            # No `findAndModify`: where that fails, MongoDB's own log has the whole command, with the user's id.
+            result = await self._accounts.update_one(which, update, upsert=not ended, session=session)
         except DuplicateKeyError as exc:  # it is there, and nothing is left; or another process has just made it
             raise _NotReserved from exc
-        if stored is None:
+        if not result.matched_count and result.upserted_id is None:
             raise _NotReserved
-        reserving.reservation, reserving.settled, reserving.open = reservation, ended, len(stored["open"])
+        reserving.reservation, reserving.settled = reservation, ended
 
     async def extend(self, user_id: str, budget: Budget, answer: Answer, taken: Usage, more: Usage) -> bool:
         """Before the model is asked again within `answer`, which has `taken` so much: whether anything is left.
