@@ -1,6 +1,6 @@
-"""What every door does: a request id, CORS, who is calling, and every error as a problem document (RFC 9457).
+"""The base of all handlers: request ids, CORS, authentication, and errors as problem documents (RFC 9457).
 
-The token is taken out of the request before anything else can see it, the log included.
+The token is removed from the request before any other code, the log included, can see it.
 """
 
 import asyncio
@@ -38,58 +38,60 @@ from chatstream.store.gate import answer_within
 
 log = logging.getLogger("chatstream.http")
 
-# The longest message (50,000 characters) with the longest system prompt and title (8,200), in JSON's longest spelling:
-# 12 bytes for a character, as Python's `json` writes an emoji. And some KB for what is around them.
+# Largest request body, in bytes. Fits the longest message (50,000 characters) with the longest system prompt and title
+# (8,200) in JSON's longest spelling: 12 bytes per character, as Python's `json` escapes an emoji. The rest is margin.
 MAX_BODY_BYTES = 768 * 1024
-# A refused body of this size, a photo's, is still read, so that its sender sees why; a larger one is cut off.
+# Largest refused body that is still read, so that its sender sees the error: the size of a photo. For a larger one the
+# connection is closed at once.
 _MAX_DISCARDED_BYTES = 16 * 1024 * 1024
-# A body has 20 s, one more for each 500 bytes that have come, and no more than ten minutes: Apache's limits by default
-# (mod_reqtimeout), and an end for whoever keeps to them for ever. Lines as slow as that went out with GSM.
+# Time limit for a request body: 20 s, plus 1 s per 500 bytes received (Apache's defaults, mod_reqtimeout), at most ten
+# minutes in all, so that a client that sends at just that rate is also cut off. No network today is so slow.
 BODY_SECONDS = 20.0
 BODY_BYTES_PER_SECOND = 500
 LONGEST_BODY_SECONDS = 600.0
-# A request is answered within 5 s, whatever the database does. All it asks the database may take this long, in seconds.
+# Seconds for all database calls of one request together: each request must be answered within 5 s.
 _DATABASE_SECONDS = 4.0
-# How long a browser may remember a preflight: as long as Chromium does at most.
+# Seconds for which a browser may cache a preflight (`Access-Control-Max-Age`): Chromium's maximum.
 _PREFLIGHT_SECONDS = 7200
 _ALLOWED_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
-# What else a page may send if it asks: SDKs and tracing add headers of their own. Names as HTTP has them (RFC 9110,
-# section 5.6.2), as many as a page may have.
+# A preflight may ask for further headers, since SDKs and tracing add their own: valid field names (RFC 9110, section
+# 5.6.2), at most 50.
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 _MOST_ASKED_HEADERS = 50
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
-# For the log, of a request whose client left before all of it had come: no response was sent. nginx's number.
+# Status in the log, as in nginx, for a client that left before its whole request had arrived. No response is sent.
 _CLIENT_LEFT = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
-@stream_request_body  # or Tornado would keep up to 100 MB for whoever sends them to wherever
+@stream_request_body  # or Tornado would buffer bodies of up to 100 MB, for any path and any client
 class BaseHandler(RequestHandler):
-    """Authenticated unless `public`; raises any `RequestError` to answer with it."""
+    """The base of all handlers. Authenticates the caller unless `public`. A method that raises a `RequestError` answers
+    with it."""
 
     public: ClassVar[bool] = False
     accepts_query_token: ClassVar[bool] = False
 
     request_id: str
     user: User
-    error_code: str | None = None  # of what the request was refused with
-    answered_at: float | None = None  # on the monotonic clock: when its stream began, if it is one ...
-    stream_end: str | None = None  # ... and why that has ended, in a word
+    error_code: str | None = None  # the code of the error that was sent
+    answered_at: float | None = None  # when the stream began (monotonic clock); None if the response is no stream
+    stream_end: str | None = None  # one word: why the stream ended
     _conversation_id: str | None = None
-    encoding_refused = False  # of the body
-    _body_read = False  # or will be, before anything is answered
+    encoding_refused = False  # the body has a Content-Encoding that is not supported
+    _body_read = False  # True once the body is read or will be read before the response
     _answered = False
-    _body_bytes = 0  # so many have come
+    _body_bytes = 0  # received so far
     _body_deadline: asyncio.TimerHandle | None = None
     _refusal: RequestError | None = None
 
     def initialize(self, door: Door) -> None:
-        """`door` has what every handler needs."""
+        """`door`: the collaborators and rules that all handlers share."""
         self.door = door
         self.began_at = time.monotonic()
 
     def set_default_headers(self) -> None:
-        """Also for errors: Tornado begins anew with these."""
+        """Set the headers of every response. Tornado resets the headers to these before it sends an error."""
         if not hasattr(self, "request_id"):
             given = self.request.headers.get("X-Request-Id", "")
             self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -106,12 +108,12 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
 
     async def prepare(self) -> None:
-        """Decide by the headers who may come in; a refusal is said when the body has been read.
+        """Authenticate by the headers. A refusal is sent only after the body has been read.
 
-        Before, Tornado would close the connection on the unread bytes: a client that is still sending would get a reset
-        and never see the answer (RFC 9112, section 9.6).
+        If it were sent earlier, Tornado would close the connection with bytes unread: a client that is still sending
+        would get a reset and never see the response (RFC 9112, section 9.6).
         """
-        self.set_default_headers()  # Tornado called it before `initialize`
+        self.set_default_headers()  # again: Tornado's own call came before `initialize`
         answer_within(_DATABASE_SECONDS)
         try:
             await self.enter()
@@ -125,7 +127,7 @@ class BaseHandler(RequestHandler):
             self._wait_for_body()
 
     def refuse_after_body(self, error: RequestError) -> None:
-        """Answer with `error` in place of the request's method."""
+        """Send `error`, once the body is read, instead of calling the handler's method."""
         if self._refusal is None:
             self._refusal = error
             setattr(self, (self.request.method or "").lower(), self._refuse)
@@ -135,14 +137,14 @@ class BaseHandler(RequestHandler):
         raise self._refusal
 
     def _declared_length(self) -> int:
-        return whole_number(self.request.headers.get("Content-Length", "")) or 0  # Tornado refuses all else
+        return whole_number(self.request.headers.get("Content-Length", "")) or 0  # Tornado refuses invalid values
 
     def data_received(self, chunk: bytes) -> None:
-        """A part of the body, which this door does not keep."""
+        """Count a chunk of the body, and drop it: this handler reads no body."""
         self._body_bytes += len(chunk)
 
     def _wait_for_body(self) -> None:
-        """Come back when the body must be there, or more of it than now."""
+        """Answer 408 if the body is late; else set a timer for its deadline, which each received byte extends."""
         if self._answered or self._body_future.done():
             return
         allowed = min(BODY_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND, LONGEST_BODY_SECONDS)
@@ -155,39 +157,39 @@ class BaseHandler(RequestHandler):
 
     @property
     def _body_future(self) -> "Future[None]":
-        return self.request._body_future  # done when all of the body has come; Tornado has no public name for it
+        return self.request._body_future  # done when the whole body has arrived; Tornado has no public name for it
 
     def _forget_deadline(self) -> None:
-        if self._body_deadline is not None:  # it would keep this handler, and its body, until it comes
+        if self._body_deadline is not None:  # the timer would keep this handler and its body in memory until it fires
             self._body_deadline.cancel()
 
     def on_connection_close(self) -> None:
-        """The client has left, or was cut off.
+        """Clean up when the client has left or the connection was closed.
 
-        Tornado ends the wait for the body here, which nobody else does: without it the handler would stay for ever, and
-        what had come of the body with it.
+        Tornado's method ends the wait for the body. Nothing else does: without it the handler and the received part of
+        the body would stay in memory for ever.
         """
         unfinished = not self._body_future.done()
         super().on_connection_close()
         if not unfinished:
             return
-        if not self._answered:  # a response that is on its way has its line in the log
+        if not self._answered:  # a response that has been started is already logged
             self.set_status(_CLIENT_LEFT, "Client Closed Request")
             self.error_code = "client_left"
             self.application.log_request(self)
-            self.ui.clear()  # refers to this handler; where there was a response, Tornado has done that
+            self.ui.clear()  # it refers to this handler; after a response Tornado clears it
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go of what came of a request that will not be answered, and of the ways in which this refers to itself.
+        """Free an unanswered request's memory: drop its body, and break the handler's references to itself.
 
-        The garbage collector would find it, too; but it has no hurry, and bodies are large.
+        The garbage collector would free it too, but late, and bodies are large.
         """
         self._forget_deadline()
         self.__dict__.pop((self.request.method or "").lower(), None)  # see `refuse_after_body`
 
     async def enter(self) -> None:
-        """Erase the token from the request, and let nobody in without a good one."""
+        """Remove the token from the request and authenticate the caller. Raises `Unauthenticated`, `InvalidRequest`."""
         shown = credentials.take(self.request)
         if self.public or self.request.method == "OPTIONS":
             return
@@ -201,7 +203,8 @@ class BaseHandler(RequestHandler):
         self.admit()
 
     def _accepts(self, from_query: Credential) -> bool:
-        """Addresses end in logs and histories: only where clients cannot set headers may they have a credential."""
+        """Whether a credential in the query counts. URLs end up in logs and histories, so it does only on routes whose
+        clients cannot set headers (EventSource)."""
         if from_query.kind is Kind.TICKET:
             return self.accepts_query_token and self.request.method == "GET"
         return self.accepts_query_token and self.door.query_tokens
@@ -210,25 +213,26 @@ class BaseHandler(RequestHandler):
         limits = self.door.limits
         failures = limits.bad_tickets if credential.kind is Kind.TICKET else limits.failures
         address = origin(self.request.remote_ip, self.request.headers, self.door.trusted_proxies)
-        # For a ticket the database is asked; to verify a token costs less than to refuse it.
+        # Tickets alone are limited before the check, which is a database call. To verify a token is cheaper than a
+        # refusal.
         if address is not None and credential.kind is Kind.TICKET:
             failures.check(address)
         try:
             return await self.door.identify(credential, self.path_args[0] if self.path_args else "")
         except Unauthenticated:
-            # Only who shows a bad one is refused: an office, or a proxy that is not trusted, is one address for all.
+            # Count and refuse bad credentials only: many users may share an address (an office, a proxy).
             if address is not None:
                 failures.take(address)
             raise
 
     def admit(self) -> None:
-        """Refuse who may come in, but not now."""
+        """Refuse an authenticated caller for the moment: raises `Unavailable` while the server starts or stops."""
         self.door.check()
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def parameter(self, name: str) -> str | None:
-        """A query parameter; of several the last. Raises `InvalidRequest` if it is not UTF-8."""
+        """A query parameter's value, or None; the last one if it is repeated. Raises `InvalidRequest` if not UTF-8."""
         values = self.request.query_arguments.get(name)
         try:
             return values[-1].decode() if values else None
@@ -236,7 +240,7 @@ class BaseHandler(RequestHandler):
             raise InvalidRequest(f"`{name}` is not UTF-8.") from None
 
     def limit(self) -> int:
-        """The query parameter `limit`: how many of a list. Raises `InvalidRequest`."""
+        """The query parameter `limit`: the page size. Raises `InvalidRequest`."""
         text = self.parameter("limit")
         if text is None:
             return PAGE
@@ -246,14 +250,14 @@ class BaseHandler(RequestHandler):
         return limit
 
     def flag(self, name: str) -> bool:
-        """A query parameter that is ``true`` or ``false``."""
+        """A boolean query parameter, ``true`` or ``false``; False by default. Raises `InvalidRequest`."""
         text = self.parameter(name)
         if text not in (None, "true", "false"):
             raise InvalidRequest(f"`{name}` must be true or false.")
         return text == "true"
 
     def conversation_id(self, text: str) -> str:
-        """An id from the path. Raises `InvalidRequest` for what cannot be one."""
+        """Check a conversation's id from the path, and return it. Raises `InvalidRequest` if it is malformed."""
         if not re.fullmatch(ID_PATTERN, text):
             raise InvalidRequest("A conversation's id has 1 to 64 letters, digits, `-` and `_`.")
         self._conversation_id = text
@@ -262,7 +266,9 @@ class BaseHandler(RequestHandler):
     # Answering --------------------------------------------------------------------------------------------------------
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "Future[None]":
-        """See Tornado, which would keep the response, and the connection, for ever for whoever does not take it in."""
+        """As Tornado's `finish`, but closes the connection if the client does not read the response in time.
+
+        Tornado alone would keep the response and the connection for ever."""
         self._answered = True
         self._forget_deadline()
         stream = self.connection_stream()
@@ -273,7 +279,7 @@ class BaseHandler(RequestHandler):
         return finished
 
     def connection_stream(self) -> IOStream:
-        """The bytes of the connection."""
+        """The connection's byte stream."""
         stream = self.request.connection.stream  # type: ignore[union-attr]  # an HTTP1Connection while we serve
         assert isinstance(stream, IOStream)  # noqa: S101 - for the type checker
         return stream
@@ -285,7 +291,7 @@ class BaseHandler(RequestHandler):
         self.finish(msgspec.json.encode(value))
 
     def tell(self, quota: Quota) -> None:
-        """Say what is left, in the header fields of draft-ietf-httpapi-ratelimit-headers-11."""
+        """Set the `RateLimit` headers: what is left of a quota (draft-ietf-httpapi-ratelimit-headers-11)."""
         unit = f"w={quota.window}" if quota.window is not None else 'qu="concurrent-requests"'
         until = f";t={math.ceil(quota.reset)}" if quota.reset is not None else ""
         self.set_header("RateLimit-Policy", f'"{quota.policy}";q={quota.quota};{unit}')
@@ -301,7 +307,7 @@ class BaseHandler(RequestHandler):
         self.finish()
 
     def _allowed_headers(self) -> str:
-        """What we read, and to an origin that may call what it asks for."""
+        """`Access-Control-Allow-Headers`: the headers we read and, for an allowed origin, those it asks for."""
         if "Access-Control-Allow-Origin" not in self._headers:
             return _ALLOWED_HEADERS
         asked = self.request.headers.get("Access-Control-Request-Headers", "").split(",", _MOST_ASKED_HEADERS)
@@ -310,7 +316,7 @@ class BaseHandler(RequestHandler):
         return ", ".join([_ALLOWED_HEADERS, *dict.fromkeys(name for name in more if name.lower() not in known)])
 
     def allowed_methods(self) -> str:
-        """For ``Allow``."""
+        """The value of the ``Allow`` header."""
         own = (name for name in self.SUPPORTED_METHODS if self._implements(name.lower()))
         return ", ".join(sorted(own))
 
@@ -318,7 +324,7 @@ class BaseHandler(RequestHandler):
         return getattr(type(self), method) is not getattr(RequestHandler, method)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error as a problem document."""
+        """Send an error that Tornado or a handler raised as a problem document."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         self.send_problem(error if isinstance(error, RequestError) else _http_error(status_code, error))
 
@@ -339,21 +345,21 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", self.allowed_methods())
         if self.encoding_refused:  # RFC 9110, section 12.5.3
             self.set_header("Accept-Encoding", "identity")
-        if not self._body_read:  # then Tornado will close the connection, and the client should know
+        if not self._body_read:  # Tornado will close the connection, so say so to the client
             self.set_header("Connection", "close")
         self.set_header("Content-Type", problems.MEDIA_TYPE)
         self.finish(problems.document(error, self.request_id))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """What a client did wrong stands in the line of its request; what we did wrong comes with its traceback.
+        """Log the traceback of our own errors. A client's error is only noted in its request's log line.
 
-        Only where it happened: the text of an exception may repeat what it was given.
+        The traceback is logged without the exception's message, which may quote user input.
         """
         if value is not None and not isinstance(value, RequestError | HTTPError):
             log.error("%s", describe(value), extra={"facts": {"request": self.request_id}})
 
     def facts(self) -> dict[str, object]:
-        """What the log's line of this request says beside the method, the path and the status."""
+        """The fields of this request's log line besides the method, the path and the status."""
         return {
             "request": self.request_id,
             "user": self.user.id if hasattr(self, "user") else None,
@@ -364,7 +370,7 @@ class BaseHandler(RequestHandler):
 
 
 def whole_number(text: str) -> int | None:
-    """A number of up to 15 digits, else None. Python's `int` would also take signs, spaces and underscores."""
+    """Parse a number of up to 15 digits, else None. Python's `int` also takes signs, spaces and underscores."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
@@ -380,12 +386,12 @@ def _http_error(status: int, error: BaseException | None) -> RequestError:
 
 
 class NotFoundHandler(BaseHandler):
-    """Any path that is no route."""
+    """Answers 404 for every unknown path."""
 
     public = True
 
     async def enter(self) -> None:
-        """Refuse, whatever the method; but OPTIONS may ask about the whole server (RFC 9110, section 9.3.7)."""
+        """Refuse every method, except OPTIONS, which may ask about the whole server (RFC 9110, section 9.3.7)."""
         await super().enter()
         if not self._is_about_the_server:
             raise NotFound("There is no such resource.")

@@ -1,7 +1,7 @@
-"""What comes before any door: HTTP as its RFCs have it where Tornado has less, and what is no HTTP.
+"""The HTTP server and its connections: corrects input that Tornado's parser handles wrongly, and answers invalid HTTP.
 
-Tornado's parser is behind its `IOStream`, whose reads it calls; so what it does not know is taken away here before it
-comes there. What is no HTTP it answers with a bare status line or not at all; here with a problem document.
+Tornado's parser reads through an `IOStream`, so our subclass removes valid HTTP that the parser does not know before
+the parser sees it. Tornado answers invalid HTTP with a bare status line or not at all; here it gets a problem document.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ from chatstream.handlers.listener import Listener
 
 log = logging.getLogger("chatstream.http")
 
-# All that Tornado says to a malformed request: http1connection.py, `_read_message_inner`.
+# Tornado's whole response to a malformed request: http1connection.py, `_read_message_inner`.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
-# What is wrong, by the words that Tornado has for it in its own log (http1connection.py, httputil.py).
+# Our error text for each phrase that Tornado uses in its exceptions (http1connection.py, httputil.py).
 _WORDS = {
     "Malformed HTTP request line": "The request's first line is not HTTP.",
     "Unexpected HTTP version": "The version of HTTP must be 1.0 or 1.1.",
@@ -60,50 +60,51 @@ _WORDS = {
 }
 _NOT_HTTP = "This is not valid HTTP, or the head of the request is too large."
 
-# The end of a head: an empty line behind one that is not. Empty lines before the request are passed over (RFC 9112,
-# section 2.2); Tornado takes two of them for a whole head.
+# The end of a request's head: an empty line after a non-empty one. Empty lines before the request are skipped
+# (RFC 9112, section 2.2); Tornado alone would take two of them for a whole head.
 _END_OF_HEAD = rb"[^\r\n]\r*\n\r?\n"
-# A chunk's length, and extensions, which are ignored (RFC 9112, section 7.1.1), as trailers are (7.1.2).
+# A chunk's length line. Chunk extensions are ignored (RFC 9112, section 7.1.1), and so are trailers (7.1.2).
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
-# Of one line, and of all that is ignored in one body: nobody is known to send any.
+# Most bytes of one chunk line, and of all ignored extensions and trailers of a body. No known client sends any.
 _LONGEST_CHUNK_LINE = 1024
 _MOST_IGNORED_BYTES = 16 * 1024
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
-# When it is known whether a client that said no more before its stream began has gone: some round trips.
+# Seconds after a stream begins until a client that had already closed its sending side is known to be gone or not:
+# some round trips.
 _GONE_AFTER = 2.0
 
-# When there is no room, a connection keeps its place without a request for so long: a few round trips to anywhere, and
-# as late as this process may be before it begins no more answers.
+# Seconds that a connection without a request keeps its slot when the server is full: a few round trips to anywhere,
+# and the longest lag of this event loop before it starts no more answers.
 _SAY_SOMETHING_WITHIN = 2.0
-# As many connections of all that there may be: below it, nobody need connect for each request anew.
+# Share of the connection limit above which keep-alive is switched off.
 _SCARCE = 0.75
 
 
 class ChatServer(HTTPServer):
-    """An HTTP server whose every error is a problem document, and which has room for so many connections."""
+    """An HTTP server with a connection limit. It answers every error with a problem document."""
 
     def initialize(self, *args: Any, room: int, **kwargs: Any) -> None:  # type: ignore[override]  # one more argument
-        """`room`: how many connections it may have; the others are `HTTPServer`'s."""
+        """`room`: the connection limit; the other arguments are `HTTPServer`'s."""
         super().initialize(*args, **kwargs)
         self._room = room
         self._open = 0
-        self._silent: OrderedDict[Connection, float] = OrderedDict()  # that ask for nothing, and since when
+        self._silent: OrderedDict[Connection, float] = OrderedDict()  # connections without a request, and since when
         self._listeners: list[Listener] = []
 
     def listen_on(self, listeners: Sequence[Listener]) -> None:
-        """Accept what comes, as long as there is room."""
+        """Accept connections up to the limit."""
         self._listeners += listeners
         for listener in listeners:
             listener.wait_for_room = self._wait_for_room
         self.add_sockets(listeners)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """A request is about to come."""
+        """Tornado's hook for a new request: wrap its delegate."""
         return _Request(super().start_request(server_conn, request_conn), request_conn)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a connection; nothing has been read from it yet."""
+        """Serve a new connection."""
         self._count(1)
         connection = Connection(
             self._silent, stream.socket, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
@@ -111,7 +112,7 @@ class ChatServer(HTTPServer):
         super().handle_stream(connection, address)
 
     def on_close(self, server_conn: object) -> None:
-        """A connection has ended."""
+        """Count a connection that has ended, and let the listeners accept again."""
         super().on_close(server_conn)
         self._count(-1)
         for listener in self._listeners:
@@ -119,11 +120,11 @@ class ChatServer(HTTPServer):
 
     def _count(self, change: int) -> None:
         self._open += change
-        # When room gets scarce, who was answered goes, and lets others have an answer.
+        # Nearly full: close each connection after its response, so that other clients get a slot.
         self.conn_params.no_keep_alive = self._open > self._room * _SCARCE
 
     def _wait_for_room(self) -> float:
-        """In how many seconds there is room for one more: a connection that asks for nothing is closed for it."""
+        """Seconds until one more connection can be accepted. Closes an idle connection to make room."""
         if self._open < self._room:
             return 0
         if not self._silent:
@@ -138,7 +139,7 @@ class ChatServer(HTTPServer):
 
 
 class _Request(HTTPMessageDelegate):
-    """Hands a request on with its target in one form."""
+    """Passes a request on with its target in origin form (path and query)."""
 
     def __init__(self, application: HTTPMessageDelegate, connection: HTTPConnection) -> None:
         self._application = application
@@ -148,7 +149,8 @@ class _Request(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)  # noqa: S101 - for the type checker
-        # One word of several may say so (RFC 9110, section 7.6.1); Tornado, which has no public name for it, reads one.
+        # `close` may be one of several options (RFC 9110, section 7.6.1); Tornado reads only a single one, and has no
+        # public name for the attribute.
         if "close" in (word.strip().lower() for word in headers.get("Connection", "").split(",")):
             self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]
         if absolute := _ABSOLUTE.match(start_line.path):  # RFC 9112, section 3.2.2
@@ -171,7 +173,7 @@ class _Request(HTTPMessageDelegate):
 
 
 class Connection(IOStream):
-    """One, of this server's."""
+    """A connection to this server."""
 
     def __init__(self, silent: "OrderedDict[Connection, float]", *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -182,9 +184,9 @@ class Connection(IOStream):
         self._trailers_are_next = False
 
     def begin_stream(self) -> None:
-        """From now on the end of what the client says is its leaving."""
+        """From now on, treat end of file as the client's disconnect."""
         self._streams = True
-        if self._said_all:  # which was before: then it shows when something is sent to it
+        if self._said_all:  # it closed its sending side before: a write will show whether it is gone
             asyncio.get_running_loop().call_later(_GONE_AFTER, self._close_if_gone)
 
     def _close_if_gone(self) -> None:
@@ -192,23 +194,23 @@ class Connection(IOStream):
             self.close()
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        """Read what has come.
+        """Read from the socket, as `IOStream` does, but hide a half-close from Tornado.
 
         A client may close its sending side and still wait for the response (RFC 9112, section 9.6; `nc -N` does).
-        Tornado takes that for a closed connection. So once the request is complete, the end of file is read as an empty
-        line: HTTP ignores one before a request, and as long as it is unread Tornado does not look for an end again.
+        Tornado would take the half-close for a closed connection. So after a complete request, end of file is returned
+        as an empty line: HTTP ignores one before a request, and Tornado looks for no other end while it is unread.
         """
         count = super().read_from_fd(buf)
         if count == 0 and not self.reading() and not self._streams:
             if self._said_all:
-                return None  # nothing more: Tornado reads on until its buffer is as full as a head may be long
+                return None  # no more for now: else Tornado would read on until its buffer is full
             self._said_all = True
             buf[:1] = b"\n"
             return 1
         return count
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "Future[bytes]":
-        """Read the head of a request; until there is one, this connection asks for nothing."""
+        """Read the head of a request. Until it arrives, this connection counts as idle."""
         self._streams = False
         self._ignored_bytes = 0
         head = cast("Future[bytes]", super().read_until_regex(_END_OF_HEAD, max_bytes))
@@ -220,7 +222,7 @@ class Connection(IOStream):
         return head
 
     def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> "Future[bytes]":
-        """Read a chunk's length."""
+        """Read a chunk's length line."""
         self._end_is_no_line()
         return asyncio.ensure_future(self._read_length())
 
@@ -228,7 +230,7 @@ class Connection(IOStream):
         line = await super().read_until(b"\r\n", _LONGEST_CHUNK_LINE)
         found = _CHUNK_LENGTH.fullmatch(line)
         if found is None:
-            return line  # which Tornado refuses
+            return line  # Tornado refuses it
         self._ignored_bytes += len(line) - len(found[1]) - 2
         if self._ignored_bytes > _MOST_IGNORED_BYTES:
             return b"too much\r\n"
@@ -244,7 +246,7 @@ class Connection(IOStream):
         return cast("Future[bytes]", super().read_bytes(num_bytes, partial))
 
     def _end_is_no_line(self) -> None:
-        """More must come, so the end is found again where it is; see `read_from_fd`."""
+        """Undo the empty line that stands for end of file, as more input is needed here; see `read_from_fd`."""
         if self._said_all and self._read_buffer.endswith(b"\n"):  # Tornado's buffer: it has no public name
             self._said_all = False
             del self._read_buffer[-1:]
@@ -258,22 +260,22 @@ class Connection(IOStream):
             if line == b"\r\n":
                 return line
             if self._ignored_bytes > _MOST_IGNORED_BYTES or not _TRAILER.fullmatch(line):
-                return b""  # which Tornado refuses
+                return b""  # Tornado refuses it
 
     def _head_ended(self, head: "Future[bytes]") -> None:
-        waited = self._silent.pop(self, None) is not None  # it was not closed to make room for another one
+        waited = self._silent.pop(self, None) is not None  # False if it was closed to make room
         broke_off = not head.cancelled() and isinstance(head.exception(), StreamClosedError)
         if waited and broke_off and self._read_buffer.strip(b"\r\n"):  # Tornado's buffer: it has no public name
             log.info("a client left before the whole head of its request had come")
 
     def write(self, data: bytes | memoryview) -> "Future[None]":
         if data == _BARE_REFUSAL:
-            data = _refusal(_words(sys.exc_info()[1]))  # Tornado says so while it handles what it has found
+            data = _refusal(_words(sys.exc_info()[1]))  # Tornado writes this inside its `except` block
         return super().write(data)
 
     def close(self, exc_info: Any = False) -> None:
-        # The head, or a chunk's length, does not end where it must. The kernel may hold more of it than was read, and
-        # then throws the answer away with it: still better than none.
+        # The head or a chunk's length line is malformed or too long. If the kernel still holds unread input, closing
+        # sends a reset, and the client may not get this response. It is still worth sending.
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
             with contextlib.suppress(OSError):
                 self.socket.send(_refusal(_NOT_HTTP))
@@ -290,7 +292,7 @@ def _words(error: BaseException | None) -> str:
 
 def _refusal(words: str) -> bytes:
     request_id = uuid.uuid4().hex
-    log.info("refused what is not HTTP", extra={"facts": {"request": request_id}})  # to quote it could tell a token
+    log.info("refused what is not HTTP", extra={"facts": {"request": request_id}})  # not quoted: it may hold a token
     body = problems.document(InvalidRequest(words), request_id)
     head = [
         "HTTP/1.1 400 Bad Request",

@@ -50,7 +50,7 @@ class ConversationsHandler(JSONHandler):
         search: Search,
         titles: bool,
     ) -> None:
-        """`content_characters`: the longest message. `titles`: they are made by the model where that is asked for."""
+        """`content_characters`: the longest message, in characters. `titles`: the model writes titles on request."""
         super().initialize(door)
         self.reading = reading
         self.titles = titles
@@ -61,8 +61,8 @@ class ConversationsHandler(JSONHandler):
         self.content_characters = content_characters
 
     async def get(self) -> None:
-        """A page, most recently active first; with ``q`` of those in which that was said, with ``waiting`` of those in
-        which an answer waits for the caller."""
+        """Send a page of conversations, most recently active first. ``q``: only those whose messages match the search;
+        ``waiting``: only those in which an answer waits for the caller."""
         limit, before, sought = self.limit(), self.parameter("before"), self._sought()
         waits, limits = self.flag("waiting"), self.door.limits
         self.tell((limits.reads if sought is None else limits.searches).take(self.user.id))
@@ -85,7 +85,7 @@ class ConversationsHandler(JSONHandler):
         self.send_json(ConversationPage(conversations=listed, next_cursor=next_cursor, complete=complete))
 
     def _sought(self) -> set[str] | None:
-        """The terms of ``q``, if there is one. Raises `InvalidContent` if it has none, or too many."""
+        """The search terms of ``q``, or None without ``q``. Raises `InvalidContent` for no terms or too many."""
         text = self.parameter("q")
         if text is None:
             return None
@@ -103,7 +103,7 @@ class ConversationsHandler(JSONHandler):
     head = get
 
     async def post(self) -> None:
-        """A new one, and its first message if there is one."""
+        """Create a conversation, with its first message if the body has one."""
         body = self.body(NewConversation)
         check_content(body.initial_message, self.content_characters, "initialMessage")
         self.choices.check(model=body.model, system_prompt=body.system_prompt)
@@ -134,7 +134,7 @@ class ConversationsHandler(JSONHandler):
                 posted = await self.commands.post(
                     conversation, body.initial_message, request_id=self.request_id, admitted=True
                 )
-            except OverBudget:  # the client is told that there is none
+            except OverBudget:  # the conversation stays; the response shows no message
                 await self.conversations.delete(self.user.id, conversation.id)
                 limits.kept.give_back(self.user.id)
                 raise
@@ -169,8 +169,8 @@ class ConversationHandler(JSONHandler):
         reading: Reading,
         tools: Tools,
     ) -> None:
-        """The hub is told of a deletion and of another branch; it and `attempts`, whether the running answer is to
-        finish unwatched. `tools` are the server's."""
+        """`hub`: publishes deletions and changes of the active branch. `hub` and `attempts`: are notified whether the
+        running answer goes on without viewers. `tools`: the server's own."""
         super().initialize(door)
         self.tools = tools
         self.reading = reading
@@ -180,7 +180,7 @@ class ConversationHandler(JSONHandler):
         self.attempts = attempts
 
     async def get(self, conversation_id: str) -> None:
-        """Read it."""
+        """Send the conversation."""
         id_ = self.conversation_id(conversation_id)
         self.tell(self.door.limits.reads.take(self.user.id))
         self._send(await self.conversations.get(self.user.id, id_))
@@ -188,7 +188,7 @@ class ConversationHandler(JSONHandler):
     head = get
 
     async def patch(self, conversation_id: str) -> None:
-        """Change what the body names."""
+        """Change the fields that the body names."""
         id_, body = self.conversation_id(conversation_id), self.body(ConversationChanges)
         changes = body.model_dump(exclude_unset=True)
         if not changes:
@@ -210,7 +210,7 @@ class ConversationHandler(JSONHandler):
         self._send(changed)
 
     def _client_tools(self, declared: Sequence[DeclaredTool]) -> str | None:
-        """As a document has them. Raises `InvalidContent`."""
+        """The app's tools as stored: one JSON text, or None if there are none. Raises `InvalidContent`."""
         made: list[ClientTool] = []
         for number, one in enumerate(declared):
             where = f"clientTools.{number}"
@@ -230,7 +230,7 @@ class ConversationHandler(JSONHandler):
         return document if made else None
 
     async def _leaf(self, id_: str, message_id: str) -> str:
-        """The end of the branch that goes on from this message."""
+        """The last message of the newest branch through this message. Raises `InvalidContent`, `NotFound`."""
         conversation = await self.conversations.get(self.user.id, id_)
         tree = await self.reading.tree(conversation.key)
         if message_id not in tree.nodes:
@@ -238,7 +238,7 @@ class ConversationHandler(JSONHandler):
         return tree.newest_below(message_id)
 
     async def delete(self, conversation_id: str) -> None:
-        """Delete it with its messages."""
+        """Delete the conversation and its messages."""
         id_, limits = self.conversation_id(conversation_id), self.door.limits
         self.tell(limits.changes.take(self.user.id))
         deleted = await self.conversations.delete(self.user.id, id_)
@@ -251,7 +251,7 @@ class ConversationHandler(JSONHandler):
 
 
 def check_content(content: str | None, maximum: int, field: str) -> None:
-    """Raises `InvalidContent` for a message that is blank, or has more than `maximum` characters."""
+    """Raise `InvalidContent` if a message is blank or has more than `maximum` characters."""
     if content is not None and is_blank(content):
         raise InvalidContent(
             "The message is empty: it has nothing that can be seen.", fields={field: "must not be blank"}

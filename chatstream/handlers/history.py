@@ -1,4 +1,4 @@
-"""The messages of a conversation as they are listed: those of one branch, a page at a time."""
+"""Lists the messages of a conversation: one branch, page by page."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
@@ -20,41 +20,43 @@ from chatstream.store.conversations import Conversations
 from chatstream.store.reading import Reading
 from chatstream.store.tree import Node
 
-# A page of the longest messages would be 40 MB or more. This much leaves within the time of a slow reader, at 26 KB/s.
+# Most characters of a page; without it, a page of the longest messages would be 40 MB or more. A slow client, at
+# 26 KB/s, reads this much before its timeout.
 _PAGE_CHARACTERS = 512 * 1024
-# Of a branch so many messages are read at once: what they have beyond a page of long ones is read for nothing.
+# Messages of a branch per database read. Those beyond the page's character limit are read in vain, so not more.
 _READ_AT_ONCE = 20
 
 
 class Shown(Struct, frozen=True, kw_only=True):
-    """A page of messages, oldest first, and what there is to say about it."""
+    """A page of messages, oldest first, with its cursors and its messages' places in the tree."""
 
     conversation: Conversation
     messages: Sequence[Message]
     next_cursor: str | None  # the `before` of the page of older ones
-    previous: str | None  # the message right before the first one, if that is not shown
-    siblings: Mapping[str, Sequence[str]]  # by a message's id: all that stand at its place; most stand alone
-    parents: Mapping[str, str | None]  # by a user message's id: what it goes on from, where that may be another branch
-    newest: bool  # it is the end of the branch that is shown
-    tail: Sequence[Message] = ()  # the newest in the log: where the stream goes on
-    hidden: Answer | None = None  # the answer that runs, if the page begins behind it
-    runs_elsewhere: bool = False  # an answer runs, on another branch
+    previous: str | None  # the id of the message right before the page, if there is one
+    siblings: Mapping[str, Sequence[str]]  # by a message's id: all alternatives to it and itself
+    parents: Mapping[str, str | None]  # by a user message's id: the message before it; with branches only
+    newest: bool  # the page is the end of the active branch
+    tail: Sequence[Message] = ()  # the newest messages of the log: the stream continues after them
+    hidden: Answer | None = None  # the running answer, if it is older than the page
+    runs_elsewhere: bool = False  # an answer runs on another branch
 
     @property
     def stream_cursor(self) -> str | None:
-        """The cursor with which a stream goes on without a gap."""
+        """The cursor from which a stream continues this page without a gap."""
         return stream_cursor(self.conversation.key, self.tail, self.hidden) if self.newest else None
 
     @property
     def ui_stream_cursor(self) -> str | None:
-        """The same where a running answer is not shown. What runs on another branch is not for this one's reader."""
+        """The stream cursor for a page that omits the running answer. None if an answer runs on another branch: this
+        branch's reader must not get it."""
         if not self.newest or self.runs_elsewhere:
             return None
         return ui_stream_cursor(self.conversation.key, self.tail, self.hidden)
 
 
 class ConversationDoor(StreamingHandler):
-    """A door to something of one conversation of the caller's."""
+    """A handler for something in one of the caller's conversations."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self,
@@ -68,19 +70,19 @@ class ConversationDoor(StreamingHandler):
         self.conversations = conversations
 
     async def conversation(self, conversation_id: str) -> Conversation:
-        """Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
+        """Read a conversation of the caller. Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`."""
         return await self.conversations.get(self.user.id, self.conversation_id(conversation_id))
 
     def stream_slot(self) -> AbstractContextManager[object]:
-        """Counts as one of the caller's streams if the response is to be one. Raises `TooManyRequests`."""
+        """Take one of the caller's stream slots if the response is a stream. Raises `TooManyRequests`."""
         return self.door.limits.streams.take(self.user.id) if self.wants_stream else nullcontext()
 
     def background(self) -> bool | None:
-        """The query parameter `background`: the answer finishes though nobody watches. Raises `InvalidRequest`."""
+        """The query parameter `background`: the answer goes on without viewers. Raises `InvalidRequest`."""
         return None if self.parameter("background") is None else self.flag("background")
 
     def if_busy(self, *choices: IfBusy) -> IfBusy:
-        """The query parameter `ifBusy`. Raises `InvalidRequest` for what is not among `choices`."""
+        """The query parameter `ifBusy`. Raises `InvalidRequest` if it is not one of `choices`."""
         text = self.parameter("ifBusy")
         if text is None:
             return IfBusy.REFUSE
@@ -90,16 +92,16 @@ class ConversationDoor(StreamingHandler):
 
 
 class HistoryDoor(ConversationDoor):
-    """A door to the messages that there are."""
+    """A handler that reads messages."""
 
     def initialize(self, *, attempts: Attempts, reading: Reading, **collaborators: Any) -> None:  # type: ignore[override]  # each door gets exactly its own collaborators
-        """`collaborators` are those of every door to a conversation."""
+        """`collaborators`: those of every `ConversationDoor`."""
         super().initialize(**collaborators)
         self.attempts = attempts
         self.reading = reading
 
     async def history(self, conversation_id: str) -> Shown:
-        """The page that the query asks for.
+        """The page that the query's `before`, `limit` and `leaf` ask for.
 
         Raises `InvalidRequest`, `NotFound`, `StorageUnavailable`.
         """
@@ -114,12 +116,12 @@ class HistoryDoor(ConversationDoor):
             shown = await self._branch(conversation, leaf, limit, before)
         unseen = any(isinstance(message, Answer) and message.unseen for message in shown.messages)
         if unseen and self.request.method != "HEAD":
-            with suppress(StorageUnavailable):  # better told twice than not
+            with suppress(StorageUnavailable):  # if this fails, the answer only stays unread
                 await self.attempts.mark_seen(conversation.key)
         return shown
 
     async def _whole_log(self, conversation: Conversation, limit: int, before: int | None) -> Shown:
-        """Where there is one branch, it is the log: with all attempts, of which the newest counts."""
+        """A page of the whole log: in a conversation with one branch, all messages and all attempts."""
         messages: list[Message] = []
         previous: Message | None = None
         characters = 0
@@ -131,7 +133,7 @@ class HistoryDoor(ConversationDoor):
                     break
                 messages.append(message)
         messages.reverse()
-        # A message that waits may be shown without the answer that runs.
+        # The page may have only waiting user messages, while the running answer is older than the page.
         waits = before is None and messages and all(isinstance(message, UserMessage) for message in messages)
         return Shown(
             conversation=conversation,
@@ -146,7 +148,7 @@ class HistoryDoor(ConversationDoor):
         )
 
     async def _with_branches(self, log: Shown) -> Shown:
-        """The messages of all branches, in the order of the log, with their places. No stream goes on from it."""
+        """Add the messages' places in the tree to a page of the log with all branches. It has no stream cursor."""
         tree = await self.reading.tree(log.conversation.key)
         placed = [one for one in log.messages if one.id in tree.nodes]
         return structs.replace(
@@ -162,7 +164,7 @@ class HistoryDoor(ConversationDoor):
     ) -> Mapping[str, Sequence[str]]:
         answers = [message for message in messages if isinstance(message, Answer)]
         if before is None and all(one.attempt == 1 for one in answers):
-            return {}  # a later attempt would be on the page
+            return {}  # every later attempt is on the page
         attempts = await self.reading.attempts(conversation.key, {one.reply_to for one in answers})
         return {one.id: ids for one in answers if len(ids := attempts.get(one.reply_to, [])) > 1}
 
@@ -174,7 +176,7 @@ class HistoryDoor(ConversationDoor):
         path = tree.path(leaf or tree.leaf(conversation.head) or "")
         pages = [node for node in path if before is None or node.seq < before]
         messages = await self._newest_of(key, pages, limit)
-        # What the stream goes on from must be what the page shows of it, and nothing that was not there for `tree`.
+        # The stream must continue exactly after the page, so ignore messages that are newer than `tree`.
         end = tree.running or tree.newest
         tail = [message for message in messages if end is not None and message.id == end.id]
         is_shown = bool(tail)
@@ -198,7 +200,7 @@ class HistoryDoor(ConversationDoor):
         )
 
     async def _newest_of(self, key: str, path: Sequence[Node], limit: int) -> list[Message]:
-        """The newest messages of a path, as many as a page has."""
+        """The newest messages of a path: one page."""
         found: list[Message] = []
         characters = 0
         for end in range(len(path), 0, -_READ_AT_ONCE):
@@ -233,7 +235,7 @@ class HistoryDoor(ConversationDoor):
 
 
 class UIMessagesHandler(HistoryDoor):
-    """``GET …/ui-messages``: a history as the AI SDK has it."""
+    """``GET …/ui-messages``: messages in the AI SDK's form."""
 
     async def get(self, conversation_id: str) -> None:
         """A page, oldest first; the newest messages without `before`."""
@@ -250,7 +252,7 @@ class UIMessagesHandler(HistoryDoor):
     head = get
 
     def _version(self) -> Version:
-        """The query parameter `version`: the major version of the AI SDK that reads. Raises `InvalidRequest`."""
+        """The query parameter `version`: the client's major version of the AI SDK. Raises `InvalidRequest`."""
         text = self.parameter("version")
         known = {one.value: one for one in Version}
         if text not in known:

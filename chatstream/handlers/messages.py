@@ -49,12 +49,13 @@ class MessagesHandler(HistoryDoor):
     """The messages of a conversation."""
 
     def initialize(self, *, content_characters: int, **collaborators: Any) -> None:  # type: ignore[override]  # each door gets exactly its own collaborators
-        """`content_characters`: the longest message; `collaborators` are those of every door to a history."""
+        """`content_characters`: the longest message, in characters; `collaborators`: those of every `HistoryDoor`."""
         super().initialize(**collaborators)
         self.content_characters = content_characters
 
     async def get(self, conversation_id: str) -> None:
-        """A page, oldest first; without `before` the newest messages of the branch that is shown, or of `leaf`."""
+        """Send a page of messages, oldest first. Without `before`: the newest ones of the active branch, or of the
+        branch that ends at `leaf`."""
         shown = await self.history(conversation_id)
         self.send_json(
             MessagePage(
@@ -77,7 +78,7 @@ class MessagesHandler(HistoryDoor):
     head = get
 
     async def post(self, conversation_id: str) -> None:
-        """Store a user message and begin its answer. To whom wants a stream the response is that answer."""
+        """Store a user message and start its answer. Responds with the answer's stream if the client asks for one."""
         body = self.body(NewMessage)
         check_content(body.content, self.content_characters, "content")
         self.negotiate()
@@ -101,7 +102,8 @@ class MessagesHandler(HistoryDoor):
         self.send_json(posted_message(posted.message, cursor), status)
 
     def _too_many(self, client_message_id: str | None) -> TooManyRequests | Unavailable | None:
-        """Raises the refusal before anything is read, or returns it if this may be an earlier request's repetition."""
+        """Check the limits before any database read. Raises the refusal, or returns it if the request has an
+        idempotency key: it may be a repetition of an accepted request."""
         limits = self.door.limits
         try:
             limits.answers.check(self.user.id)
@@ -164,7 +166,7 @@ class MessageHandler(ConversationDoor):
     """``…/messages/{messageId}``."""
 
     async def delete(self, conversation_id: str, message_id: str) -> None:
-        """Take back a user message that waits for its turn."""
+        """Delete a user message that waits for its turn."""
         self.tell(self.door.limits.changes.take(self.user.id))
         conversation = await self.conversation(conversation_id)
         if not OBJECT_KEY.fullmatch(message_id):
@@ -177,7 +179,7 @@ class StopHandler(ConversationDoor):
     """``POST …/stop``."""
 
     async def post(self, conversation_id: str) -> None:
-        """End the running answer, or say how the one named has ended."""
+        """Stop the running answer, or send how the named answer ended."""
         body = self.body(StopRequest) if self.has_body() else StopRequest()
         self.tell(self.door.limits.changes.take(self.user.id))
         conversation = await self.conversation(conversation_id)
@@ -188,8 +190,8 @@ class RegenerateHandler(ConversationDoor):
     """``POST …/regenerate``."""
 
     async def post(self, conversation_id: str) -> None:
-        """Begin another answer, to the newest user message or the one named. To whom wants a stream the response is
-        that answer."""
+        """Start another answer, to the newest or the named user message. Responds with its stream if the client asks
+        for one."""
         self.negotiate()
         if_busy = self.if_busy(IfBusy.REFUSE, IfBusy.INTERRUPT)
         background = self.background()
@@ -218,12 +220,12 @@ class CallHandler(ConversationDoor):
     """``POST …/tool-calls/{id}``."""
 
     def initialize(self, *, deciding: Deciding, **collaborators: Any) -> None:  # type: ignore[override]  # see above
-        """`collaborators` are those of every door to a conversation."""
+        """`collaborators`: those of every `ConversationDoor`."""
         super().initialize(**collaborators)
         self.deciding = deciding
 
     async def post(self, conversation_id: str, call_id: str) -> None:
-        """Decide about a call, or answer it. To whom wants a stream the response is what comes of it."""
+        """Approve, deny or answer a tool call. Responds with the stream of what follows if the client asks for one."""
         self.negotiate()
         body = self.body(CallRequest)
         if not re.fullmatch(CALL_ID_PATTERN, call_id):
@@ -250,13 +252,13 @@ class RatingHandler(ConversationDoor):
     """``PUT …/rating``."""
 
     def initialize(self, *, attempts: Attempts, metrics: Metrics, **collaborators: Any) -> None:  # type: ignore[override]  # see above
-        """`collaborators` are those of every door to a conversation."""
+        """`collaborators`: those of every `ConversationDoor`."""
         super().initialize(**collaborators)
         self.attempts = attempts
         self.metrics = metrics
 
     async def put(self, conversation_id: str) -> None:
-        """Store what its user thinks of an attempt, in place of what they thought before."""
+        """Store the user's rating of an answer; it replaces the earlier one."""
         body = self.body(RatingRequest)
         self.tell(self.door.limits.changes.take(self.user.id))
         conversation = await self.conversation(conversation_id)

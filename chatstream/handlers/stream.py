@@ -1,4 +1,4 @@
-"""``GET …/conversations/{id}/stream``: watch a conversation."""
+"""``GET …/conversations/{id}/stream``: the events of a conversation."""
 
 import contextlib
 
@@ -15,27 +15,27 @@ from chatstream.store.conversations import Conversations
 
 
 class StreamHandler(StreamingHandler):
-    """Stays open, turn after turn."""
+    """Streams a conversation. Stays open from answer to answer."""
 
     accepts_query_token = True
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self, door: Door, hub: Hub, conversations: Conversations
     ) -> None:
-        """`conversations` checks the owner."""
+        """`conversations`: checks that the caller owns the conversation."""
         super().initialize(door, hub)
         self.conversations = conversations
 
     def admit(self) -> None:
-        """Not yet: what is wrong for good is said first."""
+        """Do nothing yet: `get` checks for permanent errors before temporary ones."""
 
     async def get(self, conversation_id: str) -> None:
-        """The stream, from the client's cursor on if it has one."""
+        """Open the stream, after the client's cursor if it sends one."""
         self.negotiate()
         id_, once, limits = self.conversation_id(conversation_id), self.flag("once"), self.door.limits
         self.door.check()
-        # Refused before anything is read: some clients come back for ever. The cap first: what it refuses is not
-        # counted, so that a client with too many tabs is not kept out once it has closed them.
+        # Both limits come before any database read, as some clients reconnect for ever. The cap on open streams comes
+        # first: requests it refuses do not count towards the rate, so a client that closes spare tabs gets in at once.
         with limits.streams.take(self.user.id):
             limits.openings.take(self.user.id)
             cursor, ahead, moment = self._cursor(), None, self.hub.moment
@@ -47,7 +47,7 @@ class StreamHandler(StreamingHandler):
             await self.stream(conversation, cursor, once=once, ahead=ahead)
 
     async def head(self, conversation_id: str) -> None:
-        """The status and headers that `get` would send. Opens no stream, and counts towards no limit of streams."""
+        """Send the status and headers of `get`. Opens no stream, and counts towards no limit of streams."""
         self.negotiate()
         id_ = self.conversation_id(conversation_id)
         self.flag("once")
@@ -58,7 +58,7 @@ class StreamHandler(StreamingHandler):
             await self.flush()
 
     def send_problem(self, error: RequestError) -> None:
-        """What will pass is told so that an EventSource survives it."""
+        """Send temporary errors as a stream with status 200, after which an EventSource reconnects."""
         will_pass = isinstance(error, TooManyRequests | Unavailable)
         if will_pass and self.accepts_stream:
             self.refuse(error, ErrorCode(error.code))
@@ -66,7 +66,7 @@ class StreamHandler(StreamingHandler):
             super().send_problem(error)
 
     def _cursor(self) -> Cursor | None:
-        """A browser's EventSource sends the header when it reconnects; the first time it can only use the query."""
+        """The cursor from `Last-Event-ID`, which EventSource sends when it reconnects, or else from the query."""
         text = (
             self.request.headers.get("Last-Event-ID")
             or self.parameter("last_event_id")

@@ -10,17 +10,17 @@ from chatstream.store.conversations import Conversations
 
 
 class TicketsHandler(JSONHandler):
-    """Tickets for the stream of a conversation."""
+    """Makes tickets for the stream of a conversation."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self, door: Door, conversations: Conversations
     ) -> None:
-        """`conversations` checks the owner."""
+        """`conversations`: checks that the caller owns the conversation."""
         super().initialize(door)
         self.conversations = conversations
 
     async def post(self, conversation_id: str) -> None:
-        """Make one, for one connection within a minute."""
+        """Make a ticket: it opens one connection, within a minute."""
         id_ = self.conversation_id(conversation_id)
         self.tell(self.door.limits.tickets.take(self.user.id))
         conversation = await self.conversations.get(self.user.id, id_)

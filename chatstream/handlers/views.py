@@ -1,6 +1,6 @@
-"""The bodies the REST API takes (pydantic: they come from outside), and models as it shows them (msgspec).
+"""The REST API's request bodies (pydantic, which validates input) and response bodies (msgspec).
 
-The OpenAPI document has its schemas from both.
+The OpenAPI document's schemas, and their descriptions, are made from these classes.
 """
 
 import re
@@ -48,34 +48,34 @@ from chatstream.store.ledger import Balance
 from chatstream.tools import schema
 from chatstream.tools.client import TIMEOUT
 
-# Of a conversation, and of what makes a message safe to send again.
+# The forms of a conversation's id, and of an idempotency key.
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 
-# What a list shows at once: a screen, twice; and what is still a few KB of the longest titles.
+# Default and largest page of a list: two screens of titles; still a few KB if they are as long as they may be.
 PAGE = 50
 MAX_PAGE = 200
 
-# Tools that an app declares: the model reads them with each of its requests.
+# Most tools that an app may declare in a conversation: they are sent to the model with every request.
 MAX_CLIENT_TOOLS = 32
 MAX_CLIENT_TOOLS_CHARACTERS = 32_000
 
-# Why not, in words: some sentences, which the model is told.
+# Longest reason for denying a tool call, in characters: a few sentences, which the model is sent.
 MAX_REASON = 2000
 
-# What somebody types, or pastes, who looks for something; in scripts without spaces each two characters are a term.
+# Longest search query, in characters, and most terms in it. In scripts without spaces every two characters are a term.
 MAX_QUERY = 200
 MAX_QUERY_TERMS = 32
 
-# Enough for a headline, for pages of instructions, and for any model's name; small beside the limit of a document.
-# Which names there are, `UserChoices` knows.
+# Lengths in characters: a headline, pages of instructions, any model's name; small beside a document's limit of 16 MB.
+# `UserChoices` checks that the model exists.
 Title = Annotated[str, StringConstraints(max_length=200)]
 Prompt = Annotated[str, StringConstraints(max_length=8000)]
-# No space at its ends, no control characters, and nothing that begins like a path.
+# A model's name: no space at its ends, no control characters, and it does not begin like a path.
 _MODEL_NAME = r"^[^\s./\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,198}[^\s\x00-\x1f\x7f-\x9f])?$"
 ModelName = Annotated[str, StringConstraints(pattern=_MODEL_NAME)]
 ClientMessageId = Annotated[str, StringConstraints(pattern=KEY_PATTERN)]
-# A message must show something. What shows nothing `blank` knows exactly; this much of it fits into a schema.
+# A message must have a visible character. `blank` checks this exactly; this pattern is as much as fits into a schema.
 _VISIBLE: dict[str, Any] = {"pattern": r"[^\s\x00-\x1f\x7f-\xa0\xad]"}
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 CALL_ID_PATTERN = r"^[0-9a-f]{24}\.[1-9][0-9]{0,5}$"
@@ -85,12 +85,12 @@ ObjectKey = Annotated[str, StringConstraints(pattern=OBJECT_KEY_PATTERN)]
 
 
 def _whole(number: Any) -> Any:
-    """To JSON Schema 5.0 is a whole number, too; some languages write all of theirs so."""
+    """Turn 5.0 into 5: JSON Schema counts it as an integer, and some languages write all numbers so."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def _shown(title: str | None) -> str | None:
-    """A title that shows nothing is none: a list would have an empty line."""
+    """None for a title without a visible character: it would be an empty line in a list."""
     return None if title is None or is_blank(title) else title
 
 
@@ -98,7 +98,7 @@ OptionalTitle = Annotated[Title | None, AfterValidator(_shown)]
 
 
 class _Body(BaseModel):
-    # What is not listed is refused: nobody sets `role`, `userId` or `status`.
+    # Unknown fields are refused, so a client cannot set `role`, `userId` or `status`.
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
 
@@ -125,7 +125,7 @@ class DeclaredTool(_Body):
     timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None
 
     def made(self) -> ClientTool:
-        """The same, for the store. Raises `ValueError` for what is no schema."""
+        """This tool as the store's type. Raises `ValueError` if `parameters` is no JSON Schema."""
         schema.checking(self.parameters)
         timeout = TIMEOUT if self.timeout is None else self.timeout
         return ClientTool(name=self.name, description=self.description, parameters=self.parameters, timeout=timeout)
@@ -142,7 +142,7 @@ class ConversationChanges(_Body):
     model: ModelName | None = None
     background: bool | None = None
     client_tools: Annotated[list[DeclaredTool], Field(max_length=MAX_CLIENT_TOOLS)] | None = None
-    # null would mean nothing: where a branch ends is a message
+    # never null: a branch always ends at a message
     head: Annotated[ObjectKey | None, WithJsonSchema({"type": "string", "pattern": OBJECT_KEY_PATTERN})] = None
 
     @model_validator(mode="after")
@@ -164,7 +164,7 @@ class NewMessage(_Body):
 
     @property
     def goes_on_from(self) -> str | UnsetType | None:
-        """`parent`, if it was said."""
+        """`parent`, or UNSET if the request does not have it."""
         return self.parent if "parent" in self.model_fields_set else UNSET
 
 
@@ -208,7 +208,7 @@ class CallRequest(_Body):
     @model_validator(mode="after")
     def _one_thing_is_said(self) -> Self:
         said = sum(one is not None for one in (self.decision, self.error, self.output))
-        if said != 1 and not (said == 0 and "output" in self.model_fields_set):  # null is an output like any other
+        if said != 1 and not (said == 0 and "output" in self.model_fields_set):  # null is a valid output
             raise ValueError("There must be one of `decision`, `output` and `error`")
         if self.reason is not None and self.decision is not Decision.DENY:
             raise ValueError("`reason` belongs to a decision that denies")
@@ -222,9 +222,9 @@ class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_fie
     content: str
     created_at: Timestamp
     client_message_id: str | UnsetType = UNSET
-    # In a conversation with several branches: what it goes on from; null: it is the first of its branch.
+    # Only in a conversation with branches: the id of the message before it; null for the first of its branch.
     parent: str | UnsetType | None = UNSET
-    # Where there are several, all messages that stand at its place, oldest first; it is the one at `index`, from 0 on.
+    # Only where there are alternatives: the ids of all of them, oldest first; this message is at `index`, from 0.
     siblings: tuple[str, ...] | UnsetType = UNSET
     index: int | UnsetType = UNSET
 
@@ -239,7 +239,7 @@ class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
     message: str
     retryable: bool
     request_id: str | None
-    retry_after_ms: int | UnsetType = UNSET  # what the model's server asked for, counted from the answer's end
+    retry_after_ms: int | UnsetType = UNSET  # the wait that the model's server asked for, from the answer's end
 
 
 class ContextTrimmedView(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -262,15 +262,16 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
     error: FailureView | None
     recommendations: tuple[Recommended, ...]
     annotations: tuple[Annotation, ...] | UnsetType = UNSET
-    parts: tuple[Part, ...] | UnsetType = UNSET  # where there is more than text
-    continues: str | UnsetType = UNSET  # the attempt whose text it begins with
+    parts: tuple[Part, ...] | UnsetType = UNSET  # only if there is more than text
+    continues: str | UnsetType = UNSET  # the id of the attempt whose text it continues
     rating: Rating | UnsetType = UNSET
-    # Where there are several, all attempts at answering that message, oldest first; this is the one at `index`.
+    # Only where there are several: the ids of all attempts at answering that message, oldest first; this one is at
+    # `index`.
     siblings: tuple[str, ...] | UnsetType = UNSET
     index: int | UnsetType = UNSET
-    model: str | UnsetType = UNSET  # which one answered, once that is stored
-    context_trimmed: ContextTrimmedView | UnsetType = UNSET  # if that began with this answer
-    rounds: tuple[Round, ...] | UnsetType = UNSET  # where a model was asked several times; `usage` is their sum
+    model: str | UnsetType = UNSET  # the model that answered, once stored
+    context_trimmed: ContextTrimmedView | UnsetType = UNSET  # only on the first answer without the older messages
+    rounds: tuple[Round, ...] | UnsetType = UNSET  # only after several model requests; `usage` is their sum
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
@@ -304,8 +305,8 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
     background: bool
     created_at: Timestamp
     updated_at: Timestamp
-    head: str | UnsetType = UNSET  # where it has several branches: the message at the end of the one that is shown
-    client_tools: tuple[ClientToolView, ...] | UnsetType = UNSET  # if the app has declared some
+    head: str | UnsetType = UNSET  # only with several branches: the last message of the active one
+    client_tools: tuple[ClientToolView, ...] | UnsetType = UNSET  # only if the app has declared some
 
 
 class ListedConversation(ConversationView, frozen=True, kw_only=True, rename="camel"):
@@ -324,7 +325,7 @@ class CallView(Struct, frozen=True, kw_only=True, rename="camel"):
     arguments: str
     state: CallState | None
     message_id: str
-    status: Status  # of the answer
+    status: Status  # the answer's status
     stream_cursor: str
     expires_at: Timestamp | UnsetType = UNSET
     decided_by: str | UnsetType = UNSET
@@ -458,7 +459,7 @@ def listed_conversation(conversation: Conversation, state: ConversationState, *,
 
 
 def new_conversation_view(conversation: Conversation, message: UserMessage | None) -> NewConversationView:
-    """The same when it was just created."""
+    """The response for a conversation that was just created, with its first message if it has one."""
     return NewConversationView(
         **_conversation_fields(conversation),
         initial_message=UNSET if message is None else UserMessageView(**_user_message_fields(message)),
@@ -472,10 +473,10 @@ def message_view(
     siblings: Sequence[str] = (),
     parent: str | UnsetType | None = UNSET,
 ) -> UserMessageView | AnswerView:
-    """A user message or an answer; `reasoning`: what the model thought is shown.
+    """A user message or an answer; `reasoning`: include the model's reasoning.
 
-    `siblings` are all messages that stand at its place, if it is not alone; `parent` is what a user message goes on
-    from, where that has to be said.
+    `siblings`: the ids of all alternatives to this message, itself included, if there are any. `parent`: the id of
+    the message before a user message, in a conversation with branches.
     """
     place: dict[str, Any] = {"siblings": tuple(siblings), "index": siblings.index(message.id)} if siblings else {}
     if isinstance(message, UserMessage):
@@ -484,7 +485,7 @@ def message_view(
 
 
 def call_view(decided: Decided) -> CallView:
-    """A call of which something was decided."""
+    """A tool call after a decision or a result."""
     call, answer = decided.call, decided.answer
     output, truncated = (UNSET, UNSET) if call.output is UNSET else shown(call.output)
     return CallView(
@@ -505,7 +506,7 @@ def call_view(decided: Decided) -> CallView:
 
 
 def balance_view(balance: Balance) -> BalanceView:
-    """How its user stands with one limit."""
+    """One limit and how much of it is used."""
     name = balance.name
     return BalanceView(
         name=name,
@@ -519,7 +520,7 @@ def balance_view(balance: Balance) -> BalanceView:
 
 
 def model_view(entry: Entry, *, is_default: bool) -> ModelView:
-    """A model as users see it: never where it is, nor what it costs."""
+    """A model as users see it: without its endpoint and its price."""
     return ModelView(
         name=entry.name,
         description=entry.description,
@@ -530,17 +531,17 @@ def model_view(entry: Entry, *, is_default: bool) -> ModelView:
 
 
 def posted_message(message: UserMessage, cursor: Cursor) -> PostedMessage:
-    """A user message that was just stored, and where its answer begins."""
+    """A user message that was just stored, with the stream cursor of its answer."""
     return PostedMessage(**_user_message_fields(message), stream_cursor=str(cursor))
 
 
 def begun_answer(answer: Answer, cursor: Cursor) -> BegunAnswer:
-    """An answer that has just begun, and where."""
+    """An answer that has just begun, with its stream cursor."""
     return BegunAnswer(**_answer_fields(answer), stream_cursor=str(cursor))
 
 
 def erasure_view(erasure: Erasure) -> ErasureView:
-    """How an erasure stands."""
+    """The state of an erasure."""
     completed = erasure.completed_at
     return ErasureView(
         id=erasure.id,
@@ -613,15 +614,15 @@ def _failure_view(failure: Failure) -> FailureView:
 
 
 def ui_stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None = None) -> str:
-    """The same for who is not shown the running answer: the stream begins with it."""
+    """As `stream_cursor`, for a client that is not shown the running answer: the stream sends all of it."""
     running = next((m for m in messages if isinstance(m, Answer) and m.status is Status.STREAMING), hidden)
     return stream_cursor(key, messages, running)
 
 
 def stream_cursor(key: str, messages: Sequence[Message], hidden: Answer | None = None) -> str:
-    """The cursor with which a stream goes on from what `messages`, the newest of the conversation `key`, show.
+    """The cursor from which a stream continues after `messages`, the newest messages of the conversation `key`.
 
-    `hidden` is the answer that runs, if they do not show it: the stream tells all of it.
+    `hidden`: the running answer, if it is not among them; the stream then sends it from its beginning.
     """
     if hidden is not None:
         return str(Cursor(hidden.id, 0))
