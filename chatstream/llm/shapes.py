@@ -13,6 +13,8 @@ Json = dict[str, Any]
 _MAX_REASON: Final = 64
 # JSON's and MongoDB's numbers end somewhere; a token count past 2**53 is not one.
 _MAX_TOKENS: Final = 2**53
+# What a model thought may stand in the total alone, as with Gemini: at most what it may say at all.
+_MAX_UNTOLD: Final = 65_536
 # Where endpoints put what a model thinks. Some put the same in two of them, of which the first is taken.
 _REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 _ANY_REASONING: Final = frozenset(_REASONING)
@@ -201,11 +203,12 @@ def usage_of(chunk: Json, *, final: bool) -> Usage | None:
         prompt = _count(usage, "prompt_tokens", "input_tokens")
         completion = _count(usage, "completion_tokens", "output_tokens")
         if prompt is not None and completion is not None and prompt + completion:
-            total = _count(usage, "total_tokens")
+            total, least = _count(usage, "total_tokens"), prompt + completion
+            plausible = total is not None and least <= total <= least + _MAX_UNTOLD
             return Usage(
                 prompt_tokens=prompt,
                 completion_tokens=completion,
-                total_tokens=prompt + completion if total is None else total,
+                total_tokens=total if total is not None and plausible else least,
                 source=UsageSource.EXACT if final else UsageSource.PARTIAL,
                 cached_tokens=_detail(usage, prompt, "prompt_tokens_details", "input_tokens_details", "cached_tokens"),
                 reasoning_tokens=_detail(

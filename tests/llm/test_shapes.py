@@ -7,6 +7,7 @@ import pytest
 
 from chatstream.errors import ErrorCode
 from chatstream.llm.decoding import AnswerDecoder
+from chatstream.llm.shapes import usage_of
 from chatstream.models import Usage
 from chatstream.pieces import Piece
 from chatstream.pieces import text as text_of
@@ -284,3 +285,22 @@ def test_token_counts(chunks: list[object]) -> None:
     decoder = AnswerDecoder()
     decoder.feed(sse(*chunks))
     assert decoder.finish.usage == Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
+
+
+@pytest.mark.parametrize(
+    ("told", "total"),
+    [
+        (None, 15),
+        (0, 15),
+        (14, 15),
+        (4015, 4015),  # Gemini: what it thought is in the total alone
+        (15 + 65_536, 15 + 65_536),
+        (16 + 65_536, 15),
+        (10**9, 15),
+        (-1, 15),
+        ("many", 15),
+    ],
+)
+def test_a_total_is_believed_where_it_can_be_one(told: object, total: int) -> None:
+    usage = usage_of({"usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": told}}, final=True)
+    assert usage == Usage(prompt_tokens=10, completion_tokens=5, total_tokens=total)
