@@ -71,6 +71,43 @@ def test_production_with_a_replica_set_of_ones_own(installed: Path, tmp_path: Pa
     ]
 
 
+# What people write at first, and what of the mend must be told.
+MISTAKES = {
+    "CHATSTREAM_ENV=prod": "production",
+    "JWT_SECRET=short": "openssl rand",
+    "MONGODB_URI=mongo://localhost/shop": "mongodb://",
+    "OPENAI_BASE_URL=https://api.openai.com/v1/chat/completions": "leave out /chat/completions",
+    "OPENAI_MODLE=gpt-4o": "did you mean OPENAI_MODEL?",
+    "CHATSTREAM_PORT=eighty": "whole number",
+    "CHATSTREAM_HEARTBEAT_INTERVAL=1h": "without a unit",
+    "CHATSTREAM_CORS_ORIGINS=https://shop.example/app": "without a path",
+    "CHATSTREAM_PLUGINS=my_shop:plugin": "my_shop.py must be in the directory",
+    "CHATSTREAM_MODELS_FILE=models.toml": "does not exist",
+    "CHATSTREAM_LOGIN_URL=shop.example/login": "https://",
+}
+
+
+def test_mistakes_on_the_way_are_each_explained_in_a_line(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "chatstream.env").write_text("\n".join([*MISTAKES, "OPENAI_API_KEY=sk-1"]))
+    done = subprocess.run(
+        [installed / "chatstream", "check-config", "--env-file", "chatstream.env"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    heading, *lines = done.stderr.splitlines()
+    assert heading == "The configuration is not valid:"
+    said = {line.split()[0].rstrip(":"): line for line in lines}
+    assert len(said) == len(lines) == len(MISTAKES)
+    for mistake, mend in MISTAKES.items():
+        assert mend in said[mistake.partition("=")[0]]
+    assert [path.name for path in tmp_path.iterdir()] == ["chatstream.env"]
+
+
 def test_without_a_database_nothing_is_made(installed: Path, tmp_path: Path) -> None:
     """Where no mongod is found: it says what to install, and leaves no directory behind."""
     hidden = "import sys; sys.modules['fiftyone'] = None; from chatstream.__main__ import main; sys.exit(main([]))"
