@@ -42,11 +42,17 @@ _TAG = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BREAK = re.compile(r"<br\s{0,3}/?>", re.IGNORECASE)
-_OTHER_TAG = re.compile(r"</?[a-z][a-z0-9]{0,15}(?:\s[^<>]{0,200})?/?>", re.IGNORECASE)
+_OTHER_TAG = re.compile(
+    r"</?(?:a|abbr|b|big|body|br|center|div|em|font|h[1-6]|hr|html|i|img|ins|kbd|li|mark|ol|p|small|span|strong|sub|sup"
+    r"|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var)(?:\s[^<>]{0,200})?/?>",
+    re.IGNORECASE,
+)
+_GAP = re.compile(r"<[A-Za-z][^<>\n]{0,60}>|(?<!\w)_{3,}(?!\w)")  # of a template, where a name goes
 _ONE_TILDE = re.compile(r"(?<![\w~])~(?=[^\s~0-9])[^~\n]{1,500}~(?![\w~])")
 # A quoted stretch with a number in it is somebody's words, not a name.
 _QUOTED = re.compile(
     r"[\u201c\u201e]([^\u201c\u201d\u201e\n]{0,1000})(?:[\u201d]|(?=\n)|\Z)|(?<!\w)\"([^\"\n]{1,1000})\"|\u00ab([^\u00ab\u00bb\n]{1,1000})\u00bb"
+    r"|(?<!`)`{1,2}([^`\n]{1,1000})`{1,2}(?!`)"
 )
 _FENCE = re.compile(r"\s{0,12}(?:```|~~~)")
 _LINK = re.compile(r"(?<![\w)])\[([^\[\]]{1,200})\]\([^()\s]{0,500}\)(?![\w\[])")
@@ -56,6 +62,7 @@ _ITEM = re.compile(r"\s*+(?:[-*+\u2022\u25e6\u2023]|[0-9]{1,3}[.)])\s")
 _LEADING = re.compile(r"^(?:[>#\u2022\u25e6\u2023\s]|(?:[-+*]|[0-9]{1,3}[.)])(?=\s))++")
 _BOLD = re.compile(r"\s*+(?:\*\*[^*]++\*\*|__[^_]++__)\s*+:?\s*+")
 _RULE = re.compile(r"\s{0,3}(?:[-*_=]\s?){3,}\s*")
+_TASK = re.compile(r"(?<=[-*+.)]\s)\[[ xX]\]\s")  # of somebody's list of tasks
 _ELLIPSIS = " \u2026 "
 _LONGEST_QUOTED_NAME = 3  # words: "Over 2.5 goals"
 _SAYS = re.compile(r"(?:back|bet|take|tip|nap|my|the|best|put|go)\b", re.IGNORECASE)
@@ -107,6 +114,8 @@ def _short_quotation(match: re.Match[str]) -> str:
 
 def _line(raw: str) -> Line:
     said = _QUOTED.sub(_short_quotation, raw)
+    if not _RULE.fullmatch(raw):
+        said = _TASK.sub(_ELLIPSIS, _GAP.sub(_ELLIPSIS, said))
     text = _LEADING.sub("", " ".join(_MARKS.sub("", _LINK.sub(r"\1", said)).split()))
     stripped = raw.lstrip()
     indented = raw[:1].isspace()

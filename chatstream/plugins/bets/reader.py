@@ -33,10 +33,16 @@ _DECIMALS = 4  # -110 is 1.909090...: enough to reckon with, without binary nois
 # In code points: the longest sentence, name of a bet, and cell of a table that is read; and how far before a number the
 # word may stand that makes it a handicap or a time.
 _LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
+# Code points. What takes a bet back may stand anywhere, so an answer is read whole or not at all. This is some 5,000
+# tokens, more than nearly all have; the worst takes two thirds of a second, in which others want Python's one lock.
+_LONGEST_ANSWER = 20_000
+_DAY_KEYS = ("date", "day", "time", "kick-off")
 _LONGEST_HEADING_WORDS = 8
+_FOREIGN_WORDS = 3  # as names have one or two
 _TELLING = 5_000  # code points that tell an answer's language
 _LONGEST_ENTRY = 2  # lines of a paragraph below a heading that name a bet
 _HIGHEST_DOUBTFUL = 34.0  # decimal odds; a higher number is a price, unless something else says that it is odds
+_HIGHEST_PLAIN = 8.0  # decimal odds that nothing but an "@" marks; most bets are below, most prices of things above
 _LOWEST_LEVEL = 7
 _REASONS = ("", "because", "since", "as they")
 _BETS = re.compile(
@@ -82,11 +88,11 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
 
     `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
     """
-    if not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
+    if len(text) > _LONGEST_ANSWER or not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
         return ()
     written = Written(answer_id)
     said = [*lines(text)]
-    if voids(_said(said), written) or _are_dismissed(said):
+    if voids(_said(said), written) or _are_dismissed(said) or any(map(_is_clearly_foreign, _said(said))):
         return ()
     return tuple(
         Recommendation(
@@ -176,6 +182,10 @@ class _Reading:
         self._silenced: Kind | None = None  # by an introduction: what kind of paragraph it introduced
         self._quoted = False  # ... as somebody else's words
         self._introduction = ""
+        self._before = ""  # the last sentence, or the heading, before the paragraph
+        self._named: tuple[str, str] | None = None  # by the heading: "**Bet 1: Arsenal to win**", its odds below
+        self._follows_bets = False  # the paragraph before named some
+        self._keyed_at = -1  # the last paragraph whose keys or columns gave one
 
     @cached_property
     def _speaks_of_betting(self) -> bool:
@@ -190,6 +200,7 @@ class _Reading:
             self._introduce(paragraph)
             if self._listed and paragraph.kind is Kind.PLAIN:
                 self._announced = False
+            self._disown(paragraph)
             if self._silent_level is not None or self._silenced is not None:
                 self._only_take_back(paragraph)
             elif paragraph.kind is Kind.ROW:
@@ -205,6 +216,9 @@ class _Reading:
                 self._announced = False  # a heading announces what stands below it, until other things come
             last = words.SENTENCE_END.split(paragraph.last)[-1]
             self._introduction = last if last.endswith(":") else ""
+            self._before = last
+            self._follows_bets = bool(named)
+            self._named = None
         return self._bets[:MOST]
 
     def _head(self, line: Line) -> None:
@@ -212,11 +226,15 @@ class _Reading:
         if self._silent_level is not None and level <= self._silent_level:
             self._silent_level = None
         self._level, self._silenced, self._introduction = level, None, ""
+        pair = _field(line.text)
+        if pair and _is_pick(pair[0]):
+            self._named = pair
+        else:
+            self._named, self._before, self._follows_bets = None, line.text, False
         if self._silent_level is not None:
             return
         if self._written.is_past(line.text) or (
-            words.SILENT.search(line.text)
-            and not (words.LABEL.match(line.text) and not words.UNWANTED.search(line.text))
+            words.is_silent(line.text) and not (words.LABEL.match(line.text) and not words.UNWANTED.search(line.text))
         ):
             self._announced, self._silent_level = False, level
             return
@@ -225,7 +243,7 @@ class _Reading:
             self._sentence(sentence, announced=False, advised=True)
 
     def _announce(self, text: str) -> None:
-        self._announced = bool(words.ANNOUNCES.search(text)) and not words.SILENT.search(text)
+        self._announced = bool(words.ANNOUNCES.search(text)) and not words.is_silent(text)
         self._card = bool(words.CARD.search(text))
         self._several = bool(words.MULTIPLE.search(text))
         self._legs = []
@@ -238,12 +256,15 @@ class _Reading:
             if self._written.is_past(introduction):  # until the next heading, whatever else is introduced
                 self._announced, self._silent_level = False, _LOWEST_LEVEL
                 return
-            if words.SILENT.search(introduction):
+            if words.is_silent(introduction):
                 self._announced, self._silenced = False, paragraph.kind
                 self._quoted = bool(words.QUOTES.search(introduction))
                 return
             if words.ANNOUNCES.search(introduction):
                 self._announce(introduction)
+            elif paragraph.kind is Kind.PLAIN and not words.LEADS_IN.search(introduction):
+                self._announced, self._silenced, self._quoted = False, Kind.PLAIN, True
+                return
         if self._silenced is None or paragraph.kind is not Kind.PLAIN:
             return
         # A list ends by itself; of paragraphs it is not sure who speaks, until the writer says so.
@@ -329,7 +350,8 @@ class _Reading:
         clauses = _clauses(words.OPENER.sub("", sentence))
         for number, (_, clause) in enumerate(clauses):
             turn, behind = clauses[number + 1] if number + 1 < len(clauses) else ("", "")
-            if turn not in _REASONS and words.TAKES_BACK.search(behind) and not _leads(behind):
+            takes_back = turn == "except" or words.TAKES_BACK.search(behind)
+            if turn not in _REASONS and takes_back and not _leads(behind):
                 continue
             self._clause(clause, announced=announced and not number, advised=advised, labels_only=labels_only)
 
@@ -384,7 +406,11 @@ class _Reading:
             return True
         if match["priced"] or odds > _HIGHEST_DOUBTFUL or not name[:1].isupper():
             return False
-        return bool(_BETS.search(said[: match.start()])) or (announced and self._speaks_of_betting)
+        if _BETS.search(said[: match.start()]) or (announced and self._speaks_of_betting):
+            return True
+        # "My pick: Arsenal @ 2.10"; a lens or a wine would be called one somewhere.
+        own = words.OWN_PICK.match(said)
+        return bool(own and match["sign"] and odds <= _HIGHEST_PLAIN and not words.SOLD.search(self._text))
 
     def _stake_of_the_last(self, sentence: str) -> None:
         """A sentence of its own may say the stake of the bet right before it."""
@@ -393,10 +419,10 @@ class _Reading:
         if sum(other.paragraph == self._number for other in self._bets) == 1 and (
             match := words.STAKE_SENTENCE.fullmatch(sentence)
         ):
-            bet.stake = match[1]
+            bet.stake = match[match.lastindex or 0]
 
     def _add(self, name: str, odds: float, text: str, stake: str | None, passage: str, *, advised: bool) -> None:
-        if len(self._bets) >= _KEPT or _is_known(name, odds, self._bets):
+        if len(self._bets) >= _KEPT or _is_known(name, odds, self._bets) or words.PLACEHOLDER.search(name):
             return
         self._bets.append(
             _Bet(
@@ -473,7 +499,9 @@ class _Reading:
         verdict: str | None = None
         if any(self._written.is_past(value) or words.BEFORE_TODAY.search(value) for _, value in pairs):
             return
-        has_pick = any(words.PICK_KEY.fullmatch(key) or words.STAKED_KEY.fullmatch(key) for key, _ in pairs)
+        if self._named and not any(_is_pick(key) for key, _ in pairs):
+            pairs = [self._named, *pairs]
+        has_pick = any(_is_pick(key) for key, _ in pairs)
         for key, value in pairs:
             if words.STAKE_KEY.fullmatch(key):
                 stake = value
@@ -498,7 +526,7 @@ class _Reading:
             within = [match for match in words.ODDS.finditer(name) if _decimal(match)]
             if len(within) == 1:
                 name, odds = name[: within[0].start()], name[within[0].start("text") :]
-        if name is None or odds is None or len(name) > _LONGEST_NAME:
+        if name is None or odds is None or len(name) > _LONGEST_NAME or words.PLACEHOLDER.search(name):
             return
         whole = " ; ".join((name, odds, stake or ""))
         if words.UNWANTED.search(whole) or (verdict is not None and not words.YES.fullmatch(verdict)):
@@ -506,12 +534,29 @@ class _Reading:
         amount = words.WHOLE_STAKE.fullmatch(stake) if stake is not None else None
         if stake is not None and (amount is None or words.NO_STAKE.fullmatch(stake)):
             return
-        if not (self._announced or amount or verdict is not None or pick):
+        if not self._announced and not (self._is_unclaimed(own=pick is not None) and (amount or verdict or pick)):
             return
+        if not self._announced and any(key in _DAY_KEYS and words.DAY_ALONE.search(value) for key, value in pairs):
+            return  # of which year?
         found = words.ODDS.match(f"odds: {odds}")
         worth = _decimal(found) if found else None
-        if found and worth and not words.SOLD.search(name) and not _is_foreign_bet(whole):
+        if found and worth and _trimmed(name) and not words.SOLD.search(name) and not _is_foreign_bet(whole):
             self._add(_trimmed(name), worth, found["text"], amount[1] if amount else None, whole, advised=True)
+            self._keyed_at = self._number
+
+    def _is_unclaimed(self, *, own: bool) -> bool:
+        """Whether nothing right before lines with keys says, or may say, that they are something else than advice."""
+        if not self._before or self._follows_bets or words.TITLE.fullmatch(self._before):
+            return True
+        return own and bool(re.search(r"[.!]\W*$", self._before)) and not words.ABOUT_FIELDS.search(self._before)
+
+    def _disown(self, paragraph: _Paragraph) -> None:
+        """Drop the bets right above, if a sentence about them says what they are, and not that they are advice."""
+        if self._keyed_at != self._number - 1 or paragraph.kind is not Kind.PLAIN:
+            return
+        first = words.SENTENCE_END.split(paragraph.lines[0].text)[0]
+        if words.ABOUT_BLOCK.match(first) and not words.STANDS_BY.search(first):
+            self._bets = [bet for bet in self._bets if bet.paragraph != self._number - 1]
 
     def _table(self, paragraph: _Paragraph) -> None:
         rows = [[cell.strip() for cell in line.text.strip("|").split("|")] for line in paragraph.lines]
@@ -534,6 +579,10 @@ class _Reading:
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, dict) and all(isinstance(part, str) for part in one.values()):
                 self._keyed([(str(key).casefold().replace("_", " "), part) for key, part in one.items()])
+
+
+def _is_pick(key: str) -> bool:
+    return bool(words.PICK_KEY.fullmatch(key) or words.STAKED_KEY.fullmatch(key))
 
 
 def _is_called_odds(match: re.Match[str]) -> bool:
@@ -722,6 +771,11 @@ def _is_known(name: str, odds: float, found: Sequence[_Bet]) -> bool:
 def _is_foreign_bet(text: str) -> bool:
     """Whether a sentence is in another language, or names its bet in one."""
     return bool(words.BETS_ELSEWHERE.search(text)) or _is_foreign(text)
+
+
+def _is_clearly_foreign(sentence: str) -> bool:
+    """Whether this one sentence of an English answer is not: what stands beside it may be its translation."""
+    return len(words.FOREIGN.findall(sentence)) >= _FOREIGN_WORDS and not words.ENGLISH.search(sentence)
 
 
 def _is_foreign(text: str) -> bool:

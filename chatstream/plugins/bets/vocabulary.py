@@ -21,7 +21,8 @@ _BOOKMAKERS = r"""(?: bet365 | betfair | betfred | coral | ladbrokes | paddy\spo
 _NUMBER = r"""(?: (?P<american> [+\u2212-][1-9][0-9]{2,4} ) | [0-9]{1,4}/[1-9][0-9]{0,2} | (?P<evens> evens
     | even\smoney )
     | [0-9]{1,5}[.][0-9]{1,3} | (?P<loose> [0-9]{1,4}(?:-|\sto\s)[1-9][0-9]{0,2} | [0-9]{1,3},[0-9]{2} ) )"""
-_NO_MORE = r"""(?! [\w%€$£+\u00bc-\u00be] | [.,:/\u2212\u2013-][0-9] | \s?% | \s?[\u2013\u2014-]\s?[0-9]{1,5}[./][0-9]
+_NO_MORE = r"""(?! [\w%€$£+\u00bc-\u00be] | [.,:/\u2212\u2013-][0-9] | \s?%
+    | \s?[\u2013\u2014-]\s?[0-9]{1,5}[./][0-9]{1,3}+(?!\s?(?:pts?|points?|units?|u)\b)
     | \s(?:to|and)\s[+\u2212-]?[0-9] | \son\s?(?:[.,;)]|$) | \s?(?:or|and)\s(?:better|above|bigger|higher|more|over
     |up) )"""
 ODDS = _pattern(
@@ -40,7 +41,7 @@ ODDS = _pattern(
     (?: \s?\( [+\u2212-]?[0-9]{{1,5}}(?:[./][0-9]{{1,3}})? \) )?  # the same odds in another notation
     (?= \s?(?:[^\w\s]|$)
       | \s(?:with|on|for|and|or|is|are|looks?|offers?|represents?|would|because|since|as|given|to|who|which|right\snow
-           |today|tonight|tomorrow|here|now|each[\s-]way|odds|after|against|stak\w+|risking|using|currently
+           |today|tonight|tomorrow|here|now|each[\s-]way|odds|after|against|stak\w+|risking|using|before|currently
            |at\s{_BOOKMAKERS}|{_BOOKMAKERS})\b
       | \s[0-9]{{1,3}}\s?(?:pts?|units?|u)\b )"""
 )
@@ -48,13 +49,14 @@ LINE = _pattern(r"\b(?: over | under | line | total | handicap | spread )s?\b [^
 QUARTERS = (".5", ".25", ".75", ".50", ".0")
 OTHER_NUMBER = _pattern(  # then "at 7.30" or "at 7/10" is none
     r"""\b(?: kick(?:s|ing)?[\s-]?off | starts? | begins? | tip-?off | confiden\w+ | rat(?:e|ed|ing) | limit | xg | off
-    | race | game | match | leaves? | departs? | arrives? | tonight | tomorrow | today | (?:mon|tues|wednes|thurs|fri
+    | (?<!\bwin\sthe\s)(?:race | game | match) | leaves? | departs? | arrives? | tonight | tomorrow | today | (?:mon
+    |tues|wednes|thurs|fri
     | satur|sun)day(?:\s(?:evening|night|afternoon))? | evening | morning | afternoon | live | (?:train|bus|flight) )
     (?: \s?[:,] )? \s? $ | \b(?: confiden\w+ | rat(?:e|ed|ing)s? )\b [^.;0-9]{0,20} $"""
 )
 # That the talk is of a bet, and not of a wine, a lens or a train. "Best bet" is said of those, too.
 BETTING = _pattern(
-    r"""(?<![\w-])(?: odds(?!\sand\sends) | wager\w* | staking | punt
+    r"""(?<![\w-])(?: odds(?!\sand\sends) | wager\w* | staking | stake\sof\s[\u20ac$\u00a30-9] | punt
     | bookmaker\w* | bookie\w* | to\s(?:win|score|qualify|draw|lift|beat|cover|lead|place|finish|end)\b
     | (?:match|home|away|away|outright)\swin | wins?\b | draw(?![\w-]) | level | (?:over|under)\s[0-9] | both\steams
     | btts
@@ -65,7 +67,8 @@ BETTING = _pattern(
     | \bevens\b | \beven\smoney\b"""
 )
 # Things that are sold or timed: odds have no litres.
-_SOLD = r"""bitcoin | crypto\w* | ether\w* | etfs? | forex | gold | silver | nvidia | tesla | futures | bonds? | gas
+_SOLD = r"""bitcoin | crypto\w* | ether\w* | etfs? | forex | gold(?!\s(?:cup|medal)) | silver | nvidia | tesla
+    | futures | bonds? | gas
     | kickstarter | crowdfund\w* | indiegogo | start-?ups? | campaign | petition | bid | lit(?:re|er)s? | bottles?
     | glass(?:es)? | kilos? | kg | pounds?\sof | grams? | recipes? | lens(?:es)? | aperture
     | trains? | bus(?:es)? | flights? | ferry | tickets? | menu | wines? | beers? | lager | ales? | abv |
@@ -90,14 +93,15 @@ STAKE = _pattern(
     rf"""\b(?: stak(?:e|ing) | wager(?:ing)? | bet(?:ting)? | put(?:ting)? | risk(?:ing)? | plac(?:e|ing) | have
     | having )\b
       (?: :?\s(?: of | is | at | a | just | only | around | about | size | small )\b ){{0,3}} :?\s
-      ({_UP_TO} (?: {_MONEY} | {_UNITS} | [0-9]{{1,2}}(?:[.][0-9])?\s?%(?!\w) ))
+      ({_UP_TO} (?: {_MONEY} | {_UNITS} | [0-9]{{1,2}}(?:[.][0-9])?\s?%(?!\w) | [0-9]{{1,2}}/10(?![0-9]|[.][0-9]) ))
     | ({_UP_TO} {_MONEY}) \s(?:stake|bet|wager|on)\b
     | ({_UP_TO} {_UNITS}) \s(?:stake|bet|wager|on)\b"""
 )
 # Units by themselves are a stake right before the name, or right behind the odds; elsewhere they are points of a game.
 STAKE_BEFORE = _pattern(rf"^[^\w]{{0,6}}({_UP_TO} {_UNITS})(?=\s?[,:\u2013\u2014-]?\s)")
 STAKE_AFTER = _pattern(
-    rf"""^[\s,;:()|\u2013\u2014-]{{0,5}} (?:(?:for|with|to|at)\s(?:an?\s)?)? ({_UP_TO} {_UNITS})
+    rf"""^[\s,;:()|\u2013\u2014-]{{0,5}} (?: (?:(?:for|with|to|at)\s(?:an?\s)?)? ({_UP_TO} {_UNITS})
+      | (?: [(\u2013\u2014-]\s? | \bfor\s ) ({_UP_TO} {_MONEY}) )
     (?= \s?(?:[^\w\s]|$) | \s(?:stake|bet|wager|play|each|win|level|max|only|here)\b )"""
 )
 WHOLE_STAKE = _pattern(
@@ -113,7 +117,10 @@ STAKE_SENTENCE = _pattern(
     | \bof\b ) \s?
       | keep\s(?:it|the\sstake)\s(?:to|at)\s )
     ({_UP_TO} (?: {_MONEY} | {_UNITS} ) ) (?: \son\s(?:it|this|that|this\sone|the\s(?:double|treble
-    |acca)) )? \s?[.!]?"""
+    |acca)) )? \s?[.!]?
+    | an?\s(?:small\s|modest\s)?stake\sof\s ({_UP_TO} (?: {_MONEY} | {_UNITS} ) )
+      \s(?:seems|is|looks|feels|would\sbe)\s(?:about\s)?(?:sensible|right|reasonable|fine|enough|plenty
+    |appropriate)\s?[.!]?"""
 )
 
 # What recommends: the writer, at the beginning of a clause, now ------------------------------------------------------
@@ -163,6 +170,7 @@ OPENER = _pattern(
         | (?:for|in|on)\s(?:this|that|the)\s(?:[a-z]{1,10}\s)?(?:match|game|one|fixture|race|bout|fight|final|tie|event
         |derby|clash),?
         | (?:(?:al|even\s)?though|while|whilst)\s[^,;:0-9]{3,100}, ) \s (?=(?:I|we)\b)
+      | (?: based\son\s[^,;:0-9]{3,60},\s (?=(?:I|we|my)\b) )
       | (?: if\syou\sask\sme | all\sthings\sconsidered | all\sin\sall | (?:to\ssum|summing)\s(?:it\s)?up | on\sbalance
         | tl;dr | in\sconclusion | in\smy\s(?:view|opinion) | to\sbe\s(?:clear|honest) | for\swhat\sit['\u2019]s\sworth
         )[,:]\s )"""
@@ -193,11 +201,18 @@ LABEL = _pattern(
     (?:(?:and|so|then|also|overall|for\sme|verdict|personally|therefore)[,:]?\s)?
     (?:{_MINE}\s)?(?:{_GOOD}\s){{0,3}} {_BET} (?:\s\#?[0-9]{{1,2}})? (?:\s(?:here|today|tonight|of\sthe\s(?:day|week
     |night|weekend|round)
-      | for\s(?:me|you|today|tonight|tomorrow|this\s[\w-]{{1,12}}|the\s[\w-]{{1,12}}
+      | for\s(?:me|you|today|tonight|tomorrow|this\s[\w-]{{1,12}}
+    |(?:today|tonight|tomorrow|(?:mon|tues|wednes|thurs|fri|satur|sun)day)['\u2019]s\s[\w-]{{1,12}}
+    |the(?:\s[\w\u2019'.-]{{1,20}}){{1,5}}?(?=\sis\b|\swould\b|\s?:)
+    |the\s[\w-]{{1,12}}
     |[A-Z][\w\u2019'.-]{{1,20}}(?:\sv(?:s[.]?)?\s[A-Z][\w\u2019'.-]{{1,20}})?) ))?
     (?: \s?: | \s(?:is|would\sbe)\b (?!\sone\b) | \s?[\u2013\u2014]\s | \s-\s ) (?: \s(?:to|on)\b )? (?:\s(?:backing
     |back|bet\son|take|taking|(?:bet|put|stake|risk)(?=\s(?:{_MONEY}|{_UNITS})\son\b))\b)?
-    (?:\s(?:{_MONEY}|{_UNITS})\son\b)?"""
+    (?:\s(?:{_MONEY}|{_UNITS})\son\b)? (?:\san?\s(?:small\s|straight\s|win\s)?(?:single|bet|wager|punt)\son\b)?"""
+)
+OWN_PICK = _pattern(
+    rf"^[^\w]{{0,6}}(?: (?:my|our)\s(?:{_GOOD}\s){{0,2}}{_BET}\s?(?: : | \sis\b )"
+    rf" | (?:I|we)(?:['\u2019]d|\swould)?\srecommend\b )"
 )
 VALUE_IN = _pattern(
     rf"""{_START}? \bthere(?:['\u2019]s|\sis)\s (?:(?:some|real|good|great|clear|decent|excellent
@@ -231,7 +246,8 @@ STAKED_ON = _pattern(
 # What is recommended then is no bet.
 NO_NAME = re.compile(
     r"""[^\w]*(?:an?\s|the\s)?(?:against|caution|care|patience|nothing|none|nobody|neither|anyone|anything|not|how|what
-    |zero|off|out|away|down|up|whether|why|who|(?!(?:back|bett|tak|play|putt|stak|plac|go|choos|opt)ing\b)[a-z]+ing)\b""",
+    |zero|off|out|away|down|up|whether|why|who|(?!(?:back|bett|tak|play|putt|stak|plac|go|choos
+    |opt)ing\b)[a-z]+ing)\b""",
     re.VERBOSE,
 )
 BEFORE_NAME = _pattern(
@@ -240,6 +256,18 @@ BEFORE_NAME = _pattern(
 AFTER_NAME = _pattern(
     """(?: a|an|the|at|is|are|with|of|for|on|and|or|in|which|currently|now|best|available|priced|offered|quoted
     | have|has|odds|its|their|combined|good|decent|attractive )?"""
+)
+
+# Where a template leaves a gap for a name; or the word for what should be named.
+PLACEHOLDER = _pattern(
+    r"""[\[\]{}<>%_$\u2026] | [.]{3} | \b(?: xyz | xx+ | abc | tb[adc] | n/a | insert | foo | lorem | your ) \b
+    | \b(?: team | player | horse | club | side | selection | runner | home | away )\s?(?: [a-d] | x | y | z | one
+    | two | name
+      | [1-9] )\b
+    | ^[^\w]* (?: (?:the|a|an|some|any|this|that|my|our)\s )? (?: team | player | horse | club | side | runner
+    | bets? | picks?
+      | tips? | selections? | predictions? | plays? | outcome | market | leg | name | odds | price | stakes? | units?
+      | recommendation | verdict | x | y | z | a | b | unknown | none )s? (?:\sname)? [^\w]* $"""
 )
 
 # Headings and fields --------------------------------------------------------------------------------------------------
@@ -251,8 +279,14 @@ ANNOUNCES = _pattern(
       (?: \s(?: for\s[\w\s'\u2019-]{{1,40}} | today | tonight | tomorrow | this\s\w{{1,12}} | of\sthe\s\w{{1,8}}
     | I(?:['\u2019]d|\swould)\s(?:recommend|suggest|back|play|take)(?:\s[\w\s'\u2019-]{{1,40}})? | here
     | are ) )? \s?[:.!]?$
+    | ^[^\w]{{0,6}} (?:here(?:['\u2019]s|\sis)\s)? what\s(?:I|we)(?:['\u2019]d|\swould)\s
+      (?: bet(?:\son)? | back | play | take | recommend | suggest | go\s(?:for|with) )
+      (?: \s(?: today | tonight | tomorrow | here | this\s\w{{1,12}} | on\s\w{{1,12}} ) )? \s?[:.]?$
     | \bI(?:['\u2019]d|\swould)?\s(?:recommend|suggest|advise|back)\s(?:the\sfollowing|these
       | (?:two|three|four|five|a\scouple\sof|a\sfew)\s(?:small\s|value\s|single\s)?{_BET}s?(?=\s?[:.]?$))\b"""
+)
+OWN_LIST = _pattern(  # "what", and no question
+    r"^[^\w]{0,6}(?:here(?:['\u2019]s|\sis)\s)?what\s(?=(?:I|we)(?:['\u2019]d|\swould)\s)"
 )
 CARD = _pattern(r"\bcard\b")  # of fixtures as well: then the stake must be there
 MULTIPLE = _pattern(
@@ -310,12 +344,22 @@ NEUTRAL_KEY = _pattern(
     | value | ev | bookmaker | book | bookie
     | where | risk | rank | (?:win\s)?probability | model\sprobability | day | course | form )"""
 )
+DAY_ALONE = _pattern(  # without its year: "12 March", "March 12", "12/03"
+    r"""^(?!.*\b20[0-9]{2}\b) .{0,20} (?: \b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*
+    | \b[0-9]{1,2}[./-][0-9]{1,2}\b )"""
+)
 YES = _pattern(
     r"""[^\w✅✔☑👍]{0,3}(?: ✅ | ✔ | ☑ | 👍 | \byes\b | \bback\b | \bbet\b | \bplay\b | \btake\b
     | \brecommended\b )\W{0,3}(?:back|bet|yes|play|take|recommended)?\W{0,3}"""
 )
 
 # What is no recommendation, whatever else it says ---------------------------------------------------------------------
+# A line with a colon right before prose: then what follows is the writer's own.
+LEADS_IN = _pattern(
+    r"""\b(?: my | I | I['\u2019]d | verdict | conclusion | summary | short | bottom\sline | recommend\w*
+    | suggest\w* | advice
+    | tonight | today | tomorrow | picks? | tips? | bets? | analysis | prediction | thoughts | view | so )\b"""
+)
 SILENT = _pattern(  # a heading or an introduction of what others did, or of what nobody should do
     r"""\b(?: usually | typical\w* | generally | lines | layout | structure | guide | basics | terms | terminology
     | faq | common | results? | yesterday\w* | last | past | histor\w+ | record | recap | review | settled | won
@@ -335,10 +379,23 @@ SILENT = _pattern(  # a heading or an introduction of what others did, or of wha
     | open | pending | placed | cash\w* | previous\w* | earlier | ago | track | tempting | tempted | overpriced
     | worst | bad | risky | mistakes? | lay | oppose | against | format | template | schema | sample
     | output | response | api | json | quiz | question | exercise | shop\w* | buy | recipe | ingredients | unsure
+    | read | reads | sounds? | looks?\slike | like\sthis | worded | wording | phras\w+ | sentence | texts? | message
+    | answer | as\sfollows
+    | entered | entry | entries | tracker | tracked | tracking | log | logged | ledger | fields? | form\sof | the\sform
+    | confirm\w* | accepted
+    | screenshots? | images? | photos? | slips? | tickets? | coupons? | receipts? | orders? | portfolio | spreadsheet
+    | extract\w* | pars\w+ | saved | stored | recorded | inputs? | data | english | columns?
     | archiv\w* | throwback | flashback | rewind | retro\w* | look(?:ing)?\sback | back\sin | vault | old
     | undecided | shortlisted | close\scalls | near\smisses | rumou?rs? | hearsay )\b
     | [\u274c\u26d4\U0001f6ab\U0001f44e]"""
 )
+
+
+def is_silent(text: str) -> bool:
+    """Whether nothing below the heading or introduction `text` is recommended."""
+    return bool(SILENT.search(OWN_LIST.sub("", text)))
+
+
 UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional, asked, told of others
     r"""n['\u2019]t\b | \b(?: not | never | cannot | nobody | no-?one | few | hardly | barely | neither | nor
     | avoid\w* | skip\w* | steer\sclear | stay(?:ing)?\s(?:away|out) | fade | lay(?:ing)? | oppose
@@ -384,17 +441,60 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     |more)
     | below | otherwise | depend\w* | bigger\sthan | higher\sthan | (?:un)?less | more\sthan(?<!no\smore\sthan)
     | hindsight | guarantee\w*
+    | (?:play|monopoly|virtual|fake|toy|pretend|paper)\s(?:money|coins?|chips|credits?|currency) | fantasy | game\sof
+    | for\s(?:fun|points)\sonly
+    | (?<=[,0-9]\s)given(?!\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019]))
+    | \w+\saside | (?:he|she)\s\w+ed | whisper\w* | that(?:['\u2019]s|\sis)\swhat
+    | the\senglish(?:\s(?:for|of|version|translation|equivalent))? | in\senglish | translat\w+ | barring | permitting
     | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
     )\b | \b(?: unplaced | non-?runner | fell | pulled\sup | (?:1st|2nd|3rd|[4-9]th)(?=\)) )\b
-    | \((?:w|l|void|push)\) | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b)
+    | \((?:w|l|void|push|old|done|past|expired|closed|over|archived|finished|played|placed)\)
+    | [\u274c\u26d4\U0001f6ab\U0001f44e\u2026] | \?\s*$ | \bbet\s?[1-9]\b(?=.{0,40}\bget\b)
     | \bget\s[€$£][0-9]
     | = \s?[€$£]?[0-9]"""
 )
 BEFORE_TODAY = _pattern(r"^[^\w]{0,3}(?:yesterday|last\s\w{2,10}|\w{1,8}\s\w{1,8}\sago)\b")  # in a cell
+# What stands before lines with keys, and neither recommends nor says whose they are: a match, a league, a day.
+TITLE = re.compile(
+    r"""\W* (?: (?:[1-9][0-9]?[.):]\s)? [A-Z\u00c0-\u00dd][\w.'\u2019& -]{1,40} \s (?:v|vs|V|VS|Vs|@|at|against
+    |[\u2013\u2014-])[.]? \s
+        [A-Z\u00c0-\u00dd][\w.'\u2019& -]{1,40} (?:\s?[(\u2013\u2014,:|-].{0,60})?
+    | (?i: (?: (?:the|premier|league|champions|europa|la|liga|serie|a|bundesliga|ligue|1|nba|nfl|nhl|mlb|football
+    |soccer|tennis
+        |basketball|cricket|rugby|golf|darts|boxing|ufc|racing|horse|championship|cup|fa|world|euro|final|semi-final
+        |match|game|race|today|tonight|tomorrow|this|weekend|monday|tuesday|wednesday|thursday|friday|saturday|sunday
+        |[1-9]|verdict|conclusion|summary|bottom|line|pick|tip|bet|single|betting|value|final|prediction|analysis|and
+    |of|day) \W{0,3}){1,6} ) ) \W*""",
+    re.VERBOSE,
+)
+# In a sentence before them: then it may be about them, and they are somebody's, or an explanation.
+ABOUT_FIELDS = _pattern(
+    r"""\b(?: you\w* | your\w* | bets? | tips? | picks? | slips? | tables? | columns? | rows | list\w* | entr\w+
+    | fields?
+    | forms?(?=\s(?:of|has|is|with)\b) | below | following | above | here | this | these | those | add\w* | sav\w+
+    | log\w*
+    | record\w* | track\w* | stor\w+ | plac\w+ | accept\w* | confirm\w* | done | sure | okay | ok | request\w*
+    | read | reads | shows? | image | photo | file | sheet | text | data | format | example | sample | explain\w*
+    | stake\w*
+    | odds | selections? )\b | :\W*$"""
+)
+# Behind them, a sentence about them that says that they are not advice.
+ABOUT_BLOCK = _pattern(
+    r"""^[^\w]{0,6} (?: these | those | this | that
+    | (?:the|all)\s(?:above|table|list|block|slip|bets?|picks?|tips?|rows?|lines?|entr\w+|fields?|columns?|data|form) )
+    (?:\s(?:above|here|table|list|block|slip|bets?|picks?|tips?))?
+    (?: ['\u2019](?:s|re)\b | \s(?: is | are | was | were | shows? | lists? | contains? | comes? | came | reads?
+      | gives? | has | have | would | looks? | represents? | follows? | correspond\w* | match\w* | belong\w* )\b )"""
+)
+STANDS_BY = _pattern(
+    r"""\b(?: my | our | I | I['\u2019]d | value | strong\w* | best | solid | good | great | small | low | high | risk
+    | edge | confiden\w+ | recommend\w* | worth | safe\w* | game | match | side | team )\b"""
+)
 # A reason behind the odds may be told in the past tense or with a "not".
 REASON = _pattern(
-    r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well)\b) | given | who | whose | which | after
+    r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well)\b)
+    | given(?=\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019])) | who | whose | which | after
     | thanks\sto | considering | having )\s"""
 )
 CONDITION = _pattern(
@@ -460,7 +560,12 @@ RETRACTS = _pattern(
     | ^[^\w]{0,6}not(?:\sreally)?\W*$
     | ^[^\w]{0,6}(?: update | edit | correction | erratum | p\.?s\b | actually,? | no[,.!] | nope | nah | leave\sit
     | pass[.!:] | avoid[.!] | skip[.!] | on\ssecond | then\sagain )
-    | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve|['\u2019]s)\slost\b | \bmisread\b"""
+    | ^[^\w]{0,6}(?:oh|ah|oops|sorry|hmm+|wait|hang\son|hold\son)\b
+    | \b(?:match|game|race|fixture|tie|fight)\s(?:was|is|has)\s(?:yesterday|last|over|already|been|done|gone)\b
+    | \b(?:already|been)\splayed\b
+    | \bor\s(?:it|they|that)\swas\b | \bpulled\sout\b | \b(?:have|has|['\u2019]ve
+    |['\u2019]s)\slost\b(?!\s(?:[\w-]{1,12}\s){0,3}
+      (?:in\sa\srow|straight|running|games|matches|away|at\shome|on\sthe\sroad)\b) | \bmisread\b"""
 )
 # Beside the odds that somebody stands by, what follows from them.
 ASIDE = _pattern(

@@ -64,6 +64,10 @@ _INVENTED = _pattern(
     | \b(?: made | making | make )\s (?:it|them|this|that|all) (?:\s(?:all|of\s(?:it|this|that|them)) ){{0,2}} \sup\b
     | \b(?: made | making )\s (?:all\s)?(?:of\s)?(?:these|those|the)\s\w{{1,12}}(?:\s\w{{1,12}})? \sup\b
     | \b(?:I|we)(?:['\u2019]ve|\shave)?\s(?:simply\s|just\s)?(?:invented|imagined|guessed|fabricated)\b
+    | \b(?:the|this|that)\s(?:example|sentence|line|wording|phrase|format|template)(?:\sabove)?\s(?:shows|illustrates
+      |demonstrates|is)\b
+    | \bhow\s(?:a|such\sa|the)\s(?:tip|pick|bet|recommendation|sentence|table|slip)\b(?:\s[\w-]{{1,12}}){{0,4}}\s
+      (?:worded|phrased|written|laid|read|reads|look|looks|sound|sounds|formatted|structured)\b
     | \bwas\sgenerated\sas\b | ^[^\w]{{0,6}}(?:scene|role[\s-]?play)\b"""
 )
 # What is no disclaimer of a bet, but good advice beside it.
@@ -98,7 +102,25 @@ _DISCLAIMED = _pattern(
     | ^[^\w]{{0,6}}(?:sorry|apologies|oops)\b[^.;]{{0,40}}\b(?:wrong|mistake|error|mixed|mistaken)\b"""
 )
 _OTHERS = _pattern(
-    rf"""{_BEGIN} {_ALL_OF_IT} {_IS} \s (?: someone\selse\b | not\smine\b
+    rf"""\b(?:from|in|on|of)\syour\s(?:screenshot|photo|image|picture|slip|coupon|history|account|list|file
+    |spreadsheet|sheet
+      |message|notes?|tracker|log|table|upload|email|ticket|portfolio)s?\b
+    | \byou(?:['\u2019]ve|\shave)?\s(?:entered|uploaded|pasted|sent|submitted|typed|filled|recorded|logged|placed)\b
+    | \byou(?:['\u2019]ve|\shave)?\sasked\s(?:me\s)?(?:to|for)\s(?:explain|translate|format|check|convert|rewrite
+    |copy|list
+      |summari[sz]e)\b
+    | \bI(?:['\u2019]ve|\shave)?\s(?:sorted|formatted|converted|aligned|filled|tidied|reordered|transcribed|copied
+    |exported
+      |imported|summed)\b
+    | \b(?:another|more|extra|new)\s(?:columns?|rows?)\b
+    | \b(?:a|the)\s(?:columns?|rows)\b | \btotal\sstaked\b | \bsake\sof\sargument\b
+    | ^[^\w]{{0,6}}(?:(?:open|launch)\s(?:the|your)\s(?:app|site|website|page|bookmaker)|enter\s(?:a|the|your)\sstake)\b
+    | \b(?:tap|click)\s(?:on|the)\b | ^[^\w]{{0,6}}subject\s?:\s
+    | ^[^\w]{{0,6}}(?:cheers|(?:kind\s|best\s)?regards|yours|sincerely),\s[A-Z]\w{{1,20}}\W*$
+    | \b(?:bet|wager|stake|slip|order)\s(?:(?:was|is|has|been|now|successfully)\s){{0,3}}(?:accepted|placed|confirmed
+    |logged
+      |recorded|saved|submitted)\b
+    | {_BEGIN} {_ALL_OF_IT} {_IS} \s (?: someone\selse\b | not\smine\b
         | (?!my\b|our\b|it['\u2019]|that['\u2019]|let['\u2019])[\w-]{{2,20}}['\u2019]s?\s
           (?:own\s)?(?:picks?|tips?|bets?|words?|selections?|advice|views?|opinion)\b
         | (?:his|her|their|your)\s(?:own\s)?(?:picks?|tips?|bets?|words?|selections?|advice|views?|opinion)\b
