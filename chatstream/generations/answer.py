@@ -1,6 +1,6 @@
-"""The story of one answer: history, then the model, then how it ended.
+"""The steps of one answer: read the history, ask the model, carry out its calls, report how it ended.
 
-Nothing here knows who watches, or that the answer can be cut short from outside.
+This module does not know who watches, or that an answer can be stopped from outside.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from chatstream.plugins.plugins import Plugins
 from chatstream.store.documents import FIRST_SEQ
 from chatstream.store.reading import FILTERED, REFUSALS, Reading
 
-# Which part of the context a model gets that finds it too long: the half of the one before, and at last the newest
-# message alone. So a long conversation goes on with what the model can hold.
+# When a model rejects a context as too long: the divisors of the context for each next try, each half of the one
+# before. None: the newest message alone. So a long conversation continues with the part that the model can hold.
 _SHORTER = (1, 2, 4, 8, None)
 
 MayGoOn = Callable[[Usage, Usage, str | None], Awaitable[bool]]
-"""``(taken, newest, model)``: whether the model may be asked again within an answer that has `taken` so much, with
-`newest` the last time."""
+"""``(taken, newest, model)``: returns whether the model may be asked again within an answer. `taken` is the usage of
+the answer so far, `newest` that of the last request."""
 
 
 async def _always(taken: Usage, newest: Usage, model: str | None) -> bool:
@@ -54,22 +54,21 @@ async def write_answer(
     may_ask: "asyncio.Future[None] | None" = None,
     may_go_on: MayGoOn = _always,
 ) -> AsyncGenerator[Delta, None]:
-    """The model's answer in the context of the conversation so far, as it comes.
+    """Yield the model's answer to the conversation so far, as it arrives.
 
-    What the model calls is carried out, and the model asked again, until it calls nothing more. `answer` has what an
-    attempt before has said and called already; it goes on from there.
+    Tool calls are carried out and the model is asked again until it makes no more calls. `answer` holds the text and
+    calls of the attempt before; generation continues from there.
 
-    `question` is the user message that is answered, if whoever asks has it. `system_prompt` is for conversations
-    without one of their own. A plug-in may give more context, answer in place of the model, and hold back what must not
-    be told. `context_characters` is the most of a conversation that the model is told (see `trimming`); with
-    `reasoning_back` it is told what it thought, too. Nobody is asked, and nothing is said, before `may_ask` is done:
-    until then, only the model's request is made ready. `may_go_on` is asked before each further request. Raises
-    `ModelError` and `StorageUnavailable`.
+    `question` is the user message to answer, if the caller has it. `system_prompt` applies to conversations without
+    their own. Plug-ins may add context, answer in place of the model, and hold back forbidden text.
+    `context_characters` is the most of a conversation that the model gets (see `trimming`); with `reasoning_back` it
+    also gets its own reasoning. Until `may_ask` is done, only the model's request is prepared: nothing is asked or
+    yielded. `may_go_on` is asked before each further request. Raises `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
     begun = await _begun(reading, conversation, answer)
     if question is not None and question.seq == FIRST_SEQ:
-        # There is nothing before it: a reader need not wait for a read.
+        # The first message has no history, so nothing needs to be read.
         window = Window([Exchange(question.seq, [Turn("user", question.content)])])
     else:
         async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
@@ -78,7 +77,7 @@ async def write_answer(
             )
     window.fit(context_characters, reasoning=reasoning_back)
     if may_ask is not None and (plugins.needs_turn or begun or answer.pieces):
-        await may_ask  # plug-ins and tools may cost something, too
+        await may_ask  # also before plug-ins and tools, which may cost money
     more: Sequence[Turn] = ()
     prompt = system_prompt if conversation.system_prompt is None else conversation.system_prompt
     if plugins.needs_turn:
@@ -88,7 +87,7 @@ async def write_answer(
                 async for delta in deltas:
                     yield delta
             return
-        # At most half: the conversation itself matters, too.
+        # At most half of the context for plug-ins; the other half is for the conversation.
         instructions, more = await plugins.context(turn, budget=context_characters // 2)
         prompt = "\n\n".join([part for part in (prompt, *instructions) if not is_blank(part)])
         given = sum(map(len, instructions)) + sum(one.size for one in more)
@@ -139,13 +138,14 @@ async def _said(
     most: int,
     may_go_on: MayGoOn,
 ) -> AsyncGenerator[Delta, None]:
-    """What the model says and calls, as far as plug-ins let it; what the answer has `begun` with comes first."""
-    if begun:  # the rest of a text: nothing is called for that
-        # At most half, as above: where it is longer, its end is what matters.
+    """Yield the model's text and calls, as far as plug-ins allow it. `begun`: the pieces that the answer begins
+    with."""
+    if begun:  # continuing a cut text: no tool is called for it
+        # At most half of the context for this text; of a longer text, the end matters.
         end = asked_to_go_on(text(begun), most // 2)
         yield Delta(begun)
         source = ask(end, begins_at=size(begun))
-        # Released last, and together with what it goes on from: what is held back may be half there, and half here.
+        # Plug-ins check the continuation last, together with the text before it: a forbidden phrase may span both.
         async with aclosing(source), aclosing(plugins.released(continued(source, text(begun)), begun)) as deltas:
             async for delta in deltas:
                 yield delta
@@ -175,9 +175,10 @@ async def _asked(
     begins_at: int,
     may_ask: "asyncio.Future[None] | None",
 ) -> AsyncGenerator[Delta, None]:
-    """What the model says to one request: of what was `told` so much that it is not too long for the model.
+    """Yield the model's response to one request. If the model rejects the context `told` as too long, try a shorter
+    one.
 
-    `begins_at` is how much of the answer is there that no estimate counts.
+    `begins_at` is the length of the answer before this request; the estimate does not count it.
     """
     for most in _SHORTER:
         shorter = _newest(told, sum(turn.size for turn in told) // most if most else 0)
@@ -207,11 +208,11 @@ async def _rounds(
     calls: Calls,
     may_go_on: MayGoOn,
 ) -> AsyncGenerator[Delta, None]:
-    """The model is asked, what it calls is carried out, and so on. See `write_answer`."""
+    """Ask the model, carry out its calls, and repeat. See `write_answer`."""
     said: list[Piece] = [*answer.pieces]
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
-    used = answer.usage  # with the requests before this one; of an answer that has waited there is some
-    newest_usage = used  # of the request before
+    used = answer.usage  # the sum of the requests before this one; an answer that has waited brings some
+    newest_usage = used  # the usage of the request before
     finish: Finish | None = None
     model: str | None = None
     while True:
@@ -238,7 +239,7 @@ async def _rounds(
                 model = delta.model or model
                 pieces: Sequence[Piece] = delta.pieces
                 if pieces:
-                    if not begun:  # what was open before is a call
+                    if not begun:  # the open part is a call
                         begun = True
                         if isinstance(pieces[0], str):
                             pieces = [OpenText(), *pieces]
@@ -263,9 +264,9 @@ async def _rounds(
                     yield delta._replace(finish=None)
                 break
         if finish is None:
-            return  # whoever reads this knows that it broke off
+            return  # the stream broke off; the reader of these deltas detects it
         usage = finish.usage
-        # Of this request: one that has said nothing leaves the round before as the last one.
+        # Check only this request: if it returned nothing, `said` still ends with the calls of the round before.
         called = has(OpenToolCall, said[before:])
         if usage is None and (used is not None or called):
             usage = estimated(estimate, said[before:])
@@ -280,7 +281,7 @@ async def _rounds(
 async def estimated_usage(
     conversation: Conversation, answer: Answer, *, reading: Reading, system_prompt: str, context_characters: int
 ) -> Usage:
-    """What an answer whose process is gone is likely to have taken. Raises `StorageUnavailable`."""
+    """Return the estimated usage of an answer whose process is gone. Raises `StorageUnavailable`."""
     ratio = Ratio()
     async with aclosing(reading.newest_that_count(conversation.key, before=answer.seq)) as history:
         window = await exchanges(
@@ -292,7 +293,7 @@ async def estimated_usage(
     begun = await _begun(reading, conversation, answer)
     end = asked_to_go_on(text(begun), context_characters // 2) if begun else []
     told = [*system, *window.history, *end]
-    # Each further request has told the model, once more, everything before it, and what came of its calls.
+    # Each further request repeats everything before it, plus the results of its calls.
     done = steps(answer.mixed)
     prompts = [ratio.estimate(told)]
     prompts += [
@@ -303,14 +304,14 @@ async def estimated_usage(
 
 
 def _asked_again(answer: Answer) -> int:
-    """How often the model was asked after its first words, as far as the log of an answer says."""
+    """Return how often the model was asked again after its first text, as far as the answer's log shows."""
     *before, newest = rounds(answer.mixed)
     over = newest.is_whole and all(call.is_over for call in newest.calls)
     return len(before) + over
 
 
 async def _begun(reading: Reading, conversation: Conversation, answer: Answer) -> list[Piece]:
-    """What the answer begins with, if it goes on from an attempt that was cut. Raises `StorageUnavailable`."""
+    """Return the pieces that the answer begins with, if it continues a cut attempt. Raises `StorageUnavailable`."""
     if answer.continues is None:
         return []
     cut = await reading.get(conversation.key, answer.continues)
@@ -327,14 +328,14 @@ async def admit(
     reading: Reading,
     context_characters: int,
 ) -> None:
-    """Raises `Refused` if a plug-in wants nothing to be stored or asked for `content`, `Unavailable` if it cannot say.
+    """Ask the plug-ins whether `content` may be stored and sent to the model.
 
-    Raises `StorageUnavailable`.
+    Raises `Refused` if a plug-in forbids it, `Unavailable` if a plug-in cannot decide, and `StorageUnavailable`.
     """
     if not plugins.admits:
         return
     turns: list[Turn] = []
-    if conversation.key:  # else it is yet to be created
+    if conversation.key:  # without a key the conversation is not created yet
         also = [conversation.head] if conversation.head is not None else []
         async with aclosing(reading.newest_that_count(conversation.key, before=None, also=also)) as history:
             window = await exchanges(
@@ -349,7 +350,7 @@ async def admit(
 
 
 def plugin_turn(conversation: Conversation, turns: Sequence[Turn], *, attempt: int, key: str) -> PluginTurn:
-    """What plug-ins are told: `turns` end with the user's message."""
+    """Return the turn that plug-ins get; `turns` end with the user's message."""
     return PluginTurn(
         user=conversation.user_id,
         conversation=conversation.id,
@@ -362,10 +363,10 @@ def plugin_turn(conversation: Conversation, turns: Sequence[Turn], *, attempt: i
 
 
 async def context(newest_first: AsyncIterator[Message], answer: Answer | None, *, budget: int) -> list[Turn]:
-    """What the model is told of the conversation, oldest first: made so that no model refuses it.
+    """Return the turns of the conversation for the model, oldest first, in a form that every model accepts.
 
-    User and assistant take turns, a user is the first and the last of them, and none is blank: user messages without an
-    answer are one turn with those that follow. See `exchanges` for what is left out.
+    User and assistant alternate, the first and the last turn are the user's, and no turn is blank: a user message
+    without an answer is merged with the next one. See `exchanges` for what is left out.
     """
     window = await exchanges(newest_first, answer, budget=budget)
     window.arrange()
@@ -381,24 +382,25 @@ async def exchanges(
     leaf: str | UnsetType = UNSET,
     begin: int | None = None,
 ) -> Window:
-    """The user messages, each with one answer if it has one, oldest first; from the one whose `seq` is `begin` on.
+    """Return the user messages from `seq` `begin` on, oldest first, each with one answer if it has one.
 
-    Only those of the branch that ends with what `answer` answers, or with `leaf`, count; without both, that of the
-    newest message. See `store.tree`: a message that does not say what it goes on from goes on from the one before it.
-    Where the message at `begin` is of another branch, there is no such point.
+    Only one branch counts: the one that ends with the question of `answer`, or with `leaf`; without both, with the
+    newest message. See `store.tree`: a message without a parent follows the message before it. If the message at
+    `begin` is on another branch, `begin` is ignored.
 
-    Of several attempts that counts from which the next message goes on, if it says so, and has text; else the newest
-    complete one, else the newest with text. Other attempts than `answer` at what it answers are left out. A message
-    that the model refused, or that a filter stopped, is left out, too: with it, the whole conversation would be refused
+    Of several attempts, this order decides: the attempt with text that the next message follows, if it names one; the
+    newest complete one; the newest with text. Other attempts at the question of `answer` are left out. A message that
+    the model refused, or that a filter stopped, is left out too: with it, the whole conversation would be refused
     again. At most `budget` characters are read, but always the newest user message. `learn` is called with every
     attempt that is read.
     """
     found: list[Exchange] = []
     over = False
     attempts: dict[str, list[Answer]] = {}
-    # What comes next on the way up from the leaf: a message's id, the next one that comes, or nothing.
+    # The next message wanted on the way up from the leaf: an id, UNSET for whichever message comes next, or None for no
+    # message.
     wanted: str | UnsetType | None = leaf if answer is None else answer.reply_to
-    chosen: str | None = None  # the attempt from which the message before goes on
+    chosen: str | None = None  # the attempt that the next message follows
     async for message in newest_first:
         if isinstance(message, Answer):
             learn(message)
@@ -409,7 +411,7 @@ async def exchanges(
             continue
         tried = attempts.pop(message.id, [])
         if wanted not in (UNSET, message.id):
-            continue  # it is of another branch
+            continue  # it is on another branch
         asked = answer is not None and message.id == answer.reply_to
         if turns := _exchange(message, tried, asked=asked, chosen=chosen):
             exchange = Exchange(message.seq, turns[::-1])
@@ -425,7 +427,7 @@ async def exchanges(
 
 
 def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool, chosen: str | None) -> list[Turn]:
-    """A user message and what answers it, the newer one first; `attempts` are in this order, too."""
+    """Return the turns of a user message and its answer, the newer turn first; `attempts` are newest first, too."""
     told = [attempt for attempt in attempts if not (_says_nothing(attempt) or _is_refused(attempt))]
     complete = next((attempt for attempt in told if attempt.status is Status.COMPLETE), told[0] if told else None)
     best = next((attempt for attempt in told if attempt.id == chosen), complete)
@@ -436,7 +438,7 @@ def _exchange(message: UserMessage, attempts: list[Answer], *, asked: bool, chos
 
 
 def _says_nothing(attempt: Answer) -> bool:
-    """There is neither text in it nor a call."""
+    """Whether the attempt has neither text nor a call."""
     return is_blank(attempt.content) and not steps(attempt.mixed)
 
 
@@ -445,7 +447,8 @@ def _thought(answer: Answer) -> str:
 
 
 def _with_room(turns: Sequence[Turn], budget: int) -> list[Turn]:
-    """What was thought stays with the newest turns, as far as `budget` characters have room for it beside the text."""
+    """Return `turns` with reasoning kept only in the newest ones, as far as `budget` characters have room beside the
+    text."""
     budget -= sum(turn.size for turn in turns)
     kept: list[Turn] = []
     for turn in reversed(turns):
@@ -455,13 +458,13 @@ def _with_room(turns: Sequence[Turn], budget: int) -> list[Turn]:
 
 
 def _is_refused(attempt: Answer) -> bool:
-    """A model or a filter would not have the question, or not that answer to it."""
+    """Whether the model or a filter refused the question or this answer."""
     refused = attempt.failure is not None and attempt.failure.code in REFUSALS
     return refused or attempt.finish_reason == FILTERED
 
 
 def _newest(turns: Sequence[Turn], budget: int) -> list[Turn]:
-    """As many of the newest exchanges as have no more than `budget` characters; the last turn at least."""
+    """Return as many of the newest exchanges as fit in `budget` characters; at least the last turn."""
     first = 0
     left = sum(turn.size for turn in turns)
     while left > budget and first < len(turns) - 1:

@@ -1,6 +1,6 @@
-"""What users ask for besides watching: to post a message, to have it answered again, to stop an answer.
+"""The requests of users besides watching: post a message, answer it again, take it back, stop an answer.
 
-One answer runs in a conversation at a time; what becomes of a message meanwhile is decided here.
+A conversation runs one answer at a time; this module decides what happens to a message that arrives meanwhile.
 """
 
 import asyncio
@@ -35,18 +35,19 @@ from chatstream.store.attempts import Attempts
 from chatstream.store.posting import Posted, Posting
 from chatstream.store.reading import Reading
 
-# How long `stop` waits for the end to be stored before it says that it does not come: the last look must be within the
-# 4 s that a request may ask the database, or the database would be said not to answer. And how often it looks when
-# another process generates (that one learns of it with its next checkpoint, within a second).
+# Seconds that `stop` waits for the answer's end to be stored before it raises `StopPending`. Its last poll must be
+# within the 4 s that a request may use the database; later, the database would be reported as unavailable. Below:
+# seconds between its polls when another process generates; that process reads the stop with its next checkpoint, within
+# a second.
 _STOP_TIMEOUT = 3.0
 _STOP_LOOK_INTERVAL = 0.2
-# Between finding that an answer runs, and stopping it or queueing behind it, that one can end and another begin: a few
-# times in a row, if several clients are at it.
+# How often a post is retried because the running answer ended and another began in between. It can happen a few times
+# in a row if several clients post.
 _BUSY_TRIES = 5
 
 
 Admit = Callable[[Conversation, str, int, str], Awaitable[None]]
-"""``(conversation, content, attempt, key)``: raises `Refused`, or `Unavailable` if nobody can say."""
+"""``(conversation, content, attempt, key)``: raises `Refused`, or `Unavailable` if a plug-in cannot decide."""
 
 
 class IfBusy(StrEnum):
@@ -71,7 +72,7 @@ class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Commands:
-    """Decides and stores; what runs because of it, the hub runs."""
+    """Decides what a request does and stores it; the hub then runs the answer."""
 
     def __init__(
         self,
@@ -84,8 +85,8 @@ class Commands:
         deciding: Deciding,
         budgets: Budgets | None = None,
     ) -> None:
-        """`answers` says whether another one may begin, `admit` whether a message is to be answered at all; `deciding`
-        ends what waits."""
+        """`answers` decides whether another answer may begin; `admit`, whether a message is answered at all; `deciding`
+        ends answers that wait."""
         self._deciding = deciding
         self._budgets = budgets or Budgets()
         self._admit = admit
@@ -107,14 +108,15 @@ class Commands:
         background: bool | None = None,
         parent: str | UnsetType | None = UNSET,
     ) -> Posted:
-        """Store a user message, tell those who watch, and begin its answer, unless it waits for another one's end.
+        """Store a user message, publish it, and begin its answer, unless it must wait for a running one.
 
-        With `background` that finishes though nobody watches; None is as the conversation has it. With `parent` it goes
-        on from that message, or from none, and its branch is the one that is shown.
+        With `background` the answer finishes even if nobody watches; None takes the conversation's value. `parent` is
+        the message that this one follows, or None for the root; the branch of the new message is then shown.
 
         Raises `AnswerInProgress`, `ConversationFull`, `NotFound`, `InvalidContent` (see `Posting.post`),
-        `StorageUnavailable`; if no answer may begin now, `TooManyRequests` (`OverBudget`) or `Unavailable`; if a
-        plug-in does not admit it, `Refused`, or `Unavailable` if that cannot be known. With `admitted` it is not asked.
+        `StorageUnavailable`; `TooManyRequests` (`OverBudget`) or `Unavailable` if no answer may begin now; `Refused` if
+        a plug-in does not admit the message, or `Unavailable` if it cannot decide. With `admitted` the plug-ins are not
+        asked.
         """
         if background is None:
             background = conversation.background
@@ -124,7 +126,7 @@ class Commands:
                 key = client_message_id or uuid.uuid4().hex
                 await self._admit(_up_to(conversation, parent), content, 1, key)
         except (OverBudget, Refused, Unavailable):
-            # What was accepted once is not refused when it is sent again.
+            # A message that was accepted before is not refused when the client sends it again.
             if client_message_id is None:
                 raise
             known = await self.repeat(
@@ -169,7 +171,8 @@ class Commands:
         raise AnswerInProgress("Other answers keep running in this conversation.")
 
     async def admit_first(self, conversation: Conversation, content: str) -> None:
-        """Raises what `post` would because of plug-ins, for a conversation that is yet to be created."""
+        """Check with the plug-ins the first message of a conversation that is not created yet. Raises the same as
+        `post`."""
         await self._admit(conversation, content, 1, uuid.uuid4().hex)
 
     async def repeat(
@@ -181,9 +184,9 @@ class Commands:
         client_message_id: str,
         parent: str | UnsetType | None = UNSET,
     ) -> Posted | None:
-        """What `post` gave for the same message before, if it did.
+        """Return the earlier result of `post` for the same message, or None.
 
-        Raises `InvalidContent` if `client_message_id` was used for another content, `StorageUnavailable`.
+        Raises `InvalidContent` if `client_message_id` was used with different content, and `StorageUnavailable`.
         """
         posted = await self._posting.posted_before(conversation.key, content, client_message_id, parent)
         if posted is not None:
@@ -192,7 +195,7 @@ class Commands:
 
     @contextlib.contextmanager
     def _storing(self, conversation: Conversation) -> Iterator[None]:
-        """If the result of a write is lost, those who watch hear of what was stored all the same."""
+        """If the result of a write is lost, read the store so that viewers are still sent what was stored."""
         try:
             yield
         except StorageUnavailable:
@@ -204,20 +207,20 @@ class Commands:
             return
         if not isinstance(new.message.parent, UnsetType) and not new.repeated:
             conversation = replace(conversation, head=new.message.id)
-        if new.answer is not None:  # else it waits: the process that ends the running answer begins its answer
+        if new.answer is not None:  # otherwise it is queued: the process that ends the running answer begins its answer
             self._hub.generate(conversation, new.answer, request_id, message=new.message)
 
     async def _is_forgotten(self, conversation: Conversation, answer: Answer | None) -> bool:
-        """It was begun by this process for a request that never learned so, and was told 503."""
+        """Whether this process stored `answer` for a request that timed out with 503, and nobody is generating it."""
         if answer is None or not self._attempts.owns(answer) or self._hub.generates_in(conversation):
             return False
-        # If it has just ended here, that is stored, and seen now, whatever was read before.
+        # If the answer has just ended here, its end is stored: read it again, since `answer` may be older.
         stored = await self._reading.get(conversation.key, answer.id)
         running = isinstance(stored, Answer) and stored.status is Status.STREAMING
         return running and not self._hub.generates_in(conversation)
 
     async def withdraw(self, conversation: Conversation, message_id: str) -> None:
-        """Take back a user message that waits for its turn, and tell those who watch. The same again does no harm.
+        """Take back a queued user message, and publish that. Repeating it does no harm.
 
         Raises `NotFound`, `NotQueued` if its answer has begun, `StorageUnavailable`.
         """
@@ -236,19 +239,20 @@ class Commands:
         message_id: str | None = None,
         continues: bool = False,
     ) -> Answer:
-        """A new attempt at answering the newest user message of the branch that is shown, or the one `message_id`.
+        """Begin a new attempt at the newest user message of the shown branch, or at the message `message_id`.
 
-        If it `continues`, it begins with the text of the newest attempt at that, or of the attempt `message_id`, which
-        was cut, and goes on from there. Its branch is the one that is shown from then on.
+        With `continues`, the attempt begins with the text of a cut attempt and goes on from there: of the newest
+        attempt, or of the attempt `message_id`. The new attempt's branch is shown from then on.
 
-        With `background` it finishes though nobody watches; None is as the message or the conversation has it. Who asks
-        again for what was cut because nobody watched is not to lose it twice, and pay for a third: that finishes, too.
+        With `background` it finishes even if nobody watches; None takes the value of the message or the conversation,
+        and is true if the attempt before was cut because nobody watched: the user should not lose it twice and pay for
+        a third.
 
-        Raises `AnswerInProgress`, `OverBudget`, `ConversationFull`, `NothingToAnswer`, `NothingToContinue`,
-        `Refused`, `StorageUnavailable`, `TooManyRequests`, `Unavailable`; `InvalidContent` for a `message_id` of
-        something else.
+        Raises `AnswerInProgress`, `OverBudget`, `ConversationFull`, `NothingToAnswer`, `NothingToContinue`, `Refused`,
+        `StorageUnavailable`, `TooManyRequests`, `Unavailable`; `InvalidContent` if `message_id` is not a message of the
+        right kind.
         """
-        admitted: str | None = None  # the message, by its id
+        admitted: str | None = None  # the id of the message that the plug-ins admitted
         spending = await self._budgets.spending(conversation)
         with (
             self._answers.take(conversation.user_id),
@@ -292,8 +296,8 @@ class Commands:
     async def _to_answer(
         self, conversation: Conversation, message_id: str | None, *, continues: bool
     ) -> tuple[UserMessage, Answer | None, bool, Answer | None]:
-        """The message to answer again and its newest attempt; whether the branch that is shown ends with the next one;
-        the attempt to go on from, if it `continues`."""
+        """Return the message to answer again; its newest attempt; whether the new attempt is on the shown branch; and,
+        with `continues`, the attempt to continue."""
         key = conversation.key
         of_newest = await self._reading.newest_question(key) if conversation.head is None else None
         named = message_id or conversation.head
@@ -337,14 +341,14 @@ class Commands:
         *,
         interrupted: bool = False,
     ) -> Stopped:
-        """End the answer that runs or waits, or say how `message_id` ended. Returns when the end is stored.
+        """Stop the answer that runs or waits, or return how `message_id` ended. Returns when the end is stored.
 
-        With `seen_length` the text that is kept ends after so many code points, where the user's screen did. An answer
-        that had ended before keeps what it has. `interrupted`: another message takes its place, and denies what it
-        waits for.
+        With `seen_length` the text is cut after this many code points, which is what the user's screen showed. An
+        answer that had already ended keeps all its text. `interrupted`: another message replaces the answer, so the
+        calls that it waits for are denied.
 
-        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`; `StopPending` if the process that generates it does
-        not respond.
+        Raises `NothingRunning`, `NotFound`, `StorageUnavailable`; `StopPending` if the process that generates the
+        answer does not respond.
         """
         now = asyncio.get_running_loop().time
         deadline = now() + _STOP_TIMEOUT
@@ -367,7 +371,7 @@ class Commands:
             if answer.status is Status.WAITING:
                 if await self._deciding.stop(conversation, answer, keep=seen_length, interrupted=interrupted):
                     asked = True
-                    continue  # to say how it has ended
+                    continue  # poll again, to return how it ended
             elif not asked:
                 await self._attempts.request_stop(conversation.key, id_, seen_length)
                 asked = True
@@ -384,13 +388,13 @@ class Commands:
 
 
 def _up_to(conversation: Conversation, parent: str | UnsetType | None) -> Conversation:
-    """The conversation as it is for a message with this `parent`: its branch ends there; None: it is empty."""
+    """Return the conversation as seen by a message with this `parent`: its branch ends there. With None it is empty."""
     if isinstance(parent, UnsetType):
         return conversation
     return replace(conversation, key="") if parent is None else replace(conversation, head=parent)
 
 
 def _finishes(conversation: Conversation, message: UserMessage, previous: Answer | None) -> bool:
-    """Another attempt finishes though nobody watches, unless its request says otherwise."""
+    """Whether a new attempt finishes even if nobody watches, unless its request says otherwise."""
     cut = previous is not None and previous.failure is not None and previous.failure.unwatched
     return conversation.background or message.background or cut

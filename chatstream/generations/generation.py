@@ -1,6 +1,6 @@
-"""One running answer: a task that reads the model, checkpoints, and an end that is stored before it is published.
+"""A running answer: reads the model's deltas, makes checkpoints, and stores the end before it is published.
 
-It never waits for those who watch. The database may come and go meanwhile: the text is kept here until it is stored.
+It never waits for viewers. If the database is down, the text stays in memory until it can be stored.
 """
 
 import asyncio
@@ -37,15 +37,16 @@ _WATCHED_REMOTELY_FOR = 12.0
 # For the first 3 s, publish every checkpoint to all processes, so that those with viewers can register; later, only if
 # some process has.
 _PUBLISHED_TO_ALL_FOR = 3.0
-# The pauses between tries of the final save: at once after a blip, and no storm on a database that comes back.
+# Seconds between tries to store an answer's end. The first retry is quick, for a short outage; the pause then doubles
+# up to the limit, so that a recovering database is not flooded.
 _SAVE_PAUSE = 0.2
 _SAVE_PAUSE_LIMIT = 5.0
-# A user message is tried this often before an answer that we cut counts as failed: a question that our processes die of
-# must not have the model called for ever.
+# The most interrupted attempts at one user message; the next interruption counts as failed. Otherwise a question that
+# crashes the process would call the model for ever.
 MAX_INTERRUPTIONS = 3
 
 
-# The model's endpoint has answered nothing, and charges nothing.
+# Error codes that mean the model's endpoint returned nothing, and so charges nothing.
 _UNCHARGED = frozenset(
     {
         ErrorCode.UPSTREAM_RATE_LIMITED,
@@ -56,42 +57,43 @@ _UNCHARGED = frozenset(
     }
 )
 
-# The model has said all that it wanted to say; some say so by an empty word, or by one of their own.
+# Finish reasons that mean a normal end. Some endpoints send an empty string, null or a reason of their own.
 PLAIN_ENDS = frozenset({"stop", "", None, "eos", "end_turn"})
 Annotate = Callable[[Conversation, Answer], Awaitable[tuple[Annotation, ...]]]
 """What is found in an answer that is complete. It takes a bounded time, and never raises."""
 Priced = Callable[[Usage | None, str | None], Usage | None]
-"""``(usage, model)``: the same usage with what it cost, if that model has a price."""
+"""``(usage, model)``: returns the usage with its cost added, if the model has a price."""
 
 
 def unpriced(usage: Usage | None, model: str | None) -> Usage | None:
-    """No model has a price."""
+    """The `Priced` function for servers without prices: returns `usage` unchanged."""
     return usage
 
 
-# How long to wait before an answer that nobody watches is cut, while one of its tools is at work, in seconds.
+# Seconds to wait before an unwatched answer is cut while one of its tools is running.
 _DOUBT_PAUSE = 1.0
 
 
 class AnswerBounds(Struct, frozen=True, kw_only=True):
-    """Bounds of one answer."""
+    """Limits of one answer."""
 
     answer_characters: int
-    save_deadline: float  # seconds until those who watch are told that the answer cannot be stored
-    reasoning_characters: int = 200_000  # so much of what the model thinks is kept
-    # Somebody has to know for certain whether an end was seen: other processes say so when they have shown it to their
-    # viewers, which is one more write for each.
+    save_deadline: float  # seconds until viewers are sent a notice that the answer cannot be stored
+    reasoning_characters: int = 200_000  # the most code points of reasoning that are kept
+    # Store for certain whether an answer's end was seen. Other processes then record that they have shown it to their
+    # viewers, which costs each of them one more write.
     asks_remotely: bool = False
 
 
 class _Waits(Struct, frozen=True):
-    """The model has called what somebody has to agree to, or the app to answer: the answer waits, with these pieces."""
+    """The model has called tools that need a person's approval or the app's answer. The answer waits, with these
+    pieces."""
 
     pieces: list[Piece]
 
 
 class Generation:
-    """Generates `running.answer` into `channel`."""
+    """Generates `running.answer`, publishes it in `channel` and stores it."""
 
     def __init__(
         self,
@@ -110,16 +112,16 @@ class Generation:
         priced: Priced = unpriced,
         on_left_remotely: Callable[[], None] = lambda: None,
     ) -> None:
-        """`deltas` is the answer as the model writes it, who is not asked before `may_ask` is done; `request_id` names
-        the request that wanted it, and `model` who was asked.
+        """`deltas` are the model's output; the model is not asked before `may_ask` is done. `request_id` is the id of
+        the request that wanted the answer; `model` is the name of the model that is asked.
 
-        `on_left_remotely` is called when other processes had viewers and, as far as is known, have them no more.
+        `on_left_remotely` is called when other processes had viewers and, as far as is known, have none now.
         """
         self.running = running
         self.answer = running.answer
-        self.watched = False  # somebody watches, or did
-        self.background = running.answer.background  # it finishes though nobody watches
-        self.watched_remotely_until = float("-inf")  # on the loop's clock
+        self.watched = False  # somebody watches or has watched
+        self.background = running.answer.background  # the answer finishes even if nobody watches
+        self.watched_remotely_until = float("-inf")  # a time on the event loop's clock
         self._channel = channel
         self._deltas = deltas
         self._may_ask = may_ask
@@ -133,10 +135,10 @@ class Generation:
         self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish | _Waits] | None = None
-        self._estimate: Estimate | None = None  # as long as it has not; None if no model was asked
+        self._estimate: Estimate | None = None  # until the model reports its usage; None if no model was asked
         self._cut: Status | None = None
-        self._keep: int | None = None  # how much of the text is kept when it is stopped, in code points
-        self._unwatched = False  # ... because nobody watched
+        self._keep: int | None = None  # code points of text to keep when the answer is stopped
+        self._unwatched = False  # the answer was cut because nobody watched
         self._fenced = False
         self._abandonment: asyncio.TimerHandle | None = None
         self._on_left_remotely = on_left_remotely
@@ -145,28 +147,28 @@ class Generation:
         self._published_to_all_until = asyncio.get_running_loop().time() + _PUBLISHED_TO_ALL_FOR
         self._stored_pieces = len(running.pieces)
         self._stored_length = running.length
-        self._ahead: Sequence[Piece] = ()  # pieces that are to be stored before anybody is told
+        self._ahead: Sequence[Piece] = ()  # pieces that must be stored before they are published
         self._fitting = Fitting(bounds.answer_characters, bounds.reasoning_characters)
-        self._model = running.answer.model  # who answers, once that is known
-        self._usage = running.answer.usage  # so far, of an answer that breaks off
-        self._usage_before = self._usage  # when the request began that has not ended
-        self._rounds = [*running.answer.rounds]  # requests that have ended
+        self._model = running.answer.model  # the answering model, once it is known
+        self._usage = running.answer.usage  # the usage so far, also of an answer that breaks off
+        self._usage_before = self._usage  # the usage when the current request to the model began
+        self._rounds = [*running.answer.rounds]  # finished requests to the model
         # The position at which the current request to the model began; None once `_usage` counts it.
         self._asked_at: int | None = None
 
     @property
     def watched_remotely(self) -> bool:
-        """Another process has viewers, as far as is known."""
+        """Whether another process has viewers, as far as is known."""
         return asyncio.get_running_loop().time() < self.watched_remotely_until
 
     def abandon_after(self, seconds: float) -> None:
-        """Cut it after so long, unless viewers come back (`keep`), or another process polls it by then."""
+        """Cut the answer after `seconds`, unless viewers come back (`keep`) or another process polls it before then."""
         self.keep()
         if seconds != math.inf:
             self._abandonment = asyncio.get_running_loop().call_later(seconds, self._abandon)
 
     def keep(self) -> None:
-        """Somebody watches."""
+        """Cancel `abandon_after`: somebody watches."""
         if self._abandonment is not None:
             self._abandonment.cancel()
             self._abandonment = None
@@ -175,45 +177,46 @@ class Generation:
         if self.watched_remotely:
             self.abandon_after(self.watched_remotely_until - asyncio.get_running_loop().time())
         elif any(in_doubt(self.running.pieces)):
-            self.abandon_after(_DOUBT_PAUSE)  # cut now, nobody would ever know whether the call was carried out
+            self.abandon_after(_DOUBT_PAUSE)  # if cut now, nobody would ever know whether the call was carried out
         elif not self.background and self._cut is None:
             self.cut(Status.INTERRUPTED)
 
     def cut(self, status: Status, *, keep: int | None = None) -> None:
-        """End it now as `STOPPED` or `INTERRUPTED`: closes the upstream request. The first reason counts.
+        """End the answer now as `STOPPED` or `INTERRUPTED`, and close the upstream request. Only the first call counts.
 
-        Of the text `keep` code points are kept, all of it without.
+        The first `keep` code points of the text are kept; None keeps all.
         """
         if self._cut is None:
             self._cut, self._keep = status, keep
-            # Whoever left and comes back later has not asked for another attempt, whatever has cut this one.
+            # A viewer that left and comes back later has not asked for another attempt, whatever cut this one.
             left = self._abandonment is not None and not self.watched_remotely and not self.background
             self._unwatched = status is Status.INTERRUPTED and left
             if self._reading is not None:
                 self._reading.cancel()
 
     def prepare(self) -> None:
-        """Make the model's request ready, while the beginning of the answer is being stored. Nothing is sent."""
+        """Prepare the model's request while the answer's beginning is being stored. Nothing is sent."""
         self._reading = asyncio.create_task(self._read())
 
     def discard(self) -> None:
-        """It is not to be run after all."""
+        """Cancel a prepared answer that will not run."""
         if self._reading is not None:
             self._reading.cancel()
             self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
 
     async def run(self) -> Answer | None:
-        """Generate and store; returns the answer as it is stored, None if its conversation was deleted.
+        """Generate and store the answer. Returns it as stored, or None if its conversation was deleted.
 
-        Its beginning is stored, and what came before it is published. When this returns, it has ended, or waits.
+        Call it when the answer's beginning is stored and everything before it is published. When it returns, the answer
+        has ended or waits.
         """
         self._log.begin()
-        if not self._may_ask.done():  # a request that was made ready, and cut while it waited, has cancelled it
+        if not self._may_ask.done():  # a prepared request that was cut while it waited has cancelled this future
             self._may_ask.set_result(None)
         if self._reading is None:
             self.prepare()
         assert self._reading is not None  # noqa: S101 - for the type checker
-        if self._cut is not None:  # before it began
+        if self._cut is not None:  # cut before it began
             self._reading.cancel()
         with self._checkpointer.running(self):
             outcome = await self._annotated(await self._outcome(self._reading))
@@ -236,7 +239,7 @@ class Generation:
                     self._usage_before = self._usage
                 pieces, whole = self._fitting.of(self.running.end, delta.pieces)
                 if pieces and not self._may_ask.done():
-                    await self._may_ask  # nobody says anything before; and if somebody did, nobody would hear of it
+                    await self._may_ask  # no output may come before this; if some did, no viewer would get it
                 if delta.waits:
                     return _Waits(pieces)
                 if delta.durable:
@@ -252,14 +255,14 @@ class Generation:
         raise ModelError(ErrorCode.UPSTREAM_TRUNCATED, "the model's stream ended without a finish reason")
 
     async def _store_first(self, pieces: Sequence[Piece]) -> None:
-        """Whoever reads this log after a crash must find them: nobody is told before."""
+        """Store `pieces` before they are published: the log must have them after a crash."""
         self._ahead = pieces
         end = self.running.length + size(pieces)
         try:
             await self._checkpointer.store_now(self, lambda: self._stored_length >= end)
         except asyncio.CancelledError:
             if any(isinstance(piece, ToolResult) for piece in pieces):
-                self.running.add(pieces)  # what is known is kept
+                self.running.add(pieces)  # keep known results of tools
             raise
         finally:
             self._ahead = ()
@@ -269,7 +272,7 @@ class Generation:
             finish = await reading
         except asyncio.CancelledError:
             if self._cut is None and not self._fenced:
-                raise  # it is this task that was cancelled
+                raise  # this task itself was cancelled
             return self._cut_short()
         except ModelError as exc:
             self._log.detail = str(exc)
@@ -308,13 +311,13 @@ class Generation:
 
     def _failed(self, code: ErrorCode, retry_after: float | None = None) -> Answer:
         if code in _UNCHARGED and self.running.length <= max(self._kept, self._asked_at or 0):
-            self._asked_at = None  # refused, and so not charged
+            self._asked_at = None  # the request was refused, so it is not charged
             self._estimate = self._estimate if self._usage is not None else None
         return self._ended(Status.FAILED, failure=self._failure(code, retry_after))
 
     @property
     def _kept(self) -> int:
-        """The position up to which it is the text of another attempt, from which it goes on."""
+        """The position in `running` up to which the text comes from the attempt that this one continues."""
         return self._estimate.begins_at if self._estimate is not None else 0
 
     def _failure(self, code: ErrorCode, retry_after: float | None = None) -> Failure:
@@ -342,7 +345,7 @@ class Generation:
         return settled(ended)
 
     def _round_so_far(self) -> list[Round]:
-        """The request that has not ended, if one was made."""
+        """Return the current request to the model as a round, if one was made."""
         begun = self._begun_usage()
         if begun is None and self._usage == self._usage_before:
             return []
@@ -351,7 +354,8 @@ class Generation:
         return [Round(model=model, finish_reason=None, usage=self._priced(usage, model))]
 
     def _cost(self, usage: Usage | None, rounds: Sequence[Round]) -> Usage | None:
-        """`usage` with what it cost: of several rounds, which different models may have had, what these did."""
+        """Return `usage` with its cost. With several rounds, perhaps by different models, the cost is the sum of
+        theirs."""
         priced = self._priced(usage, self._model or self._asked_model)
         costs = [one.usage.cost_micros if one.usage is not None else UNSET for one in rounds]
         if priced is None or len(costs) < 2:
@@ -360,7 +364,8 @@ class Generation:
         return replace(priced, cost_micros=sum(known)) if len(known) == len(costs) else priced
 
     def _usage_so_far(self) -> Usage | None:
-        """Of all that was generated, also where less of it is kept. None if no model was asked, or it refused."""
+        """Return the usage of all generated text, even if less of it is kept. None if no model was asked, or it
+        refused."""
         begun = self._begun_usage()
         if self._estimate is None or (self._usage is not None and begun is None):
             return self._usage
@@ -369,26 +374,26 @@ class Generation:
         return estimated(self._estimate, self.running.pieces)
 
     def _begun_usage(self) -> Usage | None:
-        """What the current request to the model has used so far; None once `_usage` counts it."""
+        """Return the estimated usage of the current request to the model; None once `_usage` counts it."""
         if self._estimate is None or self._asked_at is None:
             return None
         begins_at = max(self._asked_at, self._estimate.begins_at)
         return estimated(self._estimate._replace(begins_at=begins_at), self.running.pieces)
 
     async def _annotated(self, outcome: Answer) -> Answer:
-        # Half an answer may lack the half that matters.
+        # An incomplete answer may lack the half that matters, so plug-ins do not annotate it.
         if outcome.status is not Status.COMPLETE or outcome.finish_reason not in PLAIN_ENDS or self._fenced:
             return outcome
         found = await self._annotate(self._channel.conversation, outcome)
         return replace(outcome, annotations=tuple(sorted(found, key=lambda one: one.kind != RECOMMENDATION)))
 
     async def _store(self, outcome: Answer) -> Answer | None:
-        """Store the end, however often that takes: it is not published before."""
+        """Store the answer's end, retrying until it succeeds: the end is not published before."""
         deadline = asyncio.get_running_loop().time() + self._bounds.save_deadline
         pause = _SAVE_PAUSE
         while True:
             try:
-                if outcome.next_model is not None and self._cut is not None:  # meanwhile: nobody wants the next one
+                if outcome.next_model is not None and self._cut is not None:  # no next model for a cut answer
                     outcome = self._cut_short()
                 if outcome.status is Status.WAITING and self._cut is Status.STOPPED:
                     outcome = self._cut_short()
@@ -400,7 +405,7 @@ class Generation:
             except StorageUnavailable:
                 log.warning("the answer cannot be stored yet", extra=self._facts)
             if asyncio.get_running_loop().time() >= deadline:
-                deadline = float("inf")  # said once; the text is kept, and stored when the database is back
+                deadline = float("inf")  # the notice is sent once; the text is stored when the database is back
                 self._channel.append(Notice(ErrorCode.STORAGE_UNAVAILABLE, request_id=self._request_id))
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, _SAVE_PAUSE_LIMIT)
@@ -410,14 +415,15 @@ class Generation:
         return settled(replace(outcome, status=Status.FAILED)) if before + 1 >= MAX_INTERRUPTIONS else outcome
 
     def checkpoint(self) -> Checkpoint:
-        """What has come since the last one that is known to be stored."""
+        """Return the pieces that are not yet known to be stored, as a checkpoint."""
         beyond = max(0, self._stored_pieces - len(self.running.pieces))
         pieces = join([*self.running.pieces[self._stored_pieces :], *self._ahead[beyond:]])
         published = self.watched_remotely or asyncio.get_running_loop().time() < self._published_to_all_until
         return Checkpoint(self._channel.conversation.key, self.answer.id, self._stored_length, pieces, published)
 
     def checkpointed(self, result: CheckpointResult | None) -> None:
-        """Our checkpoint was stored; or an earlier one was, whose result was lost; or we are fenced off."""
+        """Handle the result of a checkpoint. The store may have this one, only an earlier one whose result was lost, or
+        None: another process has ended the answer."""
         if result is None or not self._go_on_behind(result.length):
             log.warning("the answer was ended by somebody else", extra=self._facts)
             self._fenced = True
@@ -427,7 +433,7 @@ class Generation:
         if result.stop_requested:
             self.cut(Status.STOPPED, keep=result.stop_at)
         self.background = result.background
-        if result.polled_at != self._watched_at:  # compared with itself only: clocks differ
+        if result.polled_at != self._watched_at:  # compared only for equality: processes' clocks differ
             self._watched_at = result.polled_at
             self.watched = self._shown_remotely = True
             self.watched_remotely_until = asyncio.get_running_loop().time() + _WATCHED_REMOTELY_FOR
@@ -436,8 +442,9 @@ class Generation:
             self._on_left_remotely()
 
     def _go_on_behind(self, length: int) -> bool:
-        """It is stored up to position `length`. False if no piece of ours ends there: somebody else stored that."""
-        if length < self._stored_length:  # the database has lost some; we have them still
+        """Record that the store has the answer up to position `length`. Returns False if none of our pieces ends there:
+        then another process wrote that."""
+        if length < self._stored_length:  # the database has lost some checkpoints; they are still in memory
             self._stored_pieces = self._stored_length = 0
         ours = len(self.running.pieces)
         while self._stored_length < length and self._stored_pieces < ours + len(self._ahead):

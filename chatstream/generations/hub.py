@@ -1,4 +1,4 @@
-"""The rooms of this process, by conversation; what happens to all of them together: the clock, gaps, the end."""
+"""The rooms of this process, by conversation, and what concerns all rooms: the clock, gaps in changes, shutdown."""
 
 import asyncio
 import random
@@ -24,23 +24,23 @@ from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled, Withdrawn
 from chatstream.store.reading import Reading
 
-# How often `poll` is to be called, in seconds.
+# Seconds between two calls of `poll`.
 POLL_TICK = 1.0
 # After this many heartbeats (30 µs each), yield to the event loop.
 _TICKED_AT_ONCE = 100
-# So many rooms read what they missed at the same time: half of what the store lets in, so that requests are served
-# beside them.
+# The most rooms that read missed messages at the same time: half of the store's concurrent operations. The rest is for
+# requests.
 _READS_AT_ONCE = 4
-# After a gap in the change stream, this many conversations are asked about in one query, which takes some 10 ms.
+# Conversations per query after a gap in the change stream. One query takes some 10 ms.
 _ASKED_AT_ONCE = 500
-# When the process ends: how long the last saves may take, and over how many seconds the streams are ended, on average,
-# so that the clients do not all come back at once.
+# At shutdown, in seconds: the longest wait for the last saves; and the average time over which the streams are closed,
+# so that the clients do not all reconnect at once.
 _LAST_SAVE_TIMEOUT = 5.0
 _SHUTDOWN_SPREAD = 1.0
 
 
 class Stream(Struct, frozen=True):
-    """A follower, what is behind its cursor, and the conversation it belongs to."""
+    """An open stream: its follower, the replay for its cursor, and its conversation."""
 
     conversation: Conversation
     follower: Follower
@@ -50,7 +50,7 @@ class Stream(Struct, frozen=True):
 
 
 class Hub:
-    """The one place that knows which conversations are watched and which answers run in this process."""
+    """Knows which conversations are watched and which answers run in this process. No other object does."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Hub:
         budgets: Budgets | None = None,
         answered: Answered = lambda conversation, answer: None,
     ) -> None:
-        """`annotate` is asked about each answer that came to a plain end. `answers` says whether another one may begin,
-        and counts those that run. `answered` hears of each answer that has ended here."""
+        """`annotate` is called for each answer with a normal end. `answers` decides whether another answer may begin,
+        and counts the running ones. `answered` is called for each answer that has ended in this process."""
         self._services = Services(
             attempts=attempts,
             reading=reading,
@@ -94,15 +94,16 @@ class Hub:
         room = self._rooms.get(conversation.key)
         if room is None:
             room = self._rooms[conversation.key] = Room(conversation, self._services, self._closed)
-        room.channel.conversation = conversation  # the newest: its model or its prompt may have been changed
+        room.channel.conversation = conversation  # the newest version: its model or its prompt may have been changed
         return room
 
     def _closed(self, room: Room) -> None:
         del self._rooms[room.key]
-        self._unheard.happened(room.key)  # what it has heard last nobody knows any more
+        self._unheard.happened(room.key)  # changes after this are not tracked by a room any more
 
     def _known(self, key: str) -> Room | None:
-        """The room that something has happened in, if there is one."""
+        """Return the room of a conversation that has changed, or None. Without a room, the change is noted in
+        `_unheard`."""
         room = self._rooms.get(key)
         if room is None:
             self._unheard.happened(key)
@@ -112,7 +113,7 @@ class Hub:
 
     @property
     def moment(self) -> int:
-        """For a `ReadAhead`, before it is read."""
+        """The current moment, for a `ReadAhead`. Take it before reading."""
         return self._unheard.moment
 
     @asynccontextmanager
@@ -128,11 +129,12 @@ class Hub:
         accepted: bool = False,
         ahead: ReadAhead | None = None,
     ) -> AsyncIterator[Stream]:
-        """Watch a conversation from `cursor` on, in the format `wire`; leaving the context is leaving the conversation.
+        """Watch a conversation from `cursor` on, in the format `wire`. Leaving the context leaves the conversation.
 
-        `expires_at` is on the event loop's clock. `accepted`: its answer was accepted before, so that no limit counts
-        any more. `ahead`: what was read already, where there is no cursor. Nothing is generated before `start`. Raises
-        `StorageUnavailable`, and `TooManyRequests` or `Unavailable` if an answer would begin that may not now.
+        `expires_at` is on the event loop's clock. `accepted`: the viewer's answer was accepted before, so no limit is
+        checked. `ahead`: the messages that were already read, for a request without a cursor. Nothing is generated
+        before `start`. Raises `StorageUnavailable`; also `TooManyRequests` or `Unavailable` if an answer would begin
+        that is not allowed now.
         """
         config = self._services.config
         key = conversation.key
@@ -163,7 +165,7 @@ class Hub:
             room.left()
 
     async def start(self, stream: Stream) -> None:
-        """After `connected` was sent: answer what waits for an answer.
+        """Begin the answer to a pending question; call this after `connected` was sent.
 
         Raises `OverBudget`, `StorageUnavailable`, `Unavailable`.
         """
@@ -171,15 +173,17 @@ class Hub:
             await stream.room.answer(stream.replay.pending, stream.request_id)
 
     async def seen(self, stream: Stream) -> None:
-        """After what is behind the cursor was sent: whoever comes next need not be told again what ended unseen."""
+        """Mark the replayed unseen ends as seen; call this after the replay was sent. Later viewers are not sent them
+        again."""
         if stream.replay.unseen:
-            with suppress(StorageUnavailable):  # better told twice than not
+            with suppress(StorageUnavailable):  # sending it twice is better than never
                 await self._services.attempts.mark_seen(stream.conversation.key)
 
     async def tick(self) -> None:
-        """Let every follower look at the clock; to be called often, compared with the heartbeat's interval.
+        """Let every follower check its deadlines; call this much more often than the heartbeat interval.
 
-        A heartbeat is not written here, but by the follower's own coroutine; the last words of a stream may be pushed.
+        The follower's own coroutine writes the heartbeat, not this method. The final frames of a stream may be pushed
+        here.
         """
         now = asyncio.get_running_loop().time()
         for number, follower in enumerate(list(self._followers), 1):
@@ -192,83 +196,87 @@ class Hub:
     def generate(
         self, conversation: Conversation, answer: Answer, request_id: str, *, message: UserMessage | None = None
     ) -> None:
-        """Generate what has just been begun in the store. `message` is the question, if it was stored with it."""
+        """Generate an answer that was just begun in the store. `message` is the question, if it was stored together
+        with it."""
         self._room(conversation).generate(conversation, answer, request_id, message=message)
 
     def regenerate(self, conversation: Conversation, answer: Answer, request_id: str, *, question: UserMessage) -> None:
-        """Generate another attempt, which has just been begun in the store, at answering an earlier question."""
+        """Generate another attempt at an earlier question; the attempt was just begun in the store."""
         self._room(conversation).generate(conversation, answer, request_id, question=question)
 
     def go_on(self, conversation: Conversation, answer: Answer, request_id: str | None = None) -> None:
-        """Go on with an answer that has waited: this process has just made it its own, in the store."""
+        """Continue an answer that has waited. This process has just become its owner in the store."""
         self._room(conversation).go_on(conversation, answer, request_id)
 
     def waits_on(self, conversation: Conversation, answer: Answer) -> None:
-        """Of an answer that waits something has been decided, and it goes on to wait: tell those who watch here."""
+        """Publish a decision about an answer that still waits for other decisions."""
         if room := self._known(conversation.key):
             room.heard(Appended(answer.id, [*answer.pieces], answer.length, answer.status))
 
     @property
     def draining(self) -> bool:
-        """The process is about to end: nothing may begin here any more."""
+        """Whether the process is shutting down: nothing may begin here any more."""
         return self._services.draining
 
     def may_have_stored(self, conversation: Conversation) -> None:
-        """The result of a write of this process was lost: nobody will say what became of it, so it is read."""
+        """The result of a write of this process was lost. Read the store: no other process publishes what this one
+        wrote."""
         if room := self._known(conversation.key):
             room.may_be_behind()
 
     def generates_in(self, conversation: Conversation) -> bool:
-        """Whether an answer of this conversation is generated in this process."""
+        """Whether this process generates an answer of this conversation."""
         room = self._rooms.get(conversation.key)
         return room is not None and room.generation is not None
 
     async def stop(
         self, conversation: Conversation, message_id: str | None, timeout: float, keep: int | None = None
     ) -> str | None:
-        """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+        """Stop the answer that is generated here, if `message_id` is its id or None. Returns the id of the stopped
+        answer.
 
-        Of its text `keep` code points are kept, all of it without.
+        The first `keep` code points of its text are kept; None keeps all.
 
-        Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
+        Raises `StorageUnavailable` if its end is not stored within `timeout` seconds.
         """
         room = self._rooms.get(conversation.key)
         return None if room is None else await room.stop(message_id, timeout, keep)
 
     def let_finish(self, conversation: Conversation) -> None:
-        """The conversation's `background` was changed: that holds for its running answer, too."""
+        """Apply the conversation's changed `background` to its running answer, too."""
         if room := self._rooms.get(conversation.key):
             room.let_finish(background=conversation.background)
 
     def branch_shown(self, conversation: Conversation) -> None:
-        """The conversation shows another branch, as its `head` says: tell those who watch here."""
+        """Publish to the viewers here that the conversation shows another branch: the one of its `head`."""
         if room := self._known(conversation.key):
             room.head_moved(conversation.head)
 
     def rated(self, conversation: Conversation, answer_id: str, rating: Rating | None) -> None:
-        """The user has rated an attempt: tell those who watch here."""
+        """Publish to the viewers here that the user has rated an attempt."""
         if room := self._known(conversation.key):
             room.rated(answer_id, rating)
 
     def withdrawn(self, conversation: Conversation, message_id: str) -> None:
-        """A user message that waited was taken back: tell those who watch here."""
+        """Publish to the viewers here that a queued user message was taken back."""
         if room := self._known(conversation.key):
             room.withdrawn(message_id)
 
     def titled(self, conversation: Conversation) -> None:
-        """The conversation has another title: tell those who watch here."""
+        """Publish to the viewers here that the conversation has another title."""
         if room := self._known(conversation.key):
             room.titled(conversation.title)
 
     def deleted(self, conversation: Conversation) -> None:
-        """A conversation was deleted: end its answer and its streams."""
+        """Handle the deletion of a conversation: end its answer and its streams."""
         if room := self._known(conversation.key):
             room.delete()
 
     # Other processes --------------------------------------------------------------------------------------------------
 
     async def changed(self, change: Change) -> None:
-        """Something was stored by another process. Only hands it to its room: no room waits for another."""
+        """Hand a change that another process stored to its room. Does not wait for the room: no room waits for
+        another."""
         match change:
             case Appended(answer_id) | Ended(answer_id):
                 room = self._services.remote.get(answer_id)
@@ -278,15 +286,15 @@ class Hub:
             room.heard(change)
 
     def poll(self) -> None:
-        """Let the rooms look at the clock; to be called every `POLL_TICK` seconds. Waits for none of them."""
+        """Let the rooms check what is due; call this every `POLL_TICK` seconds. Does not wait for them."""
         now = asyncio.get_running_loop().time()
         for room in list(self._rooms.values()):
             room.tick(now)
 
     async def resync(self) -> None:
-        """Changes may have been missed: find the rooms that lack something, and let them read it.
+        """After a gap in the change stream, find the rooms that lack messages and let them read.
 
-        Raises `StorageUnavailable`: then they still may.
+        Raises `StorageUnavailable`; then the rooms may still lack messages.
         """
         self._unheard.happened_to_any()
         rooms = list(self._rooms.values())
@@ -305,7 +313,8 @@ class Hub:
                     room.delete()
 
     async def orphan_ended(self, key: str, answer: Answer) -> None:
-        """An answer that no process generates was ended in the store. Raises `StorageUnavailable`."""
+        """Publish the end of an answer whose process is gone; it was ended in the store. Raises
+        `StorageUnavailable`."""
         room = self._known(key)
         if room is None and answer.queued and (conversation := await self._services.reading.conversation(key)):
             room = self._room(conversation)
@@ -315,10 +324,10 @@ class Hub:
     # The end ----------------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout: float) -> None:
-        """Let the answers of this process finish for `timeout` seconds, cut the others, and end the streams one by one.
+        """Shut down: let the answers here finish for `timeout` seconds, cut the others, and end the streams one by one.
 
-        Who watches nothing, or an answer of another process, is sent there at once. Whatever else keeps the streams
-        alive must go on meanwhile: `tick`, `poll`, the change stream. Nothing may be posted or followed any more.
+        Streams without an answer of this process are ended at once. What keeps streams alive must continue meanwhile:
+        `tick`, `poll`, the change stream. No message may be posted and no stream opened any more.
         """
         self._services.draining = True
         loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""What a reader is given before it reads the live log: the part of the conversation that lies behind its cursor.
+"""The replay: the part of a conversation after a reader's cursor, sent before the reader follows the live log.
 
-`read` asks the store, and takes its time. The room then puts the reader into the log and, in the same moment, replaces
-the running answer by what there is of it by now (`Replay.with_pieces`). So what the log has from then on follows on
-what the reader has: no gap and no double, whatever happened while the store was read.
+`read` reads the store, which takes time. The room then adds the reader to the log and, in the same step, replaces the
+running answer by its current pieces (`Replay.with_pieces`). So the log continues exactly where the replay ends, without
+a gap or a repetition, whatever happened during the read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,59 +21,61 @@ from chatstream.pieces import Piece, at, cut, join
 from chatstream.store.documents import FIRST_SEQ
 from chatstream.store.reading import Reading
 
-# Further behind than this, history is the better way to catch up (the protocol's numbers).
+# The most messages and bytes of a replay. Further behind, a client should read the history instead (the protocol's
+# numbers).
 _MAX_MESSAGES = 100
-_MAX_BYTES = 1024 * 1024  # each character takes one or more
-# What is read for who comes without a cursor: the newest message and, where that is a question, the answer before it.
+_MAX_BYTES = 1024 * 1024  # a character takes one byte or more
+# Messages to read for a client without a cursor: the newest one and, if that is a question, the answer before it.
 NEWEST = 2
 
 
 class PendingQuestion(NamedTuple):
-    """A user message without a finished answer: it is the newest message, or the newest is an attempt that we cut."""
+    """A user message without a finished answer: it is the newest message, or the newest is an interrupted attempt at
+    it."""
 
     message_id: str
-    attempt: Answer | None  # the newest one, which was interrupted
+    attempt: Answer | None  # the newest attempt, which was interrupted
     newest_seq: int
-    question: UserMessage | None = None  # the user message itself, if it is the newest
-    nothing_runs: bool = False  # no answer ran when this was read, not even one that only a later version understands
+    question: UserMessage | None = None  # the user message, if it is the newest message
+    nothing_runs: bool = False  # no answer ran when this was read, not even one that only a later version can read
 
     @property
     def background(self) -> bool:
-        """Its answer finishes though nobody watches."""
+        """Whether its answer finishes even if nobody watches."""
         asked = self.question or self.attempt
         return asked is not None and asked.background
 
 
 class Replay(Struct, frozen=True, kw_only=True):
-    """The entries behind a cursor, and what else the reader has to know."""
+    """The entries after a cursor, and the position from which the reader follows the live log."""
 
     entries: Sequence[Entry]
-    place: Place  # the live log goes on after it
+    place: Place  # the live log continues after this place
     resumed: bool = False
-    running: Answer | None = None  # the answer that runs or waits, with its text as it was read ...
-    position: int = 0  # ... and the cursor's position in it
-    unseen: bool = False  # the entries have the end of an answer that nobody had seen
+    running: Answer | None = None  # the running or waiting answer, with its text as it was read
+    position: int = 0  # the cursor's position in the running answer
+    unseen: bool = False  # the entries include the end of an answer that nobody had seen
     pending: PendingQuestion | None = None
-    running_before: Answer | None = (
-        None  # the answer that runs, if the cursor is that of a message that waits for its end
-    )
+    running_before: Answer | None = None  # the running answer, if the cursor's message is queued behind it
 
     def nothing_comes(self, wire: Format) -> bool:
-        """Nothing is behind the cursor that `wire` can say, nothing runs and no question is pending."""
+        """Whether the client gets nothing: no entry after the cursor in the format `wire`, no running answer, no
+        pending question."""
         rests = self.running is not None and self.running.status is Status.WAITING and wire.one_answer
         comes = (None if rests else self.running) or self.pending or self.running_before
         return comes is None and not any(entry.frames(wire) for entry in self.entries)
 
     def with_pieces(self, running: Running) -> "Replay":
-        """The same, with what there is of the running answer by now."""
+        """Return the replay with the current pieces of the running answer."""
         last = _so_far(running.answer, running.pieces, self.position)
         return replace(self, entries=[*self.entries[:-1], last], place=last.place or BEGINNING, running=running.answer)
 
 
 def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:
-    """The replay for who comes without a cursor, or with one in this answer; None if the store must be read.
+    """Return the replay for a client without a cursor or with a cursor in the running answer; None if the store must be
+    read.
 
-    The way back after a short break, and so the common one: nothing is read.
+    This is the usual way back after a short disconnect, and reads nothing.
     """
     if cursor is None:
         return _in_progress(running.answer, running.pieces, position=0)
@@ -85,16 +87,16 @@ def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:
 async def read(
     reading: Reading, key: str, cursor: Cursor | None, wire: Format, newest: Sequence[Message] | None = None
 ) -> Replay:
-    """The part of the conversation `key` that comes after `cursor`, for who reads `wire`; raises `StorageUnavailable`.
+    """Read the part of the conversation `key` after `cursor`, for a reader of `wire`. Raises `StorageUnavailable`.
 
-    A cursor that is not of this conversation, or too far behind, is as none. `newest` are the `NEWEST` newest messages,
-    if whoever asks has them.
+    A cursor of another conversation, or one that is too far behind, is ignored. `newest` are the `NEWEST` newest
+    messages, if the caller has them.
     """
     if cursor is not None:
         resumed = await _after(reading, key, cursor, wire)
         if resumed is not None:
             return resumed
-        newest = None  # from before that was read
+        newest = None  # these are older than the read in `_after`
     return await _without_cursor(reading, key, newest)
 
 
@@ -104,7 +106,7 @@ async def _without_cursor(reading: Reading, key: str, page: Sequence[Message] | 
     if not page:
         return Replay(entries=(), place=BEGINNING)
     newest = page[-1]
-    if isinstance(newest, UserMessage):  # it waits for its turn, or for anybody to answer it
+    if isinstance(newest, UserMessage):  # it is queued, or no process has begun its answer
         running = await _runs_before(reading, key, page[:-1])
         if running is None:
             pending = PendingQuestion(newest.id, None, newest.seq, newest, _nothing_runs(newest, page[:-1]))
@@ -131,10 +133,11 @@ def _nothing_runs(question: UserMessage, before: Sequence[Message]) -> bool:
 
 
 async def _runs_before(reading: Reading, key: str, before: Sequence[Message]) -> Answer | None:
-    """The answer that runs where a user message is the newest, and the one right `before` it is this one, if any."""
+    """Return the running answer of a conversation whose newest message is a user message. `before`: the message before
+    it, if any."""
     if before and isinstance(before[0], UserMessage):
         return await reading.running(key)
-    # No answer begins while another one runs: if the newest one does not, none does.
+    # No answer begins while another one runs: if the newest answer does not run, none does.
     return next((one for one in before if isinstance(one, Answer) and not one.status.is_final), None)
 
 
@@ -176,9 +179,9 @@ async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Re
 
 
 def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
-    """The messages as entries, in order, up to and with the running answer: what comes after `place`.
+    """Yield the messages as log entries after `place`, in order, up to and including the running answer.
 
-    `place` lies in the first of them, or before it.
+    `place` lies in the first of the messages, or before it.
     """
     newest_attempts = {answer.reply_to: answer.id for answer in messages if isinstance(answer, Answer)}
     for message in messages:
@@ -188,7 +191,7 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
             yield Skip((message.seq, Cursor.USER)) if own else Posted(message)
         elif not message.status.is_final:
             yield _so_far(message, message.pieces, position)
-            return  # what was posted in the meantime comes after its end, in the live log
+            return  # later messages follow its end, in the live log
         elif own or (_counts(message, newest_attempts) and not _is_to_be_replaced(message, messages[-1])):
             yield from _finished(message, position)
         else:
@@ -196,16 +199,14 @@ def log_entries(messages: Sequence[Message], place: Place) -> Iterator[Entry]:
 
 
 def _counts(answer: Answer, newest_attempts: Mapping[str, str]) -> bool:
-    """Superseded attempts, and those cut before their first word, are not told to whoever comes later.
-
-    Unless no other attempt follows by itself: then there is something for the user to do.
-    """
+    """Whether an attempt is in the replay. Not if it is superseded, or was cut before its first text and is retried
+    automatically."""
     superseded = newest_attempts[answer.reply_to] != answer.id
     return not superseded and (answer.content != "" or not answer.begins_again)
 
 
 def _is_to_be_replaced(answer: Answer, newest: Message) -> bool:
-    """Another model is about to answer instead: whoever comes now is told that answer alone."""
+    """Whether another model is about to replace this answer: then only the new answer is sent."""
     return answer.next_model is not None and answer is newest
 
 
@@ -215,26 +216,27 @@ def _in_progress(answer: Answer, pieces: Sequence[Piece], *, position: int, resu
 
 
 def _so_far(answer: Answer, pieces: Sequence[Piece], position: int) -> Entry:
-    """An answer that has not ended, after `position`, which may lie beyond what is known: it joins the log there."""
+    """Return the entry of an unfinished answer after `position`. `position` may be past the known text: the reader then
+    joins the log there."""
     rest = join(cut(pieces, position))
     waits = answer.status is Status.WAITING
     return Chunks(answer, rest, at(pieces, position), waits=waits) if rest else Skip((answer.seq, position))
 
 
 def _finished(answer: Answer, position: int) -> Iterator[Entry]:
-    """A finished answer after `position`: a chunk for each part, and its end."""
+    """Yield the entries of a finished answer after `position`: its chunks, one for each part, and its end."""
     if position >= events.last(answer).position:
-        yield Skip((answer.seq, END))  # not an end: whoever has it already waits for what comes next
+        yield Skip((answer.seq, END))  # the client already has the end; this only moves its position
         return
     pieces = answer.pieces
     if rest := cut(pieces, position):
         yield Chunks(answer, rest, at(pieces, position))
-    # Of one that begins again some formats tell nothing to whoever has nothing of it.
+    # If another attempt follows, some formats send nothing to a client that has nothing of this one.
     yield Ended(answer, position if answer.begins_again else max(position, answer.length))
 
 
 def pending_question(newest: Message) -> PendingQuestion | None:
-    """What wants an answer in a conversation whose newest message this is."""
+    """Return the question that still needs an answer, if the conversation's newest message is `newest`."""
     if isinstance(newest, UserMessage):
         return PendingQuestion(newest.id, None, newest.seq, newest)
     return PendingQuestion(newest.reply_to, newest, newest.seq) if newest.begins_again else None

@@ -1,7 +1,7 @@
 """One conversation, as this process knows it: its log, its viewers, and where its answer runs.
 
-Everything that happens to the conversation goes through its room, in order. What needs the store holds the room's lock;
-everything else is one step of the event loop. Rooms never wait for each other.
+Everything that happens to the conversation goes through its room, in order. Steps that use the store hold the room's
+lock; every other step is synchronous. Rooms never wait for each other.
 
 ========  ===================================================================  ===========
 State     Event                                                                Next state
@@ -20,11 +20,12 @@ Remote    it turns out to be the one that begins here                          L
 any       nobody watches, nothing runs here, nothing is being done             Closed
 ========  ===================================================================  ===========
 
-A closed room is never used again: whatever still comes for it is dropped.
+A closed room is never used again: later changes for it are ignored.
 
-What other processes store is published from the store, not from the change stream. A change that follows exactly on
-the log is published as it is; any other one only says that there is something to read after the log's last place
-(`_catch_up`). So changes may come late, twice, in another order, or not at all: nothing is lost, nothing comes twice.
+The room publishes what other processes stored from the store, not from the change stream. A change is published
+directly only if it follows exactly on the log. Any other change only says that the store has something after the log's
+last place, which is then read (`_catch_up`). So a change may come late, twice, out of order or not at all: nothing is
+lost and nothing is published twice.
 """
 
 import asyncio
@@ -60,23 +61,25 @@ from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
-# Between two polls of a remote answer, in seconds. The process that generates it waits for two of them before it
-# believes that nobody watches.
+# Seconds between two polls of an answer that another process generates. That process waits for two polls before it
+# decides that nobody watches.
 _POLL_INTERVAL = 5.0
 # Poll again after 2 s: the generating process starts publishing only once it has seen our first poll, and what it
 # stored before is not published.
 _SECOND_POLL = 2.0
-# Before the store is asked again when it did not answer, or when another process was faster, in seconds.
+# Seconds before the store is read again after it did not respond, or after another process changed it first.
 _RETRY_PAUSE = 1.0
-# The most messages that are published to readers who missed them. Who misses more is disconnected, and reads them with
-# the next connection, by cursor.
+# The most missed messages that are published to the open streams. If more were missed, the streams are closed and the
+# clients read the rest when they reconnect with their cursors.
 _PAGE = 20
-# How often the store is read again for a reader who joins, because its answer was older than the log. Once is rare.
+# How often a joining reader reads the store again because the answer it read was older than the log. Even one retry is
+# rare.
 _JOIN_TRIES = 5
 
-# The third argument is the question, or None to read it from the store. Before the fourth is done, nobody is asked.
+# Writes an answer. Arguments: the conversation; the answer; the question, or None to read it from the store; a future
+# that must be done before the model, a plug-in or a tool is asked.
 WriteAnswer = Callable[[Conversation, Answer, UserMessage | None, "asyncio.Future[None]"], AsyncGenerator[Delta, None]]
-# An answer has ended, and is stored so. Must return at once.
+# Called after an answer has ended and its end is stored. Must return at once.
 Answered = Callable[[Conversation, Answer], None]
 
 
@@ -84,15 +87,15 @@ class Config(Struct, frozen=True, kw_only=True):
     """Durations in seconds."""
 
     heartbeat_interval: float
-    disconnect_grace: float  # may be infinite: an answer always finishes
+    disconnect_grace: float  # may be infinite: then an answer always finishes
     connection_timeout: float
     connection_bytes: int
     bounds: AnswerBounds
-    model: str  # of conversations that name none, for the log
+    model: str  # the model in the log line, for conversations that name none
 
 
 class Services(Struct, kw_only=True):
-    """What all rooms of a process share."""
+    """The objects that all rooms of a process share."""
 
     attempts: Attempts
     reading: Reading
@@ -105,13 +108,13 @@ class Services(Struct, kw_only=True):
     metrics: Metrics
     config: Config
     answers: Answers
-    reads: asyncio.Semaphore  # so many rooms read what they missed at the same time
-    remote: dict[str, "Room"]  # the room of each remote or waiting answer that is followed, by the answer's id
-    draining: bool = False  # the process is about to end: no further answer begins
+    reads: asyncio.Semaphore  # limits how many rooms read missed messages at the same time
+    remote: dict[str, "Room"]  # by answer id: the room that follows a remote or waiting answer
+    draining: bool = False  # the process is shutting down: no new answer begins
 
 
 class Idle(Struct, frozen=True):
-    """No answer runs, as far as is known."""
+    """No answer runs, as far as this process knows."""
 
 
 class Local(Struct, frozen=True):
@@ -129,9 +132,10 @@ class Remote(Struct):
 
 
 class Waiting(Struct):
-    """An answer waits for somebody's decision: no process generates it. Whoever decides goes on with it, anywhere.
+    """An answer waits for a decision: no process generates it. The process that takes the decision continues the
+    answer.
 
-    The change stream says so; it is only polled, as `Remote` is, where a change may have been missed.
+    The change stream reports the decision. The room polls, as in `Remote`, only where it may have missed a change.
     """
 
     running: Running
@@ -140,11 +144,12 @@ class Waiting(Struct):
 
 
 class Closed(Struct, frozen=True):
-    """Never used again."""
+    """The final state: a closed room is never used again."""
 
 
 class Room:
-    """Made when the first viewer comes or an answer begins, closed when neither is left."""
+    """The state of one conversation in this process. Created for the first viewer or answer; closed when neither is
+    left."""
 
     def __init__(self, conversation: Conversation, services: Services, on_close: Callable[["Room"], None]) -> None:
         self.key = conversation.key
@@ -153,11 +158,11 @@ class Room:
         self._on_close = on_close
         self._lock = asyncio.Lock()
         self._state: Idle | Local | Remote | Waiting | Closed = Idle()
-        self._generation: Generation | None = None  # the newest one: it may still wait for the end of the one before
-        self._task: asyncio.Task[None] | None = None  # runs it
+        self._generation: Generation | None = None  # the newest; it may wait for the end of the one before
+        self._task: asyncio.Task[None] | None = None  # runs `_generation`
         self._working: asyncio.Task[None] | None = None  # reads what other processes stored
         self._catch_up_at = math.inf  # when to read the store, on the loop's clock; infinite if nothing is missing
-        self._in_turn = 0  # how many use or wait for the lock, beside a generation and the work
+        self._in_turn = 0  # how many coroutines use the lock or wait for it, besides `_task` and `_working`
         self._deleted = False
 
     @property
@@ -167,13 +172,13 @@ class Room:
 
     @property
     def task(self) -> "asyncio.Task[None] | None":
-        """It is done when the end of `generation` is published."""
+        """The task that runs `generation`. It is done when the end of `generation` is published."""
         return self._task
 
     # Viewers ----------------------------------------------------------------------------------------------------------
 
     def arrived(self) -> None:
-        """A viewer has registered in the channel."""
+        """Record that a viewer has registered in the channel."""
         if self._generation is not None:
             self._generation.watched = True
             self._generation.keep()
@@ -187,27 +192,27 @@ class Room:
         accepted: bool,
         newest: Sequence[Message] | None = None,
     ) -> Replay:
-        """Give a registered viewer what is behind its cursor, and its place in the log.
+        """Read what comes after a viewer's cursor, and set the viewer's position in the log.
 
-        `accepted`: its answer was accepted before, so that no limit counts any more. `newest` are the newest messages,
-        if they were read already and nothing has happened since. Raises `StorageUnavailable`, and `TooManyRequests` or
-        `Unavailable` if an answer would begin that may not now.
+        `accepted`: the viewer's answer was accepted before, so no limit is checked. `newest`: the newest messages, if
+        they are already read and nothing has happened since. Raises `StorageUnavailable`; also `TooManyRequests` or
+        `Unavailable` if an answer would begin that is not allowed now.
         """
         registered_at = self.channel.last_place
-        if (begun := self.channel.running) is not None:  # what it has so far need not be in any entry
+        if (begun := self.channel.running) is not None:  # its text so far may be in no log entry
             registered_at = max(registered_at, (begun.answer.seq, begun.length))
         for _ in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
             if replay is None:
                 replay = await read(self._services.reading, self.key, cursor, wire, newest)
-                newest = None  # if that was too old, it is read again
-                # From here on nothing is awaited: what the reader has, and where it stands in the log, fit together.
+                newest = None  # if these were too old, the next try reads them from the store
+                # No await from here on: the replay and the position in the log must match.
                 running = self.channel.running
                 if running is not None and replay.running is not None and replay.running.id == running.answer.id:
                     replay = replay.with_pieces(running)
             if self._deleted:
                 follower.end(ErrorCode.CONVERSATION_DELETED)
-            # What lies before both places is in no entry that this reader gets: it must have been read.
+            # Text before both places is in no log entry that this reader gets, so the replay must contain it.
             if follower.over or replay.place >= max(registered_at, self.channel.first_place):
                 break
         else:
@@ -225,7 +230,7 @@ class Room:
         return in_progress(running, cursor) if running is not None and self.channel.begun else None
 
     def _joined(self, replay: Replay) -> None:
-        """What was read for this viewer may be newer than what the log has."""
+        """Update the room if the viewer's read returned newer data than the log has."""
         answer, known = replay.running or replay.running_before, self.channel.running
         if answer is not None and known is not None and known.answer.id == answer.id:
             return
@@ -233,48 +238,48 @@ class Room:
             self.channel.begin_at((answer.seq, answer.length) if answer is not None else replay.place)
             if answer is not None and not self._generates(answer):
                 self._attach(answer)
-            self._start_work()  # for what was heard while this was read
+            self._start_work()  # for changes that arrived during the read
         elif replay.place > self.channel.last_place:
             self._is_behind()
 
     def let_finish(self, *, background: bool) -> None:
-        """Whether the answer that is generated here finishes though nobody watches."""
+        """Set whether the answer that is generated here finishes even if nobody watches."""
         if self._generation is not None:
             self._generation.background = background
 
     def left(self) -> None:
-        """A viewer has left, here or in another process."""
+        """Record that a viewer has left, in this process or in another one."""
         generation = self._generation
         if not self.channel.readers and generation is not None and generation.watched:
             generation.abandon_after(self._services.config.disconnect_grace)
         self._release()
 
     def end_viewers(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
-        """End all streams."""
+        """End all streams of the conversation."""
         for reader in list(self.channel.readers):
             reader.end(code, reason=reason)
 
     def head_moved(self, head: str | None) -> None:
-        """The conversation shows the branch that ends at `head`, as it is stored; those who watch are told."""
+        """Publish that the conversation now shows the branch that ends at `head`. The store already has it."""
         if head is not None:
             self.channel.conversation = replace(self.channel.conversation, head=head)
             self.channel.append(Aside(events.BranchShown(timestamp=events.timestamp(), head=head)))
 
     def rated(self, answer_id: str, rating: Rating | None) -> None:
-        """An attempt is rated, as it is stored; those who watch are told."""
+        """Publish the new rating of an attempt. The store already has it."""
         self.channel.append(Aside(events.Rated(timestamp=events.timestamp(), message_id=answer_id, rating=rating)))
 
     def withdrawn(self, message_id: str) -> None:
-        """A user message that waited was taken back, as it is stored; those who watch are told."""
+        """Publish that a queued user message was taken back. The store already has it."""
         self.channel.append(Aside(events.Withdrawn(timestamp=events.timestamp(), message_id=message_id)))
 
     def titled(self, title: str | None) -> None:
-        """The conversation has this title, as it is stored; those who watch are told."""
+        """Publish the conversation's new title. The store already has it."""
         self.channel.conversation = replace(self.channel.conversation, title=title)
         self.channel.append(Aside(events.Titled(timestamp=events.timestamp(), title=title)))
 
     def delete(self) -> None:
-        """The conversation was deleted: end its answer and its streams."""
+        """Handle the deletion of the conversation: end its answer and its streams."""
         self._deleted = True
         self._catch_up_at = math.inf
         if self._generation is not None:
@@ -295,19 +300,19 @@ class Room:
         question: UserMessage | None = None,
         prepared: Generation | None = None,
     ) -> None:
-        """Generate what has just been begun in the store.
+        """Generate an answer that was just begun in the store.
 
-        `message` is the question, if it was stored with it; `question`, if it was there already and is known.
-        `prepared`: what `_made` has made of all this.
+        `message`: the question, if it was stored together with the answer. `question`: the question, if it was stored
+        earlier and is known. `prepared`: the `Generation`, if `_made` has already made it from these arguments.
         """
         if self._generates(answer):
             return  # a repeated request was faster
         self._generate(conversation, answer, request_id or _nobodys_request(), message, question, prepared)
 
     def go_on(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
-        """Go on with an answer that has waited: this process has just made it its own, in the store."""
+        """Continue an answer that has waited. This process has just become its owner in the store."""
         if isinstance(self._state, Waiting) and self._follows(answer.id):
-            self._state.running.answer = answer  # to whoever comes before it has begun it does not wait any more
+            self._state.running.answer = answer  # a viewer that joins now must not see it as waiting
         self._generate(conversation, answer, request_id or _nobodys_request(), None, None, None)
 
     def _generate(
@@ -324,7 +329,7 @@ class Room:
         generation = prepared or self._made(conversation, answer, request_id, message or question)
         generation.watched = bool(self.channel.readers)
         if answer.model is not None and not self.channel.readers and self._generation and self._generation.watched:
-            generation.watched = True  # it takes the place of one that somebody watched, and may come back to
+            generation.watched = True  # it replaces an attempt that somebody watched; that viewer may reconnect
             generation.abandon_after(services.config.disconnect_grace)
         slot = services.answers.grant(conversation.user_id)
         self._task = asyncio.create_task(self._run(generation, slot, message, self._task, request_id))
@@ -351,7 +356,7 @@ class Room:
         )
 
     async def answer(self, pending: PendingQuestion, request_id: str | None) -> None:
-        """Begin the answer to a question that is pending, unless somebody else has.
+        """Begin the answer to a pending question, unless another process already has.
 
         Raises `OverBudget`, `StorageUnavailable`, `Unavailable`.
         """
@@ -359,11 +364,12 @@ class Room:
             await self._answer(pending, request_id)
 
     async def stop(self, message_id: str | None, timeout: float, keep: int | None) -> str | None:
-        """End the answer that is generated here, if it is `message_id` or that is None; returns which one it was.
+        """Stop the answer that is generated here, if `message_id` is its id or None. Returns the id of the stopped
+        answer.
 
-        Of its text `keep` code points are kept, all of it if that is None.
+        The first `keep` code points of its text are kept; None keeps all.
 
-        Raises `StorageUnavailable` if its end is not stored in `timeout` seconds.
+        Raises `StorageUnavailable` if its end is not stored within `timeout` seconds.
         """
         generation, task = self._generation, self._task
         if generation is None or task is None or message_id not in (None, generation.answer.id):
@@ -385,7 +391,8 @@ class Room:
         try:
             try:
                 if before is not None:
-                    # Its end is stored, or this answer could not have begun; but it may not be published yet.
+                    # The end of the answer before is stored, or this one could not have begun; but it may not be
+                    # published yet.
                     await asyncio.wait([before])
                 async with self._lock:
                     await self._begin(generation, message)
@@ -405,23 +412,23 @@ class Room:
         finally:
             if self._generation is generation:
                 self._generation = self._task = None
-            self._start_work()  # for what was heard meanwhile
+            self._start_work()  # for changes that arrived meanwhile
             self._release()
 
     async def _begin(self, generation: Generation, message: UserMessage | None) -> None:
         before = (message or generation.answer).seq
         if not self.channel.begun:
-            self.channel.begin_at((before - 1, END))  # those who are joining read at least that far
+            self.channel.begin_at((before - 1, END))  # readers that are joining have read at least up to here
         elif self._follows(generation.answer.id):
-            pass  # it has waited; or a viewer found it in the store before its request got the result
+            pass  # the answer has waited; or a viewer found it in the store before its request got the result
         elif self.channel.readers and self.channel.next_seq != before:
             try:
                 await self._publish_missed(before)
             except StorageUnavailable:
-                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # clients reconnect with their cursors
         if message is not None:
             self.channel.append(Posted(message))
-        if generation.running.pieces:  # of the attempt before, or from before it waited
+        if generation.running.pieces:  # pieces of the attempt before, or from before the answer waited
             begun = Chunks(generation.answer, generation.running.pieces, BEGINNING)
             self.channel.append(begun.after(self.channel.last_place))
         self.channel.append(Skip((generation.answer.seq, 0)))
@@ -429,7 +436,7 @@ class Room:
         generation.watched = generation.watched or bool(self.channel.readers)
 
     async def _local_ended(self, stored: Answer | None, request_id: str) -> None:
-        """The answer has ended as it is stored, or waits; None if its conversation was deleted."""
+        """Publish the end of the local answer, or that it waits. `stored` is None if the conversation was deleted."""
         if stored is None:
             self._enter(Idle())
             self.delete()
@@ -440,7 +447,7 @@ class Room:
             if stored.unseen and self.channel.readers:
                 await self._mark_seen()
             return
-        if stored.unseen and self.channel.readers:  # they came while it was stored
+        if stored.unseen and self.channel.readers:  # the viewers came while the end was being stored
             await self._mark_seen()
         self._tell_rest(stored)
         self.channel.finish(stored)
@@ -452,10 +459,11 @@ class Room:
             try:
                 await self._catch_up(stored, request_id)
             except StorageUnavailable:
-                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back has a cursor
+                self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # clients reconnect with their cursors
 
     def _tell_rest(self, stored: Answer) -> None:
-        """What came to the answer with its end: the ends of its calls; or with which it waits: what for."""
+        """Publish the pieces that were stored together with the answer's end (the ends of its calls) or with its wait
+        (the decisions it needs)."""
         running = self.channel.running
         if running is not None and stored.mixed and stored.length > running.length:
             begun = cut(stored.mixed, 0, running.length)
@@ -491,7 +499,7 @@ class Room:
                     shown_in=self.channel.conversation if self._shows(pending.attempt) else None,
                     prepare=prepare,
                 )
-        except AnswerInProgress:  # somebody else was faster, which the store shows soon, if no change says so before
+        except AnswerInProgress:  # another process began it first: a change or the next read of the store will show it
             self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
         except NotFound:
             self.delete()
@@ -505,17 +513,18 @@ class Room:
                 prepared.discard()
 
     def _shows(self, attempt: Answer | None) -> bool:
-        """The branch ends at this attempt itself, and not at the question: the next one would not be on it."""
+        """Whether the branch ends at this attempt itself, not at its question: then the next attempt would not be on
+        it."""
         return attempt is not None and self.channel.conversation.head == attempt.id
 
     async def _mark_seen(self) -> None:
-        with contextlib.suppress(StorageUnavailable):  # better told twice than not
+        with contextlib.suppress(StorageUnavailable):  # publishing it twice is better than never
             await self._services.attempts.mark_seen(self.key)
 
     # Answers of other processes ---------------------------------------------------------------------------------------
 
     def heard(self, change: Change) -> None:
-        """Something was stored by another process."""
+        """Handle a change that another process stored."""
         match change:
             case Appended(answer_id, pieces, length, status):
                 state = self._state
@@ -555,7 +564,7 @@ class Room:
             self._is_behind()
 
     def missed(self, newest_seq: int | None) -> None:
-        """Changes may have been missed. `newest_seq` is that of the newest message that is stored."""
+        """Changes may have been missed. `newest_seq` is the `seq` of the newest stored message."""
         if isinstance(self._state, Remote | Waiting):
             self._state.poll_at = -math.inf
             self._start_work()
@@ -564,28 +573,29 @@ class Room:
             self._is_behind()
 
     def may_be_behind(self) -> None:
-        """This process may have stored something that it knows nothing of."""
+        """A write of this process may have succeeded without its result: the store may be ahead of the log."""
         self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
 
     def tick(self, now: float) -> None:
-        """Poll the remote answer, or read what was missed, if it is time."""
+        """Poll the remote answer, or read missed messages, if either is due."""
         if self._is_due(now):
             self._start_work()
 
     async def orphan_ended(self) -> None:
-        """An answer that no process generates was ended in the store. Raises `StorageUnavailable`."""
+        """Publish the end of an answer whose process is gone; it was ended in the store. Raises
+        `StorageUnavailable`."""
         async with self._turn():
             if self._generation is None:
                 await self._catch_up()
 
     def _is_behind(self, at: float = -math.inf) -> None:
-        """There is something in the store that the log lacks: read it, now or later."""
+        """Read the store, now or later: it has something that the log lacks."""
         self._catch_up_at = min(self._catch_up_at, at)
         self._start_work()
 
     def _is_due(self, now: float) -> bool:
         if isinstance(self._state, Local | Closed) or not self.channel.begun or self._deleted:
-            return False  # a local answer's end sees to what was missed
+            return False  # the end of a local answer triggers the same read
         return now >= self._catch_up_at or (isinstance(self._state, Remote | Waiting) and now >= self._state.poll_at)
 
     def _start_work(self) -> None:
@@ -613,7 +623,7 @@ class Room:
             self._release()
 
     async def _poll(self, remote: Remote | Waiting) -> None:
-        """Show the generating process that somebody watches here, and see how long the text is by now."""
+        """Poll the answer: tell the generating process that somebody watches here, and read how long the text is."""
         remote.poll_at = asyncio.get_running_loop().time() + remote.interval
         remote.interval = _POLL_INTERVAL
         answer = await self._services.attempts.poll(self.key, remote.running.answer)
@@ -625,7 +635,7 @@ class Room:
             self._catch_up_at = -math.inf
 
     async def _catch_up(self, newest: Message | None = None, request_id: str | None = None) -> None:
-        """Publish what the store has after the log's last place; then answer the question that is pending, if one is.
+        """Publish what the store has after the log's last place; then answer the pending question, if there is one.
 
         `newest` is the newest message so far. Raises `StorageUnavailable`.
         """
@@ -639,9 +649,9 @@ class Room:
             return
         replaced = isinstance(newest, Answer) and newest.next_model is not None
         if not self.channel.readers and not isinstance(newest, UserMessage) and not replaced:
-            return  # a cut answer is begun again for those who watch; one that another model replaces, for all
+            return  # begin a cut answer again only for viewers; begin one that another model takes over in any case
         try:
-            # As it is now: its model or its prompt may have been changed since the question was asked.
+            # Read the conversation again: its model or its prompt may have been changed since the question was asked.
             conversation = await self._services.reading.conversation(self.key)
             if conversation is None:
                 self.delete()
@@ -649,31 +659,31 @@ class Room:
             self.channel.conversation = conversation
             await self._answer(pending, request_id)
         except StorageUnavailable:
-            self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # who comes back asks for it again
-        except (OverBudget, Unavailable) as exc:  # they are refused when they come back, and told until when
+            self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # the client asks for the answer again when it reconnects
+        except (OverBudget, Unavailable) as exc:  # the reconnecting clients are refused, with a time to retry
             self.end_viewers(ErrorCode(exc.code))
 
     def _generation_waits(self) -> bool:
-        """An answer has been accepted here, and begins next."""
+        """Whether an answer has been accepted here and begins next."""
         return self._generation is not None and self._task is not asyncio.current_task()
 
     async def _publish_missed(self, before: int | None = None) -> Message | None:
-        """Publish what the store has after the log's last place, in order, up to and with the answer that runs.
+        """Publish, in order, what the store has after the log's last place, up to and including the running answer.
 
-        With `before` only what lies before that `seq`, of which all answers have ended. Returns the newest message that
-        is published now, None if nothing new was found. Raises `StorageUnavailable`.
+        With `before`: only messages before that `seq`; all answers there must have ended. Returns the newest message
+        published, or None if there was nothing new. Raises `StorageUnavailable`.
         """
         missed = await self._services.reading.after(self.key, self.channel.next_seq - 1, limit=_PAGE + 1)
         if before is not None:
             missed = [message for message in missed if message.seq < before]
         if len(missed) > _PAGE:
-            self.end_viewers(reason="missed_too_much")  # before anything is published: their cursors bring the rest
+            self.end_viewers(reason="missed_too_much")  # before publishing anything: clients read it with their cursors
             self._enter(Idle())
             return None
         unseen = any(isinstance(message, Answer) and message.unseen for message in missed)
         newest = self._publish(missed)
         if before is not None and isinstance(self._state, Remote | Waiting):
-            raise StorageUnavailable  # its end is stored, but a majority does not know yet
+            raise StorageUnavailable  # the end is stored, but a majority of the replica set does not have it yet
         if isinstance(self._state, Remote | Waiting) and not missed:
             await self._remote_is_gone()
         if unseen:
@@ -695,15 +705,15 @@ class Room:
         return running
 
     def _generates(self, answer: Answer) -> bool:
-        """It is generated here, or about to be.
+        """Whether this process generates the answer, or is about to.
 
-        Not so is one that this process has stored for a request that never learned so: whoever ends it, in any process,
-        its viewers here must hear of it, as of a remote one.
+        False for an answer that this process stored for a request that timed out before it learned so. Any process may
+        end it; the viewers here must be sent that end, as for a remote answer.
         """
         return self._generation is not None and self._generation.answer.id == answer.id
 
     def _attach(self, answer: Answer) -> None:
-        """`answer` runs in another process, or waits: publish what there is of it, and follow it."""
+        """Publish what is stored of `answer`, which runs in another process or waits, and follow it."""
         if isinstance(self._state, Remote | Waiting) and self._follows(answer.id):
             self._extend(self._follow(answer, self._state.running).running, answer.pieces, answer.length)
             return
@@ -712,16 +722,17 @@ class Room:
             self.channel.append(Chunks(answer, answer.pieces, BEGINNING, waits=waits))
         self.channel.append(Skip((answer.seq, 0)))
         self._follow(answer, Running(answer, answer.pieces))
-        self._start_work()  # polls, which makes the generating process publish
+        self._start_work()  # polls; a poll makes the generating process publish
 
     def _follows(self, answer_id: str) -> bool:
-        """This answer runs in another process, as far as is known here, or waits."""
+        """Whether this room follows the answer: it runs in another process or waits, as far as is known here."""
         return isinstance(self._state, Remote | Waiting) and self._state.running.answer.id == answer_id
 
     def _follow(self, answer: Answer, running: Running) -> Remote | Waiting:
-        """`answer`, of which `running` is known, runs in another process or waits: enter that state, if it is another.
+        """Enter the state (`Remote` or `Waiting`) for `answer`, unless it is already the state. `running` is the known
+        part.
 
-        Of an answer that waits and one that goes on not only the status differs, but also who generates it.
+        When an answer stops waiting and continues, both its status and its owner differ.
         """
         waits = answer.status is Status.WAITING
         if isinstance(self._state, Waiting if waits else Remote) and self._follows(answer.id):
@@ -732,14 +743,16 @@ class Room:
         return state
 
     async def _remote_is_gone(self) -> None:
-        """The store no longer shows the remote answer: the conversation was deleted, or a later version changed it."""
+        """Handle a remote answer that the store no longer shows: the conversation was deleted, or a later version
+        changed it."""
         if await self._services.reading.conversation(self.key) is None:
             self.delete()
         else:
             self._enter(Idle())
 
     def _extend(self, running: Running, pieces: Sequence[Piece], length: int) -> bool:
-        """Publish what is new of `pieces`, which end at position `length`; false if some before them are missing."""
+        """Publish the new part of `pieces`, which end at position `length`. Returns False if pieces before them are
+        missing."""
         if length <= running.length:
             return True
         begin = length - size(pieces)
@@ -767,7 +780,7 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """The room is not closed meanwhile."""
+        """Hold the room's lock; the room is not closed meanwhile."""
         self._in_turn += 1
         try:
             async with self._lock:
@@ -784,5 +797,5 @@ class Room:
 
 
 def _nobodys_request() -> str:
-    """Nobody asked: it follows from another answer's end."""
+    """Return a new request id for an answer that no request asked for: it follows from another answer's end."""
     return uuid.uuid4().hex
