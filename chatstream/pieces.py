@@ -1,8 +1,8 @@
-"""What an answer is made of: an append-only sequence of pieces, and positions in it.
+"""The data model of an answer: an append-only sequence of pieces, and positions in it.
 
-A piece is a string, which continues the part that is open, or a mark, which opens a part or is a whole event. A string
-counts its code points, a mark counts one. So a position is one integer, whatever an answer is made of, and that of a
-text-only answer is the number of its code points.
+A piece is either a string, which continues the open part, or a mark, which opens a part or is an event by itself. A
+string counts its code points, a mark counts one. So a position is one integer for every kind of answer; in a text-only
+answer it is the number of code points.
 
     (nothing)          text is open: the first piece may be a string
     OpenText           opens a text part, after something else
@@ -13,11 +13,11 @@ text-only answer is the number of its code points.
     Data               an event of a plug-in's; opens nothing
     ContextTrimmed     the model is told less of the conversation from here on; opens nothing
 
-What opens nothing leaves open what was: a string after `Data` goes on with the text before it. Where it is shown, that
-text goes on behind the data, unless the data only replaced what was told before.
+A mark that opens nothing leaves the open part open: a string after `Data` continues the text before it. Clients show
+that text below the data, unless the data only replaced an earlier item.
 
-Everything here is pure. Pieces are what is stored; `Part`s are what people and models are shown. Parts are made when
-somebody reads, and never stored, since folding forgets the positions.
+All functions here are pure. Pieces are stored; `Part`s are shown to people and models. Parts are built when an answer
+is read, and never stored, since they have no positions.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,21 +30,21 @@ from msgspec.structs import replace
 
 
 class _Mark(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, tag_field="mark"):
-    """Base of all marks; the stored object's `mark` is the subclass's tag."""
+    """Base class of all marks. The `mark` field of the stored object is the subclass's tag."""
 
 
 class OpenText(_Mark, frozen=True, kw_only=True, tag="text"):
-    """The next part is text."""
+    """Opens a text part."""
 
 
 class OpenReasoning(_Mark, frozen=True, kw_only=True, tag="reasoning"):
-    """The next part is the model's thinking."""
+    """Opens a part of the model's reasoning."""
 
 
 class OpenToolCall(_Mark, frozen=True, kw_only=True, tag="tool_call"):
-    """The next part is a call of the tool `name`; `id` is ours, and unique.
+    """Opens a call of the tool `name`. `id` is assigned by this server, and unique.
 
-    `extra` is JSON text of the model's endpoint, which wants it back with the call (Gemini's thought signature).
+    `extra` is JSON text from the model's endpoint, which must be sent back with the call (Gemini's thought signature).
     """
 
     id: str
@@ -79,11 +79,10 @@ AWAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
 
 
 class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
-    """The call `id` is in another state. `expires_at` is RFC 3339; `message` is for people.
+    """The call `id` has changed its state. `expires_at` is RFC 3339; `message` is text for people.
 
-    `arguments` are whole, as JSON text: there with `READY`, and where somebody is to decide or to answer. `effect` is
-    there with `RUNNING`: whoever finds a call without a result must know what running it again would mean, also when
-    the tool is gone.
+    `arguments` is the whole JSON text; set with `READY`, and when a person must decide or the app must answer. `effect`
+    is set with `RUNNING`: after a crash, it says what running the call again would mean, even if the tool is gone.
     """
 
     id: str
@@ -97,9 +96,9 @@ class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
 
 
 class ToolResult(_Mark, frozen=True, kw_only=True, tag="tool_result"):
-    """The call `id` has ended with `output`, which any JSON can be; `failed` if that says why it could not.
+    """The call `id` has ended with `output`, which may be any JSON; `failed` if that is an error text.
 
-    `because` is `DENIED` or `EXPIRED` where that is why: what is told of it must not depend on what came before.
+    `because` is `DENIED` or `EXPIRED` if that is why the call did not run: clients get this without the earlier states.
     """
 
     id: str
@@ -109,7 +108,7 @@ class ToolResult(_Mark, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class Data(_Mark, frozen=True, kw_only=True, tag="data"):
-    """Something of a plug-in's to show. The same `kind` and `id` again replaces what is shown."""
+    """An item of a plug-in to show. The same `kind` and `id` again replaces the earlier item."""
 
     kind: str
     id: str
@@ -117,7 +116,7 @@ class Data(_Mark, frozen=True, kw_only=True, tag="data"):
 
 
 class ContextTrimmed(_Mark, frozen=True, kw_only=True, tag="context_trimmed"):
-    """From this answer on the model is not told the oldest `dropped` messages of the conversation."""
+    """The oldest `dropped` messages of the conversation are not sent to the model from this answer on."""
 
     dropped: int
 
@@ -127,7 +126,7 @@ Piece = str | Mark
 
 
 class Kind(StrEnum):
-    """What strings may be part of."""
+    """The kind of a part, which its strings belong to."""
 
     TEXT = "text"
     REASONING = "reasoning"
@@ -135,28 +134,28 @@ class Kind(StrEnum):
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """What is open at a position: whoever goes on from there needs to know no more.
+    """The state at a position: all that is needed to continue from there.
 
     Lengths are in code points.
     """
 
     position: int = 0
-    kind: Kind = Kind.TEXT  # of the open part
-    number: int = 0  # of the parts that were opened before it
-    offset: int = 0  # within the open part
-    text: int = 0  # how much visible text comes before
+    kind: Kind = Kind.TEXT  # the kind of the open part
+    number: int = 0  # the index of the open part
+    offset: int = 0  # code points in the open part so far
+    text: int = 0  # code points of visible text so far
     call: OpenToolCall | None = None  # the open part, if it is a call
-    data: frozenset[tuple[str, str]] = frozenset()  # the kind and id of each data before it
-    parted: bool = False  # data stands right before it: what goes on with the open part is shown behind that
-    whole: bool = False  # the model has said all of this round: what is opened next is another one's
-    awaited: "tuple[ToolState, ...]" = ()  # what is told last of each call that somebody is to decide, or to answer
+    data: frozenset[tuple[str, str]] = frozenset()  # the kind and id of each `Data` so far
+    parted: bool = False  # a `Data` is the last piece: text of the open part that follows is shown below it
+    whole: bool = False  # the model has finished this round: a part that opens now begins a new one
+    awaited: "tuple[ToolState, ...]" = ()  # the newest state of each call that waits for a decision or an answer
 
 
 BEGINNING = Place()
 
 
 def after(place: Place, piece: Piece) -> Place:
-    """The place behind `piece`."""
+    """Return the place after `piece`."""
     if isinstance(piece, str):
         return further(place, len(piece))
     position = place.position + 1
@@ -170,7 +169,7 @@ def after(place: Place, piece: Piece) -> Place:
         return replace(place, position=position, whole=place.whole or isinstance(piece, ToolState), awaited=awaited)
     if kind is None:
         return replace(place, position=position)
-    # The text that is open at the very beginning, and empty, is no part.
+    # At the very beginning a text part is open but empty: it does not count as a part.
     number = place.number + 1 if place.position else 0
     call = piece if isinstance(piece, OpenToolCall) else None
     return Place(
@@ -185,12 +184,12 @@ def after(place: Place, piece: Piece) -> Place:
 
 
 def begins_round(place: Place, piece: Piece) -> bool:
-    """Whether the model was asked again before it said `piece`, which stands at `place`."""
+    """Whether `piece`, which stands at `place`, begins a new round: the model was asked again before it."""
     return place.whole and not isinstance(piece, str) and _opens(piece) is not None
 
 
 def further(place: Place, length: int) -> Place:
-    """The place after strings of `length` code points in all."""
+    """Return the place after strings of `length` code points in total."""
     return replace(
         place,
         position=place.position + length,
@@ -201,8 +200,8 @@ def further(place: Place, length: int) -> Place:
 
 
 def behind(place: Place, pieces: Sequence[Piece]) -> Place:
-    """The place behind all of `pieces`."""
-    if is_text(pieces):  # nearly always, and for each network read: once, and not for each string
+    """Return the place after all of `pieces`."""
+    if is_text(pieces):  # the usual case, for each network read: one step for all strings
         return further(place, sum(map(len, pieces)))
     for piece in pieces:
         place = after(place, piece)
@@ -210,7 +209,7 @@ def behind(place: Place, pieces: Sequence[Piece]) -> Place:
 
 
 def at(pieces: Iterable[Piece], position: int) -> Place:
-    """The place at `position`, or the end of `pieces` if that comes before."""
+    """Return the place at `position`, or at the end of `pieces` if that comes first."""
     place = BEGINNING
     for piece in pieces:
         left = position - place.position
@@ -221,12 +220,13 @@ def at(pieces: Iterable[Piece], position: int) -> Place:
 
 
 def size(pieces: Iterable[Piece]) -> int:
-    """The position of the end."""
+    """Return the position of the end: code points of strings plus one for each mark."""
     return sum(len(piece) if isinstance(piece, str) else 1 for piece in pieces)
 
 
 def weight(pieces: Iterable[Piece]) -> int:
-    """About how many characters it takes to store them: other than `size`, with what marks have in them."""
+    """Return roughly how many characters it takes to store the pieces, including the contents of marks (unlike
+    `size`)."""
     characters = 0
     for piece in pieces:
         if isinstance(piece, str):
@@ -241,7 +241,8 @@ def weight(pieces: Iterable[Piece]) -> int:
 
 
 def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Piece]:
-    """What lies between two positions; a string on either of them is cut to the code point. None of it is empty."""
+    """Return the pieces between two positions. A string across a boundary is cut to the code point. No string is
+    empty."""
     kept: list[Piece] = []
     position = 0
     for piece in pieces:
@@ -257,9 +258,9 @@ def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Pie
 
 
 def up_to_text(pieces: Iterable[Piece], length: int) -> list[Piece]:
-    """What comes before the code point `length` of the visible text; all of it if there is none.
+    """Return the pieces before code point `length` of the visible text; all pieces if the text is shorter.
 
-    Tool calls are kept even after that point: they were carried out, whether or not anybody had read that far.
+    Tool calls after that point are kept: they were carried out, whether or not anybody had read that far.
     """
     kept: list[Piece] = []
     place = BEGINNING
@@ -276,23 +277,24 @@ def up_to_text(pieces: Iterable[Piece], length: int) -> list[Piece]:
             if seen := piece[: length - before.text]:
                 kept.append(seen)
             elif kept and isinstance(kept[-1], OpenText):
-                kept.pop()  # a part without anything in it
+                kept.pop()  # an empty text part
         else:
             kept.append(piece)
     return kept
 
 
 def whole_rounds(pieces: Sequence[Piece]) -> Sequence[Piece]:
-    """The beginning of an answer, up to the last thing that is known of a call: what another attempt goes on from.
+    """Return the beginning of an answer, up to the last state or result of a call. Another attempt continues from
+    there.
 
-    What a model says is stored before its calls have any state. So with these, all of it is there.
+    A model's output is stored before its calls get states. So this beginning includes all of that output.
     """
     marks = (index for index in range(len(pieces), 0, -1) if isinstance(pieces[index - 1], ToolState | ToolResult))
     return pieces[: next(marks, 0)]
 
 
 def join(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same, with neighbouring strings joined, and empty ones left out."""
+    """Return the pieces with neighbouring strings joined and empty strings removed."""
     joined: list[Piece] = []
     run: list[str] = []
     for piece in pieces:
@@ -309,7 +311,8 @@ def join(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def text(pieces: Sequence[Piece], place: Place = BEGINNING) -> str:
-    """The visible text of `pieces`, which go on from `place`: what a client shows that knows nothing of parts."""
+    """Return the visible text of `pieces`, which continue from `place`: what a client without support for parts
+    shows."""
     kind = place.kind
     if is_text(pieces):
         return "".join(pieces) if kind is Kind.TEXT else ""
@@ -324,9 +327,9 @@ def text(pieces: Sequence[Piece], place: Place = BEGINNING) -> str:
 
 
 def spaced(place: Place, pieces: Iterable[Piece]) -> list[Piece]:
-    """`pieces`, which go on from `place`; each text part that comes after other text begins with a blank line.
+    """Return `pieces`, which continue from `place`, with a blank line before each text part that follows other text.
 
-    So the visible text reads well where nobody knows of parts.
+    So the visible text is readable in clients without support for parts.
     """
     made: list[Piece] = []
     for piece in pieces:
@@ -339,7 +342,8 @@ def spaced(place: Place, pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
-    """What is left for whom the model's thinking is hidden from. Positions are not those of the whole."""
+    """Return the pieces without reasoning, for clients that must not see it. Positions differ from those of all
+    pieces."""
     kept: list[Piece] = []
     kind = Kind.TEXT
     for piece in pieces:
@@ -351,7 +355,7 @@ def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def is_text(pieces: Sequence[Piece]) -> TypeGuard[Sequence[str]]:
-    """There is nothing but strings: looked at in a way that costs a thirtieth of a microsecond for each."""
+    """Whether all pieces are strings. Takes a thirtieth of a microsecond for each piece."""
     return _STRINGS.issuperset(map(type, pieces))
 
 
@@ -359,7 +363,7 @@ _STRINGS = frozenset({str})
 
 
 def has(kind: type[Mark], pieces: Sequence[Piece]) -> bool:
-    """There is a mark of this kind; as cheap as `is_text`."""
+    """Whether there is a mark of this kind. As cheap as `is_text`."""
     return kind in map(type, pieces)
 
 
@@ -421,24 +425,25 @@ Part = TextPart | ReasoningPart | ToolCallPart | DataPart
 
 
 def fold(pieces: Sequence[Piece]) -> list[Part]:
-    """The parts of an answer, in the order in which they began.
+    """Return the parts of an answer, in the order in which they began.
 
-    A call, its states and its result become one part; data that is told again takes the earlier one's place. Text that
-    goes on behind data becomes a part of its own, so that data is shown where it was told. What belongs to an unknown
-    call is left out.
+    A call, its states and its result become one part. `Data` with a known kind and id replaces the earlier part. Text
+    that continues after new `Data` becomes a part of its own, so that data is shown at its place. Marks of an unknown
+    call are ignored.
     """
     return [part for _, part in folded(pieces)]
 
 
 def folded(pieces: Sequence[Piece]) -> list[tuple[int, Part]]:
-    """The same, each with the number of its round: how often the model was asked again before."""
+    """Return the parts like `fold`, each with the number of its round: how often the model was asked again before
+    it."""
     parts: list[Part] = []
-    numbers: list[int] = []  # of the round of each part
+    numbers: list[int] = []  # the round of each part
     number, whole = 0, False
-    calls: dict[str, int] = {}  # where the part of each call stands
-    shown: dict[tuple[str, str], int] = {}  # where the part of each kind and id of data stands
+    calls: dict[str, int] = {}  # by call id: the index of the call's part
+    shown: dict[tuple[str, str], int] = {}  # by kind and id of data: the index of its part
     kind = Kind.TEXT
-    grows = False  # a string goes on with the last part
+    grows = False  # the next string continues the last part
     for piece in join(pieces):
         if not isinstance(piece, str) and whole and _opens(piece) is not None:
             number, whole = number + 1, False
@@ -469,7 +474,7 @@ def folded(pieces: Sequence[Piece]) -> list[tuple[int, Part]]:
                 else:
                     parts.append(part)
                     grows = False
-            case ContextTrimmed():  # about the conversation, and no part of what is said
+            case ContextTrimmed():  # concerns the conversation; not a part of the answer
                 pass
         numbers += [number] * (len(parts) - len(numbers))
     return [*zip(numbers, parts, strict=True)]
@@ -481,14 +486,14 @@ def _extended(part: Part, string: str) -> Part:
             return replace(part, arguments=part.arguments + string)
         case TextPart() | ReasoningPart():
             return replace(part, text=part.text + string)
-        case DataPart():  # nothing goes on with data
+        case DataPart():  # strings never continue data
             raise AssertionError
 
 
 def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
     assert isinstance(part, ToolCallPart)  # noqa: S101 - `calls` has no others
     if isinstance(mark, ToolResult):
-        # What nobody let run, or nobody knows the end of, stays that: its result only tells the model so.
+        # A denied, expired or unknown call keeps that state: its result only tells the model about it.
         state = part.state if part.state in _WITHOUT_OUTCOME else CallState.DONE
         return replace(part, state=state, output=mark.output, failed=mark.failed)
     return replace(
@@ -496,7 +501,7 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
         state=mark.state,
         expires_at=mark.expires_at,
         decided_by=mark.decided_by or part.decided_by,
-        message=mark.message,  # of this state: what a person was asked is no reason that they gave
+        message=mark.message,  # only of this state: the question to a person is not their reason
     )
 
 
@@ -507,9 +512,9 @@ _WITHOUT_OUTCOME = (CallState.DENIED, CallState.EXPIRED, CallState.UNKNOWN)
 
 
 def stored(pieces: Iterable[Piece]) -> list[Any]:
-    """As a document has them: strings, and an object for each mark.
+    """Return pieces as stored in a document: strings, and an object for each mark.
 
-    What may be any JSON is text there: JSON has numbers, names and depths that BSON has not.
+    Values of arbitrary JSON are stored as JSON text: BSON does not support all of JSON's numbers, names and depths.
     """
     return [piece if isinstance(piece, str) else _stored(piece) for piece in pieces]
 
@@ -524,7 +529,7 @@ _ANY_JSON: dict[type[Mark], str] = {ToolResult: "output", Data: "data"}
 
 
 def read(values: Iterable[Any]) -> list[Piece]:
-    """The inverse of `stored`. Raises `msgspec.ValidationError` for what a later version may have put there."""
+    """The inverse of `stored`. Raises `msgspec.ValidationError` for pieces that only a later version can read."""
     return [value if isinstance(value, str) else _read(msgspec.convert(value, Mark)) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""The events of `chatstream.events`, as they are: the format for whoever asks for none."""
+"""The default format: sends the events of `chatstream.events` unchanged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -30,7 +30,7 @@ _TYPES = {Kind.TEXT: b"llm_chunk", Kind.REASONING: b"reasoning_chunk"}
 
 
 class ChatEvents(Format):
-    """One unnamed event per frame. The whole text of an answer is in its `llm_complete`, so no ending repeats it."""
+    """Sends one unnamed event per frame. `llm_complete` has the whole text of an answer, so no ending repeats it."""
 
     name = "chat-events"
     summary = "the events of this API"
@@ -40,38 +40,38 @@ class ChatEvents(Format):
     end = None
 
     def __init__(self, *, reasoning: bool = True, lean: bool = False, models: bool = False) -> None:
-        """`reasoning`: what the model thinks is shown. `lean`: chunks say nothing twice (see `_Constant`). `models`: at
-        its end an answer says which model gave it."""
+        """`reasoning`: send the model's reasoning. `lean`: chunks leave out repeated fields (see `_Constant`).
+        `models`: `llm_complete` names the answering model."""
         self._reasoning = reasoning
         self._models = models
         self._lean = lean
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
-        """`connected`."""
+        """Send `connected`."""
         return sse.retry(retry_ms) + sse.frame(event)
 
     def heartbeat(self) -> bytes:
-        """An event, too: some clients hand a comment on as an event without data."""
+        """Send a `heartbeat` event, not a comment: some clients report a comment as an event without data."""
         return sse.frame(events.Heartbeat(timestamp=events.timestamp()))
 
     def posted(self, message: UserMessage) -> bytes:
-        """`user_message`."""
+        """Send `user_message`."""
         return _frames([events.posted(message)])
 
     def aside(self, event: events.AnyAside) -> bytes:
-        """`branch`, `rating` or `title`, without a cursor: the log goes on as it was."""
+        """Send `branch`, `rating`, `title` or `withdrawn`, without a cursor: these events are not part of the log."""
         return sse.frame(event)
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
-        """`llm_chunk`, `reasoning_chunk` or `tool_call`, one for each string; and what marks say.
+        """Send `llm_chunk`, `reasoning_chunk` or `tool_call` for each string, and the events of marks.
 
-        Those of `Chunk` and `ReasoningChunk` are put together here, for two thirds of what it costs to make the event
-        and to encode it.
+        The JSON of `Chunk` and `ReasoningChunk` is assembled here: that takes two thirds of the time of making and
+        encoding the event.
         """
         same, frames = _constant(answer.id, answer.reply_to, answer.attempt), []
         if at.kind is Kind.TEXT and is_text(pieces):
             return self._text_chunks(same, pieces, at, now)
-        further_by = 0  # so many code points of strings have been told behind `at`
+        further_by = 0  # code points of strings sent after `at`
         for piece in pieces:
             if not isinstance(piece, str):
                 at, further_by = after(further(at, further_by), piece), 0
@@ -97,7 +97,7 @@ class ChatEvents(Format):
         return b"".join(frames)
 
     def _text_chunks(self, same: "_Constant", texts: Sequence[str], at: Place, now: str) -> bytes:
-        """The same for text alone, which nearly all of it is: for two thirds of what the loop above costs."""
+        """Send text pieces only, which is the usual case; takes two thirds of the time of the loop in `chunks`."""
         frames, position, offset = [], at.position, at.text
         encode = sse.encode if "".join(texts).isascii() else sse.encoded
         begin, names = b'\ndata: {"type":"llm_chunk","timestamp":"%b","content":' % now.encode(), same.names
@@ -115,27 +115,27 @@ class ChatEvents(Format):
         return b"".join(frames)
 
     def ending(self, answer: Answer, position: int) -> bytes:
-        """`error`, `llm_complete` and `system`, as far as they come after `position`."""
+        """Send `error`, `llm_complete` and `system`, as far as they come after `position`."""
         ending = events.ending(answer, reasoning=self._reasoning, model=self._models)
         return _frames(placed for placed in ending if placed[0].position > position)
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
-        """`error`."""
+        """Send `error`."""
         return (b"" if retry_ms is None else sse.retry(retry_ms)) + sse.frame(event)
 
 
 class _Constant(NamedTuple):
-    """What is the same in all chunks of an answer.
+    """The fields that are the same in all chunks of an answer.
 
-    A lean chunk leaves it out, and the time: it goes on in the part that the chunk before it was of. Its message is
-    named in its ``id:``, and where it begins is the number there less its own code points.
+    A lean chunk leaves them out, and the time: it continues the part of the chunk before it. Its ``id:`` has the
+    message's id and the end position; its offset is that position minus its own code points.
     """
 
-    id: bytes  # up to the position
-    names: bytes  # from behind the content on, up to the offset
+    id: bytes  # the start of the ``id:`` value, up to the position
+    names: bytes  # the end of the JSON, after the content and up to the offset
 
 
-@lru_cache(maxsize=1024)  # of the answers that run
+@lru_cache(maxsize=1024)  # entries: one for each running answer
 def _constant(message_id: str, reply_to: str, attempt: int) -> _Constant:
     names = b',"messageId":%b,"replyTo":%b,"attempt":%d,"offset":'
     return _Constant(
@@ -156,7 +156,7 @@ def _called(answer: Answer, call: OpenToolCall, arguments: str, now: str) -> Too
 
 
 def _event_of(answer: Answer, mark: Mark, now: str) -> Told | None:
-    """What a mark says; None if it says nothing by itself."""
+    """Return the event of a mark; None if the mark has no event of its own."""
     of: dict[str, Any] = {
         "timestamp": now,
         "message_id": answer.id,

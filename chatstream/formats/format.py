@@ -1,4 +1,4 @@
-"""What a wire format must be able to say."""
+"""The interface of a wire format."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -9,64 +9,67 @@ from chatstream.pieces import Piece, Place
 
 
 class Format(Protocol):
-    """One way to tell a conversation on an event stream.
+    """Encodes a conversation for an event stream.
 
-    It is asked for whole frames, or for ``b""`` where it has nothing to say. It keeps no state: what a frame says
-    depends on the arguments alone, so that it is made once for all who read this format, wherever they began.
+    Each method returns whole frames, or ``b""`` if the format has nothing to send. A format keeps no state: a frame
+    depends on the arguments alone, so it is made once for all readers of this format, wherever they began.
 
     A frame from which a client can resume carries the `events.Cursor` of its last event in its ``id:`` line.
     """
 
     name: str
-    """What a client asks for: ``?format=<name>``."""
+    """The format's name in a request: ``?format=<name>``."""
 
     summary: str
-    """What it is, in a few words, for the API's description."""
+    """A short description, for the API's description."""
 
     headers: Mapping[str, str]
-    """Beside those that every event stream has."""
+    """HTTP headers that this format adds to those of every event stream."""
 
     one_answer: bool
-    """Its streams end after one answer, as if all had been asked for with ``?once=true``."""
+    """Whether its streams end after one answer, as with ``?once=true``."""
 
     data: Any
-    """The type of the JSON in a frame's ``data:``, for the API's description ..."""
+    """The type of the JSON in a frame's ``data:``, for the API's description."""
 
     end: str | None
-    """... and what the last frame has there, if that is no JSON."""
+    """The ``data:`` of the last frame, if that is not JSON."""
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
-        """The first thing on a stream that was accepted; `retry_ms` is how long to wait before reconnecting."""
+        """Return the first frames of an accepted stream. `retry_ms` is how long to wait before reconnecting."""
         ...
 
     def heartbeat(self) -> bytes:
-        """Nothing else was sent for a while. Never empty."""
+        """Return a heartbeat, sent when nothing else was sent for a while. Never empty."""
         ...
 
     def posted(self, message: UserMessage) -> bytes:
-        """A user message is next."""
+        """Return the frames of a new user message."""
         ...
 
     def aside(self, event: events.AnyAside) -> bytes:
-        """What those who watch now are told beside the log. Nothing in a format whose clients have no use for it."""
+        """Return the frames of an event outside the log, for the current viewers. Empty if the format has no such
+        event."""
         return b""
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
-        """The next pieces of an answer, from the place `at` on; with position 0 it begins. No string is empty.
+        """Return the frames of an answer's next pieces, from the place `at` on; position 0 begins the answer. No string
+        is empty.
 
-        `now` is the timestamp. This is called for every delta of a model: it has to be fast. Behind these pieces the
-        answer `waits`: a format whose streams are one message ends it there.
+        `now` is the timestamp. This runs for every delta of a model, so it must be fast. `waits`: after these pieces
+        the answer waits for a decision; a format with one message per stream ends the message there.
         """
         ...
 
     def ending(self, answer: Answer, position: int) -> bytes:
-        """How a stored answer ended, for those who have been told of it up to `position` (see `events.Cursor`).
+        """Return the frames that end a stored answer, for viewers that have it up to `position` (see `events.Cursor`).
 
-        That may be less than all of it: who watches may have missed all of it, or the stored text may be a longer one.
-        With `position` 0 nothing of the answer was told.
+        They may lack text: a viewer may have missed some, or the stored text may be longer. With `position` 0 they have
+        nothing of the answer.
         """
         ...
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
-        """A problem of the connection. It ends with it if `retry_ms` is set: how long to wait before reconnecting."""
+        """Return the frames of a connection problem. If `retry_ms` is set, the stream ends: the time to wait before
+        reconnecting."""
         ...

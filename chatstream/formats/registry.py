@@ -1,4 +1,4 @@
-"""Which formats there are."""
+"""The available formats."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,10 @@ from chatstream.formats.ui_message_stream import UIMessageStream, Version
 
 
 class Formats:
-    """All formats, with or without what the models think."""
+    """All formats, with or without the models' reasoning."""
 
     def __init__(self, *, reasoning: bool, models: bool = False) -> None:
-        """`models`: there are several, and an answer says which one gave it."""
+        """`models`: the server has several models, and each answer names its model."""
         self.reasoning = reasoning
         self.default: Format = ChatEvents(reasoning=reasoning, models=models)
         self.by_name: Mapping[str, Format] = {
@@ -29,13 +29,13 @@ SHOWING = Formats(reasoning=True)
 HIDING = Formats(reasoning=False)
 
 DEFAULT: Format = SHOWING.default
-"""What a client gets that asks for none."""
+"""The format for a client that names none."""
 
 FORMATS: Mapping[str, Format] = SHOWING.by_name
-"""By name."""
+"""The formats by name."""
 
 FRAMES = ("full", "lean")
-"""How much a frame repeats, in the formats that leave the choice."""
+"""The values of ``frames``: whether each frame repeats all fields, in formats that support both."""
 
 VERSIONS: Mapping[str, Mapping[str, Format]] = SHOWING.versions
-"""Of the formats that have versions, by name: those for who says which one it reads."""
+"""By format name and then version: the formats for clients that name their version."""

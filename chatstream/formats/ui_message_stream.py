@@ -1,10 +1,10 @@
-"""The UI message stream of the AI SDK, version 1, with which its `useChat` works: one answer is one UI message.
+"""The UI message stream of the AI SDK, version 1, which its `useChat` reads: one answer is one UI message.
 
-https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; beyond that page, as the npm package `ai` reads it: it ignores
-comments and `id:` lines, and stops reading at an `error`. So what is to be known of a failed answer comes before that.
+Documented at https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. In addition, the npm package `ai` ignores comments and
+`id:` lines, and stops reading at an `error`. So everything about a failed answer is sent before its `error`.
 
-`ai` 5, 6 and 7 differ in what they know, and each takes what it does not know for an error of the whole message. Who
-does not say which of them reads gets what all of them know.
+Versions 5, 6 and 7 of `ai` support different parts, and each fails the whole message on a part that it does not know. A
+client that does not name its version gets only parts that all of them know.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,12 +45,12 @@ from chatstream.pieces import (
     folded,
 )
 
-_TEXT = "text"  # the id of a message's only text part
+_TEXT = "text"  # the id of the only text part of a message
 _BROKEN_OFF = "Not carried out: the model broke off before it had said what to do."
 
 
 class Version(Enum):
-    """The major version of `ai` that reads."""
+    """The major version of the npm package `ai` that the client uses."""
 
     ANY = None
     AI_5 = "5"
@@ -59,26 +59,28 @@ class Version(Enum):
 
     @property
     def knows_finish_reasons(self) -> bool:
-        """5 does so only from 5.0.92 on: before, the key alone is an error."""
+        """Whether it accepts `finishReason`. Version 5 does so only from 5.0.92 on; before, the key alone is an
+        error."""
         return self in (Version.AI_6, Version.AI_7)
 
     @property
     def reads_a_stop_as_abort(self) -> bool:
-        """7 has a finish reason for it, `interrupted`; but to 7.0.140 and before that is an error, so it is `other`."""
+        """Whether a stopped answer is sent as `abort`. Version 7 has the finish reason `interrupted`, but fails on it
+        up to 7.0.140; so it gets `other`."""
         return self in (Version.AI_5, Version.AI_6)
 
     @property
     def knows_approvals(self) -> bool:
-        """The others are told of them as data, and show buttons of their own."""
+        """Whether it supports approvals. The other versions get them as data, and show their own buttons."""
         return self in (Version.AI_6, Version.AI_7)
 
     @property
     def knows_decisions(self) -> bool:
-        """It is told of what somebody else has said to an approval."""
+        """Whether it accepts somebody else's decision about an approval."""
         return self is Version.AI_7
 
 
-# What the models' APIs call it, and what the AI SDK does; it has "other" for what it does not know.
+# Finish reasons: the name in the models' APIs and the name in the AI SDK, which uses "other" for unknown ones.
 _FINISH_REASONS = {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls"}
 
 
@@ -348,7 +350,7 @@ class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
     text: str
 
 
-# The last three only `ai` 6 and 7 know.
+# The tool states of the SDK. Only `ai` 6 and 7 know the last three.
 _ToolPartState = Literal[
     "input-streaming",
     "input-available",
@@ -402,7 +404,8 @@ class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="us
     metadata: UserMetadata
 
 
-# UITextPart, UIReasoningPart or DataChunk: msgspec cannot tell them apart, as a plug-in names the types of its data.
+# Decodes a UITextPart, UIReasoningPart or DataChunk. msgspec cannot tell them apart as a union, since a plug-in names
+# the types of its data.
 _PART = {
     "type": "object",
     "required": ["type"],
@@ -427,7 +430,8 @@ UIMessage = UIUserMessage | UIAnswer
 
 
 class UIMessageStream(Format):
-    """Without a cursor, or with one that lies before the answer, the stream is a whole message; else its rest."""
+    """The format for the AI SDK. Without a cursor, or with one before the answer, the stream is a whole message;
+    otherwise it is the rest of the message."""
 
     name = "ui-message-stream"
     summary = "the AI SDK's, from its version 5 on, for its `useChat`; a stream is one answer"
@@ -438,30 +442,30 @@ class UIMessageStream(Format):
     _done = b"data: %b\n\n" % end.encode()
 
     def __init__(self, version: Version = Version.ANY, *, reasoning: bool = True) -> None:
-        """For who reads with this version. `reasoning`: what the model thinks is shown."""
+        """`version` is the client's. `reasoning`: the model's reasoning is sent."""
         self._version = version
         self._reasoning = reasoning
 
     def connected(self, event: events.Connected, retry_ms: int) -> bytes:
-        """A comment, with which the headers leave: there may be no answer yet."""
+        """Send a comment, so that the response headers are sent: there may be no answer yet."""
         return b": stream-open\n\n"
 
     def heartbeat(self) -> bytes:
-        """A comment, the same as the AI SDK's own servers send."""
+        """Send a comment, the same as the AI SDK's own servers do."""
         return b": keep-alive\n\n"
 
     def posted(self, message: UserMessage) -> bytes:
-        """Nothing: whoever sent it has it, and a stream is one answer."""
+        """Send nothing: the client that posted the message has it, and a stream is one answer."""
         return b""
 
     def chunks(self, answer: Answer, pieces: Sequence[Piece], at: Place, now: str, *, waits: bool = False) -> bytes:
-        """A delta for each string, between the start and the end of its part; the first one has `start` before it.
+        """Send a delta for each string, between the start and the end of its part; `start` comes before the first one.
 
-        What a mark says is one thing to resume from, so only its last frame has a cursor. So is what a message waits
-        for, and `finish`: what comes of a decision is another stream, which goes on with the message.
+        The frames of a mark are one step to resume from, so only the last of them has a cursor. The same holds for the
+        calls that a message waits for, and for `finish`: after a decision, another stream continues the message.
         """
         if answer.begins_again:
-            return b""  # a message cannot take back what it has said: the next attempt's text will be all of it
+            return b""  # a message cannot withdraw text; the next attempt's stream has all of its own
         prefix = answer.id.encode()
         frames = [sse.frame(_start(answer, pieces))] if at.position == 0 else []
         for number, piece in enumerate(pieces, start=1):
@@ -489,7 +493,7 @@ class UIMessageStream(Format):
         return b"".join(frames)
 
     def _told(self, place: Place, mark: Mark, behind: Place) -> list[UIMessageChunk | DataChunk]:
-        """What a mark between these two places says."""
+        """Return the chunks for a mark, which stands between these two places."""
         told: list[UIMessageChunk | DataChunk] = []
         if self._is_open(place) and (behind.parted or behind.offset == 0):
             told.append(_end_of(place))
@@ -502,16 +506,17 @@ class UIMessageStream(Format):
         return told
 
     def _is_open(self, place: Place) -> bool:
-        """A part is told at this place, and goes on with what follows."""
+        """Whether the part at this place is sent to clients and may continue."""
         return place.offset > 0 and not place.parted and self._shows(place)
 
     def _shows(self, place: Place) -> bool:
         return place.kind is Kind.TEXT or (place.kind is Kind.REASONING and self._reasoning)
 
     def ending(self, answer: Answer, position: int) -> bytes:
-        """The rest of it, what was found in it, `error` if it ended badly, and `finish`.
+        """Send the rest of the answer, its annotations, `error` if it failed, and `finish`.
 
-        All of it is one thing to resume from. Of one that begins again nothing is told, if nothing was told so far.
+        All of it is one step to resume from. If another attempt follows and nothing of this one was sent, nothing is
+        sent.
         """
         last = events.last(answer)
         if position >= last.position:
@@ -546,7 +551,7 @@ class UIMessageStream(Format):
         return sse.frame(FinishChunk(finish_reason=reason, message_metadata=ended), cursor)
 
     def error(self, event: events.Error, retry_ms: int | None) -> bytes:
-        """`error` at the end, `data-notice` otherwise, since a client stops reading at an error."""
+        """Send `error` if the stream ends with it, otherwise `data-notice`: a client stops reading at an error."""
         if retry_ms is None:
             return sse.frame(NoticeChunk(data=Notice(message=event.message, code=event.error)))
         return sse.frame(ErrorChunk(error_text=event.message)) + self._done
@@ -555,12 +560,12 @@ class UIMessageStream(Format):
 def ui_messages(
     messages: Iterable[Message], *, reasoning: bool = True, version: Version = Version.ANY
 ) -> list[UIMessage]:
-    """A history as this version has it: of several attempts the newest, and of a running one nothing yet.
+    """Return a history in the format of this version: the newest of several attempts, and no running answer.
 
-    An answer's stream tells all of it, so that what is shown of it before would stand there twice. One that waits is
-    there: a decision goes on with it. `reasoning`: what the model thought is shown.
+    A running answer's stream sends all of it, so it would be shown twice. An answer that waits is included: its stream
+    continues after a decision. `reasoning`: the model's reasoning is included.
     """
-    newest: dict[str, UIMessage] = {}  # by the message that is answered, which has a place in it of its own
+    newest: dict[str, UIMessage] = {}  # by id of the answered message, which reserves the answer's place in the order
     for message in messages:
         if isinstance(message, UserMessage):
             newest[message.id] = _ui_user_message(message)
@@ -595,7 +600,7 @@ def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer
         elif isinstance(part, ToolCallPart):
             parts.append(_ui_tool(part, version))
     parts += asked.pop(number, {}).values()
-    # One without any part would not be valid: the SDK's own check of a history says so.
+    # A message needs a part to be valid: the SDK checks a history for that.
     parts = parts or [UITextPart(text="")]
     parts += [_data(one) for one in answer.annotations]
     ended = _ended(answer)
@@ -609,7 +614,7 @@ def _ui_answer(answer: Answer, *, reasoning: bool, version: Version) -> UIAnswer
 
 
 def _asked(pieces: Sequence[Piece]) -> dict[int, dict[str, ApprovalChunk]]:
-    """By the number of a round: what is told last of each approval that was asked for in it."""
+    """Return, by round, the newest state of each approval that was requested in it."""
     found: dict[int, dict[str, ApprovalChunk]] = {}
     number, place = 0, BEGINNING
     for piece in pieces:
@@ -631,7 +636,7 @@ def _ui_tool(part: ToolCallPart, version: Version) -> UIToolPart:
         approval = UIApproval(id=part.tool_call_id, approved=True)
     if version.knows_approvals and part.state in _APPROVALS:
         state, approved = _APPROVALS[part.state]
-        reason = UNSET if approved is UNSET else part.message or UNSET  # before, it is what is asked
+        reason = UNSET if approved is UNSET else part.message or UNSET  # before the decision, `message` is the question
         approval = UIApproval(id=part.tool_call_id, approved=approved, reason=reason)
     elif part.state is None:
         error = _BROKEN_OFF
@@ -663,7 +668,7 @@ _APPROVALS: Mapping[CallState | None, tuple[_ToolPartState, bool | UnsetType]] =
 
 
 def _part_id(place: Place) -> str:
-    """The id of the part that is open at `place`; the only part of a text-only answer is `text`."""
+    """Return the id of the part that is open at `place`; the only part of a text-only answer is `text`."""
     return _TEXT if place.kind is Kind.TEXT and place.number == 0 else f"{place.kind.value}-{place.number}"
 
 
@@ -701,7 +706,7 @@ def _waits_for(place: Place) -> tuple[WaitingCall, ...]:
 
 
 def _unfinished(part: Part) -> list[UIMessageChunk]:
-    """The end of a call that the model had only begun to write, in an answer that has ended: no part may stay open."""
+    """Return the end of a call whose arguments are incomplete in an ended answer: no part may stay open."""
     if not isinstance(part, ToolCallPart) or part.state is not None:
         return []
     given = _input(part.arguments)
@@ -712,14 +717,14 @@ def _unfinished(part: Part) -> list[UIMessageChunk]:
 
 
 def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
-    """What a mark says by itself."""
+    """Return the chunks for a mark by itself."""
     match mark:
         case OpenToolCall():
             return [ToolInputStartChunk(tool_call_id=mark.id, tool_name=mark.name)]
         case ToolState(state=CallState.READY):
             given = _input(mark.arguments or "")
             return [ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given)]
-        case ToolState(state=CallState.AWAITING_CLIENT):  # told again, for the app now
+        case ToolState(state=CallState.AWAITING_CLIENT):  # sent again, now for the app
             given = _input(mark.arguments or "")
             return [
                 ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given, provider_executed=False)
