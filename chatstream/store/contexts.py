@@ -5,6 +5,7 @@ from bson import ObjectId
 from chatstream.models import Conversation
 from chatstream.store.documents import PLACES
 from chatstream.store.mongo import Mongo
+from chatstream.store.tree import FIELDS, Tree
 
 
 class Contexts:
@@ -14,9 +15,16 @@ class Contexts:
         self._mongo = mongo
 
     async def begin_at(self, conversation: Conversation, seq: int) -> int:
-        """From the message of this place on, until it is moved again; returns how many messages lie before it."""
+        """From the message of this place on, until it is moved again.
+
+        Returns how many messages lie before it on its branch. Reads all of them, but for their texts: it moves rarely.
+        """
         key = ObjectId(conversation.key)
         which = {"_id": key, "userId": conversation.user_id}
         await self._mongo.conversations.update_one(which, {"$set": {"contextFrom": seq}})
-        before = {"conversationId": key, "seq": PLACES | {"$lt": seq}}
-        return int(await self._mongo.messages.count_documents(before, hint="log"))
+        up_to_it = {"conversationId": key, "seq": PLACES | {"$lte": seq}}
+        tree = Tree(await self._mongo.messages.find(up_to_it, FIELDS).sort("seq", 1).to_list(None))
+        begins = tree.newest
+        if begins is None or begins.seq != seq:  # only a later version knows what it is
+            return len(tree.nodes)
+        return len(tree.path(begins.id)) - 1
