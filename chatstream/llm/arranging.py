@@ -1,8 +1,7 @@
-"""From what a model says to the pieces of an answer: what it thinks is told apart from what it tells. Pure.
+"""Arranges a model's output into the pieces of an answer, with reasoning apart from text. Pure.
 
-Some endpoints send the thinking in a field of its own; others leave it in the text, between tags, as the model wrote
-it. Tags count before the first word of the text alone, also one after the other: anywhere else they are what the
-answer is about.
+Some endpoints send the reasoning in a field of its own; others leave it in the text, between tags. Tags count only
+before the first word of the text, also several in a row. Anywhere else they are ordinary text.
 """
 
 from enum import Enum, StrEnum, auto
@@ -13,51 +12,51 @@ from chatstream.llm.markers import Marker
 from chatstream.llm.shapes import valid
 from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece
 
-# So much white space before the first word is held until it is known whether a tag follows: more is no tag's.
+# Most characters of white space that are held before the first word, while a tag may follow.
 _MOST_BLANKS: Final = 256
-# So many tags may follow on each other before the first word. Who thinks several times does so a few times; and each
-# costs a look at the rest of its chunk, which an endpoint must not be able to ask for without end.
+# Most tags before the first word. Real models send a few; each costs a scan of the rest of its chunk, so the number is
+# bounded.
 _MOST_TAGS: Final = 32
 
 
 class Tags(StrEnum):
-    """What tags in a model's text mean."""
+    """The meaning of tags in a model's text."""
 
-    RECOGNISED = auto()  # at the very start, they are the bounds of its thinking
-    OPENED = auto()  # the prompt has opened its thinking: the text begins with it, and has its end alone
-    KEPT = auto()  # they are text
+    RECOGNISED = auto()  # at the start of the text, they enclose reasoning
+    OPENED = auto()  # the prompt has the opening tag: the text starts with reasoning and has only the closing tag
+    KEPT = auto()  # they are ordinary text
 
 
 class _State(Enum):
-    START = auto()  # no word of the text has come
-    INSIDE = auto()  # between the tags
-    BEHIND = auto()  # the thinking has ended: the white space that follows belongs to the tag, or more thinking begins
-    SAYING = auto()  # text between markers of its own
-    SAID = auto()  # such text has ended: more may follow, or thinking
-    TEXT = auto()  # tags do not count any more
+    START = auto()  # before the first word
+    INSIDE = auto()  # inside reasoning
+    BEHIND = auto()  # after reasoning: white space belongs to the tag, and more reasoning may follow
+    SAYING = auto()  # inside text that has markers of its own
+    SAID = auto()  # after such text: more text or reasoning may follow
+    TEXT = auto()  # tags are ordinary text from here on
 
 
 class Arranger:
-    """Puts what one answer says in order.
+    """Arranges the output of one answer.
 
-    While it is `plain`, a text that is valid Unicode is a piece as it is, and need not come through here.
+    While `plain`, each text that is valid Unicode is a piece as it is, and need not pass through here.
     """
 
     def __init__(self, tags: Tags = Tags.RECOGNISED) -> None:
         self._state = _State.TEXT if tags is Tags.KEPT else _State.START
         self._opened = tags is Tags.OPENED
-        self._end = markers.ANY_END  # of what is open
-        self._kind = Kind.TEXT  # of the part that is open
-        self._start: list[str] = []  # texts that may be the beginning of a tag
-        self._tags = 0  # how many there were
-        self._inside = ""  # the end of what is between tags, which may be the beginning of its end
-        self._blank: list[str] = []  # white space after thinking: more thinking may follow
-        self._halves = dict.fromkeys(Kind, "")  # the first half of a character, cut between two deltas
+        self._end = markers.ANY_END  # the end marker of the open part
+        self._kind = Kind.TEXT  # the kind of the open part
+        self._start: list[str] = []  # texts held: they may be the beginning of a tag
+        self._tags = 0  # tags so far
+        self._inside = ""  # text held inside tags: it may be the beginning of the closing tag
+        self._blank: list[str] = []  # white space held after reasoning: more reasoning may follow
+        self._halves = dict.fromkeys(Kind, "")  # a high surrogate whose low one is in the next delta
         self.plain = False
         self._settle()
 
     def text(self, text: str) -> list[Piece]:
-        """The pieces of what the model tells, and of what was held before it."""
+        """Add text; returns its pieces, after those that were held."""
         pieces: list[Piece] = []
         if text:
             self._complete(Kind.REASONING, pieces)
@@ -67,17 +66,17 @@ class Arranger:
         return pieces
 
     def reasoning(self, text: str) -> list[Piece]:
-        """The pieces of what the model thinks, if its endpoint says that it does."""
+        """Add reasoning from a field of its own; returns its pieces, after those that were held."""
         pieces: list[Piece] = []
         if text:
-            self._opened = False  # who tells the thinking apart tells its end, too
+            self._opened = False  # an endpoint with a reasoning field also removes the closing tag
             self._complete(Kind.TEXT, pieces)
             self._think(self._whole(Kind.REASONING, text), pieces)
         self._settle()
         return pieces
 
     def call(self, opened: OpenToolCall) -> list[Piece]:
-        """The pieces of a call that begins, and of what was held before it: nothing goes on behind it."""
+        """Begin a call; returns its pieces, after those that were held. No open part continues after it."""
         if not "".join(self._start).strip():
             self._start.clear()
         pieces = self.end()
@@ -87,23 +86,23 @@ class Arranger:
         return pieces
 
     def arguments(self, text: str) -> list[Piece]:
-        """The pieces of its arguments."""
+        """Add arguments of the open call; returns their pieces."""
         whole = self._whole(Kind.TOOL_CALL, text)
         return [whole] if whole else []
 
     def end(self) -> list[Piece]:
-        """The pieces of what is still held, at the end of the answer."""
+        """Return the pieces that are still held, at the end of the answer."""
         pieces: list[Piece] = []
         self._complete(Kind.REASONING, pieces)
         self._complete(Kind.TEXT, pieces)
-        self._halves[Kind.TOOL_CALL] = ""  # half a character of arguments, which are not whole then
+        self._halves[Kind.TOOL_CALL] = ""  # dropped: the arguments are incomplete anyway
         held, self._inside = self._inside, ""
         if held and self._state is _State.SAYING:
             self._tell(held, pieces)
         elif held:
             self._think(held, pieces)
         if self._state is _State.SAID or (self._tags and markers.is_header_begun("".join(self._start))):
-            self._start.clear()  # white space, or half the header of a message that does not come
+            self._start.clear()  # white space, or an incomplete message header
         self._read(self._no_tag(pieces), pieces)
         self._settle()
         return pieces
@@ -112,10 +111,11 @@ class Arranger:
         held = self._start or self._inside or self._blank or self._halves[Kind.TEXT] or self._halves[Kind.REASONING]
         self.plain = self._state is _State.TEXT and self._kind is Kind.TEXT and not held
 
-    # Characters in halves ---------------------------------------------------------------------------------------------
+    # Split surrogate pairs --------------------------------------------------------------------------------------------
 
     def _whole(self, kind: Kind, text: str) -> str:
-        """`text` with its surrogates paired or replaced; the first half of a pair at its end waits for the next."""
+        """`text` with surrogates paired or replaced by U+FFFD. A high surrogate at its end is held for the next
+        text."""
         text = self._halves[kind] + text
         self._halves[kind] = ""
         if "\ud800" <= text[-1] <= "\udbff":
@@ -124,7 +124,7 @@ class Arranger:
         return valid(text)
 
     def _complete(self, kind: Kind, pieces: list[Piece]) -> None:
-        """The second half of a character will not come."""
+        """Replace a held high surrogate: its low one will not come."""
         half, self._halves[kind] = self._halves[kind], ""
         if half and kind is Kind.TEXT:
             self._read(valid(half), pieces)
@@ -134,7 +134,7 @@ class Arranger:
     # Tags -------------------------------------------------------------------------------------------------------------
 
     def _read(self, text: str, pieces: list[Piece]) -> None:
-        """More of the text, with whatever tags it has."""
+        """Read more text, with its tags."""
         while text and self._state is not _State.TEXT:
             if self._state in (_State.INSIDE, _State.SAYING):
                 text = self._read_inside(self._inside + text, pieces)
@@ -147,7 +147,7 @@ class Arranger:
             self._tell(text, pieces)
 
     def _read_start(self, pieces: list[Piece]) -> str:
-        """See whether the text begins with a tag; returns what follows on it."""
+        """Check whether the text begins with a tag; returns the text after it."""
         text = "".join(self._start)
         words = text.lstrip()
         if self._tags < _MOST_TAGS and (length := self._read_tag(words, pieces)):
@@ -159,16 +159,16 @@ class Arranger:
         return self._no_tag(pieces)
 
     def _read_tag(self, words: str, pieces: list[Piece]) -> int:
-        """Enter the state of the tag that `words` begin with; returns its length, 0 if there is none."""
+        """Enter the state for the tag at the start of `words`; returns the tag's length, 0 without a tag."""
         if not words.startswith(markers.FIRST_CHARACTERS):
             return 0
         for begin, end in markers.THOUGHTS:
             if found := begin.match(words):
                 self._state, self._end = _State.INSIDE, end
-                if found[0].endswith("/>"):  # no thinking
+                if found[0].endswith("/>"):  # empty reasoning
                     self._state = _State.BEHIND
                 return found.end()
-            # An end alone: the prompt has opened and closed the thinking, or it was in a field of its own.
+            # Only a closing tag: the prompt has opened and closed the reasoning, or it came in its own field.
             if found := end.match(words):
                 self._state = _State.BEHIND
                 return found.end()
@@ -184,13 +184,13 @@ class Arranger:
         return len(header)
 
     def _say(self, end: Marker, pieces: list[Piece]) -> None:
-        """Text begins that goes on until `end`."""
+        """Begin text that continues until `end`."""
         if self._state is _State.SAID and self._kind is Kind.TEXT:
-            self._tell("\n\n", pieces)  # two messages, and not one
+            self._tell("\n\n", pieces)  # a blank line between two messages
         self._state, self._end = _State.SAYING, end
 
     def _no_tag(self, pieces: list[Piece]) -> str:
-        """What was held is no tag. Each text is a piece of its own then, as if it had not been held."""
+        """Release the held texts, which are no tag. Each is a piece of its own, as if never held."""
         texts, self._start = self._start, []
         if texts and self._opened and self._state is _State.START:
             self._state = _State.INSIDE
@@ -202,7 +202,7 @@ class Arranger:
         return ""
 
     def _read_inside(self, text: str, pieces: list[Piece]) -> str:
-        """Returns what follows on the end of the thinking, or of the text that has an end."""
+        """Read until the end marker of the reasoning or text; returns the text after it."""
         self._inside = ""
         saying = self._state is _State.SAYING
         put = self._tell if saying else self._think
@@ -210,7 +210,7 @@ class Arranger:
             if found.start():
                 put(text[: found.start()], pieces)
             self._state = _State.SAID if saying else _State.BEHIND
-            # A message may begin without an end of the one before.
+            # The next message may begin without an end marker of this one.
             return text[found.end() if markers.is_end(found[0]) else found.start() :]
         begun = self._end.begun(text)
         self._inside = text[len(text) - begun :]
@@ -223,7 +223,7 @@ class Arranger:
     def _think(self, text: str, pieces: list[Piece]) -> None:
         if self._kind is not Kind.REASONING:
             text = text.lstrip()
-            if not text:  # thinking without a word is none: where it is switched off, some models send that
+            if not text:  # skip empty reasoning: some models send it when reasoning is off
                 return
             pieces.append(OpenReasoning())
             self._kind = Kind.REASONING

@@ -1,11 +1,10 @@
-"""From the fragments of tool calls to calls in order, one after the other. Pure.
+"""Assembles streamed fragments of tool calls into complete calls, in order. Pure.
 
-An answer's log has one open part at a time. So while the arguments of one call come, whatever else comes is held until
-that call is whole: fragments of the next calls, and text.
+An answer's log has one open part at a time. So while the arguments of one call arrive, fragments of other calls and
+text are held until that call is complete.
 
-Endpoints say in different ways which fragments belong to one call. These signs are tried, in this order: an `index`,
-unless the id contradicts it; a new id begins a new call; so does a name after complete arguments; else the fragment
-continues the last call.
+Endpoints differ in how they mark the fragments of one call. Tried in this order: `index`, unless the id contradicts it;
+a new id starts a new call; a name after complete arguments does, too; else the fragment continues the last call.
 """
 
 import re
@@ -17,26 +16,27 @@ from msgspec.structs import replace
 
 from chatstream.pieces import Kind, OpenToolCall
 
-# No honest model comes near either of them; an endpoint must not be able to fill the memory.
+# Most calls of one request, and most characters of their arguments together: far above any real model's, but they
+# bound the memory.
 _MOST_CALLS: Final = 128
 _MOST_CHARACTERS: Final = 1_000_000
-# A signature of Gemini's has some hundred bytes, long reasoning that is encrypted a hundred thousand.
+# Most characters of a call's `extra`: Gemini's signatures have some hundred, long encrypted reasoning 100,000.
 _MOST_EXTRA: Final = 200_000
-# What stands in the place of an id where there is none.
+# Values that some endpoints send for a missing id.
 _NO_IDS: Final = {"", "null", "none", "undefined"}
-# What a name may be, for us and for the endpoints that are told of it again.
+# Characters that are removed from a tool's name: endpoints refuse them when the call is sent back.
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME: Final = 64
-# What decides where a JSON text ends.
+# The characters that decide where a JSON text ends.
 _TELLING: Final = re.compile(r'["\\{}\[\]]')
 
 
 class TooManyCalls(Exception):
-    """More than an answer can have."""
+    """The limit of calls or of their characters was exceeded."""
 
 
 class Fragment(Struct, frozen=True):
-    """A part of a call, as it came. What was not there is None."""
+    """A fragment of a call, as received. Missing fields are None."""
 
     index: int | None = None
     id: str | None = None
@@ -50,41 +50,41 @@ Ordered = OpenToolCall | Said
 
 
 class _Slot(Struct):
-    """A call, or text or thinking that came after one began."""
+    """A call, or text or reasoning that came after the first call began."""
 
     kind: Kind
     index: int | None = None
     id: str = ""
     name: str = ""
     extra: str | None = None
-    size: int = 0  # of the arguments so far
-    held: list[str] = []  # what nobody was given yet
-    begun: bool = False  # it is being given out
+    size: int = 0  # length of the arguments so far
+    held: list[str] = []  # text not yet returned
+    begun: bool = False  # its opening was returned
     depth: int = 0
     in_string: bool = False
     escaped: bool = False
-    whole: bool = False  # the arguments are a whole JSON text
+    whole: bool = False  # the arguments are complete JSON
 
 
 class Calls:
-    """The calls of one request, from the first one on."""
+    """Orders the calls of one request, and the text after the first one."""
 
     def __init__(self) -> None:
         self._slots: list[_Slot] = []
-        self._current = 0  # the slot that is given out
+        self._current = 0  # the slot that is being returned
         self._numbers = 0
         self._size = 0
 
     @property
     def begun(self) -> bool:
-        """There is at least one."""
+        """Whether there is at least one call."""
         return bool(self._slots)
 
     def add(self, fragment: Fragment) -> list[Ordered]:
-        """What can be given out now. Raises `TooManyCalls`."""
+        """Add a fragment, and return all that is now in order. Raises `TooManyCalls`."""
         slot = self._slot_of(fragment)
         if slot.whole and fragment.name and fragment.id == slot.id:
-            return []  # told again, as a whole
+            return []  # a repetition of a complete call
         if not slot.name and fragment.name:
             slot.name = fragment.name
         if not slot.id:
@@ -100,7 +100,7 @@ class Calls:
         return self._given()
 
     def say(self, kind: Kind, text: str) -> list[Ordered]:
-        """Text or reasoning that came while a call was being received."""
+        """Add text or reasoning that came after a call began, and return all that is now in order."""
         if self._slots[-1].kind is not kind:
             self._slots.append(_Slot(kind, held=[]))
         self._slots[-1].held.append(text)
@@ -108,7 +108,7 @@ class Calls:
         return self._given()
 
     def end(self) -> list[Ordered]:
-        """All that is still held: nothing more comes."""
+        """Return all that is still held, at the end of the answer."""
         given: list[Ordered] = []
         while self._current < len(self._slots):
             given += self._release(self._slots[self._current])
@@ -128,7 +128,7 @@ class Calls:
             other = known is not None and None not in (known.index, fragment.index) and known.index != fragment.index
             if known is not None and not (other and fragment.name):
                 return known
-            # An id that came late belongs to the call that its index names, and has none so far.
+            # A late id belongs to the call with this index that has no id yet.
             own = next((slot for slot in calls if slot.index == fragment.index and not slot.id), None)
             if own is not None and fragment.index is not None and not (fragment.name and own.whole):
                 return own
@@ -137,7 +137,7 @@ class Calls:
             return self._new(fragment)
         own = last
         if fragment.index is not None:
-            # Of several calls under one index, which some endpoints have, the last one goes on.
+            # Some endpoints use one index for several calls: continue the last one.
             found = next((slot for slot in reversed(calls) if slot.index == fragment.index), None)
             if found is None:
                 return self._new(fragment)
@@ -158,7 +158,7 @@ class Calls:
             is_last = self._current == len(self._slots) - 1
             over = not is_last and (slot.kind is not Kind.TOOL_CALL or slot.whole)
             if slot.kind is Kind.TOOL_CALL and not slot.name and not over:
-                break  # its name is yet to come
+                break  # wait for its name
             given += self._release(slot)
             if not over:
                 break
@@ -177,12 +177,12 @@ class Calls:
 
 
 def fragments_of(delta: dict[str, Any]) -> list[Fragment]:
-    """The parts of calls in a delta or a message, in whatever shape they are."""
+    """The fragments of calls in a delta or a message, in any endpoint's form."""
     calls = delta.get("tool_calls")
-    if isinstance(calls, dict):  # the only one, without a list around it
+    if isinstance(calls, dict):  # a single one, not in a list
         calls = [calls]
     found = [_fragment(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    if len(found) > 1 and all(each.index is None for each in found):  # their order is their number
+    if len(found) > 1 and all(each.index is None for each in found):  # numbered by their order
         found = [replace(each, index=number) for number, each in enumerate(found)]
     legacy = delta.get("function_call")
     if not found and isinstance(legacy, dict):
@@ -196,7 +196,7 @@ def _fragment(call: dict[str, Any]) -> Fragment:
         function = call if "name" in call or "arguments" in call else {}
     index, id_, name = call.get("index"), call.get("id"), function.get("name")
     arguments = function.get("arguments")
-    if isinstance(arguments, dict | list):  # an object in place of its text
+    if isinstance(arguments, dict | list):  # an object instead of JSON text
         arguments = msgspec.json.encode(arguments).decode()
     return Fragment(
         index=index if isinstance(index, int) and not isinstance(index, bool) else None,
@@ -217,7 +217,7 @@ def _text_of(extra: Any) -> str | None:
 
 
 def _scan(slot: _Slot, text: str) -> None:
-    """Whether the arguments are whole now: each character is looked at once, however they were cut."""
+    """Set whether the arguments are complete JSON. Each character is examined once."""
     start = 0
     if slot.escaped:
         slot.escaped, start = False, 1

@@ -1,8 +1,8 @@
-"""From the bytes of an OpenAI-compatible answer to its pieces. Pure: bytes in, pieces out, however they were cut.
+"""Decodes the bytes of an OpenAI-compatible answer into pieces. Pure, and independent of where the bytes were cut.
 
-Nearly all chunks have one shape, which msgspec reads in a third of a microsecond; any other goes through a tolerant
-path, since what the endpoints send differs in every detail. Three rules hold for all of them: the last sign counts
-and not the first one; what the body is, its bytes say and not its content type; and what says nothing is passed over.
+Nearly all chunks have one shape, which msgspec decodes in a third of a microsecond. All others take a tolerant path, as
+endpoints differ in every detail. Three rules: of contradicting signs the last one counts; the body's bytes, not its
+content type, decide what it is; chunks without content are skipped.
 """
 
 import codecs
@@ -24,16 +24,16 @@ from chatstream.llm.splitting import ErrorEvent, EventSplitter
 from chatstream.models import Usage
 from chatstream.pieces import Kind, OpenToolCall, Piece
 
-# No chunk of an honest model comes near it; an endpoint that sends no line end must not fill the memory. The longest
-# answer that is taken by default fits, in its longest spelling: 200,000 characters of 12 bytes.
+# Largest event, in bytes: bounds the memory if an endpoint never sends a line end. The longest answer of the default
+# settings fits in JSON's longest spelling: 200,000 characters of 12 bytes.
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
-# So many bytes tell what a body is, if it has no line end before.
+# Bytes after which a body without a line end is classified.
 _TELLING_BYTES: Final = 16
 _END_MARK: Final = "[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
-# So many bytes tell in which of Unicode's encodings it is: few are in another one than UTF-8, and then all of it is.
+# Bytes that suffice to detect UTF-8, UTF-16 or UTF-32. All of a body has the same encoding, nearly always UTF-8.
 _ENCODING_BYTES: Final = 4
-# So many objects may stand in one line. Nobody sends more than a few, and each is read before others have their turn.
+# Most JSON objects in one line. Real endpoints send a few; all of a line is read without yielding to the event loop.
 _MOST_IN_LINE: Final = 1000
 _EVENT_FIELDS: Final = re.compile(r"(?:data:\s*)+")
 _EVENTS: Final = re.compile(rb":|(?:data|event|id|retry)[ ]*[:\r\n]")
@@ -61,7 +61,7 @@ class _PlainChoice(Struct, gc=False):
 
 
 class _PlainChunk(Struct, gc=False):
-    """The shape of nearly all chunks: text and nothing else. The types are the filter."""
+    """The shape of nearly all chunks: only text. Any other chunk fails to decode into these types."""
 
     choices: tuple[_PlainChoice]
     usage: None = None
@@ -72,20 +72,20 @@ _plain = msgspec.json.Decoder(_PlainChunk)
 
 
 class _Body(Enum):
-    """What a body is."""
+    """The kind of a body."""
 
-    UNKNOWN = auto()  # yet
+    UNKNOWN = auto()  # not yet known
     EVENTS = auto()  # Server-Sent Events
-    DOCUMENT = auto()  # one JSON document: some endpoints cannot stream, some send errors so
+    DOCUMENT = auto()  # one JSON document: from endpoints that cannot stream, or an error
     LINES = auto()  # a JSON document on each line
 
 
 class AnswerDecoder:
-    """Reads one answer.
+    """Decodes one answer.
 
-    `tokens` counts the chunks that brought some: text, reasoning, and tool calls, of which some pieces come later.
-    `finished` is the last finish reason so far. It is no end: some endpoints give one with every chunk. The end is
-    ``[DONE]`` (`done`), a failure (`fault`), or that of the body, which `end` is called for.
+    `tokens` counts the chunks with text, reasoning or parts of tool calls. `finished` is the last finish reason so far;
+    it does not end the answer, as some endpoints send one with every chunk. The answer ends with ``[DONE]`` (`done`), a
+    failure (`fault`), or the end of the body (call `end`).
     """
 
     def __init__(self, content_type: str = "text/event-stream", tags: Tags = Tags.RECOGNISED) -> None:
@@ -93,61 +93,61 @@ class AnswerDecoder:
         self.finished: str | None = None
         self.fault: Fault | None = None
         self.done = False
-        self.contradicted = False  # something was said after a finish reason: this endpoint's reasons are no ends
-        self.end_of_unopened_thinking = False  # the text before a closing tag may have been the model's thinking
+        self.contradicted = False  # content came after a finish reason: it did not end the answer
+        self.end_of_unopened_thinking = False  # a </think> without <think>: the text before may be thinking
         self._declared_events = content_type.partition(";")[0].strip().lower() == "text/event-stream"
         self._first = b""  # bytes whose encoding is not known yet
         self._encoding_known = False
         self._other_encoding: codecs.IncrementalDecoder | None = None
         self._body = _Body.UNKNOWN
-        self._held = bytearray()  # what is no event: the beginning, as long as it does not tell; a document
-        self._blanks = 0  # bytes before the beginning
+        self._held = bytearray()  # bytes of an unclassified beginning, or of a JSON document
+        self._blanks = 0  # bytes of white space before the content
         self._first_line_seen = False
         self._events = EventSplitter()
-        self._ending = False  # what is read now is all that there is
-        self._cut = False  # the last chunk was half a chunk
+        self._ending = False  # the body has ended
+        self._cut = False  # the last chunk is incomplete
         self._alone = False  # the last finish reason came with nothing else
-        self._passed_over = False  # something that could not be read
-        self._strange = False  # ... an object that is no chunk of an answer
+        self._passed_over = False  # a chunk without content was skipped
+        self._strange = False  # an object was skipped that is no chunk of an answer
         self._chunk_seen = False
         self._arranger = Arranger(tags)
         self._calls = Calls()
-        self._calls_came = False  # in deltas: a last message only repeats them
+        self._calls_came = False  # calls came as deltas; a final message only repeats them
         self._came_of: set[Kind] = set()
-        self._messages = {Kind.TEXT: "", Kind.REASONING: ""}  # what came as `message`, which may repeat it
-        self._index: int | None = None  # of the choice that is ours ...
+        self._messages = {Kind.TEXT: "", Kind.REASONING: ""}  # text that came as `message`; later ones may repeat it
+        self._index: int | None = None  # the index of our choice
         self._last_index = 0
-        self._several = False  # ... if there are several
+        self._several = False  # the endpoint sends several choices
         self._plain = True  # all choices so far had the index 0
         self._usage: Usage | None = None
         self._refused = False
 
     @property
     def over(self) -> bool:
-        """There is nothing more to be read."""
+        """Whether the answer has ended, well or badly."""
         return self.done or self.fault is not None
 
     @property
     def settled(self) -> bool:
-        """The answer looks whole: at most its token counts are missing. No fault counts any more."""
+        """Whether the answer looks complete: at most its token counts are missing, and later faults are ignored."""
         return self.finished is not None and self._alone and not self.contradicted
 
     @property
     def usage(self) -> Usage | None:
-        """The token counts so far, if there were any."""
+        """The latest token counts, if any came."""
         return self._usage
 
     @property
     def finish(self) -> Finish:
-        """How the answer ended, once it has.
+        """How the answer ended; call it once it has.
 
-        A refusal is text like any other to a reader, so its reason must say what it is: models end one with ``stop``.
+        Models end a refusal with ``stop``. Its text looks like any other, so the reason is changed to ``refusal``.
         """
-        reason = self.finished or "stop"  # without a reason, the end mark says that all is well
+        reason = self.finished or "stop"  # an end mark without a reason means a normal end
         return Finish(reason="refusal" if self._refused and reason == "stop" else reason, usage=self._usage)
 
     def feed(self, data: bytes) -> list[Piece]:
-        """The pieces in `data`, in order; no string is empty, and each is valid Unicode."""
+        """Decode `data` into pieces, in order. No string is empty, and each is valid Unicode."""
         if not self._encoding_known:
             data = self._first + data
             if len(data) < _ENCODING_BYTES:
@@ -177,15 +177,15 @@ class AnswerDecoder:
         return [] if self._body is _Body.UNKNOWN else self._feed_json(data)
 
     def end(self, *, broken: bool = False) -> list[Piece]:
-        """The pieces that were still held when the body ended; afterwards the answer is whole, or `fault` is set.
+        """End the decoding, and return the pieces still held. Afterwards the answer is complete, or `fault` is set.
 
-        `broken`: the body was not there to its end.
+        `broken`: the connection ended before the body.
         """
         self._ending = True
         if not self._encoding_known:
             self._held += self._first
         if self._body is _Body.UNKNOWN or self._body is _Body.EVENTS:
-            pieces = self._feed(b"\n\n")  # some servers end without the last blank line: a whole last chunk counts
+            pieces = self._feed(b"\n\n")  # some servers omit the last blank line
         else:
             pieces = self._read_all([bytes(self._held)] if self._held.strip() else [])
         pieces += self._rest()
@@ -194,7 +194,7 @@ class AnswerDecoder:
             return pieces
         self.finished = None
         if self._body is _Body.DOCUMENT and not self._cut:
-            if self.tokens:  # what came whole needs no finish reason
+            if self.tokens:  # a body that ended properly needs no finish reason
                 self.done = True
             elif self._strange and not self._chunk_seen:
                 self._fault_of_strangers()
@@ -209,7 +209,7 @@ class AnswerDecoder:
             self.fault = Fault(ErrorCode.UPSTREAM_TRUNCATED, what, transient=True)
         return pieces
 
-    # What the body is -------------------------------------------------------------------------------------------------
+    # Classifying the body ---------------------------------------------------------------------------------------------
 
     def _find_encoding(self, data: bytes) -> None:
         self._encoding_known, self._first = True, b""
@@ -218,7 +218,7 @@ class AnswerDecoder:
             self._other_encoding = codecs.getincrementaldecoder(encoding)("replace")
 
     def _look(self) -> bytes:
-        """See what the body is, if enough of it is there; its bytes so far if so."""
+        """Classify the body. Returns its bytes so far, or none if more are needed."""
         size = len(self._held)
         start = self._held.lstrip()
         if not self._blanks or start != self._held:
@@ -256,11 +256,11 @@ class AnswerDecoder:
             self._fail("a JSON document over 4 MiB")
         return pieces
 
-    # What the chunks say ----------------------------------------------------------------------------------------------
+    # Reading the chunks -----------------------------------------------------------------------------------------------
 
     def _read_all(self, chunks: list[bytes]) -> list[Piece]:
         pieces: list[Piece] = []
-        decode = _plain.decode  # each call and look-up less counts here, many times for each network read
+        decode = _plain.decode  # a local name: this loop is the hottest
         simple = self._simple
         for chunk in chunks:
             if not simple and self.over:
@@ -272,13 +272,13 @@ class AnswerDecoder:
             else:
                 try:
                     text = decode(chunk).choices[0].delta.content
-                except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
+                except (ValueError, RecursionError):  # msgspec's errors, invalid UTF-8, deep nesting
                     self._read_tolerantly(chunk, pieces)
                 else:
                     if simple:
                         self.tokens += 1
                         if "</think>" in text and text.strip() == "</think>":
-                            self.end_of_unopened_thinking = True  # one token, and not what the answer is about
+                            self.end_of_unopened_thinking = True  # a chunk of its own, so a marker and no quotation
                         pieces.append(text)
                         continue
                     self._came()
@@ -289,11 +289,11 @@ class AnswerDecoder:
 
     @property
     def _simple(self) -> bool:
-        """A chunk of text alone is one piece, and changes nothing else."""
+        """Whether a chunk with only text is simply one piece, without any change of state."""
         return self._arranger.plain and not self._calls.begun and self.finished is None and not self.over
 
     def _came(self) -> None:
-        """A chunk brought something."""
+        """Count a chunk with content."""
         self.tokens += 1
         if self.finished is not None:
             self.contradicted = True
@@ -307,12 +307,12 @@ class AnswerDecoder:
         if isinstance(document, dict):
             self._read_chunk(document, pieces)
             return
-        # Some have several in one, each on a line of its own.
+        # Some endpoints put several chunks into one event, one per line.
         for line in [text] if document is not None else text.split("\n"):
             self._read_line(line.strip(), pieces)
 
     def _read_line(self, line: str, pieces: list[Piece]) -> None:
-        if found := _EVENT_FIELDS.match(line):  # a gateway has put the event into another one
+        if found := _EVENT_FIELDS.match(line):  # a gateway has wrapped the event in another one
             line = line[found.end() :]
         if self.over or not line:
             return
@@ -320,7 +320,7 @@ class AnswerDecoder:
             self._end_of_answer()
             return
         document = _json(line)
-        if isinstance(document, str) and document.startswith("{"):  # ... or into a string
+        if isinstance(document, str) and document.startswith("{"):  # or in a JSON string
             document = _json(document)
         if document is None and line.startswith(("{", "[")):
             self._read_row(line, pieces)
@@ -331,11 +331,11 @@ class AnswerDecoder:
                 self._read_chunk(chunk, pieces)
         elif isinstance(document, list):
             self._fail("a chunk that is not an object")
-        else:  # `ping`, `null`: it says nothing
+        else:  # `ping`, `null`: no content
             self._passed_over = True
 
     def _read_row(self, line: str, pieces: list[Piece]) -> None:
-        """Several objects in a row, with nothing between them."""
+        """Read several JSON objects on one line, without separators."""
         decoder, place = json.JSONDecoder(), 0
         for _ in range(_MOST_IN_LINE):
             try:
@@ -355,7 +355,7 @@ class AnswerDecoder:
         self._fail("a chunk that is not JSON")
 
     def _end_of_answer(self) -> None:
-        """The end mark."""
+        """Handle the end mark."""
         if self._strange and not self._chunk_seen:
             self._fault_of_strangers()
         else:
@@ -378,10 +378,10 @@ class AnswerDecoder:
         self._usage = shapes.usage_of(chunk, final=self.finished is not None) or self._usage
 
     def _ours(self, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """The choice that is ours, of which there is one, as one was asked for: whatever number it has.
+        """Our choice of a chunk. We ask for one, so it may have any index.
 
-        Some endpoints count the chunks there. Only those that really send several do so in one chunk, or go back to a
-        lower number.
+        Some endpoints count chunks in `index`. Several choices are recognised by two in one chunk, or by an index that
+        goes down.
         """
         numbers = [index if isinstance(index := choice.get("index"), int) else 0 for choice in choices]
         if not numbers:
@@ -398,7 +398,7 @@ class AnswerDecoder:
 
     def _read_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
         delta, message = choice.get("delta"), choice.get("message")
-        if isinstance(delta, str | list):  # without the object around it
+        if isinstance(delta, str | list):  # not wrapped in an object
             delta = {"content": delta}
         if isinstance(message, str):
             message = {"content": message}
@@ -409,7 +409,7 @@ class AnswerDecoder:
         if not said and isinstance(message, dict):
             said = self._repeated(self._said(message))
             alive = alive or (not self.tokens and shapes.is_alive(message))
-        if not said and isinstance(choice.get("text"), str) and choice["text"]:  # as older completions have it
+        if not said and isinstance(choice.get("text"), str) and choice["text"]:  # the older completions API
             said = [(Kind.TEXT, choice["text"])]
         if said or alive:
             self._came()
@@ -467,7 +467,7 @@ class AnswerDecoder:
         return said
 
     def _repeated(self, said: Said) -> Said:
-        """What a `message` says that was not said before: all, the rest, or, after deltas, nothing."""
+        """The new content of a `message`: all of it, the rest, or nothing if deltas came before."""
         if not self._came_of:
             for kind, text in said:
                 self._messages[kind] += text
@@ -475,7 +475,7 @@ class AnswerDecoder:
         new: Said = []
         for kind in (Kind.REASONING, Kind.TEXT):
             before = self._messages[kind]
-            # Thinking belongs before the text: what a last message repeats of it comes too late.
+            # Reasoning goes before text, so the reasoning that a final message repeats is too late.
             told = self._came_of if kind is Kind.REASONING else self._came_of & {kind}
             if told and not any(self._messages.values()):
                 continue
@@ -485,21 +485,21 @@ class AnswerDecoder:
                 new.append((kind, more))
         return new
 
-    # What goes wrong --------------------------------------------------------------------------------------------------
+    # Faults -----------------------------------------------------------------------------------------------------------
 
     def _failed(self, error: object) -> None:
-        """The endpoint says so."""
+        """Set the fault that an endpoint's error object describes."""
         if self.settled:
             self.done = True
         elif self.fault is None:
             self.fault = from_error(error)
 
     def _fail(self, what: str) -> None:
-        """It cannot be read on."""
+        """Set the fault for content that cannot be decoded."""
         if self.settled:
             self.done = True
         elif self._ending:
-            self._cut = True  # half a last chunk is no fault of its own
+            self._cut = True  # reported as truncation, not as invalid JSON
         else:
             self._give_up(what)
 
@@ -509,7 +509,7 @@ class AnswerDecoder:
 
 
 def _json(text: str) -> Any:
-    """None also for what is no JSON."""
+    """Parse JSON; None if it is invalid (or null)."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

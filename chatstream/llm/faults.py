@@ -1,7 +1,6 @@
-"""What goes wrong upstream, told apart: the stable code, whether asking again can help, and who can mend it.
+"""Classifies the errors of model endpoints: a stable code, whether a retry can help, and what the operator can mend.
 
-A fault's text names statuses, error codes and exception classes alone: bodies, prompts, addresses and keys never
-enter it.
+A fault's text has only statuses, error codes and names of exception classes: never bodies, prompts, addresses or keys.
 """
 
 import errno
@@ -22,18 +21,18 @@ from chatstream.llm.waits import seconds_to_wait
 
 
 class Part(StrEnum):
-    """A part of a request that some models refuse, and that can be left out."""
+    """A part of a request that some models refuse and that can be omitted."""
 
     USAGE = "stream_options"
     CACHE_KEY = "prompt_cache_key"
     SYSTEM = "the system role"
     STREAM = "stream"
     TOOLS = "tools"
-    REASONING = "encrypted reasoning"  # of the Responses API
+    REASONING = "encrypted reasoning"  # Responses API only
 
 
 class Mend(StrEnum):
-    """What the operator can do: a sentence for the log."""
+    """What the operator can do about a fault: a sentence for the log."""
 
     KEY = "Check OPENAI_API_KEY."
     ACCOUNT = "The account of OPENAI_API_KEY has no credit or no right to this."
@@ -50,7 +49,7 @@ class Mend(StrEnum):
     )
 
     def in_words_of(self, settings: Iterable[str]) -> str:
-        """The same with what the operator calls the key, the address and the model, in this order."""
+        """This sentence with the operator's names for the settings: key, address and model, in this order."""
         text = str(self)
         for name, ours in zip(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), settings, strict=True):
             text = text.replace(name, ours)
@@ -58,7 +57,7 @@ class Mend(StrEnum):
 
 
 class Fault(ModelError):
-    """A `ModelError` that knows whether it is `transient`: the same request may succeed a moment later."""
+    """A `ModelError` with its classification. `transient`: the same request may succeed a moment later."""
 
     def __init__(
         self,
@@ -69,18 +68,18 @@ class Fault(ModelError):
         transient: bool = False,
         mend: Mend | None = None,
     ) -> None:
-        """`retry_after` is in seconds; `mend` is what the operator can do, if it is theirs to do something."""
+        """`retry_after`: in seconds. `mend`: what the operator can do, if anything."""
         super().__init__(code, detail, retry_after=retry_after)
         self.transient = transient
         self.mend = mend
-        self.refused: tuple[Part, ...] = ()  # the parts of the request that may be why
-        self.certain = True  # that they are: False if the refusal only repeats the whole request
-        self.unreached = False  # the request never came there
-        self.way: str | None = None  # why nobody could be asked, in words
-        self.loading = False  # the model is being loaded: it will be there, and waiting is no retry
+        self.refused: tuple[Part, ...] = ()  # parts of the request that the model may have refused
+        self.certain = True  # about `refused`; False if the error text only repeats the request
+        self.unreached = False  # the request never reached the endpoint
+        self.way: str | None = None  # why the endpoint could not be reached, in words
+        self.loading = False  # the model is being loaded: waiting for it does not count as a retry
 
 
-# Codes and types in the error objects of OpenAI, Azure, OpenRouter, vLLM, Groq, llama.cpp, Google.
+# Codes and types in the error objects of OpenAI, Azure, OpenRouter, vLLM, Groq, llama.cpp and Google.
 _CONTEXT_CODES: Final = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 _RATE_CODES: Final = {
     "rate_limit_exceeded",
@@ -124,7 +123,7 @@ _FILTER_CODES: Final = {
     "misalignment_policy_violation",
 }
 _REJECTED_CODES: Final = {"invalid_request_error", "invalid_prompt", "badrequesterror", "invalid_argument"}
-# ... and the words of those that have no code for it.
+# Words in the error texts of endpoints that send no code.
 _CONTEXT_WORDS: Final = re.compile(
     r"context[_ ](?:length|window|size)|prompt is too long|input is too long|too many (?:input )?tokens"
     r"|reduce the length|maximum (?:number of )?(?:input )?tokens|exceeds? the (?:maximum|limit).{0,40}tokens",
@@ -168,19 +167,19 @@ _TOOL_WORDS: Final = re.compile(
     r"[^.]{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled|permit)|unsupported|disabled)",
     re.IGNORECASE,
 )
-# Statuses of those that refuse a part of a request; some raise in the model's template, and say 500.
+# Statuses with which endpoints refuse a part of a request; 500 if the model's chat template raises.
 _REFUSING: Final = (None, 400, 405, 406, 415, 422, 500, 501)
-# Statuses that are somebody's who asks again and again, and not the code's that stands in the body.
+# Statuses that say little, as from a gateway: a status in the body counts instead.
 _VAGUE: Final = (None, 200, 400, 500, 502)
-# What may stand in a log: an identifier, not a sentence.
+# Error codes that may be logged: identifiers, not sentences.
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def from_error(error: object, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Fault:
-    """The fault that an endpoint's error object describes, whatever its fields are called.
+    """Classify an endpoint's error object, whatever its fields are called.
 
-    `status` is the HTTP status; without one the object came in an answer that had begun well, and its `code`, if it is
-    a number, stands for the status (OpenRouter, vLLM).
+    `status`: the HTTP status, or None if the object came inside a response with status 200; then a numeric `code` in it
+    counts as the status (OpenRouter, vLLM).
     """
     refusal = Refusal.of(error)
     where = "in the answer" if status is None else f"HTTP {status}"
@@ -213,7 +212,7 @@ def _classified(refusal: Refusal, http_status: int | None, detail: str) -> Fault
         return misconfigured(Mend.MODEL, detail)
     if status in (404, 405, 410) or (refuses and names & _PATH_CODES):
         return misconfigured(Mend.PATH, detail)
-    # 408: the server waited for too long; 409: it is busy with something else; 425: too early. They pass.
+    # 408 (request timeout), 409 (conflict) and 425 (too early) are temporary.
     rejected = names & _REJECTED_CODES if status is None else refuses and status not in (408, 409, 425)
     if rejected:
         return Fault(ErrorCode.UPSTREAM_REJECTED, detail)
@@ -221,9 +220,9 @@ def _classified(refusal: Refusal, http_status: int | None, detail: str) -> Fault
 
 
 def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
-    """Which parts of the request may be why, and whether that is certain."""
+    """The parts of the request that were probably refused, and whether that is certain."""
     if refusal.repeats_request:
-        # What it names is no more than what it was sent; the one part that nobody needs may be left out once.
+        # The text quotes the whole request, so a name in it proves nothing. Omit only the optional parts, once.
         parts = [Part.CACHE_KEY] if "prompt_cache_key" in refusal.names else []
         parts += [Part.USAGE] if re.search(r"stream_options|include_usage", refusal.words) else []
         return tuple(parts), False
@@ -243,17 +242,17 @@ def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
-    """The fault of a response that is not a success. `body` may be cut; `headers` compares names without case."""
+    """Classify an unsuccessful response. `body` may be truncated; `headers` must ignore case."""
     if 300 <= status < 400 and "location" in headers:
         return misconfigured(Mend.REDIRECT, f"a redirect, HTTP {status}")
     fault = from_error(read_body(body), status=status, headers=headers)
-    if headers.get("x-should-retry") == "false":  # the server knows better
+    if headers.get("x-should-retry") == "false":  # the server forbids retries
         fault.transient = False
     return fault
 
 
 def from_exception(exc: BaseException, *, begun: bool) -> Fault:
-    """The fault of a transport's exception; `begun` once the response's headers have been read."""
+    """Classify a transport's exception. `begun`: the response's headers had been read."""
     fault = _from_exception(exc, begun=begun)
     fault.way = unreached.why(exc)
     return fault
@@ -273,7 +272,7 @@ def _from_exception(exc: BaseException, *, begun: bool) -> Fault:
         return misconfigured(Mend.TLS, detail)
     late = any(isinstance(cause, TimeoutError | httpx2.TimeoutException) for cause in causes)
     code = ErrorCode.UPSTREAM_TIMEOUT if late else ErrorCode.UPSTREAM_UNAVAILABLE
-    # These two pass by themselves where servers are started and stopped, and yet an operator should know.
+    # These may pass by themselves, as servers start and stop, but the operator should still see them.
     mend = None
     if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes):
         mend = Mend.NAME
@@ -287,15 +286,15 @@ def _from_exception(exc: BaseException, *, begun: bool) -> Fault:
 
 
 def misconfigured(mend: Mend, detail: str) -> Fault:
-    """The fault of what only the operator can mend."""
+    """A fault that only the operator can mend."""
     return Fault(ErrorCode.UPSTREAM_MISCONFIGURED, detail, mend=mend)
 
 
 def other_api(name: str) -> Fault:
-    """The address answers, but with another API than the one that we speak."""
+    """The fault for an address with another API than ours."""
     return misconfigured(Mend.API, f"an answer of {name}")
 
 
 def page() -> Fault:
-    """The address answers with a web page for people: there is no API."""
+    """The fault for an address with a web page and no API."""
     return misconfigured(Mend.PATH, "a web page instead of an answer")

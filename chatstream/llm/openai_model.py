@@ -1,6 +1,6 @@
-"""The model behind any OpenAI-compatible endpoint, streamed, by the API that it has (see `apis`).
+"""A model behind an OpenAI-compatible endpoint. Streams its answers with the endpoint's API (see `apis`).
 
-The SDK sends the request; its chunk objects are not made: they cost more than all the rest (see `decoding`).
+The SDK sends the request, but does not parse the chunks: its objects cost more than everything else (see `decoding`).
 """
 
 import asyncio
@@ -37,33 +37,34 @@ _log = logging.getLogger("chatstream.llm")
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
-# A next question often comes within half a minute, and the handshakes cost up to a quarter of a second.
+# Seconds that an idle connection stays open: the next question often comes within half a minute, and new handshakes
+# cost up to 0.25 s.
 _KEEPALIVE: Final = 30
-# After the finish reason only the token counts are missing: worth two seconds of a reader's time ...
+# Seconds to wait for the token counts after the finish reason.
 _USAGE_PATIENCE: Final = 2.0
-# ... and after the end mark only the end of the body, without which the connection cannot be used again.
+# Seconds to wait for the end of the body after the end mark: without it the connection cannot be reused.
 _END_PATIENCE: Final = 0.1
-# Longer than a reader waits for a retry without wondering; whoever asks for more is not asked again.
+# Longest pause before a retry, in seconds: users lose patience after it. If the endpoint asks for more, no retry.
 _MAX_DELAY: Final = 10.0
-# Who has worked for so long on a request that it could not answer would begin anew, and be as late: a local model that
-# is loaded while a gateway in front of it gives up.
+# An attempt that fails after more than this many seconds is not retried: the endpoint would take as long again, as when
+# a gateway times out while a local model is being loaded.
 _LONG_ATTEMPT: Final = 10.0
-# While the model is being loaded it is asked again at most after so many doubled pauses.
+# While the model is being loaded, the pause between retries doubles at most this many times.
 _LOADING_DOUBLINGS: Final = 3
-# What an operator has to mend is said once in so long, in seconds, and not with every answer.
+# Seconds between two log lines about the same configuration error, so that not every answer logs it.
 _TELL_EVERY: Final = 60.0
-# Users may be free to name any model.
+# Most models for which the warning about unopened thinking is remembered: users may be free to name any model.
 _MOST_TOLD: Final = 100
-# A compressed body is unpacked in pieces of this size: as large as what is read at once.
+# Bytes per piece of a decompressed body: as much as one network read.
 _PIECE_BYTES: Final = 64 * 1024
-# Enough for any error object, and for the first lines of any other page.
+# Bytes, and below seconds, to read of an error's body: enough for any error object, and for the start of any page.
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_PATIENCE: Final = 2.0
 
 _HEADERS: Final[Mapping[str, str | openai.Omit]] = {
     "Accept": "text/event-stream",
-    "Accept-Encoding": "identity",  # a compressor would hold chunks back; it is decoded all the same if it comes
-    # What the SDK tells of this machine is half of all fields: made anew, sent and kept with every request.
+    "Accept-Encoding": "identity",  # a compressor would delay chunks; we still decode gzip and zlib
+    # The SDK's headers about this machine: half of all headers, made and sent anew with every request.
     **dict.fromkeys(
         [
             "X-Stainless-Arch",
@@ -79,19 +80,19 @@ _HEADERS: Final[Mapping[str, str | openai.Omit]] = {
     ),
 }
 
-# The response headers that are needed to read the body.
+# The response headers that reading the body needs; the others are dropped.
 _KEPT: Final = {"content-type", "content-encoding"}
 
-# What comes out of the SDK and its transport: they wrap each other's exceptions, but not all of them.
+# All exceptions of the SDK and its transport: they wrap most of each other's, but not all.
 _TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError)
 
 
 class OpenAIModel:
-    """A `Model`. Safe to use for any number of answers at once, from one event loop.
+    """A `Model` that serves any number of answers at once, on one event loop.
 
-    A request is repeated, `retries` times at most, only while no token has come and only where that can help: no
-    connection, a broken one, HTTP 408, 409, 429 or 5xx, their like in the stream, a stream that ends before it begins.
-    A part of the request that the model refuses is left out, and the model asked again without it (see `dialects`).
+    A request is retried at most `retries` times, only before the first token and only for errors that may pass: no
+    connection, a broken one, HTTP 408, 409, 429 or 5xx, such an error in the stream, a stream that ends without a
+    token. If the model refuses a part of the request, the request is sent again without that part (see `dialects`).
     """
 
     def __init__(
@@ -111,14 +112,14 @@ class OpenAIModel:
         reasoning_back: ReasoningBack = ReasoningBack.OFF,
         tags: Tags = Tags.RECOGNISED,
     ) -> None:
-        """`base_url` None is OpenAI's own. `api` is a key of `APIS`. `backoff` is the longest first pause, in
-        seconds; it doubles each time.
+        """`base_url`: None is OpenAI's own. `api`: a key of `APIS`. `backoff`: the longest pause before the first
+        retry, in seconds; it doubles with each retry.
 
-        `without` are the parts that its requests never have, `parameters` further fields that they all have. `settings`
-        are other names for the settings that a `Mend` names. `reasoning_back`: with which of its turns the model
-        wants its thinking back. `tags`: what tags in its text mean.
+        `without`: parts that every request omits. `parameters`: further fields of every request. `settings`: the
+        operator's names for the settings that a `Mend` names. `reasoning_back`: which earlier turns are sent to the
+        model with their reasoning. `tags`: the meaning of tags such as <think> in its text.
 
-        Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
+        Raises `ConfigurationError` if the environment names an unusable proxy for the endpoint.
         """
         base_url = base_url or OPENAI_URL
         parts = urlsplit(base_url)
@@ -139,12 +140,12 @@ class OpenAIModel:
         self._told_of_thinking: set[str] = set()
         self._clocks: set[Clock] = set()
         way = transport(base_url)
-        self._holds = isinstance(way, Transport)  # it waits with an open connection
+        self._holds = isinstance(way, Transport)  # only our transport can connect before `may_ask`
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=base_url,
-            max_retries=0,  # ours know when the first token came
-            timeout=httpx2.Timeout(None, connect=deadlines.connect),  # what else is late, `Clock` knows
+            max_retries=0,  # our own retries stop at the first token
+            timeout=httpx2.Timeout(None, connect=deadlines.connect),  # `Clock` has all other deadlines
             http_client=openai.DefaultAsyncHttpxClient(
                 transport=way, event_hooks={"response": [_refuse]}, follow_redirects=False
             ),
@@ -159,7 +160,7 @@ class OpenAIModel:
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`. A refusal is answer text, with the finish reason ``refusal``."""
+        """See `Model.stream`. A model's refusal is streamed as text, with the finish reason ``refusal``."""
         if self._client.is_closed():
             raise Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model is closed")
         name = model or self._model
@@ -187,7 +188,7 @@ class OpenAIModel:
         cache_key: str | None,
         may_ask: "asyncio.Future[None] | None",
     ) -> AsyncGenerator[Delta, None]:
-        """Ask until there is an answer, or no hope of one."""
+        """Send the request, with retries, until an answer comes or a retry cannot help."""
         known = self._without | self._dialects.of(name)
         without, certain = known, True
         retry = loads = 0
@@ -228,7 +229,7 @@ class OpenAIModel:
         _log.info("a model refuses %s: for an hour it is asked without", " and ".join(sorted(without)))
 
     def _tell_of_thinking(self, model: str) -> None:
-        """Once for each model: whether a text is thinking is only known at its end, when it has been told."""
+        """Log, once per model, that text sent to users was probably thinking; that shows only at its closing tag."""
         if model not in self._told_of_thinking and len(self._told_of_thinking) < _MOST_TOLD:
             self._told_of_thinking.add(model)
             _log.warning(
@@ -237,7 +238,7 @@ class OpenAIModel:
             )
 
     def _tell_operator(self, fault: Fault) -> None:
-        """Say what only they can mend, where it is, and how; once a minute each."""
+        """Log an error that only the operator can mend, with the address and the mend; each at most once a minute."""
         now = time.monotonic()
         if fault.mend is not None and now - self._told_operator.get(fault.mend, -math.inf) >= _TELL_EVERY:
             self._told_operator[fault.mend] = now
@@ -249,20 +250,20 @@ class OpenAIModel:
             _log.error("POST %s%s: %s. %s", self._address, self._api.path, fault, mend)
 
     async def close(self) -> None:
-        """Release the connections. Running streams break off."""
-        for clock in self._clocks:  # some of them wait for no connection, but for their next attempt
+        """Close the connections. Running streams end with an error."""
+        for clock in self._clocks:  # some wait for a retry, and have no connection
             clock.break_off()
         await self._client.close()
 
     def _pause(self, fault: Fault, retry: int) -> float:
-        # Jittered, so that answers that failed together do not come back together.
+        # With jitter, so that answers that failed together do not retry together.
         pause: float = self._backoff * 2**retry * random.uniform(0.5, 1)  # noqa: S311 - jitter is no secret
         return max(pause, fault.retry_after or 0)
 
     async def _attempt(
         self, asked: dict[str, Any], clock: Clock, without: Parts, may_ask: "asyncio.Future[None] | None"
     ) -> AsyncGenerator[Delta, None]:
-        """One request. Its `Fault` is transient only if no token came, and it did not take long to fail."""
+        """Send one request. The `Fault` it raises is transient only if no token came and it failed quickly."""
         decoder: AnswerDecoder | None = None
         fault: Fault | None = None
         asked_at = time.monotonic()
@@ -290,7 +291,7 @@ class OpenAIModel:
                     if pieces or (decoder.usage is not None and decoder.finished is None):
                         yield Delta(pieces, usage=decoder.usage)
                     if decoder.tokens != tokens:
-                        clock.token()  # after the yield: the reader's time is not the model's silence
+                        clock.token()  # after the yield: the reader's time must not count as the model's
                     if decoder.settled:
                         clock.settle(_USAGE_PATIENCE)
                     if data is None:
@@ -300,7 +301,7 @@ class OpenAIModel:
         except TimeoutError:
             if (counted := _counted(decoder)) is not None:
                 yield counted
-            raise  # the clock's; `stream` knows what was late
+            raise  # the clock's; `stream` turns it into a `Fault`
         except Fault as exc:
             fault = exc
         except _TRANSPORT_ERRORS as exc:
@@ -339,14 +340,14 @@ class OpenAIModel:
         return {**self._parameters, **body}
 
     def _origin(self, name: str) -> str:
-        """Who has said something, without saying who that is: it is stored."""
+        """An opaque id of this endpoint and model. It is stored, so it is a hash."""
         return hashlib.blake2s(f"{self._address} {name}".encode(), digest_size=8).hexdigest()
 
     @contextlib.asynccontextmanager
     async def _request(
         self, body: dict[str, Any], ask: Callable[[], Awaitable[None]]
     ) -> AsyncGenerator[httpx2.Response, None]:
-        """`ask` is waited for when all is ready: the request is built, and its connection open."""
+        """Send the request. `ask` is awaited last: after the request is built and its connection is open."""
         if not self._holds:
             await ask()
         held = before_sending.set(ask)
@@ -354,7 +355,7 @@ class OpenAIModel:
             response = await self._post(body)
         finally:
             before_sending.reset(held)
-        # An answer may take minutes: of the heads only what reading the body needs stays in memory.
+        # An answer may take minutes: keep in memory only the headers that reading the body needs.
         response.request.headers = httpx2.Headers()
         response.headers = httpx2.Headers({name: text for name, text in response.headers.items() if name in _KEPT})
         try:
@@ -363,11 +364,11 @@ class OpenAIModel:
             await response.aclose()
 
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:
-        # The SDK's way to any endpoint, and not its `chat.completions.create`: that one walks through the type of every
-        # field of every turn, and then sends the dicts as they are: nearly half of a request's cost (0.78 to 0.44 ms).
+        # Not `chat.completions.create`: it checks the type of every field of every turn, only to send the dicts
+        # unchanged. The SDK's generic `post` saves nearly half of a request's cost (0.44 instead of 0.78 ms).
         response: httpx2.Response = await self._client.post(
             self._api.path,
-            cast_to=cast("Any", httpx2.Response),  # which it is, also with `stream`: there the types know only its own
+            cast_to=cast("Any", httpx2.Response),  # correct with `stream` too, but the SDK's types do not allow it
             body=body,
             options={"headers": _HEADERS},
             stream=True,
@@ -377,7 +378,7 @@ class OpenAIModel:
 
 
 def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The bytes of the body as they come, unpacked if they are packed. Raises `Fault` if that cannot be."""
+    """The body's bytes as they arrive, decompressed if need be. Raises `Fault` for an unknown encoding."""
     raw = response.stream
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if not isinstance(raw, httpx2.AsyncByteStream):
@@ -391,8 +392,8 @@ def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
 
 
 async def _unpacked(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """What was packed with gzip or zlib, in small pieces: a few bytes may unpack to as many as the memory holds."""
-    unpacking = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # either of them
+    """Decompress gzip or zlib in small pieces: a few bytes may expand to more than the memory holds."""
+    unpacking = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # detects gzip or zlib
     try:
         async with contextlib.aclosing(parts):
             async for part in parts:
@@ -400,19 +401,19 @@ async def _unpacked(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
                 while packed:
                     yield unpacking.decompress(packed, _PIECE_BYTES)
                     packed = unpacking.unconsumed_tail
-                    await asyncio.sleep(0)  # others, and the deadlines, have their turn
+                    await asyncio.sleep(0)  # let other tasks and the deadlines run
     except zlib.error as exc:
         raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that cannot be unpacked") from exc
 
 
 async def _refuse(response: httpx2.Response) -> None:
-    """Raise the `Fault` of a response that is not a success, after reading a bounded part of it."""
+    """Raise the `Fault` for an unsuccessful response, after reading a bounded part of its body."""
     if response.is_success:
         return
-    if response.has_redirect_location:  # whose body, of any size, nobody needs
+    if response.has_redirect_location:  # its body is not needed
         raise from_response(response.status_code, response.headers, b"")
     body = bytearray()
-    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # the status alone says enough
+    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # then the status alone must do
         async with asyncio.timeout(_ERROR_BODY_PATIENCE), contextlib.aclosing(_body(response)) as parts:
             while len(body) <= _ERROR_BODY_BYTES and (part := await anext(parts, None)) is not None:
                 body += part
@@ -420,13 +421,13 @@ async def _refuse(response: httpx2.Response) -> None:
 
 
 def _counted(decoder: AnswerDecoder | None) -> Delta | None:
-    """The token counts of an answer that breaks off, if there are any."""
+    """The token counts of an interrupted answer, if the endpoint sent any."""
     usage = decoder.finish.usage if decoder is not None else None
     return None if usage is None else Delta([], usage=usage)
 
 
 async def _next(body: AsyncGenerator[bytes, None], clock: Clock, decoder: AnswerDecoder) -> bytes | None:
-    """More of the body; None at its end. Raises `TimeoutError` if it is late, unless the answer may be whole."""
+    """The next bytes of the body; None at its end. Raises `TimeoutError` if late, unless the answer looks complete."""
     try:
         with clock:
             return await anext(body, None)
@@ -437,7 +438,7 @@ async def _next(body: AsyncGenerator[bytes, None], clock: Clock, decoder: Answer
 
 
 async def _read_end(body: AsyncGenerator[bytes, None]) -> None:
-    """After the end mark: the end of the body, for a moment. No fault counts any more."""
+    """Wait a moment for the end of the body after the end mark. Errors are ignored: the answer is complete."""
     with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):
         async with asyncio.timeout(_END_PATIENCE):
             size = 0
@@ -446,12 +447,12 @@ async def _read_end(body: AsyncGenerator[bytes, None]) -> None:
 
 
 def transport(url: str) -> httpx2.AsyncBaseTransport:
-    """The way to `url`: ours, or httpx2's if the environment names a proxy; that one tells fewer faults apart."""
+    """The transport for `url`: ours, or httpx2's (with fewer kinds of errors) if the environment names a proxy."""
     proxy = proxy_for(url)
     if proxy is None:
         return Transport(keepalive=_KEEPALIVE)
     try:
-        limits = httpx2.Limits(keepalive_expiry=_KEEPALIVE)  # and none on their number
+        limits = httpx2.Limits(keepalive_expiry=_KEEPALIVE)  # no limit on their number
         return httpx2.AsyncHTTPTransport(proxy=proxy, limits=limits)
     except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
         raise ConfigurationError(f"The proxy for the model's endpoint cannot be used: {type(exc).__name__}") from exc

@@ -1,8 +1,8 @@
-"""How requests reach the model: HTTP/1.1 (RFC 9112) on asyncio's transports, parsed by httptools.
+"""An httpx2 transport for model requests: HTTP/1.1 (RFC 9112) on asyncio, parsed by httptools.
 
-A transport is httpx2's own seam, and whatever the openai package does stands above it. This one is here for what a
-server of streams spends its time on: a response that arrives in hundreds of small pieces. Beside aiohttp's, the faster
-of the two that openai brings, a chunk costs 17 % less CPU of the whole server, or 11 % if each comes alone.
+It is optimised for responses in hundreds of small pieces, on which a streaming server spends its time. Compared with
+aiohttp's, the faster of the openai package's two transports, a chunk costs the whole server 17 % less CPU, or 11 % less
+if each chunk arrives alone.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ import aiohappyeyeballs
 import httptools
 import httpx2
 
-# As others have it: more than any server sends, and nothing to fill the memory with.
+# Most bytes of a response's head; other clients use the same limit, and no server sends as much.
 _MAX_HEAD_BYTES: Final = 64 * 1024
-# With more unread bytes than this, stop reading: TCP flow control then makes the endpoint wait. As much as the largest
-# event that is accepted, so that it is rare: if reading is paused just before the end, uvloop loses what comes over TLS
-# (a tenth of the responses of 2 MB did not come in whole with 256 KiB).
+# With more unread bytes than this, stop reading: TCP flow control then makes the endpoint wait. As large as the largest
+# accepted event, so that pauses are rare: if reading is paused just before the end of a TLS connection, uvloop loses
+# data (with 256 KiB, a tenth of all 2 MB responses were incomplete).
 _MAX_HELD_BYTES: Final = 4 * 1024 * 1024
-# How long one address may stay silent before the next one is tried, too (RFC 8305, section 5).
+# Seconds to wait for one address before the next is tried as well (RFC 8305, section 5).
 _NEXT_ADDRESS_AFTER: Final = 0.25
 # Seconds without data until TCP keepalive asks whether the endpoint is still there: a model may think for minutes, and
 # routers forget idle connections. openai's own transport has the same number.
@@ -39,20 +39,20 @@ openai package hand nothing else on to a transport."""
 
 
 class MalformedResponse(httpx2.RemoteProtocolError):
-    """What came is not HTTP as it should be. It tells nothing of what came."""
+    """The response is not valid HTTP. The error's text quotes nothing of it."""
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections to any number of endpoints, each kept for the next request as long as it was not idle for too long.
+    """A connection pool for any number of endpoints. Idle connections are kept for the next request for a while.
 
-    Of the timeouts of a request only ``connect`` counts: how long reading may take is its reader's business. There is
-    no limit of connections: how many answers run at once is decided where they start. It asks no proxy.
+    Of a request's timeouts only ``connect`` is used: the reader limits its own waits. The number of connections has no
+    limit here: the number of answers is limited before they start. Proxies are not supported.
 
-    It sends what has its body in memory; it knows no HEAD, whose response has a length and no body.
+    Requests must have their body in memory; HEAD is not supported.
     """
 
     def __init__(self, *, keepalive: float) -> None:
-        """`keepalive` is how long an idle connection stays open, in seconds."""
+        """`keepalive`: seconds for which an idle connection stays open."""
         self._keepalive = keepalive
         self._tls: ssl.SSLContext | None = None
         self._open: set[_Connection] = set()
@@ -60,7 +60,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._closed = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send it; returns when the head of the response is there. Raises `httpx2.TransportError`."""
+        """Send a request, and return when the response's head has arrived. Raises `httpx2.TransportError`."""
         url = request.url
         if url.scheme not in _PORTS or request.method == "HEAD" or "transfer-encoding" in request.headers:
             raise httpx2.UnsupportedProtocol("not a request for this transport")
@@ -71,7 +71,7 @@ class Transport(httpx2.AsyncBaseTransport):
             connection = reused or await self._connect(origin, request.extensions["timeout"]["connect"])
             if (wait := before_sending.get()) is not None:
                 await self._held(origin, connection, wait)
-                if connection.closing:  # meanwhile
+                if connection.closing:  # closed during the wait
                     continue
             response = _Response(connection, functools.partial(self._release, origin, connection))
             try:
@@ -80,28 +80,28 @@ class Transport(httpx2.AsyncBaseTransport):
                 break
             except BaseException as exc:
                 await response.aclose()
-                # The endpoint was closing what it had kept for too long, and has not seen the request. Each time there
-                # is one kept connection less, and a new one is not tried again.
+                # The endpoint had already closed this idle connection, and has not seen the request: try the next one.
+                # The loop ends, as a new connection is not retried.
                 if reused is None or response.answered or not isinstance(exc, httpx2.ReadError):
                     raise
         return httpx2.Response(response.status, headers=response.headers, stream=response)
 
     async def aclose(self) -> None:
-        """Close all connections. Responses that are being read break off."""
+        """Close all connections. Responses that are being read end with an error."""
         self._closed = True
         for connection in list(self._open):
             connection.abort()
 
     def _reused(self, origin: _Origin) -> "_Connection | None":
         while idle := self._idle.get(origin):
-            connection = idle.pop()  # the one that the endpoint is least likely to be about to close
+            connection = idle.pop()  # the newest: the endpoint is least likely to close it now
             connection.busy()
             if not connection.closing:
                 return connection
         return None
 
     async def _held(self, origin: _Origin, connection: "_Connection", wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait with the connection in hand; if nothing is to be sent after all, the next request may have it."""
+        """Await `wait` while holding the open connection; if it raises, release the connection for the next request."""
         try:
             await wait()
         except BaseException:
@@ -144,9 +144,9 @@ class Transport(httpx2.AsyncBaseTransport):
                 )
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout("not connected in time") from exc
-        except (OSError, UnicodeError, RuntimeError) as exc:  # a name that cannot be one; what uvloop raises at times
+        except (OSError, UnicodeError, RuntimeError) as exc:  # invalid host name; uvloop
             raise httpx2.ConnectError("not connected") from exc
-        if self._closed:  # meanwhile
+        if self._closed:  # closed during the wait
             connection.abort()
             raise httpx2.ConnectError("closed")
         self._open.add(connection)
@@ -154,7 +154,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, and the response that it carries now."""
+    """One connection, and the response that it is receiving."""
 
     def __init__(self, on_lost: Callable[["_Connection"], None]) -> None:
         self._on_lost = on_lost
@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(message)
 
     def data_received(self, data: bytes) -> None:
-        if self._response is None:  # nobody has asked: say, that the request did not come in time
+        if self._response is None:  # data without a request, such as a 408 on an idle connection
             self.abort()
         else:
             self._response.feed(data)
@@ -187,58 +187,59 @@ class _Connection(asyncio.Protocol):
             self._response.lost(exc)
 
     def idle(self, seconds: float) -> None:
-        """It has no response any more, and is closed if it does not get one in so long."""
+        """Mark the connection as idle: close it after so many seconds without a request."""
         self._response = None
         self._expiry = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def busy(self) -> None:
-        """It is not to be closed any more."""
+        """Mark the connection as in use: cancel its idle timer."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
         if not self.closing:
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read again."""
         if not self.closing:
             self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._transport.abort()
 
     @property
     def closing(self) -> bool:
-        """It is being closed, or is closed."""
+        """Whether the connection is closing or closed."""
         return self._transport.is_closing()
 
     @property
     def usable(self) -> bool:
-        """Another request can be sent: the one before has left, which an early response does not wait for."""
+        """Whether another request can be sent: an early response may arrive before its request has been sent
+        completely."""
         return not self.closing and self._transport.get_write_buffer_size() == 0
 
 
 class _Response(httpx2.AsyncByteStream):
-    """One response: what the parser calls on the one side, the body as a stream of bytes on the other."""
+    """One response: takes the parser's callbacks, and gives the body as a stream of bytes."""
 
     def __init__(self, connection: _Connection, on_done: Callable[[], None]) -> None:
-        """`on_done` is called if the connection may carry another one."""
+        """`on_done`: called when the response is complete and the connection can be reused."""
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.answered = False  # with a byte at least
+        self.answered = False  # at least one byte has arrived
         self._connection = connection
         self._on_done = on_done
         self._parser = httptools.HttpResponseParser(self)
-        # As lenient as browsers are: there is one response for each request, and none to be smuggled in.
+        # As lenient as browsers: with one response at a time per connection, response smuggling is impossible.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._unread_bytes = 0  # of a head, of what stands between the chunks, of trailers
-        self._begun = False  # the head is there
+        self._unread_bytes = 0  # bytes of the head, the chunk headers and the trailers
+        self._begun = False  # the head has arrived
         self._end_of_file = False
         self._ended = False
         self._reusable = False
@@ -249,10 +250,10 @@ class _Response(httpx2.AsyncByteStream):
         self._error: httpx2.TransportError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    # What the connection tells ----------------------------------------------------------------------------------------
+    # Called by the connection -----------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """More of it."""
+        """Parse the next bytes."""
         if self._closed or self._error is not None:
             return
         self.answered = True
@@ -269,11 +270,11 @@ class _Response(httpx2.AsyncByteStream):
         self._wake()
 
     def end_of_file(self) -> None:
-        """The endpoint sends no more."""
+        """The endpoint has closed its sending side."""
         self._end_of_file = True
 
     def lost(self, exc: Exception | None) -> None:
-        """The connection is closed."""
+        """The connection is closed; with `exc` if by an error."""
         if self._begun and self._end_of_file and self._until_closed and self._error is None:
             self._ended = True
         elif not self._ended and self._error is None:
@@ -287,7 +288,7 @@ class _Response(httpx2.AsyncByteStream):
 
     @property
     def _until_closed(self) -> bool:
-        """The body ends with the connection (RFC 9112, section 6.3)."""
+        """Whether the body ends with the connection (RFC 9112, section 6.3)."""
         codings = [value for name, value in self.headers if name.lower() == b"transfer-encoding"]
         if codings:
             return not codings[-1].lower().endswith(b"chunked")
@@ -297,7 +298,7 @@ class _Response(httpx2.AsyncByteStream):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # What the parser calls --------------------------------------------------------------------------------------------
+    # Called by the parser ---------------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._begun:  # else it is a trailer
@@ -307,7 +308,7 @@ class _Response(httpx2.AsyncByteStream):
         self.status = self._parser.get_status_code()
         if self.status < 100:
             raise MalformedResponse("no status")
-        self._begun = self.status >= 200  # before it may come any number of others (RFC 9110, section 15.2)
+        self._begun = self.status >= 200  # interim (1xx) responses may come first (RFC 9110, section 15.2)
         if not self._begun:
             self.headers.clear()
 
@@ -318,14 +319,14 @@ class _Response(httpx2.AsyncByteStream):
 
     def on_message_begin(self) -> None:
         if self._ended:
-            raise MalformedResponse("a second response")  # whose body must not become part of the first one's
+            raise MalformedResponse("a second response")  # its body must not be appended to the first one's
 
     def on_message_complete(self) -> None:
         if self._begun:
             self._ended = True
             self._reusable = self._parser.should_keep_alive()
 
-    # What the reader calls --------------------------------------------------------------------------------------------
+    # Called by the reader ---------------------------------------------------------------------------------------------
 
     async def head(self) -> None:
         """Wait for `status` and `headers`."""
@@ -333,7 +334,7 @@ class _Response(httpx2.AsyncByteStream):
             await self._wait()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body, as it comes: each time all that is there."""
+        """The body as it arrives: each time all unread bytes."""
         while True:
             while not self._parts:
                 if self._ended:
@@ -348,11 +349,11 @@ class _Response(httpx2.AsyncByteStream):
             yield data
 
     async def aclose(self) -> None:
-        """Nobody reads on."""
+        """Stop reading the response."""
         if self._closed:
             return
         self._closed = True
-        del self._parser  # which calls us: without it, nothing is left for the garbage collector
+        del self._parser  # breaks a reference cycle, so that the garbage collector has no work
         if self._reusable and not self._paused and self._connection.usable:
             self._on_done()
         else:
@@ -369,7 +370,7 @@ class _Response(httpx2.AsyncByteStream):
 
 
 def _head(request: httpx2.Request) -> bytes:
-    """The request line and the headers. Raises `httpx2.LocalProtocolError` if a header is not one line."""
+    """The request line and headers as bytes. Raises `httpx2.LocalProtocolError` if a header has a line break."""
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%b: %b" % header for header in request.headers.raw]
     if any(byte in line for line in lines for byte in (b"\r", b"\n", b"\0")):
