@@ -59,32 +59,32 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointResult(NamedTuple):
-    """How an attempt stands after a checkpoint: it is stored up to position `length`.
+    """The state of an attempt after a checkpoint. `length` is the stored length.
 
-    `polled_at` changes each time another process that has viewers polls it. `background`: it finishes though nobody
-    watches.
+    `polled_at` changes each time another process that has viewers polls the attempt. `background`: the attempt goes on
+    when nobody watches.
     """
 
     length: int
     stop_requested: bool
     polled_at: datetime | None
     background: bool = False
-    stop_at: int | None = None  # how much of the text is kept when it is stopped, in code points
+    stop_at: int | None = None  # on a stop, keep this many code points of the text
 
 
 class Orphan(NamedTuple):
-    """A `streaming` attempt as the sweeper sees it."""
+    """A `streaming` attempt that may have lost its process, as the sweeper read it."""
 
     key: str
     answer_id: str
     beat_at: datetime
     length: int
     stop_requested: bool = False
-    stop_at: int | None = None  # how much of the text is kept then, in code points
+    stop_at: int | None = None  # code points of the text to keep on a stop
 
 
 class Attempts:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Writes attempts to the database. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(
         self,
@@ -94,9 +94,10 @@ class Attempts:
         ledger: Ledger | None = None,
         webhook_delay: timedelta | None = None,
     ) -> None:
-        """`owner` names this process in what it writes. Without a `ledger` nothing is reserved.
+        """`owner` is the name of this process; it is stored with each write. Without a `ledger` no budget is reserved.
 
-        `webhook_delay`: how long an end that nobody watched may be seen until the webhook is told; None: there is none.
+        `webhook_delay`: after an answer ends with no viewer, wait this long before sending the webhook; the user may
+        read the answer in that time. None: no webhook is configured.
         """
         self._webhook_delay = webhook_delay
         self._ledger = ledger
@@ -105,7 +106,7 @@ class Attempts:
         # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
         # read waits until it does.
         self._linearizable = mongo.messages.with_options(read_concern=ReadConcern("linearizable"))
-        # For what was just written: the primary has it, a majority's view on a new one may lag behind.
+        # Reads a document that was just written. The primary has it; a majority read on a new primary may lag behind.
         self._just_written = mongo.messages.with_options(
             read_concern=ReadConcern("local"), read_preference=ReadPreference.PRIMARY
         )
@@ -115,13 +116,13 @@ class Attempts:
 
     @property
     def owner(self) -> str:
-        """The name of this process in what it writes."""
+        """The name of this process, stored with each of its writes."""
         return self._owner
 
     async def rate(self, key: str, answer_id: str, rating: Rating | None) -> tuple[Rating | None, str | None]:
-        """Store what its user thinks of this attempt, None for nothing.
+        """Store the user's rating of this attempt; None removes it.
 
-        Returns what they thought before, and the model that answered. Raises `NotFound`.
+        Returns the rating before this one, and the model that answered. Raises `NotFound`.
         """
         change: Document = {"$set": {"ratedBy": f"{self._owner}#{ObjectId()}#{key}"}}  # for the change stream
         if rating is None:
@@ -137,7 +138,7 @@ class Attempts:
         return known, before.get("model")
 
     def owns(self, answer: Answer) -> bool:
-        """Whether this process has begun it."""
+        """Whether this process generates the answer."""
         return answer.owner == self._owner
 
     async def begin(
@@ -157,21 +158,21 @@ class Attempts:
     ) -> Answer:
         """Begin another attempt at answering the user message `reply_to`, whose newest attempt so far is `previous`.
 
-        `newest_seq` is the place of the conversation's newest message. With `continues` it goes on from the text of
-        that attempt. With `takes_over` it goes on from the calls of tools that `previous` has made: no model is asked
-        again for what it has said, and what has been done is not done again. With `shown_in` the branch that this
-        conversation shows is the one that ends with it. `nothing_runs`: whoever asks has just read that no answer runs,
-        and it is not read again. `prepare` is called with the answer when its write begins: if that succeeds, the very
-        same is returned, unless the conversation has gone on meanwhile.
+        `newest_seq` is the position of the conversation's newest message. `continues`: the id of an attempt; the new
+        one continues its text. `takes_over`: the new attempt keeps the finished tool rounds of `previous`, so that no
+        model request and no tool call is repeated. `shown_in`: make the new attempt the end of the branch that this
+        conversation shows. `nothing_runs`: the caller has just read that no answer runs, so this method does not read
+        it again. `prepare` is called with the answer before the write. The same object is returned if the write
+        succeeds and no newer message was stored meanwhile.
 
-        Raises `AnswerInProgress` if there is a newer message by now, if an answer runs, or if somebody else has begun
-        the next attempt; `OverBudget` if nothing is left of `spending`, of which it is reserved what it is likely
-        to take; with `shown_in`, `NotFound` if it is gone.
+        Reserves the likely cost from the budget `spending`. Raises `AnswerInProgress` if a newer message exists, if an
+        answer runs, or if another process has begun the next attempt; `OverBudget` if nothing is left of the budget;
+        with `shown_in`, `NotFound` if the conversation is gone.
 
-        The unique indexes see to all three, and what they let in is on disk and with a majority when it is known. A
-        conversation that is deleted meanwhile shows in `finish`.
+        Unique indexes enforce the three cases of `AnswerInProgress`. When this method returns, a majority of the
+        replica set has the attempt on disk. If the conversation is deleted meanwhile, `finish` finds out.
         """
-        # The index knows no answer in a status that only a later version has.
+        # The unique index covers only known statuses. An answer may have a status of a later version.
         is_newest = previous is not None and previous.seq == newest_seq
         unfinished = None if is_newest or nothing_runs else await self._reading.unfinished(key)
         if unfinished is not None or (previous is not None and not previous.status.is_final):
@@ -190,8 +191,8 @@ class Attempts:
             return await self._begin(key, answer, previous, spending, shown_in)
         except DuplicateKeyError as exc:
             newest = await self._reading.newest_seqs([key])
-            # Behind documents that only a later version understands there is a place, too; unless one of them is an
-            # answer that runs.
+            # The newer documents may all be of a later version, which this one cannot read. Then the new attempt goes
+            # after them, unless one of them is a running answer.
             if newest.get(key, 0) <= newest_seq or await self._reading.after(key, newest_seq, limit=1):
                 raise AnswerInProgress(_STILL_RUNNING) from exc
             if await self._reading.unfinished(key) is not None:
@@ -238,9 +239,10 @@ class Attempts:
         return answer
 
     async def _tell_parent_of_next(self, key: str, reply_to: str, session: Any) -> None:
-        """Store what the message after `reply_to` goes on from, if it does not say so.
+        """Store the `parent` of the user message after `reply_to`, if it has none.
 
-        That is what comes right before it in the log: an attempt which, from now on, is not the newest one any more.
+        A message without `parent` continues the message right before it in the log. That is an attempt, and from now on
+        it is no longer the newest attempt.
         """
         messages = {"conversationId": ObjectId(key), "role": {"$in": ["user", "assistant"]}}
         asked = await self._reading.place(key, reply_to, session)
@@ -257,10 +259,10 @@ class Attempts:
             await self._messages.update_one(which, {"$set": {"parent": parent["_id"]}}, session=session)
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[str, CheckpointResult]:
-        """Append to running attempts, and show that they are alive; returns how each stands now, by its id.
+        """Append pieces to running attempts and renew their heartbeats; returns the state of each by its id.
 
-        Nothing is appended to one that has another length, which its result says. Those that have ended or are gone are
-        left out. One write and one read, whatever their number.
+        If the stored length of an attempt differs from the checkpoint's, nothing is appended, and the result has the
+        stored length. Attempts that have ended or are gone are left out. Costs one write and one read in all.
         """
         signed = self._signed()
         ids = [ObjectId(checkpoint.answer_id) for checkpoint in checkpoints]
@@ -282,9 +284,9 @@ class Attempts:
         except BulkWriteError as exc:
             if exc.timeout or exc.details["writeConcernErrors"]:
                 raise
-            # All the others are stored, and of these the read will say that they are not.
+            # The other checkpoints are stored. For the refused ones, the read below returns the old length.
             log.error("checkpoints were refused: %s", {error["code"] for error in exc.details["writeErrors"]})
-        # Room for one more tells the database that there are no more: otherwise it is asked again.
+        # A batch size above the number of results saves a second request: MongoDB sees that there are no more.
         which = {"_id": {"$in": ids}, "conversationId": {"$in": keys}}
         documents = await self._just_written.find(which, fields).batch_size(len(ids) + 1).to_list(None)
         return {
@@ -300,9 +302,9 @@ class Attempts:
         }
 
     async def finish(self, conversation: Conversation, answer: Answer) -> Answer | None:
-        """End an attempt as `answer` says, unless it has ended; returns how it is stored now, None if it is gone.
+        """Store the end of an attempt, as in `answer`, unless it has ended before. Returns the stored answer.
 
-        It is gone, too, if it was begun while its conversation was being deleted.
+        Returns None if the attempt or its conversation was deleted.
         """
         key = conversation.key
         before, there = await asyncio.gather(
@@ -323,17 +325,18 @@ class Attempts:
         if document is None:
             await self._settle(conversation, answer)
             return None
-        # If a later version has made of it what this one does not understand, or something that has not ended: the end
-        # as it is known here, since the viewers here hear of no other.
+        # A later version may have stored a document that this one cannot read, or that has not ended. Then return the
+        # end that this process knows: its viewers get no other one.
         ends = (one for one in self._mongo.understood(answer_model, document) if one.status.is_final)
         return next(ends, answer)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
     async def park(self, conversation: Conversation, answer: Answer) -> Answer | None:
-        """A running attempt waits from now on, as `answer` says: nobody generates it, until `move_on`.
+        """Store that a running attempt waits, as in `answer`. No process generates it until `move_on`.
 
-        Returns how it is stored now: if somebody else has ended it, so. None if it is gone, as with `finish`.
+        Returns the stored answer, which another process may have ended. Returns None if the attempt or its conversation
+        was deleted. Raises `ValueError` if `answer.waits_until` is None.
         """
         key, until = conversation.key, answer.waits_until
         if until is None:
@@ -369,7 +372,7 @@ class Attempts:
             self._ledger.waits(answer)
         if before is not None:
             return replace(answer, queued=before.get("queued", False))
-        # This very write had succeeded, and its result was lost; or somebody else has ended it.
+        # Either this write had succeeded and its result was lost, or another process has ended the attempt.
         found = self._mongo.understood(answer_model, document)
         understood = (one for one in found if one.status is not Status.STREAMING)
         return next(understood, answer)
@@ -377,10 +380,10 @@ class Attempts:
     async def move_on(
         self, key: str, waiting: Answer, marks: Sequence[Piece], *, until: datetime | None
     ) -> Answer | None:
-        """Append `marks` to an attempt that waits, if it is still as it was read; None if it is not.
+        """Append `marks` to a waiting attempt, if it has not changed since it was read; returns None if it has.
 
-        It goes on to wait `until` then; if that is None, it is `streaming` again, and this process is the one that
-        generates it: the only change of hands there is.
+        The attempt then waits until `until`. If that is None, its status becomes `streaming` and this process generates
+        it. An attempt passes from one process to another in no other way.
         """
         change: Document = {
             "$push": {"pieces": {"$each": stored(marks)}},
@@ -399,7 +402,7 @@ class Attempts:
         return None if document is None else answer_model(document)
 
     async def end_waiting(self, conversation: Conversation, waiting: Answer, ended: Answer) -> bool:
-        """End an attempt that waits, as `ended` says, if it is still as it was read."""
+        """Store `ended` as the end of a waiting attempt; returns False if the attempt has changed since it was read."""
         which = _one(conversation.key, waiting.id) | _as_read(waiting)
         result = await self._messages.update_one(which, self._final(ended))
         if not result.matched_count:
@@ -410,7 +413,7 @@ class Attempts:
         return True
 
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
-        """Attempts that have waited for too long, by their conversations' keys and their ids."""
+        """The attempts whose wait has expired, as pairs of conversation key and answer id."""
         found = self._messages.find({"waiting.expiresAt": {"$lte": now}}, {"conversationId": 1, "status": 1})
         documents = await found.sort("waiting.expiresAt", 1).limit(limit).to_list(limit)
         return [
@@ -422,9 +425,9 @@ class Attempts:
     # Watching ---------------------------------------------------------------------------------------------------------
 
     async def poll(self, key: str, known: Answer) -> Answer | None:
-        """Show the process that generates this answer that somebody watches it here; returns it as it is stored now.
+        """Tell the process that generates this answer that it has viewers here; returns the stored answer.
 
-        Of what this version does not understand it returns what is `known`, with the status as it is stored.
+        If this version cannot read the document, returns `known` with the stored status. None if the answer is gone.
         """
         which = _one(key, known.id)
         document = await self._messages.find_one_and_update(
@@ -440,9 +443,9 @@ class Attempts:
         return understood[0] if understood else replace(known, status=status_of(document))
 
     async def request_stop(self, key: str, answer_id: str, keep: int | None = None) -> None:
-        """Ask whichever process generates this answer to stop it; it learns of it with its next checkpoint.
+        """Ask the process that generates this answer to stop it. That process sees it at its next checkpoint.
 
-        `keep`: so many code points of the text are kept; None: all of it. Of several requests the first one counts.
+        `keep`: the number of code points of the text to keep; None keeps all. Only the first request counts.
         """
         await self._messages.update_one(
             _one(key, answer_id) | {"status": {"$nin": ENDED}, "stopRequested": {"$ne": True}},
@@ -450,22 +453,22 @@ class Attempts:
         )
 
     async def let_finish(self, conversation: Conversation) -> None:
-        """The conversation's `background` holds for its answer that runs or waits, too, if there is one."""
+        """Copy the conversation's `background` to its running or waiting answer, if there is one."""
         key, change = ObjectId(conversation.key), {"$set": {"background": conversation.background}}
         running = await self._messages.update_one({"conversationId": key, "status": "streaming"}, change)
         if not running.matched_count:
             await self._messages.update_one({"waiting.userId": conversation.user_id, "conversationId": key}, change)
 
     async def mark_seen(self, key: str) -> None:
-        """The newest answers have been read: nobody needs to be told again that they ended."""
+        """Mark the conversation's answers as read, and cancel their webhooks."""
         await self._messages.update_many(
             {"conversationId": ObjectId(key), "unseen": True}, {"$set": {"unseen": False}, "$unset": {"webhook": ""}}
         )
 
     async def interruptions(self, key: str, reply_to: str) -> int:
-        """How many attempts at answering this user message were interrupted by our own fault.
+        """Count the attempts at this user message that the server interrupted.
 
-        Those that another model replaced do not count.
+        Attempts that nobody watched, or that another model replaced, do not count.
         """
         which = {"conversationId": ObjectId(key), "replyTo": ObjectId(reply_to), "status": "interrupted"}
         ours = {"error.unwatched": {"$ne": True}, "nextModel": {"$exists": False}}
@@ -474,7 +477,7 @@ class Attempts:
     # The sweeper's ----------------------------------------------------------------------------------------------------
 
     async def orphans(self) -> list[Orphan]:
-        """All `streaming` attempts: whether they are orphans shows in two looks, or more, with the same `beat_at`."""
+        """All `streaming` attempts. One is an orphan if two or more polls find the same `beat_at`."""
         fields = {"_id": ObjectId, "conversationId": ObjectId, "beatAt": datetime, "length": int}
         return [
             Orphan(
@@ -486,12 +489,15 @@ class Attempts:
                 found.get("stopAt"),
             )
             async for found in self._messages.find({"status": "streaming"}, [*fields, "stopRequested", "stopAt"])
-            # What lacks one of these was not written by this version: whoever did knows what to do with it.
+            # A document without one of these fields is of another version: leave it to a process of that version.
             if all(isinstance(found.get(name), type_) for name, type_ in fields.items())
         ]
 
     async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:
-        """End an attempt whose process is gone, if nothing has happened to it since it was seen as `orphan`."""
+        """End an attempt whose process is gone, if it has not changed since it was read as `orphan`.
+
+        Returns False if it has changed, or if its conversation is gone.
+        """
         unchanged = {"status": "streaming", "beatAt": orphan.beat_at, "length": orphan.length}
         result = await self._messages.update_one(_one(orphan.key, answer.id) | unchanged, self._final(answer))
         if not result.matched_count:
@@ -505,17 +511,18 @@ class Attempts:
     # Parts ------------------------------------------------------------------------------------------------------------
 
     async def _settle(self, conversation: Conversation, answer: Answer) -> None:
-        """No message says what it took: it went with its conversation."""
+        """Charge the cost of an answer whose document was deleted with its conversation."""
         if self._ledger is not None:
             await self._ledger.settle_one(conversation.user_id, answer)
 
     async def _delete_rest(self, key: str) -> None:
-        """The conversation is gone: then so is what was begun in it meanwhile."""
+        """Delete messages that were stored while their conversation was being deleted."""
         await self._messages.delete_many({"conversationId": ObjectId(key)})
 
     def _final(self, answer: Answer) -> Document:
         kept = outcome(answer) | self._signed()
-        # Whoever stopped it knows; and where another model answers in its place, the end is that of the other one.
+        # No webhook for a stop, since the user asked for it, nor if another model takes over: that answer's end sends
+        # one.
         told = answer.unseen and answer.status is not Status.STOPPED and answer.next_model is None
         if told and self._webhook_delay is not None:
             kept["webhook"] = noted(EventType.ANSWER_ENDED, self._webhook_delay)
@@ -523,12 +530,15 @@ class Attempts:
         return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 
     def _signed(self) -> Document:
-        """Who wrote this, and something new each time, so that every change event has it and ours can be told apart."""
+        """The field `writtenBy`: this process and a counter. It changes with each write, so every change event has it.
+
+        By its value a process recognizes its own changes.
+        """
         return {"writtenBy": f"{self._owner}#{next(self._writes)}"}
 
 
 def new_attempt(answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime, *, owner: str) -> Answer:
-    """An attempt that begins."""
+    """A new attempt in the status `streaming`."""
     return Answer(
         id=answer_id,
         seq=seq,
@@ -542,10 +552,10 @@ def new_attempt(answer_id: str, seq: int, reply_to: str, attempt: int, moment: d
 
 
 def _as_read(waiting: Answer) -> Document:
-    """What holds of an attempt that waits as long as nobody has decided anything: its log only grows."""
+    """A filter that matches a waiting attempt only if it has not changed since it was read: `length` only grows."""
     return {"status": Status.WAITING.value, "length": waiting.length}
 
 
 def _one(key: str, answer_id: str) -> Document:
-    """Which attempt, and in which conversation: that is what says on which shard it is."""
+    """A filter for one attempt. `conversationId` is the shard key, so that only one shard is asked."""
     return {"_id": ObjectId(answer_id), "conversationId": ObjectId(key)}

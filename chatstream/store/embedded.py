@@ -48,18 +48,18 @@ _log = logging.getLogger("chatstream.store")
 
 T = TypeVar("T")
 
-# Half a second is usual; a long journal to recover on a busy disk takes more. In seconds.
+# Longest start of mongod, in seconds. Half a second is usual; recovering a long journal on a busy disk takes longer.
 START_TIMEOUT = 60.0
-# Seconds until a mongod that is to stop is killed; one is usual. What the kill cuts off is in the journal.
+# Seconds until a mongod that does not stop is killed; one is usual. Writes that the kill cuts off are in the journal.
 STOP_TIMEOUT = 15.0
-# How often to look at a file that tells what another process does; a tenth of the usual start.
+# Seconds between two reads of mongod's log or lock file: a tenth of the usual start.
 POLL_INTERVAL = 0.05
 
-# A mongod that ends by itself is started again, so often within this time, in seconds. A kill happens once; what ends
-# it again and again (a full disk, damaged data) needs a person.
+# A mongod that ends by itself is restarted at most this often within this many seconds. If it keeps ending (full disk,
+# damaged data), a person must help.
 RESTARTS = 5
 RESTARTS_WITHIN = 300.0
-# Before the second restart, doubled with each further one: for a disk or a memory that is full for a moment.
+# Seconds of pause before the second restart, doubled with each further one. A short lack of disk or memory may pass.
 RESTART_PAUSE = 1.0
 
 REPLICA_SET = "chatstream"
@@ -68,23 +68,23 @@ OPTIONS = (
     *("--bind_ip", "127.0.0.1"),
     "--nounixsocket",
     *("--replSet", REPLICA_SET),
-    # The least that WiredTiger accepts, in GB: a laptop has other things to do.
+    # WiredTiger's cache in GB: the least that it accepts, to leave a laptop's memory to other programs.
     *("--wiredTigerCacheSizeGB", "0.25"),
-    # In MB; the default is 5 % of the disk. The change streams here look back seconds.
+    # The oplog's size in MB; the default is 5 % of the disk. Change streams here go back only seconds.
     *("--oplogSize", "64"),
     "--quiet",
-    # In milliseconds, a day: the log line of a slow operation shows its documents, and so what users wrote.
+    # Log slow operations from this many milliseconds, a day: their log lines would show what users wrote.
     *("--slowms", "86400000"),
-    # Up to 200 MB of measurements that nobody reads here.
+    # Turns off FTDC, up to 200 MB of diagnostic data that nobody reads here.
     *("--setParameter", "diagnosticDataCollectionEnabled=false"),
 )
 
-# MongoDB's error code of a replica set that was never initiated.
+# MongoDB's error code NotYetInitialized: the replica set was never initiated.
 NOT_YET_INITIALIZED = 94
-# MongoDB's log id of "Waiting for connections", which tells the port.
+# MongoDB's log id of "Waiting for connections", the line that has the port.
 WAITING_FOR_CONNECTIONS = 23016
 
-# The Debian and Ubuntu packages of the libraries that the wheel's mongod needs and a slim image lacks.
+# Libraries that the wheel's mongod needs and a slim image lacks, with their Debian and Ubuntu packages.
 PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 
 
@@ -122,10 +122,10 @@ async def embedded_mongod(
 
 
 async def rewrite_embedded(data_dir: Path, copy: Callable[[str, str], Awaitable[T]]) -> T:
-    """Put a new database in the place of the one in `data_dir`, once ``copy(old, new)`` has filled it; they are URIs.
+    """Replace the database in `data_dir` by a new one, which ``copy(old, new)`` fills; both arguments are MongoDB URIs.
 
-    The old one's files are deleted, with its oplog, its journal and the logs. If it breaks off before, nothing has
-    changed. Raises `ConfigurationError` like `embedded_mongod`.
+    Then delete the old database's files, with its oplog, its journal and its logs. If `copy` fails, the old database
+    stays unchanged. Raises `ConfigurationError` like `embedded_mongod`.
     """
     mongod = find_mongod()
     with _held(data_dir) as held:
@@ -154,7 +154,7 @@ async def rewrite_embedded(data_dir: Path, copy: Callable[[str, str], Awaitable[
 
 
 def _finish_rewriting(data_dir: Path) -> None:
-    """A rewriting may have been killed between its last steps."""
+    """Complete the last steps of a `rewrite_embedded` that was killed."""
     db, old = data_dir / "db", data_dir / "db.old"
     if old.exists() and not db.exists():
         old.rename(db)
@@ -170,7 +170,7 @@ def _delete(directory: Path) -> None:
 
 
 class _Node:
-    """The one node, from its start to its end, however many processes that takes."""
+    """The replica set's one node. Restarts its mongod process when that ends by itself."""
 
     def __init__(self, mongod: str, db: Path, log: Path, start_timeout: float, stop_timeout: float) -> None:
         self._mongod = mongod
@@ -179,10 +179,10 @@ class _Node:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._process: asyncio.subprocess.Process | None = None
-        self._port = 0  # any free one, the first time
+        self._port = 0  # 0: any free port, at the first start
 
     async def start(self) -> str:
-        """Returns the URI, which stays the same. Raises `ConfigurationError`."""
+        """Start mongod and return its URI, the same at each start. Raises `ConfigurationError`."""
         self._process = await _start(self._mongod, self._db, self._log, self._port)
         self._port = await _ready(self._process, self._db, self._log, self._start_timeout)
         return _uri(self._port)
@@ -193,7 +193,7 @@ class _Node:
             await _stop(self._process, self._stop_timeout)
 
     async def keep(self) -> None:
-        """Start it again whenever it has ended; until it is cancelled, or does not help."""
+        """Restart mongod whenever it ends, until cancelled or until it has ended too often."""
         now = asyncio.get_running_loop().time
         ended: list[float] = []
         while self._process is not None:
@@ -238,9 +238,9 @@ def find_mongod() -> str:
 
 @contextmanager
 def _held(data_dir: Path) -> Iterator[Path]:
-    """Make the directories and hold the lock, which the kernel lets go of however this process ends.
+    """Create the directories and hold the lock. The kernel releases the lock however this process ends.
 
-    Yields the directory's one true name, by which a left-over mongod is known.
+    Yields the resolved path of the directory: a left-over mongod has it on its command line.
     """
     try:
         data_dir = data_dir.resolve()
@@ -263,7 +263,7 @@ def _held(data_dir: Path) -> Iterator[Path]:
 
 
 def _lock(fd: int) -> bool:
-    """Take the flock, if nobody holds it."""
+    """Take the flock; returns False if another process holds it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -320,14 +320,14 @@ def _command_line(pid: int) -> list[bytes]:
 
 
 def _how(returncode: int) -> str:
-    """How a process has ended."""
+    """How a process has ended, for an error message: its signal or its exit code."""
     return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
 
 
 async def _start(mongod: str, db: Path, log: Path, port: int) -> asyncio.subprocess.Process:
     try:
         with _new_log(log) as output:
-            # Not mongod's own --logpath: what the dynamic loader has to say belongs into the same file.
+            # Redirect stdout instead of using --logpath, so that the dynamic loader's errors are in the same file.
             return await asyncio.create_subprocess_exec(
                 *_ending_with_us(),
                 *(mongod, "--dbpath", str(db), "--port", str(port), *OPTIONS),
@@ -341,21 +341,21 @@ async def _start(mongod: str, db: Path, log: Path, port: int) -> asyncio.subproc
 
 
 def _new_log(log: Path) -> BinaryIO:
-    """Two runs are kept, so that the log of a crash survives the next start."""
+    """Open a new log file. The log of the run before is kept, so that a crash can be looked up after the next start."""
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
     return log.open("xb")
 
 
 def _ending_with_us() -> tuple[str, ...]:
-    """The command that runs another one which gets SIGTERM when this thread ends; nothing where there is none."""
+    """The ``setpriv`` prefix for a command that gets SIGTERM when this thread ends; empty where there is no setpriv."""
     setpriv = shutil.which("setpriv")
     # BusyBox has a program of this name, a link to itself, that does not know the option.
     return (setpriv, "--pdeathsig", "TERM") if setpriv and Path(setpriv).resolve().name == "setpriv" else ()
 
 
 async def _ready(process: asyncio.subprocess.Process, db: Path, log: Path, timeout: float) -> int:
-    """The port, as soon as the node is primary."""
+    """Wait until the node is primary; returns its port."""
     try:
         async with asyncio.timeout(timeout):
             port = await _port(process, db, log)
@@ -369,7 +369,7 @@ async def _ready(process: asyncio.subprocess.Process, db: Path, log: Path, timeo
 
 
 async def _port(process: asyncio.subprocess.Process, db: Path, log: Path) -> int:
-    """The port on which mongod waits for connections, once it does."""
+    """Wait until mongod listens; returns its port."""
     while process.returncode is None:
         for entry in _entries(log):
             if entry.get("id") == WAITING_FOR_CONNECTIONS:
@@ -394,7 +394,7 @@ def _why(returncode: int, db: Path, log: Path) -> str:
         package = PACKAGES.get(library)
         remedy = f"apt-get install {package}" if package else f"install {library}"
         return f"mongod cannot start because {library} is missing. Do: {remedy} (or set MONGODB_URI)."
-    # The first error is the cause, the later ones are what became of it. Before its log is open, mongod speaks plainly.
+    # The first error is the cause, later ones follow from it. Before its log is open, mongod prints plain text.
     errors = (
         f"{entry['msg']} {json.dumps(entry.get('attr'))}" for entry in _entries(log) if entry.get("s") in ("E", "F")
     )
@@ -421,7 +421,7 @@ async def _primary(port: int) -> None:
                 raise
             await client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
         else:
-            # By force, because a node that does not find its own port in the configuration cannot vote on it.
+            # `force`: a node whose own port is not in the configuration cannot vote for a new one.
             config |= {"members": members, "version": config["version"] + 1}
             await client.admin.command("replSetReconfig", config, force=True)
     async with AsyncMongoClient[dict[str, Any]](_uri(port)) as client:
@@ -434,7 +434,7 @@ async def _stop(process: asyncio.subprocess.Process, timeout: float) -> None:
             process.terminate()
             async with asyncio.timeout(timeout):
                 await process.wait()
-    finally:  # also when this wait is cancelled
+    finally:  # also if the wait was cancelled
         if process.returncode is None:
             process.kill()
             await process.wait()
