@@ -1,4 +1,4 @@
-"""Conversations as their owners see them: ownership stands inside every query."""
+"""Stores and reads conversations for their owners. Every query contains the user id."""
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -27,12 +27,12 @@ from chatstream.store.mongo import Mongo
 
 log = logging.getLogger("chatstream.store")
 
-# What is not a time, or none that Python knows, has no place in the list.
+# The latest time that Python can represent. Documents with a later `updatedAt`, or with no time there, are not listed.
 _LAST_MOMENT = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
 _GONE = "There is no such conversation."
 
-# Conversations that are read at once where all are.
+# Conversations per request when all of a user's are read.
 _PAGE = 100
 
 _FIELDS = {"title": "title", "system_prompt": "systemPrompt", "model": "model", "background": "background"}
@@ -40,14 +40,14 @@ _FIELDS |= {"client_tools": "clientTools"}
 
 
 class Conversations:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """The conversations in the database. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, ledger: Ledger | None = None, *, owner: str = "nobody") -> None:
         """`owner` is the name under which this process writes; see `Attempts`."""
         self._owner = owner
         self._mongo = mongo
         self._ledger = ledger
-        self._joins = True  # until the database says that it cannot
+        self._joins = True  # False once the database has refused a join
 
     async def create(
         self,
@@ -60,7 +60,7 @@ class Conversations:
         background: bool = False,
         auto_title: bool = False,
     ) -> Conversation:
-        """A new, empty conversation; without `id` one is made. Raises `AlreadyExists` if the user has that id."""
+        """Create an empty conversation. Without `id`, generate one. Raises `AlreadyExists` if the user has that id."""
         key = new_key()
         moment = now()
         conversation = Conversation(
@@ -82,7 +82,7 @@ class Conversations:
         return conversation
 
     async def get(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - the protocol's name for it
-        """Raises `NotFound` if it does not exist or is not the user's."""
+        """One conversation. Raises `NotFound` if it does not exist or is not the user's."""
         document = await self._mongo.conversations.find_one({"userId": user_id, "id": id})
         return self._found(document)
 
@@ -92,10 +92,10 @@ class Conversations:
         id: str,  # noqa: A002 - the protocol's name for it
         messages: int,
     ) -> tuple[Conversation, list[Message] | None]:
-        """It and its newest `messages`, oldest first, with one operation; None in place of them if they must be read.
+        """A conversation and its newest `messages` messages, oldest first, in one operation.
 
-        That is so where one of them is for a later version alone, and where the database cannot join the two: before
-        MongoDB 5.0, and before 5.1 where they are sharded. Raises `NotFound`.
+        The messages are None if the caller must read them itself: if this version cannot read one of them, or if the
+        database cannot join the collections (before MongoDB 5.0; before 5.1 if sharded). Raises `NotFound`.
         """
         if not self._joins:
             return await self.get(user_id, id), None
@@ -116,7 +116,7 @@ class Conversations:
         return conversation, understood if len(understood) == len(documents) else None
 
     async def count(self, user_id: str, most: int) -> int:
-        """How many the user has; it is counted up to `most`, in an index."""
+        """The number of the user's conversations. Counts in an index, and stops at `most`."""
         counted = await self._mongo.conversations.count_documents({"userId": user_id}, limit=most)
         return int(counted)
 
@@ -134,7 +134,7 @@ class Conversations:
             query["_id"] = {"$in": among}
         if before is not None:
             updated_at, key = _place(before)
-            # The first line says nothing new, but that the index is read from there, and not from its beginning.
+            # The first condition follows from the second, but makes MongoDB start reading the index at this point.
             query["updatedAt"] = {"$lte": updated_at}
             query["$or"] = [{"updatedAt": {"$lt": updated_at}}, {"_id": {"$lt": key}}]
         cursor = self._mongo.conversations.find(query).sort([("updatedAt", -1), ("_id", -1)]).limit(limit + 1)
@@ -142,14 +142,14 @@ class Conversations:
         found = self._mongo.understood(conversation_model, *documents[:limit])
         if len(documents) <= limit:
             return found, None
-        # Read for its place alone: this version need not understand the rest of it.
+        # The cursor needs only two fields, so this version need not be able to read the rest of the document.
         last = next((one for one in documents[limit - 1 :: -1] if isinstance(one["_id"], ObjectId)), None)
         if last is None:
             return found, None
         return found, f"{round(last['updatedAt'].timestamp() * 1000)}-{last['_id']}"
 
     async def all_of(self, user_id: str) -> AsyncGenerator[list[Conversation], None]:
-        """All of the user's, page by page, by their ids: those that are made or changed meanwhile move nothing."""
+        """All conversations of the user, in pages, sorted by id. Changes meanwhile do not shift the order."""
         query: dict[str, Any] = {"userId": user_id}
         while True:
             found = self._mongo.conversations.find(query).sort([("userId", 1), ("id", 1)]).limit(_PAGE)
@@ -168,10 +168,10 @@ class Conversations:
         *,
         head: Document | None = None,
     ) -> Conversation:
-        """Set some of `title`, `system_prompt`, `model`, `background` and `client_tools`, which are as a document has
-        them; with `head` (see `moved_head`) its branch.
+        """Set some of `title`, `system_prompt`, `model`, `background` and `client_tools`; the latter as stored in a
+        document. With `head` (see `moved_head`), also change the shown branch.
 
-        After a title that somebody gives, none is made by the model. Raises `NotFound`.
+        Setting a title turns off automatic titles. Raises `NotFound`.
         """
         fields = {_FIELDS[name]: value for name, value in changes.items()} | (head or {})
         given = {"$unset": {"autoTitle": ""}} if "title" in changes else {}
@@ -185,31 +185,31 @@ class Conversations:
         return self._found(document)
 
     async def entitle(self, conversation: Conversation, title: str | None) -> bool:
-        """Give it a title by the model, unless somebody has given it one since `conversation` was read.
+        """Store a title made by the model, unless somebody has changed the title since `conversation` was read.
 
-        None: it keeps the one that it has. Either way none is made again. Returns whether the title was given.
+        None keeps the present title. Either way automatic titles are turned off. Returns whether a title was stored.
         """
         which = {
             "_id": ObjectId(conversation.key),
             "userId": conversation.user_id,
             "autoTitle": True,
-            "title": conversation.title,  # a process of the version before does not take the mark away
+            "title": conversation.title,  # the version before sets a title without removing `autoTitle`
         }
         change: dict[str, Any] = {"$unset": {"autoTitle": ""}}
         if title is not None:
             change["$set"] = {"title": title} | self._titled()
-            change["$currentDate"] = {"updatedAt": True}  # for who searches
+            change["$currentDate"] = {"updatedAt": True}  # so that the search reads it again
         result = await self._mongo.conversations.update_one(which, change)
         return bool(result.modified_count) and title is not None
 
     def _titled(self) -> Document:
-        """By which other processes know a new title; see `Changes`."""
+        """The field that makes other processes notice a new title; see `Changes`."""
         return {"titledBy": f"{self._owner}#{ObjectId()}"}
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
-        """Delete it with all that belongs to it, or nothing; returns what is gone. Raises `NotFound`.
+        """Delete a conversation and everything that belongs to it, in one transaction; returns it. Raises `NotFound`.
 
-        An answer that is running finds its document gone at the next checkpoint.
+        A running answer finds its document gone at the next checkpoint.
         """
 
         async def both(session: Any) -> Conversation:
@@ -220,7 +220,7 @@ class Conversations:
                 await self._mongo.collection(name).delete_many(which, session=session)
             return conversation
 
-        if self._ledger is not None:  # what its answers took is known only as long as they are there
+        if self._ledger is not None:  # charge before: the answers hold their costs
             await self._ledger.settle(user_id, [(await self.get(user_id, id)).key])
         return await self._mongo.transaction(both)
 
@@ -237,9 +237,9 @@ async def touch(mongo: Mongo, conversation: Conversation) -> bool:
 
 
 async def touched(mongo: Mongo, conversation: Conversation, *, session: Any) -> Document | None:
-    """The same in a transaction; returns the document's `_id` and `head`, None if it is gone.
+    """Like `touch`, in a transaction. Returns the document's `_id` and `head`, or None if it is gone.
 
-    No `findAndModify`: where that is in another's way, MongoDB's own log has the whole command, with the user's id.
+    Not with `findAndModify`: on a write conflict, MongoDB logs the whole command, with the user's id.
     """
     which = _one(conversation)
     changed = await mongo.conversations.update_one(which, {"$currentDate": {"updatedAt": True}}, session=session)
@@ -250,16 +250,16 @@ async def touched(mongo: Mongo, conversation: Conversation, *, session: Any) -> 
 
 
 async def move_head(mongo: Mongo, conversation: Conversation, head: Document, *, session: Any) -> None:
-    """Another branch is shown from now on; `head` is what `moved_head` has made. Raises `NotFound` if it is gone."""
+    """Make the conversation show another branch. `head` comes from `moved_head`. Raises `NotFound` if it is gone."""
     moved = await mongo.conversations.update_one(_one(conversation), {"$set": head}, session=session)
     if not moved.matched_count:
         raise NotFound(_GONE)
 
 
 def moved_head(message_id: str, owner: str) -> Document:
-    """The fields that say where the conversation's branch ends, and which process, named `owner`, has moved it there.
+    """The fields `head`, the last message of the shown branch, and `headMovedBy`, the process `owner` that set it.
 
-    The other processes hear of a change that has the second, which is a new one each time.
+    The change stream selects changes by `headMovedBy`, so its value is new each time.
     """
     return {"head": ObjectId(message_id), "headMovedBy": f"{owner}#{ObjectId()}"}
 

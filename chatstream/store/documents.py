@@ -1,4 +1,4 @@
-"""Models as documents and back. The shapes are the protocol's, section 3: camelCase, ids as ObjectId."""
+"""Converts models to MongoDB documents and back. Shapes: section 3 of the protocol; camelCase, ids as ObjectId."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -31,19 +31,19 @@ from chatstream.models import (
 from chatstream.pieces import Piece, read, stored, weight
 from chatstream.store.gate import Document
 
-# The place of a conversation's first message.
+# The position (`seq`) of a conversation's first message.
 FIRST_SEQ = 1
-# What a place may be. A document that has another one is in no order with the others: no version of ours wrote it.
+# A filter for valid positions (`seq`). Documents with another value have no order; no version of chatstream wrote them.
 PLACES: Document = {"$gte": FIRST_SEQ, "$lt": 2**53}
-# The role of what was a user message, and was taken back: its place stays taken.
+# The role of a user message that its user took back. The document stays, to keep its position taken.
 WITHDRAWN = "withdrawn"
 
 # The statuses of answers that have ended.
 ENDED = [status.value for status in Status if status.is_final]
 
 _CODES = {code.value for code in ErrorCode}
-# A process of an earlier version cannot read a message whose code it does not know: it finds the nearest one that it
-# knows, and ours stands beside it.
+# Error codes that earlier versions do not know, and cannot read. `code` gets the nearest code that they know, and the
+# exact one goes to another field.
 _NEWER_CODES = {
     ErrorCode.UPSTREAM_MISCONFIGURED: ErrorCode.UPSTREAM_REJECTED,
     ErrorCode.ANSWER_TOO_LONG: ErrorCode.UPSTREAM_PROTOCOL,
@@ -51,22 +51,22 @@ _NEWER_CODES = {
 }
 
 
-# Written with each document, and raised when a reader of the version before could misunderstand one.
+# The schema version, stored in each document. Raise it when a process of the version before could misread a document.
 SCHEMA = 1
 
-# A document of MongoDB's has at most 16 MB. An answer that would not fit with its text twice is kept as text alone; no
-# default lets one become so long.
+# A MongoDB document has at most 16 MB. Above this many bytes, an answer that would be stored as text and as pieces is
+# stored as text alone. With the default limits no answer is that long.
 _MAX_CHARACTER_BYTES = 14_000_000
 
 T = TypeVar("T")
 
 
 class NotUnderstood(Exception):
-    """A document of a shape that this version does not know: a later one may have written it."""
+    """Raised for a document that this version cannot read; a later version may have written it."""
 
 
 class NoMessage(NotUnderstood):
-    """Known, and no message any more."""
+    """Raised for the document of a message that was taken back: this version knows it, but it is no message now."""
 
 
 @contextmanager
@@ -85,18 +85,18 @@ def _typed(document: Document, name: str, type_: type[T]) -> T:
 
 
 def new_key() -> ObjectId:
-    """A conversation's key, by chance alone: keys that grow with time would all go to the same shard."""
+    """A random conversation key. Keys that grow with time would all be inserted into the same shard."""
     return ObjectId(secrets.token_bytes(12))
 
 
 def now() -> datetime:
-    """As exactly as MongoDB stores it: in milliseconds."""
+    """The current time, cut to milliseconds as MongoDB stores it."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def conversation_document(conversation: Conversation) -> Document:
-    """The inverse of `conversation_model`."""
+    """A conversation as a document. Inverse of `conversation_model`."""
     return (
         {
             "_id": ObjectId(conversation.key),
@@ -128,7 +128,7 @@ def _client_tools(conversation: Conversation) -> Document:
 
 
 def client_tools_document(tools: Sequence[ClientTool]) -> str:
-    """The field `clientTools`. As text: a JSON Schema has names, such as `$ref`, that BSON has not."""
+    """The field `clientTools`, as JSON text: MongoDB does not accept some names of a JSON Schema, such as `$ref`."""
     return msgspec.json.encode(tools).decode()
 
 
@@ -137,7 +137,7 @@ def _client_tools_model(text: str | None) -> tuple[ClientTool, ...]:
 
 
 def conversation_model(document: Document) -> Conversation:
-    """The inverse of `conversation_document`. Raises `NotUnderstood`."""
+    """The conversation in a document. Inverse of `conversation_document`. Raises `NotUnderstood`."""
     with _understanding():
         return Conversation(
             key=str(_typed(document, "_id", ObjectId)),
@@ -157,7 +157,7 @@ def conversation_model(document: Document) -> Conversation:
 
 
 def user_message_document(key: str, message: UserMessage, *, owner: str) -> Document:
-    """`key` is the conversation's; `owner` names the process that stores it."""
+    """A user message as a document. `key` is its conversation's; `owner` is the name of this process."""
     document = {
         "_id": ObjectId(message.id),
         "conversationId": ObjectId(key),
@@ -176,7 +176,7 @@ def user_message_document(key: str, message: UserMessage, *, owner: str) -> Docu
 
 
 def answer_document(key: str, answer: Answer) -> Document:
-    """`key` is the conversation's."""
+    """An answer as a document. `key` is its conversation's."""
     document = (
         {
             "_id": ObjectId(answer.id),
@@ -201,7 +201,7 @@ def answer_document(key: str, answer: Answer) -> Document:
 
 
 def outcome(answer: Answer) -> Document:
-    """The fields that a final save sets."""
+    """The fields to set when an answer ends."""
     failure = answer.failure
     document = _models(answer) | {
         "status": answer.status.value,
@@ -228,7 +228,7 @@ def _models(answer: Answer) -> Document:
 
 
 def _annotation_document(annotation: Annotation) -> Document:
-    # As text: JSON has numbers, names and depths that BSON has not.
+    # Stored as text: BSON cannot hold all numbers, names and nesting depths of JSON.
     data = msgspec.json.encode(annotation.data).decode()
     return {"kind": annotation.kind, "id": annotation.id, "message": annotation.message, "data": data}
 
@@ -243,14 +243,14 @@ def _annotation_model(document: Document) -> Annotation:
 
 
 def _recommendation_model(document: Document) -> Annotation:
-    # What another version adds and JSON has no word for is left out.
+    # Another version may have added fields; those whose values JSON cannot express are left out.
     return recommendation(
         {name: value for name, value in document.items() if isinstance(value, str | float | int | None)}
     )
 
 
 def message_model(document: Document) -> Message:
-    """A user message or an answer, whichever the document is. Raises `NotUnderstood`."""
+    """The user message or the answer in a document. Raises `NotUnderstood`."""
     if document.get("role") == WITHDRAWN:
         raise NoMessage("withdrawn")
     match document.get("role"):
@@ -262,7 +262,7 @@ def message_model(document: Document) -> Message:
 
 
 def user_message_model(document: Document) -> UserMessage:
-    """The inverse of `user_message_document`. Raises `NotUnderstood`."""
+    """The user message in a document. Inverse of `user_message_document`. Raises `NotUnderstood`."""
     with _understanding():
         return UserMessage(
             id=str(_typed(document, "_id", ObjectId)),
@@ -276,9 +276,9 @@ def user_message_model(document: Document) -> UserMessage:
 
 
 def answer_model(document: Document) -> Answer:
-    """An answer; a running one is as its last checkpoint has left it. Raises `NotUnderstood`.
+    """The answer in a document; for a running answer, the state of its last checkpoint. Raises `NotUnderstood`.
 
-    An answer of a status that only a later version knows has not ended, as far as this one knows: it counts as running.
+    An answer with an unknown status, from a later version, counts as running.
     """
     with _understanding():
         status = status_of(document)
@@ -311,7 +311,7 @@ def answer_model(document: Document) -> Answer:
 
 
 def waiting_document(user_id: str, until: datetime) -> Document:
-    """The field `waiting` of an answer that waits for this user, `until` then."""
+    """The field `waiting` of an answer that waits for a decision of this user, at the latest until `until`."""
     return {"userId": user_id, "expiresAt": until}
 
 
@@ -321,24 +321,27 @@ def _waits_until(document: Document) -> datetime | None:
 
 
 def _pieces(document: Document) -> list[Piece]:
-    """A finished answer has them where there is more than text. A running one's were called `parts` once."""
+    """The pieces of an answer. A finished answer without the field is text alone.
+
+    Earlier versions called the field of a running answer `parts`.
+    """
     values = document.get("pieces", document.get("parts"))
     if values is None:
         return [_typed(document, "content", str)]
     try:
         return read(values)
-    except msgspec.MsgspecError:  # a mark of a later version: its text is there all the same, if it has ended
+    except msgspec.MsgspecError:  # an unknown piece of a later version; an ended answer has `content` as well
         return [_typed(document, "content", str)]
 
 
 def status_of(document: Document) -> Status:
-    """An answer's status. One that only a later version knows counts as running: nobody has said that it has ended."""
+    """An answer's status. An unknown status, from a later version, counts as `STREAMING`."""
     status = document.get("status")
     return next((known for known in Status if known.value == status), Status.STREAMING)
 
 
 def rounds_document(rounds: Sequence[Round]) -> list[Document]:
-    """The field `rounds`."""
+    """The field `rounds`: the model requests of an answer."""
     return [
         {"model": one.model, "finishReason": one.finish_reason, "usage": one.usage and msgspec.to_builtins(one.usage)}
         for one in rounds
@@ -346,10 +349,10 @@ def rounds_document(rounds: Sequence[Round]) -> list[Document]:
 
 
 def usage_document(usage: Usage | None) -> Document | None:
-    """The inverse of `usage_model`."""
+    """The field `usage`: tokens and cost."""
     if usage is None:
         return None
-    # A process of an earlier version knows no estimates, and cannot read a message with a source that it does not know.
+    # Earlier versions do not know estimates, and cannot read a message with an unknown `source`.
     estimated = usage.source is UsageSource.ESTIMATED
     known = replace(usage, source=UsageSource.PARTIAL) if estimated else usage
     document: Document = msgspec.to_builtins(known)
@@ -364,24 +367,27 @@ def _usage(document: Document | None) -> Usage | None:
 
 
 def usage_model(document: Document) -> Usage | None:
-    """The usage of an answer, if it has one; nothing else of it need be there. Raises `NotUnderstood`."""
+    """The usage in an answer's document, or None. The document may lack other fields. Raises `NotUnderstood`."""
     with _understanding():
         return _usage(document.get("usage"))
 
 
 def rounds_model(document: Document) -> tuple[Round, ...]:
-    """The requests of an answer, if there were several; nothing else of it need be there. Raises `NotUnderstood`."""
+    """The model requests in an answer's document, if there were several. Other fields may be missing.
+
+    Raises `NotUnderstood`.
+    """
     with _understanding():
         return msgspec.convert(document.get("rounds", []), tuple[Round, ...])
 
 
 def _flag(name: str, value: bool) -> Document:
-    """A field that is there only if it is true: most are not."""
+    """A field that is stored only if true, to save space."""
     return {name: True} if value else {}
 
 
 def _reference(name: str, id_: str | None) -> Document:
-    """The id of another document, where there is one."""
+    """A field with the id of another document; no field if `id_` is None."""
     return {} if id_ is None else {name: ObjectId(id_)}
 
 
@@ -392,7 +398,7 @@ def _id(value: object) -> str | None:
 
 
 def is_answer(document: Document) -> bool:
-    """Whether it is an attempt at answering a user message. What it says need not have been read for this."""
+    """Whether the document is an attempt at answering a user message. Works without the text having been read."""
     return document.get("role") == "assistant" and isinstance(document.get("replyTo"), ObjectId)
 
 

@@ -1,13 +1,13 @@
-"""The gate that every operation passes on its way to the database, so that nothing waits there without a bound.
+"""Limits how many database operations run at once and how long each waits. Every operation passes this gate.
 
 motor runs each operation in one of a few threads. If the database stops, each thread is busy until the driver gives up,
-and what waits behind them would wait for minutes. So:
+and the operations in the queue behind them would wait for minutes. So:
 
-- Only as many operations are let in as there are threads for them; what waits for a place longer than `_LONGEST_WAIT`
-  is refused. Operations of requests that have begun, and those of running answers, go before the first ones of others.
-- The operations of one request share a deadline (see `answer_within`), which counts waiting and running.
-- After an operation that timed out, or a lost connection or heartbeat, the database is asked one question (the probe).
-  If the answer does not come at once, everything is refused at once, until it does.
+- The gate lets in as many operations as there are threads. It refuses one that has waited for `_LONGEST_WAIT`. A
+  request's second and later operations, and those of running answers, go before the first operations of requests.
+- The operations of one request share a deadline (see `answer_within`) that includes waiting and running.
+- After an operation times out, or a connection or heartbeat is lost, the gate sends one ping (the probe). If the answer
+  does not come at once, the gate refuses all operations until it comes.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ log = logging.getLogger("chatstream.store")
 Document = dict[str, Any]
 T = TypeVar("T")
 
-# In seconds. A request waits so long for its place, and its operation then has the driver's 2 s: less than the 5 s
-# within which each request is answered.
+# Longest wait at the gate, in seconds. With the driver's 2 s for the operation itself, that is less than the 5 s within
+# which each request is answered.
 _LONGEST_WAIT = 1.5
-# Waiting and running together, of an operation that belongs to no request.
+# Time limit in seconds, waiting included, for an operation outside of a request.
 _DEADLINE = 4.0
-# A healthy database answers the probe within milliseconds. Those who come while it is asked wait this long.
+# While a probe runs, operations wait this many seconds for its result; a healthy database answers within milliseconds.
 _PATIENCE = 0.25
-# What the probe may take: less than the 3 s within which `/readyz` answers. While everything is refused it may take as
-# long as any operation, since it may have to open a connection to a slow database; a pause after each that failed.
+# Time limit of the first probe, in seconds: less than the 3 s within which `/readyz` answers. Later probes may take as
+# long as any operation, since they may have to connect to a slow database. After each failed one there is a pause.
 _FIRST_PROBE = 1.0
 _LATER_PROBE = 2.0
 _PROBE_PAUSE = 0.5
-# Documents that are read at once where a whole result is iterated over, unless the cursor was told otherwise.
+# Documents per request when a cursor is iterated, unless `batch_size` was called.
 _BATCH = 101
 
 
 class _Request:
-    """The operations of one request: their deadline, from the first of them on, and whether one has been let in."""
+    """The state that the operations of one request share: the deadline, and whether one has passed the gate."""
 
     def __init__(self, task: "asyncio.Task[Any] | None", seconds: float) -> None:
         self.task = task
@@ -58,16 +58,16 @@ _request: ContextVar[_Request | None] = ContextVar("chatstream_store_request", d
 
 
 def answer_within(seconds: float | None) -> None:
-    """Let all operations of the current task together take so long, from the first one on; None: no such deadline.
+    """Set one deadline for all operations of the current task: `seconds` after the first one starts. None: no deadline.
 
-    It does not hold for tasks that this one starts: they may have to live longer.
+    It does not apply to tasks that this one starts: they may have to live longer.
     """
     _request.set(None if seconds is None else _Request(asyncio.current_task(), seconds))
 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise `StorageUnavailable` for the driver's errors that say "no answer now"; the others are faults of ours."""
+    """Turn the driver's errors that mean "no answer now" into `StorageUnavailable`. Others are bugs: they pass."""
     try:
         yield
     except (ConnectionFailure, ExecutionTimeout) as exc:
@@ -80,7 +80,7 @@ def translated() -> Iterator[None]:
 
 
 def may_be_repeated(exc: PyMongoError) -> bool:
-    """Whether a transaction that failed so is to be begun again."""
+    """Whether a transaction that failed with this error can be repeated."""
     return exc.has_error_label("TransientTransactionError") or exc.has_error_label("UnknownTransactionCommitResult")
 
 
@@ -88,19 +88,19 @@ class Gate:
     """Runs the database operations of one process, a limited number at a time. See `run`."""
 
     def __init__(self, ping: Callable[[float], Awaitable[object]], places: int) -> None:
-        """`ping` asks the database for an answer, for so many seconds; `places` operations may run."""
+        """`ping(seconds)` pings the database with that time limit. At most `places` operations run at once."""
         self._ping = ping
         self._free = places
-        self._begun: deque[asyncio.Future[bool]] = deque()  # who waits for a place: what has begun ...
-        self._fresh: deque[asyncio.Future[bool]] = deque()  # ... goes before what has not
+        self._begun: deque[asyncio.Future[bool]] = deque()  # two queues: requests that have begun ...
+        self._fresh: deque[asyncio.Future[bool]] = deque()  # ... go before new requests
         self._loop: asyncio.AbstractEventLoop | None = None
         self._probing: asyncio.Task[None] | None = None
-        self._known: asyncio.Future[bool] | None = None  # while it is in doubt: whether the database answers
+        self._known: asyncio.Future[bool] | None = None  # while a probe runs: its result
 
     async def run(self, operation: Callable[[], Awaitable[T]], *, seconds: float = _DEADLINE) -> T:
-        """The operation's result. Raises `StorageUnavailable` at the latest after `seconds`: it may still be done then.
+        """Run the operation and return its result. Raises `StorageUnavailable` after `seconds` at the latest.
 
-        An operation that has begun is never cut off: a write cannot be taken back, and a thread cannot be ended.
+        The operation then goes on in its thread and may still succeed: a write cannot be undone, a thread not be ended.
         """
         self._loop = loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -130,14 +130,14 @@ class Gate:
             return running.result()
 
     async def ping(self) -> None:
-        """Raises `StorageUnavailable` unless the database answers; until it does, everybody else is refused, too."""
+        """Raises `StorageUnavailable` if the database does not answer. The gate then refuses all operations as well."""
         self._loop = asyncio.get_running_loop()
         if self._known is None and await self._answers(_FIRST_PROBE):
             return
         await self._decided(self.doubt())
 
     def doubt(self) -> "asyncio.Future[bool]":
-        """The database may be gone: ask it, and let nobody in meanwhile. The result is whether it answers at once."""
+        """Start a probe, because the database may be gone; operations wait for it. The result: whether it answered."""
         if self._known is None:
             loop = asyncio.get_running_loop()
             self._known = loop.create_future()
@@ -152,7 +152,7 @@ class Gate:
                 self._loop.call_soon_threadsafe(self.doubt)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop probing."""
         self._loop = None
         if self._probing is not None:
             self._probing.cancel()
@@ -174,12 +174,12 @@ class Gate:
             raise
         finally:
             if not place.done():
-                place.set_result(False)  # whoever comes to it passes on
+                place.set_result(False)  # `_leave` then skips this entry
         if not place.result():
             raise StorageUnavailable
 
     def _leave(self) -> None:
-        """Give the place to the next one, or keep it free."""
+        """Let in the next waiting operation, or count the place as free."""
         for queue in (self._begun, self._fresh):
             while queue:
                 place = queue.popleft()
@@ -203,7 +203,7 @@ class Gate:
             raise StorageUnavailable
 
     def _close(self, known: "asyncio.Future[bool]") -> None:
-        """Everybody is refused from now on, and who waits, too."""
+        """Refuse all operations from now on, also the waiting ones."""
         if known.done():
             return
         known.set_result(False)
@@ -214,7 +214,7 @@ class Gate:
                     place.set_result(False)
 
     async def _probe(self, known: "asyncio.Future[bool]") -> None:
-        """Ask until there is an answer."""
+        """Ping until the database answers."""
         seconds = _FIRST_PROBE
         while not await self._answers(seconds):
             self._close(known)
@@ -236,9 +236,9 @@ class Gate:
 
 
 async def _done_by(future: "asyncio.Future[Any]", deadline: float) -> bool:
-    """Wait for it until `deadline` on the loop's clock; it goes on if nobody waits any more.
+    """Wait for the future until `deadline` on the loop's clock, without cancelling it. Returns whether it is done.
 
-    As `asyncio.wait` does, for two thirds of what that costs: every operation waits here.
+    Like `asyncio.wait`, at two thirds of its cost. Every operation waits here.
     """
     waiter = asyncio.get_running_loop().create_future()
 
@@ -257,7 +257,7 @@ async def _done_by(future: "asyncio.Future[Any]", deadline: float) -> bool:
 
 
 def _log_fault(abandoned: "asyncio.Future[Any]") -> None:
-    """Log an exception that an operation raised after its caller had left, if it is neither the driver's nor ours."""
+    """Log an unexpected exception of an operation whose caller no longer waits for it."""
     if abandoned.cancelled():
         return
     exc = abandoned.exception()
@@ -266,7 +266,7 @@ def _log_fault(abandoned: "asyncio.Future[Any]") -> None:
 
 
 class Collection:
-    """A motor collection, of which all operations pass the gate; those of a transaction have passed with it."""
+    """A motor collection whose operations pass the gate. A transaction passes once, with all its operations."""
 
     def __init__(self, gate: Gate, collection: Any) -> None:
         self._gate = gate
@@ -297,7 +297,7 @@ class Collection:
 
 
 class Cursor:
-    """What is found; each batch of it passes the gate."""
+    """A motor cursor. Each batch that it reads passes the gate."""
 
     def __init__(self, gate: Gate, cursor: Any) -> None:
         self._gate = gate

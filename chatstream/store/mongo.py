@@ -1,4 +1,4 @@
-"""The connection to MongoDB: its indexes, its failures translated, its transactions repeated until they are known."""
+"""The connection to MongoDB: builds the indexes, translates the driver's errors, and repeats failed transactions."""
 
 import asyncio
 import logging
@@ -32,37 +32,37 @@ log = logging.getLogger("chatstream.store")
 
 T = TypeVar("T")
 
-# One operation in its thread. A healthy one takes milliseconds, so two seconds of silence are a fault. Without a limit
-# a stopped mongod hangs a call for ever.
+# Time limit of one operation. A healthy one takes milliseconds, so two seconds mean a fault. Without a limit, a call to
+# a stopped mongod never returns.
 OPERATION_TIMEOUT_MS = 2000
-# To build an index over all messages that an older version stored takes minutes. Nothing is served meanwhile, and the
-# database is asked now and then whether it is still there.
+# Time limit for building the indexes, and the pause between checks that the database still answers. Building an index
+# over many messages of an older version takes minutes; nothing is served meanwhile.
 _INDEX_TIMEOUT_SECONDS = 3600
 _INDEX_CHECK_SECONDS = 5
-# Threads of motor's that are not for operations: one listens to the change stream, one is for the probe.
+# motor's threads besides those for operations: one for the change stream, one for the probe.
 _OTHER_THREADS = 2
-# A transaction is begun again for this long, a failover's usual length; and waited for so long, a place at the gate
-# included. A request that has less time left waits less.
+# Retry a transaction for this long, the usual length of a failover. The caller waits at most the second time, which
+# includes waiting at the gate; a request with less time left waits less.
 TRANSACTION_RETRY_SECONDS = 2.5
 TRANSACTION_TIMEOUT_SECONDS = 4.0
-# The pause before it is begun again: about the time of one transaction, so that the other one of a conflict is over.
+# Seconds before a transaction is retried: about the length of one, so that the conflicting one has ended.
 TRANSACTION_RETRY_PAUSE = 0.01
 
-# How long a transaction may hold what it has written if nobody ends it (MongoDB's transactionLifetimeLimitSeconds), and
-# the pause between tries to end it.
+# MongoDB aborts an open transaction after this many seconds (its transactionLifetimeLimitSeconds). Until then, try to
+# abort it ourselves, with this pause between tries.
 _TRANSACTION_LIFETIME_SECONDS = 60
 _KILL_PAUSE = 0.5
 
-# Unauthorized, AuthenticationFailed, and Atlas' own for the latter.
+# MongoDB's error codes Unauthorized and AuthenticationFailed, and Atlas' own code for AuthenticationFailed.
 _NOT_ALLOWED, _NOT_KNOWN, _NOT_KNOWN_TO_ATLAS = 13, 18, 8000
 
 CONVERSATION_INDEXES = [
     IndexModel([("userId", ASCENDING), ("id", ASCENDING)], name="owner_id", unique=True),
     IndexModel([("userId", ASCENDING), ("updatedAt", DESCENDING), ("_id", DESCENDING)], name="owner_recent"),
-    # Those that nobody has used for longest.
+    # For retention: the least recently used conversations first.
     IndexModel([("updatedAt", ASCENDING), ("_id", ASCENDING)], name="activity"),
 ]
-# What is to be sent: nothing, where there is no webhook.
+# Finds the webhook events that are due. Empty if no webhook is configured.
 _WEBHOOK_INDEX = IndexModel(
     [("webhook.dueAt", ASCENDING)], name="webhooks", partialFilterExpression={"webhook.dueAt": {"$exists": True}}
 )
@@ -74,23 +74,23 @@ MESSAGE_INDEXES = [
         unique=True,
         partialFilterExpression={"clientMessageId": {"$exists": True}},
     ),
-    # The lock: one running answer per conversation, whatever any process believes.
+    # The lock: MongoDB allows one running answer per conversation, whatever the processes do.
     IndexModel(
         [("conversationId", ASCENDING)],
         name="running",
         unique=True,
         partialFilterExpression={"status": "streaming"},
     ),
-    # Two processes cannot both begin the second attempt at one message.
+    # Keeps two processes from both beginning attempt 2 at the same message.
     IndexModel(
         [("conversationId", ASCENDING), ("replyTo", ASCENDING), ("attempt", ASCENDING)],
         name="attempts_in_conversation",
         unique=True,
         partialFilterExpression={"replyTo": {"$exists": True}},
     ),
-    # Whether anything of a conversation was not seen is asked with every history.
+    # Unread answers. Each read of a history asks for them.
     IndexModel([("conversationId", ASCENDING)], name="unseen", partialFilterExpression={"unseen": True}),
-    # What waits for a user, of all their conversations, and what has waited for too long: few answers do.
+    # The waiting answers of one user, and those whose wait has expired. Small: few answers wait.
     IndexModel(
         [("waiting.userId", ASCENDING), ("conversationId", ASCENDING)],
         name="waiting_for",
@@ -101,32 +101,32 @@ MESSAGE_INDEXES = [
         name="waiting_until",
         partialFilterExpression={"waiting.expiresAt": {"$exists": True}},
     ),
-    # What the sweeper looks at: there are only as many as answers running.
+    # For the sweeper: the running answers alone.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
     _WEBHOOK_INDEX,
 ]
 TICKET_INDEXES = [
-    # What was never redeemed is deleted, some time after it has expired.
+    # MongoDB deletes expired tickets, also those that were never redeemed.
     IndexModel([("expiresAt", ASCENDING)], name="expired", expireAfterSeconds=0),
     IndexModel([("userId", ASCENDING)], name="owner"),
 ]
 ERASURE_INDEXES = [
-    # Of each user one at a time; one that is complete has no user any more.
+    # Allows one running erasure per user. A complete erasure has no `userId` any more.
     IndexModel(
         [("userId", ASCENDING)],
         name="running",
         unique=True,
         partialFilterExpression={"userId": {"$exists": True}},
     ),
-    # A receipt says nothing of anybody. A year is longer than any question about it comes late.
+    # Deletes receipts of erasures after a year; questions about one come earlier. A receipt has no personal data.
     IndexModel([("completedAt", ASCENDING)], name="old", expireAfterSeconds=365 * 86_400),
 ]
-# What nobody holds any more is of no use.
+# Deletes leases an hour after they have expired.
 LEASE_INDEXES = [IndexModel([("heldUntil", ASCENDING)], name="over", expireAfterSeconds=3600)]
 # See `chatstream.store.searching`.
 SEARCH_INDEXES = [IndexModel([("userId", ASCENDING), ("terms", ASCENDING)], name="terms")]
 LEDGER_INDEXES = [
-    # For the report of a month.
+    # For the monthly report.
     IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
     _WEBHOOK_INDEX,
     IndexModel([("userId", ASCENDING)], name="owner"),
@@ -137,14 +137,14 @@ LEDGER_INDEXES = [
         partialFilterExpression={"webhook.userId": {"$exists": True}},
     ),
 ]
-# A month's key goes some time after the month.
+# MongoDB deletes the key of a month's pseudonyms some time after the month.
 LEDGER_KEY_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="over", expireAfterSeconds=0)]
-# What earlier versions made, and later ones have another in place of: a unique index must begin with the shard key. A
-# process of the version before makes it again when it starts, and the next one of this version drops it again.
+# Indexes of earlier versions to drop; new ones replace them, since a unique index must begin with the shard key. A
+# process of an earlier version creates them again at its start, and the next process of this version drops them again.
 _FORMER_INDEXES = {"messages": ("attempts",)}
 _NO_SUCH_INDEX = 27
 PLUGIN_DOCUMENT_INDEXES = [
-    # A key is used once, so that a write that is repeated stores nothing new.
+    # Each key is used once, so that a repeated write stores no second document.
     IndexModel([("userId", ASCENDING), ("plugin", ASCENDING), ("key", ASCENDING)], name="key", unique=True),
     IndexModel(
         [("userId", ASCENDING), ("plugin", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)], name="newest"
@@ -164,7 +164,7 @@ INDEXES = {
 
 
 def refusal(exc: OperationFailure, database: str) -> str | None:
-    """What a refusal means, if it is about who asks."""
+    """The error message for a refusal that concerns credentials or permissions; None for any other failure."""
     if exc.code in (_NOT_KNOWN, _NOT_KNOWN_TO_ATLAS):
         return (
             "MongoDB refuses the credentials in MONGODB_URI: are user and password right, and is authSource the "
@@ -190,7 +190,7 @@ class Mongo:
                 undecided(uri),
                 appname="chatstream",
                 tz_aware=True,
-                datetime_conversion="DATETIME_AUTO",  # a time that Python cannot have spoils its own document alone
+                datetime_conversion="DATETIME_AUTO",  # a time out of Python's range spoils only its own document
                 timeoutMS=OPERATION_TIMEOUT_MS,
                 serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
                 connectTimeoutMS=OPERATION_TIMEOUT_MS,
@@ -222,7 +222,7 @@ class Mongo:
         return Collection(self._gate, self._database[name])
 
     def understood(self, model: Callable[[Document], T], *documents: Document | None) -> list[T]:
-        """The models of those documents that this version understands; the others are counted. None is no document."""
+        """The models of the documents that this version can read. Counts the others in a metric; skips None."""
         found = []
         for document in documents:
             if document is not None:
@@ -235,7 +235,7 @@ class Mongo:
         return found
 
     def passed_over(self, what: str) -> None:
-        """A ``document`` or a ``change`` has a shape that this version does not know, as a later one may write it."""
+        """Count a ``document`` or a ``change`` that this version cannot read; a later version may have written it."""
         if self._metrics is not None:
             self._metrics.passed_over(what)
 
@@ -252,13 +252,13 @@ class Mongo:
             raise self._refused(exc) from exc
 
     async def check(self) -> None:
-        """That it is a replica set, and lets us in. Raises like `prepare`."""
+        """Check that the server is in a replica set and accepts our credentials. Raises like `prepare`."""
         try:
             with translated():
                 hello = await self._client.admin.command("hello")
         except OperationFailure as exc:
             raise self._refused(exc) from exc
-        if "setName" not in hello and hello.get("isreplicaset"):  # it will be one, once it is initiated
+        if "setName" not in hello and hello.get("isreplicaset"):  # a replica set that is not initiated yet
             raise StorageUnavailable
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise ConfigurationError(
@@ -281,11 +281,11 @@ class Mongo:
 
     async def _build_indexes(self) -> None:
         for name, indexes in INDEXES.items():
-            with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # in place of the one operation's
+            with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # replaces the limit of a single operation
                 building = self._database[name].create_indexes(indexes)
             await building
         for name, former in _FORMER_INDEXES.items():
-            for index in former:  # only now: between the two nothing is without its lock
+            for index in former:  # dropped after the new ones are built, so that a unique index exists at any time
                 with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):
                     dropping = self._database[name].drop_index(index)
                 try:
@@ -295,7 +295,7 @@ class Mongo:
                         raise
 
     async def time(self) -> datetime:
-        """The database's. Raises `StorageUnavailable`."""
+        """The current time of the database's clock. Raises `StorageUnavailable`."""
         hello = await self._gate.run(lambda: self._client.admin.command("hello"))
         moment: datetime = hello["localTime"]
         return moment
@@ -313,12 +313,13 @@ class Mongo:
         self._gate.doubt_from_thread()
 
     async def transaction(self, body: Callable[[Any], Awaitable[T]]) -> T:
-        """Run `body(session)` in a transaction; begun again as a whole on a conflict, and while its result is unknown.
+        """Run `body(session)` in a transaction. Repeat all of it on a conflict, and while the result is unknown.
 
-        So `body` makes its ids beforehand, and takes a duplicate `_id` for its own earlier success. Raises
-        `StorageUnavailable` when the result cannot be known in time; it may have succeeded, or still do.
+        So `body` must use ids made before the call, and treat a duplicate `_id` as its own earlier success. Raises
+        `StorageUnavailable` on timeout: the transaction may have been committed, or may still be.
         """
-        # A task of its own: cancelling a write does not take it back, and a session is closed in its own time.
+        # In its own task, which the caller's cancellation does not reach: a write cannot be undone by cancelling, and
+        # the session must be closed.
         return await self._gate.run(lambda: self._task(self._transaction(body)), seconds=TRANSACTION_TIMEOUT_SECONDS)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -352,9 +353,9 @@ class Mongo:
                 self._task(self._kill(session))
 
     async def _kill(self, session: Any) -> None:
-        """End a session whose transaction was given up without the database's knowing that it is over.
+        """Kill the session of a transaction that was given up while the database still holds it open.
 
-        It would hold what it has written for a minute, and whoever wants to write there would time out.
+        Otherwise its write locks stay for a minute, and other writes to the same documents time out.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + _TRANSACTION_LIFETIME_SECONDS
@@ -366,7 +367,7 @@ class Mongo:
         await session.end_session()
 
     def watch(self, pipeline: list[Document], max_await_ms: int) -> Any:
-        """A change stream over the database: asynchronous context manager and iterator. Raises the driver's errors."""
+        """Open a change stream over the database: an async context manager and iterator. Raises the driver's errors."""
         return self._database.watch(pipeline, max_await_time_ms=max_await_ms)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A conversation's messages as they are read: user messages and attempts at answering them, in one ordered list.
+"""Reads the messages of a conversation: user messages and attempts at answering them, in one ordered list.
 
-`key` is always a conversation's key, and whoever has one has got it from `Conversations`, where the owner was checked.
+`key` is always a conversation's key. Callers get it from `Conversations`, which has checked the owner.
 """
 
 from collections import Counter
@@ -24,21 +24,22 @@ from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.tree import FIELDS, Tree
 
-# Documents per round trip when reading a long history: one page, and one document more, which shows that there is
-# another page. With answers of a few KB that is well below a megabyte.
+# Documents per request when reading a long history: one page, plus one document that shows whether another page
+# follows. With answers of a few KB that is well below a megabyte.
 _BATCH = 51
-# The same for an export, whose client may read slowly: one message may have megabytes.
+# Documents per request for an export. Fewer, since its client may read slowly and a message may have megabytes.
 _EXPORT_BATCH = 20
 
-# The same for a history that is read in outline first: 150 bytes each. Of what is then read whole, so many code points
-# at once: about a default context.
+# Outlines per request when messages are first read without their text: 150 bytes each. The full messages are then read
+# in portions of this many code points, about a default context.
 _OUTLINES = 200
 _PORTION_CHARACTERS = 64 * 1024
 
-# The codes and the finish reason of answers to a message that must not be sent to a model again with the next one.
+# Error codes and finish reason of refused answers. A model that refused a message would refuse the next prompt, too, if
+# it contained that message.
 REFUSALS = (ErrorCode.UPSTREAM_REJECTED, ErrorCode.CONTEXT_TOO_LONG)
 FILTERED = "content_filter"
-# What MongoDB takes for white space by itself, and what shows nothing else of what models and keyboards write.
+# Characters that show nothing: MongoDB's own white space, and the other invisible ones that models and keyboards write.
 _BLANK = " \t\n\v\f\r\0\u00a0\u00ad\u1680\u2028\u2029\u202f\u205f\u2060\u3000\ufeff" + "".join(
     map(chr, range(0x2000, 0x2010))
 )
@@ -51,7 +52,7 @@ _COUNTS: Document = {
     ]
 }
 _OUTLINE: Document = dict.fromkeys(("seq", "role", "replyTo", "attempt", "status", "parent"), 1) | {
-    "size": {"$max": [{"$strLenCP": _TEXT}, "$length"]},  # of a running answer only its length is known
+    "size": {"$max": [{"$strLenCP": _TEXT}, "$length"]},  # a running answer has no `content` yet, only its length
     "counts": _COUNTS,
 }
 
@@ -59,21 +60,21 @@ T = TypeVar("T")
 
 
 class _Outline(NamedTuple):
-    """What is known of a message before its text is read."""
+    """A message's position and size, read without its text."""
 
     seq: int
-    size: int  # of its text, in code points
+    size: int  # code points of the text
 
 
 class _Attempts:
-    """Which of the attempts at one message have been found, newest first."""
+    """Selects which attempts at one message a model may get. They are passed in from the newest to the oldest."""
 
     def __init__(self) -> None:
         self.oldest = 0
         self.any = self.counting = self.complete = False
 
     def is_wanted(self, document: Document) -> bool:
-        """Whether a model may be told this attempt: the newest, or the newest or newest complete one that counts."""
+        """Whether this attempt is the newest, the newest that counts, or the newest complete one that counts."""
         self.oldest = document["attempt"]
         counting = document["counts"]
         complete = counting and document.get("status") == Status.COMPLETE.value
@@ -83,24 +84,24 @@ class _Attempts:
 
 
 class Reading:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Queries for messages. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
         self._messages = mongo.messages
 
     async def get(self, key: str, message_id: str) -> Message | None:
-        """One message of this conversation, None if it has no such one."""
+        """One message of this conversation, or None."""
         document = await self._messages.find_one({"_id": ObjectId(message_id), "conversationId": ObjectId(key)})
         return self._understood(message_model, document)
 
     async def page(self, key: str, *, limit: int, before: int | None) -> list[Message]:
-        """The newest messages, of those with a `seq` below `before`, oldest first."""
+        """The newest messages, or the newest with a `seq` below `before`; oldest first."""
         places = PLACES if before is None else PLACES | {"$lt": before}
         return (await self._first(key, places, -1, limit))[::-1]
 
     async def after(self, key: str, seq: int, *, limit: int) -> list[Message]:
-        """The messages that come after place `seq`, oldest first."""
+        """The messages after position `seq`, oldest first."""
         return await self._first(key, PLACES | {"$gt": seq}, 1, limit)
 
     async def newest(self, key: str) -> Message | None:
@@ -126,7 +127,7 @@ class Reading:
         return self._understood(answer_model, attempt)
 
     async def attempts(self, key: str, message_ids: Iterable[str]) -> dict[str, list[str]]:
-        """The ids of all attempts at answering these user messages, by theirs, oldest first."""
+        """For each of these user messages, the ids of all attempts at answering it, oldest first."""
         replies = {"$in": [ObjectId(message_id) for message_id in message_ids]}
         found: dict[str, list[str]] = {}
         async for document in self._messages.find(
@@ -136,17 +137,17 @@ class Reading:
         return found
 
     async def tree(self, key: str) -> Tree:
-        """How the messages of this conversation go on from each other. Reads all of them, but for their texts."""
+        """The tree of this conversation's messages: which message continues which. Reads all of them without texts."""
         documents = self._messages.find({"conversationId": ObjectId(key), "seq": PLACES}, FIELDS).sort("seq", 1)
         return Tree(await documents.to_list(None))
 
     async def at(self, key: str, seqs: Iterable[int]) -> list[Message]:
-        """The messages at these places, oldest first."""
+        """The messages at these positions, oldest first."""
         documents = self._messages.find({"conversationId": ObjectId(key), "seq": {"$in": [*seqs]}}).sort("seq", 1)
         return self._mongo.understood(message_model, *await documents.to_list(None))
 
     async def place(self, key: str, message_id: str, session: Any = None) -> Document | None:
-        """What says where this message stands (see `tree`), None if this conversation has no such message."""
+        """The fields of this message that give its place in the `tree`; None if the message does not exist."""
         which = {"_id": ObjectId(message_id), "conversationId": ObjectId(key), "seq": PLACES}
         found: Document | None = await self._messages.find_one(which, FIELDS, session=session)
         return found if found is not None and (is_answer(found) or found.get("role") == "user") else None
@@ -159,13 +160,13 @@ class Reading:
         return str(head if newest is None else newest["_id"])
 
     async def heads(self, keys: Sequence[str]) -> dict[str, str]:
-        """Where the branches of these conversations end; those that have only one are left out."""
+        """The last message of each conversation's shown branch. Conversations with one branch are left out."""
         which = {"_id": {"$in": [ObjectId(key) for key in keys]}, "head": {"$type": "objectId"}}
         found = self._mongo.conversations.find(which, {"head": 1})
         return {str(one["_id"]): str(one["head"]) for one in await found.to_list(None)}
 
     async def running(self, key: str) -> Answer | None:
-        """The answer that runs in this conversation, in whichever process, or waits."""
+        """The answer that runs or waits in this conversation, whichever process generates it; None if none does."""
         document = await self._messages.find_one({"conversationId": ObjectId(key), "status": "streaming"})
         if (answer := self._understood(answer_model, document)) is not None:
             return answer
@@ -174,9 +175,10 @@ class Reading:
         return other if isinstance(other, Answer) and not other.status.is_final else None
 
     async def unfinished(self, key: str, newest: Document | None = None, session: Any = None) -> ObjectId | None:
-        """The newest answer's `_id`, if it has not ended: if it waits, and in a status that only a later version knows.
+        """The `_id` of the newest answer if it has not ended. None if it has.
 
-        Of `streaming` ones an index tells; this is for the others. `newest` is the newest message, if it is known.
+        Finds waiting answers and those with an unknown status, from a later version; an index finds `streaming` ones.
+        `newest` is the newest message, if the caller has read it.
         """
         if newest is None or not is_answer(newest):
             which = {"conversationId": ObjectId(key), "role": "assistant", "replyTo": {"$type": "objectId"}}
@@ -189,14 +191,14 @@ class Reading:
         return _id
 
     async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
-        """The messages, or those with a `seq` below `before`, newest first, as many as the reader takes."""
+        """All messages, or those with a `seq` below `before`; newest first. Reads only as the caller iterates."""
         places = PLACES if before is None else PLACES | {"$lt": before}
         async for document in self._in_order(key, places, -1).batch_size(_BATCH):
             for message in self._mongo.understood(message_model, document):
                 yield message
 
     async def all_of(self, key: str) -> AsyncGenerator[Message, None]:
-        """All messages, oldest first, as many as the reader takes."""
+        """All messages, oldest first. Reads only as the caller iterates."""
         async for document in self._in_order(key, PLACES, 1).batch_size(_EXPORT_BATCH):
             for message in self._mongo.understood(message_model, document):
                 yield message
@@ -204,15 +206,15 @@ class Reading:
     async def newest_that_count(
         self, key: str, *, before: int | None, also: Sequence[str] = ()
     ) -> AsyncGenerator[Message, None]:
-        """Like `newest_first`, but of many attempts at one message only those that a model may be told.
+        """Like `newest_first`, but leave out attempts that are never sent to a model.
 
-        Those are the newest; of those with text that were not refused the newest, and the newest complete one; those
-        from which a later message goes on (`parent`), and those in `also`. The others are not read: there may be
-        thousands, and nothing bounds what they take. Nor is more than a portion read whole that the reader does not
-        take.
+        An attempt *counts* if it has text and was not refused. For each user message these attempts are kept: the
+        newest; the newest that counts; the newest complete one that counts; those that a later message continues (its
+        `parent`); and those in `also`. The texts of the others are not read, since there may be thousands of any size.
+        If the caller stops early, at most one portion was read in vain.
         """
         named, attempts, passed_over = {ObjectId(each) for each in also}, dict[ObjectId, _Attempts](), list[ObjectId]()
-        found: dict[ObjectId, _Outline] = {}  # what is to be read whole, and was not yet
+        found: dict[ObjectId, _Outline] = {}  # messages whose text must still be read
         given: set[ObjectId] = set()
         places = PLACES if before is None else PLACES | {"$lt": before}
         while True:
@@ -230,7 +232,7 @@ class Reading:
                     found[document["_id"]] = _outline(document)
             often = Counter(document["replyTo"] for document in page if _is_attempt(document))
             for question, times in often.items():
-                if last and times > _OUTLINES // 2:  # the database looks through the rest of them
+                if last and times > _OUTLINES // 2:  # let the database select among the older attempts
                     passed_over.append(question)
                     found |= await self._older(key, question, attempts[question])
             if passed_over:
@@ -246,7 +248,7 @@ class Reading:
             places = places | {"$lt": last}
 
     async def _older(self, key: str, question: ObjectId, found: _Attempts) -> dict[ObjectId, _Outline]:
-        """The attempts that are wanted, by what they count for, beside those that were `found`."""
+        """Outlines of the older attempts to keep: newest complete, newest that counts, if not `found` yet."""
         which: Document = {"conversationId": ObjectId(key), "replyTo": question, "attempt": {"$lt": found.oldest}}
         which["$expr"] = _COUNTS
         older: dict[ObjectId, _Outline] = {}
@@ -257,12 +259,12 @@ class Reading:
         return older
 
     async def _outlines(self, which: Document, *, newest: int = 0) -> dict[ObjectId, _Outline]:
-        """Of these attempts, or only of so many of the newest."""
+        """The outlines of the matching attempts; only the `newest` ones if that number is given."""
         documents = self._messages.find(which, _OUTLINE).sort("attempt", -1).limit(newest)
         return {document["_id"]: _outline(document) for document in await documents.to_list(None)}
 
     async def _whole(self, key: str, outlines: Sequence[_Outline]) -> AsyncGenerator[Message, None]:
-        """These messages with their texts, in portions."""
+        """Read the messages of these outlines with their texts, portion by portion."""
         first = 0
         while first < len(outlines):
             end, characters = first, 0
@@ -275,10 +277,10 @@ class Reading:
             first = end
 
     async def behind(self, key: str, *, after: int, messages: int, characters: int) -> list[Message] | None:
-        """The messages that come after place `after`, oldest first, but for attempts that newer ones have replaced.
+        """The messages after position `after`, oldest first, without attempts that newer ones have replaced.
 
-        None if there are more than so many `messages`, or if those that would be read have more `characters`: none is
-        read then.
+        Returns None, and reads no text, if there are more messages than `messages` or more code points than
+        `characters`.
         """
         which = {"conversationId": ObjectId(key), "seq": PLACES | {"$gt": after}}
         outlines = self._messages.find(which, _OUTLINE).sort("seq", 1).limit(messages + 1)
@@ -293,10 +295,10 @@ class Reading:
         return self._mongo.understood(message_model, *await whole.to_list(None))
 
     async def newest_seqs(self, keys: Sequence[str]) -> dict[str, int]:
-        """The `seq` of the newest message of each of these conversations that has one. Read from an index alone."""
+        """The `seq` of the newest message of each conversation; empty ones are left out. Read from an index alone."""
         pipeline: list[Document] = [
             {"$match": {"conversationId": {"$in": [ObjectId(key) for key in keys]}, "seq": PLACES}},
-            # In this form one key of the index is read for each conversation, and not all of them.
+            # With this sort, MongoDB reads one index key per conversation instead of all keys.
             {"$sort": {"conversationId": -1, "seq": -1}},
             {"$group": {"_id": "$conversationId", "seq": {"$first": "$seq"}}},
         ]
@@ -304,11 +306,11 @@ class Reading:
         return {str(one["_id"]): one["seq"] for one in found}
 
     async def running_in(self, keys: Sequence[str]) -> set[str]:
-        """In which of these conversations an answer runs. Read by an index that has the running answers alone."""
+        """The conversations in which an answer runs. Uses an index of the running answers alone."""
         return await self._marked(keys, {"status": Status.STREAMING.value}, "running")
 
     async def waiting_in(self, user_id: str, keys: Sequence[str]) -> set[str]:
-        """In which of these conversations of this user an answer waits. Read by an index that has no others."""
+        """The conversations of this user, out of `keys`, in which an answer waits. Uses an index of waiting answers."""
         which = {"waiting.userId": user_id, "conversationId": {"$in": [ObjectId(key) for key in keys]}}
         return {str(key) for key in await self._waiting(which)}
 
@@ -321,7 +323,7 @@ class Reading:
         return [one["conversationId"] for one in await found.to_list(None)]
 
     async def unread_in(self, keys: Sequence[str]) -> set[str]:
-        """In which an answer has ended unseen. Read by an index that has no others."""
+        """The conversations that have an unread answer. Uses an index of the unread answers alone."""
         return await self._marked(keys, {"unseen": True}, "unseen")
 
     async def _marked(self, keys: Sequence[str], mark: Document, index: str) -> set[str]:
@@ -330,17 +332,17 @@ class Reading:
         return {str(one["conversationId"]) for one in await found.to_list(None)}
 
     async def existing(self, keys: Sequence[str]) -> set[str]:
-        """Which of these conversations are there: of those that have no messages, some may have been deleted."""
+        """The conversations, out of `keys`, that exist."""
         found = self._mongo.conversations.find({"_id": {"$in": [ObjectId(key) for key in keys]}}, {"_id": 1})
         return {str(one["_id"]) for one in await found.to_list(None)}
 
     async def conversation(self, key: str) -> Conversation | None:
-        """The conversation itself, for those who have found its key in a message, and do not know whose it is."""
+        """The conversation with this key, whoever owns it. For callers that found the key in a message."""
         document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
         return self._understood(conversation_model, document)
 
     async def _first(self, key: str, places: Document, order: int, limit: int) -> list[Message]:
-        """Read `limit` messages. Documents that this version does not understand are skipped and do not count."""
+        """Read `limit` messages. Documents that this version cannot read are skipped and do not count."""
         found: list[Message] = []
         asked = limit
         while True:
@@ -352,11 +354,11 @@ class Reading:
             asked = _BATCH
 
     def _in_order(self, key: str, places: Document, order: int) -> Any:
-        """A cursor over the messages at these places, oldest first, or newest first if `order` is -1."""
+        """A cursor over the messages at these positions: oldest first, or newest first if `order` is -1."""
         return self._messages.find({"conversationId": ObjectId(key), "seq": places}).sort("seq", order)
 
     def _understood(self, model: Callable[[Document], T], document: Document | None) -> T | None:
-        """None if there is none, or none that this version understands."""
+        """The model of the document; None for no document or one that this version cannot read."""
         return next(iter(self._mongo.understood(model, document)), None)
 
 
