@@ -1,4 +1,4 @@
-"""Reports one answer to the operator: a line in the log when it has ended, and its numbers in the metrics."""
+"""Reports one answer to the operator: a log line and metrics when it has ended."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("chatstream.generations")
 
 
 def usage_facts(usage: Usage | None) -> dict[str, int | str | None]:
-    """What an answer took, for the log: what is not known is null, and no zero."""
+    """Return an answer's usage for the log line: an unknown number is null, not zero."""
 
     def known(count: int | UnsetType) -> int | None:
         return None if isinstance(count, UnsetType) else count
@@ -33,31 +33,32 @@ def usage_facts(usage: Usage | None) -> dict[str, int | str | None]:
 
 
 class AnswerLog:
-    """Opened when the answer begins, closed when its end is stored. It never has what was asked or answered."""
+    """The log line of one answer. Opened when the answer begins, closed when its end is stored. It never has the
+    question or the answer."""
 
     def __init__(self, metrics: Metrics, *, model: str, request_id: str | None) -> None:
-        """`model` is the one that was asked; `request_id` names the request that wanted the answer."""
+        """`model` is the one that was asked; `request_id` is the id of the request that wanted the answer."""
         self._metrics = metrics
         self._model = model
         self._request_id = request_id
         self._now = asyncio.get_running_loop().time
         self.begin()
         self._first_text: float | None = None  # seconds after the beginning
-        self.detail: str | None = None  # why it failed, for the log alone
+        self.detail: str | None = None  # why it failed; only for the log
 
     def begin(self) -> None:
-        """The answer begins now."""
+        """Start the clock."""
         self._began_at = self._now()
 
     def text_came(self) -> None:
-        """Some of its text, and maybe the first."""
+        """Note the time of the first text."""
         if self._first_text is None:
             self._first_text = self._now() - self._began_at
 
     def close(self, channel: Channel, running: Running, stored: Answer | None) -> None:
-        """It has ended as it is `stored`, or waits; None if its conversation was deleted.
+        """Write the line. `stored` is the stored end, or an answer that waits; None if the conversation was deleted.
 
-        Of one that waits the tokens count when it has ended.
+        The tokens of an answer that waits are counted when it has ended.
         """
         seconds = self._now() - self._began_at
         outcome = stored.status if stored else "deleted"

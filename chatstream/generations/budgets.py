@@ -1,7 +1,7 @@
-"""Who may spend how much, and who has nothing left.
+"""Users' budgets: how much each user may spend, and which users have nothing left.
 
-What a user may spend is what the settings say, where the token does not say otherwise, where a plug-in does not.
-Where nobody has a budget there is no ledger, and nothing here asks or stores anything.
+A plug-in's budget comes first, then the token's, then the settings'. Where nobody has a budget there is no ledger, and
+nothing here is asked or stored.
 """
 
 import contextlib
@@ -20,23 +20,24 @@ from chatstream.plugins.plugin import Spender
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.ledger import Balance, Ledger, Spending
 
-# Users of whom something is remembered: at 500 bytes each, 50 MB if a botnet has that many tokens.
+# The most users that are remembered: at 500 bytes each, 50 MB if a botnet has that many tokens.
 _MOST_USERS = 100_000
-# Whoever has nothing left is refused for so long without asking the database, in seconds: it may be raised meanwhile.
+# Seconds for which a user without budget is refused without asking the database. Not longer, as the budget may be
+# raised.
 _REMEMBERED = 30.0
-# What an answer takes that nothing is known of yet: some paragraphs.
+# The tokens reserved for an answer when nothing is known yet: some paragraphs.
 _USUAL_COMPLETION = 500
 
 
 class _Known(NamedTuple):
-    """Who has nothing left, and until when that is believed, on the clock."""
+    """A user with nothing left, and until when (on the clock) that is assumed."""
 
     refusal: BudgetExhausted
     until: float
 
 
 class Budgets:
-    """Of one process."""
+    """The budgets of the users of one process."""
 
     def __init__(
         self,
@@ -48,18 +49,18 @@ class Budgets:
         system_prompt: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`default` is the settings'; without a `ledger` nobody has a budget. `clock` counts seconds."""
+        """`default` is the budget of the settings. Without a `ledger` nobody has a budget. `clock` returns seconds."""
         self._ledger = ledger
         self._default = default
         self._plugins = plugins
         self._priced = priced
         self._system_prompt = system_prompt
         self._clock = clock
-        self._own: OrderedDict[str, Budget] = OrderedDict()  # those that tokens gave, by user
+        self._own: OrderedDict[str, Budget] = OrderedDict()  # by user: budgets from tokens
         self._exhausted: OrderedDict[str, _Known] = OrderedDict()
 
     def seen(self, user: User) -> None:
-        """Somebody came with a good token: what it says of their budget holds, also for what goes on without them."""
+        """Remember the budget in a valid token. It also applies to work that continues after the request."""
         if self._ledger is None:
             return
         own = None if user.budget is None else user.budget.applied(self._default)
@@ -72,7 +73,7 @@ class Budgets:
             _forget(self._own)
 
     def check(self, user_id: str) -> None:
-        """Raises `BudgetExhausted` for whoever had nothing left a moment ago. Asks nobody."""
+        """Raises `BudgetExhausted` if the user had nothing left shortly before. Does not ask the database."""
         known = self._exhausted.get(user_id)
         if known is None:
             return
@@ -83,7 +84,8 @@ class Budgets:
 
     @contextlib.contextmanager
     def remembering(self, user_id: str) -> Iterator[None]:
-        """That all is used up is remembered for a while; that it is reserved, not: an answer may end at any moment."""
+        """Remember for a while that a budget is exhausted. A reserved budget is not remembered: an answer may end at
+        any moment."""
         try:
             yield
         except BudgetExhausted as exc:
@@ -93,9 +95,9 @@ class Budgets:
             raise
 
     async def spending(self, conversation: Conversation, content: str = "") -> Spending | None:
-        """What an answer in this conversation, to a message with this `content`, is reserved with; None if nothing is.
+        """Return the reservation for an answer to a message with this `content`; None without budgets.
 
-        Raises `BudgetExhausted`, and `Unavailable` if a plug-in that must be asked cannot say.
+        Raises `BudgetExhausted`, and `Unavailable` if a plug-in that must be asked cannot respond.
         """
         if self._ledger is None:
             return None
@@ -105,7 +107,7 @@ class Budgets:
         def expect(before: Usage | None) -> Usage:
             told = Ratio().estimate([Turn("system", prompt), Turn("user", content)]).prompt_tokens
             completion = before.completion_tokens if before is not None else _USUAL_COMPLETION
-            if before is not None:  # what was sent and said then is sent again
+            if before is not None:  # the earlier prompt and answer are sent again
                 told = before.total_tokens + Ratio().estimate([Turn("user", content)]).prompt_tokens
             usage = Usage(
                 prompt_tokens=told,
@@ -120,9 +122,11 @@ class Budgets:
     async def goes_on(
         self, conversation: Conversation, answer: Answer, taken: Usage, newest: Usage, model: str | None
     ) -> bool:
-        """Whether the model may be asked again within `answer`, which has `taken` so much, with `newest` the last time.
+        """Whether the model may be asked again within `answer`. `taken` is the answer's usage so far, `newest` that of
+        the last request.
 
-        If nobody can say, it may: what it takes is counted all the same, and the rounds of an answer are bounded.
+        True if the database or plug-in cannot respond: the usage is counted in any case, and an answer's rounds are
+        limited.
         """
         if self._ledger is None:
             return True
@@ -135,18 +139,19 @@ class Budgets:
             return True
 
     async def confirm(self, spending: Spending | None) -> None:
-        """Raises `OverBudget` if nothing is left: before something is ended for what would be refused."""
+        """Raises `OverBudget` if nothing is left. Called before a running answer is stopped for a new one, which would
+        be refused."""
         if spending is not None and self._ledger is not None:
             with self.remembering(spending.user_id):
                 await self._ledger.check(spending)
 
     async def took(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
-        """What was taken beside the answer that began at this `moment` counts, too. Raises `StorageUnavailable`."""
+        """Count usage besides the answers, such as for titles, at this `moment`. Raises `StorageUnavailable`."""
         if self._ledger is not None:
             await self._ledger.add(user_id, moment, usage, model)
 
     async def balances(self, user_id: str) -> list[Balance]:
-        """How the user stands with each limit; empty where nobody has a budget. Raises `Unavailable`."""
+        """Return the user's balance for each limit; empty if nobody has a budget. Raises `Unavailable`."""
         if self._ledger is None:
             return []
         return await self._ledger.balances(user_id, await self._budget(user_id), datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""The life of the calls of one round, from what the model has written to what it is told.
+"""Carries out the tool calls of one round: the states of a call, from the model's request to the result for the model.
 
 ::
 
@@ -8,12 +8,11 @@
                                  └─ expired ───┤
                                                └─ awaiting_client ── result
 
-Each step is yielded, to be stored, before what it announces happens: a call runs only after it is stored that it does,
-and the model is asked again only after its result is stored. So whoever finds the answer after a crash knows what may
-have happened.
+Each step is yielded, and so stored, before it happens: a call runs only after `running` is stored, and the model is
+asked again only after the result is stored. So after a crash, the log shows what may have happened.
 
-What nobody need wait for is carried out first. Then, if a person has to agree, or the app to answer, the answer as a
-whole waits: see `deciding`.
+Calls that need no decision are carried out first. Then, if a person must approve a call or the app must answer one, the
+whole answer waits: see `deciding`.
 """
 
 import asyncio
@@ -41,27 +40,28 @@ from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, To
 
 log = logging.getLogger("chatstream.tools")
 
-# The finish reason of an answer whose model calls on and on.
+# The finish reason of an answer that was ended because its model kept calling tools.
 TOOL_LIMIT = "tool_limit"
-# Of what was called and what came of it, in one answer: its document has an end, and so has any model's context.
+# The most characters of calls and results in one answer: a stored document has a size limit, and so has a model's
+# context.
 _MOST_CHARACTERS = 1_000_000
-# How long a call that nobody wants any more may take to notice it.
+# Seconds that a cancelled call may take to stop.
 _CLOSING = 2.0
-# What a person reads before they agree: some sentences.
+# The most characters of an approval's question: a few sentences.
 _LONGEST_QUESTION = 1000
 
 
 class CallBounds(Struct, frozen=True, kw_only=True):
-    """Bounds of the calls of one answer."""
+    """Limits on the calls of one answer."""
 
     rounds: int = 10
-    calls: int = 16  # of one round
+    calls: int = 16  # per round
     argument_characters: int = 50_000
     output_characters: int = 50_000
 
 
 class Calling(Struct, frozen=True, kw_only=True):
-    """What all answers of a process call with."""
+    """The objects that all answers of a process need to make calls."""
 
     tools: Tools
     bounds: CallBounds
@@ -69,7 +69,7 @@ class Calling(Struct, frozen=True, kw_only=True):
     storage: Callable[[str, str], Storage] = lambda user_id, source: NoStorage()
 
     def of(self, conversation: Conversation, answer: Answer) -> "Calls":
-        """For the calls of this answer."""
+        """Return the `Calls` for this answer."""
 
         def caller(key: str, source: str) -> Caller:
             return Caller(
@@ -80,13 +80,14 @@ class Calling(Struct, frozen=True, kw_only=True):
                 storage=self.storage(conversation.user_id, source),
             )
 
-        declared = conversation.client_tools  # those of the app, beside those of the server
+        declared = conversation.client_tools  # the app's tools, in addition to the server's
         tools = with_declared(self.tools, declared) if declared else self.tools
         return Calls(tools, self.bounds, self.metrics, caller=caller)
 
     def refusal(self, said: Sequence[Piece], finish: Finish | None) -> tuple[str | None, str | None]:
-        """Why the newest calls in `said` are not carried out, if they are not; and with which reason the answer ends
-        then, if the model is not asked again. `finish` is how the model ended, if it has just called them."""
+        """Return why the newest calls in `said` must not be carried out, or None; and the finish reason with which the
+        answer then ends, or None if the model is asked again. `finish` is how the model's response ended, if it has
+        just made the calls."""
         if finish is not None and finish.reason == "length":
             return "not carried out: what you said was cut off, since it was too long", None
         if finish is not None and finish.reason == "content_filter":
@@ -102,16 +103,16 @@ class _Outcome(Struct, frozen=True):
     output: object = None
     failed: bool = False
     unknown: bool = False
-    word: str = "ok"  # for the log and the metrics
+    word: str = "ok"  # the outcome, for the log and the metrics
 
 
 class Calls:
-    """Carries out the calls of one answer."""
+    """Carries out the tool calls of one answer."""
 
     def __init__(
         self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str, str], Caller]
     ) -> None:
-        """`caller` says for whom a call with this key is made, of a tool from this source."""
+        """`caller` takes a call's key and its tool's source, and returns the caller that the tool is shown."""
         self.offered = tools.offered
         self._tools = tools
         self._bounds = bounds
@@ -119,11 +120,11 @@ class Calls:
         self._caller = caller
 
     async def run(self, calls: Sequence[Call], refusal: str | None = None) -> AsyncGenerator[Delta, None]:
-        """Carry out the calls that have no result yet. With a `refusal` none is carried out: the model gets that text
-        as the result of each.
+        """Carry out the calls that have no result yet. With a `refusal` none is carried out: each gets that text as its
+        result.
 
-        If somebody has to agree or to answer first, the last delta says so (`Delta.waits`). Raises `ModelError` if it
-        cannot be known whether one of them was carried out.
+        If a call needs a decision or an answer first, the last delta says so (`Delta.waits`). Raises `ModelError` if it
+        cannot be known whether a call was carried out.
         """
         marks: list[Piece] = []
         waiting: list[Piece] = []
@@ -177,7 +178,7 @@ class Calls:
         if tool is None:
             raise BadArguments(f"not carried out: there is no tool {call.name}")
         if call.state is CallState.APPROVED and call.is_expired(datetime.now(UTC)):
-            # It waited for another one, or for somebody to begin the next attempt.
+            # The call waited for another call, or for the next attempt to begin.
             raise BadArguments("not carried out: the time for which it was agreed to is over")
         if again and tool.manner.effect is Effect.ONCE:
             raise BadArguments("not carried out again: what the tool does has changed")
@@ -220,7 +221,7 @@ class Calls:
         try:
             return _Outcome(fitting(await in_time(task, seconds), self._bounds.output_characters))
         except TimeoutError:
-            if tool.manner.effect is Effect.ONCE:  # it may be at it still
+            if tool.manner.effect is Effect.ONCE:  # the tool may still be running
                 return _Outcome(unknown=True, word="unknown")
             return _Outcome(f"failed: no answer within {seconds:g} s", failed=True, word="late")
         except OutcomeUnknown:
@@ -230,13 +231,13 @@ class Calls:
             return _Outcome(text, failed=True, word="failed")
         except Exception as exc:  # noqa: BLE001 - whatever a tool raises
             log.error("tool %s of %s failed: %s", tool.name, tool.source, describe(exc))
-            if tool.manner.effect is Effect.ONCE:  # a connection that was lost, or a fault behind the effect
+            if tool.manner.effect is Effect.ONCE:  # the connection was lost, or the tool failed after its effect
                 return _Outcome(unknown=True, word="unknown")
             return _Outcome("failed", failed=True, word="failed")
 
     def _note(self, call: Call, tool: Tool | None, outcome: str, seconds: float) -> None:
         effect = tool.manner.effect.value if tool else None
-        # A name that no tool has is the model's own word, and one of an app's tools is its app's.
+        # Only known tool names become a label: the model may make up a name, and an app's tools are named by the app.
         known = self._tools.get(call.name)
         name = "unknown" if known is None else "client" if known.where is Where.CLIENT else call.name
         self._metrics.tool_called(name, outcome, seconds)
@@ -245,7 +246,7 @@ class Calls:
 
 
 def fitting(output: object, most: int) -> object:
-    """What a tool has returned, as JSON; cut if it has more than `most` characters. Raises `ToolFailed`."""
+    """Return a tool's result as JSON, cut if it has more than `most` characters. Raises `ToolFailed`."""
     try:
         text = msgspec.json.encode(output).decode()
         plain = msgspec.json.decode(text)
@@ -255,12 +256,13 @@ def fitting(output: object, most: int) -> object:
 
 
 def cut(text: str, most: int) -> str:
-    """The beginning of a text that is too long for a model, which says so."""
+    """Return the beginning of a text that is too long for a model, with a note that it was cut."""
     return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
 
 
 def _waits_for(call: Call, tool: Tool, arguments: Any) -> ToolState | None:
-    """What has to happen before this call can be carried out, if anything has. Raises `BadArguments`."""
+    """Return the state in which this call waits for a decision or an answer, or None if it can run now. Raises
+    `BadArguments`."""
     manner = tool.manner
     text: str | None = None
     if manner.asks and call.state is not CallState.APPROVED and call.state is not CallState.RUNNING:
@@ -276,13 +278,14 @@ def _waits_for(call: Call, tool: Tool, arguments: Any) -> ToolState | None:
 
 
 def _asked(tool: Tool, arguments: Any) -> tuple[str | None, float]:
-    """What a person is asked in words, if there are any, and how many seconds they have. Raises `BadArguments`."""
+    """Return the question for the person who must approve, or None, and the seconds they have. Raises
+    `BadArguments`."""
     most = tool.manner.approval_timeout
     try:
         ask = tool.manner.ask(**arguments) if tool.manner.ask is not None else Ask()
         text = None if ask.text is None else cut(_valid(ask.text), _LONGEST_QUESTION)
         seconds = most if ask.seconds is None else min(float(ask.seconds), most)
-    except ValueError as exc:  # its text is written for the model
+    except ValueError as exc:  # the exception's text is written for the model
         raise BadArguments(f"not carried out: {_valid(str(exc))}") from exc
     except Exception as exc:
         log.error("tool %s of %s cannot say what to ask: %s", tool.name, tool.source, describe(exc))

@@ -1,6 +1,6 @@
-"""The log of one conversation while somebody watches it or an answer runs: appended once, read by cursors.
+"""The live log of one conversation, while somebody watches or an answer runs. Appended once, read by many readers.
 
-A reader is a number, its place in the log, never a queue; a slow one simply lags.
+A reader has an index in the log, not a queue; a slow reader simply lags.
 """
 
 import logging
@@ -22,7 +22,7 @@ _TRIM = 64
 
 
 class Reader(Protocol):
-    """A reader of the log. `index` is its position there."""
+    """The interface of a reader. `index` is its position in the log."""
 
     index: int
 
@@ -31,12 +31,12 @@ class Reader(Protocol):
         ...
 
     def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
-        """There is nothing more to read, because of `code`, or of `reason`, which is for the log."""
+        """End the stream because of `code`, or of `reason`, which is for the log."""
         ...
 
 
 class Running:
-    """The answer that runs, as far as it is there: its pieces, and the place of their end."""
+    """The running answer: its pieces so far, and the place of their end."""
 
     def __init__(self, answer: Answer, pieces: Iterable[Piece] = ()) -> None:
         self.answer = answer
@@ -50,26 +50,26 @@ class Running:
         return self.end.position
 
     def add(self, pieces: Sequence[Piece]) -> None:
-        """More pieces."""
+        """Append pieces."""
         self.pieces += pieces
         self.end = pieces_.behind(self.end, pieces)
 
 
 class Channel:
-    """The live log of one conversation. Only its `Room` writes to it, and the answer that runs here."""
+    """The live log of one conversation. Only its `Room` and the answer that runs here write to it."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.running: Running | None = None  # the answer that runs, or waits, set by the room alone
+        self.running: Running | None = None  # the running or waiting answer; set only by the room
         self.readers: set[Reader] = set()
-        self.bytes_appended = 0  # about; see `Entry.size`
-        self.bytes_before_last = 0  # without the newest entry, which may be large all by itself
+        self.bytes_appended = 0  # an estimate; see `Entry.size`
+        self.bytes_before_last = 0  # without the newest entry, which alone may be large
         self._entries: list[Entry] = []
-        self._first = 0  # the index of the first entry that is still kept
+        self._first = 0  # the index of the first entry that is still in memory
         self._trim_at = _TRIM
-        self.begun = False  # the log has a place where it begins ...
-        self.first_place = BEGINNING  # ... which is this one: what lies before it is only in the store
-        self.last_place = BEGINNING  # what the log has been told, whether or not somebody read it
+        self.begun = False  # whether the log's first place is set ...
+        self.first_place = BEGINNING  # ... to this; earlier messages are only in the store
+        self.last_place = BEGINNING  # the place of the last appended event, read or not
 
     @property
     def end(self) -> int:
@@ -78,22 +78,23 @@ class Channel:
 
     @property
     def next_seq(self) -> int:
-        """The `seq` of the message that the log needs next: that of the newest it has, if its end is still missing."""
+        """The `seq` of the message that the log needs next; the newest one's, if its end is still missing."""
         seq, position = self.last_place
         return seq if position not in (Cursor.USER, END) and seq >= 0 else seq + 1
 
     def begin_at(self, place: Place) -> None:
-        """All readers have been given everything up to `place`: the log goes on after it."""
+        """Set the place after which the log continues. All readers must have everything up to there."""
         self.begun = True
         self.first_place = self.last_place = max(self.last_place, place)
 
     def read(self, index: int) -> Entry | None:
-        """What was appended at `index`; None at the end of the log."""
+        """Return the entry at `index`; None at the end of the log."""
         index -= self._first
         return self._entries[index] if index < len(self._entries) else None
 
     def append(self, entry: Entry) -> None:
-        """Add to the log and wake its readers. What does not come after the last place is already there: ignored."""
+        """Append an entry and wake the readers. An entry whose place is not after the last one is a duplicate, and is
+        ignored."""
         if entry.place is not None:
             if entry.place <= self.last_place:
                 return
@@ -114,19 +115,20 @@ class Channel:
             except Exception as exc:  # noqa: BLE001 - one broken reader must not end the answer for the others
                 log.error("a reader failed: %s", describe(exc))
                 broken = reader
-        if broken is not None:  # the next append finds the next one, if there are several
+        if broken is not None:  # if several are broken, the next appends find them
             self.readers.discard(broken)
 
     def finish(self, answer: Answer) -> None:
-        """An answer has ended as it is stored."""
+        """Append the end of a stored answer."""
         seq, position = self.last_place
         self.append(Ended(answer, position if seq == answer.seq else 0))
 
     def extend(self, running: Running, pieces: Sequence[Piece], *, waits: bool = False) -> None:
-        """Add the next pieces of the running answer, as one entry; it `waits` behind them. No string is empty."""
+        """Append the next pieces of the running answer, as one entry. `waits`: after them it waits. No string is
+        empty."""
         begin = running.end
         running.add(pieces)
-        if self.readers:  # who comes later gets a slice of all pieces
+        if self.readers:  # later readers get all pieces from the replay
             self.append(Chunks(running.answer, pieces, begin, running.end, waits=waits))
 
     def _trim(self) -> None:

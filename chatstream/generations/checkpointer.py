@@ -1,7 +1,6 @@
-"""Stores the text of all answers that run in this process: one write and one read a second, however many they are.
+"""Checkpoints: stores the text of all answers of this process, with one write and one read a second.
 
-A checkpoint does three things: it stores what has come since the last one, shows that the answer is alive, and brings
-back what other processes want of it.
+A checkpoint stores the new pieces, shows that the answer is alive, and reads other processes' requests, such as a stop.
 """
 
 import asyncio
@@ -18,34 +17,35 @@ from chatstream.store.attempts import Attempts, Checkpoint, CheckpointResult
 
 log = logging.getLogger("chatstream.generations")
 
-# What a crash can lose, and what a stop from another process waits.
+# Seconds between checkpoints: the most text that a crash can lose, and the most that a stop from another process waits.
 CHECKPOINT_INTERVAL = 1.0
-# The bounds of one write, which has 2 s: so many answers take it 30 ms, on a busy machine 200, and so many
-# code points are at most 4 MB, to which the last answer may add its own. The driver's bounds are 100,000 and 48 MB.
+# The most answers in one write, and (`_BATCH_CHARACTERS`) the most code points. A write has 2 s: 500 answers take 30
+# ms, on a busy machine 200 ms; a million code points are at most 4 MB, and the last answer may exceed that by its own
+# text. The driver's limits are 100,000 operations and 48 MB.
 _BATCH = 500
-# The pauses between tries of what a tool's call waits for: none to speak of where another checkpoint came between, and
-# no storm on a database that comes back.
+# Seconds between tries of `store_now`, which delays a tool call: very short at first, as another checkpoint may just be
+# running; then doubled, so that a recovering database is not flooded.
 _PAUSE = 0.02
 _LONGEST_PAUSE = 5.0
 _BATCH_CHARACTERS = 1_000_000
 
 
 class Checkpointed(Protocol):
-    """A running answer."""
+    """The interface of a running answer."""
 
     def checkpoint(self) -> Checkpoint:
-        """What is to be stored of it now."""
+        """Return the pieces that are to be stored now."""
         ...
 
     def checkpointed(self, result: CheckpointResult | None) -> None:
-        """How it stands in the store after a checkpoint; None if it has ended there, or is gone."""
+        """Handle the stored state after a checkpoint; None if the answer has ended in the store, or is gone."""
         ...
 
 
 class Checkpointer:
-    """Makes checkpoints of those who are `running`, one a second; without them it does nothing.
+    """Makes checkpoints of the `running` answers, one a second; without answers it does nothing.
 
-    They never overlap: after one that takes longer than a second the next one begins at once.
+    Checkpoints never overlap: after one that takes longer than a second the next begins at once.
     """
 
     def __init__(self, attempts: Attempts) -> None:
@@ -55,10 +55,10 @@ class Checkpointer:
 
     @contextmanager
     def running(self, answer: Checkpointed) -> Iterator[None]:
-        """Make checkpoints of `answer` meanwhile, the first one within a second.
+        """Make checkpoints of `answer` while the context is open, the first one within a second.
 
-        `checkpointed` is not called any more once the context is left. A checkpoint that is on its way then may still
-        be stored, unless the answer's end is stored before it.
+        `checkpointed` is not called after the context is left. A checkpoint that is being written then may still be
+        stored, unless the answer's end is stored before it.
         """
         self._running.add(answer)
         if self._task is None:
@@ -72,7 +72,7 @@ class Checkpointer:
                 self._task = None
 
     async def store_now(self, answer: Checkpointed, is_stored: Callable[[], bool]) -> None:
-        """Make checkpoints of `answer` alone until what it waits for is stored, however often that takes."""
+        """Make checkpoints of `answer` alone, until `is_stored` returns True; retries without limit."""
         pause = _PAUSE
         while True:
             await self._store({answer: answer.checkpoint()})
@@ -96,7 +96,7 @@ class Checkpointer:
             characters = 0
             while waiting and len(batch) < _BATCH and characters < _BATCH_CHARACTERS:
                 answer = waiting.pop()
-                if answer in self._running:  # not ended while those before it were stored
+                if answer in self._running:  # it has not ended while those before it were stored
                     batch[answer] = answer.checkpoint()
                     characters += size(batch[answer].pieces)
             if batch:

@@ -1,7 +1,7 @@
-"""An attempt that goes on from the text of one that was cut.
+"""Attempts that continue the text of a cut attempt.
 
-The model is shown what it has said as its own turn, and then asked for the rest. Many models repeat some of it all the
-same: the word in which they were cut, the last sentence, or all from the beginning. What is repeated is left out.
+The model is shown its text so far as its own turn, and asked for the rest. Many models still repeat some of it: the cut
+word, the last sentence, or the whole text. The repetition is removed.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,17 +12,17 @@ from chatstream.llm.model import GO_ON, Delta, Turn
 from chatstream.models import Answer, Status
 from chatstream.pieces import BEGINNING, Kind, OpenReasoning, OpenText, Piece, after
 
-# How far back a repetition may begin that is not a repetition of all: some paragraphs. Looking for it takes time that
-# grows with this, and until it is found or ruled out its text is held back.
+# The most characters from the end in which a partial repetition may begin: some paragraphs. A larger value takes longer
+# to search, and text is held back until a repetition is found or ruled out.
 _OVERLAP = 1000
-# One character in common says nothing: "1" goes on as "10", and as "11".
+# The fewest characters that count as a repetition. One character is not enough: "1" may continue as "10" or "11".
 _LEAST_OVERLAP = 2
-# What models call it when an answer has reached the length that it may have.
+# The models' finish reasons for an answer that reached its length limit.
 _CUT_OFF = ("length", "max_tokens")
 
 
 def kept(answer: Answer) -> list[Piece]:
-    """What an attempt begins with that goes on from this one: its text, and what was thought before that."""
+    """Return the pieces that an attempt continuing this one begins with: its text, and the reasoning before it."""
     pieces: list[Piece] = []
     place, end = BEGINNING, 0
     for piece in answer.pieces:
@@ -35,7 +35,8 @@ def kept(answer: Answer) -> list[Piece]:
 
 
 def is_cut(answer: Answer) -> bool:
-    """Whether there is text that can be gone on from, and more to come. What became too long would do so again."""
+    """Whether the answer has text and more is to come. One that became too long is not continued: it would do so
+    again."""
     too_long = answer.failure is not None and answer.failure.code is ErrorCode.ANSWER_TOO_LONG
     whole = answer.status is Status.COMPLETE and answer.finish_reason not in _CUT_OFF
     ended = whole or not answer.status.is_final
@@ -43,12 +44,13 @@ def is_cut(answer: Answer) -> bool:
 
 
 def asked_to_go_on(text: str, most: int) -> list[Turn]:
-    """The turns behind the question's, with the end of `text`: at most so many characters."""
+    """Return the turns after the question, which ask to continue `text`; at most `most` characters of its end are
+    included."""
     return [Turn("assistant", text[-most:]), Turn("user", GO_ON)]
 
 
 async def continued(deltas: AsyncIterator[Delta], text: str) -> AsyncGenerator[Delta, None]:
-    """The rest of `text` as the model tells it. What it thinks in between is left out: that would part the text."""
+    """Yield the rest of `text` from the model. Reasoning in between is left out: it would split the text."""
     seam, place = Seam(text), BEGINNING
     try:
         async for delta in deltas:
@@ -66,20 +68,20 @@ async def continued(deltas: AsyncIterator[Delta], text: str) -> AsyncGenerator[D
 
 
 class Seam:
-    """Where a text and its continuation meet."""
+    """The place where a text and its continuation meet."""
 
     def __init__(self, text: str) -> None:
-        """`text` is there already."""
+        """`text` is the text before the continuation."""
         end = text[-_OVERLAP:]
-        # Each repetition begins with a word, or with what is none.
+        # A repetition can begin only at the start of a word or at a non-word character.
         starts = [i for i in range(len(end)) if not (i and end[i - 1].isalnum() and end[i].isalnum())]
         repeated = [end[i:] for i in starts if len(end) - i >= _LEAST_OVERLAP and not end[i:].isspace()]
         self._repeated = [text, *(one for one in repeated if one != text)] if len(text) >= _LEAST_OVERLAP else []
         self._held = ""
-        self._open = bool(self._repeated)  # what comes may still repeat the text from before
+        self._open = bool(self._repeated)  # more text may still be part of a repetition
 
     def feed(self, more: str) -> str:
-        """What of the continuation is new, as far as that is known."""
+        """Return the new part of the continuation, as far as it is known."""
         if not self._open:
             return more
         self._held += more
@@ -88,7 +90,7 @@ class Seam:
         return self.rest()
 
     def rest(self) -> str:
-        """The same at the end of the continuation."""
+        """Return the remaining new part at the end of the continuation."""
         self._open = False
         held, self._held = self._held, ""
         whole = next((one for one in self._repeated if held.startswith(one)), "")  # the longest comes first

@@ -1,9 +1,8 @@
-"""Answers that wait: for a person who agrees to a call or does not, for an app that answers it, or for neither in time.
+"""Decisions about answers that wait: a person approves or denies a call, an app answers it, or its time runs out.
 
-An answer waits in the store alone, and no process has it. Each decision is one conditional update of its log, so the
-first one counts, whoever makes it and wherever. What is decided about is read from the log: nobody can send other
-arguments along. With the last call that waits, whoever decided goes on with the answer: the same message, in this
-process.
+An answer that waits exists in the store alone; no process owns it. Each decision is one conditional update of its log,
+so the first decision counts, in whichever process. The call's arguments are read from the log: no request can replace
+them. After the last pending decision, the process that took it continues the answer, as the same message.
 """
 
 import logging
@@ -28,15 +27,15 @@ from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.tools")
 
-# How often what has waited for too long is looked for, in seconds: an answer that comes later than its time is refused
-# all the same, so this is only how late the conversation goes on.
+# Seconds between two searches for expired calls. A late decision is refused in any case, so this is only the delay
+# until the conversation continues.
 LOOK_FOR_OVERDUE = 2.0
-# At once: a database that was away overnight has no more to say than that.
+# The most expired answers per search: enough after a night without the database.
 _AT_ONCE = 100
-# Several decisions of the same moment are made one after the other: more than there are calls in a round.
+# Tries of a decision while others are being stored for the same answer: more than a round has calls.
 _TRIES = 50
 
-# What the model is told of a call that nobody agreed to, or answered.
+# Results that the model gets for calls that were denied or not answered.
 DENIED = "Not carried out: the user did not agree to it."
 INTERRUPTED = "Not carried out: the user did not agree to it, and wrote another message instead."
 NOT_AGREED_IN_TIME = "Not carried out: nobody agreed to it in time."
@@ -47,7 +46,7 @@ _TOO_LATE = "The time in which this call could be decided is over."
 
 Marks = Callable[[Call], list[Piece]]
 IsSame = Callable[[Call], bool]
-"""Whether what is to be said of the call was said before."""
+"""Returns whether a call already has this decision or answer."""
 
 
 class Decision(StrEnum):
@@ -58,7 +57,7 @@ class Decision(StrEnum):
 
 
 class Decided(NamedTuple):
-    """A call as it is now, the answer that has it, and the position behind what was asked."""
+    """The call as it is now, its answer, and the position after the answer's requests for decisions."""
 
     call: ToolCallPart
     answer: Answer
@@ -66,12 +65,12 @@ class Decided(NamedTuple):
 
 
 class Deciding:
-    """Decides for all who wait, whichever process they came from."""
+    """Stores decisions, for calls of any process."""
 
     def __init__(
         self, hub: Hub, attempts: Attempts, reading: Reading, metrics: Metrics, bounds: CallBounds | None = None
     ) -> None:
-        """`bounds` are those of calls."""
+        """`bounds` are the limits of the calls."""
         self._hub = hub
         self._attempts = attempts
         self._reading = reading
@@ -87,9 +86,9 @@ class Deciding:
         reason: str | None = None,
         request_id: str | None = None,
     ) -> Decided:
-        """Let a call be carried out, or not; the model is told the `reason` why not.
+        """Approve or deny a call. The model is given the `reason` for a denial.
 
-        The same decision again is no other one. Raises `AlreadyDecided`, `CallExpired`, `NotFound`, `NotWaiting`,
+        Repeating the same decision has no effect. Raises `AlreadyDecided`, `CallExpired`, `NotFound`, `NotWaiting`,
         `StorageUnavailable`.
         """
 
@@ -119,7 +118,7 @@ class Deciding:
         failed: bool = False,
         request_id: str | None = None,
     ) -> Decided:
-        """What came of a call that the app carries out, or why it `failed`; once. Raises like `decide`."""
+        """Store the app's result of a call, or why it `failed`; only once. Raises the same errors as `decide`."""
         most = self._bounds.output_characters
         given = cut(f"failed: {output}", most) if failed else fitting(output, most)
 
@@ -141,7 +140,7 @@ class Deciding:
         is_same: IsSame,
         request_id: str | None,
     ) -> Decided:
-        """Append these marks of a call, if it is `asked` for that."""
+        """Append `marks` for a call, if its state is `asked`."""
         for _ in range(_TRIES):
             answer = await self._with_call(conversation, call_id)
             call = _call(answer, call_id)
@@ -173,8 +172,8 @@ class Deciding:
         raise NotWaiting("This call does not wait any more: its answer has ended.")
 
     async def _with_call(self, conversation: Conversation, call_id: str) -> Answer:
-        """The newest answer that has this call: it is named after the attempt that made it, which a later one may have
-        gone on from. Raises `NotFound`."""
+        """Return the newest answer that has this call. A call's id names the attempt that made it; a later attempt may
+        have continued that one. Raises `NotFound`."""
         made_by = await self._reading.get(conversation.key, call_id.partition(".")[0])
         newest = made_by
         if isinstance(made_by, Answer) and made_by.status.is_final:
@@ -187,7 +186,8 @@ class Deciding:
     async def _move_on(
         self, conversation: Conversation, answer: Answer, marks: Sequence[Piece], request_id: str | None
     ) -> Answer | None:
-        """Append `marks`; if nothing waits any more, go on here. None if somebody else was faster."""
+        """Append `marks`. If the answer waits for nothing more, continue it here. None if another process changed it
+        first."""
         until = waits_until([*answer.pieces, *marks])
         moved = await self._attempts.move_on(conversation.key, answer, marks, until=until)
         if moved is None:
@@ -199,7 +199,7 @@ class Deciding:
         return moved
 
     async def _go_on_with_forgotten(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
-        """Go on with an answer that an earlier request has made ours: that one was answered 503 before it knew."""
+        """Continue an answer that an earlier request had made ours: that request got a 503 before it knew."""
         if answer.status is not Status.STREAMING or not self._attempts.owns(answer):
             return
         if self._hub.generates_in(conversation):
@@ -207,7 +207,7 @@ class Deciding:
         stored = await self._reading.get(conversation.key, answer.id)
         if not isinstance(stored, Answer) or stored.status is not Status.STREAMING:
             return
-        if not self._hub.generates_in(conversation):  # it may have begun meanwhile
+        if not self._hub.generates_in(conversation):  # it may have begun during the read
             self._hub.go_on(conversation, stored, request_id)
 
     # Ends -------------------------------------------------------------------------------------------------------------
@@ -215,10 +215,11 @@ class Deciding:
     async def stop(
         self, conversation: Conversation, answer: Answer, *, keep: int | None = None, interrupted: bool = False
     ) -> bool:
-        """End an answer that waits, if it still does: what it waits for is not carried out.
+        """Stop an answer, if it still waits: the calls that it waits for are not carried out. Returns whether it was
+        stopped.
 
-        Of its text `keep` code points are kept, all of it without. `interrupted`: by another message, which denies what
-        it waits for. Raises `StorageUnavailable`.
+        The first `keep` code points of its text are kept; None keeps all. `interrupted`: another message replaces it,
+        so its calls are denied. Raises `StorageUnavailable`.
         """
         marks: list[Piece] = []
         for call in calls(answer.pieces) if interrupted else ():
@@ -238,14 +239,14 @@ class Deciding:
         return True
 
     async def look(self) -> None:
-        """Go on with what nobody has decided in time; to be called every `LOOK_FOR_OVERDUE` seconds."""
+        """Continue the answers whose decisions have expired; call this every `LOOK_FOR_OVERDUE` seconds."""
         if self._hub.draining:
             return
         try:
             for key, answer_id in await self._attempts.overdue(now(), _AT_ONCE):
                 await self._look_at(key, answer_id)
         except StorageUnavailable:
-            pass  # the next time
+            pass  # the next search tries again
 
     async def _look_at(self, key: str, answer_id: str) -> None:
         answer = await self._reading.get(key, answer_id)
@@ -279,7 +280,7 @@ class Deciding:
 
 
 def _call(answer: Answer, call_id: str) -> Call:
-    """The call of this id, which `answer` has."""
+    """Return the call with this id; `answer` must have it."""
     return next(one for one in calls(answer.pieces) if one.id == call_id)
 
 
@@ -290,7 +291,8 @@ def _decided(answer: Answer, call_id: str, asked: CallState) -> Decided:
     for number, piece in enumerate(pieces, start=1):
         if isinstance(piece, ToolState) and piece.id == call_id and piece.state is asked:
             position = size(pieces[:number])
-            # What else the answer waits for was asked with it: whoever decides knows, and may have decided that, too.
+            # Requests for other decisions follow in the same step: the person has seen them too, and may have decided
+            # them.
             others = takewhile(_asks, pieces[number:])
             position += sum(1 for _ in others)
     return Decided(part, answer, position)

@@ -1,6 +1,6 @@
-"""What the log of a conversation is made of. An entry knows what it says; a format has the words.
+"""The entries of a conversation's log. An entry has the content; a format encodes it.
 
-Each entry is encoded when it is first read in a format, once, whatever the number of those who read it.
+Each entry is encoded once per format, when the first reader of that format reads it.
 """
 
 from abc import ABC, abstractmethod
@@ -16,43 +16,44 @@ from chatstream.models import Answer, UserMessage
 from chatstream.pieces import Data, Piece
 
 Place = tuple[int, int]
-"""Where an event stands in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
+"""The place of an event in a conversation: the `seq` of its message, and the position of `events.Cursor`."""
 
 BEGINNING: Place = (-1, 0)
 
 END = events.Cursor.COMPLETE + 1_000  # past the last `system` event: their number has at most three digits
 
-# About what a frame has around its text, in bytes.
+# Estimated bytes of a frame besides its text.
 _ENVELOPE = 256
 
 
 class Entry(ABC):
-    """A piece of the log."""
+    """An entry of the log."""
 
     __slots__ = ("_encoded", "place", "size")
 
     def __init__(self, place: Place | None, size: int) -> None:
-        """`place` is that of its last event; None for a notice to those who watch now, which has no place.
+        """`place` is the place of its last event; None for a notice to the current viewers, which has no place.
 
-        `size` is about what its frames take, in bytes.
+        `size` is roughly the bytes of its frames.
         """
         self.place = place
         self.size = size
         self._encoded: dict[Format, bytes] = {}
 
     def frames(self, wire: Format) -> bytes:
-        """Whole frames in the format `wire`; empty if that has nothing to say of it."""
+        """Return whole frames in the format `wire`; empty if the format has nothing to send for this entry."""
         encoded = self._encoded.get(wire)
         if encoded is None:
             encoded = self._encoded[wire] = self._encode(wire)
         return encoded
 
     def ends_answer(self, wire: Format) -> bool:
-        """Whoever reads one answer in the format `wire` has it, or all that comes of it."""
+        """Whether this entry ends the answer for a reader of one answer in the format `wire`."""
         return False
 
     def after(self, place: Place) -> "Entry":
-        """What of it comes after `place`, which lies before its own; an answer is cut to the code point."""
+        """Return the part of the entry after `place`, which lies before the entry's own place. Text is cut to the code
+        point."""
         return self
 
     @abstractmethod
@@ -73,7 +74,8 @@ class Chunks(Entry):
         *,
         waits: bool = False,
     ) -> None:
-        """They lie between the places `begin` and `end`, which need not be given. Behind them the answer `waits`."""
+        """The pieces lie between the places `begin` and `end`; `end` may be left out. `waits`: after them the answer
+        waits."""
         end = end or pieces_.behind(begin, pieces)
         size = end.position - begin.position + _ENVELOPE * len(pieces)
         if pieces_.has(Data, pieces):
@@ -86,7 +88,7 @@ class Chunks(Entry):
         self._now = events.timestamp()
 
     def after(self, place: Place) -> Entry:
-        """One chunk for each part, if it was cut."""
+        """Return the rest, with one chunk for each part if a piece was cut."""
         seq, position = place
         if seq != self._answer.seq or position <= self._begin.position:
             return self
@@ -96,7 +98,8 @@ class Chunks(Entry):
         return Chunks(self._answer, rest, begin, waits=self._waits)
 
     def ends_answer(self, wire: Format) -> bool:
-        """Where a stream is one message, an answer that waits ends its stream, and goes on in another one."""
+        """In a format with one message per stream, an answer that waits ends the stream; another stream continues
+        it."""
         return self._waits and wire.one_answer
 
     def _encode(self, wire: Format) -> bytes:
@@ -117,12 +120,12 @@ class Posted(Entry):
 
 
 class Ended(Entry):
-    """An answer's end. Without an event of its own, it still marks the place in the log."""
+    """The end of an answer. If the format has no event for it, the entry still marks the place in the log."""
 
     __slots__ = ("_answer", "_position")
 
     def __init__(self, answer: Answer, position: int = 0) -> None:
-        """For those who have been told of the answer up to `position`."""
+        """For readers that have the answer up to `position`."""
         super().__init__(
             (answer.seq, END),
             answer.length + _ENVELOPE * (2 + len(answer.annotations)),
@@ -131,11 +134,12 @@ class Ended(Entry):
         self._position = position
 
     def ends_answer(self, wire: Format) -> bool:
-        """After one that we cut comes another attempt: a stream that can be only one message ends if it has begun."""
+        """After an interrupted attempt comes another one: a stream that can hold only one message ends if it has
+        begun."""
         return not self._answer.begins_again or (wire.one_answer and self._position > 0)
 
     def after(self, place: Place) -> Entry:
-        """Its text may have been told further."""
+        """Readers may have more of its text than `position`."""
         seq, position = place
         return Ended(self._answer, position) if seq == self._answer.seq and position > self._position else self
 
@@ -144,12 +148,12 @@ class Ended(Entry):
 
 
 class Notice(Entry):
-    """A problem of those who watch now."""
+    """A problem, sent to the current viewers."""
 
     __slots__ = ("_event", "_retry_ms")
 
     def __init__(self, code: ErrorCode, *, request_id: str | None, retry_ms: int | None = None) -> None:
-        """The connection ends with it if `retry_ms` is set: how long to wait before reconnecting."""
+        """If `retry_ms` is set, the connection ends after the notice: milliseconds to wait before reconnecting."""
         super().__init__(None, _ENVELOPE)
         self._event = events.error(code, request_id=request_id)
         self._retry_ms = retry_ms
@@ -159,9 +163,9 @@ class Notice(Entry):
 
 
 class Aside(Entry):
-    """For those who watch now: another branch is shown, an answer is rated, the title is another one.
+    """An event for the current viewers only, such as a shown branch, a rating, a title or a withdrawn message.
 
-    It has no place: the order of the log is none of its business.
+    It has no place in the order of the log.
     """
 
     __slots__ = ("_event",)
@@ -175,7 +179,7 @@ class Aside(Entry):
 
 
 class Skip(Entry):
-    """Says nothing: the reader knows everything up to `place`."""
+    """Sends nothing: the reader already has everything up to `place`."""
 
     __slots__ = ()
 

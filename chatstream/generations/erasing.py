@@ -1,4 +1,4 @@
-"""Carries erasures out: this process those that its users ask for, and any process those whose process is gone."""
+"""Carries out erasures: those requested in this process, and those whose process is gone."""
 
 import asyncio
 import logging
@@ -15,18 +15,18 @@ from chatstream.store.leases import SECONDS, Leases
 
 log = logging.getLogger("chatstream.generations")
 
-# How often to look for erasures that nobody carries out, in seconds: half of the time after which a lease is free.
+# Seconds between two searches for erasures that no process carries out: half of the time after which a lease expires.
 LOOK_FOR_ERASURES = SECONDS / 2
-# An answer is stopped with its next checkpoint, which comes every second; one whose process is gone is ended after some
-# twelve. What runs all the same is deleted while it runs: its process finds that out.
+# Seconds to wait for the user's answers to stop. An answer stops with its next checkpoint, within a second; one whose
+# process is gone ends after some twelve. An answer that still runs is deleted; its process then notices.
 _STOP_PATIENCE = 15.0
 _STOP_LOOK_INTERVAL = 0.1
-# A request waits so long for its receipt, less than the 5 s within which each is answered.
+# Seconds that a request waits for its receipt: less than the 5 s within which every request is answered.
 _RECEIPT_PATIENCE = 3.0
 
 
 class Erasing:
-    """Erases users, one batch of conversations after the other."""
+    """Erases users, in batches of conversations."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Erasing:
         metrics: Metrics,
         forget: Callable[[str], None] = lambda user_id: None,
     ) -> None:
-        """`forget` is called with the user's id when this process was asked to erase them."""
+        """`forget` is called with a user's id when this process is asked to erase that user."""
         self._erasures = erasures
         self._leases = leases
         self._hub = hub
@@ -45,9 +45,9 @@ class Erasing:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def erase(self, user_id: str) -> Erasure:
-        """Begin to erase a user, or join who is at it; returns how it stands after a few seconds at most.
+        """Begin to erase a user, or join the erasure that runs. Returns its state after a few seconds at most.
 
-        Whatever becomes of this request, it is completed. Raises `StorageUnavailable` if it could not be begun.
+        The erasure is completed whatever happens to this request. Raises `StorageUnavailable` if it could not begin.
         """
         erasure = await self._erasures.begin(user_id)
         self._start(erasure.id)
@@ -56,22 +56,22 @@ class Erasing:
         return await self._erasures.get(erasure.id) or erasure
 
     async def get(self, erasure_id: str) -> Erasure:
-        """How it stands. Raises `NotFound` and `StorageUnavailable`."""
+        """Return the state of an erasure. Raises `NotFound` and `StorageUnavailable`."""
         erasure = await self._erasures.get(erasure_id)
         if erasure is None:
             raise NotFound("There is no such erasure.")
         return erasure
 
     async def look(self) -> None:
-        """Go on with those that nobody carries out; to be called every `LOOK_FOR_ERASURES` seconds."""
+        """Continue the erasures that no process carries out; call this every `LOOK_FOR_ERASURES` seconds."""
         try:
             for erasure_id in await self._erasures.running():
                 self._start(erasure_id)
         except StorageUnavailable:
-            pass  # the next time
+            pass  # the next search tries again
 
     async def close(self) -> None:
-        """Stop; another process goes on."""
+        """Stop; another process continues the erasures."""
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -97,7 +97,7 @@ class Erasing:
             )
 
     async def _step(self, erasure_id: str, lease: str) -> bool:
-        """One batch; true if nothing is left. Each part may have been done before, by whoever died then."""
+        """Erase one batch. Returns True if nothing is left. Each step may be repeated after a crash."""
         batch = await self._erasures.next_batch(erasure_id)
         if batch is None:
             await self._erasures.erase_rest(erasure_id)
@@ -107,14 +107,14 @@ class Erasing:
         await self._stop_answers(batch)
         await self._erasures.erase_conversations(erasure_id, batch)
         for key in batch.keys:
-            await self._hub.changed(Deleted(key))  # other processes learn of it from the change stream
+            await self._hub.changed(Deleted(key))  # the other processes get it from the change stream
         async for _ in self._erasures.erase_belongings(batch):
             await self._leases.take(lease)
         await self._erasures.finish_batch(erasure_id, batch)
         return False
 
     async def _stop_answers(self, batch: Batch) -> None:
-        """So that what they took is known and stored before they are gone."""
+        """Stop the answers first, so that their usage is stored before they are deleted."""
         now = asyncio.get_running_loop().time
         deadline = now() + _STOP_PATIENCE
         while await self._erasures.answers_run(batch) and now() < deadline:

@@ -1,26 +1,26 @@
-"""How much of what a model says becomes its answer. Too much text ends it; too much thinking is left out."""
+"""Limits the size of an answer: too much text ends it; too much reasoning is left out."""
 
 from collections.abc import Sequence
 
 from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece, Place, behind, is_text, spaced
 
-# What one part of thinking counts beside its characters: where thinking and text alternate with every word, the marks
-# between them are most of the document.
+# Characters that each reasoning part counts in addition to its text: where reasoning and text alternate with every
+# word, the marks between them take most of the document.
 _PART_CHARACTERS = 100
 
 
 class Fitting:
-    """Of one answer. Lengths are in code points."""
+    """The size limits of one answer. Lengths are in code points."""
 
     def __init__(self, text: int, reasoning: int) -> None:
-        """At most `text` code points of the answer, and `reasoning` code points of the thinking."""
+        """`text` is the most code points of the answer's text, `reasoning` the most of its reasoning."""
         self._text = text
-        self._reasoning = reasoning  # what is left of it
-        self._left_out = False  # the thinking that is open has no room
-        self._gap = False  # the text that comes next was parted by it from what came before
+        self._reasoning = reasoning  # reasoning characters left
+        self._left_out = False  # the open reasoning part has no room
+        self._gap = False  # the next text was separated from the text before it by reasoning that was left out
 
     def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
-        """What of `pieces`, which go on from `end`, has room; and whether all of the text has."""
+        """Return the pieces that fit after `end`, and whether all of the text did."""
         if end.number == 0 and end.kind is Kind.TEXT and not (self._left_out or self._gap) and is_text(pieces):
             return self._plain(self._text - end.text, pieces)
         kept: list[Piece] = []
@@ -49,7 +49,7 @@ class Fitting:
         return kept, True
 
     def _plain(self, room: int, texts: Sequence[str]) -> tuple[list[Piece], bool]:
-        """The hot path."""
+        """The fast path, for text only."""
         if sum(map(len, texts)) <= room:
             return [*texts], True
         fitting: list[Piece] = []
@@ -69,7 +69,7 @@ class Fitting:
             self._left_out = False
         if isinstance(mark, OpenText) and self._left_out:
             self._left_out = False
-            if end.kind is Kind.TEXT:  # the same text part goes on
+            if end.kind is Kind.TEXT:  # the same text part continues
                 self._gap = True
                 return False
         return True

@@ -1,4 +1,4 @@
-"""A reader of a channel: one connection's place in the log."""
+"""A reader of a channel: one connection and its position in the log."""
 
 import asyncio
 import random
@@ -15,20 +15,22 @@ from chatstream.models import Status
 # Bytes per flush. Large enough to be efficient; also the most memory a stalled client can pin, besides the kernel's
 # socket buffer.
 _FLUSH_BYTES = 64 * 1024
-# A reader this far behind the log will not catch up; coming back with its cursor it gets one slice of the text instead.
+# A reader this many bytes behind the log will not catch up. It is disconnected; with its cursor it then gets the missed
+# text as one chunk.
 _MAX_LAG_BYTES = 4 * 1024 * 1024
 
 Push = Callable[[bytes], bool]
-"""Writes frames at once; false if not all of them have left. Must not block or raise."""
+"""Writes frames at once; returns False if not all of them have left. Must not block or raise."""
 
 
 def reconnect_delay() -> int:
-    """How long a client should wait before it comes back, in milliseconds: jittered, so that no stampede follows."""
+    """Return how long a client should wait before it reconnects, in milliseconds. Random, so that clients do not all
+    return at once."""
     return random.randint(1000, 3000)  # noqa: S311 - jitter
 
 
 class Follower:
-    """Reads the log from where its `replay` ends. One coroutine calls `next` until it returns None."""
+    """Reads the log from the end of its `replay`. One coroutine calls `next` until it returns None."""
 
     def __init__(
         self,
@@ -42,12 +44,13 @@ class Follower:
         request_id: str,
         observe_lag: Callable[[float], None],
     ) -> None:
-        """Registers at the end of the live log. Call `join` with the replay to set the real position. `wire` is what it
-        reads.
+        """Registers at the end of the live log. Call `join` with the replay to set the real position. `wire` is the
+        reader's format.
 
-        `observe_lag` is told, once between two ticks, how many seconds after being appended something had left.
+        `observe_lag` is called at most once between two ticks, with the seconds between the append of an entry and its
+        sending.
 
-        `rotate_at` and `expires_at` are on the event loop's clock. With `once` it is over after the end of one answer.
+        `rotate_at` and `expires_at` are times on the event loop's clock. With `once` the stream ends after one answer.
         """
         self._channel = channel
         self._wire = wire
@@ -58,13 +61,13 @@ class Follower:
         self._expires_at = expires_at
         self._request_id = request_id
         self._observe_lag = observe_lag
-        self._sampling = False  # the next lag is to be observed ...
-        self._woken_at: float | None = None  # ... counting from here
+        self._sampling = False  # the next lag is to be measured ...
+        self._woken_at: float | None = None  # ... from this time on
         self._behind: deque[Entry] = deque()
         self._joined = False
         self._place: Place | None = None
-        self.reason: str | None = None  # why it is over
-        self.over = False  # nothing more will be read than what `next` has in hand
+        self.reason: str | None = None  # why it ended
+        self.over = False  # nothing more is read, except what `next` already has
         self._waiter: asyncio.Future[None] | None = None
         self._push: Push | None = None
         self._pushed_short = False
@@ -75,15 +78,15 @@ class Follower:
         channel.readers.add(self)
 
     def join(self, replay: Replay) -> None:
-        """Read `replay`, then what the live log has after it."""
+        """Read `replay`, then the live log after it."""
         if self.over:
-            return  # the conversation was deleted meanwhile, say
+            return  # for example, the conversation was deleted meanwhile
         self._behind.extend(replay.entries)
         self._place = replay.place
         self._joined = True
 
     def wake(self) -> None:
-        """There is something to do for `next`, or at once for whoever it has to push to."""
+        """There is something to read: push it at once, or wake `next`."""
         if self._waiter is None or self._waiter.done():
             return
         if self._sampling:
@@ -96,7 +99,7 @@ class Follower:
             self._waiter.set_exception(exc)
 
     def _push_on(self, push: Push) -> bool:
-        """Push what there is; false if there is something to do for `next` all the same."""
+        """Push what is available. Returns False if `next` must be woken all the same."""
         while frames := self._take():
             self._note(frames)
             if not push(frames):
@@ -111,25 +114,25 @@ class Follower:
         self._bytes_left -= len(frames)
 
     def _observe(self) -> None:
-        if self._woken_at is not None:  # what was written the last time has left
+        if self._woken_at is not None:  # the last write has left
             self._observe_lag(self._loop.time() - self._woken_at)
             self._woken_at = None
 
     @property
     def answer_runs(self) -> bool:
-        """An answer is running in the conversation. One that waits may do so for days, and is no reason to stay."""
+        """Whether an answer is running in the conversation. One that waits does not count: it may wait for days."""
         running = self._channel.running
         return running is not None and running.answer.status is not Status.WAITING
 
     @property
     def reads_on(self) -> bool:
-        """It will not be over with what lies behind its cursor."""
+        """Whether it continues after the replay."""
         return not self.over and not (self._once and any(entry.ends_answer(self._wire) for entry in self._behind))
 
     def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:
-        """It is over, because of `code` if there is something to say; what was not read can be had with the cursor.
+        """End the stream, with the error `code` if there is one to send. The client can read the rest with its cursor.
 
-        `reason` is a word for whoever looks after the server, where there is no code.
+        `reason` is a word for the metrics and the log, where there is no code.
         """
         if self.over:
             return
@@ -141,15 +144,16 @@ class Follower:
         self.wake()
 
     def leave(self) -> None:
-        """Read no more."""
+        """Stop reading and leave the channel."""
         self._channel.readers.discard(self)
         self.end(reason="client_left")
 
     async def next(self, push: Push | None = None) -> bytes | None:
-        """Whole frames that were not read yet, or a heartbeat if there were none for long; None when it is over.
+        """Return the next unread frames, or a heartbeat after a long silence; None when it is over.
 
-        While it waits, it hands frames to `push`, which writes them at once and says whether all of them have left: no
-        task has to be woken for each. What has not left is waited for by whoever called, who gets no further frames.
+        While `next` waits, it gives frames to `push`, which writes them at once and returns whether all have left. So
+        no task has to be woken for each frame. If some have not left, the caller waits for that, and gets no further
+        frames.
         """
         self._observe()
         while True:
@@ -170,7 +174,7 @@ class Follower:
                 return b""
 
     def tick(self, now: float, heartbeat_interval: float) -> None:
-        """Look at the clock: is a heartbeat due, has the connection had its time, has the token?"""
+        """Check the clock: is a heartbeat due, is the connection's time over, has the token expired?"""
         if self.over:
             return
         self._sampling = True
@@ -189,7 +193,7 @@ class Follower:
         return had_its_share and not self.answer_runs and self.index == self._channel.end
 
     def _take(self) -> bytes:
-        """What comes next, up to one flush."""
+        """Return the next frames, at most one flush."""
         taken: list[bytes] = []
         size = 0
         while size < _FLUSH_BYTES and (entry := self._next_entry()) is not None:
@@ -212,7 +216,7 @@ class Follower:
             self._bytes_read += entry.size
             if entry.place is not None and self._place is not None:
                 if entry.place <= self._place:
-                    continue  # it was in the replay
+                    continue  # the entry was in the replay
                 entry = entry.after(self._place)
                 self._place = None
             return entry

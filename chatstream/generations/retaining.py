@@ -1,4 +1,4 @@
-"""Deletes the conversations that nobody has used for `CHATSTREAM_RETENTION_DAYS`; one process at a time."""
+"""Deletes conversations that were not used for `CHATSTREAM_RETENTION_DAYS`; one process at a time."""
 
 import asyncio
 import logging
@@ -12,20 +12,20 @@ from chatstream.store.retention import Idle, Retention
 
 log = logging.getLogger("chatstream.generations")
 
-# How often to look, in seconds. A look finds nothing, mostly, with one read of an index; and a day more or less matters
-# to nobody, but a deletion that comes all at once, once a day, would matter to those who chat meanwhile.
+# Seconds between two searches. A search is one index read and mostly finds nothing. A day more or less does not matter,
+# but one large deletion a day would slow down the chats.
 LOOK_FOR_IDLE = 60.0
-# Conversations that are asked for at once, and after which the lease is renewed.
+# Conversations per query; after each batch the lease is renewed.
 _BATCH = 50
-# Between two of them, in seconds: what runs beside comes first.
+# Seconds between two deletions, so that other work comes first.
 _PAUSE = 0.01
 
 
 class Retaining:
-    """Call `look` every `LOOK_FOR_IDLE` seconds."""
+    """Deletes unused conversations. Call `look` every `LOOK_FOR_IDLE` seconds."""
 
     def __init__(self, retention: Retention, leases: Leases, hub: Hub, metrics: Metrics, *, days: int) -> None:
-        """`days` without activity, and a conversation is deleted."""
+        """A conversation is deleted after `days` without activity."""
         self._retention = retention
         self._leases = leases
         self._hub = hub
@@ -33,7 +33,7 @@ class Retaining:
         self._days = days
 
     async def look(self) -> None:
-        """Delete those whose time has come, unless another process is at it."""
+        """Delete the conversations that are due, unless another process does so."""
         conversations = messages = 0
         after: Idle | None = None
         try:
@@ -50,7 +50,7 @@ class Retaining:
                     break
                 after = found[-1]
         except StorageUnavailable:
-            pass  # the next time
+            pass  # the next search tries again
         if conversations:
             self._metrics.erased("retention", conversations=conversations, messages=messages)
             facts = {"days": self._days, "conversations": conversations, "messages": messages}

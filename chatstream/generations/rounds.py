@@ -1,7 +1,7 @@
-"""An answer with calls, as rounds: what the model said and called with one request, and what came of each call. Pure.
+"""An answer with calls, as rounds: for each request to the model, its text, its calls and their results. Pure.
 
-In a whole round, each call has a state. A call that was cut off while the model was still writing it has none: the
-model is then told the round's text, and not the call.
+In a whole round, each call has a state. A call that was cut off while the model was writing its arguments has none:
+then the model is given the round's text, but not the call.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,34 +26,34 @@ from chatstream.pieces import (
     ToolState,
 )
 
-# What a model is told of a call that has no result.
+# Results that a model gets for calls without a result.
 STOPPED = "Not carried out: the answer was stopped before."
 BROKEN_OFF = "It is not known what came of this: it was broken off."
 UNKNOWN = "It is not known whether this was carried out. Do not call it again: ask the user to check."
-# What people are told of that.
+# The text that people are shown for a call whose outcome is unknown.
 CHECK = "It is not known whether this was carried out: check it before you ask for it again."
 _DECIDED = (CallState.APPROVED, CallState.DENIED, CallState.EXPIRED)
 
 
 class Call(Struct):
-    """A call so far."""
+    """A call, with its state so far."""
 
     id: str
     name: str
     extra: str | None
     arguments: str = ""
     state: CallState | None = None
-    effect: Effect | None = None  # of the tool, once it runs
+    effect: Effect | None = None  # the tool's effect, once the call runs
     output: object | UnsetType = UNSET
     failed: bool = False
     because: CallState | None = None  # see `ToolResult`
-    expires_at: str | None = None  # when its waiting, now or the last time, is over
-    waited: CallState | None = None  # for whom it waited last
-    decision: ToolState | None = None  # of whoever decided, or of the time that was over
+    expires_at: str | None = None  # when its current or last wait ends
+    waited: CallState | None = None  # the state in which it waited last
+    decision: ToolState | None = None  # the decision, or the expiry
 
     @property
     def result(self) -> str:
-        """What the model is told of it."""
+        """Return the result for the model."""
         if self.state is CallState.UNKNOWN:
             return UNKNOWN
         if self.output is UNSET:
@@ -62,16 +62,16 @@ class Call(Struct):
 
     @property
     def is_over(self) -> bool:
-        """There is nothing more to come of it."""
+        """Whether the call has ended."""
         return self.output is not UNSET or self.state is CallState.UNKNOWN
 
     @property
     def waits(self) -> bool:
-        """Somebody is to decide, or to answer in the tool's place."""
+        """Whether a person must decide, or the app must answer."""
         return self.state in AWAITING and not self.is_over
 
     def is_expired(self, now: datetime) -> bool:
-        """Its time is over. It is, too, if nobody can say when that is."""
+        """Whether its time is over. A missing or unreadable time counts as over."""
         try:
             return self.expires_at is None or datetime.fromisoformat(self.expires_at) <= now
         except ValueError:
@@ -79,7 +79,7 @@ class Call(Struct):
 
 
 class Round(Struct):
-    """What a model said with one request."""
+    """The output of the model for one request."""
 
     texts: list[str] = []
     reasoning: list[str] = []
@@ -87,12 +87,12 @@ class Round(Struct):
 
     @property
     def is_whole(self) -> bool:
-        """The model has said all of it, and called something."""
+        """Whether the model has finished the round, with at least one call."""
         return any(call.state is not None for call in self.calls)
 
 
 def rounds(pieces: Sequence[Piece]) -> list[Round]:
-    """The rounds of an answer. There is always one."""
+    """Return the rounds of an answer; there is at least one."""
     found = [Round([], [], [])]
     calls: dict[str, Call] = {}
     kind = Kind.TEXT
@@ -133,20 +133,20 @@ def _moved_on(call: Call, mark: ToolState) -> None:
 
 
 def calls(pieces: Sequence[Piece]) -> list[Call]:
-    """All calls of an answer, in order."""
+    """Return all calls of an answer, in order."""
     return [call for each in rounds(pieces) for call in each.calls]
 
 
 def waits_until(pieces: Sequence[Piece]) -> datetime | None:
-    """When the first of the calls that wait is given up; None if none waits."""
+    """Return when the first of the waiting calls expires; None if no call waits."""
     times = [call.expires_at for call in calls(pieces) if call.waits]
     return min((datetime.fromisoformat(time) for time in times if time is not None), default=None)
 
 
 def steps(pieces: Sequence[Piece]) -> tuple[Step, ...]:
-    """What a model is told of an answer; empty if there is no call in it that it could be told of.
+    """Return an answer's rounds in the form for the model; empty if no call in it can be sent to a model.
 
-    Each call has a result: without, the next request would be refused.
+    Each call has a result: without one, the model's endpoint would refuse the next request.
     """
     all_of_it = rounds(pieces)
     if not any(each.is_whole for each in all_of_it):
@@ -169,7 +169,8 @@ def _told(call: Call) -> ToolCall:
 
 
 def _object(arguments: str) -> str:
-    """Arguments that an endpoint takes: some refuse a whole conversation for what is no JSON object in it."""
+    """Return the arguments if they are a JSON object, else a replacement: some endpoints refuse a whole conversation
+    otherwise."""
     try:
         given = msgspec.json.decode(arguments)
     except (ValueError, RecursionError):
@@ -178,16 +179,16 @@ def _object(arguments: str) -> str:
 
 
 def in_doubt(pieces: Sequence[Piece]) -> Iterator[Call]:
-    """The calls that were carried out when the answer broke off, and must not be carried out again."""
+    """Yield the calls that were running when the answer broke off, and must not be carried out again."""
     for each in rounds(pieces):
         for call in each.calls:
-            # One that runs without saying what that means was stored by another version: it counts as the worst.
+            # A running call without an effect was stored by another version: assume the worst effect.
             if call.state is CallState.RUNNING and not call.is_over and call.effect in (Effect.ONCE, None):
                 yield call
 
 
 def closing(pieces: Sequence[Piece]) -> list[Piece]:
-    """What is known of the calls that an answer leaves behind when it ends here, so that each has an end."""
+    """Return the marks that end each open call of an answer that ends here."""
     doubtful = {call.id for call in in_doubt(pieces)}
     marks: list[Piece] = []
     for each in rounds(pieces):
@@ -197,7 +198,7 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
             if call.id in doubtful:
                 marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=CHECK))
             else:
-                # An app may have begun with it.
+                # The app may have begun to carry it out.
                 begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT)
                 text = BROKEN_OFF if begun else STOPPED
                 marks.append(ToolResult(id=call.id, output=text, failed=True))
@@ -205,7 +206,7 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def settled(answer: Answer) -> Answer:
-    """The same answer with an end for each of its calls, unless another attempt goes on from them."""
+    """Return the answer with an end for each of its calls, unless another attempt continues them."""
     if not answer.mixed or answer.begins_again:
         return answer
     marks = closing(answer.mixed)

@@ -1,8 +1,8 @@
-"""Ends the answers whose process is gone, so that nothing stays `streaming` for ever.
+"""Ends the answers whose process is gone, so that no answer stays `streaming` for ever.
 
-An attempt is alive as long as its `beatAt` moves. No clocks are compared: it counts how often in a row the same value
-was seen, in looks that followed each other closely. Whatever makes a look fail or come late (an outage, a pause of this
-process, a clock that jumps) starts the count again, so none of them can end an answer that is alive.
+An attempt is alive as long as its `beatAt` changes. No clocks are compared: the sweeper counts how many polls in a row
+have seen the same value. A poll that fails or comes late (an outage, a pause of this process, a clock that jumps)
+resets the count, so none of these can end a living answer.
 """
 
 import asyncio
@@ -24,14 +24,15 @@ from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
-# With a checkpoint a second, six looks at two-second intervals are ten seconds without a sign of life.
+# Seconds between two polls. Checkpoints come every second, so six polls without a change are ten seconds without a sign
+# of life.
 LOOK_INTERVAL = 2.0
 _LOOKS = 6
 _MAX_PAUSE_BETWEEN_LOOKS = 4.0
 
 
 class Lost(NamedTuple):
-    """What an answer is likely to have taken whose process is gone, and the model that was asked."""
+    """The estimated usage of an answer whose process is gone, and the model that was asked."""
 
     usage: Usage
     model: str
@@ -42,7 +43,7 @@ async def _unknown(conversation: Conversation, answer: Answer) -> Lost | None:
 
 
 class Sweeper:
-    """Call `look` every `LOOK_INTERVAL` seconds."""
+    """Finds and ends abandoned answers. Call `look` every `LOOK_INTERVAL` seconds."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Sweeper:
         metrics: Metrics,
         lost_usage: Callable[[Conversation, Answer], Awaitable[Lost | None]] = _unknown,
     ) -> None:
-        """`lost_usage` says what is lost with a process, None if no model was asked."""
+        """`lost_usage` estimates the usage of an abandoned answer; None if no model was asked."""
         self._lost_usage = lost_usage
         self._attempts = attempts
         self._reading = reading
@@ -62,7 +63,7 @@ class Sweeper:
         self._looked_at = float("-inf")
 
     async def look(self) -> None:
-        """Count, and end what has not moved."""
+        """Poll once, and end the answers that have not changed for long enough."""
         now = asyncio.get_running_loop().time()
         try:
             running = await self._attempts.orphans()
@@ -78,7 +79,7 @@ class Sweeper:
                 await self._end(orphan)
 
     async def end_all(self) -> int:
-        """End every `streaming` attempt at once; returns how many. For a process that has the database to itself."""
+        """End every `streaming` attempt at once; returns how many. Only for a process that is alone in the database."""
         orphans = await self._attempts.orphans()
         for orphan in orphans:
             await self._end(orphan)
@@ -109,9 +110,9 @@ class Sweeper:
             log.warning("its process is gone, but the answer's end cannot be stored yet", extra={"facts": facts})
 
     async def _outcome(self, orphan: Orphan, answer: Answer) -> Answer:
-        if orphan.stop_requested:  # its user wants no more of it
+        if orphan.stop_requested:  # the user has asked to stop it
             return settled(replace(answer, status=Status.STOPPED)).seen_to(orphan.stop_at)
-        if any(in_doubt(answer.mixed)):  # nobody carries that out again, unless a person says so
+        if any(in_doubt(answer.mixed)):  # must not be carried out again, unless a person asks for it
             failure = Failure(code=ErrorCode.TOOL_OUTCOME_UNKNOWN, request_id=None)
             return settled(replace(answer, status=Status.FAILED, failure=failure))
         often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS

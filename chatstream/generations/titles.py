@@ -1,9 +1,8 @@
-"""Titles by the model: after a conversation's first answer, beside everything else, for little money.
+"""Titles by the model: made after a conversation's first answer, in the background, at a low cost.
 
-A title is asked for where a conversation was created with `autoTitle`, once. It takes the place of the title that the
-conversation was created with, and never of one that somebody has given since, whatever comes first: that is decided by
-the write. The mark `autoTitle` goes with it. If the process ends before, the mark stays, and whichever process stores
-the next answer of that conversation makes the title.
+The title is made once, for a conversation that was created with `autoTitle`. It replaces the title from the creation,
+but never one that somebody has set since: the write itself decides that. The write also removes the `autoTitle` mark.
+If the process ends before, the mark stays, and the process that stores the conversation's next answer makes the title.
 """
 
 import asyncio
@@ -30,18 +29,19 @@ from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
 
-# All of it: to wait for a turn, to read the question, to ask the model, to store.
+# Seconds for everything: waiting for a turn, reading the question, asking the model, storing.
 _DEADLINE = 30.0
-# Titles that are made at the same time in one process, so that they take nothing from the answers; and those that may
-# wait for it. The next answer asks again for one that is dropped.
+# The most titles made at the same time in one process, so that they do not slow down the answers; and the most that may
+# wait. A dropped one is tried again after the next answer.
 _AT_ONCE = 4
 _MOST_WAITING = 100
-# What a model may say before it is cut off, its thinking included: a title has ten tokens, and some think before.
+# The most characters of a model's output for a title, with its reasoning. A title has ten tokens; some models think
+# first.
 _BUDGET = 4_000
 
 
 class Titles:
-    """Makes the titles of this process's answers; nothing of it delays or fails an answer."""
+    """Makes the titles for this process. It never delays or fails an answer."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Titles:
         budgets: Budgets | None = None,
         given: Callable[[Conversation], None] = lambda conversation: None,
     ) -> None:
-        """`name` is the model that is asked; None: the conversation's, as far as it is `allowed`.
+        """`name` is the model to ask; None means the conversation's own model, if it is `allowed`.
 
-        `budgets` is told what a title took, and `given` is called with each conversation that has got one.
+        `budgets` counts the usage of titles. `given` is called with each conversation that got a title.
         """
         self._given = given
         self._budgets = budgets
@@ -72,10 +72,10 @@ class Titles:
         self._metrics = metrics
         self._name = name
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._making: dict[str, asyncio.Task[None]] = {}  # by the conversation's key: one at a time
+        self._making: dict[str, asyncio.Task[None]] = {}  # by conversation key: one at a time
 
     def answered(self, conversation: Conversation, answer: Answer) -> None:
-        """An answer has ended as it is stored. Returns at once."""
+        """An answer has ended and is stored: make a title if one is due. Returns at once."""
         wanted = conversation.auto_title and not self._plugins.answers
         if not wanted or answer.status is not Status.COMPLETE or is_blank(answer.content):
             return
@@ -86,7 +86,7 @@ class Titles:
         task.add_done_callback(lambda _: self._making.pop(conversation.key, None))
 
     async def close(self) -> None:
-        """Give up what is not made yet."""
+        """Cancel the unfinished titles."""
         tasks = list(self._making.values())
         for task in tasks:
             task.cancel()
@@ -98,7 +98,7 @@ class Titles:
         try:
             async with asyncio.timeout(_DEADLINE):
                 async with self._places:
-                    # As it is by now: somebody may have named or deleted it while the answer was written.
+                    # Read it again: somebody may have named or deleted it while the answer was written.
                     current = await self._reading.conversation(conversation.key)
                     if current is None or not current.auto_title:
                         return
@@ -137,12 +137,12 @@ class Titles:
         except ModelError as exc:
             log.info("no title was made: %s", exc, extra={"facts": {"conversation": conversation.id}})
             if not pieces and usage is None:
-                return None  # refused, and so not charged
+                return None  # the request was refused, so it is not charged
         finally:
             if pieces or usage is not None:
                 await self._count(conversation, answer, usage or estimated(estimate, pieces), answered_by)
         title = titling.title(text(pieces), finish) if finish else None
-        # The plug-ins check the title as it is shown: without its Markdown it may say something else.
+        # Plug-ins check the title in its shown form: without the Markdown it may read differently.
         return title if title is not None and await self._plugins.may_be_told(title) else None
 
     async def _count(self, conversation: Conversation, answer: Answer, usage: Usage, model: str | None) -> None:

@@ -1,4 +1,4 @@
-"""How many tokens a text has, where no model has counted: by its length, and by what this conversation had so far."""
+"""Estimates tokens where no model has counted them: from the text's length and this conversation's earlier counts."""
 
 from collections.abc import Iterable
 
@@ -8,23 +8,23 @@ from chatstream.llm.model import Estimate, Turn
 from chatstream.models import Answer, Usage, UsageSource
 from chatstream.pieces import Piece, cut
 
-# English has about four characters to a token. Others have fewer, but take more bytes: Cyrillic two for a character,
-# Chinese three. So bytes fit all of them better than characters do.
+# Tokens per byte of text. English has about four characters per token. Other languages have fewer, but more bytes per
+# character: Cyrillic two, Chinese three. So bytes fit all of them better than characters.
 _TOKENS_PER_BYTE = 0.25
-# What a turn has around its text: its role, its beginning and its end.
+# Tokens of a turn besides its text: its role, its beginning and its end.
 _TOKENS_PER_TURN = 4
-# Below this an answer says more about how its model counts than about its language.
+# The fewest bytes to learn from: a shorter answer shows how its model counts rather than its language.
 _SAMPLE_BYTES = 200
 
 
 class Ratio:
-    """Tokens for a byte of a conversation's text: its own, as soon as enough of it was counted by a model."""
+    """Tokens per byte of a conversation's text: its own ratio, once a model has counted enough of it."""
 
     def __init__(self) -> None:
         self._bytes = self._tokens = 0
 
     def learn(self, answer: Answer) -> None:
-        """From an answer whose tokens the model counted."""
+        """Learn the ratio from an answer whose tokens the model counted."""
         usage = answer.usage
         if usage is not None and usage.source is UsageSource.EXACT and answer.continues is None:
             thought = usage.reasoning_tokens if isinstance(usage.reasoning_tokens, int) else 0
@@ -33,13 +33,13 @@ class Ratio:
 
     @property
     def tokens_per_byte(self) -> float:
-        """At most one, which no tokenizer exceeds: an endpoint may count what is not in the text."""
+        """The ratio; at most one, which no tokenizer exceeds: an endpoint may count more than the text."""
         if self._bytes < _SAMPLE_BYTES or self._tokens <= 0:
             return _TOKENS_PER_BYTE
         return min(self._tokens / self._bytes, 1.0)
 
     def estimate(self, turns: list[Turn]) -> Estimate:
-        """What a request with these turns is likely to be charged for."""
+        """Return the estimated usage of a request with these turns."""
         told = sum(size(turn.content) for turn in turns)
         for call in (call for turn in turns for step in turn.steps for call in step.calls):
             told += size(call.arguments) + size(call.result)
@@ -48,12 +48,12 @@ class Ratio:
 
 
 def size(text: str) -> int:
-    """In bytes."""
+    """The size in bytes."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def added(before: Usage | None, more: Usage | None) -> Usage | None:
-    """Of several requests together; what is not known of one of them is not known of all."""
+    """Return the sum of two usages. A field that one of them lacks is missing in the sum."""
     if before is None or more is None:
         return before or more
 
@@ -71,7 +71,7 @@ def added(before: Usage | None, more: Usage | None) -> Usage | None:
 
 
 def since(before: Usage | None, now: Usage | None) -> Usage | None:
-    """What came to the sum after it was `before`."""
+    """Return the difference: the usage added since `before`."""
     if before is None or now is None:
         return now
 
@@ -89,7 +89,7 @@ def since(before: Usage | None, now: Usage | None) -> Usage | None:
 
 
 def estimated(estimate: Estimate, pieces: Iterable[Piece]) -> Usage:
-    """The usage of a request that was answered with `pieces`, whole or not; what the model thinks counts, too."""
+    """Return the estimated usage of a request whose response so far is `pieces`; reasoning counts, too."""
     said = sum(size(piece) for piece in cut(pieces, estimate.begins_at) if isinstance(piece, str))
     completion = round(said * estimate.tokens_per_byte) or bool(said)
     return Usage(

@@ -1,9 +1,9 @@
-"""How much of a conversation the model is told, in whole exchanges, from a point that moves rarely.
+"""Trims a conversation for the model: removes whole exchanges from the start, at a point that rarely moves.
 
-Providers keep what they have read of a prompt for a while, and charge a tenth of the price where the next one begins in
-the same way. If the oldest exchange were left out with each turn, no prompt would begin like the one before. So nothing
-is left out until the conversation has passed the high mark (what the model holds); then it is cut down to the low mark,
-and the point is stored with the conversation. Until the high mark is passed again, each prompt begins like the last.
+Providers cache the beginning of a prompt for a while, and charge a tenth of the price when the next prompt begins the
+same way. If each turn removed the oldest exchange, no prompt would begin like the one before. So nothing is removed
+until the conversation passes the high mark (the model's limit). Then it is cut to the low mark, and the point is stored
+with the conversation. Until it passes the high mark again, each prompt begins like the one before.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -14,39 +14,40 @@ from chatstream.errors import StorageUnavailable
 from chatstream.llm.model import Delta, Turn
 from chatstream.pieces import ContextTrimmed
 
-# The low mark, as a part of the high one. With a half, a window of n exchanges is read anew after n/2 more: of twenty,
-# more than four fifths of all that is sent has been sent before. With more it would be read anew too often, with less
-# more would be left out than need be.
+# The low mark, as a fraction of the high mark. With a half, a window of n exchanges is cut again after n/2 more: with
+# twenty, over four fifths of all text sent is cached. A higher mark would cut too often; a lower one would remove more
+# than needed.
 LOW_MARK = 0.5
 
 Remember = Callable[[int], Awaitable[int]]
-"""Stores that the model is told the conversation from this `seq` on; returns how many messages lie before it."""
+"""Stores the `seq` from which the model is given the conversation; returns how many messages lie before it."""
 
 
 class Exchange(NamedTuple):
-    """A user message, of place `seq`, and what answers it: its turns, in order."""
+    """A user message with the sequence number `seq`, and the turns that answer it, in order."""
 
     seq: int
     turns: list[Turn]
 
     @property
     def size(self) -> int:
-        """Of what is said, in characters."""
+        """The length of its text, in characters."""
         return sum(turn.size for turn in self.turns)
 
     @property
     def size_with_reasoning(self) -> int:
-        """Of what is said and thought, in characters."""
+        """The length of its text and reasoning, in characters."""
         return self.size + sum(len(turn.reasoning) for turn in self.turns)
 
 
 class Window:
-    """What of one conversation the model is told for one answer. Lengths are in characters."""
+    """The part of one conversation that the model gets for one answer. Lengths are in characters."""
 
     def __init__(self, exchanges: Sequence[Exchange], *, over: bool = False, begin: int | None = None) -> None:
-        """`exchanges` are in order, and end with the question. `over`: there are more, which the model cannot hold.
+        """`exchanges` are in order and end with the question. `over`: there are older ones, which the model cannot
+        hold.
 
-        `begin` is the `seq` from which the conversation was told so far.
+        `begin` is the `seq` from which the model was given the conversation before.
         """
         self.exchanges = list(exchanges)
         self._over = over
@@ -62,13 +63,13 @@ class Window:
 
     @property
     def moved_to(self) -> int | None:
-        """The `seq` from which it is told now, if that is another one than before."""
+        """The `seq` from which the model is given the conversation now, if that has changed."""
         return None if self._told_from == self._begin else self._told_from
 
     def fit(self, high: int, *, reasoning: bool = False) -> None:
-        """Cut it down to the low mark, if it has more than `high` characters; the question always stays.
+        """Cut the window to the low mark if it has more than `high` characters; the question always stays.
 
-        `reasoning`: the model is told what it thought, too.
+        `reasoning`: the model is given its reasoning, too.
         """
         sizes = [one.size_with_reasoning if reasoning else one.size for one in self.exchanges]
         if not self._over and sum(sizes) <= high:
@@ -83,7 +84,7 @@ class Window:
         self._over = False
 
     def arrange(self, more: Sequence[Turn] = ()) -> None:
-        """Make `turns`: neighbours of one role are one. `more` is told right before the question."""
+        """Build `turns`: neighbouring turns of one role are merged. `more` is placed right before the question."""
         placed: list[tuple[Turn, int | None]] = [
             (turn, exchange.seq) for exchange in self.exchanges for turn in exchange.turns
         ]
@@ -99,7 +100,7 @@ class Window:
             self._seqs.append(seq)
 
     def told_from(self, index: int) -> None:
-        """The model holds no more than what comes from this turn on."""
+        """Record that the model can hold only the turns from this index on."""
         if index:
             self._told_from = next((seq for seq in self._seqs[index:] if seq is not None), self._told_from)
 
@@ -107,14 +108,14 @@ class Window:
 async def announced(
     window: Window, deltas: AsyncGenerator[Delta, None], remember: Remember
 ) -> AsyncGenerator[Delta, None]:
-    """`deltas`, and before the first piece that messages are left out from now on, if that is new."""
+    """Yield `deltas`; if more messages are left out than before, yield that before the first piece."""
     told = False
     async with aclosing(deltas):
         async for delta in deltas:
             if delta.pieces and not told:
                 told = True
                 if window.moved_to is not None:
-                    with suppress(StorageUnavailable):  # then it is moved, and told, with the next answer
+                    with suppress(StorageUnavailable):  # then the point is moved, and reported, with the next answer
                         dropped = await remember(window.moved_to)
                         delta = delta._replace(pieces=[ContextTrimmed(dropped=dropped), *delta.pieces])
             yield delta
