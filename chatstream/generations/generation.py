@@ -355,13 +355,13 @@ class Generation:
 
     def _cost(self, usage: Usage | None, rounds: Sequence[Round]) -> Usage | None:
         """Return `usage` with its cost. With several rounds, perhaps by different models, the cost is the sum of
-        theirs."""
+        theirs. A round of a model without a price costs nothing."""
         priced = self._priced(usage, self._model or self._asked_model)
         costs = [one.usage.cost_micros if one.usage is not None else UNSET for one in rounds]
         if priced is None or len(costs) < 2:
             return priced
         known = [cost for cost in costs if isinstance(cost, int)]
-        return replace(priced, cost_micros=sum(known)) if len(known) == len(costs) else priced
+        return replace(priced, cost_micros=sum(known) if known else UNSET)
 
     def _usage_so_far(self) -> Usage | None:
         """Return the usage of all generated text, even if less of it is kept. None if no model was asked, or it

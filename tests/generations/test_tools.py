@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError
@@ -256,6 +257,29 @@ async def test_tokens_of_all_requests_are_one_sum(mongodb_uri: str) -> None:
             Round(model=None, finish_reason="tool_calls", usage=usage),
             Round(model=None, finish_reason="stop", usage=usage),
         )
+
+
+@pytest.mark.parametrize(
+    ("models", "cost"),
+    [(("free", "paid"), 24), (("paid", "free"), 24), (("free", "free"), None), (("paid", "paid"), 48)],
+)
+@pytest.mark.gen_test(timeout=60)
+async def test_a_request_to_a_model_without_a_price_costs_nothing(
+    mongodb_uri: str, models: tuple[str, str], cost: int | None
+) -> None:
+    def priced(usage: Usage | None, model: str | None) -> Usage | None:
+        return replace(usage, cost_micros=2 * usage.total_tokens) if usage is not None and model == "paid" else usage
+
+    usage = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
+    async with bench(mongodb_uri, tools=Tools([tool("odds", Ledger())]), priced=priced) as b:
+        b.model.reply(Delta([], model=models[0]), *call(1), Finish(reason="tool_calls", usage=usage))
+        b.model.reply(Delta([], model=models[1]), "Two.", Finish(reason="stop", usage=usage))
+        conversation = await b.conversation()
+        await b.post(conversation)
+        answer = await b.ended(conversation)
+        assert answer.usage is not None
+        assert answer.usage.total_tokens == 24
+        assert answer.usage.cost_micros == (UNSET if cost is None else cost)
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -23,7 +23,7 @@ from chatstream.generations.answer import admit, write_answer
 from chatstream.generations.calls import CallBounds, Calling
 from chatstream.generations.commands import Commands
 from chatstream.generations.deciding import Deciding
-from chatstream.generations.generation import AnswerBounds
+from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import Hub, Stream
 from chatstream.generations.replay import NEWEST
 from chatstream.generations.room import Config
@@ -310,6 +310,7 @@ class Bench:
         bounds |= {name: config.pop(name) for name in bounds.keys() & config.keys()}
         durations = {"heartbeat_interval": math.inf, "disconnect_grace": math.inf, "connection_timeout": math.inf}
         answers = Answers(lambda: 0, 1, per_user=1000, per_process=1000)
+        priced = config.pop("priced", unpriced)
         self.hub = Hub(
             self.store,
             self.store,
@@ -318,6 +319,7 @@ class Bench:
             self.metrics,
             Config(**{**durations, "connection_bytes": 2**40, "model": "m", **config}, bounds=AnswerBounds(**bounds)),
             answers,
+            priced=priced,
         )
         self.deciding = Deciding(self.hub, self.store, self.store, self.metrics, self.calling.bounds)
         self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit, self.deciding)
