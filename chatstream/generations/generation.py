@@ -339,7 +339,7 @@ class Generation:
             finish_reason=finish_reason,
             usage=self._cost(usage or self._usage_so_far(), rounds),
             failure=failure,
-            model=self._model or (self._asked_model if self._estimate is not None else None),
+            model=self._model or (self._asked_model if self._estimate and self._estimate.of_model else None),
             rounds=rounds if len(rounds) > 1 else (),
         ).made_of(self.running.pieces)
         return settled(ended)

@@ -84,6 +84,7 @@ class Estimate(NamedTuple):
     prompt_tokens: int
     tokens_per_byte: float  # of the answer's text, in UTF-8
     begins_at: int = 0  # the position in the answer at which the text of this request begins
+    of_model: bool = True  # not of a plug-in that answers in its place
 
 
 class Delta(NamedTuple):

@@ -550,6 +550,20 @@ async def test_an_answerer_takes_the_models_place(mongodb_uri: str) -> None:
         assert b.model.calls == []
 
 
+@pytest.mark.gen_test
+async def test_of_an_answerer_that_counts_no_tokens_an_estimate_is_spent(mongodb_uri: str) -> None:
+    async def answer(turn: Any) -> AsyncIterator[Any]:
+        yield f"You said: {turn.message}"
+        if turn.message == "Gratis.":
+            yield Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
+
+    async with bench(mongodb_uri, plugins=plugged(having(answer=answer))) as b:
+        stored = await answered(b, content="Tell me. " * 100)
+        assert (stored.usage.source, stored.model) == ("estimated", None)
+        assert min(stored.usage.prompt_tokens, stored.usage.completion_tokens) > 100
+        assert (await answered(b, content="Gratis.")).usage.total_tokens == 0
+
+
 def odds(value: Any, id_: str = "m1") -> Data:
     return Data(kind="odds_update", id=id_, data=value)
 
