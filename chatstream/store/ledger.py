@@ -237,9 +237,10 @@ class Ledger:
 
     async def _within(self, spending: Spending, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
         now = datetime.now(UTC)
-        for name, limit in _limits(spending.budget):
-            if limit == 0:  # no document says that, as long as nothing was spent
-                raise over([Balance(name, 0, 0, 0, *_period(name, now))], now)
+        # No document says that, as long as nothing was spent.
+        none = [Balance(name, 0, 0, 0, *_period(name, now)) for name, limit in _limits(spending.budget) if limit == 0]
+        if none:
+            raise await self._refusal(spending.user_id, none, now)
         for _ in range(_TRIES):
             reserving = _Reserving(spending)
             try:
@@ -258,10 +259,13 @@ class Ledger:
         now = datetime.now(UTC)
         balances = await self.balances(spending.user_id, spending.budget, now)
         if any(one.left == 0 for one in balances):
-            refusal = over(balances, now)
-            if self._webhooks and isinstance(refusal, BudgetExhausted):
-                await self._note(spending.user_id, refusal, now)
-            raise refusal
+            raise await self._refusal(spending.user_id, balances, now)
+
+    async def _refusal(self, user_id: str, balances: list[Balance], now: datetime) -> OverBudget:
+        refusal = over(balances, now)
+        if self._webhooks and isinstance(refusal, BudgetExhausted):
+            await self._note(user_id, refusal, now)
+        return refusal
 
     async def _note(self, user_id: str, refusal: BudgetExhausted, moment: datetime) -> None:
         """That the webhook is to be told, if it is the first refusal of its period."""
@@ -270,14 +274,17 @@ class Ledger:
         # Whose it is stands beside it: who comes back after an erasure has an account without a name.
         about = {"budget": budget, "id": secrets.token_hex(16), "userId": user_id}
         webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | about
-        await self._accounts.update_one(
-            {
-                "_id": await self._names.account(user_id, moment),
-                told: {"$exists": False},
-                "webhook.dueAt": {"$exists": False},
-            },
-            {"$set": {told: moment, "webhook": webhook}},
-        )
+        which = {
+            "_id": await self._names.account(user_id, moment),
+            told: {"$exists": False},
+            "webhook.dueAt": {"$exists": False},
+        }
+        new = {"userId": user_id, "month": month_of(moment)}
+        with contextlib.suppress(DuplicateKeyError):  # it is there, and has been told, or something else is to be
+            # Who may spend nothing has no account as long as nothing was spent.
+            await self._accounts.update_one(
+                which, {"$set": {told: moment, "webhook": webhook}, "$setOnInsert": new}, upsert=refusal.limit == 0
+            )
 
     def _committed(self, reserving: "_Reserving") -> None:
         """What this process remembers of an account is in it now."""

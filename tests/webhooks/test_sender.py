@@ -291,6 +291,29 @@ async def test_what_a_later_version_noted_of_an_account_holds_up_nothing(process
         assert len(receiver.received) == 1
 
 
+@pytest.mark.parametrize("spent", [False, True])
+@pytest.mark.gen_test
+async def test_the_first_refusal_of_a_limit_of_nothing_is_told(process: Process, spent: bool) -> None:
+    conversation = await process.conversations.create("user-1")
+    if spent:
+        some = Spending("user-1", Budget(tokens_per_month=1000), lambda before: USAGE)
+        posted = await process.posting.post(conversation, "Tell me.", spending=some)
+        assert posted.answer is not None
+        await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
+    spending = Spending("user-1", Budget(cost_per_month=0), lambda before: USAGE)
+    async with receiving() as receiver, process.sender(receiver) as sender:
+        for _ in range(3):
+            with pytest.raises(Exception, match="used up"):
+                await process.posting.post(conversation, "And now?", spending=spending)
+            await sender.look()
+        [one] = receiver.received
+        data = one.event["data"]
+        assert (data["userId"], data["name"], data["limit"]) == ("user-1", "costPerMonth", 0)
+    await process.erase("user-1")
+    (account,) = process.database.ledger.find()
+    assert "user-1" not in repr(account)
+
+
 @pytest.mark.gen_test
 async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
     spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
