@@ -31,7 +31,7 @@ def told_of(user: str, uri: str) -> list[str]:
     """The lines of MongoDB's log that name the user."""
     with MongoClient[dict[str, Any]](uri) as client:
         lines: list[str] = client.admin.command("getLog", "global")["log"]
-        assert any("Waiting for connections" in line for line in lines) or len(lines) == 1024
+        assert lines  # the newest thousand
     return [line for line in lines if user in line]
 
 
