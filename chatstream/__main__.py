@@ -10,9 +10,9 @@ from chatstream.commands.parser import Parser
 from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.logs import drop_output
 
-# The exit status where nothing helps but another setting: what a wrong option has, too.
+# The exit status for wrong options and settings: retrying does not help.
 _WRONG_SETTINGS = 2
-# As shells have it: a program that Ctrl-C ended.
+# The exit status after Ctrl-C, as shells use it.
 _INTERRUPTED = 130
 
 
@@ -34,7 +34,7 @@ def _parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 0, 1 with a reason if it cannot be done, 2 if an option or a setting is wrong."""
+    """Run a command and return the exit status: 0; 1 with a reason if it failed; 2 for a wrong option or setting."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         _writes_anything(stream)
     try:
@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _run(sys.argv[1:] if arguments is None else arguments)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # not at the end of Python, which would answer with a traceback
-    except BrokenPipeError:  # whoever reads it has seen enough
+                sys.stdout.flush()  # flush here: at Python's end, a failure would print a traceback
+    except BrokenPipeError:  # the reader of the output has closed it
         drop_output()
         return 1
     except KeyboardInterrupt:
@@ -69,12 +69,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _writes_anything(stream: TextIO | None) -> None:
-    """What a terminal's characters cannot show is replaced: Python would end with a traceback instead."""
+    """Replace characters that the terminal cannot show: otherwise Python would end with a traceback."""
     reconfigure = getattr(stream, "reconfigure", None)
     if stream is None or reconfigure is None or (stream.encoding or "").lower().replace("-", "") == "utf8":
         return
     if stream is sys.stdin and stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968"):
-        reconfigure(encoding="utf-8", errors="replace")  # whoever types more than ASCII types UTF-8
+        reconfigure(encoding="utf-8", errors="replace")  # a person who types more than ASCII types UTF-8
     else:
         reconfigure(errors="replace")
 

@@ -1,4 +1,4 @@
-"""The whole route table on one screen: path, door, and exactly what the door needs.
+"""The whole route table: path, context of authentication, and exactly the parts that each handler needs.
 
 What each route does is described in `chatstream.handlers.reference`.
 """
@@ -73,10 +73,10 @@ def make_app(
     page_cards: Mapping[str, Mapping[str, bytes]] = MappingProxyType({}),
     demo_models: Mapping[str, str] = MappingProxyType({}),
 ) -> Application:
-    """The application; `ping` raises `StorageUnavailable` unless the database answers.
+    """Return the application; `ping` raises `StorageUnavailable` unless the database responds.
 
-    `page_words` are the plug-ins' words by language, `page_cards` their files for each kind of data that they draw,
-    `demo_models` what each demo model does. Raises `ConfigurationError` for a page file that is wrong.
+    `page_words` are the plug-ins' texts by language; `page_cards` are their files for each kind of data that they draw;
+    `demo_models` describes each demo model. Raises `ConfigurationError` for a wrong page file.
     """
     base = {"door": door}
     streaming = base | {"hub": hub, "conversations": conversations}
@@ -133,7 +133,7 @@ def make_app(
 
 
 def make_metrics_app(door: Door, metrics: Metrics) -> Application:
-    """What is served on `CHATSTREAM_METRICS_PORT`."""
+    """Return the application for `CHATSTREAM_METRICS_PORT`."""
     return _application(door, metrics, [_metrics_route(door, metrics)])
 
 
@@ -152,7 +152,7 @@ def _application(door: Door, metrics: Metrics, routes: Sequence[Route]) -> Appli
 
 
 def _readable(pattern: str) -> str:
-    """A route's regular expression as people write it."""
+    """Return a route's regular expression in a readable form."""
     for below, name in (("tool-calls", "toolCallId"), ("messages", "messageId")):
         pattern = pattern.replace(f"/{below}/([^/]+)", f"/{below}/{{{name}}}")
     pattern = pattern.replace("([^/]+)", "{id}")

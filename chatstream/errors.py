@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The exceptions of chatstream, as one tree.
 
 ::
 
@@ -19,8 +19,8 @@
     ├── ModelError                 an answer ended badly: the model's or a proxy's fault
     └── ConfigurationError         the server cannot start like this
 
-A `RequestError` carries the HTTP status it *suggests*; the handlers decide. Its ``str()`` is safe to show to a client;
-that of a `ModelError` is for the log alone.
+The HTTP status of a `RequestError` is a suggestion; the handlers decide. Its ``str()`` is safe to show to a client. The
+``str()`` of a `ModelError` is only for the log.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ class ErrorCode(StrEnum):
 
 
 class Explanation(NamedTuple):
-    """What a person is told about a code, and whether trying again can help."""
+    """The text of an error code for people, and whether a retry can help."""
 
     message: str
     retryable: bool
@@ -96,7 +96,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
 
 
 def counted(count: int, noun: str) -> str:
-    """So many of these, for an error's text: ``1 token``, ``2,000 tokens``."""
+    """Return a number with its noun, for an error's text: ``1 token``, ``2,000 tokens``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -124,23 +124,23 @@ class RequestError(ChatstreamError):
 
 
 class InvalidRequest(RequestError):
-    """Malformed: nothing was changed."""
+    """The request is malformed; nothing was changed."""
 
 
 class Unauthenticated(RequestError):
-    """No token, or one that is not accepted."""
+    """The request has no token, or one that is not accepted."""
 
     status, title, code = 401, "Unauthorized", "unauthenticated"
 
     def __init__(self, detail: str, *, token_given: bool, reason: str = "") -> None:
-        """`token_given` decides whether RFC 6750's ``error="invalid_token"`` is said; `reason` is for the metrics."""
+        """`token_given` decides whether RFC 6750's ``error="invalid_token"`` is sent; `reason` is for the metrics."""
         super().__init__(detail, code="invalid_token" if token_given else "unauthenticated")
         self.token_given = token_given
         self.reason = reason
 
 
 class LimitReached(RequestError):
-    """The user has stored as much as is allowed, and waiting does not help.
+    """The user has stored the most that is allowed; waiting does not help.
 
     Not a 409: clients take that for "it was stored before".
     """
@@ -149,25 +149,25 @@ class LimitReached(RequestError):
 
 
 class TooManyConversations(LimitReached):
-    """The user has as many as one may have."""
+    """The user has the most conversations that are allowed."""
 
     code = "too_many_conversations"
 
 
 class ConversationFull(LimitReached):
-    """It has as many messages as one may have."""
+    """The conversation has the most messages that are allowed."""
 
     code = "conversation_full"
 
 
 class NotFound(RequestError):
-    """It does not exist or is not the caller's; the two are not told apart."""
+    """The resource does not exist or belongs to another user; clients cannot tell which."""
 
     status, title, code = 404, "Not Found", "not_found"
 
 
 class Conflict(RequestError):
-    """Not possible in the present state."""
+    """The request is not possible in the present state."""
 
     status, title, code = 409, "Conflict", "conflict"
 
@@ -179,7 +179,7 @@ class AnswerInProgress(Conflict):
 
 
 class AlreadyExists(Conflict):
-    """The id is taken."""
+    """The id is already used."""
 
     code = "already_exists"
 
@@ -203,7 +203,7 @@ class NothingToContinue(Conflict):
 
 
 class NotQueued(Conflict):
-    """The message does not wait for its turn, or not any more."""
+    """The message is not queued, or not any more."""
 
     code = "not_queued"
 
@@ -215,71 +215,71 @@ class Withdrawn(Conflict):
 
 
 class AlreadyDecided(Conflict):
-    """Somebody else has decided about this call, or answered it: the first one counts."""
+    """The call was already decided or answered: the first decision counts."""
 
     code = "already_decided"
 
 
 class NotWaiting(Conflict):
-    """The call waits for nobody, or for something else."""
+    """The call does not wait for a decision, or waits for another kind."""
 
     code = "not_waiting"
 
 
 class CallExpired(RequestError):
-    """Nobody has decided about this call in time."""
+    """The time for a decision about this call is over."""
 
     status, title, code = 410, "Gone", "call_expired"
 
 
 class RequestTimeout(RequestError):
-    """The body came too slowly, or not at all."""
+    """The request's body came too slowly, or not at all."""
 
     status, title, code = 408, "Request Timeout", "request_timeout"
 
 
 class TooLarge(RequestError):
-    """The body is over the limit."""
+    """The request's body is over the size limit."""
 
     status, title, code = 413, "Content Too Large", "too_large"
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is not JSON."""
+    """The request's body is not JSON."""
 
     status, title, code = 415, "Unsupported Media Type", "unsupported_media_type"
 
 
 class InvalidContent(RequestError):
-    """A well-formed body with a field that is not acceptable."""
+    """The request's body is well-formed, but a field's value is not acceptable."""
 
     status, title, code = 422, "Unprocessable Content", "invalid_content"
 
     @classmethod
     def of(cls, field: str, problem: str) -> Self:
-        """`problem` says of the field what it must be."""
+        """Return the error for one field; `problem` says what the field must be."""
         return cls(f"`{field}` {problem}.", fields={field: problem})
 
 
 class Quota(NamedTuple):
-    """A limit, and what is left of it."""
+    """A limit, and the rest of it."""
 
-    policy: str  # its name
+    policy: str  # the limit's name
     quota: int
     remaining: int
-    window: int | None  # seconds; None: so many at a time
-    reset: float | None  # seconds until `remaining` grows by one; None if not known
+    window: int | None  # seconds; None: a limit on simultaneous uses
+    reset: float | None  # seconds until `remaining` grows by one; None if unknown
 
 
 class TooManyRequests(RequestError):
-    """A limit of the caller's."""
+    """The caller has reached a limit."""
 
     status, title, code = 429, "Too Many Requests", "rate_limited"
 
     def __init__(
         self, detail: str, *, code: str | None = None, retry_after: float | None = None, quota: Quota | None = None
     ) -> None:
-        """`retry_after` is in seconds; `quota` is the limit that was met."""
+        """`retry_after` is in seconds; `quota` is the limit that was reached."""
         super().__init__(detail, code=code, retry_after=retry_after)
         self.quota = quota
 
@@ -290,17 +290,16 @@ class OverBudget(TooManyRequests):
     code = ErrorCode.BUDGET_EXHAUSTED
 
     def again(self, now: datetime) -> "OverBudget":
-        """The same, for somebody who asks now."""
+        """Return the same error with the waiting time from `now`."""
         raise NotImplementedError
 
 
 class BudgetExhausted(OverBudget):
-    """The user has spent what they may in a day or a month."""
+    """The user has used up the budget of a day or a month."""
 
     def __init__(self, name: str, limit: int, *, begins: datetime, resets_at: datetime, now: datetime) -> None:
-        """`name` is the limit's: ``tokensPerDay``, ``tokensPerMonth``, ``costPerMonth``. It holds from `begins` on, and
-        anew from `resets_at` on.
-        """
+        """`name` is the limit's: ``tokensPerDay``, ``tokensPerMonth``, ``costPerMonth``. The period begins at `begins`
+        and ends at `resets_at`."""
         self.name, self.limit = name, limit
         self.begins, self.resets_at = begins, resets_at
         seconds = max(1.0, (resets_at - now).total_seconds())
@@ -319,10 +318,10 @@ class BudgetExhausted(OverBudget):
 
 
 class BudgetReserved(OverBudget):
-    """What is left of the user's budget is reserved for answers that have not ended, and may take less.
+    """The rest of the user's budget is reserved for unfinished answers, which may use less.
 
-    Nothing is used up, so nobody remembers it, and no webhook is told. It has the same code as `BudgetExhausted`, since
-    a client does the same: it waits for as long as `Retry-After` says.
+    The budget is not used up, so this is not remembered and no webhook is sent. It has the same code as
+    `BudgetExhausted`, since a client does the same: it waits for the time in `Retry-After`.
     """
 
     def __init__(self, name: str, limit: int, *, begins: datetime, resets_at: datetime) -> None:
@@ -341,12 +340,12 @@ class BudgetReserved(OverBudget):
         return BudgetReserved(self.name, self.limit, begins=self.begins, resets_at=self.resets_at)
 
 
-# When to try again while others run, in seconds: most answers have ended by then, or will soon.
+# Seconds to wait before retrying while other answers hold the budget: most have ended by then.
 _RESERVED_FOR = 10.0
 
 
 def _budget_in_words(name: str, limit: int) -> tuple[str, bool]:
-    """What the user may spend, and whether that is several."""
+    """Return the limit in words, and whether the words are plural."""
     period = {"tokensPerDay": "day", "tokensPerMonth": "month"}.get(name)
     if period is None:
         return "Your budget for this month", False
@@ -354,13 +353,13 @@ def _budget_in_words(name: str, limit: int) -> tuple[str, bool]:
 
 
 class Unavailable(RequestError):
-    """Not now; `retry_after` says when."""
+    """The server cannot do this now; `retry_after` says when to retry."""
 
     status, title, code = 503, "Service Unavailable", "unavailable"
 
 
 class StorageUnavailable(Unavailable):
-    """The database did not answer in time; the outcome of a write is unknown unless the caller repeats it."""
+    """The database did not respond in time. The outcome of a write is unknown unless the caller repeats it."""
 
     code = "storage_unavailable"
 
@@ -370,15 +369,16 @@ class StorageUnavailable(Unavailable):
 
 
 class StopPending(Unavailable):
-    """It is stored that the answer is to be stopped, but its process does not do so: it hangs, or is gone.
+    """The request to stop the answer is stored, but the process that generates it does not respond: it hangs or is
+    gone.
 
-    In a while the answer ends as `stopped` all the same, by whichever process sees that it does not go on.
+    Another process will notice that the answer does not continue, and end it as `stopped`.
     """
 
     code = "stop_pending"
 
     def __init__(self) -> None:
-        # That nothing comes any more is believed after ten seconds.
+        # A process counts as gone after ten seconds.
         super().__init__(
             "The process that writes this answer does not respond. The answer will be stopped: ask again shortly.",
             retry_after=10,
@@ -389,21 +389,21 @@ class ModelError(ChatstreamError):
     """The model's answer ended badly. ``str()`` is for the log, never for a client."""
 
     def __init__(self, code: ErrorCode, detail: str, *, retry_after: float | None = None) -> None:
-        """`retry_after`, in seconds, is what the model's server asked for, if it did."""
+        """`retry_after`, in seconds, is what the model's server asked for, or None."""
         super().__init__(detail)
         self.code = code
         self.retry_after = retry_after
-        self.next_model: str | None = None  # who answers in its place, in another attempt
+        self.next_model: str | None = None  # the model that replaces this one in another attempt
 
 
 class ConfigurationError(ChatstreamError):
-    """The server cannot start like this; the text says what to change."""
+    """The server cannot start with this configuration; the text says what to change."""
 
 
 class InvalidSettings(ConfigurationError):
-    """Settings that are wrong, whatever else there is: trying again does not help."""
+    """Wrong settings: trying again does not help."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        """Each problem is one line, which begins with the setting's name."""
+        """Each problem is one line that begins with the setting's name."""
         self.problems = [*problems]
         super().__init__("The configuration is not valid:\n  " + "\n  ".join(self.problems))

@@ -1,4 +1,4 @@
-"""Names of hosts."""
+"""Classifies host names and addresses."""
 
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
@@ -7,7 +7,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine's own loopback, as far as its name or address tells: nothing is looked up."""
+    """Whether the host is a loopback by its name or address; no DNS look-up."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -15,9 +15,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, and not of a network of the operator's."""
+    """Whether an IP address belongs to the public internet, not to a private network."""
     found = ip_address(address.partition("%")[0])
-    # An IPv4 address in an IPv6 one (RFC 4291, 3056, 6052) leads where the IPv4 address does.
+    # An IPv6 address that contains an IPv4 address (RFC 4291, 3056, 6052) leads to the IPv4 address.
     inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
     if inner is None and found in _NAT64:
         inner = IPv4Address(int(found) & 0xFFFF_FFFF)
@@ -25,8 +25,8 @@ def is_public(address: str) -> bool:
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host, as it is written, can only be meant as one of the operator's network: an address, a name without
-    a dot, or below a domain that is no public one (RFC 6761, 6762, 8375; .internal is reserved by ICANN)."""
+    """Whether a host, as written, can only be in the operator's network: an IP address, a name without a dot, or a name
+    below a domain that is not public (RFC 6761, 6762, 8375; .internal is reserved by ICANN)."""
     try:
         ip_address(host)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What one user, one address and the whole process may have. Knows no HTTP, and asks no database.
+"""Limits of use per user, per address and per process. Independent of HTTP and of the database.
 
-A refusal must be cheaper than what it prevents: each check costs about a microsecond. All of it is per process: a user
-who is spread over several has as much of each.
+A refusal must cost less than what it prevents: each check takes about a microsecond. All limits are per process: a user
+whose requests go to several processes has each limit in each of them.
 """
 
 import math
@@ -17,44 +17,45 @@ from chatstream.capacity import Capacity
 from chatstream.errors import ErrorCode, Quota, TooManyConversations, TooManyRequests, Unavailable, counted
 from chatstream.settings import Settings
 
-# What is remembered of those who came within the last minute: at 200 bytes each, 20 MB if a botnet tries.
+# The most keys (users or addresses) that a `Rate` remembers for a minute: at 200 bytes each, 20 MB if a botnet tries.
 _MOST_KEYS = 100_000
-# When to come back if something must end first, which nobody can foresee: a client's second thought, an answer's end.
+# Seconds to wait before retrying when something must end first (a stream, an answer), which cannot be foreseen.
 _RETRY_AFTER = 5
-# What is held of bodies until all of it is there, in bytes. For one user: ten of the longest messages in their longest
-# spelling. For all: what a small machine can spare.
+# The most bytes of unfinished request bodies in memory. Per user: ten of the longest messages in their longest
+# encoding. For all users: what a small machine can spare.
 _UPLOADED_PER_USER = 8 * 1024 * 1024
 _UPLOADED = 128 * 1024 * 1024
-# Nobody erases or exports themselves often; but who was told 202, or lost a connection, may ask again at once.
+# Erasures and exports that one user may request in a minute. They are rare, but a client may ask again after a 202 or a
+# lost connection.
 _ERASURES_PER_MINUTE = 10
-# Exports at the same time. Each reads the database as fast as its client does; more of them could slow down the chats.
+# The most exports at the same time. Each reads the database as fast as its client does; more could slow down the chats.
 _EXPORTS = 4
 _BUSY = "The server is busy. Try again shortly."
 
 
 class Rate:
-    """At most `quota` a minute for each key: all at once, or evenly spread, or anything between.
+    """A rate limit: at most `quota` uses a minute for each key, all at once or spread out.
 
-    The generic cell rate algorithm (ITU-T I.371): of each key one number is kept, the time at which its quota will be
-    whole again. Not the library `limits`: importing it takes 57 ms, and its memory never forgets a key.
+    The generic cell rate algorithm (ITU-T I.371): one number is kept for each key, the time at which its quota is full
+    again. Not the library `limits`: importing it takes 57 ms, and its memory never forgets a key.
     """
 
     WINDOW = 60
 
     def __init__(self, policy: str, quota: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`policy` is its name for clients; `clock` counts seconds, and never backwards."""
+        """`policy` is the limit's name for clients; `clock` returns seconds and never goes back."""
         self._policy = policy
         self._quota = quota
         self._interval = self.WINDOW / quota
         self._clock = clock
-        self._whole_at: OrderedDict[Hashable, float] = OrderedDict()  # those that came last are last
+        self._whole_at: OrderedDict[Hashable, float] = OrderedDict()  # in the order of their last use
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """The number of remembered keys."""
         return len(self._whole_at)
 
     def take(self, key: Hashable) -> Quota:
-        """Count one, and say what is left. Raises `TooManyRequests`."""
+        """Count one use, and return the rest of the quota. Raises `TooManyRequests`."""
         now = self.check(key)
         whole_at = max(self._whole_at.pop(key, now), now) + self._interval
         self._whole_at[key] = whole_at
@@ -62,27 +63,27 @@ class Rate:
         return self._left(whole_at - now)
 
     def check(self, key: Hashable) -> float:
-        """Raises `TooManyRequests` if one more would be too many; counts nothing. Returns the time."""
+        """Raises `TooManyRequests` if another use would be too many; counts nothing. Returns the time."""
         now = self._clock()
         used = self._whole_at.get(key, now) - now
-        if used > self.WINDOW - self._interval * 0.999:  # the sum of floats may be a little more than the whole
+        if used > self.WINDOW - self._interval * 0.999:  # tolerance: the sum of floats may slightly exceed the window
             left = self._left(used)
             raise TooManyRequests("Too many requests. Try again shortly.", retry_after=left.reset, quota=left)
         return now
 
     def give_back(self, key: Hashable) -> None:
-        """What was taken last was not used."""
+        """Undo the last `take`."""
         if key in self._whole_at:
             self._whole_at[key] -= self._interval
 
     def _left(self, used: float) -> Quota:
-        """What is left of the quota, if it takes `used` seconds until all of it is there again."""
+        """Return the rest of the quota, if it takes `used` seconds until it is full again."""
         remaining = max(0, int((self.WINDOW - used) / self._interval + 0.001))
         next_one = used - self.WINDOW + (remaining + 1) * self._interval
         return Quota(self._policy, self._quota, remaining, self.WINDOW, next_one)
 
     def _forget(self, now: float) -> None:
-        for _ in range(2):  # two for each one that may have been added: it shrinks as fast as it grew
+        for _ in range(2):  # up to two removals for each addition: it shrinks as fast as it grew
             key, whole_at = next(iter(self._whole_at.items()))
             if whole_at > now and len(self._whole_at) <= _MOST_KEYS:
                 return
@@ -90,32 +91,35 @@ class Rate:
 
 
 class Kept:
-    """How many conversations each user may keep.
+    """The limit on stored conversations per user.
 
-    Somebody else counts them, for each user at most once a minute, and every 5 s while there is no room, as another
-    process may have deleted some; what is created and deleted meanwhile is counted here. Other processes do the same:
-    there may be some more, as many as they create in a minute.
+    The stored conversations are counted at most once a minute for each user; every 5 s while the user has no room, as
+    another process may have deleted some. Between two counts, this process tracks what it creates and deletes. With
+    several processes a user may exceed the limit by the conversations created within a minute.
     """
 
     WINDOW = 60
     WINDOW_WITHOUT_ROOM = 5
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` counts seconds, and never backwards."""
+        """`clock` returns seconds and never goes back."""
         self._most = most
         self._clock = clock
-        self._left: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many more, and when they were counted
+        # By user: how many more conversations are allowed, and when the stored ones were counted.
+        self._left: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many users are remembered."""
+        """The number of remembered users."""
         return len(self._left)
 
     async def take(self, user_id: str, count: Callable[[int], Awaitable[int]]) -> None:
-        """Count one more. `count(most)` counts what is stored, up to `most`. Raises `TooManyConversations`."""
+        """Count one more conversation. `count(most)` counts the stored ones, up to `most`. Raises
+        `TooManyConversations`."""
         known = self._known(user_id)
         if known is None:
             found = self._most - await count(self._most)
-            # Of several who have waited, the first has noted it, and taken one.
+            # Another call may have finished counting during the await; then use its number, which includes its own
+            # `take`.
             known = self._known(user_id) or (found, self._clock())
         left, counted_at = known
         self._left.pop(user_id, None)
@@ -129,24 +133,24 @@ class Kept:
             )
 
     def give_back(self, user_id: str) -> None:
-        """One was deleted, or was not created after all."""
+        """A conversation was deleted, or was not created after all."""
         left, counted_at = self._left.pop(user_id, (0, 0.0))
-        if left:  # else they are counted again: there may be more than the bound allows, if it was a higher one
+        if left:  # with 0 left, count again: there may be more than allowed, if the limit was higher before
             self._left[user_id] = left + 1, counted_at
 
     def forget(self, user_id: str) -> None:
-        """All may have been deleted: they are counted again."""
+        """All of the user's conversations may have been deleted: count again."""
         self._left.pop(user_id, None)
 
     def _known(self, user_id: str) -> tuple[int, float] | None:
-        """What is remembered, unless it is too old."""
+        """Return the remembered number and its time, unless it is too old."""
         left, counted_at = self._left.get(user_id, (0, -math.inf))
         age = self._clock() - counted_at
         return (left, counted_at) if age < (self.WINDOW if left else self.WINDOW_WITHOUT_ROOM) else None
 
 
 class Uploads:
-    """How many bytes of requests may be held at a time, as they are still being sent, or not looked at yet."""
+    """The limit on bytes of request bodies that are incomplete or not yet processed."""
 
     def __init__(self, per_user: int, per_process: int) -> None:
         self._per_user = per_user
@@ -156,11 +160,11 @@ class Uploads:
 
     @property
     def total(self) -> int:
-        """How many are held."""
+        """The bytes that are held now."""
         return self._total
 
     def take(self, user_id: str, size: int) -> None:
-        """Hold so many more. Raises `TooManyRequests` or `Unavailable`."""
+        """Hold `size` more bytes. Raises `TooManyRequests` or `Unavailable`."""
         if self._held[user_id] + size > self._per_user:
             words = "You are sending too much at once. Try again when some of it has arrived."
             raise TooManyRequests(words, retry_after=_RETRY_AFTER)
@@ -170,7 +174,7 @@ class Uploads:
         self._total += size
 
     def give_back(self, user_id: str, size: int) -> None:
-        """They are held no more."""
+        """Release `size` bytes."""
         self._total -= size
         self._held[user_id] -= size
         if not self._held[user_id]:
@@ -178,14 +182,14 @@ class Uploads:
 
 
 class Slot:
-    """A place that somebody has; leaving its context, or `release`, gives it back."""
+    """A taken slot of `Slots`. Leaving its context, or `release`, gives it back."""
 
     def __init__(self, slots: "Slots", user_id: str) -> None:
         self._slots: Slots | None = slots
         self._user_id = user_id
 
     def release(self) -> None:
-        """Give it back; only the first time counts."""
+        """Give the slot back; only the first call counts."""
         if self._slots is not None:
             self._slots.give_back(self._user_id)
             self._slots = None
@@ -198,10 +202,11 @@ class Slot:
 
 
 class Slots:
-    """So many of something at a time: `per_user`, and `per_process` for all together. The newest is refused."""
+    """A concurrency limit: `per_user`, and `per_process` for all users together. A request over the limit is
+    refused."""
 
     def __init__(self, policy: str, per_user: int, per_process: int, *, code: str, too_many: str, full: str) -> None:
-        """`policy` is its name for clients; `too_many` and `full` are what they are told."""
+        """`policy` is the limit's name for clients; `too_many` and `full` are the error texts for clients."""
         self._policy = policy
         self._per_user = per_user
         self._per_process = per_process
@@ -213,11 +218,11 @@ class Slots:
 
     @property
     def total(self) -> int:
-        """How many are taken."""
+        """The number of taken slots."""
         return self._total
 
     def check(self, user_id: str) -> None:
-        """Raises `TooManyRequests` or `Unavailable` if there is no place; takes none."""
+        """Raises `TooManyRequests` or `Unavailable` if no slot is free; takes none."""
         if self._taken[user_id] >= self._per_user:
             quota = Quota(self._policy, self._per_user, 0, window=None, reset=None)
             raise TooManyRequests(self._too_many, code=self._code, retry_after=_RETRY_AFTER, quota=quota)
@@ -225,18 +230,18 @@ class Slots:
             raise Unavailable(self._full, code=self._code, retry_after=_RETRY_AFTER)
 
     def take(self, user_id: str) -> Slot:
-        """A place. Raises `TooManyRequests` or `Unavailable`."""
+        """Take a slot. Raises `TooManyRequests` or `Unavailable`."""
         self.check(user_id)
         return self.grant(user_id)
 
     def grant(self, user_id: str) -> Slot:
-        """A place, even if there is none: for what was promised."""
+        """Take a slot without checking the limit; for work that is already accepted."""
         self._taken[user_id] += 1
         self._total += 1
         return Slot(self, user_id)
 
     def give_back(self, user_id: str) -> None:
-        """For `Slot`."""
+        """Called by `Slot`."""
         self._total -= 1
         self._taken[user_id] -= 1
         if not self._taken[user_id]:
@@ -244,10 +249,11 @@ class Slots:
 
 
 class Answers(Slots):
-    """Running answers. None begins while this process is so late that it cannot stream those that it has in time."""
+    """The limit on running answers. No answer begins while the event loop is too late to stream the running ones in
+    time."""
 
     def __init__(self, lag: Callable[[], float], most_lag: float, *, per_user: int, per_process: int) -> None:
-        """`lag` is how late the event loop is, in seconds; `most_lag` is how late it may be."""
+        """`lag` returns how late the event loop is, in seconds; `most_lag` is the most that is allowed."""
         super().__init__(
             "answers",
             per_user,
@@ -267,29 +273,30 @@ class Answers(Slots):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """All of them, in one process."""
+    """All limits of one process."""
 
-    streams: Slots  # open ones
-    answers: Answers  # running ones, and those that are about to
-    openings: Rate  # of streams, by user
-    tickets: Rate  # each of which opens a stream, by user: as they live a minute, no more of them exist
-    conversations: Rate  # new ones, by user
-    kept: Kept  # existing ones, by user
-    reads: Rate  # of what is stored, by user
-    searches: Rate  # by user
-    changes: Rate  # to conversations, deletions and stops, by user
-    messages: Rate  # and whatever else begins an answer, by user
-    failures: Rate  # to show a good token, by address
-    bad_tickets: Rate  # by address; apart, as over it tickets are refused unseen: not for what others' tokens were
-    erasures: Rate  # by user
-    uploads: Uploads  # bodies of requests
-    exports: Slots  # that are being sent
-    export_openings: Rate  # by user
-    repeats: Rate  # of messages that would be too many, if they were no repetition of earlier ones: they are looked up
+    streams: Slots  # open streams
+    answers: Answers  # running answers, and those about to begin
+    openings: Rate  # opened streams, by user
+    tickets: Rate  # new tickets, by user; each opens one stream and lives a minute, so no more than this exist
+    conversations: Rate  # new conversations, by user
+    kept: Kept  # stored conversations, by user
+    reads: Rate  # reads of stored data, by user
+    searches: Rate  # searches, by user
+    changes: Rate  # changes to conversations, deletions and stops, by user
+    messages: Rate  # messages and other requests that begin an answer, by user
+    failures: Rate  # failed authentications, by address
+    bad_tickets: Rate  # rejected tickets, by address. Not in `failures`: bad tokens must not block good tickets
+    erasures: Rate  # erasure requests, by user
+    uploads: Uploads  # request bodies in memory
+    exports: Slots  # exports being sent
+    export_openings: Rate  # new exports, by user
+    repeats: Rate  # look-ups of idempotency keys by users who are over their message rate
 
     @classmethod
     def of(cls, settings: Settings, capacity: Capacity, lag: Callable[[], float]) -> "Limits":
-        """As configured, and where nothing is, what the process can hold; `lag` is the event loop's, in seconds."""
+        """The configured limits; where nothing is configured, what the process can hold. `lag` is the event loop's, in
+        seconds."""
         return cls(
             streams=Slots(
                 "streams",

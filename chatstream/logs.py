@@ -1,10 +1,10 @@
-"""The log: lines for people on a terminal, one JSON object a line otherwise.
+"""The log: lines for people on a terminal, otherwise one JSON object a line.
 
 A record may carry facts as ``extra={"facts": {...}}``. Tokens, keys, prompts and message contents are never logged.
-Every request has one line, and every answer; only of what goes wrong all the time not every line is written (`Flood`).
+Every request and every answer has one line; repeated problems are limited to a few lines (`Flood`).
 
-Logs are kept where nobody can erase a user from them. So of a user they have a name that only the holder of a key can
-make from the user's id (`Pseudonyms`), and of a conversation whose id a client chose, too.
+A user cannot be erased from stored logs. So the log has a pseudonym in place of the user's id, which only the holder of
+a key can compute from the id (`Pseudonyms`); likewise for a conversation's id that a client chose.
 """
 
 import contextlib
@@ -22,45 +22,47 @@ from typing import Any
 from chatstream.errors import EXPLANATIONS
 from chatstream.settings import LogFormat
 
-# Libraries that would tell too much, or what our own lines tell better. tornado.general quotes a malformed header,
+# Libraries whose log is reduced: they log secrets, or repeat our own lines. tornado.general quotes a malformed header,
 # which may be the one with the token.
 _QUIET = ("httpx2", "httpcore2", "openai", "pymongo", "tornado.access", "tornado.general", "asyncio")
 
-# What clients are told to come back from, many of them at once.
+# Codes of temporary refusals, after which many clients come back.
 _WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if explanation.retryable)
 
 
-# An id that we made, by chance alone: it says nothing of anybody.
+# The pattern of an id that this server made at random: it says nothing about a person.
 _OURS = re.compile(r"[0-9a-f]{24}")
-# 64 bits: two of a billion users have one name with a chance of a few percent.
+# Hex digits of a pseudonym. 64 bits: with a billion users, two share one with a chance of a few percent.
 _NAME_DIGITS = 16
 
 
 class Pseudonyms:
-    """Names for users and conversations: the same for the same id and key, and nothing leads back without the key."""
+    """Pseudonyms of users and conversations: the same id and key give the same one; only the key holder can link
+    them."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     @classmethod
     def derived(cls, secret: str | None) -> "Pseudonyms":
-        """From a secret that all processes share; without one, names are good for this process alone."""
+        """Derive the key from a secret that all processes share. Without one, pseudonyms are valid for this process
+        alone."""
         if secret is None:
             return cls(secrets.token_bytes(32))
         return cls(hmac.digest(secret.encode(errors="surrogatepass"), b"chatstream: names in logs", "sha256"))
 
     def user(self, user_id: str) -> str:
-        """What stands for this user."""
+        """Return the pseudonym of a user."""
         return f"u-{self._name(b'user', user_id)}"
 
     def conversation(self, conversation_id: str) -> str:
-        """What stands for this conversation: its own id, if we made that."""
+        """Return the pseudonym of a conversation, or its own id if this server made that."""
         if _OURS.fullmatch(conversation_id):
             return conversation_id
         return f"c-{self._name(b'conversation', conversation_id)}"
 
     def facts(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """The same facts, with names in place of ids."""
+        """Return the facts with pseudonyms in place of ids."""
         user, conversation = facts.get("user"), facts.get("conversation")
         named = facts if user is None else facts | {"user": self.user(str(user))}
         return named if conversation is None else named | {"conversation": self.conversation(str(conversation))}
@@ -71,30 +73,30 @@ class Pseudonyms:
 
 
 class _Formatter(logging.Formatter):
-    """Of an exception only its kind and where it came from, whoever logs it: Tornado and asyncio would log its text."""
+    """Logs only an exception's type and place, also for Tornado and asyncio, which would log its text."""
 
     pseudonyms: Pseudonyms
 
     def facts(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What a record carries, with names in place of ids."""
+        """Return a record's facts, with pseudonyms in place of ids."""
         return self.pseudonyms.facts(_facts(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """A traceback as usual, but without the exception's text, which may quote a user; see `describe`."""
+        """Return the usual traceback without the exception's text, which may quote a user; see `describe`."""
         where = "".join(traceback.format_tb(ei[2]))
         return f"Traceback (most recent call last):\n{where}{ei[0].__name__}"
 
 
 class TextFormatter(_Formatter):
-    """``10:40:00 warning  what happened  request=… user=…``."""
+    """The format for people: ``10:40:00 warning  what happened  request=… user=…``."""
 
     def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
-        """`pseudonyms` are for this one log if there are none given."""
+        """Without `pseudonyms`, this log makes its own."""
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
         self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback if there is one."""
+        """Return one line, followed by the traceback if there is one."""
         line = super().format(record)
         facts = "  ".join(f"{name}={_printable(value)}" for name, value in self.facts(record).items())
         if not facts:
@@ -104,10 +106,10 @@ class TextFormatter(_Formatter):
 
 
 class JSONFormatter(_Formatter):
-    """``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
+    """The JSON format: ``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
 
     def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
-        """`pseudonyms` are for this one log if there are none given."""
+        """Without `pseudonyms`, this log makes its own."""
         super().__init__()
         self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
 
@@ -116,7 +118,7 @@ class JSONFormatter(_Formatter):
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback is a string in it."""
+        """Return one line; a traceback is a string in it."""
         line = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
@@ -130,10 +132,10 @@ class JSONFormatter(_Formatter):
 
 
 class Flood(logging.Filter):
-    """Of one warning, or one refusal that will pass, five lines a second; the next line says how many are left out.
+    """Limits each warning and each temporary refusal to five lines a second; the next line says how many were left out.
 
-    Five show what is going on. A database that is away, or clients that all come back at once, would fill the disk, and
-    writing it takes the time of those who are served. The metrics count them all.
+    Five lines show the problem. Without a limit, a failed database or many returning clients would fill the disk and
+    take time from other requests. The metrics count them all.
     """
 
     _LINES_PER_SECOND = 5
@@ -141,11 +143,11 @@ class Flood(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._second = 0
-        self._written: dict[tuple[str, str, object], int] = {}  # in this second
+        self._written: dict[tuple[str, str, object], int] = {}  # lines written in this second
         self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is written."""
+        """Return whether the record is written."""
         facts = _facts(record)
         code = facts.get("code")
         if record.levelno >= logging.WARNING or code in _WILL_PASS:
@@ -165,7 +167,8 @@ class Flood(logging.Filter):
 
 
 def _printable(value: object) -> str:
-    """As it is, or escaped where it could end the line or move a terminal's cursor: a user may choose the own name."""
+    """Return the value, escaped where it could end the line or move a terminal's cursor: users choose their own
+    names."""
     text = str(value)
     return text if text.isprintable() else ascii(text)
 
@@ -175,12 +178,12 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def describe(exc: BaseException) -> str:
-    """What kind of exception it is and where it came from, without its text, which may repeat what a user wrote."""
+    """Describe an exception by its type and place, without its text, which may repeat what a user wrote."""
     return f"{type(exc).__name__}\n{''.join(traceback.format_tb(exc.__traceback__))}"
 
 
 def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None = None) -> None:
-    """Send the log of the whole process to standard error. `pseudonyms`, as soon as their key is known."""
+    """Send the log of the whole process to standard error. Give `pseudonyms` as soon as their key is known."""
     text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter(pseudonyms) if text else JSONFormatter(pseudonyms))
@@ -191,6 +194,6 @@ def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None =
 
 
 def drop_output() -> None:
-    """Nobody takes what this process prints: what is left of it goes nowhere, and not into an error at its end."""
-    with contextlib.suppress(OSError, ValueError):  # it is no file
+    """Discard the remaining output when nobody reads it, so that the process does not end with an error."""
+    with contextlib.suppress(OSError, ValueError):  # it is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

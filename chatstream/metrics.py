@@ -1,10 +1,10 @@
-"""What an operator wants to know, as numbers, in Prometheus' words.
+"""The metrics for operators, in Prometheus' format.
 
-Instrumentation is a guest in the code: it says what happened (``metrics.answer_finished(...)``), and only this module
-knows what becomes of it. All durations are in seconds. Labels have few values, all of them ours: a route's pattern and
-never a path, a stable code and never a text; no user, no conversation, and of models those of the catalogue alone.
+Other modules report events (``metrics.answer_finished(...)``); only this module knows which metrics they change. All
+durations are in seconds. Labels have few values, all chosen by the server or its operator: a route's pattern and not a
+path, a stable code and not a text; no user, no conversation, and only models of the catalogue.
 
-A call costs about a microsecond, so calls belong to requests, answers and flushes, never to single chunks.
+A call takes about a microsecond, so make one per request, answer or flush, not per chunk.
 """
 
 import platform
@@ -26,32 +26,33 @@ from chatstream import __version__
 from chatstream.errors import ErrorCode
 from chatstream.models import Rating, Round, Status, Usage, UsageSource
 
-# From an indexed read to the 5 s within which every request is answered, whatever the database does.
+# Seconds of a request: from an indexed read to the 5 s within which every request is answered.
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-# A healthy command takes 1-5 ms; the driver gives up after 2 s.
+# Seconds of a database command: a healthy one takes 1-5 ms; the driver gives up after 2 s.
 _DATABASE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
-# Models begin after 0.2-2 s, those that reason first after tens of seconds; the default deadline is 60 s.
+# Seconds until a model's first token: 0.2-2 s, tens of seconds with reasoning; the default deadline is 60 s.
 _FIRST_TOKEN_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
-# A sentence takes a second, the longest answer ten minutes (`CHATSTREAM_ANSWER_TIMEOUT`).
+# Seconds of an answer: a sentence takes one, the longest answer ten minutes (`CHATSTREAM_ANSWER_TIMEOUT`).
 _ANSWER_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-# A turn of an idle loop is far below a millisecond; from 50 ms on, readers see text come in jerks.
+# Seconds of the event loop's lag: an idle loop is far below a millisecond; from 50 ms on, text visibly jerks.
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
-# From a look at a phrase to a search elsewhere; the default deadlines are 2 to 5 s, a whole answer takes minutes.
+# Seconds of a plug-in's call: from a check of a phrase to a remote search. The default deadlines are 2 to 5 s; a whole
+# answer takes minutes.
 _PLUGIN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 60)
 
-# The default is ten rounds at most, and one to say why there are no more.
+# Rounds of an answer: by default at most ten, and one in which the model says why there are no more.
 _ROUND_BUCKETS = (1, 2, 3, 5, 8, 12)
 
-# Models that are in no catalogue: clients may make up their names.
+# The label for models outside the catalogue: clients may make up their names.
 _OTHER = "other"
 
-# The methods that the metrics tell apart; clients can make up any others.
+# The methods with a label of their own; clients can make up others.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own. Safe to call from any thread."""
+    """The metrics of one server, in their own registry. Thread-safe."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -185,8 +186,8 @@ class Metrics:
             "event_loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_BUCKETS
         )
 
-        # Prometheus sees a counter grow only from a value that it has seen: without these, the first failure of each
-        # kind would raise no alert.
+        # Create these counters with 0: Prometheus sees a counter grow only from a value it has seen, so the first
+        # failure of each kind would otherwise raise no alert.
         for type_ in ("answer.ended", "answer.waiting", "budget.exhausted"):
             self._webhooks.labels(type_, "dead")
         for decision in ("approved", "denied", "answered", "expired", "stopped"):
@@ -199,31 +200,33 @@ class Metrics:
     # Requests ---------------------------------------------------------------------------------------------------------
 
     def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
-        """`route` is the pattern that matched; `seconds` until the answer, or until the stream began."""
+        """Count a request. `route` is the pattern that matched; `seconds` until the response, or until the stream
+        began."""
         known = method if method in _METHODS else "other"
         self._requests.labels(route, known, f"{status // 100}xx").observe(seconds)
 
     def refused(self, code: str) -> None:
-        """A request was answered with an error; `code` is its stable code."""
+        """Count a request that was answered with an error; `code` is its stable code."""
         self._refusals.labels(code).inc()
 
     def token_verified(self, outcome: str) -> None:
-        """`outcome` is ``accepted``, or a word for why it was not (see `auth.refusals`)."""
+        """Count a token check. `outcome` is ``accepted``, or the reason for the rejection (see `auth.refusals`)."""
         self._verifications.labels(outcome).inc()
 
     # Streams ----------------------------------------------------------------------------------------------------------
 
     def watch(self, *, streams_open: Callable[[], int], answers_running: Callable[[], int]) -> None:
-        """Ask for these numbers when somebody asks for the metrics."""
+        """Set the functions that return these numbers when the metrics are scraped."""
         self._streams_open.set_function(streams_open)
         self._answers_running.set_function(answers_running)
 
     def stream_ended(self, reason: str) -> None:
-        """`reason` is one of a few words: the client left, the connection had its time, an error code."""
+        """Count an ended stream. `reason` is one of a few words: the client left, the connection's time was over, an
+        error code."""
         self._streams_ended.labels(reason).inc()
 
     def chunk_left(self, lag: float) -> None:
-        """A chunk left for a viewer so long after it was read."""
+        """Record the seconds between reading a chunk from the model and sending it to a viewer."""
         self._chunk_lag.observe(lag)
 
     # Answers ----------------------------------------------------------------------------------------------------------
@@ -239,10 +242,11 @@ class Metrics:
         model: str | None = None,
         rounds: Sequence[Round] = (),
     ) -> None:
-        """An answer's end is stored, `seconds` after its beginning; `first_token` is None if there was no text.
+        """Count an answer whose end is stored, `seconds` after its beginning; `first_token` is None if there was no
+        text.
 
-        `outcome` is its status, or ``deleted``: its conversation was. `rounds` are there if a model was asked several
-        times: different ones, maybe.
+        `outcome` is its status, or ``deleted`` if its conversation was deleted. `rounds` are set if models were asked
+        several times.
         """
         self._answer_rounds.observe(len(rounds) or 1)
         self._answers_finished.labels(outcome, code or "").inc()
@@ -256,37 +260,38 @@ class Metrics:
             self._used(usage, model)
 
     def outcome_unknown(self) -> None:
-        """An answer has ended because nobody knows whether one of its tools was carried out."""
+        """Count an answer that ended because a tool's outcome is unknown."""
         self._unknown_outcomes.inc()
 
     def answer_waits(self) -> None:
-        """An answer waits for somebody's decision. What it took counts when it has ended."""
+        """Count an answer that waits for a decision. Its usage is counted when it has ended."""
         self._answers_waiting.inc()
 
     def call_decided(self, outcome: str) -> None:
-        """A call waits no more: ``approved``, ``denied``, ``answered`` (by the app), ``expired`` or ``stopped``."""
+        """Count a call that stops waiting: ``approved``, ``denied``, ``answered`` (by the app), ``expired`` or
+        ``stopped``."""
         self._decisions.labels(outcome).inc()
 
     def waiting_ended(self, outcome: str, usage: Usage | None, model: str | None) -> None:
-        """An answer that waited has ended so, without going on."""
+        """Count an answer that ended while it waited, with this outcome."""
         self._answers_finished.labels(outcome, "").inc()
         self._used(usage, model)
 
     def orphan_ended(self, usage: Usage | None = None, model: str | None = None) -> None:
-        """An answer was ended whose process is gone."""
+        """Count an answer that was ended because its process is gone."""
         self._orphans.inc()
         self._used(usage, model)
 
     def title_made(self, outcome: str) -> None:
-        """A title by the model: ``given``, ``none``, ``named`` (by somebody before it came), ``late``, ``failed``."""
+        """Count a title request: ``given``, ``none``, ``named`` (by somebody before it came), ``late``, ``failed``."""
         self._titles.labels(outcome).inc()
 
     def title_used(self, usage: Usage, model: str | None) -> None:
-        """What the model took for a title."""
+        """Count the tokens used for a title."""
         self._used(usage, model)
 
     def know_models(self, names: Iterable[str]) -> None:
-        """Tell these apart, by the names that the operator gave them: any other name counts as `_OTHER`."""
+        """Set the model names that get a label of their own, from the catalogue: any other name counts as `_OTHER`."""
         self._models = frozenset(names)
 
     def _used(self, usage: Usage | None, model: str | None) -> None:
@@ -306,76 +311,78 @@ class Metrics:
                 self._model_tokens.labels(model, kind).inc(count)
 
     def rated(self, rating: Rating | None, model: str | None) -> None:
-        """A user thinks this of an answer of `model`, or nothing any more."""
+        """Count a user's rating of an answer of `model`; None: the rating was withdrawn."""
         self._ratings.labels(model if model in self._models else _OTHER, rating or "none").inc()
 
     def context_trimmed(self) -> None:
-        """Of a conversation the model is told less from now on."""
+        """Count a conversation from which older messages are now left out for the model."""
         self._contexts_trimmed.inc()
 
     # What is kept ----------------------------------------------------------------------------------------------------
 
     def erased(self, why: str, *, conversations: int, messages: int) -> None:
-        """`why` is ``user`` or ``retention``."""
+        """Count deleted conversations and messages. `why` is ``user`` or ``retention``."""
         self._erased.labels(why, "conversations").inc(conversations)
         self._erased.labels(why, "messages").inc(messages)
 
     # The model and the database ---------------------------------------------------------------------------------------
 
     def model_responded(self, seconds: float) -> None:
-        """The model's answer began so long after the request; what it refused is not counted here."""
+        """Record the seconds until a model's response began; refused requests are not counted here."""
         self._model_response.observe(seconds)
 
     def model_retried(self, code: ErrorCode) -> None:
-        """A request to the model is sent again because of `code`."""
+        """Count a request to the model that is sent again because of `code`."""
         self._model_retries.labels(code).inc()
 
     def plugin_blocked(self, plugin: str, method: str, seconds: float) -> None:
-        """A method of a plug-in's did something for so long without an `await`."""
+        """Record how long a plug-in's method blocked the event loop without an `await`."""
         self._plugin_blocked.labels(plugin, method).inc(seconds)
 
     def plugin_called(self, plugin: str, method: str, outcome: str, seconds: float) -> None:
-        """`outcome` is ``ok``, ``refused``, ``closed`` (nobody waited any more), ``late``, ``failed``, ``nonsense``."""
+        """Count a plug-in's call. `outcome` is ``ok``, ``refused``, ``closed`` (the caller left), ``late``, ``failed``,
+        ``nonsense``."""
         self._plugin_calls.labels(plugin, method, outcome).inc()
         self._plugin_duration.labels(plugin, method).observe(seconds)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
-        """`outcome` is ``ok``, ``failed``, ``late``, ``refused`` (it was not carried out), ``closed`` (stopped) or
-        ``unknown`` (nobody knows whether it was carried out)."""
+        """Count a tool call. `outcome` is ``ok``, ``failed``, ``late``, ``refused`` (not carried out), ``closed``
+        (stopped) or ``unknown`` (it may have been carried out)."""
         self._tool_calls.labels(tool, outcome).inc()
         self._tool_duration.labels(tool).observe(seconds)
 
     def text_held(self, seconds: float) -> None:
-        """A piece of text was released so long after it came."""
+        """Record how long a piece of text was held back."""
         self._text_held.observe(seconds)
 
     def webhook(self, type_: str, outcome: str) -> None:
-        """`outcome` is ``delivered``, ``failed`` (it is tried again) or ``dead`` (it is not)."""
+        """Count a webhook request. `outcome` is ``delivered``, ``failed`` (to be retried) or ``dead`` (given up)."""
         self._webhooks.labels(type_, outcome).inc()
 
     def database_answered(self, command: str, seconds: float) -> None:
-        """A command succeeded."""
+        """Count a successful database command."""
         self._database.labels(command).observe(seconds)
 
     def database_failed(self, command: str) -> None:
-        """A command failed, or its answer did not come."""
+        """Count a database command that failed or got no response."""
         self._database_failures.labels(command).inc()
 
     def database_missed_heartbeat(self) -> None:
-        """A database server did not answer the driver."""
+        """Count a missed heartbeat of a database server."""
         self._database_heartbeat_failures.inc()
 
     def passed_over(self, what: str) -> None:
-        """A ``document`` or a ``change`` was passed over, because this version does not know its shape."""
+        """Count a ``document`` or a ``change`` that was ignored because this version does not know its shape."""
         self._passed_over.labels(what).inc()
 
     # The process ------------------------------------------------------------------------------------------------------
 
     def loop_was_late(self, seconds: float) -> None:
-        """A sample of the event loop's lag (see `lag`)."""
+        """Record a sample of the event loop's lag (see `lag`)."""
         self._loop_lag.observe(seconds)
 
     def expose(self, accept: str) -> tuple[str, bytes]:
-        """All of it as (content type, body): in the OpenMetrics format if `accept` asks for it, else in Prometheus'."""
+        """Return all metrics as (content type, body): in the OpenMetrics format if `accept` asks for it, else in
+        Prometheus'."""
         encode, content_type = choose_encoder(accept)
         return content_type, encode(self._registry)

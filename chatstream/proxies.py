@@ -1,4 +1,4 @@
-"""The way out of this machine: which proxy is asked, for the model, an issuer's keys and a webhook alike."""
+"""Chooses the HTTP proxy for a URL. The same rules apply to the model, an issuer's keys and webhooks."""
 
 import ssl
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def proxy_for(url: str) -> str | None:
-    """The address of the proxy through which `url` is asked, with its scheme; None: it is asked directly.
+    """Return the URL of the proxy for `url`; None if it is reached directly.
 
     The environment names it, in lower or upper case: ``HTTP_PROXY`` or ``HTTPS_PROXY``, after the scheme of `url`, else
     ``ALL_PROXY``. No proxy is asked for a loopback, nor for what ``NO_PROXY`` lists, separated by commas or spaces: a
@@ -46,22 +46,22 @@ def proxy_for(url: str) -> str | None:
 def client(
     url: str, setting: str, *, timeout: float, headers: Mapping[str, str], tls: ssl.SSLContext | None = None
 ) -> "httpx2.AsyncClient":
-    """What asks `url`, by the way that is good for it; it follows no redirects. `timeout` is in seconds. Several may
-    have the same `tls`, which takes a while to make.
+    """Return an HTTP client for `url`, with its proxy if there is one; it follows no redirects. `timeout` is in
+    seconds. Several clients may share `tls`, which takes a while to make.
 
-    Raises `ConfigurationError`, which names the `setting` that has the `url`, if the way cannot be used.
+    Raises `ConfigurationError`, which names the `setting` that has the `url`, if the proxy cannot be used.
     """
-    import httpx2  # who asks nobody but the model need not wait until it is loaded
+    import httpx2  # import on use: a server that sends requests only to the model need not load it
 
     try:
         return httpx2.AsyncClient(
             proxy=proxy_for(url),
-            trust_env=False,  # whose proxies would be those of others, too
+            trust_env=False,  # it would use proxies of other URLs, too
             verify=tls or ssl.create_default_context(),  # the system's authorities, to which a company adds its own
             timeout=timeout,
             headers=headers,
         )
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without its package, no such protocol, no URL
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:  # SOCKS without package, unknown protocol, not a URL
         raise ConfigurationError(
             f"{setting}: the proxy that the environment names for it cannot be used: {type(exc).__name__}"
         ) from exc
@@ -71,23 +71,23 @@ def _is_address(proxy: str) -> bool:
     try:
         parts = urlsplit(proxy)
         return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, or half an IPv6 address
         return False
 
 
 def _needs_none(host: str, port: int | None, no_proxy: str | None) -> bool:
     if no_proxy is None:
-        return bool(proxy_bypass(host))  # macOS and Windows have a list of their own
+        return bool(proxy_bypass(host))  # macOS and Windows have their own list
     return any(_covers(entry, host, port) for entry in no_proxy.replace(",", " ").split())
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    """Whether one entry of ``NO_PROXY`` is meant for it."""
+    """Whether one entry of ``NO_PROXY`` covers this host and port."""
     if entry == "*":
         return True
-    try:  # before looking for a port: an IPv6 address contains colons, too
+    try:  # try an address before a port: an IPv6 address contains colons, too
         return ip_address(host) in ip_network(entry.strip("[]"), strict=False)
-    except ValueError:  # one of the two is no address
+    except ValueError:  # one of the two is not an address
         pass
     name, colon, number = entry.rpartition(":")
     if colon and number.isdigit():

@@ -1,4 +1,4 @@
-"""Composition and lifetime: opens everything in order, listens, waits to be told to end, drains, closes in reverse."""
+"""Opens all parts in order, listens, waits for a signal to end, drains, and closes the parts in reverse."""
 
 import asyncio
 import contextlib
@@ -77,35 +77,36 @@ from chatstream.webhooks.sender import client as webhook_client
 
 log = logging.getLogger("chatstream.server")
 
-# Request line and headers: a token of 8 KiB and what a browser adds. Tornado's own limit is 64 KiB.
+# The most bytes of a request line and headers: a token of 8 KiB and a browser's headers. Tornado's own limit is 64 KiB.
 _MAX_HEADER_BYTES = 16 * 1024
-# A keep-alive connection that says nothing, or not all of a request's head. Bodies: see `chatstream.handlers.base`.
+# Seconds until a keep-alive connection without a complete request head is closed. For bodies, see
+# `chatstream.handlers.base`.
 _IDLE_CONNECTION_TIMEOUT = 30
-# Monitoring has a port of its own: some that ask, each over one connection.
+# The most connections to the monitoring port: a few monitoring systems, with one connection each.
 _ROOM_FOR_MONITORING = 16
-# Followers look at the clock this many times in a heartbeat's interval, so that a beat comes at most so much late; and
-# this often in seconds, as a token's end must not come late where heartbeats are rare.
+# How often followers check the clock: 15 times in a heartbeat's interval, so that a heartbeat is at most 1/15 late; and
+# at least every `_LONGEST_TICK` seconds, as an expired token must end its stream in time.
 _TICKS_PER_HEARTBEAT = 15
 _LONGEST_TICK = 1.0
-# Between tries to reach a database that is not there (yet), in seconds.
+# Seconds between tries to reach a database that does not respond.
 _DATABASE_RETRY_PAUSE = 1.0
-# ... and so often it is said why.
+# Seconds between log lines that say why the database does not respond.
 _DATABASE_SAID_EVERY = 10.0
-# Connections that wait to be accepted: of a thousand clients that come back in the same moment after a restart.
+# The most connections that wait to be accepted: a thousand clients may return at the same moment after a restart.
 _BACKLOG = 1024
-# How long the token that is printed at start is good for: a working day, and the evening after it.
+# Seconds for which the token printed at start is valid: a working day and the evening after it.
 _DEMO_TOKEN_SECONDS = 86_400
 
 
 class _MonotonicIOLoop(AsyncIOMainLoop):
-    """Tornado counts on the wall clock; when that steps back an hour, heartbeats would stay away for an hour."""
+    """Uses a monotonic clock. Tornado uses the wall clock: if that goes back an hour, heartbeats stop for an hour."""
 
     def time(self) -> float:
         return time.monotonic()
 
 
 class Server:
-    """A server from its start to its end."""
+    """A running server."""
 
     def __init__(self, settings: Settings, notes: Iterable[str] = ()) -> None:
         self._settings = settings
@@ -123,7 +124,7 @@ class Server:
                 opening = asyncio.create_task(self._open(stack))
                 ending = asyncio.create_task(told_to_end.wait())
                 await asyncio.wait((opening, ending), return_when=asyncio.FIRST_COMPLETED)
-                if ending.done():  # also while the database is being waited for
+                if ending.done():  # also while waiting for the database
                     opening.cancel()
                     await asyncio.wait((opening,))
                 else:
@@ -160,7 +161,7 @@ class Server:
         has_webhook = settings.webhook_url is not None
         has_budgets = settings.gives_budgets or plugins.budgets
         ledger = Ledger(mongo, webhooks=has_webhook) if has_budgets else None
-        # Unique also among processes of the same pid on other hosts, and later on this one.
+        # The id of this process. Unique even if another host, or a later process here, has the same pid.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         conversations = Conversations(mongo, ledger, owner=owner)
         posting, attempts, reading = (
@@ -281,7 +282,7 @@ class Server:
             ),
             budgets=budgets,
         )
-        door.refusal = StorageUnavailable()  # until it is known to be there
+        door.refusal = StorageUnavailable()  # until the database has responded
         app = make_app(
             settings,
             door=door,
@@ -303,11 +304,11 @@ class Server:
             demo_models=demo_models(settings, plugins.demo),
         )
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
-        server = _serve(stack, app, sockets, capacity.connections)  # from now on it says that it is not ready
+        server = _serve(stack, app, sockets, capacity.connections)  # from now on it serves, but reports "not ready"
 
         await _wait_for(mongo, uri)
         if settings.uses_embedded_database:
-            await orphans.end_all()  # nobody else can be generating in this database
+            await orphans.end_all()  # no other process can be generating in this database
             await seed_demo_conversation(
                 conversations, posting, reading, title=plugins.demo.title, question=plugins.demo.question
             )
@@ -336,16 +337,16 @@ class Server:
         listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
         stack.push_async_callback(_cancelled, listening)
         stack.push_async_callback(titles.close)
-        # Last, so that it comes first at the end: until the last stream is gone, heartbeats, tokens' ends, revocations,
-        # the sweeper, and what other processes do go on.
+        # Registered last, so that it runs first at the end: until the last stream has ended, heartbeats, checks of
+        # tokens and revocations, the sweeper and the change stream continue.
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
-        await loading  # since before the database was asked: rarely is there much left of it
+        await loading  # it began before the database was asked, so little of it is left
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1], loaded)
         _settle()
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:
-        server.stop()  # no new connections; what comes on the open ones is refused
+        server.stop()  # no new connections; requests on the open ones are refused
         running = answers.total
         have = "running answers have" if running > 1 else "running answer has"
         left = f"{running} {have} {self._settings.drain_timeout:g} s to finish" if running else "no answer is running"
@@ -355,24 +356,24 @@ class Server:
 
 
 def _settle() -> None:
-    """What has been loaded stays: the garbage collector need not look at it again and again.
+    """Exclude the loaded objects from garbage collection, which would scan them again and again.
 
-    Of a whole request's CPU time that is a fifth: some 300,000 objects are there before the first request.
+    There are some 300,000 objects before the first request; scanning them is a fifth of a request's CPU time.
     """
     gc.freeze()
     gc.enable()
 
 
 async def run(settings: Settings, notes: Iterable[str] = ()) -> None:
-    """Serve until told to end. Raises `ConfigurationError` if the server cannot start like this.
+    """Run the server until a signal ends it. Raises `ConfigurationError` if it cannot start with these settings.
 
-    `notes` are what the log should have about the settings.
+    `notes` are log lines about the settings.
     """
     await Server(settings, notes).run()
 
 
 def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
-    """The names that the log has for users: the same in all processes that have the same key."""
+    """Return the pseudonyms for the log: the same in all processes with the same key."""
     return logs.Pseudonyms.derived(secret if settings.log_key is None else settings.log_key.get_secret_value())
 
 
@@ -382,7 +383,7 @@ def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
 
     def end() -> None:
         if told_to_end.is_set():
-            os._exit(1)  # at once: no goodbye, nothing saved
+            os._exit(1)  # exit at once; nothing is saved
         told_to_end.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -395,7 +396,7 @@ def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
 
 
 def _listen_for_metrics(settings: Settings) -> list[Listener]:
-    """None, if they are not served on a port of their own."""
+    """Return the listeners for the metrics; none if there is no separate port."""
     if settings.metrics_port is None:
         return []
     return _listen(settings.metrics_host, settings.metrics_port, "CHATSTREAM_METRICS_PORT or CHATSTREAM_METRICS_HOST")
@@ -433,7 +434,7 @@ async def _database_uri(settings: Settings) -> AsyncIterator[str]:
 
 
 async def _wait_for(mongo: Mongo, uri: str) -> None:
-    """Until the database answers; only then are its indexes, and with them the lock, known to be there."""
+    """Wait until the database responds. Only then are its indexes, and with them the lock, known to exist."""
     clock = asyncio.get_running_loop().time
     say_at = -math.inf
     while True:
@@ -443,17 +444,17 @@ async def _wait_for(mongo: Mongo, uri: str) -> None:
             if clock() >= say_at:
                 say_at = clock() + _DATABASE_SAID_EVERY
                 log.warning("the database does not answer; waiting for it: %s", await why_not(uri))
-                gc.enable()  # it may take hours, and who asks meanwhile leaves garbage behind: 6 KB each
+                gc.enable()  # the wait may take hours, and each refused request leaves 6 KB of garbage
             await asyncio.sleep(_DATABASE_RETRY_PAUSE)
 
 
 def _budget(settings: Settings) -> Budget:
-    """Of those who have no other one."""
+    """Return the budget of users without one of their own."""
     cost = settings.user_cost_per_month
     return Budget(
         tokens_per_day=settings.user_tokens_per_day,
         tokens_per_month=settings.user_tokens_per_month,
-        cost_per_month=None if cost is None else int(cost * 1_000_000),  # no more than six decimals
+        cost_per_month=None if cost is None else int(cost * 1_000_000),  # at most six decimals
     )
 
 
@@ -484,7 +485,7 @@ def _call_bounds(settings: Settings) -> CallBounds:
 
 def _every(stack: contextlib.AsyncExitStack, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> None:
     async def guarded() -> None:
-        # Tornado would log the text of the exception, too, which may repeat what a user wrote.
+        # Tornado would log the exception's text, too, which may quote a user.
         try:
             if (running := callback()) is not None:
                 await running
@@ -504,13 +505,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 def _greet(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
     facts = summary(settings, port) | {"plugins": ", ".join(map(str, loaded)) or "none"}
     for_people = sys.stdout.isatty() or settings.log_format is LogFormat.TEXT
-    if settings.env is Environment.DEVELOPMENT and for_people:  # a log is kept, and a token does not belong there
+    if settings.env is Environment.DEVELOPMENT and for_people:  # otherwise the log is stored, and must not have a token
         _invite(settings, secret, port, loaded)
     log.info("chatstream %s listens on %s", __version__, facts.pop("listens"), extra={"facts": facts})
 
 
 def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
-    """Tell whoever started it what to do next."""
+    """Print the next steps for the person who started the server."""
     model = _model_in_words(settings)
     where = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else database(settings)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::", "") else settings.host  # noqa: S104 - compared
@@ -528,7 +529,7 @@ def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[
         lines += [f"  {origin}/", "", "  `chatstream token` (in a clone: scripts/mint_token) makes a token."]
     try:
         print("\n".join([*lines, "", "  Ctrl-C stops it.", ""]), flush=True)  # noqa: T201 - for whoever started it
-    except OSError:  # nobody reads it, which is no reason not to serve
+    except OSError:  # nobody reads the output; serve anyway
         logs.drop_output()
 
 

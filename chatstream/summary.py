@@ -1,4 +1,5 @@
-"""What a server uses, in a few words each and without secrets: for its greeting, its log and `check-config`."""
+"""Describes the server's configuration in a few words, without secrets: for its greeting, its log and
+`check-config`."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ OPENAI = "https://api.openai.com/v1"
 
 
 def summary(settings: Settings, port: int | None = None) -> dict[str, str]:
-    """What it is, and what is used for it; `port` is the one it got where it asked for any."""
+    """Return the parts that the server uses; `port` is the real one if any port was asked for."""
     return {
         "listens": address(settings.host, port if port is not None else settings.port),
         "model": _model(settings),
@@ -24,12 +25,12 @@ def summary(settings: Settings, port: int | None = None) -> dict[str, str]:
 
 
 def address(host: str, port: int) -> str:
-    """``host:port``, and an IPv6 address in its brackets."""
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def database(settings: Settings) -> str:
-    """Which database, and where: never the user, let alone the password."""
+    """Return the database's kind and host, without user or password."""
     if settings.mongodb_uri is None:
         return f"embedded, in {settings.data_dir}/"
     return f"{settings.mongodb_database} at {', '.join(hosts_in(settings.mongodb_uri.get_secret_value()))}"
@@ -40,14 +41,14 @@ def _model(settings: Settings) -> str:
         return f"those of {settings.models_file}"
     if settings.uses_demo_model:
         return "demo"
-    # A base URL holds no secrets: it is refused with a user or a query.
+    # A base URL has no secrets: one with a user or a query is refused.
     return f"{settings.openai_model} at {settings.openai_base_url or OPENAI}"
 
 
 def _tokens(settings: Settings) -> str:
     algorithms = ", ".join(settings.accepted_algorithms)
     if settings.jwks_url is not None:
-        parts = urlsplit(settings.jwks_url)  # a query may hold a key
+        parts = urlsplit(settings.jwks_url)  # the query is left out, as it may hold a key
         return f"{algorithms}, from the issuer with the keys at {parts.scheme}://{parts.netloc}{parts.path}"
     if settings.jwt_public_key_file is not None:
         return f"{algorithms}, from whoever has the private key of {settings.jwt_public_key_file}"

@@ -1,21 +1,21 @@
-"""Why nobody could be asked: a transport's exception in words of our own, without addresses. Pure."""
+"""Explains why a host could not be reached: a transport's exception in our own words, without addresses. Pure."""
 
 import errno
 import socket
 import ssl
 from typing import Final
 
-# OpenSSL's reasons (X509_V_ERR_…) for which a certificate is refused.
+# OpenSSL's codes (X509_V_ERR_…) for rejected certificates.
 _EXPIRED: Final = (10,)
 _OTHER_NAME: Final = (62, 64)
 _NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
-# The HTTP library's exceptions, by their names: whoever only wants words need not load it.
+# The HTTP library's exceptions by name, so that this module need not import the library.
 _CONNECTING: Final = ("ConnectTimeout", "ConnectError")
 _HUNG_UP: Final = ("ReadError", "WriteError", "RemoteProtocolError", "CloseError")
 
 
 def why(exc: BaseException) -> str | None:
-    """What was the matter with the way there; None if there was an answer, or it was only waited for in vain."""
+    """Return the reason why the host was not reached; None if it responded, or if only its response timed out."""
     causes = [exc]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
@@ -43,7 +43,7 @@ def why(exc: BaseException) -> str | None:
 
 
 def is_certain(exc: BaseException) -> bool:
-    """Whether nothing else asked there would be answered either."""
+    """Whether every other request to this host would fail, too."""
     named = {type(each).__name__ for each in (exc, exc.__cause__) if each is not None}
     return bool(named & {*_CONNECTING, "ProxyError"}) and why(exc) is not None
 
