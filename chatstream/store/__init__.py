@@ -1,1 +1,1 @@
-"""The only code that knows MongoDB: conversations, messages, and the embedded database of development."""
+"""Storage in MongoDB, and the embedded database for development. No other code uses MongoDB."""

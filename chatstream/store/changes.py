@@ -1,7 +1,7 @@
-"""What other processes write, as it happens: one change stream per process.
+"""Receives the writes of other processes through one MongoDB change stream per process.
 
-What this process writes is left out by the database itself, and so is what is not signed (`writtenBy`): the checkpoints
-of answers that nobody watches elsewhere. So a process that is alone receives nothing.
+The stream's filter leaves out this process's own writes and those without `writtenBy`, which are checkpoints of answers
+that no other process has viewers for. So a single process receives nothing.
 """
 
 import asyncio
@@ -24,22 +24,22 @@ from chatstream.store.mongo import Mongo
 
 log = logging.getLogger("chatstream.store")
 
-# How long the database may wait before it says "nothing new": below the limit of one operation.
+# The database answers "no changes" after this many milliseconds: less than the time limit of one operation.
 _MAX_AWAIT_MS = 1000
-# Before the stream is opened again after a fault, in seconds.
+# Seconds to wait after an error before the change stream is opened again.
 _RETRY_PAUSE = 0.5
 
 
 class Stored(NamedTuple):
-    """A message is new in the conversation `key`."""
+    """A new message was stored in the conversation `key`."""
 
     key: str
     message: Message
 
 
 class Appended(NamedTuple):
-    """A running answer has more `pieces`, which end at position `length`; `status` if that has changed with them: it
-    waits from then on, or goes on."""
+    """New `pieces` of a running answer, which end at position `length`. `status` is set if the answer began to wait, or
+    to run again, with this change."""
 
     answer_id: str
     pieces: list[Piece]
@@ -48,20 +48,20 @@ class Appended(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An answer is not running any more."""
+    """An answer has ended."""
 
     answer_id: str
 
 
 class HeadMoved(NamedTuple):
-    """The conversation `key` shows another branch, which ends at the message `head`; see `tree`."""
+    """The conversation `key` now shows the branch that ends at the message `head`; see `tree`."""
 
     key: str
     head: str
 
 
 class Rated(NamedTuple):
-    """The user has rated the answer `answer_id` of the conversation `key`; None: no longer."""
+    """The user has rated the answer `answer_id` of the conversation `key`; None: removed the rating."""
 
     key: str
     answer_id: str
@@ -69,7 +69,7 @@ class Rated(NamedTuple):
 
 
 class Titled(NamedTuple):
-    """The conversation `key` has another title."""
+    """The title of the conversation `key` has changed."""
 
     key: str
     title: str | None
@@ -83,7 +83,7 @@ class Withdrawn(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """The conversation `key` is gone."""
+    """The conversation `key` was deleted."""
 
     key: str
 
@@ -95,16 +95,17 @@ class Changes:
     """The change stream of one process."""
 
     def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` is the name under which this process writes; see `Attempts`."""
+        """`owner` is the name of this process, stored with its writes; see `Attempts`."""
         self._mongo = mongo
         self._owner = owner
 
     async def listen(
         self, on_change: Callable[[Change], Awaitable[None]], on_gap: Callable[[], Awaitable[None]]
     ) -> None:
-        """Call `on_change` for each change, one after the other, for ever.
+        """Call `on_change` for each change, in order, for ever.
 
-        After a fault it begins anew with what happens from then on, and calls `on_gap`: changes may have been missed.
+        After an error, open a new stream, which starts with the changes from then on, and call `on_gap`: changes may
+        have been missed.
         """
         while True:
             try:
@@ -114,7 +115,7 @@ class Changes:
                         await self._tell(event, on_change)
             except (PyMongoError, StorageUnavailable) as exc:
                 log.warning("the change stream broke off: %s", type(exc).__name__)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, who watches here must go on hearing of the others
+            except Exception as exc:  # noqa: BLE001 - after any error, the viewers here must get the later changes
                 log.error("a change could not be applied: %s", describe(exc))
             await asyncio.sleep(_RETRY_PAUSE)
 
@@ -142,7 +143,7 @@ class Changes:
             )
         ]
         deleted = {"ns.coll": "conversations", "operationType": "delete"}
-        # The text of an answer that ended is read by those who need it.
+        # The text of an ended answer is left out; processes that need it read it from the database.
         return [
             {"$match": {"$or": [stored, updated, *others, deleted]}},
             {"$unset": "updateDescription.updatedFields.content"},
@@ -174,9 +175,10 @@ def _changes(event: Document) -> list[Change]:
 
 
 def _pushed(updated: dict[str, Any], name: str) -> list[Any]:
-    """A `$push` arrives as `pieces.7`, `pieces.8` and so on, or as the whole of an array that was empty.
+    """The elements that a `$push` has appended to the array `name`.
 
-    A process of the version before calls it `parts`.
+    MongoDB reports them as `pieces.7`, `pieces.8` …, or as the whole array if it was empty. Earlier versions call the
+    field `parts`.
     """
     if name in updated:
         return list(updated[name])

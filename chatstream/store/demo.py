@@ -1,4 +1,4 @@
-"""The conversation that a development server always has: with a question that waits for the first who watches."""
+"""Stores the demo conversation of a development server. Its question is answered when somebody first watches it."""
 
 from chatstream.errors import NotFound
 from chatstream.models import UserMessage
@@ -7,13 +7,13 @@ from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
 
 DEMO_USER = "demo"
-DEMO_CONVERSATION = "123"  # the seed's examples use it
+DEMO_CONVERSATION = "123"  # the examples of `chatstream seed` use this id
 
 
 async def seed_demo_conversation(
     conversations: Conversations, posting: Posting, reading: Reading, *, title: str, question: str
 ) -> None:
-    """Make sure that it is there, and that its newest message is a question without an answer."""
+    """Store the demo conversation, unless it exists, and make its newest message a question without an answer."""
     try:
         conversation = await conversations.get(DEMO_USER, DEMO_CONVERSATION)
     except NotFound:

@@ -1,4 +1,4 @@
-"""Why a database does not answer, or not as it must: each server that its URI names is asked by itself."""
+"""Finds out why a database does not work. Connects to each server in the URI separately."""
 
 import asyncio
 import socket
@@ -14,21 +14,21 @@ from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.store import uri as uris
 from chatstream.store.mongo import Mongo, refusal
 
-# A healthy server answers within milliseconds, and one on another continent within a second.
+# Time limit per server, in seconds. A healthy one answers within milliseconds, on another continent within a second.
 _SECONDS = 2.0
 _MILLISECONDS = int(_SECONDS * 1000)
-# A resolver asks its first server for five seconds before it asks the second one.
+# Time limit of a DNS query, in seconds: a resolver tries its first server for five seconds before the second one.
 _NAME_SECONDS = 6.0
-# So many servers are told about; a set has three or five.
+# Most servers to report on; a replica set has three or five.
 _MOST = 5
-# A new set, or a busy machine, is slow for the first time: it makes its files then, which a server may wait for, too.
+# Tries of the test transaction. The first may be slow on a new replica set, which creates its files then.
 _TRIES = 3
 
 _INITIATE = "run once: mongosh --port {port} --eval 'rs.initiate()'"
 
 
 class Server(NamedTuple):
-    """One that a URI names."""
+    """A server in a MongoDB URI."""
 
     host: str
     port: int
@@ -38,16 +38,16 @@ class Server(NamedTuple):
 
 
 class _Undo(Exception):
-    """Ends a transaction without a trace."""
+    """Raised to abort a transaction on purpose."""
 
 
 async def why_not(uri: str) -> str:
-    """What is wrong with the servers, in a line, and what to do."""
+    """One line that names the fault of the servers and the mend."""
     return await _unreached(uri) or "its servers answer, but none of them is the primary at the moment"
 
 
 async def _unreached(uri: str) -> str:
-    """What is wrong with the way to the servers, or with what they say of themselves; nothing if they are all well."""
+    """The fault in reaching the servers or in their answers to `hello`; empty if there is none."""
     try:
         async with asyncio.timeout(_NAME_SECONDS):
             nodes = (await asyncio.to_thread(parse_uri, uri))["nodelist"]
@@ -63,7 +63,7 @@ async def _unreached(uri: str) -> str:
 
 
 async def try_out(mongo: Mongo, uri: str, database: str, tries: int = _TRIES) -> str | None:
-    """What would not work of what a server does with its database; nothing of it stays there."""
+    """Try the operations that the server needs, and undo them. Returns the first that fails, or None."""
 
     async def body(session: Any) -> None:
         await mongo.conversations.insert_one({"_id": ObjectId(), "userId": "", "id": str(ObjectId())}, session=session)
@@ -94,7 +94,7 @@ async def try_out(mongo: Mongo, uri: str, database: str, tries: int = _TRIES) ->
 
 
 async def _about(server: Server, uri: str) -> str | None:
-    """What is wrong with one server; None if it is a good member of the set."""
+    """The fault of one server; None if it is a healthy member of the replica set."""
     if reason := await _unreachable(server):
         return reason
     try:
@@ -117,7 +117,10 @@ async def _about(server: Server, uri: str) -> str | None:
 
 
 async def _members(server: Server, name: str, hosts: Iterable[str]) -> str | None:
-    """The driver goes to the members as the set itself names them: from a container these may be other names."""
+    """The fault in reaching the set's members by the names in its configuration; None if there is none.
+
+    The driver connects to these names, and inside a container they may not resolve.
+    """
     for each in hosts:
         host, _, port = each.rpartition(":")
         if await _unreachable(Server(host.strip("[]"), int(port))):
@@ -159,7 +162,7 @@ async def _hello(server: Server, uri: str) -> dict[str, Any]:
 
 
 def _no_hello(server: Server, uri: str, text: str) -> str:
-    """`text` is the driver's, which has no credentials: none were given to it."""
+    """The fault when `hello` failed. `text` is the driver's message; it has no credentials, since it was given none."""
     tls = (uris.option(uri, "tls") or uris.option(uri, "ssl")) == "true" or uri.startswith("mongodb+srv:")
     if "certificate verify failed" in text:
         return f"{server} has a certificate that is not trusted here: name its authority with tlsCAFile in MONGODB_URI"

@@ -1,7 +1,7 @@
-"""What is kept of a user, collection by collection.
+"""The list of the collections that hold users' data.
 
-To delete a conversation, to erase a user and to export one is to go through this list. A new collection is entered
-here, or in `OF_NOBODY`; a test compares both with what the database has.
+Deletion of a conversation, erasure and export go through this list. A new collection must be added here or to
+`OF_NOBODY`; a test compares both with the database.
 """
 
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 
 class Found(StrEnum):
-    """The field by which a collection's documents are known to be a user's. An index begins with it."""
+    """The field that links a collection's documents to a user. An index starts with it."""
 
     BY_USER = "userId"
     BY_CONVERSATION = "conversationId"  # the key of one of the user's conversations
 
 
 class Kept(NamedTuple):
-    """One collection."""
+    """A collection with users' data."""
 
     name: str
     found: Found
-    exported: str  # where an export has it, or why it has not
-    # Its documents have the keys of the user's conversations for their `_id`: each goes with its conversation.
+    exported: str  # where the export contains it, or why it does not
+    # Each document's `_id` is the key of a conversation, and the document is deleted with that conversation.
     of_one_conversation: bool = False
-    # In place of the user's id stands a name that nobody can lead back to the user, and the document stays.
+    # Erasure keeps the document, and replaces the user's id by a pseudonym that does not lead back to the user.
     pseudonymised: bool = False
 
 
@@ -53,7 +53,7 @@ OF_CONVERSATIONS = tuple(one for one in KEPT if one.found is Found.BY_CONVERSATI
 
 
 def belongings(key: Any, user_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What goes with the conversation `key` of this user: collections, and which documents of them."""
+    """The documents to delete with the conversation `key` of this user, as pairs of collection and filter."""
     found: list[tuple[str, dict[str, Any]]] = [(one.name, {one.found.value: key}) for one in OF_CONVERSATIONS]
     return found + [(one.name, {"_id": key, one.found.value: user_id}) for one in KEPT if one.of_one_conversation]
 

@@ -1,7 +1,7 @@
-"""What one process at a time does, for all of them.
+"""Leases: locks in the database for work that only one process at a time may do.
 
-A lease is good for `SECONDS` and is taken again with each step of the work; if its process dies, another one may take
-it when that time is over. The time is the database's, so that no two processes' clocks are compared.
+A lease expires after `SECONDS`. Its holder renews it with each step of the work; if the holder dies, another process
+can take the lease once it has expired. All times are of the database's clock, so that clocks need not agree.
 """
 
 from typing import Any
@@ -11,22 +11,22 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.store.mongo import Mongo
 
-# Longer than one step takes: a few operations of 2 s at most, and waiting for answers to end.
+# Lifetime of a lease: longer than one step, which takes a few operations of 2 s and may wait for answers to end.
 SECONDS = 30
 
 
 class Leases:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """The leases of one process. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` names this process."""
+        """`owner` is the name of this process."""
         self._leases = mongo.leases
         self._owner = owner
 
     async def take(self, name: str) -> bool:
-        """Take it, or go on holding it; false if another process holds it."""
+        """Take or renew the lease; returns False if another process holds it."""
         ours: dict[str, Any] = {"$literal": self._owner}
-        # What is not there yet is less than any time.
+        # In MongoDB a missing field is less than any time.
         free = {"$or": [{"$eq": ["$heldBy", ours]}, {"$lt": ["$heldUntil", "$$NOW"]}]}
         held = {
             "heldBy": {"$cond": [free, ours, "$heldBy"]},
@@ -41,5 +41,5 @@ class Leases:
         return bool(lease["heldBy"] == self._owner)
 
     async def release(self, name: str) -> None:
-        """Let another process take it."""
+        """Give up the lease, so that another process can take it."""
         await self._leases.delete_one({"_id": name, "heldBy": self._owner})

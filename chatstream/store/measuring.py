@@ -1,4 +1,4 @@
-"""How long the database takes, as the driver sees it. Its threads call; 7 µs of a command's 200."""
+"""Measures database commands with the driver's monitoring hooks. The driver's threads call them: 7 µs per command."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ from pymongo.monitoring import (
 
 from chatstream.metrics import Metrics
 
-# The change stream waits on the server for what is to come: its time says nothing about the database.
+# Not measured: a change stream's `getMore` waits on the server for changes, so its time says nothing.
 _WAITS = "getMore"
 
 
 class Commands(CommandListener):
-    """Measures each command. What it says and what it brings is never looked at."""
+    """Measures the duration of each command. Never reads its contents."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -39,10 +39,10 @@ class Commands(CommandListener):
 
 
 class Heartbeats(ServerHeartbeatListener):
-    """Notices the driver's own questions, every 10 s, that no server answered: also while nobody sends a command."""
+    """Reports failed heartbeats: the driver's checks of each server, every 10 s, also when no commands are sent."""
 
     def __init__(self, lost: Callable[[], None], metrics: Metrics | None) -> None:
-        """`lost` is called for each."""
+        """`lost` is called for each failed heartbeat."""
         self._lost = lost
         self._metrics = metrics
 
@@ -50,10 +50,10 @@ class Heartbeats(ServerHeartbeatListener):
         """Nothing to count yet."""
 
     def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
-        """It is there."""
+        """The server has answered."""
 
     def failed(self, event: ServerHeartbeatFailedEvent) -> None:
-        """It is not there."""
+        """The server has not answered."""
         self._lost()
         if self._metrics is not None:
             self._metrics.database_missed_heartbeat()

@@ -1,11 +1,11 @@
-"""Events that are to be sent to the operator's webhook: noted in the very update that makes them true.
+"""The outbox: stores the events for the operator's webhook, each in the same update as the change that it reports.
 
-A message or an account has at most one, in its field `webhook`: ``{type, since, dueAt, tries}``. The process that has
-the lease takes what is due: it counts the try and sets the next one before it sends, so that a try is never made twice,
-and one that dies with its process is made again later. What was delivered is removed; what cannot be delivered is kept
-without a `dueAt`.
+A message or an account has at most one event, in its field `webhook`: ``{type, since, dueAt, tries}``. The process with
+the lease sends the due events. Before sending, it increments `tries` and sets the next `dueAt`. So no try is made
+twice, and if the process dies, the event is sent later. Delivered events are removed; those that cannot be delivered
+stay, without a `dueAt`.
 
-`dueAt` is by the clock of whoever wrote it: a clock that is wrong by seconds makes an event so much late or early.
+`dueAt` comes from the clock of the process that wrote it. An error of that clock makes the event early or late.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ from chatstream.store.documents import answer_model, conversation_model, now
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
-# How long what this version does not understand is left alone.
+# Pause before the next look at a document that this version cannot read.
 _NOT_UNDERSTOOD = timedelta(minutes=1)
-# At once: each has a connection of its own.
+# Most events sent at the same time; each needs a connection.
 BATCH = 16
 
 
 class EventType(StrEnum):
-    """What is told."""
+    """The type of a webhook event."""
 
     ANSWER_ENDED = "answer.ended"
     ANSWER_WAITING = "answer.waiting"  # for a person's decision
@@ -37,10 +37,10 @@ class EventType(StrEnum):
 
 
 class Event(NamedTuple):
-    """One that is due; `tries` have been made before."""
+    """A due event; `tries` is the number of earlier tries."""
 
     collection: str
-    which: Document  # finds its document
+    which: Document  # filter that finds the event's document
     id: str
     type: EventType
     since: datetime
@@ -55,15 +55,15 @@ def noted(type_: EventType, delay: timedelta) -> Document:
 
 
 class Outbox:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """The stored events. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, *, text: bool = False) -> None:
-        """`text`: events have the answers' texts."""
+        """`text`: include the answers' texts in the events."""
         self._mongo = mongo
         self._text = text
 
     async def due(self) -> Sequence[Event]:
-        """Some of those that are due, the oldest first. What somebody has seen meanwhile is dropped."""
+        """A batch of due events, oldest first. Deletes the events of answers that the user has read meanwhile."""
         which = {"webhook.dueAt": {"$lte": now()}}
         events = []
         for document in await self._mongo.messages.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH):
@@ -73,7 +73,7 @@ class Outbox:
                 await self._mongo.messages.update_one(found, {"$unset": {"webhook": ""}})
             elif event := self._of_answer(document, owner):
                 events.append(event)
-            else:  # a process of the version that wrote it sends it, if it has the lease by then
+            else:  # of a later version: a process of that version sends it, once it has the lease
                 await self._mongo.messages.update_one(found, _later())
         for account in await self._mongo.ledger.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH):
             if event := _of_account(account):
@@ -83,7 +83,7 @@ class Outbox:
         return events
 
     async def claim(self, event: Event, next_at: datetime) -> bool:
-        """Count a try, before it is made; the next one is due at `next_at`. False if it is no longer to be made."""
+        """Count a try before it is made, and set the next one to `next_at`. False if the event must not be sent now."""
         which = event.which | {"webhook.tries": event.tries, "webhook.dueAt": {"$exists": True}}
         if event.collection == "messages":
             which["unseen"] = True
@@ -92,16 +92,16 @@ class Outbox:
         return bool(result.modified_count)
 
     async def delivered(self, event: Event) -> None:
-        """It is no longer to be sent."""
+        """Remove an event that was delivered."""
         await self._change(event, {"$unset": {"webhook": ""}})
 
     async def give_up(self, event: Event) -> None:
-        """It is kept, and not tried again. Whose it was is no longer kept: only who sends it needs that."""
+        """Stop trying to send an event. Keeps it without the user id, which only sending needs."""
         gone = {"webhook.dueAt": "", "webhook.userId": ""}
         await self._change(event, {"$unset": gone, "$currentDate": {"webhook.deadAt": True}})
 
     async def postpone(self, event: Event, until: datetime) -> None:
-        """Its receiver asks for it to come later."""
+        """Send an event later, as its receiver has asked."""
         await self._change(event, {"$set": {"webhook.dueAt": until}})
 
     async def _change(self, event: Event, update: Document) -> None:
@@ -109,7 +109,7 @@ class Outbox:
         await self._mongo.collection(event.collection).update_one(which, update)
 
     def _of_answer(self, document: Document, owner: Document) -> Event | None:
-        """None if this version does not understand it."""
+        """The event of an answer; None if this version cannot read it."""
         found = self._mongo.understood(answer_model, document)
         conversations = self._mongo.understood(conversation_model, owner)
         if not found or not conversations or document["webhook"]["type"] not in [*map(str, EventType)]:
@@ -141,29 +141,29 @@ class Outbox:
 
 
 def _later() -> Document:
-    """What this version does not understand is left alone for a while."""
+    """An update that postpones an event that this version cannot read."""
     return {"$set": {"webhook.dueAt": now() + _NOT_UNDERSTOOD}}
 
 
 def _which(answer: Answer) -> str:
-    """An answer may wait several times, and each is told."""
+    """A suffix for the event id. An answer may wait several times; each wait is an event with its own id."""
     return f"_{answer.length}" if answer.status is Status.WAITING else ""
 
 
 def _call(part: ToolCallPart) -> dict[str, Any]:
-    """Which call, and until when it waits: what it would do is nobody's business on the way."""
+    """A waiting tool call and its deadline. Its arguments are left out: they may be confidential."""
     return {"toolCallId": part.tool_call_id, "name": part.name, "state": part.state, "expiresAt": part.expires_at}
 
 
 def _of_account(document: Document) -> Event | None:
-    """None if this version does not understand it."""
+    """The event of an account; None if this version cannot read it."""
     webhook = document["webhook"]
     if webhook["type"] != EventType.BUDGET_EXHAUSTED.value:
         return None
     return Event(
         collection="ledger",
         which={"_id": document["_id"]},
-        # By chance: it stays with the receiver, and nobody may find the account by it once its user is erased.
+        # A random id. The receiver keeps it, and after the user's erasure it must not lead to the account.
         id=f"msg_{webhook.get('id') or format(webhook['since'], '%Y%m%d%H%M%S%f')}",
         type=EventType(webhook["type"]),
         since=webhook["since"],

@@ -1,4 +1,4 @@
-"""What plug-ins keep about users: documents that are written once, each under a key of its plug-in's and user's own."""
+"""Stores documents of plug-ins about users. Each is written once; its key is unique per plug-in and user."""
 
 from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
@@ -16,19 +16,19 @@ from chatstream.store.mongo import Mongo
 
 LONGEST_KEY = 200  # code points: a call's key has some 30
 MOST_BYTES = 16 * 1024  # of one document's data, as JSON
-# Of one plug-in and user. What is kept longer than that many belongs into a database of the plug-in's own.
+# Per plug-in and user. A plug-in that needs more should have its own database.
 MOST_DOCUMENTS = 10_000
-MOST_READ = 100  # at once
-# Of an export. With 16 KiB each, a batch is about as much as the longest answer.
+MOST_READ = 100  # documents per call of `newest`
+# Documents per request for an export. With 16 KiB each, a batch is about as large as the longest answer.
 _BATCH = 100
 
 
 class TooMany(Exception):
-    """The plug-in keeps as much about this user as it may."""
+    """Raised when the plug-in has `MOST_DOCUMENTS` about this user."""
 
 
 class PluginDocument(Struct, frozen=True, kw_only=True):
-    """One of them; `data` is JSON."""
+    """A document of a plug-in about a user. `data` is a JSON value."""
 
     plugin: str
     key: str
@@ -37,7 +37,7 @@ class PluginDocument(Struct, frozen=True, kw_only=True):
 
 
 class PluginDocuments:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """The documents of all plug-ins. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._documents = mongo.plugin_documents
@@ -46,9 +46,9 @@ class PluginDocuments:
         self._linearizable = self._documents.with_options(read_concern=ReadConcern("linearizable"))
 
     async def put(self, plugin: str, user_id: str, key: str, data: Any) -> PluginDocument:
-        """Store it unless there is one under this key; returns the one that is there then.
+        """Store a document, unless the key is in use; returns the stored document of this key.
 
-        Raises `TooMany`, and `ValueError` for a key or data that cannot be kept.
+        Raises `TooMany`, and `ValueError` for a key or data that cannot be stored.
         """
         document = _document(user_id, PluginDocument(plugin=plugin, key=key, data=data, created_at=now()))
         there = await self.get(plugin, user_id, key)
@@ -64,25 +64,25 @@ class PluginDocuments:
         return _model(document)
 
     async def get(self, plugin: str, user_id: str, key: str) -> PluginDocument | None:
-        """The one under this key."""
+        """The document with this key, or None."""
         document = await self._documents.find_one({"userId": user_id, "plugin": plugin, "key": key})
         return None if document is None else _model(document)
 
     async def newest(self, plugin: str, user_id: str, limit: int) -> list[PluginDocument]:
-        """The newest first, at most `MOST_READ`."""
+        """The newest documents, newest first, at most `MOST_READ`."""
         limit = max(1, min(limit, MOST_READ))
         found = self._documents.find({"userId": user_id, "plugin": plugin})
         found = found.sort([("createdAt", -1), ("_id", -1)]).hint("newest").limit(limit)
         return [_model(each) for each in await found.to_list(limit)]
 
     async def all_of(self, user_id: str) -> AsyncGenerator[PluginDocument, None]:
-        """Everything that plug-ins keep about a user, plug-in by plug-in."""
+        """All documents about a user, sorted by plug-in."""
         found = self._documents.find({"userId": user_id}).hint("key").batch_size(_BATCH)
         async for each in found:
             yield _model(each)
 
     async def add(self, user_id: str, documents: Iterable[PluginDocument]) -> None:
-        """Store these, but for those that are there. Raises `ValueError` for one that cannot be kept."""
+        """Store documents, except those whose keys are in use. Raises `ValueError` for one that cannot be stored."""
         new = [_document(user_id, each) for each in documents]
         if new:
             try:
@@ -93,7 +93,7 @@ class PluginDocuments:
 
 
 def check(one: PluginDocument) -> str:
-    """Its data as JSON. Raises `ValueError` if it cannot be kept."""
+    """The document's data as JSON text. Raises `ValueError` if it cannot be stored."""
     if not 0 < len(one.key) <= LONGEST_KEY or "\0" in one.key:
         raise ValueError(f"a key must have 1 to {LONGEST_KEY} characters")
     try:
@@ -107,7 +107,10 @@ def check(one: PluginDocument) -> str:
 
 
 def _document(user_id: str, one: PluginDocument) -> Document:
-    """Raises `ValueError`. The data is text: JSON has numbers, names and depths that BSON has not."""
+    """The MongoDB document. Its data is JSON text: BSON cannot hold all of JSON's numbers, names and nesting depths.
+
+    Raises `ValueError`.
+    """
     return {
         "_id": ObjectId(),
         "userId": user_id,

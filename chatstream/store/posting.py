@@ -1,6 +1,6 @@
-"""User messages are stored here, with the attempt at answering them or without.
+"""Stores user messages, with or without a first attempt at answering them.
 
-A conversation, or the `key` of one, comes from `Conversations`, where the owner was checked.
+Callers get conversations and their `key` from `Conversations`, which has checked the owner.
 """
 
 from functools import partial
@@ -46,7 +46,7 @@ _STILL_RUNNING = "The answer to the previous message is still running."
 
 
 class Posted(NamedTuple):
-    """A stored user message and its newest attempt, if any; `repeated` if an earlier request had stored them."""
+    """A stored user message and its newest attempt, if any. `repeated`: an earlier request had stored them."""
 
     message: UserMessage
     answer: Answer | None
@@ -54,12 +54,12 @@ class Posted(NamedTuple):
 
 
 class Posting:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Writes user messages. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(
         self, mongo: Mongo, *, owner: str, most_messages: int | None = None, ledger: Ledger | None = None
     ) -> None:
-        """`owner` names this process in what it writes; `most_messages` is how many a conversation may have."""
+        """`owner` is the name of this process; `most_messages` is the largest number of messages per conversation."""
         self._ledger = ledger or Ledger(mongo)
         self._most_messages = most_messages
         self._mongo = mongo
@@ -81,14 +81,14 @@ class Posting:
         spending: Spending | None = None,
         parent: str | UnsetType | None = UNSET,
     ) -> Posted:
-        """Store a user message and begin the attempt at answering it: both or neither.
+        """Store a user message and begin an attempt at answering it, in one transaction.
 
-        With `background` its answer finishes though nobody watches. What it is likely to take is reserved of
-        `spending`. With `parent` it goes on from that message, or from none, and the conversation's branch is the one
-        that ends with it.
+        `background`: generate the answer to its end even if nobody watches. Reserves the likely cost from the budget
+        `spending`. `parent`: the message that the new one continues, None for none; the conversation then shows the
+        branch that ends with the new message.
 
-        Raises `AnswerInProgress` while another answer runs, `OverBudget`, `ConversationFull`, `NotFound` if the
-        conversation is gone, `InvalidContent` if `client_message_id` was used for another content, or the conversation
+        Raises `AnswerInProgress` while another answer runs; `OverBudget`; `ConversationFull`; `NotFound` if the
+        conversation is gone; `InvalidContent` if `client_message_id` was used for other content, or if the conversation
         has no such `parent`.
         """
         key = conversation.key
@@ -100,7 +100,7 @@ class Posting:
             answer = replace(attempt, background=background)
             documents = [user_message_document(key, message, owner=self._owner), answer_document(key, answer)]
             await self._messages.insert_many(documents, session=session)
-            if running is not None:  # in a status that the index does not know, else this would not be reached
+            if running is not None:  # with a status that the unique index does not cover, or the insert had failed
                 raise AnswerInProgress(_STILL_RUNNING)
             if reserve is not None:  # last: until the commit it conflicts with the user's other answers
                 await reserve(key, answer, usage, session)
@@ -126,8 +126,8 @@ class Posting:
     ) -> Posted | None:
         """Store a user message without an attempt at answering it.
 
-        With `behind_running` it waits for the running answer's end, on whichever branch that is, and None is returned
-        if no answer runs. Raises `ConversationFull`, `NotFound` and `InvalidContent` like `post`.
+        `behind_running`: the message waits for the end of the running answer, on any branch; returns None if no answer
+        runs. Raises `ConversationFull`, `NotFound` and `InvalidContent` like `post`.
         """
         key = conversation.key
         draft = _draft(content, client_message_id, background, parent)
@@ -156,7 +156,7 @@ class Posting:
     async def posted_before(
         self, key: str, content: str, client_message_id: str, parent: str | UnsetType | None = UNSET
     ) -> Posted | None:
-        """What was stored under `client_message_id`, if anything. Raises `InvalidContent` like `post`."""
+        """The message stored with this `client_message_id`, or None. Raises `InvalidContent` like `post`."""
         try:
             return await self._repeated(
                 key, {"clientMessageId"}, _draft(content, client_message_id, background=False, parent=parent)
@@ -167,11 +167,11 @@ class Posting:
     async def _placed(
         self, conversation: Conversation, draft: UserMessage, session: Any
     ) -> tuple[UserMessage, ObjectId | None, Usage | None]:
-        """The message in its place after the newest one, the answer that runs, if one does, and what the newest answer
-        took.
+        """Returns the message with its position after the newest one, the running answer or None, and the usage of the
+        newest answer.
 
-        For a transaction, of which two cannot both go on from it. In a conversation that has branches, the message says
-        what it goes on from, and the branch is the one that ends with it from now on.
+        Call it in a transaction: of two that get the same position, only one commits. If the conversation has branches,
+        sets the message's `parent` and makes the conversation show the branch that ends with it.
         """
         key, parent = conversation.key, draft.parent
         there = await touched(self._mongo, conversation, session=session)
@@ -179,8 +179,8 @@ class Posting:
             raise NotFound("There is no such conversation.")
         seq, running, usage = await self._newest(conversation, session)
         message, head = replace(draft, seq=seq), there.get("head")
-        head = head if isinstance(head, ObjectId) else None  # a later version may have put something else there
-        before = seq - 1  # the place of the message that it goes on from, if there are no branches
+        head = head if isinstance(head, ObjectId) else None  # a later version may store another type
+        before = seq - 1  # without branches: the position of the message that it continues
         if isinstance(parent, str):
             found = await self._reading.place(key, parent, session)
             if found is None:
@@ -196,7 +196,7 @@ class Posting:
         return replace(message, parent=parent), running, usage
 
     async def _newest(self, conversation: Conversation, session: Any) -> tuple[int, ObjectId | None, Usage | None]:
-        """The place after the newest message, the answer that runs, if one does, and what the newest answer took."""
+        """The position after the newest message, the running answer or None, and the usage of the newest answer."""
         key = conversation.key
         newest: Document | None = await self._messages.find_one(
             {"conversationId": ObjectId(key), "seq": PLACES},
@@ -212,7 +212,7 @@ class Posting:
         return seq, await self._reading.unfinished(key, newest, session), usage
 
     def check_room(self, seq: int) -> None:
-        """Raises `ConversationFull` if no message may have this place. What a process begins by itself does not ask."""
+        """Raises `ConversationFull` if this position is over the limit. Not for answers that the server begins."""
         if self._most_messages is not None and seq - FIRST_SEQ >= self._most_messages:
             raise ConversationFull(
                 f"This conversation has {counted(self._most_messages, 'message')}, and cannot have more. "
@@ -220,9 +220,9 @@ class Posting:
             )
 
     async def _repeated(self, key: str, duplicate: set[str], draft: UserMessage) -> Posted:
-        """The message that is there already, as the `duplicate` fields of a unique index say."""
+        """The message that was stored before. `duplicate`: the fields of the unique index that refused the new one."""
         own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
-        if not own and draft.client_message_id is None:  # None would be found in every message that has no such id
+        if not own and draft.client_message_id is None:  # a query for None matches all messages without the field
             raise AnswerInProgress("Another message was stored at the same moment. Try again.")
         which = {"_id": ObjectId(draft.id)} if own else {"clientMessageId": draft.client_message_id}
         document = await self._linearizable.find_one({"conversationId": ObjectId(key)} | which)
@@ -232,7 +232,7 @@ class Posting:
             raise Withdrawn("This message was sent before, and taken back.")
         try:
             message = user_message_model(document)
-        except NotUnderstood as exc:  # a process of the version that stored it can tell whether it is the same
+        except NotUnderstood as exc:  # only the later version that stored it can compare the two
             raise StorageUnavailable from exc
         if message.content != draft.content:
             raise InvalidContent("This idempotency key was used for a message with other content.")
@@ -244,7 +244,7 @@ class Posting:
 def _draft(
     content: str, client_message_id: str | None, background: bool, parent: str | UnsetType | None
 ) -> UserMessage:
-    """A user message that has no place in the log yet."""
+    """A user message that has no position yet."""
     return UserMessage(
         id=str(ObjectId()),
         seq=0,

@@ -1,8 +1,8 @@
-"""The names by which the ledger knows users: hashes of their ids, with a key made by chance for each month.
+"""Pseudonyms of users in the ledger: hashes of the user ids, with a random key for each month.
 
-Within a month the name must be found again when its user comes back after an erasure: to be erased is no new budget.
-After the month nobody needs to find it, and MongoDB deletes the key. From then on nobody can tell whose account it was,
-not even with the whole database at hand and the user's id as a guess.
+Within a month, a user who comes back after an erasure must get the same pseudonym: erasure must not renew the budget.
+After the month the pseudonym is not needed, and MongoDB deletes the key. Then an account can no longer be linked to its
+user, not even with the whole database and a guess of the user's id.
 
 Versions before made the hash without a key. A month that one of them began to count in is counted so to its end, which
 also lets both versions run at the same time. The accounts of users who were erased get a name by chance after it.
@@ -21,30 +21,30 @@ from pymongo.errors import DuplicateKeyError
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
-# An answer counts for the month in which it began. It has ended long before this, and so nobody asks for the key then.
+# How long after its month a key is kept. An answer counts for the month in which it began, and ends long before this.
 _KEPT_AFTER_THE_MONTH = timedelta(days=7)
 _KEY_BYTES = 32
-# The names of versions before: the hash, a colon, the month.
+# Pseudonyms of earlier versions, without a key: the hash, a colon, the month.
 _UNKEYED: Document = {"$regex": "^[0-9a-f]{64}:"}
-# Accounts of erased users that are renamed with one operation.
+# Accounts of erased users renamed per operation.
 _RENAMED_AT_ONCE = 100
-# Months of which the keys are remembered: of this one and the one before, and a few that somebody asked for.
+# Most months' keys in memory: this month's, the one before, and a few others that were asked for.
 _MOST_REMEMBERED = 4
 
 
 class _Gone(Exception):
-    """Another process has just renamed one of them."""
+    """Raised when another process has just renamed one of the accounts."""
 
 
 class _Key(NamedTuple):
-    """Of one month. `unkeyed`: it is counted as versions before did."""
+    """The key of one month. `unkeyed`: hash without a key, as earlier versions did."""
 
     secret: bytes
     unkeyed: bool
 
 
 class Pseudonyms:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Makes pseudonyms. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
@@ -53,7 +53,7 @@ class Pseudonyms:
         self._known: dict[str, _Key] = {}
 
     async def account(self, user_id: str, moment: datetime) -> str:
-        """The `_id` of the account for the month of this moment. Asks the database once for each month."""
+        """The `_id` of the user's account for the month of `moment`. Reads the database once per month."""
         month = month_of(moment)
         key = self._known.get(month) or await self._load(month)
         unkeyed = hashlib.sha256(user_id.encode())
@@ -70,7 +70,7 @@ class Pseudonyms:
         return key
 
     async def _make(self, month: str) -> Document:
-        """A new month has begun, or this version runs for the first time."""
+        """Make the key of a month, at the month's first use or the first run of this version."""
         await self._forget_the_erased()
         before = await self._accounts.find_one({"month": month, "_id": _UNKEYED}, {"_id": 1})
         key: Document = {
@@ -84,11 +84,11 @@ class Pseudonyms:
                     {"_id": month}, {"$setOnInsert": key}, upsert=True, return_document=ReturnDocument.AFTER
                 )
             except DuplicateKeyError:
-                continue  # another process was faster: then it is found
+                continue  # another process has made it: read that one
             return document
 
     async def _forget_the_erased(self) -> None:
-        """Rename the accounts of erased users that versions before have left, but for this month's."""
+        """Give random names to accounts of erased users that earlier versions left, except this month's."""
         erased: Document = {"userId": {"$gte": "erased-", "$lt": "erased."}, "_id": _UNKEYED}
         which = erased | {"month": {"$lt": month_of(datetime.now(UTC))}}
         while found := await self._accounts.find(which).limit(_RENAMED_AT_ONCE).to_list(_RENAMED_AT_ONCE):
@@ -110,7 +110,7 @@ class Pseudonyms:
 
 
 def month_of(moment: datetime) -> str:
-    """As accounts name it: ``2026-11``."""
+    """The month as accounts store it: ``2026-11``."""
     return f"{moment:%Y-%m}"
 
 

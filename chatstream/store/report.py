@@ -1,4 +1,4 @@
-"""What each user took of each model, as far as the messages are still there: for who keeps no ledger."""
+"""Reports tokens and cost per user and model from the stored messages, for operators without a ledger."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -11,18 +11,18 @@ from chatstream.store.gate import Document
 from chatstream.store.ledger import Row
 from chatstream.store.mongo import Mongo
 
-# Conversations that are read at once: with some hundred messages each the database needs a fraction of its two seconds.
+# Conversations per request. With some hundred messages each, that takes a fraction of the time limit of two seconds.
 _BATCH = 50
 _COUNTS = ("promptTokens", "completionTokens", "cachedTokens", "reasoningTokens", "totalTokens", "costMicros")
 
 
 async def rows(mongo: Mongo, month: str) -> AsyncIterator[Row]:
-    """One for each user and model of this month (``2026-11``), in order. Raises `StorageUnavailable`."""
+    """The report of a month (``2026-11``): one row per user and model, sorted. Raises `StorageUnavailable`."""
     first = datetime.fromisoformat(f"{month}-01").replace(tzinfo=UTC)
     last = (first + timedelta(days=31)).replace(day=1)
     user: str | None = None
     sums: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    keys: list[Any] = []  # of the user's conversations, as many as are read at once
+    keys: list[Any] = []  # a batch of the user's conversations
 
     def finished() -> list[Row]:
         names = {"month": month, "user": user}
@@ -47,7 +47,7 @@ async def rows(mongo: Mongo, month: str) -> AsyncIterator[Row]:
 async def _add(
     mongo: Mongo, keys: list[Any], first: datetime, last: datetime, sums: defaultdict[str, defaultdict[str, int]]
 ) -> None:
-    """Add what the answers of these conversations took, by the model."""
+    """Add up the tokens and costs of the answers in these conversations, by model."""
     if not keys:
         return
     counts: Document = {name: {"$sum": f"$of.usage.{name}"} for name in _COUNTS}
@@ -55,7 +55,7 @@ async def _add(
     known = {"$not": {"$in": [None, {"$ifNull": ["$rounds.usage", []]}]}}
     pipeline: list[Document] = [
         {"$match": {"conversationId": {"$in": keys}, "role": "assistant", "createdAt": {"$gte": first, "$lt": last}}},
-        # As the ledger counts: each model has what its requests took; the answer is the last one's.
+        # As in the ledger: tokens and costs count for the model of each request, the answer for the last model.
         {
             "$project": {
                 "of": {"$cond": [{"$and": [several, known]}, "$rounds", [{"model": "$model", "usage": "$usage"}]]}

@@ -1,4 +1,4 @@
-"""Conversations that nobody has used for long, and what belongs to them: found by an index, deleted one by one."""
+"""Deletes conversations without activity, one by one, with everything that belongs to them. An index finds them."""
 
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from chatstream.store.reading import Reading
 
 
 class Idle(NamedTuple):
-    """A conversation, as it was found."""
+    """A conversation without activity, as it was read."""
 
     key: str
     user_id: str
@@ -21,22 +21,22 @@ class Idle(NamedTuple):
 
 
 class _Used(Exception):
-    """Its answer runs."""
+    """Raised when the conversation has a running answer."""
 
 
 class Retention:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Deletes idle conversations. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, ledger: Ledger | None = None) -> None:
-        """`ledger` has what users took, if there are budgets."""
+        """`ledger`: counts what users spend; None without budgets."""
         self._mongo = mongo
         self._ledger = ledger
         self._reading = Reading(mongo)
 
     async def idle(self, days: int, *, after: Idle | None, limit: int) -> list[Idle]:
-        """So many of those without activity for so many days, the longest unused first; those behind `after`.
+        """At most `limit` conversations without activity for `days` days, least recently used first, after `after`.
 
-        The time is the database's, like that of each activity: a process whose clock is wrong deletes nothing.
+        Uses the database's clock, as `updatedAt` does, so that a wrong clock of this process deletes nothing.
         """
         before = await self._mongo.time() - timedelta(days=days)
         query: Document = {"updatedAt": {"$lt": before}}
@@ -48,14 +48,14 @@ class Retention:
         return [
             Idle(str(one["_id"]), one["userId"], one["updatedAt"])
             for one in documents
-            # What another version wrote, it may delete.
+            # Skip documents of another version; a process of that version may delete them.
             if isinstance(one["_id"], ObjectId) and isinstance(one.get("userId"), str)
         ]
 
     async def delete(self, idle: Idle) -> int | None:
-        """Delete it with all that belongs to it, or nothing; returns how many messages it had.
+        """Delete the conversation and everything that belongs to it, in one transaction; returns its message count.
 
-        None: it has been used since, or its answer runs, and it stays.
+        Returns None, and keeps it, if it was used meanwhile or an answer runs in it.
         """
         key = ObjectId(idle.key)
 
@@ -71,8 +71,8 @@ class Retention:
                 messages += deleted.deleted_count if name == "messages" else 0
             return messages
 
-        if self._ledger is not None:  # what its answers took is known only as long as they are there
-            await self._ledger.settle(idle.user_id)  # but for one that waits: with that, it stays
+        if self._ledger is not None:  # charge before: the answers hold their costs
+            await self._ledger.settle(idle.user_id)  # except a waiting answer; that one keeps the conversation
         try:
             return await self._mongo.transaction(all_of_it)
         except _Used:

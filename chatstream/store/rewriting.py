@@ -1,7 +1,7 @@
-"""To write the development database anew, so that what was deleted from it is in none of its files.
+"""Copies the development database into new files, so that no file contains deleted data any more.
 
-MongoDB deletes a document by forgetting where it is. Its words stay in the data file until something is written over
-them, and in the oplog and the journal until those begin again. In new files there is only what is still there.
+When MongoDB deletes a document, its bytes stay in the data file, the oplog and the journal until they are overwritten.
+New files contain only the existing documents.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -15,16 +15,16 @@ from pymongo.errors import PyMongoError
 from chatstream.errors import ConfigurationError
 from chatstream.store.embedded import rewrite_embedded
 
-# What is held at a time, in bytes; beside one document of MongoDB's, which has 16 MB at most.
+# Bytes copied per batch; one more document, of at most 16 MB, may come on top.
 _BATCH_BYTES = 8_000_000
-# MongoDB's own; the new one has its own already.
+# MongoDB's own databases, not copied: the new server has its own.
 _OWN = ("admin", "config", "local")
 
 
 async def rewrite(data_dir: Path) -> int:
-    """Write the database in `data_dir` anew; returns how many documents it has.
+    """Copy the database in `data_dir` into new files and delete the old ones; returns the number of documents.
 
-    Raises `ConfigurationError`, and nothing has changed, if a server uses it or it cannot be done.
+    Raises `ConfigurationError` if a server uses the database or the copy fails; then nothing has changed.
     """
     return await rewrite_embedded(data_dir, _copy)
 
@@ -34,12 +34,12 @@ async def _copy(old: str, new: str) -> int:
     try:
         async with AsyncMongoClient[dict[str, Any]](old) as source, AsyncMongoClient[dict[str, Any]](new) as target:
             for name in sorted({*await source.list_database_names()} - {*_OWN}):
-                # Views are made last: of collections, and of other views in the order in which they were made.
+                # Views are copied last, in the order of their creation: a view may need collections and earlier views.
                 listed = await (await source[name].list_collections()).to_list()
                 for one in sorted(listed, key=lambda one: bool(one["type"] == "view")):
-                    if not one["name"].startswith("system."):  # the server makes these itself
+                    if not one["name"].startswith("system."):  # the server creates these itself
                         copied += await _copy_collection(source[name], target[name], one)
-    except PyMongoError as exc:  # its text may have documents in it
+    except PyMongoError as exc:  # its text may contain documents
         raise ConfigurationError(
             f"The database could not be written anew, and is as it was ({type(exc).__name__}). "
             "Is there room on the disk for a second one?"
@@ -48,7 +48,7 @@ async def _copy(old: str, new: str) -> int:
 
 
 async def _copy_collection(source: Any, target: Any, about: Mapping[str, Any]) -> int:
-    """Its options, its documents and its indexes."""
+    """Copy a collection's options, documents and indexes; returns the number of documents."""
     name = about["name"]
     await target.command({"create": name, **about["options"]})
     if about["type"] == "view":

@@ -1,11 +1,11 @@
-"""Conversations that are found by what was said in them.
+"""Full-text search of a user's conversations.
 
-The collection ``search`` has one document for each conversation that its user may find: the terms of its title and of
-its messages (see `terms`), never what a model thought. Nothing is written there while people chat: a search first
-brings the documents up to date that are behind, newest conversation first. So no message costs more for it, nothing is
-lost when a process ends, and conversations of the versions before are found, too.
+The collection ``search`` has one document per conversation with the terms of its title and its messages (see `terms`),
+without reasoning. Posting a message writes nothing there. Instead, a search first updates the outdated documents,
+newest conversation first. So messages cost nothing extra, a crash loses nothing, and conversations of earlier versions
+are found, too.
 
-All that one user searches lies in one index range, and with the shard key ``userId`` on one shard.
+The terms of one user are in one index range and, with the shard key ``userId``, on one shard.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.terms import begins_terms, terms
 
-# Different terms of one conversation that are kept: more than a novel has; 16 MB may be in one document.
+# Most different terms stored per conversation: more than a novel has, and far below MongoDB's 16 MB per document.
 _MOST_TERMS = 20_000
-# Seconds in which documents are brought up to date before a search answers without the rest: a request has four.
+# A search updates documents for at most this many seconds, then answers without the rest. A request has four seconds.
 _UPDATE_SECONDS = 1.5
-# A conversation's `updatedAt` is set before its transaction is committed, which takes some seconds at worst.
+# Search this far back from the last update: `updatedAt` is set before the commit, which may take some seconds.
 _LATE_COMMITS = timedelta(seconds=60)
-# Searches of one process that ask the database at the same time: others wait for it, too.
+# Most searches of one process at the same time, to leave the database to other requests.
 _AT_ONCE = 2
 _BATCH = 50
 
@@ -38,7 +38,7 @@ _BEFORE_ALL = datetime(1970, 1, 2, tzinfo=UTC)
 
 
 class Search:
-    """All methods raise `StorageUnavailable` when the database does not answer in time."""
+    """The search index. All methods raise `StorageUnavailable` when the database does not answer in time."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
@@ -46,9 +46,9 @@ class Search:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def find(self, user_id: str, sought: Collection[str]) -> tuple[list[ObjectId], bool]:
-        """The keys of the user's conversations in which each of the terms begins a term, and whether all were searched.
+        """The keys of the user's conversations that match every term, as a prefix, and whether all were searched.
 
-        If not, older ones have yet to be made ready: the next search goes on with that.
+        If not, the index has yet to reach the older conversations; the next search continues to update it.
         """
         try:
             async with asyncio.timeout(_UPDATE_SECONDS):
@@ -69,7 +69,7 @@ class Search:
 
     async def _having(self, user_id: str, term: str) -> set[ObjectId]:
         which = re.compile(f"^{re.escape(term)}") if begins_terms(term) else term
-        # Read from the index alone; a document comes once for each of its terms that begin so.
+        # Read from the index alone, which returns a document once for each matching term.
         pipeline: list[Document] = [
             {"$match": {"userId": user_id, "terms": which}},
             {"$group": {"_id": "$_id"}},
@@ -79,14 +79,14 @@ class Search:
     # Bringing it up to date -------------------------------------------------------------------------------------------
 
     async def _update(self, user_id: str) -> bool:
-        """Whether all conversations of the user are up to date; as many as there was time for are."""
+        """Update as many search documents as there is time for. Returns whether all are up to date."""
         now = asyncio.get_running_loop().time
         deadline = now() + _UPDATE_SECONDS
         mark = {"_id": _mark_id(user_id), "userId": user_id}
         known = await self._search.find_one(mark)
         until: datetime = known["until"] if known else _BEFORE_ALL
         changed = await self._changed(user_id, until - _LATE_COMMITS)
-        unfinished: list[datetime] = []  # when those were used that have to be looked at again
+        unfinished: list[datetime] = []  # `updatedAt` of the conversations that need another update
         for first in range(0, len(changed), _BATCH):
             some = changed[first : first + _BATCH]
             seen = await self._seen(user_id, some)
@@ -112,13 +112,13 @@ class Search:
         return {one["_id"]: one.get("at") for one in await documents.to_list(None)}
 
     async def _index(self, user_id: str, conversation: Document, deadline: float) -> bool:
-        """Bring the document of one conversation up to date; false if there is more to come."""
+        """Update the search document of one conversation; returns False if the update is not complete."""
         key, title = conversation["_id"], conversation.get("title") or ""
         which = {"_id": key, "userId": user_id}
         known = await self._search.find_one(which, {"title": 1, "seq": 1})
         goes_on = known is not None and known.get("title") == title
         after = seq = known["seq"] if known is not None and goes_on else 0
-        found = dict.fromkeys(terms(title))  # in their order: the first ones are kept
+        found = dict.fromkeys(terms(title))  # in order, since only the first terms are kept
         whole = True
         fields = {"seq": 1, "role": 1, "status": 1, "content": 1}
         cursor = self._mongo.messages.find({"conversationId": key, "seq": PLACES | {"$gt": after}}, fields)
@@ -138,7 +138,7 @@ class Search:
             more = {"$concatArrays": ["$terms", {"$setDifference": [{"$literal": new}, "$terms"]}]}
             values = {name: {"$literal": value} for name, value in document.items()}
             kept = {"$slice": [more, _MOST_TERMS]}
-            # If another process has done it meanwhile, it has done the same.
+            # If another process has done this update meanwhile, its result is the same.
             await self._search.update_one(which | {"seq": after}, [{"$set": values | {"terms": kept}}])
         else:
             with suppress(DuplicateKeyError):  # another process has read further
@@ -150,5 +150,5 @@ class Search:
 
 
 def _mark_id(user_id: str) -> ObjectId:
-    """Of the document that says up to when all of a user's conversations are up to date."""
+    """The `_id` of the document that stores up to which time a user's search documents are up to date."""
     return ObjectId(sha256(user_id.encode()).digest()[:12])

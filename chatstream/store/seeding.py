@@ -1,6 +1,6 @@
-"""Stores whole conversations many at a time: examples, test data, histories from elsewhere. No server needs to run.
+"""Bulk-loads conversations: examples, test data, imported histories. No server needs to run.
 
-What is stored is what the server itself would have stored if these conversations had taken place.
+The documents are the same that the server would have stored.
 """
 
 import json
@@ -26,20 +26,20 @@ from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embe
 from chatstream.store.mongo import Mongo
 from chatstream.store.plugin_documents import PluginDocument, PluginDocuments
 
-# Documents per transaction: MongoDB's own advice is no more than this ("Production Considerations"). They are half a
-# megabyte and take a twentieth of the time that one operation may take; five times as many are a fifth faster.
+# Documents per transaction: the most that MongoDB advises ("Production Considerations"). About half a megabyte, in a
+# twentieth of the time limit of one operation. Five times as many would be only a fifth faster.
 BATCH_DOCUMENTS = 1000
 
-# What goes for one document: ten megabytes for a batch of them.
+# A longer text counts as several documents, one per this many characters, so that a batch has at most ten megabytes.
 _CHARACTERS_PER_DOCUMENT = 10_000
 
-# Of what plug-ins keep, 16 KiB each.
+# Plug-in documents per operation; each has at most 16 KiB.
 _DOCUMENTS_AT_ONCE = 100
 
-# What stands as `owner`, where the server writes the name of its process.
+# The `owner` of seeded documents. The server writes the name of its process there.
 OWNER = "seeding"
 
-# To learn whether a mongod of this machine is there: it answers within milliseconds, or it is not.
+# Time limit for asking whether a mongod runs on this machine; one that runs answers within milliseconds.
 _LOOK_TIMEOUT_MS = 1000
 
 Name = tuple[str, str]
@@ -52,11 +52,11 @@ class Line(NamedTuple):
     role: Literal["user", "assistant"]
     content: str
     created_at: datetime
-    reasoning: str | None = None  # what the model thought before it said this
+    reasoning: str | None = None  # the model's reasoning before the text
 
 
 class OwnedDocument(NamedTuple):
-    """A document of a plug-in's, and whose it is."""
+    """A plug-in's document and the user that it belongs to."""
 
     user_id: str
     document: PluginDocument
@@ -70,12 +70,12 @@ class History(NamedTuple):
 
     @property
     def name(self) -> Name:
-        """What it is known by."""
+        """The pair that identifies the conversation."""
         return self.conversation.user_id, self.conversation.id
 
     @property
     def size(self) -> int:
-        """How much work it is to store: in documents, or in as many small ones as have the same text."""
+        """The cost of storing the conversation, in documents. A long text counts as several small ones."""
         characters = sum(len(message.content) for message in self.messages)
         return 1 + len(self.messages) + characters // _CHARACTERS_PER_DOCUMENT
 
@@ -91,11 +91,10 @@ def history(
     system_prompt: str | None = None,
     model: str | None = None,
 ) -> History:
-    """A conversation that took place: each answer complete, and read.
+    """Make a past conversation, with every answer complete and read.
 
-    An assistant's line answers the user's line right before it; a user's line without an answer at the very end is
-    answered when somebody watches. `found` says what is found in an answer, by its id and text. Without `id` one is
-    made.
+    An assistant's line answers the user's line right before it. A last user's line without an answer is answered when
+    somebody watches. `found(id, text)` returns the annotations of an answer. Without `id`, a new one is generated.
     """
     key = new_key()
     messages: list[Message] = []
@@ -136,18 +135,18 @@ def history(
 
 
 def new_message_id() -> str:
-    """As the server makes them."""
+    """A new message id, made as the server makes them."""
     return str(ObjectId())
 
 
 class Seeding:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Bulk writes. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
     async def taken(self, names: Iterable[Name]) -> set[Name]:
-        """Those of `names`, of which there should be no more than a batch, that conversations have."""
+        """The `names` that existing conversations have. Pass at most one batch of names."""
         asked = set(names)
         query = {
             "userId": {"$in": sorted({user_id for user_id, _ in asked})},
@@ -157,9 +156,9 @@ class Seeding:
         return {name async for each in found if (name := (each["userId"], each["id"])) in asked}
 
     async def store(self, histories: Sequence[History]) -> None:
-        """Store them all or, if an error is raised, none. Raises `AlreadyExists` if a user has one of the ids.
+        """Store all the conversations, or none on an error. Raises `AlreadyExists` if a user has one of the ids.
 
-        They should be about `BATCH_DOCUMENTS` documents; a larger one comes alone.
+        Pass about `BATCH_DOCUMENTS` documents; pass a larger conversation alone.
         """
         conversations = [conversation_document(conversation) for conversation, _ in histories]
         messages = [
@@ -170,8 +169,8 @@ class Seeding:
             for message in messages
         ]
 
-        # Of one that is too large for a transaction the beginning is stored before: it belongs to nobody until its
-        # conversation is there.
+        # Messages that do not fit into the transaction are stored before it. They belong to nobody until their
+        # conversation is stored.
         large = len(messages) > 2 * BATCH_DOCUMENTS
         while large and len(messages) > BATCH_DOCUMENTS:
             await self._mongo.messages.insert_many(messages[:BATCH_DOCUMENTS])
@@ -194,7 +193,7 @@ class Seeding:
                 raise AlreadyExists("A user has a conversation with one of these ids.") from exc
 
     async def keep(self, documents: Iterable[OwnedDocument]) -> None:
-        """Store what plug-ins keep, but for what is there already."""
+        """Store plug-in documents, except those that exist already."""
         kept = PluginDocuments(self._mongo)
         every = iter(documents)
         while some := list(islice(every, _DOCUMENTS_AT_ONCE)):
@@ -202,18 +201,18 @@ class Seeding:
                 await kept.add(user_id, [one.document for one in own])
 
     async def drop(self) -> None:
-        """Delete all conversations and messages of the database, whoever made them."""
+        """Delete all conversations and messages of the database, not only seeded ones."""
         await self._mongo.messages.drop()
         await self._mongo.conversations.drop()
-        await self._mongo.prepare()  # the indexes, and with them the lock, are gone too
+        await self._mongo.prepare()  # builds the indexes again, which were deleted as well
 
 
 def is_local(uri: str) -> bool:
-    """Whether all the servers that a MongoDB URI names are on this machine, as far as their names tell."""
-    if uri.startswith("mongodb+srv:"):  # its servers' names stand in the DNS
+    """Whether all servers in a MongoDB URI are on this machine, judged by their names."""
+    if uri.startswith("mongodb+srv:"):  # the DNS has its servers' names
         return False
     try:
-        # What begins with a slash is a Unix socket.
+        # A host that begins with a slash is a Unix socket.
         return all(host.startswith("/") or is_loopback(host) for host, _ in parse_uri(uri)["nodelist"])
     except (InvalidURI, PyMongoConfigurationError, ValueError):
         return False
@@ -221,9 +220,9 @@ def is_local(uri: str) -> bool:
 
 @asynccontextmanager
 async def embedded_database(data_dir: Path) -> AsyncIterator[tuple[str, bool]]:
-    """The development database in `data_dir`: its URI, and whether a running server has it open.
+    """The URI of the development database in `data_dir`, and whether a running server has it open.
 
-    If none has, it is opened here and closed at the end. Raises `ConfigurationError` like `embedded_mongod`.
+    If no server has, start it here and stop it at the end. Raises `ConfigurationError` like `embedded_mongod`.
     """
     if uri := await _running(data_dir):
         yield uri, True
@@ -237,7 +236,7 @@ async def _running(data_dir: Path) -> str | None:
     db, port = _logged(data_dir)
     if port is None:
         return None
-    # The log may be of a run that is over, and the port somebody else's by now: whoever listens there is asked.
+    # The log may be of an earlier run, and another program may have the port now. So ask the server at that port.
     with suppress(PyMongoError):
         async with AsyncMongoClient[dict[str, Any]](
             "127.0.0.1", port, directConnection=True, timeoutMS=_LOOK_TIMEOUT_MS
@@ -249,7 +248,7 @@ async def _running(data_dir: Path) -> str | None:
 
 
 def _logged(data_dir: Path) -> tuple[Path, int | None]:
-    """Where the data are, by the one true name that mongod was given, and the port that its log names, if it does."""
+    """The resolved data directory, as on mongod's command line, and the port in mongod's log, or None."""
     data_dir = data_dir.resolve()
     with suppress(FileNotFoundError), (data_dir / "mongod.log").open(errors="replace") as lines:
         for line in lines:

@@ -1,15 +1,15 @@
-"""What texts are searched by: their terms, which are words, pairs of characters, and emoji.
+"""Splits texts into search terms: words, pairs of characters, and emoji.
 
-Case, accents and vowel points make no difference (``Straße`` is found as ``strasse``, ``Zürich`` as ``zurich``), nor do
-full-width forms. Where a script has no spaces between its words (Chinese, Japanese, Thai …) nobody knows where one
-ends: each two neighbouring characters are a term. Punctuation belongs to no term, so ``C++`` is found as ``c``.
+Case, accents, vowel points and full-width forms make no difference: ``Straße`` is found as ``strasse``, ``Zürich`` as
+``zurich``. In scripts without spaces between words (Chinese, Japanese, Thai …), every two neighbouring characters are a
+term. Punctuation is left out, so ``C++`` is found as ``c``.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterator
 
-# A longer one is cut: no word has so many letters, and what is encoded in letters is searched by its beginning.
+# Most characters of a term; longer ones are cut. No word is that long, and encoded data is found by its beginning.
 MAX_TERM = 40
 
 _UNSEGMENTED = re.compile(
@@ -19,9 +19,10 @@ _KASHIDA = "\u0640"  # only makes an Arabic word wider
 
 
 def terms(text: str, *, sought: bool = False) -> Iterator[str]:
-    """The terms of `text`, some of them twice. `sought`: it is what somebody looks for, and not what is looked through.
+    """The terms of `text`; some may come twice. `sought`: the text is a search query, not a text to be indexed.
 
-    The end of a text in which each pair is a term is one, too: so one character is found as the beginning of a term.
+    In scripts without spaces, the last character of an indexed text is a term as well, so that every single character
+    is the beginning of a term.
     """
     folded = unicodedata.normalize("NFKD", text.casefold())
     plain = folded.translate({ord(character): _plain(character) for character in set(folded)})
@@ -38,12 +39,12 @@ def terms(text: str, *, sought: bool = False) -> Iterator[str]:
 
 
 def begins_terms(term: str) -> bool:
-    """Whether what begins with this term is meant, too: with one letter of an alphabet, half of all words would be."""
+    """Whether to match longer terms that begin with this one. Not for one letter, which matches half of all words."""
     return len(term) > 1 or _UNSEGMENTED.fullmatch(term) is not None
 
 
 def _plain(character: str) -> str:
-    """The character as it is searched, nothing if it makes no difference, or a space if it ends a word."""
+    """The character's normal form for the search; empty for an ignored character, a space for one that ends a word."""
     category = unicodedata.category(character)
     is_variant = "\ufe00" <= character <= "\ufe0f" or "\U0001f3fb" <= character <= "\U0001f3ff"  # of an emoji
     if unicodedata.combining(character) or category == "Cf" or is_variant or character == _KASHIDA:

@@ -1,7 +1,7 @@
-"""Tickets for one connection each: what an EventSource, which cannot set headers, sends in place of a token.
+"""Tickets: one-time credentials in the URL, for an EventSource, which cannot send an ``Authorization`` header.
 
-A ticket may end in a log, and is worth nothing there: it is good for a minute, once, for one user's one conversation.
-Only its hash is stored. Its time is the database's, so that no two processes' clocks are compared.
+A ticket that gets into a log is harmless: it is valid for a minute, once, and for one conversation of one user. Only
+its hash is stored. Expiry uses the database's clock, so that the processes' clocks need not agree.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ from pymongo import ReturnDocument
 from chatstream.models import BudgetChange, Ticket, User
 from chatstream.store.mongo import Mongo
 
-# A page asks for it and opens its stream: a second, and on a train a minute.
+# A page uses its ticket within a second, with a bad connection within a minute.
 _LIFETIME_SECONDS = 60
-# 256 bits, which nobody guesses: the hash needs no salt.
+# 256 random bits cannot be guessed, so the hash needs no salt.
 _BYTES = 32
 _TEXT = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 class Tickets:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Issues and redeems tickets. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
         self._mongo = mongo
 
     async def issue(self, user: User, conversation_id: str) -> Ticket:
-        """A ticket for a conversation of the user's, which the caller has seen to."""
+        """Issue a ticket for a conversation. The caller has checked that it is the user's."""
         text = secrets.token_urlsafe(_BYTES)
         said = {
             "userId": user.id,
@@ -39,8 +39,8 @@ class Tickets:
             "tokenId": user.token_id,
             "tokenIssuedAt": user.token_issued_at,
         } | ({} if user.budget is None else {"budget": msgspec.to_builtins(user.budget)})
-        # $literal, or MongoDB would read a user's id that begins with a dollar as an expression. $$NOW, the database's
-        # own time, exists only in an update with a pipeline.
+        # $literal: otherwise MongoDB would read a user id that begins with a dollar as an expression. A pipeline,
+        # because $$NOW, the database's time, exists only there.
         fields: dict[str, Any] = {name: {"$literal": value} for name, value in said.items()}
         fields["expiresAt"] = {"$add": ["$$NOW", _LIFETIME_SECONDS * 1000]}
         stored = await self._mongo.tickets.find_one_and_update(
@@ -49,9 +49,10 @@ class Tickets:
         return Ticket(text, stored["expiresAt"])
 
     async def redeem(self, text: str, conversation_id: str) -> User | None:
-        """Whose ticket it was, with the token it was asked for with; None if it is none, any more, or for this.
+        """Use up a ticket. Returns its user, with the data of the token that it was issued for.
 
-        Of several who try at once, one succeeds.
+        None if the ticket is unknown, expired, used, or for another conversation. Of several concurrent tries, only one
+        succeeds.
         """
         if not _TEXT.fullmatch(text):
             return None

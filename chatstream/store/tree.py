@@ -1,8 +1,8 @@
-"""The branches of a conversation: which message goes on from which.
+"""The tree of a conversation's messages, and its branches.
 
-An answer goes on from the user message that it answers. A user message goes on from its `parent`; one that does not say
-it goes on from the message before it in the log, which is how conversations without branches are stored. So a branch
-is a path from a first message down to one message, its leaf, and the log is all of them in the order of their `seq`.
+The parent of an answer is the user message that it answers. The parent of a user message is in its field `parent`;
+without that field, it is the message before it in the log, as in conversations without branches. A branch is the path
+from a first message to its last message, the leaf. The log has the messages of all branches in the order of `seq`.
 """
 
 from collections.abc import Iterable
@@ -11,25 +11,25 @@ from typing import NamedTuple
 from chatstream.store.documents import is_answer, status_of
 from chatstream.store.gate import Document
 
-# What has to be read of a message to know its place.
+# The fields of a message that give its place in the tree.
 FIELDS: Document = {"seq": 1, "role": 1, "replyTo": 1, "parent": 1, "status": 1}
 
 
 class Node(NamedTuple):
-    """A message in its place. `parent` is None for the first message of a branch."""
+    """A message of the tree. `parent` is None for the first message of a branch."""
 
     id: str
     seq: int
     parent: str | None
     is_question: bool
-    runs: bool = False  # it is an answer that has not ended
+    runs: bool = False  # an answer that has not ended
 
 
 class Tree:
-    """All messages of a conversation. What goes on from a message has a greater `seq`: there are no circles."""
+    """All messages of a conversation. A child has a greater `seq` than its parent, so that there are no cycles."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
-        """`documents` have `FIELDS`, in the order of their `seq`. Those that are no messages are left out."""
+        """`documents` have the `FIELDS` and are sorted by `seq`. Documents that are not messages are left out."""
         self.nodes: dict[str, Node] = {}
         self._below: dict[str | None, list[Node]] = {}
         newest: Node | None = None
@@ -37,14 +37,14 @@ class Tree:
             node = _node(document, newest)
             if node is None:
                 continue
-            if node.parent not in self.nodes:  # it is not there, or not before this one
+            if node.parent not in self.nodes:  # missing, or not before this message
                 node = node._replace(parent=None)
             self.nodes[node.id] = newest = node
             self._below.setdefault(node.parent, []).append(node)
         self.newest = newest
 
     def path(self, leaf: str) -> list[Node]:
-        """From the first message down to `leaf`; empty if there is no such message."""
+        """The path from the first message to `leaf`; empty if there is no such message."""
         found: list[Node] = []
         node = self.nodes.get(leaf)
         while node is not None:
@@ -53,12 +53,12 @@ class Tree:
         return found[::-1]
 
     def siblings(self, message_id: str) -> list[str]:
-        """What stands at the same place as this message, itself included, oldest first."""
+        """The messages with the same parent as this message, itself included, oldest first."""
         node = self.nodes[message_id]
         return [one.id for one in self._below[node.parent] if one.is_question == node.is_question]
 
     def newest_below(self, message_id: str) -> str:
-        """The newest message that goes on from this one, near or far: a leaf. Itself if nothing does."""
+        """The newest descendant of this message, which is a leaf; the message itself if it has none."""
         newest = self.nodes[message_id]
         waiting = [newest]
         while waiting:
@@ -68,9 +68,9 @@ class Tree:
         return newest.id
 
     def leaf(self, head: str | None) -> str | None:
-        """Where the conversation stands: at its head, or at the newest answer to it if that is a user message.
+        """The leaf of the branch that is shown: the head, or the newest answer to it if the head is a user message.
 
-        Without a head, or if that is not there, at the newest message. None if there is no message.
+        Without a valid head, the newest message. None if there is no message.
         """
         node = self.nodes.get(head or "", self.newest)
         if node is None:
@@ -80,7 +80,7 @@ class Tree:
 
     @property
     def running(self) -> Node | None:
-        """The answer that runs, on whichever branch."""
+        """The running answer, on any branch; None if no answer runs."""
         return next((node for node in reversed(self.nodes.values()) if node.runs), None)
 
 

@@ -1,4 +1,4 @@
-"""What a MongoDB URI says, and what is wrong with it, without the password: the driver's own messages may repeat it."""
+"""Parses and checks a MongoDB URI. The messages never contain the password; the driver's own messages may."""
 
 import re
 import warnings
@@ -14,7 +14,7 @@ _IN_TIME = "each operation has 2 s, so that a request is answered within 5"
 _PRIMARY = "the primary is read, or an answer could be missing that was just stored"
 _REPEATED = "it is on, or an answer would fail with every change of the primary"
 _ON_DISK = "a write is with a majority and in the journal, or an answer could be lost with one node, or the power"
-# What chatstream decides itself, and why. The driver is not given it.
+# URI options that chatstream sets itself, with the reason. They are removed from the URI before the driver gets it.
 _DECIDED = {
     "readpreference": _PRIMARY,
     "readpreferencetags": _PRIMARY,
@@ -37,21 +37,21 @@ _DECIDED = {
     "datetime_conversion": "times are UTC",
     "unicode_decode_error_handler": "text is UTF-8",
 }
-# Values that set nothing else than what we set ourselves.
+# Values that are the same as chatstream's own, and need no message.
 _OURS = ("majority", "primary", "true")
-# The change stream has a connection for itself, and 500 answers that are saved at once share the others.
+# Least size of the connection pool. The change stream keeps one connection; 500 answers saved at once share the others.
 LEAST_POOL = 10
-# The driver's words for what an option may be; whatever else it says may repeat the option's value.
+# The parts of the driver's messages that are safe to show; other parts may repeat the option's value.
 _SAFE = re.compile(r"must be an? (?:positive |non-negative )?(?:integer|number|float)|must be 'true' or 'false'")
 
 
 def problems(uri: str) -> list[str]:
-    """What the driver would refuse, or pass over."""
+    """The parts of the URI that the driver would refuse or ignore, as messages."""
     if found := [*_strange_options(uri)]:
         return found
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it warns of was told above
+            warnings.simplefilter("ignore")  # its warnings are among the messages above
             MongoClient[dict[str, object]](uri, connect=False).close()
     except InvalidURI as exc:
         if "escaped" in str(exc) or "percent" in str(exc):
@@ -68,13 +68,13 @@ def problems(uri: str) -> list[str]:
         if "port" in str(exc).lower():
             return ["has a port that is no number from 1 to 65,535 (or credentials that hold : / @ unescaped)"]
         return ["cannot be used by the driver as it is: are host, credentials and options complete?"]
-    except Exception as exc:  # noqa: BLE001 - a driver's plug-in that is not installed, say; its text may hold a secret
+    except Exception as exc:  # noqa: BLE001 - for example a missing package of the driver's; its text may hold a secret
         return [f"cannot be used by the driver ({type(exc).__name__})"]
     return []
 
 
 def overridden(uri: str) -> list[str]:
-    """The options in it that chatstream decides itself, each with the reason."""
+    """The URI's options that chatstream sets itself, each with the reason."""
     return [
         f"{_shown(name)} in it does not count: {_DECIDED[name.lower()]}"
         for name, value in options(uri)
@@ -83,28 +83,28 @@ def overridden(uri: str) -> list[str]:
 
 
 def undecided(uri: str) -> str:
-    """The URI without the options that chatstream decides itself: the driver is to hear nothing of them."""
+    """The URI for the driver, without the options that chatstream sets itself."""
     servers, question, _ = uri.partition("?")
     kept = "&".join(f"{name}={value}" for name, value in options(uri) if name.lower() not in _DECIDED)
     return servers + question + kept
 
 
 def doubts(uri: str) -> list[str]:
-    """What is in it that works, and is probably not meant so."""
+    """Warnings about options that work, but are probably mistakes."""
     direct = (option(uri, "directConnection") or "").lower() == "true"
     told = ["directConnection in it keeps to one server: when another one becomes the primary, nothing can be stored"]
     return [*overridden(uri), *(told if direct else [])]
 
 
 def option(uri: str, wanted: str) -> str | None:
-    """The value of an option."""
+    """The value of an option in the URI, or None."""
     return next((value for name, value in options(uri) if name.lower() == wanted.lower()), None)
 
 
 def _strange_options(uri: str) -> Iterator[str]:
     for name, value in options(uri):
         try:
-            with warnings.catch_warnings(record=True) as said:  # of a compressor that is not installed
+            with warnings.catch_warnings(record=True) as said:  # such as: a compressor is not installed
                 warnings.simplefilter("always")
                 validate_options({name: unquote_plus(value)}, warn=False)
             if said:
@@ -126,7 +126,7 @@ def _strange_options(uri: str) -> Iterator[str]:
 
 
 def options(uri: str) -> Iterator[tuple[str, str]]:
-    """Its options as they stand there."""
+    """The names and values of the URI's options, unchanged."""
     for pair in re.split("[&;]", uri.partition("?")[2]):
         name, equals, value = pair.partition("=")
         if name and equals:
@@ -134,5 +134,5 @@ def options(uri: str) -> Iterator[tuple[str, str]]:
 
 
 def _shown(name: str) -> str:
-    """An option's name as it stands there, if it is a name: what is wrong may be the password's place."""
+    """An option's name for a message, if it looks like a name: in a wrong URI it may be a part of the password."""
     return name if re.fullmatch(r"[A-Za-z_]{1,50}", name) else "its name is no word"

@@ -1,7 +1,7 @@
-"""A message that still waits for its turn is taken back: its text is gone, its place in the log stays taken.
+"""Takes back a queued user message: deletes its text and keeps its position in the log.
 
-The place stays because another message must never get it: what other processes hear of the two comes late, and in any
-order. A process of the version before passes over what is there, as over anything that it does not know.
+Another message must never get the same position, because other processes receive the two changes late and in any order.
+Processes of the version before skip the document, as they skip all that they cannot read.
 """
 
 from typing import Any
@@ -19,19 +19,19 @@ from chatstream.store.tree import FIELDS, Tree
 
 
 class Withdrawing:
-    """All methods raise `StorageUnavailable` when the database does not answer."""
+    """Takes back messages. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, *, owner: str) -> None:
-        """`owner` names this process in what it writes."""
+        """`owner` is the name of this process, stored with its writes."""
         self._mongo = mongo
         self._messages = mongo.messages
         self._reading = Reading(mongo)
         self._owner = owner
 
     async def withdraw(self, conversation: Conversation, message_id: str) -> str | None:
-        """Take back a user message behind the answer that runs; returns the new `head`, if that has moved.
+        """Take back a user message that waits behind the running answer; returns the new `head` if that has changed.
 
-        The same again does nothing. Raises `NotFound`, and `NotQueued` if no answer runs that it waits for.
+        A repeated call does nothing. Raises `NotFound`, and `NotQueued` if the message waits for no running answer.
         """
         key = ObjectId(conversation.key)
 
@@ -58,16 +58,16 @@ class Withdrawing:
         return await self._mongo.transaction(withdraw)
 
     async def _hold_running(self, conversation: Conversation, message: Document, session: Any) -> None:
-        """Write to the answer that the message waits for, so that it cannot end in the same moment: whoever ends it
-        publishes what waits, and has that answered."""
+        """Write to the answer that the message waits for. A concurrent end of that answer then conflicts: the process
+        that ends it would publish the waiting message and begin its answer."""
         running = await self._reading.unfinished(conversation.key, None, session)
         which = {"_id": running, "seq": {"$lt": message["seq"]}, "status": {"$nin": [*ENDED]}}
-        held = {"$set": {"queueHeldBy": str(ObjectId())}}  # another value each time: only a change is in its way
+        held = {"$set": {"queueHeldBy": str(ObjectId())}}  # a new value, or MongoDB sees no conflict
         if running is None or not (await self._messages.update_one(which, held, session=session)).matched_count:
             raise NotQueued("This message does not wait any more: its answer has begun.")
 
     async def _give_place_to_parent(self, key: ObjectId, message: Document, session: Any) -> None:
-        """What goes on from the message goes on from what that went on from."""
+        """Make the message's children the children of its parent."""
         below = {"conversationId": key, "parent": message["_id"]}
         if "parent" not in message:
             before = await self._messages.find_one(
@@ -84,7 +84,7 @@ class Withdrawing:
         await self._messages.update_many(below, {"$set": {"parent": message["parent"]}}, session=session)
 
     async def _head_without(self, key: ObjectId, message: Document, session: Any) -> str | None:
-        """Where the branch ends now: at the newest message that goes on from what the message went on from."""
+        """The new `head` without the message: the newest descendant of the message's parent."""
         documents = self._messages.find({"conversationId": key, "seq": PLACES}, FIELDS, session=session).sort("seq", 1)
         tree = Tree(await documents.to_list(None))
         parent = str(message["parent"])
