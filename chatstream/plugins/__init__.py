@@ -1,1 +1,1 @@
-"""What an app adds to chatstream: see README.md beside this file."""
+"""Plug-ins: an app's own code inside chatstream. See README.md beside this file."""

@@ -1,7 +1,7 @@
-"""The answer of a plug-in, read by a task of its own.
+"""Reads a plug-in's answer, an async generator, in a task of its own.
 
-The generator runs in one task from its first line to its last: timeouts, task groups and clients of services that are
-open across a ``yield`` need that. It is never more than one piece ahead of who reads.
+The generator runs in one task from start to end: timeouts, task groups and HTTP clients that stay open across a
+``yield`` need that. It is at most one piece ahead of its reader.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from chatstream.plugins.tasks import forget, watched
 
 log = logging.getLogger("chatstream.plugins")
 
-_CLOSING = 2.0  # seconds: to close a request to a service takes none
+_CLOSING = 2.0  # seconds for a generator to clean up; closing a request takes much less
 
 
 class Answering:
-    """What a generator yields; at its end, that it is the end. The task begins with the first `next`."""
+    """Reads a generator piece by piece. The first call of `next` starts the task."""
 
     def __init__(
         self,
@@ -29,8 +29,8 @@ class Answering:
         check: Callable[[object], object],
         blocked: Callable[[float], None],
     ) -> None:
-        """`check` returns what is taken of a piece, before the generator goes on and may change it; or it raises.
-        `blocked` is told for how many seconds the generator held up the event loop."""
+        """`check` validates and copies a piece before the generator goes on and may change it; it may raise.
+        `blocked(seconds)` is called when the generator has blocked the event loop."""
         self._said = said
         self._check = check
         self._blocked = blocked
@@ -58,15 +58,15 @@ class Answering:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a task
                 raise
             await self._pieces.put(_Raised(RuntimeError("it was cancelled by itself")))
-        except Exception as exc:  # noqa: BLE001 - the reader is told
+        except Exception as exc:  # noqa: BLE001 - passed on to the reader
             await self._pieces.put(_Raised(exc))
         except GeneratorExit:
             raise
-        except BaseException as exc:  # noqa: BLE001 - which would end the server, or nobody would be told
+        except BaseException as exc:  # noqa: BLE001 - it would end the server, or leave the reader waiting
             await self._pieces.put(_Raised(RuntimeError(type(exc).__name__)))
 
     async def close(self) -> None:
-        """Nobody reads any more. One that takes no notice is left behind."""
+        """Close the generator. If it does not stop in time, leave its task running."""
         task = self._task
         if task is None:
             return

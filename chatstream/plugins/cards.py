@@ -1,11 +1,11 @@
-"""What a plug-in brings for the chat page: how it draws what the plug-in tells with an answer, or finds in it."""
+"""Cards: how the chat page draws a plug-in's data and annotations."""
 
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 
 from msgspec import Struct
 
-# Of one file. The page's own ones are smaller; what is larger is a library, and belongs elsewhere.
+# Largest size of one file, in bytes. The page's own files are smaller; a larger file is a library, not a card.
 _MOST_BYTES = 256 * 1024
 
 
@@ -21,7 +21,7 @@ class Card(Struct, frozen=True, kw_only=True):
     style: Traversable | None = None
 
     def read(self, kind: str) -> Mapping[str, bytes]:
-        """The contents of its files, by the names they are served under. Raises `ValueError`, which says why not."""
+        """The contents of the files, by the names under which they are served. Raises `ValueError` with the reason."""
         named = {f"{kind}.js": self.script, f"{kind}.css": self.style}
         return {name: _contents(file) for name, file in named.items() if file is not None}
 

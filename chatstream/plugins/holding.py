@@ -1,4 +1,4 @@
-"""What a model has said, and how much of it may be told. Pure: who says so is asked in `plugins`."""
+"""Holds back a model's output until plug-ins have released it. Pure: `plugins` makes the calls to them."""
 
 import json
 from collections import deque
@@ -10,28 +10,28 @@ from chatstream.pieces import BEGINNING, Data, Kind, OpenReasoning, OpenText, Op
 class Holding:
     """Holds back the pieces of one answer until a plug-in has released their text.
 
-    Plug-ins are asked about text, and about a call when it is whole: until then nothing of it is told. Reasoning, which
-    none has checked, is left out. Every other piece is released when all text before it is.
+    Plug-ins check text, and a tool call once it is complete; nothing of the call is sent before. Reasoning is dropped,
+    since no plug-in checks it. Every other piece is released when all text before it is.
     """
 
     def __init__(self, begun: Sequence[Piece] = ()) -> None:
-        """With `begun` the answer begins, which is told already."""
-        self.text = ""  # all of it
-        self.told = 0  # how much of that is out
-        self._place = BEGINNING  # behind what came
-        self._others: deque[tuple[int, Piece]] = deque()  # not told yet, and how much text comes before each
-        self._call: list[tuple[int, Piece]] = []  # the one that the model is making, likewise
-        self._whole: list[str] = []  # calls that nobody was asked about
+        """`begun`: the pieces of the answer that are already sent."""
+        self.text = ""  # the whole text so far
+        self.told = 0  # how many code points of it are released
+        self._place = BEGINNING  # the position after the last piece that came in
+        self._others: deque[tuple[int, Piece]] = deque()  # held pieces, each with the length of the text before it
+        self._call: list[tuple[int, Piece]] = []  # the tool call that the model is writing, in the same form
+        self._whole: list[str] = []  # complete calls that no plug-in has checked yet
         self.add(begun)
         self.told = len(self.text)
         self._others.clear()
         self._call.clear()
         self._whole.clear()
-        # What was told last belongs to a call: text that follows must say that it is text.
+        # The last released piece belongs to a tool call, so a mark must show where text begins again.
         self._in_call = self._place.kind is not Kind.TEXT
 
     def add(self, pieces: Iterable[Piece]) -> bool:
-        """More of the answer; whether there is text in it."""
+        """Add pieces of the answer; returns whether there is text in them."""
         texts: list[str] = []
         length = len(self.text)
         for piece in spaced(self._place, pieces):
@@ -52,9 +52,9 @@ class Holding:
         return bool(texts)
 
     def whole_calls(self, *, ended: bool) -> list[str]:
-        """Of each call that is whole and was not given here before its name and arguments, as sent and as read.
+        """The names and arguments of new complete calls; the arguments as sent, and with JSON escapes decoded.
 
-        `ended`: what has come is all there is.
+        Each call is returned once. `ended`: the answer has ended.
         """
         if ended:
             self._end_call()
@@ -71,7 +71,7 @@ class Holding:
         self._call = []
 
     def release(self, end: int, *, ended: bool) -> list[Piece]:
-        """What is told now that the first `end` code points of the text may be."""
+        """The pieces to send, now that the first `end` code points of the text are released."""
         pieces: list[Piece] = []
         while self._others and (self._others[0][0] <= end or ended):
             before, piece = self._others.popleft()
@@ -92,7 +92,7 @@ class Holding:
 
 
 def _plain(arguments: str) -> str:
-    """JSON without what may stand for a character that could be written as it is."""
+    """The JSON text with its character escapes decoded, so that they hide nothing from a check."""
     try:
         return json.dumps(json.loads(arguments), ensure_ascii=False)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""From a setting to plug-ins: what it names is imported and called once, and looked at."""
+"""Loads the plug-ins that a setting names: imports each one's function, calls it once and checks the result."""
 
 import inspect
 import math
@@ -16,31 +16,31 @@ from chatstream.plugins.plugin import KIND, RULES, Hook, Plugin, Rule
 from chatstream.plugins.threads import Threads
 
 _SETTING = "CHATSTREAM_PLUGINS"
-# What a plug-in may bring without any method.
+# Attributes that make an object a plug-in even if it has none of the methods.
 _BROUGHT = ("tools", "system_prompt", "page_words", "demo", "cards")
 
 
 class Loaded(Struct, frozen=True, eq=False):
-    """A plug-in, and how each of its methods is called."""
+    """A loaded plug-in, with the deadlines, rules and threads for calling its methods."""
 
-    name: str  # as the setting names it
+    name: str  # as in the setting
     plugin: Plugin
-    rules: dict[Hook, Rule]  # of the methods that it has
-    threads: Mapping[str, Threads]  # for each method its own, and `tools`: one that hangs harms no other
-    cards: Mapping[str, Mapping[str, bytes]] = {}  # by the kind that they draw: files, by their names
+    rules: dict[Hook, Rule]  # only for the methods that it has
+    threads: Mapping[str, Threads]  # one pool per method and for `tools`: a hanging one blocks no other
+    cards: Mapping[str, Mapping[str, bytes]] = {}  # for each kind of data: its card's files by name
 
     def has(self, hook: Hook) -> bool:
         """Whether the plug-in has this method."""
         return hook in self.rules
 
     def __str__(self) -> str:
-        """Its name, and what was found in it, for the operator: a method whose name is misspelt is not there."""
+        """The plug-in's name and what it has, for the operator: a method with a misspelt name is missing here."""
         brought = [name for name in _BROUGHT if getattr(self.plugin, name, None)]
         return f"{self.name} ({', '.join([*self.rules, *brought])})"
 
 
 def load(names: Sequence[str]) -> list[Loaded]:
-    """The plug-ins ``package.module:function``, in order. Raises `ConfigurationError`, with a line for each fault."""
+    """Load plug-ins named ``package.module:function``, in order. Raises `ConfigurationError` with a line per fault."""
     loaded, problems = [], []
     for name in names:
         try:
@@ -56,7 +56,7 @@ def load(names: Sequence[str]) -> list[Loaded]:
 
 
 def subject(loaded: Sequence[Loaded]) -> Subject:
-    """What is spoken of where something is made up: the first plug-in that says so is right."""
+    """The subject of made-up chats and demo answers: that of the first plug-in that has one."""
     said = (getattr(each.plugin, "demo", None) for each in loaded)
     return next((one for one in said if isinstance(one, Subject)), GENERAL)
 
@@ -98,7 +98,7 @@ def _load(name: str) -> Loaded:
 
 
 def threads(name: str) -> Mapping[str, Threads]:
-    """Threads for what blocks in the plug-in of this name."""
+    """The threads for a plug-in's blocking methods."""
     return {each: Threads(f"{name} {each}") for each in (*RULES, "tools")}
 
 
@@ -118,7 +118,7 @@ def _cards(name: str, plugin: Plugin) -> Mapping[str, Mapping[str, bytes]]:
 
 
 def _misfits(plugin: Plugin) -> Iterator[str]:
-    """What it brings that is not what it should be; a method that is None is none."""
+    """Faults in the plug-in's attributes and methods. A method that is None counts as missing."""
     for hook in RULES:
         method = getattr(plugin, hook, None)
         if method is not None and not callable(method):
@@ -141,7 +141,7 @@ def _unfit(method: Any, *, arguments: int) -> str | None:
         inspect.signature(method).bind(*range(arguments))
     except TypeError:
         return f"must take {arguments} argument{'s' if arguments > 1 else ''} besides self"
-    except ValueError:  # written in C: nobody can tell
+    except ValueError:  # written in C: it has no signature to check
         return None
     return None
 

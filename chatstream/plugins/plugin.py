@@ -1,9 +1,9 @@
-"""What a plug-in is, and what it sees of the server.
+"""The interface between a plug-in and the server.
 
-A plug-in is any object that has one or more of the methods below. A method that is no coroutine function runs in a
-thread of the plug-in's own and may block; a coroutine function runs on the event loop and must not. Each call has a
-deadline, which covers the wait for a thread, and a rule for when it raises, is late or returns nonsense: *open*, the
-server goes on without it, or *closed*, it does not. A plug-in may set both for each of its methods::
+A plug-in is any object that has one or more of the methods below. A plain method runs in one of the plug-in's own
+threads and may block; a coroutine function runs on the event loop and must not. Each call has a deadline, which
+includes the wait for a thread. If a call raises, is late or returns an invalid value, its rule decides: *open*, the
+server continues without it; *closed*, it refuses or fails. A plug-in may set both for each of its methods::
 
     deadlines = {"context": 10}  # seconds
     failures = {"admit": "open"}
@@ -22,7 +22,7 @@ from chatstream.llm.model import Turn as ModelTurn
 from chatstream.models import Annotation, Budget, Usage
 from chatstream.pieces import Data, Part
 
-# All that a plug-in needs, in one place; what a tool needs stands in `tool`, and a `Card` in `cards`.
+# All names that a plug-in needs, except those for tools (in `tool`) and `Card` (in `cards`).
 __all__ = [
     *(
         "Admits",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Turn(Struct, frozen=True, kw_only=True):
-    """A user message that wants an answer."""
+    """A user message to be answered."""
 
     user: str
     conversation: str  # its id, unique for the user
@@ -50,15 +50,15 @@ class Turn(Struct, frozen=True, kw_only=True):
     message: str
     attempt: int  # 1 for the first
     key: str  # the same for all attempts at answering the message
-    model: str | None  # that the conversation asks for, if it does
+    model: str | None  # the model chosen for the conversation, if any
 
 
 class Answered(Struct, frozen=True, kw_only=True):
-    """An answer that came to its plain end, before it is stored."""
+    """A complete answer, before it is stored."""
 
     id: str
     text: str
-    parts: tuple[Part, ...] = ()  # what it is made of: text, thinking, calls of tools, data
+    parts: tuple[Part, ...] = ()  # its content: text, reasoning, tool calls, data
     user: str
     conversation: str
     attempt: int
@@ -66,13 +66,13 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 
 class Reasoning(Struct, frozen=True):
-    """Something that an answerer of one's own thought. It is no text; `CHATSTREAM_REASONING` shows or hides it."""
+    """Reasoning from a plug-in's `answer`. It is not part of the text; `CHATSTREAM_REASONING` shows or hides it."""
 
     text: str
 
 
 class Spender(Struct, frozen=True, kw_only=True):
-    """A user for whom an answer is about to begin, and what they may spend by the settings and their token."""
+    """A user for whom an answer is about to begin, with the budget from the settings and the user's token."""
 
     user: str
     budget: Budget
@@ -89,56 +89,56 @@ class Blocked(Exception):
 
 
 class AnswerFailed(ModelError):
-    """Raised by `answer`: it cannot go on. `str()` is for the log; what the user reads goes with `code`."""
+    """Raised by `answer` when it cannot continue. `str()` is for the log; `code` chooses the text for the user."""
 
     def __init__(self, detail: str, code: ErrorCode = ErrorCode.UPSTREAM_UNAVAILABLE) -> None:
         super().__init__(code, detail)
 
 
 class GivesContext(Protocol):
-    """Knows something that the model should know. Deadline 5 s, open."""
+    """Adds context for the model. Deadline 5 s, open."""
 
     def context(self, turn: Turn) -> str | Sequence[ModelTurn] | None:
-        """Instructions, which are added to the system prompt, or turns, which come before the user's message."""
+        """Return a text to add to the system prompt, or turns to put before the user's message."""
         ...
 
 
 class Admits(Protocol):
-    """Decides what is answered at all. Deadline 2 s, closed."""
+    """Accepts or refuses a message. Deadline 2 s, closed."""
 
     def admit(self, turn: Turn) -> None:
-        """Raise `Refused` if nothing is to be stored, asked or paid for `turn.message`."""
+        """Raise `Refused` to refuse `turn.message`: it is not stored, no model is asked, and nothing is charged."""
         ...
 
 
 class Budgets(Protocol):
-    """Knows what a user may spend. Deadline 2 s, closed: nothing is answered."""
+    """Sets a user's budget. Deadline 2 s, closed: nothing is answered."""
 
     def budget(self, spender: Spender) -> Budget | None:
-        """What `spender.user` may spend; None is as `spender.budget` has it."""
+        """The budget of `spender.user`; None keeps `spender.budget`."""
         ...
 
 
 class Releases(Protocol):
-    """Stands between the model and everybody else: what it holds back is in no event, log, history or process.
+    """Checks text before it leaves the process: text that it holds back is in no event, log or history.
 
     Deadline 2 s for each call, closed: the answer is blocked.
     """
 
     def release(self, text: str, told: int, ended: bool) -> int:
-        """How much of `text`, the answer so far, may be told: a number of code points from its beginning.
+        """Return how many code points of `text`, the answer so far, may be sent, from its beginning.
 
-        At least `told`, which is out already. With `ended` there is nothing to wait for any more: what is held back
-        then is lost. Raise `Blocked` to end the answer.
+        At least `told`, the number already sent. `ended`: the answer is complete, and the rest is lost if it is not
+        released now. Raise `Blocked` to end the answer.
         """
         ...
 
 
 class Annotates(Protocol):
-    """Finds something in a finished answer. Deadline 3 s, open. Never asked about an answer that was cut."""
+    """Adds annotations to a complete answer; never called for one that was cut off. Deadline 3 s, open."""
 
     def annotate(self, answer: Answered) -> Iterable[Annotation]:
-        """What is stored with the answer, and told after it as `system` events."""
+        """Return annotations to store with the answer and to send after it as `system` events."""
         ...
 
 
@@ -147,10 +147,10 @@ Said = str | Reasoning | Data | Usage | Finish
 
 
 class Answers(Protocol):
-    """Answers in place of the model. The first word has the model's deadlines; closed: the answer fails."""
+    """Answers in place of the model. The first word has the model's deadline; closed: the answer fails."""
 
     def answer(self, turn: Turn) -> AsyncIterator[Said]:
-        """The answer, as it comes. The generator is closed when nobody wants it any more."""
+        """Yield the answer piece by piece. The generator is closed when the answer is no longer wanted."""
         ...
 
 
@@ -158,7 +158,7 @@ Hook = Literal["context", "admit", "release", "annotate", "answer", "budget"]
 
 
 class Rule(NamedTuple):
-    """How long a call may take, in seconds, and what becomes of it when it fails."""
+    """The deadline of a call, in seconds, and whether the server goes on without it when it fails (`open`)."""
 
     deadline: float
     open: bool
@@ -166,17 +166,17 @@ class Rule(NamedTuple):
 
 RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
     {
-        # Before the first token: a person waits. A search takes a second or two.
+        # The user waits for the first token meanwhile. A search takes a second or two.
         "context": Rule(5, open=True),
-        # A request is answered within 5 s, and the database wants its part of them.
+        # A request is answered within 5 s, which the database shares.
         "admit": Rule(2, open=False),
-        # Readers wait for the text; and text that was not checked must not be sent.
+        # Readers wait for the text. Unchecked text must not be sent.
         "release": Rule(2, open=False),
-        # The text is there already; its end waits for this, and whoever stops it waits 4 s.
+        # The end of the answer waits for this, and a request to stop waits at most 4 s for that end.
         "annotate": Rule(3, open=True),
-        # Between two things that it says, as the model's `CHATSTREAM_FIRST_TOKEN_TIMEOUT`.
+        # The longest pause between two pieces, like `CHATSTREAM_FIRST_TOKEN_TIMEOUT` for the model.
         "answer": Rule(60, open=False),
-        # As for `admit`, in the same request; and it is about money.
+        # As for `admit`, which is called in the same request. Closed, because it protects money.
         "budget": Rule(2, open=False),
     }
 )

@@ -1,7 +1,7 @@
-"""All plug-ins together, as the rest of the server calls them.
+"""Calls the plug-ins for the rest of the server.
 
-A plug-in that raises, is late or returns nonsense harms only itself: what happens then is what its rule says, the log
-names it, and the metrics count it.
+If a plug-in raises, is late or returns an invalid value, its rule decides what happens, the log names the plug-in, and
+a metric counts the failure.
 """
 
 import asyncio
@@ -45,25 +45,26 @@ log = logging.getLogger("chatstream.plugins")
 Result = TypeVar("Result")
 T = TypeVar("T")
 
-_RETRY_AFTER = 5.0  # seconds: what is down for an admission is rarely back sooner
-# Of one plug-in and answer. Each is stored with the answer, and an event of its own in every replay; so is data.
+_RETRY_AFTER = 5.0  # seconds: `Retry-After` when an `admit` or `budget` call has failed
+# Most annotations per plug-in and answer. Each is stored with the answer and sent as an event in every replay.
 _MOST_ANNOTATIONS = 50
-_MOST_YIELDED = 1000  # far more than is taken of anything
+_MOST_YIELDED = 1000  # items read from a plug-in's iterator; far more than are used
 _JSON_BYTES = 16 * 1024
-# All data that is told within one answer, each with its kind and id: the document has room for that beside the text.
+# Most bytes of `Data` per answer, kinds and ids included, so that the answer's document has room for the text.
 _DATA_BYTES = 1024 * 1024
-# What a refusal may be. A client takes 401 for a matter of its token, and 500 for a fault of ours.
+# A refusal's status must be from the first to below the second, and not the third: clients read 401 as a token problem,
+# and 500 as a server error.
 _REFUSED, _FAULT, _SIGN_IN = 400, 500, 401
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_TITLE = re.compile(r"[A-Za-z][A-Za-z0-9 '-]{0,63}")  # it stands in the response's first line, too
+_TITLE = re.compile(r"[A-Za-z][A-Za-z0-9 '-]{0,63}")  # also sent in the HTTP status line
 _LONGEST_DETAIL = 4000  # bytes
 _LONGEST_WAIT = 86_400  # seconds
-_OUR_KINDS = (RECOMMENDATION, "notice")  # what we send ourselves in the AI SDK's format
-_MOST_TOKENS = 2**53  # what a program of any language can read
+_OUR_KINDS = (RECOMMENDATION, "notice")  # kinds that chatstream itself sends in the AI SDK's format
+_MOST_TOKENS = 2**53  # the largest integer that every JSON client reads exactly
 _LONGEST_TEXT = 200  # code points of an id, or of an annotation's words
-# Text that is held back longer than this is treated as a call that is late: readers see nothing come meanwhile.
+# If text is held back for more seconds than this, the plug-in counts as late: readers see no progress meanwhile.
 _LONGEST_HOLD = 30.0
-# What models and this server say at an answer's end. Any other word is the model's own, and may say anything.
+# Finish reasons of models and of this server. Any other reason is text made by a model, and must not pass unchecked.
 _KNOWN_ENDS = frozenset(
     [
         *("", "stop", "length", "content_filter", "tool_calls", "function_call", "refusal", "tool_limit", "other"),
@@ -73,58 +74,58 @@ _KNOWN_ENDS = frozenset(
 
 
 class _Failed(Exception):
-    """A call failed, and its plug-in's rule is closed."""
+    """Raised when a call has failed and its rule is closed."""
 
 
 class Nonsense(Exception):
-    """A plug-in returned what it may not."""
+    """Raised when a plug-in has returned an invalid value."""
 
 
 class Plugins:
-    """Calls them, each for itself."""
+    """Calls all loaded plug-ins. The failure of one does not affect the others."""
 
     def __init__(self, loaded: Sequence[Loaded], metrics: Metrics, *, answer_timeout: float) -> None:
-        """`answer_timeout`, in seconds, is for a whole answer of one that answers."""
+        """`answer_timeout`: the longest time for a whole answer of a plug-in, in seconds."""
         self._metrics = metrics
         self._answer_timeout = answer_timeout
-        self._said_to_block: set[tuple[str, Hook]] = set()  # once each
+        self._said_to_block: set[tuple[str, Hook]] = set()  # logged once each
         self._loaded = {hook: [each for each in loaded if each.has(hook)] for hook in _HOOKS}
         prompts = [getattr(each.plugin, "system_prompt", None) for each in loaded]
         self.system_prompt: str | None = next((prompt for prompt in prompts if isinstance(prompt, str)), None)
         self.demo = subject(loaded)
         self.page_words: dict[str, dict[str, Any]] = {}
-        for each in reversed(loaded):  # the first one's words are said
+        for each in reversed(loaded):  # the first plug-in's words win
             for language, words in (getattr(each.plugin, "page_words", None) or {}).items():
                 self.page_words.setdefault(language, {}).update(words)
 
-        self.cards: dict[str, Mapping[str, bytes]] = {}  # by kind: the files that draw it on the page
+        self.cards: dict[str, Mapping[str, bytes]] = {}  # for each kind of data: its card's files by name
         for each in reversed(loaded):
             self.cards.update(each.cards)
 
     @property
     def answers(self) -> bool:
-        """One of them answers in place of the model."""
+        """Whether a plug-in answers in place of the model."""
         return bool(self._loaded["answer"])
 
     @property
     def needs_turn(self) -> bool:
-        """What is to be answered must be known before the model is asked."""
+        """Whether a plug-in needs the `Turn` before the model is asked."""
         return any(self._loaded[hook] for hook in ("context", "answer"))
 
     @property
     def admits(self) -> bool:
-        """Messages are looked at before they are stored."""
+        """Whether a plug-in checks messages before they are stored."""
         return bool(self._loaded["admit"])
 
     @property
     def budgets(self) -> bool:
-        """One of them knows what users may spend."""
+        """Whether a plug-in sets the users' budgets."""
         return bool(self._loaded["budget"])
 
     # Before the model -------------------------------------------------------------------------------------------------
 
     async def admit(self, turn: Turn) -> None:
-        """Raises `Refused`, or `Unavailable` if nobody can say."""
+        """Ask the plug-ins to accept a message. Raises `Refused`, or `Unavailable` if a call fails."""
         for each in self._loaded["admit"]:
             try:
                 await self._call(each, "admit", _nothing, turn)
@@ -134,7 +135,7 @@ class Plugins:
                 ) from exc
 
     async def budget(self, spender: Spender) -> Budget:
-        """What a user may spend: the last one that says so is right. Raises `Unavailable` if nobody can say."""
+        """The user's budget, from the last plug-in that sets one. Raises `Unavailable` if a call fails."""
         for each in self._loaded["budget"]:
             try:
                 budget = await self._call(each, "budget", _budget, spender)
@@ -148,9 +149,9 @@ class Plugins:
         return spender.budget
 
     async def context(self, turn: Turn, *, budget: int) -> tuple[list[str], list[ModelTurn]]:
-        """Instructions, and turns to put before the message; together at most `budget` code points.
+        """Texts for the system prompt, and turns to put before the message; together at most `budget` code points.
 
-        Raises `ModelError` if a plug-in that must be asked fails.
+        Raises `ModelError` if a call fails whose rule is closed.
         """
         instructions: list[str] = []
         turns: list[ModelTurn] = []
@@ -172,7 +173,7 @@ class Plugins:
     # In place of the model --------------------------------------------------------------------------------------------
 
     async def answer(self, turn: Turn) -> AsyncGenerator[Delta, None]:
-        """The answer of the plug-in that answers. Raises `ModelError`."""
+        """The answer from the plug-in that answers in place of the model. Raises `ModelError`."""
         each = self._loaded["answer"][0]
         usage: Usage | None = None
         room = _DATA_BYTES
@@ -185,7 +186,7 @@ class Plugins:
 
         now = asyncio.get_running_loop().time
         began, outcome = now(), "closed"
-        spoke = began  # when it last said something that is shown: an empty text and a count of tokens are no life
+        spoke = began  # time of the last visible piece; an empty text or a token count does not count
         answering = Answering(each.plugin.answer(turn), each.name, check, self._watch(each, "answer"))
         arranger = Arranger(Tags.KEPT)
         try:
@@ -194,8 +195,8 @@ class Plugins:
                 piece = await answering.next(late - now())
                 if not _is_empty(piece):
                     spoke = now()
-                elif now() >= late:  # one that yields nothing without a pause is never waited for
-                    raise TimeoutError  # noqa: TRY301 - told as the other one
+                elif now() >= late:  # a generator that yields only empty pieces never makes `next` time out
+                    raise TimeoutError  # noqa: TRY301 - handled like the other timeout
                 if isinstance(piece, Usage):
                     usage = piece
                     yield Delta([], usage=usage)
@@ -230,7 +231,7 @@ class Plugins:
     # Behind the model -------------------------------------------------------------------------------------------------
 
     def released(self, deltas: AsyncGenerator[Delta, None], begun: Sequence[Piece] = ()) -> AsyncGenerator[Delta, None]:
-        """`deltas`, of which nothing comes that a plug-in has not released. `begun` is what the answer has already."""
+        """`deltas`, held back until every plug-in has released them. `begun`: the answer's earlier pieces."""
         for each in self._loaded["release"]:
             deltas = self._released(deltas, each, begun)
         return deltas
@@ -248,7 +249,7 @@ class Plugins:
                 end: int | None = holding.told
                 if came and held_since is None:
                     held_since = now()
-                if came or ended:  # nobody is asked about what has no text
+                if came or ended:  # a check is needed only for text
                     late = held_since is not None and now() - held_since > _LONGEST_HOLD
                     end = await self._may_be_told(each, holding.text, holding.told, ended=ended, late=late)
                 asked = holding.whole_calls(ended=ended or delta.durable)
@@ -260,13 +261,13 @@ class Plugins:
                 if end > holding.told and held_since is not None:
                     self._metrics.text_held(now() - held_since)
                     held_since = None if end == len(holding.text) else now()
-                # What is to be stored before a tool runs cannot wait for who releases text.
+                # A durable delta must be stored before a tool runs, so it is released at once.
                 pieces = holding.release(end, ended=ended or delta.durable)
                 if pieces or ended or delta.model or delta.usage or delta.estimate or delta.round:
                     yield delta._replace(pieces=pieces)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:
-        """How much may be told; None if the answer is blocked."""
+        """How many code points may be sent; None if the answer is blocked."""
 
         def check(given: object) -> int:
             if isinstance(given, bool) or not isinstance(given, int) or not told <= given <= len(text):
@@ -278,13 +279,13 @@ class Plugins:
         except (_Failed, Blocked):
             return None
         if end is None:
-            return len(text)  # it failed, and is open
+            return len(text)  # the call failed and its rule is open
         if end == told and late and not ended:
             return len(text) if each.rules["release"].open else None
         return end
 
     async def may_be_told(self, text: str) -> bool:
-        """Whether all of a text may be told that is no answer, but made of one."""
+        """Whether the plug-ins release all of a text that was made from an answer, such as a title."""
         asked = [self._all_may_be_told(each, [text]) for each in self._loaded["release"]]
         return all(await asyncio.gather(*asked))
 
@@ -295,7 +296,7 @@ class Plugins:
         return True
 
     async def annotate(self, conversation: Conversation, answer: Answer) -> tuple[Annotation, ...]:
-        """What they find in it. All are asked at once; one that fails finds nothing."""
+        """The plug-ins' annotations of an answer. Calls all plug-ins at once; a failed call gives none."""
         if not self._loaded["annotate"]:
             return ()
         answered = Answered(
@@ -314,11 +315,11 @@ class Plugins:
     async def _annotations(self, each: Loaded, answer: Answered) -> Sequence[Annotation]:
         try:
             return await self._call(each, "annotate", _annotations, answer) or ()
-        except _Failed:  # the answer is there, whatever became of what was to be found in it
+        except _Failed:  # the answer is kept, without these annotations
             return ()
 
     def _watch(self, each: Loaded, hook: Hook) -> Callable[[float], None]:
-        """Who is told that it held up the event loop."""
+        """A callback that reports that the plug-in has blocked the event loop."""
 
         def blocked(seconds: float) -> None:
             self._metrics.plugin_blocked(each.name, hook, seconds)
@@ -335,9 +336,9 @@ class Plugins:
     # One call ---------------------------------------------------------------------------------------------------------
 
     async def _call(self, each: Loaded, hook: Hook, check: Callable[[object], Result], *args: object) -> Result | None:
-        """What a plug-in's method returns, if `check` finds it good; None if it fails and its rule is open.
+        """Call a plug-in's method and return its result after `check`; None if the call fails and its rule is open.
 
-        Raises `_Failed` if its rule is closed, and what the method may raise: `Refused`, `Blocked`.
+        Raises `_Failed` if the call fails and its rule is closed. Passes on `Refused` and `Blocked`.
         """
         rule = each.rules[hook]
         now = asyncio.get_running_loop().time
@@ -374,9 +375,9 @@ _MAY_RAISE: Mapping[str, type[Exception]] = {"admit": Refused, "release": Blocke
 
 
 async def _called(each: Loaded, hook: Hook, blocked: Callable[[float], None], *args: object) -> object:
-    """What a plug-in's method returns within its deadline. One that takes no notice of its cancellation is left behind.
+    """Call a plug-in's method. After its deadline it is cancelled; if it ignores that, it is left running.
 
-    `blocked` is told for how many seconds it held up the event loop.
+    `blocked(seconds)` is called when the method has blocked the event loop.
     """
 
     method: Callable[..., Any] = getattr(each.plugin, hook)
@@ -386,20 +387,20 @@ async def _called(each: Loaded, hook: Hook, blocked: Callable[[float], None], *a
             if inspect.iscoroutinefunction(method):
                 return await watched(method(*args), blocked)
             return await each.threads[hook].run(listed, method, *args)
-        except (SystemExit, KeyboardInterrupt) as exc:  # let through, it would end the server
+        except (SystemExit, KeyboardInterrupt) as exc:  # otherwise it would end the server
             raise RuntimeError(type(exc).__name__) from exc
 
     return await in_time(asyncio.create_task(call()), each.rules[hook].deadline)
 
 
 def listed(method: Callable[..., Any], *args: object, **named: object) -> object:
-    """Call `method`; what a generator or an iterator gives is made in the thread, too, and not without end."""
+    """Call `method` and, in the same thread, read the iterator that it may return, up to a limit."""
     result = method(*args, **named)
     return list(islice(result, _MOST_YIELDED)) if isinstance(result, Iterator) else result
 
 
 def _unfit(exc: Any) -> str:
-    """What is wrong with a refusal that a client is to be told; empty if it is good."""
+    """The fault in a refusal's fields; empty if it can be sent to a client."""
     if isinstance(exc, Blocked):
         return ""
     if not isinstance(exc.status, int) or not _REFUSED <= exc.status < _FAULT or exc.status == _SIGN_IN:
@@ -425,7 +426,7 @@ def _unfit(exc: Any) -> str:
 
 
 def _nothing(given: object) -> None:
-    if given is not None:  # `return False` looks like a refusal, and would be none
+    if given is not None:  # `return False` looks like a refusal, but only raising is one
         raise Nonsense(f"it returned {described(given)}: it must raise Refused, or return nothing")
 
 
@@ -441,12 +442,12 @@ def _budget(given: object) -> Budget | None:
 
 
 def _is_empty(said: object) -> bool:
-    """Whether nobody is shown anything of it."""
+    """Whether the piece has nothing to show."""
     return isinstance(said, Usage) or said in ("", Reasoning(""))
 
 
 def _said(given: object, room: int) -> tuple[Said, int]:
-    """A copy of what an answerer yields, which nobody changes any more; and its bytes, if they are among `room`."""
+    """A copy of a piece that a plug-in has yielded, and the bytes of it that count against `room`."""
     match given:
         case str():
             return _text(given), 0
@@ -545,7 +546,7 @@ def _annotation(one: object) -> Annotation:
 
 
 def _recommendation(checked: Annotation, given: Annotation) -> Annotation:
-    """Its data alone is kept, as the database's own values: they must be such, and say all of it."""
+    """A checked recommendation. Only its data is stored, as database values, so they must express all of it."""
     try:
         kept = recommendation(msgspec.convert(checked.data, Recommended))
     except ValueError as exc:
@@ -558,7 +559,7 @@ def _recommendation(checked: Annotation, given: Annotation) -> Annotation:
 
 
 def _data(given: Data, room: int) -> tuple[Data, int]:
-    """A copy of it, which nobody changes any more, and how many bytes it has; `room` is left for."""
+    """A copy of the data and its size in bytes, which must be at most `room`."""
     checked, size = _as_json(given, "its data")
     _check_name(checked, "its data")
     if size > room:

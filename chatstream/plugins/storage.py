@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """A document of a plug-in's: `data` is any JSON."""
+    """A document that a plug-in has stored. `data` is any JSON value."""
 
     key: str
     data: Any
@@ -15,35 +15,35 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class StorageFull(ValueError):
-    """Raised by `Storage.put`: nothing was stored, since the plug-in keeps as much of this user as it may."""
+    """Raised by `Storage.put`: nothing was stored, since the plug-in has reached its limit for this user."""
 
 
 class Storage(Protocol):
-    """What one plug-in keeps about one user. It is exported and erased with the user.
+    """The documents of one plug-in about one user. They are exported and erased with the user.
 
-    A document is written once: there is no change and no deletion, so whoever finds one knows all about it.
+    A document is written once, and never changed or deleted by the plug-in.
     """
 
     async def put(self, key: str, data: Any) -> Kept:
-        """Store `data` under this key, unless there is a document under it; returns the one that is there then.
+        """Store `data` under `key`, unless the key is in use; returns the stored document of this key.
 
-        With the call's `key` a call that is repeated stores nothing new. `key` has 1 to 200 code points; `data` is any
-        JSON, at most 16 KiB. Raises `ValueError` for others, `StorageFull`, and `OutcomeUnknown` if the database does
-        not say in time whether it was stored.
+        With the tool call's `key`, a repeated call stores nothing new. `key` has 1 to 200 code points; `data` is any
+        JSON value of at most 16 KiB. Raises `ValueError` for others, `StorageFull`, and `OutcomeUnknown` if the
+        database does not confirm the write in time.
         """
         ...
 
     async def get(self, key: str) -> Kept | None:
-        """The document under this key. Raises `ToolFailed` if the database does not answer."""
+        """The document with this key, or None. Raises `ToolFailed` if the database does not answer."""
         ...
 
     async def newest(self, limit: int = 20) -> list[Kept]:
-        """The newest documents, the newest first; at most 100. Raises `ToolFailed` if the database does not answer."""
+        """The newest documents, newest first; at most 100. Raises `ToolFailed` if the database does not answer."""
         ...
 
 
 class NoStorage:
-    """Where there is no database: in the tests of a plug-in, say."""
+    """Stands in for `Storage` where there is no database, for example in a plug-in's tests."""
 
     async def put(self, key: str, data: Any) -> Kept:
         """Raises `RuntimeError`."""

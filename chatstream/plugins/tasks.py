@@ -1,4 +1,4 @@
-"""Tasks of an app's code, which may take no notice of its cancellation, and may block the event loop."""
+"""Runs an app's coroutines, which may ignore cancellation and may block the event loop."""
 
 import asyncio
 import time
@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Seconds between two `await`s. A step of honest code takes a millisecond, and on a busy machine ten.
+# Report a coroutine that runs longer than this many seconds between two `await`s. Good code takes a millisecond, on a
+# busy machine ten.
 _LONG_STEP = 0.04
 
 
 async def in_time(task: "asyncio.Future[object]", seconds: float) -> object:
-    """What `task` returns; it is cancelled if nobody waits for it any more, and left behind if it does not end then.
+    """Wait for `task` and return its result. On timeout or cancellation, cancel the task, but do not wait for its end.
 
-    Raises what it raises, `TimeoutError` after so many `seconds`, and `RuntimeError` if it was cancelled by itself or
-    raised what is no `Exception`.
+    Raises what the task raises; `TimeoutError` after `seconds`; `RuntimeError` if the task has cancelled itself or has
+    raised something other than an `Exception`.
     """
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -29,20 +30,20 @@ async def in_time(task: "asyncio.Future[object]", seconds: float) -> object:
     if task.cancelled():
         raise RuntimeError("it was cancelled by itself")
     exc = task.exception()
-    if exc is not None and not isinstance(exc, Exception):  # nobody who waits for an answer looks for these
+    if exc is not None and not isinstance(exc, Exception):  # callers do not expect these
         raise RuntimeError(type(exc).__name__) from exc
     return task.result()
 
 
 def forget(task: "asyncio.Future[Any]") -> None:
-    """Look at how a task ended that nobody waits for, or asyncio says that nobody did."""
+    """Read the exception of an abandoned task, or asyncio logs that it was never retrieved."""
     if not task.cancelled():
         task.exception()
 
 
 @types.coroutine
 def watched(work: Coroutine[Any, Any, Result], blocked: Callable[[float], None]) -> Generator[Any, Any, Result]:
-    """The same as `work`; `blocked` is told how many seconds a step of it took that was long: nothing else ran then."""
+    """Run `work`, and call `blocked(seconds)` for each step that has blocked the event loop for long."""
     step: Callable[[Any], Any] = work.send
     given: Any = None
     while True:

@@ -1,4 +1,4 @@
-"""Threads for what blocks: a few for each method of a plug-in, so that one that hangs harms only itself."""
+"""Threads for blocking methods of plug-ins: a few per method, so that a hanging method blocks only itself."""
 
 import asyncio
 import contextlib
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_THREADS = 4  # calls of one method at a time; they wait for something, mostly
-_LOST = 28  # calls that hang after nobody waits for them any more, each of which leaves its thread to another one
-_WAITING = 64  # calls that may wait for a thread: with the deadlines as they are, no more would be served in time
+_THREADS = 4  # concurrent calls of one method; most of them wait for I/O
+_LOST = 28  # abandoned calls that still hang; each is replaced by another thread
+_WAITING = 64  # calls that may wait for a thread; more would miss their deadlines
 
 
 class TooBusy(Exception):
-    """So many calls wait that this one would not be served in time."""
+    """Raised when too many calls wait already, so that this one would miss its deadline."""
 
 
 class Threads:
-    """They are started when needed, and end with the process without being waited for: the standard library's pool
-    would keep a server from ending that has a plug-in that never returns."""
+    """Daemon threads, started as needed. The process does not wait for them at its end; with the standard library's
+    pool, a plug-in that never returns would keep the server from stopping."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,7 +30,7 @@ class Threads:
         self._lost = 0
 
     async def run(self, function: Callable[..., Result], *args: object) -> Result:
-        """Call `function` in a thread. Raises what it raises, and `TooBusy`. Whoever is cancelled leaves it running."""
+        """Call `function` in a thread. Raises what it raises, and `TooBusy`. On cancellation the call runs on."""
         if self._unfinished - self._lost >= _THREADS + _WAITING:
             raise TooBusy
         loop = asyncio.get_running_loop()
@@ -39,7 +39,7 @@ class Threads:
         def finish(result: Any, exc: BaseException | None) -> None:
             self._unfinished -= 1
             self._lost -= lost
-            if future.done():  # nobody waits any more
+            if future.done():  # the caller was cancelled
                 return
             if exc is None:
                 future.set_result(result)
@@ -55,9 +55,9 @@ class Threads:
                 running = True
                 try:
                     result = function(*args)
-                except BaseException as exc:  # noqa: BLE001 - a plug-in's `sys.exit` ends nothing of ours
+                except BaseException as exc:  # noqa: BLE001 - a plug-in's `sys.exit` must not end the server
                     raised = exc if isinstance(exc, Exception) else RuntimeError(type(exc).__name__)
-                    if isinstance(raised, StopIteration):  # which no future takes
+                    if isinstance(raised, StopIteration):  # a future does not accept it
                         raised = RuntimeError("StopIteration")
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(finish, result, raised)
@@ -74,7 +74,7 @@ class Threads:
                 self._start()
 
     def _start(self) -> None:
-        """Another thread, if there are fewer than calls that need one."""
+        """Start another thread if there are fewer threads than calls that need one."""
         if self._started < min(self._unfinished, _THREADS + self._lost):
             self._started += 1
             threading.Thread(target=self._work, name=f"plugin {self._name}", daemon=True).start()

@@ -1,9 +1,9 @@
-"""What makes a function a tool that a model may call; see `Plugin.tools` in README.md beside this file.
+"""Marks functions as tools that a model may call; see `Plugin.tools` in README.md beside this file.
 
-A tool is a plain function, `async` or not. Its name, its parameters' types and its first lines say how it is called;
-what it returns is any JSON, and is told to the model and to the user. What it raises fails the call: the text of a
-`ToolFailed` or a `ValueError` is told to the model, of anything else only that it failed. Of a tool with the effect
-`once` that raises anything else, nobody knows whether it was carried out.
+A tool is a function, `async` or not. Its name, the types of its parameters and its docstring describe it to the model.
+It returns any JSON value, which the model and the user get. If it raises `ToolFailed` or `ValueError`, the call fails
+and the model gets the text. After any other exception the model learns only that the call failed; for a tool with the
+effect `once`, the outcome then counts as unknown.
 """
 
 import inspect
@@ -19,61 +19,61 @@ from chatstream.plugins.storage import NoStorage, Storage
 Function = TypeVar("Function", bound=Callable[..., Any])
 Choice = TypeVar("Choice", Effect, "Approval")
 
-# A person waits for the answer meanwhile.
+# Default time limit of a call, in seconds: the user waits for the answer meanwhile.
 TIMEOUT: Final = 30.0
-# Somebody is asked today, and answers tomorrow.
+# Default time for a person to approve a call, in seconds: a day.
 APPROVAL_TIMEOUT: Final = 86_400.0
 _LONGEST_APPROVAL: Final = 30 * 86_400
 
 
 class Approval(StrEnum):
-    """Whether a person has to agree before a call is carried out."""
+    """Whether a person must approve a call before it runs."""
 
     NEVER = "never"
     ALWAYS = "always"
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """What a person is asked to agree to."""
+    """The question to the person who approves a call."""
 
-    text: str | None = None  # in words, for people; without it, they see the tool's name and the arguments alone
-    seconds: float | None = None  # how long they may agree to it, if that is less than the tool's `approval_timeout`
+    text: str | None = None  # the question; without it, only the tool's name and the arguments are shown
+    seconds: float | None = None  # time to approve, if less than the tool's `approval_timeout`
 
 
 class Manner(Struct, frozen=True, kw_only=True):
-    """How a tool may be used. The defaults are for one of which nothing is known."""
+    """How a tool may be used. The defaults are safe for an unknown tool."""
 
     effect: Effect = Effect.ONCE
-    approval: Approval | None = None  # None: always for an effect that may happen once, else never
+    approval: Approval | None = None  # None: always if the effect is `once`, else never
     timeout: float = TIMEOUT
-    approval_timeout: float = APPROVAL_TIMEOUT  # seconds until nobody may agree any more
+    approval_timeout: float = APPROVAL_TIMEOUT  # seconds until the approval expires
     ask: Callable[..., Ask] | None = None  # see `tool`
 
     @property
     def asks(self) -> bool:
-        """A person has to agree."""
+        """Whether a person must approve a call."""
         return (self.approval or (Approval.ALWAYS if self.effect is Effect.ONCE else Approval.NEVER)) is Approval.ALWAYS
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """For whom a call is made. A parameter of this type is given it, and is none of the model's.
+    """The user and the conversation of a call. A tool's parameter of this type gets it; the model does not see it.
 
-    `key` is the same whenever this call is carried out again: under it, nothing should happen twice.
+    `key` is an idempotency key: it stays the same if the call is repeated.
     """
 
     user: str
     conversation: str
     answer: str
     key: str
-    storage: Storage = NoStorage()  # what the plug-in keeps about this user
+    storage: Storage = NoStorage()  # the plug-in's documents about this user
 
 
 class ToolFailed(Exception):
-    """Raised by a tool: it was not carried out, or it failed. The text is for the model, and users see it."""
+    """Raised by a tool that did nothing or failed. The model and the user get the text."""
 
 
 class OutcomeUnknown(Exception):
-    """Raised by a tool: nobody knows whether it was carried out."""
+    """Raised by a tool when it is unknown whether the call took effect."""
 
 
 @overload
@@ -101,14 +101,15 @@ def tool(
     approval_timeout: float = APPROVAL_TIMEOUT,
     ask: Callable[..., Ask] | None = None,
 ) -> Any:
-    """Say how a function may be used as a tool. `timeout` is in seconds, and covers the wait for a thread;
-    `approval_timeout`, too: so long a person may take to agree. A bare ``@tool`` has the defaults.
+    """Decorator that sets how a function is used as a tool; a bare ``@tool`` has the defaults.
 
-    `ask` makes of a call's arguments, which it gets by their names, what a person is asked. It raises `ValueError`, its
-    text written for the model, if nobody need be asked, since the call cannot be carried out. It is called on the event
-    loop and must not block.
+    `timeout`: the time limit of a call in seconds, with the wait for a thread. `approval_timeout`: the seconds that a
+    person has to approve a call.
 
-    Raises `ValueError`, which says what is wrong.
+    `ask` gets the call's arguments by name and returns the question for the person. If the call cannot succeed, it
+    raises `ValueError` with a text for the model, and no person is asked. It runs on the event loop and must not block.
+
+    Raises `ValueError` for wrong options.
     """
     if function is not None and not callable(function):
         raise ValueError('its options have names: @tool(effect="none")')
@@ -146,6 +147,6 @@ def _one_of(kind: type[Choice], given: str, name: str) -> Choice:
 
 
 def manner_of(function: Callable[..., Any]) -> Manner:
-    """How it may be used; the defaults if it does not say."""
+    """The function's options as a tool; the defaults if it is not decorated."""
     manner = getattr(function, "__chatstream_tool__", None)
     return manner if isinstance(manner, Manner) else Manner()
