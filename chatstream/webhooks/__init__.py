@@ -1,1 +1,1 @@
-"""Tells the operator's own server what its users should hear of though they do not watch."""
+"""Webhooks: send events to the operator's server, so that it can notify users who do not watch."""

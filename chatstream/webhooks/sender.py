@@ -1,4 +1,4 @@
-"""Sends what is due to the operator's webhook: one process at a time, for all of them."""
+"""Sends due events to the operator's webhook. A lease makes one process at a time do this for all processes."""
 
 import asyncio
 import logging
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chatstream.webhooks")
 
-# How often whoever has the lease looks, and how often it is asked for, in seconds. A look takes no longer than a try
-# and a few operations, so that no lease is over before it is asked for again.
+# Seconds between two polls for due events, and between tries to get the lease. A poll takes no longer than a try and a
+# few database operations, so that the lease does not expire before it is renewed.
 LOOK_INTERVAL = 1.0
 _LEASE_INTERVAL = 5.0
-# One try, from the connection to the status: well within the time of a lease.
+# Time limit of one try in seconds, from connecting to the status line: well within the time of a lease.
 _TRY_SECONDS = 10.0
-# The pauses between tries, in seconds: the first is longer than a try, each is four times the one before, with jitter
-# so that what failed together does not come back together.
+# First and longest pause between tries, in seconds. The first is longer than a try, and each is four times the one
+# before, with jitter so that events that failed together are not sent together again.
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 7200.0
-# After a day nobody waits for it any more.
+# An event is given up after a day, when it is no longer useful.
 _GIVE_UP_AFTER = timedelta(days=1)
 
 
 class Webhooks:
-    """Of one process."""
+    """The webhook sender of one process."""
 
     def __init__(
         self, outbox: Outbox, leases: Leases, client: "httpx2.AsyncClient", url: str, secret: str, metrics: Metrics
@@ -55,7 +55,7 @@ class Webhooks:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """For ever."""
+        """Send due events, for ever."""
         clock = asyncio.get_running_loop().time
         has_lease, ask_at = False, -math.inf
         while True:
@@ -68,13 +68,13 @@ class Webhooks:
                 if has_lease:
                     pause = 0 if await self.look() >= BATCH else LOOK_INTERVAL
             except StorageUnavailable:
-                pass  # said elsewhere; nothing is lost
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the next look may do better
+                pass  # the gate logs it; no event is lost
+            except Exception as exc:  # noqa: BLE001 - after any error, the next poll tries again
                 log.error("webhooks cannot be sent: %s", describe(exc))
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        """Close the connections, and let another process go on at once. What is on its way is tried again."""
+        """Close the connections and release the lease. Events that are being sent are sent again."""
         await self._client.aclose()
         try:
             await self._leases.release("webhooks")
@@ -82,7 +82,7 @@ class Webhooks:
             log.info("another process sends webhooks when this one's lease is over")
 
     async def look(self) -> int:
-        """Send what is due, some of it; how many these were."""
+        """Send a batch of due events; returns their number."""
         due = await self._outbox.due()
         for result in await asyncio.gather(*map(self._send, due), return_exceptions=True):
             if isinstance(result, BaseException):
@@ -110,7 +110,7 @@ class Webhooks:
             log.warning("a webhook was not delivered, and is tried again: %s", problem, extra=facts)
 
     async def _try(self, event: Event) -> tuple[str | None, float | None]:
-        """What went wrong, if anything did; and how long the receiver wants to be left alone, in seconds."""
+        """Send the event once. Returns the fault, or None, and the receiver's `Retry-After` in seconds, or None."""
         import httpx2
 
         payload = {"type": event.type, "timestamp": timestamp(event.since), "data": event.data}
@@ -118,7 +118,7 @@ class Webhooks:
         headers = signing.headers(self._key, event.id, int(time.time()), body) | {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(_TRY_SECONDS):
-                # Of the response only the status is read: whatever else it sends is nobody's business.
+                # Read only the status: the response's body is not needed.
                 async with self._client.stream("POST", self._url, content=body, headers=headers) as response:
                     if response.is_success:
                         return None, None
@@ -131,13 +131,13 @@ class Webhooks:
 
 
 def client(url: str) -> "httpx2.AsyncClient":
-    """Raises `ConfigurationError` if the way to `url` cannot be used."""
+    """An HTTP client for `url`. Raises `ConfigurationError` if the proxy or the certificates cannot be used."""
     headers = {"User-Agent": "chatstream", "Accept-Encoding": "identity"}
     return proxies.client(url, "CHATSTREAM_WEBHOOK_URL", timeout=_TRY_SECONDS, headers=headers)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """RFC 9110, section 10.2.3: seconds or a date; None for all else."""
+    """The delay in a `Retry-After` header (RFC 9110, section 10.2.3): seconds or a date. None if it is invalid."""
     if retry_after is None:
         return None
     if retry_after.isascii() and retry_after.isdigit():
