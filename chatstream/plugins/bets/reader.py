@@ -36,8 +36,10 @@ _LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
 # Code points. What takes a bet back may stand anywhere, so an answer is read whole or not at all. This is some 5,000
 # tokens, more than nearly all have; the worst takes two thirds of a second, in which others want Python's one lock.
 _LONGEST_ANSWER = 20_000
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY_KEYS = ("date", "day", "time", "kick-off")
 _LONGEST_HEADING_WORDS = 8
+_FEW_WORDS = 4  # "Got it." says something of what comes; "They won again." need not
 _FOREIGN_WORDS = 3  # as names have one or two
 _TELLING = 5_000  # code points that tell an answer's language
 _LONGEST_ENTRY = 2  # lines of a paragraph below a heading that name a bet
@@ -243,7 +245,7 @@ class _Reading:
             self._sentence(sentence, announced=False, advised=True)
 
     def _announce(self, text: str) -> None:
-        self._announced = bool(words.ANNOUNCES.search(text)) and not words.is_silent(text)
+        self._announced = words.announces(text) and not words.is_silent(text)
         self._card = bool(words.CARD.search(text))
         self._several = bool(words.MULTIPLE.search(text))
         self._legs = []
@@ -260,7 +262,7 @@ class _Reading:
                 self._announced, self._silenced = False, paragraph.kind
                 self._quoted = bool(words.QUOTES.search(introduction))
                 return
-            if words.ANNOUNCES.search(introduction):
+            if words.announces(introduction):
                 self._announce(introduction)
             elif paragraph.kind is Kind.PLAIN and not words.LEADS_IN.search(introduction):
                 self._announced, self._silenced, self._quoted = False, Kind.PLAIN, True
@@ -441,7 +443,7 @@ class _Reading:
         if not self._bets or not (match := words.RETRACTS.search(sentence)):
             return
         names = set(_NAME.findall(sentence[1:]))
-        names -= {"I", "The", "Update", "Edit", "Correction"}
+        names -= {"I", "The", "Update", "Edit", "Correction", *_DAYS}
         named = [bet for bet in self._bets if names & set(_NAME.findall(bet.passage))]
         if (
             names
@@ -548,6 +550,8 @@ class _Reading:
         """Whether nothing right before lines with keys says, or may say, that they are something else than advice."""
         if not self._before or self._follows_bets or words.TITLE.fullmatch(self._before):
             return True
+        if len(self._before.split()) < _FEW_WORDS:
+            return False
         return own and bool(re.search(r"[.!]\W*$", self._before)) and not words.ABOUT_FIELDS.search(self._before)
 
     def _disown(self, paragraph: _Paragraph) -> None:
@@ -555,7 +559,8 @@ class _Reading:
         if self._keyed_at != self._number - 1 or paragraph.kind is not Kind.PLAIN:
             return
         first = words.SENTENCE_END.split(paragraph.lines[0].text)[0]
-        if words.ABOUT_BLOCK.match(first) and not words.STANDS_BY.search(first):
+        about = words.ABOUT_BLOCK.match(first) and not words.STANDS_BY.search(first)
+        if about or words.ABOUT_IT.match(first):
             self._bets = [bet for bet in self._bets if bet.paragraph != self._number - 1]
 
     def _table(self, paragraph: _Paragraph) -> None:
@@ -775,6 +780,8 @@ def _is_foreign_bet(text: str) -> bool:
 
 def _is_clearly_foreign(sentence: str) -> bool:
     """Whether this one sentence of an English answer is not: what stands beside it may be its translation."""
+    if words.BETS_ELSEWHERE.search(sentence) and _is_foreign(sentence):
+        return True
     return len(words.FOREIGN.findall(sentence)) >= _FOREIGN_WORDS and not words.ENGLISH.search(sentence)
 
 

@@ -212,6 +212,7 @@ LABEL = _pattern(
 )
 OWN_PICK = _pattern(
     rf"^[^\w]{{0,6}}(?: (?:my|our)\s(?:{_GOOD}\s){{0,2}}{_BET}\s?(?: : | \sis\b )"
+    rf" | {_BET}\sof\sthe\s(?:day|week|night|round)\s?:"
     rf" | (?:I|we)(?:['\u2019]d|\swould)?\srecommend\b )"
 )
 VALUE_IN = _pattern(
@@ -260,14 +261,16 @@ AFTER_NAME = _pattern(
 
 # Where a template leaves a gap for a name; or the word for what should be named.
 PLACEHOLDER = _pattern(
-    r"""[\[\]{}<>%_$\u2026] | [.]{3} | \b(?: xyz | xx+ | abc | tb[adc] | n/a | insert | foo | lorem | your ) \b
+    r"""[\[\]{}<>%_$\u2026] | [.]{3} | \b(?: xyz | xx+ | abc | tb[adc] | n/a | insert | foo | lorem | your
+      | who\w* | which\w* | be\sannounced | someone ) \b
     | \b(?: team | player | horse | club | side | selection | runner | home | away )\s?(?: [a-d] | x | y | z | one
     | two | name
       | [1-9] )\b
     | ^[^\w]* (?: (?:the|a|an|some|any|this|that|my|our)\s )? (?: team | player | horse | club | side | runner
     | bets? | picks?
       | tips? | selections? | predictions? | plays? | outcome | market | leg | name | odds | price | stakes? | units?
-      | recommendation | verdict | x | y | z | a | b | unknown | none )s? (?:\sname)? [^\w]* $"""
+      | recommendation | verdict | (?:home|away)\s(?:team|side) | x | y | z | a | b | unknown
+    | none )s? (?:\sname)? [^\w]* $"""
 )
 
 # Headings and fields --------------------------------------------------------------------------------------------------
@@ -283,7 +286,8 @@ ANNOUNCES = _pattern(
       (?: bet(?:\son)? | back | play | take | recommend | suggest | go\s(?:for|with) )
       (?: \s(?: today | tonight | tomorrow | here | this\s\w{{1,12}} | on\s\w{{1,12}} ) )? \s?[:.]?$
     | \bI(?:['\u2019]d|\swould)?\s(?:recommend|suggest|advise|back)\s(?:the\sfollowing|these
-      | (?:two|three|four|five|a\scouple\sof|a\sfew)\s(?:small\s|value\s|single\s)?{_BET}s?(?=\s?[:.]?$))\b"""
+      | (?:two|three|four|five|a\scouple\sof|a\sfew)\s(?:small\s|value\s|single\s)?(?:{_BET}s?
+    |singles)(?=\s?[:.]?$))\b"""
 )
 OWN_LIST = _pattern(  # "what", and no question
     r"^[^\w]{0,6}(?:here(?:['\u2019]s|\sis)\s)?what\s(?=(?:I|we)(?:['\u2019]d|\swould)\s)"
@@ -384,11 +388,17 @@ SILENT = _pattern(  # a heading or an introduction of what others did, or of wha
     | entered | entry | entries | tracker | tracked | tracking | log | logged | ledger | fields? | form\sof | the\sform
     | confirm\w* | accepted
     | screenshots? | images? | photos? | slips? | tickets? | coupons? | receipts? | orders? | portfolio | spreadsheet
-    | extract\w* | pars\w+ | saved | stored | recorded | inputs? | data | english | columns?
+    | extract\w* | pars\w+ | saved | stored | recorded | inputs? | data(?=\W*$) | to[\s-]?do | notes?\sto
+    | reminders? | english | columns?
     | archiv\w* | throwback | flashback | rewind | retro\w* | look(?:ing)?\sback | back\sin | vault | old
     | undecided | shortlisted | close\scalls | near\smisses | rumou?rs? | hearsay )\b
     | [\u274c\u26d4\U0001f6ab\U0001f44e]"""
 )
+
+
+def announces(text: str) -> bool:
+    """Whether the heading or introduction `text` says that what is below it is recommended."""
+    return bool(ANNOUNCES.search(OPENER.sub("", text)))
 
 
 def is_silent(text: str) -> bool:
@@ -444,7 +454,7 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | (?:play|monopoly|virtual|fake|toy|pretend|paper)\s(?:money|coins?|chips|credits?|currency) | fantasy | game\sof
     | for\s(?:fun|points)\sonly
     | (?<=[,0-9]\s)given(?!\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019]))
-    | \w+\saside | (?:he|she)\s\w+ed | whisper\w* | that(?:['\u2019]s|\sis)\swhat
+    | typical | sentence | phrase | \w+\saside | (?:he|she)\s\w+ed | whisper\w* | that(?:['\u2019]s|\sis)\swhat
     | the\senglish(?:\s(?:for|of|version|translation|equivalent))? | in\senglish | translat\w+ | barring | permitting
     | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
     | kidding | sarcas\w+
@@ -472,7 +482,8 @@ TITLE = re.compile(
 ABOUT_FIELDS = _pattern(
     r"""\b(?: you\w* | your\w* | bets? | tips? | picks? | slips? | tables? | columns? | rows | list\w* | entr\w+
     | fields?
-    | forms?(?=\s(?:of|has|is|with)\b) | below | following | above | here | this | these | those | add\w* | sav\w+
+    | forms?(?=\s(?:of|has|is|with)\b) | below | following | above | here | this(?=\s(?:is|was)\b) | these | those
+    | got | thank\w* | understood | noted | congrat\w* | choice | add\w* | sav\w+
     | log\w*
     | record\w* | track\w* | stor\w+ | plac\w+ | accept\w* | confirm\w* | done | sure | okay | ok | request\w*
     | read | reads | shows? | image | photo | file | sheet | text | data | format | example | sample | explain\w*
@@ -487,13 +498,21 @@ ABOUT_BLOCK = _pattern(
     (?: ['\u2019](?:s|re)\b | \s(?: is | are | was | were | shows? | lists? | contains? | comes? | came | reads?
       | gives? | has | have | would | looks? | represents? | follows? | correspond\w* | match\w* | belong\w* )\b )"""
 )
+ABOUT_IT = _pattern(  # ... or asks about them, or says where they are kept
+    r"""(?=[^?]*\?\s*$) .{0,200} \b(?: add | confirm | place | save | submit | right | correct | mean | meant
+    | change | edit
+      | this | these )\b
+    | ^[^\w]{0,6} (?:\w+['\u2019]?\w*\s){0,3} (?: saved | added | stored | logged | done | recorded | noted
+    | updated )\b
+    | ^[^\w]{0,6} (?: status | ref(?:erence)? | (?:bet\s)?id | ticket | receipt | placed | settled )\s?[:\#]"""
+)
 STANDS_BY = _pattern(
     r"""\b(?: my | our | I | I['\u2019]d | value | strong\w* | best | solid | good | great | small | low | high | risk
     | edge | confiden\w+ | recommend\w* | worth | safe\w* | game | match | side | team )\b"""
 )
 # A reason behind the odds may be told in the past tense or with a "not".
 REASON = _pattern(
-    r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well)\b)
+    r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well|the\ssaying|they\ssay)\b)
     | given(?=\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019])) | who | whose | which | after
     | thanks\sto | considering | having )\s"""
 )

@@ -111,7 +111,7 @@ _OTHERS = _pattern(
       |summari[sz]e)\b
     | \bI(?:['\u2019]ve|\shave)?\s(?:sorted|formatted|converted|aligned|filled|tidied|reordered|transcribed|copied
     |exported
-      |imported|summed)\b
+      |imported|summed|typed|noted)\b
     | \b(?:another|more|extra|new)\s(?:columns?|rows?)\b
     | \b(?:a|the)\s(?:columns?|rows)\b | \btotal\sstaked\b | \bsake\sof\sargument\b
     | ^[^\w]{{0,6}}(?:(?:open|launch)\s(?:the|your)\s(?:app|site|website|page|bookmaker)|enter\s(?:a|the|your)\sstake)\b
