@@ -430,7 +430,7 @@ async def test_no_response_says_what_it_was_made_with(client: Client) -> None:
         assert "ornado" not in response.text
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Referrer-Policy"] == "no-referrer"
-        assert response.headers["Vary"] == "Origin"
+        assert response.headers["Vary"].split(", ")[0] == "Origin"  # the page also varies with what it is packed in
 
 
 # CORS -----------------------------------------------------------------------------------------------------------------

@@ -313,7 +313,7 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
     assert received > 11_000_000  # the threads that read have by then what each keeps for itself
     received, grown = await grow(range(601, 3601))
     assert received > 70_000_000
-    assert grown < 45_000_000
+    assert grown < 60_000_000  # as objects it would be twice what came; threads keep some 50 MB
     before = memory(pid)
     request = f"GET {ME}/export HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {client.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stuck:

@@ -55,4 +55,4 @@ async def test_who_is_logged_out_is_put_out(start_server: StartServer, make_clie
 async def test_a_program_that_is_not_there_is_said_at_start(start_server: StartServer) -> None:
     server = start_server(ready=False, CHATSTREAM_REVOCATION="sessions:Sessions")
     assert await server.ended() != 0
-    assert "CHATSTREAM_REVOCATION: sessions:Sessions cannot be called: ModuleNotFoundError" in server.log
+    assert "CHATSTREAM_REVOCATION: sessions:Sessions cannot be called: there is no module sessions" in server.log

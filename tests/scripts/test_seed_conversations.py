@@ -541,7 +541,7 @@ def installed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "seed_conversations").write_bytes((REPOSITORY / "scripts" / "seed_conversations").read_bytes())
-    (scripts / "environment.sh").write_text(f"cd '{tmp_path}'\npython='{sys.executable}'\nenvironment() {{ :; }}\n")
+    (scripts / "environment.sh").write_text(f"source '{REPOSITORY}/scripts/environment.sh'\nenvironment() {{ :; }}\n")
 
     def run(*options: str, directory: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
