@@ -111,5 +111,5 @@ class Checkpointer:
         except StorageUnavailable:
             # If the write did succeed, the next checkpoint's read shows it.
             log.warning("no checkpoint of %d answers: the database does not answer", len(batch))
-        except Exception as exc:  # noqa: BLE001 - without any checkpoint, they would all be taken for dead
+        except Exception as exc:  # noqa: BLE001 - without checkpoints, all answers here would be ended as abandoned
             log.error("no checkpoint of %d answers: %s", len(batch), describe(exc))

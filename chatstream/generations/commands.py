@@ -51,7 +51,7 @@ Admit = Callable[[Conversation, str, int, str], Awaitable[None]]
 
 
 class IfBusy(StrEnum):
-    """What to do with a message while an answer runs."""
+    """The action for a message that arrives while an answer runs."""
 
     REFUSE = "refuse"
     QUEUE = "queue"  # store it now, answer it when the running answer has ended

@@ -257,7 +257,7 @@ class Deciding:
             await self._expire(conversation, answer)
         except StorageUnavailable:
             raise
-        except Exception as exc:  # noqa: BLE001 - one that cannot be gone on with must not keep the others
+        except Exception as exc:  # noqa: BLE001 - an answer that fails must not delay the others
             facts = {"answer": answer.id}
             log.error("an answer that has waited cannot be gone on with: %s", describe(exc), extra={"facts": facts})
 

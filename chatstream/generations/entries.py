@@ -125,7 +125,7 @@ class Ended(Entry):
     __slots__ = ("_answer", "_position")
 
     def __init__(self, answer: Answer, position: int = 0) -> None:
-        """For readers that have the answer up to `position`."""
+        """`position`: the readers already have the answer up to there."""
         super().__init__(
             (answer.seq, END),
             answer.length + _ENVELOPE * (2 + len(answer.annotations)),

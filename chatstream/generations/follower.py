@@ -95,7 +95,7 @@ class Follower:
         try:
             if self._push is None or not self._push_on(self._push):
                 self._waiter.set_result(None)
-        except Exception as exc:  # noqa: BLE001 - raised where this stream is written: the other readers go on
+        except Exception as exc:  # noqa: BLE001 - `next` raises it for this stream; the other readers continue
             self._waiter.set_exception(exc)
 
     def _push_on(self, push: Push) -> bool:

@@ -283,7 +283,7 @@ class Generation:
         except StorageUnavailable:
             self._log.detail = "the history cannot be read"
             return self._failed(ErrorCode.STORAGE_UNAVAILABLE)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the answer ends, and is stored
+        except Exception as exc:  # noqa: BLE001 - after any error, the answer must end and be stored
             self._log.detail = describe(exc)
             return self._failed(ErrorCode.INTERNAL)
         if isinstance(finish, _Waits):

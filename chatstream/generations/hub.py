@@ -99,7 +99,7 @@ class Hub:
 
     def _closed(self, room: Room) -> None:
         del self._rooms[room.key]
-        self._unheard.happened(room.key)  # changes after this are not tracked by a room any more
+        self._unheard.happened(room.key)  # messages that were read ahead may lack the last changes of this room
 
     def _known(self, key: str) -> Room | None:
         """Return the room of a conversation that has changed, or None. Without a room, the change is noted in

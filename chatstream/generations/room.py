@@ -1,4 +1,4 @@
-"""One conversation, as this process knows it: its log, its viewers, and where its answer runs.
+"""The room of a conversation: what this process knows of its log, its viewers, and where its answer runs.
 
 Everything that happens to the conversation goes through its room, in order. Steps that use the store hold the room's
 lock; every other step is synchronous. Rooms never wait for each other.
@@ -6,18 +6,18 @@ lock; every other step is synchronous. Rooms never wait for each other.
 ========  ===================================================================  ===========
 State     Event                                                                Next state
 ========  ===================================================================  ===========
-Idle      an answer begins here: what came before it is published first        Local
-Idle      an answer is found that runs in another process, or waits            Remote, Waiting
-Local     its end is stored; it is published                                   Idle
-Local     it is stored that it waits for somebody's decision                   Waiting
-Remote    it is read or heard that it waits                                    Waiting
-Waiting   somebody has decided in this process, which goes on with it          Local
-Waiting   it is read or heard that another process goes on with it             Remote
-Waiting   its end is read from the store; it is published                      Idle
-Remote    its end is read from the store; it is published                      Idle
+Idle      an answer begins here: earlier messages are published first          Local
+Idle      a read finds an answer that runs in another process, or waits        Remote, Waiting
+Local     the answer's end is stored and published                             Idle
+Local     the store has it as waiting for a decision                           Waiting
+Remote    a read or a change shows that the answer waits                       Waiting
+Waiting   this process takes the decision and continues the answer             Local
+Waiting   a read or a change shows that another process continues the answer   Remote
+Waiting   the answer's end is read from the store and published                Idle
+Remote    the answer's end is read from the store and published                Idle
 Remote    an answer begins here: the end of the remote one is published first  Idle, Local
-Remote    it turns out to be the one that begins here                          Local
-any       nobody watches, nothing runs here, nothing is being done             Closed
+Remote    the remote answer is the one that begins here                        Local
+any       no viewer, no answer of this process, no work in progress            Closed
 ========  ===================================================================  ===========
 
 A closed room is never used again: later changes for it are ignored.
@@ -615,7 +615,7 @@ class Room:
                         await self._poll(self._state)
         except StorageUnavailable:
             self._catch_up_at = min(self._catch_up_at, now() + _RETRY_PAUSE)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is of this room alone
+        except Exception as exc:  # noqa: BLE001 - an error in this room must not stop others
             log.error("a conversation cannot be followed: %s", describe(exc))
             self.end_viewers(ErrorCode.INTERNAL)
         finally:
