@@ -1,4 +1,4 @@
-"""How much one process can hold: what its file descriptors allow."""
+"""The capacity of one process: how many connections, streams and answers its file descriptors allow."""
 
 import resource
 from typing import NamedTuple

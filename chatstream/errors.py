@@ -3,14 +3,14 @@
 ::
 
     ChatstreamError
-    ├── RequestError               somebody asked for something that cannot be given
-    │   ├── InvalidRequest         400  malformed
-    │   ├── Unauthenticated        401  no token, or one that is not good
-    │   ├── LimitReached           403  as much is stored as may be (TooManyConversations, ConversationFull)
-    │   ├── NotFound               404  does not exist, or belongs to someone else: the same answer
+    ├── RequestError               a request that cannot be fulfilled
+    │   ├── InvalidRequest         400  the request is malformed
+    │   ├── Unauthenticated        401  no token, or a rejected one
+    │   ├── LimitReached           403  the most that is allowed is stored (TooManyConversations, ConversationFull)
+    │   ├── NotFound               404  does not exist, or belongs to another user: clients cannot tell which
     │   ├── Conflict               409  not in this state (AnswerInProgress, AlreadyExists, AlreadyDecided …)
     │   ├── RequestTimeout         408  its body came too slowly
-    │   ├── CallExpired            410  the time in which it could be decided is over
+    │   ├── CallExpired            410  the time for a decision is over
     │   ├── TooLarge               413
     │   ├── UnsupportedMediaType   415
     │   ├── InvalidContent         422  well-formed, but a field is not acceptable

@@ -1,4 +1,4 @@
-"""What the stream says: the events of protocol version 1, and the cursors that name a place between them.
+"""The events of protocol version 1, and cursors: the names of the places between events.
 
 Every event is one JSON object with `type` and `timestamp` first. A conversation's log is ordered by message (`seq`),
 and within an answer by position (see `pieces`): its chunks, then `error`, `llm_complete`, `system` 1 … n.

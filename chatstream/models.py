@@ -1,7 +1,7 @@
 """The data types of the domain: conversations, messages and what an answer carries. Immutable.
 
-Times are timezone-aware UTC. A `key` is the database's own id, and not shown to clients; an `id` is what clients use.
-Lengths are in Unicode code points.
+Times are timezone-aware UTC. A `key` is the database's own id, never shown to a client as such; an `id` is what clients
+use. Lengths are in Unicode code points.
 """
 
 from collections.abc import Sequence
@@ -103,8 +103,8 @@ class ConversationState(StrEnum):
     """What goes on in a conversation."""
 
     IDLE = "idle"
-    RUNNING = "running"  # an answer is being written
-    WAITING = "waiting"  # an answer is being generated
+    RUNNING = "running"  # an answer is being generated
+    WAITING = "waiting"  # an answer waits for a decision
 
 
 class Status(StrEnum):

@@ -11,7 +11,7 @@ answer it is the number of code points.
     ToolState          the call's state has changed; opens nothing
     ToolResult         the call has ended; opens nothing
     Data               an event of a plug-in's; opens nothing
-    ContextTrimmed     the model is told less of the conversation from here on; opens nothing
+    ContextTrimmed     older messages are left out for the model from here on; opens nothing
 
 A mark that opens nothing leaves the open part open: a string after `Data` continues the text before it. Clients show
 that text below the data, unless the data only replaced an earlier item.
@@ -53,11 +53,11 @@ class OpenToolCall(_Mark, frozen=True, kw_only=True, tag="tool_call"):
 
 
 class Effect(StrEnum):
-    """What it means to run a tool a second time."""
+    """The effect of running a tool a second time."""
 
-    NONE = "none"  # nothing: it only reads
-    IDEMPOTENT = "idempotent"  # nothing, under the same key
-    ONCE = "once"  # that something happens twice
+    NONE = "none"  # no effect: the tool only reads
+    IDEMPOTENT = "idempotent"  # no effect, if the key is the same
+    ONCE = "once"  # the action happens twice
 
 
 class CallState(StrEnum):
@@ -146,7 +146,7 @@ class Place(Struct, frozen=True, kw_only=True):
     text: int = 0  # code points of visible text so far
     call: OpenToolCall | None = None  # the open part, if it is a call
     data: frozenset[tuple[str, str]] = frozenset()  # the kind and id of each `Data` so far
-    parted: bool = False  # a `Data` is the last piece: text of the open part that follows is shown below it
+    parted: bool = False  # new `Data` follows the open part's text: more text of the part is shown below it
     whole: bool = False  # the model has finished this round: a part that opens now begins a new one
     awaited: "tuple[ToolState, ...]" = ()  # the newest state of each call that waits for a decision or an answer
 

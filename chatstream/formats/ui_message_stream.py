@@ -345,7 +345,7 @@ class UIStepPart(UIPart, frozen=True, kw_only=True, tag="step-start"):
 
 
 class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
-    """What the model thought."""
+    """The model's reasoning."""
 
     text: str
 
@@ -363,7 +363,7 @@ _ToolPartState = Literal[
 
 
 class UIApproval(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What somebody has to say, or has said."""
+    """An approval of a call: requested, or already decided."""
 
     id: str
     approved: bool | UnsetType = UNSET
