@@ -29,12 +29,12 @@ from chatstream.store.reading import FILTERED, REFUSALS, Reading
 # before. None: the newest message alone. So a long conversation continues with the part that the model can hold.
 _SHORTER = (1, 2, 4, 8, None)
 
-MayGoOn = Callable[[Usage, Usage, str | None], Awaitable[bool]]
-"""``(taken, newest, model)``: returns whether the model may be asked again within an answer. `taken` is the usage of
-the answer so far, `newest` that of the last request."""
+MayGoOn = Callable[[Usage, Usage, str | None, Sequence[Round]], Awaitable[bool]]
+"""``(taken, newest, model, ended)``: returns whether the model may be asked again within an answer. `taken` is the
+usage of the answer so far, `newest` that of the last request, `ended` are all its requests."""
 
 
-async def _always(taken: Usage, newest: Usage, model: str | None) -> bool:
+async def _always(taken: Usage, newest: Usage, model: str | None, ended: Sequence[Round]) -> bool:
     return True
 
 
@@ -215,6 +215,7 @@ async def _rounds(
     number = sum(isinstance(piece, OpenToolCall) and piece.id.startswith(f"{answer.id}.") for piece in said)
     used = answer.usage  # the sum of the requests before this one; an answer that has waited brings some
     newest_usage = used  # the usage of the request before
+    ended = [*answer.rounds]
     finish: Finish | None = None
     model: str | None = None
     while True:
@@ -229,7 +230,7 @@ async def _rounds(
             if is_last:
                 yield Delta([], Finish(reason=is_last, usage=used))
                 return
-        if used is not None and newest_usage is not None and not await may_go_on(used, newest_usage, model):
+        if used is not None and newest_usage is not None and not await may_go_on(used, newest_usage, model, ended):
             raise ModelError(ErrorCode.BUDGET_EXHAUSTED, "the user's budget has no room for another request")
         own = [Turn("assistant", "", steps=told)] if (told := steps(said)) else []
         before, estimate = len(said), Estimate(0, 0)
@@ -274,6 +275,7 @@ async def _rounds(
             usage = estimated(estimate, said[before:])
         used, newest_usage = added(used, usage), usage
         one = Round(model=model, finish_reason=finish.reason, usage=usage)
+        ended.append(one)
         if not called:
             yield Delta([], Finish(reason=finish.reason, usage=used), round=one)
             return

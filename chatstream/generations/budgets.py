@@ -7,15 +7,17 @@ nothing here is asked or stored.
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from chatstream.errors import BudgetExhausted, Unavailable
 from chatstream.generations.generation import Priced, unpriced
 from chatstream.generations.tokens import Ratio
 from chatstream.llm.model import Turn
-from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Usage, UsageSource, User
+from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Round, Usage, UsageSource, User
 from chatstream.plugins.plugin import Spender
 from chatstream.plugins.plugins import Plugins
 from chatstream.store.ledger import Balance, Ledger, Spending
@@ -120,10 +122,16 @@ class Budgets:
         return Spending(conversation.user_id, await self._budget(conversation.user_id), expect)
 
     async def goes_on(
-        self, conversation: Conversation, answer: Answer, taken: Usage, newest: Usage, model: str | None
+        self,
+        conversation: Conversation,
+        answer: Answer,
+        taken: Usage,
+        newest: Usage,
+        model: str | None,
+        ended: Sequence[Round] = (),
     ) -> bool:
         """Whether the model may be asked again within `answer`. `taken` is the answer's usage so far, `newest` that of
-        the last request.
+        the last request, `ended` are all its requests.
 
         True if the database or plug-in cannot respond: the usage is counted in any case, and an answer's rounds are
         limited.
@@ -132,6 +140,9 @@ class Budgets:
             return True
         model = model or conversation.model
         taken, newest = self._priced(taken, model) or taken, self._priced(newest, model) or newest
+        if len(ended) > 1:  # as in `Generation._cost`: each has the price of its model, or none
+            shares = [self._priced(one.usage, one.model or conversation.model) for one in ended]
+            taken = replace(taken, cost_micros=sum(one.cost_micros or 0 for one in shares if one is not None))
         try:
             budget = await self._budget(conversation.user_id)
             return await self._ledger.extend(conversation.user_id, budget, answer, taken, newest)

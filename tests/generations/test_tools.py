@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -330,7 +330,8 @@ async def test_the_model_is_not_asked_again_where_the_budget_has_no_room(mongodb
     taken = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12)
     asked: list[tuple[int, int]] = []
 
-    async def may_go_on(so_far: Usage, newest: Usage, model: str | None) -> bool:
+    async def may_go_on(so_far: Usage, newest: Usage, model: str | None, ended: Sequence[Round]) -> bool:
+        assert len(ended) == len(b.model.calls)
         asked.append((so_far.total_tokens, newest.total_tokens))
         return len(asked) < 2
 

@@ -13,6 +13,7 @@ from pymongo.monitoring import CommandStartedEvent
 from tornado.ioloop import IOLoop
 
 from chatstream.errors import BudgetExhausted, BudgetReserved
+from chatstream.generations.budgets import Budgets
 from chatstream.metrics import Metrics
 from chatstream.models import NO_BUDGET, Answer, Budget, Conversation, Round, Status, Usage
 from chatstream.store import report
@@ -259,6 +260,23 @@ async def test_what_is_taken_within_an_answer_counts_before_it_ends(store: Stora
     await one.end(conversation, answer, usage(205, 40))
     assert await one.sums() == (206, EXPECTED)
     assert (await one.balance("costPerMonth")).used == 40
+
+
+@pytest.mark.parametrize(("models", "left"), [(("free", "paid"), True), (("paid", "free"), False)])
+@pytest.mark.gen_test
+async def test_between_rounds_each_counts_with_the_price_of_its_model(
+    store: Storage, mongo: Mongo, models: tuple[str, str], left: bool
+) -> None:
+    def priced(used: Usage | None, model: str | None) -> Usage | None:
+        return replace(used, cost_micros=used.total_tokens) if used is not None and model == "paid" else used
+
+    one = spender(store, mongo, cost_per_month=500)
+    conversation, answer = await one.begin()
+    budgets = Budgets(store.ledger, one.budget, priced=priced)
+    rounds = [
+        Round(model=name, finish_reason="tool_calls", usage=usage(n)) for name, n in zip(models, (900, 7), strict=True)
+    ]
+    assert await budgets.goes_on(conversation, answer, usage(907), usage(7), models[1], rounds) == left
 
 
 @pytest.mark.gen_test
