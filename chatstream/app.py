@@ -1,4 +1,4 @@
-"""The whole route table: path, context of authentication, and exactly the parts that each handler needs.
+"""The whole route table: each path with its handler, the `Door`, and exactly the other parts that the handler needs.
 
 What each route does is described in `chatstream.handlers.reference`.
 """

@@ -135,7 +135,7 @@ class Generation:
         self._log = AnswerLog(metrics, model=model, request_id=request_id)
         self._facts = {"facts": {"request": request_id, "answer": running.answer.id}}
         self._reading: asyncio.Task[Finish | _Waits] | None = None
-        self._estimate: Estimate | None = None  # until the model reports its usage; None if no model was asked
+        self._estimate: Estimate | None = None  # of the newest request to the model; None if no model was asked
         self._cut: Status | None = None
         self._keep: int | None = None  # code points of text to keep when the answer is stopped
         self._unwatched = False  # the answer was cut because nobody watched
