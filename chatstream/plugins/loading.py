@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ class Loaded(Struct, frozen=True, eq=False):
 def load(names: Sequence[str]) -> list[Loaded]:
     """Load plug-ins named ``package.module:function``, in order. Raises `ConfigurationError` with a line per fault."""
     loaded, problems = [], []
-    for name in names:
+    problems += [f"{_SETTING}: {name} is named twice" for name, times in Counter(names).items() if times > 1]
+    for name in dict.fromkeys(names):
         try:
             loaded.append(_load(name))
         except ConfigurationError as exc:
@@ -86,14 +88,21 @@ def _load(name: str) -> Loaded:
         problem = _unfit(getattr(plugin, hook), arguments=3 if hook == "release" else 1)
         if problem:
             raise ConfigurationError(f"{_SETTING}: {name}: `{hook}` {problem}")
-    for hook, deadline in _settings_of(name, plugin, "deadlines", rules).items():
+    deadlines, problems = _settings_of(plugin, "deadlines", rules)
+    for hook, deadline in deadlines.items():
         if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
-            raise ConfigurationError(f"{_SETTING}: {name}: the deadline of `{hook}` must be a number of seconds")
-        rules[hook] = rules[hook]._replace(deadline=deadline)
-    for hook, rule in _settings_of(name, plugin, "failures", rules).items():
+            problems.append(f"the deadline of `{hook}` must be a number of seconds")
+        else:
+            rules[hook] = rules[hook]._replace(deadline=deadline)
+    failures, unknown = _settings_of(plugin, "failures", rules)
+    problems += unknown
+    for hook, rule in failures.items():
         if rule not in ("open", "closed"):
-            raise ConfigurationError(f'{_SETTING}: {name}: the failure rule of `{hook}` must be "open" or "closed"')
-        rules[hook] = rules[hook]._replace(open=rule == "open")
+            problems.append(f'the failure rule of `{hook}` must be "open" or "closed"')
+        else:
+            rules[hook] = rules[hook]._replace(open=rule == "open")
+    if problems:
+        raise ConfigurationError("\n".join(f"{_SETTING}: {name}: {problem}" for problem in problems))
     return Loaded(name, plugin, rules, threads(name), _cards(name, plugin))
 
 
@@ -146,9 +155,10 @@ def _unfit(method: Any, *, arguments: int) -> str | None:
     return None
 
 
-def _settings_of(name: str, plugin: Plugin, attribute: str, rules: dict[Hook, Rule]) -> dict[Hook, Any]:
+def _settings_of(plugin: Plugin, attribute: str, rules: dict[Hook, Rule]) -> tuple[dict[Hook, Any], list[str]]:
+    """What it sets for the methods that it has, and what is wrong with the rest."""
     given = getattr(plugin, attribute, None) or {}
-    unknown = [hook for hook in given if hook not in rules] if isinstance(given, dict) else [given]
-    if unknown:
-        raise ConfigurationError(f"{_SETTING}: {name}: `{attribute}` names {unknown[0]!r}, which is no method of it")
-    return dict(given)
+    if not isinstance(given, dict):
+        return {}, [f"`{attribute}` must be a dict by names of methods, and is {described(given)}"]
+    unknown = [f"`{attribute}` names {hook!r}, which is no method of it" for hook in given if hook not in rules]
+    return {hook: value for hook, value in given.items() if hook in rules}, unknown

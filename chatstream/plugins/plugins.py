@@ -7,6 +7,7 @@ a metric counts the failure.
 import asyncio
 import inspect
 import logging
+import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -43,7 +44,7 @@ from chatstream.plugins.tasks import in_time, watched
 log = logging.getLogger("chatstream.plugins")
 
 Result = TypeVar("Result")
-T = TypeVar("T")
+T = TypeVar("T", Annotation, Data)
 
 _RETRY_AFTER = 5.0  # seconds: `Retry-After` when an `admit` or `budget` call has failed
 # Most annotations per plug-in and answer. Each is stored with the answer and sent as an event in every replay.
@@ -582,7 +583,18 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
         raise Nonsense(f"{what} has something in it that JSON cannot say") from exc
     if checked is None:
         raise Nonsense(f"{what} has more than {_JSON_BYTES} bytes")
+    if not _is_json(given.data):
+        raise Nonsense(f"{what} has something in it that JSON cannot say: NaN, an infinite number or a set")
     return checked, len(encoded)
+
+
+def _is_json(value: object) -> bool:
+    """Whether it comes as it is: of NaN nothing would be left, and of a set no order."""
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return math.isfinite(value) if isinstance(value, float) else not isinstance(value, set | frozenset)
 
 
 def _check_name(given: Annotation | Data, what: str) -> None:

@@ -792,6 +792,7 @@ LIES: list[Any] = [
         Usage(prompt_tokens=2**70, completion_tokens=1, total_tokens=2),
     ),
     *(odds(object()), odds(float), odds(DEEP), odds("x" * 20_000), odds("\ud800")),
+    *(odds(float("nan")), odds({"price": [float("-inf")]}), odds(({1, 2},)), odds(frozenset())),
     *(odds(1, ""), odds(1, "x" * 201), odds(1, any_)),
     *(Data(kind=kind, id="1", data=1) for kind in ("", "a b", "notice", "x" * 41, "é", any_)),
 ]
@@ -1000,6 +1001,12 @@ def make_wrong_deadline() -> Plugin:
     return plugin
 
 
+def make_all_wrong() -> Plugin:
+    plugin = make_good()
+    plugin.deadlines, plugin.failures = {"context": -1, "admit": 1}, {"context": "ajar"}
+    return plugin
+
+
 def make_wrong_rule() -> Plugin:
     plugin = make_good()
     plugin.failures = {"context": "ajar"}
@@ -1121,6 +1128,16 @@ def test_what_is_wrong_with_a_plugin_is_named(monkeypatch: pytest.MonkeyPatch, f
     with pytest.raises(ConfigurationError, match=words) as error:
         loading.load([f"an_app:{function}"])
     assert f"an_app:{function}" in str(error.value)
+
+
+def test_all_that_is_wrong_with_plugins_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "an_app", sys.modules[__name__])
+    with pytest.raises(ConfigurationError) as error:
+        loading.load(["an_app:make_all_wrong", "an_app:make_bad", "an_app:make_all_wrong"])
+    said = str(error.value).splitlines()
+    assert len(said) == 5
+    for words in ("is named twice", "deadline of `context`", "names 'admit'", "rule of `context`", "no key"):
+        assert sum(words in line for line in said) == 1
 
 
 @pytest.mark.parametrize(
