@@ -1,5 +1,5 @@
 /**
- * A conversation of a chatstream server: sends, streams, stops, and loses nothing when the connection does.
+ * Client for one conversation of a chatstream server: sends, streams, stops; resumes without loss after a disconnect.
  *
  *     const chat = new ChatStream({ baseUrl: "https://chat.example", conversationId: "123", token });
  *     chat.on("messages", () => render(chat.messages));
@@ -17,62 +17,62 @@ import { readByEventSource, readByFetch } from "./client/transports.js";
 
 export { ChatError, Conversations };
 
-// Before the first try to reconnect, unless the server has sent a `retry:`; it doubles up to the second number.
+// Delay before the first reconnection, unless the server has sent `retry:`; doubled with each try, up to the maximum.
 const RECONNECT_DELAY_MS = 2_000;
 const MAX_RECONNECT_DELAY_MS = 30_000;
-// Before a stream is opened again after a token was refused, by whoever: an application that does so at once, or gives
-// another wrong token, would otherwise do it as often as it can. It doubles with each refusal.
+// Delay before the stream is opened again after a refused token; doubled with each refusal. Otherwise an application
+// that calls `connect` at once, or always gives a wrong token, would send requests without a pause.
 const REFUSED_DELAY_MS = 1_000;
-// Two and a half of the server's heartbeats, of 15 s: two may be late, or lost with a proxy's buffer.
+// A stream that is silent for this long is dead: 2.5 heartbeats of 15 s, since two may be late or held by a proxy.
 const SILENCE_MS = 37_500;
-// A message is sent at most so often: the waiting between is 0.5, 1 and 2 s, about what a failover takes.
+// Tries to send a message, with pauses of 0.5, 1 and 2 s: about the length of a database failover.
 const SENDS = 4;
 const SEND_DELAY_MS = 500;
 const MAX_SEND_DELAY_MS = 5_000;
-// The longest that a timer can wait; a longer one would not wait at all.
+// The longest delay of `setTimeout`; with a longer one the timer fires at once.
 const MAX_TIMER_MS = 2 ** 31 - 1;
-// Messages kept in memory: as many as a person scrolls through, some megabytes at worst.
+// Most messages in memory: as many as a person scrolls through, some megabytes at worst.
 const MAX_MESSAGES = 1_000;
-// The most that the server gives in one page.
+// Messages per page of the history: the server's maximum.
 const PAGE = 200;
 
-/** How long to wait before the `attempt`-th try, in ms: doubled each time, up to half as much again, so that clients that
- * lost the same server come back one by one; never less than `base`. */
+/** Delay before reconnection number `attempt`, in ms: at least `base`, doubled each time, plus up to 50 % jitter, so
+ * that the clients of a restarted server do not all come back at once. */
 export function reconnectDelay(attempt, base, random = Math.random) {
   return Math.min(base * 2 ** (attempt - 1), Math.max(base, MAX_RECONNECT_DELAY_MS)) * (1 + random() / 2);
 }
 
 export class ChatStream {
   #options;
-  #conversation; // its address
+  #conversation; // the conversation's URL
   #api;
   #transcript;
   #listeners = { state: new Set(), messages: new Set(), event: new Set(), error: new Set() };
   #state = "closed";
   #error = null;
   #cursor;
-  #earlier = null; // what the REST API calls `nextCursor`
-  #historyCursor = null; // where the history ended when it was loaded
-  #head = null; // of the branch that is shown, where there are several
-  #loading = null; // a promise of the history, while it is asked for
+  #earlier = null; // cursor of the next older page, the REST API's `nextCursor`
+  #historyCursor = null; // stream cursor at the end of the loaded history
+  #head = null; // last message of the shown branch, if there are several branches
+  #loading = null; // promise of the history while it is loading
   #connectWhenLoaded = false;
-  // Of the stream:
-  #session = null; // from `connect` to `disconnect`, an AbortController
-  #connection = null; // one of its connections, likewise
-  #attempts = 0; // since a connection was open
-  #retry; // what the server asks for, in ms
-  #tokenRefused = false; // and none was accepted since
-  #waitsForToken = false; // closed for want of a good one
-  #refusals = 0; // how often that was so in a row
-  #notBefore = 0; // the earliest time to open the stream again, by `now`
-  #asksAgain = false; // for a token, while closed for want of one
-  #mayHaveMissed = false; // events that have no cursor, since the history was loaded
-  #historyWanted = false; // before the stream is opened
-  #farewell = null; // why the server is about to close the connection
-  #openedAt = 0; // by `now`, as all of these
+  // State of the stream:
+  #session = null; // AbortController that lives from `connect` to `disconnect`
+  #connection = null; // AbortController of the present connection
+  #attempts = 0; // tries since a connection was last open
+  #retry; // the server's `retry:`, in ms
+  #tokenRefused = false; // the last token was refused
+  #waitsForToken = false; // closed until there is a new token
+  #refusals = 0; // refused tokens in a row
+  #notBefore = 0; // earliest time to open the stream again, by `now()`
+  #asksAgain = false; // asking for a token while closed
+  #mayHaveMissed = false; // events without a cursor may have been missed
+  #historyWanted = false; // load the history before opening the stream
+  #farewell = null; // the server's reason for closing this connection soon
+  #openedAt = 0; // by `now()`, like `#heardAt`
   #heardAt = 0;
-  #heardAtByTheClock = 0; // of the wall, which also runs while a phone sleeps
-  #wake = null; // ends the waiting for the next try
+  #heardAtByTheClock = 0; // by `Date.now()`, which also runs while a phone sleeps
+  #wake = null; // function that ends the pause before the next try
 
   constructor(options) {
     const fetch = options.fetch ?? globalThis.fetch?.bind(globalThis);
@@ -171,8 +171,8 @@ export class ChatStream {
     }
   }
 
-  /** Open the stream if the function has another token than the one that was refused: a new function may be the old one,
-   * written where a component is rendered. */
+  /** Open the stream if the token function returns another token than the refused one. A changed function may return
+   * the same token: React components create a new function at each render. */
   async #askAgain() {
     if (this.#asksAgain) return;
     this.#asksAgain = true;
@@ -210,9 +210,9 @@ export class ChatStream {
       const problem = await this.#oneConnection(session);
       if (session.signal.aborted) return;
       const delay = this.#delayAfter(problem);
-      if (session.signal.aborted) return; // by a listener
+      if (session.signal.aborted) return; // a listener has called `disconnect`
       if (delay === null) {
-        // Without one, or with the one that was refused, it is of no use to try again.
+        // Without a token, or with the refused one, trying again is useless.
         this.#close({ waitsForToken: problem?.status === 401 });
         return;
       }
@@ -221,7 +221,7 @@ export class ChatStream {
     }
   }
 
-  /** One connection, to its end; what it ended with, or null if it just ended. */
+  /** Run one connection to its end. Returns its error, or null for a normal end. */
   async #oneConnection(session) {
     const connection = new AbortController();
     this.#connection = connection;
@@ -257,7 +257,8 @@ export class ChatStream {
       if (!signal.aborted) await readByFetch({ ...reader, fetch, url: `${this.#conversation}/stream`, headers });
       return;
     }
-    // Its reconnections would carry the header, but ours are new ones, and the first has only the query.
+    // An EventSource sends the cursor as a header only when it reconnects by itself. We always open a new one, so the
+    // cursor goes into the query.
     const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
     if (tickets) query.push(`ticket=${encodeURIComponent((await this.#ask("POST", "/stream-tickets")).ticket)}`);
     else query.push(`access_token=${encodeURIComponent(await this.#api.accessToken(this.#tokenRefused))}`);
@@ -265,12 +266,12 @@ export class ChatStream {
     try {
       await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream?${query.join("&")}` });
     } catch (error) {
-      await this.#ask("GET", ""); // an EventSource does not say why it was refused; this fails for the same reason
+      await this.#ask("GET", ""); // an EventSource hides why it was refused; this fails for the same reason
       throw error;
     }
   }
 
-  /** A request that the stream needs. One that is refused was made with a fresh token already. */
+  /** A request that the stream needs. If it is refused, it was made with a fresh token. */
   async #ask(method, path) {
     try {
       return await this.#api.call(method, path);
@@ -286,7 +287,7 @@ export class ChatStream {
       this.#report(new ChatError("An event is not one of ours.", { code: "protocol", retryable: true }));
       return;
     }
-    this.#farewell = null; // whatever it was, it has passed
+    this.#farewell = null; // a new connection: the old reason is over
     const shown = this.messages;
     const repeated = !this.#transcript.apply(event);
     if (id) this.#cursor = id;
@@ -299,7 +300,7 @@ export class ChatStream {
     if (this.messages !== shown) this.#emit("messages", this.messages);
   }
 
-  /** All who watch are shown another branch. It is in the history, unless it only goes on in another way. */
+  /** The conversation now shows another branch. Load it, unless the loaded messages only continue differently. */
   #onBranch(head) {
     if (head === this.#head) return;
     this.#head = head;
@@ -308,7 +309,7 @@ export class ChatStream {
 
   #reload() {
     this.#transcript.stale = false;
-    if (this.#historyCursor === null) return; // it was never asked for
+    if (this.#historyCursor === null) return; // no history was loaded
     this.history().catch((error) => {
       this.#report(error);
       this.#historyWanted = true; // with the next connection, which is due
@@ -322,10 +323,9 @@ export class ChatStream {
     this.#tokenRefused = false;
     this.#error = null;
     this.#setState("open");
-    // The cursor was too old to resume the stream: what was missed is in the history. Loaded once only, even if the
-    // history's own cursor cannot be resumed, either.
+    // The cursor was too old to resume the stream, so load the history. Only once, even if its cursor is refused, too.
     const behind = !resumed && this.#historyCursor !== null && this.#historyCursor !== this.#cursor;
-    // What waits may have been taken back meanwhile.
+    // Waiting messages may have been taken back meanwhile.
     const uncertain = this.#mayHaveMissed && this.#historyCursor !== null && this.#transcript.queued;
     if (behind || uncertain || (head !== undefined && head !== this.#head)) this.#reload();
   }
@@ -337,28 +337,28 @@ export class ChatStream {
       return;
     }
     this.#farewell = error;
-    // The server will close it, too, but not every EventSource would tell. One problem may pass: the answer that cannot
-    // be stored yet comes on this very connection, once it is.
+    // Close the connection: the server does so, too, but some EventSources do not report it. Keep it open only for an
+    // answer that cannot be stored yet: its events come on this connection once it is stored.
     if (error.code !== "storage_unavailable") this.#connection.abort();
   }
 
-  /** How long to wait after `problem` before the next try, in ms; null to give up. A token's end is no problem yet. */
+  /** Delay in ms before the next try after `problem`; null to give up. An expired token is renewed first. */
   #delayAfter(problem) {
     const { maxReconnectAttempts, reconnectDelay: base = this.#retry ?? RECONNECT_DELAY_MS } = this.#options;
     if (problem?.code === "token_expired") {
       this.#tokenRefused = true;
-      return Math.max(0, base - (now() - this.#openedAt)); // the connection itself was the waiting
+      return Math.max(0, base - (now() - this.#openedAt)); // the time that the connection was open counts
     }
     if (problem?.status === 401 && !this.#tokenRefused) {
       this.#tokenRefused = true;
-      if (this.#api.renewable) return 0; // once, with a fresh one
+      if (this.#api.renewable) return 0; // once, with a fresh token
     }
     if (problem?.status === 401 && this.#api.used) {
       this.#notBefore = now() + reconnectDelay(++this.#refusals, REFUSED_DELAY_MS);
     }
     if (problem) this.#report(problem);
     if (problem && !problem.retryable) return null;
-    if (globalThis.navigator?.onLine !== false) this.#attempts++; // without a network nothing was tried
+    if (globalThis.navigator?.onLine !== false) this.#attempts++; // offline, nothing was tried
     if (this.#attempts > maxReconnectAttempts) {
       this.#report(new ChatError("The connection is lost.", { code: "connection_lost", retryable: false, cause: problem }));
       return null;
@@ -366,7 +366,7 @@ export class ChatStream {
     return Math.max(reconnectDelay(Math.max(1, this.#attempts), base), problem?.retryAfterMs ?? 0);
   }
 
-  /** `patient`: nothing ends it but its time and `signal`. */
+  /** Wait `ms`. `patient`: only the time or `signal` ends it, not `#wake`. */
   #pause(milliseconds, signal, { patient = false } = {}) {
     return new Promise((resolve) => {
       const timer = setTimeout(end, Math.min(milliseconds, MAX_TIMER_MS));
@@ -385,7 +385,7 @@ export class ChatStream {
     this.#heardAtByTheClock = Date.now();
   }
 
-  /** End a connection on which nothing is heard: a network that was changed, a server that is gone. */
+  /** Abort a connection that has been silent for too long: the network has changed, or the server is gone. */
   #watchSilence(connection) {
     this.#onSign();
     let timer;
@@ -398,17 +398,17 @@ export class ChatStream {
     return () => clearTimeout(timer);
   }
 
-  /** Now is a good time: end the waiting, and a connection that has been silent for too long. */
+  /** Try now: end the pause before the next try, and a connection that has been silent for too long. */
   #hurry() {
     this.#wake?.();
     const silent = Math.max(now() - this.#heardAt, Date.now() - this.#heardAtByTheClock);
     if (silent > this.#options.silenceTimeout) this.#connection?.abort();
   }
 
-  /** A browser says when the network is gone or back, and when the page is looked at again; elsewhere, call `connect`. */
+  /** In a browser, react to `online`, `offline` and visibility events. Elsewhere, the application calls `connect`. */
   #listenToTheWorld() {
     const { document } = globalThis;
-    const onOffline = () => this.#connection?.abort(); // most browsers would leave it open, and silent
+    const onOffline = () => this.#connection?.abort(); // most browsers would keep the dead connection open
     const onOnline = () => this.#hurry();
     const onVisible = () => document.visibilityState === "visible" && this.#hurry();
     globalThis.addEventListener?.("offline", onOffline);
@@ -428,7 +428,7 @@ export class ChatStream {
   }
 
   async #load(limit) {
-    // What the stream would say meanwhile is in the page, or comes after it.
+    // Events that come meanwhile are in the loaded page, or come after its cursor.
     this.#connectWhenLoaded = this.#session !== null;
     this.#session?.abort();
     this.#session = null;
@@ -444,7 +444,7 @@ export class ChatStream {
 
   async #loadPage(limit, signal) {
     const page = await this.#ask("GET", `/messages?limit=${limit}`);
-    if (signal?.aborted) return; // what was asked for anew meanwhile is newer
+    if (signal?.aborted) return; // a newer load has replaced this one
     this.#historyWanted = this.#mayHaveMissed = false;
     this.#head = page.head ?? null;
     this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined });
@@ -455,7 +455,7 @@ export class ChatStream {
 
   async earlier({ limit = PAGE } = {}) {
     if (this.#earlier === null) return this.messages;
-    const leaf = this.#transcript.branched ? this.messages[0]?.id : undefined; // also if another one is shown by now
+    const leaf = this.#transcript.branched ? this.messages[0]?.id : undefined; // ask for the older messages of this branch
     const page = await this.#api.call("GET", `/messages${query({ limit, before: this.#earlier, leaf })}`);
     this.#transcript.load(page.messages, { before: true, previous: page.previous });
     this.#earlier = page.nextCursor;
@@ -469,11 +469,11 @@ export class ChatStream {
       try {
         const message = await this.#api.call("POST", path, { content, clientMessageId, parent });
         if (message.parent !== undefined) this.#head = message.id;
-        if (!ifBusy) this.#cursor ??= message.streamCursor; // nothing runs that the stream has yet to bring
+        if (!ifBusy) this.#cursor ??= message.streamCursor; // only if no running answer is still to come on the stream
         if (this.#transcript.add(message)) this.#emit("messages", this.messages);
         return message;
       } catch (error) {
-        // The key makes it safe: what was stored is not stored again. A rate is for the caller to wait for.
+        // Safe to repeat: with the same key the server stores the message once. The caller waits out a rate limit.
         const delay = Math.max(reconnectDelay(sent, SEND_DELAY_MS), error.retryAfterMs ?? 0);
         if (!error.retryable || error.status === 429 || sent === SENDS || delay > MAX_SEND_DELAY_MS) throw error;
         await new Promise((resolve) => setTimeout(resolve, delay));
@@ -490,7 +490,7 @@ export class ChatStream {
 
   async takeBack(messageId) {
     await this.#api.call("DELETE", `/messages/${encodeURIComponent(messageId)}`).catch((error) => {
-      if (error.status !== 404) throw error; // it is gone
+      if (error.status !== 404) throw error; // 404: it is already gone
     });
     if (this.#transcript.remove(messageId)) this.#emit("messages", this.messages);
   }
@@ -515,7 +515,7 @@ export class ChatStream {
     return this.#decide(toolCallId, error === undefined ? { output: output ?? null } : { error });
   }
 
-  /** The same again does no harm; so it may be tried again by whoever got no answer. */
+  /** A request that is safe to repeat, so it is tried again if no response came. */
   async #decide(toolCallId, body) {
     const call = await this.#api.call("POST", `/tool-calls/${encodeURIComponent(toolCallId)}`, body);
     const shown = this.messages;
@@ -545,12 +545,12 @@ export class ChatStream {
     return answer;
   }
 
-  /** An attempt at an older message begins another branch, which an event of the stream says. */
+  /** A new attempt at an older message begins a branch; an event of the stream reports it. */
   #isNewest(messageId) {
     return [messageId, undefined].includes(this.messages.findLast(({ role }) => role === "user")?.id);
   }
 
-  // Telling ----------------------------------------------------------------------------------------------------------
+  // Events ----------------------------------------------------------------------------------------------------------
 
   #setState(state) {
     if (this.#state === state) return;
@@ -569,25 +569,25 @@ export class ChatStream {
         listener(...values);
       } catch (error) {
         queueMicrotask(() => {
-          throw error; // it is the page's, and must not end the stream
+          throw error; // a listener's error must not end the stream
         });
       }
     }
   }
 }
 
-/** What is set of `parameters`, as a query: a server of the version before takes no notice of one that it does not know. */
+/** The set ones of `parameters` as a query string. Servers of earlier versions ignore unknown parameters. */
 function query(parameters) {
   const set = Object.entries(parameters).filter(([, value]) => value !== undefined);
   return set.map(([name, value], index) => `${index ? "&" : "?"}${name}=${encodeURIComponent(value)}`).join("");
 }
 
-/** Milliseconds since some time, by a clock that nobody sets. */
+/** The time in ms of a monotonic clock. */
 function now() {
   return globalThis.performance?.now?.() ?? Date.now();
 }
 
-/** The event, or null if it is none: every one is an object with a type. */
+/** The parsed event; null if it is not an object with a `type`. */
 function parse(data) {
   try {
     const event = JSON.parse(data);
@@ -597,13 +597,13 @@ function parse(data) {
   }
 }
 
-/** fetch can be read while it comes everywhere but in React Native. */
+/** Whether `fetch` can stream a response's body: everywhere but in React Native. */
 function transportOf({ transport = "auto", fetch }) {
   if (transport !== "auto") return transport;
   return fetch || "body" in (globalThis.Response?.prototype ?? {}) ? "fetch" : "eventsource";
 }
 
-/** Unique within a conversation is enough. React Native and pages without TLS have no randomUUID. */
+/** A random key, unique within a conversation. `randomUUID` is missing in React Native and on pages without TLS. */
 function randomId() {
   const { crypto } = globalThis;
   return crypto?.randomUUID?.() ?? `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;

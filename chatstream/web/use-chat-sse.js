@@ -1,7 +1,7 @@
 "use client";
 /**
- * A conversation as a React hook, for React and React Native. Options and results are those of the hook that chatstream's
- * protocol was made for; types and what differs: use-chat-sse.d.ts.
+ * React hook for one conversation, for React and React Native. It has the options and results of the hook that
+ * chatstream's protocol was made for. Types and differences: use-chat-sse.d.ts.
  */
 
 import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
@@ -9,7 +9,7 @@ import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "r
 import { ChatStream, Conversations } from "./chatstream.js";
 
 const STATUS = { closed: "disconnected", connecting: "connecting", open: "connected", reconnecting: "reconnecting" };
-// What the hook that this one takes the place of says of each recommendation; a history does not repeat it.
+// The text that the original hook gives with each recommendation; the history does not contain it.
 const RECOMMENDATION = "New bet recommendation available";
 
 export function useChatSSE({
@@ -25,7 +25,7 @@ export function useChatSSE({
   ...options
 }) {
   const { baseUrl, transport } = options;
-  // A conversation is a stream of its own. Other options are read when it is made: a new token must not cost the text.
+  // Another conversation needs another stream. Other changed options do not: a new token must not clear the text.
   const chat = useMemo(
     () => new ChatStream({ ...options, conversationId, token: accessToken, maxReconnectAttempts }),
     [conversationId, baseUrl, transport],
@@ -46,7 +46,7 @@ export function useChatSSE({
     chat.connect({ history });
     return () => chat.disconnect();
   }, [chat, active, history]);
-  useEffect(() => listen(chat, callbacks), [chat]); // the last one, so that it also hears how the one before ends
+  useEffect(() => listen(chat, callbacks), [chat]); // last, so that it also gets the final events of the effect before
 
   const subscribe = useCallback(
     (onChange) => {
@@ -74,7 +74,7 @@ export function useChatSSE({
   };
 }
 
-/** The same on a server, where nothing is connected. */
+/** The hook's result on a server, where nothing is connected. */
 function useSnapshot(subscribe, read) {
   return useSyncExternalStore(subscribe, read, read);
 }
@@ -97,7 +97,7 @@ function actions(chat, history) {
   };
 }
 
-/** Tell the component's callbacks what happens; what it returns ends that. */
+/** Call the component's callbacks for events; returns a function that stops this. */
 function listen(chat, callbacks) {
   let open = false;
   const ends = [
@@ -118,7 +118,7 @@ function listen(chat, callbacks) {
   return () => ends.forEach((end) => end());
 }
 
-/** An answer that has ended, and what was found in it. */
+/** The events of an ended answer, with its annotations. */
 function finished({ id, role, content, timestamp, streaming, recommendations, annotations = [], parts }) {
   if (role === "user" || streaming) return [];
   const answer = { id, content, timestamp, type: "assistant", isStreaming: false, ...(parts && { parts }) };

@@ -1,34 +1,34 @@
-/** Requests to the REST API, with the token or whoever gives one. Each rejects with a `ChatError`. */
+/** Sends requests to the REST API with a token. All methods reject with a `ChatError`. */
 
 import { ChatError } from "./chat-error.js";
 
-// The server answers within five seconds whatever its database does; the rest is for a phone's network.
+// Time limit of a request. The server answers within five seconds; the rest is for a slow mobile network.
 const REQUEST_TIMEOUT_MS = 15_000;
-// As long as for a request: a function that gives a token makes one, or asks the user, who may have gone.
+// Time limit of the token function, which may send a request or ask the user.
 const TOKEN_TIMEOUT_MS = 15_000;
 
 export class API {
   /** A token, or a function that returns or promises one: `({refresh}) => …`, with `refresh` if the last was refused. */
   token;
-  /** The token that was used last; null if there was none. */
+  /** The last used token; null if there was none. */
   used = null;
-  #asking = new Map(); // promises of a token, by whether it is to be a fresh one
+  #asking = new Map(); // running calls of the token function, by `refresh`
   #address;
   #fetch;
 
-  /** `address` is what stands before the paths. */
+  /** `address`: the URL before the paths. */
   constructor(address, token, fetch = globalThis.fetch) {
     this.#address = address;
     this.token = token;
     this.#fetch = fetch;
   }
 
-  /** Whether another token can be had. */
+  /** Whether a new token can be requested. */
   get renewable() {
     return typeof this.token === "function";
   }
 
-  /** The token of the next request. Whoever asks while the function is at work gets the same one. */
+  /** The token for the next request. Concurrent callers share one call of the token function. */
   async accessToken(refresh) {
     this.used = (this.renewable ? await this.#ask(refresh) : this.token) || null;
     if (this.used) return this.used;
@@ -49,14 +49,14 @@ export class API {
     return promise;
   }
 
-  /** The JSON that is answered, or null if there is none. */
+  /** Send a request. Returns the response's JSON, or null if it has no body. */
   async call(method, path, body, refresh = false) {
     const headers = { Authorization: `Bearer ${await this.accessToken(refresh)}` };
     if (body) headers["Content-Type"] = "application/json";
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), REQUEST_TIMEOUT_MS);
     const request = { method, headers, body: body && JSON.stringify(body), signal: abort.signal };
-    const fetch = this.#fetch; // a browser's is no method of ours
+    const fetch = this.#fetch; // a browser's `fetch` must not be called as our method
     try {
       const response = await fetch(this.#address + path, request);
       if (response.ok) return response.status === 204 ? null : await response.json();
@@ -70,7 +70,7 @@ export class API {
   }
 }
 
-/** What `work` promises, or a `TimeoutError` if that takes too long. */
+/** The result of `work`; rejects with a `TimeoutError` if it takes too long. */
 function inTime(work) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -1,4 +1,4 @@
-/** What went wrong, in one shape wherever it came from: a problem document, an `error` event, the network. */
+/** The one error class, made from a problem document, an `error` event or a network failure. */
 
 // Statuses after which the same request may succeed; every other 4xx will fail again.
 const TRANSIENT = new Set([408, 425, 429]);
@@ -31,7 +31,7 @@ export class ChatError extends Error {
     this.messageId = messageId;
   }
 
-  /** From a response that is not good: RFC 9457's problem document, if it is one. */
+  /** From an error response, whose body should be a problem document (RFC 9457). */
   static async fromResponse(response) {
     const { status, headers } = response;
     const problem = (await response.json().catch(() => null)) ?? {}; // a proxy answers in HTML
@@ -52,7 +52,7 @@ export class ChatError extends Error {
     return new ChatError(message, { code, retryable, retryAfterMs, requestId, messageId });
   }
 
-  /** From whatever was thrown. */
+  /** From any thrown value. */
   static from(cause) {
     if (cause instanceof ChatError) return cause;
     return new ChatError("The connection failed.", { code: "connection_failed", retryable: true, cause });

@@ -1,4 +1,4 @@
-/** The conversations of a user: the list, the search in it, and what is done to one of them. */
+/** A user's conversations: list, search, create, rename, delete. */
 
 import { API } from "./api.js";
 
@@ -59,7 +59,7 @@ export class Conversations {
   }
 }
 
-const PAGE = 200; // the most that the server gives
+const PAGE = 200; // conversations per page: the server's maximum
 
 const path = (id) => `/${encodeURIComponent(id)}`;
 

@@ -1,23 +1,23 @@
 /**
- * Server-Sent Events out of bytes, as the HTML standard has it (section 9.2.6), in pieces cut anywhere.
+ * Parses Server-Sent Events (HTML standard, section 9.2.6) from bytes in chunks that may end anywhere.
  */
 
-// The longest answer a server can be set to has 3,000,000 characters, each at worst six as JSON: \u0000; and its envelope.
+// The longest event. An answer has at most 3,000,000 characters, each at worst six in JSON (\u0000), plus the envelope.
 const MAX_CHARACTERS = 20_000_000;
 
 export class SSEParser {
   /** Milliseconds, from the last `retry:` line. */
   retry = undefined;
-  #decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // or it would take away a second one
-  #line = ""; // the part of a line whose end has not come yet
-  #afterCR = false; // an LF that comes next belongs to the line end before
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // else it would remove a second BOM as well
+  #line = ""; // the incomplete last line
+  #afterCR = false; // a CR was last: skip an LF that follows
   #begun = false;
   #data = "";
   #type = "";
-  #id = ""; // sticky: a frame without an `id:` line has that of the one before
+  #id = ""; // the last `id:`; it also holds for later frames without one
 
   /**
-   * The events that these bytes complete. An event whose blank line never comes is never seen.
+   * Add bytes; returns the events that they complete. An event without its final blank line is dropped.
    * @param {Uint8Array} bytes
    * @returns {{type: string, data: string, id: string}[]}
    * @throws {RangeError} when an event is longer than any server would send

@@ -1,22 +1,22 @@
 /**
- * What a conversation looks like, put together from its history and its events. Exact whatever comes twice or late: text
- * by the code points before it, answers by their attempt, messages and recommendations by their id. What a model thinks
- * is in `parts`, which an answer has where there is more than text in it.
+ * Builds the list of messages from the history and the events. Repeated or late events change nothing: text is placed
+ * by the number of code points before it, answers are ordered by attempt, messages and recommendations are known by id.
+ * An answer with more than text (reasoning, tool calls) has `parts`.
  */
 
 export class Transcript {
-  // By id, in the order of the conversation. Each has the message as it is shown (replaced, never changed), the code
-  // points of its text so far, and whether its place is the server's (`placed`) or only ours, until its event comes.
+  // Entries by id, in the order of the conversation. Each has the shown message (replaced, never mutated), the number
+  // of code points so far, and `placed`: whether its position is confirmed by the server.
   #entries = new Map();
   #shown = null;
-  #completed = null; // the answer to which the next recommendation belongs
+  #completed = null; // the answer that the next recommendation belongs to
   #limit;
-  #previous; // the id of the message right before the first one; null if there is none, undefined if it is not known
+  #previous; // id of the message before the first one; null: none, undefined: unknown
   #branched = false; // the conversation has several branches, of which one is shown
-  /** An event does not fit to what is shown: it belongs to another branch, and only the history knows which. */
+  /** Whether an event does not fit the shown messages: it is of another branch, and the history must be loaded. */
   stale = false;
 
-  /** @param {number} limit how many messages are kept; the oldest go first */
+  /** @param {number} limit most messages to keep; the oldest are dropped */
   constructor(limit) {
     this.#limit = limit;
   }
@@ -37,14 +37,14 @@ export class Transcript {
     return this.#branched;
   }
 
-  /** The id of what the user message `id` goes on from; null if it is the first one, undefined if that is not known. */
+  /** The id of the message that the user message `id` continues; null if it is the first one, undefined if unknown. */
   parentOf(id) {
     const index = this.messages.findIndex((message) => message.id === id && message.role === "user");
     return index > 0 ? this.messages[index - 1].id : index === 0 ? this.#previous : undefined;
   }
 
-  /** Show messages as the REST API describes them, and nothing else; or put them before what is shown. `previous` is the
-   * id of the message right before them; `branched`: they are one of several branches. */
+  /** Replace the shown messages by messages from the REST API, or put these before them. `previous`: the id of the
+   * message right before them. `branched`: the conversation has several branches. */
   load(views, { before = false, previous = null, branched = false } = {}) {
     const after = before ? [...this.#entries] : [];
     const completed = before ? this.#completed : null;
@@ -60,7 +60,7 @@ export class Transcript {
     this.#completed = completed ?? this.#completed;
   }
 
-  /** Add one message as the REST API describes it; false if it is there already. */
+  /** Add one message from the REST API; false if it is shown already. */
   add(view, { placed = false } = {}) {
     if (this.#entries.has(view.id)) return false;
     if (view.role === "user") {
@@ -85,7 +85,7 @@ export class Transcript {
     return true;
   }
 
-  /** What its user thinks of the answer `id`; null: nothing. */
+  /** Set the user's rating of the answer `id`; null removes it. */
   rate(id, rating) {
     const entry = this.#entries.get(id);
     if (entry && (entry.message.rating ?? null) !== rating) this.#change(entry, { rating: rating ?? undefined });
@@ -104,7 +104,7 @@ export class Transcript {
     return running !== -1 && this.messages.slice(running).some(({ role }) => role === "user");
   }
 
-  /** Take in an event of the stream; false if it said nothing new. */
+  /** Apply an event of the stream; false if it changed nothing. */
   apply(event) {
     switch (event.type) {
       case "user_message":
@@ -143,14 +143,14 @@ export class Transcript {
   #onUserMessage({ messageId: id, content, timestamp, parent }) {
     const known = this.#entries.get(id);
     if (known?.placed) return false;
-    this.#entries.delete(id); // its place is here: after what was said before it, elsewhere perhaps
+    this.#entries.delete(id); // its right position is here, after all earlier messages
     const before = this.#goOnFrom(parent, { known: true });
     this.#put(known?.message ?? { id, role: "user", content, timestamp, ...besides(before, id) });
     return true;
   }
 
-  /** A message goes on from `parent`, and what was shown behind that is another branch. Returns the message that stood in
-   * its place, if one did. `known`: all that comes before it has been told. */
+  /** A message continues `parent`: drop the messages shown after `parent`, which are of another branch. Returns the
+   * message that was in its place, if any. `known`: all earlier messages have been received. */
   #goOnFrom(parent, { known }) {
     if (parent === undefined) return undefined;
     this.#branched = true;
@@ -170,7 +170,7 @@ export class Transcript {
     const entry = this.#answerOf(event);
     const end = event.offset + codePoints(event.content);
     if (!entry || !entry.message.streaming || end <= entry.length) return false;
-    // Past a gap (a cursor from elsewhere, `clear`) the text goes on without what is missing, up to `llm_complete`.
+    // After a gap (a foreign cursor, `clear`), text is missing until `llm_complete` brings the whole text.
     const more = withoutFirst(event.content, Math.max(0, entry.length - event.offset));
     const content = event.offset === 0 ? event.content : entry.message.content + more;
     const parts = entry.message.parts && longer(entry.message.parts, "text", more);
@@ -183,7 +183,7 @@ export class Transcript {
     if (!entry || !entry.message.streaming) return false;
     const { content: said } = entry.message;
     const known = entry.message.parts ?? (said === "" ? [] : [{ type: "text", text: said }]);
-    // Told from its beginning again, after a connection without a cursor, it is the part that begins in the same way.
+    // A connection without a cursor repeats the answer from its beginning; match the part by how it begins.
     const again = (part) => part.type === "reasoning" && (part.text.startsWith(content) || content.startsWith(part.text));
     const index = offset === 0 ? known.findLastIndex(again) : known.findLastIndex(({ type }) => type === "reasoning");
     const before = known[index]?.text ?? "";
@@ -210,7 +210,7 @@ export class Transcript {
     return true;
   }
 
-  /** A step in the life of a call: its arguments piece by piece, then where it stands, then what came of it. */
+  /** An event of a tool call: a piece of its arguments, its state, or its result. */
   #onTool({ type, toolCallId, name, arguments: given, timestamp, messageId, replyTo, attempt, ...facts }) {
     const entry = this.#answerOf({ messageId, replyTo, attempt, timestamp });
     if (!entry || !entry.message.streaming) return false;
@@ -218,7 +218,7 @@ export class Transcript {
     const known = entry.message.parts ?? (said === "" ? [] : [{ type: "text", text: said }]);
     const before = known.find((part) => part.toolCallId === toolCallId);
     const now = before ?? { type: "tool_call", toolCallId, name, arguments: "", state: null };
-    if (type === "tool_call" && now.state !== null) return false; // told again from its beginning
+    if (type === "tool_call" && now.state !== null) return false; // a repeated event
     const after = changed(now, type, given, facts);
     if (before && JSON.stringify(before) === JSON.stringify(after)) return false;
     const parts = before ? known.map((part) => (part === before ? after : part)) : [...known, after];
@@ -226,7 +226,7 @@ export class Transcript {
     return true;
   }
 
-  /** What the server says of a call that somebody has just decided. */
+  /** Apply the server's response to a decision on a tool call. */
   decided({ messageId, toolCallId, state, decidedBy, message, output, failed, truncated }) {
     const entry = this.#entries.get(messageId);
     if (!entry?.message.streaming || !entry.message.parts) return;
@@ -237,7 +237,7 @@ export class Transcript {
     this.#change(entry, { parts, status: parts.some(waits) ? "waiting" : "streaming" });
   }
 
-  /** Without a cursor an answer is told from its beginning: the pieces of arguments come again. */
+  /** A connection without a cursor repeats the answer from its beginning, with all pieces of arguments. */
   #forgetPieces() {
     for (const entry of this.#entries.values()) {
       if (!entry.message.streaming || !entry.message.parts) continue;
@@ -269,7 +269,7 @@ export class Transcript {
   #onSystem({ kind, id, message, metadata }) {
     const entry = this.#entries.get(this.#completed);
     if (!entry) return true;
-    // One without a kind is a recommendation: the protocol's first version knew no other.
+    // Without a kind it is a recommendation, the only kind in the protocol's first version.
     const name = kind === undefined ? "recommendations" : "annotations";
     const found = kind === undefined ? metadata : { kind, id, message, data: metadata };
     const known = entry.message[name] ?? [];
@@ -281,7 +281,7 @@ export class Transcript {
   #onError({ messageId, timestamp, error: code, message, retryable, requestId, retryAfterMs }) {
     let entry = this.#entries.get(messageId);
     if (!entry) {
-      // It ended before its first word. Which question it answered is not said: the newest, in the order of the log.
+      // The answer failed before its first word. The event does not name its question: take the newest one.
       const replyTo = this.messages.findLast(({ role }) => role === "user")?.id ?? null;
       const attempt = 1 + (this.messages.findLast((one) => one.replyTo === replyTo)?.attempt ?? 0);
       entry = this.#answerOf({ messageId, replyTo, attempt, timestamp });
@@ -294,7 +294,7 @@ export class Transcript {
     return true;
   }
 
-  /** The entry of an event's answer, made if need be; null if a newer attempt has taken its place. */
+  /** The entry of an event's answer, created if missing; null if a newer attempt is shown. */
   #answerOf({ messageId: id, replyTo, attempt, timestamp }) {
     const known = this.#entries.get(id);
     if (known) return known;
@@ -305,7 +305,7 @@ export class Transcript {
     return this.#put(answer({ id, content: "", status: "streaming", attempt, replyTo, recommendations: [], timestamp, ...place }));
   }
 
-  /** Make room for an attempt at answering `replyTo`; returns the older one that had it, false if a newer one is shown. */
+  /** Remove an older attempt at `replyTo` for a new one; returns the older one, or false if a newer one is shown. */
   #supersede(replyTo, attempt) {
     const older = replyTo && this.messages.find((one) => one.role === "assistant" && one.replyTo === replyTo);
     if (!older) return undefined;
@@ -338,23 +338,23 @@ function answer({ id, finishReason = null, usage = null, error = null, parts, ra
   return { id, role: "assistant", ...rest, streaming, finishReason, usage, error, ...more };
 }
 
-/** The siblings of a message that takes another one's place. */
+/** The siblings of a message that replaces another one. */
 function besides(other, id) {
   return other && other.id !== id ? { siblings: [...(other.siblings ?? [other.id]), id] } : {};
 }
 
 const STATES = ["awaiting_approval", "awaiting_client"];
 
-/** Whether a call waits for somebody. */
+/** Whether a tool call waits for a decision or a result of the client. */
 function waits({ type, state }) {
   return type === "tool_call" && STATES.includes(state);
 }
 
-/** A call after another step. */
+/** The tool call with the changes of another event. */
 function changed(part, type, given, facts) {
   if (type === "tool_call") return { ...part, arguments: part.arguments + given };
   if (type === "tool_state") {
-    const { message, ...before } = part; // what is said of a state is no word about the next one
+    const { message, ...before } = part; // a `message` holds for one state only
     return { ...before, ...facts, arguments: given ?? part.arguments };
   }
   const { output, failed, truncated, because } = facts;
@@ -362,7 +362,7 @@ function changed(part, type, given, facts) {
   return { ...part, state, output, failed, ...(truncated && { truncated }) };
 }
 
-/** The parts with more text of a type at their end. */
+/** The parts, with text of a type appended. */
 function longer(parts, type, more) {
   const last = parts.at(-1);
   if (last?.type !== type) return [...parts, { type, text: more }];

@@ -1,17 +1,17 @@
 /**
- * Two ways to read a stream. Both resolve at its end, reject with a `ChatError`, and stop when `signal` says so.
- * `onFrame` gets `{data, id}`; `onSign` is called for every sign of life, `onRetry` with the server's `retry:`.
+ * Two ways to read a stream. Both resolve at its end, reject with a `ChatError`, and stop when `signal` is aborted.
+ * `onFrame` gets `{data, id}`; `onSign` is called for all that comes, `onRetry` with the server's `retry:`.
  */
 
 import { ChatError } from "./chat-error.js";
 import { SSEParser } from "./sse-parser.js";
 
-/** With `fetch`: the token and the cursor go in headers, comments count as signs of life. */
+/** With `fetch`: the token and the cursor are sent as headers, and comments (heartbeats) call `onSign`, too. */
 export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign, onRetry }) {
   const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, signal });
   if (!response.ok) throw await ChatError.fromResponse(response);
   if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
-    // A proxy's page, or that of a hotel's network: it will pass.
+    // A web page of a proxy or of a hotel's login: a temporary problem.
     throw new ChatError("The answer is not an event stream.", { code: "not_a_stream", retryable: true });
   }
   if (!response.body?.getReader) {
@@ -27,17 +27,17 @@ export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign
       for (const frame of frames) onFrame(frame);
     }
   } finally {
-    reader.cancel().catch(() => {}); // it failed already, and we have what it failed with
+    reader.cancel().catch(() => {}); // its error is already known
   }
 }
 
 /**
- * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error: by itself
- * it would come back with a ticket that is used, or a token that is old, and as often as it can.
+ * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error, because
+ * it would reconnect by itself, without a pause, with a used ticket or an old token.
  */
 export function readByEventSource({ EventSource, url, signal, onFrame, onSign }) {
   return new Promise((resolve, reject) => {
-    // The options are react-native-sse's: it waits half a second before it connects, and polls unless told otherwise.
+    // Options of react-native-sse: by default it waits half a second before it connects, and polls.
     const source = new EventSource(url, { timeoutBeforeConnection: 0, pollingInterval: 0 });
     const end = (settle, result) => {
       source.close();
@@ -55,7 +55,7 @@ export function readByEventSource({ EventSource, url, signal, onFrame, onSign })
       onSign();
       onFrame({ data, id: lastEventId ?? "" });
     });
-    // Also a good end is told as an error.
+    // An EventSource reports a normal end as an error, too.
     source.addEventListener("error", (event) => (opened ? end(resolve) : end(reject, ChatError.from(event))));
   });
 }
