@@ -536,7 +536,10 @@ class _Reading:
         amount = words.WHOLE_STAKE.fullmatch(stake) if stake is not None else None
         if stake is not None and (amount is None or words.NO_STAKE.fullmatch(stake)):
             return
-        if not self._announced and not (self._is_unclaimed(own=pick is not None) and (amount or verdict or pick)):
+        if not self._announced and not (
+            self._is_unclaimed(own=pick is not None or any(key == "bet" for key, _ in pairs))
+            and (amount or verdict or pick)
+        ):
             return
         if not self._announced and any(key in _DAY_KEYS and words.DAY_ALONE.search(value) for key, value in pairs):
             return  # of which year?

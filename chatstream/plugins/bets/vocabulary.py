@@ -454,6 +454,7 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | (?:play|monopoly|virtual|fake|toy|pretend|paper)\s(?:money|coins?|chips|credits?|currency) | fantasy | game\sof
     | for\s(?:fun|points)\sonly
     | (?<=[,0-9]\s)given(?!\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019]))
+    | so\slong\sas | on\s(?:the\s)?condition | in\sthe\sevent | save\sfor | worth\snothing | match(?:es|sticks)(?=\W*$)
     | typical | sentence | phrase | \w+\saside | (?:he|she)\s\w+ed | whisper\w* | that(?:['\u2019]s|\sis)\swhat
     | the\senglish(?:\s(?:for|of|version|translation|equivalent))? | in\senglish | translat\w+ | barring | permitting
     | practi[cs]e | demo | dummy | fictional | made-?up | fictitious | imaginary | simulated | parody | joke
@@ -485,8 +486,9 @@ ABOUT_FIELDS = _pattern(
     | forms?(?=\s(?:of|has|is|with)\b) | below | following | above | here | this(?=\s(?:is|was)\b) | these | those
     | got | thank\w* | understood | noted | congrat\w* | choice | add\w* | sav\w+
     | log\w*
-    | record\w* | track\w* | stor\w+ | plac\w+ | accept\w* | confirm\w* | done | sure | okay | ok | request\w*
-    | read | reads | shows? | image | photo | file | sheet | text | data | format | example | sample | explain\w*
+    | record(?:ed|ing|s) | track\w* | stor\w+ | plac\w+ | accept\w* | confirm\w* | done | sure | okay | ok | request\w*
+    | read | reads | shows? | image | photo | file | (?<!clean\s)sheet | text | data | format | example | sample
+    | explain\w*
     | stake\w*
     | odds | selections? )\b | :\W*$"""
 )
@@ -504,7 +506,10 @@ ABOUT_IT = _pattern(  # ... or asks about them, or says where they are kept
       | this | these )\b
     | ^[^\w]{0,6} (?:\w+['\u2019]?\w*\s){0,3} (?: saved | added | stored | logged | done | recorded | noted
     | updated )\b
-    | ^[^\w]{0,6} (?: status | ref(?:erence)? | (?:bet\s)?id | ticket | receipt | placed | settled )\s?[:\#]"""
+    | .{0,200} \b(?: columns? | layout | format\w* | (?:my|your)\s(?:order|records?|screenshot|image|photo|list|file
+    |bet|slip)
+      | image | screenshot | checked )\b
+    | ^[^\w]{0,6} (?: source | status | ref(?:erence)? | (?:bet\s)?id | ticket | receipt | placed | settled )\s?[:\#]"""
 )
 STANDS_BY = _pattern(
     r"""\b(?: my | our | I | I['\u2019]d | value | strong\w* | best | solid | good | great | small | low | high | risk
@@ -517,7 +522,7 @@ REASON = _pattern(
     | thanks\sto | considering | having )\s"""
 )
 CONDITION = _pattern(
-    r"""\b(?: if | unless | provided | only | once | until | assuming | as\s(?:long|soon)\sas | subject\sto
+    r"""\b(?: if | unless | provided | only | once | until | assuming | (?:as|so)\s(?:long|soon)\sas | subject\sto
     | or\sbetter | minimum )\b"""
 )
 # Openings that concede a point before they turn it down.
@@ -543,7 +548,8 @@ RETRACTS = _pattern(
     |dodge|ignore|forget|scrap|cancel|scratch|strike|drop|disregard|delete|scrub|withdraw|reject)\s(?:it|this|that
     |them|these|those|both|all|everything|well\salone|alone|the\s(?:above|lot|bet|bets|pick|picks|tip|tips))
     | leave\s(?:well\s)?alone | stay(?:ing)?\s(?:out|away) | sit(?:ting)?\s(?:this|it|that|these)?\s?(?:one\s)?out
-    | no\sbets?(?<!draw\sno\sbet)\b | none\sof\s(?:this|that|it)\sis\s(?:betting\s|financial\s)?(?:advice
+    | no\sbets?(?<!draw\sno\sbet)\b(?!\s(?:is|are)\s(?:ever\s)?(?:certain|guaranteed|sure|safe|risk-free|without\srisk))
+    | none\sof\s(?:this|that|it)\sis\s(?:betting\s|financial\s)?(?:advice
     |a\s(?:tip|recommendation))\b | none\sof\s(?:them|these|those|the) | neither\sof | disagree | (?:don['\u2019]t
     |do\snot|can['\u2019]t|cannot)\sagree
     | not\s(?:(?:a|an|any|my|our|actual|real|really|actually|currently)\s){0,3}(?:recommend\w*|advice

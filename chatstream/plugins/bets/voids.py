@@ -68,6 +68,8 @@ _INVENTED = _pattern(
       |demonstrates|is)\b
     | \bhow\s(?:a|such\sa|the)\s(?:tip|pick|bet|recommendation|sentence|table|slip)\b(?:\s[\w-]{{1,12}}){{0,4}}\s
       (?:worded|phrased|written|laid|read|reads|look|looks|sound|sounds|formatted|structured)\b
+    | \blanguage\sof\stipsters\b | ^[^\w]{{0,6}}here,?\s['"\u2018\u201c]?[\w-]{{1,20}}['"\u2019\u201d]?\smeans\b
+    | ^[^\w]{{0,6}}(?:now\s)?translate\b
     | \bwas\sgenerated\sas\b | ^[^\w]{{0,6}}(?:scene|role[\s-]?play)\b"""
 )
 # What is no disclaimer of a bet, but good advice beside it.
@@ -83,7 +85,8 @@ _DISCLAIMED = _pattern(
       (?:I|we)(?:['\u2019]d|\swould)?\s(?:never\s(?:do|bet|back|place|take|touch|recommend|follow)\b
         |would\snot|wouldn['\u2019]t\W{{0,3}}$|don['\u2019]t\sbet\b)
     | {_BEGIN} (?:nothing|none|no\spart)\b [^.;]{{0,50}} \b {_ADVICE}\b
-    | {_BEGIN} no\s(?:bet|tip|pick|recommendation|advice)s?\s(?:is|are|was)\b
+    | {_BEGIN} no\s(?:bet|tip|pick|recommendation|advice)s?(?!\s(?:is|are)\s(?:ever\s)?(?:certain|guaranteed|sure
+    |safe|risk-free|without\srisk))\s(?:is|are|was)\b
     | {_BEGIN} {_ALL_OF_IT} (?: {_IS}? | \s(?:should|must|may|can|does|do)) {_NOT} [^.;,]{{0,40}} \b {_ADVICE}\b
     | \b(?:do\snot|don['\u2019]t|never|wrong\sto|not\sto)\s
       (?:take|treat|read|see|regard|call|count|understand|consider)\b
