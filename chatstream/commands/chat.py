@@ -11,10 +11,10 @@ from chatstream.errors import ConfigurationError
 from chatstream.hosts import is_loopback
 from chatstream.settings import Settings
 
-# Whom a development server greets; a chat of a working day needs no second token.
+# The user of a development server's demo conversation.
 _USER = "demo"
 _TOKEN_SECONDS = 86_400
-# Where a server listens that listens on all addresses.
+# The hosts that mean all addresses of this machine.
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared
 
 
@@ -69,7 +69,7 @@ def _address(argument: str) -> str:
 
 
 def _as_typed(question: str | None) -> str | None:
-    """Where the locale is ASCII, Python hands on the bytes of an emoji as halves of nothing."""
+    """The question with its characters decoded again: with an ASCII locale, Python passes UTF-8 bytes as surrogates."""
     return question and os.fsencode(question).decode("utf-8", "replace")
 
 
@@ -101,7 +101,7 @@ def _read(file: Path) -> str:
 
 
 def _made_token(url: str, settings: Settings | None) -> str:
-    # Nobody else gets a token that this machine's server would accept.
+    # Make a token only for this machine's server: it must not be sent to another one.
     own = settings is not None and (is_loopback(urlsplit(url).hostname or "") or url == _url(settings))
     if settings is None or not own or not settings.verifies_with_secret:
         raise ConfigurationError("A token is needed: --token-file, or the environment variable CHAT_TOKEN.")

@@ -1,4 +1,4 @@
-"""``chatstream check-config``: what a server would use, and what is wrong with it."""
+"""``chatstream check-config``: shows the settings that a server would use, and their faults."""
 
 import argparse
 import asyncio
@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         action="store_true",
         help="also ask the database, the model (which generates one token) and the issuer's keys; takes up to 40 s",
     )
-    serve.add_options(parser)  # what is checked is what would be served
+    serve.add_options(parser)  # the same options as `serve`, to check the same settings
     parser.set_defaults(run=run)
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     env_file = options.env_file(arguments)
     try:
         settings = options.load(arguments)
-    except InvalidSettings as exc:  # one look is to show all that is wrong
+    except InvalidSettings as exc:  # go on, to report all faults at once
         raise InvalidSettings(dict.fromkeys([*exc.problems, *_other_problems(env_file)])) from None
     from chatstream.commands import preflight
     from chatstream.llm.configuration import catalogue
@@ -69,24 +69,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _other_problems(env_file: Path | None) -> list[str]:
-    """What is wrong beside the values that cannot be read."""
+    """The faults besides the values that cannot be parsed."""
     found = Settings.readable(env_file)
     if found is None:
         return []
     settings, wrong = found
     problems, _ = _problems(settings)
-    # What is made up in place of a value that is wrong is no fault of anybody's.
+    # Wrong values are replaced by valid ones for this check; do not report faults of the replacements.
     return [*settings.problems_but_of(wrong), *(each for each in problems if not each.startswith(tuple(wrong)))]
 
 
 def _check_all(settings: Settings) -> "list[Loaded]":
-    """Try all that can be tried without asking anybody; the plug-ins. Raises `InvalidSettings`."""
+    """Check everything that needs no network. Returns the plug-ins. Raises `InvalidSettings`."""
     from chatstream.commands import preflight
 
     problems, loaded = _problems(settings)
     if problems:
         raise InvalidSettings(dict.fromkeys(problems))
-    preflight.require(settings)  # which also looks for the programs that a server needs
+    preflight.require(settings)  # also checks that the needed programs are installed
     return loaded
 
 
@@ -110,10 +110,10 @@ def _problems(settings: Settings) -> "tuple[list[str], list[Loaded]]":
 
 
 async def _open_tools(settings: Settings, loaded: "list[Loaded]") -> None:
-    """Those of all plug-ins and of the file together."""
+    """Open the tools of all plug-ins and of the tools file, to find conflicts between them."""
     from chatstream.tools.configuration import configured_tools
 
-    with contextlib.suppress(InvalidSettings):  # the file is wrong, which the other checks have said
+    with contextlib.suppress(InvalidSettings):  # the file is invalid; another check has reported it
         async with configured_tools(settings, loaded, connect=False):
             pass
 

@@ -1,4 +1,4 @@
-"""What `check-config --connect` asks: the database, the model, the issuer's keys, MCP servers. Each in bounded time."""
+"""`check-config --connect`: connects to the database, models, the issuer's keys and MCP servers, with time limits."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ from chatstream.settings import Settings
 from chatstream.store.diagnosis import try_out as try_database
 from chatstream.store.mongo import Mongo
 
-# Each of the steps has deadlines of its own; this is for what none of them thought of.
+# Time limit of one check, in seconds. The steps have their own, shorter limits; this one is for unexpected hangs.
 _SECONDS = 60.0
 
 
 async def check(settings: Settings, write: Callable[[str, str], None]) -> bool:
-    """Ask them all at once, write a line for each, and say whether all is well."""
+    """Run all checks at once and write a line for each; returns whether all have passed."""
     asked = {"database": _database, "model": _models, "tokens": _keys, "tools": _servers}
-    logging.disable()  # what a server would say of the same, in lines of its own
+    logging.disable()  # otherwise the log would repeat the same faults
     try:
         results = await asyncio.gather(*(_bounded(ask(settings)) for ask in asked.values()))
     finally:
@@ -74,7 +74,7 @@ async def _keys(settings: Settings) -> list[tuple[bool, str]]:
     if settings.jwks_url is None:
         return [(True, "the key is here already")]
     remote = JWKS(settings.jwks_url, settings.accepted_algorithms)
-    # A token that nobody signed: whether its key is looked for in vain, or could not be looked for, is all we ask.
+    # A token with a made-up signature. The check only asks whether the issuer's keys can be fetched.
     header = json.dumps({"kid": "check-config", "alg": settings.accepted_algorithms[0]}).encode()
     token = f"{urlsafe_b64encode(header).decode().rstrip('=')}.e30.AA"
     try:

@@ -1,4 +1,4 @@
-"""``chatstream log-name``: what the log has in place of a user's id."""
+"""``chatstream log-name``: prints the pseudonym that the log has in place of a user's id."""
 
 import argparse
 import sys

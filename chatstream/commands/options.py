@@ -1,4 +1,4 @@
-"""What the commands have in common: where settings come from."""
+"""Loads the settings for all commands."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ def add_env_file(parser: argparse.ArgumentParser) -> None:
 
 
 def env_file(arguments: argparse.Namespace) -> Path | None:
-    """The one to read."""
+    """The env file to read, or None."""
     named: Path | None = getattr(arguments, "env_file", None)
     if named is not None:
         if not os.path.lexists(named):
@@ -38,7 +38,7 @@ def load(arguments: argparse.Namespace) -> Settings:
 
     From now on `os.environ` has what the env file sets, and Python finds modules in the working directory.
     """
-    # An option is a setting given on the command line: checked like one.
+    # Options on the command line are checked like settings.
     for name, value in vars(arguments).items():
         if name.startswith("set_") and value is not None:
             os.environ[name.removeprefix("set_")] = value
@@ -49,7 +49,7 @@ def load(arguments: argparse.Namespace) -> Settings:
         except ConfigurationError as exc:
             raise InvalidSettings([str(exc)]) from exc
     _from_a_clone(file)
-    # Behind all else: a file that happens to lie there takes no library's place. An env file may name more of them.
+    # Last on the path, so that a file there cannot replace a library. An env file may name more directories.
     named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     for directory in (Path.cwd(), *map(Path.absolute, map(Path, named))):
         if str(directory) not in sys.path and not (directory == Path.cwd() and "" in sys.path):
@@ -58,13 +58,12 @@ def load(arguments: argparse.Namespace) -> Settings:
 
 
 def names(env_file: Path | None) -> set[str]:
-    """Everything that is set, by whomever."""
+    """The names of all settings in the environment and in the env file."""
     return {*os.environ, *(env_files.names_in(env_file) if env_file else ())}
 
 
 def _from_a_clone(env_file: Path | None) -> None:
-    """The scripts of a clone work where they are called. What they make up by themselves stays in the clone, so that
-    all of them find it wherever that is."""
+    """In a clone, keep generated data in the clone's directory, so that its scripts find it from any directory."""
     clone = Path(os.environ.get("CLONE_OF_CHATSTREAM", ""))
     if "CLONE_OF_CHATSTREAM" not in os.environ or clone == Path.cwd():
         return
@@ -76,5 +75,5 @@ def _from_a_clone(env_file: Path | None) -> None:
 
 
 def say(text: str) -> None:
-    """A line for whoever started the command, and not part of its output."""
+    """Print a line to standard error, for the person at the terminal; it is not part of the command's output."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command line speaks

@@ -1,4 +1,4 @@
-"""The command line's parser: what was typed wrongly is said in plain words, with the usage of what was meant."""
+"""The command line's parser. Reports mistakes in plain words, with the usage of the command that was meant."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-# What other programs call it, and our scripts.
+# Names of our commands in other programs and in our scripts.
 _MEANT = {
     "help": "--help",
     "version": "--version",
@@ -17,12 +17,12 @@ _MEANT = {
     **dict.fromkeys(("seed_conversations", "seeds"), "seed"),
     **dict.fromkeys(("env", "setting", "template", "init"), "settings"),
 }
-# What word processors and web pages make of two hyphens.
+# Dashes that word processors and web pages put in place of two hyphens.
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's, with commands."""
+    """An `ArgumentParser` for a command line with commands."""
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Like `parse_args`. Ends the program with 2 and a line that names the mend."""
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
     def _no_command(self, word: str) -> str:
-        """What is said of a first word that is no command."""
+        """The error message for a first word that is not a command."""
         commands = [*self._commands]
         if later := next((each for each in self._given if each in commands), None):
             rest = shlex.join(each for each in self._given if each != later)
@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def _refuse(self, rest: list[str], given: list[str], commands: list[str], command: str | None) -> NoReturn:
-        """Say what is wrong with the arguments that nobody takes."""
+        """End the program with an error message for unknown arguments."""
         word = rest[0]
         others = [each for each in rest if each in commands]
         called = f"chatstream {command}" if command else "chatstream"
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         name = word.partition("=")[0]
         if name.startswith("-"):
             own = self._option_string_actions
-            if name in own:  # it stood before the command, whose option it is
+            if name in own:  # an option of the command, typed before the command
                 self.error(f"options of a command come behind it: {_line(command or '', _without(given, command))}")
             if name in ("--port", "--host") and "--url" in own:
                 self.error(f"{called} has no option {name}: where the server is, --url http://localhost:3001 says")
@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _hint(word: str) -> str:
-    """What is the matter with a word that is nowhere a word of a command line of ours."""
+    """A hint about a word that no command accepts."""
     if word.isdigit():
         return f"a port is given by its name: --port {word}"
     if word[:1] in _DASHES:

@@ -1,4 +1,4 @@
-"""Settings tried on what will use them, before anything is opened or made: whatever is wrong is said at once."""
+"""Checks settings with the code that uses them, before anything is opened or created. Reports all faults at once."""
 
 import os
 import ssl
@@ -18,12 +18,12 @@ from chatstream.store import uri as mongodb
 from chatstream.store.embedded import find_mongod
 from chatstream.summary import OPENAI
 
-# What the model's library takes from the environment by itself, and sends in a header.
+# Environment variables that the openai package reads by itself and sends in headers.
 _SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 
 def require(settings: Settings) -> None:
-    """Raises `InvalidSettings` with everything that is wrong; `ConfigurationError` if something is not installed."""
+    """Raises `InvalidSettings` with all faults; `ConfigurationError` if a needed program is not installed."""
     if found := problems(settings):
         raise InvalidSettings(found)
     if settings.uses_embedded_database:
@@ -31,18 +31,18 @@ def require(settings: Settings) -> None:
 
 
 def problems(settings: Settings) -> list[str]:
-    """Everything that is wrong, a line each."""
+    """All faults of the settings, a line each."""
     return [*_problems(settings)]
 
 
 def require_database(settings: Settings) -> None:
-    """The same for commands that need the database alone."""
+    """Like `require`, for commands that need only the database."""
     if found := [*_database(settings)]:
         raise InvalidSettings(found)
 
 
 def notes(settings: Settings) -> list[str]:
-    """What is probably not meant so, though it works."""
+    """Warnings about settings that work, but are probably mistakes."""
     uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
     return [*settings.doubts, *(f"MONGODB_URI: {each}" for each in mongodb.doubts(uri))]
 
@@ -99,7 +99,7 @@ def _keys(settings: Settings) -> Iterator[str]:
 
 
 def _data_dir(directory: Path) -> Iterator[str]:
-    """It is made when it is needed; what must be there already is a place for it."""
+    """The faults of the data directory. It is created when needed; here check that this is possible."""
     there = directory.absolute()
     while not os.path.lexists(there):
         there = there.parent
@@ -108,7 +108,7 @@ def _data_dir(directory: Path) -> Iterator[str]:
     elif not os.access(there, os.W_OK | os.X_OK):
         yield f"CHATSTREAM_DATA_DIR: this user may not write to {there}"
     else:
-        try:  # rights are not all: /proc takes nothing from anybody
+        try:  # permissions are not enough: /proc, for example, accepts no files
             Path(tempfile.mkdtemp(prefix=".chatstream-", dir=there)).rmdir()
         except OSError as exc:
             yield f"CHATSTREAM_DATA_DIR: nothing can be stored in {there}: {exc.strerror}"

@@ -1,4 +1,4 @@
-"""``chatstream scrub``: leaves nothing of what was deleted in the development database's files."""
+"""``chatstream scrub``: removes deleted data from the files of the development database."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""``chatstream seed``: example conversations, made up or from a file."""
+"""``chatstream seed``: stores example conversations, made up or from a file."""
 
 import argparse
 import asyncio
@@ -31,10 +31,10 @@ there is no MONGODB_URI, the embedded one in CHATSTREAM_DATA_DIR, whether or not
 exit status: 0 done, 1 not possible, 2 wrong options, 130 interrupted. Conversations are stored whole or not at all.
 """
 
-# A benchmark's hook: of each user so few conversations that all of them can be watched at once, which
-# CHATSTREAM_STREAMS_PER_USER (10) allows; and what the other servers' seeds store for each conversation.
+# For a benchmark's hook: conversations per user, few enough to watch all at once (CHATSTREAM_STREAMS_PER_USER is 10),
+# and messages per conversation, as in the seeds of the other servers.
 HOOK_CONVERSATIONS, HOOK_MESSAGES = 5, 1
-# A mistyped number, not a database for examples.
+# Most conversations to make. A larger number is a typing mistake.
 MOST = 100_000_000
 
 
@@ -127,11 +127,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _complete(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The options, with their defaults; `total` is how many conversations are to be made."""
+    """Fill in the options' defaults. `total` is the number of conversations to make."""
     parser = arguments.parser
     if arguments.file:
         made = ("users", "user", "conversations", "messages", "unanswered", "id_prefix", "seed", "hook")
-        # Not by comparing: 0 is a seed, and equal to False.
+        # Compare with `is`: 0 is a valid seed, and equal to False.
         if given := [name for name in made if not any(getattr(arguments, name) is absent for absent in (None, False))]:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             parser.error(f"with --file, the conversations are in the file: leave out {names}")
@@ -159,7 +159,7 @@ def _complete(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def _hook(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Take from the environment what is not given; returns COUNT."""
+    """Take missing options from the environment; returns COUNT."""
     if missing := [name for name in ("MONGO_URL", "MONGO_DB", "COUNT") if not os.environ.get(name)]:
         parser.error(f"--hook needs {', '.join(missing)} in the environment")
     arguments.uri = arguments.uri or os.environ["MONGO_URL"]

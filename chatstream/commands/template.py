@@ -1,4 +1,4 @@
-"""``chatstream settings``: every setting with its default and its reason, to begin an env file with."""
+"""``chatstream settings``: prints an env file template with every setting, its default and its reason."""
 
 import argparse
 import sys
@@ -17,6 +17,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the file that ``conf/`` has, too."""
+    """Print the template; ``conf/`` has the same file."""
     sys.stdout.write(files("chatstream.config").joinpath("chatstream.env.example").read_text(encoding="utf-8"))
     return 0

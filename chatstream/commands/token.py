@@ -1,4 +1,4 @@
-"""``chatstream token``: a JSON Web Token that the server accepts, alone on standard output."""
+"""``chatstream token``: prints a JSON Web Token that the server accepts, and nothing else on standard output."""
 
 import argparse
 import asyncio
@@ -37,7 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _seconds(text: str) -> int:
-    # More than a hundred years no calendar holds; the server itself refuses more than one.
+    # At most a hundred years, or `datetime` overflows. The server itself accepts at most one year.
     if not text.lstrip("-").isdecimal() or abs(int(text[:20])) > 100 * 366 * 86_400:
         raise argparse.ArgumentTypeError("must be a whole number of seconds; a year, 31622400, is the most")
     return int(text)
@@ -72,7 +72,7 @@ def _mint(settings: Settings, rules: "Rules", arguments: argparse.Namespace) -> 
         secret = _secret(settings, arguments.secret_file)
         key = OneKey.secret(secret, rules.algorithms)
         token = auth.mint(secret, arguments.user, arguments.expires_in, rules)
-    asyncio.run(Authenticator(key, rules).authenticate(token))  # what the server would refuse is not printed
+    asyncio.run(Authenticator(key, rules).authenticate(token))  # do not print a token that the server would refuse
     return token
 
 

@@ -1,4 +1,4 @@
-"""``chatstream usage``: what each user took of each model in a month, as CSV or JSON."""
+"""``chatstream usage``: prints tokens and costs per user and model for a month, as CSV or JSON."""
 
 import argparse
 import asyncio
