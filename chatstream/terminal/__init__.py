@@ -1,1 +1,1 @@
-"""``python -m chatstream chat``: a conversation from a terminal. A client like any other: it knows only the wire."""
+"""``python -m chatstream chat``: a chat client for the terminal. It uses only the public HTTP API."""

@@ -1,6 +1,6 @@
-"""A conversation on a screen, or in a pipe.
+"""A conversation in a terminal or a pipe.
 
-A broken connection is opened again with the cursor of the last event, so that no text is lost and none comes twice.
+After a broken connection, it reconnects with the cursor of the last event, so that no text is lost or repeated.
 """
 
 import asyncio
@@ -22,31 +22,31 @@ _HELP = (
     "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /model [NAME] · /search WORDS · /open ID · "
     "/new · /id · /quit"
 )
-_LONGEST_RESULT = 300  # characters of what came of a call: some lines
-_FOUND = 20  # conversations that a search shows: what fits on a screen
-# In a row, without one that was accepted: with the growing pauses about a minute, a slow restart.
+_LONGEST_RESULT = 300  # characters shown of a tool call's result: some lines
+_FOUND = 20  # most search results: as many as fit on a screen
+# Failed reconnections in a row before giving up: with the growing pauses about a minute, enough for a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
 class Terminal:
-    """Asks, and shows what is answered."""
+    """Sends questions and shows the answers."""
 
     def __init__(self, url: str, token: str, *, conversation: str | None, model: str | None, as_json: bool) -> None:
-        """`url` is the server's, without a path; with `as_json` each event is written as one line of JSON."""
+        """`url`: the server's, without a path. `as_json`: write each event as one line of JSON."""
         self._client = Client(url, token)
         self._conversation = conversation
         self._model = model
         self._as_json = as_json
         self._styled = sys.stdout.isatty() and not as_json
         self._wrapped = Wrapping(lambda: shutil.get_terminal_size().columns)
-        self._shown = ""  # of the answer `_showing`
+        self._shown = ""  # text shown so far of the answer `_showing`
         self._showing: str | None = None
-        self._thinking = False  # what was written last is what the model thinks
-        self._asked: tuple[str, str] | None = None  # the call that waits for a decision, and the cursor behind that
+        self._thinking = False  # the last output was reasoning
+        self._asked: tuple[str, str] | None = None  # the tool call to decide on, and the cursor after it
 
     def talk(self, question: str | None) -> int:
-        """Ask `question`, or what is typed until the end of the input; returns the exit status."""
+        """Send `question`; without it, the lines of the input until its end. Returns the exit status."""
         with asyncio.Runner() as runner:
             if question is not None:
                 return 0 if self._run(runner, self._ask(question)) else 1
@@ -69,7 +69,7 @@ class Terminal:
             return status
 
     def _run(self, runner: asyncio.Runner, command: Coroutine[Any, Any, bool]) -> bool:
-        """Carry it out, and ask for what it waits for."""
+        """Run the coroutine, and ask the user for the decisions that it waits for."""
         good = runner.run(command)
         while self._asked is not None:
             (call, cursor), self._asked = self._asked, None
@@ -121,14 +121,14 @@ class Terminal:
         return True
 
     async def _models(self) -> None:
-        """Which models there are, and which one answers."""
+        """List the models, and mark the one that answers."""
         offered = (await self._client.request("GET", "/api/v1/chat/models"))["models"]
         for one in offered:
             answers = one["name"] == self._model or (one["default"] and self._model is None)
             self._note(" ".join(filter(None, ["*" if answers else " ", one["name"], one["description"]])))
 
     async def _choose(self, name: str) -> None:
-        """Let another model answer from now on."""
+        """Choose the model for the next answers."""
         if self._conversation is None:
             offered = (await self._client.request("GET", "/api/v1/chat/models"))["models"]
             if name not in [one["name"] for one in offered]:  # a server may let users name others, too
@@ -139,7 +139,7 @@ class Terminal:
         self._note(f"{name} answers from now on")
 
     async def _search(self, words: str) -> None:
-        """The conversations in which this was said."""
+        """List the conversations that contain these words."""
         page = await self._client.request("GET", f"{_API}?limit={_FOUND}&q={quote(words, safe='')}")
         for one in page["conversations"]:
             self._note(f"{one['id']}  {one['title'] or ''}".rstrip())
@@ -149,13 +149,13 @@ class Terminal:
         )
 
     async def _open(self, conversation: str) -> None:
-        """Go on in another conversation."""
+        """Switch to another conversation."""
         about = await self._client.request("GET", f"{_API}/{quote(conversation, safe='')}")
         self._conversation, self._model = str(about["id"]), about["model"]
         self._note(about["title"] or self._conversation)
 
     async def _edit(self, question: str) -> bool:
-        """Send the last question with another text. What followed the old one stays on a branch of its own."""
+        """Send the last question again with another text. The old question and its answer stay as another branch."""
         page = await self._client.request("GET", f"{self._path()}/messages?limit=200")
         above = page.get("previous")
         parent: dict[str, Any] | None = None
@@ -169,9 +169,12 @@ class Terminal:
         return await self._ask(question, parent)
 
     async def _ask(self, question: str, place: dict[str, Any] | None = None) -> bool:
-        """True if the answer is complete. `place` says what the question goes on from, if that is not the end."""
+        """Send a question and show the answer; returns whether it is complete.
+
+        `place`: the message that the question continues, if that is not the last one.
+        """
         if self._conversation is None:
-            # Until the model has made a title, or if it makes none, the question's beginning is one.
+            # The beginning of the question is the title until the model makes one.
             about: dict[str, Any] = {"title": shortened(" ".join(question.split())), "autoTitle": True}
             made = await self._client.request("POST", _API, about | ({"model": self._model} if self._model else {}))
             self._conversation = str(made["id"])
@@ -180,12 +183,12 @@ class Terminal:
         path = f"{self._path()}/messages?ifBusy=interrupt"
         try:
             posted = await self._client.request("POST", path, message)
-        except Unreachable:  # whether it came through or not: under the same key it is stored once
+        except Unreachable:  # it may have been stored; with the same key it is stored only once
             posted = await self._client.request("POST", path, message)
         return await self._watch(posted["streamCursor"])
 
     async def _watch(self, cursor: str, *, goes_on: bool = False) -> bool:
-        """Show the answer that comes after `cursor`, or how it `goes_on`; Ctrl-C stops it."""
+        """Show the answer after `cursor`; Ctrl-C stops it. `goes_on`: the answer has already begun."""
         if not goes_on:
             self._showing = None
         try:
@@ -219,7 +222,7 @@ class Terminal:
                 if tries == _MAX_RECONNECTS:
                     raise ChatFailed(f"The connection to {self._client.url} is lost: {exc}") from exc
             tries += 1
-            if tries > 1:  # the first one is the usual rotation, or a restart
+            if tries > 1:  # one reconnection is normal: connections are rotated, servers restart
                 self._note("… connecting again")
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE))
 
@@ -227,11 +230,11 @@ class Terminal:
         if event is NOTHING_COMES:
             return
         if self._as_json:
-            # Where only ASCII can be written, escapes lose nothing.
+            # If the output is not UTF-8, write JSON escapes, which lose nothing.
             self._write(json.dumps(event, ensure_ascii="utf" not in sys.stdout.encoding.lower()) + "\n")
             return
         match event["type"]:
-            case "reasoning_chunk" if self._styled:  # in a pipe there is the answer alone
+            case "reasoning_chunk" if self._styled:  # a pipe gets only the answer
                 _print(f"\033[2m{self._wrapped(event['content'])}\033[0m", sys.stdout)
                 self._thinking = True
             case "llm_chunk":
@@ -245,7 +248,7 @@ class Terminal:
                 self._shown += event["content"]
                 self._write(event["content"])
             case "llm_complete" if event["content"] != self._shown or self._showing != event["messageId"]:
-                self._write(("\n" if self._shown else "") + event["content"])  # another process knew more
+                self._write(("\n" if self._shown else "") + event["content"])  # the stored text is longer
             case "tool_state" if event["state"] == "ready":
                 self._note(f"\n→ {event['name']} {event['arguments']}")
             case "tool_state" if event["state"] == "awaiting_approval" and "message" in event:
@@ -269,7 +272,7 @@ class Terminal:
         _print(self._wrapped(text) if self._styled else text, sys.stdout)
 
     def _note(self, text: str) -> None:
-        """Not the answer itself: dim on a terminal, and not in a pipe with the answer."""
+        """Write a remark: dim in a terminal; not to standard output if that is a pipe."""
         if self._styled:
             _print(f"\033[2m{printable(text)}\033[0m\n", sys.stdout)
             self._wrapped.restart()
@@ -278,11 +281,11 @@ class Terminal:
 
 
 def _typed(interactive: bool, prompt: str = "> ") -> str | None:
-    """A line of the input; None at its end, and on Ctrl-C."""
+    """Read a line of the input; None at its end and on Ctrl-C."""
     try:
         return input(prompt if interactive else "").strip()
     except (EOFError, KeyboardInterrupt):
-        _print("\n" if interactive else "", sys.stdout)  # whatever comes next is not on the prompt's line
+        _print("\n" if interactive else "", sys.stdout)  # end the prompt's line
         return None
 
 
@@ -291,12 +294,12 @@ def _print(text: str, file: TextIO) -> None:
         file.write(text)
         file.flush()
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # else Python prints an error at its exit
         raise SystemExit(1) from None
 
 
 def _ends(event: dict[str, Any]) -> bool:
-    """Whether no more comes of the answer. After one that was interrupted without an error another attempt follows."""
+    """Whether the event ends the answer. After an interruption without an error, another attempt follows."""
     if event["type"] == "llm_complete":
         return bool(event["status"] != "interrupted")
     if event["type"] == "error":
@@ -305,7 +308,7 @@ def _ends(event: dict[str, Any]) -> bool:
 
 
 def _found(message: str, metadata: dict[str, Any]) -> str:
-    """What a plug-in found: its words, and what of it a person can read. An id is for programs."""
+    """A plug-in's annotation as text: its message and its readable values, without ids."""
     said = {
         name: value
         for name, value in metadata.items()

@@ -1,4 +1,4 @@
-"""The wire as a client has it: requests, and one connection of a stream."""
+"""HTTP client of the terminal: requests, and one connection of a stream."""
 
 import asyncio
 import json
@@ -12,26 +12,26 @@ from tornado.iostream import StreamClosedError
 
 from chatstream.errors import ChatstreamError
 
-# The server beats every 15 s: twice that, and a bit, is no silence but a dead connection.
+# A stream that is silent for this many seconds is dead: the server sends a heartbeat every 15 s.
 _SILENCE = 40.0
-# What is raised when a connection cannot be made, or ends too early; a `TimeoutError` is an `OSError`.
+# Exceptions for a connection that cannot be opened or ends too early. `TimeoutError` is an `OSError`.
 BROKEN = (OSError, StreamClosedError, HTTPClientError)
-# Of the server and of the proxies before it: not now, but soon.
+# HTTP statuses, of the server or a proxy, after which the same request may succeed soon.
 _PASSING = (429, 502, 503, 504)
 
-NOTHING_COMES: dict[str, Any] = {"type": "nothing_comes"}  # not of the wire: what a 204 says
+NOTHING_COMES: dict[str, Any] = {"type": "nothing_comes"}  # our own event for a 204
 
 
 class ChatFailed(ChatstreamError):
-    """The server refused, or could not be reached; the text is for whoever types."""
+    """The server has refused, or could not be reached. The text is shown to the user."""
 
 
 class Unreachable(ChatFailed):
-    """No answer came."""
+    """The server has not answered."""
 
 
 class Frame(NamedTuple):
-    """One event of the stream, and its cursor if it has one."""
+    """One event of the stream, with its cursor if it has one."""
 
     cursor: str | None
     event: dict[str, Any]
@@ -46,13 +46,12 @@ class Client:
         self._token = token
 
     async def frames(self, conversation: str, cursor: str) -> AsyncGenerator[Frame, None]:
-        """One connection: what comes after `cursor` up to an answer's end, or `NOTHING_COMES`.
+        """Open one stream and yield the events after `cursor` up to the end of an answer, or `NOTHING_COMES`.
 
-        `conversation` is its path. Raises `ChatFailed` if it is refused, one of `BROKEN` if it breaks.
+        `conversation` is the conversation's path. Raises `ChatFailed` if the server refuses, one of `BROKEN` if the
+        connection breaks.
         """
-        parts: asyncio.Queue[bytes | None] = (
-            asyncio.Queue()
-        )  # it has no bound of its own: the whole answer may be in it
+        parts: asyncio.Queue[bytes | None] = asyncio.Queue()  # unbounded, as the whole answer may be in it
         path = f"{conversation}/stream?once=true&last_event_id={quote(cursor)}"
         status = 0
 
@@ -62,17 +61,17 @@ class Client:
                 status = parse_response_start_line(line.strip()).code
 
         request = self._prepared("GET", path, header_callback=head, streaming_callback=parts.put_nowait)
-        # Tornado's client cannot be told to give up a request. One that is left ends with the answer, as `once` says.
+        # Tornado's client cannot cancel a request. An abandoned one ends with the answer, because of `once`.
         fetching = asyncio.ensure_future(AsyncHTTPClient().fetch(request, raise_error=False))
 
         def ended(done: asyncio.Future[HTTPResponse]) -> None:
-            done.exception()  # seen, also if nobody waits any more
+            done.exception()  # mark as retrieved, even if abandoned
             parts.put_nowait(None)
 
         fetching.add_done_callback(ended)
         buffer = b""
         while True:
-            # Python 3.11's `wait_for` forgets a cancellation, which is somebody's Ctrl-C, that comes just after a part.
+            # Not `wait_for`: in Python 3.11 it can lose a cancellation (Ctrl-C) that comes right after a chunk.
             async with asyncio.timeout(_SILENCE):
                 part = await parts.get()
             if part is None:
@@ -94,7 +93,7 @@ class Client:
     async def request(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, or_conflict: bool = False
     ) -> dict[str, Any]:
-        """The JSON that comes back. Raises `ChatFailed`; with `or_conflict` a 409 is an empty object."""
+        """Send a request; returns its JSON. Raises `ChatFailed`; with `or_conflict`, a 409 gives an empty object."""
         try:
             response = await AsyncHTTPClient().fetch(self._prepared(method, path, body), raise_error=False)
             if response.code == 409 and or_conflict:
@@ -110,7 +109,7 @@ class Client:
     def _prepared(self, method: str, path: str, body: dict[str, Any] | None = None, **options: Any) -> HTTPRequest:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = json.dumps(body or {}) if method in ("POST", "PATCH") else None
-        timeout = 0 if "streaming_callback" in options else None  # a stream has no end; `_SILENCE` watches it
+        timeout = 0 if "streaming_callback" in options else None  # no limit for a stream; `_SILENCE` ends a dead one
         return HTTPRequest(self.url + path, method, headers=headers, body=data, request_timeout=timeout, **options)
 
 
@@ -122,7 +121,7 @@ def _frame(text: bytes) -> Frame:
 def _refusal(response: HTTPResponse, body: bytes) -> ChatFailed:
     try:
         detail = json.loads(body)["detail"]
-    except (ValueError, TypeError, KeyError):  # not from chatstream: a proxy's page, say
+    except (ValueError, TypeError, KeyError):  # not from chatstream: for example a proxy's page
         detail = response.reason
     later = response.headers.get("Retry-After")
     return ChatFailed(f"{detail} ({response.code})" + (f" Try again in {later} s." if later else ""))

@@ -1,33 +1,33 @@
-"""What a terminal is given of a text that somebody else wrote: no commands, and lines that break between words."""
+"""Prepares untrusted text for a terminal: removes control characters and breaks lines between words."""
 
 import unicodedata
 from collections.abc import Callable
 
 
 def printable(text: str) -> str:
-    """`text` without control characters but line feeds and tabs: a terminal would obey them, a model may write them."""
+    """`text` without control characters except line feeds and tabs: terminals obey them, models may write them."""
     return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) != "Cc")
 
 
 class Wrapping:
-    """Breaks lines between words while the text comes bit by bit.
+    """Breaks lines between words while text arrives in chunks.
 
-    Nothing is held back: a word that turns out too long for its line is erased there and written on the next one.
+    Text is shown at once: if a word becomes too long for its line, it is erased and written on the next line.
     """
 
     def __init__(self, width: Callable[[], int]) -> None:
-        """`width` is the terminal's, in cells; it is asked each time, as windows are resized."""
+        """`width()` returns the terminal's width in cells; called each time, since windows are resized."""
         self._width = width
         self.restart()
 
     def restart(self) -> None:
-        """Something else was written, and a new line begins."""
+        """Start at column 0: other output was written, and a new line begins."""
         self._column = 0  # in cells, as `_word`
         self._word: list[str] = []
 
     def __call__(self, text: str) -> str:
-        """What to write to the terminal for the text's next bit."""
-        # Never in the last column: a cursor there stands in two places, depending on the terminal.
+        """The output for the next chunk of text."""
+        # Leave the last column empty: terminals differ in where the cursor goes after it.
         limit = max(self._width() - 1, 1)
         return "".join(self._one(character, limit) for character in printable(text))
 
@@ -39,7 +39,7 @@ class Wrapping:
         broken = ""
         if character.isspace():
             self._word = []
-            if self._column + size > limit:  # the line's end stands for it
+            if self._column + size > limit:  # a space at the line's end is dropped
                 self._column = limit
                 return ""
         else:
@@ -60,7 +60,7 @@ class Wrapping:
 
 
 def _cells(character: str) -> int:
-    """How wide it is: the terminals' usual answer; they do not agree on emojis that are made of several."""
+    """The character's usual width in cells. Terminals differ for emoji made of several characters."""
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
