@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from chatstream.store.seeding import History, Name, OwnedDocument
 
-# A conversation is made and stored in one piece; a longer chat than this is no example of one.
+# Most messages per made-up conversation, since each is made and stored as a whole.
 MOST_MESSAGES = 10_000
 
 
 class Source(NamedTuple):
-    """Conversations to store. `names` are those that are known before; both can be walked through more than once."""
+    """Conversations to store. `names`: their names, if known in advance. Both can be iterated more than once."""
 
     total: int
     names: "Callable[[], Iterable[Name]]"
     histories: "Callable[[], Iterable[History]]"
-    documents: "Callable[[], Iterable[OwnedDocument]]" = lambda: ()  # what plug-ins keep
+    documents: "Callable[[], Iterable[OwnedDocument]]" = lambda: ()  # plug-ins' documents

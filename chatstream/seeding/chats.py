@@ -1,4 +1,4 @@
-"""Chats that never took place."""
+"""Makes up conversations."""
 
 import argparse
 import random
@@ -9,13 +9,13 @@ from chatstream.llm.demo_answers import Subject
 from chatstream.seeding import Source
 from chatstream.store.seeding import History, Line, Name, history
 
-# Between two messages, in seconds: a reader's pause; and how far back the last message is, at most.
+# Seconds between two messages, least and most; then the greatest age of the last message.
 PAUSES = (20, 180)
 OLDEST = timedelta(days=30)
 
 
 class Chats:
-    """Makes conversations: the n-th is the same whichever are made before it."""
+    """Makes conversations. Conversation n depends only on the seed and n, not on those made before."""
 
     def __init__(self, options: argparse.Namespace, subject: Subject) -> None:
         self._options = options
@@ -29,7 +29,7 @@ class Chats:
             ) from None
 
     def source(self) -> Source:
-        """All that the options ask for."""
+        """All conversations for the given options."""
         numbers = range(self._options.total)
         return Source(len(numbers), lambda: map(self._name, numbers), lambda: map(self._make, numbers))
 
@@ -42,11 +42,11 @@ class Chats:
     def _make(self, number: int) -> History:
         chance = random.Random(f"{self._options.seed}/{number}")  # noqa: S311 - chats, not secrets
         chat = self._chat(chance)
-        exchanges = chance.sample(chat.exchanges, len(chat.exchanges))  # none twice, until all have had their turn
+        exchanges = chance.sample(chat.exchanges, len(chat.exchanges))  # each once before any is repeated
         contents = [exchanges[place // 2 % len(exchanges)][place % 2] for place in range(self._options.messages)]
         at = self._now - OLDEST * chance.random()
         times = [at] + [at := at - timedelta(seconds=chance.randint(*PAUSES)) for _ in contents]
-        times.reverse()  # the last is of the newest message, the first of the conversation
+        times.reverse()  # now the first is the conversation's, the last the newest message's
         lines = [
             Line("assistant" if place % 2 else "user", content, time_)
             for place, (content, time_) in enumerate(zip(contents, times[1:], strict=True))

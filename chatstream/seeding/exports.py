@@ -1,4 +1,4 @@
-"""What ``GET /api/v1/chat/me/export`` gave, to be stored again: the same history, with new ids of the messages."""
+"""Reads a file from ``GET /api/v1/chat/me/export``, to store the same history again with new message ids."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,14 +27,14 @@ from chatstream.store.documents import new_key
 from chatstream.store.plugin_documents import PluginDocument, check
 from chatstream.store.seeding import OWNER, History, Name, OwnedDocument, new_message_id
 
-# What a line is like, of which there is more than one type.
+# Decodes a line; the lines have several types.
 _LINE = msgspec.json.Decoder(ExportLine)
-# The longest document of MongoDB's, with its text in JSON's longest spelling.
+# Longest line in bytes: MongoDB's largest document, with every character as a JSON escape.
 _MOST_LINE_BYTES = 128 * 1024 * 1024
 
 
 class _Fault(Exception):
-    """A line that is not acceptable; the text does not repeat what it says."""
+    """Raised for an invalid line. The message does not repeat the line's text."""
 
 
 class _Read(NamedTuple):
@@ -49,7 +49,7 @@ class _Read(NamedTuple):
 
 
 def is_export(path: Path) -> bool:
-    """Whether the file begins like an export."""
+    """Whether the file's beginning is that of an export."""
     try:
         with path.open("rb") as file:
             return isinstance(_LINE.decode(file.readline(_MOST_LINE_BYTES)), ExportBegun)
@@ -58,16 +58,16 @@ def is_export(path: Path) -> bool:
 
 
 def read_export(path: Path) -> Source:
-    """The conversations of an export. Raises `ConfigurationError`, before anything is stored, if one cannot be read.
+    """The conversations of an export. Raises `ConfigurationError` before anything is stored if one cannot be read.
 
-    The file is read twice, a conversation at a time: it may be larger than the memory.
+    Reads the file twice, one conversation at a time, since the file may be larger than the memory.
     """
     names: list[Name] = []
     user_id, messages = "", 0
     for number, line in _lines(path):
         if number == 1:
             user_id = _begun(path, line).user_id
-    end = line  # as `_lines` has made sure of
+    end = line  # `_lines` has checked that
     seen: set[str] = set()
     for one in _conversations(path):
         if one.conversation.id in seen:
@@ -97,7 +97,7 @@ def _begun(path: Path, line: ExportLine) -> ExportBegun:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, ExportLine]]:
-    """Each line and its number. Raises `ConfigurationError` for one that is none, and if the end is missing."""
+    """Each line with its number. Raises `ConfigurationError` for an invalid line, and if the end is missing."""
     last: ExportLine | None = None
     try:
         with path.open("rb") as file:
@@ -216,7 +216,7 @@ def _user_message(view: UserMessageView, ids: dict[str, str], seq: int) -> UserM
 
 def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: int) -> Answer:
     status, failure = view.status, _failure(view.error)
-    if not status.is_final:  # nobody generates it any more; to ask again is its user's word
+    if not status.is_final:  # no process generates it; only its user may ask again
         status = Status.INTERRUPTED
         failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
     if status is Status.INTERRUPTED:
@@ -244,7 +244,7 @@ def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: i
     made = answer.made_of([view.content] if line.pieces is UNSET else read(line.pieces))
     if made.content != view.content:
         raise _Fault("an answer's text is not what it is made of")
-    return settled(made)  # what waited here waits for nobody there
+    return settled(made)  # tool calls that waited for a person do not wait in the copy
 
 
 def _failure(view: FailureView | None) -> Failure | None:

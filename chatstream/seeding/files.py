@@ -1,4 +1,4 @@
-"""Conversations from a JSON file, checked before anything is stored."""
+"""Reads conversations from a JSON file, and checks all of them before anything is stored."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from chatstream.settings import Settings
 from chatstream.store.seeding import History, Line, Name, history
 
 
-# What a file may hold: the same as the REST API takes.
+# The limits of a file are those of the REST API.
 def _not_too_long(message: "FileMessage", info: "ValidationInfo[Settings]") -> "FileMessage":
     settings = info.context
     most = settings.content_characters if message.role == "user" else settings.answer_characters
@@ -45,7 +45,7 @@ class FileMessage(BaseModel):
 
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
-    reasoning: Annotated[str, Field(min_length=1)] | None = None  # what the model thought before
+    reasoning: Annotated[str, Field(min_length=1)] | None = None  # the model's reasoning before the text
 
 
 class FileConversation(BaseModel):
@@ -65,7 +65,7 @@ class FileConversation(BaseModel):
     ]
 
     def history(self, now: datetime, subject: Subject) -> History:
-        """As if it had just taken place, a second between two messages: the file has no times."""
+        """The conversation with times of just now, one second between messages: the file has no times."""
         begun = now - timedelta(seconds=len(self.messages))
         lines = [
             Line(message.role, message.content, begun + timedelta(seconds=place), message.reasoning)
@@ -84,9 +84,9 @@ class FileConversation(BaseModel):
 
 
 def read_file(path: Path, settings: Settings, subject: Subject) -> Source:
-    """The conversations of a file; what is found in their answers, `subject` says.
+    """The conversations of a file. `subject` makes the annotations of their answers.
 
-    Raises `ConfigurationError` that names all its faults, without what it says.
+    Raises `ConfigurationError` with all faults; its message does not repeat the file's text.
     """
     try:
         document = from_json(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Stores conversations, batch after batch, and says what became of it."""
+"""Stores conversations in batches and reports the result."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ from chatstream.store.seeding import BATCH_DOCUMENTS, History, Seeding, embedded
 
 
 class Summary:
-    """What became of it."""
+    """The result of a run: counts and duration."""
 
     def __init__(self) -> None:
         self.conversations = self.messages = self.skipped = 0
@@ -57,7 +57,7 @@ class Summary:
 
 
 async def store(source: Source, seeding: Seeding, options: argparse.Namespace, summary: Summary) -> None:
-    """Store batch after batch, until all is stored or Ctrl-C comes.
+    """Store the conversations batch by batch, until all are stored or Ctrl-C is pressed.
 
     Raises `AlreadyExists`, before anything is stored, and `StorageUnavailable`.
     """
@@ -101,7 +101,7 @@ async def _refuse_existing(source: Source, seeding: Seeding) -> None:
 
 
 def _batches(histories: Iterable[History]) -> Iterator[list[History]]:
-    """Full batches, and what is left; only a conversation that is larger than a batch makes a larger one."""
+    """Split conversations into full batches and a rest. Only a conversation larger than a batch makes a larger one."""
     batch: list[History] = []
     size = 0
     for each in histories:
@@ -116,7 +116,7 @@ def _batches(histories: Iterable[History]) -> Iterator[list[History]]:
 
 @contextmanager
 def _writable(path: Path | None) -> Iterator[TextIO]:
-    """The file, made anew; where there is none to be, one that forgets."""
+    """A new file for writing; if `path` is None, one that drops its output."""
     try:
         file = (path or Path(os.devnull)).open("w", encoding="utf-8")
     except OSError as exc:
@@ -127,7 +127,7 @@ def _writable(path: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], object]]:
-    """How far it is, on a terminal, and where the package for it is installed."""
+    """A progress bar; none if the output is not a terminal or `tqdm` is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -139,7 +139,7 @@ def _bar(total: int) -> Iterator[Callable[[int], object]]:
 
 @contextmanager
 def _ctrl_c() -> Iterator[asyncio.Event]:
-    """Set by the first Ctrl-C, so that the batch under way is finished; the second one ends at once."""
+    """An event set by the first Ctrl-C, so that the present batch is finished. A second Ctrl-C ends at once."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
@@ -172,7 +172,7 @@ def _source(options: argparse.Namespace, settings: Settings) -> Source:
 
 
 async def seed(options: argparse.Namespace, settings: Settings, summary: Summary) -> None:
-    """Do what the options say. Raises `ChatstreamError`, its text written for whoever runs this."""
+    """Run the seed with these options. Raises `ChatstreamError` with a text for the user."""
     source = _source(options, settings)
     async with _database(settings) as uri:
         if options.drop and not (options.database or is_local(uri)):
