@@ -1,4 +1,4 @@
-"""The APIs that a model's endpoint may have: where it is asked, how a request looks, and how its answer is read."""
+"""The supported APIs of model endpoints: path, request body and decoder of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -13,17 +13,16 @@ from chatstream.llm.responses_request import responses_body
 
 
 class Api(Struct, frozen=True, kw_only=True):
-    """One of them.
+    """An API.
 
-    `body` takes turns, a model and what is left out, and by name `tools`, `cache_key`, `reasoning` (`ReasoningBack`)
-    and `origin`, which is the same for all requests of one model of one endpoint, and of no other. `decoder` takes a
-    content type, `Tags` and an `origin`.
+    `body` takes turns, a model and the parts to omit, and by name `tools`, `cache_key`, `reasoning` (`ReasoningBack`)
+    and `origin`, a unique id of the model and endpoint. `decoder` takes a content type, `Tags` and an `origin`.
     """
 
     path: str
     body: Callable[..., dict[str, Any]]
     decoder: Callable[[str, Tags, str], AnswerDecoder]
-    absent: str = ""  # for the operator, where nothing is found at `path`
+    absent: str = ""  # advice to the operator if `path` does not exist
 
 
 APIS: Final[Mapping[str, Api]] = {

@@ -1,4 +1,4 @@
-"""The models that there are, and which of them users may choose. Pure: `fallback` sends the requests."""
+"""The configured models, and which of them users may choose. Pure: `fallback` sends the requests."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,21 +16,21 @@ from chatstream.summary import OPENAI
 
 _log = logging.getLogger("chatstream.llm")
 
-# How many characters of a conversation fit into a token of context: English has four to a token, other languages fewer,
-# and the answer needs room, too. What is too long all the same is shortened, and sent again.
+# Characters of a conversation per token of context. English has four per token, other languages fewer, and the answer
+# needs room, too. A conversation that is still too long is shortened and sent again.
 _CHARACTERS_PER_TOKEN: Final = 3
 
 
-# Stands for a user who has said nothing, where a model wants one to have spoken before it.
+# The text of a user turn that is inserted where a model requires one.
 _NOTHING_SAID: Final = "\N{HORIZONTAL ELLIPSIS}"
 
 
 class Deadlines(Struct, frozen=True):
-    """How long an answer may take, in seconds.
+    """The time limits of an answer, in seconds.
 
-    `connect`: to open one connection. `total`: the whole answer, from the call on, retries included. `first_byte`: from
-    the call to the beginning of the response. `first_token`: from there to the first token; from the call, if there is
-    no `first_byte`. `idle`: between two tokens. Reasoning and tool calls count as tokens; comments and empty chunks do
+    `connect`: opening one connection. `total`: the whole answer with its retries. `first_byte`: from the request to the
+    start of the response. `first_token`: from there to the first token, or from the request if there is no
+    `first_byte`. `idle`: between two tokens. Reasoning and tool calls count as tokens, comments and empty chunks do
     not.
     """
 
@@ -42,7 +42,7 @@ class Deadlines(Struct, frozen=True):
 
 
 def usual_deadlines(settings: Settings) -> Deadlines:
-    """Those of a model that has none of its own."""
+    """The deadlines of a model without deadlines of its own."""
     return Deadlines(
         connect=settings.connect_timeout,
         first_byte=settings.first_byte_timeout,
@@ -53,36 +53,36 @@ def usual_deadlines(settings: Settings) -> Deadlines:
 
 
 class Price(Struct, frozen=True, kw_only=True):
-    """For a million tokens, in whatever currency the operator counts."""
+    """The price of a million tokens, in the operator's currency."""
 
     input: Decimal
     output: Decimal
-    cached: Decimal | None = None  # input tokens that the endpoint had already; None: as much as the others
+    cached: Decimal | None = None  # for input tokens from the endpoint's cache; None: as `input`
 
     def cost(self, usage: Usage) -> int:
-        """The price of this usage in millionths of the currency. Rounded here, so that sums of costs are exact.
+        """The cost of this usage in millionths of the currency, rounded to an integer so that sums are exact.
 
-        Reasoning is among the completion's tokens, and costs as much.
+        Reasoning tokens are part of the completion tokens, at the same price.
         """
         cached = usage.cached_tokens if isinstance(usage.cached_tokens, int) else 0
         of_cached = self.input if self.cached is None else self.cached
-        # A price for a million tokens is the price of one in millionths.
+        # The price of a million tokens is the price of one token in millionths.
         cost = (usage.prompt_tokens - cached) * self.input + cached * of_cached + usage.completion_tokens * self.output
         return int(cost.to_integral_value(ROUND_HALF_UP))
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One model, and all that is known of it."""
+    """One model and its configuration."""
 
-    name: str  # what users see and choose
-    model: str  # what its endpoint calls it
+    name: str  # the name that users see and choose
+    model: str  # the endpoint's name for it
     description: str = ""
     base_url: str | None = None  # None: OpenAI's own
     key: str | None = None  # a secret; None: the endpoint needs none
     key_variable: str | None = None
     api: str = "chat"  # see `apis`
-    from_file: bool = False  # else it is that of the `OPENAI_` settings
-    context: int | None = None  # tokens
+    from_file: bool = False  # False: it is from the `OPENAI_` settings
+    context: int | None = None  # size of its context, in tokens
     vision: bool = False
     tools: bool = False
     reasoning: bool = False
@@ -91,25 +91,25 @@ class Entry(Struct, frozen=True, kw_only=True):
     stream_options: bool = True
     prompt_cache_key: bool = True
     alternating_roles: bool = False
-    reasoning_back: str = "off"  # whether it is given its own reasoning again: off, tool_turns, always
-    think_tags: str = "recognised"  # what <think> in its text means; see `arranging.Tags`
+    reasoning_back: str = "off"  # sends its reasoning back to it: off, tool_turns, always
+    think_tags: str = "recognised"  # meaning of <think> in its text; see `arranging.Tags`
     price: Price | None = None
-    parameters: Mapping[str, Any] = {}  # more fields of the request's body
+    parameters: Mapping[str, Any] = {}  # further fields of the request's body
     deadlines: Deadlines
     retries: int
     fallbacks: Sequence[str] = ()
 
     @property
     def settings(self) -> tuple[str, str, str]:
-        """What the operator calls its key, its address and its model."""
+        """The operator's names for this model's key, address and model."""
         if self.from_file:
             return self.key_variable or "its key", "its base_url", "its model"
         return "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"
 
     def in_turn(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """`turns`, of which no user's turn follows on another one, as it takes them.
+        """`turns` as this model accepts them, with user and assistant turns strictly alternating if it requires that.
 
-        A conversation has user and assistant in turn, the user first; with what plug-ins put into it, it need not.
+        Conversations alternate, beginning with the user, but turns that plug-ins insert may break this.
         """
         if not self.alternating_roles:
             return turns
@@ -121,7 +121,7 @@ class Entry(Struct, frozen=True, kw_only=True):
         return fitted
 
     def context_characters(self, usual: int) -> int:
-        """How much of a conversation it is sent: what fits, and `usual` where nobody said how much does."""
+        """Most characters of a conversation to send: as many as fit its context, or `usual` if that is unknown."""
         return usual if self.context is None else self.context * _CHARACTERS_PER_TOKEN
 
 
@@ -129,12 +129,12 @@ class Catalogue:
     """All entries, by name, in the operator's order."""
 
     def __init__(self, entries: Iterable[Entry], default: str) -> None:
-        """`default` is the name of the entry that answers if the user has chosen none."""
+        """`default`: the name of the entry that answers if the user has chosen none."""
         self.entries: Mapping[str, Entry] = {entry.name: entry for entry in entries}
         self.default = self.entries[default]
 
     def described(self) -> Iterator[str]:
-        """A line about each, for the operator."""
+        """A line about each entry, for the operator."""
         for entry in self.entries.values():
             facts = [f"{entry.name}: {entry.model} at {entry.base_url or OPENAI}"]
             facts += [f"key in {entry.key_variable}"] if entry.key_variable else []
@@ -143,20 +143,20 @@ class Catalogue:
             yield ", ".join(facts)
 
     def entry(self, name: str | None) -> Entry:
-        """The entry of this name. For a name that is in no entry, the default's with this model of its endpoint."""
+        """The entry of this name. For an unknown name: the default entry, with this model of its endpoint."""
         if name is None:
             return self.default
         return self.entries.get(name) or replace(self.default, name=name, model=name, fallbacks=())
 
     def priced(self, usage: Usage | None, model: str | None) -> Usage | None:
-        """The same with what it cost, if `model`, by its name here (None is the default), has a price."""
+        """`usage` with its cost, if `model` has a price. `model` is an entry's name; None is the default."""
         entry = self.default if model is None else self.entries.get(model)
         if usage is None or entry is None or entry.price is None:
             return usage
         return replace(usage, cost_micros=entry.price.cost(usage))
 
     def chain(self, name: str | None, begin_at: str | None = None) -> list[Entry]:
-        """Who is asked, one after the other: the model that was chosen, and its fallbacks; from `begin_at` on."""
+        """The entries to ask, in order: the chosen model and its fallbacks, from `begin_at` on."""
         chosen = self.entry(name)
         chain = [chosen, *(self.entries[each] for each in chosen.fallbacks)]
         index = next((index for index, entry in enumerate(chain) if entry.name == begin_at), 0)
@@ -164,7 +164,7 @@ class Catalogue:
 
 
 class UserChoices:
-    """What users may choose of models and prompts."""
+    """The models and prompts that users may choose."""
 
     def __init__(self, catalogue: Catalogue, *, models: UserModels, prompts: bool) -> None:
         self.catalogue = catalogue
@@ -173,14 +173,14 @@ class UserChoices:
 
     @property
     def offered(self) -> list[Entry]:
-        """The models that may be chosen; the default is one of them."""
+        """The models that may be chosen, the default included."""
         return [self.catalogue.default] if self._models is UserModels.OFF else [*self.catalogue.entries.values()]
 
     def check(self, *, model: str | None, system_prompt: str | None) -> None:
-        """Raises `InvalidContent` for what a user may not choose. None is the server's default, and always allowed."""
+        """Raise `InvalidContent` for a choice that is not allowed. None is the server's default and always allowed."""
         fields = {}
         if model is not None and self._models is UserModels.OFF:
-            # Also by the default's own name: whoever names it would have another one after the operator's next change.
+            # The default's own name is refused, too: the operator may change the default, but not a stored name.
             fields["model"] = "the model cannot be chosen here"
         elif model is not None and not self._may_have(model):
             fields["model"] = "there is no such model: GET /api/v1/chat/models lists them"
@@ -191,7 +191,7 @@ class UserChoices:
             raise InvalidContent(words, fields=fields)
 
     def allowed(self, conversation: Conversation) -> Conversation:
-        """`conversation` with what it may still have: models come and go, and what is stored stays."""
+        """`conversation` without stored choices that are no longer allowed, such as a removed model."""
         if conversation.model is not None and not self._may_have(conversation.model):
             facts = {"conversation": conversation.id, "model": conversation.model}
             _log.warning("the conversation's model is not offered; the default answers", extra={"facts": facts})

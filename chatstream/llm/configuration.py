@@ -1,4 +1,4 @@
-"""Which models answer, as the settings have it."""
+"""Builds the models from the settings."""
 
 import asyncio
 import importlib
@@ -16,10 +16,10 @@ from chatstream.settings import Settings
 
 
 def catalogue(settings: Settings, demos: Mapping[str, str] = MappingProxyType({})) -> Catalogue:
-    """The models that the file names, or the one of the ``OPENAI_`` settings. Raises `InvalidSettings`.
+    """The models of the file, or the one of the ``OPENAI_`` settings. Raises `InvalidSettings`.
 
-    Where there is neither, the demo models `demos`, each with its description: they have no address as long as nobody
-    serves them.
+    If neither is configured: the demo models `demos`, each with its description. They have no address until they are
+    served.
     """
     models = _catalogue(settings, demos)
     if settings.user_cost_per_month is not None and not any(each.price for each in models.entries.values()):
@@ -42,9 +42,9 @@ def _catalogue(settings: Settings, demos: Mapping[str, str]) -> Catalogue:
 
 @contextmanager
 def served_catalogue(settings: Settings, subject: Subject) -> Iterator[tuple[Catalogue, str | None]]:
-    """The same, and the address of the demo models, which are served meanwhile. Needs a running event loop.
+    """The catalogue, and the address of the demo models, which this context serves. Needs a running event loop.
 
-    `subject` is what they speak of.
+    `subject`: the topic of the demo models.
     """
     with ExitStack() as stack:
         address = None
@@ -56,7 +56,7 @@ def served_catalogue(settings: Settings, subject: Subject) -> Iterator[tuple[Cat
 
 
 def demo_models(settings: Settings, subject: Subject) -> Mapping[str, str]:
-    """What each demo model does, in one line, besides `demo` itself; none where another model answers."""
+    """A line about each demo model except `demo`; empty if another model is configured."""
     if not settings.uses_demo_model:
         return {}
     from chatstream.llm import demo
@@ -68,19 +68,19 @@ def demo_models(settings: Settings, subject: Subject) -> Mapping[str, str]:
 async def configured_model(
     models: Catalogue, metrics: Metrics, demo_address: str | None = None
 ) -> AsyncIterator[tuple[FallbackModel, asyncio.Task[None]]]:
-    """The model that asks all of `models`, and the task that loads its library; the model is closed with the context.
+    """The model for all of `models`, and the task that loads its library. The context closes the model.
 
-    Nobody may ask the model before the task has ended: the openai package is half of all that a server imports, and
-    whoever asked first would wait for it. The task raises `ConfigurationError`.
+    Do not use the model before the task has ended: it imports the openai package, half of a server's imports, which
+    would delay the first answer. The task raises `ConfigurationError`.
     """
     endpoints = Endpoints(models, lambda entry: endpoint(entry, metrics, demo_address))
 
     async def load() -> None:
         try:
             await asyncio.to_thread(importlib.import_module, "chatstream.llm.openai_model")
-        except (OSError, ImportError) as exc:  # half of it is loaded, so that it cannot be tried again here
+        except (OSError, ImportError) as exc:  # a half-loaded package: a retry in this process cannot succeed
             raise ConfigurationError(f"The model's library cannot be loaded: {exc}") from exc
-        endpoints.endpoint(models.default)  # nor need the first answer wait for its way out to be made
+        endpoints.endpoint(models.default)  # so that the first answer need not wait for it
 
     loading = asyncio.create_task(load())
     model = FallbackModel(endpoints, models)
@@ -93,7 +93,7 @@ async def configured_model(
 
 
 def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) -> Model:
-    """The model of one entry. Raises `ConfigurationError` if the way to it cannot be used."""
+    """The model of one entry. Raises `ConfigurationError` if its proxy is unusable."""
     from chatstream.llm.arranging import Tags
     from chatstream.llm.dialects import ReasoningBack
     from chatstream.llm.faults import Part
@@ -106,7 +106,7 @@ def endpoint(entry: Entry, metrics: Metrics, demo_address: str | None = None) ->
         (Part.CACHE_KEY, entry.prompt_cache_key),
     ]
     return OpenAIModel(
-        api_key=entry.key or "none",  # servers that need no key still want a header
+        api_key=entry.key or "none",  # the SDK requires a key, even for servers without one
         base_url=entry.base_url or demo_address,
         model=entry.model,
         metrics=metrics,
@@ -127,7 +127,7 @@ def _usual(settings: Settings, name: str, description: str = "") -> Entry:
         name=name,
         model=name,
         description=description,
-        tools=True,  # one that knows none says so, and is asked again without
+        tools=True,  # if the model refuses tools, the request is sent again without them
         base_url=settings.openai_base_url,
         api="chat" if settings.uses_demo_model else settings.openai_api,
         key=key.get_secret_value() if key else None,

@@ -1,4 +1,4 @@
-"""How long an answer may take, and the clock that sees to it."""
+"""Enforces the deadlines of an answer."""
 
 import asyncio
 import math
@@ -11,14 +11,14 @@ from chatstream.llm.faults import Fault
 
 
 class Clock:
-    """The deadlines of one answer: ``with clock:`` stands around each wait for the model and raises `TimeoutError`.
+    """The deadlines of one answer. Put ``with clock:`` around each wait for the model: it raises `TimeoutError`.
 
-    It works as `asyncio.timeout` does, by cancelling the waiting task, but costs a tenth: one timer for the answer, not
-    one for each read. It never stays open over a ``yield``: the cancellation would hit the reader. Close it at the end.
+    It cancels the waiting task, as `asyncio.timeout` does, but at a tenth of the cost: one timer per answer instead of
+    one per read. Never ``yield`` inside it: the cancellation would hit the generator's reader. Close it at the end.
     """
 
     def __init__(self, deadlines: Deadlines, *, begins: bool = True) -> None:
-        """It `begins` now, or with `wait`: until then nothing is due."""
+        """`begins`: start the deadlines now; otherwise `wait` starts them."""
         self._loop = asyncio.get_running_loop()
         self._deadlines = deadlines
         self._end = self._first_due = self._due = math.inf
@@ -40,46 +40,46 @@ class Clock:
         self._due = self._first_due
 
     async def wait(self, may_ask: "asyncio.Future[None]") -> None:
-        """The model may not be asked before this is done: its time begins then."""
+        """Wait until the request may be sent, then start the deadlines."""
         await may_ask
         if not self._broken_off:
             self._begin()
         self._arm()
 
     def asked(self, *, whole: bool = False) -> None:
-        """The model is asked, maybe again. `whole`: the answer will come in one piece, when all of it is there."""
+        """A request is sent, for the first time or again. `whole`: the endpoint does not stream this answer."""
         self._wait_until(self._end if whole else self._first_due, "the first byte")
 
     def responded(self, *, whole: bool = False) -> None:
-        """The response has begun; its first token is due."""
+        """The response has begun: start the deadline of its first token."""
         if self._deadlines.first_byte is not None and not whole:
             self._wait_until(self._loop.time() + self._deadlines.first_token, "the first token")
 
     def token(self) -> None:
-        """A token came; the next one is due."""
+        """A token came: start the deadline of the next one."""
         self._wait_until(self._loop.time() + self._deadlines.idle, "the next token")
 
     def settle(self, seconds: float) -> None:
-        """The answer looks whole; what may still come is waited for so long."""
+        """The answer looks complete: wait at most so long for the rest."""
         self._wait_until(min(self._due, self._loop.time() + seconds), "the token counts")
 
     def left(self) -> float:
-        """Seconds until the deadline that counts now."""
+        """Seconds until the current deadline."""
         return self._due - self._loop.time()
 
     @property
     def is_over(self) -> bool:
-        """Whether the deadline that counts now is that of the whole answer."""
+        """Whether the current deadline is the one of the whole answer."""
         return self._due == self._end
 
     def break_off(self) -> None:
-        """Nobody wants the answer any more: whoever waits now, or next, gets the `TimeoutError`."""
+        """Abandon the answer: the current wait, or the next one, raises `TimeoutError`."""
         self._broken_off = True
         self._due = self._end = self._loop.time()
         self._arm()
 
     def fault(self) -> Fault:
-        """What to say when it did not come in time."""
+        """The fault for the deadline that has passed."""
         if self._broken_off:
             return Fault(ErrorCode.UPSTREAM_UNAVAILABLE, "the model was closed")
         late = "the end" if self.is_over else self._waits_for
@@ -92,11 +92,11 @@ class Clock:
             self._timer = None
 
     def __enter__(self) -> Self:
-        if self._timer is None:  # it went off while nobody waited
+        if self._timer is None:  # the deadline passed outside a wait
             if self.left() <= 0:
                 raise TimeoutError
             self._arm()
-        task = asyncio.current_task(self._loop)  # without the loop, finding it is most of the cost
+        task = asyncio.current_task(self._loop)  # passing the loop makes the call much cheaper
         assert task is not None  # noqa: S101 - for the type checker: coroutines run in tasks
         self._cancelling = task.cancelling()
         self._task = task
@@ -107,7 +107,7 @@ class Clock:
     ) -> None:
         task, self._task = self._task, None
         late, self._late = self._late, False
-        # Who else cancelled the task meant it: theirs wins.
+        # If somebody else has cancelled the task too, that cancellation wins.
         if late and task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from exc
 

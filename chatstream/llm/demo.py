@@ -1,4 +1,4 @@
-"""The demo model: an OpenAI-compatible endpoint that needs no key, costs nothing and fails on request.
+"""The demo models: an OpenAI-compatible endpoint that needs no key, costs nothing and can play faults.
 
 ``POST /v1/chat/completions`` (streamed or not) and ``GET /v1/models``. The same conversation always gets the same
 answer. The model's name chooses a fault, so that a front end can be built against every one of them; see `FAULTS`.
@@ -24,17 +24,17 @@ from chatstream.llm import demo_answers, demo_tools, titling
 from chatstream.llm.demo_answers import GENERAL, THOUGHT, Step, Subject, Wanted, long_answer
 from chatstream.llm.model import GO_ON
 
-# Bytes of a request: enough for any context the server sends. The endpoint listens on loopback only.
+# Largest request, in bytes: enough for any context the server sends. The endpoint listens on loopback only.
 _MAX_BODY: Final = 16 * 1024 * 1024
-# How many conversations `demo-429` remembers having refused.
+# Conversations that `demo-429` remembers to have refused.
 _MAX_REFUSED: Final = 1000
-# Past one 64 KiB write, and within the server's default limit for an answer.
+# Bytes of `demo-huge`'s chunk: over one 64 KiB write, and within the server's default limit for an answer.
 _HUGE: Final = 128 * 1024
-# What the filter of `demo-strict` stops, wherever in the conversation it stands.
+# The word that `demo-strict`'s content filter blocks, anywhere in the conversation.
 FILTERED: Final = "abracadabra"
 # Words, each with the white space before it; the last one also with what comes after it.
 _TOKENS: Final = re.compile(r"\s*\S+\s*\Z|\s*\S+")
-# A human reads some four words a second: slow enough to see each one come.
+# Seconds between the words of a slow answer: people read some four words a second, so each can be seen.
 _SLOW: Final = 0.5
 
 
@@ -43,10 +43,10 @@ class _Gone(Exception):
 
 
 class _Call(RequestHandler):
-    """One completion; the demos play on it."""
+    """One completion request, with the means to answer it or to play a fault."""
 
     def initialize(self, subject: Subject, pace: float, refused: OrderedDict[bytes, None]) -> None:
-        """`pace` in seconds between tokens; `refused` are the conversations that `demo-429` has refused."""
+        """`pace`: seconds between tokens. `refused`: the conversations that `demo-429` has refused."""
         self.subject = subject
         self.pace = pace
         self.refused = refused
@@ -56,12 +56,12 @@ class _Call(RequestHandler):
         self.message: dict[str, Any] = {"role": "assistant"}
 
     def on_connection_close(self) -> None:
-        """End whatever the handler waits for."""
+        """Wake the handler: the client went away."""
         if not self.gone.done():
             self.gone.set_result(None)
 
     async def post(self) -> None:
-        """Answer, or fail, as the model's name says."""
+        """Answer or fail, as the model's name requires."""
         try:
             self.body = json.loads(self.request.body)
             self.messages: list[dict[str, Any]] = [dict(message) for message in self.body["messages"]]
@@ -70,7 +70,7 @@ class _Call(RequestHandler):
             self.fail(400, "invalid_request_error", "The body must be a JSON object with a model and messages.")
             return
         questions = [_plain(message.get("content")) for message in self.messages if message.get("role") == "user"]
-        self.said = ""  # what it is to go on from
+        self.said = ""  # the interrupted text to continue, if any
         if questions[-1:] == [GO_ON] and len(questions) > 1:
             questions.pop()
             said = [_plain(one.get("content")) for one in self.messages if one.get("role") == "assistant"]
@@ -90,13 +90,13 @@ class _Call(RequestHandler):
 
     @property
     def offered(self) -> list[dict[str, Any]]:
-        """The tools that it may call."""
+        """The tools that the request offers."""
         tools = self.body.get("tools")
         return tools if isinstance(tools, list) else []
 
     @property
     def step(self) -> Step:
-        """What to do next, if tools can be of use here."""
+        """The next step: an answer, or calls of offered tools."""
         if titling.question_of(self.question) is not None:
             return None
         step = self.subject.step(self.question, demo_tools.called_since(self.messages))
@@ -117,7 +117,7 @@ class _Call(RequestHandler):
             raise _Gone
 
     async def stall(self) -> NoReturn:
-        """Say nothing more until the client goes away."""
+        """Send nothing more until the client goes away."""
         await self.gone
         raise _Gone
 
@@ -128,14 +128,14 @@ class _Call(RequestHandler):
     async def say(
         self, text: str, *, field: str = "content", pace: float | None = None, reason: str | None = None
     ) -> None:
-        """Send `text` word by word, each with a finish reason if there is one."""
+        """Send `text` word by word, each with the finish reason if one is given."""
         for token in _TOKENS.findall(text):
             await self.delta(reason, **{field: token})
             self.tokens += 1
             await self.pause(self.pace if pace is None else pace)
 
     async def call_tools(self, wanted: Sequence[Wanted], form: demo_tools.Form = demo_tools.whole) -> None:
-        """Send these calls, in one of the forms."""
+        """Send these calls, in an endpoint's form."""
         seed = _digest(self.messages).hex()
         if not self.streams:
             functions = [{"name": one.name, "arguments": json.dumps(one.arguments)} for one in wanted]
@@ -178,13 +178,13 @@ class _Call(RequestHandler):
         if not self.streams:
             return
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        # All but ASCII is escaped: half a surrogate pair can be sent no other way.
+        # Escaped to ASCII: the only way to send half a surrogate pair.
         encoded = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.write(b"data: " + encoded + self.line_end * 2)
         await self.flush()
 
     def envelope(self, kind: str) -> dict[str, Any]:
-        """The fields of every chunk. The same conversation has the same id, at the same time."""
+        """The fields of every chunk. Id and time depend only on the conversation."""
         digest = _digest(self.messages).hex()[:24]
         return {"id": "chatcmpl-" + digest, "object": kind, "created": 1_700_000_000, "model": self.model}
 
@@ -193,7 +193,7 @@ class _Models(RequestHandler):
     """The demo models and what they do."""
 
     def initialize(self, subject: Subject) -> None:
-        """Which models there are besides those that play faults."""
+        """`subject`: has further models besides those that play faults."""
         self.described = {name: demo.description for name, demo in _DEMOS.items()} | {
             name: model.description for name, model in subject.models.items()
         }
@@ -396,7 +396,7 @@ async def _refusal(call: _Call) -> None:
 
 
 async def _length(call: _Call) -> None:
-    if call.said:  # the other half
+    if call.said:  # continue: send the other half
         await _answer(call)
         return
     await _half(call)
@@ -456,7 +456,7 @@ def _calls(
     silent: bool = False,
     stalls: bool = False,
 ) -> Callable[[_Call], Awaitable[None]]:
-    """Calls what it is offered, `which` of two calls, in a form of its own; and then says what came of it."""
+    """A demo that makes calls of the offered tools in the given form, and then answers from their results."""
 
     async def play(call: _Call) -> None:
         if (wrong := mistake(call.messages)) is not None:
@@ -567,19 +567,19 @@ FAULTS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def make_app(subject: Subject = GENERAL, *, pace: float = 0.03) -> Application:
-    """The endpoint. `pace` is in seconds between words: thirty a second, as a fast model writes."""
+    """The endpoint's application. `pace`: seconds between words; the default is a fast model's thirty a second."""
     completions = {"subject": subject, "pace": pace, "refused": OrderedDict()}
     return Application(
         [("/v1/chat/completions", _Call, completions), ("/v1/models", _Models, {"subject": subject})],
-        log_function=lambda handler: None,  # the one who asks logs
+        log_function=lambda handler: None,  # the model's client logs its requests
     )
 
 
 @contextlib.contextmanager
 def serve(subject: Subject = GENERAL, *, host: str = "127.0.0.1", port: int = 0, pace: float = 0.03) -> Iterator[str]:
-    """Listen on `host`, on a free port if it is 0, while the context is open; gives the ``base_url``.
+    """Serve the demo models while the context is open, on a free port if `port` is 0. Yields the ``base_url``.
 
-    Needs a running event loop. Connections that are open at the end stay so until their clients close them.
+    Needs a running event loop. Connections stay open until their clients close them.
     """
     server = HTTPServer(make_app(subject, pace=pace), max_body_size=_MAX_BODY)
     sockets = bind_sockets(port, host)

@@ -1,7 +1,6 @@
-"""What the demo model says to what people try first, and what a plug-in has it say instead.
+"""The demo model's answers to the questions that people try first, which a plug-in can replace.
 
-Between them the prepared answers have what an answer can be made of: code, a table, lists, maths, a quotation, a
-refusal.
+Together the prepared answers have all kinds of content: code, a table, lists, maths, a quotation, a refusal.
 """
 
 import re
@@ -114,10 +113,10 @@ OPENAI_API_KEY=sk-...   # oder OPENAI_BASE_URL=http://localhost:11434/v1
 OPENAI_MODEL=gpt-4
 ```"""
 
-# What the models say that think first.
+# The reasoning of the demo models that think first.
 THOUGHT = "The user asks for something. I look at what is known of it, and keep it short."
 
-# Searched for in the question, in this order.
+# The prepared answers, by patterns that are searched for in the question, in this order.
 _ANSWERS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
@@ -145,7 +144,7 @@ _ANSWERS: Final = tuple(
 )
 
 
-# ... and so their conversations are called.
+# The titles of conversations that begin with these questions.
 _TITLES: Final = {
     _PALINDROME: "Palindromes in Python",
     _COFFEE: "Three ways to make coffee",
@@ -162,20 +161,20 @@ _TITLES: Final = {
 
 
 def title(question: str) -> str:
-    """What the demo model calls a conversation that begins so: as it begins, if it knows no better."""
+    """The demo model's title for a conversation with this first question: a prepared one, else the question."""
     known = next((_TITLES[text] for pattern, text in _ANSWERS if pattern.search(question)), None)
     return known or shortened(" ".join(question.split())).strip(" ,.;:?!")
 
 
 class DemoModel(NamedTuple):
-    """A model of a plug-in's own: what its list says of it, and what it answers."""
+    """A plug-in's own demo model: its description and its answers."""
 
     description: str
     answer: str
 
 
 class Chat(NamedTuple):
-    """A conversation that never took place: each question with its answer. They may come in any order."""
+    """An invented conversation: questions with their answers, which fit in any order."""
 
     title: str
     exchanges: Sequence[tuple[str, str]]
@@ -196,7 +195,7 @@ def _chats(seed: int) -> Callable[[Random], Chat]:
 
 
 class Called(NamedTuple):
-    """A tool that was called, and what came of it."""
+    """A tool call and its result."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -204,7 +203,7 @@ class Called(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A call to make."""
+    """A tool call to make."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -219,27 +218,27 @@ def _no_step(question: str, called: Sequence[Called]) -> Step:
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """What is spoken of where something is made up: by the demo model, in a development server's example conversation,
-    and in those that ``chatstream seed`` makes."""
+    """The topic of all invented content: the demo model's answers, a development server's example conversation, and
+    the conversations of ``chatstream seed``."""
 
-    answer: Callable[[str], str]  # to a question always the same one
-    texts: Sequence[str]  # what a long answer is made of
-    models: Mapping[str, DemoModel] = {}  # besides those that play faults
-    step: Callable[[str, Sequence[Called]], Step] = _no_step  # to a question, with what was called since
-    calls: Sequence[Wanted] = ()  # two that are always possible, for the models that play at calling
-    title: str  # of the example conversation ...
-    question: str  # ... and its only message
-    chats: Callable[[int], Callable[[Random], Chat]] = _chats  # for a seed: what makes a chat by chance
-    found: Callable[[str, str], tuple[Annotation, ...]] = lambda id_, text: ()  # in a seeded answer, by its id and text
+    answer: Callable[[str], str]  # always the same for the same question
+    texts: Sequence[str]  # the texts of a long answer
+    models: Mapping[str, DemoModel] = {}  # further demo models
+    step: Callable[[str, Sequence[Called]], Step] = _no_step  # the next step after a question and the calls since
+    calls: Sequence[Wanted] = ()  # two calls that always work, for the demos of tool calls
+    title: str  # the example conversation's title
+    question: str  # the example conversation's only message
+    chats: Callable[[int], Callable[[Random], Chat]] = _chats  # for a seed: a function that makes random chats
+    found: Callable[[str, str], tuple[Annotation, ...]] = lambda id_, text: ()  # annotations of a seeded answer
 
 
 def prepared(question: str) -> str | None:
-    """The answer that was written for this question, if one was."""
+    """The prepared answer to this question, if there is one."""
     return next((text for pattern, text in _ANSWERS if pattern.search(question[:500])), None)
 
 
 def long_answer(subject: Subject, question: str) -> str:
-    """About 1,500 words: all texts of the subject, again and again."""
+    """An answer of about 1,500 words: the subject's texts, repeated."""
     first = number(question)
     parts: list[str] = []
     words = 0
@@ -251,16 +250,16 @@ def long_answer(subject: Subject, question: str) -> str:
 
 
 def number(question: str) -> int:
-    """By which one of several answers is chosen. Not `hash`: that differs from process to process."""
+    """A number by which an answer is chosen. Not `hash`, which differs between processes."""
     return int.from_bytes(sha256(question.encode("utf-8", "replace")).digest()[:8])
 
 
-_LONG: Final = 1450  # words; the last part goes beyond
+_LONG: Final = 1450  # words, before the last part is added
 _TEXTS: Final = (_PALINDROME, _COFFEE, _PYTHAGORAS, _RAIN)
 
 
 def _answer(question: str) -> str:
-    """One that was written for it, else one to another question, which says so."""
+    """The prepared answer, else another question's, which says that it is one."""
     if (written := prepared(question)) is not None:
         return written
     text = _TEXTS[number(question) % len(_TEXTS)]

@@ -1,4 +1,4 @@
-"""How the demo models call tools: what they call, and in which of the forms that endpoints have for it. Pure."""
+"""The demo models' tool calls: which calls they make, in the different forms of real endpoints. Pure."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from chatstream.llm.demo_answers import Called, Wanted
 
-# Of a result, in an answer that does not know what it means.
+# Most characters of a result in an answer that quotes it.
 _LONGEST: Final = 500
-# More than any model calls at a time, and than is carried out (`CHATSTREAM_TOOL_CALLS`).
+# Calls of `many`: more than the server carries out (`CHATSTREAM_TOOL_CALLS`).
 _MANY: Final = 40
-_SIGNATURE: Final = "c2lnbmVk"  # Gemini's is bytes in Base64, of which nobody knows what they mean
+_SIGNATURE: Final = "c2lnbmVk"  # Gemini's signatures are opaque bytes in Base64
 _MISTRAL_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 Message = Mapping[str, Any]
@@ -22,7 +22,7 @@ Delta = list[dict[str, Any]]
 
 
 def called_since(messages: Sequence[Message]) -> list[Called]:
-    """What was called since the last question, and what came of it."""
+    """The calls since the last question, with their results."""
     found: list[Called] = []
     results: dict[str, str] = {}
     for message in reversed(messages):
@@ -37,7 +37,7 @@ def called_since(messages: Sequence[Message]) -> list[Called]:
 
 
 def mistake(messages: Sequence[Message]) -> str | None:
-    """What endpoints refuse a conversation for: a call without a result, or a result without a call."""
+    """The error for which endpoints refuse a conversation: a call without a result, or a result without a call."""
     open_calls: list[str] = []
     for message in messages:
         if message.get("role") == "tool":
@@ -51,7 +51,7 @@ def mistake(messages: Sequence[Message]) -> str | None:
 
 
 def mistake_of_gemini(messages: Sequence[Message]) -> str | None:
-    """The same, and a call without the signature that came with it."""
+    """As `mistake`; also an error for a call without its signature."""
     calls = [one for message in messages for one in message.get("tool_calls") or ()]
     if any((one.get("extra_content") or {}).get("google", {}).get("thought_signature") != _SIGNATURE for one in calls):
         return "Function call is missing a thought_signature in functionCall parts."
@@ -59,7 +59,7 @@ def mistake_of_gemini(messages: Sequence[Message]) -> str | None:
 
 
 def mistake_of_mistral(messages: Sequence[Message]) -> str | None:
-    """The same, and an id that is not one of Mistral's."""
+    """As `mistake`; also an error for an id that is not in Mistral's form."""
     calls = [one for message in messages for one in message.get("tool_calls") or ()]
     if not all(_MISTRAL_ID.fullmatch(one["id"]) for one in calls):
         return "Tool call id has to be defined, and must be a-z, A-Z, 0-9, with a length of 9."
@@ -67,7 +67,7 @@ def mistake_of_mistral(messages: Sequence[Message]) -> str | None:
 
 
 def sample(offered: Sequence[Mapping[str, Any]]) -> tuple[Wanted, ...]:
-    """Two calls of the first tool that is offered, with something for each parameter that it needs."""
+    """Two calls of the first offered tool, with a value for each required parameter."""
     for tool in offered[:1]:
         function = tool["function"]
         parameters = function.get("parameters") or {}
@@ -89,7 +89,7 @@ def _some(schema: Mapping[str, Any]) -> Any:
 
 
 def told(called: Sequence[Called]) -> str:
-    """An answer from results of which nothing is known."""
+    """An answer that quotes results."""
     one = called[-1]
     return f"I called `{one.name}`, and this is what it said:\n\n> {one.result[:_LONGEST]}"
 
@@ -98,7 +98,7 @@ def told(called: Sequence[Called]) -> str:
 
 
 def whole(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """As OpenAI has it: one call after the other, the arguments in pieces."""
+    """OpenAI's form: one call after the other, the arguments in pieces."""
     for index, one in enumerate(wanted):
         yield [_begun(index, one, seed)]
         for piece in _pieces(one):
@@ -106,7 +106,7 @@ def whole(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def interleaved(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """All calls at once, a piece of each in turn."""
+    """All calls at the same time, a piece of each in turn."""
     for index, one in enumerate(wanted):
         yield [_begun(index, one, seed)]
     pieces = [list(_pieces(one)) for one in wanted]
@@ -115,7 +115,7 @@ def interleaved(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def ollama(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """No index, and each call whole, all in one chunk."""
+    """Ollama's form: all calls complete in one chunk, without indexes."""
     yield [
         {"id": _id(seed, index), "function": {"name": one.name, "arguments": json.dumps(one.arguments)}}
         for index, one in enumerate(wanted)
@@ -123,7 +123,7 @@ def ollama(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def gemini(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """Each call whole, in a chunk of its own, all with the index 0, and something that must come back."""
+    """Gemini's form: each call complete in its own chunk, all with index 0, with a signature that must be sent back."""
     for index, one in enumerate(wanted):
         function = {"name": one.name, "arguments": json.dumps(one.arguments)}
         extra = {"google": {"thought_signature": _SIGNATURE}}
@@ -131,7 +131,7 @@ def gemini(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def mistral(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """Each call whole, with ``"null"`` for its id."""
+    """Mistral's form: each call complete, with the id ``"null"``."""
     yield [
         {"index": index, "id": "null", "function": {"name": one.name, "arguments": json.dumps(one.arguments)}}
         for index, one in enumerate(wanted)
@@ -139,7 +139,7 @@ def mistral(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def broken(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """Arguments that are no JSON."""
+    """A call with arguments that are not JSON."""
     for index, one in enumerate(wanted):
         begun = _begun(index, one, seed)
         begun["function"]["arguments"] = "{selection: 'Arsenal', }"
@@ -147,7 +147,7 @@ def broken(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
 
 
 def half(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """The beginning of a call."""
+    """An incomplete call."""
     yield [_begun(0, wanted[0], seed)]
     text = json.dumps(wanted[0].arguments)
     yield [{"index": 0, "function": {"arguments": text[: len(text) // 2]}}]
@@ -157,12 +157,12 @@ Form = Callable[[Sequence[Wanted], str], Iterator[Delta]]
 
 
 def many(wanted: Sequence[Wanted]) -> Sequence[Wanted]:
-    """More than are carried out."""
+    """More calls than the server carries out."""
     return [wanted[0]] * _MANY
 
 
 def unknown(wanted: Sequence[Wanted]) -> Sequence[Wanted]:
-    """Of a tool that nobody offered."""
+    """A call of a tool that was not offered."""
     return [Wanted("launch_rocket", wanted[0].arguments)]
 
 
@@ -180,7 +180,7 @@ def _id(seed: str, index: int) -> str:
 
 
 def _pieces(one: Wanted) -> Iterator[str]:
-    """Some characters each, as tokens are."""
+    """The arguments in pieces of a few characters, like tokens."""
     yield from re.findall(r".{1,6}", json.dumps(one.arguments))
 
 

@@ -1,4 +1,4 @@
-"""How a request looks to each model: some refuse a part of it, and are asked without."""
+"""Builds Chat Completions requests, without the parts that a model has refused before."""
 
 import hashlib
 from collections import OrderedDict
@@ -14,25 +14,26 @@ from chatstream.llm.model import OfferedTool, Step, ToolCall, Turn, without_call
 Parts = frozenset[Part]
 NONE: Final[Parts] = frozenset()
 
-# What of a call's `extra` belongs to the Responses API, and means nothing to any other.
+# The key in a call's `extra` for data of the Responses API; other APIs ignore it.
 RESPONSES_EXTRA: Final = "responses"
 
-# Users may name any model: only the most recently used ones are remembered.
+# Most models whose refusals are remembered, by last use: users may be free to name any model.
 _MAX_MODELS: Final = 256
-# A server may learn, or another one may be behind the address: after an hour the model is asked anew.
+# Seconds for which a refusal is remembered; then the part is tried again, as the endpoint may have changed.
 _REMEMBERED: Final = 3600.0
 
 
 class Dialects:
-    """What each model refuses, for an hour. Only what was asked again without it, and answered, comes in here."""
+    """Remembers for an hour which parts each model refuses. A part is noted only if the request without it
+    succeeded."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` counts seconds, and never backwards."""
+        """`clock`: a monotonic clock, in seconds."""
         self._clock = clock
         self._known: OrderedDict[str, tuple[Parts, float]] = OrderedDict()
 
     def of(self, model: str) -> Parts:
-        """What to leave out of a request to `model`."""
+        """The parts to omit from a request to `model`."""
         parts, until = self._known.get(model, (NONE, 0.0))
         if not parts:
             return NONE
@@ -43,7 +44,7 @@ class Dialects:
         return parts
 
     def learn(self, model: str, parts: Parts) -> None:
-        """`model` answers without these."""
+        """Note that `model` refuses these parts."""
         self._known[model] = parts, self._clock() + _REMEMBERED
         self._known.move_to_end(model)
         if len(self._known) > _MAX_MODELS:
@@ -51,10 +52,10 @@ class Dialects:
 
 
 class ReasoningBack(StrEnum):
-    """Which of its turns a model is given with what it thought before."""
+    """Which of its earlier turns are sent to a model with their reasoning."""
 
     OFF = "off"
-    TOOL_TURNS = "tool_turns"  # those with calls
+    TOOL_TURNS = "tool_turns"  # turns with tool calls
     ALWAYS = "always"
 
 
@@ -69,7 +70,7 @@ def request_body(
 ) -> dict[str, Any]:
     """The body of ``POST /chat/completions``.
 
-    `cache_key` is the same for requests that begin in the same way: an endpoint of many machines sends them to one.
+    `cache_key`: the same for requests that begin in the same way, so that the endpoint can route them to one cache.
     """
     turns, tools = fitted(turns, without, tools)
     body: dict[str, Any] = {
@@ -89,7 +90,7 @@ def request_body(
 def fitted(
     turns: Sequence[Turn], without: Parts, tools: Sequence[OfferedTool]
 ) -> tuple[Sequence[Turn], Sequence[OfferedTool]]:
-    """The same without the system's turn and without calls, where a model refuses these."""
+    """`turns` without the system turn and without calls, if the model refuses these."""
     if Part.SYSTEM in without:
         turns = _without_system(turns)
     return (without_calls(turns), ()) if Part.TOOLS in without else (turns, tools)
@@ -110,7 +111,7 @@ def _messages(turn: Turn, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
 
 
 def _said(step: Step, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
-    """One message of the model's, and one for each of its calls: without all of them it would be refused."""
+    """The messages of one step: the model's, and a result for each of its calls; endpoints require all of them."""
     wanted = reasoning is ReasoningBack.ALWAYS or (reasoning is ReasoningBack.TOOL_TURNS and bool(step.calls))
     thought = _thought(step.reasoning if wanted else "")
     if not step.calls:
@@ -119,7 +120,7 @@ def _said(step: Step, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
     calls = [_call(call) for call in step.calls]
     yield {"role": "assistant", "content": step.content or None, "tool_calls": calls} | thought
     for call in step.calls:
-        # The name is for those who find a result by it.
+        # Some endpoints match a result to its call by `name`.
         yield {"role": "tool", "tool_call_id": short_id(call.id), "name": call.name, "content": call.result}
 
 
@@ -136,12 +137,12 @@ def _thought(text: str) -> dict[str, Any]:
 
 
 def short_id(id_: str) -> str:
-    """An id as every endpoint takes it: Mistral's must have nine letters and digits."""
+    """An id that every endpoint accepts: Mistral requires exactly nine letters and digits."""
     return hashlib.blake2s(id_.encode(), digest_size=8).hexdigest()[:9]
 
 
 def is_in(part: Part, turns: Sequence[Turn], without: Parts, tools: Sequence[OfferedTool] = ()) -> bool:
-    """Whether a request that leaves out `without` has this part."""
+    """Whether a request has this part, if it omits the parts in `without`."""
     if part in without:
         return False
     if part in (Part.TOOLS, Part.REASONING):
@@ -152,7 +153,7 @@ def is_in(part: Part, turns: Sequence[Turn], without: Parts, tools: Sequence[Off
 
 
 def _without_system(turns: Sequence[Turn]) -> Sequence[Turn]:
-    """The prompt stands before the first question instead."""
+    """`turns` with the system prompt put in front of the first question."""
     if len(turns) < 2 or turns[0].role != "system" or turns[1].role != "user":
         return turns
     return [Turn("user", f"{turns[0].content}\n\n{turns[1].content}"), *turns[2:]]

@@ -1,4 +1,4 @@
-"""The models of a catalogue as one: who is asked, and who is asked next when a model fails."""
+"""Sends requests to the models of a catalogue, and to a model's fallbacks when it fails."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from chatstream.llm.model import Delta, Model, OfferedTool, Turn, without_calls
 
 log = logging.getLogger("chatstream.llm")
 
-# What another model may do better. What one refuses, or finds too long, is not shopped around.
+# Errors after which a fallback is tried. A refusal or a context that is too long is not sent to another model.
 _ANOTHER_MAY_ANSWER = frozenset(
     {
         ErrorCode.UPSTREAM_RATE_LIMITED,
@@ -25,7 +25,7 @@ _ANOTHER_MAY_ANSWER = frozenset(
 
 
 class Endpoints:
-    """A `Model` whose `model` is the name of an entry. Each entry has an endpoint of its own, made when it is asked."""
+    """A `Model` whose `model` names an entry of the catalogue. Each entry's endpoint is made at its first request."""
 
     def __init__(self, catalogue: Catalogue, make: Callable[[Entry], Model]) -> None:
         self._catalogue = catalogue
@@ -41,9 +41,9 @@ class Endpoints:
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
-        """See `Model.stream`. Raises `ConfigurationError` if the way to the endpoint cannot be used.
+        """See `Model.stream`. Raises `ConfigurationError` if the endpoint's proxy is unusable.
 
-        A model that is not said to know tools is offered none, and told of earlier calls only what was said.
+        A model without the `tools` setting is offered none, and gets only the text of earlier answers with calls.
         """
         entry = self._catalogue.entry(model)
         if not entry.tools:
@@ -54,8 +54,8 @@ class Endpoints:
         )
 
     def endpoint(self, entry: Entry) -> Model:
-        """The endpoint of an entry, made if need be. Raises `ConfigurationError` if the way there cannot be used."""
-        # A name that is in no entry is one more model of the default's endpoint, and of those there may be any number.
+        """The endpoint of an entry, made if need be. Raises `ConfigurationError` if its proxy is unusable."""
+        # A name without an entry is a further model of the default entry's endpoint; there may be any number of them.
         name = entry.name if entry.name in self._catalogue.entries else self._catalogue.default.name
         if name not in self._made:
             self._made[name] = self._make(self._catalogue.entry(name))
@@ -68,14 +68,14 @@ class Endpoints:
 
 
 class FallbackModel:
-    """A `Model` that asks the model that was chosen and, as long as nothing has come, its fallbacks.
+    """A `Model` that asks the chosen model and, if it fails before its first token, its fallbacks.
 
-    When one fails after its first token, reasoning included, the `ModelError` names who may answer in its place
-    (`next_model`): with another attempt, as what has come is not to be gone on with.
+    If a model fails after its first token (reasoning counts), the `ModelError` names the fallback in `next_model`. It
+    answers in a new attempt, as another model must not continue the text.
     """
 
     def __init__(self, endpoints: Model, catalogue: Catalogue, *, begin_at: str | None = None) -> None:
-        """`begin_at` is the `next_model` of the attempt before."""
+        """`begin_at`: the `next_model` of the previous attempt."""
         self._endpoints = endpoints
         self._catalogue = catalogue
         self._begin_at = begin_at
@@ -93,7 +93,7 @@ class FallbackModel:
         return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key, may_ask)
 
     def beginning_at(self, name: str | None) -> Model:
-        """This model for an attempt that goes on with the fallback `name`."""
+        """This model for an attempt that starts at the fallback `name`."""
         return self if name is None else FallbackModel(self._endpoints, self._catalogue, begin_at=name)
 
     async def _stream(

@@ -1,47 +1,47 @@
-"""What models mark the bounds of their thinking with, where their endpoint leaves that in the text. Pure."""
+"""The markers with which models enclose reasoning in their text, if the endpoint does not remove them. Pure."""
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
-# Models that write their tags letter by letter vary them: `<think >`, `< / think>`, `<think effort="low">`. So much may
-# stand there besides.
+# White space and attributes that are accepted inside tags: models that write tags letter by letter vary them, as in
+# `<think >`, `< / think>`, `<think effort="low">`.
 _SPACE: Final = r"\s{0,4}"
 _ATTRIBUTES: Final = r"(?:\s[^<>]{0,64})?"
-# No marker is longer: so much of a text is held at most while it is not known whether it is one.
+# Longest marker, in characters: at most this much text is held while it may be one.
 _LONGEST_MARKER: Final = 100
 _LONGEST_HEADER: Final = 256
 
 
 class Marker:
-    """Any of several spellings of a marker."""
+    """A marker, with all its spellings."""
 
     def __init__(self, *spellings: Sequence[str]) -> None:
-        """Each spelling is a row of regular expressions, after each of which a text may be cut."""
+        """`spellings`: each is a sequence of regular expressions; the text may be cut after any of them."""
         self.spellings = spellings
         self._whole = re.compile("|".join("".join(spelling) for spelling in spellings), re.IGNORECASE)
         self._begun = re.compile("|".join(map(_beginning, spellings)), re.IGNORECASE)
 
     def match(self, text: str) -> re.Match[str] | None:
-        """The marker that `text` begins with."""
+        """The marker at the start of `text`, or None."""
         return self._whole.match(text)
 
     def search(self, text: str) -> re.Match[str] | None:
-        """The first marker in `text`."""
+        """The first marker in `text`, or None."""
         return self._whole.search(text)
 
     def may_be(self, text: str) -> bool:
-        """Whether all of `text` may be the beginning of one."""
+        """Whether the whole of `text` may be the beginning of a marker."""
         return len(text) < _LONGEST_MARKER and self._begun.match(text) is not None
 
     def begun(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of one."""
+        """The number of characters at the end of `text` that may be the beginning of a marker."""
         found = self._begun.search(text, max(len(text) - _LONGEST_MARKER, 0))
         return 0 if found is None else len(text) - found.start()
 
 
 def _beginning(spelling: Sequence[str]) -> str:
-    """What matches any beginning of `spelling`, where the text ends with it."""
+    """A regular expression for any prefix of `spelling` at the end of a text."""
     return r"(?:\Z|".join(spelling) + ")" * (len(spelling) - 1)
 
 
@@ -58,8 +58,8 @@ def _closing(name: str) -> Marker:
 
 
 _NAMES: Final = ("think", "thinking", "thought", "reasoning", "seed:think", "longcat_think")
-# What thinking begins with, and the end that belongs to it. Tags: Qwen, DeepSeek, GLM and many others; what prompts ask
-# other models for; EXAONE; Seed-OSS; LongCat. Others: Magistral; Kimi-VL; OpenThinker; Command A; Apertus; Gemma.
+# The start and end markers of reasoning. Tags: Qwen, DeepSeek, GLM and many others; tags that prompts ask other models
+# for; EXAONE; Seed-OSS; LongCat. Others: Magistral; Kimi-VL; OpenThinker; Command A; Apertus; Gemma.
 THOUGHTS: Final = (
     *((_opening(name), _closing(name)) for name in _NAMES),
     (_exactly("[THINK]"), _exactly("[/THINK]")),
@@ -70,7 +70,7 @@ THOUGHTS: Final = (
     (_exactly("<|channel>thought"), _exactly("<channel|>")),
 )
 ANY_END: Final = Marker(*(spelling for _, end in THOUGHTS for spelling in end.spellings))
-# What some of them put around the text that follows: Hunyuan; OpenThinker; Command A.
+# The markers that some of them put around the text after the reasoning: Hunyuan; OpenThinker; Command A.
 ANSWERS: Final = (
     (_opening("answer"), _closing("answer")),
     (_exactly("<|begin_of_solution|>"), _exactly("<|end_of_solution|>")),
@@ -82,13 +82,13 @@ FIRST_CHARACTERS: Final = ("<", "[", "◁")
 # <|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>
 _HEADER_BEGINS: Final = ("<|start|>", "<|channel|>")
 _HEADER_END: Final = "<|message|>"
-# It ends with a marker of its own, or with the next header.
+# The end markers of a message; the next header ends it, too.
 _ENDS: Final = ("<|end|>", "<|return|>", "<|call|>")
 MESSAGE_END: Final = Marker(*([re.escape(character) for character in text] for text in (*_ENDS, *_HEADER_BEGINS)))
 
 
 def header(words: str) -> str:
-    """The header of a message that `words` begin with, empty if they do not."""
+    """The message header at the start of `words`; empty if there is none."""
     if not words.startswith(_HEADER_BEGINS):
         return ""
     found = words.find(_HEADER_END, 0, _LONGEST_HEADER)
@@ -96,22 +96,22 @@ def header(words: str) -> str:
 
 
 def is_header_begun(text: str) -> bool:
-    """Whether `text` is the beginning of a header."""
+    """Whether `text` is the beginning of a message header."""
     return text.lstrip().startswith(_HEADER_BEGINS) and _HEADER_END not in text
 
 
 def is_for_users(header: str) -> bool:
-    """Whether a message with this header is text. What has a recipient is a tool call, or its result."""
+    """Whether a message with this header is text for users. One with a recipient is a tool call or a result."""
     return "analysis" not in header and "to=" not in header
 
 
 def is_end(marker: str) -> bool:
-    """Whether what has ended a message belongs to it, and is not the beginning of the next one."""
+    """Whether `marker` is the end of a message, and not the start of the next one."""
     return marker not in _HEADER_BEGINS
 
 
 def may_begin(words: str) -> bool:
-    """Whether `words` may be the beginning of a marker that thinking or text begins with, or ends."""
+    """Whether `words` may be the beginning of any marker: the start or end of reasoning or of text."""
     if not words:
         return True
     if not words.startswith(FIRST_CHARACTERS):

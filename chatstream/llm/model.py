@@ -1,4 +1,4 @@
-"""What the rest of chatstream knows of a model."""
+"""The interface between models and the rest of chatstream."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -11,7 +11,7 @@ from chatstream.pieces import Piece
 
 
 class OfferedTool(Struct, frozen=True):
-    """A tool as a model knows it; `parameters` is a JSON Schema of an object."""
+    """A tool as it is offered to a model; `parameters` is a JSON Schema of an object."""
 
     name: str
     description: str
@@ -19,9 +19,9 @@ class OfferedTool(Struct, frozen=True):
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
-    """A call that the model made, and what it is told of its outcome. `id` is ours, `arguments` is JSON text.
+    """A call that the model made, and the result that is sent to it. `id` is ours; `arguments` is JSON text.
 
-    `extra` is JSON text of the endpoint, which wants it back.
+    `extra` is JSON text from the endpoint that must be sent back with the call.
     """
 
     id: str
@@ -32,7 +32,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """What a model said with one request: text, calls, or both; `reasoning` is what it thought before."""
+    """The model's output for one request: reasoning, text, calls."""
 
     content: str = ""
     reasoning: str = ""
@@ -40,22 +40,22 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Turn(Struct, frozen=True):
-    """One message of the context. An answer with calls has `steps`, which are all of it; `content` is its text."""
+    """One message of the context. An answer with calls has `steps`, its whole output; `content` is only its text."""
 
     role: Literal["system", "user", "assistant"]
     content: str
-    reasoning: str = ""  # what the model thought before it said this: only for models that want it back
+    reasoning: str = ""  # the turn's reasoning, for models that need it sent back
     steps: tuple[Step, ...] = ()
 
     @property
     def size(self) -> int:
-        """Its length in the model's context, in code points."""
+        """The turn's length in the model's context, in code points."""
         called = sum(len(call.arguments) + len(call.result) for step in self.steps for call in step.calls)
         return len(self.content) + called
 
 
-# Asks for the rest of the assistant's turn right before it. A turn of its own, since not every endpoint goes on with an
-# assistant's turn that is the last one, and some refuse it.
+# The prompt that asks for the rest of the assistant's turn right before it. A user turn, since not every endpoint
+# continues a final assistant turn, and some refuse one.
 GO_ON = (
     "Your answer above was cut off. Go on exactly where it ends, in mid-sentence or mid-word if need be. Repeat "
     "nothing of it, and do not mention that it was cut off."
@@ -63,14 +63,14 @@ GO_ON = (
 
 
 class Finish(Struct, frozen=True, kw_only=True):
-    """How the model ended its answer. `reason` is the model's own word: ``stop``, ``length``, ``content_filter`` …"""
+    """The end of an answer. `reason` is the endpoint's finish reason: ``stop``, ``length``, ``content_filter`` …"""
 
     reason: str
     usage: Usage | None = None
 
 
 def without_calls(turns: Sequence[Turn]) -> list[Turn]:
-    """The same as text alone, for a model that knows no tools. What has no text is left out."""
+    """`turns` as text only, for a model without tools. Turns without text are omitted."""
     return [
         Turn(turn.role, turn.content, turn.reasoning) if turn.steps else turn
         for turn in turns
@@ -79,25 +79,25 @@ def without_calls(turns: Sequence[Turn]) -> list[Turn]:
 
 
 class Estimate(NamedTuple):
-    """What a request is likely to be charged for, as long as the model has not said it."""
+    """An estimate of a request's token counts, for use until the model sends the real ones."""
 
     prompt_tokens: int
-    tokens_per_byte: float  # of the answer's text, in UTF-8
-    begins_at: int = 0  # the position in the answer at which the text of this request begins
-    of_model: bool = True  # not of a plug-in that answers in its place
+    tokens_per_byte: float  # tokens per byte of the answer's text in UTF-8
+    begins_at: int = 0  # the position in the answer where this request's text begins
+    of_model: bool = True  # False: the estimate is for a plug-in that answers in the model's place
 
 
 class Delta(NamedTuple):
-    """What one network read brought: pieces in order, of which no string is empty; and, last, the end.
+    """The output of one network read: pieces in order, no string empty. The last delta has the end (`finish`).
 
-    Of an answer that is text alone they are strings, each valid Unicode. `model` is who answers, by the name that users
-    know, where that is said: once, before or with the first piece. `usage` are the token counts so far, where the model
-    gives some before its end; `estimate` comes before a request.
+    The pieces of a text answer are strings, each valid Unicode. `model`: the answering model's name as users know it;
+    set at most once, before or with the first piece. `usage`: the token counts so far, if the endpoint sends them
+    before the end. `estimate`: comes before a request.
 
-    A call of a tool is an `OpenToolCall` and its arguments; the calls of one request are numbered: 1, 2 … is their id.
+    A tool call is an `OpenToolCall`, then its arguments. The calls of one request have the ids 1, 2 …
 
-    `durable`: the pieces are to be stored before anybody is told, and before the next delta is asked for. `waits`: and
-    there is no next one, until somebody has decided. `round`: with this a request has ended, of maybe several.
+    `durable`: store the pieces before they are published and before the next delta is requested. `waits`: no further
+    delta comes until somebody has decided about a call. `round`: one request, of maybe several, has ended.
     """
 
     pieces: list[Piece]
@@ -122,19 +122,20 @@ class Model(Protocol):
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
     ) -> AsyncGenerator[Delta, None]:
-        """Answer `turns`; the last `Delta` of a good answer, and only that, has `finish` set.
+        """Answer `turns`. Only the last `Delta` of a complete answer has `finish` set.
 
-        The model may call `tools`. If the last turn is its own, it goes on behind the results of that turn's last step.
+        The model may call `tools`. If the last turn is the model's own, it continues after the results of that turn's
+        last step.
 
-        The caller closes the generator (``contextlib.aclosing``); closing it, or cancelling the task that reads it,
-        really closes the upstream request. `model` overrides the configured name.
-        `cache_key` is the same for requests that begin in the same way: the turns of one conversation. Nothing is sent
-        before `may_ask` is done; what can be made ready meanwhile may be.
+        The caller must close the generator (``contextlib.aclosing``). Closing it, or cancelling the task that reads it,
+        closes the upstream request. `model` overrides the configured name. `cache_key` is the same for all requests of
+        one conversation: they begin in the same way. Nothing is sent before `may_ask` is done, but the connection may
+        be opened.
 
-        Raises `ModelError` when the answer cannot begin or breaks off; what was yielded before stands.
+        Raises `ModelError` when the answer cannot begin or is interrupted; deltas yielded before remain valid.
         """
         ...
 
     async def close(self) -> None:
-        """Release the connections. Running streams break off."""
+        """Close the connections. Running streams end with an error."""
         ...

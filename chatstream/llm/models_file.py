@@ -1,4 +1,4 @@
-"""The file that `CHATSTREAM_MODELS_FILE` names: TOML, a table `[[models]]` for each model."""
+"""Reads the file that `CHATSTREAM_MODELS_FILE` names: TOML, with a table `[[models]]` for each model."""
 
 import re
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from chatstream.settings import Seconds, Settings
 
 _SETTING: Final = "CHATSTREAM_MODELS_FILE"
 _MOST_MODELS: Final = 500
-# What chatstream sets itself, and what would change what it reads.
+# Request fields that `parameters` may not have: chatstream sets them, or they would change the response's form.
 _OURS: Final = ("messages", "model", "stream", "stream_options", "prompt_cache_key", "n", "tools", "tool_choice")
 _OURS_IN_RESPONSES: Final = (
     *("input", "instructions", "store", "include", "background", "conversation", "previous_response_id"),
 )
-# What is called otherwise there, and refused.
+# Request fields that have a setting of another name in this file.
 _MOVED: Final = {
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
@@ -95,9 +95,9 @@ class _Model(toml_file.Table):
 
 
 def read(path: Path, settings: Settings) -> Catalogue:
-    """The catalogue in this file. What an entry leaves out is as in `settings`, which also know the keys.
+    """Read the catalogue from this file. `settings` has the defaults of its entries, and the keys.
 
-    Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
+    Raises `InvalidSettings` with a line per error, without the values: they may be secrets.
     """
     document = toml_file.document(path, _SETTING)
     problems = [*toml_file.strangers(document, ("default", "models"))]
@@ -128,7 +128,7 @@ def _explain(error: Any) -> str:
 
 
 def _contradictions(models: list[_Model], names: list[str], default: object, settings: Settings) -> Iterator[str]:
-    """What is wrong with entries that are good each by itself. `names` are those of all that there are."""
+    """Errors between valid entries, one line each. `names`: the names of all entries."""
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"model {toml_file.quoted(name)}: is there more than once"
     if default is not None and default not in names:
@@ -150,7 +150,7 @@ def _fallbacks(model: _Model, names: list[str]) -> Iterator[str]:
 
 
 def _responses(model: _Model) -> Iterator[str]:
-    """What means nothing in the Responses API."""
+    """Errors for settings that do not exist in the Responses API."""
     if model.api != "responses":
         return
     if model.reasoning_back != "off":
@@ -167,7 +167,7 @@ def _key(model: _Model, settings: Settings) -> Iterator[str]:
         return
     key = settings.variable(model.key)
     if key is None:
-        # What has no underscore may be the key itself.
+        # A name without an underscore may be the key itself, so it is not shown.
         shown = model.key if "_" in model.key else "that it names"
         yield f"key: the environment variable {shown} is not set"
         return
@@ -191,12 +191,12 @@ def _deadlines(model: _Model, settings: Settings) -> Deadlines:
     defaults = usual_deadlines(settings)
     usual = {name: getattr(defaults, name) for name in _Deadlines.model_fields}
     if "total" not in given and given.get("first_byte", 0) > usual["first_byte"]:
-        given["total"] = given["first_byte"] + usual["total"]  # who may be loaded for so long has as long to answer
+        given["total"] = given["first_byte"] + usual["total"]  # loading time is extra
     return Deadlines(**(usual | given))
 
 
 def _price(price: _Price) -> Price:
-    """As it is written: 0.1 is a tenth, which no binary fraction is."""
+    """A price in exact decimals: 0.1 is exactly a tenth."""
     return Price(
         input=Decimal(str(price.input)),
         output=Decimal(str(price.output)),
@@ -206,7 +206,7 @@ def _price(price: _Price) -> Price:
 
 def _entry(model: _Model, settings: Settings) -> Entry:
     retries = model.retries
-    if retries is None:  # another model is as good as another try, and need not be waited for
+    if retries is None:  # a fallback needs no pause, so it replaces retries
         retries = 0 if model.fallbacks else settings.model_retries
     own = {
         "model": model.model or model.name,
@@ -216,6 +216,6 @@ def _entry(model: _Model, settings: Settings) -> Entry:
         "retries": retries,
         "fallbacks": tuple(model.fallbacks),
     }
-    # Whatever else the two have in common means the same in both.
+    # All other fields that both classes have mean the same in both.
     same = {name: getattr(model, name) for name in Entry.__struct_fields__ if name in _Model.model_fields}
     return Entry(**(same | own), key_variable=model.key, from_file=True)

@@ -1,4 +1,4 @@
-"""The models asked as a server asks them: what their endpoints have, and one token of an answer of each."""
+"""Tests the configured models: lists the models of each endpoint, and asks each model for one token."""
 
 import asyncio
 import json
@@ -16,17 +16,18 @@ from chatstream.llm.openai_model import OPENAI_URL, transport
 from chatstream.metrics import Metrics
 from chatstream.settings import Settings
 
-# A healthy endpoint lists its models in a second; a local one may load the model before its first token.
+# Seconds for the list of models (a healthy endpoint needs one), and for the first token: a local endpoint may load the
+# model first.
 _LIST_SECONDS = 10.0
 _TOKEN_SECONDS = 30.0
-# So many at a time: a local server may have to load each of them.
+# Models tested at the same time: a local server may have to load each.
 _AT_ONCE = 8
-# OpenAI's own list is 20 KB.
+# Largest list of models, in bytes. OpenAI's is 20 KB.
 _MOST_BYTES = 4 * 1024 * 1024
 
 
 async def try_out(settings: Settings) -> list[tuple[bool, str]]:
-    """Whether each model answers, and a line about it."""
+    """Test each model: whether it answers, and a line about it."""
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(entry: Entry) -> tuple[bool, str]:
@@ -40,7 +41,7 @@ async def try_out(settings: Settings) -> list[tuple[bool, str]]:
 async def _asked(entry: Entry) -> tuple[bool, str]:
     url = (entry.base_url or OPENAI_URL).rstrip("/")
     names, listed, nobody = await _listed(entry, url)
-    if nobody:  # who would not be asked for a token either
+    if nobody:  # unreachable: a token request would fail as well
         return False, f"{url}: {nobody}{_way(nobody, url, entry)}"
     try:
         model = endpoint(entry, Metrics())
@@ -67,7 +68,7 @@ async def _asked(entry: Entry) -> tuple[bool, str]:
 
 
 async def _listed(entry: Entry, url: str) -> tuple[set[str] | None, str, str | None]:
-    """The models that the endpoint says it has, if it says so; the same in words; and why nobody can be asked there."""
+    """The endpoint's models, if it lists them; a line about them; and why the endpoint cannot be reached, if so."""
     headers = {"Authorization": f"Bearer {entry.key or 'none'}"}
     try:
         async with (
@@ -100,7 +101,7 @@ def _unless_listed(entry: Entry, names: set[str] | None) -> str:
 
 
 def _way(why: str, url: str, entry: Entry) -> str:
-    """What may mend it that nobody can be asked."""
+    """A line on how to make the endpoint reachable."""
     address = entry.settings[1]
     if "TLS" in why or ("in time" in why and url.startswith("https://")):
         return f"; is {address} right, and does it speak TLS there (else write http://)?"

@@ -1,4 +1,4 @@
-"""What an endpoint's error object says, wherever it says it. Pure."""
+"""Reads an endpoint's error object, in any of the forms in use. Pure."""
 
 import json
 import re
@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 
 from msgspec import Struct
 
-# Fields that hold a code for programs, a sentence for people, or an object with more of both. Other fields are not
-# read: they may repeat the request (FastAPI's `input`), and say nothing about the error.
+# Fields with codes, with sentences, and with nested objects. Other fields are not read: they may quote the request
+# (FastAPI's `input`) and say nothing about the error.
 _NAMES: Final = (
     "code",
     "type",
@@ -38,18 +38,18 @@ _WORDS: Final = (
     "retryDelay",
 )
 _MORE: Final = ("error", "errors", "detail", "details", "innererror", "inner_error", "metadata", "message", "base_resp")
-# Whoever nests errors deeper, or lists more of them, is not read to the end.
+# Deepest nesting and most entries of errors that are read.
 _MAX_DEPTH: Final = 5
 _MAX_ITEMS: Final = 20
 _MAX_WORDS: Final = 16 * 1024
 
 _STATUS: Final = re.compile(r"[45][0-9]{2}", re.ASCII)
-# The field `messages` or `input` of a request, as JSON or Python writes it, with what is in it.
+# A quoted request: its field `messages` or `input`, in the notation of JSON or Python.
 _REPEATED: Final = re.compile(r"""["'](?:messages|input)\\?["']\s*:|\b(?:messages|input)=\[""")
 
 
 class Refusal(Struct, frozen=True):
-    """`names` are codes, types and fields; `words` all that is for people; `fields` what else has a name."""
+    """The content of an error. `names`: codes, types and fields; `words`: all sentences; `fields`: all other fields."""
 
     names: frozenset[str]
     words: str
@@ -57,7 +57,7 @@ class Refusal(Struct, frozen=True):
 
     @classmethod
     def of(cls, error: object) -> Self:
-        """Read an error: an object, a list of them, a text."""
+        """Read an error: an object, a list of objects, or a text."""
         names: set[str] = set()
         words: list[str] = []
         fields: dict[str, Any] = {}
@@ -66,17 +66,17 @@ class Refusal(Struct, frozen=True):
 
     @property
     def status(self) -> int | None:
-        """The HTTP status that it names, if it names one."""
+        """The HTTP status in the error, if it has one."""
         return next((int(name) for name in sorted(self.names) if _STATUS.fullmatch(name)), None)
 
     @property
     def repeats_request(self) -> bool:
-        """Whether its words have the request in them: then they name whatever that has, also what is well with it."""
+        """Whether the error's text quotes the request. Then a name in it does not mean that this part is wrong."""
         return bool(_REPEATED.search(self.words))
 
 
 def read_body(body: bytes) -> object:
-    """The error in the body of a response; its text, if it is not JSON."""
+    """The error in a response's body: parsed JSON, else the text."""
     text = body.decode("utf-8", "replace")
     try:
         document: object = json.loads(text)

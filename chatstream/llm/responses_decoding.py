@@ -1,8 +1,7 @@
-"""From the bytes of an answer of the Responses API to its pieces. Pure, as `decoding` is, whose rules all hold here.
+"""Decodes the bytes of a Responses API answer into pieces. Pure; all rules of `decoding` hold here, too.
 
-Text comes as ``response.output_text.delta`` events, all that belongs to one item of the output: a message, a row of
-thoughts, a call. What came whole again behind its deltas is not told twice; where an endpoint sends no deltas, that is
-what counts.
+Text arrives in ``response.output_text.delta`` events. Each output item is a message, reasoning, or a call. Endpoints
+repeat an item's full content after its deltas: the repetition is ignored, or used if there were no deltas.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -21,16 +20,16 @@ from chatstream.pieces import Kind, Piece
 
 Json = dict[str, Any]
 
-# The last events, and the same as the status of a whole document.
+# The final events' names, and the final statuses of a JSON document.
 _ENDS: Final = ("completed", "done", "incomplete", "failed", "cancelled")
-# What of a thought goes back: what else stands there, an endpoint refuses.
+# The fields of a reasoning item that are sent back: endpoints refuse others.
 _THOUGHT: Final = ("id", "type", "summary", "content", "encrypted_content")
-# A call is known by any of these.
+# A reference to a call: a kind of id, and the id.
 _Ref = tuple[str, object]
 
 
 class _PlainEvent(Struct, gc=False):
-    """The shape of nearly all events: text and nothing else."""
+    """The shape of nearly all events: only text."""
 
     type: Literal["response.output_text.delta"]
     delta: Annotated[str, Meta(min_length=1)]
@@ -43,25 +42,26 @@ _plain = msgspec.json.Decoder(_PlainEvent)
 
 
 class ResponsesDecoder(AnswerDecoder):
-    """Reads one answer; see `AnswerDecoder`."""
+    """Decodes one answer; see `AnswerDecoder`."""
 
     def __init__(self, content_type: str = "text/event-stream", tags: Tags = Tags.RECOGNISED, origin: str = "") -> None:
-        """`origin` is who may be given encrypted reasoning back."""
+        """`origin`: the id of this endpoint and model; encrypted reasoning is sent back only there."""
         super().__init__(content_type, tags)
         self._origin = origin
-        self._fresh: set[Kind] = set()  # what came of the items that have not ended
-        self._text_of: object = None  # the message that is told
-        self._thought_of: tuple[object, ...] = ()  # the paragraph that is told
-        self._thoughts: list[Json] = []  # to be given back with the next call
-        self._numbers: dict[_Ref, int] = {}  # of calls
+        self._fresh: set[Kind] = set()  # kinds of content that came in unfinished items
+        self._text_of: object = None  # the message being received
+        self._thought_of: tuple[object, ...] = ()  # the reasoning paragraph being received
+        self._thoughts: list[Json] = []  # reasoning items, to be stored with the next call
+        self._numbers: dict[_Ref, int] = {}  # call numbers by reference
         self._named: set[int] = set()
-        self._argued: set[int] = set()  # calls of which arguments came
+        self._argued: set[int] = set()  # calls whose arguments came as deltas
         self._calls_seen = 0
-        self._open = 0  # items that have begun, and not ended
+        self._open = 0  # unfinished items
         self._last_item: object = None
 
     def end(self, *, broken: bool = False) -> list[Piece]:
-        """See `AnswerDecoder.end`. Some endpoints send no last event: whole items are a whole answer (Ollama)."""
+        """See `AnswerDecoder.end`. Some endpoints (Ollama) send no final event: complete items are a complete
+        answer."""
         pieces = super().end(broken=broken)
         truncated = self.fault is not None and self.fault.code is ErrorCode.UPSTREAM_TRUNCATED
         whole = not self._open and self._last_item in ("message", "function_call")
@@ -71,7 +71,7 @@ class ResponsesDecoder(AnswerDecoder):
 
     @property
     def _is_plain(self) -> bool:
-        """A text is a piece as it is."""
+        """Whether a text is a piece as it is."""
         return self._arranger.plain and not self._calls.begun
 
     @property
@@ -86,10 +86,10 @@ class ResponsesDecoder(AnswerDecoder):
             if len(chunk) > MAX_EVENT_BYTES:
                 self._fail("an event over 4 MiB")
                 continue
-            if type(chunk) is bytes:  # no `ErrorEvent`
+            if type(chunk) is bytes:  # not an `ErrorEvent`
                 try:
                     event = _plain.decode(chunk)
-                except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, a thousand brackets
+                except (ValueError, RecursionError):  # msgspec's errors, invalid UTF-8, deep nesting
                     pass
                 else:
                     place, text = (event.output_index, event.item_id), event.delta
@@ -104,7 +104,7 @@ class ResponsesDecoder(AnswerDecoder):
 
     def _read_chunk(self, chunk: Json, pieces: list[Piece]) -> None:
         kind = str(chunk.get("type") or "")
-        if chunk.get("object") == "response" and not kind.startswith("response."):  # all of it at once
+        if chunk.get("object") == "response" and not kind.startswith("response."):  # the complete response at once
             self._chunk_seen = True
             self._ended(str(chunk.get("status") or "completed"), chunk, pieces)
             return
@@ -154,7 +154,7 @@ class ResponsesDecoder(AnswerDecoder):
         self._came()
         self._chunk_seen = True
         if place != self._text_of:
-            if Kind.TEXT in self._came_of and not self._calls.begun:  # two messages, and not one
+            if Kind.TEXT in self._came_of and not self._calls.begun:  # a blank line between two messages
                 self._say(Kind.TEXT, "\n\n", pieces)
             self._text_of = place
         self._fresh.add(Kind.TEXT)
@@ -164,7 +164,7 @@ class ResponsesDecoder(AnswerDecoder):
         self._say(Kind.TEXT, text, pieces)
 
     def _thought(self, paragraph: tuple[object, ...], text: str, pieces: list[Piece]) -> None:
-        """Some endpoints tell the thoughts of an item, and a summary of them: the first of the two counts."""
+        """Add reasoning. Some endpoints send an item's reasoning and its summary: only the first of the two is used."""
         if not text:
             return
         self._came()
@@ -179,7 +179,7 @@ class ResponsesDecoder(AnswerDecoder):
         self._say(Kind.REASONING, text, pieces)
 
     def _item(self, item: Json, index: object, pieces: list[Piece]) -> None:
-        """All of an item: what has come of it is not told again."""
+        """Read a complete item, except for what its deltas brought."""
         kind = self._last_item = item.get("type")
         place = index, item.get("id")
         if kind == "message":
@@ -221,7 +221,7 @@ class ResponsesDecoder(AnswerDecoder):
         told = {*self._came_of, *([Kind.TOOL_CALL] if self._calls.begun else [])}
         of_kind = {"message": Kind.TEXT, "reasoning": Kind.REASONING, "function_call": Kind.TOOL_CALL}
         for index, item in enumerate(output if isinstance(output, list) else ()):
-            # Thinking belongs before the rest: what is only told here comes too late for that.
+            # Reasoning goes before the rest; reasoning that comes only here may be too late.
             kind = of_kind.get(str(item.get("type"))) if isinstance(item, dict) else None
             if kind is not None and kind not in told and not (kind is Kind.REASONING and told):
                 self._item(item, index, pieces)
@@ -262,8 +262,8 @@ class ResponsesDecoder(AnswerDecoder):
         self._argument(number, text, pieces, again=again)
 
     def _argument(self, number: int, text: object, pieces: list[Piece], *, again: bool) -> None:
-        """`again`: all of them, which may have come before."""
-        if isinstance(text, dict):  # an object in place of its text
+        """Add arguments of a call. `again`: the complete arguments, which may repeat deltas."""
+        if isinstance(text, dict):  # an object instead of JSON text
             text = msgspec.json.encode(text).decode()
         if isinstance(text, str) and text and not (again and number in self._argued):
             self._argued.add(number)

@@ -1,8 +1,7 @@
-"""How a request looks to the Responses API (``POST {base_url}/responses``). What `dialects` leaves out, this does, too.
+"""Builds Responses API requests (``POST {base_url}/responses``), with the same omissions as `dialects`.
 
-The log is ours: nothing is kept there (``store: false``), and each request says all that there is to know. What a model
-thought comes encrypted with its calls, and goes back with them as long as their answer is written: it was made for the
-round that follows. Once the answer is whole, it is of no more use there.
+The endpoint stores nothing (``store: false``): each request has the whole context. Encrypted reasoning arrives with the
+calls and is sent back with their results while the same answer is being written. After the answer it is not needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ def responses_body(
     cache_key: str | None = None,
     origin: str = "",
 ) -> dict[str, Any]:
-    """The body of the request. `origin` is who may be given the encrypted reasoning back that has come from there."""
+    """The request's body. `origin`: the id of the endpoint and model; only their own reasoning is sent back."""
     turns, tools = fitted(turns, without, tools)
     body: dict[str, Any] = {"model": model, "stream": Part.STREAM not in without, "store": False}
     if turns and turns[0].role == "system":
@@ -37,7 +36,7 @@ def responses_body(
     body["input"] = [item for turn in turns[:-1] for item in _items(turn)]
     body["input"] += [item for turn in turns[-1:] for item in _items(turn, origin)]
     if body["stream"] and Part.USAGE not in without:
-        body["stream_options"] = {"include_obfuscation": False}  # which would double each delta, to hide its length
+        body["stream_options"] = {"include_obfuscation": False}  # padding that hides a delta's length, and doubles it
     if tools:
         body["tools"] = [_function(tool) for tool in tools]
         if Part.REASONING not in without:
@@ -49,7 +48,7 @@ def responses_body(
 
 def _function(tool: OfferedTool) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
-    # Strict, which is the default there, no schema may have a field that can be left out.
+    # `strict`, the default there, would forbid optional fields in schemas.
     return {"type": "function", "name": tool.name, **described, "parameters": dict(tool.parameters), "strict": False}
 
 
@@ -61,7 +60,7 @@ def _items(turn: Turn, origin: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _said(step: Step, origin: str) -> Iterator[dict[str, Any]]:
-    """What the model thought comes first: an endpoint takes it with what follows on it alone."""
+    """The items of one step. Reasoning comes first: endpoints accept it only before its own output."""
     for call in step.calls:
         yield from _thought(call.extra, origin)
     if step.content:
@@ -82,7 +81,7 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def _thought(extra: str | None, origin: str) -> list[dict[str, Any]]:
-    """The reasoning that came before a call, if it came from the same model of the same endpoint."""
+    """The reasoning items before a call, if they came from the same model of the same endpoint."""
     if extra is None or not origin:
         return []
     given = msgspec.json.decode(extra)

@@ -1,4 +1,4 @@
-"""What stands where in the chunks of OpenAI-compatible endpoints, whatever it is called there. Pure; knows no order."""
+"""Finds the fields of chunks, under all names that OpenAI-compatible endpoints use for them. Pure; keeps no state."""
 
 from typing import Any, Final, TypeGuard
 
@@ -9,25 +9,25 @@ from chatstream.pieces import Kind
 
 Json = dict[str, Any]
 
-# Finish reasons are words; whatever else stands there is stored and shown, so it is cut.
+# Longest finish reason, in characters: it is stored and shown, so a longer text is cut.
 _MAX_REASON: Final = 64
-# JSON's and MongoDB's numbers end somewhere; a token count past 2**53 is not one.
+# Largest token count: JSON's and MongoDB's numbers have a limit.
 _MAX_TOKENS: Final = 2**53
 # What a model thought may stand in the total alone, as with Gemini: at most what it may say at all.
 _MAX_UNTOLD: Final = 65_536
-# Where endpoints put what a model thinks. Some put the same in two of them, of which the first is taken.
+# The fields for reasoning. Some endpoints send the same in two of them: the first one is used.
 _REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 _ANY_REASONING: Final = frozenset(_REASONING)
-# What is a sign of life besides.
+# Fields other than text that show that the model is working.
 _NOT_TEXT: Final = frozenset({*_REASONING, "tool_calls", "function_call", "audio"})
 _CHUNK_KEYS: Final = frozenset({"choices", "usage", "x_groq", "prompt_filter_results"})
-# The types of the parts of a `content` that are text, and those that are thinking ...
+# The types of `content` parts that are text, and of those that are reasoning.
 _TEXT_TYPES: Final = ("text", "output_text")
 _REASONING_TYPES: Final = ("thinking", "reasoning", "reasoning_text", "reasoning_content", "summary_text")
-# ... and where these have it: as a string, or as a list of parts again. No endpoint nests them deeper.
+# The fields of a reasoning part: each a string, or once more a list of parts. No endpoint nests deeper.
 _REASONING_KEYS: Final = ("thinking", "text", "reasoning", "reasoning_text", "content", "summary")
 _MAX_DEPTH: Final = 4
-# Other words for OpenAI's reasons: so that whoever reads one knows a whole answer from one that was cut.
+# Other endpoints' finish reasons, translated to OpenAI's, so that clients can recognise a truncated answer.
 _REASONS: Final = {
     "end_turn": "stop",
     "eos": "stop",
@@ -45,14 +45,13 @@ _REASONS: Final = {
     "content_filtered": "content_filter",
     "sensitive": "content_filter",
 }
-# What stands in the place of a reason while there is none.
+# Values that some endpoints send while there is no finish reason.
 _NO_REASONS: Final = {"", "null", "none", "finish_reason_unspecified"}
-# The answer broke off at the endpoint: OpenRouter, Zhipu, DeepSeek, vLLM, Cohere.
+# Finish reasons for an answer that the endpoint interrupted: OpenRouter, Zhipu, DeepSeek, vLLM, Cohere.
 BROKEN_OFF: Final = {"error", "network_error", "insufficient_system_resource", "abort", "aborted", "cancelled"}
-# Where an object says that it is a failure, if it is no answer.
+# Fields that mark an object as an error, if it is no chunk.
 _FAILURES: Final = ("errors", "detail", "message", "msg", "error_message", "error_msg", "errorMessage")
-# Other APIs that an address may lead to, by the type of what they send: one that ends in a dot or a dash, by its
-# beginning.
+# Other APIs, by the `type` of their objects. A type that ends in a dot or a dash is a prefix.
 _OTHER_TYPES: Final = {
     "response.": "the Responses API",
     "response": "the Responses API",
@@ -64,7 +63,7 @@ _OTHER_TYPES: Final = {
     "content-": "Cohere's own API",
     "list": "an API that lists something",
 }
-# ... and by what only theirs have.
+# Other APIs, by fields that only they have.
 _OTHER_KEYS: Final = {
     ("done", "message"): "Ollama's own API",
     ("done", "response"): "Ollama's own API",
@@ -75,20 +74,20 @@ _OTHER_KEYS: Final = {
     ("messageStart",): "Bedrock's own API",
     ("contentBlockDelta",): "Bedrock's own API",
 }
-# An object of one of these types only shows that the endpoint is there.
+# The types of objects that only keep the connection alive.
 _SIGNS_OF_LIFE: Final = ("ping", "heartbeat", "keep")
 
 
 def choices_of(chunk: Json) -> list[Json]:
-    """The chunk's `choices`, as a list of objects whatever the endpoint makes of them. We ask for one."""
+    """The chunk's `choices` as a list of objects, in any endpoint's form. We ask for one."""
     choices = chunk.get("choices")
-    if isinstance(choices, dict):  # the only one, without a list around it
+    if isinstance(choices, dict):  # a single one, not in a list
         return [choices]
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def other_api(chunk: Json) -> str | None:
-    """The API that this object is an answer of, if it is one that we know and do not speak."""
+    """The name of the other API that sent this object, if it is a known one."""
     if "choices" in chunk:
         return None
     for keys, api in _OTHER_KEYS.items():
@@ -102,18 +101,18 @@ def other_api(chunk: Json) -> str | None:
 
 
 def is_chunk(chunk: Json) -> bool:
-    """Whether an object without a text may be one of an answer's: most endpoints send some that say nothing."""
+    """Whether an object without text may be a chunk of an answer: most endpoints send some without content."""
     return not _CHUNK_KEYS.isdisjoint(chunk) or is_sign_of_life(chunk)
 
 
 def is_sign_of_life(chunk: Json) -> bool:
-    """Whether this object only shows that the endpoint is there."""
+    """Whether this object only keeps the connection alive."""
     kind = str(chunk.get("type") or chunk.get("event") or chunk.get("object") or "").lower()
     return not chunk or any(sign in kind for sign in _SIGNS_OF_LIFE)
 
 
 def said_in(delta: Json) -> list[tuple[Kind, str]]:
-    """What a delta or a message says, in order: text, and what the model thinks. None of it is empty."""
+    """The text and reasoning of a delta or a message, in order. No string is empty."""
     said: list[tuple[Kind, str]] = []
     thought = ""
     if not _ANY_REASONING.isdisjoint(delta):
@@ -125,7 +124,7 @@ def said_in(delta: Json) -> list[tuple[Kind, str]]:
         content = delta.get("text")
     if isinstance(content, str):
         said.append((Kind.TEXT, content))
-    if isinstance(content, dict) and "type" in content:  # the only part, without a list around it
+    if isinstance(content, dict) and "type" in content:  # a single part, not in a list
         content = [content]
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
@@ -140,7 +139,7 @@ def said_in(delta: Json) -> list[tuple[Kind, str]]:
 
 
 def refusal_in(delta: Json) -> str:
-    """What it says in place of an answer."""
+    """The text of a refusal in this delta, else empty."""
     refusal = delta.get("refusal")
     return "".join(text for _, text in said_in({"content": refusal})) if refusal else ""
 
@@ -158,12 +157,12 @@ def _thought(value: object, depth: int = 0) -> str:
 
 
 def is_alive(delta: Json) -> bool:
-    """Whether it says something that is no text: reasoning, a tool call."""
+    """Whether the delta has content other than text: reasoning, a tool call."""
     return bool(delta.get("content")) or any(delta[key] for key in _NOT_TEXT.intersection(delta))
 
 
 def reason_of(choice: Json) -> str | None:
-    """The finish reason, in OpenAI's words where they are known; None if there is none."""
+    """The finish reason, translated to OpenAI's words if known; None if there is none."""
     reason = choice.get("finish_reason") or choice.get("finishReason")
     if not isinstance(reason, str) or reason.strip().lower() in _NO_REASONS:
         return None
@@ -174,9 +173,9 @@ def reason_of(choice: Json) -> str | None:
 
 
 def failure_of(chunk: Json) -> object:
-    """What says that there will be no answer: an error object, whatever it is called; None if nothing does."""
+    """The chunk's error object, under any name; None if there is none."""
     if chunk.get("error"):
-        # Its code may stand beside it, as in {"error": "…", "code": 429}.
+        # The code may be beside the error, as in {"error": "…", "code": 429}.
         return {key: chunk[key] for key in ("code", "status", "type", "error") if key in chunk}
     if "error" in (chunk.get("object"), chunk.get("type"), chunk.get("event")):
         return chunk
@@ -193,7 +192,7 @@ def failure_of(chunk: Json) -> object:
 
 
 def usage_of(chunk: Json, *, final: bool) -> Usage | None:
-    """The token counts, wherever the chunk has them; `final` if they are the model's last word."""
+    """The chunk's token counts, in any place. `final`: no later counts replace them."""
     groq = chunk.get("x_groq")
     places = [chunk, *choices_of(chunk), *([groq] if isinstance(groq, dict) else [])]
     for place in places:
@@ -219,7 +218,7 @@ def usage_of(chunk: Json, *, final: bool) -> Usage | None:
 
 
 def _detail(usage: Json, most: int, name: str, other_name: str, what: str) -> int | UnsetType:
-    """How many of `most` tokens are `what`; unset if that is not said, or cannot be."""
+    """The count of a kind of tokens (`what`), at most `most`; UNSET if it is missing or impossible."""
     places = (usage.get(name), usage.get(other_name))
     details = next((place for place in places if isinstance(place, dict)), None)
     count = None if details is None else _count(details, what)

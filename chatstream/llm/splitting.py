@@ -1,10 +1,10 @@
-"""From the bytes of a Server-Sent Events stream to the data of its events. Pure, and blind to where bytes were cut."""
+"""Splits the bytes of a Server-Sent Events stream into the data of its events. Pure; bytes may be cut anywhere."""
 
 _DONE = b"[DONE]"
 
 
 class ErrorEvent(bytes):
-    """The data of an event that is named ``error``."""
+    """The data of an event with the name ``error``."""
 
     __slots__ = ()
 
@@ -12,33 +12,33 @@ class ErrorEvent(bytes):
 class EventSplitter:
     """Splits a stream of bytes into the data of Server-Sent Events (WHATWG HTML 9.2.6).
 
-    Some endpoints leave out the blank line between two events. No JSON has a line that ends with a brace and a next one
-    that begins with a brace: there one event ends, and another one begins. ``[DONE]`` is always an event of its own.
+    Some endpoints omit the blank line between two events. A line that ends with a brace before a line that begins with
+    one cannot be inside JSON, so a new event begins there. ``[DONE]`` is always an event of its own.
     """
 
     def __init__(self) -> None:
-        self._line: list[bytes] = []  # the pieces of a line without its end: joined once, however many they are
+        self._line: list[bytes] = []  # the pieces of an unfinished line, joined when it ends
         self._data: list[bytes] = []
         self._line_size = 0
         self._data_size = 0
         self._is_error = False
-        self._blank_lines = True  # False: this endpoint leaves them out, so that each whole object is an event
+        self._blank_lines = True  # False if this endpoint omits blank lines: then each complete object is an event
         self._after_cr = False
         self._at_start = True
 
     @property
     def held(self) -> int:
-        """Bytes of the event that is not complete yet."""
+        """The size of the unfinished event, in bytes."""
         return self._line_size + self._data_size
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of each event that `data` completes. At the end of a stream two line ends complete the last one."""
+        """Add bytes; returns the data of each event they complete. At the end of a stream, feed two line ends."""
         if data.startswith(b"data:"):
-            self._at_start = False  # without a byte order mark
+            self._at_start = False  # past a byte order mark
         between_lines = self._line or self._data or self._is_error or self._after_cr or self._at_start
         if between_lines or not self._blank_lines or b"\r" in data:
             return self._feed(data)
-        # Nearly always: whole events of one line. Split like this, they cost a third.
+        # Fast path for the usual input, complete events of one line: a third of the cost.
         *blocks, rest = data.split(b"\n\n")
         events: list[bytes] = []
         for block in blocks:
@@ -50,7 +50,7 @@ class EventSplitter:
 
     def _feed(self, data: bytes) -> list[bytes]:
         if self._after_cr and data.startswith(b"\n"):
-            data = data[1:]  # the second half of a CRLF
+            data = data[1:]  # the LF of a CRLF that was cut
             self._after_cr = False
         if not data:
             return []
@@ -83,12 +83,12 @@ class EventSplitter:
         return events
 
     def _add(self, data: bytes, events: list[bytes]) -> None:
-        """One more line of data."""
+        """Add a line of data."""
         if self._data and data.startswith((b"{", _DONE)) and self._data[-1].endswith(b"}"):
             self._blank_lines = False
             events.append(self._event())
         self._data.append(data)
-        self._data_size += len(data) + 5  # an empty line is not for nothing, or they could be endless
+        self._data_size += len(data) + 5  # so that endless empty lines reach the limit, too
         if data == _DONE or (not self._blank_lines and data.startswith(b"{") and data.endswith(b"}")):
             events.append(self._event())
 

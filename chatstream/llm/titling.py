@@ -1,4 +1,4 @@
-"""Titles of conversations: what a model is asked for, and what of its words can be one. Pure."""
+"""Titles of conversations: the request to the model, and the title in its reply. Pure."""
 
 import re
 import unicodedata
@@ -6,10 +6,10 @@ from typing import Final
 
 from chatstream.llm.model import Turn
 
-# What a line of a list shows. A model that says much more than that has not made a title, but answered something else.
+# Longest title, in characters: a line of a list. A much longer reply is no title.
 LONGEST: Final = 60
 MOST_READ: Final = 200
-# The beginning says what a conversation is about.
+# Characters of the question and of the answer that the model gets: the topic shows at the beginning.
 _EXCERPT: Final = 1_500
 
 INSTRUCTION: Final = (
@@ -27,20 +27,20 @@ _REFUSED: Final = ("refusal", "content_filter")
 
 
 def request(question: str, answer: str) -> list[Turn]:
-    """What the model is told: one turn, which no model's rules for roles refuse."""
+    """The request for a title: a single user turn, which every model accepts."""
     parts = [INSTRUCTION, f"{_QUESTION}\n{question[:_EXCERPT]}", f"{_ANSWER}\n{answer[:_EXCERPT]}"]
     return [Turn("user", "\n\n".join(parts))]
 
 
 def question_of(prompt: str) -> str | None:
-    """The user's message in a request for a title; None if `prompt` is another request. For the demo model."""
+    """The user's message in a request for a title; None for any other `prompt`. The demo model uses it."""
     if not prompt.startswith(INSTRUCTION):
         return None
     return prompt.partition(f"{_QUESTION}\n")[2].partition(f"\n\n{_ANSWER}\n")[0]
 
 
 def title(said: str, finish: str = "stop") -> str | None:
-    """The title in what a model said; None if there is none: nothing that can be seen, a refusal, a whole answer."""
+    """The title in a model's reply; None if it has none: nothing visible, a refusal, a whole answer."""
     if finish in _REFUSED:
         return None
     lines = [bare for line in said.splitlines() if (bare := _bare(line))]
@@ -50,7 +50,7 @@ def title(said: str, finish: str = "stop") -> str | None:
 
 
 def shortened(text: str) -> str:
-    """At most `LONGEST` characters of one line, cut between words if need be."""
+    """`text` as one line of at most `LONGEST` characters, cut between words if possible."""
     if len(text) <= LONGEST:
         return text
     cut = text[: LONGEST - 1]
@@ -59,7 +59,7 @@ def shortened(text: str) -> str:
 
 
 def _bare(line: str) -> str:
-    """One line as plain text: without marks, markup and what cannot be seen."""
+    """A line as plain text, without quotation marks, markup and invisible characters."""
     seen = "".join(" " if one.isspace() else one for one in line if one.isspace() or not _is_hidden(one))
     text = _TAG.sub("", _LINK.sub(r"\1", seen))
     text = _LABEL.sub("", text.strip(_MARKS)).strip(_MARKS)
@@ -68,5 +68,6 @@ def _bare(line: str) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    """Control characters, and those that turn the direction of the text; the joiners of emoji and Persian may stay."""
+    """Whether it is a control character or one that changes the text's direction. Joiners (emoji, Persian) are
+    allowed."""
     return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character not in "\u200c\u200d"

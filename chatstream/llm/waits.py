@@ -1,4 +1,4 @@
-"""For how long an endpoint asks to be left alone, wherever it says so. Pure, but for the clock that dates need."""
+"""Finds how long an endpoint asks to wait before a retry. Pure, except for the clock that dates need."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from typing import Final
 
 from chatstream.llm.refusals import Refusal
 
-# "7m34.5s", "20ms", "1.5 seconds", "2 minutes"; a number alone is in seconds. What was read is not read again in
-# another way (`++`), so that no text takes long.
+# Durations: "7m34.5s", "20ms", "1.5 seconds", "2 minutes"; a number alone is in seconds. Possessive quantifiers (`++`)
+# prevent backtracking, so that every text takes linear time.
 _PIECE: Final = (
     r"([0-9]{1,15}+(?:\.[0-9]{1,15}+)?+)\s*+"
     r"(milliseconds?|ms|minutes?|min|m|hours?|h|seconds?|sec|s)?+(?![a-z])\s*+"
@@ -22,18 +22,18 @@ _SENTENCE: Final = re.compile(
     re.IGNORECASE,
 )
 _SECONDS: Final = {"ms": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}
-# Moments since 1970 are this large, in seconds and in milliseconds; no wait is.
+# Numbers from here on are Unix times, in seconds or milliseconds, and not durations.
 _EPOCH: Final = 1_000_000_000
 _EPOCH_MS: Final = _EPOCH * 1000
 
 
 def seconds_to_wait(headers: Mapping[str, str], refusal: Refusal) -> float | None:
-    """How long the response asks to wait: by `Retry-After` (RFC 9110, section 10.2.3) or a similar header, by its body,
-    or by its rate limits. None if it does not say."""
-    metadata = refusal.fields.get("headers")  # OpenRouter has the model server's headers in its body
+    """The seconds to wait that a response asks for: in `Retry-After` (RFC 9110, section 10.2.3) or a similar header, in
+    its body, or in its rate limits. None if it does not say."""
+    metadata = refusal.fields.get("headers")  # OpenRouter sends the model server's headers in its body
     also = {str(name).lower(): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
     found = (_header(headers), _field(refusal), _sentence(refusal), _header(also), _reset(headers), _reset(also))
-    # Not a day, not in the past: such an answer helps nobody. The comparison also refuses NaN.
+    # Ignore waits over a day or in the past. The comparison also refuses NaN.
     return next((seconds for seconds in found if seconds is not None and 0 <= seconds <= 86_400), None)
 
 
@@ -45,7 +45,7 @@ def _header(headers: Mapping[str, str]) -> float | None:
 
 
 def _field(refusal: Refusal) -> float | None:
-    """Google's `retryDelay`, Hugging Face's `estimated_time`, and what others call it."""
+    """The wait in the body: Google's `retryDelay`, Hugging Face's `estimated_time`, and others' fields."""
     for name, unit in (("retryDelay", 1.0), ("retry_after", 1.0), ("retryAfter", 1.0), ("retry_after_seconds", 1.0),
                        ("retry_after_ms", 0.001), ("estimated_time", 1.0)):  # fmt: skip
         value = refusal.fields.get(name)
@@ -62,7 +62,7 @@ def _sentence(refusal: Refusal) -> float | None:
 
 
 def _reset(headers: Mapping[str, str]) -> float | None:
-    """When a limit has room again: of those that have none left if they say so, else the latest."""
+    """The wait until the rate limits reset: the latest of the exhausted ones, else of all."""
     resets: list[tuple[bool, float]] = []
     for name, value in headers.items():
         if "ratelimit" not in name or "reset" not in name:
@@ -78,7 +78,7 @@ def _reset(headers: Mapping[str, str]) -> float | None:
 
 
 def duration(text: str) -> float | None:
-    """Seconds from now: a number of them, a duration with its units, a date (RFC 9110, RFC 3339), a moment."""
+    """Parse seconds from now: a number, a duration with units, a date (RFC 9110, RFC 3339), or a Unix time."""
     readers: tuple[Callable[[str], float | None], ...] = (_number, _units, _date)
     seconds = next((value for read in readers if (value := read(text.strip())) is not None), None)
     if seconds is None or seconds < _EPOCH:
@@ -111,6 +111,6 @@ def _date(text: str) -> float | None:
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         try:
             return (parse(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # neither the one nor the other; a date without a zone
+        except (ValueError, TypeError):  # no date, or one without a time zone
             continue
     return None
