@@ -1,4 +1,4 @@
-"""Who is calling: a JSON Web Token becomes a `User`. Knows nothing of requests."""
+"""Authentication: turns a JSON Web Token into a `User`. Independent of HTTP requests."""
 
 from chatstream.auth.configuration import guard, keys, rules, secret, secret_from
 from chatstream.auth.jwks import JWKS

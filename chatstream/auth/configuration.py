@@ -1,4 +1,4 @@
-"""How tokens are verified, as the settings have it."""
+"""Builds the authentication from the settings."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from chatstream.settings import MIN_SECRET_BYTES, SECRET_FILE, Settings
 
 @asynccontextmanager
 async def keys(settings: Settings, secret: str | None) -> AsyncIterator[Keys]:
-    """Where keys come from; `secret` is for settings without a public key. Raises `ConfigurationError`."""
+    """The source of the verification keys; `secret` is used if no public key is set. Raises `ConfigurationError`."""
     algorithms = settings.accepted_algorithms
     if settings.jwks_url is not None:
         remote = JWKS(settings.jwks_url, algorithms)
@@ -36,12 +36,12 @@ async def keys(settings: Settings, secret: str | None) -> AsyncIterator[Keys]:
 
 
 def guard(settings: Settings) -> Guard:
-    """Who asks whether a token was taken back. Raises `ConfigurationError`."""
+    """The guard that checks for revoked tokens. Raises `ConfigurationError`."""
     return Guard() if settings.revocation is None else Guard(revocation.load(settings.revocation))
 
 
 def rules(settings: Settings) -> Rules:
-    """What is asked of a token."""
+    """The rules that tokens must meet."""
     return Rules(
         algorithms=settings.accepted_algorithms,
         issuer=settings.jwt_issuer,
@@ -53,7 +53,7 @@ def rules(settings: Settings) -> Rules:
 
 
 def secret(settings: Settings, *, make: bool = False) -> str:
-    """The configured one; else the one that a development server keeps beside its data, and can `make`.
+    """The configured secret, else the development server's in its data directory. `make`: create that if missing.
 
     Raises `ConfigurationError` if there is none.
     """
@@ -71,7 +71,7 @@ def secret(settings: Settings, *, make: bool = False) -> str:
 
 
 def secret_from(path: Path) -> str:
-    """The one in a file. Raises `ConfigurationError`."""
+    """Read the secret from a file. Raises `ConfigurationError`."""
     try:
         found = path.read_text().strip()
     except OSError as exc:
@@ -88,13 +88,12 @@ def _make_unless_there(path: Path) -> None:
         if path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Written whole under another name before it gets its own: so a crash leaves no half secret. Only its owner can
-        # read it.
+        # Write a temporary file first, so that a crash leaves no incomplete secret. Only its owner can read it.
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
         try:
             with os.fdopen(descriptor, "w") as whole:
                 whole.write(secrets.token_hex(MIN_SECRET_BYTES))
-            # Unlike a rename it replaces nothing: of servers that start together all use the first one's.
+            # Unlike a rename, a link replaces nothing: servers that start together all use the first one's secret.
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(temporary)
         finally:

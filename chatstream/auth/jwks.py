@@ -1,4 +1,4 @@
-"""The issuer's public keys, from its JWK Set (RFC 7517): fetched when needed, one fetch at a time, and remembered."""
+"""Fetches and caches the issuer's public keys: a JWK Set (RFC 7517)."""
 
 import asyncio
 import hashlib
@@ -20,18 +20,19 @@ from chatstream.errors import ErrorCode, Unavailable
 
 log = logging.getLogger("chatstream.auth")
 
-# Keys older than this are fetched again, and used until that has succeeded. A key that its issuer withdraws is accepted
-# for this long.
+# Age after which the keys are fetched again; they stay in use until that succeeds. A key that its issuer withdraws is
+# accepted for this long.
 _FRESH_SECONDS = 300
-# Keys older than this are not used any more: an issuer may be unreachable for this long before nobody can sign in.
+# Age after which keys are no longer used: if the issuer is unreachable for longer, nobody can sign in.
 _USABLE_SECONDS = 3600
-# Between two fetches, whatever arrives: anybody can make up tokens with the name of a key that does not exist.
+# Shortest time between two fetches: anybody can send tokens that name keys which do not exist.
 _PAUSE_SECONDS = 10
-# A healthy issuer answers in milliseconds; and a request that waits for it is still answered within 5 s.
+# Time limit of a fetch. A healthy issuer answers in milliseconds, and a request that waits must be answered within 5 s.
 _FETCH_SECONDS = 3
-# A set has a few keys of 400 bytes each, or of a few KB with their certificates.
+# Largest JWK Set. Usual ones have a few keys of 400 bytes, or of a few KB with certificates.
 _MAX_BYTES = 256 * 1024
-# Tokens whose key was looked for: at 150 bytes each, 600 KB. One that is forgotten is looked for once more.
+# Most tokens with an unknown key that are remembered (150 bytes each, 600 KB). After that, the oldest one's key is
+# looked up once more.
 _MOST_ASKED = 4096
 
 Name = tuple[str | None, str]
@@ -39,7 +40,7 @@ Name = tuple[str | None, str]
 
 
 class _KeySet(NamedTuple):
-    """What can be used of a JWK Set."""
+    """The usable keys of a JWK Set."""
 
     keys: Mapping[Name, AllowedPublicKeys] = MappingProxyType({})
     kids: frozenset[str] = frozenset()
@@ -47,15 +48,15 @@ class _KeySet(NamedTuple):
 
 
 class JWKS:
-    """The keys behind one URL: the configuration names it, and never a token.
+    """The keys at the configured URL. A URL in a token is never used.
 
-    Not PyJWKClient: it blocks, and it neither bounds how much it reads nor how long that takes altogether.
+    PyJWKClient is not used: it blocks, and bounds neither the size of a response nor its total time.
     """
 
     def __init__(self, url: str, algorithms: tuple[str, ...], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` counts seconds, and never backwards.
+        """`clock`: a monotonic clock, in seconds.
 
-        Raises `ConfigurationError` if the environment names a proxy for it that cannot be used.
+        Raises `ConfigurationError` if the environment names an unusable proxy for the URL.
         """
         self._url = url
         self._algorithms = algorithms
@@ -66,21 +67,21 @@ class JWKS:
         self._set = _KeySet()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
-        self.fault = ""  # of the last fetch that failed, in words
-        self._fetches = 0  # that have begun; they are numbered from 1
-        self._fetched = 0  # the number of the last one that succeeded
-        self._asked: OrderedDict[bytes, int] = OrderedDict()  # by token: how many fetches had begun when it first came
+        self.fault = ""  # the error of the last failed fetch, in words
+        self._fetches = 0  # fetches started; numbered from 1
+        self._fetched = 0  # the number of the last successful fetch
+        self._asked: OrderedDict[bytes, int] = OrderedDict()  # by token: the fetches started when it first came
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, token: str) -> AllowedPublicKeys:
-        """See `Keys`. A key that is not known may be a new one: then the set is fetched again, but not too often.
+        """See `Keys.find`. An unknown key may be new, so the set is fetched again, but not too often.
 
-        The token is refused for good only if a fetch that began after it came did not bring its key. Until then it is
-        told to come back: others who make up names of keys must not have the user of a new key refused.
+        A token is refused for good only after a fetch that began after its arrival did not bring its key. Until then
+        the client is asked to retry: requests with invented key names must not get the user of a new key refused.
         """
         name, begun = self._name(token), self._fetches
         if self._age() > _FRESH_SECONDS:
-            self.refresh()  # nobody waits for it as long as there is a key
+            self.refresh()  # in the background, as there is a key
         key = self._known(name)
         if key is not None:
             return key
@@ -101,7 +102,7 @@ class JWKS:
         )
 
     def refresh(self) -> asyncio.Task[None] | None:
-        """Fetch the keys; the fetch that runs, or None if the last one is too recent."""
+        """Start fetching the keys. Returns the running fetch, or None if the last one is too recent."""
         if self._fetching is None and self._clock() - self._tried_at >= _PAUSE_SECONDS:
             self._tried_at = self._clock()
             self._fetches += 1
@@ -109,7 +110,7 @@ class JWKS:
         return self._fetching
 
     async def close(self) -> None:
-        """Give up what runs, and close the connections."""
+        """Cancel a running fetch, and close the connections."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.wait((self._fetching,))
@@ -135,17 +136,17 @@ class JWKS:
         return self._age() <= _USABLE_SECONDS
 
     def _unnamed(self, name: Name) -> bool:
-        """It names no key, and there are several that it may mean."""
+        """Whether a token without a key's name could be signed with several keys."""
         return self._usable() and name[0] is None and name[1] in self._set.several
 
     def _for_another_algorithm(self, name: Name) -> bool:
-        """It names a key that is known: none that is new."""
+        """Whether the named key is known, for another algorithm: then a fetch is useless."""
         return self._usable() and name[0] in self._set.kids
 
     def _remember(self, token: str, begun: int) -> int:
-        """How many fetches had begun when this token came for the first time.
+        """The number of fetches that had been started when this token came for the first time.
 
-        By token, and not by the name of its key: a name can be guessed, and asked for before its key is published.
+        Counted per token, not per key name: somebody could guess a name and ask for it before its key is published.
         """
         begun = self._asked.setdefault(hashlib.sha256(token.encode()).digest(), begun)
         if len(self._asked) > _MOST_ASKED:
@@ -166,9 +167,9 @@ class JWKS:
             self._fetching = None
 
     async def _read(self) -> bytes:
-        """The body. Raises `_NoKeys` or what httpx2 raises."""
-        # Not followed where it redirects to: the keys are where the configuration says, or nowhere. Not decompressed:
-        # a few KB could become a gigabyte.
+        """Fetch the body of the JWK Set. Raises `_NoKeys`, or httpx2's errors."""
+        # Redirects are not followed: only the configured URL is trusted. The body is not decompressed: a few KB could
+        # become a gigabyte.
         async with self._client.stream("GET", self._url) as response:
             if response.is_redirect:
                 raise _NoKeys(f"HTTP {response.status_code}: it redirects, which is not followed; name its target")
@@ -182,7 +183,7 @@ class JWKS:
             return bytes(body)
 
 
-# Of what an address of keys may say, what has a mend that everybody knows.
+# Advice for statuses and errors with a well-known mend.
 _MENDS = {
     401: ": whoever asks must log in; keys are public",
     403: ": it is not for us; keys are public",
@@ -196,13 +197,13 @@ def _no_answer(exc: Exception) -> str:
 
 
 class _NoKeys(Exception):
-    """What was fetched is no set of keys that can be used; says why, and repeats nothing of it."""
+    """The response is no usable JWK Set. The message says why, and quotes nothing of it."""
 
 
 def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:
-    """Each key under its id, for each algorithm that it fits; without an id, if there is no choice.
+    """The keys by id and algorithm; also without an id, if an algorithm has only one key.
 
-    Of several keys with one id and algorithm the first counts. Raises `_NoKeys`.
+    If several keys have the same id and algorithm, the first one counts. Raises `_NoKeys`.
     """
     found: dict[Name, AllowedPublicKeys] = {}
     choice: dict[str, list[AllowedPublicKeys]] = defaultdict(list)
@@ -227,7 +228,7 @@ def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:
 
 
 def _may_verify(jwk: Any, algorithm: str) -> bool:
-    """What the key says about itself (RFC 7517, section 4); one with `d` is a private key, which was given away."""
+    """Whether the key's own fields allow it to verify (RFC 7517, section 4). A key with `d` is a leaked private key."""
     if not isinstance(jwk.get("kid", ""), str):
         return False
     for_signatures = jwk.get("use", "sig") == "sig" and "verify" in jwk.get("key_ops", ["verify"])
@@ -240,7 +241,7 @@ def _fitting(jwk: Any, algorithms: tuple[str, ...]) -> Iterator[tuple[str, Allow
         try:
             if not _may_verify(jwk, algorithm):
                 continue
-            key = method.prepare_key(method.from_jwk(jwk))  # the latter checks the type, the former the curve
+            key = method.prepare_key(method.from_jwk(jwk))  # `from_jwk` checks the type, `prepare_key` the curve
             if method.check_key_length(key) is None:
                 yield algorithm, key
         except Exception:  # noqa: BLE001, S112 - a key that we cannot read, or of a kind we do not know, is none

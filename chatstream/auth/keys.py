@@ -1,4 +1,4 @@
-"""Keys that never change: one secret, or one public key from a file."""
+"""Fixed keys: a secret, or a public key from a file."""
 
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,12 @@ Key = AllowedPublicKeys | bytes
 
 
 class Keys(Protocol):
-    """Where the key comes from that a token is verified with."""
+    """A source of the keys with which tokens are verified."""
 
     async def find(self, token: str) -> Key:
-        """The key for `token`, whose header nobody has verified yet: it may choose among known keys, nothing else.
+        """The key for `token`. Its header is not verified yet, so it may only choose among known keys.
 
-        Raises `Unauthenticated` if there is none, `Unavailable` if that cannot be known at the moment.
+        Raises `Unauthenticated` if there is no such key, `Unavailable` if that cannot be determined now.
         """
         ...
 
@@ -29,14 +29,14 @@ class OneKey:
         self._key = key
 
     async def find(self, token: str) -> Key:
-        """The key, whatever the token says."""
+        """The key, for every token."""
         return self._key
 
     @classmethod
     def secret(cls, secret: str, algorithms: tuple[str, ...], *, name: str = "JWT_SECRET") -> "OneKey":
-        """For HS256, HS384 and HS512. Raises `ConfigurationError` for what looks like a key of another kind.
+        """A secret for HS256, HS384 and HS512. Raises `ConfigurationError` if it looks like another kind of key.
 
-        A public key as the secret would let everybody who knows it sign.
+        With a public key as the secret, everybody who knows that key could sign tokens.
         """
         for algorithm in algorithms:
             _fit(secret.encode(), algorithm, name)
@@ -44,7 +44,7 @@ class OneKey:
 
     @classmethod
     def public(cls, path: Path, algorithms: tuple[str, ...], *, name: str) -> "OneKey":
-        """From a PEM file. Raises `ConfigurationError` unless it fits every algorithm."""
+        """A public key from a PEM file. Raises `ConfigurationError` unless it fits every algorithm."""
         try:
             pem = path.read_bytes()
         except OSError as exc:
@@ -55,7 +55,7 @@ class OneKey:
 
 
 def _fit(key: bytes, algorithm: str, name: str) -> Key:
-    """The key as the algorithm takes it. Raises `ConfigurationError`, without repeating the key."""
+    """The key in the form that the algorithm takes. Raises `ConfigurationError`, without quoting the key."""
     method = get_default_algorithms()[algorithm]
     try:
         fitted: Key = method.prepare_key(key)

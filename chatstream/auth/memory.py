@@ -1,6 +1,6 @@
-"""Tokens that were found to be good a moment ago.
+"""A cache of recently verified tokens.
 
-Of a cheap request's 765 µs, verifying a token of HS256 takes 24 µs, one of EdDSA 75 µs; remembering it takes 2 µs.
+Verification takes 24 µs (HS256) or 75 µs (EdDSA) of a cheap request's 765 µs; a cache hit takes 2 µs.
 """
 
 import hashlib
@@ -9,24 +9,24 @@ from collections import OrderedDict
 
 from chatstream.models import User
 
-# At 400 bytes each, 2 MB. Users who are active at the same time are fewer.
+# Most cached tokens: 2 MB at 400 bytes each. Fewer users are active at the same time.
 _MOST_TOKENS = 4096
-# After that it is verified again: an issuer may have taken its key back.
+# Seconds until a cached token is verified again: its issuer may have withdrawn the key.
 _SECONDS = 60
 
 
 class Memory:
-    """Remembers hashes, not tokens: nobody finds one here who reads the process's memory."""
+    """Stores hashes of tokens, so that the process's memory does not reveal them."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[bytes, tuple[User, float]] = OrderedDict()  # the last used are last
+        self._found: OrderedDict[bytes, tuple[User, float]] = OrderedDict()  # in order of last use
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """The number of cached tokens."""
         return len(self._found)
 
     def recall(self, token: str) -> User | None:
-        """Whose token it is, if that was found out a moment ago and it has not expired since."""
+        """The token's user, if it was verified recently and has not expired."""
         key = _key(token)
         found = self._found.get(key)
         if found is None:
@@ -39,7 +39,7 @@ class Memory:
         return user
 
     def remember(self, token: str, user: User) -> None:
-        """The token is good, and is this user's."""
+        """Cache a verified token."""
         self._found[_key(token)] = user, time.monotonic() + _SECONDS
         if len(self._found) > _MOST_TOKENS:
             self._found.popitem(last=False)

@@ -1,6 +1,6 @@
-"""Why a token is refused: a word for the metrics, and a sentence for the caller, who learns nothing about the key.
+"""The reasons for refusing a token: a word for the metrics, and a sentence for the caller, without hints on the key.
 
-The sentences go into a header, too (RFC 6750, section 3): no double quote or backslash stands in them.
+The sentences are also sent in a header (RFC 6750, section 3), so they have no double quotes or backslashes.
 """
 
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ _DETAILS: Mapping[str, str] = {
 
 
 def refused(reason: str, *, claim: str = "") -> Unauthenticated:
-    """The error for one of the reasons above; `claim` is the name of the claim that it is about, if it is about one."""
+    """The error for one of the reasons above. `claim`: the name of the claim concerned, if any."""
     return Unauthenticated(_DETAILS[reason].format(claim=claim), token_given=True, reason=reason)
 
 
 def lacks(claim: str) -> Unauthenticated:
-    """The error for a token without a claim that is needed."""
+    """The error for a token without a required claim."""
     return Unauthenticated(f"The token has no `{claim}` claim.", token_given=True, reason="claims")

@@ -1,6 +1,6 @@
-"""Tokens that are taken back before they expire: the question, and who asks it when.
+"""Revocation of tokens before they expire: the interface of the check, and the code that calls it.
 
-A program of your own answers it. `CHATSTREAM_REVOCATION` names a function without arguments, ``package.module:name``,
+The operator provides the check. `CHATSTREAM_REVOCATION` names a function without arguments, ``package.module:name``,
 which is called once at start and returns an object with the method of `Revocations`.
 """
 
@@ -19,34 +19,34 @@ from chatstream.models import User
 
 log = logging.getLogger("chatstream.auth")
 
-# A request that waits for the answer is still answered within 5 s.
+# Time limit of a check: a request that waits for it must be answered within 5 s.
 _TIMEOUT_SECONDS = 2
-# Tokens in one call of the check: some 100 KB, if it sends them to another server.
+# Most tokens in one call of the check: some 100 KB if it sends them to another server.
 _BATCH = 500
 _RETRY_AFTER_SECONDS = 5
 
 
 class Revocations(Protocol):
-    """Knows whose tokens were taken back."""
+    """Checks whether tokens were revoked."""
 
     async def revoked(self, users: Sequence[User]) -> Collection[User]:
-        """Those of `users`, at most 500, who may not go on. Asked on the event loop: it must not block.
+        """Return those of `users` (at most 500) whose tokens are revoked. Runs on the event loop, so it must not block.
 
-        A user has the token's `sub`, `exp`, `jti` and `iat`, so that one token can be taken back, or all that were made
-        before a moment. If it raises, or takes more than 2 s, nobody new comes in, and who is in stays until the next
-        time.
+        A user has the token's `sub`, `exp`, `jti` and `iat`, so a check can revoke one token, or all that were issued
+        before some time. If it raises or takes more than 2 s, new requests are refused and open streams stay until the
+        next check.
         """
         ...
 
 
 class Guard:
-    """Asks about everybody who comes, and again and again about everybody who stays."""
+    """Checks the token of each new request, and those of open streams again and again."""
 
     def __init__(self, revocations: Revocations | None = None) -> None:
-        """Without `revocations`, no token is ever taken back."""
+        """Without `revocations`, no token is ever revoked."""
         self._revocations = revocations
         self._staying: dict[User, list[Callable[[], None]]] = {}
-        self._answers = True  # the last time, somebody did
+        self._answers = True  # whether the last check worked
 
     async def check(self, user: User) -> None:
         """Raises `Unauthenticated` if the user's token was revoked, `Unavailable` if that cannot be checked."""
@@ -64,7 +64,7 @@ class Guard:
 
     @contextmanager
     def watch(self, user: User, end: Callable[[], None]) -> Iterator[None]:
-        """Within this context, `end` is called if the user's token is taken back."""
+        """Within this context, call `end` if the user's token is revoked."""
         ends = self._staying.setdefault(user, [])
         ends.append(end)
         try:
@@ -75,7 +75,7 @@ class Guard:
                 del self._staying[user]
 
     async def look(self) -> None:
-        """Ask about everybody who stays; to be called every few seconds."""
+        """Check the tokens of all open streams; call it every few seconds."""
         if self._revocations is None:
             return
         users = [*self._staying]
@@ -86,7 +86,8 @@ class Guard:
                     end()
 
     async def _ask(self, revocations: Revocations, users: Sequence[User]) -> set[User] | None:
-        """Those who were taken back, or None if nobody says; of a row of failures the first is logged."""
+        """The users whose tokens are revoked; None if the check failed. Only the first of several failures is
+        logged."""
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 revoked = {*await revocations.revoked(users)}
@@ -100,7 +101,7 @@ class Guard:
 
 
 def load(name: str) -> Revocations:
-    """What ``package.module:name`` makes. Raises `ConfigurationError`."""
+    """Import and call ``package.module:name``. Raises `ConfigurationError`."""
     made = made_by("CHATSTREAM_REVOCATION", name)
     if not inspect.iscoroutinefunction(getattr(made, "revoked", None)):
         raise ConfigurationError(f"CHATSTREAM_REVOCATION: what {name} returns has no `async def revoked(users)`.")

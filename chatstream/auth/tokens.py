@@ -1,4 +1,4 @@
-"""A JSON Web Token becomes a `User` (RFC 7519; RFC 8725 for what is refused)."""
+"""Verifies JSON Web Tokens (RFC 7519, with the restrictions of RFC 8725) and reads the `User` from them."""
 
 import re
 import time
@@ -20,18 +20,18 @@ from chatstream.auth.revocation import Guard
 from chatstream.errors import RequestError, Unauthenticated
 from chatstream.models import BudgetChange, User
 
-# A token of honest size is a few hundred bytes; a megabyte of it would block the loop for 65 ms.
+# Largest token. Usual ones have a few hundred bytes; one of a megabyte would block the event loop for 65 ms.
 _MAX_TOKEN_BYTES = 8 * 1024
-# Longer than any client needs before it asks for a new one; a token "for ever" cannot be taken back.
+# Longest lifetime of a token. Clients can renew theirs sooner, and a token without an end could not be taken back.
 _MAX_LIFETIME_SECONDS = 366 * 86_400
-# OpenID Connect allows a subject 255 ASCII characters; `refusals` says the number, too.
+# Longest user id, as in OpenID Connect; the number is also in a text of `refusals`.
 _MAX_SUBJECT_CHARACTERS = 255
-# An issuer's clock may be ahead of ours by so much: a token is often used in the second it was made.
+# Tolerance for an issuer's clock that is ahead of ours: tokens are often used in the second they are made.
 _CLOCK_SKEW_SECONDS = 30
-# RFC 7515, section 3.1, without the padding that PyJWT would take.
+# A token's form (RFC 7515, section 3.1), without the padding that PyJWT would accept.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
-# As in the settings, and 0: nothing may be spent.
+# A limit as in the settings; 0 is allowed, too: nothing may be spent.
 _Count = Annotated[int, Meta(ge=0, le=10**12)]
 _Amount = Annotated[int, Meta(ge=0, lt=10**9)] | Annotated[float, Meta(ge=0, lt=10**9)]
 
@@ -49,9 +49,10 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """What a token must say beside `exp`; None asks for nothing. `user_claim` is the name of the claim with the user.
+    """The claims that a token must have besides `exp`; None requires nothing. `user_claim`: the claim with the user's
+    id.
 
-    The algorithms are all for secrets or all for public keys: whoever mixes them lets a public key serve as a secret.
+    The algorithms are either all for secrets or all for public keys: if mixed, a public key could be used as a secret.
     """
 
     algorithms: tuple[str, ...] = ("HS256",)
@@ -59,11 +60,11 @@ class Rules(Struct, frozen=True, kw_only=True):
     audience: str | None = None
     type: str | None = None
     user_claim: str = "sub"
-    budget_claim: str | None = None  # what the user may spend
+    budget_claim: str | None = None  # the claim with the user's budget
 
 
 class _BudgetClaim(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What the claim may have, and nothing else: a limit whose name is misspelt would be none."""
+    """The budget claim. Other fields are refused: a limit with a misspelt name would be no limit."""
 
     tokens_per_day: _Count | UnsetType | None = UNSET
     tokens_per_month: _Count | UnsetType | None = UNSET
@@ -84,7 +85,7 @@ class Authenticator:
         guard: Guard | None = None,
         count: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        """`count` is told ``accepted``, or a word for why not, of every token."""
+        """`count`: called for every token, with ``accepted`` or the reason for its refusal."""
         self.guard = guard or Guard()
         self._memory = Memory()
         self._keys = keys
@@ -92,10 +93,10 @@ class Authenticator:
         self._count = count
 
     async def authenticate(self, token: str) -> User:
-        """The user a token stands for.
+        """Verify a token and return its user.
 
-        Raises `Unauthenticated`, with a reason that tells nothing about the key, or `Unavailable` if that cannot be
-        known at the moment.
+        Raises `Unauthenticated`, with a reason that reveals nothing about the key, or `Unavailable` if the token cannot
+        be verified now.
         """
         try:
             _check_form(token)
@@ -111,7 +112,7 @@ class Authenticator:
         return user
 
     async def confirm(self, user: User) -> None:
-        """That a token which was good before still is. Raises like `authenticate`."""
+        """Check that a token verified before is still valid. Raises like `authenticate`."""
         if user.token_expires_at <= time.time():
             raise refused("expired")
         await self.guard.check(user)
@@ -128,37 +129,37 @@ class Authenticator:
                 leeway=_CLOCK_SKEW_SECONDS,
                 options={
                     "require": ["exp", self._rules.user_claim],
-                    "verify_sub": self._rules.user_claim == "sub",  # else it is nobody's business here
+                    "verify_sub": self._rules.user_claim == "sub",  # `sub` matters only if it is the user's id
                     "enforce_minimum_key_length": True,
                 },
             )
         except jwt.MissingRequiredClaimError as exc:
             raise lacks(exc.claim) from None
-        except (jwt.PyJWTError, ValueError, OverflowError) as exc:  # the latter: claims no number or text is made of
+        except (jwt.PyJWTError, ValueError, OverflowError) as exc:  # `ValueError`, `OverflowError`: claims out of range
             raise refused(_reason(exc), claim=self._rules.user_claim) from None
         self._check_header(decoded["header"])
         return self._user(decoded["payload"])
 
     def _check_header(self, header: dict[str, Any]) -> None:
-        """What PyJWT does not look at. The names of keys and addresses in it are nobody's business here."""
-        if "crit" in header or "b64" in header:  # no extension is understood (RFC 7515, section 4.1.11; RFC 7797)
+        """Check the header fields that PyJWT ignores. Keys and URLs in the header are never used."""
+        if "crit" in header or "b64" in header:  # no extension is supported (RFC 7515, section 4.1.11; RFC 7797)
             raise refused("malformed")
         if self._rules.type is not None and _media_type(header.get("typ")) != _media_type(self._rules.type):
             raise refused("type")
 
     def _user(self, claims: dict[str, Any]) -> User:
-        if self._rules.audience is None and "aud" in claims:  # RFC 7519, section 4.1.3: then it is not meant for us
+        if self._rules.audience is None and "aud" in claims:  # RFC 7519, section 4.1.3: it is meant for others
             raise refused("audience")
         user_id = claims[self._rules.user_claim]
         if not _is_subject(user_id):
             raise refused("subject", claim=self._rules.user_claim)
         for name in ("exp", "nbf", "iat"):
-            if name in claims and not _is_date(claims[name]):  # PyJWT takes text and true for numbers
+            if name in claims and not _is_date(claims[name]):  # PyJWT accepts text and `true` as numbers
                 raise refused("claims", claim=name)
         if not _can_be_stored(token_id := claims.get("jti", "")):
             raise refused("claims", claim="jti")
         now = time.time()
-        if claims["exp"] <= now:  # no leeway: a stream ends when its token expires, and must not be reopened
+        if claims["exp"] <= now:  # no tolerance: a stream ends when its token expires, and must not be reopened
             raise refused("expired")
         if claims["exp"] > now + _MAX_LIFETIME_SECONDS:
             raise refused("lifetime")
@@ -174,7 +175,7 @@ class Authenticator:
         except msgspec.ValidationError:
             raise refused("claims", claim=name) from None
         cost = said.cost_per_month
-        if isinstance(cost, int | float):  # as it is written: 0.1 is a tenth, which no binary fraction is
+        if isinstance(cost, int | float):  # exact decimals: 0.1 is exactly a tenth
             cost = int((Decimal(str(cost)) * 1_000_000).to_integral_value(ROUND_HALF_UP))
         return BudgetChange(
             tokens_per_day=said.tokens_per_day, tokens_per_month=said.tokens_per_month, cost_per_month=cost
@@ -182,7 +183,7 @@ class Authenticator:
 
 
 def _check_form(token: str) -> None:
-    """What costs nothing to find out."""
+    """Check a token's size and form, before any costly work."""
     if len(token) > _MAX_TOKEN_BYTES:
         raise refused("too_long")
     if not _COMPACT.fullmatch(token):
@@ -194,7 +195,7 @@ def _reason(exc: Exception) -> str:
 
 
 def _media_type(text: object) -> str | None:
-    """RFC 7515, section 4.1.9: without regard to case, and ``application/`` may be left out."""
+    """A normalised `typ` (RFC 7515, section 4.1.9): in lower case, without ``application/``."""
     return text.lower().removeprefix("application/") if isinstance(text, str) else None
 
 
@@ -207,14 +208,14 @@ def _is_subject(subject: object) -> bool:
 
 
 def _can_be_stored(text: str) -> bool:
-    """A lone surrogate can be stored nowhere, and NUL does not belong into a name."""
+    """Whether the text has no lone surrogate, which cannot be stored, and no NUL."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def mint(key: SigningKey, user_id: str, expires_in: float, rules: Rules = _NO_MORE, *, kid: str | None = None) -> str:
-    """A token for `user_id` that obeys the rules for `expires_in` seconds: for development, tests and scripts.
+    """Make a token for `user_id` that meets the rules and is valid for `expires_in` seconds.
 
-    `key` is the secret, or a private key (PEM, too), of which `kid` is the name.
+    For development, tests and scripts. `key`: the secret or a private key (also as PEM); `kid`: the key's id.
     """
     now = datetime.now(UTC)
     said = {"iss": rules.issuer, "aud": rules.audience}
