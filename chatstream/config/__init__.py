@@ -1,1 +1,1 @@
-"""How settings are read and checked: what a value may be, what is said about one that may not, the env file."""
+"""Reads and checks settings: the env file, the files in TOML, the valid values, and the error messages."""

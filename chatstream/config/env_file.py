@@ -1,6 +1,6 @@
-"""The env file, ``.env`` where nobody says otherwise: read whole before anything is taken from it.
+"""Reads the env file, by default ``.env``. The whole file is checked before anything is used.
 
-What it sets is as good as set in the environment, which wins where both do.
+Its variables count as environment variables; if a name is in both, the environment wins.
 """
 
 import codecs
@@ -13,15 +13,15 @@ from dotenv.parser import parse_stream
 
 from chatstream.errors import ConfigurationError
 
-# As editors on Windows save it; UTF-16 with the mark of either order.
+# UTF-16's byte order marks: some editors on Windows save files so.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ENCODING = "utf-8-sig"
-# A larger one is something else.
+# Largest env file; a larger file must be something else.
 _MOST_BYTES = 1024 * 1024
 
 
 def names_in(path: Path) -> set[str]:
-    """The names that it sets. Raises `ConfigurationError` that says what is wrong with it."""
+    """The names that the file sets. Raises `ConfigurationError`, which says what is wrong with the file."""
     text = _text(path)
     names = set()
     for binding in parse_stream(StringIO(text)):
@@ -34,12 +34,12 @@ def names_in(path: Path) -> set[str]:
 
 
 def value_of(name: str, path: Path) -> str | None:
-    """What it sets this name to. Raises `ConfigurationError` like `names_in`."""
+    """The value of a name in the file, or None. Raises `ConfigurationError` like `names_in`."""
     return _values(path).get(name)
 
 
 def into_environment(path: Path) -> None:
-    """Set in `os.environ` what the file sets and the environment does not: plug-ins and libraries look there.
+    """Copy the file's variables to `os.environ`, where plug-ins and libraries read them, unless they are set there.
 
     Raises `ConfigurationError` like `names_in`.
     """
@@ -47,12 +47,12 @@ def into_environment(path: Path) -> None:
         try:
             if value is not None and name not in os.environ:
                 os.environ[name] = value
-        except ValueError:  # a name that holds "=", or what this machine's encoding cannot say
+        except ValueError:  # a name with "=", or a value that this machine's encoding cannot hold
             raise ConfigurationError(f"{path}: {name} cannot be put into this machine's environment") from None
 
 
 def _values(path: Path) -> dict[str, str | None]:
-    names_in(path)  # which says what is wrong in our words, before python-dotenv does in its own
+    names_in(path)  # checked first, for our error messages instead of python-dotenv's
     return dotenv_values(stream=StringIO(_text(path)))
 
 

@@ -1,4 +1,4 @@
-"""What a setting names in Python, ``package.module:function``: imported, and called once."""
+"""Imports and calls the Python function that a setting names, ``package.module:function``."""
 
 import importlib
 import inspect
@@ -9,7 +9,7 @@ from chatstream.errors import ConfigurationError
 
 
 def made_by(setting: str, name: str) -> Any:
-    """What the function returns. Raises `ConfigurationError`, which names the `setting` and what may mend it."""
+    """The function's result. Raises `ConfigurationError`, which names the `setting` and a possible mend."""
     module, _, function = name.partition(":")
     if not module or not function:
         raise ConfigurationError(f"{setting}: {name}: it must be written as package.module:function")
@@ -23,7 +23,7 @@ def made_by(setting: str, name: str) -> Any:
 
 
 def described(value: object) -> str:
-    """What it is, where something else was wanted: "a dict"."""
+    """The type of an unexpected value, for an error message: "a dict"."""
     if value is None:
         return "nothing (None)"
     kind = type(value).__name__
@@ -31,7 +31,7 @@ def described(value: object) -> str:
 
 
 def _why(exc: BaseException, module: str, function: str) -> str:
-    """Why not, in one line, and where what is missing would be looked for."""
+    """The reason for the failure in one line, with the search path if a module is missing."""
     if isinstance(exc, ModuleNotFoundError) and exc.name is not None and f"{module}.".startswith(f"{exc.name}."):
         if module.endswith(".py"):
             return f"a module is named without .py: {module.removesuffix('.py')}:{function}"

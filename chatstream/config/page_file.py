@@ -1,4 +1,4 @@
-"""A chat page of one's own: the file that `CHATSTREAM_PAGE_FILE` names. `conf/page.toml.example` shows all of it."""
+"""Reads the file that `CHATSTREAM_PAGE_FILE` names: the chat page's texts and looks. See `conf/page.toml.example`."""
 
 import re
 from base64 import b64encode
@@ -13,11 +13,11 @@ from chatstream.config import toml_file
 from chatstream.errors import InvalidSettings
 
 _SETTING = "CHATSTREAM_PAGE_FILE"
-# The logo goes with the page itself, to everybody who opens it.
+# Largest logo: it is sent inside the page, to everybody who opens it.
 _MOST_LOGO_BYTES = 64 * 1024
-# A file of words and colours; larger ones are something else.
+# Largest page file; a larger file must be something else.
 _MOST_BYTES = 64 * 1024
-# The kinds of pictures that every browser draws, by how their files begin.
+# The image types that every browser shows, with the first bytes of their files.
 _KINDS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
     "image/jpeg": (b"\xff\xd8\xff",),
@@ -62,7 +62,7 @@ class _Page(toml_file.Table):
 
 
 class PageFile(Struct, frozen=True):
-    """What stands in the file. What does not is the page's own, in the reader's language."""
+    """The content of the file. Missing texts are the page's own, in the reader's language."""
 
     name: str | None = None
     language: Literal["en", "de"] | None = None
@@ -72,17 +72,17 @@ class PageFile(Struct, frozen=True):
     placeholder: str | None = None
     note: str | None = None
     logo: str | None = None
-    pairs: dict[str, tuple[str, str]] = {}  # colours, each ``#rrggbb``, by name: light and dark
+    pairs: dict[str, tuple[str, str]] = {}  # colours as ``#rrggbb`` by name: for light and for dark mode
 
     @property
     def words(self) -> dict[str, str | tuple[str, ...]]:
-        """The words that are given; they are said in any language."""
+        """The texts in the file; they are used for every language."""
         names = ("greeting", "introduction", "examples", "placeholder", "note")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def read(path: Path | None) -> PageFile:
-    """The file at `path`, with its logo as a ``data:`` URL. Raises `InvalidSettings`, a line for all that is wrong."""
+    """Read the file at `path`, with its logo as a ``data:`` URL. Raises `InvalidSettings` with a line per error."""
     if path is None:
         return PageFile()
     document = toml_file.document(path, _SETTING, _MOST_BYTES)

@@ -1,4 +1,4 @@
-"""A file of settings in TOML: how it is read, and how what is wrong with it is said, never with a value of it.
+"""Reads files of settings in TOML, and describes their errors without quoting values.
 
 A value may be a secret that was written into the wrong line.
 """
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chatstream.config import words
 from chatstream.errors import InvalidSettings
 
-# Hundreds of entries with all their settings; a larger file is something else.
+# Largest file, in bytes: hundreds of entries. A larger file must be something else.
 _MOST_BYTES: Final = 1024 * 1024
 
 
 class Table(BaseModel):
-    """One table of a file: what is not listed is refused, and nothing is taken for what it is not."""
+    """A table of a file. Unknown settings are refused, and types are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -32,10 +32,10 @@ Entry = TypeVar("Entry", bound=Table)
 def read_table(
     table: type[Entry], given: Mapping[str, Any], stand_ins: Mapping[str, Any]
 ) -> tuple[Entry | None, list[Any]]:
-    """The table, and pydantic's errors in it. Where there are some, it is what is left without those settings.
+    """Parse a table. Returns it with pydantic's errors; settings with errors are left out of it.
 
-    `stand_ins` are for settings that are wrong or missing and must be there, so that one look shows what is wrong with
-    the others, too; None if nothing is left all the same.
+    `stand_ins`: values for required settings that are wrong or missing, so that the other settings can be checked at
+    the same time. The table is None if it cannot be parsed even so.
     """
     try:
         return table.model_validate(given), []
@@ -51,7 +51,7 @@ def read_table(
 
 
 def document(path: Path, setting: str, most: int = _MOST_BYTES) -> dict[str, Any]:
-    """What the file holds, of so many bytes at most. Raises `InvalidSettings`, with the `setting` and the file."""
+    """Parse a file of at most `most` bytes. Raises `InvalidSettings`, which names the `setting` and the file."""
     try:
         if not path.is_file():
             there = "is not a file" if path.exists() else "does not exist"
@@ -69,13 +69,13 @@ def document(path: Path, setting: str, most: int = _MOST_BYTES) -> dict[str, Any
     except RecursionError:
         raise InvalidSettings([f"{setting}: {path} is nested too deeply"]) from None
     except tomllib.TOMLDecodeError as exc:
-        place = re.search(r"\(at (.+)\)$", str(exc))  # what stands before it may repeat a value
+        place = re.search(r"\(at (.+)\)$", str(exc))  # the text before may quote a value
         where = place[1] if place else "somewhere"
         raise InvalidSettings([f"{setting}: {path} is no TOML at {where} (texts stand in quotation marks)"]) from None
 
 
 def strangers(given: Mapping[str, Any], known: Iterable[str]) -> Iterator[str]:
-    """A line for each name in the file's top level that means nothing there."""
+    """A line for each unknown name at the top level of the file."""
     known = [*known]
     for name in given:
         if name not in known:
@@ -83,25 +83,25 @@ def strangers(given: Mapping[str, Any], known: Iterable[str]) -> Iterator[str]:
 
 
 def named(kind: str, table: Mapping[str, Any], number: int) -> str:
-    """Which table is meant: by its name, or by its `number` if it has none."""
+    """Describe a table for an error message: by its name, or by its `number` if it has none."""
     name = table.get("name")
     return f"{kind} {quoted(name)}" if isinstance(name, str) and name else f"{kind} {number}, which has no name"
 
 
 def quoted(text: str) -> str:
-    """A name out of the file, as it can be shown."""
+    """A name from the file in quotation marks, shortened and printable."""
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:80])
     return f'"{shown}"'
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a line about a `name` that is nobody's; empty if nothing is like it."""
+    """The suffix of an error about an unknown `name`: the most similar known one, or empty."""
     near = get_close_matches(name, known, n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def explain(error: Any, table: type[Table]) -> str:
-    """A line for one of pydantic's errors, which is about a field of `table`."""
+    """A line for one of pydantic's errors in a field of `table`."""
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{quoted(path)}: there is no such setting{did_you_mean(str(error['loc'][-1]), table.model_fields)}"
@@ -109,7 +109,7 @@ def explain(error: Any, table: type[Table]) -> str:
 
 
 def check_json(name: str, value: Any) -> None:
-    """That JSON has a form for a value; raises `ValueError`, which calls it `name`."""
+    """Raise `ValueError`, which mentions `name`, if a value cannot be written as JSON."""
     if isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             check_json(name, each)

@@ -1,6 +1,6 @@
-"""What the value of a setting may be.
+"""Checks the values of settings.
 
-Each check raises `ValueError`. Its text is read after the setting's name, and never repeats the value, which may be a
+Each check raises `ValueError`. Its message follows the setting's name, and never quotes the value, which may be a
 secret that was pasted into the wrong line.
 """
 
@@ -12,39 +12,39 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-# RFC 7518, section 3.2: a key of the same size as the hash output or larger; 32 bytes for HS256.
+# Shortest secret: at least the size of the hash (RFC 7518, section 3.2), which is 32 bytes for HS256.
 MIN_SECRET_BYTES = 32
 
-# What RFC 9110 (section 5.5) lets a header's value hold, less the space: no key has one inside.
+# Text for a header's value (RFC 9110, section 5.5), without spaces: no key has any.
 _HEADER_TEXT = re.compile(r"[!-~]+")
-# RFC 3986: everything that a path or a query may hold unescaped, and escapes.
+# The characters of a URL, and percent escapes (RFC 3986).
 _URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
-# One label of a host's name (RFC 1123); an underscore is no letter of it, but Docker's names have it.
+# One label of a host name (RFC 1123). Underscores are not allowed there, but Docker's names have them.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
-# What stands in examples where a value belongs: the whole value, or its beginning.
+# Placeholders from examples: the whole value, or its beginning.
 _PLACEHOLDER = re.compile(
     r"<.*>|(?:sk-)?x{3,}|.*(?:…|\.\.\.).*|(?:sk-|\W)*(?:your|change|replace|insert|enter|paste|todo|placeholder|fixme)"
     r"(?:[-_ ]?(?:me|this|it|own|here|the|with|api|openai|jwt|secret|key|token)(?![a-z0-9]).*|[-_ ].*)?",
     re.IGNORECASE,
 )
-# The same anywhere in a secret: words that were to be replaced.
+# Placeholders anywhere in a secret.
 _TO_BE_REPLACED = re.compile(
     r"(?:change|replace)[-_ ]?(?:me|it|this)|your[-_ ]?(?:own[-_ ]?)?(?:jwt[-_ ]?)?(?:secret|key)|placeholder",
     re.IGNORECASE,
 )
-# One to eight characters again and again: 32 bytes long, and guessed at once.
+# One to eight characters repeated: long enough for a secret, but easy to guess.
 _REPEATED = re.compile(r"(.{1,8}?)\1{3,}.{0,8}", re.DOTALL)
 
-# As Linux has it (PATH_MAX).
+# Longest path: Linux's PATH_MAX, without its final NUL.
 _LONGEST_PATH = 4095
 
-# Databases of MongoDB's own. In a URI's path `admin` usually names where the user is stored, not the database to use.
+# MongoDB's own databases. `admin` in a URI's path usually names where the user is stored, not the database to use.
 _MONGODB_OWN = ("admin", "local", "config", "$external")
 
 
 def bare(text: str) -> str:
-    """`text` without the white space and the invisible characters around it: they come with copying and with files."""
+    """`text` without the white space and invisible characters at its ends, which copying often adds."""
     begin, end = 0, len(text)
     while begin < end and _is_blank(text[begin]):
         begin += 1
@@ -54,7 +54,7 @@ def bare(text: str) -> str:
 
 
 def check_text(text: str, *, lines: bool = False) -> None:
-    """That it can be sent and compared as it looks; with `lines`, line feeds and tabs are text, too."""
+    """Raise `ValueError` if the text has invisible characters. `lines`: allow line feeds and tabs."""
     for character in text:
         category = unicodedata.category(character)
         if category == "Cs":
@@ -68,14 +68,14 @@ def check_text(text: str, *, lines: bool = False) -> None:
 
 
 def header_text(text: str) -> str:
-    """What is sent in a header: visible ASCII."""
+    """Check a text for a header: visible ASCII."""
     if not _HEADER_TEXT.fullmatch(text):
         raise ValueError("holds white space or characters that are not ASCII, which no HTTP header can carry")
     return text
 
 
 def host(text: str) -> str:
-    """An address or a name to listen on."""
+    """Check an address or host name to listen on."""
     if "/" in text or _port_follows(text):
         raise ValueError("must be an address or a name alone, without http:// and without a port")
     text = text.removeprefix("[").removesuffix("]")
@@ -85,7 +85,7 @@ def host(text: str) -> str:
 
 
 def url(text: str, *, query: bool = False) -> str:
-    """An http(s) URL that can be called: nothing in it that its client would refuse, or that would get lost."""
+    """Check an http(s) URL: nothing in it that the HTTP client would refuse or drop."""
     parts, port = _parts(text)
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or a password")
@@ -101,7 +101,7 @@ def url(text: str, *, query: bool = False) -> str:
 
 
 def base_url(text: str) -> str:
-    """The address of an OpenAI-compatible API, to which paths such as /chat/completions are added."""
+    """Check the base URL of an OpenAI-compatible API; paths such as /chat/completions are appended to it."""
     text = url(text)
     for path in ("/chat/completions", "/completions", "/models", "/responses"):
         if urlsplit(text).path.rstrip("/").endswith(path):
@@ -110,7 +110,7 @@ def base_url(text: str) -> str:
 
 
 def jwks_url(text: str) -> str:
-    """The URL of an issuer's keys: https, except on this machine. Whoever can change the keys can let anybody in."""
+    """Check a JWK Set's URL: https, except on this machine, as whoever can change the keys can let anybody in."""
     local = ("localhost", "127.0.0.1", "::1")
     if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
         raise ValueError("must begin with https://, or with http:// and the name of this machine")
@@ -118,12 +118,12 @@ def jwks_url(text: str) -> str:
 
 
 def webhook_url(text: str) -> str:
-    """The URL that events are sent to: https, except on this machine. Events say who talks with whom."""
+    """Check a webhook's URL: https, except on this machine, as events say who talks with whom."""
     return jwks_url(text)
 
 
 def webhook_secret(text: str) -> str:
-    """As Standard Webhooks has it: ``whsec_`` and 24 to 64 bytes in Base64."""
+    """Check a Standard Webhooks secret: ``whsec_`` and 24 to 64 bytes in Base64."""
     try:
         key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except ValueError:
@@ -136,14 +136,14 @@ def webhook_secret(text: str) -> str:
 
 
 def claim(name: str) -> str:
-    """The name of a token's claim that may be anything."""
+    """Check the name of a token's claim that may have any name."""
     if name in ("aud", "exp", "iat", "iss", "jti", "nbf", "sub"):
         raise ValueError(f"`{name}` says something else of a token")
     return name
 
 
 def money(text: object) -> object:
-    """An amount of the operator's currency, as a person writes one; to a millionth, which is what costs are kept in."""
+    """Parse an amount of the operator's currency, with up to six decimals: costs are stored in millionths."""
     if not isinstance(text, str):
         return text
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not text.strip("0."):
@@ -152,7 +152,7 @@ def money(text: object) -> object:
 
 
 def login_url(text: str) -> str:
-    """Where people sign in: an http(s) URL, or a path of the same host."""
+    """Check the address of the sign-in page: an http(s) URL, or a path on the same host."""
     if text.startswith("/") and not text.startswith("//"):
         if "#" in text or not _URL.fullmatch(text):
             raise ValueError("must not have a fragment (#), or characters that no URL may have")
@@ -161,7 +161,7 @@ def login_url(text: str) -> str:
 
 
 def secret(text: str) -> str:
-    """A secret that signs: its bytes are the key, so that nothing is cut off."""
+    """Check a signing secret. Its bytes are the key, so nothing is cut off."""
     if bare(text) != text:
         raise ValueError("begins or ends with white space, which would be part of the key: leave it out")
     check_text(text)
@@ -171,7 +171,7 @@ def secret(text: str) -> str:
 
 
 def mongodb_uri(text: str) -> str:
-    """What begins like one; the driver reads the rest of it (`store.uri`)."""
+    """Check the beginning of a MongoDB URI; the driver checks the rest (`store.uri`)."""
     if not text.startswith(("mongodb://", "mongodb+srv://")):
         raise ValueError("must begin with mongodb:// or mongodb+srv://")
     check_text(text)
@@ -179,7 +179,7 @@ def mongodb_uri(text: str) -> str:
 
 
 def mongodb_database(text: str) -> str:
-    """A database's name."""
+    """Check the name of a database."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", text):
         raise ValueError(
             "must be 1 to 63 letters, digits, _ or - (the path of MONGODB_URI or DATABASE_URL sets it, too)"
@@ -190,19 +190,19 @@ def mongodb_database(text: str) -> str:
 
 
 def path_of(uri: str) -> str | None:
-    """The database that the path of a MongoDB URI names; none if it only says where the user is known."""
+    """The database in a MongoDB URI's path; None if the path only says where the user is stored."""
     after_hosts = uri.partition("://")[2].partition("?")[0].rpartition("@")[2]
     name = unquote(after_hosts.partition("/")[2]) if not after_hosts.startswith("%2F") else ""
     return name if name and name not in _MONGODB_OWN else None
 
 
 def hosts_in(uri: str) -> list[str]:
-    """The servers that a MongoDB URI names, with their ports where they are given."""
+    """The servers in a MongoDB URI, with their ports if given."""
     return uri.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[0].split(",")
 
 
 def directory(text: str) -> str:
-    """A path; ``~`` is the home, which no env file knows."""
+    """Check the path of a directory. Expands ``~`` to the home directory, as env files do not."""
     if "-----BEGIN" in text or "://" in text:
         raise ValueError("must be a path, and not an address or what stands in a file")
     if len(text.encode()) > _LONGEST_PATH:
@@ -214,19 +214,19 @@ def directory(text: str) -> str:
 
 
 def python_name(text: str) -> str:
-    """``package.module:function``."""
+    """Check the name of a Python function: ``package.module:function``."""
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
         raise ValueError("must be the name of a function, such as package.module:function")
     return text
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether it looks like an example's: ``your-key-here``, ``<key>``, ``sk-…``."""
+    """Whether a value looks like a placeholder: ``your-key-here``, ``<key>``, ``sk-…``."""
     return _PLACEHOLDER.fullmatch(text) is not None
 
 
 def is_guessable(text: str) -> bool:
-    """Whether a secret is an example's, or a few characters again and again."""
+    """Whether a secret is a placeholder, or a few repeated characters."""
     return is_placeholder(text) or bool(_TO_BE_REPLACED.search(text) or _REPEATED.fullmatch(text))
 
 
@@ -258,6 +258,6 @@ def _is_host(text: str) -> bool:
         address = ip_address(text)
     except ValueError:
         labels = text.removesuffix(".").split(".")
-        # What ends in a number can only be an IPv4 address, and this one is none.
+        # A name whose last label is a number would have to be an IPv4 address, and this one is not.
         return len(text) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
     return not (isinstance(address, IPv6Address) and address.scope_id == "")

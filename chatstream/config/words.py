@@ -1,4 +1,4 @@
-"""What is said about settings that are wrong: one line each, in words of our own."""
+"""The error messages for wrong settings: one line each."""
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
@@ -7,11 +7,11 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-# Marks, in a field's `Annotated`, what its number counts.
+# Metadata for a field's `Annotated`: the unit of its number.
 SECONDS = "seconds"
 SECONDS_OR_NEVER = "seconds, or never"
 
-# Other programs' variables begin like these, too; ours are looked for only among names that are nearly the same.
+# Prefixes that other programs use, too: a variable with one counts as misspelt only if it is very similar to ours.
 _SHARED = {
     "OPENAI_API_KEY": ("OPENAI_KEY", "OPENAI_TOKEN", "OPENAI_API_TOKEN", "OPENAI_SECRET", "OPENAI_SECRET_KEY"),
     "OPENAI_BASE_URL": ("OPENAI_API_BASE", "OPENAI_URL", "OPENAI_API_URL", "OPENAI_ENDPOINT", "OPENAI_HOST"),
@@ -24,7 +24,7 @@ _OURS = "CHATSTREAM_"
 
 
 def explain(error: ErrorDetails, field: FieldInfo | None) -> str:
-    """What is wrong with a value, without the value."""
+    """Say what is wrong with a value, without quoting it."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         return error["msg"].removeprefix("Value error, ")
@@ -64,7 +64,7 @@ def _bounds(marks: list[Any]) -> str:
 
 
 def unknown(name: str, known: Collection[str]) -> str:
-    """What is said of a ``CHATSTREAM_`` name that does not exist."""
+    """The message for an unknown ``CHATSTREAM_`` name."""
     near = _nearest(name, known)
     return f"{name}: there is no such setting" + (f"; did you mean {near}?" if near else "")
 
@@ -76,14 +76,14 @@ def _nearest(name: str, known: Collection[str]) -> str | None:
     names = {each.removeprefix(_OURS): each for each in known}
     for near in get_close_matches(rest, names, n=1, cutoff=0.7):
         return names[near]
-    # A word that was left out or put in: CHATSTREAM_HEARTBEAT, CHATSTREAM_LOGLEVEL.
+    # A word is missing or extra: CHATSTREAM_HEARTBEAT, CHATSTREAM_LOGLEVEL.
     words = {*rest.split("_")}
     candidates = [each for each in names if words <= {*each.split("_")}]
     return names[candidates[0]] if len(candidates) == 1 else None
 
 
 def mistaken(names: Collection[str], known: Collection[str]) -> Mapping[str, str]:
-    """Those of `names` that are not ours but look as if they should be, and ours; only where ours is not set."""
+    """The misspelt ones among `names`, each with the setting it resembles, if that setting itself is not given."""
     found = {}
     for ours, others in _SHARED.items():
         if ours in names:
@@ -91,7 +91,7 @@ def mistaken(names: Collection[str], known: Collection[str]) -> Mapping[str, str
         for name in names:
             upper = name.upper()
             begins = upper.startswith(("OPENAI_", "JWT_", "MONGO"))
-            # Six letters of seven: OPEN_AI_KEY is somebody else's, OPENAI_BASEURL is not.
+            # 0.9 is six letters of seven: OPENAI_BASEURL counts as misspelt, OPEN_AI_KEY is another program's.
             if name not in known and (upper in others or (begins and get_close_matches(upper, [ours], cutoff=0.9))):
                 found[name] = ours
     return found
