@@ -1,1 +1,1 @@
-"""What models may call: tools, wherever they come from. How a call lives is told by `generations`."""
+"""The tools that models may call, from all sources. `generations` carries the calls out."""

@@ -1,4 +1,4 @@
-"""Where the name of a tool's host leads."""
+"""Checks the IP addresses of tools' hosts."""
 
 import asyncio
 import logging
@@ -15,13 +15,14 @@ NOT_REACHED: Final = "not carried out: the service cannot be reached"
 
 
 def must_be_public(url: str, *, internal: bool) -> bool:
-    """Whether its name may lead to public addresses alone: it is no name of the operator's network, and no proxy looks
-    it up. Raises `ConfigurationError` if the environment names a proxy that cannot be used."""
+    """Whether a URL's host must have public addresses only: it is not marked as `internal`, and no proxy resolves it.
+    Raises `ConfigurationError` if the environment names an unusable proxy."""
     return not (internal or hosts.is_inside(urlsplit(url).hostname or "") or proxies.proxy_for(url))
 
 
 async def public_addresses(url: str, name: str) -> list[str]:
-    """Who can change that name's records must not reach what this machine alone can reach. `name` is the tool's.
+    """The public addresses of a tool's host. Others are refused, so that a change of the host's DNS records cannot
+    open the operator's network. `name`: the tool's.
 
     Raises `ToolFailed`.
     """

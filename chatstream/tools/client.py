@@ -1,4 +1,4 @@
-"""Tools that the app carries out: the server asks it, in the answer's log, and waits for what it says."""
+"""Tools that the client app carries out: the server publishes the call in the answer, and waits for the result."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -8,16 +8,16 @@ from chatstream.plugins.tool import Approval, Caller, Manner
 from chatstream.tools import schema
 from chatstream.tools.tool import Tool, ToolFailed, Tools, Where
 
-# An app that is open answers in seconds; one that died has to be opened again.
+# Seconds to wait for the app's result: an open app answers in seconds; one that crashed must be opened again.
 TIMEOUT: Final = 600.0
 
 
 def client_tool(
     name: str, description: str, parameters: Mapping[str, Any], *, manner: Manner | None = None, source: str
 ) -> Tool:
-    """A tool of the app's. What it does is its own business: by default nobody has to agree.
+    """A tool of the app. The app may ask for consent itself, so by default the server does not.
 
-    Raises `ValueError` if `parameters` are no JSON Schema of an object.
+    Raises `ValueError` if `parameters` is not a JSON Schema of an object.
     """
     return Tool(
         name=name,
@@ -36,7 +36,7 @@ async def _never(arguments: Any, caller: Caller) -> object:
 
 
 def with_declared(tools: Tools, declared: Iterable[ClientTool]) -> Tools:
-    """`tools`, and those that an app has declared in its conversation. Where both have a name, it is the server's."""
+    """`tools` plus those that an app declared in its conversation. If both have a name, the server's tool counts."""
     own = [
         client_tool(
             one.name,

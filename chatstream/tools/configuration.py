@@ -1,4 +1,4 @@
-"""The tools that the settings name."""
+"""Builds the tools from the settings."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_file(settings: Settings) -> "tuple[list[HttpTool | AppTool], list[McpServer]]":
-    """What the file of tools has, if there is one. Raises `InvalidSettings` with all that is wrong with it."""
+    """Read the tools file, if one is set. Raises `InvalidSettings` with all its errors."""
     if settings.tools_file is None:
         return [], []
-    from chatstream.tools import file, mcp_file  # who has no such file need not wait until they are loaded
+    from chatstream.tools import file, mcp_file  # slow to import, and needed only with such a file
 
     problems: list[str] = []
     found: list[list[Any]] = []
@@ -40,7 +40,7 @@ def read_file(settings: Settings) -> "tuple[list[HttpTool | AppTool], list[McpSe
 async def configured_tools(
     settings: Settings, loaded: Iterable[Loaded], *, connect: bool = True
 ) -> AsyncIterator[Tools]:
-    """All of them; their connections are there meanwhile. Without `connect` no server is asked what it has.
+    """All configured tools. The context holds their connections. Without `connect`, MCP servers are not contacted.
 
     Raises `ConfigurationError`, and `InvalidSettings`.
     """

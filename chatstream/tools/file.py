@@ -1,6 +1,6 @@
-"""The file that `CHATSTREAM_TOOLS_FILE` names: TOML, a table `[[tool]]` for each tool of an endpoint's or the app's.
+"""Reads the tools file (`CHATSTREAM_TOOLS_FILE`): TOML, a table `[[tool]]` for each tool of an endpoint or the app.
 
-Its tables `[[mcp]]` are read in `mcp_servers.file`.
+Its tables `[[mcp]]` are read in `mcp_file`.
 """
 
 import re
@@ -23,18 +23,18 @@ from chatstream.tools import client, schema
 from chatstream.tools.tool import Where
 
 SETTING: Final = "CHATSTREAM_TOOLS_FILE"
-# A model is told of all of them with each request, and finds its way among some dozens.
+# Most tools: each request sends all of them to the model, and models choose well among some dozens.
 _MOST_TOOLS: Final = 128
 _MOST_HEADERS: Final = 20
 _MONTH: Final = 30 * 86_400
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}?")
 VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-# RFC 9110, section 5.6.2 and 5.5, without what is not ASCII.
+# Header names and values (RFC 9110, sections 5.6.2 and 5.5), ASCII only.
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,4000}[!-~])?")
-# What only an endpoint has.
+# Settings that only tools of an endpoint have.
 _OF_ENDPOINTS: Final = ("url", "effect", "headers", "internal")
-# What chatstream says itself, and what belongs to the connection.
+# Headers that may not be set: chatstream sets them, or they belong to the connection.
 _OURS: Final = (
     *("accept", "accept-encoding", "content-type", "idempotency-key", "x-conversation-id", "x-message-id", "x-user-id"),
     *("connection", "content-encoding", "content-length", "expect", "host", "keep-alive", "te", "trailer"),
@@ -42,7 +42,7 @@ _OURS: Final = (
 )
 
 
-# For what is wrong, to look at the rest of such a table: nothing is said of these.
+# Valid values for wrong settings, so that the rest of the table can be checked; see `read_table`.
 _STAND_INS: Final = {
     "name": "tool",
     "description": "It is not described.",
@@ -54,7 +54,7 @@ _STAND_INS: Final = {
 
 
 class HttpTool(Struct, frozen=True, kw_only=True):
-    """A tool of the file that an endpoint carries out."""
+    """A tool from the file that an HTTP endpoint carries out."""
 
     name: str
     description: str
@@ -62,7 +62,7 @@ class HttpTool(Struct, frozen=True, kw_only=True):
     manner: Manner
     headers: Mapping[str, str]
     parameters: Mapping[str, Any]
-    internal: bool  # its name may lead into the operator's network
+    internal: bool  # its host may be in the operator's network
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)  # a query may hold a key
@@ -71,7 +71,7 @@ class HttpTool(Struct, frozen=True, kw_only=True):
 
 
 class AppTool(Struct, frozen=True, kw_only=True):
-    """A tool of the file that the app carries out, in every conversation."""
+    """A tool from the file that the client app carries out, in every conversation."""
 
     name: str
     description: str
@@ -146,9 +146,9 @@ class _Tool(toml_file.Table):
 
 
 def read(path: Path, settings: Settings) -> list[HttpTool | AppTool]:
-    """The tools in this file; `settings` know the variables that it names.
+    """Read the tools from this file; `settings` has the variables that it names.
 
-    Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
+    Raises `InvalidSettings` with a line per error, without the values: they may be secrets.
     """
     document = toml_file.document(path, SETTING)
     problems = [*toml_file.strangers(document, ("tool", "mcp"))]
@@ -166,7 +166,7 @@ def read(path: Path, settings: Settings) -> list[HttpTool | AppTool]:
         tool, errors = toml_file.read_table(_Tool, table, _STAND_INS)
         problems += [f"{where}: {toml_file.explain(error, _Tool)}" for error in errors]
         if tool is not None:
-            if not any(error["loc"][:1] == ("where",) for error in errors):  # what it needs depends on that
+            if not any(error["loc"][:1] == ("where",) for error in errors):  # the required settings depend on `where`
                 problems += [f"{where}: {problem}" for problem in _problems(tool, settings)]
             tools.append(tool)
     names = [name for table in tables if isinstance(name := table.get("name"), str)]
@@ -195,7 +195,7 @@ def _problems(tool: _Tool, settings: Settings) -> Iterator[str]:
 
 
 def address_problems(address: str, *, internal: bool) -> Iterator[str]:
-    """What is wrong with an address that is asked on behalf of users."""
+    """Errors in a URL that is requested on behalf of users."""
     parts = urlsplit(address)
     if parts.scheme != "https" and not internal and not hosts.is_inside(parts.hostname or ""):
         yield (
@@ -205,10 +205,10 @@ def address_problems(address: str, *, internal: bool) -> Iterator[str]:
 
 
 def variable_problems(field: str, value: str, settings: Settings, *, header: bool = True) -> Iterator[str]:
-    """What is wrong with the variables that a value names."""
+    """Errors in the environment variables that a value names."""
     for variable in _VARIABLE.finditer(value):
         found = settings.variable(variable[1])
-        # What has no underscore may be the secret itself.
+        # A name without an underscore may be the secret itself, so it is not shown.
         shown = variable[1] if "_" in variable[1] else "that it names"
         if found is None:
             yield f"{field}: the environment variable {shown} is not set"
@@ -219,14 +219,14 @@ def variable_problems(field: str, value: str, settings: Settings, *, header: boo
 
 
 def filled(value: str, settings: Settings) -> str:
-    """A value with what the variables hold that it names."""
+    """A value with the environment variables filled in."""
     return _VARIABLE.sub(lambda variable: settings.variable(variable[1]) or "", value)
 
 
 def _manner(tool: _Tool) -> Manner:
     approval_timeout = APPROVAL_TIMEOUT if tool.approval_timeout is None else tool.approval_timeout
     approval, timeout = tool.approval, tool.timeout
-    if tool.where is Where.CLIENT:  # what it does is the app's own business
+    if tool.where is Where.CLIENT:  # the app decides itself
         approval = tool.approval or Approval.NEVER
         timeout = tool.timeout if "timeout" in tool.model_fields_set else client.TIMEOUT
     return Manner(effect=tool.effect, approval=approval, timeout=timeout, approval_timeout=approval_timeout)

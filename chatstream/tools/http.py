@@ -1,4 +1,4 @@
-"""Tools that an HTTP endpoint carries out, for apps whose backend is not in Python."""
+"""Tools that an HTTP endpoint carries out, for backends that are not in Python."""
 
 import asyncio
 import codecs
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chatstream.tools")
 
-# Of a result; the model is told less of it (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`), and the rest is not waited for.
+# Most bytes that are read of a result. The model is sent less (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`).
 _MOST_BYTES: Final = 1024 * 1024
-# Time for a connection, as long as the tool's own is not shorter: what was not connected was not carried out, which is
-# to be known before the tool's time is over.
+# Seconds for connecting, or the tool's timeout if that is shorter. If no connection is made, the call was certainly not
+# carried out, so this must fail before the tool's own timeout.
 _CONNECTING: Final = 10.0
-# Statuses by which a gateway says that it does not know whether the request was carried out.
+# A gateway's statuses that leave open whether the request was carried out.
 _GATEWAY: Final = (502, 504)
-# The charsets that services write text in. Python knows others: of some the time grows with the square of the length
-# (punycode), and some make text of what is none (unicode_escape).
+# The accepted charsets. Others of Python's are unsafe: quadratic time (punycode), or not text at all (unicode_escape).
 _CHARSETS: Final = frozenset(
     (
         *("utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "koi8-r", "koi8-u"),
@@ -40,24 +39,24 @@ _CHARSETS: Final = frozenset(
     )
 )
 _CHARSET_FAMILIES: Final = ("iso8859-", "cp125")
-# Whatever a header may hold, but what stands for other characters.
+# Characters that are not percent-encoded in a header: visible ASCII without the percent sign.
 _VISIBLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 class HttpTools:
-    """The tools of the file, and the connections that they need."""
+    """The file's HTTP tools and their connections."""
 
     def __init__(self, tools: list[HttpTool], *, output_characters: int) -> None:
-        """`output_characters` is the most that a model is told of a result.
+        """`output_characters`: the most characters of a result that are sent to the model.
 
-        Raises `ConfigurationError` if the proxy for one of them cannot be used.
+        Raises `ConfigurationError` if a tool's proxy is unusable.
         """
         tls = ssl.create_default_context()
         self._endpoints = [_Endpoint(tool, output_characters, tls) for tool in tools]
 
     @property
     def tools(self) -> list[Tool]:
-        """As the rest of the server knows them."""
+        """The tools, as `Tool` objects."""
         return [each.tool for each in self._endpoints]
 
     async def close(self) -> None:
@@ -66,7 +65,7 @@ class HttpTools:
 
 
 class _Endpoint:
-    """One tool."""
+    """The endpoint of one tool."""
 
     def __init__(self, tool: HttpTool, output_characters: int, tls: ssl.SSLContext) -> None:
         import httpx2
@@ -78,15 +77,15 @@ class _Endpoint:
             "user-agent": "chatstream",
             **{name.lower(): value for name, value in tool.headers.items()},
             "accept": "application/json, text/*",
-            "accept-encoding": "identity",  # a small body must not become a large one
-            "connection": "close",  # one that is kept may be closed at any moment: nobody knew what became of a call
+            "accept-encoding": "identity",  # no decompression: a small body could become a huge one
+            "connection": "close",  # a reused one may close during a call, with unknown outcome
             "content-type": "application/json",
         }
         self._checks_address = must_be_public(tool.url, internal=tool.internal)
         self._client = proxies.client(tool.url, SETTING, timeout=tool.manner.timeout, headers={}, tls=tls)
         connecting = min(_CONNECTING, tool.manner.timeout / 2)
         self._client.timeout = httpx2.Timeout(tool.manner.timeout, connect=connecting)
-        # What one user's call is given must not go with another's.
+        # No cookies: one user's must not be sent with another user's call.
         self._client.cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         self.tool = Tool(
             name=tool.name,
@@ -102,7 +101,7 @@ class _Endpoint:
         await self._client.aclose()
 
     async def _run(self, arguments: Mapping[str, Any], caller: Caller) -> object:
-        """Raises `ToolFailed`, and `OutcomeUnknown` if the tool has an effect that it may have had."""
+        """Carry out a call. Raises `ToolFailed`, or `OutcomeUnknown` if its effect may have happened."""
         headers = self._headers | {
             "idempotency-key": caller.key,
             "x-user-id": header_text(caller.user),
@@ -129,14 +128,14 @@ class _Endpoint:
         raise ToolFailed(NOT_REACHED)
 
     async def _ask(self, address: str | None, headers: dict[str, str], body: bytes) -> object:
-        """Ask the endpoint at one of its addresses; None: at whichever its name leads to."""
+        """Send the request to one of the endpoint's IP addresses; None: let the HTTP client resolve the name."""
         import httpx2
 
         url = httpx2.URL(self._url)
         extensions: dict[str, Any] = {}
         if address is not None:
             headers = headers | {"host": url.netloc.decode("ascii")}
-            extensions["sni_hostname"] = url.host  # and the certificate's name
+            extensions["sni_hostname"] = url.host  # also checked against the certificate
             url = url.copy_with(host=address)
         async with self._client.stream("POST", url, content=body, headers=headers, extensions=extensions) as response:
             return await self._result(response)
@@ -147,7 +146,7 @@ class _Endpoint:
             raise ToolFailed(f"the service answered HTTP {status}, a redirect, which is not followed")
         if self._once and status in _GATEWAY:
             raise OutcomeUnknown
-        if not response.is_success:  # its body may hold anything, and is not read
+        if not response.is_success:  # its body is not trusted, and not read
             raise ToolFailed(f"the service answered HTTP {status}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise self._unreadable("it is compressed, which was not asked for")
@@ -178,7 +177,7 @@ class _Endpoint:
         raise self._unreadable("it is neither JSON nor text")
 
     def _beginning(self, content: bytes, response: "httpx2.Response") -> str:
-        """The beginning of a result that is too long, as text with a note that it was cut."""
+        """The beginning of a result that is too long, as text with a note that it was truncated."""
         _, charset = _kind(response)
         note = "… (cut: the service sent more than a megabyte)"
         try:
@@ -193,12 +192,12 @@ class _Endpoint:
 
 
 def header_text(text: str) -> str:
-    """An id as a header can carry it: what is not visible ASCII, and the percent sign, percent-encoded as UTF-8."""
+    """An id in a form for headers: percent-encoded UTF-8, except visible ASCII other than the percent sign."""
     return quote(text, safe=_VISIBLE, errors="surrogatepass")
 
 
 def _kind(response: "httpx2.Response") -> tuple[str, str]:
-    """The media type, in lower case, and the charset."""
+    """The response's media type, in lower case, and its charset."""
     header = Message()
     header["Content-Type"] = response.headers.get("Content-Type", "")
     kind = header.get_content_type() if response.headers.get("Content-Type") else ""
@@ -206,7 +205,7 @@ def _kind(response: "httpx2.Response") -> tuple[str, str]:
 
 
 def _charset(name: str) -> str:
-    """Python's name of it; one that is not taken is none."""
+    """Python's name of a charset; ``unknown`` if it is not accepted."""
     try:
         known = codecs.lookup(name).name
     except (LookupError, ValueError):

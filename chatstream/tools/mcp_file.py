@@ -1,4 +1,4 @@
-"""The tables ``[[mcp]]`` of the file that `CHATSTREAM_TOOLS_FILE` names: servers, and what may be called there."""
+"""Reads the tables ``[[mcp]]`` of the tools file (`CHATSTREAM_TOOLS_FILE`): MCP servers and their allowed tools."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,17 +20,17 @@ from chatstream.tools import file
 from chatstream.tools.file import SETTING
 
 _MOST_SERVERS: Final = 20
-_LONGEST_NAME: Final = 64  # of a tool, with the server's before it: models' endpoints take no longer ones
+_LONGEST_NAME: Final = 64  # of a tool's name with its server's prefix: endpoints' limit
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
 _EXTRA: Final = 'pip install "chatstream[mcp]"'
 
 
 class McpTool(Struct, frozen=True, kw_only=True):
-    """A tool that a model may call: by `name`; its server calls it `own_name`."""
+    """A tool of an MCP server that models may call. `name`: its name for models; `own_name`: its name on the server."""
 
     name: str
     own_name: str
-    description: str | None  # None: what its server says
+    description: str | None  # None: the server's own
     manner: Manner
 
     def __str__(self) -> str:
@@ -39,14 +39,14 @@ class McpTool(Struct, frozen=True, kw_only=True):
 
 
 class McpServer(Struct, frozen=True, kw_only=True):
-    """A server: it has a `url`, or a `command`."""
+    """An MCP server: with a `url` (HTTP) or a `command` (stdio)."""
 
     name: str
     url: str | None
     command: tuple[str, ...]
     headers: Mapping[str, str]
     environment: Mapping[str, str]
-    internal: bool  # its name may lead into the operator's network
+    internal: bool  # its host may be in the operator's network
     tools: tuple[McpTool, ...]
 
     def __str__(self) -> str:
@@ -101,9 +101,9 @@ class _Server(toml_file.Table):
 
 
 def read(path: Path, settings: Settings) -> list[McpServer]:
-    """The servers in this file; `settings` know the variables that it names.
+    """Read the servers from this file; `settings` has the variables that it names.
 
-    Raises `InvalidSettings`, with a line for each thing that is wrong, and never with a value: it may be a secret.
+    Raises `InvalidSettings` with a line per error, without the values: they may be secrets.
     """
     tables = toml_file.document(path, SETTING).get("mcp", [])
     if not tables:
@@ -135,7 +135,7 @@ def _explained(error: Any, table: type[toml_file.Table]) -> str:
 
 
 def _missing() -> Iterator[str]:
-    """What is not installed. Nothing is imported for that."""
+    """Errors for packages that are not installed. Nothing is imported."""
     try:
         version = metadata.version("mcp")
     except metadata.PackageNotFoundError:
@@ -146,7 +146,7 @@ def _missing() -> Iterator[str]:
 
 
 def _contradictions(servers: list[_Server], settings: Settings) -> Iterator[str]:
-    """What is wrong with servers that are good each by itself."""
+    """Errors between valid servers, one line each."""
     names = [server.name for server in servers]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"MCP server {toml_file.quoted(name)}: is there more than once"

@@ -1,4 +1,4 @@
-"""The functions of plug-ins as tools: the schema comes from the signature."""
+"""Makes tools of plug-ins' functions, with schemas from their signatures."""
 
 import inspect
 import re
@@ -18,16 +18,16 @@ from chatstream.plugins.tool import Caller, ToolFailed, manner_of
 from chatstream.tools.tool import BadArguments, Tool
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MOST_PROBLEMS: Final = 5  # of one call's arguments: enough for a model to mend
+_MOST_PROBLEMS: Final = 5  # most errors of one call's arguments that the model is sent
 
 
 class _Arguments(BaseModel):
-    # What is not listed is refused, and nothing is taken for what it is not: arguments are not repaired.
+    # Unknown arguments are refused, and types are not converted.
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def python_tools(loaded: Iterable[Loaded]) -> list[Tool]:
-    """The tools of these plug-ins. Raises `ConfigurationError`, which names the function."""
+    """The tools of these plug-ins. Raises `ConfigurationError`, which names the faulty function."""
     return [_tool(each, function) for each in loaded for function in _listed_tools(each)]
 
 
@@ -62,7 +62,7 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
 
     def check(given: dict[str, Any]) -> dict[str, Any]:
         try:
-            # As JSON, where a list may stand for a tuple, and a text for a date; but no text for a number.
+            # In JSON mode, a list may be a tuple and a text a date, but a text is no number.
             checked = model.model_validate_json(msgspec.json.encode(given))
         except ValidationError as exc:
             raise BadArguments(_explained(exc)) from exc
@@ -76,7 +76,7 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
             return await plugin.threads["tools"].run(lambda: listed(function, **given))
         except TooBusy as exc:
             raise ToolFailed("not carried out: it is called too often at the moment") from exc
-        except ValueError as exc:  # its text is written for the model
+        except ValueError as exc:  # the function's message is for the model
             raise ToolFailed(str(exc)) from exc
 
     return Tool(
@@ -91,7 +91,7 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
 
 
 def _model(name: str, function: Callable[..., Any]) -> tuple[type[BaseModel], list[str]]:
-    """Of its parameters, and the names of those that are no business of the model's."""
+    """A pydantic model of the function's parameters, and the names of those that the server fills in."""
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     callers = []

@@ -1,6 +1,6 @@
-"""A tool's JSON Schema where there is no signature that it could come from: what it may be, and how it is applied.
+"""Checks the JSON Schemas of tools that are not Python functions, and validates arguments against them.
 
-The library is loaded when there is such a tool.
+The library is imported only if there is such a tool.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ from typing import Any, Final
 
 from chatstream.tools.tool import BadArguments
 
-_MOST_PROBLEMS: Final = 5  # of one call's arguments: enough for a model to mend
-_LONGEST_PROBLEM: Final = 300  # code points: a message may name what the model has written
+_MOST_PROBLEMS: Final = 5  # most errors of one call's arguments that the model is sent
+_LONGEST_PROBLEM: Final = 300  # code points of one error, which may quote the arguments
 
 
 def checking(schema: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What checks arguments. It returns them as they are, or raises `BadArguments`.
+    """A function that validates arguments: it returns them unchanged, or raises `BadArguments`.
 
-    Raises `ValueError` unless `schema` describes an object (JSON Schema 2020-12). No address in it is asked, and its
-    patterns take time that is linear in what a model has written, so that they can do less: no look-around.
+    Raises `ValueError` unless `schema` describes an object (JSON Schema 2020-12). URLs in it are never fetched. Its
+    patterns must be of the kind that runs in linear time, without look-around.
     """
     import jsonschema_rs
 

@@ -1,4 +1,4 @@
-"""What a plug-in keeps about the user for whom its tool is called."""
+"""The storage in which a plug-in's tool keeps data about the calling user."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ _NOT_NOW = "failed: what is kept cannot be read at the moment"
 
 
 def stored_in(documents: PluginDocuments) -> Callable[[str, str], Storage]:
-    """The storage of a user, by the id, and a plug-in, by its name."""
+    """A function that returns the storage for a user's id and a plug-in's name."""
     return lambda user_id, plugin: _Stored(documents, user_id, plugin)
 
 

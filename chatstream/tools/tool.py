@@ -1,4 +1,4 @@
-"""A tool, as the rest of the server knows it; and all of them together."""
+"""The interface of tools, and the collection of all tools."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -13,25 +13,25 @@ from chatstream.plugins.tool import Caller, Manner, OutcomeUnknown, ToolFailed
 
 __all__ = ["BadArguments", "Caller", "Manner", "OutcomeUnknown", "Tool", "ToolFailed", "Tools", "Where"]
 
-# So deep are no honest arguments; a parser's stack has an end.
+# Deepest nesting of a call's arguments; deeper ones could exhaust a parser's stack.
 _MAX_DEPTH = 64
 
 
 class BadArguments(Exception):
-    """What a model has written is not what the tool takes. The text is for the model."""
+    """The model's arguments are invalid. The text is for the model."""
 
 
 class Where(StrEnum):
-    """Who carries a call out."""
+    """Where a call is carried out."""
 
     SERVER = "server"  # `Tool.run`
     CLIENT = "client"  # the app, which answers within `Manner.timeout`: `run` is not called
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """`check` takes the arguments, a JSON object, and returns what `run` takes; it raises `BadArguments`.
+    """A tool. `check` turns a call's arguments, a JSON object, into `run`'s input, or raises `BadArguments`.
 
-    `run` returns any JSON. It raises `ToolFailed`, whose text is for the model, `OutcomeUnknown`, or whatever it likes.
+    `run` returns any JSON. It may raise `ToolFailed`, whose text is for the model, `OutcomeUnknown`, or anything else.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Tool(Struct, frozen=True, kw_only=True):
     manner: Manner
     check: Callable[[dict[str, Any]], Any]
     run: Callable[[Any, Caller], Awaitable[object]]
-    source: str  # where it comes from, for the operator
+    source: str  # the tool's origin, for the operator
     where: Where = Where.SERVER
 
     def checked(self, arguments: str) -> Any:
-        """What `run` takes, from the arguments as a model wrote them. Raises `BadArguments`."""
+        """Parse and check the arguments that a model wrote; returns the input of `run`. Raises `BadArguments`."""
         try:
             given = msgspec.json.decode(arguments.strip() or "{}")
         except (ValueError, RecursionError) as exc:
@@ -74,9 +74,9 @@ class Tools:
         self.found(())
 
     def found(self, tools: Iterable[Tool]) -> None:
-        """There are these, too, whose servers were asked; those that were found before are gone.
+        """Replace the tools of MCP servers by these.
 
-        An answer goes on with what it was `offered` at its beginning.
+        A running answer keeps the tools that were `offered` at its start.
         """
         self._by_name = self._own | {tool.name: tool for tool in tools if tool.name not in self._own}
         self.offered = tuple(OfferedTool(tool.name, tool.description, tool.parameters) for tool in self)
@@ -85,12 +85,12 @@ class Tools:
         return iter(self._by_name.values())
 
     def get(self, name: str) -> Tool | None:
-        """None if there is no such tool."""
+        """The tool of this name, or None."""
         return self._by_name.get(name)
 
 
 def _depth(value: Any) -> int:
-    """Level by level, so that it needs no stack."""
+    """The nesting depth, found level by level: without recursion."""
     depth, level = 0, [value]
     while level and depth <= _MAX_DEPTH:
         depth += 1

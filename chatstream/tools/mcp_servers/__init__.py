@@ -1,1 +1,1 @@
-"""Tools of MCP servers (Model Context Protocol). Only what stands here knows the `mcp` package, which is an extra."""
+"""Tools of MCP (Model Context Protocol) servers. Only this package imports the optional dependency `mcp`."""

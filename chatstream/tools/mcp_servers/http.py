@@ -1,4 +1,5 @@
-"""The way to an MCP server over HTTP: bounded, to one address, and with a memory of what became of a call."""
+"""The HTTP transport for MCP servers. It bounds responses, connects to checked addresses only, and notes whether a call
+was sent."""
 
 import asyncio
 import contextlib
@@ -15,20 +16,20 @@ from chatstream.tools.file import SETTING
 from chatstream.tools.mcp_file import McpServer
 from chatstream.tools.tool import ToolFailed
 
-# Of one response: a list of a hundred tools with large schemas has some hundred kilobytes.
+# Largest response, in bytes: a list of a hundred tools with large schemas has some hundred KB.
 _MOST_BYTES: Final = 4 * 1024 * 1024
-# A server that wants to end its session slowly need not be waited for.
+# Seconds to wait for a server to end its session.
 _FAREWELL: Final = 1.0
 _CALL: Final = b'"tools/call"'
 
 
 class Guard(httpx2.AsyncBaseTransport):
-    """What `mcp` sends its requests through. One for each connection."""
+    """The transport through which `mcp` sends its requests; one for each connection."""
 
     def __init__(self, server: McpServer, tls: ssl.SSLContext, *, connecting: float, timeout: float) -> None:
-        """`connecting` and `timeout` are in seconds.
+        """`connecting`, `timeout`: in seconds.
 
-        Raises `ConfigurationError` if the environment names a proxy that cannot be used.
+        Raises `ConfigurationError` if the environment names an unusable proxy.
         """
         url = server.url or ""
         self._name = server.name
@@ -36,19 +37,19 @@ class Guard(httpx2.AsyncBaseTransport):
         self._checks = must_be_public(url, internal=server.internal)
         self._timeout = httpx2.Timeout(timeout, connect=connecting)
         self._client = proxies.client(url, SETTING, timeout=timeout, headers={}, tls=tls)
-        # What one user's call is given must not go with another's.
+        # No cookies: one user's must not be sent with another user's call.
         self._client.cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self.sent = False  # a call may have come to the server
-        self.status: int | None = None  # of the answer to it
+        self.sent = False  # a call may have reached the server
+        self.status: int | None = None  # the response's status for the call
 
     def client(self, headers: Mapping[str, str]) -> httpx2.AsyncClient:
-        """What `mcp` is given. It follows no redirects."""
+        """The HTTP client for `mcp`. It follows no redirects."""
         return httpx2.AsyncClient(
             transport=self, headers=headers, timeout=self._timeout, trust_env=False, max_redirects=0
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if request.method == "GET":  # for what the server wants to say by itself: nobody listens
+        if request.method == "GET":  # the stream for the server's own messages, which are not used
             return httpx2.Response(405, request=request)
         if request.method == "DELETE":
             with contextlib.suppress(TimeoutError, httpx2.HTTPError, OSError, ToolFailed):
@@ -75,18 +76,18 @@ class Guard(httpx2.AsyncBaseTransport):
         for address in addresses:
             url, headers = request.url, request.headers.copy()
             extensions: dict[str, Any] = {"timeout": self._timeout.as_dict()}
-            headers["accept-encoding"] = "identity"  # a small body must not become a large one
-            headers["connection"] = "close"  # one that is kept may be closed at any moment: nobody knew of a call
+            headers["accept-encoding"] = "identity"  # no decompression: a small body could become a huge one
+            headers["connection"] = "close"  # a reused one may close during a call, with unknown outcome
             if address is not None:
                 headers["host"] = url.netloc.decode("ascii")
-                extensions["sni_hostname"] = url.host  # and the certificate's name
+                extensions["sni_hostname"] = url.host  # also checked against the certificate
                 url = url.copy_with(host=address)
             asked = httpx2.Request(request.method, url, headers=headers, content=content, extensions=extensions)
             try:
                 self.sent = self.sent or is_call
                 return await self._client.send(asked, stream=True)
             except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as exc:
-                self.sent = self.sent and not is_call  # nothing was
+                self.sent = self.sent and not is_call  # not sent
                 failure = exc
         raise failure or httpx2.ConnectError("no address")
 
@@ -95,7 +96,7 @@ class Guard(httpx2.AsyncBaseTransport):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body of so many bytes at most."""
+    """A response body with a size limit."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response

@@ -1,8 +1,8 @@
-"""The servers of the file, and what a model may call of them.
+"""The configured MCP servers and their tools.
 
-What a server says of itself (names, descriptions, schemas) is asked for at start and now and then; a server that is not
-there is asked again, and none of its tools is offered until it was there once. Over HTTP each call has a connection of
-its own, so that nothing is left of one that failed; a program is started once, and again when it has ended.
+Each server's tool list (names, descriptions, schemas) is fetched at start and regularly after that. An unreachable
+server is retried; its tools are offered only after its first list. Over HTTP each call has its own connection, so that
+a failed call leaves no state behind. A program is started once, and again when it has ended.
 """
 
 import asyncio
@@ -33,37 +33,37 @@ from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed
 
 log = logging.getLogger("chatstream.tools")
 
-# A start waits so long for servers to say what they have; whoever is later is offered later.
+# Seconds for which the start waits for tool lists; the tools of slower servers are offered later.
 _AT_START: Final = 5.0
-# To connect to a server and ask for its tools: a program may have to be loaded, or fetched.
+# Seconds to connect to a server and list its tools: a program may have to be loaded or downloaded first.
 LISTING: Final = 30.0
-# What a server has may change; and one that was not there is asked again, sooner at first.
+# Seconds between two lists, as tools may change. An unreachable server is retried sooner at first.
 _AGAIN: Final = 300.0
 _SOONEST, _LATEST = 1.0, 60.0
 _CONNECTING: Final = 10.0
 _MOST_PAGES: Final = 20
-_MOST_SCHEMA: Final = 64 * 1024  # of one tool, as JSON: a model is sent it with every request
+_MOST_SCHEMA: Final = 64 * 1024  # bytes of a tool's schema as JSON: every request sends it to the model
 _MOST_DESCRIPTION: Final = 4_000
 _CLOSING: Final = 8.0
-_GATEWAY: Final = (502, 504)  # a gateway's word that it does not know what became of the request
+_GATEWAY: Final = (502, 504)  # a gateway's statuses that leave the call's outcome open
 _KEY: Final = "chatstream/"
 
 
 class NotReached(Exception):
-    """Nothing was asked of the server."""
+    """The server could not be reached; no call was sent."""
 
 
 class _Refused(Exception):
-    """A tool says that it has failed, and why."""
+    """The tool reported an error, with this text."""
 
 
 class McpServers:
-    """All of them."""
+    """All configured MCP servers."""
 
     def __init__(self, servers: Sequence[McpServer], found: Callable[[Sequence[Tool]], None]) -> None:
-        """`found` is told of all tools that there are, as often as they change."""
+        """`found`: called with all available tools whenever they change."""
         _silence()
-        tls = ssl.create_default_context()  # which takes a while to make
+        tls = ssl.create_default_context()  # made once: it is slow
         self._servers = [_Server(each, self._changed, tls) for each in servers]
         self._found = found
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,7 +72,7 @@ class McpServers:
         self._found([tool for server in self._servers for tool in server.tools])
 
     async def open(self) -> None:
-        """Ask them all for their tools, from now on; wait a moment for the first answers."""
+        """Start listing the tools of all servers regularly; wait a moment for the first lists."""
         self._tasks = [asyncio.create_task(each.keep_listed()) for each in self._servers]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_AT_START):
@@ -80,7 +80,7 @@ class McpServers:
                     await each.asked.wait()
 
     async def close(self) -> None:
-        """End the programs, and all that is asked."""
+        """Stop the listing, and end the programs."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -89,7 +89,7 @@ class McpServers:
 
 
 async def try_out(server: McpServer) -> tuple[bool, str]:
-    """Whether it has the tools that the file names, and a line about it."""
+    """Test a server: whether it has the tools that the file names, and a line about it."""
     _silence()
     asked = _Server(server, lambda: None, ssl.create_default_context())
     try:
@@ -105,7 +105,7 @@ async def try_out(server: McpServer) -> tuple[bool, str]:
 
 
 class _Server:
-    """One of them. `tools` are those that it has, and a model may call."""
+    """An MCP server. `tools`: its tools that models may call."""
 
     def __init__(self, server: McpServer, changed: Callable[[], None], tls: ssl.SSLContext) -> None:
         self.tools: list[Tool] = []
@@ -115,11 +115,11 @@ class _Server:
         self._changed = changed
         self._tls = tls
         self._program = _Program(server) if server.command else None
-        self._known: tuple[str, Any] | None = None  # its protocol's version, and what it says of itself in newer ones
+        self._known: tuple[str, Any] | None = None  # its protocol version, and in newer versions its discovery data
         self._told = ""
 
     async def keep_listed(self) -> None:
-        """List its tools, again and again."""
+        """List the tools regularly, for ever."""
         failures = 0
         while True:
             try:
@@ -138,7 +138,7 @@ class _Server:
             await asyncio.sleep(pause)
 
     async def list(self) -> list[str]:
-        """Ask it for its tools. What is wrong with some of them, a line for each. Raises `NotReached`."""
+        """Fetch the tool list. Returns a line for each unusable tool. Raises `NotReached`."""
         described: dict[str, Described] = {}
         problem = "its connection broke off"
         self._known = None
@@ -172,7 +172,7 @@ class _Server:
         found = described.get(tool.own_name)
         if found is None:
             raise ValueError("the server has none of this name")
-        # What a server says of its tools' effects is not asked for: it is the operator who says so.
+        # The server's hints on its tools' effects are ignored: only the operator's file counts.
         parameters = found.input_schema
         if len(msgspec.json.encode(parameters)) > _MOST_SCHEMA:
             raise ValueError("its schema has more than 64 KiB")
@@ -201,7 +201,7 @@ class _Server:
         meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
         try:
             return await self._called(tool, arguments, headers, meta)
-        except _Refused as exc:  # not logged: the message is in the server's own words
+        except _Refused as exc:  # not logged: the server wrote the message
             raise ToolFailed(str(exc)) from exc
         except ToolFailed as exc:
             log.warning("tool %s: %s", tool.name, exc)
@@ -210,7 +210,7 @@ class _Server:
     async def _called(self, tool: McpTool, arguments: Any, headers: dict[str, str], meta: RequestParamsMeta) -> object:
         once = tool.manner.effect is Effect.ONCE
         result: Any = None
-        failure: Exception | None = ConnectionError()  # as long as nothing else is known
+        failure: Exception | None = ConnectionError()  # the default, if no error is reported
         sent: Callable[[], bool] = lambda: True  # noqa: E731 - until the connection knows better
         status: Callable[[], int | None] = lambda: None  # noqa: E731
         try:
@@ -228,14 +228,14 @@ class _Server:
             raise ToolFailed(NOT_REACHED) from exc
         if failure is None:
             return _said(result)
-        self._known = None  # it may have become another one
+        self._known = None  # the server may have changed
         raise _failed(failure, sent=sent(), status=status(), once=once) from failure
 
     @asynccontextmanager
     async def _connected(
         self, headers: Mapping[str, str], timeout: float
     ) -> AsyncIterator[tuple[Client, Guard | None]]:
-        """A client. Raises `NotReached`, and nothing else of its own."""
+        """Open a client. Raises only `NotReached` itself."""
         if self._program is not None:
             yield await self._program.client(), None
             return
@@ -256,7 +256,7 @@ class _Server:
             log.info("MCP server %s: its connection ended with %s", self._server.name, _kind(exc))
 
     def _client(self, url: str, http: Any) -> Client:
-        # Of a server that was asked before, all that there is to negotiate is known.
+        # A known server needs no new negotiation.
         version, discovered = self._known or ("", None)
         mode = version if discovered is not None else "legacy" if version else "auto"
         return Client(
@@ -273,7 +273,7 @@ class _Server:
 
 
 class _Program:
-    """A server that is a program: started when it is needed, and again when it has ended."""
+    """A stdio server: its program is started when needed, and again when it has ended."""
 
     def __init__(self, server: McpServer) -> None:
         self._server = server
@@ -283,13 +283,13 @@ class _Program:
         self._closed = False
 
     async def client(self) -> Client:
-        """Raises `NotReached` if it cannot be started."""
+        """The program's client. Raises `NotReached` if the program cannot be started."""
         if self._closed:
             raise NotReached("it is closed")
         if self._owner is None or self._ended.is_set():
             if self._owner is not None:
                 await asyncio.wait([self._owner])
-            if self._owner is None or self._owner.done():  # of several that wait, one starts it
+            if self._owner is None or self._owner.done():  # only the first of several waiting calls starts it
                 self._ended = asyncio.Event()
                 self._ready = asyncio.get_running_loop().create_future()
                 self._owner = asyncio.create_task(self._hold(self._ready, self._ended))
@@ -297,7 +297,7 @@ class _Program:
         return await asyncio.shield(self._ready)
 
     async def _hold(self, ready: "asyncio.Future[Client]", ended: asyncio.Event) -> None:
-        """One task enters the connection and leaves it."""
+        """Hold the connection open. It must be opened and closed in the same task."""
         why = "it ended at once"
         try:
             transport = stdio.connection(self._server.command, self._server.environment, ended)
@@ -315,22 +315,22 @@ class _Program:
             ended.set()
             if not ready.done():
                 ready.set_exception(NotReached(why))
-                ready.exception()  # nobody need wait for it
+                ready.exception()  # marks it as retrieved
 
     async def close(self) -> None:
         self._closed = True
         self._ended.set()
         if self._owner is not None and not self._owner.done():
             if self._ready is not None and not self._ready.done():
-                self._owner.cancel()  # it still waits for what the program says first
+                self._owner.cancel()  # it is still waiting for the program's first message
             _, left = await asyncio.wait([self._owner], timeout=_CLOSING)
             for task in left:
                 task.cancel()
 
 
 def _silence() -> None:
-    """Whatever a server sends may stand in the library's messages to the log."""
-    for name in ("mcp", "client"):  # the second is the name that its session has there
+    """Silence the library's loggers: their messages may quote what a server sends."""
+    for name in ("mcp", "client"):  # "client": the logger of its session
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -339,8 +339,8 @@ def _ourselves() -> Implementation:
 
 
 def _unvalidated(client: Client) -> None:
-    """Results are not held against the schemas that a server has for them: its patterns could take any time, and what
-    has happened would be told as failed."""
+    """Switch off the validation of results against the server's schemas: its patterns could take any time, and a call
+    that succeeded would be reported as failed."""
 
     async def nothing(name: str, result: Any) -> None:
         pass
@@ -349,14 +349,14 @@ def _unvalidated(client: Client) -> None:
 
 
 def _kind(exc: BaseException) -> str:
-    """What went wrong, without the words, which may be the server's."""
+    """The kind of an error, without its message, which may be the server's."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return f"JSON-RPC error {exc.code}" if isinstance(exc, MCPError) else type(exc).__name__
 
 
 def _failed(failure: Exception, *, sent: bool, status: int | None, once: bool) -> Exception:
-    """What is told of a call that brought no result."""
+    """The exception for a call without a result."""
     if not sent:
         return ToolFailed(NOT_REACHED)
     refused = status is not None and not 200 <= status < 300
@@ -370,7 +370,7 @@ def _failed(failure: Exception, *, sent: bool, status: int | None, once: bool) -
 
 
 def _said(result: Any) -> object:
-    """What a tool has returned. Raises `_Refused` if it says that it has failed."""
+    """The result of a tool. Raises `_Refused` if the tool reports an error."""
     if isinstance(result, InputRequiredResult):
         raise ToolFailed("not carried out: the service wants to ask the user something first, which it cannot here")
     texts = [_text(block) for block in result.content]

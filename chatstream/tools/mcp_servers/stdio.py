@@ -1,7 +1,7 @@
-"""The way to an MCP server that is a program of this machine: JSON lines on its standard input and output.
+"""The stdio transport for MCP servers that are programs on this machine: JSON lines on standard input and output.
 
-As `mcp`'s own, but bounded: no line may be longer than `_MOST_LINE`, nor may a server send more than `_MOST_BYTES`, or
-`_MOST_LINES`, in `_WINDOW` seconds.
+As `mcp`'s own, but with limits: a line has at most `_MOST_LINE` bytes, and a server sends at most `_MOST_BYTES` and
+`_MOST_LINES` in `_WINDOW` seconds.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from mcp_types import JSONRPCNotification, jsonrpc_message_adapter
 
 _MOST_LINE: Final = 4 * 1024 * 1024
 _MOST_BYTES: Final = 4 * _MOST_LINE
-_MOST_LINES: Final = 2_000  # each takes some of the event loop's time, whatever it says
+_MOST_LINES: Final = 2_000  # each costs time on the event loop
 _WINDOW: Final = 10.0
-# A line that is too long, or half a last one; or nobody is there any more.
+# The errors that end the connection: a line that is too long or incomplete, or the program has ended.
 _ENDS: Final = (
     asyncio.LimitOverrunError,
     asyncio.IncompleteReadError,
@@ -31,7 +31,7 @@ _ENDS: Final = (
     anyio.ClosedResourceError,
     OSError,
 )
-# How long a program may take to end when its input has, and again when it is asked to.
+# Seconds for a program to exit after its input is closed, and again after SIGTERM.
 _ENDING: Final = 2.0
 
 
@@ -39,10 +39,10 @@ _ENDING: Final = 2.0
 async def connection(
     command: Sequence[str], environment: Mapping[str, str], ended: asyncio.Event
 ) -> AsyncIterator[TransportStreams]:
-    """The streams of a program that runs meanwhile; `ended` is set when it says nothing any more.
+    """Run a program while the context is open; yields its streams. `ended` is set when its output ends.
 
-    It is given `environment`, and of this process's own variables only those that any program needs: no secrets. What
-    it writes to its standard error is not read: it may be anything. Raises `OSError` if it cannot be started.
+    The program gets `environment`, and of this process's variables only the basic ones: no secrets. Its standard error
+    is discarded. Raises `OSError` if it cannot be started.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -50,7 +50,7 @@ async def connection(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=get_default_environment() | dict(environment),
-        start_new_session=True,  # so that processes which it starts are ended with it
+        start_new_session=True,  # so that its child processes end with it
         limit=_MOST_LINE,
     )
     said, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -84,9 +84,9 @@ async def _read(
             size, lines = size + len(line), lines + 1
             try:
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-            except ValueError:  # something that is not meant for us
+            except ValueError:  # not an MCP message
                 continue
-            if not isinstance(message, JSONRPCNotification):  # of what it does or has: nobody listens
+            if not isinstance(message, JSONRPCNotification):  # notifications are not used
                 await said.send(SessionMessage(message))
     ended.set()
     await said.aclose()
@@ -101,7 +101,7 @@ async def _write(process: asyncio.subprocess.Process, to_say: "anyio.abc.ObjectR
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let it end, ask it to, and make it: at most twice `_ENDING`."""
+    """End the program: wait, then SIGTERM, then SIGKILL; takes at most twice `_ENDING`."""
     assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
     try:
         process.stdin.close()
@@ -113,14 +113,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                     await _gone(process)
                 break
     finally:
-        _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))  # also what it has left behind
+        _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))  # also its remaining children
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_ENDING):
             await _gone(process)
 
 
 async def _gone(process: asyncio.subprocess.Process) -> None:
-    """Until it is not there any more. Its output, which nobody reads now, must not keep it from ending."""
+    """Wait for the exit. Reads and drops the output, so that a full pipe does not block the program."""
     assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
     while process.returncode is None:
         with contextlib.suppress(TimeoutError):
