@@ -1,9 +1,9 @@
-/** The tools that an answer calls: a card for each, with what it waits for and what came of it. */
+/** Cards for an answer's tool calls: each shows the call's arguments, state and result, and asks for approval. */
 
 import { element } from "./dom.js";
 import { language, t } from "./words.js";
 
-const ROWS = 20; // of arguments and of a result; what else there is nobody reads on a card
+const ROWS = 20; // most rows shown of arguments and of a result
 const STATES = {
   awaiting_approval: "Waits for you",
   approved: "Approved",
@@ -26,7 +26,7 @@ export class Calls {
     this.#actions = actions;
   }
 
-  /** Show these calls. A card that says the same as before stays as it is, with the focus and with what is unfolded. */
+  /** Show these calls. An unchanged card is not drawn again, so that it keeps its focus and stays unfolded. */
   show(calls) {
     for (const call of calls) {
       const known = this.#cards.get(call.toolCallId);
@@ -47,7 +47,7 @@ export class Calls {
     const title = element("h3", { id }, words(call.name), element("span", { className: "call-state" }, STATES[state] ? t(STATES[state]) : ""));
     const root = element("section", { className: `card call ${state ?? "ready"}`, tabIndex: -1 }, title);
     root.setAttribute("aria-labelledby", id);
-    if (focused) root.dataset.focused = "yes"; // whoever has decided reads on here
+    if (focused) root.dataset.focused = "yes"; // keep the focus on the card after a decision
     if (state === "awaiting_approval") root.append(...this.#asking(call, root));
     else root.append(...folded(t("Details"), call));
     if (call.message && state !== "awaiting_approval") root.append(element("p", { dir: "auto" }, call.message));
@@ -72,7 +72,7 @@ export class Calls {
   }
 }
 
-/** What will happen, in words: the tool's own, if it has some. */
+/** The question to the reader: the tool's own text if it has one. */
 function question({ name, message }) {
   return message ?? t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });
 }
@@ -104,7 +104,7 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return text; // it is still being written, or it is not JSON
+    return text; // incomplete, or not JSON
   }
 }
 

@@ -1,14 +1,14 @@
-/** What the server's app tells with an answer or finds in it, as cards. A plug-in may bring a module that draws a kind of
- * them; it is loaded with the first one. All else is shown by its names and values. */
+/** Cards for an answer's data and annotations. A plug-in may have a module that draws one kind; it is loaded when the
+ * first card of that kind is shown. Other kinds are shown as names and values. */
 
 import { element } from "./dom.js";
 import { facts } from "./facts.js";
 import { language } from "./words.js";
 
-const ROWS = 20; // of a card: more is no card
-const drawers = new Map(); // by kind: what draws it, null if that cannot be had; while it is loaded, the promise of it
+const ROWS = 20; // most rows of a card
+const drawers = new Map(); // by kind: the drawing function, its promise while loading, or null if it failed
 
-/** The card of `{kind, id, data}`, with a `message` that says what it is if there is one. */
+/** The card for `{kind, id, data}`, with its `message` as a title if there is one. */
 export function card(found) {
   const draw = drawers.get(found.kind) ?? (Object.hasOwn(facts.cards, found.kind) && !drawers.has(found.kind) ? load(found.kind) : null);
   if (draw === null) return general(found);
@@ -18,7 +18,7 @@ export function card(found) {
   return place;
 }
 
-/** Once all modules are there that have been asked for so far. */
+/** Resolves when all modules requested so far are loaded. */
 export function allLoaded() {
   return Promise.all([...drawers.values()].filter((draw) => draw instanceof Promise));
 }
@@ -41,7 +41,7 @@ function own(draw, found) {
   try {
     return draw(found, { element, language });
   } catch {
-    return general(found); // what it has is not what its plug-in expects
+    return general(found); // the drawing function has failed: show names and values
   }
 }
 

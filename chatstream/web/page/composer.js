@@ -1,20 +1,20 @@
-/** Where the reader writes: sends, stops, and keeps what could not be sent. */
+/** The message box: sends and stops, and keeps a text that could not be sent. */
 
 import { byId, countDown } from "./dom.js";
 import { facts } from "./facts.js";
 import { language, t } from "./words.js";
 
-const COUNTED = 0.9; // from this part of the longest message on it is said how much is left
+const COUNTED = 0.9; // show the characters left from this share of the longest message on
 
 export class Composer {
   #field = byId("text");
   #actions;
   #busy = false; // an answer is running
-  #editing = null; // the id of the question whose new text is written
-  #unsent = null; // {text, key}: what failed; the same key again makes no second message
+  #editing = null; // the id of the question that is being edited
+  #unsent = null; // {text, key} of a failed message; the same key makes a retry safe
   #place = "new"; // the conversation that the draft belongs to
-  #endCounting = () => {}; // until it may be sent again
-  #passes = false; // the notice is about the connection, and over when that is back
+  #endCounting = () => {}; // ends the countdown until sending is allowed again
+  #passes = false; // the notice is about the connection: remove it when that is back
 
   /** `actions`: `send(text, key, edited)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a message or
    * nothing. `edited` is the id of the question that is sent again with another text, if it is. */
@@ -31,7 +31,7 @@ export class Composer {
         if (last) this.edit(last);
       }
       if (key.key === "Escape" && this.#editing && !key.isComposing) {
-        key.preventDefault(); // it stops no answer
+        key.preventDefault(); // here Escape ends editing, and must not stop the answer
         this.endEditing();
       }
       if (key.key !== "Enter" || key.shiftKey || key.isComposing) return; // an input method's Enter chooses a word
@@ -55,7 +55,7 @@ export class Composer {
     if (hadFocus) this.#field.focus(); // its button has gone
   }
 
-  /** Another conversation, with its own draft; what is being sent goes along. */
+  /** Switch to another conversation and its draft. A message that is being sent moves along. */
   set place(place) {
     if (this.#field.readOnly) localStorage.removeItem(draftKey(this.#place));
     else this.#leaveEditing();
@@ -69,7 +69,7 @@ export class Composer {
     this.#field.focus();
   }
 
-  /** A question, to be sent again with another text. What was written before is kept as a draft. */
+  /** Start editing a question, to send it again with another text. The present text is kept as a draft. */
   edit({ id, content }) {
     if (this.#field.readOnly) return;
     this.#editing = id;
@@ -79,7 +79,7 @@ export class Composer {
     this.focus();
   }
 
-  /** It stays as it was. */
+  /** Cancel editing. */
   endEditing() {
     this.#leaveEditing();
     this.#field.value = localStorage.getItem(draftKey(this.#place)) ?? "";
@@ -87,10 +87,10 @@ export class Composer {
     this.focus();
   }
 
-  /** A question was taken back: its text is not lost, unless another one is being written. */
+  /** A question was taken back: put its text into the box, unless another text is being written. */
   returned({ id, content }) {
     const edited = this.#editing === id;
-    if (edited) this.#leaveEditing(); // what was made of it by now is a question of its own
+    if (edited) this.#leaveEditing(); // the edited text becomes a new question
     if (!edited && !this.#editing && this.#field.value === "") this.#field.value = content;
     this.#keepDraft();
     this.#draw();
@@ -102,14 +102,14 @@ export class Composer {
     byId("editing").hidden = true;
   }
 
-  /** Send what an example says. */
+  /** Send an example's text. */
   use(text) {
     this.#field.value = text;
     this.#keepDraft();
     this.#send();
   }
 
-  /** Say what is wrong; null takes it back. If it `passes`, so does the notice when the connection is back. */
+  /** Show a problem; null removes it. `passes`: also remove it when the connection is back. */
   notice(message, { again = false, passes = false, waitMs = 0 } = {}) {
     this.#passes = passes;
     this.#endCounting();
@@ -148,7 +148,7 @@ export class Composer {
     } catch (error) {
       const [what] = Object.values(error.fields ?? {});
       const message = what ? t("It was not sent: {problem}.", { problem: what }) : t("It was not sent. {problem}", { problem: t(error.message) });
-      // What the server does not accept will not be accepted the second time.
+      // The server would refuse the same text again.
       this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
     } finally {
       this.#field.readOnly = false;
@@ -177,7 +177,7 @@ export class Composer {
   }
 }
 
-/** As the server counts; a string's length counts the larger ones twice. */
+/** The number of code points, as the server counts; `length` counts some of them twice. */
 function codePoints(text) {
   let pairs = 0;
   for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++;
@@ -188,7 +188,7 @@ function draftKey(place) {
   return `chatstream.draft.${place}`;
 }
 
-/** 128 random bits in hexadecimal; randomUUID is missing where there is no TLS. */
+/** 128 random bits in hexadecimal; `randomUUID` is missing on pages without TLS. */
 export function uniqueKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

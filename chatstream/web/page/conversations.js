@@ -1,4 +1,4 @@
-/** The list of conversations beside the chat, and the requests that it is made of. */
+/** The list of conversations beside the chat, and its requests to the server. */
 
 import { Conversations } from "../client/conversations.js";
 import { button, byId, element } from "./dom.js";
@@ -6,7 +6,7 @@ import { marked } from "./marks.js";
 import { Menu } from "./menu.js";
 import { language, t } from "./words.js";
 
-const PAGE = 30; // what fits beside a chat, and a bit
+const PAGE = 30; // conversations per page: a bit more than fits on the screen
 const STATES = { running: "An answer is being written", waiting: "Waits for you" };
 
 /** The REST API's conversations, as the page needs them. */
@@ -21,7 +21,7 @@ export class ConversationsAPI extends Conversations {
     this.#token = token;
   }
 
-  /** The same as `delete` while the page is being closed: the browser sends it then, and nobody sees what comes of it. */
+  /** Like `delete`, while the page is being closed: the browser still sends it, and the response is ignored. */
   async deleteOnClosing(id) {
     const headers = { Authorization: `Bearer ${await this.#token({})}` };
     fetch(`${this.#address}/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true, headers }).catch(() => {});
@@ -33,13 +33,13 @@ export class ConversationList {
   #shown = [];
   #next = null;
   #current = null;
-  #deleted = new Set(); // ids that are shown no more, while it can still be undone
+  #deleted = new Set(); // ids of hidden conversations, whose deletion can still be undone
   #sought = ""; // what is searched for
-  #searching = false; // until it is found, what was found before is shown
-  #complete = true; // and whether all was searched
+  #searching = false; // a search is running; the old results are still shown
+  #complete = true; // whether the server has searched all conversations
   #actions;
   #menu = new Menu(byId("row-menu"), () => this.#opener());
-  #of = null; // the conversation that the menu is about
+  #of = null; // the conversation of the open menu
 
   /** `actions`: `open(id)`, `rename(conversation)`, `remove(conversation)`, `found(count, {sought, more, complete})`. */
   constructor(api, actions) {
@@ -52,7 +52,7 @@ export class ConversationList {
     byId("conversations").onkeydown = (press) => this.#onKey(press);
   }
 
-  /** The newest ones anew. The older ones that were loaded stay: nothing moves there but by being deleted elsewhere. */
+  /** Reload the newest page. The older pages stay as they are: their rows change only if deleted elsewhere. */
   async load() {
     const sought = this.#sought;
     const { conversations, nextCursor, complete = true } = await this.#page();
@@ -67,7 +67,7 @@ export class ConversationList {
     this.#draw();
   }
 
-  /** Show those alone in which this was said; all of them for an empty text. */
+  /** Show only the conversations that contain `text`; all of them for an empty text. */
   async search(text) {
     if (text === this.#sought) return;
     this.#sought = text;
@@ -81,7 +81,7 @@ export class ConversationList {
     return this.#sought;
   }
 
-  /** What the server says of one, as far as it is shown. */
+  /** The server's data of a listed conversation; undefined if it is not listed. */
   about(id) {
     return this.#shown.find((shown) => shown.id === id);
   }
@@ -116,7 +116,7 @@ export class ConversationList {
     const sought = this.#sought;
     const { conversations, nextCursor } = await this.#page(this.#next);
     if (sought !== this.#sought) return; // another search has begun meanwhile
-    // One that was used meanwhile has moved up, and might come twice.
+    // A conversation used meanwhile has moved to the top, and would be listed twice.
     this.#shown.push(...conversations.filter(({ id }) => !this.#shown.some((shown) => shown.id === id)));
     this.#next = nextCursor;
     this.#draw();
@@ -127,7 +127,7 @@ export class ConversationList {
     return this.#sought ? this.#api.search(this.#sought, options) : this.#api.list(options);
   }
 
-  /** Up and down through the list, and from its top into the search. */
+  /** Arrow keys: move through the list, and from its top into the search field. */
   #onKey(press) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[press.key];
     if (!step || press.target.localName !== "a") return;
@@ -181,7 +181,7 @@ export class ConversationList {
     return row;
   }
 
-  /** What goes on in it, or has while nobody watched. */
+  /** The mark of a conversation: an answer runs, waits, or is unread. */
   #mark({ id, state, unread }) {
     const label = STATES[state] ?? (unread && id !== this.#current ? "Not read yet" : null);
     if (!label) return [];
@@ -212,7 +212,7 @@ export class ConversationList {
   }
 }
 
-/** Under which heading one stands that was used at this time: by calendar days here, not by hours. */
+/** The heading for a conversation last used at this time: by local calendar days, not by hours. */
 function groupOf(time) {
   const today = new Date();
   today.setHours(0, 0, 0, 0);
@@ -224,16 +224,16 @@ function groupOf(time) {
   return time.toLocaleDateString(language, { month: "long", year: "numeric" });
 }
 
-/** As much of `text` as `most` characters have, cut between words if it must be cut. */
+/** The first `most` characters of `text`, cut between words if possible. */
 export function beginning(text, most) {
-  const characters = [...text]; // half of one is none
+  const characters = [...text]; // code points, so that none is cut in half
   if (characters.length <= most) return text;
   const cut = characters.slice(0, most - 1).join("");
   const end = cut.search(/\s+\S*$/u);
   return `${end > cut.length / 2 ? cut.slice(0, end) : cut}…`; // a text without spaces has one word
 }
 
-/** What a conversation is called. */
+/** The title of a conversation, or a replacement for a missing one. */
 export function titleOf({ title, id }) {
   return title || t("Conversation {id}", { id });
 }

@@ -1,6 +1,6 @@
 /**
- * Which tabs of this browser hold their stream. Over HTTP/1.1 a browser opens six connections to a server for all of its
- * tabs together, and a stream takes one as long as it is open: with six of them no tab can send anything.
+ * Decides which tabs of this browser keep their stream open. Over HTTP/1.1, all tabs of a browser share six connections
+ * to a server, and each open stream takes one: with six streams no tab can send a request.
  *
  * A tab gives up its stream when it is hidden and no answer runs in it, or when `MOST` others have been used since. It
  * goes on from its cursor, exactly, as soon as it is shown or used.
@@ -18,7 +18,7 @@ export class Tabs {
   #chat = null;
   #resting = false; // without its stream
   #id = uniqueKey();
-  #ahead = new Set(); // the tabs that hold a stream and were used after this one
+  #ahead = new Set(); // tabs with a stream that were used after this one
   #channel = new BroadcastChannel("chatstream.tabs");
   #timer = 0; // of the next thing to do: give up, look, or end a look
   #onchange;

@@ -1,17 +1,17 @@
-/** What the model thinks, folded above its answer: in a moment one sees that it does, and reads it if one likes to. */
+/** The model's reasoning, folded above its answer; the reader can unfold it. */
 
 import { element } from "./dom.js";
 import { t } from "./words.js";
 
-const OPEN = "chatstream.thinking"; // "open": whoever opened one while it ran wants to see the next one, too
+const OPEN = "chatstream.thinking"; // "open": the reader has unfolded running reasoning, so show the next one unfolded
 
 export class Thinking {
   root = element("details", { className: "thoughts", hidden: true });
   #summary = element("summary");
   #text = element("div", { className: "thought", dir: "auto" });
   #onbegin;
-  #since = 0; // when it began, if that was seen here
-  #seconds = 0; // how long it took
+  #since = 0; // time when the reasoning began, if this page has seen that
+  #seconds = 0; // its duration
   #runs = false;
 
   /** `onbegin` is called once, when it is seen to begin. */

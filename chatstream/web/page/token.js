@@ -1,6 +1,6 @@
 /**
- * The token: from the address that the server printed or the sign-in came back to, from another tab of this browser, or
- * from whoever opened the page. It stays in the tabs, and is gone with the last of them.
+ * Gets the token: from the page's address (printed by the server, or set by the sign-in), from another tab of this
+ * browser, or typed by the user. It is kept only in the open tabs.
  */
 
 import { byId } from "./dom.js";
@@ -11,26 +11,26 @@ const KEY = "chatstream.token";
 const LEFT = "chatstream.left"; // set from leaving for the sign-in, or signing out, until a token is accepted
 const HANDOVER = 300; // ms: another tab answers in one or two; a frozen one never does
 
-/** Out of the address at once: no history, no bookmark and no screenshot shall have it. */
+/** Remove the token from the address at once, so that no history, bookmark or screenshot has it. */
 function fromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) history.replaceState(null, "", location.pathname + location.search);
   return token;
 }
 
-/** Whether the token says itself that its time is over. */
+/** Whether the token has expired, by its own `exp`. */
 function hasExpired(token) {
   try {
     const { exp } = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
     return exp * 1000 <= Date.now();
   } catch {
-    return false; // it is none of ours to read
+    return false; // not a JWT that this page can read
   }
 }
 
 export class Token {
   #token;
-  #isUntried = false; // it came with the address, and may be anything: other tabs are told when the server accepts it
+  #isUntried = false; // from the address and unchecked: sent to other tabs only once the server has accepted it
   #refused = null; // the last token that the server did not accept
   #asking = null; // the promise that everybody who needs a token waits for
   #take = () => {}; // called with a token that another tab has
@@ -52,7 +52,7 @@ export class Token {
     });
   }
 
-  /** The token; if there is none, or it was refused, another tab's, or the one that is asked for now. */
+  /** The token. If there is none or it was refused, get one from another tab, or ask the user. */
   async get({ refresh = false } = {}) {
     if (this.#token && !refresh) return this.#token;
     this.#asking ??= this.#another().finally(() => (this.#asking = null));
@@ -153,7 +153,7 @@ export class Token {
         showDoor(null);
         resolve(token);
       };
-      this.#take = enter; // somebody signs in in another tab
+      this.#take = enter; // another tab has signed in
       form.onsubmit = async (submission) => {
         submission.preventDefault();
         // The whole address may be pasted, and whatever was selected with it.

@@ -1,4 +1,4 @@
-/** What was done can be undone for a while: it is really done when that is over, or when the page is closed. */
+/** Undo: an action can be taken back for a while. It is carried out after that, or when the page is closed. */
 
 import { byId } from "./dom.js";
 
@@ -14,13 +14,13 @@ export class Undo {
       const { revert } = this.#take();
       revert();
     };
-    // Nobody is hurried who has the button under the pointer, or the focus on it.
+    // The time does not run while the button has the pointer or the focus.
     for (const type of ["pointerenter", "focusin"]) toast.addEventListener(type, () => clearTimeout(this.#timer));
     for (const type of ["pointerleave", "focusout"]) toast.addEventListener(type, () => this.#pending && this.#wait());
     addEventListener("pagehide", () => this.#take()?.commit({ closing: true }));
   }
 
-  /** `commit({closing})` does it; `revert()` takes it back. What was offered before is done now. */
+  /** `commit({closing})` carries the action out; `revert()` takes it back. An earlier action is carried out at once. */
   offer(message, actions) {
     this.#take()?.commit({ closing: false });
     this.#pending = actions;

@@ -1,4 +1,4 @@
-/** What stands under a message besides its text: its other versions, what can be done with it, and what one thinks of it. */
+/** The controls under a message: other versions, actions, and rating. */
 
 import { button, byId, element } from "./dom.js";
 import { t } from "./words.js";
@@ -17,7 +17,7 @@ export function attempts(message, { show }) {
   return versions(message, show, { before: t("Earlier attempt"), after: t("Later attempt") });
 }
 
-/** Whether an answer was cut, so that there is more to come of it. */
+/** Whether an answer was cut off and can be continued. */
 export function isCut({ status, finishReason, content, error }) {
   const cut = ["stopped", "interrupted", "failed"].includes(status) || finishReason === "length";
   return cut && content !== "" && error?.error !== "answer_too_long";
