@@ -1,4 +1,4 @@
-"""Everything that can be configured, validated at once; ``conf/chatstream.env.example`` has the reason of each default.
+"""All settings, validated together; ``conf/chatstream.env.example`` has the reason for each default.
 
 Durations are in seconds, sizes in bytes or, where named so, in characters (Unicode code points).
 """
@@ -38,32 +38,32 @@ from chatstream.errors import ConfigurationError, InvalidSettings
 
 __all__ = ["MIN_SECRET_BYTES", "SECRET_FILE", "Environment", "LogFormat", "Page", "Settings"]
 
-# RFC 7518, section 3.2: a key of the same size as the hash output or larger.
+# Shortest secret of each algorithm, in bytes: the size of its hash (RFC 7518, section 3.2).
 _SECRET_BYTES = {"HS256": MIN_SECRET_BYTES, "HS384": 48, "HS512": 64}
 
-# Where the generated development secret is kept, in the data directory.
+# The file of the generated development secret, in the data directory.
 SECRET_FILE = "jwt_secret"  # noqa: S105 - a file's name
 
-# As browsers send it (RFC 6454, section 6.2): anything else in the list would never match. No wildcard: with
-# credentials none is allowed.
+# An origin as browsers send it (RFC 6454, section 6.2): other forms would never match. No wildcard: CORS forbids it for
+# requests with credentials.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._:\[\]-]+?)(:[0-9]+)?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
-DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # where no plug-in has another one
-# What is there out of the box, and the word for none.
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # unless a plug-in has another one
+# The plug-ins that are loaded by default.
 DEFAULT_PLUGINS = ("chatstream.plugins.bets:plugin",)
 _NO_PLUGINS = "none"
 
 
 class Environment(StrEnum):
-    """How much the server makes up for itself."""
+    """Whether the server provides missing parts itself."""
 
-    DEVELOPMENT = "development"  # embedded database, demo model, generated secret where none is given
-    PRODUCTION = "production"  # nothing is made up
+    DEVELOPMENT = "development"  # embedded database, demo model, generated secret if not configured
+    PRODUCTION = "production"  # everything must be configured
 
 
 class Page(StrEnum):
-    """Whether the chat page is served; `AUTO` is in development only."""
+    """Whether the chat page is served; `AUTO`: in development only."""
 
     AUTO = "auto"
     ON = "on"
@@ -71,7 +71,7 @@ class Page(StrEnum):
 
 
 class Reasoning(StrEnum):
-    """Whether clients are shown what the models think; `AUTO` is in development only."""
+    """Whether clients get the models' reasoning; `AUTO`: in development only."""
 
     AUTO = "auto"
     SHOW = "show"
@@ -81,20 +81,20 @@ class Reasoning(StrEnum):
 class UserModels(StrEnum):
     """Which models users may choose."""
 
-    ON = "on"  # those of the catalogue
-    OFF = "off"  # none: the default answers everybody
-    ANY = "any"  # any name that the endpoint knows: for development
+    ON = "on"  # the models of the catalogue
+    OFF = "off"  # none: the default model answers everybody
+    ANY = "any"  # any name, also one that only the endpoint knows: for development
 
 
 class OpenAIApi(StrEnum):
-    """Which API the one model has that needs no file."""
+    """The API of the model of the ``OPENAI_`` settings."""
 
     CHAT = "chat"  # Chat Completions
     RESPONSES = "responses"
 
 
 class LogFormat(StrEnum):
-    """`AUTO` is text on a terminal and JSON otherwise."""
+    """The format of log lines; `AUTO`: text on a terminal, JSON otherwise."""
 
     AUTO = "auto"
     TEXT = "text"
@@ -110,7 +110,7 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _origin(written: str) -> str:
-    """As browsers send it: in lower case, without the slash and the port that an address bar would show or hide."""
+    """Normalise an origin to the form that browsers send: lower case, no final slash, no default port."""
     found = _ORIGIN.fullmatch(written.lower().removesuffix("/"))
     if found is None:
         raise ValueError("must be origins like https://app.example, without a path or a *, separated by commas")
@@ -144,22 +144,22 @@ def _grace(value: Any) -> Any:
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]  # fmt: skip
-# From a hundredth, what the event loop's timers are good for, to a day.
+# A duration from 0.01 s, the useful resolution of the event loop's timers, to a day.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400), SECONDS]
 Grace = Annotated[float, BeforeValidator(_grace), Field(ge=0), SECONDS_OR_NEVER]
 BaseURL = Annotated[str, AfterValidator(values.base_url)]
 Host = Annotated[str, AfterValidator(values.host)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
-PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the most is more than one process can do
-Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the most is more than a machine has file descriptors
-# More than a model can write in a month, and few enough to be counted on from there.
+PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the limit is more than one process can do
+Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the limit is more than a machine has file descriptors
+# The limit is more than a model can write in a month, and small enough for sums not to overflow.
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
 
 
 @dataclass
 class _Source:
-    """Where settings came from, which makes no difference between them."""
+    """The source of settings. All sources are equal, so that it does not affect comparison."""
 
     env_file: Path | None = field(default=None, compare=False)
 
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="CHATSTREAM_",
         env_ignore_empty=True,  # `NAME=` in an env file means "not set"
-        extra="ignore",  # the environment is full of other people's variables
+        extra="ignore",  # the environment has other programs' variables
         frozen=True,
     )
 
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_type: str | None = None
-    # What may stand in a header's quoted text, where a refusal names it.
+    # The characters of a header's quoted string: refusals send the claim's name in a header.
     jwt_user_claim: Annotated[str, Field(pattern=r"^[!#-\[\]-_a-~]{1,100}$"), AfterValidator(_user_claim)] = "sub"
     query_tokens: bool = True
     revocation: Annotated[str, AfterValidator(values.python_name)] | None = None
@@ -287,7 +287,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _without_what_came_with_copying(cls, value: Any, info: ValidationInfo) -> Any:
-        """White space around a value is cut off, whatever nobody can see in it is refused."""
+        """Strip white space around a value, and refuse invisible characters inside it."""
         if not isinstance(value, str) or info.field_name is None or info.field_name in ("jwt_secret", "log_key"):
             return value
         if text := values.bare(value):
@@ -298,14 +298,14 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _path_names_the_database(cls, given: Any) -> Any:
-        """``mongodb://host/shop`` means the database shop, unless MONGODB_DATABASE names another."""
+        """Take the database from the URI's path (``mongodb://host/shop``), unless MONGODB_DATABASE is set."""
         uri = next((given[name] for name in ("MONGODB_URI", "DATABASE_URL") if given.get(name)), None)
         if isinstance(uri, str) and not given.get("MONGODB_DATABASE") and (name := values.path_of(values.bare(uri))):
             return {**given, "MONGODB_DATABASE": name}
         return given
 
     def _problems(self) -> list[str]:
-        """What is wrong with settings that are good each by itself."""
+        """Errors between valid settings, one line each."""
         return [*self._keys_that_do_not_fit(), *self._contradictions(), *self._missing(), *self._examples()]
 
     def _keys_that_do_not_fit(self) -> Iterable[str]:
@@ -328,7 +328,7 @@ class Settings(BaseSettings):
                 yield f"JWT_SECRET: must be at least {needed} bytes long for {', '.join(algorithms)}"
 
     def _contradictions(self) -> Iterable[str]:
-        """What was set on purpose and can never come true. A default is no purpose."""
+        """Explicitly set values that contradict each other. Defaults never count as a contradiction."""
         given = self.model_fields_set
         for less, more in (
             ("first_token_timeout", "answer_timeout"),
@@ -352,7 +352,7 @@ class Settings(BaseSettings):
             yield "CHATSTREAM_METRICS_PORT: must not be CHATSTREAM_PORT; left out, /metrics is on that port"
 
     def _missing(self) -> Iterable[str]:
-        """Production makes nothing up."""
+        """The settings that production requires and that are missing."""
         if self.env is not Environment.PRODUCTION:
             return
         if self.verifies_with_secret and self.jwt_secret is None:
@@ -384,7 +384,7 @@ class Settings(BaseSettings):
 
     @property
     def doubts(self) -> list[str]:
-        """What is allowed in development, and probably a mistake."""
+        """Warnings about settings that development allows but that are probably mistakes."""
         return [*self._placeholders(), *self._unused()]
 
     def _unused(self) -> Iterable[str]:
@@ -395,50 +395,50 @@ class Settings(BaseSettings):
 
     @property
     def is_production(self) -> bool:
-        """Nothing may be made up."""
+        """Whether everything must be configured."""
         return self.env is Environment.PRODUCTION
 
     def variable(self, name: str) -> str | None:
-        """What the environment or, where it is silent, the env file has under a name that a file of settings gives."""
+        """The value of an environment variable that a settings file names: from the environment, else the env file."""
         env_file = self._source.env_file
         found = os.environ.get(name) or (env_files.value_of(name, env_file) if env_file else None)
         return values.bare(found) or None if found else None
 
     @property
     def verifies_with_secret(self) -> bool:
-        """Tokens are signed with a secret, and not with a private key that the server never sees."""
+        """Whether tokens are signed with a shared secret, and not with a private key."""
         return self.jwt_public_key_file is None and self.jwks_url is None
 
     @property
     def accepted_algorithms(self) -> tuple[str, ...]:
-        """What tokens may be signed with: all secrets, or all private keys."""
+        """The accepted signature algorithms: all for secrets, or all for private keys."""
         return self.jwt_algorithms or (("HS256",) if self.verifies_with_secret else ())
 
     @property
     def uses_demo_model(self) -> bool:
-        """No model was configured."""
+        """Whether the demo model answers, as no model is configured."""
         return self.models_file is None and self.openai_api_key is None and self.openai_base_url is None
 
     @property
     def uses_embedded_database(self) -> bool:
-        """No database was configured."""
+        """Whether the embedded database is used, as none is configured."""
         return self.mongodb_uri is None
 
     @property
     def gives_budgets(self) -> bool:
-        """Users have a budget; where only a plug-in knows it, that one says so."""
+        """Whether the settings give users a budget. A plug-in that has budgets reports that itself."""
         limits = (self.user_tokens_per_day, self.user_tokens_per_month, self.user_cost_per_month)
         return self.budget_claim is not None or any(limit is not None for limit in limits)
 
     @property
     def shows_reasoning(self) -> bool:
-        """Clients are shown what the models think."""
+        """Whether clients get the models' reasoning."""
         is_auto = self.reasoning is Reasoning.AUTO
         return self.reasoning is Reasoning.SHOW or (is_auto and self.env is Environment.DEVELOPMENT)
 
     @property
     def shows_page(self) -> bool:
-        """The chat page is served."""
+        """Whether the chat page is served."""
         return self.page is Page.ON or (self.page is Page.AUTO and self.env is Environment.DEVELOPMENT)
 
     @classmethod
@@ -463,7 +463,7 @@ class Settings(BaseSettings):
             settings = cls._read(env_file)
         except ValidationError as exc:
             problems += map(_explain, exc.errors(include_url=False, include_input=False))
-        except SettingsError as exc:  # its text names the field, and whatever is wrong with the JSON in it
+        except SettingsError as exc:  # its text names the field and the error in its JSON
             field = re.search(r'field "(\w+)"', str(exc))
             problems.append(f"{_variable(field[1]) if field else 'a setting'}: must be JSON")
         else:
@@ -475,9 +475,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def readable(cls, env_file: Path | None) -> tuple[Self, Collection[str]] | None:
-        """The settings without the values that are not acceptable, to look at the others; and whose values those are.
+        """The settings without the invalid values, so that the others can be checked, and the names of the invalid
+        ones.
 
-        None if nothing can be read.
+        None if no settings can be read.
         """
         try:
             return cls._read(env_file), ()
@@ -494,7 +495,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def _read(cls, env_file: Path | None, **given: Any) -> Self:
-        # Of this one setting, an empty value says something: no plug-ins, and not those that are there out of the box.
+        # For this setting alone an empty value has a meaning: no plug-ins, not even the default ones.
         if _is_empty(_variable("plugins"), env_file):
             given = {"plugins": _NO_PLUGINS, **given}
         settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING, **given)
@@ -502,19 +503,19 @@ class Settings(BaseSettings):
         return settings
 
     def problems_but_of(self, names: Collection[str]) -> list[str]:
-        """What is wrong with settings that are good each by itself, where it is not about one of `names`."""
+        """Errors between valid settings, except those that involve one of `names`."""
         return [each for each in self._problems() if not any(name in each for name in names)]
 
 
 def mistaken(names: Collection[str]) -> list[str]:
-    """A line for each of `names` that looks like a misspelt setting of ours, if that setting itself is not given."""
+    """A line for each of `names` that looks like a misspelt setting, if that setting itself is not given."""
     given = {*names, *(["MONGODB_URI"] if "DATABASE_URL" in names else [])}
     found = words.mistaken(given, {_variable(name) for name in Settings.model_fields})
     return [f"{name}: means nothing here; did you mean {ours}?" for name, ours in sorted(found.items())]
 
 
 def _is_empty(name: str, env_file: Path | None) -> bool:
-    """Whether it is set, to nothing."""
+    """Whether a variable is set to an empty value."""
     value = os.environ.get(name)
     if value is None and env_file:
         value = env_files.value_of(name, env_file)
@@ -522,7 +523,7 @@ def _is_empty(name: str, env_file: Path | None) -> bool:
 
 
 def _variable(field: str) -> str:
-    """The environment variable of a field (of two names, the main one)."""
+    """The environment variable of a field; its main one if it has two."""
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
@@ -530,7 +531,7 @@ def _variable(field: str) -> str:
 
 
 def _variables(field: str) -> list[str]:
-    """What a value for a field is called in Python, and all environment variables that may hold it."""
+    """The names for a field's value: the field's own, and its environment variables."""
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
         names = [str(name) for name in alias.choices]

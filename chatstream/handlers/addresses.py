@@ -1,4 +1,4 @@
-"""Whose connection it is: the client's address, also behind proxies."""
+"""Finds the client's IP address, also behind proxies."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,24 +8,23 @@ from tornado.httputil import HTTPHeaders
 
 Network = IPv4Network | IPv6Network
 
-# More proxies than there are between anybody and a server. What stands before them in a header is not looked at.
+# Most proxies that are read from a header: more than any real chain has.
 _MOST_HOPS = 32
-# An address as proxies write it, with the brackets that IPv6 has where a port may follow, and with a port, which may
-# also be a made-up name (RFC 7239, section 6). Azure's gateways add ports to X-Forwarded-For.
+# An address with an optional port, as proxies write it. IPv6 is in brackets if a port may follow; the port may be a
+# pseudonym (RFC 7239, section 6). Azure's gateways add ports to X-Forwarded-For.
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15}))(?::[0-9]{1,5}|:_[\w.-]{1,64})?", re.ASCII)
 _LONGEST_NODE = 128
 
 
 def origin(peer: str | None, headers: HTTPHeaders, trusted: Sequence[Network]) -> str | None:
-    """Where a request comes from: an IPv4 address or the first 64 bits of an IPv6 one, which one subscriber has.
+    """The client's address: IPv4, or the first 64 bits of IPv6, which belong to one subscriber.
 
-    `peer` is the other end of the connection. If it is a `trusted` proxy, it is believed what it has added to the
-    request's ``X-Forwarded-For`` or, if there is none, its ``Forwarded`` (RFC 7239); what others wrote there before is
-    not. (Tornado's `xheaders` believe everybody who connects.) A hop that does not say its client's address ends the
-    search: then it is this proxy that is known.
+    `peer`: the other end of the connection. If it is a `trusted` proxy, the entry that it added to ``X-Forwarded-For``
+    or, without that header, to ``Forwarded`` (RFC 7239) counts; entries of untrusted senders do not. (Tornado's
+    `xheaders` trust every peer.) If a proxy does not name its client, the result is the proxy's own address.
 
-    None for this machine itself: a developer, or a proxy that is not named as trusted; then all of its users have this
-    address, and one of them must not keep out the others.
+    None for this machine itself: a developer, or a proxy that is not configured as trusted. All users of that proxy
+    share its address, so one of them must not exhaust a limit for the others.
     """
     address = _address(peer or "")
     if address is None:  # a Unix socket
@@ -43,9 +42,9 @@ def origin(peer: str | None, headers: HTTPHeaders, trusted: Sequence[Network]) -
 
 
 def _hops(headers: HTTPHeaders) -> Iterator[str]:
-    """What each proxy wrote of its client, the last proxy first."""
-    # Tornado joins several fields of one name with commas, as RFC 9110 has it. A comma in quotes is in no address, and
-    # so what a client writes can hide nothing of what stands behind it.
+    """The client that each proxy names in the headers, the last proxy first."""
+    # Tornado joins repeated headers with commas (RFC 9110). No address has a quoted comma, so splitting at every comma
+    # is safe: a client's quotes cannot hide later entries.
     forwarded_for = headers.get("X-Forwarded-For")
     if forwarded_for is not None:
         yield from filter(None, map(str.strip, _from_the_end(forwarded_for)))
@@ -61,7 +60,7 @@ def _from_the_end(text: str) -> list[str]:
 
 
 def _address(node: str) -> IPv4Address | IPv6Address | None:
-    """None for what is none: ``unknown``, a made-up name, nonsense."""
+    """Parse an address; None for ``unknown``, a pseudonym, or invalid text."""
     if len(node) > _LONGEST_NODE:
         return None
     if len(node) > 1 and node[0] == node[-1] == '"':

@@ -1,6 +1,4 @@
-"""Files that are served: ``/chatstream.js`` and what belongs to it, for pages of any origin; those of our own page, and
-those that plug-ins bring for it.
-"""
+"""Serves static files: ``/chatstream.js`` and its modules for pages of any origin, the chat page's, and plug-ins'."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -9,7 +7,7 @@ from importlib.resources import files
 from chatstream.handlers.door import Door
 from chatstream.handlers.static import Content, StaticHandler
 
-# What is served, and as what. A name that is not here does not exist, whatever the directory has.
+# The files that are served, with their types. Other files in the directory are not served.
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 _CSS = "text/css; charset=utf-8"
 CLIENT = {
@@ -59,30 +57,30 @@ CONTENT_TYPES = CLIENT | PAGE
 
 
 def path(names: Iterable[str]) -> str:
-    """The route of these files: their place in the package is their address."""
+    """The route's pattern for these files: their path in the package is their URL's."""
     return rf"/({'|'.join(names)})".replace(".", r"\.")
 
 
 def contents(names: Iterable[str]) -> dict[str, Content]:
-    """Those of the package, by their names."""
+    """The contents of these files of the package, by name."""
     web = files("chatstream.web")
     return {name: Content(partial(web.joinpath(name).read_bytes)) for name in names}
 
 
 class AssetHandler(StaticHandler):
-    """One file, the same for everybody."""
+    """Serves a public file."""
 
     def initialize(self, door: Door, files: Mapping[str, Content]) -> None:  # type: ignore[override]  # its own collaborator
-        """`files` are the files of this route, by their names in its URLs."""
+        """`files`: the files of this route, by their names in its URLs."""
         super().initialize(door)
         self.files = files
 
     async def get(self, name: str) -> None:
-        """The file."""
+        """Send the file."""
         kind = _CSS if name.endswith(".css") else _JAVASCRIPT
         self.set_header("Content-Type", CONTENT_TYPES.get(name, kind))
-        self.set_header("Cache-Control", "no-cache")  # keep it, but ask: it must fit the server that it talks to
-        # A module of another origin needs CORS. There is nothing in it that is not public, so anybody may have it.
+        self.set_header("Cache-Control", "no-cache")  # revalidate: it must match the server's version
+        # Pages of other origins need CORS to import a module. The files are public, so every origin is allowed.
         self.set_header("Access-Control-Allow-Origin", "*")
         self.clear_header("Access-Control-Allow-Credentials")
         await self.send(self.files[name])

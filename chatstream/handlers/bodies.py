@@ -1,4 +1,4 @@
-"""Requests with a body."""
+"""Reads and validates JSON request bodies."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -10,15 +10,15 @@ from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooL
 from chatstream.handlers.base import MAX_BODY_BYTES, BaseHandler
 from chatstream.handlers.door import Door
 
-# Ten times the fields of the largest body, and four times the longest name of one. All errors of a body that is made of
-# nothing else would take 20 ms to list, and be four times as long as the body.
+# Most errors that are listed, ten times the fields of the largest body, and most characters of a field's name. To list
+# all errors of a body full of errors would take 20 ms, and four times the body's size.
 _MAX_ERRORS = 50
 _MAX_FIELD_NAME = 64
 
-# Some editors and .NET write it; RFC 8259, section 8.1, lets us ignore it.
+# Some editors and .NET write a byte order mark; it may be ignored (RFC 8259, section 8.1).
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# What is wrong with a field, by pydantic's names, in a client developer's words.
+# Our messages for pydantic's error types.
 _WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is not a field that this takes",
@@ -41,20 +41,20 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class JSONHandler(BaseHandler):
-    """A door with a JSON body, kept only as far as the limit and parsed only when the caller may come in."""
+    """A handler with a JSON body. Keeps it only up to the size limit, and parses it only for authenticated callers."""
 
     def initialize(self, door: Door) -> None:
-        """`door` has what every handler needs."""
+        """`door`: the collaborators and rules that all handlers share."""
         super().initialize(door)
         self._received = bytearray()
 
     def data_received(self, chunk: bytes) -> None:
-        """A part of the body."""
+        """Keep a chunk of the body, up to the limit."""
         super().data_received(chunk)
         if len(self._received) + len(chunk) > MAX_BODY_BYTES:
             self.refuse_after_body(TooLarge(f"The body may have at most {MAX_BODY_BYTES} bytes."))
             self._let_go()
-        elif self._refusal is None and hasattr(self, "user"):  # a preflight has none, and its body no reader
+        elif self._refusal is None and hasattr(self, "user"):  # a preflight has no user, and its body is not read
             try:
                 self.door.limits.uploads.take(self.user.id, len(chunk))
             except RequestError as exc:
@@ -64,12 +64,12 @@ class JSONHandler(BaseHandler):
                 self._received += chunk
 
     def abandon(self) -> None:
-        """See `BaseHandler`; and of the part of the body that has come."""
+        """As `BaseHandler.abandon`; also drops the received part of the body."""
         super().abandon()
         self._let_go()
 
     def on_finish(self) -> None:
-        """The response is complete: nobody reads the body any more."""
+        """Free the body: the response is complete."""
         super().on_finish()
         self._let_go()
 
@@ -79,11 +79,11 @@ class JSONHandler(BaseHandler):
             self._received = bytearray()
 
     def has_body(self) -> bool:
-        """Whether there was a body at all."""
+        """Whether the request has a body."""
         return bool(self._received)
 
     def body(self, shape: type[Body]) -> Body:
-        """The body as `shape`. Raises `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
+        """Parse the body as `shape`. Raises `UnsupportedMediaType`, `InvalidRequest` or `InvalidContent`."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
@@ -106,7 +106,7 @@ class JSONHandler(BaseHandler):
 
 
 def _in_words(errors: Sequence[ErrorDetails]) -> str:
-    """The first one as a sentence, and how many more there are."""
+    """The first error as a sentence, with the number of further ones."""
     first, more = errors[0], len(errors) - 1
     name = f"`{_field(first['loc'])}`" if first["loc"] else "The body"
     sentence = f"{first['ctx']['error']}." if first["type"] == "value_error" else f"{name} {_words(first)}."

@@ -1,4 +1,4 @@
-"""What a request shows to be let in: taken out of it before anything else can see it, the log included."""
+"""Removes the credentials from a request, before any other code, the log included, can see them."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from tornado.httputil import HTTPServerRequest
 
 
 class Kind(StrEnum):
-    """What kind of credential it is."""
+    """The kind of a credential."""
 
     TOKEN = "token"  # noqa: S105 - a kind, not a token
     TICKET = "ticket"
@@ -18,21 +18,21 @@ _PARAMETERS = {"access_token": Kind.TOKEN, "token": Kind.TOKEN, "ticket": Kind.T
 
 
 class Credential(NamedTuple):
-    """One of them."""
+    """A token or a ticket."""
 
     kind: Kind
     text: str
 
 
 class Credentials(NamedTuple):
-    """All that a request had, without those that are empty."""
+    """A request's credentials, by their place. Empty ones are ignored."""
 
     header: frozenset[Credential]
     query: frozenset[Credential]
 
 
 def take(request: HTTPServerRequest) -> Credentials:
-    """Take them out of the request."""
+    """Remove the credentials from the request, and return them."""
     header = request.headers.pop("Authorization", "")
     scheme, _, token = header.partition(" ")
     shown = {Credential(Kind.TOKEN, token.strip())} if scheme.lower() == "bearer" and token.strip() else ()

@@ -1,4 +1,4 @@
-"""``/openapi.json`` and ``/docs``: this API, for programs and for people."""
+"""``/openapi.json`` and ``/docs``: the API's description for programs and for people."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from chatstream.handlers.static import Content, StaticHandler
 
 
 class Reference:
-    """Both of them, made when somebody asks for the first time; see `openapi.document`."""
+    """The OpenAPI documents and the page, made at the first request; see `openapi.document`."""
 
     def __init__(self, content_characters: int) -> None:
         self._content_characters = content_characters
@@ -33,7 +33,7 @@ class _ReferenceHandler(StaticHandler):
         self.reference = reference
 
     def set_default_headers(self) -> None:
-        """It changes with the version only; but then at once."""
+        """Let clients revalidate: the content changes only with the server's version."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-cache")
 
@@ -42,7 +42,7 @@ class DocumentHandler(_ReferenceHandler):
     """``/openapi.json``."""
 
     async def get(self) -> None:
-        """The OpenAPI document, of the version that is asked for."""
+        """Send the OpenAPI document in the requested version."""
         version = self.parameter("version")
         if version not in (None, *Version):
             raise InvalidRequest(f"`version` must be one of: {', '.join(Version)}.")
@@ -56,7 +56,7 @@ class DocsHandler(_ReferenceHandler):
     """``/docs``."""
 
     async def get(self) -> None:
-        """The page."""
+        """Send the page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", reference_page.policy())
         await self.send(self.reference.page)

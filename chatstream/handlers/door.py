@@ -1,4 +1,4 @@
-"""What every handler needs of the server: who is calling, and may they come in."""
+"""The context that all handlers share: authentication, CORS, limits."""
 
 import logging
 import re
@@ -16,19 +16,19 @@ from chatstream.store.tickets import Tickets
 
 log = logging.getLogger("chatstream.http")
 
-# An origin on the developer's own machine, at any port: all of 127.0.0.0/8 and of `localhost` is (RFC 6761, section
-# 6.3): one app of several often has a name of its own there.
+# An origin on this machine, at any port: 127.0.0.0/8, and `localhost` with its subdomains (RFC 6761, section 6.3), as
+# developers often give each app a subdomain.
 _LOOPBACK = re.compile(
     r"https?://(?:(?:[a-z0-9_-]+\.){0,10}localhost\.?|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.ASCII
 )
-# What browsers send; "null" is a page from a file, or in a sandbox. Each refused one is told once, and not more of them
-# than this: whoever makes them up fills neither the memory nor the log.
+# An origin as browsers send it; "null" is a page from a file or in a sandbox. Each refused origin is logged once, up to
+# a maximum, so that invented origins fill neither the memory nor the log.
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9._:\[\]-]{1,260}", re.ASCII)
 _MOST_REFUSED_ORIGINS = 100
 
 
 class Door:
-    """What every handler needs of the server. While `refusal` is set, nobody comes in."""
+    """The context that all handlers share. While `refusal` is set, every authenticated request is refused."""
 
     def __init__(
         self,
@@ -44,13 +44,13 @@ class Door:
         formats: Formats = SHOWING,
         budgets: Budgets | None = None,
     ) -> None:
-        """`slow_reader_timeout`: seconds for a response, or one flush of a stream, to leave.
+        """`slow_reader_timeout`: seconds in which the client must read a response, or one flush of a stream.
 
-        `query_tokens`: whether a token may stand in the address; a ticket always may.
+        `query_tokens`: whether the query may have a token; a ticket is always allowed.
 
-        `local_origins`: whether pages of this machine may call besides those of `cors_origins`.
+        `local_origins`: whether pages on this machine may call the API, besides those of `cors_origins`.
 
-        `formats`: with or without what the models think; history is the same.
+        `formats`: the wire formats, with or without the models' reasoning; the history follows them.
         """
         self.authenticator = authenticator
         self.tickets = tickets
@@ -66,14 +66,14 @@ class Door:
         self.refusal: Unavailable | None = None
 
     def check(self) -> None:
-        """Raises `Unavailable` while the server starts or goes down."""
+        """Raise `Unavailable` while the server starts or stops."""
         if self.refusal is not None:
             raise self.refusal
 
     def opens_to(self, origin: str, host: str) -> bool:
-        """Whether pages of `origin` may call; the first time that they may not is told in the log.
+        """Whether pages of `origin` may call the API. The first refusal of each origin is logged.
 
-        `host` is this server, as the request names it: its own page needs no permission.
+        `host`: this server's name in the request. Its own page needs no permission.
         """
         if origin in self._cors_origins or (self._local_origins and _LOOPBACK.fullmatch(origin)):
             return True
@@ -86,10 +86,10 @@ class Door:
         return False
 
     async def identify(self, credential: Credential, conversation_id: str) -> User:
-        """Whose it is. Raises `Unauthenticated` or `Unavailable`."""
+        """The user of a credential. Raises `Unauthenticated` or `Unavailable`."""
         if credential.kind is Kind.TOKEN:
             return await self.authenticator.authenticate(credential.text)
-        self.check()  # while there is nothing behind the door, no ticket is used up
+        self.check()  # before the ticket is used up
         user = await self.tickets.redeem(credential.text, conversation_id)
         if user is None:
             raise refused("ticket")

@@ -1,4 +1,4 @@
-"""``/api/v1/chat/me/export``: everything of the caller, as a file that can be stored again."""
+"""``/api/v1/chat/me/export``: all data of the caller, in a form that can be imported again."""
 
 import asyncio
 import logging
@@ -28,10 +28,9 @@ from chatstream.store.reading import Reading
 log = logging.getLogger("chatstream.http")
 
 NDJSON = "application/x-ndjson"
-# Raised when an earlier version could misread what this one writes.
+# The version of the export's format; raised when older readers could misread a newer export.
 VERSION = 1
-# Bytes that are written at once. Together with one message they are the most that an export holds, beside what the
-# kernel does.
+# Bytes per write. With one message, this is the most memory that an export uses, besides the kernel's socket buffer.
 _FLUSH_BYTES = 64 * 1024
 
 
@@ -89,12 +88,12 @@ ExportLine = ExportBegun | ExportedConversation | ExportedMessage | ExportedDocu
 
 
 class ExportHandler(BaseHandler):
-    """One JSON object a line. It takes as long as its reader does."""
+    """Sends JSON lines, as fast as the client reads."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self, door: Door, conversations: Conversations, reading: Reading, documents: PluginDocuments
     ) -> None:
-        """What is read."""
+        """`conversations`, `reading`, `documents`: the sources of the export."""
         super().initialize(door)
         self.conversations = conversations
         self.reading = reading
@@ -102,27 +101,27 @@ class ExportHandler(BaseHandler):
         self._revoked = False
 
     async def get(self) -> None:
-        """All of it."""
+        """Send the export."""
         with self.door.limits.exports.take(self.user.id):
             self._count()
             pages = self.conversations.all_of(self.user.id)
             async with aclosing(pages):
-                first: list[Conversation] = await anext(pages, [])  # what refuses comes before anything is written
+                first: list[Conversation] = await anext(pages, [])  # errors must come before the first write
                 self._begin()
                 with self.door.authenticator.guard.watch(self.user, partial(setattr, self, "_revoked", True)):
                     await self._write_all(self._lines(first, pages))
 
     async def head(self) -> None:
-        """What `get` would begin with."""
+        """Send the status and headers of `get`."""
         self._count()
         self._begin()
 
     def _count(self) -> None:
-        """Raises `TooManyRequests`."""
+        """Count the export towards its rate. Raises `TooManyRequests`."""
         self.tell(self.door.limits.export_openings.take(self.user.id))
 
     def _begin(self) -> None:
-        answer_within(None)  # it takes as long as it takes
+        answer_within(None)  # no deadline
         connection = self.connection_stream()
         if isinstance(connection, Connection):
             connection.begin_stream()
@@ -147,7 +146,7 @@ class ExportHandler(BaseHandler):
             self.connection_stream().close()
 
     async def _send(self, lines: bytes) -> None:
-        """Write and wait until it has left; `TimeoutError` if it does not in time."""
+        """Write, and wait until the socket has taken it. Raises `TimeoutError` if the client reads too slowly."""
         self.write(lines)
         await asyncio.wait_for(self.flush(), self.door.slow_reader_timeout)
 
@@ -188,14 +187,14 @@ class ExportHandler(BaseHandler):
         )
 
     def _message(self, message: Message) -> ExportedMessage:
-        """As the user may see it: hidden reasoning is not there."""
+        """A message as its user may see it: without hidden reasoning."""
         shows = self.door.formats.reasoning
         pieces: list[Any] | UnsetType = UNSET
         if isinstance(message, Answer) and message.mixed:
             pieces = stored(message.mixed if shows else without_reasoning(message.mixed))
         view = message_view(message, reasoning=shows)
         if isinstance(view, AnswerView):
-            view = msgspec.structs.replace(view, parts=UNSET)  # it follows from the pieces
+            view = msgspec.structs.replace(view, parts=UNSET)  # redundant: `pieces` has them
         elif isinstance(message, UserMessage):
             view = msgspec.structs.replace(view, parent=message.parent)
         unread = isinstance(message, Answer) and message.unseen

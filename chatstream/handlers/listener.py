@@ -1,4 +1,4 @@
-"""Where connections come in, until there is no room for more."""
+"""A listening socket that pauses while the server is full."""
 
 import asyncio
 import errno
@@ -13,22 +13,22 @@ from tornado.ioloop import IOLoop
 
 log = logging.getLogger("chatstream.http")
 
-# No descriptor is left in the process, none in the system, or the system has no memory.
+# Errors of `accept` when the process or the system has no free file descriptor, or the system no memory.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-# Nothing signals that a file descriptor is free again, so accepting is tried once a second.
+# Seconds between attempts to accept after such an error: nothing signals that a file descriptor is free again.
 _PAUSE = 1.0
-# Logged at most once in so many seconds: a full server meets it with every new connection.
+# Seconds between two log lines about a full server, which would log each new connection.
 _SILENCE = 60.0
 
 
 class Listener(socket.socket):
-    """A listening socket that accepts nothing while there is no room: new connections wait in the kernel, at no cost.
+    """A listening socket that accepts nothing while the server is full: new connections wait in the kernel's queue.
 
-    Tornado would try to accept them again and again, which takes a whole core and logs 70,000 lines a second.
+    Tornado alone would retry without a pause, which takes a whole core and logs 70,000 lines a second.
     """
 
     def __init__(self, bound: socket.socket) -> None:
-        """Takes over `bound`, which listens already."""
+        """Take over `bound`, a socket that is already listening."""
         super().__init__(bound.family, bound.type, bound.proto, fileno=bound.detach())
         self.setblocking(False)
         self.wait_for_room: Callable[[], float] = lambda: 0
@@ -36,7 +36,7 @@ class Listener(socket.socket):
         self._said_at = float("-inf")
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection. Raises `BlockingIOError` if there is none, or no room for it."""
+        """Accept the next connection. Raises `BlockingIOError` if there is none or the server is full."""
         if seconds := self.wait_for_room():
             self._rest("full: all connections are in use; new ones wait", seconds)
             raise BlockingIOError
@@ -49,7 +49,7 @@ class Listener(socket.socket):
             raise BlockingIOError from exc
 
     def wake(self) -> None:
-        """There may be room again."""
+        """Accept again, after a connection has ended."""
         if self._rests and self.fileno() != -1:  # it may have been closed meanwhile
             self._rests = False
             IOLoop.current().update_handler(self, IOLoop.READ)

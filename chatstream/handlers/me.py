@@ -1,4 +1,4 @@
-"""``/api/v1/chat/me``: what is kept of the caller."""
+"""``/api/v1/chat/me``: the caller's data."""
 
 import re
 from http import HTTPStatus
@@ -19,10 +19,10 @@ class _ErasingDoor(BaseHandler):
 
 
 class MeHandler(_ErasingDoor):
-    """Everything of the caller."""
+    """All data of the caller."""
 
     async def delete(self) -> None:
-        """Erase it."""
+        """Start to erase all data of the caller."""
         self.tell(self.door.limits.erasures.take(self.user.id))
         erasure = await self.erasing.erase(self.user.id)
         status = HTTPStatus.OK if erasure.completed_at is not None else HTTPStatus.ACCEPTED
@@ -30,10 +30,10 @@ class MeHandler(_ErasingDoor):
 
 
 class ErasureHandler(_ErasingDoor):
-    """An erasure, for who knows its id: when it is complete, nobody can say whose it was."""
+    """An erasure. Whoever has its id may read it: once complete, it no longer says whose it was."""
 
     async def get(self) -> None:
-        """How it stands."""
+        """Send the state of the erasure."""
         id_ = self.parameter("id") or ""
         if not re.fullmatch(OBJECT_KEY_PATTERN, id_):
             raise InvalidRequest("`id` must be the id of an erasure.")

@@ -1,8 +1,8 @@
-"""The OpenAPI document: `reference.OPERATIONS`, with the schemas of what the handlers take and send.
+"""Builds the OpenAPI document from `reference.OPERATIONS` and the schemas of request and response bodies.
 
-In 3.2, the first version that can say what the events of a stream look like (``itemSchema``), and in 3.1, which
-generators of clients take. They know one type for each reply, so that there a stream is text, where a reply is JSON or
-a stream only JSON is described, and a parameter has one name.
+Version 3.2 is the first that can describe a stream's events (``itemSchema``). Version 3.1 is for client generators,
+which know one type per response: there a stream is text, a response that may be JSON or a stream is described as JSON
+only, and each parameter has one name.
 https://spec.openapis.org/oas/v3.1.1.html https://spec.openapis.org/oas/v3.2.0.html
 """
 
@@ -46,7 +46,7 @@ HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class Refusal(NamedTuple):
-    """Why a status is answered, the codes of its problem documents, and the headers that always come with it."""
+    """An error response: the meaning of its status, the codes of its problem documents, and its headers."""
 
     description: str
     codes: Sequence[str]
@@ -124,7 +124,7 @@ _FULL_VERSIONS = {Version.V31: "3.1.1", Version.V32: "3.2.0"}
 
 
 def document(content_characters: int, version: Version) -> dict[str, Any]:
-    """The whole document; a message may have at most `content_characters`."""
+    """Build the document. `content_characters`: the longest message."""
     paths = {
         path: {method: _operation(path, operation, version) for method, operation in _with_head(operations).items()}
         for path, operations in OPERATIONS.items()
@@ -152,7 +152,7 @@ def document(content_characters: int, version: Version) -> dict[str, Any]:
 
 
 def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
-    """HEAD is GET without a body (RFC 9110, section 9.3.2)."""
+    """Add HEAD to each GET: the same without a body (RFC 9110, section 9.3.2)."""
     found = dict(operations)
     if get := operations.get("get"):
         replies = {status: reply._replace(bodies={}) for status, reply in get.replies.items()}
@@ -161,8 +161,8 @@ def _with_head(operations: Mapping[str, Operation]) -> dict[str, Operation]:
 
 
 def _for_generators(operation: Operation) -> Operation:
-    """The same without the stream that it can be asked for in place of JSON, without parameters' other names, and
-    without lines of JSON, which generators know no type for."""
+    """The operation for client generators: without an alternative stream, without aliases of parameters, and without
+    JSON lines, for which generators have no type."""
     operation = operation._replace(
         parameters=[each for each in operation.parameters if not each.is_alias],
         replies={status: _without(NDJSON, reply) for status, reply in operation.replies.items()},
@@ -244,7 +244,7 @@ _ID_PARAMETER = {
 }
 
 
-# With `frames=lean`: what else it would say is in its `id`, and in the chunk before it.
+# A chunk with `frames=lean`: the omitted fields follow from its `id` and from the chunk before it.
 _LEAN_CHUNK = {
     "type": "object",
     "properties": {"type": {"enum": ["llm_chunk", "reasoning_chunk"]}, "content": {"type": "string"}},
@@ -334,13 +334,13 @@ def _schemas(content_characters: int) -> dict[str, Any]:
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
-    """What is left out of a request has no value: a default would make some generators ask for it."""
+    """Remove defaults from a request's schema: some generators make fields with a default required."""
     for field in schema.get("properties", {}).values():
         field.pop("default", None)
 
 
 def _always_sent(schema: dict[str, Any]) -> dict[str, Any]:
-    """A field with a default is in every response."""
+    """Mark fields with a default as required in a response's schema: they are always sent."""
     fields = schema.get("properties", {})
     bare = {name: {key: value for key, value in field.items() if key != "default"} for name, field in fields.items()}
     required = [name for name in fields if name in schema.get("required", ()) or "default" in fields[name]]
@@ -349,9 +349,9 @@ def _always_sent(schema: dict[str, Any]) -> dict[str, Any]:
 
 class _WithoutFieldTitles(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # made from a field's name, as "Systemprompt", it explains nothing
+        return False  # a title made from the field's name explains nothing
 
 
 def _for_clients(docstring: str) -> str:
-    """A docstring in one line, with the names of fields as they are on the wire."""
+    """A docstring as one line, with field names in camel case, as in JSON."""
     return re.sub(r"`([a-z]+_[a-z_]+)`", lambda name: f"`{to_camel(name[1])}`", " ".join(docstring.split()))

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``: for whoever runs the server."""
+"""``/healthz``, ``/readyz`` and ``/metrics``, for the operator."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from chatstream.handlers.base import BaseHandler
 from chatstream.handlers.door import Door
 from chatstream.metrics import Metrics
 
-# `/readyz` answers so many seconds after the request came, whatever is waited for: monitoring gives up after 3.
+# Longest response time of `/readyz`, in seconds: monitoring gives up after 3.
 _READY_WITHIN = 2.5
 
 
@@ -21,26 +21,26 @@ class State(Struct, frozen=True):
 
 
 class HealthHandler(BaseHandler):
-    """Alive: the event loop turns."""
+    """Liveness: the event loop runs."""
 
     public = True
 
     def get(self) -> None:
-        """Always 200."""
+        """Send 200."""
         self.send_json(State("ok"))
 
-    head = get  # what many monitors ask with
+    head = get  # many monitors use it
 
 
 class OneAtATime:
-    """A question that is asked once for all who want to know at the same time: anybody may, as often as they like."""
+    """Coalesces concurrent calls into one, as the route is public."""
 
     def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
         self._ask = ask
         self._asking: asyncio.Future[None] | None = None
 
     async def __call__(self, seconds: float) -> None:
-        """Raises what the question raises, and `StorageUnavailable` if there is no answer after so many seconds."""
+        """Await the shared call. Raises its exception, or `StorageUnavailable` after so many seconds."""
         asking = self._asking
         if asking is None or asking.done():
             asking = self._asking = asyncio.ensure_future(self._ask())
@@ -52,25 +52,25 @@ class OneAtATime:
 
 
 def _retrieved(answer: "asyncio.Future[None]") -> None:
-    """Perhaps nobody waits for it any more."""
+    """Retrieve the exception, so that asyncio does not log it if no caller is left."""
     if not answer.cancelled():
         answer.exception()
 
 
 class ReadyHandler(BaseHandler):
-    """Can serve."""
+    """Readiness: the server can answer requests."""
 
     public = True
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self, door: Door, ping: Callable[[float], Awaitable[None]]
     ) -> None:
-        """`ping` raises `StorageUnavailable` unless the database answers within so many seconds."""
+        """`ping`: raises `StorageUnavailable` unless the database answers within the given seconds."""
         super().initialize(door)
         self.ping = ping
 
     async def get(self) -> None:
-        """200 or 503."""
+        """Send 200 or 503."""
         self.door.check()
         await self.ping(_READY_WITHIN - self.request.request_time())
         self.send_json(State("ready"))
@@ -79,17 +79,17 @@ class ReadyHandler(BaseHandler):
 
 
 class MetricsHandler(BaseHandler):
-    """What there is to measure, for Prometheus: numbers alone, of everybody together."""
+    """Metrics for Prometheus: totals only, nothing about single users."""
 
     public = True
 
     def initialize(self, door: Door, metrics: Metrics) -> None:  # type: ignore[override]  # its own collaborator
-        """`metrics` of this server."""
+        """`metrics`: this server's."""
         super().initialize(door)
         self.metrics = metrics
 
     def get(self) -> None:
-        """In Prometheus' own format, or in OpenMetrics if that is asked for."""
+        """Send the metrics in Prometheus' text format, or in OpenMetrics if requested."""
         content_type, body = self.metrics.expose(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", content_type)
         self.finish(body)

@@ -1,4 +1,4 @@
-"""``/``: the chat page. What it is made of stands in `chatstream.handlers.assets`."""
+"""``/``: the chat page. Its files are served by `chatstream.handlers.assets`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -13,8 +13,8 @@ from chatstream.handlers.door import Door
 from chatstream.handlers.static import Content, StaticHandler
 from chatstream.settings import Settings
 
-# Nothing runs and nothing is loaded but this server's own files; the icon is in the page itself. Markup from text is
-# made by DOMPurify alone ("trusted types"): what a model writes meets this wall, should it get past that one.
+# Content-Security-Policy: only this server's own files run and load; the icon is inside the page. Trusted Types allow
+# only DOMPurify to make markup: a second defence against markup that a model writes.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -29,27 +29,27 @@ _POLICY = "; ".join(
         "trusted-types dompurify",
     )
 )
-# Those that the page has words in.
+# The languages of the page's texts.
 LANGUAGES = ("en", "de")
-# Where the page's facts stand in index.html.
+# The element of index.html that holds the page's facts.
 _FACTS = '<meta name="chatstream" content="{}">'
 
 
 class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the page must know of the server before anybody has signed in: nothing here is a secret."""
+    """Facts about the server that the page needs before sign-in. None is secret."""
 
-    content_characters: int  # of the longest message
-    titles: bool  # the model writes them
-    user_prompts: bool  # a conversation may have instructions of its own
-    login_url: str | None  # where people sign in
+    content_characters: int  # length of the longest message
+    titles: bool  # the model writes titles
+    user_prompts: bool  # a conversation may have its own system prompt
+    login_url: str | None  # the sign-in page
     demo: bool  # the demo model answers
-    name: str  # of the page
-    language: str | None  # of the page; None: the reader's
-    words: dict[str, dict[str, Any]]  # by language: what the operator and the plug-ins say otherwise than the page
-    colours: dict[str, tuple[str, str]]  # for light and dark
+    name: str  # the page's name
+    language: str | None  # the page's language; None: the reader's
+    words: dict[str, dict[str, Any]]  # by language: texts of the operator and the plug-ins that replace the page's
+    colours: dict[str, tuple[str, str]]  # by name: for light and dark mode
     logo: str | None  # a data: URL
-    cards: Mapping[str, Sequence[str]]  # by kind of data, the files of a plug-in's own that draw it
-    demo_models: Mapping[str, str]  # what each of its names does
+    cards: Mapping[str, Sequence[str]]  # by kind of data: the plug-in's files that show it
+    demo_models: Mapping[str, str]  # by name: what the demo model does
 
     @classmethod
     def of(
@@ -60,7 +60,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
         plugin_cards: Mapping[str, Iterable[str]],
         demo_models: Mapping[str, str],
     ) -> "Facts":
-        """As the settings and the page's own file have it; what a plug-in says is less than what the file says."""
+        """The facts from the settings, the plug-ins and the page file. The file's texts replace those of plug-ins."""
         return cls(
             content_characters=settings.content_characters,
             titles=settings.titles,
@@ -78,25 +78,25 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def page(facts: Facts) -> bytes:
-    """The page, with its facts as JSON in a ``meta`` element: no request of their own, and no script in the page."""
+    """The page, with its facts as JSON in a ``meta`` element: this needs no extra request and no inline script."""
     written = escape(msgspec.json.encode(facts, enc_hook=dict).decode())
     text = files("chatstream.web").joinpath("index.html").read_text(encoding="utf-8")
     return text.replace(_FACTS, _FACTS.replace("{}", written)).encode()
 
 
 class PageHandler(StaticHandler):
-    """It holds no secret: the token is in the address's fragment, which no server sees."""
+    """Serves the page. It has no secrets: the token is in the URL's fragment, which is never sent to a server."""
 
     def initialize(self, door: Door, html: Content) -> None:  # type: ignore[override]  # its own collaborator
-        """`html` is the same for everybody."""
+        """`html`: the page, the same for everybody."""
         super().initialize(door)
         self.html = html
 
     async def get(self) -> None:
-        """The page."""
+        """Send the page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", _POLICY)
-        self.set_header("Cross-Origin-Opener-Policy", "same-origin")  # no page that opened it holds on to it
+        self.set_header("Cross-Origin-Opener-Policy", "same-origin")  # cuts it off from the page that opened it
         await self.send(self.html)
 
     head = get

@@ -27,7 +27,7 @@ class Problem(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def document(error: RequestError, request_id: str) -> bytes:
-    """The body that tells `error`."""
+    """The problem document for `error`, as JSON."""
     problem = Problem(
         title=error.title,
         status=error.status,

@@ -1,7 +1,7 @@
-"""What each route does, as data: the OpenAPI document is made of it, and a test compares it with the route table.
+"""Describes each route as data. The OpenAPI document is made from it, and a test compares it with the route table.
 
-A new route is described by one `Operation` in `OPERATIONS`. What follows from its shape is added by `openapi`: the id
-in the path, and the refusals of a door with a token, a parameter or a body.
+Each method of a route has an `Operation` in `OPERATIONS`. `openapi` adds the parts that follow from it: the id in the
+path, and the error responses of every handler with a token, a parameter or a body.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,26 +47,26 @@ JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html",
 
 
 class Version(StrEnum):
-    """Of OpenAPI. What generators of clients take, and the first version that can say what a stream's events are."""
+    """A version of OpenAPI: 3.1 for client generators, and 3.2, the first that can describe a stream's events."""
 
     V31 = "3.1"
     V32 = "3.2"
 
 
 class Parameter(NamedTuple):
-    """Of a request; `place` is ``query`` or ``header``, `schema` is JSON Schema."""
+    """A request's parameter. `place` is ``query`` or ``header``; `schema` is JSON Schema."""
 
     place: str
     name: str
     description: str
     schema: Mapping[str, Any]
-    is_alias: bool = False  # another name of one that is there
+    is_alias: bool = False  # another name of an existing parameter
     required: bool = False
-    of_stream: bool = False  # it asks for a stream in place of JSON, or for something of one
+    of_stream: bool = False  # asks for a stream instead of JSON, or configures one
 
 
 class Reply(NamedTuple):
-    """A response that is no error. `bodies` has the type of each media type; of a stream, its formats.
+    """A successful response. `bodies`: the body's type by media type; for a stream, its formats.
 
     `headers` are names in `openapi.HEADERS`.
     """
@@ -74,11 +74,11 @@ class Reply(NamedTuple):
     description: str
     bodies: Mapping[str, Any] = {}
     headers: Sequence[str] = ()
-    of_stream: bool = False  # only where a stream was asked for in place of JSON
+    of_stream: bool = False  # only if a stream is requested instead of JSON
 
 
 class Operation(NamedTuple):
-    """One method of one route. `refusals` are the statuses beside those that follow from the rest."""
+    """One method of one route. `refusals`: the error statuses besides those that follow from the other fields."""
 
     id: str
     summary: str
@@ -87,14 +87,14 @@ class Operation(NamedTuple):
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None
     body_required: bool = True
-    example: Mapping[str, Any] | None = None  # of the body
+    example: Mapping[str, Any] | None = None  # an example of the body
     refusals: Sequence[int] = ()
     public: bool = False  # no token is needed
     query_token: bool = False  # the token may stand in the query
 
 
 _RATE = ("RateLimit", "RateLimit-Policy")
-_CURSOR = {"type": "string"}  # any text: what is no cursor counts as none
+_CURSOR = {"type": "string"}  # any text: an invalid cursor is ignored
 
 _LIMIT = Parameter(
     "query", "limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}

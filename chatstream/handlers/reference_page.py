@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people: plain HTML that loads nothing and runs nothing."""
+"""Renders the OpenAPI document as plain HTML, without scripts or external resources."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ dd p { margin: .1rem 0; }
 
 
 def policy() -> str:
-    """The page's Content-Security-Policy: this style sheet, and nothing else."""
+    """The page's Content-Security-Policy: allows only its style sheet."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     return (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -54,7 +54,7 @@ def page(document: Mapping[str, Any]) -> str:
     by_tag: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if method != "head":  # says nothing that GET does not say
+            if method != "head":  # adds nothing to GET
                 by_tag.setdefault(operation["tags"][0], []).append((method.upper(), path, operation))
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in info["description"].split("\n\n"))
     return "".join(
@@ -115,12 +115,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], components:
     return "".join([*parts, "</section>"])
 
 
-# Of what the database has named: an erasure.
+# An example of an id made by the database (an erasure's).
 _EXAMPLE_KEY = "6b06f718bcab1449ce4875a6"
 
 
 def _example(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    """A request, as a line for a shell."""
+    """An example request as a shell command."""
     words = ["curl"]
     if any("text/event-stream" in reply.get("content", {}) for reply in operation["responses"].values()):
         words.append("-N")
@@ -154,7 +154,7 @@ def _reply(status: str, reply: Mapping[str, Any]) -> str:
 
 
 def _items(schema: dict[str, Any]) -> str:
-    """What a stream is made of: events, or lines."""
+    """The unit of a stream: events or lines."""
     if "properties" in schema:
         return f"events, each with <code>data</code>: {_type(schema['properties']['data'])}"
     return f"lines, each: {_type(schema)}"
@@ -241,5 +241,5 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, and what stands in backquotes as code."""
+    """The text as HTML: escaped, with text in backquotes as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

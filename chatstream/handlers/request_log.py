@@ -1,4 +1,4 @@
-"""The log's line of each request, and its place in the metrics."""
+"""Logs each request and counts it in the metrics."""
 
 import logging
 import re
@@ -13,32 +13,31 @@ from chatstream.metrics import Metrics
 
 log = logging.getLogger("chatstream.http")
 
-# Asked every few seconds by machines that read no log.
+# Paths that monitoring requests every few seconds; their successes are not worth a log line.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
-# Characters of a path that are logged: three times the longest that a route has. Paths may have 16 KB, with which
-# strangers could fill the disk.
+# Most characters of a path that are logged: three times the longest route. A path may have 16 KB, with which anybody
+# could fill the disk.
 _MOST_OF_A_PATH = 300
-# A JSON object in base64url, and what is signed with it; or the beginning of one that was cut off. Possessive: where it
-# does not match, nothing is tried again.
+# A JSON Web Token, or the beginning of one at the end of the text. The possessive quantifiers prevent backtracking.
 _TOKEN = re.compile(r"eyJ[\w-]*+(?:(?:\.|%2[Ee])[\w-]*+)++|eyJ[\w-]*+\Z", re.ASCII)
 
 
-# The id in a path; what its place holds that is no id may be anything that somebody wrote.
+# The path segment of a conversation's id; it may hold any text.
 _CONVERSATION = re.compile(r"(?<=/api/v1/chat/conversations/)[^/]++")
-# An id that we made says nothing of anybody; a token is shown as one.
+# Segments that are not hidden: an id that we made, which reveals nothing, and a token, which is replaced separately.
 _SHOWN = re.compile(r"[0-9a-f]{24}|.*eyJ.*")
 
 
 class RequestLog:
-    """One line for each request, and its place in the metrics. Of the path never the query, and never a header."""
+    """Logs one line per request, and counts it in the metrics. Never logs the query or a header."""
 
     def __init__(self, metrics: Metrics, routes: Mapping[type[RequestHandler], str]) -> None:
-        """`routes`: the pattern of each door."""
+        """`routes`: the route pattern of each handler class."""
         self._metrics = metrics
         self._routes = routes
 
     def __call__(self, handler: RequestHandler) -> None:
-        """The request is over; Tornado's `log_function`."""
+        """Log a finished request. This is Tornado's `log_function`."""
         assert isinstance(handler, BaseHandler)  # noqa: S101 - every door is one
         request, status, now = handler.request, handler.get_status(), time.monotonic()
         route = self._routes.get(type(handler), "none")
@@ -66,10 +65,9 @@ class RequestLog:
 
 
 def _loggable(path: str) -> str:
-    """Its beginning, without what a terminal obeys, and without a token that somebody took for a part of the path.
+    """The beginning of a path, without control characters, tokens, or ids that a client chose.
 
-    Cut before it is searched for tokens, since nobody was asked who they are: a path may have 16 KB. Nor does it have
-    an id that a client chose.
+    It is cut before the search for tokens, as the request is not authenticated and a path may have 16 KB.
     """
     path = _CONVERSATION.sub(lambda id_: id_[0] if _SHOWN.fullmatch(id_[0]) else "{id}", path)
     beginning = path[:_MOST_OF_A_PATH]

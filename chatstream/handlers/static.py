@@ -1,4 +1,4 @@
-"""What is the same for everybody: sent compressed to those who take that, with an ETag of its own for each form."""
+"""Serves public content, compressed if the client accepts it. Each form has its own ETag."""
 
 import asyncio
 import gzip
@@ -8,17 +8,18 @@ from hashlib import sha256
 
 from chatstream.handlers.base import BaseHandler
 
-# gzip's own default: 9 takes three times as long for the largest file, and saves one byte in a hundred.
+# gzip's compression level, its default. Level 9 takes three times as long for the largest file and saves 1 %.
 _LEVEL = 6
-# So long a request waits until its content is compressed, in seconds; then it is sent as it is. Only the first requests
-# wait at all, and the largest file takes a tenth of a second.
+# Seconds that a request waits for the compression; then the content is sent uncompressed. Only the first requests wait,
+# and the largest file takes 0.1 s.
 _PATIENCE = 2.0
-# `gzip`, its old name, or whatever there is; with a weight of zero it is refused (RFC 9110, sections 12.4.2, 12.5.3).
+# An entry of Accept-Encoding for gzip, its old name, or `*`; the weight 0 means "not acceptable" (RFC 9110, sections
+# 12.4.2 and 12.5.3).
 _CODING = re.compile(r"\s*(gzip|x-gzip|\*)\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)?", re.ASCII | re.IGNORECASE)
 
 
 class Content:
-    """Read when somebody asks for it for the first time, and compressed then, in a thread; both are kept."""
+    """A content that is read and compressed (in a thread) at its first request; both forms are kept."""
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
@@ -27,17 +28,17 @@ class Content:
 
     @classmethod
     def of(cls, content: bytes) -> "Content":
-        """What is there already."""
+        """A content that is already in memory."""
         return cls(lambda: content)
 
     def plain(self) -> tuple[bytes, str]:
-        """As it is, and its ETag."""
+        """The uncompressed content and its ETag."""
         if self._plain is None:
             self._plain = _with_etag(self._read())
         return self._plain
 
     async def zipped(self) -> tuple[bytes, str] | None:
-        """Compressed, and the ETag of that; None if it takes too long now."""
+        """The compressed content and its ETag; None if the compression takes too long now."""
         if self._zipping is None:
             self._zipping = asyncio.create_task(asyncio.to_thread(_zipped, self.plain()[0]))
         done, _ = await asyncio.wait({self._zipping}, timeout=_PATIENCE)
@@ -45,13 +46,13 @@ class Content:
 
 
 class StaticHandler(BaseHandler):
-    """A door to contents that are no secret."""
+    """A handler for public content."""
 
     public = True
     _etag: str | None = None
 
     async def send(self, content: Content) -> None:
-        """Finish the response with it; 304 to whoever has it already."""
+        """Finish the response with the content, or with 304 if the client already has it."""
         self.set_header("Vary", "Origin, Accept-Encoding")
         wanted = accepts_gzip(self.request.headers.get("Accept-Encoding", ""))
         zipped = await content.zipped() if wanted else None
@@ -61,12 +62,12 @@ class StaticHandler(BaseHandler):
         self.finish(body)
 
     def compute_etag(self) -> str | None:
-        """See Tornado, which would hash the content for each request."""
+        """The stored ETag; Tornado would hash the content for each request."""
         return self._etag
 
 
 def accepts_gzip(header: str) -> bool:
-    """Whether whoever sends this ``Accept-Encoding`` takes gzip. Its own name says more than ``*``."""
+    """Whether this ``Accept-Encoding`` accepts gzip. An entry for gzip takes precedence over ``*``."""
     weights: dict[str, bool] = {}
     for listed in header.split(","):
         if found := _CODING.fullmatch(listed):
@@ -76,7 +77,7 @@ def accepts_gzip(header: str) -> bool:
 
 
 def _zipped(plain: bytes) -> tuple[bytes, str]:
-    return _with_etag(gzip.compress(plain, _LEVEL, mtime=0))  # no time: processes must agree on the ETag
+    return _with_etag(gzip.compress(plain, _LEVEL, mtime=0))  # no timestamp: all processes must get the same ETag
 
 
 def _with_etag(content: bytes) -> tuple[bytes, str]:
