@@ -1,4 +1,4 @@
-/** The chat page: introduces its parts to each other, and opens and leaves conversations. */
+/** The chat page: connects its parts, and opens and closes conversations. */
 
 import { ChatStream, reconnectDelay } from "../chatstream.js";
 import { Composer, uniqueKey } from "./composer.js";
@@ -29,19 +29,19 @@ const STATES = {
 };
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
-const LOOK = 10_000; // ms between two looks at the list of a page that is seen: titles and marks of other devices
+const LOOK = 10_000; // ms between two reloads of the list on a visible page, for changes made on other devices
 const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
 const token = new Token(accepts);
 const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 
-let chat = null; // the open conversation's stream; null for a new conversation
-let conversation = null; // what the server says about it
+let chat = null; // the `ChatStream` of the open conversation; null for a new one
+let conversation = null; // the server's data of the open conversation
 let instructions = null; // of a new conversation, until it is created
-let seeking = null; // a promise, while it is looked for in what is not shown
-let lookFor = ""; // what was searched for when the conversation was opened: shown once it is there
-let dropper = new AbortController(); // cuts the connections that were opened with it
+let seeking = null; // promise of a search in messages that are not shown
+let lookFor = ""; // search words that led to this conversation: marked once its messages are there
+let dropper = new AbortController(); // AbortController that cuts the stream's connections
 
 const composer = new Composer({ send, stop, lastQuestion });
 const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), takeBack, show, rate, decide });
@@ -61,7 +61,7 @@ const tabs = new Tabs(() => showState());
 
 // Conversations --------------------------------------------------------------------------------------------------------
 
-/** Leave the open conversation, and show an empty page for a new one. */
+/** Close the open conversation, and show an empty page for a new one. */
 function openNew({ push = true } = {}) {
   leave();
   instructions = null;
@@ -87,7 +87,7 @@ function leave() {
   showSidebar(false);
 }
 
-/** Open a conversation: its history, and from its end on the stream, which is returned. */
+/** Open a conversation: load its history, then stream from its end. Returns the `ChatStream`. */
 async function open(id, { push = true } = {}) {
   leave();
   if (push) history.pushState(null, "", `?conversation=${encodeURIComponent(id)}`);
@@ -141,7 +141,7 @@ async function send(text, key, edited) {
   if (to === chat) messages.toEnd();
 }
 
-/** A new conversation, with the id `id`: a request that is repeated makes no second one. */
+/** Create a conversation with the id `id`, so that a repeated request creates no second one. */
 async function begin(text, id) {
   const title = beginning(text.trim().split("\n")[0], TITLE);
   const more = { ...(facts.titles && { autoTitle: true }), ...(instructions && { systemPrompt: instructions }) };
@@ -169,7 +169,7 @@ async function goOn() {
   byId("scroller").focus(); // the button that was pressed has gone
 }
 
-/** A question that waits is not asked. */
+/** Take back a question that waits for its turn. */
 async function takeBack(question) {
   composer.notice(null);
   const from = chat;
@@ -179,14 +179,14 @@ async function takeBack(question) {
   );
 }
 
-/** Another version of a message, and what follows it. */
+/** Show another version of a message, with the branch after it. */
 async function show(id, step) {
   const shown = chat;
   await shown.showBranch(id).catch((error) => composer.notice(error.message, { passes: error.retryable }));
   if (shown === chat) messages.focusVersion(id, step);
 }
 
-/** False: it did not work, and may be tried again. */
+/** Returns false if it failed and may be tried again. */
 async function decide(toolCallId, decision) {
   try {
     await chat.decide(toolCallId, decision);
@@ -201,12 +201,12 @@ async function rate(id, rating) {
   await chat.rate(id, rating).catch((error) => composer.notice(error.message, { passes: error.retryable }));
 }
 
-/** What was asked last, if anything was. */
+/** The last question, or undefined. */
 function lastQuestion() {
   return chat?.messages.findLast(({ role }) => role === "user");
 }
 
-/** The way out of a conversation that has become too long. */
+/** Ask the last question in a new conversation, since this one has become too long. */
 function askAnew() {
   const question = lastQuestion();
   openNew();
@@ -224,7 +224,7 @@ async function rename({ id, title }) {
   await refreshList({ changed: true });
 }
 
-/** It is gone from sight at once, and from the server when it is too late to undo it. */
+/** Hide the conversation at once, and delete it on the server when the time to undo is over. */
 function remove(about) {
   const { id } = about;
   const wasOpen = list.current === id;
@@ -258,7 +258,7 @@ async function changeModel(model) {
   await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
 }
 
-/** Whether the server knows this token. */
+/** Whether the server accepts this token. */
 async function accepts(candidate) {
   const { status } = await fetch(`${baseUrl}/api/v1/chat/conversations?limit=1`, {
     headers: { Authorization: `Bearer ${candidate}` },
@@ -285,7 +285,7 @@ function refreshList({ changed = false } = {}) {
   ); // it was there for convenience, and still is
 }
 
-/** The list is asked for again as long as somebody sees it; two tabs that are not seen ask nothing. */
+/** Reload the list regularly while this tab is visible. */
 function lookAtList() {
   setTimeout(
     () => (document.visibilityState === "visible" ? refreshList() : Promise.resolve()).finally(lookAtList),
@@ -383,8 +383,8 @@ function showFound() {
   }
 }
 
-/** What was searched for is not in the messages that are shown: show the branch that has it, or the older messages.
- * False if no message has it: then it is in the title. */
+/** The shown messages do not contain the search words: show the branch or the older messages that do. False if no
+ * message contains them; then the title does. */
 async function seek(from, sought) {
   const newer = []; // newest first
   for await (const page of api.pages(list.current, { branches: "all" })) {
@@ -439,7 +439,7 @@ function showTitle(title) {
   document.title = `${title} · ${pageName}`;
 }
 
-/** `fetch` for the stream, whose connection can be cut as a network would cut it. */
+/** `fetch` for the stream; the developer view can cut its connection as a network failure would. */
 function droppable(url, options) {
   return fetch(url, { ...options, signal: AbortSignal.any([options.signal, dropper.signal]) });
 }

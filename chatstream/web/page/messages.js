@@ -1,4 +1,4 @@
-/** The messages of the open conversation, drawn from what `ChatStream` says they are. */
+/** Draws the messages of the open conversation from `ChatStream`'s list. */
 
 import { allLoaded, card } from "./cards.js";
 import { Calls } from "./calls.js";
@@ -14,14 +14,14 @@ const ENDINGS = {
   length: "Cut off at the maximum length",
   content_filter: "Stopped by the content filter",
 };
-const SPOKEN_AFTER = 300; // ms: an answer's last events come together, and are said together
-const SPOKEN = 4_000; // characters of an answer that are read aloud; the rest is there to be read
+const SPOKEN_AFTER = 300; // ms before an ended answer is announced, so that its last events are announced together
+const SPOKEN = 4_000; // most characters of an answer that are read aloud by a screen reader
 
 export class MessagesView {
   #items = new Map(); // by id: {message, last, waits, root, prose?, after}
   #actions;
   #messages = [];
-  #speaking = 0; // the timer of what will be said
+  #speaking = 0; // timer of the next announcement
   #tail = new Tail(byId("scroller"), {
     isEmpty: () => this.#items.size === 0,
     onchange: (following) => (byId("to-end").hidden = following),
@@ -46,13 +46,13 @@ export class MessagesView {
     this.#draw();
   }
 
-  /** Call this once what is to be shown now is drawn. */
+  /** Call the function once the current messages are drawn. */
   whenDrawn(then) {
     this.#afterwards = then;
     this.#draw();
   }
 
-  /** Another conversation: nothing of this one stays. */
+  /** Clear the list for another conversation. */
   clear() {
     this.#items.clear();
     byId("messages").replaceChildren();
@@ -111,7 +111,7 @@ export class MessagesView {
       if (root === place) place = place.nextElementSibling;
       else list.insertBefore(root, place);
     }
-    // Earlier messages have come in above: what was being read stays where it was.
+    // Older messages were added above: keep the scroll position of what is being read.
     if (anchor?.isConnected) byId("scroller").scrollTop += anchor.getBoundingClientRect().top - before;
     this.#tail.follow();
   }
@@ -151,7 +151,7 @@ export class MessagesView {
     return { root, note, thinking, calls, prose: new Prose(body), cards, after };
   }
 
-  /** What is the same as before stays as it is: with each chunk, only the block that grows is drawn anew. */
+  /** Redraw only what has changed: with each chunk, only the growing block. */
   #drawAnswer({ root, note, thinking, calls, prose, cards, after }, message, last) {
     note.toggleAttribute("hidden", !message.contextTrimmed); // unlike a property that is set, it changes nothing if it is so
     const { content, status, parts = [] } = message;
@@ -192,7 +192,7 @@ export class MessagesView {
     if (isCut(answer)) offer(t("Continue"), this.#actions.goOn);
     if (retryable) {
       const again = offer(t("Try again"), this.#actions.regenerate);
-      // The clock of the server may be another one: nobody waits for longer than was asked for.
+      // The server's clock may differ: never wait longer than the server has asked for.
       const left = Math.min(retryAfterMs ?? 0, Date.parse(answer.timestamp) + (retryAfterMs ?? 0) - Date.now());
       countDown(again, performance.now() + left, (time) => (time ? t("Try again in {time}", { time }) : t("Try again")));
     }
@@ -219,7 +219,7 @@ export class MessagesView {
   }
 }
 
-/** When it was written: the hour, and the day if that is not today. */
+/** The time of a message, with the date if it is not today. */
 function when({ timestamp }) {
   const time = new Date(timestamp);
   const today = time.toDateString() === new Date().toDateString();
@@ -258,7 +258,7 @@ function announceOnce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Once, when it is there; a screen reader that read each token would never end. */
+/** Announce a whole answer to screen readers, once: reading each token would never end. */
 function announce(root, message) {
   const cards = Array.from(root.querySelectorAll(".cards :is(h3, p, dt, dd)"), ({ textContent }) => textContent);
   const parts = [t("Answer:"), root.querySelector(".prose").innerText, ...cards, message.error && t(message.error.message), howItEnded(message)];

@@ -1,5 +1,5 @@
 /**
- * Markdown, as it is written by a model: parsed by marked, sanitised by DOMPurify, drawn block by block.
+ * Draws a model's Markdown: parsed by marked, sanitised by DOMPurify, drawn block by block.
  *
  * This is the only place that makes HTML of what a model or a user wrote; everywhere else it is inserted as text. Should
  * the sanitiser miss something, the page's policy (Content-Security-Policy, trusted types) still stops it.
@@ -21,7 +21,7 @@ const ALLOWED = {
   // No `style`, `id` or `name`; `class` only for the language of code, so that no text can dress up as a part of the page.
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
-  ADD_URI_SAFE_ATTR: ["align", "start"], // these are no addresses: the expression above is not asked about them
+  ADD_URI_SAFE_ATTR: ["align", "start"], // not URLs, so not checked against the expression above
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -49,7 +49,7 @@ const marked = new Marked({
       const level = Math.min(6, depth + 2);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
-    // Nothing is loaded from elsewhere: a picture would tell its host who reads what.
+    // Load nothing from other hosts: a picture would tell its host who reads what.
     image({ href, title, text }) {
       return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
     },
@@ -63,9 +63,9 @@ marked.use({ extensions: mathsExtensions });
 
 /** A text in an element. */
 export class Prose {
-  #blocks = []; // what is drawn: {html, element}
+  #blocks = []; // the drawn blocks: {html, element}
   #text = "";
-  #settled = { length: 0, blocks: 0 }; // the part of the text that further text cannot change any more
+  #settled = { length: 0, blocks: 0 }; // the part of the text whose drawing cannot change any more
 
   /** @param {HTMLElement} root its children are ours */
   constructor(root) {
@@ -165,14 +165,14 @@ function frameTable(table) {
   scrollable(frame, t("Table"));
 }
 
-/** Reachable by keyboard, for it may be wider than the page. */
+/** Make the element reachable by keyboard, to scroll it if it is wider than the page. */
 function scrollable(box, label) {
   box.tabIndex = 0;
   box.role = "group";
   box.ariaLabel = label;
 }
 
-/** To the clipboard; the button says whether that went well. */
+/** Copy to the clipboard; the button shows whether that has worked. */
 export async function copyText(text, pressed) {
   const label = pressed.lastChild;
   const before = label.data;
