@@ -1,4 +1,4 @@
-/** A conversation to take along: as Markdown for people, as JSON for programs. */
+/** Downloads a conversation: as Markdown for people, as JSON for programs. */
 
 import { language, t } from "./words.js";
 
@@ -29,5 +29,5 @@ export function save(title, ending, type, text) {
   link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
   link.download = `${name || "chat"}.${ending}`;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // it has been read by then
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has saved it by then
 }

@@ -1,4 +1,4 @@
-/** Where in a text the words stand that were searched for: as the server finds them, by their beginnings. */
+/** Finds search words in a text as the server does: by the beginnings of words. */
 
 const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}/gu;
 const UNSPACED = /[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]/; // no spaces between words

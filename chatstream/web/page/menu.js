@@ -1,4 +1,4 @@
-/** A menu at a button: a popover with buttons, gone through with the arrow keys. */
+/** A menu at a button: a popover of buttons, with arrow-key navigation. */
 
 export class Menu {
   #root;

@@ -1,4 +1,4 @@
-/** A page of the operator's own: name, words, examples, colours and logo; see conf/page.toml.example. */
+/** Applies the operator's name, words, examples, colours and logo to the page; see conf/page.toml.example. */
 
 import { byId, element } from "./dom.js";
 import { facts } from "./facts.js";
@@ -19,7 +19,7 @@ const words = {
   note: said.note ?? "",
 };
 
-/** What the page is called. */
+/** The page's name. */
 export const { name } = facts;
 
 /** Make the page its operator's. */

@@ -1,9 +1,9 @@
-/** The field above the list, in which conversations are searched for. */
+/** The search field above the list of conversations. */
 
 import { byId } from "./dom.js";
 import { t } from "./words.js";
 
-const PAUSE = 250; // ms without another letter; whoever types on wants no result of half a word
+const PAUSE = 250; // ms without typing before the search starts, so that half a word is not searched
 
 export class Search {
   #field = byId("search");
@@ -39,7 +39,7 @@ export class Search {
     byId("search-incomplete").hidden = complete;
   }
 
-  /** Say why it cannot be searched now. */
+  /** Show why the search has failed. */
   fail(message) {
     byId("none-found").textContent = message;
     byId("none-found").hidden = false;
