@@ -1,4 +1,4 @@
-"""What the demo model calls when somebody asks it for a price, or to place a bet, and what it says of the results."""
+"""Lets the demo model call tools if the user asks for a price or wants to place a bet, and report the results."""
 
 import json
 import re
@@ -29,7 +29,7 @@ _PLACE_ON: Final = re.compile(
 )
 _PLACE_SOMETHING: Final = re.compile(r"^\W*(?:please\s+)?(?:place|put)\b.{0,20}?\bbet\b.{0,10}?\bon\b", re.IGNORECASE)
 _AT_ODDS: Final = re.compile(r"\s+at\s+(?:odds\s+of\s+|a\s+price\s+of\s+)?[+-]?[0-9][0-9.,/]*", re.IGNORECASE)
-# Who asks whether to bet wants advice, and no bet.
+# Words of a question whether to bet: it asks for advice, so no bet is placed.
 _ADVICE: Final = re.compile(r"\b(?:should|would|could|worth|if|soll|sollte|lohnt)\b", re.IGNORECASE)
 _PLACED: Final = re.compile(
     r"\b(?:which|what|list|show|see|any|how many)\b.{0,40}?\b(?:bets?\b.{0,30}?\b(?:placed?|made|have)\b|my bets?\b)"
@@ -40,7 +40,7 @@ _PLACED: Final = re.compile(
     re.IGNORECASE,
 )
 _SIGNS: Final = {"eur": "€", "pou": "£", "qui": "£", "gbp": "£", "dol": "$", "buc": "$", "usd": "$"}
-# Held at once: two tips of the table, for the models that only play at calling.
+# Two calls with a price in the table, for the demo models that show tool calls without being asked.
 CALLS: Final = (
     Wanted("best_price", {"selection": "Arsenal to win"}),
     Wanted("best_price", {"selection": "Ireland to win"}),
@@ -49,13 +49,13 @@ _DEMO: Final = "(The prices are made up: this is the demo model.)"
 
 
 def step(question: str, called: Sequence[Called]) -> Step:
-    """What it does next."""
+    """Return the demo model's next step: tool calls, a text, or None if `question` is not about prices or placing."""
     text = question[:500]
     if (asked := _PRICE.search(text)) is not None:
         selection = _bare(asked["what"] or asked["was"])
         return _price(called[-1]) if called else [Wanted("best_price", {"selection": selection})]
     if not _ADVICE.search(text):
-        wish = _AT_ODDS.sub("", text)  # at the price that there is
+        wish = _AT_ODDS.sub("", text)  # without the odds: a bet is placed at the current price
         if (asked := _PLACE.search(wish) or _PLACE_ON.search(wish)) is not None:
             return _place(_bare(asked["what"]), _stake(asked), called)
         if _PLACE_SOMETHING.search(wish):
@@ -121,7 +121,7 @@ def _stake(asked: "re.Match[str]") -> str:
 
 
 def _why(call: Called) -> str:
-    """What went wrong, as part of a sentence."""
+    """The reason of a failed call, to be put into a sentence."""
     why = call.result
     for prefix in ("failed: ", "Not carried out: ", "not carried out: "):
         why = why.removeprefix(prefix)

@@ -1,4 +1,4 @@
-"""The bets that a model recommends by calling a tool. A number is shown only if the answer's text has it, too."""
+"""Collects the bets from the model's calls of `recommend_bet`. A number is shown only if the text contains it, too."""
 
 import json
 import re
@@ -16,9 +16,9 @@ _DIGITS = re.compile(r"[0-9]+(?:[.,/][0-9]+)*")
 
 
 def called(answer_id: str, text: str, parts: Sequence[Part]) -> tuple[Recommendation, ...]:
-    """The bets of the calls that were answered, in their order; the same one counts once. It never raises.
+    """Return the bets of the calls that have a result, in order and without duplicates. Never raises.
 
-    A bet whose odds, or a number in whose name, the text does not have is left out; so is a stake.
+    Leaves out a bet if its odds or a number in its name are not in the text, and a stake that is not in the text.
     """
     numbers = {match[0] for match in _NUMBER.finditer(text)}
     digits = set(_DIGITS.findall(text))
@@ -42,7 +42,7 @@ def called(answer_id: str, text: str, parts: Sequence[Part]) -> tuple[Recommenda
 
 
 def _arguments(part: Part) -> tuple[str, str, str | None] | None:
-    """What the tool was called with; None if it was not, or if that call came to nothing."""
+    """The arguments of a call of `recommend_bet`; None for other parts and for failed calls."""
     if not isinstance(part, ToolCallPart) or part.name != recommend_bet.__name__ or part.failed is True:
         return None
     try:

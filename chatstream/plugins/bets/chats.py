@@ -52,12 +52,12 @@ _EXCHANGES: Final = (
 )
 _ODDS: Final = ("1.65", "1.91", "2.10", "2.75", "3.40", "5/2", "11/8", "+150", "-120")
 _STAKES: Final = ("€5", "€10", "£20", "$25", "€50")
-# So many that conversations differ; making names is slow, choosing among them is not.
+# Number of names made in advance: enough for varied conversations. Making a name is slow, choosing one is fast.
 _POOL: Final = 200
 
 
 class Chats:
-    """Makes one by chance. Raises `ImportError` without the package faker, which makes up the names."""
+    """Makes random chats. Raises `ImportError` without the package faker, which invents the names."""
 
     def __init__(self, seed: int) -> None:
         from faker import Faker
@@ -70,7 +70,7 @@ class Chats:
         self._stars = [f"{faker.first_name()} {faker.last_name()}" for _ in range(_POOL)]
 
     def __call__(self, chance: Random) -> Chat:
-        """Of two clubs that meet."""
+        """Return a chat about a match of two random clubs."""
         home, away = chance.sample(self._clubs, 2)
         words = {
             "home": home,

@@ -1,4 +1,4 @@
-"""What the demo model says of bets: tips about matches that are never played."""
+"""The demo model's answers about bets: tips about invented matches."""
 
 import re
 import unicodedata
@@ -75,7 +75,7 @@ I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10
 Keep the stake small, compare what other bookmakers offer, and only bet what you can afford to lose.
 (The match is made up: this is the demo model.)"""
 
-# Searched for in the question, in this order: the page's examples, in both of its languages.
+# Answers to the page's example questions in both languages. The patterns are tried in this order.
 _ANSWERS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
@@ -89,14 +89,14 @@ _ANSWERS: Final = tuple(
 
 class _Tip(NamedTuple):
     match: str
-    sides: tuple[str, str]  # what people call the two, as expressions
-    sport: str  # and their game
+    sides: tuple[str, str]  # regular expressions for the names of the two sides
+    sport: str  # a regular expression for the names of the sport
     form: str
     doubt: str
     advice: str
 
 
-# Odds in the three customary notations; names with accents and an apostrophe, for they must survive the whole way.
+# Odds in the three usual notations, and names with accents and an apostrophe, to show that nothing is lost on the way.
 _TIPS = (
     _Tip(
         "Arsenal v Chelsea",
@@ -182,7 +182,7 @@ _NONE_FITS = (
     + "\n\nAsk about one of them, or just for a tip. For answers to anything, connect a real model: set "
     "`OPENAI_API_KEY` (or `OPENAI_BASE_URL`) and `OPENAI_MODEL`, and start the server again."
 )
-# What somebody asks with who asks for any tip at all, in English and German. Any other word may name a match.
+# The words of a question for any tip, in English and German. Another word may be the name of a team.
 _ANY_TIP: Final = frozenset(
     re.findall(
         r"\w+",
@@ -205,12 +205,12 @@ _ANY_TIP: Final = frozenset(
         """,
     )
 )
-# One of these must be among them: not every question of common words is about sport.
+# A question for any tip must contain one of these: not all questions of common words are about sport.
 _OF_SPORT: Final = re.compile(
     r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|win\w*|won|play\w*|teams?|score|sports?|stakes?|picks?|another|"
     r"next|yes|ok|okay|wett\w*|quoten?|spiel\w*|gewinn\w*|tipps?)\b"
 )
-# Two names with one of these between them are a match.
+# Words between the names of the two sides of a match.
 _VERSUS: Final = re.compile(r"\b(?:v|vs|versus|against|or|gegen|oder)\b|\s[-–]\s", re.IGNORECASE)  # noqa: RUF001 - a dash that people write between teams
 _EXPLAIN: Final = re.compile(
     r"\b(?:explain|erkl\w+)\b.*\b(?:odds|quoten?)\b|\b(?:odds|quoten?)\b.*\b(?:mean|work|bedeute\w*)\b"
@@ -220,8 +220,8 @@ _EXPLAIN: Final = re.compile(
 
 
 def _answer(question: str) -> str:
-    """One that was written for it; else a tip of 60 to 120 words with one recommendation, about what it names; else
-    that there is none."""
+    """Return the prepared answer to `question`; else a tip of 60 to 120 words with one recommendation; else say that
+    there is no tip for it."""
     asked = question[:500]
     own = next((text for pattern, text in _ANSWERS if pattern.search(asked)), None)
     if (written := own or prepared(question)) is not None:
@@ -235,17 +235,17 @@ def _answer(question: str) -> str:
 
 
 def _named(question: str) -> _Tip | None:
-    """The one about the teams that are named, if there is one."""
+    """The tip about a team that the question names; None if there is none."""
     text = _plain(question)
     count, best = max(((sum(_names(side, text) for side in tip.sides), -at) for at, tip in enumerate(_TIPS)))
     tip = _TIPS[-best]
     others = {word for word in _unknown(text) if not any(_names(side, word) for side in tip.sides)}
-    played = count == 2 or not (others and _VERSUS.search(question))  # else what it plays against is none of ours
+    played = count == 2 or not (others and _VERSUS.search(question))  # else the opponent is unknown
     return tip if count and played else None
 
 
 def _any(question: str) -> _Tip | None:
-    """One of the sport that is named, or any if nothing is; None if the question may be about something else."""
+    """A tip for the sport that is named, or any tip if none is; None if the question may be about something else."""
     text = _plain(question)
     if any(_names(side, text) for tip in _TIPS for side in tip.sides):
         return None
@@ -265,7 +265,7 @@ def _names(names: str, text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without capitals and accents, as people type names."""
+    """`text` in lower case and without accents, as people type names."""
     apart = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
     return "".join(one for one in apart if not unicodedata.combining(one)).casefold()
 
@@ -300,4 +300,4 @@ DEMO: Final = Subject(
     chats=Chats,
     found=_found,
 )
-"""For the plug-in's `demo`."""
+"""The value of the plug-in's `demo`."""

@@ -1,6 +1,6 @@
-"""From an answer's Markdown to lines that its author stands by, without marks.
+"""Turns an answer's Markdown into plain lines, without the parts that are not the author's own statement.
 
-Leaves out text that is struck through, a model's thinking, longer quotations and code. Every step takes linear time.
+Leaves out struck-through text, a model's thinking and longer quotations. A code block is one line. Takes linear time.
 """
 
 import re
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 
 class Kind(Enum):
-    """What a line is."""
+    """The kind of a line."""
 
     PLAIN = auto()
     HEADING = auto()
@@ -31,7 +31,7 @@ class Line(Struct, frozen=True):
     level: int = 0  # of a heading, 1 is the highest
 
 
-# Models that think aloud, each family with its own marks.
+# Names of the tags around a model's reasoning: each family of models has its own.
 _THOUGHT = r"think|thinking|thought|thoughts|reason|reasoning|reflection|analysis|scratchpad|seed:think"
 _TAG = re.compile(
     rf"""<(?P<close>/?)(?:(?P<thought>{_THOUGHT})|(?P<silent>del|s|strike|blockquote|q|cite|details|pre|code))
@@ -47,30 +47,30 @@ _OTHER_TAG = re.compile(
     r"|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var)(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
 )
-_GAP = re.compile(r"<[A-Za-z][^<>\n]{0,60}>|(?<!\w)_{3,}(?!\w)")  # of a template, where a name goes
+_GAP = re.compile(r"<[A-Za-z][^<>\n]{0,60}>|(?<!\w)_{3,}(?!\w)")  # a placeholder of a template, such as <team> or ___
 _ONE_TILDE = re.compile(r"(?<![\w~])~(?=[^\s~0-9])[^~\n]{1,500}~(?![\w~])")
-# A quoted stretch with a number in it is somebody's words, not a name.
+# Quoted text. If it contains a number, it is a quotation of somebody, not a name.
 _QUOTED = re.compile(
     r"[\u201c\u201e]([^\u201c\u201d\u201e\n]{0,1000})(?:[\u201d]|(?=\n)|\Z)|(?<!\w)\"([^\"\n]{1,1000})\"|\u00ab([^\u00ab\u00bb\n]{1,1000})\u00bb"
     r"|(?<!`)`{1,2}([^`\n]{1,1000})`{1,2}(?!`)"
 )
 _FENCE = re.compile(r"\s{0,12}(?:```|~~~)")
 _LINK = re.compile(r"(?<![\w)])\[([^\[\]]{1,200})\]\([^()\s]{0,500}\)(?![\w\[])")
-# Marks go, unless glued between two letters or digits: "2*1" must not become "21".
+# Markdown's marks to remove, but not between two letters or digits: "2*1" must not become "21".
 _MARKS = re.compile(r"(?<![*_`])(?:(?<!\w)[*_`]++|[*_`]++(?!\w))")
 _ITEM = re.compile(r"\s*+(?:[-*+\u2022\u25e6\u2023]|[0-9]{1,3}[.)])\s")
 _LEADING = re.compile(r"^(?:[>#\u2022\u25e6\u2023\s]|(?:[-+*]|[0-9]{1,3}[.)])(?=\s))++")
 _BOLD = re.compile(r"\s*+(?:\*\*[^*]++\*\*|__[^_]++__)\s*+:?\s*+")
 _RULE = re.compile(r"\s{0,3}(?:[-*_=]\s?){3,}\s*")
-_TASK = re.compile(r"(?<=[-*+.)]\s)\[[ xX]\]\s")  # of somebody's list of tasks
+_TASK = re.compile(r"(?<=[-*+.)]\s)\[[ xX]\]\s")  # the check box of a task list
 _ELLIPSIS = " \u2026 "
 _LONGEST_QUOTED_NAME = 3  # words: "Over 2.5 goals"
 _SAYS = re.compile(r"(?:back|bet|take|tip|nap|my|the|best|put|go)\b", re.IGNORECASE)
-_BOLD_LEVEL = 7  # a line in bold is a heading below all others
+_BOLD_LEVEL = 7  # a line in bold counts as a heading of the lowest level
 
 
 def lines(text: str) -> Iterator[Line]:
-    """The lines of `text`, in order."""
+    """Yield the lines of `text`, in order."""
     fence: list[str] | None = None
     for raw in _spoken(text).splitlines():
         if _FENCE.match(raw):
@@ -84,7 +84,7 @@ def lines(text: str) -> Iterator[Line]:
 
 
 def _spoken(text: str) -> str:
-    """`text` without what its author does not say: thoughts, what is struck through, long quotations."""
+    """Return `text` without thoughts, quotations in tags and struck-through text."""
     kept: list[str] = []
     depth, begin = 0, 0
     for tag in _TAG.finditer(text):
@@ -96,11 +96,11 @@ def _spoken(text: str) -> str:
         elif depth:
             depth -= 1
         elif tag["thought"] or tag["close_bracket"]:
-            kept.clear()  # the template gave the opening tag: all before it was a thought
+            kept.clear()  # no opening tag, as the prompt template contains it: all before was a thought
         begin = tag.end()
     if depth == 0:
         kept.append(text[begin:])
-    # What opens and never closes is struck through to the end, as a browser shows it or not.
+    # An unclosed `~~` strikes through the rest, even where a browser would not show it so.
     fenced = "".join(kept).replace("\n~~~", "\n```")
     shown = "".join(fenced.split("~~")[::2])
     return _OTHER_TAG.sub("", _BREAK.sub("\n", _ONE_TILDE.sub("", shown)))

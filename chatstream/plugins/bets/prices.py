@@ -1,4 +1,4 @@
-"""A small table of prices, all made up: what `best_price` looks into, and what bets are placed at."""
+"""A small table of invented prices, for `best_price` and `place_bet`."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 _DRAW: Final = "A draw"
-# Decimal odds, by match, by what happens, by bookmaker. None of these bookmakers exists.
+# Decimal odds, by match, selection and bookmaker. None of these bookmakers exists.
 _PRICES: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = MappingProxyType(
     {
         "Arsenal v Chelsea": {
@@ -55,13 +55,13 @@ _PRICES: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = MappingProxyType
     }
 )
 HELD: Final = timedelta(minutes=10)
-"""How long a price is good that somebody was told: time to think, and to start a server again."""
-# What comes behind it says against whom.
+"""How long a quoted price stays valid: the user needs time to think, and the server may restart meanwhile."""
+# Words before the opponent's name.
 _AGAINST: Final = re.compile(r"\b(?:to beat|beats?|against|over)\b|\(", re.IGNORECASE)
 _TO_WIN: Final = " to win"
 _ALIASES: Final = {"munich": "munchen", "psg": "paris", "bvb": "dortmund"}
 _WORD: Final = re.compile(r"\w+")
-# They say nothing of which match, and which side, is meant.
+# Words that do not help to find the match or the side, and are ignored.
 _EMPTY: Final = frozenset(
     (
         *("a", "an", "the", "to", "win", "wins", "on", "in", "at", "of", "for", "v", "vs", "and", "between", "please"),
@@ -72,7 +72,7 @@ _EMPTY: Final = frozenset(
 
 
 class Price(NamedTuple):
-    """The best one."""
+    """The best price for a selection."""
 
     match: str
     selection: str
@@ -81,7 +81,7 @@ class Price(NamedTuple):
 
 
 def best(selection: str) -> Price | None:
-    """For what somebody has called so; None if nothing, or not one thing alone, is meant by it."""
+    """Return the best price for `selection`, in the user's words; None if it matches no bet, or more than one."""
     words = _words(_AGAINST.split(selection, maxsplit=1)[0])
     found = [
         (match, name, prices)
@@ -89,7 +89,7 @@ def best(selection: str) -> Price | None:
         for name, prices in selections.items()
         if words and words <= _words(name) | (_words(match) if name == _DRAW and "draw" in words else set())
     ]
-    if len(found) > 1:  # "Paris" is a bet on Paris to win, where more can be bet on
+    if len(found) > 1:  # "Paris" means "Paris to win" if there are other bets on Paris
         found = [one for one in found if one[1].endswith(_TO_WIN)]
     if len(found) != 1:
         return None
@@ -99,7 +99,7 @@ def best(selection: str) -> Price | None:
 
 
 def known() -> list[str]:
-    """What there are prices for."""
+    """The selections that have prices."""
     return [f"{name} ({match})" for match, selections in _PRICES.items() for name in selections]
 
 

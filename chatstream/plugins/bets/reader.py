@@ -1,12 +1,14 @@
-"""Finds the bets an answer recommends. Pure: text in, recommendations out.
+"""Finds the bets that an answer recommends. Does no I/O: text in, recommendations out.
 
-A bet on a slip that nobody recommended is the worst outcome, one that is missed is a pity. So this reads by a closed
-list: the writer recommends, at the beginning of a clause, now and unconditionally, a named bet with a number marked as
-odds ("I'd back Arsenal at 2.10"); or a list, a table or a few lines with keys say so under a heading that recommends.
-Whatever teaches, reports, quotes, offers, passes or supposes is left out, and what a later sentence takes back goes.
-No number is made up: each is read off the text. English alone; the time is linear in the text.
+To show a bet that nobody recommended is much worse than to miss one. So only known forms count as a recommendation:
 
-Past 200 lines because what a sentence means hangs on what stands around it: it is one pass with one state.
+- a clause that begins with one, without a condition, and names a bet with odds ("I'd back Arsenal at 2.10");
+- a list, a table or lines of keys and values under a heading that recommends them.
+
+Explanations, reports, quotations, offers, refusals and suppositions do not count, nor a bet that a later sentence
+withdraws. Every number comes from the text. Reads English only, in time linear in the text.
+
+The module is long because the meaning of a sentence depends on its context: one pass reads all, with one state.
 """
 
 import json
@@ -26,25 +28,25 @@ from chatstream.plugins.bets.voids import Written, is_dismissive, voids
 Extractor = Callable[[str, str], tuple[Recommendation, ...]]
 """``(answer_id, text) -> recommendations``: same input, same output, and it never raises."""
 
-MOST = 20  # more bets than this are a price list, not advice; each is stored with the answer and sent as an event
-_KEPT = 2 * MOST  # more than are returned, as later sentences withdraw some; each sentence compares with all of them
-_HIGHEST_ODDS = 10_000  # the longest shots on offer pay a few thousand to one; a higher number is something else
-_DECIMALS = 4  # -110 is 1.909090...: enough to reckon with, without binary noise
-# In code points: the longest sentence, name of a bet, and cell of a table that is read; and how far before a number the
-# word may stand that makes it a handicap or a time.
+MOST = 20  # maximum number of bets that are returned; a longer list is a price list, not advice
+_KEPT = 2 * MOST  # maximum number of bets while reading: later sentences may withdraw some
+_HIGHEST_ODDS = 10_000  # decimal; real odds reach a few thousand, a higher number is something else
+_DECIMALS = 4  # decimal places of the odds: -110 is 1.909090...
+# Longest sentence, name of a bet and cell of a table that are read, in code points; and the maximum distance between a
+# number and a word before it that makes it a handicap or a time.
 _LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
-# Code points. What takes a bet back may stand anywhere, so an answer is read whole or not at all. This is some 5,000
-# tokens, more than nearly all have; the worst takes two thirds of a second, in which others want Python's one lock.
+# Longest answer that is read, in code points: some 5,000 tokens, more than nearly all answers have. A longer one is not
+# read at all, because its end may withdraw a bet. The slowest takes 0.67 s, while other threads need the GIL.
 _LONGEST_ANSWER = 20_000
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY_KEYS = ("date", "day", "time", "kick-off")
 _LONGEST_HEADING_WORDS = 8
-_FEW_WORDS = 4  # "Got it." says something of what comes; "They won again." need not
-_FOREIGN_WORDS = 3  # as names have one or two
-_TELLING = 5_000  # code points that tell an answer's language
+_FEW_WORDS = 4  # "Got it." is about the next lines; "They won again." may not be
+_FOREIGN_WORDS = 3  # so many foreign words mean a foreign text: a foreign name has one or two
+_TELLING = 5_000  # code points from which an answer's language is detected
 _LONGEST_ENTRY = 2  # lines of a paragraph below a heading that name a bet
-_HIGHEST_DOUBTFUL = 34.0  # decimal odds; a higher number is a price, unless something else says that it is odds
-_HIGHEST_PLAIN = 8.0  # decimal odds that nothing but an "@" marks; most bets are below, most prices of things above
+_HIGHEST_DOUBTFUL = 34.0  # decimal odds; a higher number is a price, unless the text calls it odds
+_HIGHEST_PLAIN = 8.0  # highest decimal odds marked only by "@": most odds are lower, most prices of goods are higher
 _LOWEST_LEVEL = 7
 _REASONS = ("", "because", "since", "as they")
 _BETS = re.compile(
@@ -63,7 +65,7 @@ _FOREIGN_LETTER = re.compile(r"[\u0370-\u1dff\u2c80-\ua8ff\uac00-\ufdff]")
 
 
 class _Bet(Struct, kw_only=True):
-    """A bet that was found, and where: what takes it back must know."""
+    """A bet that was found, with its position, which is needed to withdraw it."""
 
     odds: float
     odds_text: str
@@ -71,7 +73,7 @@ class _Bet(Struct, kw_only=True):
     stake: str | None
     passage: str
     paragraph: int
-    advised: bool = False  # recommended by an imperative or a label, as explanations do, too; False: by "I"
+    advised: bool = False  # by an imperative or a label, which explanations use, too; False: by "I"
 
 
 class _Paragraph(Struct, kw_only=True):
@@ -86,7 +88,7 @@ class _Paragraph(Struct, kw_only=True):
 
 
 def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
-    """The bets `text` recommends, in its order, 20 at most; one that is repeated counts once.
+    """Return the bets that `text` recommends: in order, without duplicates, 20 at most.
 
     `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
     """
@@ -109,7 +111,7 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
 
 
 def _are_dismissed(source: Iterable[Line]) -> bool:
-    """Whether a few words behind a bet may say that it is none."""
+    """Whether a short sentence after a bet may dismiss it."""
     named = False
     for line in source:
         for sentence in words.SENTENCE_END.split(line.text) if line.kind is Kind.PLAIN else ():
@@ -121,7 +123,7 @@ def _are_dismissed(source: Iterable[Line]) -> bool:
 
 
 def _said(source: Iterable[Line]) -> Iterator[str]:
-    """The sentences of prose, lists and headings, and what stands behind a semicolon by itself, too."""
+    """Yield the sentences of prose, lists and headings; also the part after each semicolon as a sentence of its own."""
     for line in source:
         if line.kind is not Kind.CODE:
             for sentence in words.SENTENCE_END.split(line.text):
@@ -131,7 +133,7 @@ def _said(source: Iterable[Line]) -> Iterator[str]:
 
 
 def _paragraphs(source: Iterable[Line]) -> list[_Paragraph]:
-    """Headings, lists, tables, code and runs of plain lines."""
+    """Group lines into paragraphs: a heading, list, table, code block or run of plain lines each."""
     found: list[_Paragraph] = []
     gap = True
     for line in source:
@@ -174,27 +176,27 @@ class _Reading:
         self._written = written
         self._bets: list[_Bet] = []
         self._number = 0  # of the paragraph
-        self._announced = False  # as recommended, by the heading or the introduction above
-        self._card = False  # which may also be a list of fixtures
-        self._several = False  # ... as one bet, whose legs are not recommended alone
+        self._announced = False  # the heading or introduction above says that recommended bets follow
+        self._card = False  # ... but a list of fixtures may follow, too
+        self._several = False  # ... that one combined bet follows: its legs are not recommended alone
         self._listed = False
         self._legs: list[str] = []
-        self._silent_level: int | None = None  # of the heading below which nothing is recommended
+        self._silent_level: int | None = None  # level of the heading below which nothing is recommended
         self._level = 0
-        self._silenced: Kind | None = None  # by an introduction: what kind of paragraph it introduced
-        self._quoted = False  # ... as somebody else's words
+        self._silenced: Kind | None = None  # kind of paragraph whose introduction says: no recommendations
+        self._quoted = False  # ... since they are somebody else's words
         self._introduction = ""
         self._before = ""  # the last sentence, or the heading, before the paragraph
-        self._named: tuple[str, str] | None = None  # by the heading: "**Bet 1: Arsenal to win**", its odds below
-        self._follows_bets = False  # the paragraph before named some
-        self._keyed_at = -1  # the last paragraph whose keys or columns gave one
+        self._named: tuple[str, str] | None = None  # bet in the heading, with its odds below: "**Bet 1: Arsenal**"
+        self._follows_bets = False  # the previous paragraph named bets
+        self._keyed_at = -1  # the last paragraph whose keys or columns gave a bet
 
     @cached_property
     def _speaks_of_betting(self) -> bool:
         return bool(words.BETTING.search(self._text) or _BETS_AT_ALL.search(self._text))
 
     def read(self, paragraphs: Sequence[_Paragraph]) -> list[_Bet]:
-        """The bets in the order of the text."""
+        """Return the bets in the order of the text."""
         for self._number, paragraph in enumerate(paragraphs):
             if paragraph.kind is Kind.HEADING:
                 self._head(paragraph.lines[0])
@@ -212,10 +214,10 @@ class _Reading:
             else:
                 self._prose(paragraph)
             if paragraph.kind in (Kind.ITEM, Kind.ROW):
-                self._listed = True  # what is announced was a list, and it is over
+                self._listed = True  # the announced list has begun, and ends with this kind of paragraph
             named = self._legs or any(bet.paragraph == self._number for bet in self._bets)
             if paragraph.kind is Kind.PLAIN and not named:
-                self._announced = False  # a heading announces what stands below it, until other things come
+                self._announced = False  # plain text without a bet ends the announcement of a heading
             last = words.SENTENCE_END.split(paragraph.last)[-1]
             self._introduction = last if last.endswith(":") else ""
             self._before = last
@@ -252,10 +254,10 @@ class _Reading:
         self._listed = False
 
     def _introduce(self, paragraph: _Paragraph) -> None:
-        """What the line above ("Here is what others say:") makes of this paragraph."""
+        """Apply the introduction in the line above ("Here is what others say:") to this paragraph."""
         introduction, self._introduction = self._introduction, ""
         if introduction:
-            if self._written.is_past(introduction):  # until the next heading, whatever else is introduced
+            if self._written.is_past(introduction):  # bets of the past, until the next heading
                 self._announced, self._silent_level = False, _LOWEST_LEVEL
                 return
             if words.is_silent(introduction):
@@ -269,7 +271,7 @@ class _Reading:
                 return
         if self._silenced is None or paragraph.kind is not Kind.PLAIN:
             return
-        # A list ends by itself; of paragraphs it is not sure who speaks, until the writer says so.
+        # The end of a quoted list is clear. Quoted paragraphs go on until the writer clearly speaks for themselves.
         own = not self._quoted and words.OWN_VOICE.match(paragraph.lines[0].text)
         if own or self._silenced is not Kind.PLAIN:
             self._silenced = None
@@ -337,14 +339,14 @@ class _Reading:
         return advised
 
     def _pointed(self, name: str, points: re.Match[str]) -> None:
-        """A name, and below it "2pts 19-10 Coral"."""
+        """Read a tipster's form: a name, and below it stake, odds and bookmaker ("2pts 19-10 Coral")."""
         odds = words.ODDS.match(f"odds {points['text']}")
         value = _decimal(odds) if odds else None
         if value and not words.UNWANTED.search(name) and not words.HAS_VERB.search(name):
             self._add(_trimmed(name), value, points["text"], points[1].strip(), name, advised=True)
 
     def _sentence(self, sentence: str, *, announced: bool, advised: bool, labels_only: bool = False) -> None:
-        """Find the bets of one sentence, which is cut where it turns ("but", "because")."""
+        """Find the bets of one sentence. It is split at words such as "but" and "because"."""
         if len(sentence) > _LONGEST_PASSAGE or self._one_of_several(sentence) or not words.ODDS.search(sentence):
             return
         if _is_foreign_bet(sentence) or words.DENIES.match(sentence):
@@ -395,13 +397,13 @@ class _Reading:
                 continue
             # Without a name, only the first odds of a sentence are clear, and only if called odds.
             if name or (first and _is_called_odds(match)):
-                # With several odds in a passage it is not sure whose the stake is.
+                # With several odds in a passage it is not clear to which bet the stake belongs.
                 stake = _stake(before, after) if len(marked) == 1 else None
                 amount = stake[stake.lastindex or 0] if stake else None
                 self._add(name, odds, match["text"], amount, clause, advised=not own)
 
     def _is_of_a_bet(self, said: str, match: re.Match[str], odds: float, name: str, announced: bool) -> bool:
-        """Whether the number is odds, not the price of a wine: something else in the clause must speak of betting."""
+        """Whether the number is odds and not the price of, say, a wine: the clause must mention betting, too."""
         if _is_called_odds(match) or words.BETTING.search(
             f"{said[: match.start()]} {match['text']} {said[match.end() :]}"
         ):
@@ -410,12 +412,12 @@ class _Reading:
             return False
         if _BETS.search(said[: match.start()]) or (announced and self._speaks_of_betting):
             return True
-        # "My pick: Arsenal @ 2.10"; a lens or a wine would be called one somewhere.
+        # "My pick: Arsenal @ 2.10". If the pick is a lens or a wine, the answer says so somewhere.
         own = words.OWN_PICK.match(said)
         return bool(own and match["sign"] and odds <= _HIGHEST_PLAIN and not words.SOLD.search(self._text))
 
     def _stake_of_the_last(self, sentence: str) -> None:
-        """A sentence of its own may say the stake of the bet right before it."""
+        """Read the stake of the previous bet if `sentence` states it."""
         if not self._bets or (bet := self._bets[-1]).stake or bet.paragraph != self._number:
             return
         if sum(other.paragraph == self._number for other in self._bets) == 1 and (
@@ -439,7 +441,7 @@ class _Reading:
         )
 
     def _take_back(self, sentence: str) -> None:
-        """Drop the bets that `sentence` takes back: those it names, or all if it names none of its own."""
+        """Drop the bets that `sentence` withdraws: those that it names, or all if it names no bet."""
         if not self._bets or not (match := words.RETRACTS.search(sentence)):
             return
         names = set(_NAME.findall(sentence[1:]))
@@ -450,7 +452,7 @@ class _Reading:
             and not named
             and not re.match(r"\W*(?:update|edit|correction|no\b|actually|on )", sentence, re.IGNORECASE)
         ):
-            # "Scratch that" is meant for what was said right before; "for the cup game I'd leave it" is not.
+            # "Scratch that" withdraws the bet right before it; "for the cup game I'd leave it" does not.
             if _THAT.search(match[0]) and not _OF_ANOTHER.match(sentence):
                 self._bets.pop()
             if re.search(r"\b(?:all|everything|none|these|those|them|any|both|above)\b", match[0], re.IGNORECASE):
@@ -461,7 +463,7 @@ class _Reading:
     # Several bets as one ----------------------------------------------------------------------------------------------
 
     def _one_of_several(self, sentence: str) -> bool:
-        """Whether `sentence` puts bets together ("My acca: Barcelona (1.30) and PSG (1.40), at odds of 1.82")."""
+        """Whether `sentence` combines bets into one ("My acca: Barcelona (1.30) and PSG (1.40), at odds of 1.82")."""
         match = words.MULTIPLE_OF.match(sentence)
         if match is None or words.SILENT.search(sentence[: match.start("rest")]) or words.UNWANTED.search(sentence):
             return match is not None
@@ -472,7 +474,7 @@ class _Reading:
         return True
 
     def _combine(self, entry: Sequence[Line]) -> bool:
-        """Whether the lines say the odds of the legs above, and maybe the stake."""
+        """Whether the lines state the odds of the combined bet whose legs are above, and maybe its stake."""
         texts = [line.text for line in entry]
         total = next((match for text in texts if (match := words.TOTAL.search(text))), None)
         if total is None:
@@ -509,14 +511,14 @@ class _Reading:
                 stake = value
             elif words.ODDS_KEY.fullmatch(key):
                 if odds is not None or not ("odds" in key or self._speaks_of_betting):
-                    return  # whose is which? or it is the price of something else
+                    return  # two odds: unclear which counts; or the price of something else
                 odds = value
             elif has_pick and pick is not None and words.VERDICT_KEY.fullmatch(key):
                 verdict = value
             elif words.PICK_KEY.fullmatch(key) and pick is None:
                 pick = value
             elif key == "outcome" and has_pick:
-                return  # how it ended
+                return  # the bet is over
             elif words.STAKED_KEY.fullmatch(key) and staked is None:
                 staked = value
             elif words.VERDICT_KEY.fullmatch(key):
@@ -542,7 +544,7 @@ class _Reading:
         ):
             return
         if not self._announced and any(key in _DAY_KEYS and words.DAY_ALONE.search(value) for key, value in pairs):
-            return  # of which year?
+            return  # a date without a year: the bet may be over
         found = words.ODDS.match(f"odds: {odds}")
         worth = _decimal(found) if found else None
         if found and worth and _trimmed(name) and not words.SOLD.search(name) and not _is_foreign_bet(whole):
@@ -550,7 +552,7 @@ class _Reading:
             self._keyed_at = self._number
 
     def _is_unclaimed(self, *, own: bool) -> bool:
-        """Whether nothing right before lines with keys says, or may say, that they are something else than advice."""
+        """Whether the text right before lines of keys and values does not suggest that they are no advice."""
         if not self._before or self._follows_bets or words.TITLE.fullmatch(self._before):
             return True
         if len(self._before.split()) < _FEW_WORDS:
@@ -558,7 +560,7 @@ class _Reading:
         return own and bool(re.search(r"[.!]\W*$", self._before)) and not words.ABOUT_FIELDS.search(self._before)
 
     def _disown(self, paragraph: _Paragraph) -> None:
-        """Drop the bets right above, if a sentence about them says what they are, and not that they are advice."""
+        """Drop the bets right above if this paragraph says that they are something other than advice."""
         if self._keyed_at != self._number - 1 or paragraph.kind is not Kind.PLAIN:
             return
         first = words.SENTENCE_END.split(paragraph.lines[0].text)[0]
@@ -571,7 +573,7 @@ class _Reading:
         columns = [cell.casefold() for cell in rows[0]]
         if len(rows) < 3 or len(set(columns)) != len(columns):
             return
-        # The name of a bet is looked for first, and a verdict needs one beside it.
+        # Read the name of the bet first: a verdict counts only with a name.
         order = sorted(range(len(columns)), key=lambda at: bool(words.VERDICT_KEY.fullmatch(columns[at])))
         for row in rows[2:]:
             if len(row) == len(columns) and all(len(cell) <= _LONGEST_CELL for cell in row):
@@ -598,7 +600,7 @@ def _is_called_odds(match: re.Match[str]) -> bool:
 
 
 def _entries(source: Sequence[Line]) -> Iterator[list[Line]]:
-    """The items of a list, each with the lines below it; a paragraph is one."""
+    """Yield the items of a list, each with the lines below it. A paragraph counts as one item."""
     entry: list[Line] = []
     for line in source:
         if entry and line.kind is Kind.ITEM and not line.indented and not _continues(entry, line):
@@ -610,14 +612,14 @@ def _entries(source: Sequence[Line]) -> Iterator[list[Line]]:
 
 
 def _continues(entry: Sequence[Line], line: Line) -> bool:
-    """A list of keys, one item each ("- Odds: 2.10"), is one entry until a key comes again."""
+    """Whether `line` belongs to `entry`: items of a key and a value ("- Odds: 2.10") do until a key is repeated."""
     pair = _field(line.text)
     keys = [known[0] for each in entry if (known := _field(each.text))]
     return pair is not None and len(keys) == len(entry) and pair[0] not in keys
 
 
 def _fields(entry: Sequence[Line]) -> list[tuple[str, str]]:
-    """The keys and values of an entry that consists of them, and maybe of a name above them; else nothing."""
+    """Return the keys and values of an entry that has nothing else, except a name above them; otherwise nothing."""
     texts = [part.strip() for line in entry for part in re.split(r"\s[|\u2022\u00b7]\s", line.text)]
     pairs = [pair for text in texts if (pair := _field(text))]
     if len(pairs) == len(texts) and len(pairs) > 1:
@@ -641,7 +643,7 @@ def _field(text: str) -> tuple[str, str] | None:
 
 
 def _joined(sentences: Sequence[str]) -> list[str]:
-    """Sentences, of which "The odds are 2.10" belongs to the one before it."""
+    """Append a sentence such as "The odds are 2.10" to the sentence before it."""
     joined: list[str] = []
     for sentence in sentences:
         if (
@@ -657,7 +659,7 @@ def _joined(sentences: Sequence[str]) -> list[str]:
 
 
 def _clauses(sentence: str) -> list[tuple[str, str]]:
-    """The parts of a sentence, each with the word that turns to it."""
+    """Return the clauses of a sentence, each with the word that introduces it ("but", "because")."""
     clauses: list[tuple[str, str]] = []
     begin, turn = 0, ""
     for match in words.TURNS.finditer(sentence):
@@ -672,14 +674,14 @@ def _leads(clause: str) -> bool:
 
 
 def decimal(odds: str) -> float | None:
-    """What `odds` is worth as decimal odds, in whichever notation it is; None if it is no odds."""
-    whole = re.fullmatch("[0-9]{1,5}", odds)  # in a text it may be any number
+    """Convert odds in any notation to decimal odds; None if `odds` is something else."""
+    whole = re.fullmatch("[0-9]{1,5}", odds)  # `ODDS` skips whole numbers, as in a text they may be anything
     match = words.ODDS.fullmatch(f"odds: {odds}{'.0' if whole else ''}")
     return _decimal(match) if match else None
 
 
 def _decimal(match: re.Match[str]) -> float | None:
-    """What a match of `ODDS` is worth as decimal odds; None if the text does not clearly mark it as odds."""
+    """Convert a match of `ODDS` to decimal odds; None if the text does not clearly mark it as odds."""
     text, near = match["text"], match.string[max(0, match.start() - _NEAR) : match.start()]
     if not match["named"] and not match["points"]:
         sign = match["at"] or match["tail"] or (match["bracket"] and (match["american"] or match["evens"]))
@@ -702,7 +704,8 @@ def _decimal(match: re.Match[str]) -> float | None:
 def _name(before: str, after: str, *, announced: bool, joined: bool, labels_only: bool) -> tuple[str | None, bool]:
     """The name of the bet whose odds stand between `before` and `after`, and whether the writer says "I".
 
-    Empty if a bet is recommended but not named, None if nothing is recommended. `joined`: the odds before were a bet's.
+    Empty if a bet is recommended but not named, None if nothing is recommended. `joined`: the previous odds belong to a
+    recommended bet.
     """
     if joined and (joint := words.JOINED.match(before)):
         rest = before[joint.end() :]
@@ -749,7 +752,7 @@ def _name(before: str, after: str, *, announced: bool, joined: bool, labels_only
 
 
 def _stake(before: str, after: str) -> re.Match[str] | None:
-    """What is staked on a bet whose odds stand between `before` and `after`."""
+    """Find the stake of the bet whose odds stand between `before` and `after`."""
     return (
         words.STAKE.search(before)
         or words.STAKE_BEFORE.search(before)
@@ -759,7 +762,7 @@ def _stake(before: str, after: str) -> re.Match[str] | None:
 
 
 def _trimmed(stretch: str) -> str:
-    """`stretch` without the words and signs around the name in it; empty if nothing is left, or too much for a name."""
+    """Return the name in `stretch` without the words and signs around it; empty if there is none or it is too long."""
     parts = words.STAKED_ON.sub("", words.NAME_ENDS.split(stretch, maxsplit=1)[0]).split()
     while parts and words.AFTER_NAME.fullmatch(parts[-1].strip(_SIGNS)):
         parts.pop()
@@ -782,14 +785,14 @@ def _is_foreign_bet(text: str) -> bool:
 
 
 def _is_clearly_foreign(sentence: str) -> bool:
-    """Whether this one sentence of an English answer is not: what stands beside it may be its translation."""
+    """Whether this sentence of an English answer is in another language, for example a translation of its neighbour."""
     if words.BETS_ELSEWHERE.search(sentence) and _is_foreign(sentence):
         return True
     return len(words.FOREIGN.findall(sentence)) >= _FOREIGN_WORDS and not words.ENGLISH.search(sentence)
 
 
 def _is_foreign(text: str) -> bool:
-    """Whether more of `text` is another language than is English."""
+    """Whether `text` is more foreign than English."""
     letters = sum(map(len, _WORD.findall(text)))
     if 5 * len(_FOREIGN_LETTER.findall(text)) > letters:
         return True

@@ -7,7 +7,7 @@ from chatstream.models import Annotation, recommendation
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A bet the answer's text recommends; what the text does not say is None."""
+    """A bet that an answer recommends. A field is None if the answer does not say it."""
 
     bet_id: str
     odds: float  # decimal odds, > 1
@@ -17,5 +17,5 @@ class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def annotation(self) -> Annotation:
-        """What is stored with the answer, and sent after it."""
+        """The annotation that is stored with the answer and sent after it."""
         return recommendation(msgspec.to_builtins(self))

@@ -1,4 +1,4 @@
-"""What a model may call. Plain functions: their names, types and first lines say how."""
+"""The tools for the model. A function's name, parameter types and docstring become the tool's description."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -9,11 +9,11 @@ from chatstream.plugins.bets import prices
 from chatstream.plugins.tool import Ask, Caller, tool
 
 _STAKE: Final = re.compile(r"(?P<before>[€£$])?\s?(?P<amount>[0-9]{1,4}(?:[.,][0-9]{1,2})?)\s?(?P<after>[€£$])?")
-# Of a made-up bookmaker's. It is a demo: nobody needs to be able to lose more.
+# Highest stake, in any currency. The bookmakers are invented, so the value is arbitrary.
 _HIGHEST_STAKE: Final = Decimal(1000)
-# So much may the clocks of two processes differ.
+# Allowed difference between the clocks of two processes.
 _CLOCKS: Final = timedelta(minutes=1)
-# The bets that a model is told of: what a person reads in one answer.
+# Maximum number of bets that `placed_bets` returns: as many as a person reads in one answer.
 _MOST_BETS: Final = 20
 
 
@@ -56,11 +56,14 @@ class _Bet(NamedTuple):
     price: prices.Price
     stake: str
     pays: str
-    left: timedelta  # until the price is over
+    left: timedelta  # until the price expires
 
 
 def _ask(selection: str, odds: str | float, stake: str | float, good_until: str | None = None) -> Ask:
-    """What a person agrees to. Nobody is asked for what cannot be placed, nor for longer than the price is good."""
+    """Return the question for the user's approval, which ends when the price expires.
+
+    Raises `ValueError` if the bet cannot be placed: then the user is not asked.
+    """
     bet = _bet(selection, odds, stake, good_until)
     text = (
         f"Place {bet.stake} on {bet.price.selection} ({bet.price.match}) at {bet.price.odds} with "
@@ -82,7 +85,7 @@ async def place_bet(
 
     Raises `ValueError`, its text written for the model.
     """
-    bet = _bet(selection, odds, stake, good_until)  # somebody may have taken long to agree
+    bet = _bet(selection, odds, stake, good_until)  # checked again: the approval may have taken long
     placed = {
         "bet": caller.key,
         "selection": bet.price.selection,
@@ -93,7 +96,7 @@ async def place_bet(
         "pays": bet.pays,
         "placed_at": _text(datetime.now(UTC)),
     }
-    kept = await caller.storage.put(caller.key, placed)  # the ledger: a call that is repeated is the same bet
+    kept = await caller.storage.put(caller.key, placed)  # a repeated call has the same key, so places no second bet
     found: dict[str, str] = kept.data
     return found
 
@@ -112,7 +115,7 @@ def _price(selection: str) -> prices.Price:
 
 
 def _bet(selection: str, odds: str | float, stake: str | float, good_until: str | None) -> _Bet:
-    """Raises `ValueError`, its text written for the model."""
+    """Check the arguments and return the bet. Raises `ValueError`, its text written for the model."""
     price = _price(selection)
     try:
         same = Decimal(str(odds).strip()) == Decimal(price.odds)
@@ -120,7 +123,7 @@ def _bet(selection: str, odds: str | float, stake: str | float, good_until: str 
         same = False
     if not same:
         raise ValueError(f"the price is {price.odds}, and not {odds}: ask for the best price again")
-    try:  # without a time, it is good for as long as a person may be asked
+    try:  # without a time, assume that the price was just quoted
         left = prices.HELD if good_until is None else datetime.fromisoformat(good_until) - datetime.now(UTC)
     except (ValueError, TypeError):
         raise ValueError("good_until must be the time that best_price gave") from None
@@ -137,5 +140,5 @@ def _bet(selection: str, odds: str | float, stake: str | float, good_until: str 
 
 
 def _text(moment: datetime) -> str:
-    """RFC 3339, to the second: a model has to repeat it."""
+    """`moment` in RFC 3339. Without fractions of a second, so that a model repeats it correctly."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
-"""What takes a whole answer back, wherever in it that stands: a joke, an invention, a disclaimer, picks of years ago.
+"""Recognizes answers whose bets are no recommendations: a joke, invented bets, a disclaimer, or bets of past years.
 
-Pure. Each repeat is bounded, so that the time is linear in the text.
+Does no I/O. Each repeat in a pattern is bounded, so that the time is linear in the text.
 """
 
 import re
@@ -12,14 +12,14 @@ def _pattern(source: str) -> re.Pattern[str]:
     return re.compile(source, re.IGNORECASE | re.VERBOSE)
 
 
-# What an answer may call the bets in it.
+# Words for the bets in an answer.
 _THINGS = r"""(?: picks? | tips? | bets? | odds | prices? | list | table | selections? | recommendations? | figures?
     | numbers? | match(?:es)? | games? | fixtures? | examples? | answer | post | text | message | column | article
     | content | conversation | reply | response | part )"""
 _BEGIN = r"""^[^\w]{0,6} (?: (?: (?:please\s)?note(?:\sthat)? | disclaimer | warning | reminder | p\.?s\.? | but | and
     | also | of\scourse | obviously | to\sbe\s(?:clear|honest) | remember(?:\sthat)? | needless\sto\ssay | sorry
     | by\sthe\sway | just\sso\syou\sknow | full\sdisclosure | a\snote | apologies | oops )\b [^\w]{0,4} ){0,3}"""
-# Those bets, or that text, as the subject of a sentence.
+# The bets, or the whole text, as the subject of a sentence.
 _ALL_OF_IT = rf"""(?: (?: all | both | each | none | nothing | everything | anything | no\spart )
       (?: \s(?: of\s(?:them|these|those|this|that|the\s[\w-]{{1,20}}) | here | above | below
         | (?:in|of)\s(?:this|my|the)\s[\w-]{{1,20}} | (?:these\s|those\s|the\s|my\s)?{_THINGS} ) ){{0,2}}
@@ -72,7 +72,7 @@ _INVENTED = _pattern(
     | ^[^\w]{{0,6}}(?:now\s)?translate\b
     | \bwas\sgenerated\sas\b | ^[^\w]{{0,6}}(?:scene|role[\s-]?play)\b"""
 )
-# What is no disclaimer of a bet, but good advice beside it.
+# Words of general advice, which does not take a bet back.
 _CARE = r"(?:guarantee|responsib|afford|own\srisk|change|certain|18\+|help)"
 _ADVICE = r"(?: recommend\w{0,8} | advice | tips? | suggestions? )"
 _DISCLAIMED = _pattern(
@@ -159,7 +159,7 @@ _OLD = _pattern(
     | {_BEGIN} (?:throwback|flashback|\#?tbt|from\sthe\s(?:archives?|vault))\b
     | {_BEGIN} {_ALL_OF_IT} \sno\slonger\s(?:stands?|applies|apply|holds?|counts?)\b"""
 )
-# What is dated: the picks themselves, or a line that says nothing but when.
+# Text whose date is the date of the bets: the bets themselves, or a line with only a date.
 _ABOUT_THEM = _pattern(
     rf"""{_BEGIN} (?: {_ALL_OF_IT} | all | both | \(?(?:taken\s)?from | [(\[]
     | (?:here|below|above)\s(?:is|are|was|were)\b | the\s(?:table|list|card)\b
@@ -175,7 +175,7 @@ _DAY = re.compile(r"(?<![\w.,/-])(20[0-9]{2})-([01][0-9])-([0-3][0-9])(?!\w)")
 _NUMBERS = re.compile(
     r"(?<![\w.,/-])[0-3]?[0-9][./][0-3]?[0-9][./]((?:19|20)?[0-9]{2})(?![\w/.])"
 )  # 12.05.2023, 5/12/23
-# After the bets, a few words that say nothing of them may as well take them back ("Dream on."): what they may speak of.
+# Longest sentence, in words, that may dismiss the bets before it ("Dream on."), unless it matches `_HARMLESS`.
 _FEW_WORDS = 4
 _HARMLESS = _pattern(
     r"""\b(?: luck | enjoy | responsibl[ey] | cheers | confiden\w{1,4} | stakes? | units? | odds | value | bets?
@@ -188,16 +188,16 @@ _HARMLESS = _pattern(
       | strong | solid | great | good | clear | simple | easy | close | thanks )\b | : | [0-9]"""
 )
 _NAME_INSIDE = re.compile(r"\s[A-Z][a-z]")
-# The demo model says so of what it makes up; that it is shown all the same is what it is for.
+# In each answer of the demo model. Its bets are shown although they are invented.
 _DEMO = "this is the demo model"
-# Somebody's words, who is named below them.
+# The name of an author below a quotation.
 _SIGNED = re.compile(r"[\u2013\u2014-]{1,2}\s?(?:[A-Z][\w\u2019'.-]{1,20}\s?){1,3}")
-# An answer whose id says nothing of its time was written, at the earliest, when this was.
+# Assumed time of an answer whose id contains no time: the earliest that is possible.
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Written:
-    """When an answer was written, which its id says: what is the past in it."""
+    """The time at which an answer was written, from its id: it decides which dates in the text are past."""
 
     def __init__(self, answer_id: str) -> None:
         made = re.fullmatch(r"([0-9a-f]{8})[0-9a-f]{16}", answer_id)
@@ -217,13 +217,13 @@ class Written:
 
 
 def is_dismissive(sentence: str) -> bool:
-    """Whether a sentence behind the bets is so short, and so little about them, that it may dismiss them."""
+    """Whether a sentence after the bets may dismiss them: it is short and speaks of nothing harmless."""
     few = len(sentence.split()) <= _FEW_WORDS and any(map(str.isalpha, sentence))
     return few and not _HARMLESS.search(sentence) and not _NAME_INSIDE.search(sentence)
 
 
 def voids(sentences: Iterable[str], written: Written) -> bool:
-    """Whether one of them says of all that the answer recommends that it is no recommendation."""
+    """Whether a sentence says that none of the answer's bets are recommendations."""
     return any(
         _DEMO not in sentence
         and (
