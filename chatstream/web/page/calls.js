@@ -56,7 +56,7 @@ export class Calls {
 
   #asking(call, root) {
     const decide = (decision) => async () => {
-      root.focus(); // a button that is disabled would lose it
+      root.focus(); // a disabled button loses the focus
       for (const one of buttons) one.disabled = true;
       if (!(await this.#actions.decide(call.toolCallId, decision))) for (const one of buttons) one.disabled = false;
     };
@@ -72,7 +72,7 @@ export class Calls {
   }
 }
 
-/** The question to the reader: the tool's own text if it has one. */
+/** The question whether to approve the call: the tool's own text if it has one. */
 function question({ name, message }) {
   return message ?? t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });
 }
@@ -86,7 +86,7 @@ function folded(title, { arguments: given, output }) {
   return [details];
 }
 
-/** The names and values of an object, or a value. */
+/** Draw the names and values of an object as a table, or a single value. */
 function table(value) {
   const text = (one) => (typeof one === "string" ? one : JSON.stringify(one));
   if (value === null || typeof value !== "object" || Array.isArray(value)) return element("p", { dir: "auto" }, text(value));

@@ -1,11 +1,11 @@
-/** The colours of code, once a block is whole; the library is loaded when the first block is met. */
+/** Colours the code in a finished code block. Loads the library (highlight.js) when the first block comes. */
 
 import DOMPurify from "../vendor/dompurify.js";
 
-const LONGEST = 20_000; // characters: some 20 ms of work, which is what a reader does not notice
+const LONGEST = 20_000; // characters; longer code stays plain. Colouring this much takes some 20 ms: not noticeable
 const SPANS = { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"], RETURN_DOM_FRAGMENT: true };
 
-/** Colour `code`, an element of text in the language `language`, if that is known. */
+/** Colour the text of the element `code`, if the library knows `language`. */
 export async function colour(code, language) {
   const text = code.textContent;
   if (text.length > LONGEST) return;

@@ -3,8 +3,8 @@
 import { byId, element, sparing, Tail } from "./dom.js";
 import { facts } from "./facts.js";
 
-const KEPT = 200; // events; enough to see a resume in, and no page grows for ever
-const GIST = { // of each type, in a line
+const KEPT = 200; // number of newest events that are shown: enough to see how a stream resumes
+const GIST = { // by type of event: its summary in one line
   connected: ({ resumed }) => (resumed ? "resumed" : "new"),
   user_message: ({ content }) => JSON.stringify(content),
   llm_chunk: ({ content }) => JSON.stringify(content),
@@ -39,7 +39,7 @@ export class DeveloperView {
     this.#open(sessionStorage.getItem("chatstream.developer") === "open");
   }
 
-  /** Another conversation. */
+  /** Remove the events, for another conversation. */
   clear() {
     this.#events = [];
     this.#draw();

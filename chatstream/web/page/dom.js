@@ -1,18 +1,18 @@
-/** The few lines that building a page by hand takes. No markup is ever made from text here. */
+/** Helpers to build the page's elements. They insert all text as text, never as HTML. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The element with this id; all of them stand in index.html. */
+/** The element with this id, which must be in index.html. */
 export const byId = (id) => document.getElementById(id);
 
-/** A new element with these properties and children; a string is a text. */
+/** Create an element with these properties and children. A string becomes a text node. */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
 
-/** One of the symbols at the top of index.html. */
+/** Create an icon from a symbol at the top of index.html. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
@@ -21,17 +21,20 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with an icon, and a text if it has one; `label` says to everybody what it does. */
+/** Create a button with an icon and optional text. `label` is its tooltip and its name for screen readers. */
 export function button({ className, label, name, text = "", onclick }) {
   return element("button", { type: "button", className, ariaLabel: label, title: label, onclick }, icon(name), text);
 }
 
-const LONGEST_REST = 250; // ms; who waits longer believes that nothing comes
+const LONGEST_REST = 250; // ms: maximum pause between two drawings; after a longer one the answer seems to have stopped
 
-/** `draw` at most once a frame, and in at most a fifth of the time, unless it takes very long; only the last call counts. */
+/**
+ * Return a function that requests a call of `draw`. Requests are combined: `draw` runs at most once per frame. After a
+ * call it rests four times as long as it took, up to `LONGEST_REST`: so drawing normally takes a fifth of the time.
+ */
 export function sparing(draw) {
   let wanted = false;
-  let rest = 0; // until when nothing is drawn
+  let rest = 0; // time before which nothing is drawn
   const frame = () => {
     if (performance.now() < rest) {
       requestAnimationFrame(frame);
@@ -49,8 +52,10 @@ export function sparing(draw) {
   };
 }
 
-/** Disable `button` until `end`, by the page's clock, and have it say `text(time)` meanwhile, afterwards `text(null)`.
- * Returns what ends the counting; it ends by itself when the button is gone. */
+/**
+ * Disable `button` until the time `end` (of `performance.now()`). Its text is `text(time left)`, then `text(null)`.
+ * Returns a function that stops this early. It also stops when the button is removed from the page.
+ */
 export function countDown(button, end, text) {
   let timer = 0;
   const count = () => {
@@ -63,16 +68,16 @@ export function countDown(button, end, text) {
   return () => clearTimeout(timer);
 }
 
-/** Seconds for as long as somebody counts along. */
+/** A time in text: in seconds up to two minutes, in minutes up to two hours, then in hours. */
 function duration(milliseconds) {
   const seconds = Math.ceil(milliseconds / 1000);
   if (seconds <= 120) return `${seconds} s`;
   return seconds <= 7_200 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3_600)} h`;
 }
 
-const BOTTOM = 48; // px; a reader so near to the end is at the end
+const BOTTOM = 48; // px: a scroll position within this distance from the end counts as the end
 
-/** A box that stays at its end while more comes, until its reader goes up; and again when they come back down. */
+/** Keeps a box scrolled to its end while its content grows, except when the reader has scrolled up. */
 export class Tail {
   #box;
   #onchange;
@@ -80,7 +85,7 @@ export class Tail {
   #following = true;
   #scrolled = 0;
 
-  /** `onchange(following)` is called whenever it may have changed; while it `isEmpty()`, it stays at its beginning. */
+  /** `onchange(following)` is called when `following` may have changed. While `isEmpty()`, the box stays at its top. */
   constructor(box, { isEmpty = () => false, onchange = () => {} } = {}) {
     this.#box = box;
     this.#isEmpty = isEmpty;
@@ -88,14 +93,14 @@ export class Tail {
     box.onscroll = () => {
       const { scrollTop, scrollHeight, clientHeight } = box;
       if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
-      else if (scrollTop < this.#scrolled) this.#following = false; // only a reader scrolls up; more text never does
+      else if (scrollTop < this.#scrolled) this.#following = false; // new text never scrolls up, so the reader did
       this.#scrolled = scrollTop;
       onchange(this.#following);
     };
-    new ResizeObserver(() => this.follow()).observe(box); // a phone was turned, or its keyboard came up
+    new ResizeObserver(() => this.follow()).observe(box); // when a phone is turned, or its keyboard opens
   }
 
-  /** More has come. */
+  /** Scroll to the end if the reader is there. Call this after the content has grown. */
   follow() {
     if (this.#following) this.#box.scrollTop = this.#isEmpty() ? 0 : this.#box.scrollHeight;
     this.#onchange(this.#following || this.#isEmpty());
@@ -106,7 +111,7 @@ export class Tail {
     this.follow();
   }
 
-  /** `element` is shown in the middle, and what comes at the end does not take it away. */
+  /** Scroll `element` to the middle, and stop following the end, so that it stays in view. */
   goTo(element) {
     this.#following = false;
     element.scrollIntoView({ block: "center" });

@@ -1,10 +1,10 @@
-/** Downloads a conversation: as Markdown for people, as JSON for programs. */
+/** Downloads a conversation, as Markdown for people or as JSON for programs. */
 
 import { language, t } from "./words.js";
 
-const LONGEST_NAME = 60; // characters of a file's name, from its title
+const LONGEST_NAME = 60; // maximum length of a file name, in characters of the title
 
-/** What is read: the newest attempt at each answer, in order. `messages` are as the server has them. */
+/** Return a conversation as Markdown, with the newest attempt at each answer. `messages` come from the server's API. */
 export function markdown({ title, model, messages }) {
   const newest = new Map(messages.filter(({ role }) => role === "assistant").map((one) => [one.replyTo, one]));
   const read = messages.filter((one) => one.role === "user" || newest.get(one.replyTo) === one);
@@ -17,17 +17,17 @@ export function markdown({ title, model, messages }) {
   return [...head, ...parts].join("\n\n").replace(/\n{3,}(?=## )/g, "\n\n");
 }
 
-/** Everything of it, each attempt included. */
+/** Return the whole conversation as JSON, including all attempts. */
 export function json(conversation, messages) {
   return `${JSON.stringify({ conversation, messages }, null, 2)}\n`;
 }
 
-/** Have the browser save `text` as a file named like `title`. */
+/** Let the browser save `text` as a file, named after `title`. */
 export function save(title, ending, type, text) {
   const name = [...title.replace(/[\s\p{Cc}\p{Cf}\\/:*?"<>|]+/gu, " ").trim()].slice(0, LONGEST_NAME).join("");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
   link.download = `${name || "chat"}.${ending}`;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has saved it by then
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // after a minute the browser has saved the file
 }

@@ -25,12 +25,12 @@ const STATES = {
   reconnecting: "Reconnecting…",
   closed: "Not connected",
   offline: "Offline",
-  resting: "Paused", // for other tabs of this browser
+  resting: "Paused", // the stream is closed, to leave connections to other tabs
 };
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
 const LOOK = 10_000; // ms between two reloads of the list on a visible page, for changes made on other devices
-const TITLE = 60; // of the first question's characters: what a line of the list shows, and a bit
+const TITLE = 60; // length of a title, in characters: slightly more than a line of the list shows
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
 const token = new Token(accepts);
@@ -38,7 +38,7 @@ const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 
 let chat = null; // the `ChatStream` of the open conversation; null for a new one
 let conversation = null; // the server's data of the open conversation
-let instructions = null; // of a new conversation, until it is created
+let instructions = null; // system prompt for a new conversation, until it is created
 let seeking = null; // promise of a search in messages that are not shown
 let lookFor = ""; // search words that led to this conversation: marked once its messages are there
 let dropper = new AbortController(); // AbortController that cuts the stream's connections
@@ -53,7 +53,7 @@ const search = new Search({
   leave: () => composer.focus(),
 });
 const chatMenu = new Menu(byId("chat-menu"), () => byId("open-chat-menu"));
-const otherTabs = new BroadcastChannel("chatstream.list"); // their lists are out of date
+const otherTabs = new BroadcastChannel("chatstream.list"); // a message here means: reload the list
 const developer = new DeveloperView({ drop, changeModel });
 const modelMenu = new ModelMenu({ changeModel });
 const undo = new Undo();
@@ -121,21 +121,21 @@ async function open(id, { push = true } = {}) {
     showTitle(titleOf(conversation));
     showModel(conversation.model);
     tabs.open(opened);
-  } // else another one was opened meanwhile
+  } // else another conversation was opened meanwhile
   return opened;
 }
 
 async function send(text, key, edited) {
   if (edited) {
     tabs.use();
-    // What it makes out of date is not waited for, if it is that which runs; a question that waits leaves it alone.
+    // If the running answer comes after the edited message, it is outdated: interrupt it. Otherwise wait for its end.
     const running = chat.messages.findLastIndex(({ streaming }) => streaming);
     const outdated = running > chat.messages.findIndex(({ id }) => id === edited);
     await chat.edit(edited, text, { clientMessageId: key, ifBusy: outdated ? "interrupt" : "queue" });
     messages.toEnd();
     return;
   }
-  const to = chat ?? (await begin(text, key)); // wherever the reader goes meanwhile
+  const to = chat ?? (await begin(text, key)); // kept: the reader may open another conversation meanwhile
   tabs.use();
   await to.send(text, { clientMessageId: key, ifBusy: "queue" });
   if (to === chat) messages.toEnd();
@@ -146,14 +146,14 @@ async function begin(text, id) {
   const title = beginning(text.trim().split("\n")[0], TITLE);
   const more = { ...(facts.titles && { autoTitle: true }), ...(instructions && { systemPrompt: instructions }) };
   await api.create({ id, title, model: developer.model, ...more }).catch((error) => {
-    if (error.status !== 409) throw error; // it is there, and only the answer was lost
+    if (error.status !== 409) throw error; // 409: an earlier try has created it, but the response was lost
   });
   return open(id);
 }
 
 async function stop() {
   await chat.stop().catch((error) => {
-    if (error.status !== 409) composer.notice(error.message, { passes: error.retryable }); // else it had ended by itself
+    if (error.status !== 409) composer.notice(error.message, { passes: error.retryable }); // 409: already ended
   });
 }
 
@@ -169,7 +169,7 @@ async function goOn() {
   byId("scroller").focus(); // the button that was pressed has gone
 }
 
-/** Take back a question that waits for its turn. */
+/** Withdraw a queued question. */
 async function takeBack(question) {
   composer.notice(null);
   const from = chat;
@@ -186,7 +186,7 @@ async function show(id, step) {
   if (shown === chat) messages.focusVersion(id, step);
 }
 
-/** Returns false if it failed and may be tried again. */
+/** Send the decision about a tool call. Returns false if that failed and can be tried again. */
 async function decide(toolCallId, decision) {
   try {
     await chat.decide(toolCallId, decision);
@@ -229,7 +229,7 @@ function remove(about) {
   const { id } = about;
   const wasOpen = list.current === id;
   if (wasOpen) openNew();
-  else byId("new-chat").focus(); // the row that had it goes
+  else byId("new-chat").focus(); // the focused row is removed
   list.hide(id, true);
   undo.offer(t("“{title}” is deleted.", { title: titleOf(about) }), {
     async commit({ closing }) {
@@ -254,7 +254,7 @@ function showModel(model) {
 
 async function changeModel(model) {
   showModel(model);
-  if (conversation === null) return; // it will be created with it
+  if (conversation === null) return; // a new conversation is created with this model
   await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
 }
 
@@ -268,7 +268,7 @@ async function accepts(candidate) {
   return status !== 401;
 }
 
-/** `changed`: by this tab, which the others are told. */
+/** Reload the list. `changed`: this tab has changed it, so other tabs are asked to reload it, too. */
 function refreshList({ changed = false } = {}) {
   return list.load().then(
     () => {
@@ -282,20 +282,20 @@ function refreshList({ changed = false } = {}) {
       if (changed) otherTabs.postMessage({});
     },
     () => {},
-  ); // it was there for convenience, and still is
+  ); // if that fails, the old list stays
 }
 
 /** Reload the list regularly while this tab is visible. */
 function lookAtList() {
   setTimeout(
     () => (document.visibilityState === "visible" ? refreshList() : Promise.resolve()).finally(lookAtList),
-    LOOK * (1 + Math.random() / 4), // tabs that were opened together need not ask together
+    LOOK * (1 + Math.random() / 4), // random, so that tabs opened at the same time do not reload together
   );
 }
 
-// What can be done with the open one -----------------------------------------------------------------------------------
+// Actions of the open conversation ------------------------------------------------------------------------------------
 
-/** The branch that is shown, as Markdown. */
+/** The shown branch as Markdown. */
 async function whole() {
   const [about, all] = await Promise.all([api.get(conversation.id), api.messages(conversation.id)]);
   return { about, text: markdown({ ...about, title: titleOf(about), messages: all }) };
@@ -335,7 +335,7 @@ function askForInstructions() {
   dialog.showModal();
 }
 
-// What the stream says -------------------------------------------------------------------------------------------------
+// Events of the stream ------------------------------------------------------------------------------------------------
 
 function onMessages(from) {
   if (from !== chat) return;
@@ -361,7 +361,7 @@ function onEvent(event, place) {
   if (event.type === "llm_complete" || (event.type === "error" && event.messageId)) messages.announce(event.messageId);
 }
 
-/** The open conversation has another one: by the model after the first answer, or given on another device. */
+/** Handle a new title of the open conversation: from the model after the first answer, or from another device. */
 function onTitle(title) {
   if (!conversation || title === conversation.title) return;
   conversation = { ...conversation, title };
@@ -369,7 +369,7 @@ function onTitle(title) {
   refreshList({ changed: true });
 }
 
-/** Mark what was searched for, and go there once. */
+/** Mark the search words in the messages, and scroll to the first match once. */
 function showFound() {
   const found = highlight(byId("messages"), list.sought && chat ? list.sought : "");
   if (!lookFor) return;
@@ -378,7 +378,7 @@ function showFound() {
     lookFor = "";
   } else if (chat?.messages.length && !seeking) {
     seeking = seek(chat, lookFor)
-      .then((isShown) => isShown || (lookFor = ""), () => (lookFor = "")) // the conversation is open all the same
+      .then((isShown) => isShown || (lookFor = ""), () => (lookFor = "")) // an error: show it unmarked
       .finally(() => (seeking = null));
   }
 }
@@ -411,7 +411,7 @@ function isOnBranch(leaf, newer) {
   for (const [index, message] of newer.entries()) {
     if (message.id !== id) continue;
     if (id === oldest) return true;
-    // Where there is one branch, a question goes on from the message before it.
+    // Without `parent` there is one branch: a question's parent is the message before it.
     id = message.role === "user" ? (message.parent === undefined ? newer[index + 1].id : message.parent) : message.replyTo;
   }
   return false;
@@ -419,7 +419,7 @@ function isOnBranch(leaf, newer) {
 
 function onError(error) {
   developer.onError(error);
-  if (error.messageId || error.retryable) return; // it stands under its answer, or passes
+  if (error.messageId || error.retryable) return; // shown under its answer, or temporary
   openNew();
   composer.notice(error.status === 404 ? t("That conversation does not exist, or not any more.") : error.message);
   refreshList();
@@ -466,7 +466,7 @@ function showTheme(theme) {
   byId("theme").lastElementChild.textContent = t(`Theme: ${theme}`);
 }
 
-/** A question in a dialog: the text that was entered, or null. */
+/** Ask for a text in a dialog. Returns it, or null if the user cancels. */
 function ask({ title, ok, text }) {
   const dialog = byId("ask");
   const field = byId("ask-text");
@@ -475,7 +475,7 @@ function ask({ title, ok, text }) {
   field.value = text;
   dialog.returnValue = "";
   dialog.showModal();
-  field.select(); // whoever wants another one only types
+  field.select(); // typing replaces the whole text
   return new Promise((resolve) => {
     dialog.onclose = () => resolve(dialog.returnValue === "ok" ? field.value : null);
   });
@@ -509,7 +509,7 @@ byId("theme").onclick = () => {
   showTheme(next);
 };
 document.querySelector(".skip").onclick = (click) => {
-  click.preventDefault(); // the address is for the conversation
+  click.preventDefault(); // the link must not change the address, which names the conversation
   composer.focus();
 };
 byId("show-shortcuts").onclick = () => byId("shortcuts").showModal();
@@ -517,10 +517,10 @@ addEventListener("keydown", (press) => {
   if (press.isComposing || document.querySelector("dialog[open]")) return;
   const { key, ctrlKey, metaKey, altKey, shiftKey } = press;
   if ((ctrlKey || metaKey) && shiftKey && key.toLowerCase() === "o") {
-    press.preventDefault(); // a browser's own list of bookmarks
+    press.preventDefault(); // in browsers, this key opens the bookmarks
     openNew();
   } else if ((ctrlKey || metaKey) && !shiftKey && key.toLowerCase() === "k") {
-    press.preventDefault(); // a browser's own search
+    press.preventDefault(); // in browsers, this key opens the search
     if (matchMedia(NARROW).matches) showSidebar(true);
     search.focus();
   } else if (key === "?" && !ctrlKey && !metaKey && !altKey && !press.target.closest?.("input, textarea")) {
@@ -541,9 +541,9 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 translatePage();
 showOwnPage();
 showTheme(localStorage.getItem("chatstream.theme") ?? "auto");
-await token.get(); // asked for, where the address has none
+await token.get(); // the user is asked for it if the address has none
 byId("chat").hidden = false;
-modelMenu.load(baseUrl, (options) => token.get(options)).catch(() => {}); // without it the default answers
+modelMenu.load(baseUrl, (options) => token.get(options)).catch(() => {}); // if this fails, the default model answers
 refreshList();
 lookAtList();
 route();

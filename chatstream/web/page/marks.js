@@ -1,17 +1,18 @@
-/** Finds search words in a text as the server does: by the beginnings of words. */
+/** Finds search words in a text like the server: a search word matches the beginning of a word. */
 
 const WORD = /[\p{L}\p{N}\p{M}]+|\p{So}/gu;
 const UNSPACED = /[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]/; // no spaces between words
 
-// As the server folds them: without marks, what joins and parts letters (as in Persian), and what makes Arabic words wider.
+// Normalizes a text like the server: without accents, invisible joiners between letters (as in Persian), and the Arabic
+// letter that stretches words (tatweel).
 const folded = (text) => text.normalize("NFKD").toLowerCase().replace(/[\p{M}\p{Cf}\u0640]/gu, "").replaceAll("ß", "ss");
 
-/** `[from, to]` of each place in `text`, in order and apart. */
+/** Return `[from, to]` of each match in `text`, in order and without overlaps. */
 export function places(text, sought) {
   const words = [...folded(sought).matchAll(WORD)].map(([word]) => word);
   if (words.length === 0) return [];
   let plain = "";
-  const at = []; // of each character of `plain`, where it comes from
+  const at = []; // for each character of `plain`: its index in `text`
   let index = 0;
   for (const character of text) {
     const part = folded(character);
@@ -24,7 +25,7 @@ export function places(text, sought) {
   for (const word of words) {
     for (let from = plain.indexOf(word); from !== -1; from = plain.indexOf(word, from + word.length)) {
       const inside = from > 0 && /[\p{L}\p{N}]/u.test(plain[from - 1]);
-      const whole = [...word].length > 1 || !/[\p{L}\p{N}]/u.test(plain[from + word.length] ?? " "); // one letter is a word
+      const whole = [...word].length > 1 || !/[\p{L}\p{N}]/u.test(plain[from + word.length] ?? " "); // one letter must be a whole word
       if (UNSPACED.test(word) || (!inside && whole)) found.push([at[from], at[from + word.length]]);
     }
   }
@@ -32,7 +33,7 @@ export function places(text, sought) {
   return found.filter(([from], i) => i === 0 || from >= Math.max(...found.slice(0, i).map(([, to]) => to)));
 }
 
-/** `text` as nodes, in which the places are marked. */
+/** Return `text` as nodes with the matches marked. */
 export function marked(text, sought) {
   const nodes = [];
   let end = 0;
@@ -45,9 +46,12 @@ export function marked(text, sought) {
   return [...nodes, text.slice(end)].filter((node) => node !== "");
 }
 
-/** Mark the places in what `root` shows, and nothing else any more; the first of them, or null. Nothing is changed in it. */
+/**
+ * Mark the matches in the text of `root`, and remove all earlier marks. Does not change the elements.
+ * Returns the first match, or null.
+ */
 export function highlight(root, sought) {
-  if (!CSS.highlights) return null; // a browser from before 2025: found, and not marked
+  if (!CSS.highlights) return null; // a browser from before 2025 cannot mark them
   const ranges = [];
   const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = sought && texts.nextNode(); node; node = texts.nextNode()) {

@@ -1,4 +1,4 @@
-/** Maths in Markdown: TeX between `\(` and `\)`, `\[` and `\]`, or `$$` and `$$`, drawn as MathML, which browsers know. */
+/** Maths in Markdown: TeX in `\(…\)`, `\[…\]` or `$$…$$` is drawn as MathML, which browsers can display. */
 
 import { element } from "./dom.js";
 import { t } from "./words.js";
@@ -6,19 +6,19 @@ import { t } from "./words.js";
 const INLINE = "language-math";
 const DISPLAY = "language-math-display";
 
-// Bounded, so that a text of nothing but `\(` takes no more than linear time; longer formulas stay as they were written.
+// A formula. Its length is limited so that a text of many `\(` takes linear time. Longer formulas stay as TeX.
 const SPAN = /^(?:\\\(([^]{1,1000}?)\\\)|\\\[([^]{1,1000}?)\\\]|\$\$([^$]{1,1000}?)\$\$)/;
 const BLOCK = /^ {0,3}(?:\\\[([^]{1,5000}?)\\\]|\$\$([^$]{1,5000}?)\$\$)[ \t]*(?:\n|$)/;
-// A formula that is still being written. It is not shown before it is whole: half a formula says something else.
+// An unfinished formula at the end of the text. It is not shown, because half a formula has another meaning.
 const OPEN = /(?:\\\((?:(?!\\\))[^]){0,1000}|\\\[(?:(?!\\\])[^]){0,5000}|\$\$[^$]{0,5000}\$?)$/;
 
-/** A formula as code, which is what stays if it cannot be drawn. */
+/** A formula as HTML code. It stays so if it cannot be drawn. */
 function code(tex, kind) {
   const escaped = tex.trim().replace(/&/g, "&amp;").replace(/</g, "&lt;");
   return `<code class="${kind}">${escaped}</code>`;
 }
 
-/** For marked, which would take the backslashes for its own. */
+/** Extensions for marked, which otherwise reads the backslashes as Markdown escapes. */
 export const mathsExtensions = [
   {
     name: "mathsBlock",
@@ -44,12 +44,12 @@ export const mathsExtensions = [
   },
 ];
 
-/** `text` without the formula at its end that is still being written. */
+/** `text` without an unfinished formula at its end. */
 export function withoutOpenMaths(text) {
   return text.replace(OPEN, "");
 }
 
-/** Draw the formulas in `root`; the library is loaded when the first one is met. */
+/** Draw the formulas in `root`. Loads the library (Temml) when the first formula comes. */
 export async function drawMaths(root) {
   const formulas = [...root.querySelectorAll(`code:is(.${INLINE}, .${DISPLAY})`)].filter((found) => !found.closest("pre"));
   if (formulas.length === 0) return;
@@ -60,10 +60,10 @@ export async function drawMaths(root) {
     try {
       temml.render(formula.textContent, drawn, { displayMode, throwOnError: true, maxSize: [25, 500] });
     } catch {
-      continue; // what was written stays
+      continue; // it cannot be drawn and stays as code
     }
     if (displayMode) {
-      drawn.tabIndex = 0; // reachable by keyboard, for it may be wider than the page
+      drawn.tabIndex = 0; // so that the keyboard can scroll it: it may be wider than the page
       drawn.role = "group";
       drawn.ariaLabel = t("Formula");
     }

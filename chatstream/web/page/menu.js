@@ -1,19 +1,19 @@
-/** A menu at a button: a popover of buttons, with arrow-key navigation. */
+/** A menu next to a button: a popover of buttons, with arrow-key navigation. */
 
 export class Menu {
   #root;
   #opener;
 
-  /** `opener()` is the button that opened it, if it is still there. */
+  /** `opener()` returns the button that opened the menu, if it is still on the page. */
   constructor(root, opener) {
     this.#root = root;
     this.#opener = opener;
-    addEventListener("resize", () => this.close()); // it stands where its button was
+    addEventListener("resize", () => this.close()); // its button may have moved
     root.onkeydown = (press) => this.#onKey(press);
     root.ontoggle = ({ newState }) => opener()?.setAttribute("aria-expanded", String(newState === "open"));
   }
 
-  /** Below `at`, or above it where there is no room; and never past an edge. */
+  /** Open the menu below the element `at`, or above it if there is no room, and inside the window's edges. */
   open(at) {
     this.#root.showPopover();
     const { top, bottom, right } = at.getBoundingClientRect();

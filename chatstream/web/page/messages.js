@@ -32,10 +32,13 @@ export class MessagesView {
     this.#afterwards = null;
   });
   #afterwards = null;
-  #cards = new WeakMap(); // what is drawn in each box of cards, as JSON
+  #cards = new WeakMap(); // by box of cards: the data drawn in it, as JSON
 
-  /** `actions`: `regenerate()`, `goOn()` with the last answer, `askAnew()`, the last question in a new chat,
-   * `edit(question)`, `takeBack(question)` that waits, `show(id, step)`, another version of a message, `rate(id, rating)` and `decide(toolCallId, decision)`. */
+  /**
+   * `actions`: `regenerate()`; `goOn()` continues the last answer; `askAnew()` asks the last question in a new chat;
+   * `edit(question)`; `takeBack(question)` withdraws a queued one; `show(id, step)` shows another version of a message;
+   * `rate(id, rating)`; `decide(toolCallId, decision)`.
+   */
   constructor(actions) {
     this.#actions = actions;
     byId("to-end").onclick = () => this.toEnd();
@@ -69,14 +72,14 @@ export class MessagesView {
     this.#tail.goTo(element);
   }
 
-  /** Another version of a message is shown: this one. */
+  /** Move the focus to the version `id` of a message, which is now shown. */
   focusVersion(id, step) {
     this.#redraw();
     const item = this.#items.get(id);
     if (item) focusVersion(item.root, step);
   }
 
-  /** Say an answer that has ended, with what comes right behind its end; to be called at each of its last events. */
+  /** Announce an ended answer to screen readers. Call this at each of its last events: they are announced together. */
   announce(id) {
     clearTimeout(this.#speaking);
     this.#speaking = setTimeout(async () => {
@@ -90,8 +93,8 @@ export class MessagesView {
   #redraw() {
     const list = byId("messages");
     const last = this.#messages.at(-1);
-    // A question without an answer is being answered, or will be as soon as somebody looks.
-    // Behind a running answer it waits for its turn.
+    // A question without an answer is pending: its answer begins when a client opens the stream, if not before. While
+    // another answer runs, the question is queued.
     const running = this.#messages.findLastIndex(({ streaming }) => streaming);
     const isPending = last?.role === "user" && running === -1;
     const pending = isPending ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
@@ -153,7 +156,7 @@ export class MessagesView {
 
   /** Redraw only what has changed: with each chunk, only the growing block. */
   #drawAnswer({ root, note, thinking, calls, prose, cards, after }, message, last) {
-    note.toggleAttribute("hidden", !message.contextTrimmed); // unlike a property that is set, it changes nothing if it is so
+    note.toggleAttribute("hidden", !message.contextTrimmed); // setting `hidden` changes the page even if the value is the same
     const { content, status, parts = [] } = message;
     const { streaming } = message.id === "pending" ? { streaming: true } : message;
     const called = parts.filter(({ type }) => type === "tool_call");

@@ -1,4 +1,4 @@
-/** The menu of models, shown where there is a choice. The demo's, which play faults, are for the developer view. */
+/** The menu of models, shown if there are several. Not in the demo: its models are in the developer view. */
 
 import { API } from "../client/api.js";
 import { byId, element } from "./dom.js";
@@ -13,7 +13,7 @@ export class ModelMenu {
     this.#menu.onchange = () => changeModel(this.#menu.value === this.#default ? null : this.#menu.value);
   }
 
-  /** Ask for the models. Rejects with a `ChatError`. */
+  /** Load the list of models from the server. Rejects with a `ChatError`. */
   async load(baseUrl, token) {
     if (facts.demo) return;
     const { models } = await new API(`${baseUrl}/api/v1/chat`, token).call("GET", "/models");
@@ -25,7 +25,7 @@ export class ModelMenu {
     this.#menu.hidden = models.length < 2;
   }
 
-  /** Show the model of a conversation; one that is gone is answered by the default. */
+  /** Show the model of a conversation. If it no longer exists, show the default model, which answers in its place. */
   set model(name) {
     const known = [...this.#menu.options].some(({ value }) => value === name);
     this.#menu.value = known ? name : this.#default;

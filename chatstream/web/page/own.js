@@ -4,7 +4,7 @@ import { byId, element } from "./dom.js";
 import { facts } from "./facts.js";
 import { language, t } from "./words.js";
 
-/** Of the server's words, in the page's language; the page's own where it has none. */
+/** The operator's texts in the page's language. The page's own texts replace missing ones. */
 const said = facts.words[language] ?? {};
 const words = {
   greeting: said.greeting ?? t("How can I help?"),
@@ -22,7 +22,7 @@ const words = {
 /** The page's name. */
 export const { name } = facts;
 
-/** Make the page its operator's. */
+/** Apply the operator's settings to the page. */
 export function showOwnPage() {
   document.title = name;
   for (const brand of document.querySelectorAll(".brand")) {
@@ -49,7 +49,7 @@ function showColours() {
   style.setProperty("--tint", "color-mix(in oklab, var(--accent) 12%, var(--paper))");
 }
 
-/** Black or white, whichever can be read better on this colour (WCAG 2.2, relative luminance). */
+/** Return black or white: the one with the better contrast on this colour (WCAG 2.2, relative luminance). */
 function readable(colour) {
   const [red, green, blue] = [1, 3, 5].map((at) => {
     const part = parseInt(colour.slice(at, at + 2), 16) / 255;

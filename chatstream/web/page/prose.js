@@ -1,8 +1,8 @@
 /**
  * Draws a model's Markdown: parsed by marked, sanitised by DOMPurify, drawn block by block.
  *
- * This is the only place that makes HTML of what a model or a user wrote; everywhere else it is inserted as text. Should
- * the sanitiser miss something, the page's policy (Content-Security-Policy, trusted types) still stops it.
+ * Only this module turns text of a model or a user into HTML; everywhere else it is inserted as text. If the sanitiser
+ * misses something, the page's policy (Content-Security-Policy, trusted types) still stops it.
  */
 
 import DOMPurify from "../vendor/dompurify.js";
@@ -18,7 +18,7 @@ const ALLOWED = {
     ...["a", "strong", "em", "b", "i", "del", "s", "sub", "sup", "kbd", "mark"],
     ...["table", "thead", "tbody", "tr", "th", "td"],
   ],
-  // No `style`, `id` or `name`; `class` only for the language of code, so that no text can dress up as a part of the page.
+  // No `style`, `id` or `name`; `class` only for the language of code. So a text cannot imitate a part of the page.
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ADD_URI_SAFE_ATTR: ["align", "start"], // not URLs, so not checked against the expression above
@@ -27,7 +27,7 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
-const COLOUR = /^hljs-[\w -]{1,60}$/; // spans are allowed in coloured code alone
+const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: those of coloured code
 const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td";
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
@@ -44,12 +44,12 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 const marked = new Marked({
   gfm: true,
   renderer: {
-    // Under the heading of its message.
+    // Lower the level, because each message has a heading of its own.
     heading({ tokens, depth }) {
       const level = Math.min(6, depth + 2);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
-    // Load nothing from other hosts: a picture would tell its host who reads what.
+    // Load no images: another host would learn who reads the conversation.
     image({ href, title, text }) {
       return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
     },
@@ -61,20 +61,20 @@ const marked = new Marked({
 
 marked.use({ extensions: mathsExtensions });
 
-/** A text in an element. */
+/** Draws a Markdown text, which may still grow, in an element. */
 export class Prose {
   #blocks = []; // the drawn blocks: {html, element}
   #text = "";
-  #settled = { length: 0, blocks: 0 }; // the part of the text whose drawing cannot change any more
+  #settled = { length: 0, blocks: 0 }; // length and number of blocks of the part that is final
 
-  /** @param {HTMLElement} root its children are ours */
+  /** @param {HTMLElement} root only this object may change its children */
   constructor(root) {
     this.root = root;
   }
 
   /**
-   * Show `text`. While it is being written, only its last block is parsed anew; at its end, `whole`, all of it is, for
-   * the target of a link may stand below the link. What looks the same is left alone, and so is what a reader selected.
+   * Show `text`. While it grows, only its last block is parsed again. Once it is `whole`, all of it is parsed again,
+   * because the target of a link may come after the link. Unchanged blocks are not redrawn: a selection in them stays.
    */
   show(text, { whole }) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
@@ -95,7 +95,7 @@ export class Prose {
       end += token.raw.length;
     }
     for (const { element } of this.#blocks.splice(count)) element.remove();
-    // The parser gives back every character; should one be lost, then no place in its output is a place in the text.
+    // The tokens should contain every character of the text. If not, positions are wrong: parse it all the next time.
     if (end !== text.length) this.#settled = { length: 0, blocks: 0 };
     this.#text = text;
   }
@@ -108,20 +108,20 @@ export class Prose {
       block.element.replaceChildren(DOMPurify.sanitize(html, ALLOWED));
       block.element.querySelectorAll("pre").forEach(frameCode);
       block.element.querySelectorAll("table").forEach(frameTable);
-      // Each block by its own first letter: an answer in Arabic may quote English, and the other way round.
+      // Set the text direction of each block by its first letter: an answer may mix Arabic and English.
       for (const one of block.element.querySelectorAll(BLOCKS)) one.dir = "auto";
     }
     if (block.growing && !growing) {
       block.growing = false;
       for (const code of block.element.querySelectorAll("pre > code")) colour(code, languageOf(code)).catch(() => {});
-      drawMaths(block.element).catch(() => {}); // what cannot be loaded leaves the text as it was written
+      drawMaths(block.element).catch(() => {}); // if the library cannot be loaded, the formulas stay as code
     }
   }
 }
 
 /**
- * What is being written, as if whatever was begun ended here: no reader wants to see the marks. What means something else
- * before it is whole is left out until then: a formula, the address of a link, the head of a table.
+ * Complete an unfinished block: close its open marks, which would be visible otherwise. Leave out parts that mean
+ * something else until they are complete: a formula, the address of a link, the head of a table.
  */
 function mended(raw) {
   if (/^(```|~~~)/.test(raw)) return raw;
@@ -129,7 +129,7 @@ function mended(raw) {
   const text = withoutOpenMaths(raw)
     .trimEnd()
     .replace(/!?\[([^\][\n]{0,500})(?:\]\([^)\s]{0,2000})?$/, "$1")
-    .replace(/(^|\s)[*_`~]+$/, ""); // a mark that is only just begun
+    .replace(/(^|\s)[*_`~]+$/, ""); // a mark without text after it
   const count = (mark) => (text.match(mark) ?? []).length;
   const isOpen = (mark) => count(mark) % 2 === 1;
   const emphasis = count(/(?<![\w*])\*(?=[^\s*])/g) > count(/(?<=[^\s*])\*(?![\w*])/g);
@@ -146,7 +146,7 @@ function languageOf(code) {
   return LANGUAGE.exec(code?.className ?? "")?.[1] ?? "text";
 }
 
-/** Code gets its language and a button that copies it. */
+/** Add the language and a copy button to a code block. */
 function frameCode(pre) {
   const language = languageOf(pre.firstElementChild);
   const copy = button({ className: "quiet-button", label: t("Copy the code"), name: "copy", text: t("Copy") });
@@ -165,7 +165,7 @@ function frameTable(table) {
   scrollable(frame, t("Table"));
 }
 
-/** Make the element reachable by keyboard, to scroll it if it is wider than the page. */
+/** Let the keyboard focus and scroll the element, which may be wider than the page. */
 function scrollable(box, label) {
   box.tabIndex = 0;
   box.role = "group";
@@ -180,7 +180,7 @@ export async function copyText(text, pressed) {
     await navigator.clipboard.writeText(text);
     label.data = t("Copied");
   } catch {
-    label.data = t("Not allowed"); // by the browser: without TLS there is no clipboard, but on localhost
+    label.data = t("Not allowed"); // browsers allow the clipboard only with TLS or on localhost
   }
   setTimeout(() => (label.data = before), 1500); // long enough to be read
 }

@@ -3,14 +3,14 @@
 import { byId } from "./dom.js";
 import { t } from "./words.js";
 
-const PAUSE = 250; // ms without typing before the search starts, so that half a word is not searched
+const PAUSE = 250; // ms without typing before the search starts: half-typed words should not be searched
 
 export class Search {
   #field = byId("search");
   #timer = 0;
   #actions;
 
-  /** `actions`: `search(text)`, nothing for all, `first()` opens the first result, `down()` goes into the list, `leave()`. */
+  /** `actions`: `search(text)` ("" for all); `first()` opens the first result; `down()` focuses the list; `leave()`. */
   constructor(actions) {
     this.#actions = actions;
     this.#field.oninput = () => {
@@ -29,7 +29,7 @@ export class Search {
     this.#field.select();
   }
 
-  /** Say what was found of the words `sought`: `count` conversations, of more if there are. */
+  /** Show how many conversations contain the words `sought`: `count`, or more than that if `more` is set. */
   show(count, { sought, more, complete }) {
     const none = sought !== "" && count === 0;
     byId("none-found").hidden = !none;
@@ -53,7 +53,7 @@ export class Search {
   async #onKey(press) {
     if (press.isComposing) return;
     if (press.key === "Escape") {
-      press.preventDefault(); // an answer is not meant
+      press.preventDefault(); // the page's Escape key, which stops the answer, must not act here
       const had = this.#field.value !== "";
       this.#field.value = "";
       if (had) await this.#go();

@@ -2,25 +2,25 @@
  * Decides which tabs of this browser keep their stream open. Over HTTP/1.1, all tabs of a browser share six connections
  * to a server, and each open stream takes one: with six streams no tab can send a request.
  *
- * A tab gives up its stream when it is hidden and no answer runs in it, or when `MOST` others have been used since. It
- * goes on from its cursor, exactly, as soon as it is shown or used.
+ * A tab closes its stream when it is hidden and no answer runs in it, or when `MOST` other tabs were used after it. It
+ * reopens the stream at its cursor, without losing events, when it is shown or used.
  */
 
 import { uniqueKey } from "./composer.js";
 
-const MOST = 3; // streams of all tabs; the other three connections are for requests, and a page asks three at once
-const HIDDEN = 1_000; // ms before a hidden tab gives up: whoever only passes through the tabs opens no new streams
-const LOOK = 5_000; // ms between two looks of a resting tab: well within the grace in which the server waits for viewers
-const LOOKS = 1_000; // ms that a look lasts: what was missed comes at once
+const MOST = 3; // open streams of all tabs; three connections remain, since a page sends three requests at once
+const HIDDEN = 1_000; // ms before a hidden tab closes its stream, so that quick switching of tabs reopens none
+const LOOK = 5_000; // ms between two polls without a stream; below the server's grace for answers without viewers
+const LOOKS = 1_000; // ms that a poll keeps the stream open: missed events come immediately
 const USES = ["focusin", "pointerdown", "keydown", "input"];
 
 export class Tabs {
   #chat = null;
-  #resting = false; // without its stream
+  #resting = false; // whether the stream is closed
   #id = uniqueKey();
   #ahead = new Set(); // tabs with a stream that were used after this one
   #channel = new BroadcastChannel("chatstream.tabs");
-  #timer = 0; // of the next thing to do: give up, look, or end a look
+  #timer = 0; // timer of the next step: close the stream, poll, or end a poll
   #onchange;
 
   /** `onchange()` is called when `resting` has changed. */
@@ -34,29 +34,29 @@ export class Tabs {
     document.addEventListener("visibilitychange", () => (hidden() ? this.consider() : this.use()));
   }
 
-  /** Whether the stream is given up for now. */
+  /** Whether the stream is closed to save connections. */
   get resting() {
     return this.#resting;
   }
 
-  /** Another conversation is open, with its history; its stream is opened, unless nobody looks. Null: none is. */
+  /** Set the open conversation, with its history; null for none. Opens its stream, or polls if the tab is hidden. */
   open(chat) {
     clearTimeout(this.#timer);
     this.#chat = chat;
     this.#resting = false;
     if (!chat) return;
-    this.#resting = hidden(); // opened in the background
+    this.#resting = hidden(); // the tab was opened in the background
     if (this.#resting) this.#look();
     else this.#hold();
   }
 
-  /** Somebody uses this tab. */
+  /** Note that the user uses this tab: it gets its stream back. */
   use() {
     if (!this.#chat || (!this.#resting && this.#ahead.size === 0)) return;
     this.#hold();
   }
 
-  /** Something has changed in the conversation, or in who looks at it. */
+  /** Decide again whether to close the stream: the conversation or the tab's visibility has changed. */
   consider() {
     if (!this.#chat) return;
     if (this.#resting) {
@@ -84,7 +84,7 @@ export class Tabs {
     this.#chat.disconnect();
     this.#channel.postMessage({ left: this.#id });
     this.#onchange();
-    // What is visible must not be out of date, and an answer that nobody watches would be cut.
+    // Poll if the tab is visible, to keep it up to date, or if an answer runs, as the server stops one without viewers.
     if (!hidden() || this.#chat.streaming) this.#after(LOOK, () => this.#look());
   }
 

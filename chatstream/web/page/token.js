@@ -8,10 +8,10 @@ import { facts } from "./facts.js";
 import { t } from "./words.js";
 
 const KEY = "chatstream.token";
-const LEFT = "chatstream.left"; // set from leaving for the sign-in, or signing out, until a token is accepted
-const HANDOVER = 300; // ms: another tab answers in one or two; a frozen one never does
+const LEFT = "chatstream.left"; // storage key: set by leaving for the sign-in or signing out, until a token is accepted
+const HANDOVER = 300; // ms to wait for a token from another tab, which takes 1-2 ms; a frozen tab never answers
 
-/** Remove the token from the address at once, so that no history, bookmark or screenshot has it. */
+/** Take the token from the address and remove it there, so that no history, bookmark or screenshot has it. */
 function fromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) history.replaceState(null, "", location.pathname + location.search);
@@ -32,12 +32,12 @@ export class Token {
   #token;
   #isUntried = false; // from the address and unchecked: sent to other tabs only once the server has accepted it
   #refused = null; // the last token that the server did not accept
-  #asking = null; // the promise that everybody who needs a token waits for
+  #asking = null; // promise of the token: all callers of `get` wait for the same one
   #take = () => {}; // called with a token that another tab has
   #tabs = new BroadcastChannel("chatstream.sign-in");
   #accepts;
 
-  /** `accepts(token)` asks the server; it rejects if that cannot be reached. */
+  /** `accepts(token)` asks the server whether the token is valid. It rejects if the server cannot be reached. */
   constructor(accepts) {
     this.#accepts = accepts;
     this.#tabs.onmessage = ({ data }) => this.#heard(data);
@@ -48,18 +48,18 @@ export class Token {
       sessionStorage.setItem(KEY, given);
     }
     addEventListener("hashchange", () => {
-      if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload(); // somebody pasted a new address
+      if (new URLSearchParams(location.hash.slice(1)).has("token")) location.reload(); // a pasted address with a token
     });
   }
 
-  /** The token. If there is none or it was refused, get one from another tab, or ask the user. */
+  /** Return the token. If there is none, or it was refused, get one from another tab or ask the user. */
   async get({ refresh = false } = {}) {
     if (this.#token && !refresh) return this.#token;
     this.#asking ??= this.#another().finally(() => (this.#asking = null));
     return this.#asking;
   }
 
-  /** The server has accepted it. */
+  /** Note that the server has accepted the token. */
   accepted() {
     sessionStorage.removeItem(LEFT);
     if (!this.#isUntried) return;
@@ -109,8 +109,8 @@ export class Token {
   }
 
   /**
-   * Leave for the sign-in, which sends people back to where they were, with a token. Not again if they come back without
-   * a good one, or have signed out: then they are asked first.
+   * Open the sign-in page, which sends the user back to this address with a token. If they came back without a valid
+   * one, or have signed out, show a button first, so that the page does not redirect in a loop.
    */
   #askElsewhere(loginUrl) {
     const leave = () => {
@@ -118,7 +118,7 @@ export class Token {
       sessionStorage.removeItem(KEY);
       const to = new URL(loginUrl, document.baseURI);
       to.searchParams.set("return_to", location.href.replace(/#.*/, ""));
-      location.replace(to); // "back" leads to where they came from, and not here and there again
+      location.replace(to); // not in the history: "back" must not lead to this redirect again
     };
     if (sessionStorage.getItem(LEFT)) {
       showDoor("elsewhere");
@@ -128,7 +128,7 @@ export class Token {
     } else if (document.visibilityState === "visible") {
       leave();
     } else {
-      // One tab is enough to sign in; the others have its token from it.
+      // Only the visible tab opens the sign-in. The others get the token from it.
       document.addEventListener("visibilitychange", () => this.#asking && leave(), { once: true });
     }
     return new Promise((resolve) => {
@@ -139,7 +139,7 @@ export class Token {
     });
   }
 
-  /** Show a form until there is a token that the server accepts. What is on the page stays as it is. */
+  /** Show a form until the user enters a token that the server accepts. The page behind it stays unchanged. */
   #askHere() {
     const form = byId("sign-in");
     const field = byId("token");
@@ -156,7 +156,7 @@ export class Token {
       this.#take = enter; // another tab has signed in
       form.onsubmit = async (submission) => {
         submission.preventDefault();
-        // The whole address may be pasted, and whatever was selected with it.
+        // The user may paste a whole address with a token, or `Bearer` and a token.
         const token = field.value.trim().replace(/^.*#token=/, "").replace(/^Bearer\s+/i, "");
         try {
           if (!(await this.#accepts(token))) {
@@ -174,7 +174,7 @@ export class Token {
   }
 }
 
-/** One of the two ways to sign in, in place of the chat; or the chat. */
+/** Show one of the two ways to sign in instead of the chat; null shows the chat. */
 function showDoor(way) {
   for (const id of ["sign-in", "elsewhere"]) byId(id).hidden = id !== way;
   byId("door").hidden = way === null;

@@ -3,7 +3,7 @@
 import { button, byId, element } from "./dom.js";
 import { t } from "./words.js";
 
-/** Under a question: to edit it, and its other versions. */
+/** The controls under a question: an edit button, and its other versions. */
 export function underQuestion(message, { edit, show }) {
   const label = t("Edit the question");
   return [
@@ -12,7 +12,7 @@ export function underQuestion(message, { edit, show }) {
   ];
 }
 
-/** The other attempts at an answer. */
+/** The controls that show other attempts at an answer. */
 export function attempts(message, { show }) {
   return versions(message, show, { before: t("Earlier attempt"), after: t("Later attempt") });
 }
@@ -32,7 +32,7 @@ export function thumbs({ id, rating }, { rate }) {
     return made;
   };
   const both = [thumb("up", "up", t("Good answer")), thumb("down", "down-thumb", t("Bad answer"))];
-  return [element("span", { className: "thumbs" }, ...both)]; // in one line, however narrow that is
+  return [element("span", { className: "thumbs" }, ...both)]; // one element, so that they are never on two lines
 }
 
 function versions({ id, siblings }, show, { before, after }) {
@@ -53,7 +53,7 @@ function versions({ id, siblings }, show, { before, after }) {
   return [box];
 }
 
-/** After another version is shown, the focus is where it was, and it is said which one it is. */
+/** After another version is shown, keep the focus where it was, and announce the version to screen readers. */
 export function focusVersion(root, step) {
   const box = root.querySelector(".versions");
   if (!box) return;

@@ -1,4 +1,4 @@
-/** The words of the page in its languages, from one table: an English text is its own key. */
+/** Translations of the page's texts. The key of a text is the English text itself. */
 
 import { facts } from "./facts.js";
 
@@ -144,7 +144,7 @@ const GERMAN = {
   "Stop the answer": "Antwort stoppen",
   "Edit the last question, in an empty message box": "Letzte Frage bearbeiten, im leeren Nachrichtenfeld",
   "This list, outside the message box": "Diese Liste, außerhalb des Nachrichtenfelds",
-  // What is said before anybody has asked: where neither the operator nor a plug-in has other words
+  // Texts of an empty conversation, unless the operator or a plug-in sets others
   "How can I help?": "Wie kann ich helfen?",
   "Ask anything. The answer appears as it is written.": "Fragen Sie. Die Antwort erscheint, während sie geschrieben wird.",
   "Ask anything": "Fragen Sie etwas",
@@ -152,7 +152,7 @@ const GERMAN = {
   "Compare three ways to make coffee": "Vergleiche drei Arten, Kaffee zu machen",
   "Explain the Pythagorean theorem": "Erkläre den Satz des Pythagoras",
   "Give me five ideas for a rainy Sunday": "Gib mir fünf Ideen für einen verregneten Sonntag",
-  // What the server says is wrong, and chatstream.js
+  // Error messages of the server and of chatstream.js
   "The model is receiving too many requests. Try again shortly.": "Das Modell bekommt zu viele Anfragen. Versuchen Sie es gleich noch einmal.",
   "The model is not available at the moment. Try again shortly.": "Das Modell ist gerade nicht erreichbar. Versuchen Sie es gleich noch einmal.",
   "The model took too long to answer. Try again.": "Das Modell hat zu lange für die Antwort gebraucht. Versuchen Sie es noch einmal.",
@@ -192,17 +192,17 @@ const GERMAN = {
     "Der Server nimmt dieses Token nicht an. Fügen Sie ein anderes ein.",
 };
 
-/** The language of the page: the operator's choice, else the first of the reader's that there is. */
+/** The page's language: set by the operator, else the first of the browser's languages that is supported. */
 export const language =
   facts.language ?? navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase()).find((tag) => ["en", "de"].includes(tag)) ?? "en";
 const table = language === "de" ? GERMAN : {};
 
-/** `text` in the page's language, with `{name}` replaced by `values.name`. */
+/** Translate `text` into the page's language, and replace `{name}` by `values.name`. */
 export function t(text, values = {}) {
   return (Object.hasOwn(table, text) ? table[text] : text).replace(/\{(\w+)\}/g, (mark, name) => values[name] ?? mark);
 }
 
-/** Put the words that stand in index.html into the page's language. */
+/** Translate the texts in index.html. */
 export function translatePage() {
   document.documentElement.lang = language;
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
