@@ -29,7 +29,7 @@ _USABLE_SECONDS = 3600
 _PAUSE_SECONDS = 10
 # Time limit of a fetch. A healthy issuer answers in milliseconds, and a request that waits must be answered within 5 s.
 _FETCH_SECONDS = 3
-# Largest JWK Set. Usual ones have a few keys of 400 bytes, or of a few KB with certificates.
+# Size limit of a JWK Set, in bytes. Usual ones have a few keys of 400 bytes, or of a few KB with certificates.
 _MAX_BYTES = 256 * 1024
 # Most tokens with an unknown key that are remembered (150 bytes each, 600 KB). After that, the oldest one's key is
 # looked up once more.

@@ -156,7 +156,7 @@ def _called(answer: Answer, call: OpenToolCall, arguments: str, now: str) -> Too
 
 
 def _event_of(answer: Answer, mark: Mark, now: str) -> Told | None:
-    """Return the event of a mark; None if the mark has no event of its own."""
+    """Return the event to send for `mark`; None if this kind of mark is not sent as an event."""
     of: dict[str, Any] = {
         "timestamp": now,
         "message_id": answer.id,

@@ -428,7 +428,7 @@ class Room:
                 self.end_viewers(ErrorCode.STORAGE_UNAVAILABLE)  # clients reconnect with their cursors
         if message is not None:
             self.channel.append(Posted(message))
-        if generation.running.pieces:  # pieces of the attempt before, or from before the answer waited
+        if generation.running.pieces:  # from the previous attempt, or from before the answer waited
             begun = Chunks(generation.answer, generation.running.pieces, BEGINNING)
             self.channel.append(begun.after(self.channel.last_place))
         self.channel.append(Skip((generation.answer.seq, 0)))
@@ -635,7 +635,7 @@ class Room:
             self._catch_up_at = -math.inf
 
     async def _catch_up(self, newest: Message | None = None, request_id: str | None = None) -> None:
-        """Publish what the store has after the log's last place; then answer the pending question, if there is one.
+        """Publish the stored messages that the log does not have yet; then answer the pending question, if any.
 
         `newest` is the newest message so far. Raises `StorageUnavailable`.
         """

@@ -198,7 +198,7 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
             if call.id in doubtful:
                 marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=CHECK))
             else:
-                # The app may have begun to carry it out.
+                # These calls may already have been started, by this process or by the app.
                 begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT)
                 text = BROKEN_OFF if begun else STOPPED
                 marks.append(ToolResult(id=call.id, output=text, failed=True))

@@ -18,7 +18,7 @@ _SAMPLE_BYTES = 200
 
 
 class Ratio:
-    """Tokens per byte of a conversation's text: its own ratio, once a model has counted enough of it."""
+    """Tokens per byte of text: a default at first, and the conversation's own ratio once a model has counted enough."""
 
     def __init__(self) -> None:
         self._bytes = self._tokens = 0

@@ -8,7 +8,7 @@ from tornado.httputil import HTTPServerRequest
 
 
 class Kind(StrEnum):
-    """The kind of a credential."""
+    """The two kinds of credentials: a user's token, or a ticket for one stream."""
 
     TOKEN = "token"  # noqa: S105 - a kind, not a token
     TICKET = "ticket"

@@ -78,7 +78,7 @@ class Reply(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One method of one route. `refusals`: the error statuses besides those that follow from the other fields."""
+    """One method of one route. `refusals`: error statuses that cannot be derived from the other fields."""
 
     id: str
     summary: str

@@ -1,4 +1,4 @@
-"""Decodes the bytes of an OpenAI-compatible answer into pieces. Pure, and independent of where the bytes were cut.
+"""Decodes the bytes of an OpenAI-compatible answer into pieces. Does no I/O; chunks may be cut at any byte.
 
 Nearly all chunks have one shape, which msgspec decodes in a third of a microsecond. All others take a tolerant path, as
 endpoints differ in every detail. Three rules: of contradicting signs the last one counts; the body's bytes, not its
@@ -33,7 +33,8 @@ _END_MARK: Final = "[DONE]"
 _BOM: Final = b"\xef\xbb\xbf"
 # Bytes that suffice to detect UTF-8, UTF-16 or UTF-32. All of a body has the same encoding, nearly always UTF-8.
 _ENCODING_BYTES: Final = 4
-# Most JSON objects in one line. Real endpoints send a few; all of a line is read without yielding to the event loop.
+# Maximum number of JSON objects in one line. Real endpoints send a few. A line is decoded without yielding to the
+# event loop.
 _MOST_IN_LINE: Final = 1000
 _EVENT_FIELDS: Final = re.compile(r"(?:data:\s*)+")
 _EVENTS: Final = re.compile(rb":|(?:data|event|id|retry)[ ]*[:\r\n]")

@@ -22,7 +22,7 @@ _LIST_SECONDS = 10.0
 _TOKEN_SECONDS = 30.0
 # Models tested at the same time: a local server may have to load each.
 _AT_ONCE = 8
-# Largest list of models, in bytes. OpenAI's is 20 KB.
+# Size limit of a list of models, in bytes. The list of OpenAI has 20 KB.
 _MOST_BYTES = 4 * 1024 * 1024
 
 

@@ -530,9 +530,10 @@ class Attempts:
         return {"$set": kept, "$unset": {name: "" for name in over if name not in kept}}
 
     def _signed(self) -> Document:
-        """The field `writtenBy`: this process and a counter. It changes with each write, so every change event has it.
+        """The field `writtenBy`: this process and a counter. The counter makes it new in each write, so that every
+        change event contains it.
 
-        By its value a process recognizes its own changes.
+        A process recognizes its own changes by this value.
         """
         return {"writtenBy": f"{self._owner}#{next(self._writes)}"}
 

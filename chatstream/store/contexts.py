@@ -1,4 +1,4 @@
-"""From which message on the model is told a conversation."""
+"""Sets the message at which the model's context of a conversation begins."""
 
 from bson import ObjectId
 
@@ -15,9 +15,10 @@ class Contexts:
         self._mongo = mongo
 
     async def begin_at(self, conversation: Conversation, seq: int) -> int:
-        """From the message of this place on, until it is moved again.
+        """Let the model's context begin at the message with this `seq`, until the next call.
 
-        Returns how many messages lie before it on its branch. Reads all of them, but for their texts: it moves rarely.
+        Returns the number of messages before it on its branch. Reads all earlier messages, without their texts: slow,
+        but rare.
         """
         key = ObjectId(conversation.key)
         which = {"_id": key, "userId": conversation.user_id}
@@ -25,6 +26,6 @@ class Contexts:
         up_to_it = {"conversationId": key, "seq": PLACES | {"$lte": seq}}
         tree = Tree(await self._mongo.messages.find(up_to_it, FIELDS).sort("seq", 1).to_list(None))
         begins = tree.newest
-        if begins is None or begins.seq != seq:  # only a later version knows what it is
+        if begins is None or begins.seq != seq:  # a document of a newer version, which this one cannot read
             return len(tree.nodes)
         return len(tree.path(begins.id)) - 1

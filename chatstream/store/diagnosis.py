@@ -42,7 +42,7 @@ class _Undo(Exception):
 
 
 async def why_not(uri: str) -> str:
-    """One line that names the fault of the servers and the mend."""
+    """One line: what is wrong with the MongoDB servers, and how to fix it."""
     return await _unreached(uri) or "its servers answer, but none of them is the primary at the moment"
 
 

@@ -1,10 +1,10 @@
-"""To erase a user: everything in `kept.KEPT` that is theirs.
+"""Erases a user: deletes everything in `kept.KEPT` that belongs to them.
 
-An erasure is a document, so that another process goes on where one has died. It has the user's id until it is complete;
-then it is a receipt, which says nothing of anybody. It goes batch by batch: which conversations are next is written
-before the first of them is deleted, and so what belongs to them is found when they are gone.
+An erasure is a document, so that another process can continue it if one dies. The document has the user's id until the
+erasure is complete; after that it is a receipt without personal data. Conversations are deleted in batches. The keys of
+a batch are stored before the first deletion, so that the messages of a deleted conversation can still be found.
 
-What the user sends meanwhile is erased, too: it is complete when no conversation is left.
+Conversations that the user creates meanwhile are erased, too: an erasure is complete when no conversation is left.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from chatstream.store.kept import OF_CONVERSATIONS, OF_USERS, Found
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 
-# Conversations at a time: their keys stand in the erasure's document.
+# Conversations per batch: their keys are stored in the erasure's document.
 _BATCH = 50
-# Documents that one operation deletes. A message may have megabytes, and an operation has two seconds.
+# Documents per delete operation. A message may have megabytes, and an operation must end within two seconds.
 _AT_ONCE = 200
 
 
 class Batch(NamedTuple):
-    """The conversations, by their keys, that are being erased."""
+    """The keys of the conversations that are being erased."""
 
     number: int
     keys: list[str]
@@ -45,28 +45,28 @@ class Erasures:
         self._erasures = mongo.erasures
 
     async def begin(self, user_id: str) -> Erasure:
-        """The erasure of this user that runs, or a new one."""
+        """Return the running erasure of this user, or start one."""
         new = {"_id": new_key(), "requestedAt": now(), "erased": {"conversations": 0, "messages": 0}, "batches": 0}
         while True:
             document = await self._erasures.find_one({"userId": user_id})
             if document is not None:
                 return _erasure(document)
-            # No `findAndModify`: where that fails, MongoDB's own log has the whole command, with the user's id.
-            with contextlib.suppress(DuplicateKeyError):  # another request was faster: then it is found
+            # Not `findAndModify`: when that fails, MongoDB logs the whole command, including the user's id.
+            with contextlib.suppress(DuplicateKeyError):  # another request was faster: the next turn finds its document
                 await self._erasures.insert_one(new | {"userId": user_id})
 
     async def get(self, erasure_id: str) -> Erasure | None:
-        """How it stands."""
+        """Return this erasure; None if it does not exist."""
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         return None if document is None else _erasure(document)
 
     async def running(self) -> list[str]:
-        """The ids of those that are not complete."""
+        """The ids of the erasures that are not complete."""
         found = self._erasures.find({"userId": {"$exists": True}}, {"_id": 1}).hint("running")
         return [str(one["_id"]) async for one in found]
 
     async def next_batch(self, erasure_id: str) -> Batch | None:
-        """The batch that was begun, or the next one; None if no conversation is left."""
+        """Return the unfinished batch, or begin the next one; None if no conversation is left."""
         which = {"_id": ObjectId(erasure_id), "userId": {"$exists": True}}
         document = await self._erasures.find_one(which)
         if document is None:
@@ -81,7 +81,7 @@ class Erasures:
                 {"$set": {"batch": {"keys": keys, **counts}}},
                 return_document=ReturnDocument.AFTER,
             )
-            if document is None:  # another process is at it
+            if document is None:  # another process has begun the batch
                 return await self.next_batch(erasure_id)
         return Batch(document["batches"], [str(key) for key in document["batch"]["keys"]])
 
@@ -93,31 +93,31 @@ class Erasures:
         return int(await self._mongo.messages.count_documents({"conversationId": {"$in": keys}}, hint="log"))
 
     async def stop_answers(self, batch: Batch) -> None:
-        """Ask whichever processes generate answers in these conversations to stop them."""
+        """Ask the processes that generate answers in these conversations to stop them."""
         await self._mongo.messages.update_many(_running(batch), {"$set": {"stopRequested": True}})
 
     async def answers_run(self, batch: Batch) -> bool:
-        """Whether one still does."""
+        """Whether an answer is still being generated in one of these conversations."""
         return await self._mongo.messages.find_one(_running(batch), {"_id": 1}) is not None
 
     async def erase_conversations(self, erasure_id: str, batch: Batch) -> None:
-        """Delete them: from then on nothing comes to them any more, and all processes learn of it."""
+        """Delete the conversations. After this no message can be added, and the change stream informs all processes."""
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         if document is not None and "userId" in document:
-            if self._ledger is not None:  # what the answers took is known only as long as they are there
+            if self._ledger is not None:  # first: the usage is stored in the answers
                 await self._ledger.settle(document["userId"], batch.keys)
             which = {"userId": document["userId"], "_id": {"$in": [ObjectId(key) for key in batch.keys]}}
             await self._mongo.conversations.delete_many(which)
 
     async def erase_belongings(self, batch: Batch) -> AsyncIterator[None]:
-        """Delete what belongs to them; comes back after each operation, so that the caller can see to its lease."""
+        """Delete what belongs to the conversations. Yields after each operation: the caller renews its lease."""
         for kept in OF_CONVERSATIONS:
             for key in batch.keys:
                 async for _ in self._delete(kept.name, {kept.found: ObjectId(key)}):
                     yield
 
     async def finish_batch(self, erasure_id: str, batch: Batch) -> None:
-        """It is gone, and counts; once, whoever says so."""
+        """Add the deleted batch to the erasure's counts. A second call, by any process, changes nothing."""
         await self._erasures.update_one(
             {"_id": ObjectId(erasure_id), "batches": batch.number, "batch": {"$exists": True}},
             [
@@ -135,17 +135,18 @@ class Erasures:
         )
 
     async def erase_rest(self, erasure_id: str) -> None:
-        """Everything else of the user's; what has to stay loses their id."""
+        """Delete the user's other documents. Those that must be kept get a pseudonym in place of the user's id."""
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         if document is None or "userId" not in document:
             return
         which = {Found.BY_USER.value: document["userId"]}
         for kept in OF_USERS:
             if kept.pseudonymised:
-                # An event that is yet to be sent, or could not be, would say it.
+                # Also remove unsent webhook events: they contain the id.
                 nobody = {"$set": {Found.BY_USER.value: f"erased-{erasure_id}"}, "$unset": {"webhook": ""}}
                 await self._mongo.collection(kept.name).update_many(which, nobody)
-                # Whoever has come back since another erasure may have an account without their id, but for this.
+                # A user who came back after an earlier erasure has an account without the id, but its webhook event may
+                # contain the id.
                 told = {f"webhook.{Found.BY_USER.value}": document["userId"]}
                 await self._mongo.collection(kept.name).update_many(told, {"$unset": {"webhook": ""}})
             else:
@@ -153,7 +154,10 @@ class Erasures:
                     pass
 
     async def complete(self, erasure_id: str) -> bool:
-        """It is complete, and forgets whose it was; false if it was complete before, or something is left."""
+        """Mark the erasure as complete and remove the user's id from it.
+
+        Returns false if it was complete already, or if a batch is unfinished.
+        """
         result = await self._erasures.update_one(
             {"_id": ObjectId(erasure_id), "userId": {"$exists": True}, "batch": {"$exists": False}},
             {"$unset": {"userId": ""}, "$currentDate": {"completedAt": True}},

@@ -1,15 +1,18 @@
-"""What each user has spent: one document for a user and a month, which all processes share.
+"""Stores the spending of each user: one document (an *account*) per user and month, which all processes share.
 
-An attempt at an answer is *reserved* in the transaction that begins it: what it is expected to take is added to what
-the user has spent, and noted as open. It is *settled* by the write that ends it, whoever ends it: the message has its
-`usage` from then on, once and for all, and the ledger needs no write. What was taken comes in the place of what was
-expected with the user's next reservation, if this process has both; else whoever needs the exact sum (a refusal,
-`GET …/usage`, a report, a deletion) looks up how the open ones have ended. The update that does it takes the
-reservation away, and asks for its being there as it is known: so each counts once, whoever does it, however often.
+Reserving: the transaction that begins an attempt at an answer adds the expected usage to the account, and notes the
+reservation there as open. The write that ends the attempt stores its final `usage` in the message, and does not write
+to the ledger.
 
-Its `_id` is a name for the user that goes on counting when they are erased: that is no new budget. See `pseudonyms`.
+Settling: an update replaces the expected usage by the real one. If this process both reserved and ended the attempt,
+the user's next reservation settles it. Otherwise it is settled when the exact sum is needed: for a refusal,
+`GET …/usage`, a report, or a deletion. The update removes the reservation, and its filter requires that the reservation
+is still there unchanged. So each attempt counts exactly once, even if several processes settle it.
 
-Days and months are UTC's, by the moment at which an attempt began.
+An account's `_id` is a pseudonym that survives the user's erasure: an erased user who comes back gets no new budget.
+See `pseudonyms`.
+
+Days and months are in UTC; an attempt counts in those in which it began.
 """
 
 import asyncio
@@ -43,24 +46,25 @@ log = logging.getLogger("chatstream.store")
 T = TypeVar("T")
 LimitName = Literal["tokensPerDay", "tokensPerMonth", "costPerMonth"]
 
-# When one process has reserved so often without settling it, what is open is looked up: at some 100 bytes each the
-# document stays small, and two operations in 16 answers are no cost.
+# Unsettled reservations of one process per account, after which it settles them. With some 100 bytes per reservation
+# the document stays small, and two operations per 16 answers cost little.
 _MOST_OPEN = 16
-# An open reservation whose message is gone: its conversation was deleted, and the process that generated it tells what
-# it took as soon as it notices. If it never does, it is gone, too, and what was expected counts.
+# After this time, a reservation whose message was deleted with its conversation is settled with the expected usage.
+# Normally the process that generated the answer settles it earlier with the real usage, unless that process has died.
 _GIVEN_UP_AFTER = timedelta(hours=1)
-# What this process has reserved, and how it ended: at some 500 bytes each, 10 MB. What is forgotten is looked up.
+# Maximum number of entries in each cache of reservations: at some 500 bytes each, 10 MB. Evicted ones are read from the
+# database.
 _MOST_REMEMBERED = 20_000
-# Behind other answers of the same user that begin, in seconds: as long as for a place at the database.
+# Longest wait, in seconds, while other answers of the same user begin: as long as the wait for a database slot.
 _LONGEST_WAIT = 1.5
-# Between a refusal and a second try others may have been faster.
+# Attempts to reserve: between two of them, another process may change the account.
 _TRIES = 3
 
 
 class Spending(Struct, frozen=True):
-    """What a user may spend, and what an attempt is likely to take.
+    """A user's budget, and the estimate of what an attempt will use.
 
-    `expect` is given the usage of the conversation's newest answer, if it has one.
+    `expect` estimates it from the usage of the conversation's newest answer; None if there is none.
     """
 
     user_id: str
@@ -69,7 +73,7 @@ class Spending(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """What a user has spent in a month, and on one of its days; the `open_` ones are reserved, and not among them."""
+    """A user's spending in a month, and on one day of it. Reserved amounts are in the `open_` fields only."""
 
     tokens: int = 0
     cost_micros: int = 0
@@ -80,7 +84,7 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class Balance(NamedTuple):
-    """One limit, and how the user stands: in tokens, or in millionths of the currency."""
+    """One limit and how much of it is used: in tokens, or in millionths of the currency."""
 
     name: LimitName
     limit: int | None
@@ -96,15 +100,15 @@ class Balance(NamedTuple):
 
     @property
     def is_used_up(self) -> bool:
-        """However little the answers take that still run."""
+        """Whether the limit is reached even if the running answers use nothing."""
         return self.limit is not None and self.used >= self.limit
 
 
 class Row(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What one user took of one model in one month."""
+    """The usage of one model by one user in one month."""
 
     month: str
-    user: str  # ``erased-…`` if they were
+    user: str  # ``erased-…`` for an erased user
     model: str
     answers: int = 0
     prompt_tokens: int = 0
@@ -116,11 +120,11 @@ class Row(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _NotReserved(Exception):
-    """The user's budget is exhausted, as far as is known; or another process was faster."""
+    """The update did not match: the budget seems to be exhausted, or another process has changed the account."""
 
 
 class _Reservation(NamedTuple):
-    """What is expected of an answer, noted in the document `account`."""
+    """The expected usage of an answer, as stored in the document with the `_id` `account`."""
 
     account: str
     answer: str
@@ -130,40 +134,40 @@ class _Reservation(NamedTuple):
 
     @property
     def field(self) -> str:
-        """Where it is noted."""
+        """The document's field that holds the reservation."""
         return f"open.{self.answer}"
 
     @property
     def as_noted(self) -> Document:
-        """What holds of its account as long as it is there, and nobody has extended it."""
+        """A filter that matches the account while the reservation is open and has not been extended."""
         return {f"{self.field}.tokens": self.tokens, f"{self.field}.costMicros": self.cost}
 
 
 class _Settlement(NamedTuple):
-    """What is added to an account in the place of a reservation."""
+    """The amounts to add to an account when a reservation is removed."""
 
     reservation: _Reservation
     added: dict[str, int]  # by field
 
 
 class _Turn:
-    """Those of a user's answers that are about to begin in this process."""
+    """Lets the answers of one user begin one after the other in this process."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.takers = 0
-        self.refusal: OverBudget | None = None  # the last one, of this budget
+        self.refusal: OverBudget | None = None  # the last refusal, with the budget below
         self.budget: Budget | None = None
         self.refused_at = -math.inf  # on the loop's clock
 
     def check(self, budget: Budget, arrived: float) -> None:
-        """Raises `OverBudget` if that was found out while the caller, who `arrived` then, waited."""
+        """Raises `OverBudget` if another request with the same budget was refused after the caller `arrived`."""
         if self.refusal is not None and self.budget == budget and self.refused_at >= arrived:
             raise self.refusal.again(datetime.now(UTC))
 
 
 class _Reserving(Struct):
-    """A transaction that reserves, as it went the last time."""
+    """The result of a transaction that reserves; if it is retried, of the last try."""
 
     spending: Spending
     reservation: _Reservation | None = None
@@ -171,9 +175,9 @@ class _Reserving(Struct):
 
 
 class Reserve(Protocol):
-    """For a transaction that stores `answer`, in the conversation `key`: notes what it is expected to take.
+    """Reserves the expected usage of `answer`, within the transaction that stores it in the conversation `key`.
 
-    `before` is the usage of the answer before it.
+    `before` is the usage of the previous answer.
     """
 
     def __call__(self, key: str, answer: Answer, before: Usage | None, session: Any, /) -> Awaitable[None]: ...
@@ -183,7 +187,7 @@ class Ledger:
     """All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo, *, webhooks: bool = False) -> None:
-        """`webhooks`: somebody is to be told of the first refusal of a day or a month."""
+        """`webhooks`: send a webhook event for the first refusal in a day or month."""
         self._webhooks = webhooks
         self._mongo = mongo
         self._accounts = mongo.ledger
@@ -191,17 +195,17 @@ class Ledger:
         self._names = Pseudonyms(mongo)
         self._turns: dict[str, _Turn] = {}  # by user
         self._settling: dict[str, asyncio.Task[None]] = {}  # by user
-        self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # by answer: those that run in this process
-        self._ended: OrderedDict[str, dict[str, _Settlement]] = OrderedDict()  # by account and answer: those that did
-        self._left_open: OrderedDict[str, int] = OrderedDict()  # by account: how many this process has yet to settle
+        self._reserved: OrderedDict[str, _Reservation] = OrderedDict()  # by answer id: running in this process
+        self._ended: OrderedDict[str, dict[str, _Settlement]] = OrderedDict()  # by account and answer id: to settle
+        self._left_open: OrderedDict[str, int] = OrderedDict()  # by account: unsettled ones of this process
 
     # Reserving --------------------------------------------------------------------------------------------------------
 
     async def within(self, spending: Spending | None, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
-        """The result of `begin`, a transaction that calls what it is given: None if nothing is to be reserved.
+        """Run the transaction `begin` and return its result. It gets a `Reserve` to call; None if there is no budget.
 
-        Raises `OverBudget`, and nothing has begun. What others have reserved is looked up before that is said: they may
-        have taken less.
+        Raises `OverBudget`, and then nothing is stored. Before that, the open reservations are settled: they may
+        have used less than expected.
         """
         if spending is None:
             return await begin(None)
@@ -217,7 +221,7 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def _turn(self, user_id: str) -> AsyncIterator["_Turn"]:
-        """One answer of a user begins at a time: in the database they would only be in each other's way."""
+        """Wait until no other answer of this user begins: concurrent transactions on one account would conflict."""
         turn = self._turns.setdefault(user_id, _Turn())
         turn.takers += 1
         try:
@@ -237,7 +241,7 @@ class Ledger:
 
     async def _within(self, spending: Spending, begin: Callable[["Reserve | None"], Awaitable[T]]) -> T:
         now = datetime.now(UTC)
-        # No document says that, as long as nothing was spent.
+        # A limit of 0 is checked here: there may be no account to check it in, as long as nothing was spent.
         none = [Balance(name, 0, 0, 0, *_period(name, now)) for name, limit in _limits(spending.budget) if limit == 0]
         if none:
             raise await self._refusal(spending.user_id, none, now)
@@ -247,7 +251,7 @@ class Ledger:
                 begun = await begin(partial(self._reserve, reserving))
             except _NotReserved:
                 account = await self._names.account(spending.user_id, now)
-                self._ended.pop(account, None)  # somebody may have settled it: it is looked up
+                self._ended.pop(account, None)  # another process may have settled these: `check` reads them
                 await self.check(spending)
             else:
                 self._committed(reserving)
@@ -255,7 +259,7 @@ class Ledger:
         raise StorageUnavailable
 
     async def check(self, spending: Spending) -> None:
-        """Raises `BudgetExhausted` if all is used up, `BudgetReserved` if answers that run have reserved the rest."""
+        """Raises `BudgetExhausted` if a limit is used up, `BudgetReserved` if running answers reserve its rest."""
         now = datetime.now(UTC)
         balances = await self.balances(spending.user_id, spending.budget, now)
         if any(one.left == 0 for one in balances):
@@ -268,10 +272,10 @@ class Ledger:
         return refusal
 
     async def _note(self, user_id: str, refusal: BudgetExhausted, moment: datetime) -> None:
-        """That the webhook is to be told, if it is the first refusal of its period."""
+        """Store a webhook event to be sent, if this is the first refusal in the day or month."""
         told = f"told.{refusal.name}" + (f"-{moment.day:02}" if refusal.name == "tokensPerDay" else "")
         budget = {"name": refusal.name, "limit": refusal.limit, "resetsAt": refusal.resets_at}
-        # Whose it is stands beside it: who comes back after an erasure has an account without a name.
+        # The event has the user's id itself: the account of a user who came back after an erasure has none.
         about = {"budget": budget, "id": secrets.token_hex(16), "userId": user_id}
         webhook = noted(EventType.BUDGET_EXHAUSTED, timedelta(0)) | about
         which = {
@@ -280,16 +284,16 @@ class Ledger:
             "webhook.dueAt": {"$exists": False},
         }
         new = {"userId": user_id, "month": month_of(moment)}
-        with contextlib.suppress(DuplicateKeyError):  # it is there, and has been told, or something else is to be
-            # Who may spend nothing has no account as long as nothing was spent.
+        with contextlib.suppress(DuplicateKeyError):  # the event was noted before, or another one is unsent
+            # With a limit of 0 there may be no account yet.
             await self._accounts.update_one(
                 which, {"$set": {told: moment, "webhook": webhook}, "$setOnInsert": new}, upsert=refusal.limit == 0
             )
 
     def _committed(self, reserving: "_Reserving") -> None:
-        """What this process remembers of an account is in it now."""
+        """The transaction has committed: update what this process remembers of the account."""
         reservation = reserving.reservation
-        if reservation is None:  # an earlier request had stored it all
+        if reservation is None:  # an earlier request has stored the answer and its reservation
             return
         self._reserved[reservation.answer] = reservation
         _forget_oldest(self._reserved)
@@ -323,7 +327,7 @@ class Ledger:
             which |= one.reservation.as_noted
         for name, limit in _limits(spending.budget):
             field = _field(name, day)
-            which[field] = {"$not": {"$gte": limit - settled[field]}}  # what has no such field has spent nothing
+            which[field] = {"$not": {"$gte": limit - settled[field]}}  # matches a missing field, too
         more.update(settled)
         noted = {
             "conversation": ObjectId(key),
@@ -338,27 +342,27 @@ class Ledger:
         if ended:
             update["$unset"] = {one.reservation.field: "" for one in ended}
         try:
-            # No `findAndModify`: where that fails, MongoDB's own log has the whole command, with the user's id.
+            # Not `findAndModify`: when that fails, MongoDB logs the whole command, including the user's id.
             result = await self._accounts.update_one(which, update, upsert=not ended, session=session)
-        except DuplicateKeyError as exc:  # it is there, and nothing is left; or another process has just made it
+        except DuplicateKeyError as exc:  # nothing is left, or another process has just made it
             raise _NotReserved from exc
         if not result.matched_count and result.upserted_id is None:
             raise _NotReserved
         reserving.reservation, reserving.settled = reservation, ended
 
     async def extend(self, user_id: str, budget: Budget, answer: Answer, taken: Usage, more: Usage) -> bool:
-        """Before the model is asked again within `answer`, which has `taken` so much: whether anything is left.
+        """Before another model request within `answer`: return whether any budget is left.
 
-        If so, that and `more`, for what comes, is reserved in the place of what was expected: from now on it counts for
-        everybody. One operation, as long as something is left; none for whoever has no limit.
+        If so, the reservation becomes `taken` (the answer's usage so far) plus `more` (expected of the next request).
+        Takes one operation while budget is left, and none for a user without limits.
         """
         limits = _limits(budget)
         if not limits:
             return True
         for _ in range(_TRIES):
-            # If the update's result is lost, nobody here knows how much is reserved, and it is looked up.
+            # `pop`: if the update's result is lost, the amount is unknown, and the next call reads it.
             reservation = self._reserved.pop(answer.id, None) or await self._open(user_id, answer)
-            if reservation is None:  # somebody has ended it, or there was no budget when it began
+            if reservation is None:  # the answer was ended, or began without a budget
                 return True
             now = reservation._replace(
                 tokens=taken.total_tokens + more.total_tokens,
@@ -367,7 +371,7 @@ class Ledger:
             if await self._change(reservation, now, limits, taken):
                 self._reserved[answer.id] = now
                 return True
-            self._ended.pop(reservation.account, None)  # somebody may have settled it: it is looked up
+            self._ended.pop(reservation.account, None)  # another process may have settled these: read them
             if await self._is_over(reservation, limits, taken):
                 return False
         raise StorageUnavailable
@@ -375,7 +379,7 @@ class Ledger:
     async def _change(
         self, old: _Reservation, new: _Reservation, limits: Sequence[tuple[LimitName, int]], taken: Usage
     ) -> bool:
-        """Reserve as much as `new` says, if something is left once the answer has `taken` so much."""
+        """Replace the reservation `old` by `new`, if any budget is left when `taken` is counted in place of `old`."""
         more = Counter({"tokens": new.tokens - old.tokens, "costMicros": new.cost - old.cost})
         more[f"days.{old.day}"] = more["tokens"]
         room = Counter({"tokens": old.tokens - taken.total_tokens, "costMicros": old.cost - (taken.cost_micros or 0)})
@@ -390,13 +394,13 @@ class Ledger:
         return bool(result.matched_count)
 
     async def _open(self, user_id: str, answer: Answer) -> _Reservation | None:
-        """What is reserved for this answer."""
+        """Read the open reservation of this answer; None if there is none."""
         name = await self._names.account(user_id, answer.created_at)
         account = await self._accounts.find_one({"_id": name, f"open.{answer.id}": {"$exists": True}})
         return None if account is None else _reservations(account)[answer.id]
 
     async def _is_over(self, reservation: _Reservation, limits: Sequence[tuple[LimitName, int]], taken: Usage) -> bool:
-        """Nothing is left, once what has ended is settled, and with so much `taken` in the place of `reservation`."""
+        """Whether a limit is reached: after settling, and with `taken` counted in place of `reservation`."""
         which = {"_id": reservation.account}
         account: Document = await self._accounts.find_one(which) or {}
         if account.get("open") and await self._settle(account):
@@ -413,13 +417,13 @@ class Ledger:
         return any(spent[_field(name, mine.day)] >= limit for name, limit in limits)
 
     def waits(self, answer: Answer) -> None:
-        """Nobody generates `answer` from now on, and who goes on with it may be another process: it is looked up."""
+        """`answer` is paused. Forget its reservation, since another process may continue the answer and change it."""
         self._reserved.pop(answer.id, None)
 
     # Settling ---------------------------------------------------------------------------------------------------------
 
     def ended(self, answer: Answer) -> None:
-        """`answer` has been stored like this by this process. Nothing is written: the next reservation says it, too."""
+        """This process has stored the end of `answer`. Writes nothing: the user's next reservation settles it."""
         reservation = self._reserved.pop(answer.id, None)
         if reservation is not None:
             settlement = _Settlement(reservation, _taken(reservation, answer.usage, answer.model, answer.rounds))
@@ -427,36 +431,36 @@ class Ledger:
             _forget_oldest(self._ended)
 
     async def settle(self, user_id: str, going: Collection[str] = ()) -> None:
-        """Put what has ended in the place of what was expected.
+        """Settle the user's answers that have ended.
 
-        The conversations with the keys `going` are about to be deleted: what waits there has ended, too, since nobody
-        can go on with it any more.
+        The conversations with the keys `going` are about to be deleted: their waiting answers count as ended, since
+        nobody can continue them.
         """
         which = {"userId": user_id, "open": {"$nin": [{}, None]}}
         for account in await self._accounts.find(which).to_list(None):
             await self._settle(account, {ObjectId(key) for key in going})
 
     async def settle_one(self, user_id: str, answer: Answer) -> None:
-        """`answer` has ended like this, and its message is gone with its conversation."""
+        """Settle `answer`, which has ended, and whose message was deleted with its conversation."""
         reservation = await self._open(user_id, answer)
         if reservation is not None:
             taken = _taken(reservation, answer.usage, answer.model, answer.rounds)
             await self._write([_Settlement(reservation, taken)])
 
     async def add(self, user_id: str, moment: datetime, usage: Usage, model: str | None) -> None:
-        """What was taken beside an answer, which began at this `moment`: for its conversation's title, say.
+        """Add usage beside an answer, such as for a title, to the month and day of `moment`, when the answer began.
 
-        Nothing is reserved for it, and it is no answer of its own.
+        It needs no reservation, and does not count as an answer.
         """
         counts = _counts(usage)
         tokens, name = counts.get("totalTokens", 0), _escaped(model or "")
         more = {"tokens": tokens, f"days.{moment.day:02}": tokens, "costMicros": counts.get("costMicros", 0)}
         more |= {f"models.{name}.{count}": value for count, value in counts.items()}
-        # The account is there: the answer was reserved in it. If not, it is made by nobody: an erased user has none.
+        # No upsert: the answer's reservation has made the account. If it is missing, the user was erased.
         await self._accounts.update_one({"_id": await self._names.account(user_id, moment)}, {"$inc": more})
 
     def _settle_soon(self, user_id: str) -> None:
-        """Nobody waits for it, and if it fails somebody else does it."""
+        """Settle in a background task. If that fails, a later call settles the same answers."""
         if user_id in self._settling:
             return
 
@@ -471,7 +475,7 @@ class Ledger:
         task.add_done_callback(lambda _: self._settling.pop(user_id))
 
     async def _settle(self, account: Document, going: Collection[ObjectId] = ()) -> bool:
-        """Whether anything had ended."""
+        """Settle the ended answers of this account. Returns whether there were any."""
         open_ = _reservations(account)
         which = {
             "_id": {"$in": [ObjectId(answer) for answer in open_]},
@@ -514,7 +518,7 @@ class Ledger:
     # Reading ----------------------------------------------------------------------------------------------------------
 
     async def balances(self, user_id: str, budget: Budget, moment: datetime) -> list[Balance]:
-        """How the user stands with each limit, and what was spent where there is none."""
+        """Return the user's balance for each limit; without a limit, it has the amount used."""
         which = {"_id": await self._names.account(user_id, moment)}
         account = await self._accounts.find_one(which)
         if account is not None and account.get("open") and await self._settle(account):
@@ -529,7 +533,7 @@ class Ledger:
         return [Balance(name, limits.get(name), *spent[name], *_period(name, moment)) for name in spent]
 
     async def rows(self, month: str) -> AsyncIterator[Row]:
-        """What each user took of each model in this month (``2026-11``), as far as it has ended."""
+        """The usage of each model by each user in this month (``2026-11``), without running answers."""
         async for account in self._accounts.find({"month": month}).sort("_id", 1):
             if account.get("open") and await self._settle(account):
                 account = await self._accounts.find_one({"_id": account["_id"]}) or account
@@ -539,7 +543,7 @@ class Ledger:
 
 
 def over(balances: list[Balance], now: datetime) -> OverBudget:
-    """The refusal: of several limits that are used up, the one that lasts longest; else the one that is reserved."""
+    """Return the refusal for these balances: for the used-up limit that resets last, else for a reserved one."""
     reached = [one for one in balances if one.left == 0]
     longest = max(reached, key=lambda one: (one.is_used_up, one.resets_at))
     limit, begins, resets_at = longest.limit or 0, longest.begins, longest.resets_at
@@ -558,12 +562,12 @@ def _limits(budget: Budget) -> list[tuple[LimitName, int]]:
 
 
 def _field(name: LimitName, day: str) -> str:
-    """Where an account has what counts for this limit."""
+    """The account's field that is compared with this limit."""
     return {"tokensPerDay": f"days.{day}", "tokensPerMonth": "tokens", "costPerMonth": "costMicros"}[name]
 
 
 def _period(name: str, moment: datetime) -> tuple[datetime, datetime]:
-    """When the day or the month of a limit began, and when the next one begins."""
+    """The beginning of a limit's current day or month, and of the next one."""
     day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if name == "tokensPerDay":
         return day, day + timedelta(days=1)
@@ -572,7 +576,7 @@ def _period(name: str, moment: datetime) -> tuple[datetime, datetime]:
 
 
 def _account_model(account: Document, day: str) -> Account:
-    """What is spent and what is reserved stand in one sum, as the limit is for both."""
+    """Split the document's sums, which include the reservations, into spent and reserved amounts."""
     open_ = _reservations(account).values()
     tokens = sum(one.tokens for one in open_)
     cost = sum(one.cost for one in open_)
@@ -588,7 +592,7 @@ def _account_model(account: Document, day: str) -> Account:
 
 
 def _reservations(account: Document) -> dict[str, _Reservation]:
-    """The open ones, by answer."""
+    """The open reservations, by answer id."""
     return {
         answer: _Reservation(account["_id"], answer, one["day"], one["tokens"], one["costMicros"])
         for answer, one in account.get("open", {}).items()
@@ -598,9 +602,9 @@ def _reservations(account: Document) -> dict[str, _Reservation]:
 def _taken(
     reservation: _Reservation, usage: Usage | None, model: str | None, rounds: Sequence[Round]
 ) -> dict[str, int]:
-    """What is to be added. None was taken where no model was asked, or where it refused.
+    """The amounts to add to the account. `usage` is None if no model was asked, or if the model refused.
 
-    Where several models have answered, one after the other, each has what its requests took; the answer is the last's.
+    If several models took part in an answer, each is charged for its own requests; the answer counts for the last one.
     """
     counts = {} if usage is None else _counts(usage)
     tokens, cost = counts.get("totalTokens", 0), counts.get("costMicros", 0)
@@ -622,7 +626,7 @@ def _taken(
 
 
 def _counts(usage: Usage) -> dict[str, int]:
-    """Its numbers, by the names that `Row` has for them."""
+    """The numbers of `usage`, under the field names of `Row`."""
     told: Document = msgspec.to_builtins(usage)
     return {name: count for name, count in told.items() if isinstance(count, int)}
 
@@ -633,7 +637,7 @@ def _forget_oldest(known: "OrderedDict[str, Any]") -> None:
 
 
 def _escaped(name: str) -> str:
-    """As a field's name: of any length, without dots and dollars, and never empty."""
+    """`name` as a field name of MongoDB: never empty, with dots, dollars and NUL escaped."""
     return "=" + re.sub(r"[%.$\0]", lambda match: f"%{ord(match[0]):02X}", name)
 
 

@@ -30,7 +30,7 @@ _MOST_TERMS = 20_000
 _UPDATE_SECONDS = 1.5
 # Search this far back from the last update: `updatedAt` is set before the commit, which may take some seconds.
 _LATE_COMMITS = timedelta(seconds=60)
-# Most searches of one process at the same time, to leave the database to other requests.
+# Maximum number of concurrent searches in one process: the database must have time for other requests.
 _AT_ONCE = 2
 _BATCH = 50
 

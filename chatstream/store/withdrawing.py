@@ -1,7 +1,7 @@
 """Takes back a queued user message: deletes its text and keeps its position in the log.
 
 Another message must never get the same position, because other processes receive the two changes late and in any order.
-Processes of the version before skip the document, as they skip all that they cannot read.
+Processes that still run the previous version skip the document, like every document that they cannot read.
 """
 
 from typing import Any
