@@ -1,8 +1,8 @@
-"""The words by which the reader knows a recommendation, and all that only looks like one.
+"""The patterns by which `reader` recognizes a recommendation, and text that only looks like one.
 
-A closed list on purpose: what is not known here recommends nothing. Repeats are bounded or possessive, so that the time
-is linear in the text. Past 200 lines because it is one vocabulary. In the patterns \\u2013 is an en dash, \\u2014 an em
-dash, \\u2212 a minus sign, \\u2019 an apostrophe.
+The list is closed on purpose: text that matches no pattern recommends nothing. Repeats are bounded or possessive, so
+that the time is linear in the text. In the patterns \\u2013 is an en dash, \\u2014 an em dash, \\u2212 a minus sign,
+\\u2019 an apostrophe.
 """
 
 import re
@@ -13,8 +13,8 @@ def _pattern(source: str) -> re.Pattern[str]:
 
 
 # Numbers that are marked as odds --------------------------------------------------------------------------------------
-# What only begins like odds is kept off: a range, a date, a percentage, odds-on ("5/1 on"), a count, a time, a price of
-# something ("8.99 a litre"): what follows must be the end of the phrase, or one of a few words.
+# After the odds, the phrase must end, or one of these words must follow. That excludes ranges, dates, percentages,
+# odds-on ("5/1 on"), counts, times and prices ("8.99 a litre").
 _BOOKMAKERS = r"""(?: bet365 | betfair | betfred | coral | ladbrokes | paddy\spower | william\shill | sky\s?bet | unibet
     | boylesports | betvictor | pinnacle | draftkings | fanduel | betmgm | caesars | 888sport | bwin | betway
     | most\sbook\w* | (?:the\s)?bookmakers? | (?:the\s)?bookies? | the\smoment )"""
@@ -45,16 +45,17 @@ ODDS = _pattern(
            |at\s{_BOOKMAKERS}|{_BOOKMAKERS})\b
       | \s[0-9]{{1,3}}\s?(?:pts?|units?|u)\b )"""
 )
-LINE = _pattern(r"\b(?: over | under | line | total | handicap | spread )s?\b [^0-9]* $")  # then "at 2.5" is no odds
+LINE = _pattern(r"\b(?: over | under | line | total | handicap | spread )s?\b [^0-9]* $")  # then "at 2.5" is not odds
 QUARTERS = (".5", ".25", ".75", ".50", ".0")
-OTHER_NUMBER = _pattern(  # then "at 7.30" or "at 7/10" is none
+OTHER_NUMBER = _pattern(  # before "at 7.30" or "at 7/10": then it is no odds
     r"""\b(?: kick(?:s|ing)?[\s-]?off | starts? | begins? | tip-?off | confiden\w+ | rat(?:e|ed|ing) | limit | xg | off
     | (?<!\bwin\sthe\s)(?:race | game | match) | leaves? | departs? | arrives? | tonight | tomorrow | today | (?:mon
     |tues|wednes|thurs|fri
     | satur|sun)day(?:\s(?:evening|night|afternoon))? | evening | morning | afternoon | live | (?:train|bus|flight) )
     (?: \s?[:,] )? \s? $ | \b(?: confiden\w+ | rat(?:e|ed|ing)s? )\b [^.;0-9]{0,20} $"""
 )
-# That the talk is of a bet, and not of a wine, a lens or a train. "Best bet" is said of those, too.
+# Words that show that a text is about betting, and not about a wine, a lens or a train. "Best bet" is not among them:
+# people say that about those, too.
 BETTING = _pattern(
     r"""(?<![\w-])(?: odds(?!\sand\sends) | wager\w* | staking | stake\sof\s[\u20ac$\u00a30-9] | punt
     | bookmaker\w* | bookie\w* | to\s(?:win|score|qualify|draw|lift|beat|cover|lead|place|finish|end)\b
@@ -66,7 +67,7 @@ BETTING = _pattern(
     | (?<![\w/]) (?: [+\u2212-][1-9][0-9]{2,3} | [1-9][0-9]{0,2}/[1-9][0-9]? | [+-][0-9]{1,2}[.]5 ) (?![\w/])
     | \bevens\b | \beven\smoney\b"""
 )
-# Things that are sold or timed: odds have no litres.
+# Words of things for sale and of times: a number beside them is no odds.
 _SOLD = r"""bitcoin | crypto\w* | ether\w* | etfs? | forex | gold(?!\s(?:cup|medal)) | silver | nvidia | tesla
     | futures | bonds? | gas
     | kickstarter | crowdfund\w* | indiegogo | start-?ups? | campaign | petition | bid | lit(?:re|er)s? | bottles?
@@ -97,7 +98,8 @@ STAKE = _pattern(
     | ({_UP_TO} {_MONEY}) \s(?:stake|bet|wager|on)\b
     | ({_UP_TO} {_UNITS}) \s(?:stake|bet|wager|on)\b"""
 )
-# Units by themselves are a stake right before the name, or right behind the odds; elsewhere they are points of a game.
+# "2 units" or "2 points" without other words is a stake only right before the name or right after the odds. Elsewhere
+# it is a score.
 STAKE_BEFORE = _pattern(rf"^[^\w]{{0,6}}({_UP_TO} {_UNITS})(?=\s?[,:\u2013\u2014-]?\s)")
 STAKE_AFTER = _pattern(
     rf"""^[\s,;:()|\u2013\u2014-]{{0,5}} (?: (?:(?:for|with|to|at)\s(?:an?\s)?)? ({_UP_TO} {_UNITS})
@@ -109,7 +111,7 @@ WHOLE_STAKE = _pattern(
     (?:\s?\([^()]{{0,60}}\))? )\s?"""
 )
 NO_STAKE = _pattern(r"\s?[€$£]?\s?0(?:[.]0{1,2})?\s?(?:u|units?|pts?|€|%)?\s?")
-# In a sentence of its own, behind the bet: of this bet, and no other.
+# A sentence after a bet that states the stake of that bet.
 STAKE_SENTENCE = _pattern(
     rf"""(?: with\sa\sbankroll\sof\s{_MONEY},?\s | (?:so|and|then)\s )?
     (?: (?:I|you)(?:['\u2019]d|\swould|\scould|\sshould)?\s )?
@@ -123,7 +125,7 @@ STAKE_SENTENCE = _pattern(
     |appropriate)\s?[.!]?"""
 )
 
-# What recommends: the writer, at the beginning of a clause, now ------------------------------------------------------
+# Recommendations of the writer, at the beginning of a clause, in the present ------------------------------------------
 _BET = r"""(?: (?:outright\s|value\s|best\s|main\s|single\s)?bets? | picks? | tips? | plays? | choice | selections?
     | recommendations?
     | nap | banker | lean | suggestion | lock (?:\sof\sthe\s(?:day|week|night))? | verdict )"""
@@ -150,7 +152,7 @@ _DO = rf"""(?: (?:put|stake|risk|place|have|bet|wager)\s (?:(?:a|your|small|litt
     | back(?!\s(?:to|in|on|at|when|then|again|up|home|from)\b)(?:\sthe)? | (?:take|play|pick|choose|lean)(?:\sthe)?
     | (?:consider|place|try|have)\s(?:an?\s)?(?:small\s)?bet\son | consider\s(?:backing|betting\son|taking)
     | bet(?!\s(?:builder|types?|slip|size|history|id|ref)\b)(?:\son)? | go\s(?:for|with) )"""
-# A name before a colon may be whoever said it; these name nobody.
+# Words before a colon that are not the name of a quoted person.
 _NOBODY = r"""(?: ^[^\w]{0,6} | ^[^\w]{0,6} (?:(?:so|my|our|the|overall|final|bottom|best|betting|quick|also|in|and
     |then)\s){0,3}
       (?:advice|verdict|line|tip|recommendation|conclusion|summary|short|suggestion|plan|play|strategy|bet|pick|call
@@ -161,9 +163,9 @@ _NOBODY = r"""(?: ^[^\w]{0,6} | ^[^\w]{0,6} (?:(?:so|my|our|the|overall|final|bo
 _START = rf"""(?: ^[^\w]{{0,6}} | [;,(\u2013\u2014]\s | \s-\s | {_NOBODY}
     | (?<!:)\s(?:so|and|then|therefore|hence|(?:which|that)\sis\swhy|that['\u2019]s\swhy)\s )"""
 DENIES = _pattern(r"^[^\w]{0,6}(?:not\sthat\b|(?:your\s)?(?:options?|choices?|possibilities|alternatives?)\s?:)")
-# What is recommended then is care, and the odds that are named beside it are no bet's.
+# Advice to be careful with gambling: odds beside it are not a recommended bet.
 CARE = _pattern(r"\b(?:gambl\w+|helplines?|limits?|budgets?|break|sleep|patience|caution)\b")
-# What may stand before all that, and says nothing by itself.
+# Opening words that may come before a recommendation and do not change its meaning.
 OPENER = _pattern(
     r"""^[^\w]{0,6} (?: (?: (?:and|but|so|also|still|therefore|thus|instead) | (?:that|this)(?:['\u2019]s|\sis)\swhy
         | which\sis\swhy
@@ -244,7 +246,7 @@ STAKED_ON = _pattern(
     rf"""^[^\w]{{0,6}}(?:(?:placing|putting|staking|risking|betting)\s)?(?:an?\s)?(?:{_MONEY}|{_UNITS})\s
     (?:(?:bet|stake|wager|punt)\s)?on\s"""
 )
-# What is recommended then is no bet.
+# The words after "I recommend" that do not name a bet.
 NO_NAME = re.compile(
     r"""[^\w]*(?:an?\s|the\s)?(?:against|caution|care|patience|nothing|none|nobody|neither|anyone|anything|not|how|what
     |zero|off|out|away|down|up|whether|why|who|(?!(?:back|bett|tak|play|putt|stak|plac|go|choos
@@ -259,7 +261,7 @@ AFTER_NAME = _pattern(
     | have|has|odds|its|their|combined|good|decent|attractive )?"""
 )
 
-# Where a template leaves a gap for a name; or the word for what should be named.
+# A placeholder of a template instead of a name, or a general word such as "team".
 PLACEHOLDER = _pattern(
     r"""[\[\]{}<>%_$\u2026] | [.]{3} | \b(?: xyz | xx+ | abc | tb[adc] | n/a | insert | foo | lorem | your
       | who\w* | which\w* | be\sannounced | someone ) \b
@@ -289,10 +291,10 @@ ANNOUNCES = _pattern(
       | (?:two|three|four|five|a\scouple\sof|a\sfew)\s(?:small\s|value\s|single\s)?(?:{_BET}s?
     |singles)(?=\s?[:.]?$))\b"""
 )
-OWN_LIST = _pattern(  # "what", and no question
+OWN_LIST = _pattern(  # a "what" that asks no question
     r"^[^\w]{0,6}(?:here(?:['\u2019]s|\sis)\s)?what\s(?=(?:I|we)(?:['\u2019]d|\swould)\s)"
 )
-CARD = _pattern(r"\bcard\b")  # of fixtures as well: then the stake must be there
+CARD = _pattern(r"\bcard\b")  # may also be a list of fixtures, so the stake must be given, too
 MULTIPLE = _pattern(
     r"""\b(?: acca | accumulator | treble | double(?!\schance) | parlay | four-?fold | yankee | trixie | multiple
     | combo )s?\b"""
@@ -348,7 +350,7 @@ NEUTRAL_KEY = _pattern(
     | value | ev | bookmaker | book | bookie
     | where | risk | rank | (?:win\s)?probability | model\sprobability | day | course | form )"""
 )
-DAY_ALONE = _pattern(  # without its year: "12 March", "March 12", "12/03"
+DAY_ALONE = _pattern(  # a date without a year: "12 March", "March 12", "12/03"
     r"""^(?!.*\b20[0-9]{2}\b) .{0,20} (?: \b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*
     | \b[0-9]{1,2}[./-][0-9]{1,2}\b )"""
 )
@@ -357,14 +359,14 @@ YES = _pattern(
     | \brecommended\b )\W{0,3}(?:back|bet|yes|play|take|recommended)?\W{0,3}"""
 )
 
-# What is no recommendation, whatever else it says ---------------------------------------------------------------------
-# A line with a colon right before prose: then what follows is the writer's own.
+# Text that recommends nothing, whatever else matches ------------------------------------------------------------------
+# Words in a line that ends with a colon, which show that the following prose is the writer's own opinion.
 LEADS_IN = _pattern(
     r"""\b(?: my | I | I['\u2019]d | verdict | conclusion | summary | short | bottom\sline | recommend\w*
     | suggest\w* | advice
     | tonight | today | tomorrow | picks? | tips? | bets? | analysis | prediction | thoughts | view | so )\b"""
 )
-SILENT = _pattern(  # a heading or an introduction of what others did, or of what nobody should do
+SILENT = _pattern(  # in a heading or introduction: about other people's bets, or bets to avoid
     r"""\b(?: usually | typical\w* | generally | lines | layout | structure | guide | basics | terms | terminology
     | faq | common | results? | yesterday\w* | last | past | histor\w+ | record | recap | review | settled | won
     | lost | winners? | losers? | examples? | e\.g
@@ -397,7 +399,7 @@ SILENT = _pattern(  # a heading or an introduction of what others did, or of wha
 
 
 def announces(text: str) -> bool:
-    """Whether the heading or introduction `text` says that what is below it is recommended."""
+    """Whether the heading or introduction `text` says that recommended bets follow."""
     return bool(ANNOUNCES.search(OPENER.sub("", text)))
 
 
@@ -406,7 +408,7 @@ def is_silent(text: str) -> bool:
     return bool(SILENT.search(OWN_LIST.sub("", text)))
 
 
-UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional, asked, told of others
+UNWANTED = _pattern(  # in a sentence: negation, past, hypothesis, condition, question, report about others
     r"""n['\u2019]t\b | \b(?: not | never | cannot | nobody | no-?one | few | hardly | barely | neither | nor
     | avoid\w* | skip\w* | steer\sclear | stay(?:ing)?\s(?:away|out) | fade | lay(?:ing)? | oppose
     | pass(?:ing)? | bet(?:ting)?\sagainst | no\s(?:bet|value|play|interest|selection|edge)(?<!draw\sno\sbet)
@@ -465,8 +467,8 @@ UNWANTED = _pattern(  # in a sentence: negated, past, hypothetical, conditional,
     | \bget\s[€$£][0-9]
     | = \s?[€$£]?[0-9]"""
 )
-BEFORE_TODAY = _pattern(r"^[^\w]{0,3}(?:yesterday|last\s\w{2,10}|\w{1,8}\s\w{1,8}\sago)\b")  # in a cell
-# What stands before lines with keys, and neither recommends nor says whose they are: a match, a league, a day.
+BEFORE_TODAY = _pattern(r"^[^\w]{0,3}(?:yesterday|last\s\w{2,10}|\w{1,8}\s\w{1,8}\sago)\b")  # in a table's cell
+# A title before lines of keys and values (a match, a league, a day): it does not say whether they are recommended.
 TITLE = re.compile(
     r"""\W* (?: (?:[1-9][0-9]?[.):]\s)? [A-Z\u00c0-\u00dd][\w.'\u2019& -]{1,40} \s (?:v|vs|V|VS|Vs|@|at|against
     |[\u2013\u2014-])[.]? \s
@@ -479,7 +481,7 @@ TITLE = re.compile(
     |of|day) \W{0,3}){1,6} ) ) \W*""",
     re.VERBOSE,
 )
-# In a sentence before them: then it may be about them, and they are somebody's, or an explanation.
+# Words in a sentence before such lines: it may say that they are somebody else's bets, or an explanation.
 ABOUT_FIELDS = _pattern(
     r"""\b(?: you\w* | your\w* | bets? | tips? | picks? | slips? | tables? | columns? | rows | list\w* | entr\w+
     | fields?
@@ -492,7 +494,7 @@ ABOUT_FIELDS = _pattern(
     | stake\w*
     | odds | selections? )\b | :\W*$"""
 )
-# Behind them, a sentence about them that says that they are not advice.
+# A sentence after such lines that says what they are: then they are not advice, unless `STANDS_BY` matches.
 ABOUT_BLOCK = _pattern(
     r"""^[^\w]{0,6} (?: these | those | this | that
     | (?:the|all)\s(?:above|table|list|block|slip|bets?|picks?|tips?|rows?|lines?|entr\w+|fields?|columns?|data|form) )
@@ -500,7 +502,7 @@ ABOUT_BLOCK = _pattern(
     (?: ['\u2019](?:s|re)\b | \s(?: is | are | was | were | shows? | lists? | contains? | comes? | came | reads?
       | gives? | has | have | would | looks? | represents? | follows? | correspond\w* | match\w* | belong\w* )\b )"""
 )
-ABOUT_IT = _pattern(  # ... or asks about them, or says where they are kept
+ABOUT_IT = _pattern(  # a sentence after such lines that asks about them, or says where they are stored
     r"""(?=[^?]*\?\s*$) .{0,200} \b(?: add | confirm | place | save | submit | right | correct | mean | meant
     | change | edit
       | this | these )\b
@@ -515,7 +517,7 @@ STANDS_BY = _pattern(
     r"""\b(?: my | our | I | I['\u2019]d | value | strong\w* | best | solid | good | great | small | low | high | risk
     | edge | confiden\w+ | recommend\w* | worth | safe\w* | game | match | side | team )\b"""
 )
-# A reason behind the odds may be told in the past tense or with a "not".
+# Words before a reason after the odds. The reason may be in the past tense or contain "not".
 REASON = _pattern(
     r""",?\s(?: because | since | as(?!\s(?:long|soon|of|for|it|well|the\ssaying|they\ssay)\b)
     | given(?=\s(?:how|that\s(?:they|he|she|it)\b|their|his|her|its|[A-Z][\w-]+['\u2019])) | who | whose | which | after
@@ -525,7 +527,7 @@ CONDITION = _pattern(
     r"""\b(?: if | unless | provided | only | once | until | assuming | (?:as|so)\s(?:long|soon)\sas | subject\sto
     | or\sbetter | minimum )\b"""
 )
-# Openings that concede a point before they turn it down.
+# The beginning of a sentence that concedes a point, in order to reject it later.
 CONCEDES = _pattern(
     r"""^[^\w]{0,6}(?: although | though | while | whilst | much\sas | as\smuch\sas | even\sthough | whereas
     | however\s(?:good|tempting) | if | were | had | should | suppose | say | when | pass | lay | avoid | fade
@@ -534,7 +536,7 @@ CONCEDES = _pattern(
 TURNS = _pattern(
     r""",?\s(?: but | because | since | although | though | while | whereas | however | yet | except | as\sthey ) \s"""
 )
-# Behind a turn, what takes a bet back.
+# Words after one of `TURNS` that withdraw the bet.
 TAKES_BACK = _pattern(
     r"""\b(?: only | if | unless | wait\w* | leave | leaving | pass(?:ing)? | skip\w* | avoid\w* | stay\w* | not
     | no\sbet | wouldn['\u2019]t | shouldn['\u2019]t | don['\u2019]t | didn['\u2019]t | can['\u2019]t | cannot
@@ -542,7 +544,7 @@ TAKES_BACK = _pattern(
     | better\soff | minimum | too | until | gone | suspended | no\slonger | instead | void | cancel\w* | resist\w*
     | nah | settle\sfor )\b | n['\u2019]t\b"""
 )
-# A sentence that takes back what was said before it.
+# A sentence that withdraws the bets before it.
 RETRACTS = _pattern(
     r"""\b(?: (?:leave|skip|avoid|fade|swerve|oppose|pass\son|stay\saway\sfrom|staying\saway\sfrom|steer\sclear\sof
     |dodge|ignore|forget|scrap|cancel|scratch|strike|drop|disregard|delete|scrub|withdraw|reject)\s(?:it|this|that
@@ -592,7 +594,7 @@ RETRACTS = _pattern(
     |['\u2019]s)\slost\b(?!\s(?:[\w-]{1,12}\s){0,3}
       (?:in\sa\srow|straight|running|games|matches|away|at\shome|on\sthe\sroad)\b) | \bmisread\b"""
 )
-# Beside the odds that somebody stands by, what follows from them.
+# A remark in brackets on what the recommended odds mean or pay.
 ASIDE = _pattern(
     r"""\s\((?: implied\sprobability | (?:that|which)\swould\s(?:return|pay|win) | potential | returns? | returning
     | to\sreturn )\b[^()]{0,60}\)"""
@@ -626,7 +628,7 @@ QUOTES = _pattern(
     | the\s(?:article|post|tweet|column|video|podcast|thread|email|message|site|page|paper)\b | quot(?:e|es|ed|ing)
     | others | you(?:['\u2019]ve)?\s(?:asked|wrote|said|mentioned|pasted|sent|quoted|forwarded|shared|posted) )\b"""
 )
-# Behind the odds, who said it: "(Paul Merson)", "- Merson"; a bookmaker says nothing.
+# The source of a quotation after the odds: "(Paul Merson)", "- Merson". A bookmaker's name is not a source.
 SAID_BY = re.compile(
     r"\s?(?:\(|[\u2013\u2014-]\s)(?:via |by |from )?(?:[A-Z][a-z\u2019']{2,20})(?: [A-Z][a-z\u2019']{1,20}){0,2}\)?\W*$"
 )
@@ -634,12 +636,12 @@ BOOKMAKER = _pattern(_BOOKMAKERS)
 SENTENCE_END = _pattern(
     r"""(?<=[.!?]) (?<!\bvs\.) (?<!\bv\.) (?<!\bSt\.) (?<!\be\.g\.) (?<!\bNo\.) (?:[\"\u201d\u2019)]{0,2}) \s"""
 )
-CONTINUES = _pattern(  # "The odds are 2.10" and "Stake: €10" belong to the bet named before them
+CONTINUES = _pattern(  # "The odds are 2.10" and "Stake: €10" belong to the bet before them
     r"""(?: (?: the | best | current | suggested | recommended | approximate | decimal | american | available
     | combined | total ) \s ){0,3}
     (?: odds\b | price\s?: | (?:stake|wager|amount)\s?(?: : | of\b | is\b | size ) )"""
 )
-# Whose words outnumber the English ones, is read by nobody here.
+# Common words of other languages. A text with more of them than of `ENGLISH` is not read.
 FOREIGN = _pattern(
     r"""\b(?: der|die|das|und|ist|nicht|ein|eine|auf|f\u00fcr|ich|w\u00fcrde|mit|von|den|dem|kein\w*|quote|einsatz
     |wette\w*|el|la|los|las|que|una|por|para|con|mi|cuota|apuesta\w*|yo|pero|del|al|es|le|les|des|une|est|pas|pour|avec
@@ -648,7 +650,7 @@ FOREIGN = _pattern(
     |oran\w*|yok|ikke|og|p\u00e5|jeg|p\u00e3o|se|ne|oddsen|insats|tipp|tipset|spiel|heute|hoy|hoje|oggi|vandaag
     |aujourd|ej|ei|en|ja|vedonly\u00f6nti )\b"""
 )
-# Words of bets that no English sentence has; one of them in a sentence that otherwise reads as English is enough.
+# Betting words of other languages that never occur in English. One of them makes a sentence foreign.
 BETS_ELSEWHERE = _pattern(
     r"""\b(?: goles | gols | golos | doelpunten | gewinnt | gewinnen | gana | ganar\w* | gagne\w* | empate | pareggio
     | unentschieden | gelijkspel | cuota | einsatz | wette\w* | apuesta\w* | apostar\w* | aposta\w* | scommess\w*
