@@ -443,7 +443,7 @@ def folded(pieces: Sequence[Piece]) -> list[tuple[int, Part]]:
     calls: dict[str, int] = {}  # by call id: the index of the call's part
     shown: dict[tuple[str, str], int] = {}  # by kind and id of data: the index of its part
     kind = Kind.TEXT
-    grows = False  # the next string continues the last part
+    grows = False  # whether the next string continues the last part
     for piece in join(pieces):
         if not isinstance(piece, str) and whole and _opens(piece) is not None:
             number, whole = number + 1, False

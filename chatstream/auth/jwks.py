@@ -31,8 +31,8 @@ _PAUSE_SECONDS = 10
 _FETCH_SECONDS = 3
 # Size limit of a JWK Set, in bytes. Usual ones have a few keys of 400 bytes, or of a few KB with certificates.
 _MAX_BYTES = 256 * 1024
-# Most tokens with an unknown key that are remembered (150 bytes each, 600 KB). After that, the oldest one's key is
-# looked up once more.
+# Maximum number of tokens with an unknown key that are remembered (150 bytes each, 600 KB). After that, the oldest
+# one's key is looked up once more.
 _MOST_ASKED = 4096
 
 Name = tuple[str | None, str]
@@ -197,7 +197,7 @@ def _no_answer(exc: Exception) -> str:
 
 
 class _NoKeys(Exception):
-    """The response is no usable JWK Set. The message says why, and quotes nothing of it."""
+    """The response is no usable JWK Set. The message says why, without quoting the response."""
 
 
 def _keys(body: bytes, algorithms: tuple[str, ...]) -> _KeySet:

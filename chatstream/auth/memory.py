@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from chatstream.models import User
 
-# Most cached tokens: 2 MB at 400 bytes each. Fewer users are active at the same time.
+# Maximum number of cached tokens: 2 MB at 400 bytes each. Fewer users are active at the same time.
 _MOST_TOKENS = 4096
 # Seconds until a cached token is verified again: its issuer may have withdrawn the key.
 _SECONDS = 60

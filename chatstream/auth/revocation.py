@@ -21,7 +21,7 @@ log = logging.getLogger("chatstream.auth")
 
 # Time limit of a check: a request that waits for it must be answered within 5 s.
 _TIMEOUT_SECONDS = 2
-# Most tokens in one call of the check: some 100 KB if it sends them to another server.
+# Maximum number of tokens in one call of the check: some 100 KB if it sends them to another server.
 _BATCH = 500
 _RETRY_AFTER_SECONDS = 5
 

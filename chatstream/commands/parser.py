@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` for a command line with commands."""
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Like `parse_args`. Ends the program with 2 and a line that names the mend."""
+        """Like `parse_args`. On an error, exit with status 2 and a line that says how to fix the command."""
         self._given = [*arguments]
         parsed, rest = self.parse_known_args(arguments)
         if rest:

@@ -34,7 +34,7 @@ exit status: 0 done, 1 not possible, 2 wrong options, 130 interrupted. Conversat
 # For a benchmark's hook: conversations per user, few enough to watch all at once (CHATSTREAM_STREAMS_PER_USER is 10),
 # and messages per conversation, as in the seeds of the other servers.
 HOOK_CONVERSATIONS, HOOK_MESSAGES = 5, 1
-# Most conversations to make. A larger number is a typing mistake.
+# Maximum number of conversations to make. A larger number is a typing mistake.
 MOST = 100_000_000
 
 

@@ -83,7 +83,8 @@ async def write_answer(
     if plugins.needs_turn:
         turn = plugin_turn(conversation, window.history, attempt=answer.attempt, key=answer.reply_to)
         if plugins.answers:
-            # What it asks may cost as much as the model, in whose place it is. It says so if it costs nothing.
+            # The plug-in replaces the model, and may call a service that costs as much: estimate the same usage. If it
+            # costs less, the plug-in reports that.
             yield Delta([], estimate=ratio.estimate(window.history)._replace(of_model=False))
             async with aclosing(plugins.released(plugins.answer(turn))) as deltas:
                 async for delta in deltas:

@@ -15,8 +15,8 @@ from chatstream.models import Status
 # Bytes per flush. Large enough to be efficient; also the most memory a stalled client can pin, besides the kernel's
 # socket buffer.
 _FLUSH_BYTES = 64 * 1024
-# A reader this many bytes behind the log will not catch up. It is disconnected; with its cursor it then gets the missed
-# text as one chunk.
+# A reader this many bytes behind the log is disconnected, as it would not catch up. When it reconnects with its cursor,
+# it gets the missed text as one chunk.
 _MAX_LAG_BYTES = 4 * 1024 * 1024
 
 Push = Callable[[bytes], bool]

@@ -8,7 +8,7 @@ from tornado.httputil import HTTPHeaders
 
 Network = IPv4Network | IPv6Network
 
-# Most proxies that are read from a header: more than any real chain has.
+# Maximum number of proxies that are read from a header: more than any real chain has.
 _MOST_HOPS = 32
 # An address with an optional port, as proxies write it. IPv6 is in brackets if a port may follow; the port may be a
 # pseudonym (RFC 7239, section 6). Azure's gateways add ports to X-Forwarded-For.

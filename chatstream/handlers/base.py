@@ -38,8 +38,8 @@ from chatstream.store.gate import answer_within
 
 log = logging.getLogger("chatstream.http")
 
-# Largest request body, in bytes. Fits the longest message (50,000 characters) with the longest system prompt and title
-# (8,200) in JSON's longest spelling: 12 bytes per character, as Python's `json` escapes an emoji. The rest is margin.
+# Size limit of a request body, in bytes. Enough for the longest message (50,000 characters), system prompt and title
+# (8,200) at 12 bytes per character, the length of an emoji as Python's `json` escapes it. The rest is margin.
 MAX_BODY_BYTES = 768 * 1024
 # Largest refused body that is still read, so that its sender sees the error: the size of a photo. For a larger one the
 # connection is closed at once.

@@ -10,8 +10,8 @@ from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooL
 from chatstream.handlers.base import MAX_BODY_BYTES, BaseHandler
 from chatstream.handlers.door import Door
 
-# Most errors that are listed, ten times the fields of the largest body, and most characters of a field's name. To list
-# all errors of a body full of errors would take 20 ms, and four times the body's size.
+# Maximum number of listed errors (ten times the fields of the largest body), and maximum length of a field's name. To
+# list all errors of a body full of errors would take 20 ms, and four times the body's size.
 _MAX_ERRORS = 50
 _MAX_FIELD_NAME = 64
 

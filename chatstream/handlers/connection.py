@@ -66,7 +66,8 @@ _END_OF_HEAD = rb"[^\r\n]\r*\n\r?\n"
 # A chunk's length line. Chunk extensions are ignored (RFC 9112, section 7.1.1), and so are trailers (7.1.2).
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
-# Most bytes of one chunk line, and of all ignored extensions and trailers of a body. No known client sends any.
+# Maximum number of bytes of one chunk line, and of all chunk extensions and trailers of a body, which are ignored. No
+# known client sends any.
 _LONGEST_CHUNK_LINE = 1024
 _MOST_IGNORED_BYTES = 16 * 1024
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)

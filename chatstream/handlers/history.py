@@ -20,10 +20,11 @@ from chatstream.store.conversations import Conversations
 from chatstream.store.reading import Reading
 from chatstream.store.tree import Node
 
-# Most characters of a page; without it, a page of the longest messages would be 40 MB or more. A slow client, at
-# 26 KB/s, reads this much before its timeout.
+# Maximum number of characters of a page; without it, a page of the longest messages would be 40 MB or more. A slow
+# client, at 26 KB/s, reads this much before its timeout.
 _PAGE_CHARACTERS = 512 * 1024
-# Messages of a branch per database read. Those beyond the page's character limit are read in vain, so not more.
+# Messages of a branch per database read. The number is small, because those beyond the page's character limit are not
+# used.
 _READ_AT_ONCE = 20
 
 

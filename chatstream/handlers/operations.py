@@ -40,7 +40,7 @@ class OneAtATime:
         self._asking: asyncio.Future[None] | None = None
 
     async def __call__(self, seconds: float) -> None:
-        """Await the shared call. Raises its exception, or `StorageUnavailable` after so many seconds."""
+        """Await the shared call. Raises its exception, or `StorageUnavailable` after `seconds`."""
         asking = self._asking
         if asking is None or asking.done():
             asking = self._asking = asyncio.ensure_future(self._ask())

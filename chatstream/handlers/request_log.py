@@ -15,8 +15,8 @@ log = logging.getLogger("chatstream.http")
 
 # Paths that monitoring requests every few seconds; their successes are not worth a log line.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
-# Most characters of a path that are logged: three times the longest route. A path may have 16 KB, with which anybody
-# could fill the disk.
+# Maximum number of characters of a path that are logged: three times the longest route. A path may have 16 KB, with
+# which anybody could fill the disk.
 _MOST_OF_A_PATH = 300
 # A JSON Web Token, or the beginning of one at the end of the text. The possessive quantifiers prevent backtracking.
 _TOKEN = re.compile(r"eyJ[\w-]*+(?:(?:\.|%2[Ee])[\w-]*+)++|eyJ[\w-]*+\Z", re.ASCII)

@@ -256,7 +256,7 @@ class StreamingHandler(JSONHandler):
                 connection.socket.setsockopt(level, getattr(socket, name), value)
 
     def _error(self, code: ErrorCode, retry_after_ms: int | None = None, *, words: str | None = None) -> bytes:
-        """`words`, if they say more than those that belong to the code: those of the same refusal by REST."""
+        """Return an `error` event. `words` replace the code's general message by that of the same refusal in REST."""
         event = events.error(code, request_id=self.request_id, retry_after_ms=retry_after_ms)
         if words is not None:
             event = replace(event, message=words)

@@ -56,7 +56,7 @@ KEY_PATTERN = r"^[\x21-\x7e]{1,128}$"
 PAGE = 50
 MAX_PAGE = 200
 
-# Most tools that an app may declare in a conversation: they are sent to the model with every request.
+# Maximum number of tools that an app may declare in a conversation: they are sent to the model with every request.
 MAX_CLIENT_TOOLS = 32
 MAX_CLIENT_TOOLS_CHARACTERS = 32_000
 

@@ -12,10 +12,10 @@ from chatstream.llm.markers import Marker
 from chatstream.llm.shapes import valid
 from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece
 
-# Most characters of white space that are held before the first word, while a tag may follow.
+# Maximum number of white-space characters that are held back before the first word, because a tag may follow.
 _MOST_BLANKS: Final = 256
-# Most tags before the first word. Real models send a few; each costs a scan of the rest of its chunk, so the number is
-# bounded.
+# Maximum number of tags before the first word. Real models send a few; for each, the rest of its chunk
+# is scanned.
 _MOST_TAGS: Final = 32
 
 

@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from chatstream.pieces import Kind, OpenToolCall
 
-# Most calls of one request, and most characters of their arguments together: far above any real model's, but they
-# bound the memory.
+# Maximum number of tool calls in one response, and of characters in all their arguments: far more than any real model
+# sends. They bound the memory.
 _MOST_CALLS: Final = 128
 _MOST_CHARACTERS: Final = 1_000_000
-# Most characters of a call's `extra`: Gemini's signatures have some hundred, long encrypted reasoning 100,000.
+# Maximum number of characters of a call's `extra`: Gemini's signatures have some hundred, long encrypted reasoning
+# 100,000.
 _MOST_EXTRA: Final = 200_000
 # Values that some endpoints send for a missing id.
 _NO_IDS: Final = {"", "null", "none", "undefined"}

@@ -121,7 +121,7 @@ class Entry(Struct, frozen=True, kw_only=True):
         return fitted
 
     def context_characters(self, usual: int) -> int:
-        """Most characters of a conversation to send: as many as fit its context, or `usual` if that is unknown."""
+        """Maximum number of characters of a conversation to send: what fits the context; `usual` if that is unknown."""
         return usual if self.context is None else self.context * _CHARACTERS_PER_TOKEN
 
 

@@ -60,7 +60,7 @@ class Clock:
         self._wait_until(self._loop.time() + self._deadlines.idle, "the next token")
 
     def settle(self, seconds: float) -> None:
-        """The answer looks complete: wait at most so long for the rest."""
+        """The answer looks complete: wait at most `seconds` for the rest."""
         self._wait_until(min(self._due, self._loop.time() + seconds), "the token counts")
 
     def left(self) -> float:
@@ -107,7 +107,7 @@ class Clock:
     ) -> None:
         task, self._task = self._task, None
         late, self._late = self._late, False
-        # If somebody else has cancelled the task too, that cancellation wins.
+        # If other code has also cancelled the task, that cancellation takes precedence.
         if late and task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from exc
 

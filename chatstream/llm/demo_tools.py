@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from chatstream.llm.demo_answers import Called, Wanted
 
-# Most characters of a result in an answer that quotes it.
+# Maximum number of characters of a result in an answer that quotes it.
 _LONGEST: Final = 500
 # Calls of `many`: more than the server carries out (`CHATSTREAM_TOOL_CALLS`).
 _MANY: Final = 40

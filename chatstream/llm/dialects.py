@@ -17,7 +17,7 @@ NONE: Final[Parts] = frozenset()
 # The key in a call's `extra` for data of the Responses API; other APIs ignore it.
 RESPONSES_EXTRA: Final = "responses"
 
-# Most models whose refusals are remembered, by last use: users may be free to name any model.
+# Maximum number of models whose refusals are remembered, by last use: users may be free to name any model.
 _MAX_MODELS: Final = 256
 # Seconds for which a refusal is remembered; then the part is tried again, as the endpoint may have changed.
 _REMEMBERED: Final = 3600.0

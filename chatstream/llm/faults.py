@@ -32,7 +32,7 @@ class Part(StrEnum):
 
 
 class Mend(StrEnum):
-    """What the operator can do about a fault: a sentence for the log."""
+    """How the operator can fix a fault: a sentence for the log."""
 
     KEY = "Check OPENAI_API_KEY."
     ACCOUNT = "The account of OPENAI_API_KEY has no credit or no right to this."

@@ -54,8 +54,8 @@ class Turn(Struct, frozen=True):
         return len(self.content) + called
 
 
-# The prompt that asks for the rest of the assistant's turn right before it. A user turn, since not every endpoint
-# continues a final assistant turn, and some refuse one.
+# The prompt that asks the model to continue its last turn. It is sent as a user turn: some endpoints refuse a request
+# that ends with an assistant turn, or do not continue it.
 GO_ON = (
     "Your answer above was cut off. Go on exactly where it ends, in mid-sentence or mid-word if need be. Repeat "
     "nothing of it, and do not mention that it was cut off."

@@ -53,7 +53,8 @@ _LONG_ATTEMPT: Final = 10.0
 _LOADING_DOUBLINGS: Final = 3
 # Seconds between two log lines about the same configuration error, so that not every answer logs it.
 _TELL_EVERY: Final = 60.0
-# Most models for which the warning about unopened thinking is remembered: users may be free to name any model.
+# Maximum number of models for which the warning about unopened thinking is remembered: users may be free to name any
+# model.
 _MOST_TOLD: Final = 100
 # Bytes per piece of a decompressed body: as much as one network read.
 _PIECE_BYTES: Final = 64 * 1024
@@ -238,7 +239,7 @@ class OpenAIModel:
             )
 
     def _tell_operator(self, fault: Fault) -> None:
-        """Log an error that only the operator can mend, with the address and the mend; each at most once a minute."""
+        """Log an error that only the operator can fix, with the address and how to fix it; at most once a minute."""
         now = time.monotonic()
         if fault.mend is not None and now - self._told_operator.get(fault.mend, -math.inf) >= _TELL_EVERY:
             self._told_operator[fault.mend] = now

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 _MAX_REASON: Final = 64
 # Largest token count: JSON's and MongoDB's numbers have a limit.
 _MAX_TOKENS: Final = 2**53
-# What a model thought may stand in the total alone, as with Gemini: at most what it may say at all.
+# Maximum number of reasoning tokens that are counted only in the total, as by Gemini: the longest output of a model.
 _MAX_UNTOLD: Final = 65_536
 # The fields for reasoning. Some endpoints send the same in two of them: the first one is used.
 _REASONING: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
@@ -192,7 +192,7 @@ def failure_of(chunk: Json) -> object:
 
 
 def usage_of(chunk: Json, *, final: bool) -> Usage | None:
-    """The chunk's token counts, in any place. `final`: no later counts replace them."""
+    """Return the token counts of a chunk, from any field that endpoints use. `final`: no later counts replace them."""
     groq = chunk.get("x_groq")
     places = [chunk, *choices_of(chunk), *([groq] if isinstance(groq, dict) else [])]
     for place in places:

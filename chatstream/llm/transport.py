@@ -17,7 +17,7 @@ import aiohappyeyeballs
 import httptools
 import httpx2
 
-# Most bytes of a response's head; other clients use the same limit, and no server sends as much.
+# Maximum number of bytes of a response's head; other clients use the same limit, and no server sends as much.
 _MAX_HEAD_BYTES: Final = 64 * 1024
 # With more unread bytes than this, stop reading: TCP flow control then makes the endpoint wait. As large as the largest
 # accepted event, so that pauses are rare: if reading is paused just before the end of a TLS connection, uvloop loses
@@ -39,7 +39,7 @@ openai package hand nothing else on to a transport."""
 
 
 class MalformedResponse(httpx2.RemoteProtocolError):
-    """The response is not valid HTTP. The error's text quotes nothing of it."""
+    """The response is not valid HTTP. The error's text does not quote the response."""
 
 
 class Transport(httpx2.AsyncBaseTransport):
@@ -187,7 +187,7 @@ class _Connection(asyncio.Protocol):
             self._response.lost(exc)
 
     def idle(self, seconds: float) -> None:
-        """Mark the connection as idle: close it after so many seconds without a request."""
+        """Mark the connection as idle: close it if no request comes within `seconds`."""
         self._response = None
         self._expiry = asyncio.get_running_loop().call_later(seconds, self.abort)
 

@@ -156,7 +156,7 @@ def _unfit(method: Any, *, arguments: int) -> str | None:
 
 
 def _settings_of(plugin: Plugin, attribute: str, rules: dict[Hook, Rule]) -> tuple[dict[Hook, Any], list[str]]:
-    """What it sets for the methods that it has, and what is wrong with the rest."""
+    """Return the plug-in's valid settings by method, and error messages for the invalid ones."""
     given = getattr(plugin, attribute, None) or {}
     if not isinstance(given, dict):
         return {}, [f"`{attribute}` must be a dict by names of methods, and is {described(given)}"]

@@ -47,11 +47,13 @@ Result = TypeVar("Result")
 T = TypeVar("T", Annotation, Data)
 
 _RETRY_AFTER = 5.0  # seconds: `Retry-After` when an `admit` or `budget` call has failed
-# Most annotations per plug-in and answer. Each is stored with the answer and sent as an event in every replay.
+# Maximum number of annotations per plug-in and answer. Each is stored with the answer and sent as an event in every
+# replay.
 _MOST_ANNOTATIONS = 50
 _MOST_YIELDED = 1000  # items read from a plug-in's iterator; far more than are used
 _JSON_BYTES = 16 * 1024
-# Most bytes of `Data` per answer, kinds and ids included, so that the answer's document has room for the text.
+# Maximum number of bytes of `Data` per answer, kinds and ids included, so that the answer's document has room for the
+# text.
 _DATA_BYTES = 1024 * 1024
 # A refusal's status must be from the first to below the second, and not the third: clients read 401 as a token problem,
 # and 500 as a server error.
@@ -448,7 +450,7 @@ def _is_empty(said: object) -> bool:
 
 
 def _said(given: object, room: int) -> tuple[Said, int]:
-    """A copy of a piece that a plug-in has yielded, and the bytes of it that count against `room`."""
+    """Return a copy of a piece that a plug-in has yielded, and its size in bytes, which counts against `room`."""
     match given:
         case str():
             return _text(given), 0

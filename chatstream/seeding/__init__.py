@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from chatstream.store.seeding import History, Name, OwnedDocument
 
-# Most messages per made-up conversation, since each is made and stored as a whole.
+# Maximum number of messages per made-up conversation, since each is made and stored as a whole.
 MOST_MESSAGES = 10_000
 
 

@@ -193,7 +193,7 @@ class Conversations:
             "_id": ObjectId(conversation.key),
             "userId": conversation.user_id,
             "autoTitle": True,
-            "title": conversation.title,  # the version before sets a title without removing `autoTitle`
+            "title": conversation.title,  # the previous version sets a title without removing `autoTitle`
         }
         change: dict[str, Any] = {"$unset": {"autoTitle": ""}}
         if title is not None:

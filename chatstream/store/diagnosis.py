@@ -19,7 +19,7 @@ _SECONDS = 2.0
 _MILLISECONDS = int(_SECONDS * 1000)
 # Time limit of a DNS query, in seconds: a resolver tries its first server for five seconds before the second one.
 _NAME_SECONDS = 6.0
-# Most servers to report on; a replica set has three or five.
+# Maximum number of servers to report on; a replica set has three or five.
 _MOST = 5
 # Tries of the test transaction. The first may be slow on a new replica set, which creates its files then.
 _TRIES = 3

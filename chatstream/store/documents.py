@@ -51,7 +51,7 @@ _NEWER_CODES = {
 }
 
 
-# The schema version, stored in each document. Raise it when a process of the version before could misread a document.
+# The schema version, stored in each document. Raise it if a process of the previous version could misread a document.
 SCHEMA = 1
 
 # A MongoDB document has at most 16 MB. Above this many bytes, an answer that would be stored as text and as pieces is

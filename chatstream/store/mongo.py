@@ -130,7 +130,8 @@ LEDGER_INDEXES = [
     IndexModel([("month", ASCENDING), ("_id", ASCENDING)], name="month"),
     _WEBHOOK_INDEX,
     IndexModel([("userId", ASCENDING)], name="owner"),
-    # Of whom something is to be told: few, and found so where the account has lost its user's id.
+    # Finds accounts with an unsent webhook event about a user, even if the account itself no longer has the user's id.
+    # There are few.
     IndexModel(
         [("webhook.userId", ASCENDING)],
         name="webhook_owner",

@@ -24,7 +24,7 @@ from chatstream.store.mongo import Mongo
 
 # Pause before the next look at a document that this version cannot read.
 _NOT_UNDERSTOOD = timedelta(minutes=1)
-# Most events sent at the same time; each needs a connection.
+# Maximum number of events sent at the same time; each needs a connection.
 BATCH = 16
 
 

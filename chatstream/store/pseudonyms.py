@@ -28,7 +28,7 @@ _KEY_BYTES = 32
 _UNKEYED: Document = {"$regex": "^[0-9a-f]{64}:"}
 # Accounts of erased users renamed per operation.
 _RENAMED_AT_ONCE = 100
-# Most months' keys in memory: this month's, the one before, and a few others that were asked for.
+# Maximum number of months' keys in memory: this month's, the one before, and a few others that were asked for.
 _MOST_REMEMBERED = 4
 
 

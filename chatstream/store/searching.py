@@ -24,7 +24,8 @@ from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.terms import begins_terms, terms
 
-# Most different terms stored per conversation: more than a novel has, and far below MongoDB's 16 MB per document.
+# Maximum number of different terms stored per conversation: more than a novel has, and far below MongoDB's 16 MB per
+# document.
 _MOST_TERMS = 20_000
 # A search updates documents for at most this many seconds, then answers without the rest. A request has four seconds.
 _UPDATE_SECONDS = 1.5
@@ -63,7 +64,7 @@ class Search:
         keys = set.intersection(*found)
         there = self._mongo.conversations.find({"userId": user_id, "_id": {"$in": [*keys]}}, {"_id": 1})
         existing = {one["_id"] for one in await there.to_list(None)}
-        if gone := keys - existing:  # deleted by a process of the version before
+        if gone := keys - existing:  # deleted by a process of the previous version
             await self._search.delete_many({"userId": user_id, "_id": {"$in": [*gone]}})
         return [*existing], complete
 

@@ -9,7 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Most characters of a term; longer ones are cut. No word is that long, and encoded data is found by its beginning.
+# Maximum number of characters of a term; longer ones are cut. No word is that long, and encoded data is found by its
+# beginning.
 MAX_TERM = 40
 
 _UNSEGMENTED = re.compile(

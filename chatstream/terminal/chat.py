@@ -23,7 +23,7 @@ _HELP = (
     "/new · /id · /quit"
 )
 _LONGEST_RESULT = 300  # characters shown of a tool call's result: some lines
-_FOUND = 20  # most search results: as many as fit on a screen
+_FOUND = 20  # maximum number of search results: as many as fit on a screen
 # Failed reconnections in a row before giving up: with the growing pauses about a minute, enough for a slow restart.
 _MAX_RECONNECTS = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0

@@ -23,7 +23,7 @@ from chatstream.tools import client, schema
 from chatstream.tools.tool import Where
 
 SETTING: Final = "CHATSTREAM_TOOLS_FILE"
-# Most tools: each request sends all of them to the model, and models choose well among some dozens.
+# Maximum number of tools: each request sends all of them to the model, and models choose well among some dozens.
 _MOST_TOOLS: Final = 128
 _MOST_HEADERS: Final = 20
 _MONTH: Final = 30 * 86_400

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chatstream.tools")
 
-# Most bytes that are read of a result. The model is sent less (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`).
+# Maximum number of bytes that are read of a result. The model is sent less (`CHATSTREAM_TOOL_OUTPUT_CHARACTERS`).
 _MOST_BYTES: Final = 1024 * 1024
 # Seconds for connecting, or the tool's timeout if that is shorter. If no connection is made, the call was certainly not
 # carried out, so this must fail before the tool's own timeout.

@@ -18,7 +18,7 @@ from chatstream.plugins.tool import Caller, ToolFailed, manner_of
 from chatstream.tools.tool import BadArguments, Tool
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MOST_PROBLEMS: Final = 5  # most errors of one call's arguments that the model is sent
+_MOST_PROBLEMS: Final = 5  # maximum number of errors in one call's arguments that are sent to the model
 
 
 class _Arguments(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from chatstream.tools.tool import BadArguments
 
-_MOST_PROBLEMS: Final = 5  # most errors of one call's arguments that the model is sent
+_MOST_PROBLEMS: Final = 5  # maximum number of errors in one call's arguments that are sent to the model
 _LONGEST_PROBLEM: Final = 300  # code points of one error, which may quote the arguments
 
 

@@ -31,7 +31,7 @@ const SEND_DELAY_MS = 500;
 const MAX_SEND_DELAY_MS = 5_000;
 // The longest delay of `setTimeout`; with a longer one the timer fires at once.
 const MAX_TIMER_MS = 2 ** 31 - 1;
-// Most messages in memory: as many as a person scrolls through, some megabytes at worst.
+// Maximum number of messages in memory: as many as a person scrolls through, some megabytes at worst.
 const MAX_MESSAGES = 1_000;
 // Messages per page of the history: the server's maximum.
 const PAGE = 200;

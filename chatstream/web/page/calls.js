@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { language, t } from "./words.js";
 
-const ROWS = 20; // most rows shown of arguments and of a result
+const ROWS = 20; // maximum number of rows that are shown of the arguments and of the result
 const STATES = {
   awaiting_approval: "Waits for you",
   approved: "Approved",

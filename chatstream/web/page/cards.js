@@ -5,7 +5,7 @@ import { element } from "./dom.js";
 import { facts } from "./facts.js";
 import { language } from "./words.js";
 
-const ROWS = 20; // most rows of a card
+const ROWS = 20; // maximum number of rows of a card
 const drawers = new Map(); // by kind: the drawing function, its promise while loading, or null if it failed
 
 /** The card for `{kind, id, data}`, with its `message` as a title if there is one. */

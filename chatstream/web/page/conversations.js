@@ -48,7 +48,7 @@ export class ConversationList {
     byId("older-conversations").onclick = () => this.#more().catch(() => {}); // the button stays
     byId("rename").onclick = () => this.#choose(actions.rename);
     byId("delete").onclick = () => this.#choose(actions.remove);
-    byId("list").onscroll = () => this.#menu.close(); // it stands where its row was
+    byId("list").onscroll = () => this.#menu.close(); // its row has moved
     byId("conversations").onkeydown = (press) => this.#onKey(press);
   }
 

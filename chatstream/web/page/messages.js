@@ -15,7 +15,7 @@ const ENDINGS = {
   content_filter: "Stopped by the content filter",
 };
 const SPOKEN_AFTER = 300; // ms before an ended answer is announced, so that its last events are announced together
-const SPOKEN = 4_000; // most characters of an answer that are read aloud by a screen reader
+const SPOKEN = 4_000; // maximum number of characters of an answer that a screen reader reads aloud
 
 export class MessagesView {
   #items = new Map(); // by id: {message, last, waits, root, prose?, after}
