@@ -1,4 +1,4 @@
-"""Fills a database with conversations, made up or from a file."""
+"""Fills a database with conversations, which are generated or read from a file."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from chatstream.store.seeding import History, Name, OwnedDocument
 
-# Maximum number of messages per made-up conversation, since each is made and stored as a whole.
+# Maximum number of messages per generated conversation, since each is generated and stored as a whole.
 MOST_MESSAGES = 10_000
 
 

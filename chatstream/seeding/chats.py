@@ -1,4 +1,4 @@
-"""Makes up conversations."""
+"""Generates example conversations."""
 
 import argparse
 import random
@@ -9,13 +9,13 @@ from chatstream.llm.demo_answers import Subject
 from chatstream.seeding import Source
 from chatstream.store.seeding import History, Line, Name, history
 
-# Seconds between two messages, least and most; then the greatest age of the last message.
+# Shortest and longest time between two messages, in seconds; then the maximum age of the last message.
 PAUSES = (20, 180)
 OLDEST = timedelta(days=30)
 
 
 class Chats:
-    """Makes conversations. Conversation n depends only on the seed and n, not on those made before."""
+    """Generates conversations. Conversation n depends only on the seed and n, not on the others."""
 
     def __init__(self, options: argparse.Namespace, subject: Subject) -> None:
         self._options = options
@@ -42,11 +42,11 @@ class Chats:
     def _make(self, number: int) -> History:
         chance = random.Random(f"{self._options.seed}/{number}")  # noqa: S311 - chats, not secrets
         chat = self._chat(chance)
-        exchanges = chance.sample(chat.exchanges, len(chat.exchanges))  # each once before any is repeated
+        exchanges = chance.sample(chat.exchanges, len(chat.exchanges))  # use each exchange once before repeating any
         contents = [exchanges[place // 2 % len(exchanges)][place % 2] for place in range(self._options.messages)]
         at = self._now - OLDEST * chance.random()
         times = [at] + [at := at - timedelta(seconds=chance.randint(*PAUSES)) for _ in contents]
-        times.reverse()  # now the first is the conversation's, the last the newest message's
+        times.reverse()  # first the time of the conversation, last that of the newest message
         lines = [
             Line("assistant" if place % 2 else "user", content, time_)
             for place, (content, time_) in enumerate(zip(contents, times[1:], strict=True))

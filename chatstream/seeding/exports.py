@@ -49,7 +49,7 @@ class _Read(NamedTuple):
 
 
 def is_export(path: Path) -> bool:
-    """Whether the file's beginning is that of an export."""
+    """Whether the file begins like an export."""
     try:
         with path.open("rb") as file:
             return isinstance(_LINE.decode(file.readline(_MOST_LINE_BYTES)), ExportBegun)
@@ -67,7 +67,7 @@ def read_export(path: Path) -> Source:
     for number, line in _lines(path):
         if number == 1:
             user_id = _begun(path, line).user_id
-    end = line  # `_lines` has checked that
+    end = line  # `_lines` has checked that the last line is the end
     seen: set[str] = set()
     for one in _conversations(path):
         if one.conversation.id in seen:
@@ -244,7 +244,7 @@ def _answer(line: ExportedMessage, view: AnswerView, ids: dict[str, str], seq: i
     made = answer.made_of([view.content] if line.pieces is UNSET else read(line.pieces))
     if made.content != view.content:
         raise _Fault("an answer's text is not what it is made of")
-    return settled(made)  # tool calls that waited for a person do not wait in the copy
+    return settled(made)  # in the copy, waiting tool calls are ended
 
 
 def _failure(view: FailureView | None) -> Failure | None:

@@ -22,7 +22,7 @@ from chatstream.store.documents import answer_model, conversation_model, now
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
-# Pause before the next look at a document that this version cannot read.
+# Pause before a document that this version cannot read is read again.
 _NOT_UNDERSTOOD = timedelta(minutes=1)
 # Maximum number of events sent at the same time; each needs a connection.
 BATCH = 16

@@ -4,8 +4,9 @@ Within a month, a user who comes back after an erasure must get the same pseudon
 After the month the pseudonym is not needed, and MongoDB deletes the key. Then an account can no longer be linked to its
 user, not even with the whole database and a guess of the user's id.
 
-Versions before made the hash without a key. A month that one of them began to count in is counted so to its end, which
-also lets both versions run at the same time. The accounts of users who were erased get a name by chance after it.
+Earlier versions made the hash without a key. If one of them made the first account of a month, the whole month uses
+hashes without a key, so that both versions can run at the same time. After that month, the accounts of erased users get
+random names.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ _KEY_BYTES = 32
 _UNKEYED: Document = {"$regex": "^[0-9a-f]{64}:"}
 # Accounts of erased users renamed per operation.
 _RENAMED_AT_ONCE = 100
-# Maximum number of months' keys in memory: this month's, the one before, and a few others that were asked for.
+# Maximum number of months whose keys are in memory: the current and the previous month, and a few requested ones.
 _MOST_REMEMBERED = 4
 
 

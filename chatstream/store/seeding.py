@@ -1,6 +1,6 @@
 """Bulk-loads conversations: examples, test data, imported histories. No server needs to run.
 
-The documents are the same that the server would have stored.
+The documents are the same as those that the server stores.
 """
 
 import json
@@ -26,8 +26,8 @@ from chatstream.store.embedded import REPLICA_SET, WAITING_FOR_CONNECTIONS, embe
 from chatstream.store.mongo import Mongo
 from chatstream.store.plugin_documents import PluginDocument, PluginDocuments
 
-# Documents per transaction: the most that MongoDB advises ("Production Considerations"). About half a megabyte, in a
-# twentieth of the time limit of one operation. Five times as many would be only a fifth faster.
+# Documents per transaction: the maximum that MongoDB advises ("Production Considerations"). They have about 0.5 MB and
+# take 5 % of the time limit of an operation. Five times as many would be only 20 % faster.
 BATCH_DOCUMENTS = 1000
 
 # A longer text counts as several documents, one per this many characters, so that a batch has at most ten megabytes.
@@ -39,11 +39,11 @@ _DOCUMENTS_AT_ONCE = 100
 # The `owner` of seeded documents. The server writes the name of its process there.
 OWNER = "seeding"
 
-# Time limit for asking whether a mongod runs on this machine; one that runs answers within milliseconds.
+# Timeout for finding out whether a mongod runs on this machine. A running one answers within milliseconds.
 _LOOK_TIMEOUT_MS = 1000
 
 Name = tuple[str, str]
-"""What a conversation is known by: its user's id and its own."""
+"""Identifies a conversation: the user's id and the conversation's id."""
 
 
 class Line(NamedTuple):
@@ -189,7 +189,7 @@ class Seeding:
             own = await self._mongo.conversations.find_one(
                 {name: conversations[0][name] for name in ("_id", "userId")}, {"_id": 1}
             )
-            if own is None:  # else this very transaction had succeeded, and its result was lost
+            if own is None:  # else an earlier try of this transaction had succeeded, but its result was lost
                 raise AlreadyExists("A user has a conversation with one of these ids.") from exc
 
     async def keep(self, documents: Iterable[OwnedDocument]) -> None:

@@ -45,7 +45,7 @@ function own(draw, found) {
   }
 }
 
-/** The names and values of an object, or a value. */
+/** Draw the names and values of an object as a table, or a single value. */
 function general({ kind, message, data }) {
   const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
   const isObject = data !== null && typeof data === "object" && !Array.isArray(data);

@@ -10,20 +10,20 @@ export class Thinking {
   #summary = element("summary");
   #text = element("div", { className: "thought", dir: "auto" });
   #onbegin;
-  #since = 0; // time when the reasoning began, if this page has seen that
+  #since = 0; // time when the reasoning began, if the page was open then
   #seconds = 0; // its duration
   #runs = false;
 
-  /** `onbegin` is called once, when it is seen to begin. */
+  /** `onbegin` is called once, when the reasoning begins while the page is open. */
   constructor(onbegin) {
     this.#onbegin = onbegin;
     this.root.append(this.#summary, this.#text);
     this.#summary.onclick = () => {
-      if (this.#runs) localStorage.setItem(OPEN, this.root.open ? "" : "open"); // as it will be
+      if (this.#runs) localStorage.setItem(OPEN, this.root.open ? "" : "open"); // the state after this click
     };
   }
 
-  /** `runs`: more of it may come. */
+  /** `runs`: the reasoning is still running. */
   show(text, { runs }) {
     this.root.toggleAttribute("hidden", text === "");
     if (text === "") return;

@@ -1,4 +1,4 @@
-/** Undo: an action can be taken back for a while. It is carried out after that, or when the page is closed. */
+/** Undo: delays an action, so that the user can cancel it. It is carried out later, or when the page is closed. */
 
 import { byId } from "./dom.js";
 
