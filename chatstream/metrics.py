@@ -221,7 +221,7 @@ class Metrics:
         self._answers_running.set_function(answers_running)
 
     def stream_ended(self, reason: str) -> None:
-        """Count an ended stream. `reason` is one of a few words: the client left, the connection's time was over, an
+        """Count an ended stream. `reason` has few values: the client left, the connection's time was over, or an
         error code."""
         self._streams_ended.labels(reason).inc()
 
@@ -318,7 +318,7 @@ class Metrics:
         """Count a conversation from which older messages are now left out for the model."""
         self._contexts_trimmed.inc()
 
-    # What is kept ----------------------------------------------------------------------------------------------------
+    # Stored data -----------------------------------------------------------------------------------------------------
 
     def erased(self, why: str, *, conversations: int, messages: int) -> None:
         """Count deleted conversations and messages. `why` is ``user`` or ``retention``."""

@@ -241,8 +241,8 @@ def weight(pieces: Iterable[Piece]) -> int:
 
 
 def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Piece]:
-    """Return the pieces between two positions. A string across a boundary is cut to the code point. No string is
-    empty."""
+    """Return the pieces between two positions. A string across a boundary is cut at the code point. The result
+    has no empty strings."""
     kept: list[Piece] = []
     position = 0
     for piece in pieces:
@@ -342,8 +342,8 @@ def spaced(place: Place, pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
-    """Return the pieces without reasoning, for clients that must not see it. Positions differ from those of all
-    pieces."""
+    """Return the pieces without reasoning, for clients that must not see it. Positions in the result are not those in
+    `pieces`."""
     kept: list[Piece] = []
     kind = Kind.TEXT
     for piece in pieces:

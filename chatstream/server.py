@@ -340,7 +340,7 @@ class Server:
         # Registered last, so that it runs first at the end: until the last stream has ended, heartbeats, checks of
         # tokens and revocations, the sweeper and the change stream continue.
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
-        await loading  # it began before the database was asked, so little of it is left
+        await loading  # a short wait: loading began before the first database request
         door.refusal = None
         _greet(settings, secret, sockets[0].getsockname()[1], loaded)
         _settle()

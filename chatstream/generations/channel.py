@@ -78,7 +78,7 @@ class Channel:
 
     @property
     def next_seq(self) -> int:
-        """The `seq` of the message that the log needs next; the newest one's, if its end is still missing."""
+        """The `seq` of the next message for the log. If its newest message has no end yet, that message's `seq`."""
         seq, position = self.last_place
         return seq if position not in (Cursor.USER, END) and seq >= 0 else seq + 1
 

@@ -388,7 +388,8 @@ class Commands:
 
 
 def _up_to(conversation: Conversation, parent: str | UnsetType | None) -> Conversation:
-    """Return the conversation as seen by a message with this `parent`: its branch ends there. With None it is empty."""
+    """Return the conversation as seen by a message with this `parent`: its branch ends there. With the parent None, the
+    branch is empty."""
     if isinstance(parent, UnsetType):
         return conversation
     return replace(conversation, key="") if parent is None else replace(conversation, head=parent)

@@ -139,7 +139,7 @@ class Ended(Entry):
         return not self._answer.begins_again or (wire.one_answer and self._position > 0)
 
     def after(self, place: Place) -> Entry:
-        """Readers may have more of its text than `position`."""
+        """Return this entry for a reader at `place`, who may have more of the answer's text than `position`."""
         seq, position = place
         return Ended(self._answer, position) if seq == self._answer.seq and position > self._position else self
 

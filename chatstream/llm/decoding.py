@@ -130,7 +130,7 @@ class AnswerDecoder:
 
     @property
     def settled(self) -> bool:
-        """Whether the answer looks complete: at most its token counts are missing, and later faults are ignored."""
+        """Whether the answer looks complete, except perhaps its token counts: then later faults are ignored."""
         return self.finished is not None and self._alone and not self.contradicted
 
     @property

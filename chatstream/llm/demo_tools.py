@@ -98,7 +98,7 @@ def told(called: Sequence[Called]) -> str:
 
 
 def whole(wanted: Sequence[Wanted], seed: str) -> Iterator[Delta]:
-    """OpenAI's form: one call after the other, the arguments in pieces."""
+    """Yield calls as OpenAI does: one call after the other, the arguments in pieces."""
     for index, one in enumerate(wanted):
         yield [_begun(index, one, seed)]
         for piece in _pieces(one):

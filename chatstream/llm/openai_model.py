@@ -302,7 +302,7 @@ class OpenAIModel:
         except TimeoutError:
             if (counted := _counted(decoder)) is not None:
                 yield counted
-            raise  # the clock's; `stream` turns it into a `Fault`
+            raise  # a deadline has passed; `stream` turns the error into a `Fault`
         except Fault as exc:
             fault = exc
         except _TRANSPORT_ERRORS as exc:

@@ -17,7 +17,7 @@ class Holding:
     def __init__(self, begun: Sequence[Piece] = ()) -> None:
         """`begun`: the pieces of the answer that are already sent."""
         self.text = ""  # the whole text so far
-        self.told = 0  # how many code points of it are released
+        self.told = 0  # number of its code points that are released
         self._place = BEGINNING  # the position after the last piece that came in
         self._others: deque[tuple[int, Piece]] = deque()  # held pieces, each with the length of the text before it
         self._call: list[tuple[int, Piece]] = []  # the tool call that the model is writing, in the same form

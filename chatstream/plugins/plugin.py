@@ -128,8 +128,8 @@ class Releases(Protocol):
     def release(self, text: str, told: int, ended: bool) -> int:
         """Return how many code points of `text`, the answer so far, may be sent, from its beginning.
 
-        At least `told`, the number already sent. `ended`: the answer is complete, and the rest is lost if it is not
-        released now. Raise `Blocked` to end the answer.
+        The result must be at least `told`, the number already sent. `ended`: the answer is complete, and the rest is
+        lost if it is not released now. Raise `Blocked` to end the answer.
         """
         ...
 

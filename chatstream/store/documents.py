@@ -42,8 +42,8 @@ WITHDRAWN = "withdrawn"
 ENDED = [status.value for status in Status if status.is_final]
 
 _CODES = {code.value for code in ErrorCode}
-# Error codes that earlier versions do not know, and cannot read. `code` gets the nearest code that they know, and the
-# exact one goes to another field.
+# Error codes that earlier versions cannot read, each with the most similar code that they know. The latter is stored in
+# `code`, the exact one in another field.
 _NEWER_CODES = {
     ErrorCode.UPSTREAM_MISCONFIGURED: ErrorCode.UPSTREAM_REJECTED,
     ErrorCode.ANSWER_TOO_LONG: ErrorCode.UPSTREAM_PROTOCOL,
@@ -398,7 +398,7 @@ def _id(value: object) -> str | None:
 
 
 def is_answer(document: Document) -> bool:
-    """Whether the document is an attempt at answering a user message. Works without the text having been read."""
+    """Whether the document is an attempt at answering a user message. Also for a document read without its text."""
     return document.get("role") == "assistant" and isinstance(document.get("replyTo"), ObjectId)
 
 

@@ -179,7 +179,7 @@ class Gate:
             raise StorageUnavailable
 
     def _leave(self) -> None:
-        """Let in the next waiting operation, or count the place as free."""
+        """Give this operation's slot to the next waiting operation; if none waits, free the slot."""
         for queue in (self._begun, self._fresh):
             while queue:
                 place = queue.popleft()

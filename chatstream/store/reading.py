@@ -337,7 +337,7 @@ class Reading:
         return {str(one["_id"]) for one in await found.to_list(None)}
 
     async def conversation(self, key: str) -> Conversation | None:
-        """The conversation with this key, whoever owns it. For callers that found the key in a message."""
+        """The conversation with this key, of any user. For callers that have the key from a message."""
         document = await self._mongo.conversations.find_one({"_id": ObjectId(key)})
         return self._understood(conversation_model, document)
 

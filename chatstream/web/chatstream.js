@@ -455,7 +455,7 @@ export class ChatStream {
 
   async earlier({ limit = PAGE } = {}) {
     if (this.#earlier === null) return this.messages;
-    const leaf = this.#transcript.branched ? this.messages[0]?.id : undefined; // the branch to page back in
+    const leaf = this.#transcript.branched ? this.messages[0]?.id : undefined; // load earlier messages of this branch
     const page = await this.#api.call("GET", `/messages${query({ limit, before: this.#earlier, leaf })}`);
     this.#transcript.load(page.messages, { before: true, previous: page.previous });
     this.#earlier = page.nextCursor;

@@ -1,8 +1,8 @@
 """An HTTP service that streams its own events answers in place of the model.
 
 It gets a POST with the message, and sends events on an event stream: ``llm_chunk {content}``, ``odds_update {…}``,
-``error {code}``, and at last ``done``. What an event is, its JSON's ``type`` says, or else its ``event:`` line.
-`SERVICE_URL` says where it is.
+``error {code}``, and at last ``done``. An event's type is the ``type`` in its JSON, or else its
+``event:`` line. `SERVICE_URL` is the address of the service.
 """
 
 import json
@@ -17,13 +17,13 @@ from chatstream.plugins.plugin import AnswerFailed, Said, Turn
 
 
 class Service:
-    """Asks the service at `url`; the server's deadlines hold for what it says."""
+    """Gets answers from the service at `url`. The server's deadlines apply to them."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def answer(self, turn: Turn) -> AsyncIterator[Said]:
-        """What it says, as it comes. Its request is closed when nobody wants the answer any more."""
+        """Yield the answer as it comes. The request to the service is closed when the answer is stopped."""
         body = {"user": turn.user, "conversation": turn.conversation, "message": turn.message}
         headers = {"Idempotency-Key": f"{turn.key}.{turn.attempt}"}
         async with (
