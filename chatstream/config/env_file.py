@@ -13,7 +13,7 @@ from dotenv.parser import parse_stream
 
 from chatstream.errors import ConfigurationError
 
-# UTF-16's byte order marks: some editors on Windows save files so.
+# Byte order marks of UTF-16, in which some Windows editors save files.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 ENCODING = "utf-8-sig"
 # Largest env file; a larger file must be something else.

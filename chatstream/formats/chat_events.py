@@ -71,7 +71,7 @@ class ChatEvents(Format):
         same, frames = _constant(answer.id, answer.reply_to, answer.attempt), []
         if at.kind is Kind.TEXT and is_text(pieces):
             return self._text_chunks(same, pieces, at, now)
-        further_by = 0  # code points of strings sent after `at`
+        further_by = 0  # number of code points sent since `at`
         for piece in pieces:
             if not isinstance(piece, str):
                 at, further_by = after(further(at, further_by), piece), 0

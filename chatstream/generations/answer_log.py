@@ -33,11 +33,11 @@ def usage_facts(usage: Usage | None) -> dict[str, int | str | None]:
 
 
 class AnswerLog:
-    """The log line of one answer. Opened when the answer begins, closed when its end is stored. It never has the
-    question or the answer."""
+    """The log line of one answer. Opened when the answer begins, closed when its end is stored. It
+    never contains text of the question or the answer."""
 
     def __init__(self, metrics: Metrics, *, model: str, request_id: str | None) -> None:
-        """`model` is the one that was asked; `request_id` is the id of the request that wanted the answer."""
+        """`model`: the model that generates the answer. `request_id`: the id of the HTTP request that began it."""
         self._metrics = metrics
         self._model = model
         self._request_id = request_id

@@ -316,7 +316,7 @@ class Commands:
             if isinstance(found, Answer):
                 answered = await self._reading.get(key, found.reply_to)
                 asked = answered if isinstance(answered, UserMessage) else None
-            if asked is None:  # a later version wrote it, or the conversation is being deleted
+            if asked is None:  # written by a newer version, or the conversation is being deleted
                 raise NothingToAnswer("There is no user message to answer.")
             message, previous = asked, await self._reading.newest_attempt(key, asked.id)
             found = found if isinstance(found, Answer) else previous

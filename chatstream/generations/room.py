@@ -707,8 +707,8 @@ class Room:
     def _generates(self, answer: Answer) -> bool:
         """Whether this process generates the answer, or is about to.
 
-        False for an answer that this process stored for a request that timed out before it learned so. Any process may
-        end it; the viewers here must be sent that end, as for a remote answer.
+        False for an answer that this process stored, but too late: its request had timed out, so nobody generates it.
+        Any process may end it. This process must send that end to its viewers, as for a remote answer.
         """
         return self._generation is not None and self._generation.answer.id == answer.id
 

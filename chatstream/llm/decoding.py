@@ -101,7 +101,7 @@ class AnswerDecoder:
         self._encoding_known = False
         self._other_encoding: codecs.IncrementalDecoder | None = None
         self._body = _Body.UNKNOWN
-        self._held = bytearray()  # bytes of an unclassified beginning, or of a JSON document
+        self._held = bytearray()  # received bytes: until the kind of body is known, or of a whole JSON document
         self._blanks = 0  # bytes of white space before the content
         self._first_line_seen = False
         self._events = EventSplitter()

@@ -193,7 +193,7 @@ class _Models(RequestHandler):
     """The demo models and what they do."""
 
     def initialize(self, subject: Subject) -> None:
-        """`subject`: has further models besides those that play faults."""
+        """`subject`: its demo models are listed after those that simulate faults."""
         self.described = {name: demo.description for name, demo in _DEMOS.items()} | {
             name: model.description for name, model in subject.models.items()
         }

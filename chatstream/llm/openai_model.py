@@ -58,7 +58,8 @@ _TELL_EVERY: Final = 60.0
 _MOST_TOLD: Final = 100
 # Bytes per piece of a decompressed body: as much as one network read.
 _PIECE_BYTES: Final = 64 * 1024
-# Bytes, and below seconds, to read of an error's body: enough for any error object, and for the start of any page.
+# Limits for reading the body of an error response, in bytes and in seconds: enough for any error object, and for the
+# beginning of an HTML page.
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _ERROR_BODY_PATIENCE: Final = 2.0
 

@@ -1,7 +1,7 @@
 """Builds Responses API requests (``POST {base_url}/responses``), with the same omissions as `dialects`.
 
 The endpoint stores nothing (``store: false``): each request has the whole context. Encrypted reasoning arrives with the
-calls and is sent back with their results while the same answer is being written. After the answer it is not needed.
+calls and is sent back with their results while the same answer is being written. Afterwards it is dropped.
 """
 
 from collections.abc import Iterator, Sequence

@@ -274,7 +274,7 @@ class _Response(httpx2.AsyncByteStream):
         self._end_of_file = True
 
     def lost(self, exc: Exception | None) -> None:
-        """The connection is closed; with `exc` if by an error."""
+        """Handle the end of the connection. `exc`: the error that closed it, or None."""
         if self._begun and self._end_of_file and self._until_closed and self._error is None:
             self._ended = True
         elif not self._ended and self._error is None:

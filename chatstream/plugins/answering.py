@@ -62,7 +62,7 @@ class Answering:
             await self._pieces.put(_Raised(exc))
         except GeneratorExit:
             raise
-        except BaseException as exc:  # noqa: BLE001 - it would end the server, or leave the reader waiting
+        except BaseException as exc:  # noqa: BLE001 - uncaught, it would end the server or block the reader
             await self._pieces.put(_Raised(RuntimeError(type(exc).__name__)))
 
     async def close(self) -> None:

@@ -176,7 +176,8 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
         "annotate": Rule(3, open=True),
         # The longest pause between two pieces, like `CHATSTREAM_FIRST_TOKEN_TIMEOUT` for the model.
         "answer": Rule(60, open=False),
-        # As for `admit`, which is called in the same request. Closed, because it protects money.
+        # The same time as for `admit`, which runs in the same request. Closed: a failure must not
+        # let users exceed a budget.
         "budget": Rule(2, open=False),
     }
 )

@@ -40,7 +40,7 @@ def terms(text: str, *, sought: bool = False) -> Iterator[str]:
 
 
 def begins_terms(term: str) -> bool:
-    """Whether to match longer terms that begin with this one. Not for one letter, which matches half of all words."""
+    """Whether to match longer terms that begin with this one. False for one letter: half of all words would match."""
     return len(term) > 1 or _UNSEGMENTED.fullmatch(term) is not None
 
 

@@ -37,7 +37,7 @@ _DECIDED = {
     "datetime_conversion": "times are UTC",
     "unicode_decode_error_handler": "text is UTF-8",
 }
-# Values that are the same as chatstream's own, and need no message.
+# Option values equal to those that chatstream sets: the user needs no message about them.
 _OURS = ("majority", "primary", "true")
 # Least size of the connection pool. The change stream keeps one connection; 500 answers saved at once share the others.
 LEAST_POOL = 10

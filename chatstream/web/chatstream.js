@@ -287,7 +287,7 @@ export class ChatStream {
       this.#report(new ChatError("An event is not one of ours.", { code: "protocol", retryable: true }));
       return;
     }
-    this.#farewell = null; // a new connection: the old reason is over
+    this.#farewell = null; // connected again: the reason of the last disconnection no longer holds
     const shown = this.messages;
     const repeated = !this.#transcript.apply(event);
     if (id) this.#cursor = id;

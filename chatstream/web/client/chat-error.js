@@ -34,7 +34,7 @@ export class ChatError extends Error {
   /** From an error response, whose body should be a problem document (RFC 9457). */
   static async fromResponse(response) {
     const { status, headers } = response;
-    const problem = (await response.json().catch(() => null)) ?? {}; // a proxy answers in HTML
+    const problem = (await response.json().catch(() => null)) ?? {}; // a proxy's error response may be HTML
     const seconds = Number(headers.get("Retry-After") ?? NaN);
     return new ChatError(problem.detail ?? `The server answered ${status}.`, {
       code: problem.code ?? `http_${status}`,

@@ -172,7 +172,7 @@ export class Composer {
     byId("send").hidden = this.#busy && empty; // in mid-answer, there is something to send only once it is written
     byId("send").ariaLabel = t(this.#busy ? "Ask next" : "Send");
     byId("stop").hidden = !this.#busy;
-    this.#field.rows = this.#field.value.split("\n").length; // where there is no `field-sizing`
+    this.#field.rows = this.#field.value.split("\n").length; // for browsers without CSS `field-sizing`
     byId("send").disabled = this.#field.readOnly || empty || this.#tooLong;
   }
 }
