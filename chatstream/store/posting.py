@@ -26,6 +26,7 @@ from chatstream.models import Answer, Conversation, Usage, UserMessage
 from chatstream.store.attempts import new_attempt
 from chatstream.store.conversations import move_head, touched
 from chatstream.store.documents import (
+    ENDED,
     FIRST_SEQ,
     PLACES,
     WITHDRAWN,
@@ -132,14 +133,21 @@ class Posting:
         key = conversation.key
         draft = _draft(content, client_message_id, background, parent)
 
+        likely = await self._reading.unfinished(key) if behind_running else None
+
+        async def queue_behind(running: ObjectId, session: Any) -> None:
+            which = {"_id": running, "conversationId": ObjectId(key), "status": {"$nin": ENDED}}
+            await self._messages.update_one(which, {"$set": {"queued": True}}, session=session)
+
         async def add(session: Any) -> Posted:
+            if likely is not None:  # first: after another read, each checkpoint of the answer would conflict
+                await queue_behind(likely, session)
             message, running, _ = await self._placed(conversation, draft, session)
             await self._messages.insert_many([user_message_document(key, message, owner=self._owner)], session=session)
-            if behind_running:
-                if running is None:
-                    raise NothingRunning("No answer is running in this conversation.")
-                which = {"_id": running, "conversationId": ObjectId(key)}
-                await self._messages.update_one(which, {"$set": {"queued": True}}, session=session)
+            if behind_running and running is None:
+                raise NothingRunning("No answer is running in this conversation.")
+            if behind_running and running is not None and running != likely:
+                await queue_behind(running, session)
             return Posted(message, None)
 
         try:
