@@ -132,7 +132,7 @@ def test_a_failover_under_load(
                 assert [one["content"] for one in stored if one["role"] == "user"] == contents
                 assert [one["status"] for one in stored if one["role"] == "assistant"] == ["complete"] * 5
 
-        io_loop.run_sync(all_of_them, timeout=90)
+        io_loop.run_sync(all_of_them, timeout=110)
     assert len(upstream.calls) == 40
 
 
