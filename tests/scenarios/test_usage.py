@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import scrape
 from tests.support.upstream import (
     DONE,
@@ -108,8 +108,11 @@ async def test_it_is_estimated_where_no_model_counted(
         assert told == stored
     if how == "stopped":
         assert receipt["usage"] == stored
-    samples = await scrape(client.http)
-    assert samples["chatstream_estimated_tokens_total", "completion"] == stored["completionTokens"]
+    counted = ("chatstream_estimated_tokens_total", "completion")
+    async with asyncio.timeout(PATIENCE):
+        while not (samples := await scrape(client.http))[counted]:  # it is counted right after it was stored
+            await asyncio.sleep(0.01)  # between two looks
+    assert samples[counted] == stored["completionTokens"]
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     [line] = [line for line in lines if "prompt_tokens" in line]
     assert (line["prompt_tokens"], line["usage"]) == (stored["promptTokens"], "estimated")
