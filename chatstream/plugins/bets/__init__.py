@@ -13,10 +13,6 @@ from chatstream.plugins.bets.tools import best_price, place_bet, placed_bets, re
 from chatstream.plugins.cards import Card
 from chatstream.plugins.plugin import Answered
 
-# Longest text, in code points, that is searched on the event loop: that takes less than 1 ms, a thread costs 0.5 ms.
-# Most answers are shorter.
-_AT_ONCE = 20_000
-
 # The chat page's texts for an empty conversation and around the message box, by language.
 _PAGE_WORDS: Final = {
     "en": {
@@ -64,7 +60,7 @@ class Bets:
         Reading an answer is slow and done in a thread. A quick check shows that most answers need no reading.
         """
         called = any(isinstance(part, ToolCallPart) for part in answer.parts)
-        if not called and len(answer.text) <= _AT_ONCE and not may_name_a_bet(answer.text):
+        if not called and not may_name_a_bet(answer.text):
             return ()
         return await asyncio.to_thread(_found, answer)
 

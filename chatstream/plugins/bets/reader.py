@@ -35,9 +35,6 @@ _DECIMALS = 4  # decimal places of the odds: -110 is 1.909090...
 # Longest sentence, name of a bet and cell of a table that are read, in code points; and the maximum distance between a
 # number and a word before it that makes it a handicap or a time.
 _LONGEST_PASSAGE, _LONGEST_NAME, _LONGEST_CELL, _NEAR = 1_000, 200, 200, 100
-# Longest answer that is read, in code points: some 5,000 tokens, more than nearly all answers have. A longer one is not
-# read at all, because its end may withdraw a bet. The slowest takes 0.67 s, while other threads need the GIL.
-_LONGEST_ANSWER = 20_000
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY_KEYS = ("date", "day", "time", "kick-off")
 _LONGEST_HEADING_WORDS = 8
@@ -92,7 +89,7 @@ def extract(answer_id: str, text: str) -> tuple[Recommendation, ...]:
 
     `bet_id` is ``bet-<answer_id>-<n>``, n from 1: a replay of the same answer gives the same ids.
     """
-    if len(text) > _LONGEST_ANSWER or not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
+    if not may_name_a_bet(text) or _is_foreign(text[:_TELLING]):
         return ()
     written = Written(answer_id)
     said = [*lines(text)]
