@@ -10,6 +10,7 @@ from chatstream.llm.responses_decoding import ResponsesDecoder
 from chatstream.pieces import OpenToolCall, Piece, ReasoningPart, ToolCallPart, fold
 from chatstream.pieces import text as text_of
 from tests.support.apis import Json, Responses
+from tests.support.decoding import fed
 from tests.support.upstream import DONE, delta, event
 
 UNAVAILABLE, REJECTED = ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_REJECTED
@@ -74,12 +75,7 @@ def args(delta: str, **place: Any) -> Json:
 
 def read(body: bytes, size: int, content_type: str = "text/event-stream") -> tuple[list[Piece], ResponsesDecoder]:
     decoder = ResponsesDecoder(content_type)
-    pieces: list[Piece] = []
-    for start in range(0, len(body), size):
-        if not decoder.over:
-            pieces += decoder.feed(body[start : start + size])
-    if not decoder.over:
-        pieces += decoder.end()
+    pieces = fed(decoder, body, size)
     assert "" not in pieces
     return pieces, decoder
 

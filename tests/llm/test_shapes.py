@@ -9,8 +9,8 @@ from chatstream.errors import ErrorCode
 from chatstream.llm.decoding import AnswerDecoder
 from chatstream.llm.shapes import usage_of
 from chatstream.models import Usage
-from chatstream.pieces import Piece
 from chatstream.pieces import text as text_of
+from tests.support.decoding import fed
 from tests.support.upstream import DONE, delta, event
 
 STOP = delta(finish_reason="stop")
@@ -37,12 +37,7 @@ def chunk(**choice: Any) -> dict[str, Any]:
 def read(body: bytes, content_type: str, size: int) -> tuple[str, str | None]:
     """The text, and the finish reason or the error's code, of a body that comes in pieces of `size` bytes."""
     decoder = AnswerDecoder(content_type)
-    pieces: list[Piece] = []
-    for start in range(0, len(body), size):
-        if not decoder.over:
-            pieces += decoder.feed(body[start : start + size])
-    if not decoder.over:
-        pieces += decoder.end()
+    pieces = fed(decoder, body, size)
     assert "" not in pieces
     return text_of(pieces), decoder.fault.code if decoder.fault else decoder.finish.reason
 

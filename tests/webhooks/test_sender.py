@@ -51,10 +51,10 @@ class Process:
         yield webhooks
         await webhooks.close()
 
-    async def end(self, **how: Any) -> tuple[Conversation, Answer]:
+    async def end(self, spending: Spending | None = None, **how: Any) -> tuple[Conversation, Answer]:
         """An answer that nobody saw end."""
         conversation = await self.conversations.create("user-1")
-        posted = await self.posting.post(conversation, "Tell me.")
+        posted = await self.posting.post(conversation, "Tell me.", spending=spending)
         assert posted.answer is not None
         fields = {"status": Status.COMPLETE, "content": "What nobody else may read.", "unseen": True, "usage": USAGE}
         stored = await self.attempts.finish(conversation, replace(posted.answer, **(fields | how)))
@@ -234,10 +234,7 @@ async def test_what_a_later_version_noted_is_left_to_it(process: Process) -> Non
 @pytest.mark.gen_test
 async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
     spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
-    conversation = await process.conversations.create("user-1")
-    posted = await process.posting.post(conversation, "Tell me.", spending=spending)
-    assert posted.answer is not None
-    await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
+    conversation, _ = await process.end(spending, status=Status.STOPPED, unseen=False)
     with pytest.raises(Exception, match="used up"):
         await process.posting.post(conversation, "And now?", spending=spending)
     assert process.database.ledger.count_documents({"webhook": {"$exists": True}}) == 1
@@ -260,10 +257,7 @@ async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
 @pytest.mark.gen_test
 async def test_what_is_never_delivered_keeps_no_id_of_a_user_who_was_erased_before(process: Process) -> None:
     spending = Spending("user-1", Budget(tokens_per_day=5), lambda before: USAGE)
-    conversation = await process.conversations.create("user-1")
-    posted = await process.posting.post(conversation, "Tell me.", spending=spending)
-    assert posted.answer is not None
-    await process.attempts.finish(conversation, replace(posted.answer, status=Status.STOPPED, usage=USAGE))
+    conversation, _ = await process.end(spending, status=Status.STOPPED, unseen=False)
     await process.erase("user-1")
     with pytest.raises(Exception, match="used up"):
         await process.posting.post(conversation, "And now?", spending=spending)
