@@ -429,7 +429,8 @@ class Room:
         if message is not None:
             self.channel.append(Posted(message))
         if generation.running.pieces:  # from the previous attempt, or from before the answer waited
-            begun = Chunks(generation.answer, generation.running.pieces, BEGINNING)
+            # A copy, since an entry is encoded when it is read: `running.pieces` may have grown by then.
+            begun = Chunks(generation.answer, [*generation.running.pieces], BEGINNING)
             self.channel.append(begun.after(self.channel.last_place))
         self.channel.append(Skip((generation.answer.seq, 0)))
         self._enter(Local(generation))

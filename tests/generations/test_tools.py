@@ -517,7 +517,10 @@ async def test_results_that_are_there_are_used_by_the_next_attempt(mongodb_uri: 
             b.model.reply("Two.", STOP)
             async with b.viewer(conversation) as viewer:
                 await viewer.until("llm_complete")
-            answer = await b.ended(conversation)
+                answer = await b.ended(conversation)  # and nothing was read meanwhile
+                await viewer.until("llm_complete")
+            ids = [frame.id for frame in viewer.frames]
+            assert len(ids) == len(set(ids)), "told twice"
             assert answer.content == "One.\n\nTwo."
             old, new = calls_of(answer)
             assert (old.output, new.failed) == ({"odds": 2.1, "match": 7}, True)
