@@ -59,6 +59,8 @@ _AT_ONCE = 2
 _TIMEOUT = 120
 # The events of an answer's pieces, which a viewer may get in any portions.
 _PIECES = ("llm_chunk", "tool_call", "tool_state", "tool_result")
+# Events for who is there just now: no place in the log, so no id.
+_ASIDES = ("branch", "withdrawn")
 # A change comes within milliseconds.
 _PATIENCE = 5
 
@@ -318,7 +320,8 @@ class Viewer:
 
     def _take(self, frame: Frame) -> None:
         if frame.id is None:
-            self.problems.append(frame.data["error"])
+            if frame.type not in _ASIDES:
+                self.problems.append(frame.data["error"])
             return
         cursor = Cursor.parse(frame.id)
         assert cursor is not None
@@ -378,6 +381,7 @@ class World:
             (self._post, 5),
             (self._queue, 3),
             (self._interrupt, 1),
+            (self._take_back, 3),
             (self._regenerate, 2),
             (self._stop, 1),
             (self._say, 12),
@@ -438,6 +442,13 @@ class World:
 
     async def _interrupt(self, process: Process) -> None:
         self._request(process.bench.post(self.conversation, self._text(), if_busy=IfBusy.INTERRUPT))
+
+    async def _take_back(self, process: Process) -> None:
+        """Take back a question, whether it waits or not: only that may decide what happens."""
+        page = await process.bench.reading.page(self.conversation.key, limit=3, before=None)
+        questions = [message.id for message in page if isinstance(message, UserMessage)]
+        if questions:
+            self._request(process.bench.commands.withdraw(self.conversation, self.rng.choice(questions)))
 
     async def _regenerate(self, process: Process) -> None:
         self._request(process.bench.commands.regenerate(self.conversation, request_id="r"))
@@ -634,9 +645,17 @@ def _known(viewers: list[Viewer], cursor: Cursor) -> dict[str, str]:
     return {}
 
 
-def compare(world: World, stored: list[Message], *, all_are_back: bool) -> None:
+async def _withdrawn(process: Process, conversation: Conversation) -> dict[str, int]:
+    """The questions that were taken back, with their positions. Nothing but the position is left of them."""
+    which = {"conversationId": ObjectId(conversation.key), "role": "withdrawn"}
+    documents = await process.bench.mongo.messages.find(which).to_list(None)
+    assert not any(document.keys() & {"content", "parent"} for document in documents), documents
+    return {str(document["_id"]): document["seq"] for document in documents}
+
+
+def compare(world: World, stored: list[Message], withdrawn: dict[str, int], *, all_are_back: bool) -> None:
     """What the viewers have been told, and what is stored. The strict ones have missed nothing once they are back."""
-    order = {message.id: message.seq for message in stored}
+    order = {message.id: message.seq for message in stored} | withdrawn
     answers = {message.id: message for message in stored if isinstance(message, Answer)}
     newest = {answer.reply_to: answer.id for answer in answers.values()}
     assert set(world.acknowledged) <= order.keys(), "what was acknowledged is not stored"
@@ -647,8 +666,13 @@ def compare(world: World, stored: list[Message], *, all_are_back: bool) -> None:
             left = [call.id for call in calls(ended.pieces) if call.state is not None and not call.is_over]
             assert not left, f"calls without an end: {left}"
 
+    assert not newest.keys() & withdrawn.keys(), "answers a question that was taken back"
+
     def optional(id_: str) -> bool:
-        """What who comes later is not told: superseded attempts, and those that begin again before their first word."""
+        """What who comes later is not told: superseded attempts, and those that begin again before their first word;
+        and questions that were taken back."""
+        if id_ in withdrawn:
+            return True
         answer = answers.get(id_)
         return answer is not None and (newest[answer.reply_to] != id_ or (answer.begins_again and not answer.content))
 
@@ -780,7 +804,7 @@ async def _play(uri: str, database: str, seed: int, log: list[str]) -> None:
             await world.play()
             stored = await world.finish()
             if not world.deleted:
-                compare(world, stored, all_are_back=False)
+                compare(world, stored, await _withdrawn(world.processes[0], world.conversation), all_are_back=False)
                 await _come_back(world)
             else:
                 assert not any(viewer.connected for viewer in world.viewers), "watches what was deleted"
@@ -798,7 +822,7 @@ async def _come_back(world: World) -> None:
                 await viewer.leave()
             viewer.open(world.processes[again], viewer.cursors[-1] if viewer.cursors else world.start)
         stored = await world.finish()
-        compare(world, stored, all_are_back=True)
+        compare(world, stored, await _withdrawn(world.processes[0], world.conversation), all_are_back=True)
     assert [len(viewer.events) for viewer in strict] == told, "told once more"
 
 
