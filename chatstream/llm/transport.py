@@ -373,6 +373,7 @@ def _head(request: httpx2.Request) -> bytes:
     """The request line and headers as bytes. Raises `httpx2.LocalProtocolError` if a header has a line break."""
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%b: %b" % header for header in request.headers.raw]
-    if any(byte in line for line in lines for byte in (b"\r", b"\n", b"\0")):
+    text = b"".join(lines)
+    if b"\n" in text or b"\r" in text or b"\0" in text:
         raise httpx2.LocalProtocolError("a header that is not one line")
     return b"\r\n".join([*lines, b"", b""])
