@@ -64,17 +64,12 @@ class Channel:
         self.readers: set[Reader] = set()
         self.bytes_appended = 0  # an estimate; see `Entry.size`
         self.bytes_before_last = 0  # without the newest entry, which alone may be large
-        self._entries: list[Entry] = []
-        self._first = 0  # the index of the first entry that is still in memory
+        self.end = 0  # the index of the next entry
+        self._entries: list[Entry] = []  # the newest ones, up to `end`
         self._trim_at = _TRIM
         self.begun = False  # whether the log's first place is set ...
         self.first_place = BEGINNING  # ... to this; earlier messages are only in the store
         self.last_place = BEGINNING  # the place of the last appended event, read or not
-
-    @property
-    def end(self) -> int:
-        """The index of the next entry."""
-        return self._first + len(self._entries)
 
     @property
     def next_seq(self) -> int:
@@ -89,8 +84,7 @@ class Channel:
 
     def read(self, index: int) -> Entry | None:
         """Return the entry at `index`; None at the end of the log."""
-        index -= self._first
-        return self._entries[index] if index < len(self._entries) else None
+        return self._entries[index - self.end] if index < self.end else None
 
     def append(self, entry: Entry) -> None:
         """Append an entry and wake the readers. An entry whose place is not after the last one is a duplicate, and is
@@ -99,8 +93,8 @@ class Channel:
             if entry.place <= self.last_place:
                 return
             self.last_place = entry.place
+        self.end += 1
         if not self.readers:
-            self._first += len(self._entries) + 1
             self._entries.clear()
             return
         self._entries.append(entry)
@@ -132,7 +126,6 @@ class Channel:
             self.append(Chunks(running.answer, pieces, begin, running.end, waits=waits))
 
     def _trim(self) -> None:
-        done = min(reader.index for reader in self.readers) - self._first
-        del self._entries[:done]
-        self._first += done
+        unread = self.end - min(reader.index for reader in self.readers)
+        del self._entries[: len(self._entries) - unread]
         self._trim_at = max(_TRIM, 2 * len(self._entries))

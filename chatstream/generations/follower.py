@@ -105,6 +105,8 @@ class Follower:
             if not push(frames):
                 self._pushed_short = True
                 return False
+            if self.index == self._channel.end and not self._behind:  # usually it has all now
+                break
         self._observe()
         return not self.over and not self._heartbeat_due
 
@@ -203,21 +205,23 @@ class Follower:
         return b"".join(taken)
 
     def _next_entry(self) -> Entry | None:
-        entry = self._behind.popleft() if self._behind else self._next_live_entry()
-        if entry is not None and self._once and entry.ends_answer(self._wire):
-            self.over = True
-            self.reason = "answered"
-            self._behind.clear()
-        return entry
-
-    def _next_live_entry(self) -> Entry | None:
-        while self._joined and not self.over and (entry := self._channel.read(self.index)) is not None:
-            self.index += 1
-            self._bytes_read += entry.size
-            if entry.place is not None and self._place is not None:
-                if entry.place <= self._place:
-                    continue  # the entry was in the replay
-                entry = entry.after(self._place)
-                self._place = None
+        """Return the next entry to send; None if there is none, or none yet."""
+        while True:
+            if self._behind:
+                entry = self._behind.popleft()
+            elif self._joined and not self.over and (live := self._channel.read(self.index)) is not None:
+                entry = live
+                self.index += 1
+                self._bytes_read += entry.size
+                if entry.place is not None and self._place is not None:
+                    if entry.place <= self._place:
+                        continue  # the entry was in the replay
+                    entry = entry.after(self._place)
+                    self._place = None
+            else:
+                return None
+            if self._once and entry.ends_answer(self._wire):
+                self.over = True
+                self.reason = "answered"
+                self._behind.clear()
             return entry
-        return None

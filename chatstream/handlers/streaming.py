@@ -1,7 +1,6 @@
 """Writing a conversation's stream to a client: one writer per socket."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -200,10 +199,13 @@ class StreamingHandler(JSONHandler):
         if self.request.version == "HTTP/1.1":  # HTTP/1.0 has no chunks: the body ends with the connection
             frames = b"%x\r\n%b\r\n" % (len(frames), frames)
         if not stream.closed() and not stream.writing():
-            with contextlib.suppress(OSError):  # the socket is full or broken: `IOStream` below handles both
-                frames = frames[stream.socket.send(frames) :]
-            if not frames:
+            try:
+                sent = stream.socket.send(frames)
+            except OSError:  # the socket is full or broken: `IOStream` below handles both
+                sent = 0
+            if sent == len(frames):
                 return None
+            frames = frames[sent:]
         return stream.write(frames)
 
     def refuse(self, error: RequestError, code: ErrorCode) -> None:
