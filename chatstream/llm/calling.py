@@ -71,15 +71,11 @@ class Calls:
     """Orders the calls of one request, and the text after the first one."""
 
     def __init__(self) -> None:
+        self.begun = False  # there is at least one call
         self._slots: list[_Slot] = []
         self._current = 0  # the slot that is being returned
         self._numbers = 0
         self._size = 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is at least one call."""
-        return bool(self._slots)
 
     def add(self, fragment: Fragment) -> list[Ordered]:
         """Add a fragment, and return all that is now in order. Raises `TooManyCalls`."""
@@ -149,6 +145,7 @@ class Calls:
     def _new(self, fragment: Fragment) -> _Slot:
         if len(self._slots) >= _MOST_CALLS:
             raise TooManyCalls
+        self.begun = True
         self._slots.append(_Slot(Kind.TOOL_CALL, index=fragment.index, held=[]))
         return self._slots[-1]
 

@@ -94,6 +94,7 @@ class AnswerDecoder:
         self.finished: str | None = None
         self.fault: Fault | None = None
         self.done = False
+        self.usage: Usage | None = None  # the latest token counts
         self.contradicted = False  # content came after a finish reason: it did not end the answer
         self.end_of_unopened_thinking = False  # a </think> without <think>: the text before may be thinking
         self._declared_events = content_type.partition(";")[0].strip().lower() == "text/event-stream"
@@ -120,7 +121,6 @@ class AnswerDecoder:
         self._last_index = 0
         self._several = False  # the endpoint sends several choices
         self._plain = True  # all choices so far had the index 0
-        self._usage: Usage | None = None
         self._refused = False
 
     @property
@@ -134,18 +134,13 @@ class AnswerDecoder:
         return self.finished is not None and self._alone and not self.contradicted
 
     @property
-    def usage(self) -> Usage | None:
-        """The latest token counts, if any came."""
-        return self._usage
-
-    @property
     def finish(self) -> Finish:
         """How the answer ended; call it once it has.
 
         Models end a refusal with ``stop``. Its text looks like any other, so the reason is changed to ``refusal``.
         """
         reason = self.finished or "stop"  # an end mark without a reason means a normal end
-        return Finish(reason="refusal" if self._refused and reason == "stop" else reason, usage=self._usage)
+        return Finish(reason="refusal" if self._refused and reason == "stop" else reason, usage=self.usage)
 
     def feed(self, data: bytes) -> list[Piece]:
         """Decode `data` into pieces, in order. No string is empty, and each is valid Unicode."""
@@ -158,7 +153,7 @@ class AnswerDecoder:
         if self._other_encoding is not None:
             data = self._other_encoding.decode(data).encode("utf-8", "replace")
         pieces = self._feed(data)
-        if self.over:
+        if self.done or self.fault is not None:
             pieces += self._rest()
         return pieces
 
@@ -291,7 +286,8 @@ class AnswerDecoder:
     @property
     def _simple(self) -> bool:
         """Whether a chunk with only text is simply one piece, without any change of state."""
-        return self._arranger.plain and not self._calls.begun and self.finished is None and not self.over
+        ended = self.done or self.finished is not None or self.fault is not None
+        return self._arranger.plain and not self._calls.begun and not ended
 
     def _came(self) -> None:
         """Count a chunk with content."""
@@ -376,7 +372,7 @@ class AnswerDecoder:
         choice = self._ours(shapes.choices_of(chunk))
         if choice and not self.over:
             self._read_choice(choice, pieces)
-        self._usage = shapes.usage_of(chunk, final=self.finished is not None) or self._usage
+        self.usage = shapes.usage_of(chunk, final=self.finished is not None) or self.usage
 
     def _ours(self, choices: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Our choice of a chunk. We ask for one, so it may have any index.

@@ -207,7 +207,7 @@ class ResponsesDecoder(AnswerDecoder):
             self._call(item, index, pieces, whole=True)
 
     def _ended(self, how: str, response: Json, pieces: list[Piece]) -> None:
-        self._usage = shapes.usage_of(response, final=True) or self._usage
+        self.usage = shapes.usage_of(response, final=True) or self.usage
         if how == "failed" or response.get("error"):
             self._failed(response.get("error") or {"message": "failed"})
             return

@@ -22,14 +22,10 @@ class EventSplitter:
         self._line_size = 0
         self._data_size = 0
         self._is_error = False
+        self.held = 0  # the size of the unfinished event, in bytes
         self._blank_lines = True  # False if this endpoint omits blank lines: then each complete object is an event
         self._after_cr = False
         self._at_start = True
-
-    @property
-    def held(self) -> int:
-        """The size of the unfinished event, in bytes."""
-        return self._line_size + self._data_size
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add bytes; returns the data of each event they complete. At the end of a stream, feed two line ends."""
@@ -46,7 +42,7 @@ class EventSplitter:
                 events.append(block[6:])
             else:
                 events += self._feed(block + b"\n\n")
-        return events + self._feed(rest)
+        return events + self._feed(rest) if rest else events
 
     def _feed(self, data: bytes) -> list[bytes]:
         if self._after_cr and data.startswith(b"\n"):
@@ -80,6 +76,7 @@ class EventSplitter:
         if unfinished:
             self._line.append(unfinished)
             self._line_size += len(unfinished)
+        self.held = self._line_size + self._data_size
         return events
 
     def _add(self, data: bytes, events: list[bytes]) -> None:
