@@ -29,7 +29,7 @@ from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, OfferedTool, Turn
-from chatstream.llm.transport import Transport, before_sending
+from chatstream.llm.transport import READ, Transport, before_sending
 from chatstream.metrics import Metrics
 from chatstream.proxies import proxy_for
 
@@ -89,6 +89,9 @@ _KEPT: Final = {"content-type", "content-encoding"}
 
 # All exceptions of the SDK and its transport: they wrap most of each other's, but not all.
 _TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError)
+
+_Read = Callable[[], Awaitable[bytes | None]]
+"""Waits for the next bytes of a body; None at its end."""
 
 
 class OpenAIModel:
@@ -169,10 +172,41 @@ class OpenAIModel:
         name = model or self._model
         clock = Clock(self._deadlines, begins=may_ask is None or may_ask.done())
         self._clocks.add(clock)
+        known = self._without | self._dialects.of(name)
+        without, certain = known, True
+        retry = loads = 0
         try:
-            async with contextlib.aclosing(self._stream(turns, tools, name, clock, cache_key, may_ask)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            while True:
+                clock.asked(whole=Part.STREAM in without)
+                try:
+                    body = self._body(turns, tools, name, without, cache_key)
+                    async with contextlib.aclosing(self._attempt(body, clock, without, may_ask)) as deltas:
+                        async for delta in deltas:
+                            if without is not known and certain:
+                                known = without
+                                self._learn(name, without)
+                            yield delta
+                except Fault as fault:
+                    refused = next((part for part in fault.refused if is_in(part, turns, without, tools)), None)
+                    if refused is not None:
+                        without, certain = without | {refused}, certain and fault.certain
+                        continue
+                    clock.asked()
+                    delay = self._pause(fault, min(loads, _LOADING_DOUBLINGS) if fault.loading else retry)
+                    hopeless = delay > min(_MAX_DELAY, clock.left())
+                    if not fault.transient or hopeless or (retry == self._retries and not fault.loading):
+                        raise
+                    if fault.loading:
+                        loads += 1
+                        _log.info("the model is being loaded; asked again in %.1f s", delay)
+                    else:
+                        retry += 1
+                        self._metrics.model_retried(fault.code)
+                        _log.warning("model retry %d of %d in %.1f s: %s", retry, self._retries, delay, fault)
+                else:
+                    return
+                with clock:
+                    await asyncio.sleep(delay)
         except TimeoutError:
             raise clock.fault() from None
         except Fault as fault:
@@ -181,51 +215,6 @@ class OpenAIModel:
         finally:
             clock.close()
             self._clocks.discard(clock)
-
-    async def _stream(
-        self,
-        turns: Sequence[Turn],
-        tools: Sequence[OfferedTool],
-        name: str,
-        clock: Clock,
-        cache_key: str | None,
-        may_ask: "asyncio.Future[None] | None",
-    ) -> AsyncGenerator[Delta, None]:
-        """Send the request, with retries, until an answer comes or a retry cannot help."""
-        known = self._without | self._dialects.of(name)
-        without, certain = known, True
-        retry = loads = 0
-        while True:
-            clock.asked(whole=Part.STREAM in without)
-            try:
-                body = self._body(turns, tools, name, without, cache_key)
-                async with contextlib.aclosing(self._attempt(body, clock, without, may_ask)) as deltas:
-                    async for delta in deltas:
-                        if without != known and certain:
-                            known = without
-                            self._learn(name, without)
-                        yield delta
-            except Fault as fault:
-                refused = next((part for part in fault.refused if is_in(part, turns, without, tools)), None)
-                if refused is not None:
-                    without, certain = without | {refused}, certain and fault.certain
-                    continue
-                clock.asked()
-                delay = self._pause(fault, min(loads, _LOADING_DOUBLINGS) if fault.loading else retry)
-                hopeless = delay > min(_MAX_DELAY, clock.left())
-                if not fault.transient or hopeless or (retry == self._retries and not fault.loading):
-                    raise
-                if fault.loading:
-                    loads += 1
-                    _log.info("the model is being loaded; asked again in %.1f s", delay)
-                else:
-                    retry += 1
-                    self._metrics.model_retried(fault.code)
-                    _log.warning("model retry %d of %d in %.1f s: %s", retry, self._retries, delay, fault)
-            else:
-                return
-            with clock:
-                await asyncio.sleep(delay)
 
     def _learn(self, model: str, without: Parts) -> None:
         self._dialects.learn(model, without)
@@ -284,23 +273,29 @@ class OpenAIModel:
                     response = await stack.enter_async_context(self._request(asked, ask))
                 clock.responded(whole=Part.STREAM in without)
                 self._metrics.model_responded(time.monotonic() - asked_at)
-                body = await stack.enter_async_context(contextlib.aclosing(_body(response)))
+                read = await stack.enter_async_context(_body(response))
                 content_type = response.headers.get("content-type", "text/event-stream")
                 decoder = self._api.decoder(content_type, self._tags, self._origin(asked["model"]))
                 while not decoder.over:
                     tokens = decoder.tokens
-                    data = await _next(body, clock, decoder)
+                    try:
+                        with clock:
+                            data = await read()
+                    except TimeoutError:
+                        if not (decoder.settled or (decoder.finished is not None and not clock.is_over)):
+                            raise
+                        data = None  # the answer looks complete
                     pieces = decoder.end() if data is None else decoder.feed(data)
                     if pieces or (decoder.usage is not None and decoder.finished is None):
                         yield Delta(pieces, usage=decoder.usage)
                     if decoder.tokens != tokens:
                         clock.token()  # after the yield: the reader's time must not count as the model's
-                    if decoder.settled:
+                    if decoder.finished is not None and decoder.settled:
                         clock.settle(_USAGE_PATIENCE)
                     if data is None:
                         break
                 if decoder.done:
-                    await _read_end(body)
+                    await _read_end(read)
         except TimeoutError:
             if (counted := _counted(decoder)) is not None:
                 yield counted
@@ -392,18 +387,23 @@ def _headers_of(client: openai.AsyncOpenAI) -> httpx2.Headers:
     return headers
 
 
-def _body(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The body's bytes as they arrive, decompressed if need be. Raises `Fault` for an unknown encoding."""
+@contextlib.asynccontextmanager
+async def _body(response: httpx2.Response) -> AsyncGenerator[_Read, None]:
+    """The body, decompressed if need be. Raises `Fault` for an unknown encoding."""
     raw = response.stream
     coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding == "identity" and READ in response.extensions:
+        yield cast("_Read", response.extensions[READ])
+        return
     if not isinstance(raw, httpx2.AsyncByteStream):
         raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is no stream")
     parts = cast("AsyncGenerator[bytes, None]", aiter(raw))
-    if coding == "identity":
-        return parts
     if coding in ("gzip", "x-gzip", "deflate"):
-        return _unpacked(parts)
-    raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is packed, although it was not to be")
+        parts = _unpacked(parts)
+    elif coding != "identity":
+        raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is packed, although it was not to be")
+    async with contextlib.aclosing(parts):
+        yield lambda: anext(parts, None)
 
 
 async def _unpacked(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -429,8 +429,8 @@ async def _refuse(response: httpx2.Response) -> None:
         raise from_response(response.status_code, response.headers, b"")
     body = bytearray()
     with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # then the status alone must do
-        async with asyncio.timeout(_ERROR_BODY_PATIENCE), contextlib.aclosing(_body(response)) as parts:
-            while len(body) <= _ERROR_BODY_BYTES and (part := await anext(parts, None)) is not None:
+        async with asyncio.timeout(_ERROR_BODY_PATIENCE), _body(response) as read:
+            while len(body) <= _ERROR_BODY_BYTES and (part := await read()) is not None:
                 body += part
     raise from_response(response.status_code, response.headers, bytes(body[:_ERROR_BODY_BYTES]))
 
@@ -441,23 +441,12 @@ def _counted(decoder: AnswerDecoder | None) -> Delta | None:
     return None if usage is None else Delta([], usage=usage)
 
 
-async def _next(body: AsyncGenerator[bytes, None], clock: Clock, decoder: AnswerDecoder) -> bytes | None:
-    """The next bytes of the body; None at its end. Raises `TimeoutError` if late, unless the answer looks complete."""
-    try:
-        with clock:
-            return await anext(body, None)
-    except TimeoutError:
-        if decoder.settled or (decoder.finished is not None and not clock.is_over):
-            return None
-        raise
-
-
-async def _read_end(body: AsyncGenerator[bytes, None]) -> None:
+async def _read_end(read: _Read) -> None:
     """Wait a moment for the end of the body after the end mark. Errors are ignored: the answer is complete."""
     with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):
         async with asyncio.timeout(_END_PATIENCE):
             size = 0
-            while size < MAX_EVENT_BYTES and (data := await anext(body, None)) is not None:
+            while size < MAX_EVENT_BYTES and (data := await read()) is not None:
                 size += len(data)
 
 
