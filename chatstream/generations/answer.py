@@ -115,52 +115,36 @@ async def write_answer(
             may_ask=may_ask,
         )
 
-    said = _said(
-        conversation,
-        answer,
-        ask,
-        begun=begun,
-        plugins=plugins,
-        calling=calling,
-        most=context_characters,
-        may_go_on=may_go_on,
-    )
-    async with aclosing(announced(window, said, remember)) as deltas:
+    if begun:
+        said = _continued(begun, ask, plugins, most=context_characters)
+    else:
+        calls = calling.of(conversation, answer)
+
+        def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
+            return ask(own, tools=calls.offered)
+
+        said = plugins.released(_rounds(answer, ask_with_tools, calling, calls, may_go_on), answer.pieces)
+    first = True
+    async with aclosing(said) as deltas:
         async for delta in deltas:
+            if first and delta.pieces:
+                first = False
+                if before := await announced(window, remember):
+                    delta = delta._replace(pieces=[*before, *delta.pieces])
             yield delta
 
 
-async def _said(
-    conversation: Conversation,
-    answer: Answer,
-    ask: Callable[..., AsyncGenerator[Delta, None]],
-    *,
-    begun: list[Piece],
-    plugins: Plugins,
-    calling: Calling,
-    most: int,
-    may_go_on: MayGoOn,
+async def _continued(
+    begun: list[Piece], ask: Callable[..., AsyncGenerator[Delta, None]], plugins: Plugins, *, most: int
 ) -> AsyncGenerator[Delta, None]:
-    """Yield the model's text and calls, as far as plug-ins allow it. `begun`: the pieces that the answer begins
-    with."""
-    if begun:  # continuing a cut text: no tool is called for it
-        # At most half of the context for this text; of a longer text, the end matters.
-        end = asked_to_go_on(text(begun), most // 2)
-        yield Delta(begun)
-        source = ask(end, begins_at=size(begun))
-        # Plug-ins check the continuation last, together with the text before it: a forbidden phrase may span both.
-        async with aclosing(source), aclosing(plugins.released(continued(source, text(begun)), begun)) as deltas:
-            async for delta in deltas:
-                yield delta
-        return
-
-    calls = calling.of(conversation, answer)
-
-    def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
-        return ask(own, tools=calls.offered)
-
-    said = _rounds(answer, ask_with_tools, calling, calls, may_go_on)
-    async with aclosing(plugins.released(said, answer.pieces)) as deltas:
+    """Yield `begun`, the pieces of a cut text, and the model's continuation, as far as plug-ins allow it. No tool is
+    called for it."""
+    # At most half of the context for this text; of a longer text, the end matters.
+    end = asked_to_go_on(text(begun), most // 2)
+    yield Delta(begun)
+    source = ask(end, begins_at=size(begun))
+    # Plug-ins check the continuation last, together with the text before it: a forbidden phrase may span both.
+    async with aclosing(source), aclosing(plugins.released(continued(source, text(begun)), begun)) as deltas:
         async for delta in deltas:
             yield delta
 

@@ -6,13 +6,13 @@ until the conversation passes the high mark (the model's limit). Then it is cut 
 with the conversation. Until it passes the high mark again, each prompt begins like the one before.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from chatstream.errors import StorageUnavailable
-from chatstream.llm.model import Delta, Turn
-from chatstream.pieces import ContextTrimmed
+from chatstream.llm.model import Turn
+from chatstream.pieces import ContextTrimmed, Piece
 
 # The low mark, as a fraction of the high mark. With a half, a window of n exchanges is cut again after n/2 more: with
 # twenty, over four fifths of all text sent is cached. A higher mark would cut too often; a lower one would remove more
@@ -105,17 +105,9 @@ class Window:
             self._told_from = next((seq for seq in self._seqs[index:] if seq is not None), self._told_from)
 
 
-async def announced(
-    window: Window, deltas: AsyncGenerator[Delta, None], remember: Remember
-) -> AsyncGenerator[Delta, None]:
-    """Yield `deltas`; if more messages are left out than before, yield that before the first piece."""
-    told = False
-    async with aclosing(deltas):
-        async for delta in deltas:
-            if delta.pieces and not told:
-                told = True
-                if window.moved_to is not None:
-                    with suppress(StorageUnavailable):  # then the point is moved, and reported, with the next answer
-                        dropped = await remember(window.moved_to)
-                        delta = delta._replace(pieces=[ContextTrimmed(dropped=dropped), *delta.pieces])
-            yield delta
+async def announced(window: Window, remember: Remember) -> list[Piece]:
+    """Return what to say before the answer's first piece: that more messages are left out than before, if so."""
+    if window.moved_to is not None:
+        with suppress(StorageUnavailable):  # then the point is moved, and reported, with the next answer
+            return [ContextTrimmed(dropped=await remember(window.moved_to))]
+    return []
