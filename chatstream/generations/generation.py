@@ -449,6 +449,7 @@ class Generation:
         ours = len(self.running.pieces)
         while self._stored_length < length and self._stored_pieces < ours + len(self._ahead):
             at = self._stored_pieces
-            self._stored_length += size([self.running.pieces[at] if at < ours else self._ahead[at - ours]])
+            piece = self.running.pieces[at] if at < ours else self._ahead[at - ours]
+            self._stored_length += len(piece) if isinstance(piece, str) else 1
             self._stored_pieces += 1
         return self._stored_length == length
