@@ -17,6 +17,7 @@ import secrets
 import sys
 import time
 import traceback
+from functools import lru_cache
 from typing import Any
 
 from chatstream.errors import EXPLANATIONS
@@ -34,6 +35,8 @@ _WILL_PASS = frozenset(code for code, explanation in EXPLANATIONS.items() if exp
 _OURS = re.compile(r"[0-9a-f]{24}")
 # Hex digits of a pseudonym. 64 bits: with a billion users, two share one with a chance of a few percent.
 _NAME_DIGITS = 16
+# The most names that are kept: each request and each answer has a line with the same two. 300 KB.
+_MOST_NAMES = 1024
 
 
 class Pseudonyms:
@@ -42,6 +45,7 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        self._name = lru_cache(_MOST_NAMES)(self._new_name)
 
     @classmethod
     def derived(cls, secret: str | None) -> "Pseudonyms":
@@ -67,7 +71,7 @@ class Pseudonyms:
         named = facts if user is None else facts | {"user": self.user(str(user))}
         return named if conversation is None else named | {"conversation": self.conversation(str(conversation))}
 
-    def _name(self, kind: bytes, id_: str) -> str:
+    def _new_name(self, kind: bytes, id_: str) -> str:
         text = kind + b" " + id_.encode(errors="surrogatepass")
         return hmac.digest(self._key, text, "sha256").hex()[:_NAME_DIGITS]
 
@@ -112,6 +116,7 @@ class JSONFormatter(_Formatter):
         """Without `pseudonyms`, this log makes its own."""
         super().__init__()
         self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
+        self._encode = json.JSONEncoder(default=str).encode  # `json.dumps` would make an encoder for each line
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -128,7 +133,7 @@ class JSONFormatter(_Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return self._encode(line)
 
 
 class Flood(logging.Filter):
@@ -148,8 +153,7 @@ class Flood(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written."""
-        facts = _facts(record)
-        code = facts.get("code")
+        code = getattr(record, "facts", {}).get("code")
         if record.levelno >= logging.WARNING or code in _WILL_PASS:
             second = int(time.monotonic())
             if second != self._second:
@@ -161,7 +165,7 @@ class Flood(logging.Filter):
                 self._left_out += 1
                 return False
         if self._left_out:
-            record.facts = facts | {"left_out": self._left_out}
+            record.facts = _facts(record) | {"left_out": self._left_out}
             self._left_out = 0
         return True
 
@@ -189,6 +193,8 @@ def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None =
     handler.setFormatter(TextFormatter(pseudonyms) if text else JSONFormatter(pseudonyms))
     handler.addFilter(Flood())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # No format has these, and each line looks them all up ("Optimization" in the Logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 

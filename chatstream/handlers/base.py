@@ -212,18 +212,21 @@ class BaseHandler(RequestHandler):
     async def _authenticate(self, credential: Credential) -> User:
         limits = self.door.limits
         failures = limits.bad_tickets if credential.kind is Kind.TICKET else limits.failures
-        address = origin(self.request.remote_ip, self.request.headers, self.door.trusted_proxies)
         # Tickets alone are limited before the check, which is a database call. To verify a token is cheaper than a
         # refusal.
-        if address is not None and credential.kind is Kind.TICKET:
+        if credential.kind is Kind.TICKET and (address := self._origin()) is not None:
             failures.check(address)
         try:
             return await self.door.identify(credential, self.path_args[0] if self.path_args else "")
         except Unauthenticated:
             # Count and refuse bad credentials only: many users may share an address (an office, a proxy).
-            if address is not None:
+            if (address := self._origin()) is not None:
                 failures.take(address)
             raise
+
+    def _origin(self) -> str | None:
+        """The client's address; None for this machine itself."""
+        return origin(self.request.remote_ip, self.request.headers, self.door.trusted_proxies)
 
     def admit(self) -> None:
         """Refuse an authenticated caller for the moment: raises `Unavailable` while the server starts or stops."""

@@ -41,6 +41,8 @@ def take(request: HTTPServerRequest) -> Credentials:
 
 def _from_query(request: HTTPServerRequest) -> list[Credential]:
     arguments = request.query_arguments
+    if arguments.keys().isdisjoint(_PARAMETERS):
+        return []
     found = [
         Credential(kind, value.decode("utf-8", "replace"))
         for name, kind in _PARAMETERS.items()
