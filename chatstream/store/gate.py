@@ -70,13 +70,16 @@ def translated() -> Iterator[None]:
     """Turn the driver's errors that mean "no answer now" into `StorageUnavailable`. Others are bugs: they pass."""
     try:
         yield
-    except (ConnectionFailure, ExecutionTimeout) as exc:
-        raise StorageUnavailable from exc
     except PyMongoError as exc:
-        # A failover shows in many codes; the driver labels what may be tried again.
-        if exc.timeout or exc.has_error_label("RetryableWriteError") or may_be_repeated(exc):
+        if _will_pass(exc):
             raise StorageUnavailable from exc
         raise
+
+
+def _will_pass(exc: PyMongoError) -> bool:
+    # A failover shows in many codes; the driver labels what may be tried again.
+    known = exc.timeout or exc.has_error_label("RetryableWriteError") or may_be_repeated(exc)
+    return known or isinstance(exc, ConnectionFailure | ExecutionTimeout)
 
 
 def may_be_repeated(exc: PyMongoError) -> bool:
@@ -111,7 +114,10 @@ class Gate:
             if request.deadline is None:
                 request.deadline = loop.time() + request.seconds
             deadline = min(deadline, request.deadline)
-        await self._enter(deadline, fresh=request is not None and not request.let_in)
+        if self._known is None and self._free:
+            self._free -= 1
+        else:
+            await self._enter(deadline, fresh=request is not None and not request.let_in)
         if request is not None:
             request.let_in = True
         try:
@@ -123,11 +129,14 @@ class Gate:
         try:
             if not await _done_by(running, deadline):
                 raise StorageUnavailable
+            return running.result()
+        except PyMongoError as exc:
+            if _will_pass(exc):
+                raise StorageUnavailable from exc
+            raise
         finally:
             if not running.done():
                 running.add_done_callback(_log_fault)
-        with translated():
-            return running.result()
 
     async def ping(self) -> None:
         """Raises `StorageUnavailable` if the database does not answer. The gate then refuses all operations as well."""
@@ -167,7 +176,7 @@ class Gate:
         place: asyncio.Future[bool] = loop.create_future()
         (self._fresh if fresh else self._begun).append(place)
         try:
-            await asyncio.wait((place,), timeout=min(deadline - loop.time(), _LONGEST_WAIT))
+            await _done_by(place, min(deadline, loop.time() + _LONGEST_WAIT))
         except asyncio.CancelledError:
             if place.done() and place.result():
                 self._leave()
@@ -238,21 +247,21 @@ class Gate:
 async def _done_by(future: "asyncio.Future[Any]", deadline: float) -> bool:
     """Wait for the future until `deadline` on the loop's clock, without cancelling it. Returns whether it is done.
 
-    Like `asyncio.wait`, at two thirds of its cost. Every operation waits here.
+    Like `asyncio.wait`, at half of its cost. Every operation waits here.
     """
-    waiter = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
 
     def wake(_: object) -> None:
         if not waiter.done():
             waiter.set_result(None)
 
-    timer = waiter.get_loop().call_at(deadline, wake, None)
-    future.add_done_callback(wake)
+    timer = loop.call_at(deadline, wake, None)
+    future.add_done_callback(wake)  # it may stay: it does nothing later
     try:
         await waiter
     finally:
         timer.cancel()
-        future.remove_done_callback(wake)
     return future.done()
 
 
@@ -274,12 +283,13 @@ class Collection:
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         """An operation of motor's that returns an awaitable."""
-        method = getattr(self._collection, name)
+        method, gate = getattr(self._collection, name), self._gate
 
-        async def operation(*args: Any, **options: Any) -> Any:
+        def operation(*args: Any, **options: Any) -> Awaitable[Any]:
             if options.get("session") is not None:
-                return await method(*args, **options)
-            return await self._gate.run(lambda: method(*args, **options))
+                awaitable: Awaitable[Any] = method(*args, **options)
+                return awaitable
+            return gate.run(lambda: method(*args, **options))
 
         return operation
 
@@ -325,9 +335,9 @@ class Cursor:
         self._batch = size
         return self
 
-    async def to_list(self, length: int | None) -> list[Document]:
+    def to_list(self, length: int | None) -> Awaitable[list[Document]]:
         """The next `length` documents, or all."""
-        return await self._gate.run(lambda: self._cursor.to_list(length))
+        return self._gate.run(lambda: self._cursor.to_list(length))
 
     async def __aiter__(self) -> AsyncIterator[Document]:
         while batch := await self.to_list(self._batch):
