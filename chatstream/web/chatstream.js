@@ -249,7 +249,7 @@ export class ChatStream {
       signal,
       onSign: () => this.#onSign(),
       onRetry: (milliseconds) => (this.#retry = milliseconds),
-      onFrame: (frame) => signal.aborted || this.#onFrame(frame),
+      onFrames: (frames) => this.#onFrames(frames, signal),
     };
     if (transport === "fetch") {
       const headers = { Authorization: `Bearer ${await this.#api.accessToken(this.#tokenRefused)}` };
@@ -281,14 +281,20 @@ export class ChatStream {
     }
   }
 
+  /** Apply the events of one network read. A fast model's chunks come by the hundred: `messages` is emitted once for all. */
+  #onFrames(frames, signal) {
+    const { changes } = this.#transcript;
+    for (const frame of frames) if (!signal.aborted) this.#onFrame(frame);
+    if (this.#transcript.changes !== changes) this.#emit("messages", this.messages);
+  }
+
   #onFrame({ data, id }) {
     const event = parse(data);
     if (!event) {
-      this.#report(new ChatError("An event is not one of ours.", { code: "protocol", retryable: true }));
+      this.#report(new ChatError("Unexpected event from the server.", { code: "protocol", retryable: true }));
       return;
     }
     this.#farewell = null; // connected again: the reason of the last disconnection no longer holds
-    const shown = this.messages;
     const repeated = !this.#transcript.apply(event);
     if (id) this.#cursor = id;
     if (event.type === "connected") this.#onConnected(event);
@@ -297,7 +303,6 @@ export class ChatStream {
     if (event.type === "branch") this.#onBranch(event.head);
     if (this.#transcript.stale) this.#reload();
     this.#emit("event", event, { cursor: this.#cursor, repeated });
-    if (this.messages !== shown) this.#emit("messages", this.messages);
   }
 
   /** The conversation now shows another branch. Load it, unless the loaded messages only continue differently. */

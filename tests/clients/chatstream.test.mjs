@@ -607,6 +607,30 @@ test("connect({ history: true }) loads and connects, however often it has to try
   assert.deepEqual(told.errors, ["connection_failed", "storage_unavailable", "http_502"]);
 });
 
+test("what comes at once is one change of the messages, however many chunks it is and however long the chat", async () => {
+  const page = { messages: [], nextCursor: null, streamCursor: "k.start" };
+  for (let i = 0; i < 500; i++) page.messages.push({ id: `u${i}`, role: "user", content: "Hi", createdAt: "2026-11-22T10:40:00Z" });
+  const opened = stream(connected);
+  const { chat } = chatWith([Response.json(page), opened]);
+  await chat.history();
+  chat.connect();
+  await settle();
+  const told = [];
+  chat.on("event", ({ offset }) => told.push(offset));
+  chat.on("messages", (messages) => told.push(messages.at(-1).content.length));
+  const chunk = (offset) => frame({ type: "llm_chunk", content: "ab", messageId: "a", replyTo: "u499", attempt: 1, offset }, `a.${offset}`);
+  opened.send(Array.from({ length: 100 }, (_, index) => chunk(2 * index)).join(""));
+  await settle();
+  opened.send(chunk(200));
+  await settle();
+  assert.deepEqual(told, [...Array.from({ length: 100 }, (_, index) => 2 * index), 200, 200, 202]);
+  const shown = chat.messages;
+  opened.send(chunk(200)); // once more
+  await settle();
+  assert.equal(chat.messages, shown);
+  assert.equal(told.length, 104);
+});
+
 test("connect({ history: true }) on an open stream loads what came before it, and goes on", async () => {
   const page = { messages: [], nextCursor: null, streamCursor: "k.start" };
   const { chat, requests } = chatWith([stream(connected), Response.json(page), stream(connected)]);

@@ -8,7 +8,8 @@ export class Transcript {
   // Entries by id, in the order of the conversation. Each has the shown message (replaced, never mutated), the number
   // of code points so far, and `placed`: whether its position is confirmed by the server.
   #entries = new Map();
-  #shown = null;
+  #shown = null; // the list of messages; null after a change, until somebody reads it
+  #changes = 0;
   #completed = null; // the answer that the next recommendation belongs to
   #limit;
   #previous; // id of the message before the first one; null: none, undefined: unknown
@@ -26,9 +27,20 @@ export class Transcript {
     return (this.#shown ??= Object.freeze(Array.from(this.#entries.values(), (entry) => entry.message)));
   }
 
+  /** The number of changes so far. It says whether `messages` is another array without making that array. */
+  get changes() {
+    return this.#changes;
+  }
+
+  #touch() {
+    this.#shown = null;
+    this.#changes++;
+  }
+
   clear() {
     this.#entries.clear();
-    this.#shown = this.#completed = null;
+    this.#completed = null;
+    this.#touch();
     this.#previous = undefined;
     this.stale = false;
   }
@@ -56,7 +68,7 @@ export class Transcript {
       if (entry.message.role === "assistant") this.#supersede(entry.message.replyTo, entry.message.attempt);
       this.#entries.set(id, entry);
     }
-    this.#shown = null;
+    this.#touch();
     this.#completed = completed ?? this.#completed;
   }
 
@@ -94,7 +106,7 @@ export class Transcript {
   /** A message was taken back; false if it is not shown. */
   remove(id) {
     const known = this.#entries.delete(id);
-    if (known) this.#shown = null;
+    if (known) this.#touch();
     return known;
   }
 
@@ -162,7 +174,7 @@ export class Transcript {
     }
     const [replaced] = ids.slice(index + 1).map((id) => this.#entries.get(id).message);
     for (const id of ids.slice(index + 1)) this.#entries.delete(id);
-    this.#shown = null;
+    this.#touch();
     return replaced?.role === "user" ? replaced : undefined;
   }
 
@@ -321,14 +333,14 @@ export class Transcript {
       this.#previous = this.#entries.keys().next().value;
       this.#entries.delete(this.#previous);
     }
-    this.#shown = null;
+    this.#touch();
     return entry;
   }
 
   #change(entry, changes, length = entry.length) {
     entry.message = answer({ ...entry.message, ...changes });
     entry.length = length;
-    this.#shown = null;
+    this.#touch();
   }
 }
 

@@ -1,13 +1,14 @@
 /**
  * Two ways to read a stream. Both resolve at its end, reject with a `ChatError`, and stop when `signal` is aborted.
- * `onFrame` gets `{data, id}`; `onSign` is called for all that comes, `onRetry` with the server's `retry:`.
+ * `onFrames` gets a list of `{data, id}`: all that came at once; `onSign` is called for all that comes, `onRetry` with the
+ * server's `retry:`.
  */
 
 import { ChatError } from "./chat-error.js";
 import { SSEParser } from "./sse-parser.js";
 
 /** With `fetch`: the token and the cursor are sent as headers, and comments (heartbeats) call `onSign`, too. */
-export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign, onRetry }) {
+export async function readByFetch({ fetch, url, headers, signal, onFrames, onSign, onRetry }) {
   const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, signal });
   if (!response.ok) throw await ChatError.fromResponse(response);
   if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
@@ -24,7 +25,7 @@ export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign
       onSign();
       const frames = parser.push(read.value);
       if (parser.retry !== undefined) onRetry(parser.retry);
-      for (const frame of frames) onFrame(frame);
+      if (frames.length > 0) onFrames(frames);
     }
   } finally {
     reader.cancel().catch(() => {}); // its error is already known
@@ -35,7 +36,7 @@ export async function readByFetch({ fetch, url, headers, signal, onFrame, onSign
  * With an `EventSource`: a browser's, npm's `eventsource`, `react-native-sse`. It is closed at its first error, because
  * it would reconnect by itself, without a pause, with a used ticket or an old token.
  */
-export function readByEventSource({ EventSource, url, signal, onFrame, onSign }) {
+export function readByEventSource({ EventSource, url, signal, onFrames, onSign }) {
   return new Promise((resolve, reject) => {
     // Options of react-native-sse: by default it waits half a second before it connects, and polls.
     const source = new EventSource(url, { timeoutBeforeConnection: 0, pollingInterval: 0 });
@@ -53,7 +54,7 @@ export function readByEventSource({ EventSource, url, signal, onFrame, onSign })
     });
     source.addEventListener("message", ({ data, lastEventId }) => {
       onSign();
-      onFrame({ data, id: lastEventId ?? "" });
+      onFrames([{ data, id: lastEventId ?? "" }]);
     });
     // An EventSource reports a normal end as an error, too.
     source.addEventListener("error", (event) => (opened ? end(resolve) : end(reject, ChatError.from(event))));

@@ -49,6 +49,7 @@ export class Composer {
   }
 
   set busy(busy) {
+    if (busy === this.#busy) return; // set with each chunk
     const hadFocus = document.activeElement === byId("stop") || document.activeElement === byId("send");
     this.#busy = busy;
     this.#draw();

@@ -17,6 +17,7 @@ const GIST = { // by type of event: its summary in one line
 export class DeveloperView {
   #events = [];
   #connections = 0;
+  #cursor = null;
   #tail = new Tail(byId("events"));
   #draw = sparing(() => this.#redraw());
 
@@ -64,23 +65,24 @@ export class DeveloperView {
   }
 
   onEvent(event, { cursor, repeated }) {
-    if (event.type === "connected") byId("fact-connections").textContent = String(++this.#connections);
-    byId("fact-cursor").textContent = cursor ?? "–";
-    const gist = GIST[event.type]?.(event) ?? "";
-    this.#note(event.type, { gist: repeated ? `known: ${gist}` : gist, whole: JSON.stringify(event, null, 1) });
+    if (event.type === "connected") this.#connections++;
+    this.#cursor = cursor;
+    this.#note(event.type, { event, repeated });
   }
 
-  #note(type, { gist, whole = gist }) {
-    this.#events.push({ type, gist, whole });
+  #note(type, what) {
+    this.#events.push({ type, ...what });
     if (this.#events.length > KEPT) this.#events.shift();
-    this.#draw();
+    if (!byId("developer").hidden) this.#draw();
   }
 
   #redraw() {
     if (byId("developer").hidden) return;
+    byId("fact-connections").textContent = String(this.#connections);
+    byId("fact-cursor").textContent = this.#cursor ?? "–";
     const list = byId("events");
-    const rows = new Map([...list.children].map((row) => [row.event, row]));
-    list.replaceChildren(...this.#events.map((event) => rows.get(event) ?? line(event)));
+    while (list.firstChild && list.firstChild.note !== this.#events[0]) list.firstChild.remove();
+    list.append(...this.#events.slice(list.children.length).map(line));
     this.#tail.follow();
   }
 
@@ -92,11 +94,14 @@ export class DeveloperView {
   }
 }
 
-function line(event) {
-  const { type, gist, whole } = event;
+/** Draw one line of the list. It is made only for events that are shown: a fast model sends hundreds per second. */
+function line(note) {
+  const { type, event, repeated } = note;
+  const gist = event ? `${repeated ? "known: " : ""}${GIST[type]?.(event) ?? ""}` : note.gist;
+  const whole = event ? JSON.stringify(event, null, 1) : gist;
   const summary = element("summary", {}, element("b", {}, type), element("span", {}, gist));
   const row = element("li", {}, element("details", {}, summary, element("pre", {}, whole)));
   row.dataset.type = type;
-  row.event = event;
+  row.note = note;
   return row;
 }

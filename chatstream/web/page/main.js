@@ -342,8 +342,9 @@ function onMessages(from) {
   messages.show(chat.messages);
   composer.busy = chat.streaming;
   tabs.consider();
-  byId("empty").hidden = chat.messages.length > 0;
-  byId("older-messages").hidden = !chat.hasEarlier;
+  // Not `hidden = …`, which counts as a change of the page even if the value is the same.
+  byId("empty").toggleAttribute("hidden", chat.messages.length > 0);
+  byId("older-messages").toggleAttribute("hidden", !chat.hasEarlier);
   if (list.sought) messages.whenDrawn(showFound);
 }
 
