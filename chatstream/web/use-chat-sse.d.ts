@@ -55,6 +55,7 @@ export interface UseChatSSEReturn {
   stop: ChatStream["stop"];
   regenerate: ChatStream["regenerate"];
   edit: ChatStream["edit"];
+  takeBack: ChatStream["takeBack"];
   showBranch: ChatStream["showBranch"];
   continueAnswer: ChatStream["continueAnswer"];
   rate: ChatStream["rate"];
@@ -68,6 +69,9 @@ export interface UseChatSSEReturn {
   transcript: readonly ChatMessage[];
   /** Load the newest messages in place of those shown. */
   history: ChatStream["history"];
+  /** Load the messages before those shown, if `hasEarlier`. */
+  earlier: ChatStream["earlier"];
+  hasEarlier: boolean;
 }
 
 /** Watches a conversation while the component is there. All functions stay the same as long as the conversation does. */

@@ -70,6 +70,7 @@ export function useChatSSE({
     ...useMemo(() => actions(chat, history), [chat, history]),
     conversations,
     isStreaming: chat.streaming,
+    hasEarlier: chat.hasEarlier,
     transcript,
   };
 }
@@ -88,12 +89,14 @@ function actions(chat, history) {
     stop: (options) => chat.stop(options),
     regenerate: (options) => chat.regenerate(options),
     edit: (messageId, content, options) => chat.edit(messageId, content, options),
+    takeBack: (messageId) => chat.takeBack(messageId),
     showBranch: (messageId) => chat.showBranch(messageId),
     continueAnswer: (options) => chat.continueAnswer(options),
     rate: (messageId, rating) => chat.rate(messageId, rating),
     decide: (toolCallId, decision, options) => chat.decide(toolCallId, decision, options),
     answerTool: (toolCallId, answer) => chat.answerTool(toolCallId, answer),
     history: (options) => chat.history(options),
+    earlier: (options) => chat.earlier(options),
   };
 }
 

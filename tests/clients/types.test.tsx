@@ -39,6 +39,9 @@ export async function talk(): Promise<string[]> {
   try {
     const { id } = await chat.send("Who wins?", { ifBusy: "queue" });
     console.log(id, (await chat.stop()).contentLength);
+    await chat.takeBack(id);
+    // @ts-expect-error which one
+    await chat.takeBack();
   } catch (error) {
     if (error instanceof ChatError && error.code === "rate_limited") console.log(error.retryAfterMs);
   }
@@ -59,10 +62,12 @@ export async function browse(): Promise<string | null> {
 }
 
 export function Branches() {
-  const { transcript, edit, showBranch, continueAnswer, rate, regenerate } = useChatSSE({ conversationId: "123", accessToken: "t" });
+  const { transcript, edit, takeBack, earlier, hasEarlier, showBranch, continueAnswer, rate, regenerate } = useChatSSE({ conversationId: "123", accessToken: "t" });
   const other = async (id: string) => {
     const edited = await edit(id, "Another text", { ifBusy: "interrupt" });
     const again = await regenerate({ messageId: edited.id });
+    await takeBack(edited.id);
+    if (hasEarlier) console.log((await earlier({ limit: 50 })).length);
     const { attempt, replyTo } = await continueAnswer({ background: true });
     const { rating } = await rate(again.id, "up");
     await rate(again.id, null);
