@@ -17,8 +17,8 @@ from tests.support.processes import SECRET, ServerProcess
 OpenPage = Callable[..., ChatPage]
 
 # Debian's. Its own services would call home; a container has neither a sandbox nor a graphics card.
-_CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 # No test waits longer than this for one thing to be seen, in ms, unless it says so. What takes longest on an idle
 # machine are the five seconds after which a message is given up that cannot be sent.
 _PATIENCE = 60_000
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
     """Chromium."""
     expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
 
