@@ -72,7 +72,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.UPSTREAM_TIMEOUT: Explanation("The model took too long to answer. Try again.", True),
     ErrorCode.UPSTREAM_REJECTED: Explanation("The model refused this request.", False),
     ErrorCode.UPSTREAM_TRUNCATED: Explanation("The answer broke off before it was finished. Try again.", True),
-    ErrorCode.UPSTREAM_PROTOCOL: Explanation("The model sent something that is not an answer. Try again.", True),
+    ErrorCode.UPSTREAM_PROTOCOL: Explanation("The model sent an unreadable response. Try again.", True),
     ErrorCode.UPSTREAM_MISCONFIGURED: Explanation(
         "The assistant is not set up correctly. Please tell the operator.", False
     ),
@@ -82,7 +82,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ErrorCode.TOOL_OUTCOME_UNKNOWN: Explanation(
         "It is not known whether an action was carried out. Check that before you ask again.", False
     ),
-    ErrorCode.STORAGE_UNAVAILABLE: Explanation("The answer cannot be stored at the moment.", True),
+    ErrorCode.STORAGE_UNAVAILABLE: Explanation("Nothing can be read or stored at the moment. Try again shortly.", True),
     ErrorCode.RATE_LIMITED: Explanation("Too many requests. Try again shortly.", True),
     ErrorCode.TOO_MANY_STREAMS: Explanation("Too many open streams. Close one and try again.", True),
     ErrorCode.BUDGET_EXHAUSTED: Explanation("Your budget has no room for more at the moment.", True),

@@ -46,21 +46,21 @@ class Event(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type")
 
 
 class Connected(Event, frozen=True, kw_only=True, tag="connected"):
-    """First on every stream that was accepted."""
+    """The first event of every accepted stream."""
 
     conversation_id: str
     resumed: bool
     active_message_id: str | None
-    head: str | UnsetType = UNSET  # where the branch that is shown ends, in a conversation that has several
+    head: str | UnsetType = UNSET  # only with several branches: the last message of the shown branch
 
 
 class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
-    """Nothing happened for a while; the connection is alive."""
+    """Sent when there was no other event for 15 s (`CHATSTREAM_HEARTBEAT_INTERVAL`): the connection is alive."""
 
 
 class UserMessagePosted(Event, frozen=True, kw_only=True, tag="user_message"):
-    """A user message is next in the conversation. `parent` is there once that has several branches: the message that
-    this one goes on from, null if from none. The branch that is shown is the one that ends with it."""
+    """A new user message. `parent` is sent only if the conversation has several branches: the id of the message before
+    this one, null if this is the first. The branch that ends with this message is shown from now on."""
 
     message_id: str
     content: str
@@ -68,7 +68,7 @@ class UserMessagePosted(Event, frozen=True, kw_only=True, tag="user_message"):
 
 
 class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
-    """More of an answer's text; `offset` counts the code points of text before it."""
+    """The next piece of an answer's text. `offset` is the number of code points of text before it."""
 
     content: str
     message_id: str
@@ -78,7 +78,8 @@ class Chunk(Event, frozen=True, kw_only=True, tag="llm_chunk"):
 
 
 class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
-    """More of what the model thinks; `offset` counts the code points before it in this part. With 0 a part begins."""
+    """The next piece of the model's reasoning. `offset` is the number of code points before it in this part of the
+    reasoning; 0 begins a new part."""
 
     content: str
     message_id: str
@@ -88,7 +89,8 @@ class ReasoningChunk(Event, frozen=True, kw_only=True, tag="reasoning_chunk"):
 
 
 class ContextTrimmed(Event, frozen=True, kw_only=True, tag="context_trimmed"):
-    """The conversation has become too long: from this answer on the model is not told its oldest `dropped` messages."""
+    """The conversation has become too long for the model. From this answer on, its oldest `dropped` messages are not
+    sent to the model."""
 
     dropped: int
     message_id: str
@@ -97,7 +99,7 @@ class ContextTrimmed(Event, frozen=True, kw_only=True, tag="context_trimmed"):
 
 
 class ToolCalled(Event, frozen=True, kw_only=True, tag="tool_call"):
-    """The model calls a tool, or more of the arguments, which are JSON text, has come."""
+    """The model calls a tool. Several events carry the pieces of the `arguments`, which together are JSON text."""
 
     tool_call_id: str
     name: str
@@ -108,9 +110,10 @@ class ToolCalled(Event, frozen=True, kw_only=True, tag="tool_call"):
 
 
 class ToolStateChanged(Event, frozen=True, kw_only=True, tag="tool_state"):
-    """A call is in another state: who wants whole calls alone reads only this, and `tool_result`.
+    """A tool call has a new state. A client that needs only whole calls can ignore `tool_call`, and read this event and
+    `tool_result`.
 
-    `arguments` are whole; they come with the state `ready`. What does not apply is not there.
+    `arguments` is complete, and sent with the state `ready`. Fields that do not apply to the state are left out.
     """
 
     tool_call_id: str
@@ -126,8 +129,8 @@ class ToolStateChanged(Event, frozen=True, kw_only=True, tag="tool_state"):
 
 
 class ToolEnded(Event, frozen=True, kw_only=True, tag="tool_result"):
-    """What came of a call: any JSON; `failed` if that says why there is nothing better. Of a large one that is
-    `truncated`, this is the beginning, as text."""
+    """The result of a tool call: `output` is any JSON value. `failed`: `output` is an error message. `truncated`: the
+    result was too large, and `output` is its beginning, as text."""
 
     tool_call_id: str
     output: Any
@@ -139,7 +142,8 @@ class ToolEnded(Event, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class DataTold(Event, frozen=True, kw_only=True, tag="data"):
-    """Something of a plug-in's to show, at this place of the answer. The same `kind` and `id` again replaces it."""
+    """Data of a plug-in, to be shown at this place in the answer. An event with the same `kind` and `id` replaces the
+    earlier one."""
 
     kind: str
     id: str
@@ -150,7 +154,8 @@ class DataTold(Event, frozen=True, kw_only=True, tag="data"):
 
 
 class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
-    """The answer is over and stored; `content` is all of its text, `parts` is there if there is more than text."""
+    """The answer has ended and is stored. `content` is its whole text. `parts` is sent only if there is more than
+    text."""
 
     content: str
     message_id: str
@@ -160,12 +165,12 @@ class Complete(Event, frozen=True, kw_only=True, tag="llm_complete"):
     finish_reason: str | None
     usage: Usage | None
     parts: tuple[Part, ...] | UnsetType = UNSET
-    model: str | UnsetType = UNSET  # which one answered, where there are several
-    rounds: tuple[Round, ...] | UnsetType = UNSET  # where a model was asked several times; `usage` is their sum
+    model: str | UnsetType = UNSET  # the model that answered; sent only if the catalogue has several models
+    rounds: tuple[Round, ...] | UnsetType = UNSET  # only after several model requests; `usage` is their sum
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):
-    """Something that a plug-in found in the answer. `kind` and `id` are not there if it is a recommendation."""
+    """An annotation: a plug-in found something in the answer. A recommendation has no `kind` and no `id`."""
 
     message: str
     metadata: dict[str, Any]
@@ -174,33 +179,33 @@ class System(Event, frozen=True, kw_only=True, tag="system"):
 
 
 class BranchShown(Event, frozen=True, kw_only=True, tag="branch"):
-    """Another branch of the conversation is shown from now on, for all who watch; it ends with the message `head`, or
-    with the newest answer to that."""
+    """Another branch of the conversation is shown from now on, to all viewers. It ends with the message `head`, or with
+    the newest answer to that message."""
 
     head: str
 
 
 class Rated(Event, frozen=True, kw_only=True, tag="rating"):
-    """The user has rated the attempt `message_id`, on whichever device; null: no longer."""
+    """The user has rated the answer `messageId`, on any device. `rating` is null if the user removed the rating."""
 
     message_id: str
     rating: Rating | None
 
 
 class Titled(Event, frozen=True, kw_only=True, tag="title"):
-    """The conversation has another title: the user's, or one that the model made."""
+    """The conversation has a new title, from the user or from the model."""
 
     title: str | None
 
 
 class Withdrawn(Event, frozen=True, kw_only=True, tag="withdrawn"):
-    """A user message that waited for its turn was taken back; nothing else is said of it."""
+    """A queued user message was taken back. No further events about it follow."""
 
     message_id: str
 
 
 class Error(Event, frozen=True, kw_only=True, tag="error"):
-    """An answer ended badly (`message_id` is set), or the connection has a problem (it is null)."""
+    """An answer failed (`messageId` is its id), or the connection has a problem (`messageId` is null)."""
 
     message: str
     error: ErrorCode

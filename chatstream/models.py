@@ -100,7 +100,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
 
 class ConversationState(StrEnum):
-    """What goes on in a conversation."""
+    """Whether an answer runs in a conversation, or waits."""
 
     IDLE = "idle"
     RUNNING = "running"  # an answer is being generated
@@ -108,7 +108,7 @@ class ConversationState(StrEnum):
 
 
 class Status(StrEnum):
-    """Where an answer stands."""
+    """The status of an answer."""
 
     STREAMING = "streaming"
     WAITING = "waiting"  # for a person's decision, or for the app: nobody generates it meanwhile
@@ -124,14 +124,14 @@ class Status(StrEnum):
 
 
 class Rating(StrEnum):
-    """A thumb."""
+    """Thumb up or thumb down."""
 
     UP = "up"
     DOWN = "down"
 
 
 class UsageSource(StrEnum):
-    """Where the token counts come from."""
+    """Who counted the tokens."""
 
     EXACT = "exact"  # counted by the model
     PARTIAL = "partial"  # counted by the model so far; the answer broke off
@@ -139,7 +139,7 @@ class UsageSource(StrEnum):
 
 
 class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The tokens of one attempt. What the model does not say of them is unset."""
+    """The tokens of one attempt. Counts that the model does not report are left out."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -151,7 +151,7 @@ class Usage(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Round(Struct, frozen=True, kw_only=True, rename="camel"):
-    """One request to a model, of the several that an answer with calls of tools takes; null: it is not known."""
+    """One of several model requests of an answer: each tool call needs another one. Null means unknown."""
 
     model: str | None
     finish_reason: str | None
@@ -159,7 +159,7 @@ class Round(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Annotation(Struct, frozen=True, kw_only=True):
-    """Something that a plug-in found in an answer: `data` is a JSON object, `message` says in words what it is."""
+    """Something that a plug-in found in an answer. `data` is a JSON object, `message` describes it to people."""
 
     kind: str
     id: str

@@ -61,7 +61,7 @@ class Effect(StrEnum):
 
 
 class CallState(StrEnum):
-    """Where a call stands. The last two are its end, with or without a known outcome."""
+    """The state of a tool call. The last two are final: the outcome is known, or unknown."""
 
     READY = "ready"  # its arguments are complete
     AWAITING_APPROVAL = "awaiting_approval"
@@ -387,19 +387,19 @@ class _Part(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type")
 
 
 class TextPart(_Part, frozen=True, kw_only=True, tag="text"):
-    """Something the model said."""
+    """A part of the answer's text."""
 
     text: str
 
 
 class ReasoningPart(_Part, frozen=True, kw_only=True, tag="reasoning"):
-    """Something the model thought."""
+    """A part of the model's reasoning."""
 
     text: str
 
 
 class ToolCallPart(_Part, frozen=True, kw_only=True, tag="tool_call"):
-    """A call, where it stands and what came of it. `arguments` is JSON text, incomplete while `state` is null."""
+    """A tool call with its state and its result. `arguments` is JSON text; it is incomplete while `state` is null."""
 
     tool_call_id: str
     name: str
@@ -414,7 +414,7 @@ class ToolCallPart(_Part, frozen=True, kw_only=True, tag="tool_call"):
 
 
 class DataPart(_Part, frozen=True, kw_only=True, tag="data"):
-    """Something of a plug-in's, as it was told last."""
+    """Data of a plug-in, in its newest version."""
 
     kind: str
     id: str

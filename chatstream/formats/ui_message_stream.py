@@ -89,7 +89,7 @@ class UIMessageChunk(Struct, frozen=True, kw_only=True, rename="camel", tag_fiel
 
 
 class AnswerProblem(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is wrong, for programs; see `events.Error`."""
+    """The error of an answer, for programs; see `events.Error`."""
 
     code: ErrorCode
     retryable: bool
@@ -98,7 +98,7 @@ class AnswerProblem(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class TrimmedContext(Struct, frozen=True, kw_only=True):
-    """How many messages of the conversation, the oldest, the model is not told any more from this answer on."""
+    """From this answer on, the oldest `dropped` messages of the conversation are not sent to the model."""
 
     dropped: int
 
@@ -112,78 +112,79 @@ class BegunMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class WaitingCall(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A call that a person has to agree to, or the app to answer; what it would do says the part of the call."""
+    """A tool call that waits for a person's approval, or for the app's result. Its arguments are in the part of the
+    call."""
 
     tool_call_id: str
     tool_name: str
     state: CallState
     expires_at: events.Timestamp | UnsetType = UNSET
-    message: str | UnsetType = UNSET  # in words: what it will do; once it is denied, why
+    message: str | UnsetType = UNSET  # text for people: what the call will do; after a denial, the reason
 
 
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The metadata that a message has besides when it has ended, or waits.
+    """The metadata of a message that has ended, or waits for a decision.
 
-    As soon as one that has waited goes on, its status is `streaming`: then there is nothing else to say.
+    When a waiting message continues, its status is `streaming`, and the other fields are left out.
     """
 
     status: Status
-    finish_reason: str | UnsetType | None = UNSET  # in the model's own words
+    finish_reason: str | UnsetType | None = UNSET  # as the model named it
     usage: Usage | UnsetType | None = UNSET
     error: AnswerProblem | UnsetType | None = UNSET
-    waits_for: tuple[WaitingCall, ...] | UnsetType = UNSET  # there as soon as it has waited once
+    waits_for: tuple[WaitingCall, ...] | UnsetType = UNSET  # set once the message has waited
     context_trimmed: TrimmedContext | UnsetType = UNSET
 
 
 class StartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start"):
-    """The message begins; if it is known already, it is told again from its beginning."""
+    """A message begins. If the client has it already, it is sent again from its beginning."""
 
     message_id: str
     message_metadata: BegunMetadata
 
 
 class TextStartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-start"):
-    """Its text begins, or goes on after something else."""
+    """A text part begins: the first one, or one after another kind of part."""
 
     id: str = _TEXT
 
 
 class TextDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-delta"):
-    """The next piece of its text."""
+    """The next piece of the text part."""
 
     id: str = _TEXT
     delta: str
 
 
 class TextEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="text-end"):
-    """This part of its text is complete."""
+    """The text part is complete."""
 
     id: str = _TEXT
 
 
 class ReasoningStartChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-start"):
-    """What the model thinks begins."""
+    """A part of the model's reasoning begins."""
 
     id: str
 
 
 class ReasoningDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-delta"):
-    """More of what it thinks."""
+    """The next piece of the reasoning."""
 
     id: str
     delta: str
 
 
 class ReasoningEndChunk(UIMessageChunk, frozen=True, kw_only=True, tag="reasoning-end"):
-    """It has thought."""
+    """This part of the reasoning is complete."""
 
     id: str
 
 
 class DataChunk(Struct, frozen=True, kw_only=True):
-    """Something of a plug-in's, as ``data-<kind>``: told with the answer, or found in it.
+    """Data of a plug-in, with the type ``data-<kind>``: sent during the answer, or found in it afterwards.
 
-    With the same type and id again it replaces what is shown. It is the same in a message's parts.
+    A later one with the same type and id replaces it. In a message's parts it has the same form.
     """
 
     type: str
@@ -192,48 +193,49 @@ class DataChunk(Struct, frozen=True, kw_only=True):
 
 
 class Notice(Struct, frozen=True, kw_only=True):
-    """What it is; see `events.Error`."""
+    """A problem of the connection; see `events.Error`."""
 
     message: str
     code: ErrorCode
 
 
 class NoticeChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-notice"):
-    """A problem that the stream survives; for `onData` alone, no part of a message."""
+    """A problem that does not end the stream. Only `onData` gets it; it is not a part of the message."""
 
     data: Notice
     transient: bool = True
 
 
 class MetadataChunk(UIMessageChunk, frozen=True, kw_only=True, tag="message-metadata"):
-    """More metadata of the message."""
+    """An update of the message's metadata."""
 
     message_metadata: EndedMetadata
 
 
 class StepChunk(UIMessageChunk, frozen=True, kw_only=True, tag="start-step"):
-    """The model is asked again, with what came of its calls: what it says from here on is another turn of its."""
+    """The model is asked again, with the results of its tool calls. The parts that follow are of this new request."""
 
 
 class ErrorChunk(UIMessageChunk, frozen=True, kw_only=True, tag="error"):
-    """It ended badly, or the connection does; the text is for people."""
+    """The answer failed, or the connection ends. The text is for people."""
 
     error_text: str
 
 
 class FinishChunk(UIMessageChunk, frozen=True, kw_only=True, tag="finish"):
-    """The message is complete. The reason is there if the version that was asked for knows it."""
+    """The message has ended. `finishReason` is sent if the requested version of `ai` accepts it."""
 
     finish_reason: str | UnsetType = UNSET
     message_metadata: EndedMetadata
 
 
 class AbortChunk(UIMessageChunk, frozen=True, kw_only=True, tag="abort"):
-    """The message was stopped: the end of one for `ai` 5 or 6, if that was asked for."""
+    """The message was stopped. Sent if the request asked for version 5 or 6 of `ai`."""
 
 
 class ToolInputStartChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-start"):
-    """The model calls a tool. `dynamic`: the client need not know it; `providerExecuted`: nor carry it out."""
+    """The model calls a tool. `dynamic`: the client need not know the tool. `providerExecuted`: the server carries it
+    out."""
 
     tool_call_id: str
     tool_name: str
@@ -242,14 +244,14 @@ class ToolInputStartChunk(UIMessageChunk, frozen=True, kw_only=True, rename="cam
 
 
 class ToolInputDeltaChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-delta"):
-    """More of its arguments, as JSON text."""
+    """The next piece of the call's arguments, as JSON text."""
 
     tool_call_id: str
     input_text_delta: str
 
 
 class ToolInputAvailableChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-input-available"):
-    """Its arguments are whole; text, if they are no JSON."""
+    """The call's complete arguments; a string if they are not valid JSON."""
 
     tool_call_id: str
     tool_name: str
@@ -259,7 +261,7 @@ class ToolInputAvailableChunk(UIMessageChunk, frozen=True, kw_only=True, rename=
 
 
 class ToolOutputChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-available"):
-    """What came of it; of a large result the beginning, as text."""
+    """The call's result. Of a large result, its beginning as text."""
 
     tool_call_id: str
     output: Any
@@ -268,7 +270,7 @@ class ToolOutputChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel",
 
 
 class ToolErrorChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-error"):
-    """It failed, was not carried out, or nobody knows."""
+    """The call has failed, was not carried out, or its outcome is unknown."""
 
     tool_call_id: str
     error_text: str
@@ -277,14 +279,14 @@ class ToolErrorChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", 
 
 
 class ApprovalRequestChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-approval-request"):
-    """For `ai` 6 and 7: a person has to agree to it. The approval has the call's id."""
+    """For `ai` 6 and 7: the call waits for a person's approval. The approval has the id of the call."""
 
     approval_id: str
     tool_call_id: str
 
 
 class ApprovalResponseChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-approval-response"):
-    """For `ai` 7: somebody has decided, maybe on another device."""
+    """For `ai` 7: a person has approved or denied the call, maybe on another device."""
 
     approval_id: str
     approved: bool
@@ -292,13 +294,14 @@ class ApprovalResponseChunk(UIMessageChunk, frozen=True, kw_only=True, rename="c
 
 
 class ToolDeniedChunk(UIMessageChunk, frozen=True, kw_only=True, rename="camel", tag="tool-output-denied"):
-    """For `ai` 6 and 7: it is not carried out, since somebody did not agree."""
+    """For `ai` 6 and 7: the call is not carried out, because a person denied it."""
 
     tool_call_id: str
 
 
 class ApprovalChunk(UIMessageChunk, frozen=True, kw_only=True, tag="data-approval"):
-    """For who knows no approvals: `ai` 5, or one that did not say which it is. Told again when it is decided."""
+    """A call that waits for approval, for clients without approvals: `ai` 5, or an unknown version. Sent again with the
+    decision."""
 
     id: str
     data: WaitingCall
@@ -335,13 +338,13 @@ class UIPart(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class UITextPart(UIPart, frozen=True, kw_only=True, tag="text"):
-    """All of its text, or what it says between two other parts."""
+    """Text of the message: all of it, or the text between two other parts."""
 
     text: str
 
 
 class UIStepPart(UIPart, frozen=True, kw_only=True, tag="step-start"):
-    """The model was asked again, with what came of its calls."""
+    """The model was asked again, with the results of its tool calls."""
 
 
 class UIReasoningPart(UIPart, frozen=True, kw_only=True, tag="reasoning"):
@@ -371,7 +374,7 @@ class UIApproval(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class UIToolPart(UIPart, frozen=True, kw_only=True, rename="camel", tag="dynamic-tool"):
-    """A call, and what came of it."""
+    """A tool call and its result."""
 
     tool_name: str
     tool_call_id: str
@@ -384,20 +387,20 @@ class UIToolPart(UIPart, frozen=True, kw_only=True, rename="camel", tag="dynamic
 
 
 class AnswerMetadata(EndedMetadata, frozen=True, kw_only=True, rename="camel"):
-    """What a stream says of an answer at its end, and at its beginning."""
+    """The metadata that a stream sends at the beginning and at the end of an answer."""
 
     reply_to: str
     attempt: int
 
 
 class UserMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the server adds to a user's message: with any, it is stored."""
+    """The server's metadata of a user message. A message with metadata is stored."""
 
     created_at: events.Timestamp
 
 
 class UIUserMessage(Struct, frozen=True, kw_only=True, tag_field="role", tag="user"):
-    """What a user wrote; `id` is its `clientMessageId` if it has one: sent again, it is the same message."""
+    """A user message. `id` is its `clientMessageId` if it has one, so sending it again stores no second message."""
 
     id: str
     parts: tuple[UITextPart, ...]

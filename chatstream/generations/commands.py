@@ -168,7 +168,7 @@ class Commands:
                 if new is not None:
                     await self._posted(conversation, new, request_id)
                     return new
-        raise AnswerInProgress("Other answers keep running in this conversation.")
+        raise AnswerInProgress("Another answer started first. Try again.")
 
     async def admit_first(self, conversation: Conversation, content: str) -> None:
         """Check with the plug-ins the first message of a conversation that is not created yet. Raises the same as
@@ -291,7 +291,7 @@ class Commands:
                     self._hub.branch_shown(conversation)
                 self._hub.regenerate(conversation, answer, request_id, question=message)
                 return answer
-        raise AnswerInProgress("Other answers keep running in this conversation.")
+        raise AnswerInProgress("Another answer started first. Try again.")
 
     async def _to_answer(
         self, conversation: Conversation, message_id: str | None, *, continues: bool

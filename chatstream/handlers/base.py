@@ -382,7 +382,7 @@ def _http_error(status: int, error: BaseException | None) -> RequestError:
         about_path = isinstance(error, HTTPError) and (error.get_message() or "").startswith("Invalid unicode")
         return InvalidRequest("The request's path is not UTF-8." if about_path else "The request is not valid.")
     phrase = HTTPStatus(status).phrase
-    detail = {405: "This resource does not have that method.", 500: "Something went wrong on the server."}
+    detail = {405: "Method not allowed here.", 500: "Something went wrong on the server."}
     error = RequestError(detail.get(status, phrase), code=phrase.lower().replace(" ", "_"))
     error.status, error.title = status, phrase
     return error

@@ -24,24 +24,24 @@ from chatstream.handlers.views import ID_PATTERN
 _SCHEMAS = "#/components/schemas/"
 
 _DESCRIPTION = (
-    "Streams the answers of a language model to chat clients. Conversations and messages are JSON over REST; what "
-    "happens in a conversation is told on its stream, as Server-Sent Events.\n\n"
-    "Errors are problem documents (RFC 9457): `code` stays what it is, `detail` is for people. An error of the "
-    "server's own is a 500 of the same form. Fields, parameters and events may be added to this API: clients ignore "
-    "what they do not know. A field in a request that is not listed here is refused. OPTIONS is answered everywhere, "
-    "for browsers' preflights. Times are UTC, lengths are in Unicode code points."
+    "Streams the answers of a language model to chat clients. Conversations and messages are JSON over REST. The "
+    "events of a conversation are sent on its stream, as Server-Sent Events.\n\nErrors are problem documents (RFC "
+    "9457): `code` never changes meaning, `detail` is for people. An internal error is a 500 of the same form. Later "
+    "versions may add fields, parameters and events: clients must ignore those they do not know. Unknown fields in a "
+    "request are refused. Every route answers OPTIONS, for browsers' preflight requests. Times are in UTC; lengths "
+    "are in Unicode code points."
 )
 
 HEADERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "X-Request-Id": (
-        "The request's own, if it was sane, or a new one: the log has the details under it.",
+        "The request's own id if it is valid, else a new one. The server's log has details under it.",
         {"type": "string"},
     ),
-    "Location": ("Where the new conversation is.", {"type": "string", "format": "uri-reference"}),
+    "Location": ("The URL of the new conversation.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("Seconds to wait before trying again.", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("The challenge (RFC 6750).", {"type": "string"}),
-    "RateLimit": ("What is left of the limit (draft-ietf-httpapi-ratelimit-headers-11).", {"type": "string"}),
-    "RateLimit-Policy": ("The limit.", {"type": "string"}),
+    "RateLimit": ("The rest of the rate limit (draft-ietf-httpapi-ratelimit-headers-11).", {"type": "string"}),
+    "RateLimit-Policy": ("The rate limit.", {"type": "string"}),
 }
 
 

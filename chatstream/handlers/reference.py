@@ -97,7 +97,10 @@ _RATE = ("RateLimit", "RateLimit-Policy")
 _CURSOR = {"type": "string"}  # any text: an invalid cursor is ignored
 
 _LIMIT = Parameter(
-    "query", "limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE}
+    "query",
+    "limit",
+    "The maximum number of items.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
 )
 _CONVERSATIONS_BEFORE = Parameter(
     "query",
@@ -108,15 +111,15 @@ _CONVERSATIONS_BEFORE = Parameter(
 _SEARCH = Parameter(
     "query",
     "q",
-    "Only conversations in whose title or messages all of these words stand, or words that begin like them, in any "
-    "order. Case and accents make no difference. Where a script has no spaces between its words, any two characters "
-    "that stand together are found. An emoji is a word; punctuation is none. What a model thought is not searched.",
+    "Only conversations whose title or messages contain all of these words, or words that begin with them, in any "
+    "order. Case and accents are ignored. In scripts without spaces between words, each two adjacent characters count "
+    "as a word. An emoji is a word; punctuation is ignored. The model's reasoning is not searched.",
     {"type": "string", "minLength": 1, "maxLength": MAX_QUERY},
 )
 _WAITING = Parameter(
     "query",
     "waiting",
-    "Only conversations in which an answer waits for the caller's decision, or for the app.",
+    "Only conversations in which an answer waits for the caller's decision, or for the app's result.",
     {"type": "boolean", "default": False},
 )
 _MESSAGES_BEFORE = Parameter(
@@ -141,74 +144,76 @@ _IF_BUSY_REGENERATE = Parameter(
 _BACKGROUND = Parameter(
     "query",
     "background",
-    "Whether the answer finishes though nobody watches; what a body says counts more. By default as its message or "
-    "conversation has it; and one that is asked for again because nobody watched the one before does.",
+    "Whether the answer finishes even if nobody watches. A value in the body takes precedence. The default is the "
+    "setting of its message, else of its conversation. If the attempt before was cut because nobody watched, it is "
+    "true.",
     {"type": "boolean"},
 )
 _IDEMPOTENCY_KEY = Parameter(
     "header",
     "Idempotency-Key",
-    "A name for this message, unique in its conversation, of the client's choice; the same as `clientMessageId`. Sent "
-    "again under it, the message gets the first result: it is stored and answered once. Other content under it is "
-    "refused with 422.",
+    "A key for this message, chosen by the client, unique in its conversation; the same as `clientMessageId`. A "
+    "repeated request with the same key gets the first result: the message is stored and answered once. The same key "
+    "with other content is refused with 422.",
     {"type": "string", "pattern": KEY_PATTERN},
 )
 _LAST_EVENT_ID = Parameter(
     "header",
     "Last-Event-ID",
-    "The last `id` that was received, or a `streamCursor`: the stream goes on behind it. An EventSource sends it by "
-    "itself when it reconnects. What is no cursor of this conversation counts as none.",
+    "The last received `id`, or a `streamCursor`: the stream continues right after it. An EventSource sends it by "
+    "itself when it reconnects. A cursor that is not of this conversation is ignored.",
     _CURSOR,
 )
 _LEAF = Parameter(
     "query",
     "leaf",
-    "A message's id: the branch that ends with it. By default the one that is shown.",
+    "A message's id: list the branch that ends with this message. The default is the shown branch.",
     {"type": "string", "pattern": OBJECT_KEY_PATTERN},
 )
 _BRANCHES = Parameter(
     "query",
     "branches",
-    "The messages of all branches, whatever `leaf` says, in the order of the log. A user message says its `parent` "
-    "where there are several.",
+    "List the messages of all branches, in the order of the log; `leaf` is ignored. If there are several branches, "
+    "each user message has its `parent`.",
     {"type": "string", "enum": ["all"]},
 )
 _FORMAT = Parameter(
     "query",
     "format",
     f"The stream's wire format: {'; '.join(f'`{one.name}`, {one.summary}' for one in FORMATS.values())}. "
-    "To name one is to ask for a stream.",
+    "A request that names a format asks for a stream.",
     {"type": "string", "enum": [*FORMATS], "default": DEFAULT.name},
     of_stream=True,
 )
 _VERSION = Parameter(
     "query",
     "version",
-    f"With `format={', '.join(VERSIONS)}`: the major version of the npm package `ai` that reads it. Without, every one "
-    "can. With it, a stopped answer ends as that version has it, and 6 and 7 are told the finish reason.",
+    f"For `format={', '.join(VERSIONS)}`: the major version of the npm package `ai` that reads the stream. Without it, "
+    "every version can read the stream. With it, a stopped answer ends as this version expects, and versions 6 and 7 "
+    "get the finish reason.",
     {"type": "string", "enum": list(dict.fromkeys(one for versions in VERSIONS.values() for one in versions))},
     of_stream=True,
 )
 _FRAMES = Parameter(
     "query",
     "frames",
-    f"Of `format={DEFAULT.name}`. With `lean` a chunk has `type` and `content` alone, but for the first one of each "
-    "part of an answer: what else it would say is in its `id`, or in the chunk before it. A third of the bytes; all "
-    "else is the same, the ids as well.",
+    f"For `format={DEFAULT.name}`. With `lean`, a chunk has only `type` and `content`, except the first chunk of each "
+    "part of an answer: the other fields follow from its `id` and from the chunk before it. This needs a third of the "
+    "bytes. All other events and the ids are the same.",
     {"type": "string", "enum": [*FRAMES], "default": FRAMES[0]},
     of_stream=True,
 )
 _UI_VERSION = Parameter(
     "query",
     "version",
-    "The major version of the npm package `ai` that reads it: 6 and 7 have a state for calls that wait for an "
-    "approval. Without, a part `data-approval` says so, which every one can read.",
+    "The major version of the npm package `ai` that reads the messages. Versions 6 and 7 have a state for tool calls "
+    "that wait for approval. Without it, such a call has a part `data-approval`, which every version can read.",
     _VERSION.schema,
 )
 _ONCE = Parameter("query", "once", "End the stream after one answer.", {"type": "boolean", "default": False})
 
 _OPENAPI_VERSION = Parameter(
-    "query", "version", "Of OpenAPI.", {"type": "string", "enum": [*Version], "default": Version.V31}
+    "query", "version", "The version of OpenAPI.", {"type": "string", "enum": [*Version], "default": Version.V31}
 )
 
 _CONVERSATIONS = "/api/v1/chat/conversations"
@@ -219,19 +224,18 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/api/v1/chat/models": {
         "get": Operation(
             "listModels",
-            "The models that a conversation may have",
-            {200: Reply("All of them; one is the default.", {JSON: ModelList}, _RATE)},
+            "The models that a conversation can use",
+            {200: Reply("All models; one is the default.", {JSON: ModelList}, _RATE)},
             "A conversation's `model` is one of these names, or null for the default.",
         ),
     },
     "/api/v1/chat/usage": {
         "get": Operation(
             "getUsage",
-            "What the caller has spent, what is left, and when it begins again",
-            {200: Reply("Each limit; none where the server counts for nobody.", {JSON: UsageView}, _RATE)},
-            "Days and months are those of UTC. An answer counts when it begins, with what it is expected to take, and "
-            "with what it took when it has ended, however it ended. While nothing is left, no answer begins: 429 "
-            "`budget_exhausted`.",
+            "The caller's budgets: used, left, and when they reset",
+            {200: Reply("Each budget; an empty list if the server has no budgets.", {JSON: UsageView}, _RATE)},
+            "Days and months are in UTC. A running answer counts with its expected use, an ended one with its real "
+            "use, however it ended. While nothing is left, no answer begins: 429 `budget_exhausted`.",
         ),
     },
     _CONVERSATIONS: {
@@ -246,8 +250,8 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "createConversation",
             "Create a conversation",
             {201: Reply("It was created.", {JSON: NewConversationView}, ["Location", *_RATE])},
-            "With `initialMessage` its first message is stored and answered, too. The caller may choose the `id`; a "
-            "second one of the same id is refused with 409.",
+            "`initialMessage` is stored as the first message and answered. The caller may choose the `id`; if it "
+            "exists already, the request is refused with 409.",
             body=NewConversation,
             example={"title": "The derby", "initialMessage": "Who wins on Sunday?"},
             refusals=[403, 409],
@@ -261,15 +265,15 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "changeConversation",
             "Change a conversation's title, system prompt, model or background, or show another branch",
             {200: Reply("The conversation as it is now.", {JSON: ConversationView}, _RATE)},
-            "What is not named stays as it is; null resets to the server's default. `background` holds for the running "
-            "answer, too. With `head` all who watch are told of the other branch by a `branch` event.",
+            "Fields that are not sent stay unchanged; null resets a field to the server's default. `background` also "
+            "applies to a running answer. With `head`, all viewers get a `branch` event.",
             body=ConversationChanges,
             example={"title": "The derby"},
         ),
         "delete": Operation(
             "deleteConversation",
             "Delete a conversation with its messages",
-            {204: Reply("It is gone. A running answer was ended, and so were its streams.", headers=_RATE)},
+            {204: Reply("Deleted. A running answer was stopped, and open streams were ended.", headers=_RATE)},
         ),
     },
     _ONE + "/stream": {
@@ -278,24 +282,28 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Watch a conversation as Server-Sent Events",
             {
                 200: Reply(
-                    "The events. The stream stays open, turn after turn. An EventSource gives up for good on any "
-                    "status but 200: where `Accept` names `text/event-stream`, a refusal that will pass (429, 503) is "
-                    "a stream, too, of one `error` event without `connected`, and `retry`.",
+                    "The events. The stream stays open for further turns. An EventSource gives up for good on any "
+                    "status but 200. So if `Accept` names `text/event-stream`, a temporary refusal (429, 503) is also "
+                    "a stream with status 200: one `error` event without `connected`, and `retry`.",
                     _EVENTS,
                 ),
                 204: Reply(
-                    "With `once`, or in a format that is one answer: nothing comes after the cursor, nothing runs, and "
-                    "no answer is owed."
+                    "With `once`, or in a format of one answer per stream: nothing follows the cursor, no answer runs, "
+                    "and no question waits for one."
                 ),
             },
-            "With a cursor it goes on behind it, and nothing is lost or told twice. Without, it begins with the "
-            "running answer, if there is one; with an answer that nobody saw end; with a new answer to a message that "
-            "has none. After 15 s without an event there is a `heartbeat`.",
+            "With a cursor, the stream continues right after it: nothing is lost or repeated. Without a cursor, it "
+            "begins with the running answer, else with an answer that nobody has seen finish, else with a new answer "
+            "to a question that has none. After 15 s without an event, a `heartbeat` is sent.",
             parameters=[
                 _LAST_EVENT_ID,
-                Parameter("query", "last_event_id", "The same as Last-Event-ID, which wins.", _CURSOR),
+                Parameter("query", "last_event_id", "The same as Last-Event-ID, which takes precedence.", _CURSOR),
                 Parameter(
-                    "query", "lastEventId", "Another name of `last_event_id`, which wins.", _CURSOR, is_alias=True
+                    "query",
+                    "lastEventId",
+                    "Another name of `last_event_id`, which takes precedence.",
+                    _CURSOR,
+                    is_alias=True,
                 ),
                 _ONCE,
                 _FORMAT,
@@ -311,20 +319,20 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Get a ticket for one stream",
             {
                 201: Reply(
-                    "The ticket. It is good for a minute, and for as long as the token.", {JSON: NewTicket}, _RATE
+                    "The ticket. It is valid for a minute, but not longer than the token.", {JSON: NewTicket}, _RATE
                 )
             },
-            "For an EventSource, which cannot set headers: `…/stream?ticket=`. A ticket opens this conversation's "
-            "stream for its user, once. To connect again takes another one.",
+            "For an EventSource, which cannot send headers: `…/stream?ticket=`. A ticket opens this conversation's "
+            "stream once. Each reconnection needs a new ticket.",
         ),
     },
     _ONE + "/messages": {
         "get": Operation(
             "listMessages",
             "The messages of a conversation, oldest first",
-            {200: Reply("A page: without `before` the newest messages.", {JSON: MessagePage}, _RATE)},
-            "Of a conversation with one branch all attempts at an answer are listed, of which the newest counts; with "
-            "several, or with `leaf`, the messages from the first one down to the end of the branch.",
+            {200: Reply("A page; without `before`, the newest messages.", {JSON: MessagePage}, _RATE)},
+            "If the conversation has one branch, all attempts at an answer are listed; the newest one counts. If it "
+            "has several, or with `leaf`, the messages of one branch are listed, from the first to the last.",
             parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF, _BRANCHES],
         ),
         "post": Operation(
@@ -332,13 +340,13 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Send a message and have it answered",
             {
                 200: Reply(
-                    "With `Accept: text/event-stream` or `format`: the events of the answer. Otherwise the message was "
-                    "sent before, and this is the first result.",
+                    "With `Accept: text/event-stream` or `format`: the events of the answer. Otherwise this is the "
+                    "result of an earlier request with the same key.",
                     {JSON: PostedMessage} | _EVENTS,
                 ),
                 201: Reply("The message is stored, and its answer begins.", {JSON: PostedMessage}, _RATE),
                 204: Reply(
-                    "Where a stream was asked for: the message was sent before, and no answer comes.", of_stream=True
+                    "A stream was requested, but the message was sent before, and no answer follows.", of_stream=True
                 ),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
@@ -351,10 +359,10 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     _ONE + "/messages/{messageId}": {
         "delete": Operation(
             "takeBackMessage",
-            "Take back a message that waits",
-            {204: Reply("It is gone; the same again is 204, too.", headers=_RATE)},
-            "Of a user message that waits behind a running answer (`ifBusy=queue`). Whoever watches gets `withdrawn`. "
-            "Once its own answer has begun, it is 409.",
+            "Take back a queued message",
+            {204: Reply("The message is deleted. A repeated request gets 204, too.", headers=_RATE)},
+            "For a user message that waits behind a running answer (`ifBusy=queue`). Viewers get a `withdrawn` event. "
+            "Once its own answer has begun, the request is refused with 409.",
             parameters=[
                 Parameter(
                     "path",
@@ -370,15 +378,15 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     _ONE + "/ui-messages": {
         "get": Operation(
             "listUIMessages",
-            "The same messages as the AI SDK has them",
+            "The messages in the AI SDK's form",
             {
                 200: Reply(
-                    "A page: without `before` the newest messages. Of several answers to a message the newest; a "
-                    "running one is left out, since a stream opened with `streamCursor` tells all of it.",
+                    "A page; without `before`, the newest messages. Of several answers to a message, it has the "
+                    "newest. A running answer is left out: a stream opened with `streamCursor` sends all of it.",
                     {JSON: UIMessagePage},
                 )
             },
-            "For `useChat`, whose first messages they are.",
+            "For `useChat`: its initial messages.",
             parameters=[_LIMIT, _MESSAGES_BEFORE, _LEAF, _UI_VERSION],
         ),
     },
@@ -387,8 +395,8 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "stopAnswer",
             "End the running answer",
             {200: Reply("How it ended; its text so far is stored.", {JSON: Stopped}, _RATE)},
-            "With `messageId` the result is the same however often it is asked, and however that answer ended; "
-            "without, the running answer is meant, and 409 says that there is none.",
+            "With `messageId`, a repeated request gets the same result, however that answer ended. Without it, the "
+            "running answer is stopped; 409 if there is none.",
             body=StopRequest,
             example={"seenLength": 120},
             body_required=False,
@@ -403,7 +411,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 200: Reply(
                     "With `Accept: text/event-stream` or `format`: the events of the answer.", _EVENTS, of_stream=True
                 ),
-                202: Reply("Another attempt has begun; the one before stays stored.", {JSON: BegunAnswer}, _RATE),
+                202: Reply("A new attempt has begun. The earlier attempt stays stored.", {JSON: BegunAnswer}, _RATE),
             },
             "With `Accept: text/event-stream`, or a `format`, the response is the answer's stream, which ends with it.",
             parameters=[_IF_BUSY_REGENERATE, _BACKGROUND, _FORMAT, _VERSION, _FRAMES],
@@ -418,21 +426,21 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "Approve or deny a call that waits, or answer it for the app",
             {
                 200: Reply(
-                    "The call as it is now. With `Accept: text/event-stream` or `format`: the events of the answer, "
-                    "from behind what was asked.",
+                    "The present state of the call. With `Accept: text/event-stream` or `format`: the events of the "
+                    "answer that follow the request for this decision.",
                     {JSON: CallView} | _EVENTS,
                     _RATE,
                 ),
                 204: Reply(
-                    "Where a stream was asked for, in a format that is one answer: other calls still wait.",
+                    "A stream was requested, in a format of one answer per stream, but other calls still wait.",
                     of_stream=True,
                 ),
             },
-            "A call in the state `awaiting_approval` takes a `decision`, one in `awaiting_client` an `output` or an "
-            "`error`. The first one counts, from whichever device: the same again gets 200, another one 409 "
-            "`already_decided`; after its time 410. What is carried out is what the model wrote, and what was shown. "
-            "When no call waits any more, the same answer goes on. `GET /conversations?waiting=true` lists where one "
-            "waits.",
+            "A call in the state `awaiting_approval` needs a `decision`, a call in `awaiting_client` an `output` or "
+            "an `error`. The first response counts, from any device. A repeated one gets 200, a different one 409 "
+            "`already_decided`, a late one 410. The call is carried out with exactly the arguments that were shown. "
+            "When no call waits any more, the answer continues. `GET /conversations?waiting=true` lists the "
+            "conversations with waiting calls.",
             parameters=[
                 Parameter(
                     "path",
@@ -454,32 +462,38 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
         "put": Operation(
             "rateAnswer",
             "Rate an answer",
-            {200: Reply("What is stored now.", {JSON: RatingView}, _RATE)},
-            "Of each attempt, thumb up or down; null takes it back.",
+            {200: Reply("The stored rating.", {JSON: RatingView}, _RATE)},
+            "Thumb up or down, for one attempt; null removes the rating.",
             body=RatingRequest,
         ),
     },
     "/api/v1/chat/me": {
         "delete": Operation(
             "eraseMe",
-            "Erase everything of the caller",
+            "Erase all data of the caller",
             {
-                200: Reply("The receipt: all of it is gone.", {JSON: ErasureView}, _RATE),
+                200: Reply("The receipt: everything is erased.", {JSON: ErasureView}, _RATE),
                 202: Reply(
-                    "It goes on, also if this process dies: `/me/erasure?id=` says how it stands.",
+                    "The erasure continues, even if this process dies: see `/me/erasure?id=` for its state.",
                     {JSON: ErasureView},
                     _RATE,
                 ),
             },
-            "Running answers are stopped first, open streams end. What is sent while it runs is erased, too; what is "
-            "sent after it is complete stays. It cannot be undone.",
+            "Running answers are stopped first, and open streams end. Messages sent while it runs are erased, too; "
+            "messages sent after its completion stay. It cannot be undone.",
         ),
     },
     "/api/v1/chat/me/erasure": {
         "get": Operation(
             "getErasure",
-            "How an erasure stands",
-            {200: Reply("The erasure; complete, it is the receipt, kept for a year.", {JSON: ErasureView}, _RATE)},
+            "The state of an erasure",
+            {
+                200: Reply(
+                    "The erasure. Once complete, it is the receipt, which is kept for a year.",
+                    {JSON: ErasureView},
+                    _RATE,
+                )
+            },
             parameters=[
                 Parameter(
                     "query",
@@ -495,17 +509,17 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/api/v1/chat/me/export": {
         "get": Operation(
             "exportMe",
-            "Everything of the caller, as a file",
+            "Export all data of the caller",
             {
                 200: Reply(
-                    "One JSON object a line: `export`, then each `conversation` and its `message`s, oldest first; "
-                    "then each `document` that a plug-in keeps. Only if the last line is an `end` whose `complete` is "
-                    "true, nothing is missing.",
+                    "One JSON object per line: `export`, then each `conversation` followed by its `message`s, oldest "
+                    "first, then each `document` of a plug-in. The export is complete only if the last line is an "
+                    "`end` whose `complete` is true.",
                     {NDJSON: ExportLine},
                     _RATE,
                 )
             },
-            "`chatstream seed --file` stores it again. What runs is there as far as it has come.",
+            "`chatstream seed --file` imports it. A running answer is exported with its text so far.",
         ),
     },
     "/healthz": {
@@ -514,7 +528,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/readyz": {
         "get": Operation(
             "getReadiness",
-            "Can the server serve?",
+            "Is the server ready?",
             {200: Reply("It can.", {JSON: State})},
             refusals=[503],
             public=True,
@@ -523,9 +537,9 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/metrics": {
         "get": Operation(
             "getMetrics",
-            "What there is to measure, for Prometheus",
+            "Prometheus metrics",
             {200: Reply("In Prometheus' text format, or in OpenMetrics if `Accept` asks for it.", {TEXT: str})},
-            "Not here but on a port of its own where the server was configured so.",
+            "With `CHATSTREAM_METRICS_PORT`, they are served on that port instead.",
             public=True,
         )
     },
@@ -534,8 +548,8 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "getDocument",
             "This document",
             {200: Reply("OpenAPI.", {JSON: dict[str, Any]})},
-            "Generators of clients take 3.1. In it a stream's events are text, and where a reply is JSON or a stream, "
-            "it is JSON alone; 3.2 has the events' types, and both.",
+            "Use 3.1 for client generators: a stream's events are plain text there, and a response that can be JSON "
+            "or a stream is described as JSON only. 3.2 describes both, and the types of the events.",
             parameters=[_OPENAPI_VERSION],
             public=True,
         )
@@ -546,7 +560,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/": {
         "get": Operation(
             "getPage",
-            "A page to chat with the server, where it is switched on",
+            "The chat page, if it is enabled",
             {200: Reply("HTML.", {HTML: str})},
             refusals=[404],
             public=True,

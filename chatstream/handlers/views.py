@@ -103,8 +103,8 @@ class _Body(BaseModel):
 
 
 class NewConversation(_Body):
-    """A conversation to be created. With `autoTitle` the model writes a title after the first answer, in place of the
-    one given here, unless it is renamed before."""
+    """A conversation to create. With `autoTitle`, the model writes a title after the first answer. It replaces the
+    title given here, unless the user has renamed the conversation before."""
 
     id: Id | None = None
     title: OptionalTitle = None
@@ -116,8 +116,8 @@ class NewConversation(_Body):
 
 
 class DeclaredTool(_Body):
-    """A tool of the app's: the model may call it, and the app answers the call within `timeout` seconds, 600 by
-    default, by `POST …/tool-calls/{toolCallId}`. `parameters` is a JSON Schema of an object."""
+    """A tool of the app. When the model calls it, the app has `timeout` seconds (600 by default) to send the result to
+    `POST …/tool-calls/{toolCallId}`. `parameters` is a JSON Schema of type object."""
 
     name: Annotated[str, StringConstraints(pattern=ID_PATTERN)]
     description: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
@@ -132,8 +132,8 @@ class DeclaredTool(_Body):
 
 
 class ConversationChanges(_Body):
-    """What to change of a conversation; null resets to the server's default. `head` is a message: the branch that goes
-    on from it, to the newest message there, is shown from now on, to all who watch."""
+    """The fields of a conversation to change; null resets a field to the server's default. `head` is a message's id:
+    the branch through this message, down to its newest message, is shown from now on, to all viewers."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -153,9 +153,12 @@ class ConversationChanges(_Body):
 
 
 class NewMessage(_Body):
-    """A message to be sent. With `background` its answer finishes though nobody watches; by default as the conversation
-    has it. With `parent` it goes on from that message, or from none if that is null: to edit a message is to send its
-    new text with the `parent` of the old one. By default it goes on from the end of the branch that is shown."""
+    """A message to send.
+
+    `background`: whether its answer finishes even if nobody watches; the default is the conversation's setting.
+    `parent`: the id of the message that this one follows; null for a first message. The default is the end of the shown
+    branch. To edit a message, send its new text with the `parent` of the old message.
+    """
 
     content: Annotated[str, Field(min_length=1, json_schema_extra=_VISIBLE)]
     client_message_id: ClientMessageId | None = None
@@ -169,10 +172,11 @@ class NewMessage(_Body):
 
 
 class RegenerateRequest(_Body):
-    """What to answer again: the user message `messageId`; none or null: the newest one of the branch that is shown.
+    """Answer a message again. `messageId` is the id of the user message; without it or with null, the newest one of the
+    shown branch is answered.
 
-    With `continue` the new attempt begins with the text of one that was cut, and goes on from there: the attempt
-    `messageId`, or the newest one at that message.
+    With `continue`, the new attempt begins with the text of a cut attempt and continues it. Then `messageId` may also
+    be the id of that attempt; the default is the newest attempt.
     """
 
     message_id: ObjectKey | None = None
@@ -180,23 +184,23 @@ class RegenerateRequest(_Body):
 
 
 class RatingRequest(_Body):
-    """What its user thinks of the answer `messageId`; null takes it back."""
+    """The user's rating of the answer `messageId`; null removes the rating."""
 
     message_id: ObjectKey
     rating: Annotated[Rating, Field(strict=False)] | None
 
 
 class StopRequest(_Body):
-    """Which answer to stop; none or null: the running one. With `seenLength` its text ends after so many code points,
-    where the user's screen did: for all devices, and for the next turn."""
+    """The answer to stop. Without `messageId` or with null, the running answer is stopped. With `seenLength`, its text
+    is cut to this many code points, which the user has seen: for all devices, and for the model in the next turn."""
 
     message_id: ObjectKey | None = None
     seen_length: Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)] | None = None
 
 
 class CallRequest(_Body):
-    """What to say to a call that waits: a person's `decision`, with a `reason` that the model is told if it is denied;
-    or, of the app that carries it out, the `output`, any JSON, or an `error`, which is told the model."""
+    """The response to a waiting tool call. From a person: a `decision`; a denial may have a `reason`, which is sent to
+    the model. From an app that carries out the call: its `output`, any JSON value, or an `error` text for the model."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -216,7 +220,7 @@ class CallRequest(_Body):
 
 
 class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
-    """What a user wrote."""
+    """A user message."""
 
     id: str
     content: str
@@ -230,9 +234,9 @@ class UserMessageView(Struct, frozen=True, kw_only=True, rename="camel", tag_fie
 
 
 class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Why an answer ended badly; `retryable`: `regenerate` may help. The log has the details under `requestId`.
+    """Why an answer failed. `retryable`: `regenerate` may help. The server's log has details under `requestId`.
 
-    Null for one that we cut, of which whoever watches is given another attempt by itself.
+    It is null if the server interrupted the answer and begins a new attempt by itself for the next viewer.
     """
 
     error: ErrorCode
@@ -243,13 +247,13 @@ class FailureView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ContextTrimmedView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How many messages of the conversation, the oldest, the model was not told any more from this answer on."""
+    """From this answer on, the oldest `dropped` messages of the conversation are not sent to the model."""
 
     dropped: int
 
 
 class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="assistant"):
-    """One attempt at answering the user message `replyTo`; of several, the newest counts."""
+    """One attempt at answering the user message `replyTo`. If there are several attempts, the newest counts."""
 
     id: str
     content: str
@@ -275,13 +279,13 @@ class AnswerView(Struct, frozen=True, kw_only=True, rename="camel", tag_field="r
 
 
 class PostedMessage(UserMessageView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="user"):
-    """A user message that was stored; a stream opened with `streamCursor` tells its answer from the beginning."""
+    """A stored user message. A stream opened with `streamCursor` sends its answer from the beginning."""
 
     stream_cursor: str
 
 
 class BegunAnswer(AnswerView, frozen=True, kw_only=True, rename="camel", tag_field="role", tag="assistant"):
-    """An answer that has just begun; a stream opened with `streamCursor` tells it from the beginning."""
+    """An answer that has just begun. A stream opened with `streamCursor` sends it from the beginning."""
 
     stream_cursor: str
 
@@ -296,7 +300,7 @@ class ClientToolView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A conversation as its owner sees it; null stands for the server's default."""
+    """A conversation. Null means the server's default."""
 
     id: str
     title: str | None
@@ -310,15 +314,16 @@ class ConversationView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ListedConversation(ConversationView, frozen=True, kw_only=True, rename="camel"):
-    """A conversation in a list. `state`: whether an answer runs in it, or waits for somebody; `unread`: one has ended
-    while nobody watched, on any device, and was not read since."""
+    """A conversation in a list. `state`: whether an answer runs in it, or waits for a decision. `unread`: an answer has
+    ended while no device watched, and was not read since."""
 
     state: ConversationState
     unread: bool
 
 
 class CallView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A call as it is now, in the answer `messageId`; a stream opened with `streamCursor` tells what comes of it."""
+    """The present state of a tool call of the answer `messageId`. A stream opened with `streamCursor` sends what
+    follows."""
 
     tool_call_id: str
     name: str
@@ -336,7 +341,7 @@ class CallView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NewConversationView(ConversationView, frozen=True, kw_only=True, rename="camel"):
-    """A conversation that was created, and its first message if it was given one."""
+    """The created conversation, with its first message if the request had one."""
 
     initial_message: UserMessageView | UnsetType = UNSET
 
@@ -350,7 +355,8 @@ class Capabilities(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ModelView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A model that may be chosen; `context` is in tokens, null if nobody said. The default answers where none is."""
+    """A model that users may choose. `context` is its context length in tokens, null if unknown. The `default` one
+    answers in conversations without a `model`."""
 
     name: str
     description: str
@@ -360,9 +366,10 @@ class ModelView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class BalanceView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """One limit: of tokens, or of money in millionths of the operator's currency. Without a `limit` all is left.
+    """One budget, in tokens or in millionths of the operator's currency. `limit` and `left` are null if it is
+    unlimited.
 
-    `reserved` is what running answers are expected to take. `resetsAt` is when the next day or month begins.
+    `reserved` is the expected use of running answers. `resetsAt` is when the next day or month begins.
     """
 
     name: Literal["tokensPerDay", "tokensPerMonth", "costPerMonth"]
@@ -375,7 +382,7 @@ class BalanceView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class UsageView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How the caller stands with each limit; empty where the server counts for nobody."""
+    """The caller's budgets; empty if the server has no budgets."""
 
     budgets: list[BalanceView]
 
@@ -387,7 +394,7 @@ class ModelList(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NewTicket(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What opens the stream of one conversation, once, until `expiresAt`: ``?ticket=``."""
+    """A ticket: `…/stream?ticket=` opens the stream of one conversation, once, until `expiresAt`."""
 
     ticket: str
     expires_at: Timestamp
@@ -401,7 +408,7 @@ class ErasedView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ErasureView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """An erasure; a receipt as soon as `completedAt` is a time. It says nothing of whose it is."""
+    """An erasure. Once `completedAt` is set, it is the receipt. It does not name the user."""
 
     id: str
     status: Literal["running", "complete"]
@@ -411,9 +418,10 @@ class ErasureView(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Conversations, most recently active first; `nextCursor` is the `before` of the next page, if there is one.
+    """Conversations, most recently active first. `nextCursor` is the `before` of the next page, null on the last one.
 
-    `complete`, of a search alone: false while older conversations have yet to be made ready for it. Search again then.
+    `complete` is sent for searches only. It is false while the server still indexes older conversations: search again
+    later.
     """
 
     conversations: list[ListedConversation]
@@ -422,9 +430,11 @@ class ConversationPage(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Messages, oldest first. `nextCursor` is the `before` of the page of older ones, if there are any; `streamCursor`,
-    on the newest page only, is the cursor with which a stream goes on without a gap. `previous` is the message right
-    before the first one, if there is one; `head` is that of the conversation, where it has several branches."""
+    """Messages, oldest first. `nextCursor` is the `before` of the page with older messages, null if there are none.
+
+    `streamCursor` is sent on the newest page only: a stream opened with it continues right after this page. `previous`
+    is the id of the message right before the first one. `head` is the conversation's, if it has several branches.
+    """
 
     messages: list[UserMessageView | AnswerView]
     next_cursor: str | None
@@ -434,14 +444,14 @@ class MessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RatingView(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What its user thinks of the answer `messageId`."""
+    """The user's rating of the answer `messageId`."""
 
     message_id: str
     rating: Rating | None
 
 
 class UIMessagePage(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The same as the AI SDK has messages. A stream opened with `streamCursor` tells all of a running answer."""
+    """Messages in the AI SDK's form. A stream opened with `streamCursor` sends a running answer from its beginning."""
 
     messages: list[UIMessage]
     next_cursor: str | None
