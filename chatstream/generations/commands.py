@@ -59,9 +59,8 @@ class IfBusy(StrEnum):
 
 
 class Stopped(Struct, frozen=True, kw_only=True, rename="camel"):
-    """How an answer that was to be stopped has ended. `upstream_cancelled`: our doing, not its own end.
-
-    `usage` is of all that was generated, whatever was kept of it.
+    """How the answer has ended. `upstreamCancelled`: this stop ended the request to the model; otherwise the answer had
+    ended before. `usage` covers all generated text, even if only a part of it was kept.
     """
 
     message_id: str

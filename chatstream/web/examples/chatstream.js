@@ -10,9 +10,9 @@ const main = document.querySelector("main");
 const { baseUrl, conversationId, token } = main.dataset;
 
 const chat = new ChatStream({ baseUrl, conversationId, token }); // or token: ({ refresh }) => (refresh ? newToken() : token)
-chat.on("messages", showMessages); // all of the conversation, put together
+chat.on("messages", showMessages); // all messages of the conversation so far
 chat.on("state", showState); // connecting | open | reconnecting | closed
-chat.connect({ history: true }); // what was said before, then what comes; both are tried again by themselves
+chat.connect({ history: true }); // loads the history, then streams; retries both by itself
 
 main.querySelector("form").onsubmit = async (event) => {
   event.preventDefault();
