@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.models import RECOMMENDATION, Answer, Rating, Round, Status, Usage, UserMessage
-from chatstream.pieces import CallState, Part, Piece, ReasoningPart, TextPart, ToolCallPart, fold
+from chatstream.pieces import CallState, Part, Piece, ReasoningPart, ShownQuestion, TextPart, ToolCallPart, fold
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -113,7 +113,9 @@ class ToolStateChanged(Event, frozen=True, kw_only=True, tag="tool_state"):
     """A tool call has a new state. A client that needs only whole calls can ignore `tool_call`, and read this event and
     `tool_result`.
 
-    `arguments` is complete, and sent with the state `ready`. Fields that do not apply to the state are left out.
+    `arguments` is complete, and sent with the state `ready`. With `awaiting_input`, the tool asks the user something:
+    `message` is the text, `question` has the id and the `schema` of the answer, or the `url` to open. Fields that do
+    not apply to the state are left out.
     """
 
     tool_call_id: str
@@ -126,6 +128,7 @@ class ToolStateChanged(Event, frozen=True, kw_only=True, tag="tool_state"):
     expires_at: Timestamp | UnsetType = UNSET
     decided_by: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    question: ShownQuestion | UnsetType = UNSET
 
 
 class ToolEnded(Event, frozen=True, kw_only=True, tag="tool_result"):

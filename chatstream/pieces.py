@@ -70,12 +70,33 @@ class CallState(StrEnum):
     EXPIRED = "expired"  # nobody decided in time
     AWAITING_CLIENT = "awaiting_client"  # the app is to answer
     RUNNING = "running"
+    AWAITING_INPUT = "awaiting_input"  # the tool asks the user something
+    ANSWERED = "answered"  # the user has answered that: the call goes on
     DONE = "done"  # there is a result, of whichever kind
     UNKNOWN = "unknown"  # it may have had its effect; nobody knows
 
 
-AWAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT)
+AWAITING = (CallState.AWAITING_APPROVAL, CallState.AWAITING_CLIENT, CallState.AWAITING_INPUT)
 """Somebody is to decide about the call, or to answer it."""
+
+
+class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a tool asks the user. `schema` is the JSON Schema of the answer, an object, as JSON text.
+
+    With a `url` there is no schema: the user is asked to open that page, and agrees or not.
+    """
+
+    message: str
+    schema: str | None = None
+    url: str | None = None
+
+
+class ShownQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A question as clients get it, beside the `message` of the call's state. `id`: unique in its call."""
+
+    id: str
+    schema: Any = UNSET
+    url: str | UnsetType = UNSET
 
 
 class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
@@ -83,6 +104,10 @@ class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
 
     `arguments` is the whole JSON text; set with `READY`, and when a person must decide or the app must answer. `effect`
     is set with `RUNNING`: after a crash, it says what running the call again would mean, even if the tool is gone.
+
+    With `AWAITING_INPUT`: the `question`, those that the tool asks after it (`rest`), what the tool needs to go on
+    (`carry`, never sent to clients), and the process that keeps the call open meanwhile, if one does (`held_by`). With
+    `ANSWERED`: the `answer`, as JSON text.
     """
 
     id: str
@@ -93,6 +118,21 @@ class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
     expires_at: str | None = None
     decided_by: str | None = None
     message: str | None = None
+    question_id: str | None = None
+    question: Question | None = None
+    rest: tuple[Question, ...] = ()
+    carry: str | None = None
+    held_by: str | None = None
+    answer: str | None = None
+
+    @property
+    def shown_question(self) -> ShownQuestion | UnsetType:
+        """The question, if there is one, in the form for clients."""
+        asked = self.question
+        if asked is None or self.question_id is None:
+            return UNSET
+        schema = UNSET if asked.schema is None else msgspec.json.decode(asked.schema)
+        return ShownQuestion(id=self.question_id, schema=schema, url=asked.url or UNSET)
 
 
 class ToolResult(_Mark, frozen=True, kw_only=True, tag="tool_result"):
@@ -236,8 +276,14 @@ def weight(pieces: Iterable[Piece]) -> int:
         elif isinstance(piece, OpenToolCall):
             characters += 50 + len(piece.extra or "")
         else:
-            characters += 50 + (len(piece.arguments or "") if isinstance(piece, ToolState) else 0)
+            characters += 50 + (_held(piece) if isinstance(piece, ToolState) else 0)
     return characters
+
+
+def _held(mark: ToolState) -> int:
+    """Return the characters that a state holds."""
+    asked = 0 if mark.question is None else len(msgspec.json.encode((mark.question, *mark.rest)))
+    return asked + len(mark.arguments or "") + len(mark.carry or "") + len(mark.answer or "")
 
 
 def cut(pieces: Iterable[Piece], begin: int, end: int | None = None) -> list[Piece]:
@@ -408,6 +454,7 @@ class ToolCallPart(_Part, frozen=True, kw_only=True, tag="tool_call"):
     expires_at: str | None = None
     decided_by: str | None = None
     message: str | None = None
+    question: ShownQuestion | UnsetType = UNSET  # while the call waits for its answer
     output: Any = UNSET
     failed: bool | UnsetType = UNSET
     truncated: bool | UnsetType = UNSET  # `output` is the beginning of it, as text
@@ -495,13 +542,15 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
     if isinstance(mark, ToolResult):
         # A denied, expired or unknown call keeps that state: its result only tells the model about it.
         state = part.state if part.state in _WITHOUT_OUTCOME else CallState.DONE
-        return replace(part, state=state, output=mark.output, failed=mark.failed)
+        return replace(part, state=state, output=mark.output, failed=mark.failed, question=UNSET)
     return replace(
         part,
         state=mark.state,
         expires_at=mark.expires_at,
-        decided_by=mark.decided_by or part.decided_by,
+        # Who has answered a question has not approved the call by that.
+        decided_by=part.decided_by if mark.state is CallState.ANSWERED else mark.decided_by or part.decided_by,
         message=mark.message,  # only of this state: the question to a person is not their reason
+        question=mark.shown_question,
     )
 
 

@@ -159,12 +159,12 @@ class Server:
         stack.callback(mongo.close)
         documents = PluginDocuments(mongo)
         bounds = _call_bounds(settings)
-        calling = Calling(tools=tools, bounds=bounds, metrics=metrics, storage=stored_in(documents))
+        # The id of this process. Unique even if another host, or a later process here, has the same pid.
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        calling = Calling(tools=tools, bounds=bounds, metrics=metrics, storage=stored_in(documents), owner=owner)
         has_webhook = settings.webhook_url is not None
         has_budgets = settings.gives_budgets or plugins.budgets
         ledger = Ledger(mongo, webhooks=has_webhook) if has_budgets else None
-        # The id of this process. Unique even if another host, or a later process here, has the same pid.
-        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         conversations = Conversations(mongo, ledger, owner=owner)
         posting, attempts, reading = (
             Posting(mongo, owner=owner, most_messages=settings.messages_per_conversation, ledger=ledger),

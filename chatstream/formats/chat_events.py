@@ -177,6 +177,7 @@ def _event_of(answer: Answer, mark: Mark, now: str) -> Told | None:
                 expires_at=mark.expires_at or UNSET,
                 decided_by=mark.decided_by or UNSET,
                 message=mark.message or UNSET,
+                question=mark.shown_question,
             )
         case ToolResult():
             output, truncated = events.shown(mark.output)

@@ -32,6 +32,7 @@ from chatstream.pieces import (
     Piece,
     Place,
     ReasoningPart,
+    ShownQuestion,
     TextPart,
     ToolCallPart,
     ToolResult,
@@ -119,7 +120,9 @@ class WaitingCall(Struct, frozen=True, kw_only=True, rename="camel"):
     tool_name: str
     state: CallState
     expires_at: events.Timestamp | UnsetType = UNSET
-    message: str | UnsetType = UNSET  # text for people: what the call will do; after a denial, the reason
+    # text for people: what the call will do, or what its tool asks; after a denial, the reason
+    message: str | UnsetType = UNSET
+    question: ShownQuestion | UnsetType = UNSET
 
 
 class EndedMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -701,6 +704,7 @@ def _waiting_call(mark: ToolState) -> WaitingCall:
         state=mark.state,
         expires_at=mark.expires_at or UNSET,
         message=mark.message or UNSET,
+        question=mark.shown_question,
     )
 
 
@@ -740,7 +744,7 @@ def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
             return [response] if version.knows_decisions else []
         case ToolState(
             state=CallState.AWAITING_APPROVAL | CallState.APPROVED | CallState.DENIED | CallState.EXPIRED
-        ) if not version.knows_approvals:
+        ) if not version.knows_approvals and mark.question_id is None:
             return [ApprovalChunk(id=mark.id, data=_waiting_call(mark))]
         case ToolResult(because=CallState.DENIED) if version.knows_approvals:
             return [ToolDeniedChunk(tool_call_id=mark.id)]

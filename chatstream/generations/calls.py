@@ -3,7 +3,9 @@
 ::
 
     ready ─┬─────────────────────────────────┬─┬─ running ─┬─ result
-           └─ awaiting_approval ─┬─ approved ┘ │           └─ unknown
+           └─ awaiting_approval ─┬─ approved ┘ │    │  ^   └─ unknown
+                                 │             │    v  └─ answered ─┐
+                                 │             │  awaiting_input ───┴─ result
                                  ├─ denied ────┼─ result
                                  └─ expired ───┤
                                                └─ awaiting_client ── result
@@ -11,8 +13,8 @@
 Each step is yielded, and so stored, before it happens: a call runs only after `running` is stored, and the model is
 asked again only after the result is stored. So after a crash, the log shows what may have happened.
 
-Calls that need no decision are carried out first. Then, if a person must approve a call or the app must answer one, the
-whole answer waits: see `deciding`.
+Calls that need no decision are carried out first. Then, if a person must approve a call, a tool asks the user something
+or the app must answer a call, the whole answer waits: see `deciding`.
 """
 
 import asyncio
@@ -31,12 +33,23 @@ from chatstream.llm.model import Delta, Finish
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation
-from chatstream.pieces import CallState, Effect, Piece, ToolResult, ToolState, weight
+from chatstream.pieces import CallState, Effect, Piece, Question, ToolResult, ToolState, weight
 from chatstream.plugins.storage import NoStorage, Storage
 from chatstream.plugins.tasks import in_time
 from chatstream.plugins.tool import Ask
 from chatstream.tools.client import with_declared
-from chatstream.tools.tool import BadArguments, Caller, OutcomeUnknown, Tool, ToolFailed, Tools, Where
+from chatstream.tools.tool import (
+    Answered,
+    BadArguments,
+    Caller,
+    InputRequired,
+    OutcomeUnknown,
+    Said,
+    Tool,
+    ToolFailed,
+    Tools,
+    Where,
+)
 
 log = logging.getLogger("chatstream.tools")
 
@@ -49,6 +62,8 @@ _MOST_CHARACTERS = 1_000_000
 _CLOSING = 2.0
 # The most characters of an approval's question: a few sentences.
 _LONGEST_QUESTION = 1000
+# The most questions of a tool to the user in one call: more is no conversation, but an endless loop.
+_MOST_QUESTIONS = 10
 
 
 class CallBounds(Struct, frozen=True, kw_only=True):
@@ -67,6 +82,7 @@ class Calling(Struct, frozen=True, kw_only=True):
     bounds: CallBounds
     metrics: Metrics
     storage: Callable[[str, str], Storage] = lambda user_id, source: NoStorage()
+    owner: str = ""  # the id of this process
 
     def of(self, conversation: Conversation, answer: Answer) -> "Calls":
         """Return the `Calls` for this answer."""
@@ -82,7 +98,7 @@ class Calling(Struct, frozen=True, kw_only=True):
 
         declared = conversation.client_tools  # the app's tools, in addition to the server's
         tools = with_declared(self.tools, declared) if declared else self.tools
-        return Calls(tools, self.bounds, self.metrics, caller=caller)
+        return Calls(tools, self.bounds, self.metrics, caller=caller, owner=self.owner)
 
     def refusal(self, said: Sequence[Piece], finish: Finish | None) -> tuple[str | None, str | None]:
         """Return why the newest calls in `said` must not be carried out, or None; and the finish reason with which the
@@ -103,6 +119,7 @@ class _Outcome(Struct, frozen=True):
     output: object = None
     failed: bool = False
     unknown: bool = False
+    asks: ToolState | None = None  # the tool asks the user something
     word: str = "ok"  # the outcome, for the log and the metrics
 
 
@@ -110,14 +127,16 @@ class Calls:
     """Carries out the tool calls of one answer."""
 
     def __init__(
-        self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str, str], Caller]
+        self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str, str], Caller], owner: str
     ) -> None:
-        """`caller` takes a call's key and its tool's source, and returns the caller that the tool is shown."""
+        """`caller` takes a call's key and its tool's source, and returns the caller that the tool is shown. `owner`:
+        the id of this process."""
         self.offered = tools.offered
         self._tools = tools
         self._bounds = bounds
         self._metrics = metrics
         self._caller = caller
+        self._owner = owner
 
     async def run(self, calls: Sequence[Call], refusal: str | None = None) -> AsyncGenerator[Delta, None]:
         """Carry out the calls that have no result yet. With a `refusal` none is carried out: each gets that text as its
@@ -134,7 +153,7 @@ class Calls:
             if call.is_over:
                 continue
             again = call.state is CallState.RUNNING
-            if again and call.effect not in (Effect.NONE, Effect.IDEMPOTENT):
+            if again and call.in_doubt:
                 marks.append(_unknown(call))
                 unknown = True
                 continue
@@ -146,6 +165,10 @@ class Calls:
                 tool, arguments_ = self._checked(call, again=again, refusal=why)
                 wait = _waits_for(call, tool, arguments_)
             except BadArguments as exc:
+                if call.in_doubt:  # it was open while the user was asked
+                    marks.append(_unknown(call))
+                    unknown = True
+                    continue
                 why = f"{BROKEN_OFF} It cannot be repeated: {exc}." if again else str(exc)
                 marks.append(ToolResult(id=call.id, output=why, failed=True))
                 self._note(call, None, "refused", 0)
@@ -159,7 +182,7 @@ class Calls:
         if running or unknown or not waiting:
             yield Delta(marks, durable=True)
             marks = []
-        async for delta in self._outcomes(running):
+        async for delta in self._outcomes(running, waiting):
             unknown = unknown or any(isinstance(piece, ToolState) for piece in delta.pieces)
             yield delta
         if unknown:
@@ -186,7 +209,10 @@ class Calls:
             raise BadArguments(f"bad arguments: they have more than {self._bounds.argument_characters} characters")
         return tool, tool.checked(call.arguments)
 
-    async def _outcomes(self, running: Sequence[tuple[Call, Tool, object]]) -> AsyncGenerator[Delta, None]:
+    async def _outcomes(
+        self, running: Sequence[tuple[Call, Tool, object]], waiting_for: list[Piece]
+    ) -> AsyncGenerator[Delta, None]:
+        """Yield what comes of the calls. The questions of their tools are added to `waiting_for`."""
         tasks = {asyncio.create_task(self._outcome(*each)): each[0] for each in running}
         waiting = set(tasks)
         try:
@@ -194,7 +220,9 @@ class Calls:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=[*tasks].index):
                     call, outcome = tasks[task], task.result()
-                    if outcome.unknown:
+                    if outcome.asks is not None:
+                        waiting_for.append(outcome.asks)
+                    elif outcome.unknown:
                         yield Delta([_unknown(call)], durable=True)
                     else:
                         result = ToolResult(id=call.id, output=outcome.output, failed=outcome.failed)
@@ -217,7 +245,11 @@ class Calls:
 
     async def _tried(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
         seconds = tool.manner.timeout
-        task = asyncio.ensure_future(tool.run(arguments, self._caller(call.id, tool.source)))
+        caller, answered = self._caller(call.id, tool.source), _answered(call)
+        if answered is None or tool.go_on is None:
+            task = asyncio.ensure_future(tool.run(arguments, caller))
+        else:
+            task = asyncio.ensure_future(tool.go_on(arguments, caller, answered))
         try:
             return _Outcome(fitting(await in_time(task, seconds), self._bounds.output_characters))
         except TimeoutError:
@@ -226,6 +258,12 @@ class Calls:
             return _Outcome(f"failed: no answer within {seconds:g} s", failed=True, word="late")
         except OutcomeUnknown:
             return _Outcome(unknown=True, word="unknown")
+        except InputRequired as exc:
+            if len(call.asked) + len(exc.questions) <= _MOST_QUESTIONS:
+                return _Outcome(asks=_asking(call, tool, exc, self._owner), word="asks")
+            if exc.held is not None and tool.manner.effect is Effect.ONCE:
+                return _Outcome(unknown=True, word="unknown")
+            return _Outcome("failed: the service asks the user too often", failed=True, word="failed")
         except ToolFailed as exc:
             text = cut(f"failed: {_valid(str(exc))}", self._bounds.output_characters)
             return _Outcome(text, failed=True, word="failed")
@@ -265,7 +303,7 @@ def _waits_for(call: Call, tool: Tool, arguments: Any) -> ToolState | None:
     `BadArguments`."""
     manner = tool.manner
     text: str | None = None
-    if manner.asks and call.state is not CallState.APPROVED and call.state is not CallState.RUNNING:
+    if manner.asks and call.state not in (CallState.APPROVED, CallState.RUNNING, CallState.ANSWERED):
         state, seconds = CallState.AWAITING_APPROVAL, manner.approval_timeout
         if manner.ask is not None:
             text, seconds = _asked(tool, arguments)
@@ -293,6 +331,53 @@ def _asked(tool: Tool, arguments: Any) -> tuple[str | None, float]:
     if not seconds > 0:
         raise BadArguments("not carried out: its time is over")
     return text, seconds
+
+
+def _asking(call: Call, tool: Tool, asks: InputRequired, owner: str) -> ToolState:
+    """Return the state in which the call waits for the answer to its tool's first question."""
+    manner, held = tool.manner, asks.held
+    seconds = manner.approval_timeout if held is None else min(held, manner.approval_timeout)
+    holder = None if held is None else owner
+    until = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    return question(call, asks.questions, carry=asks.carry, held_by=holder, until=until)
+
+
+def question(
+    call: Call, questions: Sequence[Question], *, carry: str | None, held_by: str | None, until: str | None
+) -> ToolState:
+    """Return the state in which a call waits for the answer to the first of these questions."""
+    first, *rest = questions
+    return ToolState(
+        id=call.id,
+        name=call.name,
+        state=CallState.AWAITING_INPUT,
+        arguments=call.arguments,
+        expires_at=until,
+        message=first.message,
+        question_id=str(len(call.asked) + 1),
+        question=first,
+        rest=tuple(rest),
+        carry=carry,
+        held_by=held_by,
+    )
+
+
+def _answered(call: Call) -> Answered | None:
+    """Return the answers for the tool, if it has asked the user something."""
+    if not call.answers:
+        return None
+    said = [_said(asked, answer) for asked, answer in zip(call.asked, call.answers, strict=False)]
+    # The questions that the tool has asked at once: each names those after it.
+    first = len(said) - 1
+    while first and call.asked[first - 1].rest == (call.asked[first].question, *call.asked[first].rest):
+        first -= 1
+    return Answered(carry=call.asked[first].carry or "", said=tuple(said[first:]), before=tuple(said[:first]))
+
+
+def _said(asked: ToolState, answer: ToolState) -> Said:
+    given = msgspec.json.decode(answer.answer or '{"action":"cancel"}')
+    wanted = asked.question or Question(message="")
+    return Said(question=wanted, action=given["action"], content=given.get("content"))
 
 
 def _unknown(call: Call) -> ToolState:

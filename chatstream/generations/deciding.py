@@ -1,20 +1,33 @@
-"""Decisions about answers that wait: a person approves or denies a call, an app answers it, or its time runs out.
+"""Decisions about answers that wait: a person approves or denies a call or answers a tool's question, an app answers a
+call, or its time runs out.
 
 An answer that waits exists in the store alone; no process owns it. Each decision is one conditional update of its log,
 so the first decision counts, in whichever process. The call's arguments are read from the log: no request can replace
 them. After the last pending decision, the process that took it continues the answer, as the same message.
+
+One exception: some tools can ask the user only while their call stays open. Then the process with the open call
+continues the answer. If it does not do so within `_TAKE_OVER` seconds, since it is gone, any process does.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
-from chatstream.errors import AlreadyDecided, CallExpired, NotFound, NotWaiting, StorageUnavailable
-from chatstream.generations.calls import CallBounds, cut, fitting
+from chatstream.errors import (
+    AlreadyDecided,
+    CallExpired,
+    InvalidContent,
+    NotFound,
+    NotWaiting,
+    StorageUnavailable,
+)
+from chatstream.generations.calls import CallBounds, cut, fitting, question
 from chatstream.generations.hub import Hub
 from chatstream.generations.rounds import Call, calls, settled, waits_until
 from chatstream.logs import describe
@@ -24,6 +37,7 @@ from chatstream.pieces import AWAITING, CallState, Piece, ToolCallPart, ToolResu
 from chatstream.store.attempts import Attempts
 from chatstream.store.documents import now
 from chatstream.store.reading import Reading
+from chatstream.tools.tool import BadArguments
 
 log = logging.getLogger("chatstream.tools")
 
@@ -35,11 +49,16 @@ _AT_ONCE = 100
 # Tries of a decision while others are being stored for the same answer: more than a round has calls.
 _TRIES = 50
 
+# Seconds for the process with an open call to continue its answer: it looks every `LOOK_FOR_OVERDUE` seconds.
+_TAKE_OVER = 5 * LOOK_FOR_OVERDUE
+
 # Results that the model gets for calls that were denied or not answered.
 DENIED = "Not carried out: the user did not agree to it."
 INTERRUPTED = "Not carried out: the user did not agree to it, and wrote another message instead."
 NOT_AGREED_IN_TIME = "Not carried out: nobody agreed to it in time."
 NOT_ANSWERED_IN_TIME = "failed: the app did not answer in time."
+NO_INPUT_IN_TIME = "Not carried out: nobody answered in time what was asked before."
+NOBODY_ANSWERED = "Nobody answered in time."
 
 
 _TOO_LATE = "The time in which this call could be decided is over."
@@ -54,6 +73,14 @@ class Decision(StrEnum):
 
     APPROVE = "approve"
     DENY = "deny"
+
+
+class Action(StrEnum):
+    """What a person does with a tool's question, as in MCP."""
+
+    ACCEPT = "accept"
+    DECLINE = "decline"
+    CANCEL = "cancel"
 
 
 class Decided(NamedTuple):
@@ -131,6 +158,44 @@ class Deciding:
         asked = CallState.AWAITING_CLIENT
         return await self._decide(conversation, call_id, asked, marks, is_same, request_id)
 
+    async def reply(
+        self,
+        conversation: Conversation,
+        call_id: str,
+        question_id: str,
+        action: Action,
+        content: Mapping[str, Any] | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> Decided:
+        """Answer a tool's question to the user; only once. `content` goes with `ACCEPT`, and matches the question's
+        schema. Raises the same errors as `decide`, and `InvalidContent`."""
+        given = {"action": action.value} | ({} if content is None else {"content": content})
+
+        def marks(call: Call) -> list[Piece]:
+            asked = call.asked[-1]
+            _check(asked, action, content, self._bounds.argument_characters)
+            text = msgspec.json.encode(given).decode()
+            answered = ToolState(
+                id=call.id,
+                name=call.name,
+                state=CallState.ANSWERED,
+                decided_by=conversation.user_id,
+                question_id=question_id,
+                answer=text,
+            )
+            if not asked.rest:
+                return [answered]
+            also = question(call, asked.rest, carry=asked.carry, held_by=asked.held_by, until=asked.expires_at)
+            return [answered, also]
+
+        def is_same(call: Call) -> bool:
+            answers = (one.answer for one in call.answers if one.question_id == question_id and one.answer is not None)
+            return any(msgspec.json.decode(one) == given for one in answers)
+
+        asked = CallState.AWAITING_INPUT
+        return await self._decide(conversation, call_id, asked, marks, is_same, request_id, question_id)
+
     async def _decide(
         self,
         conversation: Conversation,
@@ -139,34 +204,46 @@ class Deciding:
         marks: Marks,
         is_same: IsSame,
         request_id: str | None,
+        question_id: str | None = None,
     ) -> Decided:
-        """Append `marks` for a call, if its state is `asked`."""
+        """Append `marks` for a call, if its state is `asked`, about the question `question_id` if that is set."""
         for _ in range(_TRIES):
             answer = await self._with_call(conversation, call_id)
             call = _call(answer, call_id)
-            if answer.status is not Status.WAITING or call.state is not asked or call.is_over:
-                self._refuse(answer, call, asked, is_same)
+            if question_id is not None and all(one.question_id != question_id for one in call.asked):
+                raise NotFound("The call has no such question.")
+            other = question_id is not None and call.asked[-1].question_id != question_id
+            if answer.status is not Status.WAITING or call.state is not asked or call.is_over or other:
+                self._refuse(answer, call, asked, is_same, question_id)
                 await self._go_on_with_forgotten(conversation, answer, request_id)
-                return _decided(answer, call_id, asked)
+                return _decided(answer, call_id, asked, question_id)
             if call.is_expired(now()):
                 await self._expire(conversation, answer)
                 raise CallExpired(_TOO_LATE)
             if (moved := await self._move_on(conversation, answer, marks(call), request_id)) is not None:
                 after = _call(moved, call_id)
-                self._note(call, after.decision.state.value if after.decision else "answered")
-                return _decided(moved, call_id, asked)
+                decision = after.decision if asked is CallState.AWAITING_APPROVAL else None
+                self._note(call, decision.state.value if decision else "answered")
+                return _decided(moved, call_id, asked, question_id)
         raise StorageUnavailable
 
-    def _refuse(self, answer: Answer, call: Call, asked: CallState, is_same: IsSame) -> None:
+    def _refuse(
+        self, answer: Answer, call: Call, asked: CallState, is_same: IsSame, question_id: str | None = None
+    ) -> None:
         if is_same(call):
             return
+        for one in call.answers:
+            if one.question_id == question_id:
+                late = one.decided_by is None
+                raise CallExpired(_TOO_LATE) if late else AlreadyDecided("This question has been answered before.")
+        decision = call.decision if asked is CallState.AWAITING_APPROVAL else None
+        if decision is not None and decision.state is not CallState.EXPIRED:
+            raise AlreadyDecided(f"This call has been {decision.state} before.")
         if call.waited is not asked:
             what = "a decision" if asked is CallState.AWAITING_APPROVAL else "the app's answer"
             raise NotWaiting(f"This call does not wait for {what}.")
         if call.because is CallState.EXPIRED:
             raise CallExpired(_TOO_LATE)
-        if asked is CallState.AWAITING_APPROVAL and call.decision is not None:
-            raise AlreadyDecided(f"This call has been {call.decision.state} before.")
         if asked is CallState.AWAITING_CLIENT and answer.status is not Status.STOPPED:
             raise AlreadyDecided("This call has been answered before.")
         raise NotWaiting("This call does not wait any more: its answer has ended.")
@@ -186,10 +263,16 @@ class Deciding:
     async def _move_on(
         self, conversation: Conversation, answer: Answer, marks: Sequence[Piece], request_id: str | None
     ) -> Answer | None:
-        """Append `marks`. If the answer waits for nothing more, continue it here. None if another process changed it
-        first."""
-        until = waits_until([*answer.pieces, *marks])
-        moved = await self._attempts.move_on(conversation.key, answer, marks, until=until)
+        """Append `marks`. If the answer waits for nothing more, it is continued: here, or in the process with its open
+        call. None if another process changed it first."""
+        pieces = [*answer.pieces, *marks]
+        until = waits_until(pieces)
+        holder = None if until is not None or not marks else _holder(pieces)
+        if holder in (None, self._attempts.owner):
+            moved = await self._attempts.move_on(conversation.key, answer, marks, until=until)
+        else:
+            soon = now() + timedelta(seconds=_TAKE_OVER)
+            moved = await self._attempts.move_on(conversation.key, answer, marks, until=soon, holder=holder)
         if moved is None:
             return None
         if moved.status is Status.STREAMING:
@@ -263,12 +346,29 @@ class Deciding:
 
     async def _expire(self, conversation: Conversation, answer: Answer) -> None:
         over = [call for call in calls(answer.pieces) if call.waits and call.is_expired(now())]
+        if waits_until(answer.pieces) is None:  # decided, but the process with the open call has not gone on
+            await self._move_on(conversation, answer, [], None)
         marks: list[Piece] = []
         for call in over:
+            if call.held_by is not None:  # the tool is told so, and says what came of the call
+                answered = ToolState(
+                    id=call.id,
+                    name=call.name,
+                    state=CallState.ANSWERED,
+                    message=NOBODY_ANSWERED,
+                    question_id=call.asked[-1].question_id,
+                    answer='{"action":"cancel"}',
+                )
+                marks.append(answered)
+                continue
             text = NOT_ANSWERED_IN_TIME
             if call.state is CallState.AWAITING_APPROVAL:
                 text = NOT_AGREED_IN_TIME
-                marks.append(ToolState(id=call.id, name=call.name, state=CallState.EXPIRED))
+            elif call.state is CallState.AWAITING_INPUT:
+                text = NO_INPUT_IN_TIME
+            if call.state is not CallState.AWAITING_CLIENT:
+                asked = call.asked[-1].question_id if call.asked else None
+                marks.append(ToolState(id=call.id, name=call.name, state=CallState.EXPIRED, question_id=asked))
             marks.append(ToolResult(id=call.id, output=text, failed=True, because=CallState.EXPIRED))
         if over and await self._move_on(conversation, answer, marks, None) is not None:
             for call in over:
@@ -284,12 +384,40 @@ def _call(answer: Answer, call_id: str) -> Call:
     return next(one for one in calls(answer.pieces) if one.id == call_id)
 
 
-def _decided(answer: Answer, call_id: str, asked: CallState) -> Decided:
+def _holder(pieces: Sequence[Piece]) -> str | None:
+    """Return the process that keeps a call of this answer open, which can go on now; or None."""
+    return next((call.held_by for call in calls(pieces) if call.held_by is not None), None)
+
+
+def _check(asked: ToolState, action: Action, content: Mapping[str, Any] | None, most: int) -> None:
+    """Raises `InvalidContent` if this is no answer to the question."""
+    wanted = asked.question.schema if asked.question is not None else None
+    if action is not Action.ACCEPT or wanted is None:
+        if content is not None:
+            what = "a question that opens a page" if action is Action.ACCEPT else f"{action.value}"
+            raise InvalidContent.of("content", f"does not go with {what}")
+        return
+    if content is None:
+        raise InvalidContent.of("content", "must be there, with accept")
+    if len(msgspec.json.encode(content)) > most:
+        raise InvalidContent.of("content", f"must have at most {most:,} bytes as JSON")
+    # Slow to import, and needed only here.
+    from chatstream.tools import schema
+
+    try:
+        schema.checking(msgspec.json.decode(wanted))(dict(content))
+    except BadArguments as exc:
+        raise InvalidContent.of("content", f"does not match the question's schema: {exc}") from exc
+
+
+def _decided(answer: Answer, call_id: str, asked: CallState, question_id: str | None = None) -> Decided:
     part = next(one for one in fold(answer.pieces) if isinstance(one, ToolCallPart) and one.tool_call_id == call_id)
     position = 0
     pieces = answer.pieces
     for number, piece in enumerate(pieces, start=1):
-        if isinstance(piece, ToolState) and piece.id == call_id and piece.state is asked:
+        if not isinstance(piece, ToolState) or piece.id != call_id or piece.state is not asked:
+            continue
+        if question_id is None or piece.question_id == question_id:
             position = size(pieces[:number])
             # Requests for other decisions follow in the same step: the person has seen them too, and may have decided
             # them.

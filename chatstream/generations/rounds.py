@@ -33,6 +33,7 @@ UNKNOWN = "It is not known whether this was carried out. Do not call it again: a
 # The text that people are shown for a call whose outcome is unknown.
 CHECK = "It is not known whether this was carried out: check it before you ask for it again."
 _DECIDED = (CallState.APPROVED, CallState.DENIED, CallState.EXPIRED)
+_REPEATABLE = (Effect.NONE, Effect.IDEMPOTENT)
 
 
 class Call(Struct):
@@ -50,6 +51,8 @@ class Call(Struct):
     expires_at: str | None = None  # when its current or last wait ends
     waited: CallState | None = None  # the state in which it waited last
     decision: ToolState | None = None  # the decision, or the expiry
+    asked: list[ToolState] = []  # the tool's questions to the user
+    answers: list[ToolState] = []  # the answers to `asked`, in the same order; a pending question has none
 
     @property
     def result(self) -> str:
@@ -69,6 +72,19 @@ class Call(Struct):
     def waits(self) -> bool:
         """Whether a person must decide, or the app must answer."""
         return self.state in AWAITING and not self.is_over
+
+    @property
+    def held_by(self) -> str | None:
+        """Return the process that keeps the call open while the user is asked, or goes on with the answer; or None."""
+        open_ = self.state in (CallState.AWAITING_INPUT, CallState.ANSWERED) and not self.is_over
+        return self.asked[-1].held_by if open_ else None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the call may be at work, and must not be carried out again."""
+        # A running call without an effect was stored by another version: assume the worst effect.
+        at_work = self.state is CallState.RUNNING or self.held_by is not None
+        return at_work and not self.is_over and self.effect not in _REPEATABLE
 
     def is_expired(self, now: datetime) -> bool:
         """Whether its time is over. A missing or unreadable time counts as over."""
@@ -128,8 +144,12 @@ def _moved_on(call: Call, mark: ToolState) -> None:
     call.effect = mark.effect or call.effect
     if mark.state in AWAITING:
         call.waited, call.expires_at = mark.state, mark.expires_at
-    if mark.state in _DECIDED:
+    if mark.state in _DECIDED and not call.asked:  # an expired question is no decision
         call.decision = mark
+    if mark.state is CallState.AWAITING_INPUT:
+        call.asked = [*call.asked, mark]
+    if mark.state is CallState.ANSWERED:
+        call.answers = [*call.answers, mark]
 
 
 def calls(pieces: Sequence[Piece]) -> list[Call]:
@@ -179,12 +199,8 @@ def _object(arguments: str) -> str:
 
 
 def in_doubt(pieces: Sequence[Piece]) -> Iterator[Call]:
-    """Yield the calls that were running when the answer broke off, and must not be carried out again."""
-    for each in rounds(pieces):
-        for call in each.calls:
-            # A running call without an effect was stored by another version: assume the worst effect.
-            if call.state is CallState.RUNNING and not call.is_over and call.effect in (Effect.ONCE, None):
-                yield call
+    """Yield the calls that were at work when the answer broke off, and must not be carried out again."""
+    return (call for call in calls(pieces) if call.in_doubt)
 
 
 def closing(pieces: Sequence[Piece]) -> list[Piece]:
@@ -199,7 +215,7 @@ def closing(pieces: Sequence[Piece]) -> list[Piece]:
                 marks.append(ToolState(id=call.id, name=call.name, state=CallState.UNKNOWN, message=CHECK))
             else:
                 # These calls may already have been started, by this process or by the app.
-                begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT)
+                begun = call.state in (CallState.RUNNING, CallState.AWAITING_CLIENT) or call.held_by is not None
                 text = BROKEN_OFF if begun else STOPPED
                 marks.append(ToolResult(id=call.id, output=text, failed=True))
     return marks

@@ -25,6 +25,7 @@ CLIENT = {
 PAGE = {
     "page/page.css": _CSS,
     "page/calls.js": _JAVASCRIPT,
+    "page/questions.js": _JAVASCRIPT,
     "page/cards.js": _JAVASCRIPT,
     "page/colours.js": _JAVASCRIPT,
     "page/composer.js": _JAVASCRIPT,

@@ -237,6 +237,10 @@ class CallHandler(ConversationDoor):
                 decided = await self.deciding.decide(
                     conversation, call_id, body.decision, reason=body.reason, request_id=self.request_id
                 )
+            elif body.question is not None and body.action is not None:
+                decided = await self.deciding.reply(
+                    conversation, call_id, body.question, body.action, body.content, request_id=self.request_id
+                )
             else:
                 output, failed = (body.output, False) if body.error is None else (body.error, True)
                 decided = await self.deciding.answer(

@@ -437,9 +437,11 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
                 ),
             },
             "A call in the state `awaiting_approval` needs a `decision`, a call in `awaiting_client` an `output` or "
-            "an `error`. The first response counts, from any device. A repeated one gets 200, a different one 409 "
-            "`already_decided`, a late one 410. The call is carried out with exactly the arguments that were shown. "
-            "When no call waits any more, the answer continues. `GET /conversations?waiting=true` lists the "
+            "an `error`. In `awaiting_input`, its tool asks the user something: `question` is the id of that question, "
+            "`action` is `accept`, `decline` or `cancel`, and `accept` needs the `content` that the question's schema "
+            "describes (else 422). The first response counts, from any device. A repeated one gets 200, a different "
+            "one 409 `already_decided`, a late one 410. The call is carried out with exactly the arguments that were "
+            "shown. When no call waits any more, the answer continues. `GET /conversations?waiting=true` lists the "
             "conversations with waiting calls.",
             parameters=[
                 Parameter(

@@ -25,7 +25,7 @@ from chatstream.blank import is_blank
 from chatstream.errors import EXPLANATIONS, ErrorCode
 from chatstream.events import Cursor, Timestamp, parts, shown, timestamp
 from chatstream.formats.ui_message_stream import UIMessage
-from chatstream.generations.deciding import Decided, Decision
+from chatstream.generations.deciding import Action, Decided, Decision
 from chatstream.llm.catalogue import Entry
 from chatstream.models import (
     Annotation,
@@ -43,7 +43,7 @@ from chatstream.models import (
     Usage,
     UserMessage,
 )
-from chatstream.pieces import CallState, Part
+from chatstream.pieces import CallState, Part, ShownQuestion
 from chatstream.store.ledger import Balance
 from chatstream.tools import schema
 from chatstream.tools.client import TIMEOUT
@@ -200,7 +200,9 @@ class StopRequest(_Body):
 
 class CallRequest(_Body):
     """The response to a waiting tool call. From a person: a `decision`; a denial may have a `reason`, which is sent to
-    the model. From an app that carries out the call: its `output`, any JSON value, or an `error` text for the model."""
+    the model. From an app that carries out the call: its `output`, any JSON value, or an `error` text for the model.
+    To a tool's `question`, named by its id: an `action`; `accept` needs the `content` that the question's schema
+    describes."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -208,12 +210,19 @@ class CallRequest(_Body):
     reason: Annotated[str, StringConstraints(max_length=MAX_REASON)] | None = None
     output: Any = None
     error: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON)] | None = None
+    question: Annotated[str, StringConstraints(min_length=1, max_length=10)] | None = None
+    action: Annotated[Action, Field(strict=False)] | None = None
+    content: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _one_thing_is_said(self) -> Self:
-        said = sum(one is not None for one in (self.decision, self.error, self.output))
+        said = sum(one is not None for one in (self.decision, self.error, self.output, self.question))
         if said != 1 and not (said == 0 and "output" in self.model_fields_set):  # null is a valid output
-            raise ValueError("There must be one of `decision`, `output` and `error`")
+            raise ValueError("There must be one of `decision`, `output`, `error` and `question`")
+        if (self.question is None) is not (self.action is None):
+            raise ValueError("`question` and `action` belong together")
+        if self.content is not None and self.question is None:
+            raise ValueError("`content` belongs to a `question`")
         if self.reason is not None and self.decision is not Decision.DENY:
             raise ValueError("`reason` belongs to a decision that denies")
         return self
@@ -335,6 +344,7 @@ class CallView(Struct, frozen=True, kw_only=True, rename="camel"):
     expires_at: Timestamp | UnsetType = UNSET
     decided_by: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    question: ShownQuestion | UnsetType = UNSET
     output: Any = UNSET
     failed: bool | UnsetType = UNSET
     truncated: bool | UnsetType = UNSET
@@ -509,6 +519,7 @@ def call_view(decided: Decided) -> CallView:
         expires_at=call.expires_at or UNSET,
         decided_by=call.decided_by or UNSET,
         message=call.message or UNSET,
+        question=call.question,
         output=output,
         failed=call.failed,
         truncated=truncated or UNSET,

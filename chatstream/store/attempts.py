@@ -378,12 +378,19 @@ class Attempts:
         return next(understood, answer)
 
     async def move_on(
-        self, key: str, waiting: Answer, marks: Sequence[Piece], *, until: datetime | None
+        self,
+        key: str,
+        waiting: Answer,
+        marks: Sequence[Piece],
+        *,
+        until: datetime | None,
+        holder: str | None = None,
     ) -> Answer | None:
         """Append `marks` to a waiting attempt, if it has not changed since it was read; returns None if it has.
 
-        The attempt then waits until `until`. If that is None, its status becomes `streaming` and this process generates
-        it. An attempt passes from one process to another in no other way.
+        The attempt then waits until `until`, or until the process `holder` goes on with it. If `until` is None, its
+        status becomes `streaming` and this process generates it. An attempt passes from one process to another in no
+        other way.
         """
         change: Document = {
             "$push": {"pieces": {"$each": stored(marks)}},
@@ -396,6 +403,8 @@ class Attempts:
             change["$currentDate"] = {"beatAt": True}
         else:
             change["$set"]["waiting.expiresAt"] = until
+        if holder is not None:
+            change["$set"]["waiting.holder"] = holder
         document = await self._messages.find_one_and_update(
             _one(key, waiting.id) | _as_read(waiting), change, return_document=ReturnDocument.AFTER
         )
@@ -413,8 +422,12 @@ class Attempts:
         return True
 
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
-        """The attempts whose wait has expired, as pairs of conversation key and answer id."""
-        found = self._messages.find({"waiting.expiresAt": {"$lte": now}}, {"conversationId": 1, "status": 1})
+        """The attempts whose wait has expired or which this process is to go on with, as pairs of conversation key and
+        answer id."""
+        over = {"waiting.expiresAt": {"$lte": now}}
+        # Within the next minute, which the index finds: such a wait ends some seconds after the decision.
+        ours = {"waiting.holder": self._owner, "waiting.expiresAt": {"$lte": now + timedelta(minutes=1)}}
+        found = self._messages.find({"$or": [over, ours]}, {"conversationId": 1, "status": 1})
         documents = await found.sort("waiting.expiresAt", 1).limit(limit).to_list(limit)
         return [
             (str(one["conversationId"]), str(one["_id"]))

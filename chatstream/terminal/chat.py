@@ -10,10 +10,12 @@ import shutil
 import sys
 import uuid
 from collections.abc import Coroutine
+from http import HTTPStatus
 from typing import Any, TextIO
 from urllib.parse import quote
 
 from chatstream.llm.titling import shortened
+from chatstream.terminal import asking
 from chatstream.terminal.client import BROKEN, NOTHING_COMES, ChatFailed, Client, Unreachable
 from chatstream.terminal.screen import Wrapping, printable
 
@@ -22,6 +24,7 @@ _HELP = (
     "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /model [NAME] · /search WORDS · /open ID · "
     "/new · /id · /quit"
 )
+_ASKS = ("awaiting_approval", "awaiting_input")  # the states of a call in which the user is asked something
 _LONGEST_RESULT = 300  # characters shown of a tool call's result: some lines
 _FOUND = 20  # maximum number of search results: as many as fit on a screen
 # Failed reconnections in a row before giving up: with the growing pauses about a minute, enough for a slow restart.
@@ -43,7 +46,7 @@ class Terminal:
         self._shown = ""  # text shown so far of the answer `_showing`
         self._showing: str | None = None
         self._thinking = False  # the last output was reasoning
-        self._asked: tuple[str, str] | None = None  # the tool call to decide on, and the cursor after it
+        self._asked: tuple[dict[str, Any], str] | None = None  # what a tool call waits for, and the cursor after it
 
     def talk(self, question: str | None) -> int:
         """Send `question`; without it, the lines of the input until its end. Returns the exit status."""
@@ -72,23 +75,29 @@ class Terminal:
         """Run the coroutine, and ask the user for the decisions that it waits for."""
         good = runner.run(command)
         while self._asked is not None:
-            (call, cursor), self._asked = self._asked, None
+            (event, cursor), self._asked = self._asked, None
+            approves = event["state"] == "awaiting_approval"
             if not sys.stdin.isatty():
+                what = "approval" if approves else "answer"
                 self._note(
-                    "it waits for your approval: `chatstream chat` in a terminal asks for it, and so does the page"
+                    f"it waits for your {what}: `chatstream chat` in a terminal asks for it, and so does the page"
                 )
                 return False
-            line: str | None = ""
-            while line is not None and line.lower() not in ("y", "yes", "n", "no"):
-                line = _typed(True, "approve? y/n ")
-            if line is None:
+            said = asking.decision(_typed_at) if approves else asking.answer(event["question"], _typed_at)
+            if said is None:
                 self._note("it goes on waiting")
                 return False
-            good = runner.run(self._decide(call, "approve" if line.lower().startswith("y") else "deny", cursor))
+            try:
+                good = runner.run(self._decide(event["toolCallId"], said, cursor))
+            except ChatFailed as exc:
+                if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                    raise
+                self._note(str(exc))  # what was typed is not what was asked for: ask again
+                self._asked = event, cursor
         return good
 
-    async def _decide(self, call: str, decision: str, cursor: str) -> bool:
-        await self._client.request("POST", f"{self._path()}/tool-calls/{call}", {"decision": decision})
+    async def _decide(self, call: str, said: dict[str, Any], cursor: str) -> bool:
+        await self._client.request("POST", f"{self._path()}/tool-calls/{call}", said)
         return await self._watch(cursor, goes_on=True)
 
     async def _command(self, line: str) -> bool:
@@ -209,8 +218,8 @@ class Terminal:
                     cursor = frame.cursor or cursor
                     tries = 0 if frame.event["type"] == "connected" else tries
                     self._show(frame.event)
-                    if frame.event.get("state") == "awaiting_approval" and not self._as_json:
-                        self._asked = frame.event["toolCallId"], cursor
+                    if frame.event.get("state") in _ASKS and not self._as_json:
+                        self._asked = frame.event, cursor
                         return False
                     if frame.event["type"] == "llm_complete":
                         good = frame.event["status"] == "complete"
@@ -251,7 +260,7 @@ class Terminal:
                 self._write(("\n" if self._shown else "") + event["content"])  # the stored text is longer
             case "tool_state" if event["state"] == "ready":
                 self._note(f"\n→ {event['name']} {event['arguments']}")
-            case "tool_state" if event["state"] == "awaiting_approval" and "message" in event:
+            case "tool_state" if event["state"] in _ASKS and "message" in event:
                 self._note(f"→ {event['message']}")
             case "tool_state" if event["state"] in ("denied", "expired", "unknown"):
                 self._note(f"→ {event['name']}: {event['state']}")
@@ -287,6 +296,11 @@ def _typed(interactive: bool, prompt: str = "> ") -> str | None:
     except (EOFError, KeyboardInterrupt):
         _print("\n" if interactive else "", sys.stdout)  # end the prompt's line
         return None
+
+
+def _typed_at(prompt: str) -> str | None:
+    """Read a line after a prompt, at a terminal."""
+    return _typed(True, prompt)
 
 
 def _print(text: str, file: TextIO) -> None:

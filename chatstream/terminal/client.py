@@ -23,7 +23,9 @@ NOTHING_COMES: dict[str, Any] = {"type": "nothing_comes"}  # our own event for a
 
 
 class ChatFailed(ChatstreamError):
-    """The server has refused, or could not be reached. The text is shown to the user."""
+    """The server has refused, or could not be reached. The text is shown to the user. `status`: of its response."""
+
+    status: int | None = None
 
 
 class Unreachable(ChatFailed):
@@ -124,4 +126,6 @@ def _refusal(response: HTTPResponse, body: bytes) -> ChatFailed:
     except (ValueError, TypeError, KeyError):  # not from chatstream: for example a proxy's page
         detail = response.reason
     later = response.headers.get("Retry-After")
-    return ChatFailed(f"{detail} ({response.code})" + (f" Try again in {later} s." if later else ""))
+    failed = ChatFailed(f"{detail} ({response.code})" + (f" Try again in {later} s." if later else ""))
+    failed.status = response.code
+    return failed

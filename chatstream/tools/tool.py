@@ -1,6 +1,6 @@
 """The interface of tools, and the collection of all tools."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -9,9 +9,22 @@ from msgspec import Struct
 
 from chatstream.errors import ConfigurationError
 from chatstream.llm.model import OfferedTool
+from chatstream.pieces import Question
 from chatstream.plugins.tool import Caller, Manner, OutcomeUnknown, ToolFailed
 
-__all__ = ["BadArguments", "Caller", "Manner", "OutcomeUnknown", "Tool", "ToolFailed", "Tools", "Where"]
+__all__ = [
+    "Answered",
+    "BadArguments",
+    "Caller",
+    "InputRequired",
+    "Manner",
+    "OutcomeUnknown",
+    "Said",
+    "Tool",
+    "ToolFailed",
+    "Tools",
+    "Where",
+]
 
 # Deepest nesting of a call's arguments; deeper ones could exhaust a parser's stack.
 _MAX_DEPTH = 64
@@ -19,6 +32,39 @@ _MAX_DEPTH = 64
 
 class BadArguments(Exception):
     """The model's arguments are invalid. The text is for the model."""
+
+
+class Said(Struct, frozen=True, kw_only=True):
+    """The user's answer to a question of a tool."""
+
+    question: Question
+    action: str  # "accept", "decline" or "cancel", as in MCP
+    content: dict[str, Any] | None = None  # with "accept"; matches the question's schema
+
+
+class InputRequired(Exception):
+    """Raised by a tool that asks the user something before it can go on.
+
+    `questions`: what it asks, at least one. `carry` is text that the tool gets back with the answers. `held`: the
+    seconds for which the call stays open in this process, so that only this one can go on with it; None: any can.
+    """
+
+    def __init__(self, questions: Sequence[Question], *, carry: str = "", held: float | None = None) -> None:
+        super().__init__()
+        self.questions = tuple(questions)
+        self.carry = carry
+        self.held = held
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """The answers to an `InputRequired`, in the order of its questions, with its `carry`.
+
+    `before`: the answers to earlier ones in the same call.
+    """
+
+    carry: str
+    said: tuple[Said, ...]
+    before: tuple[Said, ...] = ()
 
 
 class Where(StrEnum):
@@ -31,7 +77,9 @@ class Where(StrEnum):
 class Tool(Struct, frozen=True, kw_only=True):
     """A tool. `check` turns a call's arguments, a JSON object, into `run`'s input, or raises `BadArguments`.
 
-    `run` returns any JSON. It may raise `ToolFailed`, whose text is for the model, `OutcomeUnknown`, or anything else.
+    `run` returns any JSON. It may raise `ToolFailed`, whose text is for the model, `OutcomeUnknown`, `InputRequired`,
+    or anything else. After the user has answered an `InputRequired`, `go_on` is called in place of `run`; then the call
+    may be open in another process, or in none any more.
     """
 
     name: str
@@ -42,6 +90,7 @@ class Tool(Struct, frozen=True, kw_only=True):
     run: Callable[[Any, Caller], Awaitable[object]]
     source: str  # the tool's origin, for the operator
     where: Where = Where.SERVER
+    go_on: Callable[[Any, Caller, Answered], Awaitable[object]] | None = None
 
     def checked(self, arguments: str) -> Any:
         """Parse and check the arguments that a model wrote; returns the input of `run`. Raises `BadArguments`."""

@@ -57,10 +57,20 @@ export type ToolCallState =
   | "denied"
   | "expired"
   | "awaiting_client"
+  | "awaiting_input"
+  | "answered"
   | "running"
   | "done"
   | "unknown"
   | null;
+
+/** What a tool asks the user: something that the JSON Schema describes, an object; or to open a page. */
+export interface ToolQuestion {
+  /** Which of the call's questions it is. */
+  readonly id: string;
+  readonly schema?: { readonly [keyword: string]: unknown };
+  readonly url?: string;
+}
 
 /** A tool that the model calls. */
 export interface ToolCallPart {
@@ -73,8 +83,10 @@ export interface ToolCallPart {
   /** Until when somebody may decide or answer; RFC 3339. */
   readonly expiresAt?: string;
   readonly decidedBy?: string;
-  /** For people: why it was denied, what is not known. */
+  /** For people: what it will do or asks, why it was denied, what is not known. */
   readonly message?: string;
+  /** What the tool asks the user, with `awaiting_input`; its words are the `message`. */
+  readonly question?: ToolQuestion;
   /** What came of it: any JSON; with `failed`, why nothing did. */
   readonly output?: unknown;
   readonly failed?: boolean;
@@ -155,7 +167,7 @@ export type ChatEvent = { timestamp: string } & (
   /** Where a call stands; `arguments` are whole where they are there. */
   | ({ type: "tool_state"; messageId: string; replyTo: string; attempt: number; state: ToolCallState; arguments?: string } & Pick<
       ToolCallPart,
-      "toolCallId" | "name" | "expiresAt" | "decidedBy" | "message"
+      "toolCallId" | "name" | "expiresAt" | "decidedBy" | "message" | "question"
     >)
   | {
       type: "tool_result";
@@ -413,6 +425,12 @@ export class ChatStream {
   decide(toolCallId: string, decision: "approve" | "deny", options?: { reason?: string }): Promise<DecidedCall>;
   /** What came of a call that the app carries out itself, or why nothing did. Once. */
   answerTool(toolCallId: string, answer: { output: unknown } | { error: string }): Promise<DecidedCall>;
+  /** Answer what a tool asks the user, by the question's id. `content`, with `accept` alone, is what its schema describes.
+   * Once; rejects with `invalid_content` if it does not match. */
+  answerQuestion(
+    toolCallId: string,
+    answer: { question: string; action?: "accept" | "decline" | "cancel"; content?: { readonly [name: string]: unknown } },
+  ): Promise<DecidedCall>;
   rate(messageId: string, rating: Rating | null): Promise<{ messageId: string; rating: Rating | null }>;
   /** End the running answer. Its text is kept as far as it has come here, for all devices; or `seenLength` code points of
    * it, where less is shown, as by an animation of typing; or, with null, all that the server has. Rejects with

@@ -520,6 +520,10 @@ export class ChatStream {
     return this.#decide(toolCallId, error === undefined ? { output: output ?? null } : { error });
   }
 
+  async answerQuestion(toolCallId, { question, action = "accept", content }) {
+    return this.#decide(toolCallId, { question, action, content });
+  }
+
   /** A request that is safe to repeat, so it is tried again if no response came. */
   async #decide(toolCallId, body) {
     const call = await this.#api.call("POST", `/tool-calls/${encodeURIComponent(toolCallId)}`, body);

@@ -61,6 +61,7 @@ export interface UseChatSSEReturn {
   rate: ChatStream["rate"];
   decide: ChatStream["decide"];
   answerTool: ChatStream["answerTool"];
+  answerQuestion: ChatStream["answerQuestion"];
   /** All conversations of the user: list, search, create, rename, delete. The same object as long as `baseUrl` is. */
   conversations: Conversations;
   /** An answer is being written, or awaited. */

@@ -95,6 +95,7 @@ function actions(chat, history) {
     rate: (messageId, rating) => chat.rate(messageId, rating),
     decide: (toolCallId, decision, options) => chat.decide(toolCallId, decision, options),
     answerTool: (toolCallId, answer) => chat.answerTool(toolCallId, answer),
+    answerQuestion: (toolCallId, answer) => chat.answerQuestion(toolCallId, answer),
     history: (options) => chat.history(options),
     earlier: (options) => chat.earlier(options),
   };

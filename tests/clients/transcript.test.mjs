@@ -335,6 +335,23 @@ test("a call that waits makes its answer wait, until it is decided here or elsew
   assert.deepEqual(answer().parts[0].state, "done");
 });
 
+test("what a tool asks is there as long as it waits for that, however it is answered", () => {
+  const asks = (id) => state("awaiting_input", { message: `Which ${id}?`, question: { id, schema: { type: "object" } }, expiresAt: timestamp });
+  const { transcript } = after(asked("u1"), piece(""), ready, state("running"), asks("1"));
+  const answer = () => transcript.messages[1];
+  const shown = () => [answer().status, answer().parts[0].state, answer().parts[0].message, answer().parts[0].question?.id];
+  assert.deepEqual(shown(), ["waiting", "awaiting_input", "Which 1?", "1"]);
+  const next = { messageId: "a1", toolCallId: "a1.1", state: "awaiting_input", message: "Which 2?", question: { id: "2" } };
+  transcript.decided(next); // the same call asks on
+  assert.deepEqual(shown(), ["waiting", "awaiting_input", "Which 2?", "2"]);
+  for (const event of [state("answered"), asks("2")]) transcript.apply(event);
+  transcript.apply(state("answered"));
+  assert.deepEqual(shown(), ["streaming", "answered", undefined, undefined]);
+  transcript.apply(asks("3"));
+  transcript.apply(result("gone", { failed: true }));
+  assert.deepEqual([answer().parts[0].state, answer().parts[0].question], ["done", undefined]);
+});
+
 test("a call that was denied stays so, whatever the model is told", () => {
   const { transcript } = after(asked("u1"), piece(""), ready, asking, state("denied"), result("Not carried out", { failed: true }));
   assert.deepEqual([transcript.messages[1].parts[0].state, transcript.messages[1].parts[0].failed], ["denied", true]);

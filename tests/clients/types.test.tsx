@@ -97,6 +97,10 @@ export async function tools(toolCallId: string): Promise<string[]> {
   await chat.answerTool(toolCallId, {});
   // @ts-expect-error arguments are the log's
   await chat.decide(toolCallId, "approve", { arguments: "{}" });
+  const { question } = await chat.answerQuestion(toolCallId, { question: "1", content: { row: 7 } });
+  await chat.answerQuestion(toolCallId, { question: question?.id ?? "2", action: "decline" });
+  // @ts-expect-error which question that is
+  await chat.answerQuestion(toolCallId, { action: "decline" });
   return [state ?? "open", messageId, status, String(output)];
 }
 

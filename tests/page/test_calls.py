@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from tests.page.conftest import OpenPage
 from tests.page.test_looks import Look, axe, look, pictures  # noqa: F401 - fixtures
 from tests.support.browser import Model
+from tests.support.mcp_server import Seen, served
 from tests.support.processes import ServerProcess
 from tests.support.upstream import DONE, answer, delta, stream
 
@@ -69,6 +70,15 @@ def called(name: str, **arguments: str) -> bytes:
 def calling_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
     directory: Path = tmp_path_factory.mktemp("calls")
     (directory / "placing.py").write_text(PLUGIN, encoding="utf-8")
+    tools = directory / "tools.toml"
+    with served("modern", Seen()) as url:
+        tools.write_text(
+            f'[[mcp]]\nname = "hall"\nurl = "{url}"\n[[mcp.tools]]\nname = "book_later"\napproval = "never"\n'
+        )
+        yield from _started(directory, environment | {"CHATSTREAM_TOOLS_FILE": str(tools)})
+
+
+def _started(directory: Path, environment: dict[str, str]) -> Iterator[ServerProcess]:
     settings = environment | {
         "MONGODB_DATABASE": "page-calls",
         "CHATSTREAM_DISCONNECT_GRACE": "30",
@@ -142,6 +152,36 @@ def test_a_person_decides_by_keys_and_another_device_sees_it(
         expect(each.prose).to_have_text("So be it.")
         expect(each.page.get_by_role("button", name="Approve")).to_have_count(0)
     assert tab.page.evaluate("document.activeElement.closest('.call') !== null")
+
+
+def test_what_a_tool_asks_is_answered_in_a_form(
+    open_page: OpenPage,
+    model: Model,
+    calling_server: ServerProcess,
+    look: Look,  # noqa: F811 - the fixture
+) -> None:
+    model.reply(called("hall__book_later"))
+    model.reply(answer("So be it."))
+    tab = open_page(url=calling_server.url)
+    tab.ask("Book a seat")
+    card = tab.page.get_by_role("region", name="hall book later Waits for you")
+    expect(card).to_contain_text("Which row?", timeout=60_000)
+    other = open_page(tab.conversation, url=calling_server.url)
+    expect(other.page.get_by_label("Row")).to_be_visible()
+    look(tab.page, "call-asks-something")
+    card.get_by_role("button", name="Send").click()  # the browser says that something is missing
+    row = card.get_by_label("Row")
+    expect(row).to_be_focused()
+    row.fill("7")
+    row.press("Enter")
+    for each in (tab, other):
+        expect(each.page.get_by_role("region", name="hall book later Waits for you")).to_contain_text("Really?")
+        expect(each.page.get_by_label("Row")).to_have_count(0)
+    other.page.get_by_role("button", name="Decline").press("Enter")
+    for each in (tab, other):
+        expect(each.prose).to_have_text("So be it.", timeout=60_000)
+        done = each.page.get_by_role("region", name="hall book later Done")
+        expect(done).to_contain_text("asked: {'row': ('accept', {'row': 7}), 'sure': ('decline', None)}")
 
 
 def test_what_went_wrong_with_a_call_is_said_on_its_card(

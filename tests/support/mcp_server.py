@@ -29,6 +29,14 @@ class Seat(BaseModel):
     row: int
 
 
+class Sure(BaseModel):
+    """A question without fields: yes or no."""
+
+
+def elicited(message: str, schema: dict[str, Any]) -> types.ElicitRequest:
+    return types.ElicitRequest(params=types.ElicitRequestFormParams(message=message, requested_schema=schema))
+
+
 class Seen:
     """What a server in this process was asked."""
 
@@ -77,21 +85,32 @@ def made(era: str, seen: Seen | None = None) -> MCPServer:
         seen.note("crash", context)
         os._exit(1)
 
-    @server.tool()
+    @server.tool(structured_output=False)
     async def book(context: Context[Any, Any]) -> str:
         seen.note("book", context)
         answer = await context.elicit("Which row?", Seat)
-        return str(answer)
+        if answer.action != "accept":
+            return answer.action
+        if answer.data.row == 13 and (sure := await context.elicit("Really 13?", Sure)).action != "accept":
+            return f"not 13: {sure.action}"
+        return f"row {answer.data.row}"
 
     @server.tool()
     async def book_later(context: Context[Any, Any]) -> types.InputRequiredResult | types.CallToolResult:
         seen.note("book_later", context)
-        asked = types.ElicitRequest(
-            params=types.ElicitRequestFormParams(
-                message="Which row?", requested_schema={"type": "object", "properties": {"row": {"type": "integer"}}}
+        given, state = context.input_responses, context.request_state
+        if given is None and state is None:
+            return types.InputRequiredResult(request_state="wait")  # without a question: to be called again
+        if given is None:
+            return types.InputRequiredResult(
+                input_requests={
+                    "row": elicited("Which row?", Seat.model_json_schema()),
+                    "sure": elicited("Really?", {"type": "object", "properties": {}}),
+                },
+                request_state="asked",
             )
-        )
-        return types.InputRequiredResult(input_requests={"row": asked}, request_state="s")
+        said = {key: (one.action, one.content) for key, one in given.items() if isinstance(one, types.ElicitResult)}
+        return types.CallToolResult(content=[types.TextContent(type="text", text=f"{state}: {said}")])
 
     if era == "legacy":  # over HTTP, where each request is by itself
 

@@ -171,6 +171,10 @@ class FaultyStore:
     def owns(self, answer: Answer) -> bool:
         return bool(self._method("owns")(answer))
 
+    @property
+    def owner(self) -> str:
+        return str(self._method("owner"))
+
     def _method(self, name: str) -> Any:
         for part in self._parts:
             if hasattr(part, name):
@@ -300,6 +304,7 @@ class Bench:
             bounds=config.pop("call_bounds", CallBounds()),
             metrics=self.metrics,
             storage=stored_in(PluginDocuments(self.mongo)),
+            owner=self.owner,
         )
         self.asked_between = {name: config.pop(name) for name in ("may_go_on",) if name in config}
         bounds: dict[str, Any] = {

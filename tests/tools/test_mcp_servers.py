@@ -1,6 +1,7 @@
 """Tools of real MCP servers, of either protocol, over HTTP and on standard input and output."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -8,13 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chatstream.pieces import Effect
 from chatstream.plugins.tool import Caller, Manner
 from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers import servers
 from chatstream.tools.mcp_servers.servers import McpServers, try_out
-from chatstream.tools.tool import BadArguments, OutcomeUnknown, Tool, ToolFailed, Tools
+from chatstream.tools.tool import (
+    Answered,
+    BadArguments,
+    InputRequired,
+    OutcomeUnknown,
+    Said,
+    Tool,
+    ToolFailed,
+    Tools,
+)
 from tests.support.mcp_server import ERAS, Seen, served
 from tests.support.upstream import Do, Upstream, head, http_chunk, whole
 
@@ -73,6 +84,49 @@ async def run(tools: Tools, name: str, arguments: str = "{}") -> object:
         return await tool.run(tool.checked(arguments), CALLER)
 
 
+async def answered(tools: Tools, name: str, asks: InputRequired, *given: Any, key: str = "a.1") -> object:
+    """Go on with a call whose questions are answered so: by an action, or with the content to accept with."""
+    tool = tools.get(f"s__{name}")
+    assert isinstance(tool, Tool)
+    assert tool.go_on is not None
+    said = tuple(
+        Said(question=question, action=one)
+        if isinstance(one, str)
+        else Said(question=question, action="accept", content=one)
+        for question, one in zip(asks.questions, given, strict=True)
+    )
+    async with asyncio.timeout(60):
+        return await tool.go_on({}, replace(CALLER, key=key), Answered(carry=asks.carry, said=said))
+
+
+async def asked(tools: Tools, name: str, key: str = "a.1") -> InputRequired:
+    tool = tools.get(f"s__{name}")
+    assert isinstance(tool, Tool)
+    with pytest.raises(InputRequired) as caught:
+        async with asyncio.timeout(60):
+            await tool.run({}, replace(CALLER, key=key))
+    return caught.value
+
+
+async def asks(tools: Tools, name: str) -> None:
+    """The server asks its question, and goes on with the answer, whichever it is."""
+    wanted = await asked(tools, name)
+    assert wanted.questions[0].message == "Which row?"
+    assert json.loads(wanted.questions[0].schema or "")["properties"]["row"]["type"] == "integer"
+    if name == "book_later":
+        assert [one.message for one in wanted.questions] == ["Which row?", "Really?"]
+        said = await answered(tools, name, wanted, {"row": 7}, "decline")
+        assert said == "asked: {'row': ('accept', {'row': 7}), 'sure': ('decline', None)}"
+        return
+    assert await answered(tools, name, wanted, {"row": 7}) == "row 7"
+    for action in ("decline", "cancel"):
+        assert await answered(tools, name, await asked(tools, name), action) == action
+    with pytest.raises(InputRequired) as caught:
+        await answered(tools, name, await asked(tools, name), {"row": 13})
+    assert caught.value.questions[0].message == "Really 13?"
+    assert await answered(tools, name, caught.value, "decline") == "not 13: decline"
+
+
 @pytest.fixture(scope="module", params=ERAS)
 def over_http(request: pytest.FixtureRequest) -> Iterator[tuple[str, Seen, str]]:
     """The address of a server, what it is asked, and which protocol that should be by."""
@@ -109,9 +163,9 @@ async def test_a_server_over_http(over_http: tuple[str, Seen, str]) -> None:
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        for name in ("book", "book_later"):
-            with pytest.raises(ToolFailed):
-                await run(tools, name)
+        await asks(tools, "book_later" if version == "2026-07-28" else "book")
+        with pytest.raises(ToolFailed):  # not in this protocol
+            await run(tools, "book" if version == "2026-07-28" else "book_later")
         both = await asyncio.gather(*(run(tools, "add", f'{{"a": {n}, "b": 0}}') for n in range(5)))
         assert both == [{"result": n} for n in range(5)]
 
@@ -123,9 +177,7 @@ async def test_a_server_that_is_a_program(era: str) -> None:
         assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}
         with pytest.raises(ToolFailed, match="no room in row 7"):
             await run(tools, "fail")
-        for name in ("book", "book_later"):
-            with pytest.raises(ToolFailed):
-                await run(tools, name)
+        await asks(tools, "book_later" if era == "modern" else "book")
         slow = asyncio.create_task(run(tools, "slow"))
         await asyncio.sleep(0)
         slow.cancel()
@@ -134,6 +186,52 @@ async def test_a_server_that_is_a_program(era: str) -> None:
         with pytest.raises(ToolFailed, match="broke off"):
             await run(tools, "crash" if era == "modern" else "flood")
         assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}  # it was started again
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_a_program_of_the_older_protocol_asks_nobody_whose_call_it_may_not_be() -> None:
+    async with opened(program("legacy")) as tools:
+        first = await asked(tools, "book", "a.1")
+        with pytest.raises(ToolFailed, match="refused it"):
+            await run(tools, "book")  # while the other one's user is being asked
+        assert await answered(tools, "book", first, {"row": 7}, key="a.1") == "row 7"
+        late = asyncio.create_task(run(tools, "slow"))
+        await run(tools, "add", '{"a": 2, "b": 3}')  # now the program has both
+        late.cancel()
+        await asyncio.wait([late])
+        with pytest.raises(ToolFailed, match="refused it"):
+            await run(tools, "book")  # the cancelled call may still be at work
+        second = await asked(tools, "book", "c.1")  # by then the program was started again
+        assert await answered(tools, "book", second, "decline", key="c.1") == "decline"
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_questions_that_no_user_is_asked(upstream: Upstream) -> None:
+    text = {"type": "string"}
+    form = {"mode": "form", "message": "Which?", "requestedSchema": {"type": "object", "properties": {}}}
+    asks: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("sampling/createMessage", {"messages": [], "maxTokens": 5}),
+        ("roots/list", {}),
+        ("elicitation/create", form | {"requestedSchema": {"type": "object", "properties": {"x" * 20_000: text}}}),
+        ("elicitation/create", {"mode": "url", "message": "Open", "url": "javascript:alert(1)"}),
+        ("elicitation/create", {"mode": "url", "message": "Open", "url": "http://pay.example/"}),
+        ("elicitation/create", {"mode": "url", "message": "Open", "url": "https://pay.example/" + "x" * 2_000}),
+    )
+    upstream.scripts = [(said(1, DISCOVERED),), (said(2, LISTED),)]
+    async with opened(server(url=upstream.url, names=("add",), effect=Effect.ONCE)) as tools:
+        for method, params in asks:
+            wanted = {"resultType": "input_required", "inputRequests": {"q": {"method": method, "params": params}}}
+            upstream.scripts.append((said(1, wanted),))
+            with pytest.raises(ToolFailed, match="not carried out"):
+                await run(tools, "add")
+        link = {"mode": "url", "message": " Open it ", "url": "https://pay.example/?a=1"}
+        wanted = {
+            "resultType": "input_required",
+            "inputRequests": {"q": {"method": "elicitation/create", "params": link}},
+        }
+        upstream.scripts.append((said(1, wanted),))
+        (question,) = (await asked(tools, "add")).questions
+        assert (question.message, question.url, question.schema) == ("Open it", "https://pay.example/?a=1", None)
 
 
 @pytest.mark.gen_test(timeout=110)

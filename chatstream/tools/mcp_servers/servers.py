@@ -3,21 +3,32 @@
 Each server's tool list (names, descriptions, schemas) is fetched at start and regularly after that. An unreachable
 server is retried; its tools are offered only after its first list. Over HTTP each call has its own connection, so that
 a failed call leaves no state behind. A program is started once, and again when it has ended.
+
+What a server asks the user is described in `asking`.
 """
 
 import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import msgspec
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, Implementation, InputRequiredResult, RequestParamsMeta
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    ElicitResult,
+    ErrorData,
+    Implementation,
+    InputRequiredResult,
+    RequestParamsMeta,
+)
 from mcp_types import Tool as Described
 
 from chatstream import __version__
@@ -28,8 +39,9 @@ from chatstream.tools.addresses import NOT_REACHED
 from chatstream.tools.http import header_text
 from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers import stdio
+from chatstream.tools.mcp_servers.asking import KEPT_OPEN, Ask, OpenCall, required, responses
 from chatstream.tools.mcp_servers.http import Guard
-from chatstream.tools.tool import Caller, OutcomeUnknown, Tool, ToolFailed
+from chatstream.tools.tool import Answered, Caller, InputRequired, OutcomeUnknown, Tool, ToolFailed
 
 log = logging.getLogger("chatstream.tools")
 
@@ -47,6 +59,9 @@ _MOST_DESCRIPTION: Final = 4_000
 _CLOSING: Final = 8.0
 _GATEWAY: Final = (502, 504)  # a gateway's statuses that leave the call's outcome open
 _KEY: Final = "chatstream/"
+# Seconds before a server is called again that asks for that without a question, and how often at most.
+_PAUSE: Final = 1.0
+_MOST_PAUSES: Final = 20
 
 
 class NotReached(Exception):
@@ -117,6 +132,7 @@ class _Server:
         self._program = _Program(server) if server.command else None
         self._known: tuple[str, Any] | None = None  # its protocol version, and in newer versions its discovery data
         self._told = ""
+        self._held: dict[str, OpenCall] = {}  # by key: the open calls whose user is being asked
 
     async def keep_listed(self) -> None:
         """List the tools regularly, for ever."""
@@ -180,6 +196,9 @@ class _Server:
         async def run(arguments: Any, caller: Caller) -> object:
             return await self._run(tool, arguments, caller)
 
+        async def go_on(arguments: Any, caller: Caller, answered: Answered) -> object:
+            return await self._run(tool, arguments, caller, answered)
+
         return Tool(
             name=tool.name,
             description=tool.description or (found.description or "")[:_MOST_DESCRIPTION],
@@ -187,10 +206,11 @@ class _Server:
             manner=tool.manner,
             check=schema.checking(parameters),
             run=run,
+            go_on=go_on,
             source=f"the MCP server {self._server.name}",
         )
 
-    async def _run(self, tool: McpTool, arguments: Any, caller: Caller) -> object:
+    async def _run(self, tool: McpTool, arguments: Any, caller: Caller, answered: Answered | None = None) -> object:
         ids = {
             "idempotency-key": caller.key,
             "user-id": caller.user,
@@ -199,27 +219,91 @@ class _Server:
         }
         headers = {name if name == "idempotency-key" else f"x-{name}": header_text(ids[name]) for name in ids}
         meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
+
+        async def work(ask: Ask) -> object:
+            return await self._called(tool, arguments, headers, meta, ask, answered)
+
+        held = self._held.pop(caller.key, None)
         try:
-            return await self._called(tool, arguments, headers, meta)
+            if held is not None and answered is not None:
+                held.answer(answered.said[-1])
+            elif answered is not None and not answered.carry:  # it was open in another process, or for too long
+                if tool.manner.effect is Effect.ONCE:
+                    raise OutcomeUnknown
+                held = OpenCall(work, (*answered.before, *answered.said))
+            else:
+                if held is not None:
+                    held.cancel()  # of an attempt before this one
+                held = OpenCall(work)
+            return await held.result()
+        except InputRequired as exc:
+            if exc.held is not None and held is not None:
+                self._hold(caller.key, held)
+            raise
         except _Refused as exc:  # not logged: the server wrote the message
             raise ToolFailed(str(exc)) from exc
         except ToolFailed as exc:
             log.warning("tool %s: %s", tool.name, exc)
             raise
 
-    async def _called(self, tool: McpTool, arguments: Any, headers: dict[str, str], meta: RequestParamsMeta) -> object:
+    def _hold(self, key: str, call: OpenCall) -> None:
+        """Keep a call open while its user is asked."""
+        self._held[key] = call
+        asyncio.get_running_loop().call_later(KEPT_OPEN, self._let_go, key, call)
+
+    def _let_go(self, key: str, call: OpenCall) -> None:
+        if self._held.get(key) is call:
+            del self._held[key]
+            call.cancel()
+
+    async def _called(
+        self,
+        tool: McpTool,
+        arguments: Any,
+        headers: dict[str, str],
+        meta: RequestParamsMeta,
+        ask: Ask,
+        answered: Answered | None,
+    ) -> object:
+        inputs, state = responses(answered) if answered is not None and answered.carry else (None, None)
+        for _ in range(_MOST_PAUSES):
+            result = await self._call(tool, arguments, headers, meta, ask, inputs, state)
+            if not isinstance(result, InputRequiredResult):
+                return _said(result)
+            if result.input_requests:
+                raise required(result)
+            inputs, state = None, result.request_state
+            await asyncio.sleep(_PAUSE)
+        raise ToolFailed("the service does not come to an end")
+
+    async def _call(
+        self,
+        tool: McpTool,
+        arguments: Any,
+        headers: dict[str, str],
+        meta: RequestParamsMeta,
+        ask: Ask,
+        inputs: "dict[str, Any] | None",
+        state: str | None,
+    ) -> object:
+        """Send one request for the call."""
         once = tool.manner.effect is Effect.ONCE
         result: Any = None
         failure: Exception | None = ConnectionError()  # the default, if no error is reported
         sent: Callable[[], bool] = lambda: True  # noqa: E731 - until the connection knows better
         status: Callable[[], int | None] = lambda: None  # noqa: E731
         try:
-            async with self._connected(headers, tool.manner.timeout) as (client, guard):
+            async with self._connected(headers, tool.manner.timeout, ask) as (client, guard):
                 if guard is not None:
                     sent, status = lambda: guard.sent, lambda: guard.status
                 try:
                     result = await client.session.call_tool(
-                        tool.own_name, arguments, meta=meta, allow_input_required=True
+                        tool.own_name,
+                        arguments,
+                        meta=meta,
+                        input_responses=inputs,
+                        request_state=state,
+                        allow_input_required=True,
                     )
                     failure = None
                 except Exception as exc:  # noqa: BLE001 - whatever the library makes of what a server sends
@@ -227,26 +311,30 @@ class _Server:
         except NotReached as exc:
             raise ToolFailed(NOT_REACHED) from exc
         if failure is None:
-            return _said(result)
+            return result
         self._known = None  # the server may have changed
         raise _failed(failure, sent=sent(), status=status(), once=once) from failure
 
     @asynccontextmanager
     async def _connected(
-        self, headers: Mapping[str, str], timeout: float
+        self, headers: Mapping[str, str], timeout: float, ask: Ask | None = None
     ) -> AsyncIterator[tuple[Client, Guard | None]]:
-        """Open a client. Raises only `NotReached` itself."""
+        """Open a client, for a call if `ask` is set. Raises only `NotReached` itself."""
         if self._program is not None:
-            yield await self._program.client(), None
+            client = await self._program.client()
+            with self._program.calling(ask):
+                yield client, None
             return
         url = self._server.url
         assert url is not None  # noqa: S101 - for the type checker: what is no program has one
         connecting = min(_CONNECTING, timeout / 2)
-        guard = Guard(self._server, self._tls, connecting=connecting, timeout=timeout)
+        # While the user is asked, nothing is sent. How long a call may take is decided where it is carried out.
+        patience = timeout if ask is None else timeout + KEPT_OPEN
+        guard = Guard(self._server, self._tls, connecting=connecting, timeout=patience)
         given = {"user-agent": "chatstream", **{n.lower(): v for n, v in self._server.headers.items()}, **headers}
         entered = False
         try:
-            async with guard.client(given) as http, self._client(url, http) as client:
+            async with guard.client(given) as http, self._client(url, http, ask) as client:
                 _unvalidated(client)
                 entered = True
                 yield client, guard
@@ -255,7 +343,7 @@ class _Server:
                 raise NotReached(f"it cannot be reached ({_kind(exc)})") from exc
             log.info("MCP server %s: its connection ended with %s", self._server.name, _kind(exc))
 
-    def _client(self, url: str, http: Any) -> Client:
+    def _client(self, url: str, http: Any, ask: Ask | None) -> Client:
         # A known server needs no new negotiation.
         version, discovered = self._known or ("", None)
         mode = version if discovered is not None else "legacy" if version else "auto"
@@ -265,9 +353,12 @@ class _Server:
             prior_discover=discovered,
             cache=None,
             client_info=_ourselves(),
+            elicitation_callback=None if ask is None else _asks(ask),
         )
 
     async def close(self) -> None:
+        held, self._held = self._held, {}
+        await asyncio.gather(*(call.close() for call in held.values()))
         if self._program is not None:
             await self._program.close()
 
@@ -281,6 +372,35 @@ class _Program:
         self._ready: asyncio.Future[Client] | None = None
         self._ended = asyncio.Event()
         self._closed = False
+        self._calls: list[Ask] = []  # for each open call, the function that asks its user
+        self._abandoned = False  # a cancelled call may still be at work in it
+        self._stale = False  # therefore it is to be started again, as soon as it has no open call
+
+    @contextmanager
+    def calling(self, ask: Ask | None) -> Iterator[None]:
+        """Note an open call of the program; `ask` is None if it is none of a tool's."""
+        if ask is None:
+            yield
+            return
+        self._calls.append(ask)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
+        finally:
+            self._calls.remove(ask)
+            if self._stale and not self._calls:
+                self._ended.set()
+
+    async def _ask(self, params: Any) -> ElicitResult | ErrorData:
+        """Ask the user of the only open call. In the older protocol, a program's question does not say which call it
+        belongs to, and another user must not see it."""
+        if len(self._calls) == 1 and not self._abandoned:
+            return await self._calls[0](params)
+        self._stale = self._abandoned
+        log.warning("MCP server %s: it asked while it was not clear whom to ask", self._server.name)
+        return ErrorData(code=INVALID_REQUEST, message="It is not clear which user to ask.")
 
     async def client(self) -> Client:
         """The program's client. Raises `NotReached` if the program cannot be started."""
@@ -290,7 +410,7 @@ class _Program:
             if self._owner is not None:
                 await asyncio.wait([self._owner])
             if self._owner is None or self._owner.done():  # only the first of several waiting calls starts it
-                self._ended = asyncio.Event()
+                self._ended, self._abandoned, self._stale = asyncio.Event(), False, False
                 self._ready = asyncio.get_running_loop().create_future()
                 self._owner = asyncio.create_task(self._hold(self._ready, self._ended))
         assert self._ready is not None  # noqa: S101 - for the type checker: it was started
@@ -303,7 +423,14 @@ class _Program:
             transport = stdio.connection(self._server.command, self._server.environment, ended)
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(LISTING):
-                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=_ourselves()))
+                    client = await stack.enter_async_context(
+                        Client(
+                            transport,
+                            cache=None,
+                            client_info=_ourselves(),
+                            elicitation_callback=_asks(self._ask),
+                        )
+                    )
                 _unvalidated(client)
                 ready.set_result(client)
                 await ended.wait()
@@ -332,6 +459,15 @@ def _silence() -> None:
     """Silence the library's loggers: their messages may quote what a server sends."""
     for name in ("mcp", "client"):  # "client": the logger of its session
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _asks(ask: Ask) -> Any:
+    """Return the callback of `mcp` that asks with `ask`."""
+
+    async def callback(_: Any, params: Any) -> ElicitResult | ErrorData:
+        return await ask(params)
+
+    return callback
 
 
 def _ourselves() -> Implementation:
@@ -371,8 +507,6 @@ def _failed(failure: Exception, *, sent: bool, status: int | None, once: bool) -
 
 def _said(result: Any) -> object:
     """The result of a tool. Raises `_Refused` if the tool reports an error."""
-    if isinstance(result, InputRequiredResult):
-        raise ToolFailed("not carried out: the service wants to ask the user something first, which it cannot here")
     texts = [_text(block) for block in result.content]
     if result.is_error:
         raise _Refused("\n".join(texts) or "the service says so")

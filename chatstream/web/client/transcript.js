@@ -239,13 +239,17 @@ export class Transcript {
   }
 
   /** Apply the server's response to a decision on a tool call. */
-  decided({ messageId, toolCallId, state, decidedBy, message, output, failed, truncated }) {
+  decided({ messageId, toolCallId, state, expiresAt, decidedBy, message, question, output, failed, truncated }) {
     const entry = this.#entries.get(messageId);
     if (!entry?.message.streaming || !entry.message.parts) return;
     const facts = Object.fromEntries(
-      Object.entries({ state, decidedBy, message, output, failed, truncated }).filter(([, fact]) => fact !== undefined),
+      Object.entries({ state, expiresAt, decidedBy, message, question, output, failed, truncated }).filter(
+        ([, fact]) => fact !== undefined,
+      ),
     );
-    const parts = entry.message.parts.map((part) => (part.toolCallId === toolCallId && waits(part) ? { ...part, ...facts } : part));
+    const parts = entry.message.parts.map((part) =>
+      part.toolCallId === toolCallId && waits(part) ? { ...withoutQuestion(part), ...facts } : part,
+    );
     this.#change(entry, { parts, status: parts.some(waits) ? "waiting" : "streaming" });
   }
 
@@ -355,9 +359,9 @@ function besides(other, id) {
   return other && other.id !== id ? { siblings: [...(other.siblings ?? [other.id]), id] } : {};
 }
 
-const STATES = ["awaiting_approval", "awaiting_client"];
+const STATES = ["awaiting_approval", "awaiting_client", "awaiting_input"];
 
-/** Whether a tool call waits for a decision or a result of the client. */
+/** Whether a tool call waits for a decision, an answer of the user or a result of the client. */
 function waits({ type, state }) {
   return type === "tool_call" && STATES.includes(state);
 }
@@ -366,12 +370,16 @@ function waits({ type, state }) {
 function changed(part, type, given, facts) {
   if (type === "tool_call") return { ...part, arguments: part.arguments + given };
   if (type === "tool_state") {
-    const { message, ...before } = part; // a `message` holds for one state only
+    const { message, ...before } = withoutQuestion(part); // a `message` holds for one state only
     return { ...before, ...facts, arguments: given ?? part.arguments };
   }
   const { output, failed, truncated, because } = facts;
   const state = because ?? (["denied", "expired"].includes(part.state) ? part.state : "done");
-  return { ...part, state, output, failed, ...(truncated && { truncated }) };
+  return { ...withoutQuestion(part), state, output, failed, ...(truncated && { truncated }) };
+}
+
+function withoutQuestion({ question, ...part }) {
+  return part;
 }
 
 /** The parts, with text of a type appended. */

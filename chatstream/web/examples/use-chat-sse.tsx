@@ -5,6 +5,7 @@
 import { ChatError, type ChatMessage, type ToolCallPart } from "chatstream";
 import { useChatSSE } from "chatstream/use-chat-sse";
 import { useEffect, useRef, useState } from "react";
+import { Asking } from "./asking";
 
 type Props = {
   server: string;
@@ -15,7 +16,7 @@ type Props = {
 };
 
 export function Chat({ server, id, token, tools = {} }: Props) {
-  const { status, error, transcript, isStreaming, send, stop, regenerate, connect, decide, answerTool } = useChatSSE({
+  const { status, error, transcript, isStreaming, send, stop, regenerate, connect, decide, answerTool, answerQuestion } = useChatSSE({
     baseUrl: server,
     conversationId: id,
     accessToken: token, // or a string; a new one is used from the next request on, and the text stays
@@ -58,7 +59,7 @@ export function Chat({ server, id, token, tools = {} }: Props) {
         {transcript.map((message) => (
           <li key={message.id} className={message.role}>
             <p>{message.content}</p>
-            {calls(message).map(({ toolCallId, name, arguments: given, state, output }) => (
+            {calls(message).map(({ toolCallId, name, arguments: given, state, output, message: words, question }) => (
               <section key={toolCallId} aria-label={name}>
                 <code>
                   {name} {given}
@@ -68,6 +69,8 @@ export function Chat({ server, id, token, tools = {} }: Props) {
                     <button onClick={() => void attempt(() => decide(toolCallId, "approve"))}>Approve</button>
                     <button onClick={() => void attempt(() => decide(toolCallId, "deny"))}>Deny</button>
                   </>
+                ) : question ? (
+                  <Asking {...question} message={words} answer={(id, given) => void attempt(() => answerQuestion(toolCallId, { question: id, ...given }))} />
                 ) : (
                   <output>{output === undefined ? state : JSON.stringify(output)}</output>
                 )}

@@ -5,6 +5,7 @@
 import { useChat } from "@ai-sdk/react";
 import { DefaultChatTransport, type UIMessage } from "ai";
 import { useEffect, useMemo, useRef, useState } from "react";
+import { Asking, type Answer, type Question } from "./asking";
 
 /** What the server adds to a message: all that comes from it has some, and an answer that has ended has a `status`. */
 type Metadata = {
@@ -15,17 +16,23 @@ type Metadata = {
   error?: { code: string } | null;
   waitsFor?: WaitingCall[];
 };
-/** A call that a person has to agree to, or that the app carries out. */
+/** A call that a person has to agree to, that asks a person something, or that the app carries out. */
 export type WaitingCall = {
   toolCallId: string;
   toolName: string;
-  state: "awaiting_approval" | "awaiting_client";
+  state: "awaiting_approval" | "awaiting_client" | "awaiting_input";
   expiresAt?: string;
-  /** What it will do, in words, if the tool has some. */
+  /** What it will do, or asks, in words, if the tool has some. */
   message?: string;
+  question?: Question;
 };
 /** What is said to it. */
-export type Said = { toolCallId: string } & ({ decision: "approve" | "deny"; reason?: string } | { output: unknown } | { error: string });
+export type Said = { toolCallId: string } & (
+  | { decision: "approve" | "deny"; reason?: string }
+  | { output: unknown }
+  | { error: string }
+  | ({ question: string } & Answer)
+);
 export type Message = UIMessage<Metadata>;
 type History = { messages: Message[]; streamCursor: string | null };
 type Props = {
@@ -231,6 +238,8 @@ export function useConversation({ server, id, token, history, tools }: Props & {
       say({ toolCallId, decision, ...(reason && { reason }) }),
     /** What came of a call that the app carries out. So does `addToolOutput`, from ai 5.0.60 on. */
     answerTool: (toolCallId: string, answer: { output: unknown } | { error: string }) => say({ toolCallId, ...answer }),
+    /** The answer to what a call's tool asks the user: `waitsFor` has the question. */
+    answerQuestion: (toolCallId: string, question: string, answer: Answer) => say({ toolCallId, question, ...answer }),
   };
 }
 
@@ -267,7 +276,7 @@ export function Chat(props: Props) {
 }
 
 function Conversation(props: Props & { history: History }) {
-  const { messages, status, error, broken, waitsFor, send, stop, regenerate, decide } = useConversation(props);
+  const { messages, status, error, broken, waitsFor, send, stop, regenerate, decide, answerQuestion } = useConversation(props);
   const [draft, setDraft] = useState("");
   const busy = status === "submitted" || status === "streaming";
   return (
@@ -290,6 +299,8 @@ function Conversation(props: Props & { history: History }) {
                       <button onClick={() => void decide(part.toolCallId, "approve")}>Approve</button>
                       <button onClick={() => void decide(part.toolCallId, "deny")}>Deny</button>
                     </>
+                  ) : asked?.question ? (
+                    <Asking {...asked.question} message={asked.message} answer={(id, given) => void answerQuestion(part.toolCallId, id, given)} />
                   ) : (
                     <output>{outcome(part)}</output>
                   )}

@@ -1,6 +1,7 @@
-/** Cards for an answer's tool calls: each shows the call's arguments, state and result, and asks for approval. */
+/** Cards for an answer's tool calls: each shows the call's arguments, state and result, and asks for what it waits for. */
 
 import { element } from "./dom.js";
+import { form } from "./questions.js";
 import { language, t } from "./words.js";
 
 const ROWS = 20; // maximum number of rows that are shown of the arguments and of the result
@@ -10,18 +11,22 @@ const STATES = {
   denied: "Denied",
   expired: "Nobody agreed in time",
   awaiting_client: "Waits for the app",
+  awaiting_input: "Waits for you",
+  answered: "Running…",
   running: "Running…",
   done: "Done",
   failed: "Failed",
   unknown: "Nobody knows whether it was carried out",
 };
 
+const ASKS = ["awaiting_approval", "awaiting_input"]; // the states in which the user is asked something
+
 export class Calls {
   root = element("div", { className: "calls" });
   #cards = new Map(); // by the call's id: {key, root}
   #actions;
 
-  /** `actions`: `decide(toolCallId, decision)` and `announce(text)`. */
+  /** `actions`: `decide(toolCallId, decision)`, `answer(toolCallId, answer)` and `announce(text)`. */
   constructor(actions) {
     this.#actions = actions;
   }
@@ -37,7 +42,7 @@ export class Calls {
       else this.root.append(root);
       this.#cards.set(call.toolCallId, { key, root });
       if (root.dataset.focused) root.focus();
-      if (call.state === "awaiting_approval") this.#actions.announce(question(call));
+      if (ASKS.includes(call.state)) this.#actions.announce(question(call));
     }
   }
 
@@ -48,32 +53,43 @@ export class Calls {
     const root = element("section", { className: `card call ${state ?? "ready"}`, tabIndex: -1 }, title);
     root.setAttribute("aria-labelledby", id);
     if (focused) root.dataset.focused = "yes"; // keep the focus on the card after a decision
-    if (state === "awaiting_approval") root.append(...this.#asking(call, root));
+    if (ASKS.includes(state)) root.append(...this.#asking(call, root));
     else root.append(...folded(t("Details"), call));
-    if (call.message && state !== "awaiting_approval") root.append(element("p", { dir: "auto" }, call.message));
+    if (call.message && !ASKS.includes(state)) root.append(element("p", { dir: "auto" }, call.message));
     return root;
   }
 
   #asking(call, root) {
-    const decide = (decision) => async () => {
+    const buttons = [];
+    const say = async (said) => {
       root.focus(); // a disabled button loses the focus
       for (const one of buttons) one.disabled = true;
-      if (!(await this.#actions.decide(call.toolCallId, decision))) for (const one of buttons) one.disabled = false;
+      if (!(await said())) for (const one of buttons) one.disabled = false;
     };
-    const make = (name, text, decision) => element("button", { type: "button", className: name, onclick: decide(decision) }, t(text));
-    const buttons = [make("small-button", "Approve", "approve"), make("small-button", "Deny", "deny")];
+    const make = (text, said, type = "button") => {
+      const onclick = said && (() => say(said));
+      buttons.push(element("button", { type, className: "small-button", ...(onclick && { onclick }) }, t(text)));
+    };
+    const { toolCallId, question: asked } = call;
     const until = call.expiresAt && new Date(call.expiresAt);
     const time = until?.toLocaleString(language, { dateStyle: "short", timeStyle: "short" });
-    return [
-      element("p", { dir: "auto" }, question(call)),
-      table(parsed(call.arguments)),
-      element("div", { className: "call-buttons" }, ...buttons, ...(until ? [element("small", {}, t("Until {time}", { time }))] : [])),
-    ];
+    const foot = () => element("div", { className: "call-buttons" }, ...buttons, ...(until ? [element("small", {}, t("Until {time}", { time }))] : []));
+    const words = element("p", { dir: "auto" }, question(call));
+    if (call.state === "awaiting_input") {
+      const answer = (action, content) => this.#actions.answer(toolCallId, { question: asked.id, action, content });
+      make("Send", null, "submit");
+      make("Decline", () => answer("decline"));
+      return [words, form(asked, foot(), (content) => say(() => answer("accept", content)))];
+    }
+    make("Approve", () => this.#actions.decide(toolCallId, "approve"));
+    make("Deny", () => this.#actions.decide(toolCallId, "deny"));
+    return [words, table(parsed(call.arguments)), foot()];
   }
 }
 
-/** The question whether to approve the call: the tool's own text if it has one. */
-function question({ name, message }) {
+/** What the user is asked: the tool's own text if it has one. */
+function question({ name, message, state }) {
+  if (state === "awaiting_input") return message || t("“{name}” asks you something.", { name: words(name) });
   return message ?? t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });
 }
 

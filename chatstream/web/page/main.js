@@ -44,7 +44,7 @@ let lookFor = ""; // search words that led to this conversation: marked once its
 let dropper = new AbortController(); // AbortController that cuts the stream's connections
 
 const composer = new Composer({ send, stop, lastQuestion });
-const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), takeBack, show, rate, decide });
+const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), takeBack, show, rate, decide, answer });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
   search: (text) => list.search(text).then(showFound, (error) => search.fail(t(error.message))),
@@ -188,8 +188,17 @@ async function show(id, step) {
 
 /** Send the decision about a tool call. Returns false if that failed and can be tried again. */
 async function decide(toolCallId, decision) {
+  return sent(() => chat.decide(toolCallId, decision));
+}
+
+/** Send the answer to a tool's question, like `decide`. */
+async function answer(toolCallId, said) {
+  return sent(() => chat.answerQuestion(toolCallId, said));
+}
+
+async function sent(send) {
   try {
-    await chat.decide(toolCallId, decision);
+    await send();
     return true;
   } catch (error) {
     composer.notice(error.message, { passes: error.retryable });

@@ -37,7 +37,8 @@ export class MessagesView {
   /**
    * `actions`: `regenerate()`; `goOn()` continues the last answer; `askAnew()` asks the last question in a new chat;
    * `edit(question)`; `takeBack(question)` withdraws a queued one; `show(id, step)` shows another version of a message;
-   * `rate(id, rating)`; `decide(toolCallId, decision)`.
+   * `rate(id, rating)`; `decide(toolCallId, decision)`;
+   * `answer(toolCallId, answer)`.
    */
   constructor(actions) {
     this.#actions = actions;
@@ -149,7 +150,7 @@ export class MessagesView {
     const after = element("div");
     const thinking = new Thinking(() => announceOnce(t("The model thinks")));
     const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
-    const calls = new Calls({ decide: this.#actions.decide, announce: announceOnce });
+    const calls = new Calls({ decide: this.#actions.decide, answer: this.#actions.answer, announce: announceOnce });
     const root = element("li", { className: "assistant" }, heading(t("Answer")), note, thinking.root, calls.root, body, cards, after);
     return { root, note, thinking, calls, prose: new Prose(body), cards, after };
   }

@@ -117,6 +117,8 @@ const GERMAN = {
   "Nobody knows whether it was carried out": "Niemand weiß, ob es ausgeführt wurde",
   "“{name}” will be carried out with these details, once, if you approve.":
     "„{name}“ wird mit diesen Angaben einmal ausgeführt, wenn Sie es genehmigen.",
+  "“{name}” asks you something.": "„{name}“ fragt Sie etwas.",
+  Decline: "Ablehnen",
   "Until {time}": "Bis {time}",
   Details: "Einzelheiten",
   Result: "Ergebnis",
