@@ -17,6 +17,7 @@ from chatstream.generations.fitting import Fitting
 from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.llm.decoding import AnswerDecoder
+from chatstream.llm.responses_decoding import ResponsesDecoder
 from chatstream.models import Answer, Conversation, Status
 from chatstream.pieces import BEGINNING
 
@@ -34,6 +35,13 @@ _READ = b"".join(
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"gpt-4o-mini",'
     b'"service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" word %d"},'
     b'"logprobs":null,"finish_reason":null}],"usage":null}\n\n' % number
+    for number in range(CHUNKS)
+)
+# The same from the Responses API.
+_RESPONSES_READ = b"".join(
+    b"event: response.output_text.delta\n"
+    b'data: {"type":"response.output_text.delta","sequence_number":%d,"item_id":"msg_1","output_index":0,'
+    b'"content_index":0,"delta":" word %d","logprobs":[],"obfuscation":"x1y2z3"}\n\n' % (number + 4, number)
     for number in range(CHUNKS)
 )
 _TEXTS = [f" word {number}" for number in range(CHUNKS)]
@@ -65,6 +73,11 @@ def _reference(passes: int) -> int:
 async def decode() -> None:
     """One network read with 400 chunks."""
     assert len(AnswerDecoder().feed(_READ)) == CHUNKS
+
+
+async def decode_responses() -> None:
+    """The same from the Responses API."""
+    assert len(ResponsesDecoder().feed(_RESPONSES_READ)) == CHUNKS
 
 
 async def encode() -> None:
@@ -127,6 +140,7 @@ async def _read(follower: Follower) -> int:
 
 STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
     "decode": (decode, CHUNKS),
+    "decode_responses": (decode_responses, CHUNKS),
     "encode": (encode, CHUNKS),
     "encode_lean": (encode_lean, CHUNKS),
     "keep": (keep, CHUNKS),

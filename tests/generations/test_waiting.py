@@ -22,7 +22,7 @@ from chatstream.store.retention import Retention
 from chatstream.tools.tool import Tools
 from tests.generations.test_deciding import APPROVE, DENY, asked, asking, overdue, waiting
 from tests.generations.test_erasing import documents, erasing
-from tests.generations.test_tools import CALLED, Ledger, call, calls_of
+from tests.generations.test_tools import CALLED, Ledger, call, calls_of, told
 from tests.support.scripted_model import STOP, Bench, bench, following
 
 
@@ -92,6 +92,36 @@ async def test_one_that_cannot_be_gone_on_with_does_not_keep_the_others(
         await b.deciding.look()
         assert (await b.ended(second)).status is Status.COMPLETE
         assert (await b.newest(first)).status is Status.WAITING
+
+
+@pytest.mark.parametrize("decided", [True, False])
+@pytest.mark.gen_test(timeout=60)
+async def test_whose_token_expires_while_an_answer_waits_finds_what_came_of_it(mongodb_uri: str, decided: bool) -> None:
+    """Also if the time for the approval is over by then."""
+    ledger = Ledger()
+    async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b:
+        conversation, parked = await asked(b)
+        expires_at = asyncio.get_running_loop().time() + 3600
+        async with b.viewer(conversation, expires_at=expires_at) as viewer:
+            while (await viewer.until("tool_state"))["state"] != "awaiting_approval":
+                pass
+            viewer.stream.follower.tick(expires_at, 10)  # an hour later
+            error = await viewer.until("error")
+            assert await viewer.next() is None
+        assert (error["error"], error["messageId"]) == ("token_expired", None)  # which is no end of the answer
+        assert (await b.newest(conversation)).status is Status.WAITING
+        b.model.reply("Well.", STOP)
+        if decided:  # with the new token
+            await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
+        else:
+            await overdue(b, parked)
+            await b.deciding.look()
+        async with b.viewer(conversation, viewer.cursor) as back:
+            complete = await back.until("llm_complete")
+        states = ["approved", "running"] if decided else ["expired"]
+        assert [state for type_, state in told(back.frames) if type_ == "tool_state"] == states
+        assert viewer.text + back.text == complete["content"] == "I pay.\n\nWell."
+        assert len(ledger.keys) == int(decided)
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -192,17 +192,21 @@ async def test_the_servers_are_tried_out(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
-def test_nothing_of_the_package_is_imported_where_no_server_is_configured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_file", [True, False])
+def test_nothing_of_the_package_is_imported_where_no_server_is_configured(tmp_path: Path, with_file: bool) -> None:
+    """Nor what reads and checks schemas, where there is no file of tools: both are slow to import."""
     path = tmp_path / "tools.toml"
     path.write_text('[[tool]]\nname = "t"\ndescription = "d"\nurl = "https://h.example/"\n')
+    unwanted = {"mcp", "mcp_types", "starlette"} | (set() if with_file else {"jsonschema_rs", "jsonschema"})
     script = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom chatstream.settings import Settings\n"
+        "import asyncio, sys, chatstream.server\nfrom pathlib import Path\nfrom chatstream.settings import Settings\n"
         "from chatstream.tools.configuration import configured_tools\n"
         "async def main():\n"
-        f"    async with configured_tools(Settings(tools_file=Path({str(path)!r})), []) as tools:\n"
-        "        there = [name for name in sys.modules if name.partition('.')[0] in ('mcp', 'mcp_types')]\n"
+        f"    settings = Settings(tools_file=Path({str(path)!r}) if {with_file} else None)\n"
+        "    async with configured_tools(settings, []) as tools:\n"
+        f"        there = [name for name in sys.modules if name.partition('.')[0] in {unwanted}]\n"
         "        print(len(tools.offered), there)\n"
         "asyncio.run(main())"
     )
     told = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "1 []"
+    assert told.stdout.strip() == f"{int(with_file)} []"

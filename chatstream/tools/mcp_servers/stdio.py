@@ -31,7 +31,7 @@ _ENDS: Final = (
     anyio.ClosedResourceError,
     OSError,
 )
-# Seconds for a program to exit after its input is closed, and again after SIGTERM.
+# Seconds for a program to exit: after its input is closed, after SIGTERM, and after SIGKILL.
 _ENDING: Final = 2.0
 
 
@@ -101,7 +101,7 @@ async def _write(process: asyncio.subprocess.Process, to_say: "anyio.abc.ObjectR
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the program: wait, then SIGTERM, then SIGKILL; takes at most twice `_ENDING`."""
+    """End the program: wait, then SIGTERM, then SIGKILL; takes at most three times `_ENDING`."""
     assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
     try:
         process.stdin.close()
