@@ -542,7 +542,8 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
     if isinstance(mark, ToolResult):
         # A denied, expired or unknown call keeps that state: its result only tells the model about it.
         state = part.state if part.state in _WITHOUT_OUTCOME else CallState.DONE
-        return replace(part, state=state, output=mark.output, failed=mark.failed, question=UNSET)
+        message = part.message if state in _WITHOUT_OUTCOME else None  # not how far it was
+        return replace(part, state=state, message=message, output=mark.output, failed=mark.failed, question=UNSET)
     return replace(
         part,
         state=mark.state,

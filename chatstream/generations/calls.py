@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.events import timestamp
@@ -62,6 +63,11 @@ _MOST_CHARACTERS = 1_000_000
 _CLOSING = 2.0
 # The most characters of an approval's question: a few sentences.
 _LONGEST_QUESTION = 1000
+# What is shown of a call's progress: this many messages, of this many characters, this many seconds apart. Each is
+# stored with the answer, and published.
+_MOST_PROGRESS = 20
+_LONGEST_PROGRESS = 200
+_PROGRESS_PAUSE = 1.0
 # The most questions of a tool to the user in one call: more is no conversation, but an endless loop.
 _MOST_QUESTIONS = 10
 
@@ -213,12 +219,20 @@ class Calls:
         self, running: Sequence[tuple[Call, Tool, object]], waiting_for: list[Piece]
     ) -> AsyncGenerator[Delta, None]:
         """Yield what comes of the calls. The questions of their tools are added to `waiting_for`."""
-        tasks = {asyncio.create_task(self._outcome(*each)): each[0] for each in running}
+        news: asyncio.Queue[ToolState] = asyncio.Queue()  # at most `_MOST_PROGRESS` for each call
+        tasks = {asyncio.create_task(self._outcome(*each, news)): each[0] for each in running}
         waiting = set(tasks)
+        heard = asyncio.create_task(news.get())
         try:
             while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(done, key=[*tasks].index):
+                await asyncio.wait({*waiting, heard}, return_when=asyncio.FIRST_COMPLETED)
+                if heard.done():
+                    about = heard.result()
+                    if any(tasks[task].id == about.id for task in waiting):
+                        yield Delta([about])
+                    heard = asyncio.create_task(news.get())
+                for task in [one for one in tasks if one in waiting and one.done()]:
+                    waiting.discard(task)
                     call, outcome = tasks[task], task.result()
                     if outcome.asks is not None:
                         waiting_for.append(outcome.asks)
@@ -228,24 +242,25 @@ class Calls:
                         result = ToolResult(id=call.id, output=outcome.output, failed=outcome.failed)
                         yield Delta([result], durable=True)
         finally:
+            heard.cancel()
             if left := [task for task in tasks if not task.done()]:
                 for task in left:
                     task.cancel()
                 await asyncio.wait(left, timeout=_CLOSING)
 
-    async def _outcome(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
+    async def _outcome(self, call: Call, tool: Tool, arguments: object, news: "asyncio.Queue[ToolState]") -> _Outcome:
         now = asyncio.get_running_loop().time
         began, word = now(), "closed"
         try:
-            outcome = await self._tried(call, tool, arguments)
+            outcome = await self._tried(call, tool, arguments, _progress(call, news))
             word = outcome.word
         finally:
             self._note(call, tool, word, now() - began)
         return outcome
 
-    async def _tried(self, call: Call, tool: Tool, arguments: object) -> _Outcome:
+    async def _tried(self, call: Call, tool: Tool, arguments: object, progress: Callable[[str], None]) -> _Outcome:
         seconds = tool.manner.timeout
-        caller, answered = self._caller(call.id, tool.source), _answered(call)
+        caller, answered = replace(self._caller(call.id, tool.source), progress=progress), _answered(call)
         if answered is None or tool.go_on is None:
             task = asyncio.ensure_future(tool.run(arguments, caller))
         else:
@@ -296,6 +311,24 @@ def fitting(output: object, most: int) -> object:
 def cut(text: str, most: int) -> str:
     """Return the beginning of a text that is too long for a model, with a note that it was cut."""
     return text if len(text) <= most else f"{text[:most]}… (cut: {most} of {len(text)} characters)"
+
+
+def _progress(call: Call, news: "asyncio.Queue[ToolState]") -> Callable[[str], None]:
+    """Return the function with which a tool says how far the call is, from any thread."""
+    loop = asyncio.get_running_loop()
+    said: list[float] = []  # when
+
+    def hear(text: str) -> None:
+        now = loop.time()
+        if text and len(said) < _MOST_PROGRESS and (not said or now - said[-1] >= _PROGRESS_PAUSE):
+            said.append(now)
+            message = cut(_valid(text), _LONGEST_PROGRESS)
+            news.put_nowait(ToolState(id=call.id, name=call.name, state=CallState.RUNNING, message=message))
+
+    def progress(text: str) -> None:
+        loop.call_soon_threadsafe(hear, str(text).strip())
+
+    return progress
 
 
 def _waits_for(call: Call, tool: Tool, arguments: Any) -> ToolState | None:

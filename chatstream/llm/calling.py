@@ -59,6 +59,7 @@ class _Slot(Struct):
     name: str = ""
     extra: str | None = None
     size: int = 0  # length of the arguments so far
+    arguments: list[str] = []  # the arguments so far
     held: list[str] = []  # text not yet returned
     begun: bool = False  # its opening was returned
     depth: int = 0
@@ -80,8 +81,8 @@ class Calls:
     def add(self, fragment: Fragment) -> list[Ordered]:
         """Add a fragment, and return all that is now in order. Raises `TooManyCalls`."""
         slot = self._slot_of(fragment)
-        if slot.whole and fragment.name and fragment.id == slot.id:
-            return []  # a repetition of a complete call
+        if _repeats(slot, fragment):
+            return []
         if not slot.name and fragment.name:
             slot.name = fragment.name
         if not slot.id:
@@ -91,6 +92,7 @@ class Calls:
             self._grow(len(slot.extra or ""))
         if fragment.arguments:
             slot.size += len(fragment.arguments)
+            slot.arguments.append(fragment.arguments)
             self._grow(len(fragment.arguments))
             slot.held.append(fragment.arguments)
             _scan(slot, fragment.arguments)
@@ -121,7 +123,14 @@ class Calls:
         calls = [slot for slot in self._slots if slot.kind is Kind.TOOL_CALL]
         last = calls[-1] if calls else None
         if fragment.id is not None:
-            known = next((slot for slot in calls if slot.id == fragment.id), None)
+            named = [slot for slot in reversed(calls) if slot.id == fragment.id]
+            # Some endpoints give all calls of a response the same id.
+            again = next((slot for slot in named if _repeats(slot, fragment)), None)
+            if again is not None:
+                return again
+            known = next((slot for slot in named if slot.index == fragment.index), named[0] if named else None)
+            if known is not None and known.whole and fragment.name:
+                return self._new(fragment)
             other = known is not None and None not in (known.index, fragment.index) and known.index != fragment.index
             if known is not None and not (other and fragment.name):
                 return known
@@ -146,7 +155,7 @@ class Calls:
         if len(self._slots) >= _MOST_CALLS:
             raise TooManyCalls
         self.begun = True
-        self._slots.append(_Slot(Kind.TOOL_CALL, index=fragment.index, held=[]))
+        self._slots.append(_Slot(Kind.TOOL_CALL, index=fragment.index, held=[], arguments=[]))
         return self._slots[-1]
 
     def _given(self) -> list[Ordered]:
@@ -172,6 +181,12 @@ class Calls:
         given += [(slot.kind, text) for text in slot.held]
         slot.held.clear()
         return given
+
+
+def _repeats(slot: _Slot, fragment: Fragment) -> bool:
+    """Whether the fragment is a complete call that has come before."""
+    same = slot.whole and fragment.id == slot.id and fragment.name == slot.name
+    return same and (not fragment.arguments or fragment.arguments == "".join(slot.arguments))
 
 
 def fragments_of(delta: dict[str, Any]) -> list[Fragment]:

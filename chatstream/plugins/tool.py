@@ -55,10 +55,15 @@ class Manner(Struct, frozen=True, kw_only=True):
         return (self.approval or (Approval.ALWAYS if self.effect is Effect.ONCE else Approval.NEVER)) is Approval.ALWAYS
 
 
+def _unheard(text: str) -> None:
+    pass
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """The user and the conversation of a call. A tool's parameter of this type gets it; the model does not see it.
 
-    `key` is an idempotency key: it stays the same if the call is repeated.
+    `key` is an idempotency key: it stays the same if the call is repeated. `progress` may be called from any thread;
+    at most one text per second is shown.
     """
 
     user: str
@@ -66,6 +71,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     answer: str
     key: str
     storage: Storage = NoStorage()  # the plug-in's documents about this user
+    progress: Callable[[str], None] = _unheard  # shows the user a few words on how far the call is
 
 
 class ToolFailed(Exception):

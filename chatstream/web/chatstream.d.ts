@@ -83,7 +83,7 @@ export interface ToolCallPart {
   /** Until when somebody may decide or answer; RFC 3339. */
   readonly expiresAt?: string;
   readonly decidedBy?: string;
-  /** For people: what it will do or asks, why it was denied, what is not known. */
+  /** For people: what it will do or asks, how far it is, why it was denied, what is not known. */
   readonly message?: string;
   /** What the tool asks the user, with `awaiting_input`; its words are the `message`. */
   readonly question?: ToolQuestion;

@@ -200,6 +200,38 @@ async def test_every_call_is_answered_whatever_is_wrong_with_it(mongodb_uri: str
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_how_far_a_call_is_is_told_seldom(mongodb_uri: str) -> None:
+    async def slow(arguments: Any, caller: Caller) -> object:
+        for text in ("", "\ud800 half " + "x" * 1000, "nearly", "nearly"):
+            caller.progress(text)
+        await asyncio.to_thread(caller.progress, "from a thread")
+        await told_of_it.wait()
+        caller.progress("too soon again")
+        return "done"
+
+    told_of_it = asyncio.Event()
+    async with bench(mongodb_uri, tools=Tools([tool("odds", slow), tool("pay", slow)])) as b:
+        b.model.reply("Look.", *call(1), *call(2, name="pay"), CALLED)
+        b.model.reply("Done.", STOP)
+        conversation = await b.conversation("Which?")
+        async with b.viewer(conversation) as viewer:
+            progress: list[tuple[Any, ...]] = []
+            while len(progress) < 2:
+                state = await viewer.until("tool_state")
+                if "message" in state:
+                    progress.append(
+                        (state["toolCallId"][-1], state["state"], state["message"][:7], len(state["message"]))
+                    )
+            told_of_it.set()
+            await viewer.until("llm_complete")
+        assert sorted(progress) == [(number, "running", "? half ", 231) for number in "12"]
+        answer = await b.ended(conversation)
+        assert [(part.state, part.output, part.message) for part in calls_of(answer)] == [
+            (CallState.DONE, "done", None)
+        ] * 2
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_what_was_cut_off_is_not_carried_out(mongodb_uri: str) -> None:
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)])) as b:

@@ -184,6 +184,34 @@ STOP = delta(finish_reason="stop")
         ),
         pytest.param(
             [
+                calls(frag("", index=0, id_="call_0", name="odds")),
+                calls(frag("", index=1, id_="call_0", name="stake")),
+                calls(frag('{"ma', index=0, id_="call_0"), frag('{"eu', index=1, id_="call_0")),
+                calls(frag('tch":7}', index=0, id_="call_0"), frag('ros":5}', index=1, id_="call_0")),
+            ],
+            None,
+            id="the same id for all, in each fragment",
+        ),
+        pytest.param(
+            [
+                calls(frag(ODDS[1], id_="call_0", name="odds")),
+                calls(frag(STAKE[1], id_="call_0", name="stake")),
+                calls(frag(ODDS[1], id_="call_0", name="odds")),  # told again
+            ],
+            None,
+            id="the same id for all, and no index",
+        ),
+        pytest.param(
+            [
+                calls(frag(ODDS[1], index=0, id_="call_0", name="odds")),
+                calls(frag("", index=0, id_="call_0", name="stake")),
+                calls(frag(STAKE[1], index=0)),
+            ],
+            None,
+            id="the same id and index for all",
+        ),
+        pytest.param(
+            [
                 calls({"id": "a", "function": {"name": "odds", "arguments": {"match": 7}}}),
                 calls({"id": "b", "function": {"name": "stake", "arguments": {"euros": 5}}}),
             ],
@@ -226,8 +254,10 @@ def test_the_only_function_call_of_older_endpoints() -> None:
 
 def test_the_same_tool_is_called_twice() -> None:
     again = '{"match":8}'
-    chunks = [calls(frag(ODDS[1], index=0, name="odds")), calls(frag(again, index=0, name="odds"))]
-    assert made(read(*chunks)) == [ODDS, ("odds", again)]
+    ids: tuple[Json, ...] = ({"index": 0}, {"index": 0, "id_": "call_0"}, {"id_": "call_0"})
+    for same in ids:
+        chunks = [calls(frag(one, name="odds", **same)) for one in (ODDS[1], again)]
+        assert made(read(*chunks)) == [ODDS, ("odds", again)]
 
 
 def test_thinking_and_text_come_before_the_call_and_after_it() -> None:

@@ -77,6 +77,13 @@ async def opened(*some: McpServer) -> AsyncIterator[Tools]:
         await asked.close()
 
 
+@pytest.fixture
+def said_of_progress(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(sys.modules[__name__], "CALLER", replace(CALLER, progress=said.append))
+    return said
+
+
 async def run(tools: Tools, name: str, arguments: str = "{}") -> object:
     tool = tools.get(f"s__{name}")
     assert isinstance(tool, Tool)
@@ -136,7 +143,7 @@ def over_http(request: pytest.FixtureRequest) -> Iterator[tuple[str, Seen, str]]
 
 
 @pytest.mark.gen_test(timeout=110)
-async def test_a_server_over_http(over_http: tuple[str, Seen, str]) -> None:
+async def test_a_server_over_http(over_http: tuple[str, Seen, str], said_of_progress: list[str]) -> None:
     url, seen, version = over_http
     async with opened(server(url=url)) as tools:
         assert [one.name for one in tools.offered] == [
@@ -145,6 +152,7 @@ async def test_a_server_over_http(over_http: tuple[str, Seen, str]) -> None:
         assert tools.offered[0].description == "Adds."
         assert {*tools.offered[0].parameters["properties"]} == {"a", "b"}
         assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}
+        assert said_of_progress == ["half of it"]
         _, meta, headers = seen.calls[-1]
         assert meta["chatstream/idempotency-key"] == headers["idempotency-key"] == "a.1"
         assert meta["chatstream/user-id"] == "auth0|7"
@@ -172,9 +180,10 @@ async def test_a_server_over_http(over_http: tuple[str, Seen, str]) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.gen_test(timeout=110)
-async def test_a_server_that_is_a_program(era: str) -> None:
+async def test_a_server_that_is_a_program(era: str, said_of_progress: list[str]) -> None:
     async with opened(program(era)) as tools:
         assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}
+        assert said_of_progress == ["half of it"]
         with pytest.raises(ToolFailed, match="no room in row 7"):
             await run(tools, "fail")
         await asks(tools, "book_later" if era == "modern" else "book")

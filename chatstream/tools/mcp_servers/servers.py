@@ -27,7 +27,6 @@ from mcp_types import (
     ErrorData,
     Implementation,
     InputRequiredResult,
-    RequestParamsMeta,
 )
 from mcp_types import Tool as Described
 
@@ -132,7 +131,8 @@ class _Server:
         self._program = _Program(server) if server.command else None
         self._known: tuple[str, Any] | None = None  # its protocol version, and in newer versions its discovery data
         self._told = ""
-        self._held: dict[str, OpenCall] = {}  # by key: the open calls whose user is being asked
+        # By key: the open calls whose user is being asked, and the timers that end them.
+        self._held: dict[str, tuple[OpenCall, asyncio.TimerHandle]] = {}
 
     async def keep_listed(self) -> None:
         """List the tools regularly, for ever."""
@@ -211,19 +211,10 @@ class _Server:
         )
 
     async def _run(self, tool: McpTool, arguments: Any, caller: Caller, answered: Answered | None = None) -> object:
-        ids = {
-            "idempotency-key": caller.key,
-            "user-id": caller.user,
-            "conversation-id": caller.conversation,
-            "message-id": caller.answer,
-        }
-        headers = {name if name == "idempotency-key" else f"x-{name}": header_text(ids[name]) for name in ids}
-        meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
-
         async def work(ask: Ask) -> object:
-            return await self._called(tool, arguments, headers, meta, ask, answered)
+            return await self._called(tool, arguments, caller, ask, answered)
 
-        held = self._held.pop(caller.key, None)
+        held = self._taken(caller.key)
         try:
             if held is not None and answered is not None:
                 held.answer(answered.said[-1])
@@ -248,26 +239,26 @@ class _Server:
 
     def _hold(self, key: str, call: OpenCall) -> None:
         """Keep a call open while its user is asked."""
-        self._held[key] = call
-        asyncio.get_running_loop().call_later(KEPT_OPEN, self._let_go, key, call)
+        timer = asyncio.get_running_loop().call_later(KEPT_OPEN, self._let_go, key)
+        self._held[key] = call, timer
 
-    def _let_go(self, key: str, call: OpenCall) -> None:
-        if self._held.get(key) is call:
-            del self._held[key]
+    def _taken(self, key: str) -> OpenCall | None:
+        """Return the open call of this key, if there is one. It is no longer held."""
+        call, timer = self._held.pop(key, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return call
+
+    def _let_go(self, key: str) -> None:
+        if call := self._taken(key):
             call.cancel()
 
     async def _called(
-        self,
-        tool: McpTool,
-        arguments: Any,
-        headers: dict[str, str],
-        meta: RequestParamsMeta,
-        ask: Ask,
-        answered: Answered | None,
+        self, tool: McpTool, arguments: Any, caller: Caller, ask: Ask, answered: Answered | None
     ) -> object:
         inputs, state = responses(answered) if answered is not None and answered.carry else (None, None)
         for _ in range(_MOST_PAUSES):
-            result = await self._call(tool, arguments, headers, meta, ask, inputs, state)
+            result = await self._call(tool, arguments, caller, ask, inputs, state)
             if not isinstance(result, InputRequiredResult):
                 return _said(result)
             if result.input_requests:
@@ -280,13 +271,24 @@ class _Server:
         self,
         tool: McpTool,
         arguments: Any,
-        headers: dict[str, str],
-        meta: RequestParamsMeta,
+        caller: Caller,
         ask: Ask,
         inputs: "dict[str, Any] | None",
         state: str | None,
     ) -> object:
         """Send one request for the call."""
+        ids = {
+            "idempotency-key": caller.key,
+            "user-id": caller.user,
+            "conversation-id": caller.conversation,
+            "message-id": caller.answer,
+        }
+        headers = {name if name == "idempotency-key" else f"x-{name}": header_text(ids[name]) for name in ids}
+        meta: Any = {f"{_KEY}{name}": value for name, value in ids.items()}
+
+        async def progressed(progress: float, total: float | None, message: str | None) -> None:
+            caller.progress(message or (f"{progress:g}" if total is None else f"{progress:g} / {total:g}"))
+
         once = tool.manner.effect is Effect.ONCE
         result: Any = None
         failure: Exception | None = ConnectionError()  # the default, if no error is reported
@@ -303,6 +305,7 @@ class _Server:
                         meta=meta,
                         input_responses=inputs,
                         request_state=state,
+                        progress_callback=progressed,
                         allow_input_required=True,
                     )
                     failure = None
@@ -357,8 +360,8 @@ class _Server:
         )
 
     async def close(self) -> None:
-        held, self._held = self._held, {}
-        await asyncio.gather(*(call.close() for call in held.values()))
+        held = [call for key in [*self._held] if (call := self._taken(key))]
+        await asyncio.gather(*(call.close() for call in held))
         if self._program is not None:
             await self._program.close()
 

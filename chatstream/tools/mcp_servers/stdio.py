@@ -86,7 +86,8 @@ async def _read(
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
             except ValueError:  # not an MCP message
                 continue
-            if not isinstance(message, JSONRPCNotification):  # notifications are not used
+            # Of notifications, only those of a call's progress are used.
+            if not isinstance(message, JSONRPCNotification) or message.method == "notifications/progress":
                 await said.send(SessionMessage(message))
     ended.set()
     await said.aclose()

@@ -375,7 +375,9 @@ function changed(part, type, given, facts) {
   }
   const { output, failed, truncated, because } = facts;
   const state = because ?? (["denied", "expired"].includes(part.state) ? part.state : "done");
-  return { ...withoutQuestion(part), state, output, failed, ...(truncated && { truncated }) };
+  const { message, ...before } = withoutQuestion(part);
+  const why = state === "done" || message === undefined ? {} : { message };
+  return { ...before, ...why, state, output, failed, ...(truncated && { truncated }) };
 }
 
 function withoutQuestion({ question, ...part }) {
