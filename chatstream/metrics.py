@@ -357,8 +357,8 @@ class Metrics:
         self._plugin_duration(plugin, method).observe(seconds)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
-        """Count a tool call. `outcome` is ``ok``, ``failed``, ``late``, ``refused`` (not carried out), ``closed``
-        (stopped) or ``unknown`` (it may have been carried out)."""
+        """Count a tool call. `outcome` is ``ok``, ``failed``, ``late``, ``refused`` (not carried out), ``asks`` (the
+        user), ``closed`` (stopped) or ``unknown`` (it may have been carried out)."""
         self._tool_calls(tool, outcome).inc()
         self._tool_duration(tool).observe(seconds)
 

@@ -170,6 +170,8 @@ class Deciding:
     ) -> Decided:
         """Answer a tool's question to the user; only once. `content` goes with `ACCEPT`, and matches the question's
         schema. Raises the same errors as `decide`, and `InvalidContent`."""
+        if content is not None:
+            content = msgspec.json.decode(msgspec.json.encode(content))  # NaN, which is no JSON, becomes null
         given = {"action": action.value} | ({} if content is None else {"content": content})
 
         def marks(call: Call) -> list[Piece]:

@@ -424,15 +424,15 @@ class Attempts:
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
         """The attempts whose wait has expired or which this process is to go on with, as pairs of conversation key and
         answer id."""
-        over = {"waiting.expiresAt": {"$lte": now}}
-        # Within the next minute, which the index finds: such a wait ends some seconds after the decision.
-        ours = {"waiting.holder": self._owner, "waiting.expiresAt": {"$lte": now + timedelta(minutes=1)}}
-        found = self._messages.find({"$or": [over, ours]}, {"conversationId": 1, "status": 1})
+        # A wait with a holder ends some seconds after it has begun. The index finds all that end soon: they are few.
+        soon = {"waiting.expiresAt": {"$lte": now + timedelta(minutes=1)}}
+        found = self._messages.find(soon, {"conversationId": 1, "status": 1, "waiting": 1})
         documents = await found.sort("waiting.expiresAt", 1).limit(limit).to_list(limit)
         return [
             (str(one["conversationId"]), str(one["_id"]))
             for one in documents
             if one.get("status") == Status.WAITING.value
+            and (one["waiting"].get("holder") == self._owner or one["waiting"]["expiresAt"] <= now)
         ]
 
     # Watching ---------------------------------------------------------------------------------------------------------

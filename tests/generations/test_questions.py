@@ -86,6 +86,7 @@ async def test_a_question_parks_the_answer_and_goes_on_at_another_process(mongod
                 (None, Action.ACCEPT, "must be there"),
                 ({}, Action.ACCEPT, "row"),
                 ({"row": "seven"}, Action.ACCEPT, "integer"),
+                ({"row": float("inf")}, Action.ACCEPT, "integer"),
                 ({"row": 7}, Action.DECLINE, "does not go with"),
                 ({"row": 7, "more": "x" * 60_000}, Action.ACCEPT, "at most"),
             ):
