@@ -631,6 +631,20 @@ test("what comes at once is one change of the messages, however many chunks it i
   assert.equal(told.length, 104);
 });
 
+test("a stream without a pause lets the browser draw", async () => {
+  const opened = stream(connected);
+  const { chat } = chatWith([opened]);
+  let yields = 0;
+  globalThis.scheduler = { yield: async () => void yields++ };
+  mock.method(performance, "now", () => (elapsed += 5));
+  chat.connect();
+  opened.send(...Array.from({ length: 20 }, (_, offset) => frame({ type: "llm_chunk", content: "a", messageId: "a", replyTo: "u", attempt: 1, offset })));
+  await settle();
+  delete globalThis.scheduler;
+  assert.equal(chat.messages.at(-1).content, "a".repeat(20));
+  assert.ok(yields >= 5, `${yields}`);
+});
+
 test("connect({ history: true }) on an open stream loads what came before it, and goes on", async () => {
   const page = { messages: [], nextCursor: null, streamCursor: "k.start" };
   const { chat, requests } = chatWith([stream(connected), Response.json(page), stream(connected)]);
