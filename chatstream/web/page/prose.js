@@ -17,6 +17,7 @@ const ALLOWED = {
     ...["p", "br", "hr", "blockquote", "ul", "ol", "li", "pre", "code", "h3", "h4", "h5", "h6"],
     ...["a", "strong", "em", "b", "i", "del", "s", "sub", "sup", "kbd", "mark"],
     ...["table", "thead", "tbody", "tr", "th", "td"],
+    ...["div", "section", "figure", "figcaption", "dl", "dt", "dd", "summary"], // without them, their texts would run together
   ],
   // No `style`, `id` or `name`; `class` only for the language of code. So a text cannot imitate a part of the page.
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
@@ -28,7 +29,7 @@ const ALLOWED = {
 };
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
 const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: those of coloured code
-const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td";
+const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td, dt, dd, summary, figcaption";
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
   if (attribute.attrName !== "class") return;
@@ -52,6 +53,9 @@ const marked = new Marked({
     // Load no images: another host would learn who reads the conversation.
     image({ href, title, text }) {
       return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
+    },
+    html({ text }) {
+      return text.replace(/(<\/?)h[12](?=[\s>])/gi, "$1h3"); // as for headings
     },
     checkbox({ checked }) {
       return checked ? "☑ " : "☐ ";
