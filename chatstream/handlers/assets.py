@@ -34,6 +34,7 @@ PAGE = {
     "page/dom.js": _JAVASCRIPT,
     "page/export.js": _JAVASCRIPT,
     "page/facts.js": _JAVASCRIPT,
+    "page/groups.js": _JAVASCRIPT,
     "page/main.js": _JAVASCRIPT,
     "page/maths.js": _JAVASCRIPT,
     "page/menu.js": _JAVASCRIPT,

@@ -217,7 +217,7 @@ def main() -> None:
     """Measure what the arguments name, and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.frames", description=__doc__)
     parser.add_argument("--answers", nargs="+", choices=ANSWERS, default=list(ANSWERS), help="kinds of answers (all)")
-    parser.add_argument("--rates", nargs="+", type=float, default=[0, 100], help="chunks a second; 0: without pauses")
+    parser.add_argument("--rates", nargs="+", type=float, default=[100, 1000], help="chunks a second; 0: no pauses")
     parser.add_argument("--chats", nargs="+", choices=("long", "short"), default=["long"], help="500 messages or 4")
     options = parser.parse_args()
     expect.set_options(timeout=_PATIENCE)

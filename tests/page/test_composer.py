@@ -162,7 +162,7 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
         expect(each.questions).to_have_text(["One?"])
         expect(each.prose).to_have_text("To one.")
     tab.ask_next("Three?")
-    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
     tab.field.fill("Three, edited?")
     back.focus()
     tab.page.keyboard.press("Enter")  # while it is edited

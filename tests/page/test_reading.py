@@ -119,11 +119,12 @@ CHANGES_PER_CHUNK = """async (count) => {
   let content = "A first block.\\n\\nA block that";
   show(content);
   const list = document.getElementById("messages");
-  const kept = [list.querySelector("li:last-child .prose > div"), list.querySelector("li:last-child .card")];
+  const newest = () => list.lastChild.lastChild;
+  const kept = [newest().querySelector(".prose > div"), newest().querySelector(".card")];
   let records = 0, outside = 0;
   const observer = new MutationObserver((found) => {
     records += found.length;
-    const open = list.querySelector("li:last-child .prose > div:last-child");
+    const open = newest().querySelector(".prose > div:last-child");
     outside += found.filter(({ target }) => !open.contains(target)).length;
   });
   observer.observe(list, { childList: true, subtree: true, characterData: true, attributes: true });
@@ -132,7 +133,9 @@ CHANGES_PER_CHUNK = """async (count) => {
     await null; // the observer hears of it
   }
   observer.disconnect();
-  return { records, outside, kept: kept.every((node) => node?.isConnected), items: list.children.length };
+  return { records, outside, kept: kept.every((node) => node?.isConnected),
+    items: list.querySelectorAll(".message").length,
+    whole: list.children.length - list.querySelectorAll(".settled").length, groups: list.children.length };
 }"""
 
 
@@ -163,8 +166,11 @@ def test_a_chunk_changes_the_open_block_alone_however_long_the_chat_is(open_page
     assert 30 <= short["records"] == long["records"] <= 90
     # A long chat takes a while to be drawn for the first time: what comes then is not kept back for as long.
     assert tab.page.evaluate(REST_AFTER_A_LONG_DRAW) <= 500
-    # Nor is what stands before it laid out or painted again.
-    assert "layout" in tab.page.locator("#messages > li").first.evaluate("(item) => getComputedStyle(item).contain")
+    # Nor is what stands before it laid out or painted again: out of sight, all but the newest group is skipped.
+    assert (long["groups"], long["whole"], short["whole"]) == (26, 1, 1)
+    skipped = "all => all.filter((one) => !one.checkVisibility({ contentVisibilityAuto: true })).length"
+    expect(tab.page.locator("#messages .message")).to_have_count(502)
+    tab.page.wait_for_function(f"({skipped})([...document.querySelectorAll('#messages .message')]) >= 440")
 
 
 def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Model) -> None:
@@ -255,6 +261,17 @@ def test_numbered_lists_go_on_and_tables_are_aligned(open_page: OpenPage, model:
     assert tab.prose.locator("ol").evaluate_all("lists => lists.map((list) => list.start)") == [1, 2, 3]
     aligned = "cells => cells.map((cell) => getComputedStyle(cell).textAlign)"
     assert tab.prose.locator("td").evaluate_all(aligned) == ["left", "center", "right"]
+
+
+def test_blocks_of_html_are_on_lines_of_their_own(open_page: OpenPage, model: Model) -> None:
+    text = "<h1>Big</h1>\n<div>one</div><div>two</div>\n\n<details><summary>More</summary>Hidden</details>\n\n"
+    model.reply(answer(text + "<dl><dt>Term</dt><dd>Meaning</dd></dl>"))
+    tab = open_page()
+    tab.ask("HTML?")
+    expect(tab.prose).to_contain_text("Meaning")
+    lines = [line for line in tab.prose.inner_text().splitlines() if line]
+    assert lines == ["Big", "one", "two", "More", "Hidden", "Term", "Meaning"]
+    expect(tab.prose.get_by_role("heading", level=3)).to_have_text("Big")
 
 
 def test_maths_is_drawn_and_never_half(open_page: OpenPage, model: Model) -> None:

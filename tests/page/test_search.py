@@ -52,7 +52,7 @@ def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, mode
     tab = open_page()
     tab.ask("Which animal has stripes?")
     expect(tab.prose).to_have_text("A zebra.")
-    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
     tab.field.fill("Which animal has a mane?")
     tab.page.keyboard.press("Enter")
     expect(tab.prose).to_have_text("A horse.")

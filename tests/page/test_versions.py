@@ -24,7 +24,7 @@ def test_a_question_is_edited_and_both_versions_stay_within_reach(open_page: Ope
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
     expect(tab.field).to_have_value("")
-    tab.page.locator("#messages > .user").last.get_by_role("button", name="Edit the question").click()
+    tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
     expect(tab.field).to_be_focused()
     tab.field.fill("New two")
     tab.page.keyboard.press("Enter")

@@ -172,7 +172,7 @@ async def with_its_event_source(one: Tab, client: Client, upstream: Upstream, pr
 
 async def the_page(one: Tab, url: str, client: Client, upstream: Upstream) -> None:
     """A first question, a reload that finds it, and a search that does."""
-    prose = "document.querySelector('#messages > .assistant .prose')"
+    prose = "document.querySelector('#messages .assistant .prose')"
     upstream.reply(answer("**Bold** words."))
     await one.visit(f"{url}/#token={client.token}")
     await one.wait("document.querySelector('#text')?.offsetParent")

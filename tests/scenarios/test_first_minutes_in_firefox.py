@@ -18,8 +18,8 @@ from tests.support.client import Client
 from tests.support.processes import REPOSITORY, ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
-PROSE = "document.querySelector('#messages > .assistant:last-child .prose')"
-QUESTIONS = "Array.from(document.querySelectorAll('#messages > .user .body'), (one) => one.textContent)"
+PROSE = "document.querySelector('#messages > :last-child > .assistant:last-child .prose')"
+QUESTIONS = "Array.from(document.querySelectorAll('#messages .user .body'), (one) => one.textContent)"
 READS = r"""First:
 
 1. One step.
@@ -184,7 +184,8 @@ async def by_keyboard(person: Person, upstream: Upstream) -> None:
     await person.sees("And")
     await person.asked("Two\nlines", "Next")
     await person.call("press", "Escape")
-    await person.wait("document.querySelector('#messages > :last-child').textContent.includes('You stopped it')")
+    newest = "document.querySelector('#messages > :last-child > :last-child')"
+    await person.wait(f"{newest}.textContent.includes('You stopped it')")
     await person.call("press", "ArrowUp")
     await person.wait("document.querySelector('#text').value === 'Next'")
     await person.call("press", "End")

@@ -76,8 +76,8 @@ class ChatPage:
         self.stop = self.page.get_by_role("button", name="Stop", exact=True)
         self.title = self.page.locator("#title")
         self.state = self.page.locator("#state")
-        self.answers = self.page.locator("#messages > .assistant")
-        self.questions = self.page.locator("#messages > .user .body")
+        self.answers = self.page.locator("#messages .assistant")
+        self.questions = self.page.locator("#messages .user .body")
 
     def open(self, conversation: str | None = None) -> "ChatPage":
         """Open the address that the server prints."""

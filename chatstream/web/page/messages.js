@@ -3,6 +3,7 @@
 import { allLoaded, card } from "./cards.js";
 import { Calls } from "./calls.js";
 import { button, byId, countDown, element, sparing, Tail } from "./dom.js";
+import { Groups } from "./groups.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
 import { attempts, focusVersion, isCut, thumbs, underQuestion } from "./versions.js";
@@ -21,6 +22,7 @@ export class MessagesView {
   #items = new Map(); // by id: {message, last, waits, root, prose?, after}
   #actions;
   #messages = [];
+  #groups = new Groups(byId("messages"));
   #speaking = 0; // timer of the next announcement
   #tail = new Tail(byId("scroller"), {
     isEmpty: () => this.#items.size === 0,
@@ -101,20 +103,14 @@ export class MessagesView {
     const pending = isPending ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
     const wanted = [...this.#messages, ...pending];
     const ids = new Set(wanted.map(({ id }) => id));
-    for (const [id, { root }] of this.#items) {
-      if (ids.has(id)) continue;
-      root.remove();
-      this.#items.delete(id);
-    }
+    for (const id of this.#items.keys()) if (!ids.has(id)) this.#items.delete(id);
     const anchor = list.firstElementChild;
     const before = anchor?.getBoundingClientRect().top;
-    let place = anchor;
-    for (const [index, message] of wanted.entries()) {
+    const roots = wanted.map((message, index) => {
       const waits = running !== -1 && index > running && message.role === "user";
-      const { root } = this.#item(message, { last: message === last, waits });
-      if (root === place) place = place.nextElementSibling;
-      else list.insertBefore(root, place);
-    }
+      return this.#item(message, { last: message === last, waits }).root;
+    });
+    this.#groups.show(roots);
     // Older messages were added above: keep the scroll position of what is being read.
     if (anchor?.isConnected) byId("scroller").scrollTop += anchor.getBoundingClientRect().top - before;
     this.#tail.follow();
@@ -143,7 +139,7 @@ export class MessagesView {
     if (role === "user") {
       const body = element("div", { className: "body", dir: "auto", textContent: content });
       const after = element("p", { className: "after" });
-      return { root: element("li", { className: "user" }, heading(t("You")), body, after), after };
+      return { root: element("div", { className: "message user", role: "listitem" }, heading(t("You")), body, after), after };
     }
     const body = element("div", { className: "prose" });
     const cards = element("div", { className: "cards" });
@@ -151,7 +147,7 @@ export class MessagesView {
     const thinking = new Thinking(() => announceOnce(t("The model thinks")));
     const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
     const calls = new Calls({ decide: this.#actions.decide, answer: this.#actions.answer, announce: announceOnce });
-    const root = element("li", { className: "assistant" }, heading(t("Answer")), note, thinking.root, calls.root, body, cards, after);
+    const root = element("div", { className: "message assistant", role: "listitem" }, heading(t("Answer")), note, thinking.root, calls.root, body, cards, after);
     return { root, note, thinking, calls, prose: new Prose(body), cards, after };
   }
 
