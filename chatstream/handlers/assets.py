@@ -15,6 +15,7 @@ CLIENT = {
     "client/api.js": _JAVASCRIPT,
     "client/chat-error.js": _JAVASCRIPT,
     "client/conversations.js": _JAVASCRIPT,
+    "client/lean-frames.js": _JAVASCRIPT,
     "client/sse-parser.js": _JAVASCRIPT,
     "client/transcript.js": _JAVASCRIPT,
     "client/transports.js": _JAVASCRIPT,

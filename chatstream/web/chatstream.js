@@ -12,6 +12,7 @@
 import { API } from "./client/api.js";
 import { ChatError } from "./client/chat-error.js";
 import { Conversations } from "./client/conversations.js";
+import { LeanFrames } from "./client/lean-frames.js";
 import { codePoints, Transcript } from "./client/transcript.js";
 import { readByEventSource, readByFetch } from "./client/transports.js";
 
@@ -47,6 +48,7 @@ export class ChatStream {
   #conversation; // the conversation's URL
   #api;
   #transcript;
+  #lean = new LeanFrames();
   #listeners = { state: new Set(), messages: new Set(), event: new Set(), error: new Set() };
   #state = "closed";
   #error = null;
@@ -254,21 +256,28 @@ export class ChatStream {
     if (transport === "fetch") {
       const headers = { Authorization: `Bearer ${await this.#api.accessToken(this.#tokenRefused)}` };
       if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
-      if (!signal.aborted) await readByFetch({ ...reader, fetch, url: `${this.#conversation}/stream`, headers });
+      const url = `${this.#conversation}/stream${query({ frames: this.#frames() })}`;
+      if (!signal.aborted) await readByFetch({ ...reader, fetch, url, headers });
       return;
     }
     // An EventSource sends the cursor as a header only when it reconnects by itself. We always open a new one, so the
     // cursor goes into the query.
-    const query = this.#cursor ? [`last_event_id=${encodeURIComponent(this.#cursor)}`] : [];
-    if (tickets) query.push(`ticket=${encodeURIComponent((await this.#ask("POST", "/stream-tickets")).ticket)}`);
-    else query.push(`access_token=${encodeURIComponent(await this.#api.accessToken(this.#tokenRefused))}`);
+    const credential = tickets
+      ? { ticket: (await this.#ask("POST", "/stream-tickets")).ticket }
+      : { access_token: await this.#api.accessToken(this.#tokenRefused) };
     if (signal.aborted) return;
+    const asked = query({ last_event_id: this.#cursor ?? undefined, frames: this.#frames(), ...credential });
     try {
-      await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream?${query.join("&")}` });
+      await readByEventSource({ ...reader, EventSource, url: `${this.#conversation}/stream${asked}` });
     } catch (error) {
       await this.#ask("GET", ""); // an EventSource hides why it was refused; this fails for the same reason
       throw error;
     }
+  }
+
+  /** The form of chunks to ask for: lean, where they can be read. */
+  #frames() {
+    return this.#lean.canFollow(this.#cursor, this.messages) ? "lean" : undefined;
   }
 
   /** A request that the stream needs. If it is refused, it was made with a fresh token. */
@@ -289,7 +298,8 @@ export class ChatStream {
   }
 
   #onFrame({ data, id }) {
-    const event = parse(data);
+    const parsed = parse(data);
+    const event = parsed && this.#lean.whole(parsed, id, this.messages);
     if (!event) {
       this.#report(new ChatError("Unexpected event from the server.", { code: "protocol", retryable: true }));
       return;
@@ -453,6 +463,7 @@ export class ChatStream {
     this.#historyWanted = this.#mayHaveMissed = false;
     this.#head = page.head ?? null;
     this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined });
+    this.#lean.forget();
     this.#cursor = this.#historyCursor = page.streamCursor;
     this.#earlier = page.nextCursor;
     this.#emit("messages", this.messages);

@@ -103,7 +103,7 @@ test("it opens, goes on from its cursor when the stream ends, and closes", async
   assert.equal(requests.length, 1);
   await pass(1);
   assert.equal(chat.state, "open");
-  assert.equal(requests[0].url, "https://chat.example/api/v1/chat/conversations/c%2F1/stream");
+  assert.equal(requests[0].url, "https://chat.example/api/v1/chat/conversations/c%2F1/stream?frames=lean");
   assert.deepEqual(requests[0].headers, { Accept: "text/event-stream", Authorization: "Bearer t" });
   assert.equal(requests[1].headers["Last-Event-ID"], "u.user");
   chat.disconnect();
@@ -602,7 +602,7 @@ test("connect({ history: true }) loads and connects, however often it has to try
   chat.connect({ history: true });
   await settle();
   const paths = requests.map(({ url }) => url.slice(url.lastIndexOf("/") + 1));
-  assert.deepEqual(paths, ["messages?limit=200", "messages?limit=200", "messages?limit=200", "stream", "stream", "stream"]);
+  assert.deepEqual(paths, ["messages?limit=200", "messages?limit=200", "messages?limit=200", "stream?frames=lean", "stream?frames=lean", "stream?frames=lean"]);
   assert.ok(requests.slice(3).every(({ headers }) => headers["Last-Event-ID"] === "u.user"));
   assert.deepEqual(told.errors, ["connection_failed", "storage_unavailable", "http_502"]);
 });
@@ -720,4 +720,64 @@ test("without a history, what was sent from here is where it goes on", async () 
 
 test("an event that there is not", () => {
   assert.throws(() => chatWith([]).chat.on("mesages", () => {}), TypeError);
+});
+
+const whole = (offset, content, more) =>
+  ({ type: "llm_chunk", content, messageId: "a", replyTo: "u", attempt: 2, offset, ...more });
+const lean = (position, content, type = "llm_chunk") => `id: a.${position}\ndata: ${JSON.stringify({ type, content })}\n\n`;
+
+test("lean chunks become whole events, also behind a cursor, and beside thoughts", async () => {
+  const { chat, requests } = chatWith([
+    ended(connected, frame({ ...whole(0, "Hm"), type: "reasoning_chunk" }, "a.2"), lean(3, "m", "reasoning_chunk"),
+      frame(whole(0, "🏆 So"), "a.7"), lean(9, " f")),
+    stream(frame({ type: "connected", resumed: true }), lean(11, "ar")),
+  ], { reconnectDelay: 1 });
+  const chunks = [];
+  chat.on("event", ({ timestamp, ...event }) => event.type.endsWith("_chunk") && chunks.push(event));
+  chat.connect();
+  await pass(1);
+  assert.equal(requests[1].headers["Last-Event-ID"], "a.9");
+  assert.ok(requests.every(({ url }) => url.endsWith("/stream?frames=lean")));
+  assert.deepEqual(chunks, [
+    { ...whole(0, "Hm"), type: "reasoning_chunk" }, { ...whole(2, "m"), type: "reasoning_chunk" },
+    whole(0, "🏆 So"), whole(4, " f"), whole(6, "ar"),
+  ]);
+  assert.equal(chat.messages[0].content, "🏆 So far");
+  assert.deepEqual(chat.messages[0].parts, [{ type: "reasoning", text: "Hmm" }, { type: "text", text: "🏆 So far" }]);
+});
+
+test("lean chunks go on from a loaded history, and nobody asks for them behind the cursor of an unknown answer", async () => {
+  const answer = { id: "a", role: "assistant", content: "🏆 So", status: "streaming", attempt: 2, replyTo: "u", recommendations: [], createdAt: "2026-11-22T10:40:00.123Z" };
+  const page = new Response(JSON.stringify({ messages: [answer], streamCursor: "a.4", nextCursor: null }));
+  const { chat, requests } = chatWith([page, stream(frame({ type: "connected", resumed: true }), lean(6, " f"), lean(8, "ar"))]);
+  chat.connect({ history: true });
+  await settle();
+  assert.ok(requests[1].url.endsWith("/stream?frames=lean"));
+  assert.equal(chat.messages[0].content, "🏆 So far");
+
+  const strange = chatWith([
+    ended(frame({ type: "connected", resumed: true }), frame(whole(4, " f"), "a.6")), stream(lean(8, "ar")),
+  ], { cursor: "a.4", reconnectDelay: 1 });
+  strange.chat.connect();
+  await pass(1);
+  assert.deepEqual(strange.requests.map(({ url }) => url.split("/stream")[1]), ["", "?frames=lean"]);
+  assert.equal(strange.chat.messages[0].content, " far");
+
+  const afterOne = chatWith([stream(connected)], { cursor: "a.complete" });
+  afterOne.chat.connect();
+  await settle();
+  assert.ok(afterOne.requests[0].url.endsWith("?frames=lean"));
+});
+
+test("a history that is loaded in mid-answer is ahead of the chunks before it", async () => {
+  const answer = { id: "a", role: "assistant", content: "So far", status: "streaming", attempt: 2, replyTo: "u", recommendations: [], createdAt: "2026-11-22T10:40:00.123Z" };
+  const page = new Response(JSON.stringify({ messages: [answer], streamCursor: "a.6", nextCursor: null }));
+  const { chat } = chatWith([
+    stream(connected, frame(whole(0, "So"), "a.2")), page, stream(frame({ type: "connected", resumed: true }), lean(8, ", ")),
+  ]);
+  chat.connect();
+  await settle();
+  await chat.history();
+  await settle();
+  assert.equal(chat.messages[0].content, "So far, ");
 });
