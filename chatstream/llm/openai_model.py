@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
-import openai
 
 from chatstream.errors import ConfigurationError, ErrorCode
 from chatstream.llm.apis import APIS
@@ -29,6 +28,7 @@ from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
 from chatstream.llm.model import Delta, OfferedTool, Turn
+from chatstream.llm.sdk import openai
 from chatstream.llm.transport import READ, Transport, before_sending
 from chatstream.metrics import Metrics
 from chatstream.proxies import proxy_for

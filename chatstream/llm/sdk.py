@@ -1,0 +1,68 @@
+"""The openai package, without the nine tenths of it that this server does not use.
+
+``import openai`` loads some 400 modules with a class for each object of OpenAI's API. That is two fifths of the CPU
+time of a start, and 25 MB of memory. Here only the client's own machinery is used. So the packages below
+``openai.types`` are loaded when somebody first asks for one of their names: a plug-in, for instance.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["openai"]
+
+_LAZY = "openai.types"
+
+
+class _Finder(MetaPathFinder):
+    """Finds the packages that are to be loaded later. The modules in them are loaded as usual."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Python's hook: how to load the module; None to leave it to others."""
+        if fullname != _LAZY and not fullname.startswith(f"{_LAZY}."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None or spec.submodule_search_locations is None:
+            return None
+        spec.loader = _Later(spec.loader)
+        return spec
+
+
+class _Later(Loader):
+    """Runs a package's ``__init__.py`` when a name is asked for that the package does not have yet (PEP 562)."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Python's hook, for a module that was just made."""
+
+        def load(name: str) -> Any:
+            if module.__dict__.pop("__getattr__", None) is not None:
+                self._loader.exec_module(module)
+            return getattr(module, name)
+
+        module.__dict__["__getattr__"] = load
+
+
+@contextmanager
+def _loading_types_later() -> "Iterator[None]":
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+with _loading_types_later():
+    import openai

@@ -1,0 +1,42 @@
+"""The openai package as this server loads it: less of it at first, and all of it for whoever asks."""
+
+import json
+import subprocess
+import sys
+
+from tests.support.processes import REPOSITORY
+
+# The names in some of the packages, and the modules that they are from.
+_NAMES = """
+import importlib, json
+found = {}
+for name in ("openai.types", "openai.types.chat", "openai.types.responses", "openai.types.shared"):
+    names = vars(importlib.import_module(name))
+    found[name] = sorted(
+        (each, value.__module__) for each, value in names.items() if each[0] != "_" and hasattr(value, "__module__")
+    )
+print(json.dumps(found))
+"""
+_LATER = """
+import sys
+from chatstream.llm.sdk import openai
+loaded = sum(name.startswith("openai.types") for name in sys.modules)
+assert loaded < 100, loaded
+client = openai.AsyncOpenAI(api_key="x", base_url="http://127.0.0.1:1/v1")
+assert client.chat.completions.create.__name__ == client.responses.create.__name__ == "create"
+from openai.types.chat import ChatCompletion
+from openai.types import *
+assert openai.types.responses.Response.__name__ == "Response"
+assert openai.types.shared.ReasoningEffort
+"""
+
+
+def python(script: str) -> str:
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_loaded_later_is_what_would_have_been_loaded_at_once() -> None:
+    assert json.loads(python(_LATER + _NAMES)) == json.loads(python("import openai\n" + _NAMES))
