@@ -80,10 +80,12 @@ class _Formatter(logging.Formatter):
     """Logs only an exception's type and place, also for Tornado and asyncio, which would log its text."""
 
     pseudonyms: Pseudonyms
+    process: int | None
 
     def facts(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return a record's facts, with pseudonyms in place of ids."""
-        return self.pseudonyms.facts(_facts(record))
+        """Return a record's facts, with pseudonyms in place of ids, and this process's number if there are several."""
+        facts = self.pseudonyms.facts(_facts(record))
+        return facts if self.process is None else {"process": self.process, **facts}
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Return the usual traceback without the exception's text, which may quote a user; see `describe`."""
@@ -94,10 +96,11 @@ class _Formatter(logging.Formatter):
 class TextFormatter(_Formatter):
     """The format for people: ``10:40:00 warning  what happened  request=… user=…``."""
 
-    def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
+    def __init__(self, pseudonyms: Pseudonyms | None = None, process: int | None = None) -> None:
         """Without `pseudonyms`, this log makes its own."""
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
         self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
+        self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, followed by the traceback if there is one."""
@@ -112,11 +115,12 @@ class TextFormatter(_Formatter):
 class JSONFormatter(_Formatter):
     """The JSON format: ``{"time": …, "level": …, "logger": …, "message": …, <facts>}``."""
 
-    def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
+    def __init__(self, pseudonyms: Pseudonyms | None = None, process: int | None = None) -> None:
         """Without `pseudonyms`, this log makes its own."""
         super().__init__()
         self.pseudonyms = pseudonyms or Pseudonyms.derived(None)
         self._encode = json.JSONEncoder(default=str).encode  # `json.dumps` would make an encoder for each line
+        self.process = process
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -186,11 +190,17 @@ def describe(exc: BaseException) -> str:
     return f"{type(exc).__name__}\n{''.join(traceback.format_tb(exc.__traceback__))}"
 
 
-def configure(log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None = None) -> None:
-    """Send the log of the whole process to standard error. Give `pseudonyms` as soon as their key is known."""
+def configure(
+    log_format: LogFormat, level: str, pseudonyms: Pseudonyms | None = None, process: int | None = None
+) -> None:
+    """Send the log of the whole process to standard error. Give `pseudonyms` as soon as their key is known.
+
+    `process`: the number of this process, if several write the same log.
+    """
     text = log_format is LogFormat.TEXT or (log_format is LogFormat.AUTO and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter(pseudonyms) if text else JSONFormatter(pseudonyms))
+    formatter = TextFormatter if text else JSONFormatter
+    handler.setFormatter(formatter(pseudonyms, process))
     handler.addFilter(Flood())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # No format has these, and each line looks them all up ("Optimization" in the Logging HOWTO).

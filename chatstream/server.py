@@ -74,6 +74,7 @@ from chatstream.tools.configuration import configured_tools
 from chatstream.tools.storage import stored_in
 from chatstream.webhooks.sender import Webhooks
 from chatstream.webhooks.sender import client as webhook_client
+from chatstream.worker import CHANNEL, READY, Worker
 
 log = logging.getLogger("chatstream.server")
 
@@ -110,18 +111,21 @@ class _MonotonicIOLoop(AsyncIOMainLoop):
 class Server:
     """A running server."""
 
-    def __init__(self, settings: Settings, notes: Iterable[str] = ()) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, notes: Iterable[str] = (), worker: Worker | None = None) -> None:
+        """`worker`: this server is one of several processes, each with ports of its own."""
+        self._settings = settings if worker is None else _with_own_ports(settings, worker)
         self._notes = notes
+        self._worker = worker
+        self._process = worker.number if worker else None
 
     async def run(self) -> None:
         """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `ConfigurationError`."""
         _MonotonicIOLoop()
-        logs.configure(self._settings.log_format, self._settings.log_level)
+        logs.configure(self._settings.log_format, self._settings.log_level, process=self._process)
         for note in self._notes:
             log.warning("%s", note)
         told_to_end = asyncio.Event()
-        with _signals(told_to_end):
+        with _signals(told_to_end, supervised=self._worker is not None):
             async with contextlib.AsyncExitStack() as stack:
                 opening = asyncio.create_task(self._open(stack))
                 ending = asyncio.create_task(told_to_end.wait())
@@ -138,11 +142,12 @@ class Server:
         settings = self._settings
         loaded = load(settings.plugins)
         secret = auth.secret(settings, make=True) if settings.verifies_with_secret else None
-        logs.configure(settings.log_format, settings.log_level, _pseudonyms(settings, secret))
+        logs.configure(settings.log_format, settings.log_level, _pseudonyms(settings, secret), self._process)
         guard = auth.guard(settings)
         keys = await stack.enter_async_context(auth.keys(settings, secret))
         capacity = Capacity.of(raise_descriptor_limit())
-        sockets = _listen(settings.host, settings.port, "CHATSTREAM_PORT or CHATSTREAM_HOST")
+        why = f"; each of the {self._worker.count} processes has a port of its own" if self._worker else ""
+        sockets = _listen(settings.host, settings.port, f"CHATSTREAM_PORT or CHATSTREAM_HOST{why}")
         for each in sockets:
             stack.callback(each.close)
         for_metrics = _listen_for_metrics(settings)
@@ -154,7 +159,7 @@ class Server:
         lag = LoopLag(metrics.loop_was_late)
         stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
 
-        uri = await stack.enter_async_context(_database_uri(settings))
+        uri = await stack.enter_async_context(_database_uri(settings, self._worker))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
         documents = PluginDocuments(mongo)
@@ -309,7 +314,7 @@ class Server:
         server = _serve(stack, app, sockets, capacity.connections)  # from now on it serves, but reports "not ready"
 
         await _wait_for(mongo, uri)
-        if settings.uses_embedded_database:
+        if settings.uses_embedded_database and (self._worker is None or self._worker.is_first):
             await orphans.end_all()  # no other process can be generating in this database
             await seed_demo_conversation(
                 conversations, posting, reading, title=plugins.demo.title, question=plugins.demo.question
@@ -344,8 +349,14 @@ class Server:
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
         await loading  # a short wait: loading began before the first database request
         door.refusal = None
-        _greet(settings, secret, sockets[0].getsockname()[1], loaded)
+        if self._worker is not None:
+            # Not before: on the shared port, others could have answered meanwhile.
+            server.listen_on(_listen(settings.host, self._worker.port, "CHATSTREAM_PORT", shared=True))
+        _greet(settings, secret, sockets[0].getsockname()[1], loaded, self._worker)
         _settle()
+        if self._worker is not None:
+            with contextlib.suppress(OSError):  # the supervisor is gone, which this process notices next
+                os.write(CHANNEL, READY)
 
     async def _drain(self, server: ChatServer, door: Door, hub: Hub, answers: Answers) -> None:
         server.stop()  # no new connections; requests on the open ones are refused
@@ -370,12 +381,20 @@ def _settle() -> None:
     gc.enable()
 
 
-async def run(settings: Settings, notes: Iterable[str] = ()) -> None:
+async def run(settings: Settings, notes: Iterable[str] = (), worker: Worker | None = None) -> None:
     """Run the server until a signal ends it. Raises `ConfigurationError` if it cannot start with these settings.
 
-    `notes` are log lines about the settings.
+    `notes` are log lines about the settings. `worker`: it is one of several processes.
     """
-    await Server(settings, notes).run()
+    await Server(settings, notes, worker).run()
+
+
+def _with_own_ports(settings: Settings, worker: Worker) -> Settings:
+    """Return the settings with the worker's own ports: above the shared port, or any free ones if that is 0."""
+    own = {"port": settings.port and settings.port + worker.number}
+    if settings.metrics_port:
+        own["metrics_port"] = settings.metrics_port + worker.number - 1
+    return settings.model_copy(update=own)
 
 
 def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
@@ -384,8 +403,13 @@ def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
 
 
 @contextlib.contextmanager
-def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
+def _signals(told_to_end: asyncio.Event, *, supervised: bool) -> Iterator[None]:
+    """Set `told_to_end` at the first signal. `supervised`: also if the supervisor ends without having sent one."""
     loop = asyncio.get_running_loop()
+
+    def orphaned() -> None:
+        loop.remove_reader(CHANNEL)  # nothing is ever sent to a worker: only its end can be read
+        told_to_end.set()
 
     def end() -> None:
         if told_to_end.is_set():
@@ -394,11 +418,15 @@ def _signals(told_to_end: asyncio.Event) -> Iterator[None]:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
+    if supervised:
+        loop.add_reader(CHANNEL, orphaned)
     try:
         yield
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        if supervised:
+            loop.remove_reader(CHANNEL)
 
 
 def _listen_for_metrics(settings: Settings) -> list[Listener]:
@@ -408,9 +436,10 @@ def _listen_for_metrics(settings: Settings) -> list[Listener]:
     return _listen(settings.metrics_host, settings.metrics_port, "CHATSTREAM_METRICS_PORT or CHATSTREAM_METRICS_HOST")
 
 
-def _listen(host: str, port: int, settings: str) -> list[Listener]:
+def _listen(host: str, port: int, settings: str, *, shared: bool = False) -> list[Listener]:
+    """Raises `ConfigurationError`. `shared`: other processes listen on the same port."""
     try:
-        return [Listener(bound) for bound in bind_sockets(port, host, backlog=_BACKLOG)]
+        return [Listener(bound) for bound in bind_sockets(port, host, backlog=_BACKLOG, reuse_port=shared)]
     except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or "there is no such host"
         raise ConfigurationError(f"Cannot listen on {address(host, port)}: {reason}. Set {settings}.") from exc
@@ -429,9 +458,12 @@ def _serve(stack: contextlib.AsyncExitStack, app: Application, listeners: list[L
 
 
 @contextlib.asynccontextmanager
-async def _database_uri(settings: Settings) -> AsyncIterator[str]:
+async def _database_uri(settings: Settings, worker: Worker | None) -> AsyncIterator[str]:
     if settings.mongodb_uri is not None:
         yield settings.mongodb_uri.get_secret_value()
+        return
+    if worker is not None and worker.database is not None:
+        yield worker.database  # the supervisor's
         return
     from chatstream.store.embedded import embedded_mongod
 
@@ -508,15 +540,16 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-def _greet(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
+def _greet(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded], worker: Worker | None) -> None:
     facts = summary(settings, port) | {"plugins": ", ".join(map(str, loaded)) or "none"}
     for_people = sys.stdout.isatty() or settings.log_format is LogFormat.TEXT
-    if settings.env is Environment.DEVELOPMENT and for_people:  # otherwise the log is stored, and must not have a token
-        _invite(settings, secret, port, loaded)
+    invites = worker is None or worker.is_first
+    if settings.env is Environment.DEVELOPMENT and for_people and invites:  # a stored log must not have a token
+        _invite(settings, secret, worker.port if worker else port, loaded, worker.count if worker else 1)
     log.info("chatstream %s listens on %s", __version__, facts.pop("listens"), extra={"facts": facts})
 
 
-def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded]) -> None:
+def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded], processes: int) -> None:
     """Print the next steps for the person who started the server."""
     model = _model_in_words(settings)
     where = f"embedded MongoDB in {settings.data_dir}/" if settings.uses_embedded_database else database(settings)
@@ -524,7 +557,8 @@ def _invite(settings: Settings, secret: str | None, port: int, loaded: Sequence[
     origin = f"http://{address(host, port)}"
     plugins = ", ".join(each.name for each in loaded)
     lines = [
-        f"chatstream {__version__} · {model} · {where} · {f'plug-ins: {plugins}' if plugins else 'no plug-ins'}",
+        f"chatstream {__version__} · {model} · {where} · {f'plug-ins: {plugins}' if plugins else 'no plug-ins'}"
+        f"{f' · {processes} processes' if processes > 1 else ''}",
         "",
     ]
     if secret is not None and settings.jwt_secret is None:

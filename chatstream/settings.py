@@ -6,6 +6,7 @@ Durations are in seconds, sizes in bytes or, where named so, in characters (Unic
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -53,6 +54,7 @@ DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # unless a plug-in has a
 # The plug-ins that are loaded by default.
 DEFAULT_PLUGINS = ("chatstream.plugins.bets:plugin",)
 _NO_PLUGINS = "none"
+_LAST_PORT = 65_535
 
 
 class Environment(StrEnum):
@@ -262,12 +264,13 @@ class Settings(BaseSettings):
     # The server.
     env: Environment = Environment.DEVELOPMENT
     host: Host = "127.0.0.1"
-    port: int = Field(3000, ge=0, le=65_535)
+    port: int = Field(3000, ge=0, le=_LAST_PORT)
+    processes: int = Field(1, ge=1, le=256)  # the limit is more than a machine has cores for one server
     page: Page = Page.AUTO
     page_file: Annotated[Path, BeforeValidator(_home)] | None = None
     login_url: Annotated[str, AfterValidator(values.login_url)] | None = None
     metrics_host: Host = "127.0.0.1"
-    metrics_port: int | None = Field(None, ge=0, le=65_535)
+    metrics_port: int | None = Field(None, ge=0, le=_LAST_PORT)
     log_format: LogFormat = LogFormat.AUTO
     log_key: Annotated[SecretStr, _secret(values.secret)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -350,6 +353,28 @@ class Settings(BaseSettings):
         same_host = self.metrics_host == self.host or everywhere & {self.metrics_host, self.host}
         if self.metrics_port and self.metrics_port == self.port and same_host:
             yield "CHATSTREAM_METRICS_PORT: must not be CHATSTREAM_PORT; left out, /metrics is on that port"
+        if self.processes > 1:
+            yield from self._ports_that_do_not_fit()
+
+    def _ports_that_do_not_fit(self) -> Iterable[str]:
+        """Several processes share one port, and each has others of its own."""
+        if not hasattr(socket, "SO_REUSEPORT"):
+            yield "CHATSTREAM_PROCESSES: must be 1 on this system, where processes cannot share a port (SO_REUSEPORT)"
+        for name, last in (("port", self.processes), ("metrics_port", self.processes - 1)):
+            first = getattr(self, name)
+            if first and first + last > _LAST_PORT:
+                yield (
+                    f"{_variable(name)}: must be at most {_LAST_PORT - last}: each of the {self.processes} processes "
+                    "has a port of its own above it"
+                )
+        if self.port and self.metrics_port:
+            theirs = range(self.metrics_port, self.metrics_port + self.processes)
+            ours = range(self.port + 1, self.port + self.processes + 1)
+            if {*ours} & {*theirs}:
+                yield (
+                    f"CHATSTREAM_METRICS_PORT: must be {self.processes} or more away from CHATSTREAM_PORT: the "
+                    f"{self.processes} processes have ports {ours[0]} to {ours[-1]} of their own"
+                )
 
     def _missing(self) -> Iterable[str]:
         """The settings that production requires and that are missing."""
@@ -385,13 +410,18 @@ class Settings(BaseSettings):
     @property
     def doubts(self) -> list[str]:
         """Warnings about settings that development allows but that are probably mistakes."""
-        return [*self._placeholders(), *self._unused()]
+        return [*self._placeholders(), *self._unused(), *self._crowded()]
 
     def _unused(self) -> Iterable[str]:
         if self.models_file is not None:
             for name in ("openai_base_url", "openai_model", "openai_api"):
                 if name in self.model_fields_set:
                     yield f"{_variable(name)}: is not used: CHATSTREAM_MODELS_FILE has the models"
+
+    def _crowded(self) -> Iterable[str]:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.processes > max(cores, 1):
+            yield f"CHATSTREAM_PROCESSES: {self.processes} are more than there are cores here ({cores})"
 
     @property
     def is_production(self) -> bool:

@@ -36,6 +36,14 @@ def database(settings: Settings) -> str:
     return f"{settings.mongodb_database} at {', '.join(hosts_in(settings.mongodb_uri.get_secret_value()))}"
 
 
+def processes(settings: Settings) -> str:
+    """Return how many processes serve, and at which ports of their own."""
+    if settings.processes == 1:
+        return "1"
+    ports = f"{settings.port + 1} to {settings.port + settings.processes}" if settings.port else "any free ones"
+    return f"{settings.processes}, each with a port of its own, too: {ports}"
+
+
 def _model(settings: Settings) -> str:
     if settings.models_file is not None:
         return f"those of {settings.models_file}"

@@ -373,6 +373,16 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
         ({"CHATSTREAM_REVOCATION": "no.such:thing"}, "CHATSTREAM_REVOCATION: no.such:thing cannot be called"),
         ({"CHATSTREAM_FIRST_TOKEN_TIMEOUT": "700"}, "must not be more than CHATSTREAM_ANSWER_TIMEOUT, which is 600"),
         ({"CHATSTREAM_METRICS_PORT": "3000"}, "CHATSTREAM_METRICS_PORT: must not be CHATSTREAM_PORT"),
+        ({"CHATSTREAM_PROCESSES": "0"}, "CHATSTREAM_PROCESSES: must be a whole number, 1 to 256"),
+        (
+            {"CHATSTREAM_PROCESSES": "2", "CHATSTREAM_PORT": "65534"},
+            "CHATSTREAM_PORT: must be at most 65533: each of the 2 processes has a port of its own above it",
+        ),
+        (
+            {"CHATSTREAM_PROCESSES": "2", "CHATSTREAM_METRICS_PORT": "3002"},
+            "CHATSTREAM_METRICS_PORT: must be 2 or more away from CHATSTREAM_PORT: the 2 processes have ports 3001 to "
+            "3002 of their own",
+        ),
         ({"CHATSTREAM_JWT_SECRET": SECRET}, "did you mean JWT_SECRET?"),
         ({"CHATSTREAM_LOGLEVEL": "DEBUG"}, "did you mean CHATSTREAM_LOG_LEVEL?"),
         ({"chatstream_prot": "1"}, "chatstream_prot: there is no such setting; did you mean CHATSTREAM_PORT?"),

@@ -149,6 +149,7 @@ def plain(value: object) -> object:
         ("CHATSTREAM_ENV", "development", "env", Environment.DEVELOPMENT),
         ("CHATSTREAM_HOST", "0.0.0.0", "host", "0.0.0.0"),  # noqa: S104 - only read
         ("CHATSTREAM_PORT", "0", "port", 0),
+        ("CHATSTREAM_PROCESSES", "4", "processes", 4),
         ("CHATSTREAM_PAGE", "on", "page", Page.ON),
         ("CHATSTREAM_PAGE_FILE", "/etc/page.toml", "page_file", Path("/etc/page.toml")),
         ("CHATSTREAM_LOGIN_URL", "/login?app=chat", "login_url", "/login?app=chat"),
@@ -255,6 +256,9 @@ def test_every_setting_is_in_the_table_above() -> None:
         ("MONGODB_DATABASE", "a/b"),
         ("CHATSTREAM_ENV", "prod"),
         ("CHATSTREAM_PORT", "65536"),
+        ("CHATSTREAM_PROCESSES", "0"),
+        ("CHATSTREAM_PROCESSES", "257"),
+        ("CHATSTREAM_PROCESSES", "auto"),
         ("CHATSTREAM_PORT", "http"),
         ("CHATSTREAM_LOG_FORMAT", "xml"),
         ("CHATSTREAM_LOG_LEVEL", "LOUD"),

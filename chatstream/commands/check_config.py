@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from chatstream.commands import options, serve
 from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.settings import Settings, mistaken
-from chatstream.summary import summary
+from chatstream.summary import processes, summary
 
 if TYPE_CHECKING:
     from chatstream.plugins.loading import Loaded
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     _write("settings", str(env_file.absolute()) if env_file else "from the environment alone")
     for name, text in summary(settings).items():
         _write(name, text)
+    if settings.processes > 1:
+        _write("processes", processes(settings))
     for line in [*map(str, loaded)] or ["none"]:
         _write("plug-in", line)
     if settings.models_file is not None:

@@ -3,9 +3,13 @@
 import argparse
 import asyncio
 import gc
+import os
 from collections.abc import Callable
 
 from chatstream.commands import options
+from chatstream.worker import Worker
+
+_WORKER = "--worker"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +28,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="listen on this address (default: CHATSTREAM_HOST, else 127.0.0.1; 0.0.0.0 is every one)",
     )
+    parser.add_argument(
+        "--processes",
+        dest="set_CHATSTREAM_PROCESSES",
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="serve with so many processes on the same port, one for each core (default: CHATSTREAM_PROCESSES, else 1)",
+    )
     options.add_env_file(parser)
 
 
@@ -32,6 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     text = "Serve until interrupted. Without any settings: a demo model and an embedded MongoDB, for development."
     parser = commands.add_parser("serve", help="serve until interrupted (the default)", description=text)
     add_options(parser)
+    parser.add_argument(_WORKER, type=Worker.parse, help=argparse.SUPPRESS)  # for the supervisor alone
     parser.set_defaults(run=run)
 
 
@@ -41,15 +53,23 @@ def run(arguments: argparse.Namespace) -> int:
     from chatstream.commands import preflight
 
     preflight.require(settings)
+    from chatstream.settings import mistaken
+
+    worker: Worker | None = getattr(arguments, "worker", None)
+    env_file = options.env_file(arguments)
+    notes = [*preflight.notes(settings), *mistaken(options.names(env_file))] if worker is None else []
+    if settings.processes > 1 and worker is None:
+        from chatstream.commands import supervisor
+
+        os.environ.pop("CLONE_OF_CHATSTREAM", None)  # what it is for was done by `load`, and said
+        same_file = ["--env-file", str(env_file)] if env_file else []
+        return supervisor.run(settings, notes, supervisor.command(["serve", *same_file, _WORKER]))
     # Loading makes hardly any garbage. Without collections the server starts 10 % faster; `server` turns them on again.
     gc.disable()
     from chatstream.server import run as serve
-    from chatstream.settings import mistaken
 
-    env_file = options.env_file(arguments)
-    notes = [*preflight.notes(settings), *mistaken(options.names(env_file))]
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(serve(settings, notes))
+        runner.run(serve(settings, notes, worker))
     return 0
 
 

@@ -46,16 +46,22 @@ _PORTS = range(12_000, 32_000)
 _PORTS_PER_WORKER = 1_000
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+def free_port(above: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on, nor on so many ports above it."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     own = _PORTS[worker * _PORTS_PER_WORKER : (worker + 1) * _PORTS_PER_WORKER]
     while True:
         port = random.choice(own)  # noqa: S311 - a port is no secret
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
+        if all(map(_is_free, range(port, port + above + 1))):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -1,0 +1,224 @@
+"""``chatstream --processes N``: runs N servers, its *workers*, behind one port, one for each core.
+
+All workers listen on the shared port, and the kernel spreads connections over them (``SO_REUSEPORT``). Each also
+listens on a port of its own, for a proxy that sends a conversation to the same worker every time.
+
+- The first worker starts alone, so that what is wrong with the settings is reported once. If a worker cannot start,
+  nothing does.
+- A worker that ends later is started again; if it keeps ending, after longer and longer pauses.
+- SIGINT and SIGTERM are handed to all workers, which drain at the same time; a second one ends them at once.
+- A worker shares a socket with this process. If this process is killed, the socket is closed, and the worker drains.
+- The embedded database belongs to this process: a worker that ends leaves it running.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+
+from tornado.netutil import bind_sockets
+
+from chatstream import auth, logs
+from chatstream.errors import ConfigurationError
+from chatstream.settings import Settings
+from chatstream.summary import address
+from chatstream.worker import Worker
+
+log = logging.getLogger("chatstream.supervisor")
+
+# Seconds of pause before a worker is started again for the second time in a row; doubled each further time, up to the
+# longest. Before the first time there is none: whatever ended the worker may not come again.
+_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+# Seconds after which a worker has proved that it can serve: an end after that is the first one in a row again.
+_PROVED = 60.0
+# After so many ends in a row of every worker, and none left, ending is better than trying: whoever watches this process
+# (systemd, a container's runtime) then sees that it does not serve. The pauses make this half a minute.
+_MOST_ENDS = 6
+
+
+def run(settings: Settings, notes: Sequence[str], command: Sequence[str]) -> int:
+    """Run the workers until a signal ends them; return the exit status. Raises `ConfigurationError`.
+
+    `command` starts a worker; `Worker.argument` is added to it. `notes` are log lines about the settings.
+    """
+    return asyncio.run(Supervisor(settings, notes, command).run())
+
+
+class Supervisor:
+    """Starts the workers, and starts them again."""
+
+    def __init__(
+        self, settings: Settings, notes: Sequence[str], command: Sequence[str], *, pause: float = _PAUSE
+    ) -> None:
+        self._settings = settings
+        self._notes = notes
+        self._command = command
+        self._pause = pause
+        self._running: dict[int, asyncio.subprocess.Process] = {}  # by the worker's number
+        self._ends_in_a_row: dict[int, int] = {}
+        self._ready: set[int] = set()  # workers that have served, until all have
+        self._go_on = asyncio.Event()  # the first worker serves, or the end has begun
+        self._ending = asyncio.Event()
+        self._status = 0
+
+    async def run(self) -> int:
+        """Run until a signal ends the workers; return the exit status. Raises `ConfigurationError`."""
+        settings = self._settings
+        logs.configure(settings.log_format, settings.log_level)
+        for note in self._notes:
+            log.warning("%s", note)
+        if settings.verifies_with_secret:
+            auth.secret(settings, make=True)  # or each worker would make one
+        with _reserved(settings) as port, self._signals():
+            async with _embedded_database(settings) as database:
+                await self._keep_all(port, database)
+        log.info("stopped")
+        return self._status
+
+    async def _keep_all(self, port: int, database: str | None) -> None:
+        count = self._settings.processes
+        async with asyncio.TaskGroup() as kept:
+            for number in range(1, count + 1):
+                kept.create_task(self._keep(Worker(number, count, port, database, is_first=number == 1)))
+                await self._go_on.wait()
+
+    async def _keep(self, worker: Worker) -> None:
+        """Run a worker, and run it again if it ends before it should."""
+        clock = asyncio.get_running_loop().time
+        while not self._ending.is_set():
+            ready_at = None
+            process, channel = await self._start(worker)
+            with channel:
+                self._running[worker.number] = process
+                if self._ending.is_set():  # the signal came while it was being started
+                    process.terminate()
+                if await asyncio.get_running_loop().sock_recv(channel, 1):
+                    ready_at = clock()
+                    self._serves(worker)
+                returncode = await process.wait()
+                del self._running[worker.number]
+            if self._ending.is_set():
+                self._status = self._status or int(returncode not in (0, -signal.SIGTERM))
+            elif len(self._ready) < worker.count:
+                self._fail(worker, returncode)
+            else:
+                proved = ready_at is not None and clock() - ready_at >= _PROVED
+                self._ends_in_a_row[worker.number] = 1 if proved else 1 + self._ends_in_a_row.get(worker.number, 0)
+                await self._after_an_end(worker, returncode)
+            worker = replace(worker, is_first=False)
+
+    def _serves(self, worker: Worker) -> None:
+        if worker.number in self._ready:
+            log.warning("process %d of %d serves again", worker.number, worker.count)
+            return
+        self._ready.add(worker.number)
+        self._go_on.set()
+        if len(self._ready) == worker.count:
+            log.info("%d processes serve on %s", worker.count, address(self._settings.host, worker.port))
+
+    async def _start(self, worker: Worker) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            # A session of its own: Ctrl-C in the terminal reaches this process alone, which hands it on once.
+            process = await asyncio.create_subprocess_exec(
+                *self._command, worker.argument, stdin=theirs.fileno(), start_new_session=True
+            )
+        return process, ours
+
+    def _fail(self, worker: Worker, returncode: int) -> None:
+        """A worker ended before all were ready. A positive status means that it has said why."""
+        if returncode <= 0:
+            log.error("process %d of %d ended at its start (%s)", worker.number, worker.count, _how(returncode))
+        self._status = max(returncode, 1)
+        self._end()
+
+    async def _after_an_end(self, worker: Worker, returncode: int) -> None:
+        """Wait until it is time to start the worker again; or give up."""
+        if not self._running and min(self._ends_in_a_row.get(number, 0) for number in self._ready) >= _MOST_ENDS:
+            log.critical(
+                "none of the %d processes serves, and each has ended %d times in a row (the last: %s); giving up",
+                *(worker.count, _MOST_ENDS, _how(returncode)),
+            )
+            self._status = 1
+            self._end()
+            return
+        in_a_row = self._ends_in_a_row[worker.number]
+        pause = 0 if in_a_row == 1 else min(self._pause * 2 ** (in_a_row - 2), _LONGEST_PAUSE)
+        log.error(
+            "process %d of %d has ended (%s); it is started again%s",
+            *(worker.number, worker.count, _how(returncode), f" in {pause:g} s" if pause else ""),
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), pause)
+
+    def _end(self) -> None:
+        self._ending.set()
+        self._go_on.set()
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command that starts this program again with other arguments, in the same Python."""
+    # -P keeps the working directory off Python's path, unless this program itself was found there.
+    found_there = "-m" in sys.orig_argv and not sys.flags.safe_path
+    return [sys.executable, *([] if found_there else ["-P"]), "-m", "chatstream", *arguments]
+
+
+@contextlib.contextmanager
+def _reserved(settings: Settings) -> Iterator[int]:
+    """Hold the shared port while the workers come and go; yields its number.
+
+    The sockets are bound and do not listen: they get no connections. Raises `ConfigurationError` if another server
+    listens on the port, which workers alone would not notice.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            for probe in bind_sockets(settings.port, settings.host):
+                with probe:
+                    family, where = probe.family, probe.getsockname()
+                held = stack.enter_context(socket.socket(family))
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                held.bind(where)
+        except (OSError, UnicodeError) as exc:
+            reason = getattr(exc, "strerror", None) or "there is no such host"
+            raise ConfigurationError(
+                f"Cannot listen on {address(settings.host, settings.port)}: {reason}. "
+                "Set CHATSTREAM_PORT or CHATSTREAM_HOST."
+            ) from exc
+        yield where[1]
+
+
+@contextlib.asynccontextmanager
+async def _embedded_database(settings: Settings) -> AsyncIterator[str | None]:
+    if not settings.uses_embedded_database:
+        yield None
+        return
+    from chatstream.store.embedded import embedded_mongod
+
+    async with embedded_mongod(settings.data_dir) as uri:
+        yield uri
+
+
+def _how(returncode: int) -> str:
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"

@@ -1,0 +1,31 @@
+"""What one of several processes behind one port is told by the process that started it; see `commands.supervisor`."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+# The file descriptor that a worker shares with its supervisor, a socket: its standard input, which needs no agreement.
+CHANNEL = 0
+# What a worker sends once it serves.
+READY = b"r"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several server processes that share a port."""
+
+    number: int  # from 1 on; the log names it
+    count: int  # of all workers
+    port: int  # the shared one
+    database: str | None  # the embedded database's URI; None if the settings name a database
+    is_first: bool  # no other worker runs yet: it may repair the database, and greets the person who started the server
+
+    @classmethod
+    def parse(cls, argument: str) -> Self:
+        """The worker that `argument` describes."""
+        return cls(**json.loads(argument))
+
+    @property
+    def argument(self) -> str:
+        """Describes the worker on its command line."""
+        return json.dumps(asdict(self))

@@ -1,0 +1,151 @@
+"""``--processes N``: several servers behind one port, started, started again and ended by one."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chatstream import logs
+from chatstream.commands.supervisor import Supervisor
+from chatstream.settings import Settings
+from tests.conftest import StartServer
+from tests.support.client import PATIENCE
+from tests.support.processes import ServerProcess, children, free_port
+
+
+def pids(server: ServerProcess) -> dict[int, int]:
+    """The workers' processes by their numbers."""
+    assert server.process is not None
+    found = {}
+    for pid in children(server.process.pid):
+        if number := re.search(rb'"number": (\d+)', Path(f"/proc/{pid}/cmdline").read_bytes()):
+            found[int(number[1])] = pid
+    return found
+
+
+async def logged(server: ServerProcess, text: str, times: int = 1) -> None:
+    """Wait until its log has this text so often."""
+    async with asyncio.timeout(PATIENCE):
+        while server.log.count(text) < times:
+            await asyncio.sleep(0.05)  # there is no event to wait for in another process
+
+
+@pytest.mark.gen_test
+async def test_one_that_is_killed_comes_again_and_all_end_with_the_one_who_started_them(
+    start_server: StartServer,
+) -> None:
+    metrics = free_port(above=1)
+    two = start_server(free_port(above=2), CHATSTREAM_PROCESSES="2", CHATSTREAM_METRICS_PORT=str(metrics))
+    assert two.process is not None
+    await logged(two, "2 processes serve on")
+    before = pids(two)
+    os.kill(before[1], signal.SIGKILL)
+    await logged(two, "process 1 of 2 serves again")
+    after = pids(two)
+    assert after[1] != before[1]
+    assert after[2] == before[2]
+    assert "process 1 of 2 has ended (killed by signal 9); it is started again" in two.log
+    assert re.search(r'"process":\s*2', two.log)
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        for port in (two.port, two.port + 1, two.port + 2):
+            assert (await http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+        for port in (metrics, metrics + 1):
+            assert "chatstream_streams_open 0" in (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    second = start_server(two.port, ready=False, CHATSTREAM_PROCESSES="2")
+    assert await second.ended() == 1
+    assert f"Cannot listen on 127.0.0.1:{two.port}: Address already in use. Set CHATSTREAM_PORT" in two.log
+    two.process.kill()
+    await logged(two, '"stopped"', 2)
+
+
+@pytest.mark.gen_test
+async def test_told_to_end_all_drain_and_the_database_goes_last(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "chatstream", "serve", "--processes", "2")  # as people start it
+    settings = {"CHATSTREAM_LOG_FORMAT": "text"}
+    server = ServerProcess(tmp_path, settings, free_port(above=2), command).start().wait_until_ready()
+    assert server.process is not None
+    await logged(server, "2 processes serve on")
+    started = children(server.process.pid)
+    assert len(started) == 3
+    printed = re.findall(r'curl -N -H "Authorization: Bearer (\S+)" (http://localhost:\d+\S+)', server.output)
+    assert len(printed) == 1
+    token, url = printed[0]
+    assert f":{server.port}/" in url
+    async with (
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE) as http,
+        http.stream("GET", url) as watched,
+    ):
+        lines = watched.aiter_lines()
+        while '"llm_chunk"' not in await anext(lines):
+            pass
+        server.signal(signal.SIGINT)
+        rest = [line async for line in lines]
+    assert any('"llm_complete"' in line for line in rest)  # a running answer has time to finish
+    assert any('"server_shutdown"' in line for line in rest)
+    assert await server.ended() == 0
+    for pid in started:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def _the_log_stays_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+
+
+def supervisor(script: str, tmp_path: Path, count: int = 2) -> Supervisor:
+    """One whose workers run this script, in which `worker` is their number."""
+    file = tmp_path / "worker.py"
+    begin = "import json, os, sys, time\nfrom pathlib import Path\nworker = json.loads(sys.argv[1])['number']\n"
+    file.write_text(begin + textwrap.dedent(script))
+    given = {"MONGODB_URI": "mongodb://127.0.0.1:1/", "data_dir": tmp_path, "port": 0, "processes": count}
+    settings = Settings.model_validate(given)
+    assert not settings.uses_embedded_database
+    return Supervisor(settings, [], [sys.executable, str(file)], pause=0.01)
+
+
+def status(ended: Supervisor) -> int:
+    async def run() -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await ended.run()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "started"),
+    [
+        (["sys.exit(2)"], 2, 1),
+        (["worker == 2 and sys.exit(1)", "os.write(0, b'r')", "os.read(0, 1)"], 1, 2),
+        (["os.kill(os.getpid(), 9)"], 1, 1),
+    ],
+)
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_what_cannot_start_is_not_tried_again(tmp_path: Path, script: Sequence[str], said: int, started: int) -> None:
+    ended = supervisor("\n".join(["Path(__file__).with_suffix(f'.{os.getpid()}').touch()", *script]), tmp_path)
+    assert status(ended) == said
+    assert len([*tmp_path.glob("worker.*[0-9]")]) == started
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_when_none_stays_up_it_gives_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Both serve once, and never again."""
+    script = """
+    served = Path(__file__).with_suffix(f".{worker}")
+    if served.exists():
+        sys.exit(3)
+    served.touch()
+    os.write(0, b"r")
+    while not Path(__file__).with_suffix(".2").exists():
+        time.sleep(0.01)
+    """
+    assert status(supervisor(script, tmp_path)) == 1
+    assert (
+        "none of the 2 processes serves, and each has ended 6 times in a row (the last: exit status 3)" in caplog.text
+    )
