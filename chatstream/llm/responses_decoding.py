@@ -53,8 +53,9 @@ class ResponsesDecoder(AnswerDecoder):
         self._thought_of: tuple[object, ...] = ()  # the reasoning paragraph being received
         self._thoughts: list[Json] = []  # reasoning items, to be stored with the next call
         self._numbers: dict[_Ref, int] = {}  # call numbers by reference
+        self._places: dict[int, object] = {}  # each call's `output_index`
         self._named: set[int] = set()
-        self._argued: set[int] = set()  # calls whose arguments came as deltas
+        self._argued: dict[int, list[str]] = {}  # the arguments so far, by call number
         self._calls_seen = 0
         self._open = 0  # unfinished items
         self._last_item: object = None
@@ -237,15 +238,14 @@ class ResponsesDecoder(AnswerDecoder):
 
     def _call(self, item: Json, index: object, pieces: list[Piece], *, whole: bool = False) -> None:
         ids: list[_Ref] = [(key, item[key]) for key in ("id", "call_id") if isinstance(item.get(key), str | int)]
-        number = next((self._numbers[ref] for ref in ids if ref in self._numbers), None)
-        if number is None:
-            number = self._numbers.get(("index", index)) if not ids else None
+        number = self._known(item, ids, index, whole=whole)
         if number is None:
             self._calls_seen = number = self._calls_seen + 1
         if isinstance(index, int):
             ids.append(("index", index))
         self._numbers.update(dict.fromkeys(ids, number))
         name = item.get("name")
+        self._places[number] = index
         extra = None
         if isinstance(name, str) and name.strip() and number not in self._named:
             self._named.add(number)
@@ -254,6 +254,20 @@ class ResponsesDecoder(AnswerDecoder):
                 self._thoughts = []
             self._add(Fragment(index=number, name=name.strip(), extra=extra), pieces)
         self._argument(number, item.get("arguments"), pieces, again=whole)
+
+    def _known(self, item: Json, ids: list[_Ref], index: object, *, whole: bool) -> int | None:
+        """The number of the item's call, if it is known. Some endpoints give all calls the same `call_id`: then a call
+        at another place is another one, unless it says the same."""
+        at_index = self._numbers.get(("index", index))
+        if not ids:
+            return at_index
+        by_id = self._numbers.get(("id", item.get("id")))
+        by_call = self._numbers.get(("call_id", item.get("call_id")))
+        if by_id is not None or by_call is None or not isinstance(index, int) or self._places[by_call] == index:
+            return by_call if by_id is None else by_id
+        said = self._argued.get(by_call)
+        same = said is None or item.get("arguments") == "".join(said)
+        return by_call if whole and same else at_index
 
     def _arguments(self, event: Json, text: object, pieces: list[Piece], *, again: bool = False) -> None:
         number = self._numbers.get(("id", event.get("item_id")))
@@ -266,7 +280,7 @@ class ResponsesDecoder(AnswerDecoder):
         if isinstance(text, dict):  # an object instead of JSON text
             text = msgspec.json.encode(text).decode()
         if isinstance(text, str) and text and not (again and number in self._argued):
-            self._argued.add(number)
+            self._argued.setdefault(number, []).append(text)
             self._add(Fragment(index=number, arguments=text), pieces)
 
     def _add(self, fragment: Fragment, pieces: list[Piece]) -> None:

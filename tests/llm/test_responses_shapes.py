@@ -45,6 +45,14 @@ def lacking(events: list[Json], *fields: str) -> list[Json]:
     return [{key: value for key, value in one.items() if key not in fields} for one in events]
 
 
+def of_one_call_id(events: list[Json], *, ids: bool = True) -> list[Json]:
+    found = lacking(events, *(() if ids else ("item_id",)))
+    for one in found:
+        if "item" in one:
+            one["item"] = one["item"] | {"call_id": "c"} | ({} if ids else {"id": None})
+    return found
+
+
 def text(delta: str, index: int = 0, **more: Any) -> Json:
     return {
         "type": "response.output_text.delta",
@@ -203,6 +211,15 @@ def case(
                 args('{"euros":5}', item_id="b", output_index=0),
                 ended(),
             ],
+            "",
+            "tool_calls",
+            calls=CALLS,
+        ),
+        case("one call_id for all", of_one_call_id(whole(ODDS, STAKE)), "", "tool_calls", calls=CALLS),
+        case("and no other", of_one_call_id(whole(ODDS, STAKE), ids=False), "", "tool_calls", calls=CALLS),
+        case(
+            "one call_id for all, no deltas",
+            only(of_one_call_id(whole(ODDS, STAKE), ids=False), "item.done", ".completed"),
             "",
             "tool_calls",
             calls=CALLS,
