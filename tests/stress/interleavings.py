@@ -4,8 +4,9 @@ The hubs, the store and the database are real. What is not left to chance: no op
 result of one comes back, before it is drawn; nor does a change reach a process. So an operation can be done long before
 its result is known, be lost on its way there or back, and changes can come late, or not at all.
 
-In every third interleaving the model calls tools: one that reads, one with an effect that a person has to agree to, and
-one of the app's; both processes decide, answer, and find that the time is over.
+In every third interleaving the model calls tools: one that reads, one with an effect that a person has to agree to, one
+of the app's, and two that ask the user something before their effect, of which one can go on only where it has asked.
+Both processes decide, answer, and find that the time is over.
 
 Viewers come and go with any cursor that anybody has seen. In the end everything is let through, and what they have been
 told is compared with what is stored.
@@ -29,18 +30,18 @@ from msgspec.structs import replace
 from chatstream.errors import ChatstreamError, ErrorCode, ModelError, StorageUnavailable
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
-from chatstream.generations.deciding import Decision
+from chatstream.generations.deciding import Action, Decision
 from chatstream.generations.room import Remote
 from chatstream.generations.rounds import calls
 from chatstream.generations.sweeper import Sweeper
 from chatstream.llm.model import Finish
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
-from chatstream.pieces import CallState, Effect, OpenToolCall
+from chatstream.pieces import CallState, Effect, OpenToolCall, Question
 from chatstream.plugins.threads import Threads
 from chatstream.plugins.tool import Approval, Caller, Manner
 from chatstream.store.changes import Change, Changes, Stored
 from chatstream.store.gate import Gate
-from chatstream.tools.tool import Tool, Tools, Where
+from chatstream.tools.tool import Answered, InputRequired, OutcomeUnknown, Tool, Tools, Where
 from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
 
 STEPS = 90
@@ -93,6 +94,10 @@ class DrawnStore:
 
     def owns(self, answer: Answer) -> bool:
         return bool(self._method("owns")(answer))
+
+    @property
+    def owner(self) -> str:
+        return str(self._method("owner"))
 
     def check_room(self, seq: int) -> None:
         self._method("check_room")(seq)
@@ -553,6 +558,34 @@ class World:
                 source="the test",
                 where=where,
             )
+        yield self._asking("book", None)
+        yield self._asking("hold", 600.0)
+
+    def _asking(self, name: str, held: float | None) -> Tool:
+        """A tool that asks the user something, and then does what may happen once."""
+        opened: set[str] = set()
+
+        async def run(_: object, caller: Caller) -> object:
+            self.carried_out[f"begun: {caller.key}"] += 1
+            opened.add(caller.key)
+            raise InputRequired([Question(message="Sure?", schema='{"type":"object"}')], carry="c", held=held)
+
+        async def go_on(_: object, caller: Caller, answered: Answered) -> object:
+            if held and caller.key not in opened:
+                raise OutcomeUnknown
+            self.carried_out[caller.key] += 1
+            return answered.said[0].action
+
+        return Tool(
+            name=name,
+            description="",
+            parameters={"type": "object"},
+            manner=Manner(approval=Approval.NEVER),
+            check=lambda given: given,
+            run=run,
+            go_on=go_on,
+            source="the test",
+        )
 
     async def _call(self, process: Process) -> None:
         call = process.call()
@@ -561,7 +594,10 @@ class World:
         process.ended = len(process.bench.model.calls)
         called: list[Any] = []
         for number in range(1, self.rng.randint(1, 3) + 1):
-            called += [OpenToolCall(id=str(number), name=self.rng.choice(("look", "pay", "show"))), "{}"]
+            called += [
+                OpenToolCall(id=str(number), name=self.rng.choice(("look", "pay", "show", "book", "hold"))),
+                "{}",
+            ]
         call.say(*called, Finish(reason="tool_calls", usage=None))
 
     async def _decide(self, process: Process, *, all_of_them: bool = False) -> None:
@@ -571,6 +607,11 @@ class World:
         for call in waiting if all_of_them else self.rng.sample(waiting, min(1, len(waiting))):
             if call.state is CallState.AWAITING_CLIENT:
                 self._request(process.bench.deciding.answer(self.conversation, call.id, self._text()))
+            elif call.state is CallState.AWAITING_INPUT:
+                action = Action.ACCEPT if all_of_them else self.rng.choice(list(Action))
+                content: dict[str, Any] | None = {} if action is Action.ACCEPT else None
+                reply = process.bench.deciding.reply
+                self._request(reply(self.conversation, call.id, call.asked[-1].question_id or "", action, content))
             else:
                 decision = Decision.APPROVE if all_of_them else self.rng.choice(list(Decision))
                 self._request(process.bench.deciding.decide(self.conversation, call.id, decision))
@@ -619,7 +660,11 @@ class World:
             if quiet > 2:
                 left = await self.processes[0].bench.reading.running(self.conversation.key)
                 if left is not None and left.status is Status.WAITING:
-                    await self._decide(self.rng.choice(self.processes), all_of_them=True)
+                    process = self.rng.choice(self.processes)
+                    if any(call.waits for call in calls(left.pieces)):
+                        await self._decide(process, all_of_them=True)
+                    else:  # the process with the open call is to go on, or else any
+                        await self._look(process)
                     await turns()
                 elif left is not None:
                     await self._sweep(self.rng.choice(self.processes))  # begun for a request whose result was lost
