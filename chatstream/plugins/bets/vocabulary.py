@@ -506,7 +506,7 @@ ABOUT_IT = _pattern(  # a sentence after such lines that asks about them, or say
     r"""(?=[^?]*\?\s*$) .{0,200} \b(?: add | confirm | place | save | submit | right | correct | mean | meant
     | change | edit
       | this | these )\b
-    | ^[^\w]{0,6} (?:\w+['\u2019]?\w*\s){0,3} (?: saved | added | stored | logged | done | recorded | noted
+    | ^[^\w]{0,6} (?:\w+(?:['\u2019]\w*)?\s){0,3} (?: saved | added | stored | logged | done | recorded | noted
     | updated )\b
     | .{0,200} \b(?: columns? | layout | format\w* | (?:my|your)\s(?:order|records?|screenshot|image|photo|list|file
     |bet|slip)
