@@ -16,6 +16,12 @@ from chatstream.store.tickets import Tickets
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
 
+@pytest.fixture(autouse=True)
+def _whole_receipts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the whole erasure: how much of it the usual seconds are enough for depends on the machine."""
+    monkeypatch.setattr("chatstream.generations.erasing._RECEIPT_PATIENCE", PATIENCE)
+
+
 def erasing(b: Bench, owner: str | None = None) -> Erasing:
     return Erasing(Erasures(b.mongo), Leases(b.mongo, owner=owner or b.owner), b.hub, b.metrics)
 

@@ -61,8 +61,8 @@ class Crowd:
 
     async def ask(self, method: str, path: str, body: object = None, accept: str = "*/*") -> Outcome:
         """One request over a connection that waits for it, or a new one."""
-        if not self._free:
-            await self.gather(1)
+        while not self._free:
+            await self.gather(1)  # which another request may take first
         reader, writer = self._free.pop()
         content = b"" if body is None else json.dumps(body).encode()
         lines = [

@@ -79,9 +79,10 @@ async def test_more_streams_than_descriptors(server: ServerProcess, make_client:
         opened = sum(event["type"] == "connected" for event in events)
         codes = Counter(event.get("error", event["type"]) for event in events)
         # A busy machine's database may be late for some of them, which is told in the same way.
-        refused = codes["too_many_streams"] + codes["storage_unavailable"]
-        assert (codes["connected"], refused) == (72, CONNECTIONS - 72)
-        assert codes["storage_unavailable"] < refused / 2
+        late = codes["storage_unavailable"]
+        assert codes["connected"] + codes["too_many_streams"] + late == CONNECTIONS
+        assert 72 - late <= codes["connected"] <= 72
+        assert late < CONNECTIONS / 2
         assert server.log.count("\n") - before < opened + 50  # each request has its line, but not each refusal
         await assert_quiet(server)
         assert (await client.http.get("/healthz")).status_code == 200
