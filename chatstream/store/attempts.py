@@ -3,7 +3,6 @@
 The lock is an index: MongoDB refuses a second `streaming` attempt in one conversation, whichever process asks.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -20,7 +19,7 @@ from pymongo.read_concern import ReadConcern
 from chatstream.errors import AnswerInProgress, NotFound
 from chatstream.models import Answer, Conversation, Rating, Status
 from chatstream.pieces import Piece, size, stored, whole_rounds
-from chatstream.store.conversations import move_head, moved_head, touch
+from chatstream.store.conversations import move_head, moved_head, touch, touching
 from chatstream.store.documents import (
     ENDED,
     PLACES,
@@ -307,12 +306,7 @@ class Attempts:
         Returns None if the attempt or its conversation was deleted.
         """
         key = conversation.key
-        before, there = await asyncio.gather(
-            self._messages.find_one_and_update(
-                _one(key, answer.id) | {"status": "streaming"}, self._final(answer), projection={"queued": 1}
-            ),
-            touch(self._mongo, conversation),
-        )
+        before, there = await self._stop_running(conversation, answer, self._final(answer))
         if not there:
             await self._delete_rest(key)
             await self._settle(conversation, answer)
@@ -355,14 +349,8 @@ class Attempts:
             parked["model"] = answer.model
         if answer.unseen and self._webhook_delay is not None:
             parked["webhook"] = noted(EventType.ANSWER_WAITING, self._webhook_delay)
-        before, there = await asyncio.gather(
-            self._messages.find_one_and_update(
-                _one(key, answer.id) | {"status": "streaming"},
-                {"$set": parked, "$unset": {"beatAt": "", "watchedAt": ""}},
-                projection={"queued": 1},
-            ),
-            touch(self._mongo, conversation),
-        )
+        change = {"$set": parked, "$unset": {"beatAt": "", "watchedAt": ""}}
+        before, there = await self._stop_running(conversation, answer, change)
         document = None if before is not None else await self._messages.find_one(_one(key, answer.id))
         if not there or (before is None and document is None):
             await self._delete_rest(key)
@@ -522,6 +510,23 @@ class Attempts:
         return there
 
     # Parts ------------------------------------------------------------------------------------------------------------
+
+    async def _stop_running(
+        self, conversation: Conversation, answer: Answer, change: Document
+    ) -> tuple[Document | None, bool]:
+        """Apply `change` to the attempt if it still runs, and touch its conversation.
+
+        Returns the attempt's field `queued` from before, or None if it does not run; and whether the conversation
+        still exists.
+        """
+        running = _one(conversation.key, answer.id) | {"status": "streaming"}
+        touched = touching(self._mongo, conversation)
+
+        def both() -> tuple[Document | None, bool]:
+            before = self._messages.in_thread.find_one_and_update(running, change, projection={"queued": 1})
+            return before, touched()
+
+        return await self._mongo.in_thread(both)
 
     async def _settle(self, conversation: Conversation, answer: Answer) -> None:
         """Charge the cost of an answer whose document was deleted with its conversation."""

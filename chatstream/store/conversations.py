@@ -1,7 +1,7 @@
 """Stores and reads conversations for their owners. Every query contains the user id."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -232,8 +232,17 @@ class Conversations:
 
 async def touch(mongo: Mongo, conversation: Conversation) -> bool:
     """Set the conversation's `updatedAt` to now; False if it no longer exists. Raises the driver's errors."""
-    touched = await mongo.conversations.update_one(_one(conversation), {"$currentDate": {"updatedAt": True}})
-    return bool(touched.matched_count)
+    return await mongo.in_thread(touching(mongo, conversation))
+
+
+def touching(mongo: Mongo, conversation: Conversation) -> Callable[[], bool]:
+    """`touch` as work for `Mongo.in_thread`."""
+
+    def work() -> bool:
+        change = {"$currentDate": {"updatedAt": True}}
+        return bool(mongo.conversations.in_thread.update_one(_one(conversation), change).matched_count)
+
+    return work
 
 
 async def touched(mongo: Mongo, conversation: Conversation, *, session: Any) -> Document | None:

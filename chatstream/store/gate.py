@@ -293,6 +293,11 @@ class Collection:
 
         return operation
 
+    @property
+    def in_thread(self) -> Any:
+        """pymongo's own collection, whose operations block; for `Mongo.in_thread`."""
+        return self._collection.delegate
+
     def find(self, *args: Any, **options: Any) -> "Cursor":
         """Like motor's."""
         return Cursor(self._gate, self._collection.find(*args, **options))
