@@ -101,8 +101,13 @@ class BaseHandler(RequestHandler):
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Origin")
+        if hasattr(self, "door"):  # Tornado also calls this before `initialize`
+            self._open_to_origin()
+
+    def _open_to_origin(self) -> None:
+        """Let the page of an allowed origin read the response (CORS)."""
         origin = self.request.headers.get("Origin")
-        if hasattr(self, "door") and origin and self.door.opens_to(origin, self.request.host):
+        if origin and self.door.opens_to(origin, self.request.host):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
@@ -113,7 +118,7 @@ class BaseHandler(RequestHandler):
         If it were sent earlier, Tornado would close the connection with bytes unread: a client that is still sending
         would get a reset and never see the response (RFC 9112, section 9.6).
         """
-        self.set_default_headers()  # again: Tornado's own call came before `initialize`
+        self._open_to_origin()
         answer_within(_DATABASE_SECONDS)
         try:
             await self.enter()
