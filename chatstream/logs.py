@@ -205,6 +205,7 @@ def configure(
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # No format has these, and each line looks them all up ("Optimization" in the Logging HOWTO).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # the caller's file and line
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
