@@ -312,7 +312,7 @@ class Plugins:
             key=answer.reply_to,
         )
         asked = [self._annotations(each, answered) for each in self._loaded["annotate"]]
-        found = await asyncio.gather(*asked)
+        found = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)  # no task for a single one
         return tuple(one for each in found for one in each)
 
     async def _annotations(self, each: Loaded, answer: Answered) -> Sequence[Annotation]:
