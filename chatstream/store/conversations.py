@@ -102,10 +102,10 @@ class Conversations:
         newest = [{"$match": {"seq": PLACES}}, {"$sort": {"seq": -1}}, {"$limit": messages}]
         joined = {"from": "messages", "localField": "_id", "foreignField": "conversationId", "pipeline": newest}
         which: Document = {"userId": user_id, "id": id}
+        pipeline = [{"$match": which}, {"$limit": 1}, {"$lookup": joined | {"as": "newest"}}]
+        conversations = self._mongo.conversations.in_thread
         try:
-            found = await self._mongo.conversations.aggregate(
-                [{"$match": which}, {"$limit": 1}, {"$lookup": joined | {"as": "newest"}}]
-            ).to_list(1)
+            found = await self._mongo.in_thread(lambda: conversations.aggregate(pipeline).to_list())
         except OperationFailure as exc:
             self._joins = False
             log.info("a conversation and its messages are read one after the other: %s", describe(exc))

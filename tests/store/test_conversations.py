@@ -9,7 +9,6 @@ from bson import ObjectId
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.models import Conversation
 from chatstream.store.conversations import Conversations
-from chatstream.store.gate import Collection
 from chatstream.store.mongo import Mongo
 from tests.support.storage import Storage, added
 
@@ -176,12 +175,13 @@ async def test_where_the_database_cannot_join_it_is_asked_once(
     mongo: Mongo, conversations: Conversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created, asked = await conversations.create("user"), []
+    collection = mongo.conversations.in_thread
 
     def aggregate(pipeline: list[Any]) -> Any:
         asked.append(pipeline)
-        return Collection.aggregate(mongo.conversations, [{"$noSuchStage": {}}])
+        return type(collection).aggregate(collection, [{"$noSuchStage": {}}])
 
-    monkeypatch.setattr(mongo.conversations, "aggregate", aggregate, raising=False)
+    monkeypatch.setattr(collection, "aggregate", aggregate)
     for _ in range(2):
         assert await conversations.get_with_newest("user", created.id, 2) == (created, None)
     assert len(asked) == 1
