@@ -38,7 +38,7 @@ async def test_the_answer_to_a_question_that_waits_takes_four_commands(
             ("aggregate", "conversations"),  # whose it is, and the newest messages: does one want an answer?
             ("insert", "messages"),  # the answer's beginning, which is the lock: nobody else asks the model now
         ]
-        assert sorted(asked[2:4]) == [  # at the same time
+        assert asked[2:4] == [  # one after the other, in one step of a thread
             ("findAndModify", "messages"),  # the answer's end, and whether another message waits behind it
             ("update", "conversations"),  # when it was last used, and whether it is still there
         ]
