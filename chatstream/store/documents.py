@@ -1,9 +1,9 @@
 """Converts models to MongoDB documents and back. Shapes: section 3 of the protocol; camelCase, ids as ObjectId."""
 
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,17 +69,29 @@ class NoMessage(NotUnderstood):
     """Raised for the document of a message that was taken back: this version knows it, but it is no message now."""
 
 
-@contextmanager
-def _understanding() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
-        raise NotUnderstood(describe(exc)) from exc
+def _understanding(model: Callable[[Document], T]) -> Callable[[Document], T]:
+    """A decorator: `model` raises `NotUnderstood` for a document that it cannot read."""
+
+    @wraps(model)
+    def understood(document: Document) -> T:
+        try:
+            return model(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:  # msgspec's errors are ValueErrors
+            raise NotUnderstood(describe(exc)) from exc
+
+    return understood
 
 
 def _typed(document: Document, name: str, type_: type[T]) -> T:
     value = document[name]
     if not isinstance(value, type_) or isinstance(value, bool):
+        raise TypeError(name)
+    return value
+
+
+def _text(document: Document, name: str) -> str | None:
+    value = document.get(name)
+    if value is not None and not isinstance(value, str):
         raise TypeError(name)
     return value
 
@@ -136,24 +148,24 @@ def _client_tools_model(text: str | None) -> tuple[ClientTool, ...]:
     return () if text is None else msgspec.json.decode(text, type=tuple[ClientTool, ...])
 
 
+@_understanding
 def conversation_model(document: Document) -> Conversation:
     """The conversation in a document. Inverse of `conversation_document`. Raises `NotUnderstood`."""
-    with _understanding():
-        return Conversation(
-            key=str(_typed(document, "_id", ObjectId)),
-            user_id=_typed(document, "userId", str),
-            id=_typed(document, "id", str),
-            title=msgspec.convert(document.get("title"), str | None),
-            system_prompt=msgspec.convert(document.get("systemPrompt"), str | None),
-            model=msgspec.convert(document.get("model"), str | None),
-            created_at=_typed(document, "createdAt", datetime),
-            updated_at=_typed(document, "updatedAt", datetime),
-            background=bool(document.get("background", False)),
-            head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
-            auto_title=bool(document.get("autoTitle", False)),
-            client_tools=_client_tools_model(document.get("clientTools")),
-            context_from=msgspec.convert(document.get("contextFrom"), int | None),
-        )
+    return Conversation(
+        key=str(_typed(document, "_id", ObjectId)),
+        user_id=_typed(document, "userId", str),
+        id=_typed(document, "id", str),
+        title=_text(document, "title"),
+        system_prompt=_text(document, "systemPrompt"),
+        model=_text(document, "model"),
+        created_at=_typed(document, "createdAt", datetime),
+        updated_at=_typed(document, "updatedAt", datetime),
+        background=bool(document.get("background", False)),
+        head=str(head) if isinstance(head := document.get("head"), ObjectId) else None,
+        auto_title=bool(document.get("autoTitle", False)),
+        client_tools=_client_tools_model(document.get("clientTools")),
+        context_from=msgspec.convert(document.get("contextFrom"), int | None),
+    )
 
 
 def user_message_document(key: str, message: UserMessage, *, owner: str) -> Document:
@@ -261,53 +273,53 @@ def message_model(document: Document) -> Message:
     raise NotUnderstood("role")
 
 
+@_understanding
 def user_message_model(document: Document) -> UserMessage:
     """The user message in a document. Inverse of `user_message_document`. Raises `NotUnderstood`."""
-    with _understanding():
-        return UserMessage(
-            id=str(_typed(document, "_id", ObjectId)),
-            seq=_typed(document, "seq", int),
-            content=_typed(document, "content", str),
-            created_at=_typed(document, "createdAt", datetime),
-            client_message_id=msgspec.convert(document.get("clientMessageId"), str | None),
-            background=bool(document.get("background", False)),
-            parent=_id(document["parent"]) if "parent" in document else UNSET,
-        )
+    return UserMessage(
+        id=str(_typed(document, "_id", ObjectId)),
+        seq=_typed(document, "seq", int),
+        content=_typed(document, "content", str),
+        created_at=_typed(document, "createdAt", datetime),
+        client_message_id=_text(document, "clientMessageId"),
+        background=bool(document.get("background", False)),
+        parent=_id(document["parent"]) if "parent" in document else UNSET,
+    )
 
 
+@_understanding
 def answer_model(document: Document) -> Answer:
     """The answer in a document; for a running answer, the state of its last checkpoint. Raises `NotUnderstood`.
 
     An answer with an unknown status, from a later version, counts as running.
     """
-    with _understanding():
-        status = status_of(document)
-        return Answer(
-            id=str(_typed(document, "_id", ObjectId)),
-            seq=_typed(document, "seq", int),
-            reply_to=str(_typed(document, "replyTo", ObjectId)),
-            attempt=_typed(document, "attempt", int),
-            status=status,
-            content="",
-            created_at=_typed(document, "createdAt", datetime),
-            finish_reason=msgspec.convert(document.get("finishReason"), str | None),
-            usage=_usage(document.get("usage")),
-            failure=_failure(document.get("error")),
-            annotations=(
-                *map(_recommendation_model, document.get("recommendations", [])),
-                *map(_annotation_model, document.get("annotations", [])),
-            ),
-            unseen=bool(document.get("unseen", False)),
-            queued=bool(document.get("queued", False)),
-            owner=_typed(document, "owner", str),
-            background=bool(document.get("background", False)),
-            model=msgspec.convert(document.get("model"), str | None),
-            next_model=msgspec.convert(document.get("nextModel"), str | None),
-            continues=_id(document.get("continues")),
-            rating=next((one for one in Rating if one.value == document.get("rating")), None),
-            rounds=rounds_model(document),
-            waits_until=_waits_until(document) if status is Status.WAITING else None,
-        ).made_of(_pieces(document))
+    status = status_of(document)
+    return Answer(
+        id=str(_typed(document, "_id", ObjectId)),
+        seq=_typed(document, "seq", int),
+        reply_to=str(_typed(document, "replyTo", ObjectId)),
+        attempt=_typed(document, "attempt", int),
+        status=status,
+        content="",
+        created_at=_typed(document, "createdAt", datetime),
+        finish_reason=_text(document, "finishReason"),
+        usage=_usage(document.get("usage")),
+        failure=_failure(document.get("error")),
+        annotations=(
+            *map(_recommendation_model, document.get("recommendations", [])),
+            *map(_annotation_model, document.get("annotations", [])),
+        ),
+        unseen=bool(document.get("unseen", False)),
+        queued=bool(document.get("queued", False)),
+        owner=_typed(document, "owner", str),
+        background=bool(document.get("background", False)),
+        model=_text(document, "model"),
+        next_model=_text(document, "nextModel"),
+        continues=_id(document.get("continues")),
+        rating=next((one for one in Rating if one.value == document.get("rating")), None),
+        rounds=rounds_model(document),
+        waits_until=_waits_until(document) if status is Status.WAITING else None,
+    ).made_of(_pieces(document))
 
 
 def waiting_document(user_id: str, until: datetime) -> Document:
@@ -368,8 +380,7 @@ def _usage(document: Document | None) -> Usage | None:
 
 def usage_model(document: Document) -> Usage | None:
     """The usage in an answer's document, or None. The document may lack other fields. Raises `NotUnderstood`."""
-    with _understanding():
-        return _usage(document.get("usage"))
+    return _usage(document.get("usage"))
 
 
 def rounds_model(document: Document) -> tuple[Round, ...]:
@@ -377,8 +388,7 @@ def rounds_model(document: Document) -> tuple[Round, ...]:
 
     Raises `NotUnderstood`.
     """
-    with _understanding():
-        return msgspec.convert(document.get("rounds", []), tuple[Round, ...])
+    return msgspec.convert(document.get("rounds", []), tuple[Round, ...])
 
 
 def _flag(name: str, value: bool) -> Document:
