@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from chatstream import events
 from chatstream.errors import ErrorCode, InvalidRequest, OverBudget, RequestError, StorageUnavailable, Unavailable
@@ -42,6 +42,7 @@ class StreamingHandler(JSONHandler):
 
     wire: Format = HIDING.default  # until `negotiate` sets it
     _follower: Follower | None = None
+    _connection: IOStream
     _ends_connection = False
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
@@ -193,7 +194,7 @@ class StreamingHandler(JSONHandler):
         It does the chunked framing itself and writes straight to the socket. Returns None if the socket's buffer took
         everything, else a future.
         """
-        stream = self.connection_stream()
+        stream = self._connection
         if not frames:  # only wait for earlier writes
             return stream.write(frames)
         if self.request.version == "HTTP/1.1":  # HTTP/1.0 has no chunks: the body ends with the connection
@@ -236,7 +237,7 @@ class StreamingHandler(JSONHandler):
         self.set_header("X-Accel-Buffering", "no")
         for header, text in self.wire.headers.items():
             self.set_header(header, text)
-        connection = self.connection_stream()
+        connection = self._connection = self.connection_stream()
         if isinstance(connection, Connection):
             connection.begin_stream()
         if self.request.version == "HTTP/1.0":  # without chunks, the stream can end only with the connection
