@@ -46,7 +46,7 @@ from chatstream.lag import LoopLag
 from chatstream.limits import Answers, Limits
 from chatstream.llm.catalogue import Catalogue, UserChoices
 from chatstream.llm.configuration import configured_model, demo_models, served_catalogue
-from chatstream.llm.model import Delta
+from chatstream.llm.model import Delta, Tell
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Budget, Conversation, UserMessage
 from chatstream.plugins.loading import Loaded, load
@@ -192,6 +192,7 @@ class Server:
             answer: Answer,
             question: UserMessage | None,
             may_ask: "asyncio.Future[None]",
+            tell: Tell,
         ) -> AsyncGenerator[Delta, None]:
             conversation = choices.allowed(conversation)
             entry = catalogue.entry(conversation.model)
@@ -214,6 +215,7 @@ class Server:
                 reasoning_back=any(one.reasoning_back != "off" for one in catalogue.chain(conversation.model)),
                 may_ask=may_ask,
                 may_go_on=partial(budgets.goes_on, conversation, answer),
+                tell=tell,
             )
 
         async def admit_message(conversation: Conversation, content: str, attempt: int, key: str) -> None:

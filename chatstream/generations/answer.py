@@ -17,7 +17,7 @@ from chatstream.generations.continuing import asked_to_go_on, continued, kept
 from chatstream.generations.rounds import rounds, steps
 from chatstream.generations.tokens import Ratio, added, estimated
 from chatstream.generations.trimming import Exchange, Remember, Window, announced
-from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Turn
+from chatstream.llm.model import Delta, Estimate, Finish, Model, OfferedTool, Tell, Turn
 from chatstream.models import Answer, Conversation, Message, Round, Status, Usage, UserMessage
 from chatstream.pieces import OpenText, OpenToolCall, Piece, ReasoningPart, fold, has, size, text
 from chatstream.plugins.plugin import Turn as PluginTurn
@@ -53,6 +53,7 @@ async def write_answer(
     reasoning_back: bool = False,
     may_ask: "asyncio.Future[None] | None" = None,
     may_go_on: MayGoOn = _always,
+    tell: Tell | None = None,
 ) -> AsyncGenerator[Delta, None]:
     """Yield the model's answer to the conversation so far, as it arrives.
 
@@ -63,7 +64,8 @@ async def write_answer(
     their own. Plug-ins may add context, answer in place of the model, and hold back forbidden text.
     `context_characters` is the most of a conversation that the model gets (see `trimming`); with `reasoning_back` it
     also gets its own reasoning. Until `may_ask` is done, only the model's request is prepared: nothing is asked or
-    yielded. `may_go_on` is asked before each further request. Raises `ModelError` and `StorageUnavailable`.
+    yielded. `may_go_on` is asked before each further request. Pieces may go to `tell` (see `Model.stream`) instead of
+    being yielded. Raises `ModelError` and `StorageUnavailable`.
     """
     ratio = Ratio()
     begun = await _begun(reading, conversation, answer)
@@ -100,7 +102,7 @@ async def write_answer(
     told = _with_room(window.turns, context_characters)
 
     def ask(
-        own: Sequence[Turn], *, tools: Sequence[OfferedTool] = (), begins_at: int = 0
+        own: Sequence[Turn], *, tools: Sequence[OfferedTool] = (), begins_at: int = 0, tell: Tell | None = None
     ) -> AsyncGenerator[Delta, None]:
         return _asked(
             model,
@@ -113,6 +115,7 @@ async def write_answer(
             ratio=ratio,
             begins_at=begins_at,
             may_ask=may_ask,
+            tell=tell,
         )
 
     if begun:
@@ -120,17 +123,18 @@ async def write_answer(
     else:
         calls = calling.of(conversation, answer)
 
-        def ask_with_tools(own: Sequence[Turn]) -> AsyncGenerator[Delta, None]:
-            return ask(own, tools=calls.offered)
+        def ask_with_tools(own: Sequence[Turn], tell: Tell) -> AsyncGenerator[Delta, None]:
+            return ask(own, tools=calls.offered, tell=tell)
 
-        said = plugins.released(_rounds(answer, ask_with_tools, calling, calls, may_go_on), answer.pieces)
+        said = _rounds(answer, ask_with_tools, calling, calls, may_go_on, None if plugins.hold else tell)
+        said = plugins.released(said, answer.pieces)
     first = True
     async with aclosing(said) as deltas:
         async for delta in deltas:
             if first and delta.pieces:
                 first = False
                 if before := await announced(window, remember):
-                    delta = delta._replace(pieces=[*before, *delta.pieces])
+                    delta = replace(delta, pieces=[*before, *delta.pieces])
             yield delta
 
 
@@ -161,6 +165,7 @@ async def _asked(
     ratio: Ratio,
     begins_at: int,
     may_ask: "asyncio.Future[None] | None",
+    tell: Tell | None,
 ) -> AsyncGenerator[Delta, None]:
     """Yield the model's response to one request. If the model rejects the context `told` as too long, try a shorter
     one.
@@ -175,7 +180,7 @@ async def _asked(
         yield Delta([], estimate=ratio.estimate(request)._replace(begins_at=begins_at))
         try:
             source = model.stream(
-                request, model=conversation.model, tools=tools, cache_key=conversation.key, may_ask=may_ask
+                request, model=conversation.model, tools=tools, cache_key=conversation.key, may_ask=may_ask, tell=tell
             )
             async with aclosing(source) as deltas:
                 async for delta in deltas:
@@ -190,10 +195,11 @@ async def _asked(
 
 async def _rounds(
     answer: Answer,
-    ask: Callable[[Sequence[Turn]], AsyncGenerator[Delta, None]],
+    ask: Callable[[Sequence[Turn], Tell], AsyncGenerator[Delta, None]],
     calling: Calling,
     calls: Calls,
     may_go_on: MayGoOn,
+    tell: Tell | None,
 ) -> AsyncGenerator[Delta, None]:
     """Ask the model, carry out its calls, and repeat. See `write_answer`."""
     said: list[Piece] = [*answer.pieces]
@@ -203,6 +209,13 @@ async def _rounds(
     ended = [*answer.rounds]
     finish: Finish | None = None
     model: str | None = None
+
+    def tell_and_note(pieces: Sequence[Piece]) -> bool:
+        told = tell is not None and tell(pieces)
+        if told:
+            said.extend(pieces)
+        return told
+
     while True:
         if (newest := rounds(said)[-1]).calls and (newest.is_whole or finish is not None):
             refusal, is_last = calling.refusal(said, finish)
@@ -221,7 +234,7 @@ async def _rounds(
         before, estimate = len(said), Estimate(0, 0)
         finish = None
         begun = not said
-        async with aclosing(ask(own)) as deltas:
+        async with aclosing(ask(own, tell_and_note)) as deltas:
             async for delta in deltas:
                 estimate = delta.estimate or estimate
                 model = delta.model or model
@@ -241,15 +254,15 @@ async def _rounds(
                         pieces = made
                     said += pieces
                     if pieces is not delta.pieces:
-                        delta = delta._replace(pieces=[*pieces])
+                        delta = replace(delta, pieces=[*pieces])
                 if used is not None and delta.usage is not None:
-                    delta = delta._replace(usage=added(used, delta.usage))
+                    delta = replace(delta, usage=added(used, delta.usage))
                 finish = delta.finish
                 if finish is None:
                     yield delta
                     continue
                 if delta.pieces or delta.model:
-                    yield delta._replace(finish=None)
+                    yield replace(delta, finish=None)
                 break
         if finish is None:
             return  # the stream broke off; the reader of these deltas detects it

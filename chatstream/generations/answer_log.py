@@ -43,7 +43,7 @@ class AnswerLog:
         self._request_id = request_id
         self._now = asyncio.get_running_loop().time
         self.begin()
-        self._first_text: float | None = None  # seconds after the beginning
+        self.first_text: float | None = None  # seconds after the beginning
         self.detail: str | None = None  # why it failed; only for the log
 
     def begin(self) -> None:
@@ -52,8 +52,7 @@ class AnswerLog:
 
     def text_came(self) -> None:
         """Note the time of the first text."""
-        if self._first_text is None:
-            self._first_text = self._now() - self._began_at
+        self.first_text = self._now() - self._began_at
 
     def close(self, channel: Channel, running: Running, stored: Answer | None) -> None:
         """Write the line. `stored` is the stored end, or an answer that waits; None if the conversation was deleted.
@@ -72,7 +71,7 @@ class AnswerLog:
             if code is ErrorCode.TOOL_OUTCOME_UNKNOWN:
                 self._metrics.outcome_unknown()
             self._metrics.answer_finished(
-                outcome, code, seconds=seconds, first_token=self._first_text, usage=usage, model=model, rounds=rounds
+                outcome, code, seconds=seconds, first_token=self.first_text, usage=usage, model=model, rounds=rounds
             )
         facts = {
             "request": self._request_id,
@@ -82,7 +81,7 @@ class AnswerLog:
             "code": code,
             "model": model,
             "seconds": round(seconds, 3),
-            "first_token": None if self._first_text is None else round(self._first_text, 3),
+            "first_token": None if self.first_text is None else round(self.first_text, 3),
             "chunks": len(running.pieces),
             "characters": running.end.text,
             "rounds": len(stored.rounds) or 1 if stored else None,

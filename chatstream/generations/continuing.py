@@ -6,6 +6,8 @@ word, the last sentence, or the whole text. The repetition is removed.
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from msgspec.structs import replace
+
 from chatstream.blank import is_blank
 from chatstream.errors import ErrorCode
 from chatstream.llm.model import GO_ON, Delta, Turn
@@ -60,7 +62,7 @@ async def continued(deltas: AsyncIterator[Delta], text: str) -> AsyncGenerator[D
                     said += piece
                 place = after(place, piece)
             more = seam.feed(said) + (seam.rest() if delta.finish is not None else "")
-            yield delta._replace(pieces=[more] if more else [])
+            yield replace(delta, pieces=[more] if more else [])
     except Exception:
         if held := seam.rest():
             yield Delta([held])

@@ -19,10 +19,17 @@ class Fitting:
         self._left_out = False  # the open reasoning part has no room
         self._gap = False  # the next text was separated from the text before it by reasoning that was left out
 
-    def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+    def fits(self, end: Place, pieces: Sequence[Piece]) -> bool:
+        """Whether `pieces` are more of the text that is open at `end`, and all of it has room."""
+        if end.kind is not Kind.TEXT or self._left_out or self._gap or not is_text(pieces):
+            return False
+        begins = end.text and not end.offset  # text that follows other text gets a blank line before it
+        return not begins and sum(map(len, pieces)) <= self._text - end.text
+
+    def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[Sequence[Piece], bool]:
         """Return the pieces that fit after `end`, and whether all of the text did."""
-        if end.number == 0 and end.kind is Kind.TEXT and not (self._left_out or self._gap) and is_text(pieces):
-            return self._plain(self._text - end.text, pieces)
+        if self.fits(end, pieces):
+            return pieces, True
         kept: list[Piece] = []
         for piece in pieces:
             whole = True
@@ -47,18 +54,6 @@ class Fitting:
             if not whole:
                 return kept, False
         return kept, True
-
-    def _plain(self, room: int, texts: Sequence[str]) -> tuple[list[Piece], bool]:
-        """The fast path, for text only."""
-        if sum(map(len, texts)) <= room:
-            return [*texts], True
-        fitting: list[Piece] = []
-        for text in texts:
-            if room <= 0:
-                break
-            fitting.append(text[:room])
-            room -= len(text)
-        return fitting, False
 
     def _has_room(self, mark: Piece, end: Place) -> bool:
         if isinstance(mark, OpenReasoning):

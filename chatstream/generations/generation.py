@@ -22,7 +22,7 @@ from chatstream.generations.entries import Notice
 from chatstream.generations.fitting import Fitting
 from chatstream.generations.rounds import in_doubt, settled, waits_until
 from chatstream.generations.tokens import added, estimated, since
-from chatstream.llm.model import Delta, Estimate, Finish
+from chatstream.llm.model import Delta, Estimate, Finish, Tell
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import RECOMMENDATION, Annotation, Answer, Conversation, Failure, Round, Status, Usage
@@ -89,7 +89,7 @@ class _Waits(Struct, frozen=True):
     """The model has called tools that need a person's approval or the app's answer. The answer waits, with these
     pieces."""
 
-    pieces: list[Piece]
+    pieces: Sequence[Piece]
 
 
 class Generation:
@@ -99,7 +99,7 @@ class Generation:
         self,
         running: Running,
         channel: Channel,
-        deltas: AsyncGenerator[Delta, None],
+        write: Callable[[Tell], AsyncGenerator[Delta, None]],
         may_ask: "asyncio.Future[None]",
         *,
         attempts: Attempts,
@@ -112,7 +112,7 @@ class Generation:
         priced: Priced = unpriced,
         on_left_remotely: Callable[[], None] = lambda: None,
     ) -> None:
-        """`deltas` are the model's output; the model is not asked before `may_ask` is done. `request_id` is the id of
+        """`write` gives the model's output; the model is not asked before `may_ask` is done. `request_id` is the id of
         the request that wanted the answer; `model` is the name of the model that is asked.
 
         `on_left_remotely` is called when other processes had viewers and, as far as is known, have none now.
@@ -123,7 +123,7 @@ class Generation:
         self.background = running.answer.background  # the answer finishes even if nobody watches
         self.watched_remotely_until = float("-inf")  # a time on the event loop's clock
         self._channel = channel
-        self._deltas = deltas
+        self._deltas = write(self.tell)
         self._may_ask = may_ask
         self._attempts = attempts
         self._checkpointer = checkpointer
@@ -224,6 +224,14 @@ class Generation:
         self._log.close(self._channel, self.running, stored)
         return stored
 
+    def tell(self, pieces: Sequence[Piece]) -> bool:
+        """Publish `pieces` if they are nothing but more text; returns whether they are. Called while `_read` waits for
+        the next delta."""
+        if self._log.first_text is None or not self._fitting.fits(self.running.end, pieces):
+            return False
+        self._channel.extend(self.running, pieces)
+        return True
+
     async def _read(self) -> Finish | _Waits:
         async with aclosing(self._deltas) as deltas:
             async for delta in deltas:
@@ -246,7 +254,7 @@ class Generation:
                     await self._store_first(pieces)
                 if pieces:
                     self._channel.extend(self.running, pieces)
-                    if self.running.end.text and self.running.length > self._kept:
+                    if self._log.first_text is None and self.running.end.text and self.running.length > self._kept:
                         self._log.text_came()
                 if not whole:
                     raise ModelError(ErrorCode.ANSWER_TOO_LONG, "longer than CHATSTREAM_ANSWER_CHARACTERS")

@@ -34,6 +34,7 @@ import logging
 import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,7 +51,7 @@ from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, AnswerBounds, Generation, Priced
 from chatstream.generations.replay import PendingQuestion, Replay, in_progress, log_entries, pending_question, read
 from chatstream.limits import Answers, Slot
-from chatstream.llm.model import Delta
+from chatstream.llm.model import Delta, Tell
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Message, Rating, Status, UserMessage
@@ -77,8 +78,10 @@ _PAGE = 20
 _JOIN_TRIES = 5
 
 # Writes an answer. Arguments: the conversation; the answer; the question, or None to read it from the store; a future
-# that must be done before the model, a plug-in or a tool is asked.
-WriteAnswer = Callable[[Conversation, Answer, UserMessage | None, "asyncio.Future[None]"], AsyncGenerator[Delta, None]]
+# that must be done before the model, a plug-in or a tool is asked; a function that may be told text (see `Model`).
+WriteAnswer = Callable[
+    [Conversation, Answer, UserMessage | None, "asyncio.Future[None]", Tell], AsyncGenerator[Delta, None]
+]
 # Called after an answer has ended and its end is stored. Must return at once.
 Answered = Callable[[Conversation, Answer], None]
 
@@ -342,7 +345,7 @@ class Room:
         return Generation(
             Running(answer, answer.pieces),
             self.channel,
-            services.write_answer(conversation, answer, question, may_ask),
+            partial(services.write_answer, conversation, answer, question, may_ask),
             may_ask,
             attempts=services.attempts,
             checkpointer=services.checkpointer,

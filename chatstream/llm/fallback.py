@@ -5,9 +5,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.catalogue import Catalogue, Entry
-from chatstream.llm.model import Delta, Model, OfferedTool, Turn, without_calls
+from chatstream.llm.model import Delta, Model, OfferedTool, Tell, Turn, without_calls
 
 log = logging.getLogger("chatstream.llm")
 
@@ -40,6 +42,7 @@ class Endpoints:
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
+        tell: Tell | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. Raises `ConfigurationError` if the endpoint's proxy is unusable.
 
@@ -50,7 +53,7 @@ class Endpoints:
             turns, tools = without_calls(turns), ()
         fitting = entry.in_turn(turns)
         return self.endpoint(entry).stream(
-            fitting, model=entry.model, tools=tools, cache_key=cache_key, may_ask=may_ask
+            fitting, model=entry.model, tools=tools, cache_key=cache_key, may_ask=may_ask, tell=tell
         )
 
     def endpoint(self, entry: Entry) -> Model:
@@ -88,9 +91,10 @@ class FallbackModel:
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
+        tell: Tell | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`."""
-        return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key, may_ask)
+        return self._stream(turns, tools, self._catalogue.chain(model, self._begin_at), cache_key, may_ask, tell)
 
     def beginning_at(self, name: str | None) -> Model:
         """This model for an attempt that starts at the fallback `name`."""
@@ -103,17 +107,18 @@ class FallbackModel:
         chain: Sequence[Entry],
         cache_key: str | None,
         may_ask: "asyncio.Future[None] | None",
+        tell: Tell | None,
     ) -> AsyncGenerator[Delta, None]:
         for entry, after in zip(chain, [*chain[1:], None], strict=True):
             named = said = False
             try:
                 source = self._endpoints.stream(
-                    turns, model=entry.name, tools=tools, cache_key=cache_key, may_ask=may_ask
+                    turns, model=entry.name, tools=tools, cache_key=cache_key, may_ask=may_ask, tell=tell
                 )
                 async with aclosing(source) as deltas:
                     async for delta in deltas:
                         said = said or bool(delta.pieces)
-                        yield delta if named else delta._replace(model=entry.name)
+                        yield delta if named else replace(delta, model=entry.name)
                         named = True
             except ModelError as exc:
                 if after is None or exc.code not in _ANOTHER_MAY_ANSWER:

@@ -1,7 +1,7 @@
 """The interface between models and the rest of chatstream."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -87,7 +87,7 @@ class Estimate(NamedTuple):
     of_model: bool = True  # False: the estimate is for a plug-in that answers in the model's place
 
 
-class Delta(NamedTuple):
+class Delta(Struct, frozen=True):
     """The output of one network read: pieces in order, no string empty. The last delta has the end (`finish`).
 
     The pieces of a text answer are strings, each valid Unicode. `model`: the answering model's name as users know it;
@@ -110,6 +110,10 @@ class Delta(NamedTuple):
     round: Round | None = None
 
 
+Tell = Callable[[Sequence[Piece]], bool]
+"""Takes pieces at once. Returns False if it does not: then they must come as a delta."""
+
+
 class Model(Protocol):
     """A source of streamed answers."""
 
@@ -121,8 +125,12 @@ class Model(Protocol):
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
+        tell: Tell | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """Answer `turns`. Only the last `Delta` of a complete answer has `finish` set.
+
+        After the first delta with pieces, further pieces may go to `tell` instead, while the reader waits for the next
+        delta: most chunks then pass none of the generators between the endpoint and the reader.
 
         The model may call `tools`. If the last turn is the model's own, it continues after the results of that turn's
         last step.

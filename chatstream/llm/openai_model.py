@@ -27,10 +27,11 @@ from chatstream.llm.deadlines import Clock
 from chatstream.llm.decoding import MAX_EVENT_BYTES, AnswerDecoder
 from chatstream.llm.dialects import NONE, Dialects, Parts, ReasoningBack, is_in
 from chatstream.llm.faults import Fault, Mend, Part, from_exception, from_response
-from chatstream.llm.model import Delta, OfferedTool, Turn
+from chatstream.llm.model import Delta, OfferedTool, Tell, Turn
 from chatstream.llm.sdk import openai
-from chatstream.llm.transport import READ, Transport, before_sending
+from chatstream.llm.transport import READ, Push, Transport, before_sending
 from chatstream.metrics import Metrics
+from chatstream.pieces import Piece
 from chatstream.proxies import proxy_for
 
 __all__ = ["Deadlines", "OpenAIModel"]
@@ -90,8 +91,9 @@ _KEPT: Final = {b"content-type", b"content-encoding"}
 # All exceptions of the SDK and its transport: they wrap most of each other's, but not all.
 _TRANSPORT_ERRORS: Final = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, OSError)
 
-_Read = Callable[[], Awaitable[bytes | None]]
-"""Waits for the next bytes of a body; None at its end."""
+_Read = Callable[[Push | None], Awaitable[bytes | None]]
+"""Waits for the next bytes of a body; None at its end. Meanwhile it may give some to the function that it is called
+with (see `transport`)."""
 
 
 class OpenAIModel:
@@ -166,6 +168,7 @@ class OpenAIModel:
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
+        tell: Tell | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See `Model.stream`. A model's refusal is streamed as text, with the finish reason ``refusal``."""
         if self._client.is_closed():
@@ -181,7 +184,7 @@ class OpenAIModel:
                 clock.asked(whole=Part.STREAM in without)
                 try:
                     body = self._body(turns, tools, name, without, cache_key)
-                    async with contextlib.aclosing(self._attempt(body, clock, without, may_ask)) as deltas:
+                    async with contextlib.aclosing(self._attempt(body, clock, without, may_ask, tell)) as deltas:
                         async for delta in deltas:
                             if without is not known and certain:
                                 known = without
@@ -254,12 +257,20 @@ class OpenAIModel:
         return max(pause, fault.retry_after or 0)
 
     async def _attempt(
-        self, asked: dict[str, Any], clock: Clock, without: Parts, may_ask: "asyncio.Future[None] | None"
+        self,
+        asked: dict[str, Any],
+        clock: Clock,
+        without: Parts,
+        may_ask: "asyncio.Future[None] | None",
+        tell: Tell | None,
     ) -> AsyncGenerator[Delta, None]:
         """Send one request. The `Fault` it raises is transient only if no token came and it failed quickly."""
         decoder: AnswerDecoder | None = None
         fault: Fault | None = None
         asked_at = time.monotonic()
+        tokens = 0
+        begun = False  # a delta with pieces was yielded
+        untold: list[Piece] = []  # decoded by `push`
 
         async def ask() -> None:
             nonlocal asked_at
@@ -267,6 +278,20 @@ class OpenAIModel:
                 await clock.wait(may_ask)
                 clock.asked(whole=Part.STREAM in without)
                 asked_at = time.monotonic()
+
+        def push(data: bytes) -> bool:
+            """Decode `data`, and tell its pieces if they are nothing but more text; otherwise the loop below does the
+            rest."""
+            nonlocal tokens
+            assert decoder is not None  # noqa: S101 - for the type checker: it is made before the body is read
+            pieces = decoder.feed(data)
+            only_text = decoder.finished is None and decoder.usage is None and not decoder.over
+            if pieces and only_text and tell is not None and tell(pieces):
+                tokens = decoder.tokens
+                clock.token()
+                return True
+            untold.extend(pieces)
+            return False
 
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -281,14 +306,16 @@ class OpenAIModel:
                     tokens = decoder.tokens
                     try:
                         with clock:
-                            data = await read()
+                            data = await read(push if begun else None)
                     except TimeoutError:
                         if not (decoder.settled or (decoder.finished is not None and not clock.is_over)):
                             raise
                         data = None  # the answer looks complete
-                    pieces = decoder.end() if data is None else decoder.feed(data)
+                    pieces = [*untold, *(decoder.end() if data is None else decoder.feed(data))]
+                    untold.clear()
                     if pieces or (decoder.usage is not None and decoder.finished is None):
                         yield Delta(pieces, usage=decoder.usage)
+                        begun = begun or bool(pieces)
                     if decoder.tokens != tokens:
                         clock.token()  # after the yield: the reader's time must not count as the model's
                     if decoder.finished is not None and decoder.settled:
@@ -405,7 +432,7 @@ async def _body(response: httpx2.Response) -> AsyncGenerator[_Read, None]:
     elif coding != "identity":
         raise Fault(ErrorCode.UPSTREAM_PROTOCOL, "a body that is packed, although it was not to be")
     async with contextlib.aclosing(parts):
-        yield lambda: anext(parts, None)
+        yield lambda push: anext(parts, None)
 
 
 async def _unpacked(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -432,7 +459,7 @@ async def _refuse(response: httpx2.Response) -> None:
     body = bytearray()
     with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # then the status alone must do
         async with asyncio.timeout(_ERROR_BODY_PATIENCE), _body(response) as read:
-            while len(body) <= _ERROR_BODY_BYTES and (part := await read()) is not None:
+            while len(body) <= _ERROR_BODY_BYTES and (part := await read(None)) is not None:
                 body += part
     raise from_response(response.status_code, response.headers, bytes(body[:_ERROR_BODY_BYTES]))
 
@@ -448,7 +475,7 @@ async def _read_end(read: _Read) -> None:
     with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):
         async with asyncio.timeout(_END_PATIENCE):
             size = 0
-            while size < MAX_EVENT_BYTES and (data := await read()) is not None:
+            while size < MAX_EVENT_BYTES and (data := await read(None)) is not None:
                 size += len(data)
 
 

@@ -37,9 +37,12 @@ before_sending: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("c
 """What a request waits for when it is ready to be sent on an open connection. It comes this way because httpx2 and the
 openai package hand nothing else on to a transport."""
 
+Push = Callable[[bytes], bool]
+"""Takes bytes of a body at once; returns whether the reader need not be woken for them. Must not block."""
+
 READ: Final = "chatstream.read"
-"""The name of a response's extension: a function that waits for the body's next bytes, and returns None at its end. It
-costs less than the response's `stream`, which httpx2 wraps once more."""
+"""The name of a response's extension: its `read` (see `_Response`). It costs less than the response's `stream`, which
+httpx2 wraps once more."""
 
 
 class MalformedResponse(httpx2.RemoteProtocolError):
@@ -254,7 +257,8 @@ class _Response(httpx2.AsyncByteStream):
         self._held = 0
         self._paused = False
         self._error: httpx2.TransportError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None  # its result: whether `_push` has taken bytes
+        self._push: Push | None = None
 
     # Called by the connection -----------------------------------------------------------------------------------------
 
@@ -301,8 +305,21 @@ class _Response(httpx2.AsyncByteStream):
         return not any(name.lower() == b"content-length" for name, _ in self.headers)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Push what has come, or wake the reader."""
+        waiter, push = self._waiter, self._push
+        if waiter is None or waiter.done():
+            return
+        pushed = False
+        try:
+            if push is not None and self._parts:
+                pushed = True
+                if push(self._taken()) and not self._ended and self._error is None:
+                    return
+        except Exception as exc:  # noqa: BLE001 - the reader raises it
+            if not waiter.done():
+                waiter.set_exception(exc)
+        if not waiter.done():  # a push may have cancelled the reader
+            waiter.set_result(pushed)
 
     # Called by the parser ---------------------------------------------------------------------------------------------
 
@@ -337,21 +354,20 @@ class _Response(httpx2.AsyncByteStream):
     async def head(self) -> None:
         """Wait for `status` and `headers`."""
         while not self._begun:
-            await self._news()
+            await self._news(None)
 
-    async def read(self) -> bytes | None:
-        """Wait for bytes of the body, and return all unread ones; None at the end of the body."""
+    async def read(self, push: Push | None = None) -> bytes | None:
+        """Wait for bytes of the body, and return all unread ones; None at the end of the body.
+
+        While it waits, it gives the bytes to `push`. So no task has to be woken for most of them. If `push` returns
+        False for some, it returns none after them.
+        """
         while not self._parts:
             if self._ended:
                 return None
-            await self._news()
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
-        if self._paused:
-            self._paused = False
-            self._connection.resume()
-        return data
+            if await self._news(push):
+                return b""
+        return self._taken()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The body as it arrives: each time all unread bytes."""
@@ -369,13 +385,24 @@ class _Response(httpx2.AsyncByteStream):
         else:
             self._connection.abort()
 
-    def _news(self) -> "asyncio.Future[None]":
-        """A future that is done when something has arrived, or the connection is lost. Raises the error if there was
-        one."""
+    def _news(self, push: Push | None) -> "asyncio.Future[bool]":
+        """A future that is done when something has arrived that `push` has not taken, or the connection is lost. Its
+        result is True if `push` wants the reader to be woken. Raises the error if there was one."""
         if self._error is not None:
             raise self._error
+        self._push = push
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
+
+    def _taken(self) -> bytes:
+        """Return all unread bytes, which are then read."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
+        if self._paused:
+            self._paused = False
+            self._connection.resume()
+        return data
 
 
 def _head(request: httpx2.Request) -> bytes:

@@ -125,6 +125,11 @@ class Plugins:
         """Whether a plug-in sets the users' budgets."""
         return bool(self._loaded["budget"])
 
+    @property
+    def hold(self) -> bool:
+        """Whether a plug-in may hold back text of an answer."""
+        return bool(self._loaded["release"])
+
     # Before the model -------------------------------------------------------------------------------------------------
 
     async def admit(self, turn: Turn) -> None:
@@ -267,7 +272,7 @@ class Plugins:
                 # A durable delta must be stored before a tool runs, so it is released at once.
                 pieces = holding.release(end, ended=ended or delta.durable)
                 if pieces or ended or delta.model or delta.usage or delta.estimate or delta.round:
-                    yield delta._replace(pieces=pieces)
+                    yield replace(delta, pieces=pieces)
 
     async def _may_be_told(self, each: Loaded, text: str, told: int, *, ended: bool, late: bool) -> int | None:
         """How many code points may be sent; None if the answer is blocked."""

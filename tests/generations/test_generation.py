@@ -191,6 +191,18 @@ async def test_what_was_thought_is_there_for_models_that_want_it_back_as_far_as_
 
 
 @pytest.mark.gen_test
+async def test_text_behind_the_first_comes_without_a_delta_of_its_own(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        think, text = OpenReasoning(), OpenText()
+        b.model.reply(think, "Hm", "m.", text, "One, ", "two, ", "three.", STOP)
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation)
+            assert (await watched.until("llm_complete"))["content"] == watched.text == "One, two, three."
+        assert b.model.told == 2  # not the first text, and no thinking
+
+
+@pytest.mark.gen_test
 async def test_a_text_part_after_other_text_begins_with_a_blank_line(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         conversation = await b.conversation()

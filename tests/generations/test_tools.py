@@ -94,7 +94,7 @@ def told(frames: list[Any]) -> list[tuple[Any, ...]]:
 async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_uri: str) -> None:
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([tool("odds", ledger)])) as b:
-        b.model.reply("Let me look.", *call(1), CALLED)
+        b.model.reply("Let me ", "look.", *call(1), CALLED)
         b.model.reply("Take 2.10.", STOP)
         conversation = await b.conversation("Which?")
         async with b.viewer(conversation) as viewer:
@@ -102,6 +102,7 @@ async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_ur
         answer = await b.ended(conversation)
         key = f"{answer.id}.1"
         assert ledger.keys == [key]
+        assert b.model.told == 1
         assert answer.pieces == (
             "Let me look.",
             OpenToolCall(id=key, name="odds"),
@@ -118,7 +119,8 @@ async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_ur
             "stop",
         )
         assert told(viewer.frames) == [
-            ("llm_chunk", "Let me look."),
+            ("llm_chunk", "Let me "),
+            ("llm_chunk", "look."),
             ("tool_call", ""),
             ("tool_call", '{"match":7}'),
             ("tool_state", "ready"),
@@ -128,7 +130,7 @@ async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_ur
         ]
         assert viewer.frames[-1].data["parts"][1]["output"] == {"odds": 2.1, "match": 7}
         offsets = [frame.data["offset"] for frame in viewer.frames if frame.type == "llm_chunk"]
-        assert offsets == [0, 12]
+        assert offsets == [0, 7, 12]
         first, second = b.model.calls
         assert [offered.name for offered in first.tools] == ["odds"]
         (step,) = second.turns[-1].steps

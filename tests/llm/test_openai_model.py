@@ -4,7 +4,7 @@ import gzip
 import logging
 import socket
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -1139,3 +1139,115 @@ async def opened(upstream: Upstream, number: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while upstream.open < number:
             await asyncio.sleep(0)
+
+
+# Text that is told at once --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_text_behind_the_first_is_told_at_once(upstream: Upstream, open_model: Open) -> None:
+    begun, came = asyncio.Event(), asyncio.Event()
+    told: list[Piece] = []
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        told.extend(pieces)
+        came.set()
+        return True
+
+    first, second = http_chunk(event(delta("a"))), http_chunk(event(delta("b")) + event(delta("c")))
+    upstream.reply(head(), first, begun, second, came, http_chunk(event(delta("d")) + event(STOP) + event(DONE)), END)
+    async with contextlib.aclosing(open_model().stream(TURNS, tell=tell)) as deltas:
+        assert (await anext(deltas)).pieces == ["a"]
+        begun.set()
+        assert (await anext(deltas)).pieces == ["d"]  # it came with the end
+        assert told == ["b", "c"]
+        assert (await anext(deltas)).finish == Finish(reason="stop")
+
+
+@pytest.mark.gen_test
+async def test_what_is_not_taken_at_once_comes_as_a_delta(upstream: Upstream, open_model: Open) -> None:
+    texts = [*"abcdef"]
+    told: list[Piece] = []
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        if pieces[0] in ("b", "e"):
+            return False
+        told.extend(pieces)
+        return True
+
+    chunks = [http_chunk(event(delta(text))) for text in texts]
+    upstream.reply(head(), *chunks, http_chunk(event(STOP)), http_chunk(event(USAGE)), http_chunk(event(DONE)), END)
+    order: list[Piece] = []
+    async with contextlib.aclosing(open_model().stream(TURNS, tell=tell)) as deltas:
+        async for delta_ in deltas:
+            order += [*told, *delta_.pieces]
+            told.clear()
+            finish = delta_.finish
+    assert order == texts
+    assert finish is not None
+    assert finish.usage is not None
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        pytest.param([Do.HANG], ErrorCode.UPSTREAM_TIMEOUT, id="late"),
+        pytest.param([Do.RESET], ErrorCode.UPSTREAM_TRUNCATED, id="broken"),
+        pytest.param([http_chunk(event({"error": {"message": "x", "code": 500}})), END], None, id="failed"),
+    ],
+)
+@pytest.mark.gen_test
+async def test_told_text_counts_as_begun(
+    upstream: Upstream, open_model: Open, rest: list[Step], code: ErrorCode | None
+) -> None:
+    begun, came = asyncio.Event(), asyncio.Event()
+    told: list[Piece] = []
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        told.extend(pieces)
+        came.set()
+        return True
+
+    upstream.reply(CUT, begun, http_chunk(event(delta("b"))), came, *rest)
+    model = open_model(deadlines=replace(HOURS, idle=10 * NOW if code is ErrorCode.UPSTREAM_TIMEOUT else 3600))
+    async with contextlib.aclosing(model.stream(TURNS, tell=tell)) as deltas:
+        assert (await anext(deltas)).pieces == ["a"]
+        begun.set()
+        with pytest.raises(ModelError) as caught:
+            await anext(deltas)
+    assert told == ["b"]
+    assert code is None or caught.value.code is code
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.gen_test
+async def test_an_error_of_whoever_is_told_ends_the_stream(upstream: Upstream, open_model: Open) -> None:
+    begun = asyncio.Event()
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        raise LookupError(pieces[0])
+
+    upstream.reply(CUT, begun, http_chunk(event(delta("b"))), Do.HANG)
+    async with contextlib.aclosing(open_model().stream(TURNS, tell=tell)) as deltas:
+        assert (await anext(deltas)).pieces == ["a"]
+        begun.set()
+        with pytest.raises(LookupError, match="b"):
+            await anext(deltas)
+    await upstream.calls[0].aborted.wait()
+
+
+@pytest.mark.gen_test
+async def test_who_cancels_the_reader_when_told_is_told_no_more(upstream: Upstream, open_model: Open) -> None:
+    told: list[Sequence[Piece]] = []
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        told.append(pieces)
+        reading.cancel()
+        return True
+
+    upstream.reply(CUT, *(http_chunk(event(delta(text))) for text in "bcdefg"), Do.HANG)
+    reading = asyncio.create_task(read(open_model().stream(TURNS, tell=tell)))
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await upstream.calls[0].aborted.wait()
+    assert len(told) == 1

@@ -370,8 +370,9 @@ async def test_a_phrase_that_is_held_back_is_in_no_call(mongodb_uri: str, name: 
         call = await b.model.call(1)
         async with b.viewer(conversation) as watched:
             opened = OpenToolCall(id="1", name=name)
-            call.say("Well. ", Delta([opened, *arguments]), Finish(reason="tool_calls", usage=None))
+            call.say("Well", ". ", Delta([opened, *arguments]), Finish(reason="tool_calls", usage=None))
             complete = await watched.until("llm_complete")
+        assert b.model.told == 0  # all of it passes the plug-in
         assert (complete["content"], complete["finishReason"]) == ("Well. ", "content_filter")
         told = str([frame.data for frame in watched.frames]) + str(await b.newest(conversation))
         assert "4711" not in told

@@ -28,7 +28,7 @@ from chatstream.generations.hub import Hub, Stream
 from chatstream.generations.replay import NEWEST
 from chatstream.generations.room import Config
 from chatstream.limits import Answers
-from chatstream.llm.model import Delta, Finish, OfferedTool, Turn
+from chatstream.llm.model import Delta, Finish, OfferedTool, Tell, Turn
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, UserMessage
 from chatstream.pieces import Mark
@@ -93,6 +93,7 @@ class ScriptedModel:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.told = 0  # how many deltas were told at once
         self._replies: deque[tuple[Step, ...]] = deque()
         self._called = asyncio.Condition()
 
@@ -119,6 +120,7 @@ class ScriptedModel:
         tools: Sequence[OfferedTool] = (),
         cache_key: str | None = None,
         may_ask: "asyncio.Future[None] | None" = None,
+        tell: Tell | None = None,
     ) -> AsyncGenerator[Delta, None]:
         if may_ask is not None:
             await may_ask
@@ -129,8 +131,13 @@ class ScriptedModel:
         self.calls.append(call)
         async with self._called:
             self._called.notify_all()
+        begun = False
         async with contextlib.aclosing(call.deltas()) as deltas:
             async for delta in deltas:
+                if begun and tell is not None and delta == Delta(delta.pieces) and tell(delta.pieces):
+                    self.told += 1
+                    continue
+                begun = begun or bool(delta.pieces)
                 yield delta
 
     async def close(self) -> None:
@@ -346,6 +353,7 @@ class Bench:
         answer: Answer,
         question: UserMessage | None,
         may_ask: "asyncio.Future[None]",
+        tell: Tell,
     ) -> AsyncGenerator[Delta, None]:
         return write_answer(
             conversation,
@@ -359,6 +367,7 @@ class Bench:
             context_characters=10_000,
             remember=lambda seq: self.contexts.begin_at(conversation, seq),
             may_ask=may_ask,
+            tell=tell,
             **self.asked_between,
         )
 
