@@ -32,17 +32,15 @@ class EventSplitter:
         if data.startswith(b"data:"):
             self._at_start = False  # past a byte order mark
         between_lines = self._line or self._data or self._is_error or self._after_cr or self._at_start
-        if between_lines or not self._blank_lines or b"\r" in data:
+        end = data.rfind(b"\n\n") + 2  # of the last complete event
+        if between_lines or not self._blank_lines or end < 2:
             return self._feed(data)
-        # Fast path for the usual input, complete events of one line: a third of the cost.
-        *blocks, rest = data.split(b"\n\n")
-        events: list[bytes] = []
-        for block in blocks:
-            if block.startswith(b"data: {") and b"\n" not in block:
-                events.append(block[6:])
-            else:
-                events += self._feed(block + b"\n\n")
-        return events + self._feed(rest) if rest else events
+        # Fast path for the usual input, complete events of one line: a fifth of the cost.
+        lines = data[:end].splitlines()
+        events = [line[6:] for line in lines[::2] if line.startswith(b"data: ")]
+        if any(lines[1::2]) or 2 * len(events) != len(lines):
+            return self._feed(data)
+        return events + self._feed(data[end:]) if end < len(data) else events
 
     def _feed(self, data: bytes) -> list[bytes]:
         if self._after_cr and data.startswith(b"\n"):
