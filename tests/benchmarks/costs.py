@@ -6,10 +6,13 @@ measured is CPU time of this thread, and the least of several tries: whatever di
 
 import asyncio
 import json
+import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
+from types import FrameType
 
 from chatstream.formats.registry import DEFAULT, SHOWING
 from chatstream.generations.channel import Channel, Running
@@ -17,12 +20,17 @@ from chatstream.generations.fitting import Fitting
 from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.llm.decoding import AnswerDecoder
+from chatstream.llm.model import Turn
+from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.llm.responses_decoding import ResponsesDecoder
+from chatstream.llm.transport import Transport
+from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Status
-from chatstream.pieces import BEGINNING
+from chatstream.pieces import BEGINNING, Piece
 
 CHUNKS = 400  # an answer
 VIEWERS = 100
+_ALONE = 100  # chunks that come alone
 _TRIES = 7  # of some ten milliseconds each; one of them is undisturbed
 
 _NOW = datetime.now(UTC)
@@ -103,22 +111,7 @@ async def keep() -> None:
 async def fan_out() -> None:
     """20 times 10 chunks are appended, and read by 100 viewers who wait for them."""
     channel, running = Channel(_CONVERSATION), Running(_ANSWER)
-    never = float("inf")
-    followers = [
-        Follower(
-            channel,
-            DEFAULT,
-            once=False,
-            rotate_at=never,
-            rotate_after_bytes=2**40,
-            expires_at=never,
-            request_id="r",
-            observe_lag=lambda _: None,
-        )
-        for _ in range(VIEWERS)
-    ]
-    for follower in followers:
-        follower.join(Replay(entries=(), place=(1, 0)))
+    followers = [_follower(channel) for _ in range(VIEWERS)]
     readers = [asyncio.create_task(_read(follower)) for follower in followers]
     await asyncio.sleep(0)
     for first in range(0, 200, 10):
@@ -129,6 +122,77 @@ async def fan_out() -> None:
         follower.end()
     told = DEFAULT.chunks(_ANSWER, _TEXTS[:200], BEGINNING, "0" * 24)
     assert sum(await asyncio.gather(*readers)) == VIEWERS * len(told)
+
+
+async def calls_for_a_chunk_alone() -> float:
+    """How many functions are called, in Python and in C, for a chunk that comes alone: from its bytes to the frame that
+    is written to one viewer."""
+    channel, running, fitting = Channel(_CONVERSATION), Running(_ANSWER), Fitting(200_000, 200_000)
+    frames: list[bytes] = []
+
+    def tell(pieces: Sequence[Piece]) -> bool:
+        if not fitting.fits(running.end, pieces):
+            return False
+        channel.extend(running, pieces)
+        return True
+
+    def push(told: bytes) -> bool:
+        frames.append(told)
+        return True
+
+    async def answer(model: OpenAIModel) -> None:
+        async with aclosing(model.stream([Turn("user", "x")], tell=tell)) as deltas:
+            async for delta in deltas:
+                channel.extend(running, delta.pieces)
+
+    follower = _follower(channel)
+    watching = asyncio.create_task(follower.next(push))
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:  # it accepts, and what it would send is given by hand
+        deadlines = Deadlines(connect=60, first_token=60, idle=60, total=60)
+        url = f"http://127.0.0.1:{endpoint.getsockname()[1]}/v1"
+        model = OpenAIModel(api_key="k", base_url=url, model="m", metrics=Metrics(), deadlines=deadlines)
+        transport = model._client._client._transport
+        assert isinstance(transport, Transport)
+        answering = asyncio.create_task(answer(model))
+        while not (waits := [each for each in transport._open if each._response is not None]):
+            await asyncio.sleep(0)
+        waits[0].data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        counted = 0
+
+        def count(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal counted
+            counted += event in ("call", "c_call")
+
+        chunks = [b"%x\r\n%b\n\n\r\n" % (len(event) + 2, event) for event in _READ.split(b"\n\n")]
+        for number, chunk in enumerate(chunks[:_ALONE]):
+            if number == _ALONE // 2:  # all is warm, and the answer has begun
+                sys.setprofile(count)
+            waits[0].data_received(chunk)
+            while len(frames) <= number:
+                await asyncio.sleep(0)
+        sys.setprofile(None)
+        answering.cancel()
+        await asyncio.wait([answering])
+        await model.close()
+    follower.end()
+    await watching
+    return counted / (_ALONE - _ALONE // 2)
+
+
+def _follower(channel: Channel) -> Follower:
+    never = float("inf")
+    follower = Follower(
+        channel,
+        DEFAULT,
+        once=False,
+        rotate_at=never,
+        rotate_after_bytes=2**40,
+        expires_at=never,
+        request_id="r",
+        observe_lag=lambda _: None,
+    )
+    follower.join(Replay(entries=(), place=(1, 0)))
+    return follower
 
 
 async def _read(follower: Follower) -> int:
@@ -150,7 +214,8 @@ STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
 
 
 async def measure() -> dict[str, float]:
-    """The units of each step: for a chunk, and of fan-out for what one viewer is told at once."""
+    """The units of each step: for a chunk, and of fan-out for what one viewer is told at once. And the calls for a
+    chunk that comes alone, which are the same on every machine."""
     unit = float("inf")
     best = dict.fromkeys(STEPS, float("inf"))
     for _ in range(_TRIES):  # in turn: what changes, changes for all
@@ -161,7 +226,8 @@ async def measure() -> dict[str, float]:
             began = time.thread_time()
             await step()
             best[name] = min(best[name], (time.thread_time() - began) / times)
-    return {name: seconds / unit for name, seconds in best.items()}
+    units = {name: seconds / unit for name, seconds in best.items()}
+    return units | {"calls_for_a_chunk_alone": await calls_for_a_chunk_alone()}
 
 
 if __name__ == "__main__":
