@@ -339,8 +339,10 @@ def whole_rounds(pieces: Sequence[Piece]) -> Sequence[Piece]:
     return pieces[: next(marks, 0)]
 
 
-def join(pieces: Iterable[Piece]) -> list[Piece]:
+def join(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces with neighbouring strings joined and empty strings removed."""
+    if is_text(pieces):  # the usual case, for each checkpoint
+        return [whole] if (whole := "".join(pieces)) else []
     joined: list[Piece] = []
     run: list[str] = []
     for piece in pieces:
