@@ -189,7 +189,9 @@ class Calls:
             yield Delta(marks, durable=True)
             marks = []
         async for delta in self._outcomes(running, waiting):
-            unknown = unknown or any(isinstance(piece, ToolState) for piece in delta.pieces)
+            unknown = unknown or any(
+                isinstance(piece, ToolState) and piece.state is CallState.UNKNOWN for piece in delta.pieces
+            )
             yield delta
         if unknown:
             raise ModelError(ErrorCode.TOOL_OUTCOME_UNKNOWN, "a tool's outcome is not known")

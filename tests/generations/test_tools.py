@@ -228,6 +228,7 @@ async def test_how_far_a_call_is_is_told_seldom(mongodb_uri: str) -> None:
             await viewer.until("llm_complete")
         assert sorted(progress) == [(number, "running", "? half ", 231) for number in "12"]
         answer = await b.ended(conversation)
+        assert (answer.status, answer.content) == (Status.COMPLETE, "Look.\n\nDone.")
         assert [(part.state, part.output, part.message) for part in calls_of(answer)] == [
             (CallState.DONE, "done", None)
         ] * 2
