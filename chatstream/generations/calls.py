@@ -135,8 +135,7 @@ class Calls:
     def __init__(
         self, tools: Tools, bounds: CallBounds, metrics: Metrics, *, caller: Callable[[str, str], Caller], owner: str
     ) -> None:
-        """`caller` takes a call's key and its tool's source, and returns the caller that the tool is shown. `owner`:
-        the id of this process."""
+        """`caller(key, source)` makes the `Caller` that a tool function gets. `owner` is the id of this process."""
         self.offered = tools.offered
         self._tools = tools
         self._bounds = bounds

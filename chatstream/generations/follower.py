@@ -99,7 +99,8 @@ class Follower:
             self._waiter.set_exception(exc)
 
     def _push_on(self, push: Push) -> bool:
-        """Push what is available. Returns False if `next` must be woken all the same."""
+        """Push the available frames. Returns False if `next` must be woken: the reader is slow, the
+        stream has ended, or a heartbeat is due."""
         while frames := self._take():
             self._note(frames)
             if not push(frames):

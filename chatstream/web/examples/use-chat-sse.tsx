@@ -20,7 +20,7 @@ export function Chat({ server, id, token, tools = {} }: Props) {
     baseUrl: server,
     conversationId: id,
     accessToken: token, // or a string; a new one is used from the next request on, and the text stays
-    history: true, // what was said before, asked for until it is there
+    history: true, // load the earlier messages first, with retries
   });
   const [draft, setDraft] = useState("");
   const [refusal, setRefusal] = useState<string | null>(null);

@@ -39,8 +39,8 @@ const GERMAN = {
   "Options of this chat": "Optionen dieses Chats",
   "Instructions…": "Anweisungen …",
   "Instructions for this chat": "Anweisungen für diesen Chat",
-  "What the model is told before each answer. Empty: what this server tells it.":
-    "Was dem Modell vor jeder Antwort gesagt wird. Leer: was dieser Server ihm sagt.",
+  "The model gets this text before each answer. Empty: the server's own instructions.":
+    "Das Modell erhält diesen Text vor jeder Antwort. Leer: die Anweisungen dieses Servers.",
   Save: "Speichern",
   "Copy everything": "Alles kopieren",
   "Save as Markdown": "Als Markdown speichern",
@@ -185,8 +185,8 @@ const GERMAN = {
     "Fügen Sie Ihr Zugangstoken ein, oder öffnen Sie den Link, den der Server ausgegeben hat.",
   "Access token": "Zugangstoken",
   "Open the chat": "Chat öffnen",
-  "Tabs of this browser share it; it is forgotten when you close the last one.":
-    "Alle Tabs dieses Browsers teilen es; mit dem letzten wird es vergessen.",
+  "All tabs of this browser use this token, until you close the last one.":
+    "Alle Tabs dieses Browsers verwenden dieses Token, bis Sie den letzten schließen.",
   "Your sign-in has expired.": "Ihre Anmeldung ist abgelaufen.",
   "The server does not accept this sign-in.": "Der Server nimmt diese Anmeldung nicht an.",
   "This token has expired. Paste a new one.": "Dieses Token ist abgelaufen. Fügen Sie ein neues ein.",
