@@ -1,9 +1,9 @@
-/** What an answer recommends. What is in it, the server's plug-in says that found it. */
+/** A recommendation in an answer. Its fields are defined by the server's plug-in. */
 export interface Recommendation {
   readonly [name: string]: any;
 }
 
-/** Something else that the server's app found in an answer: what it is, `kind` says, and `message` in words. */
+/** Something else that a plug-in of the server found in an answer. `kind` is its type, `message` describes it in words. */
 export interface Annotation {
   readonly kind: string;
   readonly id: string;
@@ -15,26 +15,26 @@ export interface Usage {
   promptTokens: number;
   completionTokens: number;
   totalTokens: number;
-  /** Counted by the model, to its end or so far; or reckoned from the length of the texts. */
+  /** `exact`: the model's final count. `partial`: its count so far. `estimated`: from the length of the texts. */
   source: "exact" | "partial" | "estimated";
-  /** Of the prompt, and of the completion, where the model says so. */
+  /** Cached tokens of the prompt, and reasoning tokens of the completion, if the model reports them. */
   cachedTokens?: number;
   reasoningTokens?: number;
-  /** In millionths of the operator's currency, where a price is known. */
+  /** In millionths of the operator's currency, if the price is known. */
   costMicros?: number;
 }
 
-/** Why an answer ended badly. `error` is a stable code, `message` is for people; `retryable`: `regenerate` may help. */
+/** Why an answer failed. `error` is a stable code, `message` is for people; `retryable`: `regenerate` may help. */
 export interface AnswerError {
   error: string;
   message: string;
   retryable: boolean;
   requestId: string | null;
-  /** When trying again can help, if the model's server said so: counted from the answer's end. */
+  /** The wait before a retry, if the model's server named one, counted from the answer's end. */
   retryAfterMs?: number | null;
 }
 
-/** `waiting`: for somebody's decision about a call, or for the app's answer to one; it has not ended. */
+/** `waiting`: the answer waits for a decision about a tool call, or for the app's result, and has not ended. */
 export type AnswerStatus = "streaming" | "waiting" | "complete" | "stopped" | "failed" | "interrupted";
 
 export type Rating = "up" | "down";
@@ -45,11 +45,11 @@ export interface UserMessage {
   readonly content: string;
   /** RFC 3339. */
   readonly timestamp: string;
-  /** Where it was edited: the ids of all versions, this one among them, oldest first. `showBranch` shows another one. */
+  /** If it was edited: the ids of all versions, including this one, oldest first. `showBranch` shows another one. */
   readonly siblings?: readonly string[];
 }
 
-/** Where a call stands; null while the model still writes its arguments. */
+/** The state of a tool call; null while the model still writes its arguments. */
 export type ToolCallState =
   | "ready"
   | "awaiting_approval"
@@ -64,9 +64,9 @@ export type ToolCallState =
   | "unknown"
   | null;
 
-/** What a tool asks the user: something that the JSON Schema describes, an object; or to open a page. */
+/** A tool's question to the user: for an object that the JSON Schema describes, or to open a page. */
 export interface ToolQuestion {
-  /** Which of the call's questions it is. */
+  /** The question's id, unique within the call. */
   readonly id: string;
   readonly schema?: { readonly [keyword: string]: unknown };
   readonly url?: string;
@@ -80,91 +80,91 @@ export interface ToolCallPart {
   /** JSON text; incomplete while `state` is null. */
   readonly arguments: string;
   readonly state: ToolCallState;
-  /** Until when somebody may decide or answer; RFC 3339. */
+  /** The time limit for the decision or the answer; RFC 3339. */
   readonly expiresAt?: string;
   readonly decidedBy?: string;
   /** For people: what it will do or asks, how far it is, why it was denied, what is not known. */
   readonly message?: string;
-  /** What the tool asks the user, with `awaiting_input`; its words are the `message`. */
+  /** The tool's question, in the state `awaiting_input`; its text is the `message`. */
   readonly question?: ToolQuestion;
-  /** What came of it: any JSON; with `failed`, why nothing did. */
+  /** The result: any JSON value. With `failed`, an error message. */
   readonly output?: unknown;
   readonly failed?: boolean;
-  /** `output` is only the beginning, as text. */
+  /** The result was too large: `output` is its beginning, as text. */
   readonly truncated?: boolean;
 }
 
-/** A call, as it is after a decision or an answer. */
+/** A tool call after a decision or an answer. */
 export interface DecidedCall extends Omit<ToolCallPart, "type"> {
   readonly messageId: string;
   readonly status: AnswerStatus;
   readonly streamCursor: string;
 }
 
-/** What an answer is made of. More types may be added: ignore those that you do not know. */
+/** A part of an answer. Later servers may send other types: ignore those that you do not know. */
 export type AnswerPart =
   | { readonly type: "text"; readonly text: string }
-  /** What the model thinks; there only if the server shows it. */
+  /** The model's reasoning, if the server shows it. */
   | { readonly type: "reasoning"; readonly text: string }
   | ToolCallPart
-  /** Something of the server's app, to be shown here: what it is, its `kind` says. Text goes on behind it. */
+  /** Data of a plug-in of the server, to be shown at this place. `kind` is its type. The text continues after it. */
   | { readonly type: "data"; readonly kind: string; readonly id: string; readonly data: unknown };
 
 /** The newest attempt at answering a user message. */
 export interface AssistantMessage {
   readonly id: string;
   readonly role: "assistant";
-  /** The text so far; all of it once `status` is final. */
+  /** The text so far; complete once `status` is final. */
   readonly content: string;
   readonly status: AnswerStatus;
-  /** It has not ended: `status` is `streaming` or `waiting`. */
+  /** Whether the answer has not ended: `status` is `streaming` or `waiting`. */
   readonly streaming: boolean;
-  /** 1 for the first; `regenerate` makes another. */
+  /** 1 for the first attempt; each `regenerate` adds one. */
   readonly attempt: number;
-  /** The id of the user message; null in the rare case that it is not known. */
+  /** The id of the user message; null in the rare case that it is unknown. */
   readonly replyTo: string | null;
   readonly finishReason: string | null;
   readonly usage: Usage | null;
   readonly error: AnswerError | null;
   readonly recommendations: readonly Recommendation[];
-  /** There only if there are any. */
+  /** Set only if there are any. */
   readonly annotations?: readonly Annotation[];
-  /** In the order in which they began; there only where the answer is more than text. */
+  /** In the order in which they began. Set only if the answer has more than text. */
   readonly parts?: readonly AnswerPart[];
-  /** Which model answered, as the server calls it. Live it is said where there are several, in the history always. */
+  /** The server's name of the model that answered. In the history always; in the stream only if there are several models. */
   readonly model?: string;
-  /** What its user thinks of it, if they said so. */
+  /** The user's rating, if any. */
   readonly rating?: Rating;
-  /** Where there are several attempts: the ids of all, this one among them, oldest first. `showBranch` shows another one. */
+  /** If there are several attempts: the ids of all, including this one, oldest first. `showBranch` shows another one. */
   readonly siblings?: readonly string[];
-  /** From this answer on the model is not told so many of the oldest messages: the conversation has become too long. */
+  /** The conversation has become too long: from this answer on, this many of its oldest messages are not sent to the model. */
   readonly contextTrimmed?: { readonly dropped: number };
-  /** RFC 3339; of the newest event. */
+  /** The time of the newest event; RFC 3339. */
   readonly timestamp: string;
 }
 
 export type ChatMessage = UserMessage | AssistantMessage;
 
-/** What the stream says, as it came. Types that are not here may be added to the protocol: ignore them. */
+/** An event of the stream, as received. Later servers may send other types: ignore them. */
 export type ChatEvent = { timestamp: string } & (
   | { type: "connected"; conversationId: string; resumed: boolean; activeMessageId: string | null; head?: string }
   | { type: "heartbeat" }
-  /** `parent` is there in a conversation with several branches: what the message goes on from. */
+  /** `parent` is set only if the conversation has several branches: the id of the message before this one. */
   | { type: "user_message"; messageId: string; content: string; parent?: string | null }
-  /** Another branch is shown from now on: the one that ends with the message `head`, or the newest answer to it. */
+  /** Another branch is shown from now on. It ends with the message `head`, or with the newest answer to it. */
   | { type: "branch"; head: string }
-  /** An attempt is rated, on whichever device; null: no longer. */
+  /** An answer was rated, on any device; null: the rating was removed. */
   | { type: "rating"; messageId: string; rating: Rating | null }
-  /** The conversation has another title: the user's, or one that the model made. */
+  /** The conversation has a new title, from the user or from the model. */
   | { type: "title"; title: string | null }
-  /** A question that waited for its turn was taken back. */
+  /** A queued question was taken back. */
   | { type: "withdrawn"; messageId: string }
   | { type: "llm_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
-  /** What the model thinks; `offset` counts within this thought. */
+  /** The next piece of the model's reasoning; `offset` counts within this part. */
   | { type: "reasoning_chunk"; messageId: string; replyTo: string; attempt: number; offset: number; content: string }
-  /** The model calls a tool, or the next piece of the call's arguments has come. */
+  /** The model calls a tool: the next piece of the call's arguments. */
   | { type: "tool_call"; messageId: string; replyTo: string; attempt: number; toolCallId: string; name: string; arguments: string }
-  /** Where a call stands; `arguments` are whole where they are there. */
+  /** The new state of a call. If `arguments` is set, it is complete. */
   | ({ type: "tool_state"; messageId: string; replyTo: string; attempt: number; state: ToolCallState; arguments?: string } & Pick<
       ToolCallPart,
       "toolCallId" | "name" | "expiresAt" | "decidedBy" | "message" | "question"
@@ -179,7 +179,7 @@ export type ChatEvent = { timestamp: string } & (
       failed: boolean;
       truncated: boolean;
     }
-  /** The conversation has become too long: from this answer on the model is not told its oldest `dropped` messages. */
+  /** The conversation has become too long: from this answer on, its oldest `dropped` messages are not sent to the model. */
   | { type: "context_trimmed"; messageId: string; replyTo: string; attempt: number; dropped: number }
   | {
       type: "llm_complete";
@@ -191,53 +191,53 @@ export type ChatEvent = { timestamp: string } & (
       finishReason: string | null;
       usage: Usage | null;
       parts?: readonly AnswerPart[];
-      /** Which model answered, where there are several. */
+      /** The model that answered, if there are several. */
       model?: string;
     }
-  /** Something of the server's app, at this place of the answer; the same `kind` and `id` again replaces it. */
+  /** Data of a plug-in, at this place of the answer; a later event with the same `kind` and `id` replaces it. */
   | { type: "data"; messageId: string; replyTo: string; attempt: number; kind: string; id: string; data: unknown }
-  /** What was found in the answer: a recommendation, or, with a `kind`, whatever the server's app finds. */
+  /** Something found in the answer: a recommendation, or, with a `kind`, another annotation. */
   | { type: "system"; message: string; metadata: Recommendation; kind?: undefined; id?: undefined }
   | { type: "system"; message: string; metadata: { readonly [name: string]: unknown }; kind: string; id: string }
   | (AnswerError & { type: "error"; messageId: string | null })
 );
 
-/** A request, a connection or an answer that went wrong. `message` is for people. */
+/** The error of a request, a connection or an answer. `message` is for people. */
 export class ChatError extends Error {
   /** Stable: the server's codes, `http_<status>` of a proxy, `connection_failed`, `connection_lost`, `not_a_stream`,
    * `protocol`, `token_failed` (your token function threw, or took too long: `cause`), `unsupported`. */
   readonly code: string;
-  /** Whether trying again can help. A stream does by itself; after one that cannot be helped it is `closed`. */
+  /** Whether a retry can help. A stream retries by itself; after an error that is not retryable, it is `closed`. */
   readonly retryable: boolean;
   /** The HTTP status, if there was one. */
   readonly status: number | null;
-  /** What the server said is wrong with the request, if it did; then it is the `message`, too. */
+  /** The server's description of the error, if there is one; then it is also the `message`. */
   readonly detail: string | null;
-  /** What is wrong with each field of it, if that is what is wrong: `{content: "at most 32000 characters"}`. */
+  /** The errors of the request's fields, if any: `{content: "at most 32000 characters"}`. */
   readonly fields: Readonly<Record<string, string>> | null;
   readonly retryAfterMs: number | null;
-  /** Under which the server's log has the details. */
+  /** The server's log has the details under this id. */
   readonly requestId: string | null;
-  /** The answer that went wrong; null for requests and connections. */
+  /** The failed answer; null for requests and connections. */
   readonly messageId: string | null;
-  /** What was thrown below it: by `fetch`, by your token function. */
+  /** The exception that caused it: from `fetch` or from your token function. */
   readonly cause?: unknown;
 }
 
-/** `closed` → `connect()` → `connecting` → `open` ⇄ `reconnecting`; `closed` by `disconnect()` or when all is in vain. */
+/** `closed` → `connect()` → `connecting` → `open` ⇄ `reconnecting`; `closed` after `disconnect()`, or when retrying cannot help. */
 export type ChatState = "connecting" | "open" | "reconnecting" | "closed";
 
-/** A function is asked before each request. With `refresh` the server has refused the last one, or it has expired: get a
- * new one. It has 15 s; what it throws is the `cause` of a `ChatError` `token_failed`. It may be written inline. */
+/** A token, or a function that is called before each request. `refresh`: the last token has expired or was refused, so get a
+ * new one. The function has 15 s. If it throws, the error is `token_failed` with that `cause`. It may be written inline. */
 export type TokenSource = string | ((why: { refresh: boolean }) => string | Promise<string>);
 
-/** What is used of an EventSource: a browser's, npm's `eventsource`, `react-native-sse`. */
+/** The required part of an EventSource: a browser's, npm's `eventsource`, `react-native-sse`. */
 export interface EventSourceLike {
   addEventListener(type: any, listener: (event: any) => void): void;
   close(): void;
 }
 
-/** A conversation; null stands for the server's default. */
+/** A conversation. Null means the server's default. */
 export interface Conversation {
   id: string;
   title: string | null;
@@ -250,9 +250,9 @@ export interface Conversation {
 
 /** A conversation in a list. */
 export interface ListedConversation extends Conversation {
-  /** Whether an answer runs in it, or waits for somebody's decision. A later server may say more. */
+  /** Whether an answer runs in it, or waits for a decision. Later servers may have other states. */
   state: "idle" | "running" | "waiting";
-  /** An answer has ended while nobody watched, on any device, and was not read since. */
+  /** An answer has ended while no device watched, and was not read since. */
   unread: boolean;
 }
 
@@ -260,18 +260,18 @@ export interface ConversationPage {
   conversations: ListedConversation[];
   /** The `before` of the next page; null if this is the last one. */
   nextCursor: string | null;
-  /** Of a search: false while older conversations have yet to be made ready for it; search again then. */
+  /** For a search: false while the server still indexes older conversations; search again later. */
   complete?: boolean;
 }
 
 export interface NewConversation {
-  /** By default the server makes one. Of your own choice it makes the request safe to repeat: the second is a 409. */
+  /** By default the server makes one. With your own id the request is safe to repeat: the second one gets a 409. */
   id?: string;
   title?: string | null;
   systemPrompt?: string | null;
   model?: string | null;
   background?: boolean;
-  /** The model writes a title after the first answer, in place of `title`, unless it is renamed before. */
+  /** The model writes a title after the first answer. It replaces `title`, unless the user has renamed the conversation. */
   autoTitle?: boolean;
 }
 
@@ -281,46 +281,46 @@ export class Conversations {
   setToken(token: TokenSource): void;
   /** Most recently active first. `before` is the `nextCursor` of the page before. */
   list(options?: { limit?: number; before?: string | null }): Promise<ConversationPage>;
-  /** Those in whose title or messages all words of `text` stand, or words that begin so. */
+  /** The conversations whose title or messages contain all words of `text`, or words that begin with them. */
   search(text: string, options?: { limit?: number; before?: string | null }): Promise<ConversationPage>;
   get(id: string): Promise<Conversation>;
   create(conversation?: NewConversation): Promise<Conversation>;
-  /** Null: it has no title any more. */
+  /** Null removes the title. */
   rename(id: string, title: string | null): Promise<Conversation>;
   change(
     id: string,
     changes: { title?: string | null; systemPrompt?: string | null; model?: string | null; background?: boolean },
   ): Promise<Conversation>;
-  /** With its messages, for good. */
+  /** Delete it with its messages; this cannot be undone. */
   delete(id: string): Promise<null>;
-  /** All messages of it, as the server has them, oldest first: those of the branch that is shown, or of all. */
+  /** All its messages in the form of the REST API, oldest first: of the shown branch, or of all branches. */
   messages(id: string, options?: { branches?: "all" }): Promise<Record<string, unknown>[]>;
   /** The same page by page, the newest page first. */
   pages(id: string, options?: { branches?: "all" }): AsyncGenerator<Record<string, unknown>[], void>;
 }
 
 export interface ChatStreamOptions {
-  /** The server, e.g. `https://chat.example`; by default the page's own. */
+  /** The server, e.g. `https://chat.example`; by default the server of the page. */
   baseUrl?: string;
   conversationId: string;
   token: TokenSource;
-  /** `auto`: `fetch` where it can stream, which is everywhere but in React Native's own fetch; else `eventsource`. */
+  /** `auto`: `fetch` if it can stream (everywhere except React Native's own), else `eventsource`. */
   transport?: "auto" | "fetch" | "eventsource";
-  /** With an EventSource: ask for a one-time ticket before each connection (the default), so that no token stands in an
-   * address, where logs see it. */
+  /** With an EventSource: get a one-time ticket before each connection (the default), so that no token is in a URL, where logs
+   * could contain it. */
   tickets?: boolean;
-  /** Answers to what is sent finish though nobody watches: a phone in the pocket finds the whole of them, and pays once.
-   * False: they are cut some 15 s after the last viewer has left. By default as the conversation has it. */
+  /** Whether answers finish even if nobody watches. False: an answer is cut some 15 s after its last viewer has left. The
+   * default is the conversation's setting. */
   background?: boolean;
-  /** Where to go on, from an earlier `chat.cursor`; `history()` sets it. */
+  /** An earlier `chat.cursor`: the stream continues right after it. `history()` sets it, too. */
   cursor?: string | null;
-  /** Tries in a row before it gives up. Infinite by default. */
+  /** Failed tries in a row before it gives up. Infinite by default. */
   maxReconnectAttempts?: number;
-  /** Before the first try again, in ms; it doubles up to 30 s. By default what the server asks for. */
+  /** The delay before the first retry, in ms; it doubles up to 30 s. By default the server's `retry:`. */
   reconnectDelay?: number;
-  /** A connection that says nothing for so long, in ms, is given up. By default 2.5 heartbeats: 37,500. */
+  /** A connection that is silent for this time, in ms, is closed and opened again. By default 2.5 heartbeats: 37,500. */
   silenceTimeout?: number;
-  /** Messages kept; the oldest go first. By default 1,000. */
+  /** The most messages in memory; the oldest are dropped. By default 1,000. */
   maxMessages?: number;
   fetch?: typeof globalThis.fetch;
   EventSource?: new (url: string, options?: any) => EventSourceLike;
@@ -331,10 +331,10 @@ export interface ChatListeners {
   state: (state: ChatState) => void;
   /** `chat.messages` has changed. */
   messages: (messages: readonly ChatMessage[]) => void;
-  /** An event came. `repeated`: what it says was known already. */
+  /** An event was received. `repeated`: it changed nothing. */
   event: (event: ChatEvent, about: { cursor: string | null; repeated: boolean }) => void;
-  /** A connection failed (it is tried again, or `chat.state` is about to be `closed`: see `retryable`), or an answer did
-   * (`messageId` is set). */
+  /** A connection failed (if `retryable`, it is tried again; else `chat.state` becomes `closed`), or an answer failed
+   * (`messageId` is its id). */
   error: (error: ChatError) => void;
 }
 
@@ -371,70 +371,70 @@ export class ChatStream {
   constructor(options: ChatStreamOptions);
 
   readonly state: ChatState;
-  /** The last thing that went wrong with the connection; null from the next `connect()` on, and once it is open. */
+  /** The last error of the connection; null after `connect()`, and once it is open. */
   readonly error: ChatError | null;
-  /** The place in the conversation's log of the last event seen; opaque. */
+  /** The position of the last received event in the conversation's log; opaque. */
   readonly cursor: string | null;
-  /** What is known of the conversation, oldest first. The same array, of the same objects, until something changes. */
+  /** The known messages, oldest first. The same array with the same objects until something changes. */
   readonly messages: readonly ChatMessage[];
   /** An answer is being written, or awaited. */
   readonly streaming: boolean;
-  /** `earlier()` has more to show. */
+  /** Whether `earlier()` can load more messages. */
   readonly hasEarlier: boolean;
 
-  /** Listen; what it returns ends it. */
+  /** Add a listener. The returned function removes it. */
   on<Type extends keyof ChatListeners>(type: Type, listener: ChatListeners[Type]): () => void;
 
-  /** Open the stream and keep it open; if it is waiting to try again, try now. With `history` the newest messages are
-   * loaded first, unless they were before; that is tried again like the stream itself, as long as it may help. */
+  /** Open the stream and keep it open. If it waits before a retry, try now. With `history`, load the newest messages first,
+   * if they are not loaded yet; this is retried like the stream. */
   connect(options?: { history?: boolean }): void;
-  /** Close it. The text and the cursor stay: `connect()` goes on without a gap. */
+  /** Close the stream. The messages and the cursor stay, so `connect()` continues without a gap. */
   disconnect(): void;
-  /** From now on this token. A stream that was closed for want of a good one is opened: for another string, or for a
-   * function that returns another one than was refused. Not sooner than a second after the refusal, then two, and so on. */
+  /** Use this token from now on. If the stream was closed because its token was refused, it is opened with another token: at
+   * the earliest one second after the refusal, then two, and so on. */
   setToken(token: TokenSource): void;
-  /** Forget all messages; the cursor stays. */
+  /** Remove all messages; the cursor stays. */
   clear(): void;
 
-  /** Load the newest messages (200, or `limit`) in place of those shown. The stream joins without a gap, whether it was
-   * open before, or is opened meanwhile or later. From then on it is done again whenever the stream cannot tell all that
-   * was missed (more than 100 messages).
+  /** Load the newest messages (200, or `limit`); they replace the shown ones. The stream continues right after them, whether
+   * it is open already or is opened later. After that, the history is loaded again by itself if the stream has missed more
+   * than it can resume (100 messages).
    * @throws {ChatError} as all that follow */
   history(options?: { limit?: number }): Promise<readonly ChatMessage[]>;
-  /** Load those before, if `hasEarlier`. */
+  /** Load the messages before the shown ones, if `hasEarlier`. */
   earlier(options?: { limit?: number }): Promise<readonly ChatMessage[]>;
-  /** Send a message. Tried up to four times, under one key, so that it is stored once. While an answer runs: refused
-   * (`answer_in_progress`) unless `ifBusy` says otherwise. */
+  /** Send a message. It is tried up to four times with the same key, so it is stored once. While an answer runs, it is refused
+   * (`answer_in_progress`) unless `ifBusy` is set. */
   send(
     content: string,
     options?: SendOptions & { parent?: string | null },
   ): Promise<SentMessage>;
-  /** Send the message `messageId`, which is shown, with another text. That begins a branch of the conversation, which is
-   * shown from then on; the old one stays within reach (`siblings`). */
+  /** Send the shown message `messageId` again with another text. This begins a new branch of the conversation, which is shown
+   * from then on. The old one can be shown again (`siblings`). */
   edit(messageId: string, content: string, options?: SendOptions): Promise<SentMessage>;
-  /** Take back a question that waits behind a running answer. Rejects with `not_queued` once its own answer has begun. */
+  /** Take back a queued question. Rejects with `not_queued` once its own answer has begun. */
   takeBack(messageId: string): Promise<void>;
-  /** Show the branch that goes on from a message, to all who watch the conversation. */
+  /** Show the branch through this message, to all viewers of the conversation. */
   showBranch(messageId: string): Promise<readonly ChatMessage[]>;
-  /** Another attempt that goes on from the text of the newest answer, or of the answer `messageId`, which was cut.
-   * Rejects with `nothing_to_continue` if it was not. */
+  /** Begin a new attempt that continues the text of the newest answer, or of the answer `messageId`. Rejects with
+   * `nothing_to_continue` if that answer was not cut. */
   continueAnswer(options?: RegenerateOptions): Promise<BegunAnswer>;
-  /** Store what the user thinks of an answer; null takes it back. */
-  /** Agree to a call that waits for it, or do not; the model is told the `reason` why not. The first decision counts: the
-   * same again is no other one, another one rejects with `already_decided`, one that is too late with `call_expired`. */
+  /** Store the user's rating of an answer; null removes it. */
+  /** Approve or deny a waiting tool call; the model gets the `reason` for a denial. The first decision counts: repeating it
+   * changes nothing, a different one rejects with `already_decided`, a late one with `call_expired`. */
   decide(toolCallId: string, decision: "approve" | "deny", options?: { reason?: string }): Promise<DecidedCall>;
-  /** What came of a call that the app carries out itself, or why nothing did. Once. */
+  /** Send the result of a call that the app carries out, or its `error`; only once. */
   answerTool(toolCallId: string, answer: { output: unknown } | { error: string }): Promise<DecidedCall>;
-  /** Answer what a tool asks the user, by the question's id. `content`, with `accept` alone, is what its schema describes.
-   * Once; rejects with `invalid_content` if it does not match. */
+  /** Answer a tool's question to the user, by the question's id; only once. `content`, only with `accept`, must match the
+   * question's schema, else it rejects with `invalid_content`. */
   answerQuestion(
     toolCallId: string,
     answer: { question: string; action?: "accept" | "decline" | "cancel"; content?: { readonly [name: string]: unknown } },
   ): Promise<DecidedCall>;
   rate(messageId: string, rating: Rating | null): Promise<{ messageId: string; rating: Rating | null }>;
-  /** End the running answer. Its text is kept as far as it has come here, for all devices; or `seenLength` code points of
-   * it, where less is shown, as by an animation of typing; or, with null, all that the server has. Rejects with
-   * `no_answer_running` if none runs. `usage` is of all that was generated. */
+  /** End the running answer. Its text is cut, on all devices, to the text received here; or to `seenLength` code points, if
+   * your app shows less, for example with a typing animation; with null, nothing is cut. Rejects with `no_answer_running` if
+   * none runs. `usage` covers all generated text. */
   stop(options?: { seenLength?: number | null }): Promise<{
     messageId: string;
     status: AnswerStatus;
@@ -442,9 +442,9 @@ export class ChatStream {
     upstreamCancelled: boolean;
     usage: Usage | null;
   }>;
-  /** Another answer to the newest message, or to the user message `messageId`. */
+  /** Answer the newest message again, or the user message `messageId`. */
   regenerate(options?: RegenerateOptions): Promise<BegunAnswer>;
 }
 
-/** How long the `attempt`-th try waits, in ms: `base`, doubled each time, and up to half as much again by chance. */
+/** The delay before retry number `attempt`, in ms: `base`, doubled each time, plus up to 50 % at random. */
 export function reconnectDelay(attempt: number, base: number, random?: () => number): number;

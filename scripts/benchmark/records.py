@@ -10,7 +10,7 @@ Key = tuple[str, str, int, float | None]
 
 
 def key(line: dict[str, Any]) -> Key:
-    """Of a line that is a measurement."""
+    """Return the key of a line with a measurement."""
     return line["scenario"], line["server"], line["round"], line.get("size")
 
 
