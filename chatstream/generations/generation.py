@@ -450,8 +450,8 @@ class Generation:
             self._on_left_remotely()
 
     def _go_on_behind(self, length: int) -> bool:
-        """Record that the answer is stored up to position `length`. Returns False if no piece of this process ends there:
-        then another process has stored it."""
+        """Record that the answer is stored up to position `length`. Returns False if no piece of this process ends
+        there: then another process has stored it."""
         if length < self._stored_length:  # the database has lost some checkpoints; they are still in memory
             self._stored_pieces = self._stored_length = 0
         ours = len(self.running.pieces)
