@@ -74,11 +74,11 @@ def curves(summary: dict[str, Any], target: Path) -> None:
             if ranges := summary["ranges"][name][each]:  # how far the rounds lie from each other
                 axes.fill_between(*zip(*ranges, strict=True), color=_COLOURS[number], alpha=0.15, linewidth=0)
             axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS[number], label=summary["figures"][each][0])
-        if name != "processes":
+        if name not in ("processes", "cores"):
             axes.set_xscale("symlog", linthresh=1)
             axes.xaxis.set_major_formatter(_size)
         else:
-            axes.set_xticks([1, 2, 3, 4])
+            axes.set_xticks([size for size, _ in summary["curves"][name][figures[0]]])
         if name == "viewers":
             axes.set_yscale("log")  # a straight line that rises with the scale is a cost per viewer
         else:

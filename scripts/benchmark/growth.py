@@ -1,6 +1,7 @@
 """What chatstream costs as things grow: curves, of its CPU time where it can be, which a busy machine changes least."""
 
 import http.client
+import os
 import resource
 import statistics
 import time
@@ -9,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
-from scripts.benchmark.machine import BenchError
-from scripts.benchmark.scenarios import PER_SECOND, Bench, Figures
+from scripts.benchmark.machine import BenchError, on
+from scripts.benchmark.scenarios import CHUNKS, PER_SECOND, STREAMS, Bench, Figures
 from scripts.benchmark.servers import FIVE_EACH, Chatstream, Running
 from scripts.benchmark.tools import holding, load
 
 _SECONDS: Final = 5.0
+_CORES: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 _STREAM: Final = Chatstream.stream.partition("?")[0]
 # Each may need two descriptors; some of them are for others.
 _MOST_STREAMS: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 300
@@ -179,6 +181,46 @@ def processes(bench: Bench, server: Chatstream, size: float) -> Figures:
         }
 
 
+def cores(bench: Bench, server: Chatstream, size: float) -> Figures:
+    """So many processes on one database, each on a core of its own, with 50 unpaced streams each.
+
+    The model and the load generators run on all cores, also where one process is measured.
+    """
+    own = _CORES[: int(size)]
+    with ExitStack() as stack:
+        each = [stack.enter_context(server.running({core}, bench.model.url)) for core in own]
+        stack.enter_context(bench.model.moved(set(_CORES)))
+        stack.enter_context(on(set(_CORES)))
+        for running in each:
+            bench.model.configure(100)
+            bench.play(running, 20, at_once=5)
+        bench.model.configure(CHUNKS)
+        streams = STREAMS * (4 if bench.quick else 16)
+        skips = [server.deal(streams) for _ in each]
+        ours, others = sum(running.process.cpu() for running in each), bench.model.stats()["cpu_s"]
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(each)) as pool:
+            told = list(
+                pool.map(
+                    lambda running, skip: load(
+                        running.port, server.stream, server.conversations, skip=skip, streams=streams, at_once=STREAMS
+                    ),
+                    each,
+                    skips,
+                )
+            )
+        wall = time.monotonic() - began
+        chunks = sum(one["chunks"] for one in told)
+        ours = sum(running.process.cpu() for running in each) - ours
+        others = bench.model.stats()["cpu_s"] - others + sum(one["cpu_s"] for one in told)
+        return {
+            "chunks_per_s": chunks / wall,
+            "us_per_chunk": 1e6 * ours / chunks,
+            "server_cores": ours / wall,
+            "other_cores": others / wall,
+        }
+
+
 class Curve(NamedTuple):
     """One of them."""
 
@@ -227,6 +269,13 @@ CURVES: Final = {
         processes,
         "Each has 25 streams of 20 chunks a second; all are on one core: it is their cost that is compared.",
     ),
+    "cores": Curve(
+        "processes, each on a core of its own",
+        tuple(range(1, min(4, len(_CORES)) + 1)),
+        cores,
+        "Each has 50 unpaced streams. The model and the load generators (the others) run on the same cores: where they "
+        "are too few, the processes get what the others leave.",
+    ),
 }
 
 # The figures of the curves, in words; those with one unit share a picture.
@@ -239,4 +288,7 @@ FIGURES: Final = {
     "messages_ms": ("GET two messages, p50", "ms"),
     "kb_per_stream": ("memory of a stream", "KB"),
     "cpu_percent_idle": ("CPU of a process at rest", "% of a core"),
+    "chunks_per_s": ("chunks of all processes", "a second"),
+    "server_cores": ("cores that the processes used", "cores"),
+    "other_cores": ("cores that the others used", "cores"),
 }

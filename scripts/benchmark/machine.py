@@ -129,6 +129,16 @@ class Process:
             self._process.kill()
             self._process.wait()
 
+    @contextlib.contextmanager
+    def moved(self, cores: set[int]) -> Iterator[None]:
+        """It runs on other cores meanwhile; for a program of one thread."""
+        before = os.sched_getaffinity(self._process.pid)
+        os.sched_setaffinity(self._process.pid, cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(self._process.pid, before)
+
     def wait_for(self, url: str, timeout: float = 60) -> float:
         """Seconds from its start to the first 200. Raises `BenchError`."""
         while time.monotonic() < self.started_at + timeout:
