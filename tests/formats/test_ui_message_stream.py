@@ -227,8 +227,8 @@ def test_what_is_no_part_of_a_message() -> None:
     assert wire.error(shutdown, 1000).decode() == last_words
     unstored = events.error(ErrorCode.STORAGE_UNAVAILABLE, request_id="r1")
     assert wire.error(unstored, None).decode() == (
-        'data: {"type":"data-notice","data":{"message":"The answer cannot be stored at the moment.",'
-        '"code":"storage_unavailable"},"transient":true}\n\n'
+        'data: {"type":"data-notice","data":{"message":"Nothing can be read or stored at the moment. Try again '
+        'shortly.","code":"storage_unavailable"},"transient":true}\n\n'
     )
 
 
