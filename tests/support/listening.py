@@ -9,7 +9,22 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ssl import SSLContext
 
+# Turns of the event loop in which what was accepted gets to its handler, by way of a transport, a protocol and a task.
+_TURNS = 4
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close `server`; what it has just accepted is with its handler then, which has to close it.
+
+    `close` alone would lose such a connection: its socket would be destroyed unclosed.
+    """
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    server.close()
 
 
 @contextlib.asynccontextmanager
@@ -39,11 +54,7 @@ async def listening(serve: Serve, *, tls: SSLContext | None = None) -> AsyncIter
         yield server.sockets[0].getsockname()[1]
     finally:
         closing = True
-        for sock in server.sockets:  # closed now, it would lose what it has just accepted
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-        for _ in range(4):  # that gets to `handle`, by way of a transport, a protocol and a task
-            await asyncio.sleep(0)
-        server.close()
+        await stop_accepting(server)
         for task, writer in connections.items():
             writer.transport.abort()
             task.cancel()

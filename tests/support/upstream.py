@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from tests.support import confidential
+from tests.support.listening import stop_accepting
 
 
 class Do(Enum):
@@ -75,11 +76,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Stop listening and drop all connections."""
-        for sock in self._server.sockets:  # closed now, Python 3.11's server would lose what it has just accepted
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-        for _ in range(4):  # that gets to `_serve`, by way of a transport, a protocol and a task
-            await asyncio.sleep(0)
-        self._server.close()
+        await stop_accepting(self._server)
         for writer in self._connections:
             writer.transport.abort()
         for task in self._serving:
