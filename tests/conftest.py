@@ -1,6 +1,7 @@
 """Fixtures. The only place that knows pytest-tornado's: its `io_loop`, and that fixtures are synchronous."""
 
 import asyncio
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,19 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first: at the end, no process has a minute to go while the others have nothing left."""
     items.sort(key=lambda item: item.path.parent.name not in ("page", "stress") and item.path.stem != "test_silence")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: a collection after each test looks at what came since, in milliseconds."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_open() -> Iterator[None]:
+    """A socket that a test forgot fails this test, not whichever one runs when Python's collector comes by."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
