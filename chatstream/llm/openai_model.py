@@ -311,8 +311,12 @@ class OpenAIModel:
                         if not (decoder.settled or (decoder.finished is not None and not clock.is_over)):
                             raise
                         data = None  # the answer looks complete
-                    pieces = [*untold, *(decoder.end() if data is None else decoder.feed(data))]
+                    pieces = [*untold]
                     untold.clear()
+                    if data is None:
+                        pieces += decoder.end()
+                    elif data:  # otherwise `push` has decoded what came
+                        pieces += decoder.feed(data)
                     if pieces or (decoder.usage is not None and decoder.finished is None):
                         yield Delta(pieces, usage=decoder.usage)
                         begun = begun or bool(pieces)

@@ -16,11 +16,11 @@ from chatstream.llm import openai_model
 from chatstream.llm.arranging import Tags
 from chatstream.llm.dialects import Dialects, ReasoningBack
 from chatstream.llm.faults import Part
-from chatstream.llm.model import Delta, Finish, Turn
+from chatstream.llm.model import Delta, Finish, Tell, Turn
 from chatstream.llm.openai_model import Deadlines, OpenAIModel
 from chatstream.metrics import Metrics
 from chatstream.models import Usage
-from chatstream.pieces import Piece
+from chatstream.pieces import OpenToolCall, Piece
 from chatstream.pieces import text as text_of
 from tests.conftest import NameProxies
 from tests.support.client import PATIENCE
@@ -1144,16 +1144,20 @@ async def opened(upstream: Upstream, number: int) -> None:
 # Text that is told at once --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
-async def test_text_behind_the_first_is_told_at_once(upstream: Upstream, open_model: Open) -> None:
-    begun, came = asyncio.Event(), asyncio.Event()
-    told: list[Piece] = []
-
+def taking(told: list[Piece], came: asyncio.Event) -> Tell:
     def tell(pieces: Sequence[Piece]) -> bool:
         told.extend(pieces)
         came.set()
         return True
 
+    return tell
+
+
+@pytest.mark.gen_test
+async def test_text_behind_the_first_is_told_at_once(upstream: Upstream, open_model: Open) -> None:
+    begun, came = asyncio.Event(), asyncio.Event()
+    told: list[Piece] = []
+    tell = taking(told, came)
     first, second = http_chunk(event(delta("a"))), http_chunk(event(delta("b")) + event(delta("c")))
     upstream.reply(head(), first, begun, second, came, http_chunk(event(delta("d")) + event(STOP) + event(DONE)), END)
     async with contextlib.aclosing(open_model().stream(TURNS, tell=tell)) as deltas:
@@ -1202,12 +1206,7 @@ async def test_told_text_counts_as_begun(
 ) -> None:
     begun, came = asyncio.Event(), asyncio.Event()
     told: list[Piece] = []
-
-    def tell(pieces: Sequence[Piece]) -> bool:
-        told.extend(pieces)
-        came.set()
-        return True
-
+    tell = taking(told, came)
     upstream.reply(CUT, begun, http_chunk(event(delta("b"))), came, *rest)
     model = open_model(deadlines=replace(HOURS, idle=10 * NOW if code is ErrorCode.UPSTREAM_TIMEOUT else 3600))
     async with contextlib.aclosing(model.stream(TURNS, tell=tell)) as deltas:
@@ -1251,3 +1250,17 @@ async def test_who_cancels_the_reader_when_told_is_told_no_more(upstream: Upstre
         await reading
     await upstream.calls[0].aborted.wait()
     assert len(told) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_comes_with_the_end_is_made_once(upstream: Upstream, open_model: Open) -> None:
+    begun = asyncio.Event()
+    call = {"index": 0, "id": "x", "function": {"name": "odds", "arguments": '{"match":'}}
+    cut_off = event(delta(tool_calls=[call])) + event(delta(finish_reason="length")) + event(DONE)
+    upstream.reply(CUT, begun, http_chunk(cut_off), END)
+    told: list[Piece] = []
+    async with contextlib.aclosing(open_model().stream(TURNS, tell=lambda pieces: False)) as deltas:
+        async for delta_ in deltas:
+            begun.set()
+            told += delta_.pieces
+    assert told == ["a", OpenToolCall(id="1", name="odds"), '{"match":']
