@@ -89,28 +89,43 @@ class Supervisor:
 
     async def _keep(self, worker: Worker) -> None:
         """Run a worker, and run it again if it ends before it should."""
-        clock = asyncio.get_running_loop().time
         while not self._ending.is_set():
-            ready_at = None
-            process, channel = await self._start(worker)
-            with channel:
-                self._running[worker.number] = process
-                if self._ending.is_set():  # the signal came while it was being started
-                    process.terminate()
-                if await asyncio.get_running_loop().sock_recv(channel, 1):
-                    ready_at = clock()
-                    self._serves(worker)
-                returncode = await process.wait()
-                del self._running[worker.number]
+            try:
+                returncode, served = await self._run(worker)
+            except OSError as exc:  # no memory or no more processes: that may pass
+                log.error("process %d of %d cannot be started: %s", worker.number, worker.count, exc.strerror)
+                returncode, served = 1, 0.0
             if self._ending.is_set():
                 self._status = self._status or int(returncode not in (0, -signal.SIGTERM))
             elif len(self._ready) < worker.count:
                 self._fail(worker, returncode)
             else:
-                proved = ready_at is not None and clock() - ready_at >= _PROVED
-                self._ends_in_a_row[worker.number] = 1 if proved else 1 + self._ends_in_a_row.get(worker.number, 0)
+                before = 0 if served >= _PROVED else self._ends_in_a_row.get(worker.number, 0)
+                self._ends_in_a_row[worker.number] = before + 1
                 await self._after_an_end(worker, returncode)
             worker = replace(worker, is_first=False)
+
+    async def _run(self, worker: Worker) -> tuple[int, float]:
+        """Run a worker to its end. Returns its exit status, and how many seconds it has served. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            with theirs:
+                # A session of its own: Ctrl-C in the terminal reaches this process alone, which hands it on once.
+                process = await asyncio.create_subprocess_exec(
+                    *self._command, worker.argument, stdin=theirs.fileno(), start_new_session=True
+                )
+            self._running[worker.number] = process
+            if self._ending.is_set():  # the signal came while it was being started
+                process.terminate()
+            ready_at = None
+            if await loop.sock_recv(ours, 1):
+                ready_at = loop.time()
+                self._serves(worker)
+            returncode = await process.wait()
+            del self._running[worker.number]
+            return returncode, 0.0 if ready_at is None else loop.time() - ready_at
 
     def _serves(self, worker: Worker) -> None:
         if worker.number in self._ready:
@@ -120,16 +135,6 @@ class Supervisor:
         self._go_on.set()
         if len(self._ready) == worker.count:
             log.info("%d processes serve on %s", worker.count, address(self._settings.host, worker.port))
-
-    async def _start(self, worker: Worker) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            # A session of its own: Ctrl-C in the terminal reaches this process alone, which hands it on once.
-            process = await asyncio.create_subprocess_exec(
-                *self._command, worker.argument, stdin=theirs.fileno(), start_new_session=True
-            )
-        return process, ours
 
     def _fail(self, worker: Worker, returncode: int) -> None:
         """A worker ended before all were ready. A positive status means that it has said why."""

@@ -149,3 +149,11 @@ def test_when_none_stays_up_it_gives_up(tmp_path: Path, caplog: pytest.LogCaptur
     assert (
         "none of the 2 processes serves, and each has ended 6 times in a row (the last: exit status 3)" in caplog.text
     )
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_what_cannot_be_started_at_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    missing = supervisor("", tmp_path)
+    missing._command = [str(tmp_path / "no-such-program")]
+    assert status(missing) == 1
+    assert "process 1 of 2 cannot be started: No such file or directory" in caplog.text
