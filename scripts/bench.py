@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
         epilog=_EPILOG.format(scenarios=", ".join(SCENARIOS), curves=", ".join(CURVES), servers=", ".join(SERVERS)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, two minutes; else three, a quarter hour")
+    parser.add_argument("--quick", action="store_true", help="one short round, three minutes; else three, 25 minutes")
     parser.add_argument(
         "--growth", action="store_true", help="chatstream alone, as things grow: three quarters of an hour"
     )
