@@ -67,6 +67,7 @@ const CALLS = {
   leave: () => chat.leave(), // which is the SDK's own stop
   decide: (...given) => void chat.decide(...given),
   answerTool: (...given) => void chat.answerTool(...given),
+  answerQuestion: (...given) => void chat.answerQuestion(...given),
   // The SDK's own, as an app's components call them.
   addToolApprovalResponse: (given) => void chat.addToolApprovalResponse(given),
   addToolOutput: (given) => void (chat.addToolOutput ?? chat.addToolResult)(given),

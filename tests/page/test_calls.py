@@ -71,11 +71,14 @@ def calling_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[s
     directory: Path = tmp_path_factory.mktemp("calls")
     (directory / "placing.py").write_text(PLUGIN, encoding="utf-8")
     tools = directory / "tools.toml"
-    with served("modern", Seen()) as url:
+    seen = Seen()
+    with served("modern", seen) as url:
         tools.write_text(
             f'[[mcp]]\nname = "hall"\nurl = "{url}"\n[[mcp.tools]]\nname = "book_later"\napproval = "never"\n'
         )
-        yield from _started(directory, environment | {"CHATSTREAM_TOOLS_FILE": str(tools)})
+        for server in _started(directory, environment | {"CHATSTREAM_TOOLS_FILE": str(tools)}):
+            assert seen.listed.wait(60)
+            yield server
 
 
 def _started(directory: Path, environment: dict[str, str]) -> Iterator[ServerProcess]:

@@ -17,6 +17,7 @@ from tests.scenarios.test_use_chat import VERSIONS, chat, problems, texts
 from tests.scenarios.test_use_chat_sse import hook
 from tests.stress.faults import FaultProxy
 from tests.support.client import API, Client
+from tests.support.mcp_server import Seen, served
 from tests.support.processes import ServerProcess
 from tests.support.script import Line, Script, script
 from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, ending, event, http_chunk, stream
@@ -87,7 +88,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
     """One with tools, for all tests of this module."""
     directory = tmp_path_factory.mktemp("tools")
     (directory / "tooling.py").write_text(PLUGIN, encoding="utf-8")
-    (directory / "tools.toml").write_text(TOOLS)
+    seen = Seen()
+    with served("modern", seen) as url:
+        asking = f'[[mcp]]\nname = "hall"\nurl = "{url}"\n[[mcp.tools]]\nname = "book_later"\napproval = "never"\n'
+        (directory / "tools.toml").write_text(TOOLS + asking)
+        for server in _started(directory, environment, go):
+            assert seen.listed.wait(60)
+            yield server
+
+
+def _started(directory: Path, environment: dict[str, str], go: Path) -> Iterator[ServerProcess]:
     settings = environment | {
         "MONGODB_DATABASE": f"test-{uuid.uuid4().hex}",
         "CHATSTREAM_PLUGINS": "tooling:plugin",
@@ -261,6 +271,32 @@ async def test_calls_approvals_and_an_app_s_own_tools_in_every_version(
         await check_history(component, line, version)
         assert set(problems(component)) <= {"This call has been approved before."}
     assert len(upstream.calls) == 9
+
+
+@newest_of_each
+@pytest.mark.gen_test(timeout=110)
+async def test_what_a_tool_asks_is_answered(client: Client, upstream: Upstream, version: str, format_: str) -> None:
+    conversation = await client.create()
+    upstream.reply(calling(("hall__book_later", {}), text="I book."))
+    upstream.reply(answer("Booked."))
+    async with chat(client, conversation, version, format=format_) as component:
+        await component.call("send", "Book.")
+        line = await component.until(waits)
+        [asked] = line["waitsFor"]
+        assert (asked["state"], asked["message"], asked["question"]["id"]) == ("awaiting_input", "Which row?", "1")
+        assert asked["question"]["schema"]["required"] == ["row"]
+        await check_history(component, line, version)
+        await component.call("answerQuestion", asked["toolCallId"], "1", {"action": "accept", "content": {"row": 7}})
+        line = await component.until(lambda line: waits(line) and line["waitsFor"][0]["question"]["id"] == "2")
+        await check_history(component, line, version)
+        async with chat(client, conversation, version, format=format_) as opened:
+            assert (await opened.until(waits))["waitsFor"][0]["message"] == "Really?"
+            await opened.call("answerQuestion", asked["toolCallId"], "2", {"action": "decline"})
+            line = await opened.until(ready("Book.", "I book.\n\nBooked."))
+            [part] = calls_in(line["messages"][-1])
+            assert part["output"] == "asked: {'row': ('accept', {'row': 7}), 'sure': ('decline', None)}"
+            await check_history(opened, line, version)
+            assert problems(opened) == []
 
 
 @newest_of_each

@@ -43,6 +43,7 @@ class Seen:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.versions: list[str | None] = []
+        self.listed = threading.Event()  # its tools have been listed; by the newer protocol, over HTTP
 
     def note(self, name: str, context: "Context[Any, Any]") -> None:
         meta = context.request_context.meta or {}
@@ -126,7 +127,13 @@ def served(era: str, seen: Seen, **options: Any) -> Iterator[str]:
     """Its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = made(era, seen).streamable_http_app(**options)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+
+    async def noticing(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+        if (b"mcp-method", b"tools/list") in scope.get("headers", ()):
+            seen.listed.set()
+
+    server = uvicorn.Server(uvicorn.Config(noticing, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

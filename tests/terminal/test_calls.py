@@ -45,11 +45,13 @@ async def test_who_types_is_asked_what_a_tool_asks(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
 ) -> None:
     file = tmp_path / "tools.toml"
-    with served("modern", Seen()) as url:
+    seen = Seen()
+    with served("modern", seen) as url:
         file.write_text(
             f'[[mcp]]\nname = "hall"\nurl = "{url}"\n[[mcp.tools]]\nname = "book_later"\napproval = "never"\n'
         )
         server = start_server(CHATSTREAM_PLUGINS="none", CHATSTREAM_TITLES="off", CHATSTREAM_TOOLS_FILE=str(file))
+        assert await asyncio.to_thread(seen.listed.wait, 60)
         upstream.reply(called("hall__book_later"))
         upstream.reply(answer("So be it."))
         screen = Screen()
