@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chatstream.pieces import Effect
+from chatstream.pieces import Effect, Question
 from chatstream.plugins.tool import Caller, Manner
 from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers import servers
@@ -172,6 +172,12 @@ async def test_a_server_over_http(over_http: tuple[str, Seen, str], said_of_prog
         with pytest.raises(asyncio.CancelledError):
             await slow
         await asks(tools, "book_later" if version == "2026-07-28" else "book")
+        if version == "2025-11-25":  # an answer to another question is none to this one: the call is made anew
+            first = await asked(tools, "book")
+            with pytest.raises(InputRequired) as again:
+                await answered(tools, "book", InputRequired([Question(message="Which seat?")]), {"row": 7})
+            assert again.value.questions == first.questions
+            assert await answered(tools, "book", again.value, {"row": 7}) == "row 7"
         with pytest.raises(ToolFailed):  # not in this protocol
             await run(tools, "book" if version == "2026-07-28" else "book_later")
         both = await asyncio.gather(*(run(tools, "add", f'{{"a": {n}, "b": 0}}') for n in range(5)))

@@ -54,7 +54,7 @@ class OpenCall:
         that the user has given before; if the server asks the same again, the user is not asked."""
         self._known = [*known]
         self._asked: asyncio.Queue[tuple[Question, asyncio.Future[ElicitResult]]] = asyncio.Queue()
-        self._pending: asyncio.Future[ElicitResult] | None = None
+        self._pending: tuple[Question, asyncio.Future[ElicitResult]] | None = None
         self._task = asyncio.create_task(work(self.ask))
         self._task.add_done_callback(forget)
 
@@ -72,10 +72,13 @@ class OpenCall:
         self._asked.put_nowait((question, answer))
         return await answer
 
-    def answer(self, said: Said) -> None:
-        """Answer the question that the server waits for."""
-        if self._pending is not None and not self._pending.done():
-            self._pending.set_result(_result(said))
+    def answer(self, said: Said) -> bool:
+        """Answer the question that the server waits for. Returns False if it waits for no answer to this question."""
+        question, pending = self._pending or (None, None)
+        if pending is None or pending.done() or question != said.question:
+            return False
+        pending.set_result(_result(said))
+        return True
 
     async def result(self) -> object:
         """Wait for the end of the call, and return its result. Raises `InputRequired` if the server asks before, and
@@ -90,8 +93,8 @@ class OpenCall:
             asked.cancel()
         if self._task.done():
             return self._task.result()
-        question, self._pending = asked.result()
-        raise InputRequired([question], held=HELD)
+        self._pending = asked.result()
+        raise InputRequired([self._pending[0]], held=HELD)
 
     def cancel(self) -> None:
         """Cancel the call."""

@@ -215,17 +215,16 @@ class _Server:
             return await self._called(tool, arguments, caller, ask, answered)
 
         held = self._taken(caller.key)
+        if held is not None and (answered is None or not held.answer(answered.said[-1])):
+            held.cancel()  # of an attempt before this one, which was not stored
+            held = None
         try:
-            if held is not None and answered is not None:
-                held.answer(answered.said[-1])
-            elif answered is not None and not answered.carry:  # it was open in another process, or for too long
+            if held is None and answered is not None and not answered.carry:
+                # It was open in another process, or for too long.
                 if tool.manner.effect is Effect.ONCE:
                     raise OutcomeUnknown
                 held = OpenCall(work, (*answered.before, *answered.said))
-            else:
-                if held is not None:
-                    held.cancel()  # of an attempt before this one
-                held = OpenCall(work)
+            held = held or OpenCall(work)
             return await held.result()
         except InputRequired as exc:
             if exc.held is not None and held is not None:
