@@ -44,7 +44,8 @@ class OpenReasoning(_Mark, frozen=True, kw_only=True, tag="reasoning"):
 class OpenToolCall(_Mark, frozen=True, kw_only=True, tag="tool_call"):
     """Opens a call of the tool `name`. `id` is assigned by this server, and unique.
 
-    `extra` is JSON text from the model's endpoint, which must be sent back with the call (Gemini's thought signature).
+    `extra` is JSON text from the model's endpoint, which must be sent back with the call (Gemini's thought signature);
+    never sent to clients.
     """
 
     id: str
@@ -106,8 +107,8 @@ class ToolState(_Mark, frozen=True, kw_only=True, tag="tool_state"):
     is set with `RUNNING`: after a crash, it says what running the call again would mean, even if the tool is gone.
 
     With `AWAITING_INPUT`: the `question`, those that the tool asks after it (`rest`), what the tool needs to go on
-    (`carry`, never sent to clients), and the process that keeps the call open meanwhile, if one does (`held_by`). With
-    `ANSWERED`: the `answer`, as JSON text.
+    (`carry`), and the process that keeps the call open meanwhile, if one does (`held_by`). The last two are never sent
+    to clients. With `ANSWERED`: the `answer`, as JSON text.
     """
 
     id: str
@@ -400,6 +401,20 @@ def without_reasoning(pieces: Iterable[Piece]) -> list[Piece]:
         if kind is not Kind.REASONING or not isinstance(piece, str | OpenReasoning):
             kept.append(piece)
     return kept
+
+
+def without_secrets(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return the pieces without what only this server and others need to go on with a call: no client may see it."""
+    return [_without_secrets(piece) for piece in pieces]
+
+
+def _without_secrets(piece: Piece) -> Piece:
+    match piece:
+        case OpenToolCall():
+            return replace(piece, extra=None)
+        case ToolState():
+            return replace(piece, carry=None, held_by=None)
+    return piece
 
 
 def is_text(pieces: Sequence[Piece]) -> TypeGuard[Sequence[str]]:

@@ -19,7 +19,7 @@ from chatstream.handlers.connection import Connection
 from chatstream.handlers.door import Door
 from chatstream.handlers.views import AnswerView, ConversationView, UserMessageView, conversation_view, message_view
 from chatstream.models import Answer, Conversation, Message, UserMessage
-from chatstream.pieces import stored, without_reasoning
+from chatstream.pieces import stored, without_reasoning, without_secrets
 from chatstream.store.conversations import Conversations
 from chatstream.store.gate import answer_within
 from chatstream.store.plugin_documents import PluginDocument, PluginDocuments
@@ -187,11 +187,13 @@ class ExportHandler(BaseHandler):
         )
 
     def _message(self, message: Message) -> ExportedMessage:
-        """A message as its user may see it: without hidden reasoning."""
+        """A message as its user may see it: without hidden reasoning, and without what no client may
+        see."""
         shows = self.door.formats.reasoning
         pieces: list[Any] | UnsetType = UNSET
         if isinstance(message, Answer) and message.mixed:
-            pieces = stored(message.mixed if shows else without_reasoning(message.mixed))
+            seen = message.mixed if shows else without_reasoning(message.mixed)
+            pieces = stored(without_secrets(seen))
         view = message_view(message, reasoning=shows)
         if isinstance(view, AnswerView):
             view = msgspec.structs.replace(view, parts=UNSET)  # redundant: `pieces` has them

@@ -126,7 +126,19 @@ async def test_what_waited_there_waits_for_nobody_here_and_the_conversation_goes
     await client.post(conversation, "Which?")
     while (waits := await client.answer(conversation))["status"] != "waiting":
         pass
+    kept_back = {"extra": "SECRET signature", "carry": "SECRET state", "heldBy": "SECRET process"}
+    with MongoClient[dict[str, Any]](mongodb_uri) as mongo:
+        messages = mongo["shared"]["messages"]
+        stored = messages.find_one({"_id": ObjectId(waits["id"])}) or {}
+        for piece in stored["pieces"]:
+            if not isinstance(piece, str):
+                names = {"tool_call": ("extra",), "tool_state": ("carry", "heldBy")}.get(piece["mark"], ())
+                piece.update({name: kept_back.pop(name, "SECRET again") for name in names})
+        messages.update_one({"_id": stored["_id"]}, {"$set": {"pieces": stored["pieces"]}})
+    assert not kept_back
     response = await client.http.get(f"{ME}/export")
+    assert "SECRET" not in response.text
+    assert '"arguments":' in response.text
     await client.http.delete(ME)
     assert (await client.http.get(API, params={"waiting": "true"})).json()["conversations"] == []
     done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
