@@ -257,7 +257,7 @@ class Server:
             titles.answered,
         )
         metrics.know_models(catalogue.entries)
-        deciding = Deciding(hub, attempts, reading, metrics, calling.bounds)
+        deciding = Deciding(hub, attempts, reading, metrics, calling.bounds, calling.tools)
 
         async def lost_usage(conversation: Conversation, answer: Answer) -> Lost | None:
             if plugins.answers:

@@ -37,7 +37,7 @@ from chatstream.pieces import AWAITING, CallState, Piece, ToolCallPart, ToolResu
 from chatstream.store.attempts import Attempts
 from chatstream.store.documents import now
 from chatstream.store.reading import Reading
-from chatstream.tools.tool import BadArguments
+from chatstream.tools.tool import BadArguments, Tools
 
 log = logging.getLogger("chatstream.tools")
 
@@ -95,14 +95,21 @@ class Deciding:
     """Stores decisions, for calls of any process."""
 
     def __init__(
-        self, hub: Hub, attempts: Attempts, reading: Reading, metrics: Metrics, bounds: CallBounds | None = None
+        self,
+        hub: Hub,
+        attempts: Attempts,
+        reading: Reading,
+        metrics: Metrics,
+        bounds: CallBounds | None = None,
+        tools: Tools | None = None,
     ) -> None:
-        """`bounds` are the limits of the calls."""
+        """`bounds` are the limits of the calls, `tools` those of this process."""
         self._hub = hub
         self._attempts = attempts
         self._reading = reading
         self._metrics = metrics
         self._bounds = bounds or CallBounds()
+        self._tools = tools or Tools()
 
     async def decide(
         self,
@@ -319,19 +326,29 @@ class Deciding:
         for call in calls(answer.pieces):
             if call.waits:
                 self._note(call, "stopped")
+        self._tools.open_calls.let_go(lambda caller: caller.answer == answer.id)
         self._metrics.waiting_ended(ended.status, ended.usage, ended.model)
         await self._hub.orphan_ended(conversation.key, ended)
         return True
 
     async def look(self) -> None:
-        """Continue the answers whose decisions have expired; call this every `LOOK_FOR_OVERDUE` seconds."""
+        """Continue the answers whose decisions have expired, and end the open calls whose answers have ended. Call this
+        every `LOOK_FOR_OVERDUE` seconds."""
         if self._hub.draining:
             return
         try:
+            await self._let_go()
             for key, answer_id in await self._attempts.overdue(now(), _AT_ONCE):
                 await self._look_at(key, answer_id)
         except StorageUnavailable:
             pass  # the next search tries again
+
+    async def _let_go(self) -> None:
+        """End the open calls of answers that were stopped, deleted or taken over, in whichever process."""
+        held = {caller.answer for caller in self._tools.open_calls.callers()}
+        if held:
+            gone = held - await self._attempts.kept(held)
+            self._tools.open_calls.let_go(lambda caller: caller.answer in gone)
 
     async def _look_at(self, key: str, answer_id: str) -> None:
         answer = await self._reading.get(key, answer_id)

@@ -244,6 +244,7 @@ class ConversationHandler(JSONHandler):
         deleted = await self.conversations.delete(self.user.id, id_)
         limits.kept.give_back(self.user.id)
         self.hub.deleted(deleted)
+        self.tools.open_calls.let_go(lambda caller: (caller.user, caller.conversation) == (self.user.id, id_))
         self.set_status(HTTPStatus.NO_CONTENT)
 
     def _send(self, conversation: Conversation) -> None:

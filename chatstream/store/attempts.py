@@ -4,7 +4,7 @@ The lock is an index: MongoDB refuses a second `streaming` attempt in one conver
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -408,6 +408,12 @@ class Attempts:
             self._ledger.ended(ended)
         await touch(self._mongo, conversation)
         return True
+
+    async def kept(self, answer_ids: Iterable[str]) -> set[str]:
+        """Return those of these attempts that have not ended, and are still this process's."""
+        ids = [ObjectId(id_) for id_ in answer_ids]
+        which = {"_id": {"$in": ids}, "status": {"$nin": ENDED}, "owner": self._owner}
+        return {str(one["_id"]) async for one in self._just_written.find(which, {"_id": 1})}
 
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
         """The attempts whose wait has expired or which this process is to go on with, as pairs of conversation key and

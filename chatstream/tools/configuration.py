@@ -72,7 +72,7 @@ async def configured_tools(
             return
         from chatstream.tools.mcp_servers.servers import McpServers
 
-        asked = McpServers(servers, tools.found)
+        asked = tools.open_calls = McpServers(servers, tools.found)
         try:
             await asked.open()
             yield tools

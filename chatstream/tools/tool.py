@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +18,7 @@ __all__ = [
     "Caller",
     "InputRequired",
     "Manner",
+    "OpenCalls",
     "OutcomeUnknown",
     "Said",
     "Tool",
@@ -105,15 +106,35 @@ class Tool(Struct, frozen=True, kw_only=True):
         return self.check(given)
 
 
+class OpenCalls(Protocol):
+    """The calls that stay open in this process while their users are asked: see `InputRequired`."""
+
+    def callers(self) -> Sequence[Caller]:
+        """Return who has made them."""
+
+    def let_go(self, which: Callable[[Caller], bool]) -> None:
+        """End those of these callers: nobody waits any more for what comes of them."""
+
+
+class _NoOpenCalls:
+    def callers(self) -> Sequence[Caller]:
+        return []
+
+    def let_go(self, which: Callable[[Caller], bool]) -> None:
+        pass
+
+
 class Tools:
-    """All tools, by name."""
+    """All tools, by name. `open_calls`: of those that can ask the user only while the call stays open."""
 
     _own: dict[str, Tool]
     _by_name: dict[str, Tool]
     offered: tuple[OfferedTool, ...]
+    open_calls: OpenCalls
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         """Raises `ConfigurationError` if two have the same name."""
+        self.open_calls = _NoOpenCalls()
         self._own = {}
         for tool in tools:
             if (other := self._own.get(tool.name)) is not None:

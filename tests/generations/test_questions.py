@@ -308,7 +308,7 @@ async def process(uri: str, url: str, effect: Effect) -> AsyncIterator[Bench]:
         tools.found([replace(one, check=lambda arguments: {}) for one in some])
         there.set()
 
-    servers = McpServers([server], found)
+    servers = tools.open_calls = McpServers([server], found)
     async with AsyncExitStack() as stack:
         await servers.open()
         stack.push_async_callback(servers.close)
@@ -364,3 +364,34 @@ async def test_questions_of_real_servers(mongodb_uri: str, short_pauses: None) -
             await b.deciding.reply(conversation, f"{lost.id}.1", "2", Action.ACCEPT, {})
             (part,) = calls_of(await b.ended(conversation))
             assert (part.output, len(seen.calls)) == ("row 13", 4)
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_an_open_call_ends_when_nobody_waits_for_it(mongodb_uri: str) -> None:
+    """It is stopped or interrupted here or at another process, or deleted: the server is told at once, or with the next
+    look."""
+    seen = Seen()
+    with served("legacy", seen) as url:
+        async with process(mongodb_uri, url, Effect.ONCE) as a, process(mongodb_uri, url, Effect.ONCE) as b:
+            held = a.calling.tools.open_calls.callers
+            kept, still = await asked(a)
+            for at in (a, b):
+                for interrupted in (False, True):
+                    conversation, parked = await asked(a)
+                    assert {caller.answer for caller in held()} == {still.id, parked.id}
+                    await at.commands.stop(conversation, None, interrupted=interrupted)
+                    if at is b:
+                        assert len(held()) == 2  # this process has not heard of it
+                        await a.deciding.look()
+                    assert [caller.answer for caller in held()] == [still.id]
+            conversation, _ = await asked(a)
+            await a.conversations.delete(conversation.user_id, conversation.id)
+            await a.deciding.look()
+            assert [caller.answer for caller in held()] == [still.id]
+            async with asyncio.timeout(PATIENCE):
+                while len(seen.ended) < 5:
+                    await asyncio.sleep(0.005)
+            assert seen.ended == ["cancel"] * 5
+            a.model.reply("Booked.", STOP)
+            await a.deciding.reply(kept, f"{still.id}.1", "1", Action.ACCEPT, {"row": 7})
+            assert calls_of(await a.ended(kept))[0].output == "row 7"

@@ -333,7 +333,9 @@ class Bench:
             answers,
             priced=priced,
         )
-        self.deciding = Deciding(self.hub, self.store, self.store, self.metrics, self.calling.bounds)
+        self.deciding = Deciding(
+            self.hub, self.store, self.store, self.metrics, self.calling.bounds, self.calling.tools
+        )
         self.commands = Commands(self.hub, self.store, self.store, self.store, answers, self._admit, self.deciding)
 
     async def _admit(self, conversation: Conversation, content: str, attempt: int, key: str) -> None:

@@ -67,7 +67,7 @@ async def opened(*some: McpServer) -> AsyncIterator[Tools]:
         tools.found(these)
         there.set()
 
-    asked = McpServers(some, found)
+    asked = tools.open_calls = McpServers(some, found)
     await asked.open()
     try:
         async with asyncio.timeout(60):  # on a busy machine a program may take longer than a start waits
@@ -91,7 +91,9 @@ async def run(tools: Tools, name: str, arguments: str = "{}") -> object:
         return await tool.run(tool.checked(arguments), CALLER)
 
 
-async def answered(tools: Tools, name: str, asks: InputRequired, *given: Any, key: str = "a.1") -> object:
+async def answered(
+    tools: Tools, name: str, asks: InputRequired, *given: Any, key: str = "a.1", caller: Caller | None = None
+) -> object:
     """Go on with a call whose questions are answered so: by an action, or with the content to accept with."""
     tool = tools.get(f"s__{name}")
     assert isinstance(tool, Tool)
@@ -103,7 +105,7 @@ async def answered(tools: Tools, name: str, asks: InputRequired, *given: Any, ke
         for question, one in zip(asks.questions, given, strict=True)
     )
     async with asyncio.timeout(60):
-        return await tool.go_on({}, replace(CALLER, key=key), Answered(carry=asks.carry, said=said))
+        return await tool.go_on({}, replace(caller or CALLER, key=key), Answered(carry=asks.carry, said=said))
 
 
 async def asked(tools: Tools, name: str, key: str = "a.1") -> InputRequired:
@@ -125,7 +127,10 @@ async def asks(tools: Tools, name: str) -> None:
         said = await answered(tools, name, wanted, {"row": 7}, "decline")
         assert said == "asked: {'row': ('accept', {'row': 7}), 'sure': ('decline', None)}"
         return
-    assert await answered(tools, name, wanted, {"row": 7}) == "row 7"
+    said_by_then: list[str] = []
+    going_on = replace(CALLER, progress=said_by_then.append)
+    assert await answered(tools, name, wanted, {"row": 7}, caller=going_on) == "row 7"
+    assert said_by_then == ["booking it"]
     for action in ("decline", "cancel"):
         assert await answered(tools, name, await asked(tools, name), action) == action
     with pytest.raises(InputRequired) as caught:
@@ -218,6 +223,20 @@ async def test_a_program_of_the_older_protocol_asks_nobody_whose_call_it_may_not
             await run(tools, "book")  # the cancelled call may still be at work
         second = await asked(tools, "book", "c.1")  # by then the program was started again
         assert await answered(tools, "book", second, "decline", key="c.1") == "decline"
+        stopped = await asked(tools, "book", "d.1")
+        tools.open_calls.let_go(lambda caller: caller.key == "d.1")
+        assert tools.open_calls.callers() == []
+        async with asyncio.timeout(60):
+            while True:  # until the program has heard it and ended that call
+                try:
+                    third = await asked(tools, "book", "e.1")
+                    break
+                except ToolFailed:
+                    pass
+        assert (third.questions, await answered(tools, "book", third, "cancel", key="e.1")) == (
+            stopped.questions,
+            "cancel",
+        )
 
 
 @pytest.mark.gen_test(timeout=110)

@@ -29,8 +29,8 @@ from chatstream.tools.tool import Answered, InputRequired, Said, ToolFailed
 # Seconds for which a call stays open while the user is asked: proxies and servers rarely keep a connection longer.
 HELD: Final = 600.0
 # Seconds after that for the server to be told that nobody has answered.
-_GRACE: Final = 60.0
-KEPT_OPEN: Final = HELD + _GRACE
+GRACE: Final = 60.0
+KEPT_OPEN: Final = HELD + GRACE
 _LONGEST_MESSAGE: Final = 1_000
 _MOST_SCHEMA: Final = 16 * 1024  # bytes of a question's schema as JSON: a form of some dozens of fields
 _MOST_STATE: Final = 64 * 1024  # characters of a server's state, which is stored with the answer
@@ -49,13 +49,22 @@ class _Carry(Struct, frozen=True, kw_only=True):
 class OpenCall:
     """A call of a server that may ask the user before it has ended (protocol 2025-11-25 and before)."""
 
-    def __init__(self, work: Callable[[Ask], Coroutine[Any, Any, object]], known: Sequence[Said] = ()) -> None:
-        """`work` carries out the call; it is given the function that the server's questions go to. `known`: answers
-        that the user has given before; if the server asks the same again, the user is not asked."""
+    def __init__(
+        self,
+        work: "Callable[[OpenCall], Coroutine[Any, Any, object]]",
+        known: Sequence[Said] = (),
+        *,
+        progress: Callable[[str], None],
+    ) -> None:
+        """`work` carries out the call; the server's questions and its progress go to this object. `known`: answers that
+        the user has given before; if the server asks the same again, the user is not asked. `progress` shows the user
+        how far the call is; after each question, it is another function."""
+        self.progress = progress
         self._known = [*known]
         self._asked: asyncio.Queue[tuple[Question, asyncio.Future[ElicitResult]]] = asyncio.Queue()
         self._pending: tuple[Question, asyncio.Future[ElicitResult]] | None = None
-        self._task = asyncio.create_task(work(self.ask))
+        self._dismissed = False
+        self._task = asyncio.create_task(work(self))
         self._task.add_done_callback(forget)
 
     async def ask(self, params: Any) -> ElicitResult | ErrorData:
@@ -68,6 +77,8 @@ class OpenCall:
             if said.question == question:
                 self._known.remove(said)
                 return _result(said)
+        if self._dismissed:
+            return ElicitResult(action="cancel")
         answer: asyncio.Future[ElicitResult] = asyncio.get_running_loop().create_future()
         self._asked.put_nowait((question, answer))
         return await answer
@@ -79,6 +90,16 @@ class OpenCall:
             return False
         pending.set_result(_result(said))
         return True
+
+    def dismiss(self) -> None:
+        """Tell the server that its questions are not answered, so that it ends the call: nobody waits for it."""
+        self._dismissed = True
+        asked = [] if self._pending is None else [self._pending]
+        while not self._asked.empty():
+            asked.append(self._asked.get_nowait())
+        for _, answer in asked:
+            if not answer.done():
+                answer.set_result(ElicitResult(action="cancel"))
 
     async def result(self) -> object:
         """Wait for the end of the call, and return its result. Raises `InputRequired` if the server asks before, and

@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from mcp import Client
@@ -29,6 +29,7 @@ from mcp_types import (
     InputRequiredResult,
 )
 from mcp_types import Tool as Described
+from msgspec.structs import replace
 
 from chatstream import __version__
 from chatstream.logs import describe
@@ -38,7 +39,7 @@ from chatstream.tools.addresses import NOT_REACHED
 from chatstream.tools.http import header_text
 from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers import stdio
-from chatstream.tools.mcp_servers.asking import KEPT_OPEN, Ask, OpenCall, required, responses
+from chatstream.tools.mcp_servers.asking import GRACE, KEPT_OPEN, Ask, OpenCall, required, responses
 from chatstream.tools.mcp_servers.http import Guard
 from chatstream.tools.tool import Answered, Caller, InputRequired, OutcomeUnknown, Tool, ToolFailed
 
@@ -93,6 +94,15 @@ class McpServers:
                 for each in self._servers:
                     await each.asked.wait()
 
+    def callers(self) -> Sequence[Caller]:
+        """See `OpenCalls`."""
+        return [caller for server in self._servers for caller in server.callers()]
+
+    def let_go(self, which: Callable[[Caller], bool]) -> None:
+        """See `OpenCalls`."""
+        for server in self._servers:
+            server.let_go(which)
+
     async def close(self) -> None:
         """Stop the listing, and end the programs."""
         for task in self._tasks:
@@ -118,6 +128,14 @@ async def try_out(server: McpServer) -> tuple[bool, str]:
     return True, f"{server.name}: {len(asked.tools)} tools (protocol {asked.version})"
 
 
+class _Held(NamedTuple):
+    """An open call whose user is being asked, and the timer that ends it. `caller` is None once nobody waits for it."""
+
+    call: OpenCall
+    caller: Caller | None
+    timer: asyncio.TimerHandle
+
+
 class _Server:
     """An MCP server. `tools`: its tools that models may call."""
 
@@ -131,8 +149,7 @@ class _Server:
         self._program = _Program(server) if server.command else None
         self._known: tuple[str, Any] | None = None  # its protocol version, and in newer versions its discovery data
         self._told = ""
-        # By key: the open calls whose user is being asked, and the timers that end them.
-        self._held: dict[str, tuple[OpenCall, asyncio.TimerHandle]] = {}
+        self._held: dict[str, _Held] = {}  # by the call's key
 
     async def keep_listed(self) -> None:
         """List the tools regularly, for ever."""
@@ -211,24 +228,27 @@ class _Server:
         )
 
     async def _run(self, tool: McpTool, arguments: Any, caller: Caller, answered: Answered | None = None) -> object:
-        async def work(ask: Ask) -> object:
-            return await self._called(tool, arguments, caller, ask, answered)
+        async def work(call: OpenCall) -> object:
+            told = replace(caller, progress=lambda text: call.progress(text))
+            return await self._called(tool, arguments, told, call.ask, answered)
 
         held = self._taken(caller.key)
         if held is not None and (answered is None or not held.answer(answered.said[-1])):
             held.cancel()  # of an attempt before this one, which was not stored
             held = None
+        if held is not None:
+            held.progress = caller.progress
         try:
             if held is None and answered is not None and not answered.carry:
                 # It was open in another process, or for too long.
                 if tool.manner.effect is Effect.ONCE:
                     raise OutcomeUnknown
-                held = OpenCall(work, (*answered.before, *answered.said))
-            held = held or OpenCall(work)
+                held = OpenCall(work, (*answered.before, *answered.said), progress=caller.progress)
+            held = held or OpenCall(work, progress=caller.progress)
             return await held.result()
         except InputRequired as exc:
             if exc.held is not None and held is not None:
-                self._hold(caller.key, held)
+                self._hold(caller.key, held, caller, KEPT_OPEN)
             raise
         except _Refused as exc:  # not logged: the server wrote the message
             raise ToolFailed(str(exc)) from exc
@@ -236,19 +256,31 @@ class _Server:
             log.warning("tool %s: %s", tool.name, exc)
             raise
 
-    def _hold(self, key: str, call: OpenCall) -> None:
-        """Keep a call open while its user is asked."""
-        timer = asyncio.get_running_loop().call_later(KEPT_OPEN, self._let_go, key)
-        self._held[key] = call, timer
+    def callers(self) -> Sequence[Caller]:
+        """See `OpenCalls`."""
+        return [held.caller for held in self._held.values() if held.caller is not None]
+
+    def let_go(self, which: Callable[[Caller], bool]) -> None:
+        """See `OpenCalls`. A server that does not end the call when it is told so has it cancelled."""
+        for key, held in [*self._held.items()]:
+            if held.caller is not None and which(held.caller) and (call := self._taken(key)):
+                call.dismiss()
+                self._hold(key, call, None, GRACE)
+
+    def _hold(self, key: str, call: OpenCall, caller: Caller | None, seconds: float) -> None:
+        """Keep a call open, while its user is asked or until the server has ended it."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._cancel, key)
+        self._held[key] = _Held(call, caller, timer)
 
     def _taken(self, key: str) -> OpenCall | None:
         """Return the open call of this key, if there is one. It is no longer held."""
-        call, timer = self._held.pop(key, (None, None))
-        if timer is not None:
-            timer.cancel()
-        return call
+        held = self._held.pop(key, None)
+        if held is None:
+            return None
+        held.timer.cancel()
+        return held.call
 
-    def _let_go(self, key: str) -> None:
+    def _cancel(self, key: str) -> None:
         if call := self._taken(key):
             call.cancel()
 
