@@ -13,7 +13,7 @@ _PRICE: Final = re.compile(
     re.IGNORECASE,
 )
 _MONEY: Final = (
-    r"(?P<before>[€£$]\s?)?(?P<amount>[0-9]+(?:[.,][0-9]{1,2})?)"
+    r"(?P<before>[€£$]\s?)?(?P<amount>[0-9]+(?:[.,][0-9]+)*)"
     r"(?:\s?(?P<after>[€£$]|euros?\b|eur\b|pounds?\b|quid\b|gbp\b|dollars?\b|bucks?\b|usd\b))?"
 )
 # "Place €10 on Arsenal", "bet 10 on Leeds", "put ten …" not; "place a bet of 10 euros on …", "a £5 bet on …".

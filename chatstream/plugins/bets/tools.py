@@ -132,7 +132,7 @@ def _bet(selection: str, odds: str | float, stake: str | float, good_until: str 
     found = _STAKE.fullmatch(str(stake).strip())
     amount = Decimal(found["amount"].replace(",", ".")) if found else Decimal(0)
     if found is None or (found["before"] and found["after"]) or not 0 < amount <= _HIGHEST_STAKE:
-        raise ValueError(f"stake must be an amount of money of up to €{_HIGHEST_STAKE}, such as €10")
+        raise ValueError(f"stake must be an amount of money from €0.01 to €{_HIGHEST_STAKE}, such as €10")
     currency = found["before"] or found["after"] or "€"
     paid = (amount * Decimal(price.odds)).quantize(Decimal("0.01"))
     staked = f"{amount:.2f}" if amount % 1 else f"{amount:.0f}"

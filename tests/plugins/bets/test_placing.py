@@ -155,6 +155,7 @@ async def test_a_model_may_leave_the_time_out_and_write_numbers(mongodb_uri: str
         ({"stake": "-10"}, "stake must be an amount"),
         ({"stake": "0"}, "stake must be an amount"),
         ({"stake": "€1001"}, "stake must be an amount"),
+        ({"stake": "€0.001"}, "from €0.01 to €1000"),
         ({"stake": "\u0661\u0660"}, "stake must be an amount"),
     ],
 )
@@ -186,6 +187,8 @@ async def test_nobody_is_asked_about_a_bet_that_cannot_be_placed(
         ("Place 10€ on the draw", "A draw", "€10"),
         ("bet €5 on under 2.5 goals", "Under 2.5 goals", "€5"),
         ("Setze 10 Euro auf Sevilla", "Sevilla to win", "€10"),
+        ("place €0.001 on Arsenal", "Arsenal to win", "€0.001"),  # which the tool refuses, and says why
+        ("Place a bet on Arsenal with €1,000,000", "Arsenal to win", "€1,000,000"),
     ],
 )
 @pytest.mark.gen_test
