@@ -261,11 +261,11 @@ class Calls:
 
     async def _tried(self, call: Call, tool: Tool, arguments: object, progress: Callable[[str], None]) -> _Outcome:
         seconds = tool.manner.timeout
-        caller, answered = replace(self._caller(call.id, tool.source), progress=progress), _answered(call)
-        if answered is None or tool.go_on is None:
+        caller, given = replace(self._caller(call.id, tool.source), progress=progress), answered(call)
+        if given is None or tool.go_on is None:
             task = asyncio.ensure_future(tool.run(arguments, caller))
         else:
-            task = asyncio.ensure_future(tool.go_on(arguments, caller, answered))
+            task = asyncio.ensure_future(tool.go_on(arguments, caller, given))
         try:
             return _Outcome(fitting(await in_time(task, seconds), self._bounds.output_characters))
         except TimeoutError:
@@ -396,7 +396,7 @@ def question(
     )
 
 
-def _answered(call: Call) -> Answered | None:
+def answered(call: Call) -> Answered | None:
     """Return the answers for the tool, if it has asked the user something."""
     if not call.answers:
         return None

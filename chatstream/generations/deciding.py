@@ -27,7 +27,7 @@ from chatstream.errors import (
     NotWaiting,
     StorageUnavailable,
 )
-from chatstream.generations.calls import CallBounds, cut, fitting, question
+from chatstream.generations.calls import CallBounds, answered, cut, fitting, question
 from chatstream.generations.hub import Hub
 from chatstream.generations.rounds import Call, calls, settled, waits_until
 from chatstream.logs import describe
@@ -110,6 +110,7 @@ class Deciding:
         self._metrics = metrics
         self._bounds = bounds or CallBounds()
         self._tools = tools or Tools()
+        self._known: dict[str, int] = {}  # the lengths of the waiting answers with open calls, when they were read last
 
     async def decide(
         self,
@@ -288,7 +289,16 @@ class Deciding:
             self._hub.go_on(conversation, moved, request_id)
         else:
             self._hub.waits_on(conversation, moved)
+            self._give(moved)
         return moved
+
+    def _give(self, answer: Answer) -> None:
+        """Give the user's answers to the open calls of this process: their servers need not wait for other calls."""
+        for call in calls(answer.pieces):
+            if call.state is not CallState.ANSWERED or call.held_by != self._attempts.owner:
+                continue
+            if (given := answered(call)) is not None:
+                self._tools.open_calls.answer(call.id, given.said[-1])
 
     async def _go_on_with_forgotten(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
         """Continue an answer that an earlier request had made ours: that request got a 503 before it knew."""
@@ -332,23 +342,30 @@ class Deciding:
         return True
 
     async def look(self) -> None:
-        """Continue the answers whose decisions have expired, and end the open calls whose answers have ended. Call this
-        every `LOOK_FOR_OVERDUE` seconds."""
+        """Continue the answers whose decisions have expired, and look after the open calls. Call this every
+        `LOOK_FOR_OVERDUE` seconds."""
         if self._hub.draining:
             return
         try:
-            await self._let_go()
+            await self._look_at_open_calls()
             for key, answer_id in await self._attempts.overdue(now(), _AT_ONCE):
                 await self._look_at(key, answer_id)
         except StorageUnavailable:
             pass  # the next search tries again
 
-    async def _let_go(self) -> None:
-        """End the open calls of answers that were stopped, deleted or taken over, in whichever process."""
+    async def _look_at_open_calls(self) -> None:
+        """Give the open calls what was answered at other processes, and end those whose answers were stopped, deleted
+        or taken over."""
         held = {caller.answer for caller in self._tools.open_calls.callers()}
-        if held:
-            gone = held - await self._attempts.kept(held)
-            self._tools.open_calls.let_go(lambda caller: caller.answer in gone)
+        kept = await self._attempts.kept(held) if held else {}
+        self._tools.open_calls.let_go(lambda caller: caller.answer in held - kept.keys())
+        self._known = {id_: length for id_, length in self._known.items() if id_ in kept}
+        for id_, (key, length, waits) in kept.items():
+            if waits and length != self._known.get(id_):
+                answer = await self._reading.get(key, id_)
+                if isinstance(answer, Answer):
+                    self._give(answer)
+                    self._known[id_] = answer.length
 
     async def _look_at(self, key: str, answer_id: str) -> None:
         answer = await self._reading.get(key, answer_id)

@@ -44,6 +44,14 @@ log = logging.getLogger("chatstream.store")
 _STILL_RUNNING = "An answer is still running."
 
 
+class Kept(NamedTuple):
+    """An attempt in the conversation `key` that is still this process's. It has the position `length`."""
+
+    key: str
+    length: int
+    waits: bool
+
+
 class Checkpoint(NamedTuple):
     """More pieces of the running attempt `answer_id` in the conversation `key`; it is stored up to position `length`.
 
@@ -409,11 +417,15 @@ class Attempts:
         await touch(self._mongo, conversation)
         return True
 
-    async def kept(self, answer_ids: Iterable[str]) -> set[str]:
-        """Return those of these attempts that have not ended, and are still this process's."""
+    async def kept(self, answer_ids: Iterable[str]) -> dict[str, Kept]:
+        """Return, by id, those of these attempts that have not ended, and are still this process's."""
         ids = [ObjectId(id_) for id_ in answer_ids]
         which = {"_id": {"$in": ids}, "status": {"$nin": ENDED}, "owner": self._owner}
-        return {str(one["_id"]) async for one in self._just_written.find(which, {"_id": 1})}
+        found = self._just_written.find(which, {"conversationId": 1, "length": 1, "status": 1})
+        return {
+            str(one["_id"]): Kept(str(one["conversationId"]), one["length"], one["status"] == Status.WAITING.value)
+            async for one in found
+        }
 
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
         """The attempts whose wait has expired or which this process is to go on with, as pairs of conversation key and

@@ -112,6 +112,9 @@ class OpenCalls(Protocol):
     def callers(self) -> Sequence[Caller]:
         """Return who has made them."""
 
+    def answer(self, key: str, said: Said) -> None:
+        """Give the user's answer to the call with this key, before `Tool.go_on` is called with the same answer."""
+
     def let_go(self, which: Callable[[Caller], bool]) -> None:
         """End those of these callers: nobody waits any more for what comes of them."""
 
@@ -119,6 +122,9 @@ class OpenCalls(Protocol):
 class _NoOpenCalls:
     def callers(self) -> Sequence[Caller]:
         return []
+
+    def answer(self, key: str, said: Said) -> None:
+        pass
 
     def let_go(self, which: Callable[[Caller], bool]) -> None:
         pass

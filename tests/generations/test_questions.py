@@ -20,8 +20,8 @@ from chatstream.plugins.tool import Approval, Caller, Manner
 from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers.servers import McpServers
 from chatstream.tools.tool import Answered, InputRequired, OutcomeUnknown, Tool, Tools
-from tests.generations.test_deciding import asked, overdue, waiting
-from tests.generations.test_tools import call, calls_of, told, tool
+from tests.generations.test_deciding import asked, asking, overdue, waiting
+from tests.generations.test_tools import Ledger, call, calls_of, told, tool
 from tests.support.mcp_server import Seen, served
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
@@ -302,7 +302,7 @@ async def process(uri: str, url: str, effect: Effect) -> AsyncIterator[Bench]:
         for name, own in (("pay", "book"), ("odds", "book_later"))
     ]
     server = McpServer(name="s", url=url, command=(), headers={}, environment={}, internal=False, tools=tuple(named))
-    tools, there = Tools(), asyncio.Event()
+    tools, there = Tools([asking(Ledger(), "bet")]), asyncio.Event()
 
     def found(some: Any) -> None:
         tools.found([replace(one, check=lambda arguments: {}) for one in some])
@@ -395,3 +395,24 @@ async def test_an_open_call_ends_when_nobody_waits_for_it(mongodb_uri: str) -> N
             a.model.reply("Booked.", STOP)
             await a.deciding.reply(kept, f"{still.id}.1", "1", Action.ACCEPT, {"row": 7})
             assert calls_of(await a.ended(kept))[0].output == "row 7"
+
+
+@pytest.mark.gen_test(timeout=110)
+async def test_an_open_call_gets_its_answer_while_another_call_waits(mongodb_uri: str) -> None:
+    """The server is told at once, or with the next look; what came of it is there when the other call is decided."""
+    seen = Seen()
+    with served("legacy", seen) as url:
+        async with process(mongodb_uri, url, Effect.ONCE) as a, process(mongodb_uri, url, Effect.ONCE) as b:
+            for number, at in enumerate((a, b), start=1):
+                conversation, parked = await asked(a, call(1, name="pay"), call(2, name="bet"))
+                await at.deciding.reply(conversation, f"{parked.id}.1", "1", Action.ACCEPT, {"row": 7})
+                await a.deciding.look()
+                async with asyncio.timeout(PATIENCE):
+                    while len(seen.ended) < number:
+                        await asyncio.sleep(0.005)
+                assert (await a.newest(conversation)).status is Status.WAITING
+                a.model.reply("Done.", STOP)
+                await a.deciding.decide(conversation, f"{parked.id}.2", Decision.DENY)
+                first, second = calls_of(await a.ended(conversation))
+                assert (first.output, second.state) == ("row 7", CallState.DENIED)
+            assert (seen.ended, len(seen.calls)) == (["row 7", "row 7"], 2)

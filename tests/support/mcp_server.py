@@ -43,7 +43,7 @@ class Seen:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.versions: list[str | None] = []
-        self.ended: list[str] = []  # what came of questions that were not answered
+        self.ended: list[str] = []  # what came of questions
         self.listed = threading.Event()  # its tools have been listed; by the newer protocol, over HTTP
 
     def note(self, name: str, context: "Context[Any, Any]") -> None:
@@ -97,6 +97,7 @@ def made(era: str, seen: Seen | None = None) -> MCPServer:
         if answer.data.row == 13 and (sure := await context.elicit("Really 13?", Sure)).action != "accept":
             return f"not 13: {sure.action}"
         await context.report_progress(1, 1, "booking it")
+        seen.ended.append(f"row {answer.data.row}")
         return f"row {answer.data.row}"
 
     @server.tool()

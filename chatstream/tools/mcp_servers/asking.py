@@ -63,6 +63,7 @@ class OpenCall:
         self._known = [*known]
         self._asked: asyncio.Queue[tuple[Question, asyncio.Future[ElicitResult]]] = asyncio.Queue()
         self._pending: tuple[Question, asyncio.Future[ElicitResult]] | None = None
+        self._said: Said | None = None  # the answer to the pending question, once it is given
         self._dismissed = False
         self._task = asyncio.create_task(work(self))
         self._task.add_done_callback(forget)
@@ -84,12 +85,21 @@ class OpenCall:
         return await answer
 
     def answer(self, said: Said) -> bool:
-        """Answer the question that the server waits for. Returns False if it waits for no answer to this question."""
+        """Answer the question that the server waits for. Returns False if it waits for no answer to this question, and
+        has not got this one."""
         question, pending = self._pending or (None, None)
-        if pending is None or pending.done() or question != said.question:
+        if pending is None or question != said.question:
             return False
+        if pending.done():
+            return said == self._said
+        self._said = said
         pending.set_result(_result(said))
         return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._task.done()
 
     def dismiss(self) -> None:
         """Tell the server that its questions are not answered, so that it ends the call: nobody waits for it."""
@@ -114,7 +124,7 @@ class OpenCall:
             asked.cancel()
         if self._task.done():
             return self._task.result()
-        self._pending = asked.result()
+        self._pending, self._said = asked.result(), None
         raise InputRequired([self._pending[0]], held=HELD)
 
     def cancel(self) -> None:

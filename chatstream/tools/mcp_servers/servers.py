@@ -41,7 +41,7 @@ from chatstream.tools.mcp_file import McpServer, McpTool
 from chatstream.tools.mcp_servers import stdio
 from chatstream.tools.mcp_servers.asking import GRACE, KEPT_OPEN, Ask, OpenCall, required, responses
 from chatstream.tools.mcp_servers.http import Guard
-from chatstream.tools.tool import Answered, Caller, InputRequired, OutcomeUnknown, Tool, ToolFailed
+from chatstream.tools.tool import Answered, Caller, InputRequired, OutcomeUnknown, Said, Tool, ToolFailed
 
 log = logging.getLogger("chatstream.tools")
 
@@ -97,6 +97,11 @@ class McpServers:
     def callers(self) -> Sequence[Caller]:
         """See `OpenCalls`."""
         return [caller for server in self._servers for caller in server.callers()]
+
+    def answer(self, key: str, said: Said) -> None:
+        """See `OpenCalls`."""
+        for server in self._servers:
+            server.answer(key, said)
 
     def let_go(self, which: Callable[[Caller], bool]) -> None:
         """See `OpenCalls`."""
@@ -260,6 +265,11 @@ class _Server:
         """See `OpenCalls`."""
         return [held.caller for held in self._held.values() if held.caller is not None]
 
+    def answer(self, key: str, said: Said) -> None:
+        """See `OpenCalls`."""
+        if held := self._held.get(key):
+            held.call.answer(said)
+
     def let_go(self, which: Callable[[Caller], bool]) -> None:
         """See `OpenCalls`. A server that does not end the call when it is told so has it cancelled."""
         for key, held in [*self._held.items()]:
@@ -281,8 +291,11 @@ class _Server:
         return held.call
 
     def _cancel(self, key: str) -> None:
-        if call := self._taken(key):
-            call.cancel()
+        held = self._held[key]
+        if held.caller is not None and held.call.is_over:
+            return  # its result is kept until the answer goes on
+        self._taken(key)
+        held.call.cancel()
 
     async def _called(
         self, tool: McpTool, arguments: Any, caller: Caller, ask: Ask, answered: Answered | None
