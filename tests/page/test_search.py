@@ -225,13 +225,13 @@ def test_a_conversation_has_instructions_of_its_own(open_page: OpenPage, model: 
     tab.button("Options of this chat").click()
     expect(tab.button("Save as JSON")).to_be_hidden()  # there is nothing yet
     tab.button("Instructions…").click()
-    tab.page.get_by_label("What the model is told").fill("Speak like a pirate.")
+    tab.page.get_by_label("The model gets this text").fill("Speak like a pirate.")
     tab.button("Save").click()
     tab.ask("Who are you?")
     expect(tab.prose).to_have_text("Arr.")
     assert model.upstream.calls[0].body["messages"][0] == {"role": "system", "content": "Speak like a pirate."}
     tab.button("Options of this chat").click()
     tab.button("Instructions…").click()
-    expect(tab.page.get_by_label("What the model is told")).to_have_value("Speak like a pirate.")
+    expect(tab.page.get_by_label("The model gets this text")).to_have_value("Speak like a pirate.")
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_role("dialog")).to_be_hidden()

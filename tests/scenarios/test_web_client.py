@@ -13,7 +13,7 @@ from tests.stress.faults import FaultProxy
 from tests.support.client import Client
 from tests.support.processes import SECRET
 from tests.support.script import Script, script
-from tests.support.upstream import Do, Step, Upstream, answer, beginning, delta, ending, event, http_chunk
+from tests.support.upstream import Do, Step, Upstream, answer, beginning, delta, ending, event, head, http_chunk
 
 TRANSPORTS = [None, "eventsource", "react-native-sse"]
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda name: name or "fetch")
@@ -94,9 +94,9 @@ async def test_a_long_history_page_by_page(client: Client, upstream: Upstream) -
 @pytest.mark.gen_test
 async def test_an_answer_over_five_lost_connections(client: Client, upstream: Upstream, transport: str | None) -> None:
     parts = ["Ärsenal 🏆 ", "by ", "a ", "goal ", "or 👨‍👩‍👧 ", "two."]
-    steps = [asyncio.Event() for _ in parts[1:]]
-    script_: list[Step] = [beginning(parts[0])]
-    for step, part in zip(steps, parts[1:], strict=True):
+    steps = [asyncio.Event() for _ in parts]
+    script_: list[Step] = [head()]
+    for step, part in zip(steps, parts, strict=True):
         script_ += [step, http_chunk(event(delta(part)))]
     upstream.reply(*script_, ending())
     conversation = await client.create(initialMessage="Who wins?")
@@ -104,9 +104,10 @@ async def test_an_answer_over_five_lost_connections(client: Client, upstream: Up
     try:
         options = {"baseUrl": f"http://127.0.0.1:{proxy.port}"}
         async with chat(client, conversation, transport, **options) as chatting:
-            await chatting.call("history")
+            await chatting.call("history")  # which has nothing of the answer yet
             await chatting.call("connect")
-            for step in steps:
+            steps[0].set()
+            for step in steps[1:]:
                 await chatting.event("llm_chunk")
                 proxy.cut()
                 step.set()

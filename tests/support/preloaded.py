@@ -30,6 +30,7 @@ _MODULES = (
     "chatstream.llm.models_file",
     "chatstream.llm.openai_model",
     "chatstream.plugins.bets",
+    "chatstream.plugins.bets.reader",
     "chatstream.seeding.chats",
     "chatstream.seeding.exports",
     "chatstream.seeding.files",

@@ -3,7 +3,7 @@
 import asyncio
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 from chatstream.models import RECOMMENDATION, Annotation
 from chatstream.pieces import ToolCallPart
@@ -49,6 +49,9 @@ class Bets:
     page_words = _PAGE_WORDS
     demo = DEMO
     tools = (best_price, recommend_bet, place_bet, placed_bets)
+    # Seconds; usually it takes milliseconds. A busy machine was seen to need more than the usual 3 for the first bet,
+    # whose thread compiles the reader's patterns: the answer then had no slip.
+    deadlines: ClassVar = {"annotate": 15}
     cards = MappingProxyType(
         {RECOMMENDATION: Card(script=files(__name__) / "page" / "slip.js", style=files(__name__) / "page" / "slip.css")}
     )
