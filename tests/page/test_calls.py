@@ -99,16 +99,20 @@ def test_a_call_that_is_over_is_folded(
     calling_server: ServerProcess,
     look: Look,  # noqa: F811 - the fixture
 ) -> None:
+    looked = model.gate()
     model.reply(called("best_price", selection="Arsenal"))
-    model.reply(answer("It is 2.10."))
+    model.reply(looked, answer("It is 2.10."))
     tab = open_page(url=calling_server.url)
     tab.ask("What is the best price?")
-    expect(tab.prose).to_have_text("It is 2.10.")
     card = tab.page.get_by_role("region", name="best price Done")
     expect(card).to_be_visible()
     expect(card.get_by_text("Quayside")).to_be_hidden()
     card.get_by_text("Details").press("Enter")
     expect(card.get_by_text("Quayside")).to_be_visible()
+    looked.open()
+    expect(tab.prose).to_have_text("It is 2.10.")
+    expect(tab.stop).to_be_hidden()
+    expect(card.get_by_text("Quayside")).to_be_visible()  # though its card was drawn again
     look(tab.page, "call-done", "desk")
     tab.page.reload()  # and so it is in the history
     expect(tab.page.get_by_role("region", name="best price Done")).to_be_visible()

@@ -31,13 +31,14 @@ export class Calls {
     this.#actions = actions;
   }
 
-  /** Show these calls. An unchanged card is not drawn again, so that it keeps its focus and stays unfolded. */
+  /** Show these calls. An unchanged card is not drawn again, so that it keeps its focus. What is unfolded stays so. */
   show(calls) {
     for (const call of calls) {
       const known = this.#cards.get(call.toolCallId);
       const key = JSON.stringify(call);
       if (known?.key === key) continue;
       const root = this.#card(call, known?.root.contains(document.activeElement));
+      if (known?.root.querySelector("details")?.open) root.querySelector("details")?.setAttribute("open", "");
       if (known) known.root.replaceWith(root);
       else this.root.append(root);
       this.#cards.set(call.toolCallId, { key, root });
