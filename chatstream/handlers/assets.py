@@ -46,6 +46,7 @@ PAGE = {
     "page/prose.js": _JAVASCRIPT,
     "page/search.js": _JAVASCRIPT,
     "page/tabs.js": _JAVASCRIPT,
+    "page/tags.js": _JAVASCRIPT,
     "page/token.js": _JAVASCRIPT,
     "page/undo.js": _JAVASCRIPT,
     "page/thinking.js": _JAVASCRIPT,

@@ -1,6 +1,8 @@
 """How an answer reads: Markdown, code to copy, a place that is kept, a voice that speaks once."""
 
 import json
+import random
+import re
 
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -272,6 +274,75 @@ def test_blocks_of_html_are_on_lines_of_their_own(open_page: OpenPage, model: Mo
     lines = [line for line in tab.prose.inner_text().splitlines() if line]
     assert lines == ["Big", "one", "two", "More", "Hidden", "Term", "Meaning"]
     expect(tab.prose.get_by_role("heading", level=3)).to_have_text("Big")
+
+
+# What an answer says about HTML, and the text that its reader sees.
+TAGS = {
+    "The <title> tag sets the title, and the <script> tag loads code. Then the body follows.": "",
+    "Put a <style> or <template>; **after it** text goes on.": "Put a <style> or <template>; after it text goes on.",
+    "<script> starts a **script**.\n\nMore.": "<script> starts a script. More.",
+    "- item with <video> tag and more\n- second item <textarea> more\n- <b> for bold\n- last": (
+        "item with <video> tag and more second item <textarea> more <b> for bold last"
+    ),
+    "<!-- unfinished and then words\n\nA second.\n\nA third.": "<!-- unfinished and then words A second. A third.",
+    "Replace <your-name>; in Java use List<String>, in Rust Vec<T> and Box<dyn Fn(A) -> B>.": "",
+    "If a<b and c>d then x<y>z is what? <b and c>, </b>, <br and hr>.": "",
+    "some <center>centred</center> words <!-- and a comment --> and <?php echo 1 ?> too": "",
+    "<p> is a paragraph, <pre> is **not**\n\nMore": "<p> is a paragraph, <pre> is not More",
+    "<pre>\nnever closed\n\nMore": "<pre> never closed More",
+    "<div>\nnever closed\n\nMore": "<div> never closed More",
+    "| Type | Use |\n|--|--|\n| Vec<T> | <li> |": "Type Use Vec<T> <li>",
+    "# The <h1> tag\n\n> a <q> quote": "The <h1> tag a <q> quote",
+    "H<sub>2</sub>O, <kbd>a < b</kbd>, <code>List<T></code>, <script>1 <b": "H2O, a < b, List<T>, <script>1 <b",
+    "<div>one <title> & <b>two</b></div>\n\nMore": "one <title> & two More",
+    '<p class="failure" data-x=1>Red</p>': "Red",
+    "Use the <tit": "",
+    '<img src="x" alt="&lt;">': "",
+}
+# Draws each text whole, then as it grows; returns what is seen, and the words that are missing while it grows.
+DRAW_TAGS = """async (texts) => {
+  const { Prose } = await import("/page/prose.js");
+  const seen = (root) => [...root.querySelectorAll("p, li, td, th, pre, h3, div")]
+    .reduce((all, block) => (block.before(" "), block.append(" "), all), root).textContent.replace(/\\s+/g, " ").trim();
+  return texts.map((text) => {
+    const root = document.createElement("div");
+    new Prose(root).show(text, { whole: true });
+    const missing = [];
+    const prose = new Prose(document.createElement("div"));
+    for (let end = 1; end <= text.length; end += 3) {
+      prose.show(text.slice(0, end), { whole: false });
+      const words = prose.root.textContent;
+      missing.push(...(text.slice(0, end).match(/\\bword\\d+/g) ?? []).filter((word) => !words.includes(word)));
+    }
+    return { seen: seen(root), missing };
+  });
+}"""
+
+
+def test_tags_that_are_not_drawn_are_shown_as_written(open_page: OpenPage) -> None:
+    drawn = open_page().page.evaluate(DRAW_TAGS, [*TAGS])
+    assert [one["seen"] for one in drawn] == [seen or text for text, seen in TAGS.items()]
+
+
+def test_no_word_is_lost_beside_tags_even_while_the_answer_grows(open_page: OpenPage) -> None:
+    chance = random.Random(7)  # noqa: S311 - no secret; the same texts in each run
+    names = ["b", "p", "div", "li", "pre", "table", "td", "script", "style", "title", "textarea", "a-name", "T", "!--"]
+    kinds = ["<{}>", "</{}>", "<{} ", "<{} and c>", '<{} a="1">', "<{}/>", "<{}>word{{}}</{}>"]
+    texts = []
+    for _ in range(60):
+        pieces = []
+        for number in range(12):
+            tag = chance.choice(kinds).replace("{{}}", str(number + 100)).replace("{}", chance.choice(names))
+            pieces.append(chance.choice([" ", "\n", "\n\n", "\n- ", "\n> "]) + f"word{number} {tag}")
+            pieces.append(chance.choice([" ", "\n", "\n\n", "\n- "]) + f"{tag} word{number + 200}")
+        texts.append("".join(pieces) + "\n\nword999")
+    drawn = open_page().page.evaluate(DRAW_TAGS, texts)
+    lost = [
+        (text, missing)
+        for text, one in zip(texts, drawn, strict=True)
+        if (missing := [word for word in re.findall(r"word\d+", text) if word not in one["seen"]] + one["missing"])
+    ]
+    assert lost == []
 
 
 def test_maths_is_drawn_and_never_half(open_page: OpenPage, model: Model) -> None:

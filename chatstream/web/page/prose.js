@@ -6,19 +6,15 @@
  */
 
 import DOMPurify from "../vendor/dompurify.js";
-import { Marked } from "../vendor/marked.js";
+import { Marked, Tokenizer } from "../vendor/marked.js";
 import { colour } from "./colours.js";
 import { button, element } from "./dom.js";
+import { ELEMENTS, isBlock, mayStartBlock, pairTags, written } from "./tags.js";
 import { t } from "./words.js";
 import { drawMaths, mathsExtensions, withoutOpenMaths } from "./maths.js";
 
 const ALLOWED = {
-  ALLOWED_TAGS: [
-    ...["p", "br", "hr", "blockquote", "ul", "ol", "li", "pre", "code", "h3", "h4", "h5", "h6"],
-    ...["a", "strong", "em", "b", "i", "del", "s", "sub", "sup", "kbd", "mark"],
-    ...["table", "thead", "tbody", "tr", "th", "td"],
-    ...["div", "section", "figure", "figcaption", "dl", "dt", "dd", "summary"], // without them, their texts would run together
-  ],
+  ALLOWED_TAGS: ELEMENTS,
   // No `style`, `id` or `name`; `class` only for the language of code. So a text cannot imitate a part of the page.
   ALLOWED_ATTR: ["href", "title", "start", "align", "class"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
@@ -54,8 +50,12 @@ const marked = new Marked({
     image({ href, title, text }) {
       return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
     },
-    html({ text }) {
-      return text.replace(/(<\/?)h[12](?=[\s>])/gi, "$1h3"); // as for headings
+    html({ parts }) {
+      return written(parts);
+    },
+    text(token) {
+      token.escaped = false; // after a `<script>` or `<pre>`, marked would write text as HTML
+      return false; // as usual
     },
     checkbox({ checked }) {
       return checked ? "☑ " : "☐ ";
@@ -63,7 +63,32 @@ const marked = new Marked({
   },
 });
 
-marked.use({ extensions: mathsExtensions });
+marked.use({
+  extensions: mathsExtensions,
+  tokenizer: {
+    // What starts with a tag that is not drawn is a paragraph, so that the Markdown in it is drawn.
+    html(text) {
+      if (!mayStartBlock(text)) return undefined;
+      const token = Tokenizer.prototype.html.call(this, text);
+      if (!token || isBlock(token.text)) return token;
+      const inner = token.text.trim();
+      return { type: "paragraph", raw: token.raw, text: inner, tokens: this.lexer.inline(inner) };
+    },
+    // Comments and the like are text. For each `<!--`, marked would search all of the rest for its end.
+    tag: (text) => (/^<[!?]/.test(text) ? undefined : false),
+  },
+});
+
+/** The tokens of a Markdown text. */
+function lex(text) {
+  const tokens = marked.lexer(text);
+  pairTags(tokens);
+  marked.walkTokens(tokens, (token) => {
+    if (token.tokens) pairTags(token.tokens);
+    if (token.type === "table") for (const cell of [token.header, ...token.rows].flat()) pairTags(cell.tokens);
+  });
+  return tokens;
+}
 
 /** Draws a Markdown text, which may still grow, in an element. */
 export class Prose {
@@ -87,13 +112,13 @@ export class Prose {
         : { length: 0, blocks: 0 };
     let end = length;
     let count = blocks;
-    const tokens = marked.lexer(text.slice(length));
+    const tokens = lex(text.slice(length));
     const last = tokens.findLast(({ type }) => type !== "space");
     for (const token of tokens) {
       if (token.type !== "space") {
         this.#settled = { length: end, blocks: count };
         const growing = token === last && !whole;
-        const html = growing ? marked.parse(mended(token.raw)) : marked.parser([token]);
+        const html = marked.parser(growing ? lex(mended(token.raw)) : [token]);
         if (html.trim() !== "") this.#draw(count++, html, { growing });
       }
       end += token.raw.length;
