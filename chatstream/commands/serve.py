@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.processes > 1 and worker is None:
         from chatstream.commands import supervisor
 
-        os.environ.pop("CLONE_OF_CHATSTREAM", None)  # what it is for was done by `load`, and said
+        # `load` has already chosen the data's directory by it. The workers would print the same hint again.
+        os.environ.pop("CLONE_OF_CHATSTREAM", None)
         same_file = ["--env-file", str(env_file)] if env_file else []
         return supervisor.run(settings, notes, supervisor.command(["serve", *same_file, _WORKER]))
     # Loading makes hardly any garbage. Without collections the server starts 10 % faster; `server` turns them on again.

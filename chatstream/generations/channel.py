@@ -67,8 +67,8 @@ class Channel:
         self.end = 0  # the index of the next entry
         self._entries: list[Entry] = []  # the newest ones, up to `end`
         self._trim_at = _TRIM
-        self.begun = False  # whether the log's first place is set ...
-        self.first_place = BEGINNING  # ... to this; earlier messages are only in the store
+        self.begun = False  # True as soon as `first_place` is set
+        self.first_place = BEGINNING  # where the log begins; what comes before is only in the store
         self.last_place = BEGINNING  # the place of the last appended event, read or not
 
     @property

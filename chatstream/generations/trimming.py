@@ -106,7 +106,7 @@ class Window:
 
 
 async def announced(window: Window, remember: Remember) -> list[Piece]:
-    """Return what to say before the answer's first piece: that more messages are left out than before, if so."""
+    """If more messages are left out than before, return the piece that says so. It comes first in the answer."""
     if window.moved_to is not None:
         with suppress(StorageUnavailable):  # then the point is moved, and reported, with the next answer
             return [ContextTrimmed(dropped=await remember(window.moved_to))]

@@ -42,9 +42,9 @@ def _catalogue(settings: Settings, demos: Mapping[str, str]) -> Catalogue:
 
 @contextmanager
 def served_catalogue(settings: Settings, subject: Subject) -> Iterator[tuple[Catalogue, str | None]]:
-    """The catalogue, and the address of the demo models, which this context serves. Needs a running event loop.
+    """Yield the catalogue and, with the demo models, their address: their server runs until the context ends.
 
-    `subject`: the topic of the demo models.
+    Needs a running event loop. `subject`: the topic of the demo models.
     """
     with ExitStack() as stack:
         address = None

@@ -84,7 +84,7 @@ class Estimate(NamedTuple):
     prompt_tokens: int
     tokens_per_byte: float  # tokens per byte of the answer's text in UTF-8
     begins_at: int = 0  # the position in the answer where this request's text begins
-    of_model: bool = True  # False: the estimate is for a plug-in that answers in the model's place
+    of_model: bool = True  # False: a plug-in answers, and no model is asked
 
 
 class Delta(Struct, frozen=True):

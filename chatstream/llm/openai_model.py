@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible endpoint. Streams its answers with the endpoint's API (see `apis`).
 
-The SDK knows the address, the key and the headers, and its HTTP client sends the request. The SDK does neither build
-the request nor parse the chunks: its objects cost more than everything else (see `_post` and `decoding`).
+The SDK knows the address, the key and the headers, and its HTTP client sends the request. The SDK neither builds
+the request nor parses the chunks: its objects cost more than everything else (see `_post` and `decoding`).
 """
 
 import asyncio

@@ -168,7 +168,7 @@ RULES: Final[Mapping[Hook, Rule]] = MappingProxyType(
     {
         # The user waits for the first token meanwhile. A search takes a second or two.
         "context": Rule(5, open=True),
-        # A request is answered within 5 s, which the database shares.
+        # A request must be answered within 5 s. The database needs a part of them.
         "admit": Rule(2, open=False),
         # Readers wait for the text. Unchecked text must not be sent.
         "release": Rule(2, open=False),

@@ -89,7 +89,10 @@ class Pseudonyms:
             return document
 
     async def _forget_the_erased(self) -> None:
-        """Give random names to accounts of erased users that earlier versions left, except this month's."""
+        """Rename accounts that earlier versions made and whose users are erased: to random names.
+
+        This month's accounts keep their names, because the budget of the month is counted there.
+        """
         erased: Document = {"userId": {"$gte": "erased-", "$lt": "erased."}, "_id": _UNKEYED}
         which = erased | {"month": {"$lt": month_of(datetime.now(UTC))}}
         while found := await self._accounts.find(which).limit(_RENAMED_AT_ONCE).to_list(_RENAMED_AT_ONCE):
