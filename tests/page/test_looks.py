@@ -245,6 +245,22 @@ def test_a_question_that_waits(open_page: OpenPage, model: Model, look: Look) ->
     look(tab.page, "queued", "phone")
 
 
+def test_the_whole_conversation_is_printed(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("\n\n".join(f"Paragraph {number}." for number in range(100))))
+    tab = open_page()
+    tab.ask("A long one?")
+    expect(tab.prose).to_contain_text("Paragraph 99.")
+    expect(tab.stop).to_be_hidden()
+    tab.page.emulate_media(media="print")
+    expect(tab.field).to_be_hidden()
+    expect(tab.page.get_by_role("navigation")).to_be_hidden()
+    end = "element => element.getBoundingClientRect().bottom + scrollY"
+    last = tab.prose.locator("p").last.evaluate(end)
+    assert tab.page.evaluate("innerHeight") < last <= tab.page.evaluate("document.documentElement.scrollHeight")
+    first = tab.questions.first.evaluate("element => element.getBoundingClientRect().top + scrollY")
+    assert 0 <= first < tab.page.evaluate("innerHeight")
+
+
 def test_where_people_sign_in_elsewhere(context: BrowserContext, start_server: StartServer, look: Look) -> None:
     page = context.new_page()
     server = start_server(CHATSTREAM_LOGIN_URL="/no/such/page", OPENAI_BASE_URL="", OPENAI_API_KEY="")
