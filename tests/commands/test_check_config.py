@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -29,23 +28,19 @@ from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.listening import listening
 from tests.support.processes import SECRET, ServerProcess, chatstream, free_port
 
+# A client of pymongo that is closed in the middle of a handshake forgets its socket.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 
 @pytest.fixture(autouse=True)
 def _no_socket_of_pymongo_is_left() -> Iterator[None]:
-    """A client that is closed in the middle of a handshake lets its threads end later, and their sockets lie about.
-
-    Whatever test the garbage collector came in would fail for that, so it does not come by itself meanwhile.
-    """
+    """Wait for its threads and destroy its sockets here: whatever test the collector came in would fail for them."""
     before = set(threading.enumerate())
-    gc.disable()
     yield
-    gc.enable()
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("pymongo"):
             thread.join(30)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    gc.collect()
 
 
 @pytest.fixture
