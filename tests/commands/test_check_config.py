@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import re
 import ssl
@@ -34,13 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @pytest.fixture(autouse=True)
 def _no_socket_of_pymongo_is_left() -> Iterator[None]:
-    """Wait for its threads and destroy its sockets here: whatever test the collector came in would fail for them."""
+    """Wait for its threads, so that their sockets are destroyed after this test, and not in some later one."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("pymongo"):
             thread.join(30)
-    gc.collect()
 
 
 @pytest.fixture
