@@ -187,8 +187,7 @@ class ExportHandler(BaseHandler):
         )
 
     def _message(self, message: Message) -> ExportedMessage:
-        """A message as its user may see it: without hidden reasoning, and without what no client may
-        see."""
+        """A message as its user may see it: without hidden reasoning, and without what no client may see."""
         shows = self.door.formats.reasoning
         pieces: list[Any] | UnsetType = UNSET
         if isinstance(message, Answer) and message.mixed:

@@ -131,7 +131,7 @@ class Gate:
                 raise StorageUnavailable
             return running.result()
         except PyMongoError as exc:
-            if _will_pass(exc):
+            if _will_pass(exc):  # as in `translated`, without a context manager for each operation
                 raise StorageUnavailable from exc
             raise
         finally:
