@@ -1,8 +1,8 @@
 """Messages of a conversation that were read before its room was known.
 
-One operation reads a viewer's conversation and its newest messages. Only its result tells which room they belong to,
-and until that room exists, it receives no changes. So changes to conversations without a room are noted here; then the
-messages are out of date, and are read again.
+One operation reads a viewer's conversation and its newest messages. Only the result tells which room the messages
+belong to, and a room that does not exist yet receives no changes. So changes to conversations without a room are noted
+here; then the messages that were read ahead are out of date, and are read again.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,9 @@ _PLACES = 4096
 
 
 class ReadAhead(NamedTuple):
-    """The newest messages of a conversation, oldest first; `moment` was taken before they were read."""
+    """The newest messages of a conversation, oldest first. `moment`: the value of `Unheard.moment` before they were
+    read.
+    """
 
     moment: int
     newest: Sequence[Message]

@@ -47,7 +47,7 @@ class AnswerLog:
         self.detail: str | None = None  # why it failed; only for the log
 
     def begin(self) -> None:
-        """Start the clock."""
+        """Start measuring the answer's duration."""
         self._began_at = self._now()
 
     def text_came(self) -> None:

@@ -63,8 +63,8 @@ _MOST_CHARACTERS = 1_000_000
 _CLOSING = 2.0
 # The most characters of an approval's question: a few sentences.
 _LONGEST_QUESTION = 1000
-# What is shown of a call's progress: this many messages, of this many characters, this many seconds apart. Each is
-# stored with the answer, and published.
+# Limits on the progress messages of a call: their number, their length in characters, the seconds between two. Each
+# message is stored with the answer, and published.
 _MOST_PROGRESS = 20
 _LONGEST_PROGRESS = 200
 _PROGRESS_PAUSE = 1.0
@@ -170,7 +170,7 @@ class Calls:
                 tool, arguments_ = self._checked(call, again=again, refusal=why)
                 wait = _waits_for(call, tool, arguments_)
             except BadArguments as exc:
-                if call.in_doubt:  # it was open while the user was asked
+                if call.in_doubt:  # the call stayed open while the user was asked
                     marks.append(_unknown(call))
                     unknown = True
                     continue
@@ -219,7 +219,7 @@ class Calls:
     async def _outcomes(
         self, running: Sequence[tuple[Call, Tool, object]], waiting_for: list[Piece]
     ) -> AsyncGenerator[Delta, None]:
-        """Yield what comes of the calls. The questions of their tools are added to `waiting_for`."""
+        """Run the calls and yield their results. The questions of their tools are added to `waiting_for`."""
         news: asyncio.Queue[ToolState] = asyncio.Queue()  # at most `_MOST_PROGRESS` for each call
         tasks = {asyncio.create_task(self._outcome(*each, news)): each[0] for each in running}
         waiting = set(tasks)
@@ -315,7 +315,7 @@ def cut(text: str, most: int) -> str:
 
 
 def _progress(call: Call, news: "asyncio.Queue[ToolState]") -> Callable[[str], None]:
-    """Return the function with which a tool says how far the call is, from any thread."""
+    """Return the function with which a tool reports the progress of its call, from any thread."""
     loop = asyncio.get_running_loop()
     said: list[float] = []  # when
 

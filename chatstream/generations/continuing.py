@@ -37,8 +37,9 @@ def kept(answer: Answer) -> list[Piece]:
 
 
 def is_cut(answer: Answer) -> bool:
-    """Whether the answer has text and more is to come. One that became too long is not continued: it would do so
-    again."""
+    """Whether the answer is incomplete and has text. An answer that became too long does not count: it would become too
+    long again.
+    """
     too_long = answer.failure is not None and answer.failure.code is ErrorCode.ANSWER_TOO_LONG
     whole = answer.status is Status.COMPLETE and answer.finish_reason not in _CUT_OFF
     ended = whole or not answer.status.is_final
@@ -83,7 +84,7 @@ class Seam:
         self._open = bool(self._repeated)  # more text may still be part of a repetition
 
     def feed(self, more: str) -> str:
-        """Return the new part of the continuation, as far as it is known."""
+        """Take the next text of the continuation. Return the part of it that is certainly not a repetition."""
         if not self._open:
             return more
         self._held += more

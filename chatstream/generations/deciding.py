@@ -69,14 +69,14 @@ IsSame = Callable[[Call], bool]
 
 
 class Decision(StrEnum):
-    """What a person says to a call."""
+    """A person's decision about a call."""
 
     APPROVE = "approve"
     DENY = "deny"
 
 
 class Action(StrEnum):
-    """What a person does with a tool's question, as in MCP."""
+    """A person's response to a tool's question, as in MCP."""
 
     ACCEPT = "accept"
     DECLINE = "decline"
@@ -84,7 +84,9 @@ class Action(StrEnum):
 
 
 class Decided(NamedTuple):
-    """The call as it is now, its answer, and the position after the answer's requests for decisions."""
+    """The result of a decision: the call's state, its answer, and the position after the answer's requests for
+    decisions.
+    """
 
     call: ToolCallPart
     answer: Answer
@@ -274,7 +276,7 @@ class Deciding:
         self, conversation: Conversation, answer: Answer, marks: Sequence[Piece], request_id: str | None
     ) -> Answer | None:
         """Append `marks`. If the answer waits for nothing more, it is continued: here, or in the process with its open
-        call. None if another process changed it first."""
+        call. None if another process changed the answer first."""
         pieces = [*answer.pieces, *marks]
         until = waits_until(pieces)
         holder = None if until is not None or not marks else _holder(pieces)
@@ -293,7 +295,9 @@ class Deciding:
         return moved
 
     def _give(self, answer: Answer) -> None:
-        """Give the user's answers to the open calls of this process: their servers need not wait for other calls."""
+        """Pass the user's answers to the open calls of this process at once: an open call need not wait for the
+        others.
+        """
         for call in calls(answer.pieces):
             if call.state is not CallState.ANSWERED or call.held_by != self._attempts.owner:
                 continue
@@ -301,7 +305,9 @@ class Deciding:
                 self._tools.open_calls.answer(call.id, given.said[-1])
 
     async def _go_on_with_forgotten(self, conversation: Conversation, answer: Answer, request_id: str | None) -> None:
-        """Continue an answer that an earlier request had made ours: that request got a 503 before it knew."""
+        """Continue an answer that an earlier request assigned to this process. That request timed out with 503 before
+        the result of its write was known.
+        """
         if answer.status is not Status.STREAMING or not self._attempts.owns(answer):
             return
         if self._hub.generates_in(conversation):
@@ -354,8 +360,9 @@ class Deciding:
             pass  # the next search tries again
 
     async def _look_at_open_calls(self) -> None:
-        """Give the open calls what was answered at other processes, and end those whose answers were stopped, deleted
-        or taken over."""
+        """Pass answers that other processes stored to the open calls here. End the calls whose answers were stopped,
+        deleted or taken over.
+        """
         held = {caller.answer for caller in self._tools.open_calls.callers()}
         kept = await self._attempts.kept(held) if held else {}
         self._tools.open_calls.let_go(lambda caller: caller.answer in held - kept.keys())
@@ -386,7 +393,7 @@ class Deciding:
             await self._move_on(conversation, answer, [], None)
         marks: list[Piece] = []
         for call in over:
-            if call.held_by is not None:  # the tool is told so, and says what came of the call
+            if call.held_by is not None:  # the tool gets the answer "cancel", and returns the call's result
                 answered = ToolState(
                     id=call.id,
                     name=call.name,
@@ -426,7 +433,7 @@ def _holder(pieces: Sequence[Piece]) -> str | None:
 
 
 def _check(asked: ToolState, action: Action, content: Mapping[str, Any] | None, most: int) -> None:
-    """Raises `InvalidContent` if this is no answer to the question."""
+    """Raises `InvalidContent` if `content` does not answer the question."""
     wanted = asked.question.schema if asked.question is not None else None
     if action is not Action.ACCEPT or wanted is None:
         if content is not None:

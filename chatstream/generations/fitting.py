@@ -20,7 +20,7 @@ class Fitting:
         self._gap = False  # the next text was separated from the text before it by reasoning that was left out
 
     def fits(self, end: Place, pieces: Sequence[Piece]) -> bool:
-        """Whether `pieces` are more of the text that is open at `end`, and all of it has room."""
+        """Whether `pieces` only continue the text that is open at `end`, and all of them fit."""
         if end.kind is not Kind.TEXT or self._left_out or self._gap or not is_text(pieces):
             return False
         begins = end.text and not end.offset  # text that follows other text gets a blank line before it

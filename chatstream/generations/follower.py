@@ -66,7 +66,7 @@ class Follower:
         self._behind: deque[Entry] = deque()
         self._joined = False
         self._place: Place | None = None
-        self.reason: str | None = None  # why it ended
+        self.reason: str | None = None  # why the stream ended
         self.over = False  # nothing more is read, except what `next` already has
         self._waiter: asyncio.Future[None] | None = None
         self._push: Push | None = None
@@ -86,7 +86,7 @@ class Follower:
         self._joined = True
 
     def wake(self) -> None:
-        """There is something to read: push it at once, or wake `next`."""
+        """The log has a new entry: push it at once, or wake `next`."""
         if self._waiter is None or self._waiter.done():
             return
         if self._sampling:
@@ -106,7 +106,7 @@ class Follower:
             if not push(frames):
                 self._pushed_short = True
                 return False
-            if self.index == self._channel.end and not self._behind:  # usually it has all now
+            if self.index == self._channel.end and not self._behind:  # usually everything is sent now
                 break
         self._observe()
         return not self.over and not self._heartbeat_due
@@ -129,7 +129,7 @@ class Follower:
 
     @property
     def reads_on(self) -> bool:
-        """Whether it continues after the replay."""
+        """Whether the reader continues with the live log after the replay."""
         return not self.over and not (self._once and any(entry.ends_answer(self._wire) for entry in self._behind))
 
     def end(self, code: ErrorCode | None = None, *, reason: str | None = None) -> None:

@@ -1,4 +1,6 @@
-"""The rooms of this process, by conversation, and what concerns all rooms: the clock, gaps in changes, shutdown."""
+"""The rooms of this process, by conversation, and the work for all rooms: the clock, gaps in the change stream,
+shutdown.
+"""
 
 import asyncio
 import random

@@ -106,7 +106,7 @@ async def _without_cursor(reading: Reading, key: str, page: Sequence[Message] | 
     if not page:
         return Replay(entries=(), place=BEGINNING)
     newest = page[-1]
-    if isinstance(newest, UserMessage):  # it is queued, or no process has begun its answer
+    if isinstance(newest, UserMessage):  # the message is queued, or no process has begun its answer
         running = await _runs_before(reading, key, page[:-1])
         if running is None:
             pending = PendingQuestion(newest.id, None, newest.seq, newest, _nothing_runs(newest, page[:-1]))

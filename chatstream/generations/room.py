@@ -202,7 +202,7 @@ class Room:
         `Unavailable` if an answer would begin that is not allowed now.
         """
         registered_at = self.channel.last_place
-        if (begun := self.channel.running) is not None:  # its text so far may be in no log entry
+        if (begun := self.channel.running) is not None:  # the log may lack the text that the answer has so far
             registered_at = max(registered_at, (begun.answer.seq, begun.length))
         for _ in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
@@ -568,7 +568,9 @@ class Room:
             self._is_behind()
 
     def missed(self, newest_seq: int | None) -> None:
-        """Changes may have been missed. `newest_seq` is the `seq` of the newest stored message."""
+        """Handle a gap in the change stream: changes may be missing. `newest_seq` is the `seq` of the newest stored
+        message.
+        """
         if isinstance(self._state, Remote | Waiting):
             self._state.poll_at = -math.inf
             self._start_work()
@@ -577,7 +579,7 @@ class Room:
             self._is_behind()
 
     def may_be_behind(self) -> None:
-        """A write of this process may have succeeded without its result: the store may be ahead of the log."""
+        """Handle a lost result: a write of this process may have succeeded, and then the store is ahead of the log."""
         self._is_behind(asyncio.get_running_loop().time() + _RETRY_PAUSE)
 
     def tick(self, now: float) -> None:

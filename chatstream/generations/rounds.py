@@ -47,7 +47,7 @@ class Call(Struct):
     effect: Effect | None = None  # the tool's effect, once the call runs
     output: object | UnsetType = UNSET
     failed: bool = False
-    because: CallState | None = None  # see `ToolResult`
+    because: CallState | None = None  # the reason for the result; see `ToolResult`
     expires_at: str | None = None  # when its current or last wait ends
     waited: CallState | None = None  # the state in which it waited last
     decision: ToolState | None = None  # the decision, or the expiry
@@ -87,7 +87,7 @@ class Call(Struct):
         return at_work and not self.is_over and self.effect not in _REPEATABLE
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether its time is over. A missing or unreadable time counts as over."""
+        """Whether the call's time to wait is over. A missing or unreadable time counts as over."""
         try:
             return self.expires_at is None or datetime.fromisoformat(self.expires_at) <= now
         except ValueError:

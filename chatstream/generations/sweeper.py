@@ -112,7 +112,7 @@ class Sweeper:
     async def _outcome(self, orphan: Orphan, answer: Answer) -> Answer:
         if orphan.stop_requested:  # the user has asked to stop it
             return settled(replace(answer, status=Status.STOPPED)).seen_to(orphan.stop_at)
-        if any(in_doubt(answer.mixed)):  # must not be carried out again, unless a person asks for it
+        if any(in_doubt(answer.mixed)):  # such a call must not be carried out again, unless a person asks for it
             failure = Failure(code=ErrorCode.TOOL_OUTCOME_UNKNOWN, request_id=None)
             return settled(replace(answer, status=Status.FAILED, failure=failure))
         often = await self._attempts.interruptions(orphan.key, answer.reply_to) + 1 >= MAX_INTERRUPTIONS

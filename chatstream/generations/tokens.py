@@ -33,7 +33,9 @@ class Ratio:
 
     @property
     def tokens_per_byte(self) -> float:
-        """The ratio; at most one, which no tokenizer exceeds: an endpoint may count more than the text."""
+        """The ratio; at most one token per byte, which no tokenizer exceeds. (An endpoint may count more than the
+        text.)
+        """
         if self._bytes < _SAMPLE_BYTES or self._tokens <= 0:
             return _TOKENS_PER_BYTE
         return min(self._tokens / self._bytes, 1.0)
