@@ -1,1 +1,1 @@
-"""Thin doors: the only code that knows HTTP."""
+"""The HTTP handlers. They hold little logic, and no other code knows HTTP."""

@@ -299,7 +299,7 @@ class BaseHandler(RequestHandler):
         self.finish(msgspec.json.encode(value))
 
     def tell(self, quota: Quota) -> None:
-        """Set the `RateLimit` headers: what is left of a quota (draft-ietf-httpapi-ratelimit-headers-11)."""
+        """Set the `RateLimit` headers, with the rest of a quota (draft-ietf-httpapi-ratelimit-headers-11)."""
         unit = f"w={quota.window}" if quota.window is not None else 'qu="concurrent-requests"'
         until = f";t={math.ceil(quota.reset)}" if quota.reset is not None else ""
         self.set_header("RateLimit-Policy", f'"{quota.policy}";q={quota.quota};{unit}')

@@ -10,8 +10,8 @@ from chatstream.errors import InvalidContent, InvalidRequest, RequestError, TooL
 from chatstream.handlers.base import MAX_BODY_BYTES, BaseHandler
 from chatstream.handlers.door import Door
 
-# Maximum number of listed errors (ten times the fields of the largest body), and maximum length of a field's name. To
-# list all errors of a body full of errors would take 20 ms, and four times the body's size.
+# Maximum number of listed errors (ten times the fields of the largest body), and maximum length of a field's name. A
+# body full of errors would otherwise take 20 ms, and a response of four times its size.
 _MAX_ERRORS = 50
 _MAX_FIELD_NAME = 64
 
@@ -114,7 +114,7 @@ def _in_words(errors: Sequence[ErrorDetails]) -> str:
 
 
 def _words(error: ErrorDetails) -> str:
-    """What is wrong with a field, without its name."""
+    """The error of a field as text, without the field's name."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     words = _WORDS.get(error["type"], "is not acceptable: {msg}")

@@ -67,7 +67,7 @@ _END_OF_HEAD = rb"[^\r\n]\r*\n\r?\n"
 _CHUNK_LENGTH = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 # Maximum number of bytes of one chunk line, and of all chunk extensions and trailers of a body, which are ignored. No
-# known client sends any.
+# known client sends extensions or trailers.
 _LONGEST_CHUNK_LINE = 1024
 _MOST_IGNORED_BYTES = 16 * 1024
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
@@ -187,7 +187,7 @@ class Connection(IOStream):
     def begin_stream(self) -> None:
         """From now on, treat end of file as the client's disconnect."""
         self._streams = True
-        if self._said_all:  # it closed its sending side before: a write will show whether it is gone
+        if self._said_all:  # the client closed its sending side earlier: a write will show whether it is gone
             asyncio.get_running_loop().call_later(_GONE_AFTER, self._close_if_gone)
 
     def _close_if_gone(self) -> None:
@@ -247,7 +247,7 @@ class Connection(IOStream):
         return cast("Future[bytes]", super().read_bytes(num_bytes, partial))
 
     def _end_is_no_line(self) -> None:
-        """Undo the empty line that stands for end of file, as more input is needed here; see `read_from_fd`."""
+        """Remove the empty line that stood for end of file: here it would be read as input. See `read_from_fd`."""
         if self._said_all and self._read_buffer.endswith(b"\n"):  # Tornado's buffer: it has no public name
             self._said_all = False
             del self._read_buffer[-1:]

@@ -85,7 +85,9 @@ class ConversationsHandler(JSONHandler):
         self.send_json(ConversationPage(conversations=listed, next_cursor=next_cursor, complete=complete))
 
     def _sought(self) -> set[str] | None:
-        """The search terms of ``q``, or None without ``q``. Raises `InvalidContent` for no terms or too many."""
+        """The search terms in the query parameter ``q``; None without it. Raises `InvalidContent` for no terms or too
+        many.
+        """
         text = self.parameter("q")
         if text is None:
             return None

@@ -89,7 +89,7 @@ class Door:
         """The user of a credential. Raises `Unauthenticated` or `Unavailable`."""
         if credential.kind is Kind.TOKEN:
             return await self.authenticator.authenticate(credential.text)
-        self.check()  # before the ticket is used up
+        self.check()  # check this first: `redeem` uses up the ticket
         user = await self.tickets.redeem(credential.text, conversation_id)
         if user is None:
             raise refused("ticket")

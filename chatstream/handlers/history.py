@@ -23,8 +23,7 @@ from chatstream.store.tree import Node
 # Maximum number of characters of a page; without it, a page of the longest messages would be 40 MB or more. A slow
 # client, at 26 KB/s, reads this much before its timeout.
 _PAGE_CHARACTERS = 512 * 1024
-# Messages of a branch per database read. The number is small, because those beyond the page's character limit are not
-# used.
+# Messages of a branch per database read. Few, because the messages beyond the page's character limit are read in vain.
 _READ_AT_ONCE = 20
 
 
@@ -57,7 +56,7 @@ class Shown(Struct, frozen=True, kw_only=True):
 
 
 class ConversationDoor(StreamingHandler):
-    """A handler for something in one of the caller's conversations."""
+    """The base of the handlers that act on one of the caller's conversations."""
 
     def initialize(  # type: ignore[override]  # each door gets exactly its own collaborators
         self,
@@ -93,10 +92,10 @@ class ConversationDoor(StreamingHandler):
 
 
 class HistoryDoor(ConversationDoor):
-    """A handler that reads messages."""
+    """The base of the handlers that read messages."""
 
     def initialize(self, *, attempts: Attempts, reading: Reading, **collaborators: Any) -> None:  # type: ignore[override]  # each door gets exactly its own collaborators
-        """`collaborators`: those of every `ConversationDoor`."""
+        """`collaborators`: the arguments of `ConversationDoor`."""
         super().initialize(**collaborators)
         self.attempts = attempts
         self.reading = reading

@@ -17,7 +17,7 @@ log = logging.getLogger("chatstream.http")
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Seconds between attempts to accept after such an error: nothing signals that a file descriptor is free again.
 _PAUSE = 1.0
-# Seconds between two log lines about a full server, which would log each new connection.
+# Seconds between two log lines about a full server; otherwise each new connection would be logged.
 _SILENCE = 60.0
 
 

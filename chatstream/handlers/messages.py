@@ -49,7 +49,7 @@ class MessagesHandler(HistoryDoor):
     """The messages of a conversation."""
 
     def initialize(self, *, content_characters: int, **collaborators: Any) -> None:  # type: ignore[override]  # each door gets exactly its own collaborators
-        """`content_characters`: the longest message, in characters; `collaborators`: those of every `HistoryDoor`."""
+        """`content_characters`: the longest message, in characters; `collaborators`: the arguments of `HistoryDoor`."""
         super().initialize(**collaborators)
         self.content_characters = content_characters
 

@@ -349,7 +349,7 @@ def _always_sent(schema: dict[str, Any]) -> dict[str, Any]:
 
 class _WithoutFieldTitles(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # a title made from the field's name explains nothing
+        return False  # pydantic would make the title from the field's name, which explains nothing
 
 
 def _for_clients(docstring: str) -> str:

@@ -31,7 +31,7 @@ _POLICY = "; ".join(
 )
 # The languages of the page's texts.
 LANGUAGES = ("en", "de")
-# The element of index.html that holds the page's facts.
+# The `<meta>` element of index.html that holds the page's `Facts` as JSON.
 _FACTS = '<meta name="chatstream" content="{}">'
 
 

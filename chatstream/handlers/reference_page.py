@@ -54,7 +54,7 @@ def page(document: Mapping[str, Any]) -> str:
     by_tag: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if method != "head":  # adds nothing to GET
+            if method != "head":  # HEAD is the same as GET
                 by_tag.setdefault(operation["tags"][0], []).append((method.upper(), path, operation))
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in info["description"].split("\n\n"))
     return "".join(

@@ -13,7 +13,7 @@ from chatstream.metrics import Metrics
 
 log = logging.getLogger("chatstream.http")
 
-# Paths that monitoring requests every few seconds; their successes are not worth a log line.
+# Paths that monitoring requests every few seconds; successful requests for them are not logged.
 _WATCHED_BY_MACHINES = frozenset({"/healthz", "/readyz", "/metrics"})
 # Maximum number of characters of a path that are logged: three times the longest route. A path may have 16 KB, with
 # which anybody could fill the disk.

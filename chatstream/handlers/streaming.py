@@ -1,4 +1,4 @@
-"""Writing a conversation's stream to a client: one writer per socket."""
+"""Writes a conversation's stream to a client; each socket has one writer task."""
 
 import asyncio
 import logging
@@ -178,7 +178,7 @@ class StreamingHandler(JSONHandler):
         else:
             self.write(frames)
             sent = self.flush()
-        if sent is not None and not sent.done():  # usually it is done: no timer needed
+        if sent is not None and not sent.done():  # usually the write is done: no timer needed
             await asyncio.wait_for(sent, self.door.slow_reader_timeout)
 
     def _push(self, frames: bytes) -> bool:
@@ -186,7 +186,7 @@ class StreamingHandler(JSONHandler):
         try:
             return self._send_on(frames) is None
         except StreamClosedError:
-            return False  # the writer task will see it
+            return False  # the writer task will see that the connection is closed
 
     def _send_on(self, frames: bytes) -> "asyncio.Future[None] | None":
         """A faster `write` and `flush` for use after the headers: 8 µs per chunk and viewer instead of 16.
