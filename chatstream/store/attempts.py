@@ -45,7 +45,7 @@ _STILL_RUNNING = "An answer is still running."
 
 
 class Kept(NamedTuple):
-    """An attempt in the conversation `key` that is still this process's. It has the position `length`."""
+    """An attempt in the conversation `key` that this process still owns. `length` is its position."""
 
     key: str
     length: int
@@ -242,7 +242,7 @@ class Attempts:
             stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
                 raise
-            return answer_model(stored)  # this very write had succeeded, and its result was lost
+            return answer_model(stored)  # an earlier try of this write had succeeded, and its result was lost
         return answer
 
     async def _tell_parent_of_next(self, key: str, reply_to: str, session: Any) -> None:
@@ -328,7 +328,7 @@ class Attempts:
             await self._settle(conversation, answer)
             return None
         # A later version may have stored a document that this one cannot read, or that has not ended. Then return the
-        # end that this process knows: its viewers get no other one.
+        # end that this process has tried to store: its viewers get no other end.
         ends = (one for one in self._mongo.understood(answer_model, document) if one.status.is_final)
         return next(ends, answer)
 

@@ -26,6 +26,6 @@ class Contexts:
         up_to_it = {"conversationId": key, "seq": PLACES | {"$lte": seq}}
         tree = Tree(await self._mongo.messages.find(up_to_it, FIELDS).sort("seq", 1).to_list(None))
         begins = tree.newest
-        if begins is None or begins.seq != seq:  # a document of a newer version, which this one cannot read
+        if begins is None or begins.seq != seq:  # the document is of a newer version, which this one cannot read
             return len(tree.nodes)
         return len(tree.path(begins.id)) - 1

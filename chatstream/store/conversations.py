@@ -220,7 +220,7 @@ class Conversations:
                 await self._mongo.collection(name).delete_many(which, session=session)
             return conversation
 
-        if self._ledger is not None:  # charge before: the answers hold their costs
+        if self._ledger is not None:  # before the deletion: the answers' documents hold their costs
             await self._ledger.settle(user_id, [(await self.get(user_id, id)).key])
         return await self._mongo.transaction(both)
 

@@ -42,7 +42,7 @@ class _Undo(Exception):
 
 
 async def why_not(uri: str) -> str:
-    """One line: what is wrong with the MongoDB servers, and how to fix it."""
+    """Return one line that names the fault of the MongoDB servers, and how to fix it."""
     return await _unreached(uri) or "its servers answer, but none of them is the primary at the moment"
 
 
@@ -162,7 +162,9 @@ async def _hello(server: Server, uri: str) -> dict[str, Any]:
 
 
 def _no_hello(server: Server, uri: str, text: str) -> str:
-    """The fault when `hello` failed. `text` is the driver's message; it has no credentials, since it was given none."""
+    """The fault when `hello` failed. `text` is the driver's message. It has no credentials: this check connects without
+    any.
+    """
     tls = (uris.option(uri, "tls") or uris.option(uri, "ssl")) == "true" or uri.startswith("mongodb+srv:")
     if "certificate verify failed" in text:
         return f"{server} has a certificate that is not trusted here: name its authority with tlsCAFile in MONGODB_URI"

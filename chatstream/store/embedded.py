@@ -1,25 +1,26 @@
 """A real mongod for development: started with the server, stopped with it, its data kept between runs.
 
-It is a replica set of one node, because transactions and change streams need a replica set. It has no password: whoever
-may open a TCP connection on this machine may read it. It is for development, and production refuses it.
+It is a replica set of one node, because transactions and change streams need a replica set. It has no password: every
+program on this machine can open a TCP connection to it and read it. So it is for development only, and the server
+refuses it in production.
 
-How the process is held, since a database that outlives its server would be in the next one's way:
+A mongod that outlives its server would block the next server. So:
 
 - A lock on ``data_dir/lock`` is held while the server runs: one server per data directory.
-- mongod runs in a session of its own: Ctrl-C in the terminal reaches the server alone, which says goodbye to its
-  clients and saves their answers before it stops the database.
+- mongod runs in a session of its own, so Ctrl-C in the terminal reaches only the server. The server ends its streams
+  and saves its answers before it stops the database.
 - If the server is killed, the kernel sends mongod SIGTERM (Linux, ``prctl(2)`` PR_SET_PDEATHSIG, through ``setpriv``).
-  The signal is bound to the *thread* that started the process. Here that is the event loop's, which lives as long as
-  the server; a pool's thread may end at any time, so mongod must not be started from one.
-- Where that did not work (no ``setpriv``, not Linux), the next start finds the left-over mongod and ends it. mongod
-  holds a flock on ``db/mongod.lock`` as long as it lives and wrote its pid there, so while the lock is held that pid
-  was not given to another process. It is signalled only if its command line names this very directory, too.
+  The signal is bound to the *thread* that started the process. Here that is the event loop's thread, which lives as
+  long as the server. mongod must not be started from a thread pool, whose threads may end at any time.
+- Without this signal (no ``setpriv``, not Linux), the next start finds the left-over mongod and ends it. A running
+  mongod holds a flock on ``db/mongod.lock``, and the file has its pid. So while the lock is held, no other process has
+  that pid. As a second check, the process gets a signal only if its command line names this directory.
 
-mongod picks a free port itself (port 0), so there is no moment in which another process could take it. The replica
-set's configuration is told the new port on each start.
+mongod picks a free port itself (port 0), so there is no moment in which another process could take it. The new port is
+written into the replica set's configuration at each start.
 
-If mongod ends while the server runs (out of memory, a full disk, a kill), it is started again on the same port, since
-clients know that one. What was acknowledged is in its journal.
+If mongod ends while the server runs (out of memory, a full disk, a kill), it is started again on the same port, as
+clients are connected to that port. Acknowledged writes are in its journal.
 """
 
 import asyncio
@@ -215,7 +216,7 @@ class _Node:
                 await self.start()
             except ConfigurationError as exc:
                 _log.error("%s", exc)
-                await self.stop()  # it may hang instead of ending
+                await self.stop()  # a mongod that hangs must be stopped, too
             else:
                 _log.warning("the embedded database is there again")
 
@@ -284,7 +285,7 @@ async def _end_leftover(db: Path, timeout: float) -> None:
             if os.fsencode(db) in _command_line(pid):
                 with suppress(ProcessLookupError):  # it has just ended
                     os.kill(pid, kill)
-            elif _leftover(db) == pid:  # it has not just ended
+            elif _leftover(db) == pid:  # the process has not just ended
                 raise ConfigurationError(
                     f"A mongod that this server did not start (process {pid}) is using {db}: "
                     "stop it, or set CHATSTREAM_DATA_DIR to another directory."

@@ -104,7 +104,7 @@ class Erasures:
         """Delete the conversations. After this no message can be added, and the change stream informs all processes."""
         document = await self._erasures.find_one({"_id": ObjectId(erasure_id)})
         if document is not None and "userId" in document:
-            if self._ledger is not None:  # first: the usage is stored in the answers
+            if self._ledger is not None:  # before the deletion: the answers' documents hold their usage
                 await self._ledger.settle(document["userId"], batch.keys)
             which = {"userId": document["userId"], "_id": {"$in": [ObjectId(key) for key in batch.keys]}}
             await self._mongo.conversations.delete_many(which)

@@ -36,7 +36,7 @@ _DEADLINE = 4.0
 # While a probe runs, operations wait this many seconds for its result; a healthy database answers within milliseconds.
 _PATIENCE = 0.25
 # Time limit of the first probe, in seconds: less than the 3 s within which `/readyz` answers. Later probes may take as
-# long as any operation, since they may have to connect to a slow database. After each failed one there is a pause.
+# long as any operation, since they may have to connect to a slow database. After each failed probe there is a pause.
 _FIRST_PROBE = 1.0
 _LATER_PROBE = 2.0
 _PROBE_PAUSE = 0.5
@@ -60,7 +60,7 @@ _request: ContextVar[_Request | None] = ContextVar("chatstream_store_request", d
 def answer_within(seconds: float | None) -> None:
     """Set one deadline for all operations of the current task: `seconds` after the first one starts. None: no deadline.
 
-    It does not apply to tasks that this one starts: they may have to live longer.
+    Tasks that the current task starts do not inherit the deadline, as they may have to run longer.
     """
     _request.set(None if seconds is None else _Request(asyncio.current_task(), seconds))
 
@@ -146,7 +146,9 @@ class Gate:
         await self._decided(self.doubt())
 
     def doubt(self) -> "asyncio.Future[bool]":
-        """Start a probe, because the database may be gone; operations wait for it. The result: whether it answered."""
+        """Start a probe, because the database may be gone; operations wait for it. The result: whether the database
+        answered.
+        """
         if self._known is None:
             loop = asyncio.get_running_loop()
             self._known = loop.create_future()
@@ -183,7 +185,7 @@ class Gate:
             raise
         finally:
             if not place.done():
-                place.set_result(False)  # `_leave` then skips this entry
+                place.set_result(False)  # `_leave` skips a future that is done
         if not place.result():
             raise StorageUnavailable
 
@@ -257,7 +259,7 @@ async def _done_by(future: "asyncio.Future[Any]", deadline: float) -> bool:
             waiter.set_result(None)
 
     timer = loop.call_at(deadline, wake, None)
-    future.add_done_callback(wake)  # it may stay: it does nothing later
+    future.add_done_callback(wake)  # the callback may stay on the future: called later, it does nothing
     try:
         await waiter
     finally:

@@ -167,7 +167,7 @@ class _Turn:
 
 
 class _Reserving(Struct):
-    """The result of a transaction that reserves; if it is retried, of the last try."""
+    """The result of a transaction that reserves budget. If the transaction is retried, the last try counts."""
 
     spending: Spending
     reservation: _Reservation | None = None

@@ -26,15 +26,15 @@ class Commands(CommandListener):
         self._metrics = metrics
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Nothing to measure yet."""
+        """Ignore the start of a command."""
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """The answer came."""
+        """Record the duration of a command that succeeded."""
         if event.command_name != _WAITS:
             self._metrics.database_answered(event.command_name, event.duration_micros / 1_000_000)
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """No answer came, or an error."""
+        """Count a command that failed or got no answer."""
         self._metrics.database_failed(event.command_name)
 
 
@@ -47,13 +47,13 @@ class Heartbeats(ServerHeartbeatListener):
         self._metrics = metrics
 
     def started(self, event: ServerHeartbeatStartedEvent) -> None:
-        """Nothing to count yet."""
+        """Ignore the start of a heartbeat."""
 
     def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
-        """The server has answered."""
+        """Ignore a heartbeat that succeeded."""
 
     def failed(self, event: ServerHeartbeatFailedEvent) -> None:
-        """The server has not answered."""
+        """Report a heartbeat that failed."""
         self._lost()
         if self._metrics is not None:
             self._metrics.database_missed_heartbeat()

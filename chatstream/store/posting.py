@@ -229,7 +229,7 @@ class Posting:
 
     async def _repeated(self, key: str, duplicate: set[str], draft: UserMessage) -> Posted:
         """The message that was stored before. `duplicate`: the fields of the unique index that refused the new one."""
-        own = duplicate == {"_id"}  # this very transaction had succeeded, and its result was lost
+        own = duplicate == {"_id"}  # an earlier try of this transaction had succeeded, and its result was lost
         if not own and draft.client_message_id is None:  # a query for None matches all messages without the field
             raise AnswerInProgress("Another message was stored at the same moment. Try again.")
         which = {"_id": ObjectId(draft.id)} if own else {"clientMessageId": draft.client_message_id}

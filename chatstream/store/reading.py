@@ -105,7 +105,7 @@ class Reading:
         return await self._first(key, PLACES | {"$gt": seq}, 1, limit)
 
     async def newest(self, key: str) -> Message | None:
-        """The newest message. If it is an answer, then one to the newest user message, and its newest attempt."""
+        """The newest message. If it is an answer, it answers the newest user message and is its newest attempt."""
         page = await self.page(key, limit=1, before=None)
         return page[0] if page else None
 
@@ -191,14 +191,16 @@ class Reading:
         return _id
 
     async def newest_first(self, key: str, *, before: int | None) -> AsyncGenerator[Message, None]:
-        """All messages, or those with a `seq` below `before`; newest first. Reads only as the caller iterates."""
+        """All messages, or those with a `seq` below `before`; newest first. Reads from the database only while the
+        caller iterates.
+        """
         places = PLACES if before is None else PLACES | {"$lt": before}
         async for document in self._in_order(key, places, -1).batch_size(_BATCH):
             for message in self._mongo.understood(message_model, document):
                 yield message
 
     async def all_of(self, key: str) -> AsyncGenerator[Message, None]:
-        """All messages, oldest first. Reads only as the caller iterates."""
+        """All messages, oldest first. Reads from the database only while the caller iterates."""
         async for document in self._in_order(key, PLACES, 1).batch_size(_EXPORT_BATCH):
             for message in self._mongo.understood(message_model, document):
                 yield message

@@ -71,7 +71,7 @@ class Retention:
                 messages += deleted.deleted_count if name == "messages" else 0
             return messages
 
-        if self._ledger is not None:  # charge before: the answers hold their costs
+        if self._ledger is not None:  # before the deletion: the answers' documents hold their costs
             await self._ledger.settle(idle.user_id)  # except a waiting answer; that one keeps the conversation
         try:
             return await self._mongo.transaction(all_of_it)

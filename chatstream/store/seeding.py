@@ -169,8 +169,8 @@ class Seeding:
             for message in messages
         ]
 
-        # Messages that do not fit into the transaction are stored before it. They belong to nobody until their
-        # conversation is stored.
+        # Messages that do not fit into the transaction are stored before it. No conversation shows them until theirs is
+        # stored.
         large = len(messages) > 2 * BATCH_DOCUMENTS
         while large and len(messages) > BATCH_DOCUMENTS:
             await self._mongo.messages.insert_many(messages[:BATCH_DOCUMENTS])
@@ -204,7 +204,7 @@ class Seeding:
         """Delete all conversations and messages of the database, not only seeded ones."""
         await self._mongo.messages.drop()
         await self._mongo.conversations.drop()
-        await self._mongo.prepare()  # builds the indexes again, which were deleted as well
+        await self._mongo.prepare()  # builds the indexes again, which were dropped with the data
 
 
 def is_local(uri: str) -> bool:

@@ -16,7 +16,7 @@ MAX_TERM = 40
 _UNSEGMENTED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
-_KASHIDA = "\u0640"  # only makes an Arabic word wider
+_KASHIDA = "\u0640"  # a line that only makes an Arabic word wider
 
 
 def terms(text: str, *, sought: bool = False) -> Iterator[str]:

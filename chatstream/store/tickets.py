@@ -16,9 +16,9 @@ from pymongo import ReturnDocument
 from chatstream.models import BudgetChange, Ticket, User
 from chatstream.store.mongo import Mongo
 
-# A page uses its ticket within a second, with a bad connection within a minute.
+# Seconds that a ticket is valid. A page uses its ticket within a second, with a bad connection within a minute.
 _LIFETIME_SECONDS = 60
-# 256 random bits cannot be guessed, so the hash needs no salt.
+# Length of a ticket, in random bytes. 256 random bits cannot be guessed, so the hash needs no salt.
 _BYTES = 32
 _TEXT = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 

@@ -51,7 +51,7 @@ def problems(uri: str) -> list[str]:
         return found
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its warnings are among the messages above
+            warnings.simplefilter("ignore")  # the driver's warnings are among the messages above
             MongoClient[dict[str, object]](uri, connect=False).close()
     except InvalidURI as exc:
         if "escaped" in str(exc) or "percent" in str(exc):
@@ -134,5 +134,7 @@ def options(uri: str) -> Iterator[tuple[str, str]]:
 
 
 def _shown(name: str) -> str:
-    """An option's name for a message, if it looks like a name: in a wrong URI it may be a part of the password."""
+    """An option's name for an error message; a placeholder if it does not look like a name. In a malformed URI, the
+    "name" may be a part of the password.
+    """
     return name if re.fullmatch(r"[A-Za-z_]{1,50}", name) else "its name is no word"
