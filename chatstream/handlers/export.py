@@ -54,10 +54,10 @@ class ExportedConversation(_Line, frozen=True, kw_only=True, rename="camel", tag
 
 
 class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="message"):
-    """A message of the conversation before it. `pieces` are the parts of an answer that has more than text.
+    """A message of the conversation before it. `pieces` is what an answer is made of, if that is more than text.
 
-    `contextBegins`: the messages before this one are not sent to the model. `unread`: the answer ended while nobody
-    watched, and was not read since. Both are left out where they are false.
+    `contextBegins`: the model is not told the messages before this one. `unread`: the answer ended while nobody
+    watched, and was not read since. Both are there only where they are true.
     """
 
     message: UserMessageView | AnswerView
@@ -67,7 +67,7 @@ class ExportedMessage(_Line, frozen=True, kw_only=True, rename="camel", tag="mes
 
 
 class ExportedDocument(_Line, frozen=True, kw_only=True, rename="camel", tag="document"):
-    """A plug-in's document about the user; `key` is unique for this plug-in."""
+    """What a plug-in keeps about the user, under a key of its own."""
 
     plugin: str
     key: str
