@@ -51,7 +51,7 @@ class Arranger:
         self._tags = 0  # tags so far
         self._inside = ""  # text held inside tags: it may be the beginning of the closing tag
         self._blank: list[str] = []  # white space held after reasoning: more reasoning may follow
-        self._halves = dict.fromkeys(Kind, "")  # a high surrogate whose low one is in the next delta
+        self._halves = dict.fromkeys(Kind, "")  # a high surrogate whose low surrogate is in the next delta
         self.plain = False
         self._settle()
 
@@ -124,7 +124,7 @@ class Arranger:
         return valid(text)
 
     def _complete(self, kind: Kind, pieces: list[Piece]) -> None:
-        """Replace a held high surrogate: its low one will not come."""
+        """Replace a held high surrogate, as no low surrogate will follow."""
         half, self._halves[kind] = self._halves[kind], ""
         if half and kind is Kind.TEXT:
             self._read(valid(half), pieces)

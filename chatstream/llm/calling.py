@@ -79,7 +79,9 @@ class Calls:
         self._size = 0
 
     def add(self, fragment: Fragment) -> list[Ordered]:
-        """Add a fragment, and return all that is now in order. Raises `TooManyCalls`."""
+        """Add a fragment of a call. Return the parts of the answer that can now be sent in order. Raises
+        `TooManyCalls`.
+        """
         slot = self._slot_of(fragment)
         if _repeats(slot, fragment):
             return []
@@ -99,7 +101,9 @@ class Calls:
         return self._given()
 
     def say(self, kind: Kind, text: str) -> list[Ordered]:
-        """Add text or reasoning that came after a call began, and return all that is now in order."""
+        """Add text or reasoning that came after a call began. Return the parts of the answer that can now be sent in
+        order.
+        """
         if self._slots[-1].kind is not kind:
             self._slots.append(_Slot(kind, held=[]))
         self._slots[-1].held.append(text)
@@ -107,7 +111,7 @@ class Calls:
         return self._given()
 
     def end(self) -> list[Ordered]:
-        """Return all that is still held, at the end of the answer."""
+        """End the answer: return the parts that are still held."""
         given: list[Ordered] = []
         while self._current < len(self._slots):
             given += self._release(self._slots[self._current])
@@ -134,7 +138,7 @@ class Calls:
             other = known is not None and None not in (known.index, fragment.index) and known.index != fragment.index
             if known is not None and not (other and fragment.name):
                 return known
-            # A late id belongs to the call with this index that has no id yet.
+            # An id that comes late belongs to the call with this index that has no id yet.
             own = next((slot for slot in calls if slot.index == fragment.index and not slot.id), None)
             if own is not None and fragment.index is not None and not (fragment.name and own.whole):
                 return own

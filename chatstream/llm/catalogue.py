@@ -121,7 +121,9 @@ class Entry(Struct, frozen=True, kw_only=True):
         return fitted
 
     def context_characters(self, usual: int) -> int:
-        """Maximum number of characters of a conversation to send: what fits the context; `usual` if that is unknown."""
+        """Maximum number of characters of a conversation to send: as many as fit the context; `usual` if its size is
+        unknown.
+        """
         return usual if self.context is None else self.context * _CHARACTERS_PER_TOKEN
 
 

@@ -47,7 +47,9 @@ class Clock:
         self._arm()
 
     def asked(self, *, whole: bool = False) -> None:
-        """A request is sent, for the first time or again. `whole`: the endpoint does not stream this answer."""
+        """Note that a request is sent, for the first time or again. `whole`: the endpoint does not stream this
+        answer.
+        """
         self._wait_until(self._end if whole else self._first_due, "the first byte")
 
     def responded(self, *, whole: bool = False) -> None:

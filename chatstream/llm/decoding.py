@@ -274,7 +274,7 @@ class AnswerDecoder:
                     if simple:
                         self.tokens += 1
                         if "</think>" in text and text.strip() == "</think>":
-                            self.end_of_unopened_thinking = True  # a chunk of its own, so a marker and no quotation
+                            self.end_of_unopened_thinking = True  # alone in its chunk: a marker, no quotation
                         pieces.append(text)
                         continue
                     self._came()

@@ -217,7 +217,7 @@ def _digest(messages: list[dict[str, Any]]) -> bytes:
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """Two halves of `text`, cut between words."""
+    """Split `text` into two halves, between words."""
     middle = text.index(" ", len(text) // 2)
     return text[:middle], text[middle:]
 

@@ -259,7 +259,7 @@ _TEXTS: Final = (_PALINDROME, _COFFEE, _PYTHAGORAS, _RAIN)
 
 
 def _answer(question: str) -> str:
-    """The prepared answer, else another question's, which says that it is one."""
+    """The prepared answer to this question, else the answer to another question, which says so."""
     if (written := prepared(question)) is not None:
         return written
     text = _TEXTS[number(question) % len(_TEXTS)]

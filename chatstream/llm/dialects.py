@@ -52,7 +52,7 @@ class Dialects:
 
 
 class ReasoningBack(StrEnum):
-    """Which of its earlier turns are sent to a model with their reasoning."""
+    """The earlier turns that are sent back to their model with their reasoning."""
 
     OFF = "off"
     TOOL_TURNS = "tool_turns"  # turns with tool calls
@@ -111,7 +111,9 @@ def _messages(turn: Turn, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
 
 
 def _said(step: Step, reasoning: ReasoningBack) -> Iterator[dict[str, Any]]:
-    """The messages of one step: the model's, and a result for each of its calls; endpoints require all of them."""
+    """The messages of one step: the model's message, and a result for each of its calls. Endpoints require every
+    result.
+    """
     wanted = reasoning is ReasoningBack.ALWAYS or (reasoning is ReasoningBack.TOOL_TURNS and bool(step.calls))
     thought = _thought(step.reasoning if wanted else "")
     if not step.calls:

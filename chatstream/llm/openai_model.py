@@ -280,8 +280,9 @@ class OpenAIModel:
                 asked_at = time.monotonic()
 
         def push(data: bytes) -> bool:
-            """Decode `data`, and tell its pieces if they are nothing but more text; otherwise the loop below does the
-            rest."""
+            """Decode `data`, and pass its pieces to `tell` if they only continue the text; otherwise the loop below
+            handles them.
+            """
             nonlocal tokens
             assert decoder is not None  # noqa: S101 - for the type checker: it is made before the body is read
             pieces = decoder.feed(data)
@@ -315,7 +316,7 @@ class OpenAIModel:
                     untold.clear()
                     if data is None:
                         pieces += decoder.end()
-                    elif data:  # otherwise `push` has decoded what came
+                    elif data:  # otherwise `push` has decoded the data
                         pieces += decoder.feed(data)
                     if pieces or (decoder.usage is not None and decoder.finished is None):
                         yield Delta(pieces, usage=decoder.usage)
@@ -409,7 +410,9 @@ class OpenAIModel:
 
 
 def _headers_of(client: openai.AsyncOpenAI, url: httpx2.URL) -> httpx2.Headers:
-    """The same headers as the SDK would send with each request: the key, and what its environment variables name."""
+    """The headers that the SDK would send with each request: the key, and the headers from the SDK's environment
+    variables.
+    """
     headers = httpx2.Headers({"Host": url.netloc.decode("ascii")})
     for some in (client.auth_headers, client.default_headers, _HEADERS):
         for name, text in some.items():
@@ -461,7 +464,7 @@ async def _refuse(response: httpx2.Response) -> None:
     if response.has_redirect_location:  # its body is not needed
         raise from_response(response.status_code, response.headers, b"")
     body = bytearray()
-    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # then the status alone must do
+    with contextlib.suppress(TimeoutError, Fault, *_TRANSPORT_ERRORS):  # if reading fails, the status alone is used
         async with asyncio.timeout(_ERROR_BODY_PATIENCE), _body(response) as read:
             while len(body) <= _ERROR_BODY_BYTES and (part := await read(None)) is not None:
                 body += part

@@ -27,7 +27,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 
 async def try_out(settings: Settings) -> list[tuple[bool, str]]:
-    """Test each model: whether it answers, and a line about it."""
+    """Test each model. Yield whether it answers, and a line about it for the operator."""
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(entry: Entry) -> tuple[bool, str]:

@@ -180,7 +180,7 @@ class ResponsesDecoder(AnswerDecoder):
         self._say(Kind.REASONING, text, pieces)
 
     def _item(self, item: Json, index: object, pieces: list[Piece]) -> None:
-        """Read a complete item, except for what its deltas brought."""
+        """Read a complete item, except for the content that its deltas have brought."""
         kind = self._last_item = item.get("type")
         place = index, item.get("id")
         if kind == "message":
@@ -257,7 +257,8 @@ class ResponsesDecoder(AnswerDecoder):
 
     def _known(self, item: Json, ids: list[_Ref], index: object, *, whole: bool) -> int | None:
         """The number of the item's call, if it is known. Some endpoints give all calls the same `call_id`: then a call
-        at another place is another one, unless it says the same."""
+        at another `output_index` is another call, unless its content is the same.
+        """
         at_index = self._numbers.get(("index", index))
         if not ids:
             return at_index

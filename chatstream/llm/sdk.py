@@ -2,7 +2,7 @@
 
 ``import openai`` loads some 400 modules with a class for each object of OpenAI's API. That is two fifths of the CPU
 time of a start, and 25 MB of memory. Here only the client's own machinery is used. So the packages below
-``openai.types`` are loaded when somebody first asks for one of their names: a plug-in, for instance.
+``openai.types`` are loaded only when other code, such as a plug-in, first uses one of their names.
 """
 
 import sys
@@ -22,12 +22,12 @@ _LAZY = "openai.types"
 
 
 class _Finder(MetaPathFinder):
-    """Finds the packages that are to be loaded later. The modules in them are loaded as usual."""
+    """An import finder for the packages that are loaded lazily. The modules in these packages are loaded as usual."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Python's hook: how to load the module; None to leave it to others."""
+        """Python's hook: return the module's loader; None leaves the module to other finders."""
         if fullname != _LAZY and not fullname.startswith(f"{_LAZY}."):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -38,7 +38,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Later(Loader):
-    """Runs a package's ``__init__.py`` when a name is asked for that the package does not have yet (PEP 562)."""
+    """A loader that runs a package's ``__init__.py`` when a missing name of the package is first used (PEP 562)."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader

@@ -32,7 +32,7 @@ class EventSplitter:
         if data.startswith(b"data:"):
             self._at_start = False  # past a byte order mark
         between_lines = self._line or self._data or self._is_error or self._after_cr or self._at_start
-        end = data.rfind(b"\n\n") + 2  # of the last complete event
+        end = data.rfind(b"\n\n") + 2  # the end of the last complete event
         if between_lines or not self._blank_lines or end < 2:
             return self._feed(data)
         # Fast path for the usual input, complete events of one line: a fifth of the cost.

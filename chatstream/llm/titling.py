@@ -68,6 +68,6 @@ def _bare(line: str) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    """Whether it is a control character or one that changes the text's direction. Joiners (emoji, Persian) are
+    """Whether `character` is a control character or changes the text's direction. Joiners (emoji, Persian) are
     allowed."""
     return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character not in "\u200c\u200d"

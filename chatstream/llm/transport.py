@@ -305,7 +305,7 @@ class _Response(httpx2.AsyncByteStream):
         return not any(name.lower() == b"content-length" for name, _ in self.headers)
 
     def _wake(self) -> None:
-        """Push what has come, or wake the reader."""
+        """Push the received bytes, or wake the reader."""
         waiter, push = self._waiter, self._push
         if waiter is None or waiter.done():
             return
@@ -359,8 +359,8 @@ class _Response(httpx2.AsyncByteStream):
     async def read(self, push: Push | None = None) -> bytes | None:
         """Wait for bytes of the body, and return all unread ones; None at the end of the body.
 
-        While it waits, it gives the bytes to `push`. So no task has to be woken for most of them. If `push` returns
-        False for some, it returns none after them.
+        While it waits, it gives the bytes to `push`. So no task has to be woken for most of them. After `push` has
+        returned False, this method returns the following bytes itself.
         """
         while not self._parts:
             if self._ended:

@@ -45,7 +45,9 @@ def _header(headers: Mapping[str, str]) -> float | None:
 
 
 def _field(refusal: Refusal) -> float | None:
-    """The wait in the body: Google's `retryDelay`, Hugging Face's `estimated_time`, and others' fields."""
+    """The wait that the body asks for: Google's `retryDelay`, Hugging Face's `estimated_time`, and fields of other
+    endpoints.
+    """
     for name, unit in (("retryDelay", 1.0), ("retry_after", 1.0), ("retryAfter", 1.0), ("retry_after_seconds", 1.0),
                        ("retry_after_ms", 0.001), ("estimated_time", 1.0)):  # fmt: skip
         value = refusal.fields.get(name)
