@@ -8,7 +8,7 @@ from chatstream.formats.ui_message_stream import UIMessageStream, Version
 
 
 class Formats:
-    """All formats, with or without the models' reasoning."""
+    """All wire formats, in two variants: with and without the models' reasoning."""
 
     def __init__(self, *, reasoning: bool, models: bool = False) -> None:
         """`models`: the server has several models, and each answer names its model."""

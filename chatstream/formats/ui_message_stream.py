@@ -731,7 +731,7 @@ def _marked(mark: Mark, version: Version) -> list[UIMessageChunk]:
         case ToolState(state=CallState.READY):
             given = _input(mark.arguments or "")
             return [ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given)]
-        case ToolState(state=CallState.AWAITING_CLIENT):  # sent again, now for the app
+        case ToolState(state=CallState.AWAITING_CLIENT):  # the call is sent again, now for the app to carry out
             given = _input(mark.arguments or "")
             return [
                 ToolInputAvailableChunk(tool_call_id=mark.id, tool_name=mark.name, input=given, provider_executed=False)

@@ -14,7 +14,7 @@ class Card(Struct, frozen=True, kw_only=True):
 
     `script` is a JavaScript module, whose default export is a function ``({kind, id, message, data}, {element,
     language})`` that returns an element. `style` is a style sheet that comes with it. Both are files: a `pathlib.Path`,
-    or what `importlib.resources.files` gives.
+    or a resource from `importlib.resources.files`.
     """
 
     script: Traversable

@@ -58,7 +58,7 @@ def load(names: Sequence[str]) -> list[Loaded]:
 
 
 def subject(loaded: Sequence[Loaded]) -> Subject:
-    """The subject of made-up chats and demo answers: that of the first plug-in that has one."""
+    """The subject of made-up chats and demo answers: the `subject` of the first plug-in that has one."""
     said = (getattr(each.plugin, "demo", None) for each in loaded)
     return next((one for one in said if isinstance(one, Subject)), GENERAL)
 

@@ -287,7 +287,7 @@ class Plugins:
         except (_Failed, Blocked):
             return None
         if end is None:
-            return len(text)  # the call failed and its rule is open
+            return len(text)  # the call failed and its rule is open: release all text
         if end == told and late and not ended:
             return len(text) if each.rules["release"].open else None
         return end
@@ -596,7 +596,7 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
 
 
 def _is_json(value: object) -> bool:
-    """Whether it comes as it is: of NaN nothing would be left, and of a set no order."""
+    """Whether JSON keeps the value unchanged: it would turn NaN into null, and a set into a list in any order."""
     if isinstance(value, Mapping):
         return all(map(_is_json, value.values()))
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ async def in_time(task: "asyncio.Future[object]", seconds: float) -> object:
     if task.cancelled():
         raise RuntimeError("it was cancelled by itself")
     exc = task.exception()
-    if exc is not None and not isinstance(exc, Exception):  # callers do not expect these
+    if exc is not None and not isinstance(exc, Exception):  # callers do not expect such exceptions
         raise RuntimeError(type(exc).__name__) from exc
     return task.result()
 

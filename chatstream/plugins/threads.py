@@ -57,7 +57,7 @@ class Threads:
                     result = function(*args)
                 except BaseException as exc:  # noqa: BLE001 - a plug-in's `sys.exit` must not end the server
                     raised = exc if isinstance(exc, Exception) else RuntimeError(type(exc).__name__)
-                    if isinstance(raised, StopIteration):  # a future does not accept it
+                    if isinstance(raised, StopIteration):  # a future does not accept StopIteration
                         raised = RuntimeError("StopIteration")
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(finish, result, raised)

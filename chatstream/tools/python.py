@@ -91,7 +91,7 @@ def _tool(plugin: Loaded, function: Callable[..., Any]) -> Tool:
 
 
 def _model(name: str, function: Callable[..., Any]) -> tuple[type[BaseModel], list[str]]:
-    """A pydantic model of the function's parameters, and the names of those that the server fills in."""
+    """A pydantic model of the function's parameters, and the names of those whose values the server supplies."""
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     callers = []

@@ -47,7 +47,8 @@ class InputRequired(Exception):
     """Raised by a tool that asks the user something before it can go on.
 
     `questions`: what it asks, at least one. `carry` is text that the tool gets back with the answers. `held`: the
-    seconds for which the call stays open in this process, so that only this one can go on with it; None: any can.
+    seconds for which the call stays open in this process, so that only this process can continue it. None: every
+    process can continue the call.
     """
 
     def __init__(self, questions: Sequence[Question], *, carry: str = "", held: float | None = None) -> None:
@@ -60,7 +61,7 @@ class InputRequired(Exception):
 class Answered(Struct, frozen=True, kw_only=True):
     """The answers to an `InputRequired`, in the order of its questions, with its `carry`.
 
-    `before`: the answers to earlier ones in the same call.
+    `before`: the answers to earlier questions of the same call.
     """
 
     carry: str
@@ -110,13 +111,13 @@ class OpenCalls(Protocol):
     """The calls that stay open in this process while their users are asked: see `InputRequired`."""
 
     def callers(self) -> Sequence[Caller]:
-        """Return who has made them."""
+        """Return the callers of the open calls."""
 
     def answer(self, key: str, said: Said) -> None:
         """Give the user's answer to the call with this key, before `Tool.go_on` is called with the same answer."""
 
     def let_go(self, which: Callable[[Caller], bool]) -> None:
-        """End those of these callers: nobody waits any more for what comes of them."""
+        """End the open calls of these callers, as nobody waits for their results any more."""
 
 
 class _NoOpenCalls:

@@ -11,7 +11,7 @@ class Recommendation(Struct, frozen=True, kw_only=True, rename="camel"):
 
     bet_id: str
     odds: float  # decimal odds, > 1
-    odds_text: str  # as the answer wrote them
+    odds_text: str  # the odds as they stand in the answer
     selection: str | None
     stake: str | None
 

@@ -188,7 +188,7 @@ _HARMLESS = _pattern(
       | strong | solid | great | good | clear | simple | easy | close | thanks )\b | : | [0-9]"""
 )
 _NAME_INSIDE = re.compile(r"\s[A-Z][a-z]")
-# In each answer of the demo model. Its bets are shown although they are invented.
+# A phrase in each answer of the demo model, whose bets are shown although they are invented.
 _DEMO = "this is the demo model"
 # The name of an author below a quotation.
 _SIGNED = re.compile(r"[\u2013\u2014-]{1,2}\s?(?:[A-Z][\w\u2019'.-]{1,20}\s?){1,3}")

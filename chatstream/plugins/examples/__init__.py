@@ -1,1 +1,1 @@
-"""Plug-ins to begin with: each is a file to copy."""
+"""Example plug-ins. Copy a file to start a plug-in of your own."""

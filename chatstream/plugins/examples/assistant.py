@@ -16,11 +16,11 @@ class Assistant:
         self.webhook = webhook
 
     def context(self, turn: Turn) -> str:
-        """What the model is told besides: the facts that the message asks for."""
+        """Return facts about the message's topic, which are added to the model's context."""
         return "\n".join(fact for word, fact in FACTS.items() if word in turn.message.lower())
 
     def release(self, text: str, told: int, ended: bool) -> int:
-        """Hold back whatever may become the secret, and end the answer if it does."""
+        """Hold back text that may be the beginning of the secret; end the answer if it is the secret."""
         if SECRET in text.lower():
             raise Blocked
         if ended:
@@ -29,7 +29,7 @@ class Assistant:
         return next(start for start in starts if SECRET.startswith(text[start:].lower()))
 
     def annotate(self, answer: Answered) -> list[Annotation]:
-        """Tell the house's own system; show what it says beside the answer."""
+        """Report the answer to the operator's own system, and show its reply beside the answer."""
         if self.webhook is None:
             return []
         said = httpx2.post(self.webhook, json={"id": answer.id, "text": answer.text}, timeout=2)

@@ -23,7 +23,7 @@ class Service:
         self._url = url
 
     async def answer(self, turn: Turn) -> AsyncIterator[Said]:
-        """Yield the answer as it comes. The request to the service is closed when the answer is stopped."""
+        """Yield the answer's pieces as they arrive. The request to the service is closed when the answer is stopped."""
         body = {"user": turn.user, "conversation": turn.conversation, "message": turn.message}
         headers = {"Idempotency-Key": f"{turn.key}.{turn.attempt}"}
         async with (
@@ -55,5 +55,5 @@ class Service:
 
 
 def plugin() -> Service:
-    """For ``CHATSTREAM_PLUGINS=chatstream.plugins.examples.service:plugin``."""
+    """The entry point for ``CHATSTREAM_PLUGINS=chatstream.plugins.examples.service:plugin``."""
     return Service(os.environ["SERVICE_URL"])

@@ -28,7 +28,7 @@ from chatstream.tools.tool import Answered, InputRequired, Said, ToolFailed
 
 # Seconds for which a call stays open while the user is asked: proxies and servers rarely keep a connection longer.
 HELD: Final = 600.0
-# Seconds after that for the server to be told that nobody has answered.
+# Further seconds in which the server is sent the message that nobody has answered.
 GRACE: Final = 60.0
 KEPT_OPEN: Final = HELD + GRACE
 _LONGEST_MESSAGE: Final = 1_000
@@ -40,7 +40,7 @@ Ask = Callable[[Any], Awaitable[ElicitResult | ErrorData]]
 
 
 class _Carry(Struct, frozen=True, kw_only=True):
-    """What is stored while the user is asked: the server's keys of its questions, and its state."""
+    """The data stored while the user is asked: the server's keys for its questions, and the server's state."""
 
     keys: tuple[str, ...]
     state: str | None
@@ -57,8 +57,8 @@ class OpenCall:
         progress: Callable[[str], None],
     ) -> None:
         """`work` carries out the call; the server's questions and its progress go to this object. `known`: answers that
-        the user has given before; if the server asks the same again, the user is not asked. `progress` shows the user
-        how far the call is; after each question, it is another function."""
+        the user has given before; if the server repeats a question, the user is not asked again. `progress` shows the
+        user how far the call is; after each question, it is another function."""
         self.progress = progress
         self._known = [*known]
         self._asked: asyncio.Queue[tuple[Question, asyncio.Future[ElicitResult]]] = asyncio.Queue()
@@ -138,7 +138,9 @@ class OpenCall:
 
 
 def required(result: InputRequiredResult) -> InputRequired:
-    """Return what a server asks that is called again. Raises `ToolFailed`."""
+    """Return the questions of a server of the newer protocol, which is called again with the answers. Raises
+    `ToolFailed`.
+    """
     questions = []
     for asked in (result.input_requests or {}).values():
         if not isinstance(asked, ElicitRequest):
@@ -164,7 +166,7 @@ def _question(params: Any) -> Question:
     message = str(params.message).encode("utf-8", "replace").decode().strip()[:_LONGEST_MESSAGE]
     if isinstance(params, ElicitRequestURLParams):
         parts = urlsplit(params.url)
-        # Clients show it as a link, so nothing but a page is let through.
+        # Clients show the URL as a link, so only the address of a web page is accepted.
         if parts.scheme != "https" or not parts.hostname or len(params.url) > _LONGEST_URL or not params.url.isascii():
             raise ValueError("no address of a page")
         return Question(message=message, url=params.url)
@@ -180,5 +182,5 @@ def _result(said: Said) -> ElicitResult:
         return ElicitResult(action="cancel")
     try:
         return ElicitResult(action="accept" if said.action == "accept" else "decline", content=said.content)
-    except ValidationError:  # the question's schema wants more than the protocol can carry
+    except ValidationError:  # the question's schema uses features that the protocol does not have
         return ElicitResult(action="cancel")

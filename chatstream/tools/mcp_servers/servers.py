@@ -4,7 +4,7 @@ Each server's tool list (names, descriptions, schemas) is fetched at start and r
 server is retried; its tools are offered only after its first list. Over HTTP each call has its own connection, so that
 a failed call leaves no state behind. A program is started once, and again when it has ended.
 
-What a server asks the user is described in `asking`.
+See `asking` for servers' questions to the user.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ _MOST_DESCRIPTION: Final = 4_000
 _CLOSING: Final = 8.0
 _GATEWAY: Final = (502, 504)  # a gateway's statuses that leave the call's outcome open
 _KEY: Final = "chatstream/"
-# Seconds before a server is called again that asks for that without a question, and how often at most.
+# Pause in seconds, and maximum number of repeats, for a server that wants to be called again without asking a question.
 _PAUSE: Final = 1.0
 _MOST_PAUSES: Final = 20
 
@@ -239,7 +239,7 @@ class _Server:
 
         held = self._taken(caller.key)
         if held is not None and (answered is None or not held.answer(answered.said[-1])):
-            held.cancel()  # of an attempt before this one, which was not stored
+            held.cancel()  # the open call of an earlier attempt, which was not stored
             held = None
         if held is not None:
             held.progress = caller.progress
@@ -271,7 +271,9 @@ class _Server:
             held.call.answer(said)
 
     def let_go(self, which: Callable[[Caller], bool]) -> None:
-        """See `OpenCalls`. A server that does not end the call when it is told so has it cancelled."""
+        """See `OpenCalls`. If a server does not end the call when it gets the message to end it, the call is
+        cancelled.
+        """
         for key, held in [*self._held.items()]:
             if held.caller is not None and which(held.caller) and (call := self._taken(key)):
                 call.dismiss()
@@ -293,7 +295,7 @@ class _Server:
     def _cancel(self, key: str) -> None:
         held = self._held[key]
         if held.caller is not None and held.call.is_over:
-            return  # its result is kept until the answer goes on
+            return  # the result is kept until the answer continues
         self._taken(key)
         held.call.cancel()
 
@@ -375,7 +377,7 @@ class _Server:
         url = self._server.url
         assert url is not None  # noqa: S101 - for the type checker: what is no program has one
         connecting = min(_CONNECTING, timeout / 2)
-        # While the user is asked, nothing is sent. How long a call may take is decided where it is carried out.
+        # While the user is asked, nothing is sent. The caller of this method limits the time of a call.
         patience = timeout if ask is None else timeout + KEPT_OPEN
         guard = Guard(self._server, self._tls, connecting=connecting, timeout=patience)
         given = {"user-agent": "chatstream", **{n.lower(): v for n, v in self._server.headers.items()}, **headers}
@@ -421,11 +423,11 @@ class _Program:
         self._closed = False
         self._calls: list[Ask] = []  # for each open call, the function that asks its user
         self._abandoned = False  # a cancelled call may still be at work in it
-        self._stale = False  # therefore it is to be started again, as soon as it has no open call
+        self._stale = False  # so the program must be restarted, as soon as it has no open call
 
     @contextmanager
     def calling(self, ask: Ask | None) -> Iterator[None]:
-        """Note an open call of the program; `ask` is None if it is none of a tool's."""
+        """Note an open call of the program; `ask` is None if the call is not a tool call."""
         if ask is None:
             yield
             return

@@ -21,7 +21,7 @@ from mcp_types import JSONRPCNotification, jsonrpc_message_adapter
 
 _MOST_LINE: Final = 4 * 1024 * 1024
 _MOST_BYTES: Final = 4 * _MOST_LINE
-_MOST_LINES: Final = 2_000  # each costs time on the event loop
+_MOST_LINES: Final = 2_000  # each line costs time on the event loop
 _WINDOW: Final = 10.0
 # The errors that end the connection: a line that is too long or incomplete, or the program has ended.
 _ENDS: Final = (

@@ -1,4 +1,4 @@
-/** A recommended bet as a slip, for the chat page. What the answer did not say is not there. */
+/** A recommended bet as a slip, for the chat page. Facts that the answer did not state are left out. */
 
 const GERMAN = {
   "Recommended bet": "Empfohlene Wette",
