@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turns chatstream's webhooks into push notifications of Expo: an example to copy, of the standard library alone.
+"""Turns chatstream's webhooks into push notifications of Expo: an example to copy, with only Python's standard library.
 
     WEBHOOK_SECRET=whsec_… TOKENS_FILE=tokens.json python3 expo_push.py
 
@@ -21,7 +21,8 @@ from pathlib import Path
 EXPO = os.environ.get("EXPO_URL", "https://exp.host/--/api/v2/push/send")
 KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 TITLES = {"answer.ended": "Your answer is there", "answer.waiting": "Your answer waits for you"}
-# A webhook may come twice, with the same id. Keep these where all your processes see them, if you have several.
+# A webhook may come twice, with the same id. If you have several processes, keep these ids where all of them can read
+# them.
 SEEN: OrderedDict[str, None] = OrderedDict()
 
 
@@ -50,10 +51,10 @@ def push(event: dict) -> None:
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Answers with 204, or with what makes chatstream try again."""
+    """Receives webhooks. Answers with 204, or with an error after which chatstream tries again."""
 
     def do_POST(self) -> None:
-        """One webhook."""
+        """Handle one webhook."""
         body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 1_000_000))
         headers = {name.lower(): value for name, value in self.headers.items()}
         status = 401
@@ -65,7 +66,7 @@ class Receiver(BaseHTTPRequestHandler):
                     if len(SEEN) > 10_000:
                         SEEN.popitem(last=False)
                 status = 204
-            except OSError:  # Expo cannot be reached: once more, later
+            except OSError:  # Expo cannot be reached: chatstream tries again later
                 status = 503
         self.send_response(status)
         self.end_headers()

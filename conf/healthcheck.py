@@ -1,18 +1,18 @@
-"""Whether the server in this container is ready: its exit status is 0 if so.
+"""Checks whether the server in this container is ready: the exit status is 0 if it is.
 
-It asks where the server listens, by the same variables, and through no proxy: http.client knows none.
+It finds the server's address in the same variables as the server. No proxy is used: http.client knows none.
 """
 
 import http.client
 import os
 import sys
 
-# The address of a socket that listens on all of them, as a client names it.
+# For a server that listens on all addresses: the address that a client connects to.
 _HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
 
 host = os.environ.get("CHATSTREAM_HOST") or "127.0.0.1"
 port = int(os.environ.get("CHATSTREAM_PORT") or "3000")
-connection = http.client.HTTPConnection(_HERE.get(host, host), port, timeout=4)  # before HEALTHCHECK's own
+connection = http.client.HTTPConnection(_HERE.get(host, host), port, timeout=4)  # less than HEALTHCHECK's own timeout
 try:
     connection.request("GET", "/readyz")
     status = connection.getresponse().status
