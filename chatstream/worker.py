@@ -18,7 +18,7 @@ class Worker:
     count: int  # of all workers
     port: int  # the shared one
     database: str | None  # the embedded database's URI; None if the settings name a database
-    is_first: bool  # no other worker runs yet: it may repair the database, and greets the person who started the server
+    is_first: bool  # no other worker runs yet: this one may repair the database, and greets the person who started it
 
     @classmethod
     def parse(cls, argument: str) -> Self:

@@ -3,9 +3,9 @@
 All workers listen on the shared port, and the kernel spreads connections over them (``SO_REUSEPORT``). Each also
 listens on a port of its own, for a proxy that sends a conversation to the same worker every time.
 
-- The first worker starts alone, so that what is wrong with the settings is reported once. If a worker cannot start,
-  nothing does.
-- A worker that ends later is started again; if it keeps ending, after longer and longer pauses.
+- The first worker starts alone, so that a fault in the settings is reported once. If a worker cannot start, the whole
+  command ends.
+- A worker that ends later is started again. If it keeps ending, the pauses before each start grow.
 - SIGINT and SIGTERM are handed to all workers, which drain at the same time; a second one ends them at once.
 - A worker shares a socket with this process. If this process is killed, the socket is closed, and the worker drains.
 - The embedded database belongs to this process: a worker that ends leaves it running.
@@ -31,13 +31,13 @@ from chatstream.worker import Worker
 log = logging.getLogger("chatstream.supervisor")
 
 # Seconds of pause before a worker is started again for the second time in a row; doubled each further time, up to the
-# longest. Before the first time there is none: whatever ended the worker may not come again.
+# longest. Before the first restart there is no pause: the cause of the end may not come again.
 _PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
-# Seconds after which a worker has proved that it can serve: an end after that is the first one in a row again.
+# Seconds of service after which a worker counts as healthy: if it ends later, the count of ends in a row begins again.
 _PROVED = 60.0
-# After so many ends in a row of every worker, and none left, ending is better than trying: whoever watches this process
-# (systemd, a container's runtime) then sees that it does not serve. The pauses make this half a minute.
+# If every worker has ended this often in a row, and none is left, the supervisor ends, too: then systemd or the
+# container's runtime sees that it does not serve. With the pauses this takes half a minute.
 _MOST_ENDS = 6
 
 
@@ -50,7 +50,7 @@ def run(settings: Settings, notes: Sequence[str], command: Sequence[str]) -> int
 
 
 class Supervisor:
-    """Starts the workers, and starts them again."""
+    """Starts the workers, and restarts those that end."""
 
     def __init__(
         self, settings: Settings, notes: Sequence[str], command: Sequence[str], *, pause: float = _PAUSE
@@ -73,7 +73,7 @@ class Supervisor:
         for note in self._notes:
             log.warning("%s", note)
         if settings.verifies_with_secret:
-            auth.secret(settings, make=True)  # or each worker would make one
+            auth.secret(settings, make=True)  # otherwise each worker would make its own secret
         with _reserved(settings) as port, self._signals():
             async with _embedded_database(settings) as database:
                 await self._keep_all(port, database)
@@ -92,7 +92,7 @@ class Supervisor:
         while not self._ending.is_set():
             try:
                 returncode, served = await self._run(worker)
-            except OSError as exc:  # no memory or no more processes: that may pass
+            except OSError as exc:  # no memory or no more processes: a later start may succeed
                 log.error("process %d of %d cannot be started: %s", worker.number, worker.count, exc.strerror)
                 returncode, served = 1, 0.0
             if self._ending.is_set():
@@ -112,7 +112,8 @@ class Supervisor:
         with ours:
             ours.setblocking(False)
             with theirs:
-                # A session of its own: Ctrl-C in the terminal reaches this process alone, which hands it on once.
+                # A session of its own: Ctrl-C in the terminal reaches only this process, which passes the signal on
+                # once.
                 process = await asyncio.create_subprocess_exec(
                     *self._command, worker.argument, stdin=theirs.fileno(), start_new_session=True
                 )
@@ -137,7 +138,7 @@ class Supervisor:
             log.info("%d processes serve on %s", worker.count, address(self._settings.host, worker.port))
 
     def _fail(self, worker: Worker, returncode: int) -> None:
-        """A worker ended before all were ready. A positive status means that it has said why."""
+        """A worker ended before all were ready. A positive exit status means that the worker has printed the reason."""
         if returncode <= 0:
             log.error("process %d of %d ended at its start (%s)", worker.number, worker.count, _how(returncode))
         self._status = max(returncode, 1)
@@ -190,10 +191,10 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _reserved(settings: Settings) -> Iterator[int]:
-    """Hold the shared port while the workers come and go; yields its number.
+    """Reserve the shared port while workers end and start; yields its number.
 
     The sockets are bound and do not listen: they get no connections. Raises `ConfigurationError` if another server
-    listens on the port, which workers alone would not notice.
+    listens on the port: the workers would not notice that.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -1,1 +1,1 @@
-"""The page that is served, and nothing else: no code."""
+"""The files that the server serves: the chat page and the JavaScript client. It has no Python code."""

@@ -1,7 +1,7 @@
 /**
- * Makes whole events of lean ones. With `?frames=lean` a chunk leaves out what follows from the chunk before it, which is
- * two thirds of its bytes; a server that does not know the parameter sends whole chunks. See "Lean frames" in the
- * server's documentation.
+ * Restores whole events from lean ones. With `?frames=lean` a chunk leaves out the fields that follow from the chunk
+ * before it, two thirds of its bytes; a server that does not know the parameter sends whole chunks. See "Lean frames"
+ * in the server's documentation.
  */
 
 import { codePoints } from "./transcript.js";
@@ -18,7 +18,8 @@ export class LeanFrames {
     this.#last = null;
   }
 
-  /** Whether the stream behind `cursor` can be asked for in lean frames: its first chunk may continue `messages`. */
+  /** Whether lean frames can be requested for the stream after `cursor`: if its first chunk continues a message, that
+   * message must be known. */
   canFollow(cursor, messages) {
     const [, id] = INSIDE.exec(cursor ?? "") ?? [];
     return id === undefined || id === this.#last?.messageId || messages.some((message) => message.id === id);

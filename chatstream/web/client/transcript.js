@@ -27,7 +27,8 @@ export class Transcript {
     return (this.#shown ??= Object.freeze(Array.from(this.#entries.values(), (entry) => entry.message)));
   }
 
-  /** The number of changes so far. It says whether `messages` is another array without making that array. */
+  /** The number of changes so far. If it has not changed, `messages` is still the same array; reading the number does
+   * not build that array. */
   get changes() {
     return this.#changes;
   }

@@ -1,7 +1,7 @@
 /**
  * Two ways to read a stream. Both resolve at its end, reject with a `ChatError`, and stop when `signal` is aborted.
- * `onFrames` gets a list of `{data, id}`: all that came at once; `onSign` is called for all that comes, `onRetry` with the
- * server's `retry:`.
+ * `onFrames` gets a list of `{data, id}`: all frames of one read; `onSign` is called for every sign of life, `onRetry`
+ * with the server's `retry:`.
  */
 
 import { ChatError } from "./chat-error.js";

@@ -86,7 +86,7 @@ export class ConversationList {
     return this.#shown.find((shown) => shown.id === id);
   }
 
-  /** Go to the first one. */
+  /** Move the focus to the first conversation. */
   focus() {
     byId("conversations").querySelector("a")?.focus();
   }
@@ -95,7 +95,7 @@ export class ConversationList {
     byId("conversations").querySelector("a")?.click();
   }
 
-  /** Which one is open; null for a new one. */
+  /** Mark the open conversation; null for a new one. */
   mark(id) {
     this.#current = id;
     this.#draw();
@@ -105,7 +105,7 @@ export class ConversationList {
     return this.#current;
   }
 
-  /** Show this one no more; or again. */
+  /** Hide this conversation, or show it again. */
   hide(id, hidden) {
     if (hidden) this.#deleted.add(id);
     else this.#deleted.delete(id);
