@@ -1,4 +1,4 @@
-"""Fixtures. The only place that knows pytest-tornado's: its `io_loop`, and that fixtures are synchronous."""
+"""Fixtures. Only this module uses pytest-tornado's `io_loop`, and knows that fixtures are synchronous."""
 
 import asyncio
 import gc
@@ -24,39 +24,47 @@ NameProxies = Callable[..., None]
 
 
 def pytest_configure() -> None:
-    """On a busy machine anything may take long, and how long is no property."""
+    """Hypothesis: set no deadline. On a busy machine everything may be slow, and tests assert no durations."""
     usual = hypothesis.settings.default
     hypothesis.settings.register_profile("untimed", usual, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: at the end, no process has a minute to go while the others have nothing left."""
+    """Run the slowest tests first, so that at the end no test process works for another minute while the others are
+    idle.
+    """
     items.sort(key=lambda item: item.path.parent.name not in ("page", "stress") and item.path.stem != "test_silence")
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays: a collection after each test looks at what came since, in milliseconds."""
+    """Exclude the objects that exist now from garbage collection: the collection after each test then only takes
+    milliseconds.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_open() -> Iterator[None]:
-    """A socket that a test forgot fails this test, not whichever one runs when Python's collector comes by."""
+    """Collect garbage after each test, so that a socket that a test forgot to close fails this test, and not a later
+    one.
+    """
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_event_loop_of_its_own() -> None:
-    """Without this, asyncio makes one for the first `io_loop` to go back to, and nobody closes it."""
+    """Set no current event loop. Otherwise asyncio makes one for the first `io_loop` to restore, and nobody closes
+    it.
+    """
     asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _preloaded() -> Iterator[None]:
-    """Servers begin with what they need loaded already."""
+    """The process from which servers are forked, with all their modules already loaded."""
     ServerProcess.preloaded = preloaded = Preloaded(measured())
     yield
     ServerProcess.preloaded = None
@@ -65,20 +73,20 @@ def _preloaded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mongodb_uri() -> Iterator[str]:
-    """A real MongoDB for all tests; each server has a database of its own."""
+    """The URI of a real MongoDB for all tests; each server has a database of its own."""
     with data_directory() as directory, mongod(directory) as uri:
         yield uri
 
 
 @pytest.fixture(scope="session")
 def upstream_port() -> int:
-    """Where the model listens while a test runs."""
+    """The port on which the model listens while a test runs."""
     return free_port()
 
 
 @pytest.fixture
 def upstream(io_loop: IOLoop, upstream_port: int) -> Iterator[Upstream]:
-    """The model: it says what the test scripts, and counts."""
+    """The model's endpoint: it sends the responses that the test scripts, and counts the requests."""
     upstream = io_loop.run_sync(lambda: Upstream.start(upstream_port))
     yield upstream
     io_loop.run_sync(upstream.close)
@@ -86,7 +94,7 @@ def upstream(io_loop: IOLoop, upstream_port: int) -> Iterator[Upstream]:
 
 @pytest.fixture(scope="session")
 def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
-    """The settings of a server that talks to `upstream`. What takes long by default is short here."""
+    """The settings of a server whose model is `upstream`. Intervals that are long by default are short here."""
     return {
         "MONGODB_URI": mongodb_uri,
         "JWT_SECRET": SECRET,
@@ -95,7 +103,7 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
         "CHATSTREAM_USER_MODELS": "any",
         "CHATSTREAM_DISCONNECT_GRACE": "1",
         "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
-        # One user may send thousands of requests here, and with bad tokens, too.
+        # Rate limits far above what a test sends: one user sends thousands of requests, also with bad tokens.
         "CHATSTREAM_FAILURES_PER_MINUTE": "1000000",
         "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000",
         "CHATSTREAM_MESSAGES_PER_MINUTE": "1000000",
@@ -129,13 +137,13 @@ def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[StartS
         return server.wait_until_ready() if ready else server
 
     yield start
-    with ThreadPoolExecutor() as pool:  # each takes a second, in which it only waits
+    with ThreadPoolExecutor() as pool:  # in threads, since each server takes a second to stop
         list(pool.map(ServerProcess.stop, started))
 
 
 @pytest.fixture
 def make_client(io_loop: IOLoop) -> Iterator[MakeClient]:
-    """Clients of a server, each of a user nobody else is."""
+    """A function that makes clients of a server, each for a user of its own."""
     clients: list[Client] = []
 
     def make(server: ServerProcess, user: str | None = None) -> Client:
@@ -149,7 +157,9 @@ def make_client(io_loop: IOLoop) -> Iterator[MakeClient]:
 
 @pytest.fixture
 def client(io_loop: IOLoop, shared_server: ServerProcess, make_client: MakeClient) -> Iterator[Client]:
-    """A client of the shared server. It leaves no answer behind that would ask the next test's model."""
+    """A client of the shared server. Its answers are stopped after the test, so that none asks the next test's
+    model.
+    """
     client = make_client(shared_server)
     yield client
     io_loop.run_sync(client.stop_all)
@@ -157,7 +167,7 @@ def client(io_loop: IOLoop, shared_server: ServerProcess, make_client: MakeClien
 
 @pytest.fixture
 def proxies(monkeypatch: pytest.MonkeyPatch) -> NameProxies:
-    """Name the proxies of the environment, and no others."""
+    """A function that sets the proxy variables of the environment, and removes all others."""
 
     def proxies(**named: str) -> None:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):

@@ -1,11 +1,11 @@
-"""What the tests of running answers share."""
+"""Fixtures for the tests of running answers."""
 
 import pytest
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a second by default takes a hundredth here."""
+    """Shorten the pauses of a second to a hundredth of a second."""
     monkeypatch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.generation._SAVE_PAUSE", 0.01)
     monkeypatch.setattr("chatstream.generations.commands._STOP_LOOK_INTERVAL", 0.01)

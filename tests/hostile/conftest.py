@@ -1,4 +1,4 @@
-"""A server under attack, and what it has stored."""
+"""A server under attack, and its stored data."""
 
 import json
 import uuid
@@ -13,7 +13,7 @@ from tests.support.client import API
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.raw import RawClient
 
-# Stands in everything that must not be seen in the log.
+# A text in all input that must not appear in the log.
 MARK = "xyzzy-"
 
 
@@ -28,25 +28,25 @@ class Target:
         self.conversation = self.create()
 
     def request(self, method: str, target: str, *headers: str, body: bytes = b"", token: str | None = None) -> bytes:
-        """A request that is no worse than its parts."""
+        """Build a request: it is valid if its parts are."""
         head = [f"{method} {target} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or self.token}", *headers]
         head.append(f"Content-Length: {len(body)}")
         return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
     def create(self, token: str | None = None, **fields: Any) -> str:
-        """A new conversation's id."""
+        """Create a conversation; returns its id."""
         body = json.dumps(fields).encode()
         reply = self.http.exchange(self.request("POST", API, "Content-Type: application/json", body=body, token=token))
         assert reply.status == 201, reply
         return str(json.loads(reply.body)["id"])
 
     def stored(self) -> tuple[int, int]:
-        """How many conversations and user messages there are."""
+        """The number of stored conversations and user messages."""
         messages = self.database.messages.count_documents({"role": "user"})
         return self.database.conversations.count_documents({}), messages
 
     def everything(self) -> list[Any]:
-        """All documents, of people and of the model."""
+        """All stored documents: users' messages and answers."""
         return [
             document for name in ("conversations", "messages") for document in self.database[name].find().sort("_id")
         ]
@@ -54,13 +54,13 @@ class Target:
 
 @pytest.fixture(scope="package")
 def target(tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, environment: dict[str, str]) -> Iterator[Target]:
-    """A server that has nothing else to do; it must survive, and say nothing that it should not."""
+    """A server for the hostile requests of one file. It must survive, and its log must not show confidential input."""
     name = f"hostile-{uuid.uuid4().hex}"
     settings = environment | {
         "MONGODB_DATABASE": name,
-        "OPENAI_BASE_URL": "",  # the demo model: what is accepted is answered
+        "OPENAI_BASE_URL": "",  # the demo model answers every accepted message
         "OPENAI_API_KEY": "",
-        "CHATSTREAM_CONNECTION_TIMEOUT": "0.05",  # a stream that was opened ends by itself
+        "CHATSTREAM_CONNECTION_TIMEOUT": "0.05",  # an open stream ends by itself
         "CHATSTREAM_HEARTBEAT_INTERVAL": "0.05",
     }
     server = ServerProcess(tmp_path_factory.mktemp("hostile"), settings).start().wait_until_ready()

@@ -1,4 +1,6 @@
-"""One browser for the tests of a file; each test has a context, a user and a model's script of its own."""
+"""Fixtures for browser tests. The tests of a file share one browser; each has its own context, user and model
+script.
+"""
 
 import os
 import uuid
@@ -16,11 +18,12 @@ from tests.support.processes import SECRET, ServerProcess
 
 OpenPage = Callable[..., ChatPage]
 
-# Debian's. Its own services would call home; a container has neither a sandbox nor a graphics card.
+# Debian's Chromium. The options turn off its background requests to Google, and the sandbox and the GPU, which a
+# container does not have.
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-# No test waits longer than this for one thing to be seen, in ms, unless it says so. What takes longest on an idle
-# machine are the five seconds after which a message is given up that cannot be sent.
+# Default timeout of each wait in the browser, in ms. On an idle machine the longest wait is five seconds, until the
+# page gives up a message that cannot be sent.
 _PATIENCE = 60_000
 
 
@@ -31,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(f"page-{item.path.stem}"))
 
 
-# Not for the session: as long as Playwright runs, no test in the same process can run an event loop of its own.
+# Not of scope "session": while Playwright runs, no test in the same process can run an event loop of its own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium."""
@@ -44,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def model(upstream_port: int) -> Iterator[Model]:
-    """What answers."""
+    """The model that answers in these tests."""
     model = Model(upstream_port)
     yield model
     model.close()
@@ -56,7 +59,7 @@ def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str,
     settings = environment | {
         "MONGODB_DATABASE": "page",
         "CHATSTREAM_DISCONNECT_GRACE": "30",
-        "CHATSTREAM_TITLES": "off",  # they would ask the model once more than a script says
+        "CHATSTREAM_TITLES": "off",  # a title would be one more request to the model than the script expects
     }
     server = ServerProcess(tmp_path_factory.mktemp("page"), settings).start().wait_until_ready()
     yield server
@@ -65,7 +68,9 @@ def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str,
 
 @pytest.fixture
 def problems() -> Iterator[list[str]]:
-    """What the browser told the page's developer. A test that does not expect it must end without any."""
+    """The errors and warnings in the browser's console. There must be none at the end of a test, unless the test
+    removes them.
+    """
     problems: list[str] = []
     yield problems
     assert problems == []
@@ -73,13 +78,14 @@ def problems() -> Iterator[list[str]]:
 
 @pytest.fixture
 def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
-    """A browser profile that nobody used."""
+    """A new browser profile."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(_PATIENCE)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
 
     def on_console(message: ConsoleMessage) -> None:
-        # What the network did is the tests' own doing; a policy that had to act, or a script that failed, is not.
+        # Network errors are ignored, since tests cause them. Violations of the Content-Security-Policy and script
+        # errors are not ignored.
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
             problems.append(f"{message.text} ({message.location})")
 
@@ -96,7 +102,7 @@ def context(browser: Browser, problems: list[str]) -> Iterator[BrowserContext]:
 def open_page(context: BrowserContext, page_server: ServerProcess, model: Model) -> Iterator[OpenPage]:
     """`open_page(conversation, url=…, seconds=…)`: a tab with the page, of the same user in all of a test's.
 
-    The token is good for `seconds`. No answer is left behind that would ask the next test's model.
+    The token is good for `seconds`. After the test its answers are stopped, so that none asks the next test's model.
     """
     user = f"user-{uuid.uuid4().hex}"
 
@@ -109,4 +115,4 @@ def open_page(context: BrowserContext, page_server: ServerProcess, model: Model)
     with httpx.Client(base_url=page_server.url, headers=headers) as http:
         for conversation in http.get(API, params={"limit": 200}).json()["conversations"]:
             while http.post(f"{API}/{conversation['id']}/stop").is_success:
-                pass  # what was queued behind the stopped answer may have begun
+                pass  # the message queued behind the stopped answer may have begun

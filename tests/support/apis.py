@@ -1,4 +1,4 @@
-"""What a model says, as each API sends it: a test that is given one of these holds for all of them."""
+"""The responses of a model in the form of each API. A test with a parameter of this type runs for all APIs."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
@@ -19,19 +19,19 @@ class Api(Protocol):
     path: str
 
     def said(self, *parts: Said) -> list[Json]:
-        """The events of the beginning of an answer."""
+        """The first events of an answer, with these texts."""
         ...
 
     def end(self, *parts: Said, reason: str = "stop") -> list[Any]:
-        """The events of its end, with the counts."""
+        """The last events of an answer, with the token counts."""
         ...
 
     def document(self, *parts: Said) -> Json:
-        """All of an answer that is not streamed, with the counts."""
+        """A whole answer that is not streamed, with the token counts."""
         ...
 
     def sent(self, body: Json) -> list[tuple[Any, ...]]:
-        """What a request says, one after the other."""
+        """The texts of a request's messages, in order."""
         ...
 
 
@@ -174,7 +174,7 @@ class Responses:
 
 
 def events(*all_of_them: object, api: Api) -> bytes:
-    """As they are sent; in the Responses API each has a name, too."""
+    """The events as bytes of the stream. In the Responses API each event has a name."""
     sent = b""
     for one in all_of_them:
         name = f"event: {one['type']}\n".encode() if api.name == "responses" and isinstance(one, dict) else b""
@@ -183,7 +183,7 @@ def events(*all_of_them: object, api: Api) -> bytes:
 
 
 def begins(api: Api, *parts: Said) -> bytes:
-    """The head of an answer, and its beginning."""
+    """The head of a response, and the first events of the answer."""
     return head() + b"".join(http_chunk(events(one, api=api)) for one in api.said(*parts))
 
 

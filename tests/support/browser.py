@@ -1,6 +1,6 @@
-"""The chat page in a real browser, and the model behind it in a thread, for tests that are no coroutines.
+"""The chat page in a real browser, and its model in a thread, for tests that are not coroutines.
 
-Playwright's synchronous interface waits by itself for what a test expects; nothing here sleeps.
+Playwright's synchronous interface waits by itself until an expectation is true, so nothing here sleeps.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Gate:
         self.step = asyncio.Event()
 
     def open(self) -> None:
-        """Let the model go on."""
+        """Open the gate: the model continues."""
         self._loop.call_soon_threadsafe(self.step.set)
 
 
@@ -40,7 +40,7 @@ class Model:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     def gate(self) -> Gate:
-        """A step of a script."""
+        """Make a gate, which is a step of a script."""
         return Gate(self._loop)
 
     def reply(self, *steps: Step | Gate) -> None:
@@ -48,12 +48,14 @@ class Model:
         self.upstream.reply(*(step.step if isinstance(step, Gate) else step for step in steps))
 
     def asked(self) -> list[str]:
-        """The questions that it was asked; requests for a title, which come when they come, have no instructions."""
+        """The questions that the model was asked. Requests for a title, whose time is not fixed, are left out: they
+        have no system prompt.
+        """
         turns = [call.body["messages"] for call in self.upstream.calls]
         return [one[-1]["content"] for one in turns if one[0]["role"] == "system"]
 
     def close(self) -> None:
-        """End it, and its thread."""
+        """Stop the model and end its thread."""
         self._run(self.upstream.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
@@ -61,12 +63,12 @@ class Model:
 
 
 def more(text: str) -> bytes:
-    """Further text of an answer that has begun."""
+    """More text of an answer that has begun, as bytes of the stream."""
     return http_chunk(event(delta(text)))
 
 
 class ChatPage:
-    """One tab with the page, and what a person finds on it."""
+    """One tab with the chat page, and the elements that a person uses."""
 
     def __init__(self, context: BrowserContext, url: str, token: str) -> None:
         self.url = url
@@ -80,27 +82,27 @@ class ChatPage:
         self.questions = self.page.locator("#messages .user .body")
 
     def open(self, conversation: str | None = None) -> "ChatPage":
-        """Open the address that the server prints."""
+        """Open the page's URL, in the form that the server prints."""
         query = f"?conversation={conversation}" if conversation else ""
         self.page.goto(f"{self.url}/{query}#token={self.token}")
         expect(self.field).to_be_visible()
         return self
 
     def ask(self, text: str) -> None:
-        """Write and send, as people do: when the last answer has ended, for until then Enter sends nothing."""
+        """Type a question and send it. First wait until the last answer has ended: until then Enter sends nothing."""
         self.field.fill(text)
         expect(self.stop).to_be_hidden()
         self.field.press("Enter")
 
     def ask_next(self, text: str) -> None:
-        """Ask while an answer is written: it is shown as waiting for its turn."""
+        """Send a question while an answer is being written. The page shows it as queued."""
         self.field.fill(text)
         self.field.press("Enter")
         expect(self.page.get_by_text("Will be asked next")).to_be_visible()
 
     @property
     def conversation(self) -> str:
-        """The open one's id."""
+        """The id of the open conversation."""
         return self.page.url.partition("?conversation=")[2]
 
     @property
@@ -109,5 +111,5 @@ class ChatPage:
         return self.answers.last.locator(".prose")
 
     def button(self, name: str) -> Locator:
-        """By the name that a screen reader says."""
+        """The button with this accessible name, which a screen reader speaks."""
         return self.page.get_by_role("button", name=name, exact=True)

@@ -15,13 +15,13 @@ from tests.support import confidential
 from tests.support.processes import SECRET
 
 API = "/api/v1/chat/conversations"
-# No test waits longer than this for one event. On an idle machine the slowest is the end of an answer whose process is
-# gone, which is noticed after ten seconds.
+# No test waits longer than this for one event. In seconds. On an idle machine the slowest event is the end of an answer
+# whose process is gone: the sweeper ends it after ten seconds.
 PATIENCE = 60
 
 
 class Frame:
-    """One event as it came."""
+    """One received event."""
 
     def __init__(self, event: ServerSentEvent) -> None:
         self.id = event.id or None
@@ -51,7 +51,7 @@ class Stream:
         return frame
 
     async def until(self, type_: str, count: int = 1) -> Frame:
-        """Read up to the next event of this type, or the `count`-th."""
+        """Read until the next event of this type, or until the `count`-th."""
         while True:
             frame = await self.next()
             count -= frame.type == type_
@@ -67,7 +67,7 @@ class Stream:
 
     @property
     def types(self) -> list[str]:
-        """The types so far, without heartbeats, and a run of chunks as one."""
+        """The types of the events so far, without heartbeats; neighbouring chunks count as one."""
         types: list[str] = []
         for frame in self.frames:
             if frame.type != "heartbeat" and not (frame.type == "llm_chunk" and types[-1:] == ["llm_chunk"]):
@@ -76,7 +76,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The chunks so far, put together."""
+        """The text of all chunks so far."""
         return "".join(frame.data["content"] for frame in self.frames if frame.type == "llm_chunk")
 
     @property
@@ -86,8 +86,8 @@ class Stream:
 
 
 async def remember_request(request: httpx.Request) -> None:
-    """What a request says is confidential."""
-    # No JSON; too deep; a body that is made while it is sent.
+    """Remember the texts of a request's body as confidential."""
+    # Ignore a body that is not JSON, is too deeply nested, or is generated while it is sent.
     with contextlib.suppress(ValueError, RecursionError, httpx.RequestNotRead):
         body = json.loads(request.content)
         if isinstance(body, dict):
@@ -95,7 +95,7 @@ async def remember_request(request: httpx.Request) -> None:
 
 
 async def look_at_error(response: httpx.Response) -> None:
-    """No error says what is confidential; a ticket is."""
+    """Check that an error response contains nothing confidential; remember tickets as confidential."""
     if response.is_error:
         await response.aread()
         confidential.check(response.text, f"an error with status {response.status_code}")
@@ -129,7 +129,7 @@ class Client:
         return str(response.json()["id"])
 
     async def post(self, conversation: str, content: str, **options: Any) -> httpx.Response:
-        """Post a message; `options` are httpx's."""
+        """Post a message; `options` are passed to httpx."""
         return await self.http.post(f"{API}/{conversation}/messages", json={"content": content}, **options)
 
     async def messages(self, conversation: str) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ class Client:
         return list(response.json()["messages"])
 
     async def answer(self, conversation: str) -> dict[str, Any]:
-        """The newest message, which must be an answer, as soon as it is not `streaming` any more."""
+        """Wait until the newest message, which must be an answer, is not `streaming` any more; returns it."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 newest = (await self.messages(conversation))[-1]
@@ -149,7 +149,7 @@ class Client:
                 await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
 
     async def saved(self, conversation: str) -> None:
-        """As soon as what the running answer has of text so far is stored: its process may be killed now."""
+        """Wait until the text of the running answer so far is stored. After this, its process may be killed."""
         async with asyncio.timeout(PATIENCE):
             while not (await self.messages(conversation))[-1]["content"]:
                 await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
@@ -169,12 +169,12 @@ class Client:
 
     async def stop_all(self) -> None:
         """End the running answers of all the user's conversations."""
-        headers = {"Authorization": f"Bearer {self.token}"}  # whatever the test made of the client's own
+        headers = {"Authorization": f"Bearer {self.token}"}  # a test may have changed the client's header
         while True:
             listed = await self.http.get(API, params={"limit": 200}, headers=headers)
             if listed.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
                 break
-            await asyncio.sleep(float(listed.headers["Retry-After"]))  # a busy server says when to come back
+            await asyncio.sleep(float(listed.headers["Retry-After"]))  # a busy server names the time to wait
         for conversation in listed.json()["conversations"]:
             while (await self.http.post(f"{API}/{conversation['id']}/stop", headers=headers)).is_success:
                 pass  # what was queued behind the stopped answer may have begun

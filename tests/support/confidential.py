@@ -1,7 +1,7 @@
-"""What nobody may find in a log, in the metrics or in an error: tokens, tickets, keys, prompts, and what was written.
+"""Checks that logs, metrics and errors contain nothing confidential: tokens, tickets, keys, prompts, texts of messages.
 
-The clients and the scripted model of the tests `remember` what they send; whatever a server says for others to read is
-held against it (`check`): its log and its metrics when it stops, each error when it arrives.
+The clients and the scripted model of the tests `remember` what they send; `check` searches a server's output for them:
+its log and metrics when it stops, each error when it arrives.
 """
 
 import json
@@ -10,27 +10,28 @@ from collections.abc import Iterable
 
 from chatstream.plugins.bets import Bets
 
-# Shorter texts ("Tell me.") may well stand in a log for other reasons; of longer ones the beginning is enough.
+# Lengths in characters. Shorter texts ("Tell me.") may be in a log for other reasons; of longer ones the beginning is
+# enough.
 _SHORTEST, _LONGEST = 12, 100
-# "aaaaaaaaaaaa" is nobody's secret, but may be anybody's id.
+# The fewest different characters of a secret: "aaaaaaaaaaaa" may be an id in another test.
 _FEWEST_CHARACTERS = 3
 
 _PATTERNS = (
     re.compile(r"eyJ[\w-]{8,}\.[\w-]+"),  # a JSON Web Token
-    re.compile(r"\bsk-[\w-]{4,}"),  # a key of the model's
+    re.compile(r"\bsk-[\w-]{4,}"),  # a key for a model's API
 )
 _remembered: set[str] = set()
 
 
 def remember(*texts: object) -> None:
-    """Something that was written in confidence. What is no text, or a short one, is not kept."""
+    """Remember a confidential text. Other values and short texts are ignored."""
     for text in texts:
         if isinstance(text, str) and len(text) >= _SHORTEST and len(set(text)) > _FEWEST_CHARACTERS:
             _remembered.add(text[:_LONGEST])
 
 
 def check(text: str, where: str, *, also: Iterable[str] = ()) -> None:
-    """Raises `AssertionError` if there is anything confidential in `text`; `also` are secrets of this one server."""
+    """Raises `AssertionError` if `text` contains anything confidential. `also`: the secrets of this one server."""
     found = [match[0] for pattern in _PATTERNS if (match := pattern.search(text))]
     secrets = [*_remembered, Bets.system_prompt, *filter(None, also)]
     found += [secret for secret in secrets if secret in text or json.dumps(secret)[1:-1] in text]

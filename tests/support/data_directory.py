@@ -1,4 +1,4 @@
-"""Where the databases of the tests have their data."""
+"""Directories for the data of the tests' databases."""
 
 import contextlib
 import os
@@ -7,18 +7,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Linux has files in memory here.
+# A directory in memory (Linux).
 _MEMORY = Path("/dev/shm")  # noqa: S108 - what is made there has a name that nobody can foresee
-# What must be free: the data and the journals of several databases, of which one begins with 300 MB.
+# Bytes that must be free there: the data and journals of several databases. An empty database takes 300 MB.
 _ROOM = 4 * 2**30
 _PREFIX = "chatstream-tests-"
 
 
 @contextlib.contextmanager
 def data_directory() -> Iterator[Path]:
-    """One for a database of tests: in memory if there is room, since what is written elsewhere waits for a busy disk.
-
-    A killed process loses nothing there, either.
+    """Make a data directory: in memory if there is room, so that writes do not wait for a busy disk. If a process is
+    killed, its files in memory stay, too.
     """
     _delete_leftovers()
     roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
@@ -29,7 +28,7 @@ def data_directory() -> Iterator[Path]:
 
 
 def _delete_leftovers() -> None:
-    """What tests left behind that were killed: it takes memory until the machine is started again."""
+    """Delete the directories that killed test runs have left behind: they would take memory until the next boot."""
     for left in _MEMORY.glob(f"{_PREFIX}*-*"):
         pid = left.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():

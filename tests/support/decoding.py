@@ -1,11 +1,11 @@
-"""Bodies of model endpoints, as the network cuts them."""
+"""Feeds bodies of model endpoints to a decoder, cut into pieces as by a network."""
 
 from chatstream.llm.decoding import AnswerDecoder
 from chatstream.pieces import Piece
 
 
 def fed(decoder: AnswerDecoder, body: bytes, size: int) -> list[Piece]:
-    """The pieces of a whole body that comes `size` bytes at a time."""
+    """Decode a whole body, `size` bytes at a time; returns its pieces."""
     pieces: list[Piece] = []
     for start in range(0, len(body), size):
         if not decoder.over:

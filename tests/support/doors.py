@@ -1,4 +1,4 @@
-"""The doors in this process, with nothing behind them: for what is decided before anything is read or stored."""
+"""The HTTP handlers in this process, without a database or a model: for checks that come before any read or write."""
 
 import contextlib
 import inspect

@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class _Endpoint(ThreadingHTTPServer):
-    """It has the models `gpt-4` and `gpt-5`, answers as the first, and knows the key `sk-1`."""
+    """An endpoint with the models `gpt-4` and `gpt-5`. It answers as `gpt-4`, and accepts the key `sk-1`."""
 
     daemon_threads = True
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """What it says."""
+    """The handler of its requests."""
 
     def do_GET(self) -> None:
         self._say(200, "application/json", b'{"data": [{"id": "gpt-4"}, {"id": "gpt-5"}]}')
@@ -39,12 +39,12 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Nobody reads it."""
+        """Write no access log."""
 
 
 @contextlib.contextmanager
 def endpoint() -> Iterator[str]:
-    """Its base URL."""
+    """Run the endpoint; yields its base URL."""
     with _Endpoint(("127.0.0.1", 0), _Answers) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

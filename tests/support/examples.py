@@ -1,11 +1,11 @@
-"""How many examples a property is tried with that needs a server."""
+"""The number of examples of a property test that needs a server."""
 
 import os
 
-# Each run has others; so many times as many are tried where somebody asks for it: TEST_EXAMPLES=10 scripts/test tests/…
+# Each run has other examples. To try ten times as many: TEST_EXAMPLES=10 scripts/test tests/……
 _FACTOR = int(os.environ.get("TEST_EXAMPLES", "1"))
 
 
 def examples(usual: int) -> int:
-    """Usually so many."""
+    """Hypothesis settings with this number of examples, times `TEST_EXAMPLES`."""
     return usual * _FACTOR

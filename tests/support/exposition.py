@@ -1,4 +1,4 @@
-"""What ``/metrics`` answers, as numbers."""
+"""Reads the numbers of ``/metrics``."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,21 +13,21 @@ Samples = dict[tuple[str, ...], float]
 
 
 def samples(text: str) -> Samples:
-    """Out of what was answered."""
+    """The samples in a response of ``/metrics``."""
     exposed = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return {(one.name, *(value for _, value in sorted(one.labels.items()))): one.value for one in exposed}
 
 
 async def scrape(http: httpx.AsyncClient, url: str = "/metrics") -> Samples:
-    """What is answered now."""
+    """Request ``/metrics``; returns its samples."""
     response = await http.get(url)
     assert response.status_code == 200
     return samples(response.text)
 
 
 async def eventually(http: httpx.AsyncClient, holds: Callable[[Samples], bool]) -> Samples:
-    """The metrics as soon as something holds of them: they are told when the server has noticed."""
+    """Request the metrics until `holds` is true for them: the server counts an event some time after it happens."""
     async with asyncio.timeout(PATIENCE):
         while not holds(exposed := await scrape(http)):
-            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process
     return exposed

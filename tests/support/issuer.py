@@ -1,4 +1,4 @@
-"""Whoever signs the tokens, and publishes the keys on an HTTP server of this process."""
+"""The issuer of the tokens: it signs them, and publishes its keys on an HTTP server in this process."""
 
 import asyncio
 import json
@@ -13,13 +13,13 @@ from tornado.web import Application, RequestHandler
 
 
 def jwk(private: Any, algorithm: str, **members: Any) -> dict[str, Any]:
-    """The public key; members that are None are left out."""
+    """The public key as a JWK; members that are None are left out."""
     made: dict[str, Any] = get_default_algorithms()[algorithm].to_jwk(private.public_key(), as_dict=True)
     return {name: value for name, value in (made | members).items() if value is not None}
 
 
 class Issuer:
-    """Publishes `keys`, or does something else."""
+    """An issuer that publishes `keys`, or sends any other response."""
 
     def __init__(self, *keys: Any, tls: ssl.SSLContext | None = None) -> None:
         self.keys = [*keys]
@@ -40,7 +40,7 @@ class Issuer:
         self.url = f"http://127.0.0.1:{self.port}/keys"
 
     def says(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
-        """From now on it answers with this."""
+        """From now on, send this response."""
 
         def respond(handler: RequestHandler) -> None:
             handler.set_status(status)
@@ -51,7 +51,7 @@ class Issuer:
         self.respond = respond
 
     def publishes(self, *keys: Any) -> None:
-        """From now on it answers with these keys."""
+        """From now on, publish these keys."""
         self.keys = [*keys]
         self.respond = lambda handler: handler.finish(json.dumps({"keys": self.keys}))
 

@@ -1,4 +1,4 @@
-"""What a client does that asks for lean frames (`?frames=lean`) and wants all fields of a chunk all the same."""
+"""Restores all fields of chunks in lean frames (`?frames=lean`), as a client does."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ _CHUNKS = ("llm_chunk", "reasoning_chunk")
 
 
 class Whole:
-    """Gives each chunk what a lean one leaves out: from its `id`, and from the chunk before it of the same message."""
+    """Adds the fields that a lean chunk leaves out: from its `id`, and from the chunk before it of the same message."""
 
     def __init__(self, *, text_alone: bool = False) -> None:
-        """`text_alone`: then where a chunk begins is in its `id`, also for who missed the one before."""
+        """`text_alone`: the answers are text only. Then a chunk's `id` has its offset, even if the chunk before was
+        missed.
+        """
         self._text_alone = text_alone
         self._last: dict[str, dict[str, Any]] = {}  # by message
 

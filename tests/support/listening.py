@@ -1,7 +1,7 @@
-"""A server of a few lines on loopback, of which nothing is left when its test ends.
+"""A small server on loopback, whose tasks and sockets are all closed when its test ends.
 
 Python 3.11's `asyncio.Server` forgets its connections when it is closed: their tasks and sockets would be destroyed in
-some later test, which then fails of it.
+a later test, which would then fail.
 """
 
 import asyncio
@@ -9,16 +9,15 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ssl import SSLContext
 
-# Turns of the event loop in which what was accepted gets to its handler, by way of a transport, a protocol and a task.
+# Turns of the event loop until an accepted connection reaches its handler, through a transport, a protocol and a task.
 _TURNS = 4
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def stop_accepting(server: asyncio.Server) -> None:
-    """Close `server`; what it has just accepted is with its handler then, which has to close it.
-
-    `close` alone would lose such a connection: its socket would be destroyed unclosed.
+    """Close `server`, and wait until its newest connections have reached their handler, which must close them. `close`
+    alone would lose such a connection: its socket would be destroyed without being closed.
     """
     for sock in server.sockets:
         asyncio.get_running_loop().remove_reader(sock.fileno())
@@ -29,7 +28,7 @@ async def stop_accepting(server: asyncio.Server) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(serve: Serve, *, tls: SSLContext | None = None) -> AsyncIterator[int]:
-    """The port; `serve` has each connection, and is cancelled at the end."""
+    """Listen; yields the port. `serve` handles each connection, and is cancelled at the end."""
     connections: dict[asyncio.Task[object], asyncio.StreamWriter] = {}
     closing = False
 
@@ -59,4 +58,4 @@ async def listening(serve: Serve, *, tls: SSLContext | None = None) -> AsyncIter
             writer.transport.abort()
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
-        await asyncio.sleep(0)  # what was aborted is closed in the next turn
+        await asyncio.sleep(0)  # aborted connections are closed in the next turn of the loop

@@ -1,6 +1,7 @@
-"""An MCP server of the `mcp` package's own classes: over HTTP in a thread, or as a program.
+"""An MCP server built with the `mcp` package: over HTTP in a thread, or as a program.
 
-`python -m tests.support.mcp_server ERA`: ``modern`` knows both protocols, ``legacy`` the one with a handshake alone.
+`python -m tests.support.mcp_server ERA`: ``modern`` supports both protocols, ``legacy`` only the older one, with a
+handshake.
 """
 
 import asyncio
@@ -38,13 +39,13 @@ def elicited(message: str, schema: dict[str, Any]) -> types.ElicitRequest:
 
 
 class Seen:
-    """What a server in this process was asked."""
+    """The requests to a server in this process."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.versions: list[str | None] = []
-        self.ended: list[str] = []  # what came of questions
-        self.listed = threading.Event()  # its tools have been listed; by the newer protocol, over HTTP
+        self.ended: list[str] = []  # the results of questions
+        self.listed = threading.Event()  # set when the tools were listed, by the newer protocol over HTTP
 
     def note(self, name: str, context: "Context[Any, Any]") -> None:
         meta = context.request_context.meta or {}
@@ -53,7 +54,7 @@ class Seen:
 
 
 def made(era: str, seen: Seen | None = None) -> MCPServer:
-    """One with a tool for each thing that may happen."""
+    """A server with a tool for each possible outcome."""
     seen = seen or Seen()
     server = MCPServer("test")
 
@@ -105,7 +106,7 @@ def made(era: str, seen: Seen | None = None) -> MCPServer:
         seen.note("book_later", context)
         given, state = context.input_responses, context.request_state
         if given is None and state is None:
-            return types.InputRequiredResult(request_state="wait")  # without a question: to be called again
+            return types.InputRequiredResult(request_state="wait")  # no question: the server wants to be called again
         if given is None:
             return types.InputRequiredResult(
                 input_requests={
@@ -128,7 +129,7 @@ def made(era: str, seen: Seen | None = None) -> MCPServer:
 
 @contextlib.contextmanager
 def served(era: str, seen: Seen, **options: Any) -> Iterator[str]:
-    """Its address."""
+    """Run the server; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = made(era, seen).streamable_http_app(**options)
 
@@ -149,7 +150,9 @@ def served(era: str, seen: Seen, **options: Any) -> Iterator[str]:
 
 
 async def main(era: str) -> None:
-    """Be a program. An old one does not know `server/discover`, by which the package's own class knows a new client."""
+    """Run as a stdio program. The legacy one refuses `server/discover`, by which the package's class recognises a new
+    client.
+    """
     server = made(era)._lowlevel_server
     async with stdio_server() as (incoming, outgoing), anyio.create_task_group() as tasks:
         kept, passed = anyio.create_memory_object_stream[Any](0)

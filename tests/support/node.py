@@ -1,4 +1,4 @@
-"""JavaScript clients, run by the Node.js that the development requirements bring."""
+"""Runs JavaScript clients with the Node.js from the development requirements."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 CLIENTS = Path(__file__).parents[1] / "clients"
-# Apart, as they call the TypeScript of before 7, which could be called.
+# A separate directory, as the generators need a TypeScript before version 7, whose compiler can be called as a library.
 GENERATORS = Path(__file__).parents[1] / "generators"
 PACKAGE = Path(__file__).parents[2] / "chatstream" / "web"
 
@@ -35,11 +35,12 @@ def install(directory: Path = CLIENTS) -> None:
 
 
 def npm(*arguments: str, cwd: Path) -> str:
-    """Run npm; what it printed."""
+    """Run npm; returns its output."""
     return subprocess.run(
         [*_tool("npm"), *arguments],
         cwd=cwd,
-        # As pip does: a company's own certificate authority is known to the system, not to Node.js.
+        # Use the system's certificate authorities, as pip does: a company's own authority is not among those of
+        # Node.js.
         env={**os.environ, "NODE_USE_SYSTEM_CA": "1"},
         check=True,
         capture_output=True,
@@ -48,8 +49,7 @@ def npm(*arguments: str, cwd: Path) -> str:
 
 
 def command(script: str, *arguments: str) -> list[str]:
-    """The command that runs a script of `clients/`, or one of anywhere by its whole path.
-
-    Our package is a link there, and is to find its React where an installed one would.
+    """The command that runs a script in `clients/`, or any script by its full path. Our package is a symbolic link
+    there; an option makes it find React as an installed package would.
     """
     return [*_tool("node"), "--preserve-symlinks", str(CLIENTS / script), *arguments]

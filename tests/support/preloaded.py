@@ -1,12 +1,12 @@
-"""Servers and commands, forked by a process that has loaded everything already, instead of loading it each.
+"""Starts servers and commands by forking a process that has already loaded all modules.
 
-To load what a server needs takes two seconds of a core, under coverage: more than most tests need for all they do. A
+Loading a server's modules takes two seconds of CPU time under coverage: more than the rest of most tests. A
 forked one is a process of its own as any other, with its own environment, directory, output, session and sockets, and
-begins where ``python -m chatstream`` begins. Tests of what comes before that start theirs themselves: each command is
-so started by one (tests/test_main.py, tests/scenarios/test_installation.py).
+begins where ``python -m chatstream`` begins. Tests of the start itself start a new Python: each command has such a test
+(tests/test_main.py, tests/scenarios/test_installation.py).
 
-This file is also the program that forks: one for each of the test processes. Between it and each server stands a
-process that does nothing but wait for the server's end, and tell it.
+This file is also the program that forks: one for each of the test processes. Between it and each server is a process
+that only waits for the server's end, and reports the exit status.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 _REPOSITORY = Path(__file__).parents[2]
-# All that a server with a model has loaded when it is ready; what is missing here costs time, and nothing else.
+# The modules that a ready server with a model has loaded. A missing one only costs time.
 _MODULES = (
     "chatstream.commands.preflight",
     "chatstream.llm.demo",
@@ -43,13 +43,13 @@ _MODULES = (
     "tqdm",
     "uvloop",
 )
-# Of these Python or the C library takes notice when a process begins, and never again.
+# Prefixes of variables that Python or the C library reads only when a process starts.
 _READ_AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "TZ")
 _LONGEST_REQUEST = 1_000_000
 
 
 class Forked:
-    """Its process; what is used of `subprocess.Popen`."""
+    """A forked process, with the used part of `subprocess.Popen`'s interface."""
 
     def __init__(self, told: socket.socket) -> None:
         self._told = told.makefile("r")
@@ -65,11 +65,11 @@ class Forked:
         self._ended.set()
 
     def poll(self) -> int | None:
-        """Its exit status, once it has ended."""
+        """The exit status; None while the process runs."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status. Raises `subprocess.TimeoutExpired`."""
+        """Wait for the end; returns the exit status. Raises `subprocess.TimeoutExpired`."""
         if not self._ended.wait(timeout):
             raise subprocess.TimeoutExpired(["chatstream"], timeout or 0)
         assert self.returncode is not None
@@ -78,7 +78,7 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+            with contextlib.suppress(ProcessLookupError):  # the process has just ended
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
@@ -87,7 +87,7 @@ class Forked:
 
 
 class Preloaded:
-    """The process that forks, which is started when it is first needed."""
+    """The process that forks. It is started at its first use."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -96,7 +96,7 @@ class Preloaded:
 
     @staticmethod
     def can_start(environment: Mapping[str, str]) -> bool:
-        """Whether what has this environment would be as if Python had been started with it."""
+        """Whether a forked process with this environment behaves like a Python started with it."""
         return not any(name.startswith(_READ_AT_THE_START) for name in environment if name != "PYTHONPATH")
 
     def start(
@@ -107,7 +107,7 @@ class Preloaded:
         log: IO[bytes],
         *arguments: str,
     ) -> Forked:
-        """``python -m chatstream`` with these arguments, which works in `directory`."""
+        """Start ``python -m chatstream`` with these arguments in `directory`."""
         if self._requests is None:
             self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -126,7 +126,7 @@ class Preloaded:
         return Forked(told)
 
     def close(self) -> None:
-        """It ends when there can be no more requests; the servers do not."""
+        """End this process, by closing its channel. The servers keep running."""
         if self._requests is not None and self._process is not None:
             self._requests.close()
             assert self._process.wait(60) == 0
@@ -135,9 +135,9 @@ class Preloaded:
 def _main() -> None:
     for name in ("chatstream.__main__", *_MODULES):
         importlib.import_module(name)
-    # It would be the servers' too, and no fork takes threads along.
+    # There must be only one thread: a fork does not copy the other threads.
     assert len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - counted, not used
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the intermediate processes leave no zombies
     with socket.socket(fileno=os.dup(0)) as requests:
         while True:
             request, descriptors, _, _ = socket.recv_fds(requests, _LONGEST_REQUEST, 3)
@@ -151,7 +151,7 @@ def _main() -> None:
 
 
 def _mind(directory: str, environment: dict[str, str], arguments: list[str], output: int, log: int, told: int) -> None:
-    """Fork what is asked for, and tell of it."""
+    """Fork the requested process; report its pid and its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
@@ -166,7 +166,7 @@ def _mind(directory: str, environment: dict[str, str], arguments: list[str], out
 
 
 def _run(directory: str, environment: dict[str, str], arguments: list[str], output: int, log: int) -> NoReturn:
-    """What Python does for ``python -m chatstream``."""
+    """Run the program, as Python does for ``python -m chatstream``."""
     os.setsid()
     os.chdir(directory)
     with Path(os.devnull).open() as nothing:

@@ -40,14 +40,14 @@ asyncio.run(main())
 """
 
 
-# Below the ports that systems give to outgoing connections, one of which could take a port between its choice and its
-# use; and each of the test processes (pytest-xdist) chooses among its own.
+# The ports for tests. They are below those for outgoing connections, which could take a port between its choice and its
+# use. Each test process (pytest-xdist) has its own part of the range.
 _PORTS = range(12_000, 32_000)
 _PORTS_PER_WORKER = 1_000
 
 
 def free_port(above: int = 0) -> int:
-    """A port of 127.0.0.1 that nobody listens on, nor on so many ports above it."""
+    """A free port of 127.0.0.1, with this many free ports above it."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     own = _PORTS[worker * _PORTS_PER_WORKER : (worker + 1) * _PORTS_PER_WORKER]
     while True:
@@ -88,12 +88,12 @@ def mongod(data_dir: Path) -> Iterator[str]:
 
 
 def measured() -> dict[str, str]:
-    """The variables that say where and whether coverage is measured, for a process that inherits nothing else."""
+    """The environment variables that turn on coverage, for a process that inherits no others."""
     return {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))}
 
 
 class ServerProcess:
-    """``python -m chatstream`` with the given environment, and nothing else in it."""
+    """A process ``python -m chatstream`` with only the given environment."""
 
     preloaded: ClassVar[Preloaded | None] = None
     """What starts those that have no command of their own, if there is one."""
@@ -138,7 +138,7 @@ class ServerProcess:
         return self
 
     def wait_until_ready(self, timeout: float = 60) -> "ServerProcess":
-        """Ask ``/readyz`` until it says so."""
+        """Poll ``/readyz`` until the server is ready."""
         assert self.process is not None
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -146,7 +146,7 @@ class ServerProcess:
             with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
                 urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
                 return self
-            time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+            time.sleep(0.05)  # between two polls; there is no event to wait for in another process
         raise AssertionError(f"the server is not ready:\n{self.log}")
 
     def signal(self, number: int) -> None:
@@ -155,7 +155,7 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 60) -> int:
-        """Wait for its end; its exit status."""
+        """Wait for the end; returns the exit status."""
         assert self.process is not None
         return self.process.wait(timeout)
 
@@ -164,7 +164,9 @@ class ServerProcess:
         return await asyncio.to_thread(self.wait, timeout)
 
     def stop(self) -> int:
-        """End it politely; its exit status. Nothing confidential stands in its metrics or in its log."""
+        """Stop the server with SIGTERM; returns the exit status. Fails if its metrics or log contain anything
+        confidential.
+        """
         if self.process is None:
             return 0
         metrics = self._metrics()
@@ -179,14 +181,14 @@ class ServerProcess:
         return self.wait()
 
     def _metrics(self) -> str:
-        """All of them, if it still can tell."""
+        """The text of ``/metrics``; empty if the server does not respond."""
         port = self._environment.get("CHATSTREAM_METRICS_PORT", self.port)
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
         return ""
 
     def _secrets(self) -> list[str]:
-        """What this server knows and must keep to itself."""
+        """The secrets of this server's environment."""
         own = Path(self._directory, self._environment.get("CHATSTREAM_DATA_DIR", "var"), SECRET_FILE)
         configured = ("JWT_SECRET", "OPENAI_API_KEY", "CHATSTREAM_SYSTEM_PROMPT")
         return [
@@ -197,24 +199,24 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """Everything it logged so far; the line of a request may come after its response: see `logged`."""
+        """The log so far. A request's line may come after its response: see `logged`."""
         return self.log_path.read_text()
 
     async def logged(self) -> str:
-        """Everything it logged, with the lines of what is answered: they are written before it answers the next."""
-        # It may have much to do before: what came from clients that did not wait for an answer, say.
+        """The log, with the lines of all answered requests: a server writes them before it answers another request."""
+        # The server may be busy with earlier requests, for example of clients that did not wait for their response.
         async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
             await http.get("/healthz")
         return self.log
 
     @property
     def output(self) -> str:
-        """Everything it printed so far."""
+        """The standard output so far."""
         return self.output_path.read_text()
 
 
 def chatstream(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``python -m chatstream`` with these arguments in this directory, and nothing else in its environment."""
+    """Run ``python -m chatstream`` with these arguments in this directory, with only the given environment."""
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **measured(), **environment}
     preloaded = ServerProcess.preloaded
     if not (preloaded and preloaded.can_start(variables)):

@@ -8,14 +8,14 @@ from tests.support.client import PATIENCE
 
 
 class Program:
-    """A program that runs, and what it has printed so far."""
+    """A running program, with its output so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.printed = ""
 
     async def read_until(self, text: str) -> None:
-        """Until it has printed `text`."""
+        """Wait until the program has printed `text`."""
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             while text not in self.printed:

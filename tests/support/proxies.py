@@ -1,4 +1,4 @@
-"""nginx, Caddy and HAProxy with the configurations of ``conf/``, in which nothing is changed but ports and paths."""
+"""nginx, Caddy and HAProxy with the configurations of ``conf/``, with only ports and paths changed."""
 
 import contextlib
 import os
@@ -15,19 +15,19 @@ from tests.support.processes import REPOSITORY, free_port
 
 CONF = REPOSITORY / "conf"
 
-# What nginx needs a place for, and finds none if it is not root's.
+# nginx's temporary directories: without root rights it cannot use the default ones.
 _NGINX_PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def tool(name: str) -> str:
-    """The path of a program; servers stand where only root looks for programs."""
+    """The path of a program. Servers are in directories that only root has on its PATH."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     assert found, f"{name} is not installed; scripts/test does that"
     return found
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
-    """`text` with each of the changes, all of which must have something to change."""
+    """`text` with each of the changes, each of which must match."""
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -35,7 +35,7 @@ def changed(text: str, changes: Mapping[str, str]) -> str:
 
 
 def _addresses(servers: Sequence[int]) -> dict[str, str]:
-    """The servers' ports instead of 3000, 3001 …"""
+    """Changes that put these ports in place of 3000, 3001 … …"""
     return {f"127.0.0.1:{3000 + number}": f"127.0.0.1:{port}" for number, port in enumerate(servers)}
 
 
@@ -57,7 +57,7 @@ def caddy(directory: Path, port: int, *servers: int) -> list[str]:
     changes = {
         ":80 {": f"http://127.0.0.1:{port} {{",
         "127.0.0.1:3000": " ".join(f"127.0.0.1:{server}" for server in servers),
-        "\tgrace_period": "\tadmin off\n\tgrace_period",  # or each would listen on the same port for its administrator
+        "\tgrace_period": "\tadmin off\n\tgrace_period",  # otherwise all would use the same port for administration
     }
     file = directory / "Caddyfile"
     file.write_text(changed((CONF / "Caddyfile").read_text(), changes))
@@ -76,7 +76,7 @@ RECIPES: dict[str, Callable[..., list[str]]] = {"nginx": nginx, "caddy": caddy, 
 
 
 class Proxy:
-    """One that runs; `log` is what it logged and printed, nginx's access log included."""
+    """A running proxy. `log` is its log and output, with nginx's access log."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -84,19 +84,19 @@ class Proxy:
 
     @property
     def log(self) -> str:
-        """All that it logged so far."""
+        """The log so far."""
         return "".join(file.read_text() for file in sorted(self._directory.glob("*.log")))
 
 
 @contextlib.contextmanager
 def proxy(name: str, directory: Path, *servers: int) -> Iterator[Proxy]:
-    """One in front of servers on these ports. Nothing confidential stands in what it logs."""
+    """Run a proxy in front of servers on these ports. Fails if its log contains anything confidential."""
     directory.mkdir()
     port = free_port()
     with (directory / "output.log").open("wb") as output:
         process = subprocess.Popen(
             RECIPES[name](directory, port, *servers),
-            env={**os.environ, "HOME": str(directory)},  # Caddy keeps things there
+            env={**os.environ, "HOME": str(directory)},  # Caddy keeps files there
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -112,7 +112,7 @@ def proxy(name: str, directory: Path, *servers: int) -> Iterator[Proxy]:
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], running: Proxy) -> None:
-    """Whatever it says: there may be no server behind it."""
+    """Wait until the proxy sends any response; there may be no server behind it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, running.log

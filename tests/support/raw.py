@@ -1,4 +1,4 @@
-"""HTTP by hand: bytes that no client would send, over a connection that is used again, and what every reply must be."""
+"""Raw HTTP: sends bytes that no client library would send, over a reused connection, and checks each reply's form."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ class RawClient:
         self._used_at = 0.0
 
     def exchange(self, request: bytes) -> Reply:
-        """Send a request whose end the server can see, and read the response."""
+        """Send a request with a clear end, and read the response."""
         if time.monotonic() - self._used_at > _IDLE:
             self.close()
         if self._socket is None:
@@ -52,7 +52,7 @@ class RawClient:
             self._socket.sendall(request)
             self.sent += 1
             reply = self._read(has_body=not request.startswith(b"HEAD "))
-        except BaseException:  # whatever it was, the rest of a reply must not be taken for the next one
+        except BaseException:  # after any error, the rest of this reply must not be read as the next reply
             self.close()
             raise
         self._used_at = time.monotonic()

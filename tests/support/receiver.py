@@ -1,4 +1,4 @@
-"""A webhook's receiver: a real HTTP server that keeps what it gets, and checks signatures as the standard says."""
+"""A webhook receiver: a real HTTP server that keeps the requests, and checks signatures by the standard."""
 
 import asyncio
 import base64
@@ -17,7 +17,9 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def verified(headers: dict[str, str], body: bytes, secret: str = WEBHOOK_SECRET) -> Any:
-    """What was signed. https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md"""
+    """The body of a request, after its signature is checked.
+    https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    """
     id_, sent = headers["webhook-id"], headers["webhook-timestamp"]
     assert abs(time.time() - int(sent)) < 300
     assert "." not in id_
@@ -28,27 +30,27 @@ def verified(headers: dict[str, str], body: bytes, secret: str = WEBHOOK_SECRET)
 
 
 class Received:
-    """One request."""
+    """One received request."""
 
     def __init__(self, path: str, headers: dict[str, str], body: bytes) -> None:
         self.path, self.headers, self.body = path, headers, body
 
     @property
     def id(self) -> str:
-        """The event's, which is the same for each try."""
+        """The event's id, which is the same for each try."""
         return self.headers["webhook-id"]
 
     @property
     def event(self) -> Any:
-        """Of a request that is genuine."""
+        """The event in the body; the signature must be valid."""
         return verified(self.headers, self.body)
 
 
 class Receiver:
-    """The n-th request is answered by the n-th of `replies`, all others with 204; None is no answer at all."""
+    """Answers the n-th request with the n-th of `replies`, and all later ones with 204; None means no response."""
 
     def __init__(self, *, closing: bool = False) -> None:
-        """With `closing` it closes the connection after each reply."""
+        """`closing`: close the connection after each reply."""
         self.closing = closing
         self.replies: list[bytes | None] = []
         self.received: list[Received] = []
@@ -60,13 +62,13 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook?of=chat"
 
     async def until(self, count: int) -> list[Received]:
-        """The requests, as soon as there are so many."""
+        """Wait for `count` requests; returns them."""
         async with asyncio.timeout(2 * PATIENCE), self._came:
             await self._came.wait_for(lambda: len(self.received) >= count)
         return self.received
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, for `listening`."""
+        """Handle one connection, for `listening`."""
         while True:
             head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
@@ -87,7 +89,7 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def receiving(*, closing: bool = False) -> AsyncIterator[Receiver]:
-    """It listens meanwhile."""
+    """Run the receiver; yields it."""
     receiver = Receiver(closing=closing)
     async with listening(receiver.serve) as receiver.port:
         yield receiver

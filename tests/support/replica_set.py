@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from chatstream.store.embedded import find_mongod
 from tests.support.processes import free_port
 
-# A test waits this long for a primary; an election takes a few seconds.
+# Seconds that a test waits for a primary; an election takes a few seconds.
 PATIENCE = 60
 
 
@@ -27,7 +27,7 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart the node."""
         self._directory.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [
@@ -44,7 +44,7 @@ class Node:
         assert self._process is not None
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
-            os.waitpid(self._process.pid, os.WUNTRACED)  # on a busy machine it answers for a moment yet
+            os.waitpid(self._process.pid, os.WUNTRACED)  # until then a node still responds
 
     def kill(self) -> None:
         """End it at once."""
@@ -65,9 +65,9 @@ class ReplicaSet:
         for node in self.nodes:
             node.start()
         members = [{"_id": number, "host": f"127.0.0.1:{node.port}"} for number, node in enumerate(self.nodes)]
-        # Elections in a second or two instead of ten: tests need not wait for what nobody measures.
+        # Elections in a second or two instead of ten: no test measures elections.
         settings = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 200}
-        for node in self.nodes:  # each must be there to agree
+        for node in self.nodes:  # all nodes must be up to agree on the set
             with MongoClient[dict[str, object]](_direct(node)) as client:
                 client.admin.command("ping")
         with MongoClient[dict[str, object]](_direct(self.nodes[0])) as client:
@@ -82,7 +82,7 @@ class ReplicaSet:
             node.kill()
 
     def primary(self) -> Node:
-        """The primary, as soon as there is one."""
+        """Wait for a primary; returns it."""
         deadline = time.monotonic() + PATIENCE
         with MongoClient[dict[str, object]](self.uri, serverSelectionTimeoutMS=1000) as client:
             while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The server's route table, as a test walks it."""
+"""The server's route table, in a form for tests that go through all routes."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ from chatstream.settings import Settings
 
 
 def routes() -> dict[str, type[BaseHandler]]:
-    """Each path, with ``{id}`` for the conversation's, and its door."""
+    """Each path, with ``{id}`` for the conversation's id, and its handler."""
     collaborators = inspect.signature(make_app).parameters.keys() - {"settings"}
     nobody: dict[str, Any] = dict.fromkeys(collaborators) | {"page_words": {}, "page_cards": {}, "demo_models": {}}
     app: Application = make_app(Settings(), **nobody)
@@ -23,13 +23,13 @@ def routes() -> dict[str, type[BaseHandler]]:
         pattern = rule.matcher.regex.pattern.removesuffix("$").replace("\\.", ".")
         path = pattern.replace("tool-calls/([^/]+)", "tool-calls/{toolCallId}")
         path = path.replace("/messages/([^/]+)", "/messages/{messageId}").replace("([^/]+)", "{id}")
-        files = re.fullmatch(r"/\((.+)\)", path)  # several files behind one door
+        files = re.fullmatch(r"/\((.+)\)", path)  # several files have one handler
         found |= {f"/{name}": rule.target for name in files[1].split("|")} if files else {path: rule.target}
     return found
 
 
 def methods(door: type[BaseHandler]) -> set[str]:
-    """What a door answers, in lower case; OPTIONS, which every one answers in the same way, aside."""
+    """The methods of a handler, in lower case, except OPTIONS, which all handlers answer in the same way."""
     return {
         method.lower()
         for method in RequestHandler.SUPPORTED_METHODS

@@ -1,4 +1,4 @@
-"""A script of `clients/` that tells a test, line by line in JSON, what happens in it, and does what it is told."""
+"""A script of `clients/` that reports its events to a test as lines of JSON, and carries out commands."""
 
 import asyncio
 import json
@@ -13,17 +13,17 @@ Line = dict[str, Any]
 
 
 class Script:
-    """A script that runs; `lines` is all that it has said."""
+    """A running script; `lines` is its output so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._read = 0  # lines that `until` has passed, and `call`
+        self._read = 0  # the number of lines that `until` and `call` have read
         self._answered = 0
-        self._grumbling = ""  # what it said that is not for us: warnings, a traceback
+        self._grumbling = ""  # its standard error: warnings, a traceback
         self.lines: list[Line] = []
 
     async def until(self, wanted: Callable[[Line], object]) -> Line:
-        """The next line of which `wanted` is true; those before it count as read."""
+        """Wait for the next line for which `wanted` is true; the lines before it count as read."""
         line, self._read = await self._find(wanted, self._read)
         return line
 
@@ -34,11 +34,11 @@ class Script:
         return line
 
     async def state(self, state: str) -> None:
-        """Until it is in this state."""
+        """Wait until the client is in this state."""
         await self.until(lambda line: line.get("state") == state)
 
     async def call(self, name: str, *values: object) -> Any:
-        """Call a function, or read what is none; what it returned. `AssertionError` if it failed."""
+        """Call a function of the script, or read a value; returns the result. Raises `AssertionError` if it failed."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([name, *values]).encode() + b"\n")
         line, self._answered = await self._find(lambda line: "result" in line or "rejected" in line, self._answered)
@@ -66,11 +66,11 @@ class Script:
 
     @property
     def requests(self) -> list[str]:
-        """The addresses it has asked for so far, where it tells."""
+        """The URLs requested so far, if the script reports them."""
         return [line["request"] for line in self.lines if "request" in line]
 
     def events(self, type_: str | None = None) -> list[Line]:
-        """The events so far, without heartbeats; those of a type."""
+        """The events so far, without heartbeats; with `type`, only those of this type."""
         events: list[Line] = [line["event"] for line in self.lines if "event" in line]
         return [event for event in events if event["type"] == type_ or (type_ is None and event["type"] != "heartbeat")]
 
@@ -84,7 +84,7 @@ async def script(name: str, *arguments: object) -> AsyncIterator[Script]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        limit=1024 * 1024,  # a line has whole answers
+        limit=1024 * 1024,  # bytes: a line may have whole answers
     )
     try:
         yield Script(process)

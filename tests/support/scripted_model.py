@@ -1,6 +1,7 @@
-"""A model in this process that says what a test feeds it; and the hub around it, on a real database.
+"""A model in this process that sends the deltas of a test, and a hub that uses it, on a real database.
 
-No sockets: a `Viewer` reads what a connection's handler would write. `FaultyStore` is the store on a bad day.
+There are no sockets: a `Viewer` reads the frames that a connection's handler would write. `FaultyStore` is a store with
+faults.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ from chatstream.store.reading import Reading
 from chatstream.tools.storage import stored_in
 from chatstream.tools.tool import Tools
 
-# No test waits longer than this for one thing to happen.
+# Longest wait for one event, in seconds.
 PATIENCE = 60
 
 Step = str | Mark | Delta | Exception | Finish
@@ -56,7 +57,7 @@ STOP = Finish(reason="stop", usage=None)
 
 
 class Call:
-    """One call of the model: what it was asked, and what it is to say."""
+    """One call of the model: its arguments, and the deltas to send."""
 
     def __init__(self, turns: Sequence[Turn], model: str | None, tools: Sequence[OfferedTool]) -> None:
         self.tools = list(tools)
@@ -67,12 +68,12 @@ class Call:
         self._steps: asyncio.Queue[Step | None] = asyncio.Queue()
 
     def say(self, *steps: Step) -> None:
-        """Go on with these."""
+        """Send these deltas."""
         for step in steps:
             self._steps.put_nowait(step)
 
     def break_off(self) -> None:
-        """End without a finish reason."""
+        """End the stream without a finish reason."""
         self._steps.put_nowait(None)
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
@@ -89,11 +90,11 @@ class Call:
 
 
 class ScriptedModel:
-    """A `Model`. A call says what was scripted for it with `reply`, then waits for more."""
+    """A `Model`. A call sends the deltas that were scripted for it with `reply`, then waits for more."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.told = 0  # how many deltas were told at once
+        self.told = 0  # the number of deltas that went to `tell` instead of being yielded
         self._replies: deque[tuple[Step, ...]] = deque()
         self._called = asyncio.Condition()
 
@@ -102,14 +103,14 @@ class ScriptedModel:
         self._replies.append(steps)
 
     async def call(self, number: int) -> Call:
-        """The call of this number, from 1 on, as soon as there is one."""
+        """Wait for the call with this number, from 1 on; returns it."""
         async with asyncio.timeout(PATIENCE), self._called:
             await self._called.wait_for(lambda: len(self.calls) >= number)
         return self.calls[number - 1]
 
     @property
     def open(self) -> int:
-        """How many calls are not closed."""
+        """The number of calls that are not closed."""
         return sum(not call.closed.is_set() for call in self.calls)
 
     async def stream(
@@ -145,22 +146,23 @@ class ScriptedModel:
 
 
 class FaultyStore:
-    """`Posting`, `Attempts`, `Reading` and `Conversations` in one. Each method can be made to fail, by its name.
-
-    What two of them have is the first one's.
+    """`Posting`, `Attempts`, `Reading` and `Conversations` in one. Each method can be made to fail, by its name. If two
+    of them have a method of the same name, the first one's is used.
     """
 
     def __init__(self, *parts: Posting | Attempts | Reading | Conversations) -> None:
         self._parts = parts
-        self.refused: Counter[str] = Counter()  # so many calls do nothing and raise StorageUnavailable
-        self.lost: Counter[str] = Counter()  # so many calls do their work, and then raise it
+        self.refused: Counter[str] = Counter()  # by method: this many calls do nothing and raise StorageUnavailable
+        self.lost: Counter[str] = Counter()  # by method: this many calls do their work, and then raise it
         self.called: Counter[str] = Counter()
-        self.gates: dict[str, asyncio.Event] = {}  # calls wait for it before they do anything
-        self.gates_behind: dict[str, asyncio.Event] = {}  # calls have done their work, but wait before they return
+        self.gates: dict[str, asyncio.Event] = {}  # by method: calls wait for this before they do their work
+        self.gates_behind: dict[str, asyncio.Event] = {}  # the same, but after their work
         self.arrived: dict[str, asyncio.Event] = {}  # set when a call waits at its gate
 
     def hold(self, name: str, *, behind: bool = False) -> tuple[asyncio.Event, asyncio.Event]:
-        """Let calls wait; returns what is set when one does, and what lets them go on."""
+        """Let calls wait at a gate. Returns an event that is set when a call waits, and the gate, which lets the calls
+        continue.
+        """
         self.arrived[name] = asyncio.Event()
         gate = (self.gates_behind if behind else self.gates)[name] = asyncio.Event()
         return self.arrived[name], gate
@@ -227,13 +229,13 @@ class Frame:
 
 
 def parse(data: bytes) -> list[Frame]:
-    """Whole frames, and nothing else."""
+    """Parse whole frames; anything else fails."""
     assert data.endswith(b"\n\n")
     return [Frame(part) for part in data.removesuffix(b"\n\n").split(b"\n\n")]
 
 
 class Viewer:
-    """An open stream, read as its handler reads it."""
+    """An open stream, read in the same way as by the handler."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -266,7 +268,7 @@ class Viewer:
 
     @property
     def types(self) -> list[str]:
-        """The types so far, a run of chunks as one."""
+        """The types of the events so far; neighbouring chunks count as one."""
         types: list[str] = []
         for frame in self.frames:
             if not (frame.type == "llm_chunk" and types[-1:] == ["llm_chunk"]):
@@ -275,16 +277,16 @@ class Viewer:
 
     @property
     def text(self) -> str:
-        """The chunks so far, put together."""
+        """The text of all chunks so far."""
         return "".join(frame.data["content"] for frame in self.frames if frame.type == "llm_chunk")
 
     @property
     def cursor(self) -> Cursor | None:
-        """The cursor with which it would come back."""
+        """The cursor with which the client would reconnect."""
         return next((Cursor.parse(frame.id) for frame in reversed(self.frames) if frame.id), None)
 
     def hang_up(self) -> None:
-        """What the handler does when the client goes away; the context is left a little later."""
+        """Do what the handler does when the client leaves; the context is left a little later."""
         self.stream.follower.leave()
 
 
@@ -292,15 +294,17 @@ class Bench:
     """A process's hub, its store and its model. Opened with `bench`."""
 
     def __init__(self, uri: str, database: str, **config: Any) -> None:
-        """`config` are fields of the hub's `Config` and `AnswerBounds`; what takes time is off unless given."""
+        """`config` are fields of the hub's `Config` and `AnswerBounds`; features that take time are off unless
+        given.
+        """
         self.metrics = Metrics()
         self.mongo = Mongo(uri, database, self.metrics)
         self.conversations = Conversations(self.mongo)
-        self.owner = f"test:{uuid.uuid4().hex}"  # each is a process of its own
+        self.owner = f"test:{uuid.uuid4().hex}"  # each bench counts as a process of its own
         self.posting = Posting(self.mongo, owner=self.owner)
         self.attempts = Attempts(self.mongo, owner=self.owner)
         self.reading = Reading(self.mongo)
-        # Does whatever these do, and stands in for each of the first three.
+        # `FaultyStore` has the methods of all of these, and is used in place of each of the first three.
         store = config.pop("store", FaultyStore)
         self.store = cast("Any", store(self.posting, self.attempts, self.reading, self.conversations))
         self.contexts = Contexts(self.mongo)
@@ -374,14 +378,14 @@ class Bench:
         )
 
     async def conversation(self, waiting: str | None = None) -> Conversation:
-        """A new one; with a user message that waits for an answer if there is one."""
+        """Create a conversation; with `content`, also a user message that waits for an answer."""
         conversation = await self.conversations.create("user")
         if waiting is not None:
             await self.posting.add(conversation, waiting)
         return conversation
 
     async def post(self, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Posted:
-        """What the door does with a POST."""
+        """Do what the handler does for a POST."""
         return await self.commands.post(conversation, content, request_id="request", **options)
 
     @contextlib.asynccontextmanager
@@ -397,9 +401,8 @@ class Bench:
         reads_ahead: bool = False,
         wire: Format = registry.DEFAULT,
     ) -> AsyncIterator[Viewer]:
-        """What the door does with a GET of the stream, between `connected` and the end.
-
-        `reads_ahead`: with the conversation the newest messages are read, as for who has no cursor.
+        """Do what the handler does for a GET of the stream, between `connected` and the end. `reads_ahead`: read the
+        newest messages together with the conversation, as for a client without a cursor.
         """
         ahead = None
         if cursor is None and reads_ahead:
@@ -421,22 +424,22 @@ class Bench:
             yield Viewer(stream)
 
     async def newest(self, conversation: Conversation) -> Answer:
-        """The newest message, which must be an answer, as it is stored."""
+        """The newest stored message, which must be an answer."""
         newest = await self.reading.newest(conversation.key)
         assert isinstance(newest, Answer)
         return newest
 
     async def ended(self, conversation: Conversation) -> Answer:
-        """The newest answer, as soon as it has ended, and the hub knows that its end is stored."""
+        """Wait until the newest answer has ended and the hub knows that its end is stored; returns the answer."""
         async with asyncio.timeout(PATIENCE):
             while (newest := await self.newest(conversation)).status is Status.STREAMING or self.hub.generates_in(
                 conversation
             ):
-                await asyncio.sleep(0.005)  # between two looks; who does not watch is told nothing
+                await asyncio.sleep(0.005)  # between two polls: without a viewer there is no event to wait for
         return newest
 
     async def interrupt(self, conversation: Conversation) -> None:
-        """Another process takes this one's for dead, and ends its answer."""
+        """End the running answer as another process would that takes this process for dead."""
         running = await self.reading.running(conversation.key)
         assert running is not None
         failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
@@ -449,7 +452,8 @@ class Bench:
         for gate in (*self.store.gates.values(), *self.store.gates_behind.values()):
             gate.set()
         await self.hub.drain(0)
-        # What a viewer's room still reads would outlive the loop, and be complained about in some later test.
+        # A room may still be reading for a viewer. That task would outlive the loop, and cause a warning in a later
+        # test.
         reading = [room._working for room in self.hub._rooms.values() if room._working is not None]
         for task in reading:
             task.cancel()
@@ -469,7 +473,7 @@ async def bench(uri: str, database: str = "generations", **options: Any) -> Asyn
 
 
 async def beats(b: Bench, count: int) -> None:
-    """Wait for so many further checkpoints."""
+    """Wait for this many further checkpoints."""
     async with asyncio.timeout(PATIENCE):
         wanted = b.store.called["checkpoint"] + count
         while b.store.called["checkpoint"] < wanted:
@@ -478,7 +482,7 @@ async def beats(b: Bench, count: int) -> None:
 
 @contextlib.asynccontextmanager
 async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
-    """Bring to `b` what other processes do; the queue has every change, as text."""
+    """Pass the changes of other processes to `b`; the queue gets every change, as text."""
     seen: asyncio.Queue[str] = asyncio.Queue()
     opened = asyncio.Event()
 
@@ -499,7 +503,9 @@ async def following(b: Bench) -> AsyncIterator["asyncio.Queue[str]"]:
 
 
 async def polled(b: Bench) -> None:
-    """The time has come, and the answers of other processes have been polled. For tests with `short_pauses`."""
+    """Let the polling time come, and wait until the answers of other processes have been polled. For tests with
+    `short_pauses`.
+    """
     async with asyncio.timeout(PATIENCE):
         wanted = b.store.called["poll"] + 1
         while b.store.called["poll"] < wanted:
@@ -508,6 +514,6 @@ async def polled(b: Bench) -> None:
 
 
 async def turns() -> None:
-    """Let everything happen that is about to happen."""
+    """Run some turns of the event loop, so that everything that is due happens."""
     for _ in range(10):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What is said of a file of settings that is wrong."""
+"""The error messages for a wrong file of settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,9 @@ SECRET = "sk-hunter2-must-never-be-seen"
 
 
 def problems(setting: str, read: Callable[[Path, str], object], directory: Path, text: str) -> list[str]:
-    """What `read` says of `text` in the file that `setting` names, a line each; never with `SECRET` in it."""
+    """The error messages of `read` for a file with `text`, which `setting` names, line by line. Fails if one contains
+    `SECRET`.
+    """
     with pytest.raises(InvalidSettings) as refused:
         read(directory, text)
     assert "hunter2" not in str(refused.value)

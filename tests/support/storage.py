@@ -1,4 +1,4 @@
-"""The store's three sides of a conversation's messages, on a real database, and what most of its tests begin with."""
+"""The store's classes for a conversation's messages, on a real database, with helpers for the beginning of tests."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from chatstream.store.reading import Reading
 
 
 class Storage:
-    """As one process has it, which is named `owner`."""
+    """The store of one process, which is named `owner`."""
 
     def __init__(self, mongo: Mongo, *, owner: str = "test") -> None:
         self.posting = Posting(mongo, owner=owner)
@@ -25,25 +25,25 @@ class Storage:
 
 
 def ended(answer: Answer, content: str = "", status: Status = Status.COMPLETE) -> Answer:
-    """The answer, as it is to be stored when it ends."""
+    """The answer with this end, to be stored."""
     return replace(answer, status=status, content=content)
 
 
 async def begun(store: Storage, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Answer:
-    """The running answer to a message that is posted."""
+    """Post a message; returns its running answer."""
     answer = (await store.posting.post(conversation, content, **options)).answer
     assert answer is not None
     return answer
 
 
 async def checkpoint(store: Storage, key: str, answer: Answer, length: int, text: str) -> CheckpointResult | None:
-    """One checkpoint alone."""
+    """Store one checkpoint; returns its result."""
     pieces = [text] if text else []
     return (await store.attempts.checkpoint([Checkpoint(key, answer.id, length, pieces)])).get(answer.id)
 
 
 async def added(store: Storage, conversation: Conversation, content: str = "Tell me.") -> UserMessage:
-    """A message that waits."""
+    """Store a message that waits for an answer."""
     posted = await store.posting.add(conversation, content)
     assert posted is not None
     return posted.message

@@ -1,4 +1,4 @@
-"""Tokens of every kind: what a library would refuse to make, others may still send."""
+"""Tokens of every kind, also invalid ones that a library refuses to make, but that somebody may send."""
 
 import base64
 import hashlib
@@ -31,17 +31,17 @@ def signed(claims: object, *, header: object = None, secret: str | bytes = SECRE
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good ones, changed."""
+    """Valid claims with these changes."""
     return {"sub": "u1", "exp": NOW + HOUR, **changes}
 
 
 def without(name: str) -> dict[str, Any]:
-    """Good ones but one."""
+    """Valid claims without this one."""
     return {key: value for key, value in claims().items() if key != name}
 
 
 def header(**changes: Any) -> dict[str, Any]:
-    """A good one, changed."""
+    """A valid header with these changes."""
     return {"alg": "HS256", "typ": "JWT", **changes}
 
 
@@ -55,7 +55,7 @@ GOOD = {
     "an issuer, where none is asked for": signed(claims(iss="https://issuer.example")),
     "iat a little ahead": signed(claims(iat=NOW + 20)),
     "nbf a little ahead": signed(claims(nbf=NOW + 20)),
-    # The names of keys, addresses of keys and whole keys are not looked at.
+    # Key names, key URLs and whole keys in the header are ignored.
     "kid a path": signed(claims(), header=header(kid="../../../../dev/null")),
     "kid an address": signed(claims(), header=header(kid="http://127.0.0.1:1/")),
     "kid a query": signed(claims(), header=header(kid="' or 1=1; --")),
@@ -155,7 +155,7 @@ BAD = {
     "nbf negative": signed(claims(nbf=-1)),
     "jti a number": signed(claims(jti=1)),
     "jti a lone surrogate": signed(claims(jti="\ud800")),
-    # RFC 7519, section 4.1.3: it is meant for somebody, and nobody said that this is us.
+    # RFC 7519, section 4.1.3: the token is for another audience, and no audience is configured.
     "aud": signed(claims(aud="elsewhere")),
     "aud a list": signed(claims(aud=["elsewhere"])),
     "aud an empty list": signed(claims(aud=[])),

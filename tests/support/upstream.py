@@ -1,4 +1,4 @@
-"""A model's endpoint that sends exactly the bytes it is told to: a raw HTTP/1.1 server on loopback."""
+"""A model's endpoint that sends exactly the bytes of a script: a raw HTTP/1.1 server on loopback."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from tests.support.listening import stop_accepting
 
 
 class Do(Enum):
-    """What a script can do besides sending bytes."""
+    """The steps of a script besides sending bytes."""
 
     HANG = auto()  # until the client goes away
     CLOSE = auto()  # end of file; the connection is open until the client closes it, too
@@ -26,7 +26,7 @@ Step = bytes | Do | asyncio.Event
 
 
 class Call:
-    """One request, and how it went."""
+    """One request, and its course."""
 
     def __init__(self, head: bytes, body: bytes, connection: int) -> None:
         lines = head.decode("latin-1").split("\r\n")
@@ -34,8 +34,8 @@ class Call:
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
         self.body: Any = json.loads(body)
         self.connection = connection  # 1 for the first that was accepted, 2 for the second …
-        self.hanging = asyncio.Event()  # a script came to its HANG
-        self.aborted = asyncio.Event()  # the client went away before the script's end
+        self.hanging = asyncio.Event()  # set when a script reaches its HANG
+        self.aborted = asyncio.Event()  # set when the client leaves before the script's end
 
 
 class Upstream:
@@ -53,7 +53,7 @@ class Upstream:
         self.url = f"http://127.0.0.1:{port}/v1"
 
     async def until_called(self, times: int = 1) -> None:
-        """Until it has been called so often."""
+        """Wait for this many requests."""
         while len(self.calls) < times:
             self._called.clear()
             await self._called.wait()
@@ -71,7 +71,7 @@ class Upstream:
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._connections)
 
     async def close(self) -> None:
@@ -80,7 +80,7 @@ class Upstream:
         for writer in self._connections:
             writer.transport.abort()
         for task in self._serving:
-            task.cancel()  # a script may wait for what never comes
+            task.cancel()  # a script may wait for an event that never comes
         await asyncio.gather(*self._serving, return_exceptions=True)
         await self._server.wait_closed()
 
@@ -112,16 +112,17 @@ class Upstream:
     async def _play(
         self, script: tuple[Step, ...], call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Play a script; false if the connection cannot be used again."""
+        """Play a script; returns false if the connection cannot be used again."""
         for step in script:
             if isinstance(step, bytes):
                 try:
                     writer.write(step)
                     await writer.drain()
-                except (ConnectionError, RuntimeError):  # which is what uvloop makes of it
+                except (ConnectionError, RuntimeError):  # uvloop raises RuntimeError
                     call.aborted.set()
                     return False
-                # Let the reader, in the same loop, see these bytes alone. No result may depend on whether it does.
+                # Let the reader, in the same loop, read these bytes before the next ones. No test's result may depend
+                # on that.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             elif isinstance(step, asyncio.Event):
@@ -137,7 +138,7 @@ class Upstream:
                 await reader.read()
                 return False
             else:
-                # With no time to linger for what is unsent, closing is a reset.
+                # With a linger time of zero, closing the socket resets the connection.
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
                 return False
@@ -146,7 +147,7 @@ class Upstream:
 
 @contextlib.contextmanager
 def silent() -> Iterator[tuple[str, int]]:
-    """An address that answers nobody: its backlog is full."""
+    """An address that accepts no connection, as its backlog is full."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -196,7 +197,7 @@ def beginning(*texts: str) -> bytes:
 
 
 def ending() -> bytes:
-    """The end of a good answer."""
+    """The end of a complete answer."""
     return http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + END
 
 
@@ -205,10 +206,10 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "t
 
 
 def stream(*chunks: object) -> bytes:
-    """A whole good response that streams `chunks`, each in its own HTTP chunk."""
+    """A whole valid response that streams `chunks`, each in its own HTTP chunk."""
     return head() + b"".join(http_chunk(event(chunk)) for chunk in chunks) + END
 
 
 def answer(*texts: str) -> bytes:
-    """A whole good response with `texts` as its deltas."""
+    """A whole valid response with `texts` as its deltas."""
     return stream(*map(delta, texts), delta(finish_reason="stop"), USAGE, DONE)
