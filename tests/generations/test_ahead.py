@@ -1,5 +1,6 @@
-"""Who opens a stream reads the conversation and its newest messages at once, before there is a room that hears what
-happens meanwhile: nothing of that may be missed."""
+"""A request for a stream reads the conversation and its newest messages together, before the room exists that receives
+changes. No change in between may be lost.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the model is told of the conversation, and what becomes of a call that is not read to its end."""
+"""The turns that a model gets of a conversation, and the closing of a model's stream that is not read to its end."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -200,7 +200,7 @@ async def test_what_lies_before_the_first_that_does_not_fit_is_not_told_although
     history.answer(history.user("3"), "much too long for this")
     question = history.user("4")
     assert await history.context(question, budget=10) == [("user", "4")]
-    assert history.read == 3  # and a long history is not read to its end
+    assert history.read == 3  # a long history is not read completely
 
 
 @pytest.mark.gen_test
@@ -279,7 +279,7 @@ async def test_a_message_that_no_model_can_hold_does_not_end_the_conversation(mo
         failure = (await b.ended(conversation)).failure
         assert failure is not None
         assert failure.code is ErrorCode.CONTEXT_TOO_LONG
-        assert len(b.model.calls) == 3  # with all, with the newest message alone
+        assert len(b.model.calls) == 3  # the last try has only the newest message
         b.model.reply("Yes.", STOP)
         await b.post(conversation, "Two")
         assert (await b.ended(conversation)).status is Status.COMPLETE

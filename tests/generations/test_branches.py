@@ -1,4 +1,4 @@
-"""Random trees: the history of a leaf is its path, the model is told this path, and the log replays as it was."""
+"""Random trees: the history of a leaf is its path, the model gets this path, and each replay has the log's order."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["post", "edit", "again", "show"]), s
 
 
 class Player:
-    """Plays steps on a conversation, and knows what has to come of them."""
+    """Plays random steps on a conversation, and computes the expected result."""
 
     def __init__(self, b: Bench, conversation: Conversation) -> None:
         self.bench = b
@@ -28,7 +28,7 @@ class Player:
         self.above: Story = {}
         self.texts: dict[str, str] = {}
         self.order: list[str] = []
-        self.end: str | None = None  # of the branch that is shown
+        self.end: str | None = None  # the last message of the shown branch
 
     async def play(self, steps: list[tuple[str, int]]) -> None:
         for name, which in steps:
@@ -95,7 +95,9 @@ class Player:
         await self.replays()
 
     async def replays(self) -> None:
-        """From wherever: each message once, in the order of the log, but for attempts that another one followed."""
+        """A replay from any cursor has each message once, in the log's order, except attempts that were replaced by
+        another one.
+        """
         log: list[Message] = await self.bench.reading.page(self.conversation.key, limit=1000, before=None)
         assert [message.id for message in log] == [id_[1:] for id_ in self.order]
         newest = {message.reply_to: message.id for message in log if isinstance(message, Answer)}
@@ -123,7 +125,7 @@ async def play(uri: str, steps: list[tuple[str, int]]) -> None:
         await player.check()
 
 
-# An example takes a fifth of a second; what fails does so again with the same steps.
+# An example takes a fifth of a second. A failure is reproducible with the same steps.
 @settings(max_examples=12, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_a_leaf_is_a_path_for_readers_and_for_the_model(io_loop: IOLoop, mongodb_uri: str, steps: Any) -> None:

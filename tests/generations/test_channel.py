@@ -1,4 +1,4 @@
-"""The log: its order, its bound, and what of an entry comes after a place."""
+"""The live log: its order, its size limit, and the part of an entry after a place."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +43,7 @@ def message(seq: int, content: str = "Tell me.") -> UserMessage:
 
 
 class Reader:
-    """Reads nothing by itself."""
+    """A reader that reads only when the test calls `read`."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -58,7 +58,7 @@ class Reader:
         raise AssertionError(code)
 
     def read(self) -> list[Entry]:
-        """Everything new."""
+        """Return all new entries."""
         entries = []
         while (entry := self.channel.read(self.index)) is not None:
             entries.append(entry)
@@ -66,7 +66,7 @@ class Reader:
         return entries
 
     def types(self) -> list[str]:
-        """The types of everything new."""
+        """Return the types of all new entries."""
         return [frame.type for entry in self.read() for frame in parse(entry.frames(DEFAULT))]
 
 
@@ -254,7 +254,7 @@ def test_an_entry_is_encoded_once_for_all_who_read_a_format() -> None:
     ],
 )
 def test_an_end_brings_the_text_that_its_readers_lack(told: list[str], known: tuple[int, int], rest: bytes) -> None:
-    wire = UIMessageStream()  # which says it once only
+    wire = UIMessageStream()  # this format sends it only once
     channel = Channel(conversation())
     reader = Reader(channel)
     for text in told:

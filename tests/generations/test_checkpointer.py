@@ -1,4 +1,4 @@
-"""The signs of life of many answers at once. What a beat means to one answer is in `test_generation`."""
+"""Checkpoints of many answers at once. `test_generation` has the effects of a checkpoint on one answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ class Talk:
         self.call = call
 
     async def stored(self) -> str:
-        """The text so far, as other processes see it."""
+        """The stored text so far, which other processes see."""
         running = await self._b.reading.running(self.conversation.key)
         assert running is not None
         return running.content
 
     async def goes_on(self) -> None:
-        """It is alive, and ends well."""
+        """Check that the answer still runs and can end normally."""
         self.call.say("!", STOP)
         ended = await self._b.ended(self.conversation)
         assert (ended.status, ended.content[-1]) == (Status.COMPLETE, "!")
 
 
 async def talks(b: Bench, count: int = MANY) -> list[Talk]:
-    """So many answers that run."""
+    """Begin this many answers."""
     found = []
     for number in range(1, count + 1):
         conversation = await b.conversation()
@@ -49,7 +49,7 @@ async def talks(b: Bench, count: int = MANY) -> list[Talk]:
 
 
 async def before_checkpoint(b: Bench) -> asyncio.Event:
-    """Wait until one is about to begin; returns what lets it."""
+    """Wait until a checkpoint is about to begin; returns the event that lets it begin."""
     arrived: asyncio.Event
     go_on: asyncio.Event
     arrived, go_on = b.store.hold("checkpoint")
@@ -58,7 +58,7 @@ async def before_checkpoint(b: Bench) -> asyncio.Event:
 
 
 def commands(b: Bench) -> tuple[float, float]:
-    """How many writes and reads the database has been sent."""
+    """The number of writes and reads sent to the database."""
     found = samples(b.metrics.expose("")[1].decode())
     name = "chatstream_database_command_duration_seconds_count"
     return found[name, "update"], found[name, "find"]
@@ -115,7 +115,7 @@ async def test_one_whose_result_was_lost_goes_on_behind_what_is_stored(mongodb_u
         go_on = await before_checkpoint(b)
         for talk in running:
             talk.call.say("ab", "c🏟", "d")
-        # An earlier write arrives only now.
+        # An earlier write arrives late.
         assert ahead.answer.id in await b.attempts.checkpoint(
             [Checkpoint(ahead.conversation.key, ahead.answer.id, 0, ["abc🏟"])]
         )
@@ -187,7 +187,7 @@ async def test_more_than_fit_into_one_write_are_stored_in_several(
         monkeypatch.setattr(b.attempts, "checkpoint", spy)
         for talk in running:
             talk.call.say("abc")
-        b.store.refused["checkpoint"] = 1  # of the first one only
+        b.store.refused["checkpoint"] = 1  # only for the first batch
         go_on.set()
         await beats(b, 12)
         assert max(sizes) <= (5 if bound == "_BATCH" else MANY)

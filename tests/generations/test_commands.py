@@ -1,4 +1,4 @@
-"""What users ask for besides watching: messages while an answer runs, other attempts, stops."""
+"""The commands of users: messages while an answer runs, further attempts, stops."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ async def test_the_next_message_waits_for_the_end_to_be_told(mongodb_uri: str) -
             b.model.reply("Two.", STOP)
             stored, go_on = b.store.hold("finish", behind=True)
             await b.post(conversation, "1")
-            await stored.wait()  # stored, but the one who stores it does not know yet
+            await stored.wait()  # stored, but its process does not know that yet
             await b.post(conversation, "2")
             await turns()
             go_on.set()
@@ -170,7 +170,7 @@ async def test_a_message_that_was_queued_before_somebody_came_is_told_to_them_in
         async with asyncio.timeout(10):
             while queued.message.id not in await seen.get():
                 pass
-        for b in (here, there):  # whoever is faster begins it
+        for b in (here, there):  # the faster process begins it
             b.model.reply("Two", STOP)
         async with there.viewer(conversation, Cursor(conversation.key, Cursor.START)) as watched:
             call.say(STOP)
@@ -305,7 +305,7 @@ async def test_a_stop_whose_process_is_gone_is_told_so(mongodb_uri: str, monkeyp
     monkeypatch.setattr("chatstream.generations.commands._STOP_TIMEOUT", 0)
     async with bench(mongodb_uri) as b, bench(mongodb_uri) as other:
         conversation = await b.conversation()
-        answer = (await other.posting.post(conversation, "Tell me.")).answer  # and nobody generates it
+        answer = (await other.posting.post(conversation, "Tell me.")).answer  # no process generates it
         assert answer is not None
         with pytest.raises(StopPending, match="will be stopped") as refused:
             await b.commands.stop(conversation, None)
@@ -339,7 +339,7 @@ async def test_what_was_stopped_earlier_is_not_our_doing_because_another_answer_
         await b.model.call(1)
         await b.commands.stop(conversation, None)
         alone = await b.commands.stop(conversation, first.answer.id)
-        assert (await b.newest(conversation)).model == "m"  # which was asked, though it had said nothing
+        assert (await b.newest(conversation)).model == "m"  # this model was asked, though it sent nothing
         await b.post(conversation)
         beside_another = await b.commands.stop(conversation, first.answer.id)
         assert beside_another == alone
@@ -367,6 +367,6 @@ async def test_stop_does_not_wait_longer_than_it_says(mongodb_uri: str, monkeypa
         with pytest.raises(StorageUnavailable):
             await b.commands.stop(conversation, None)
         assert saving.is_set()
-        # The time is up when the task has not ended by then: no second one begins.
+        # The time limit holds even if the task has not ended by then: no second poll begins.
         assert b.store.called["get"] - looked <= 1
         go_on.set()

@@ -1,4 +1,4 @@
-"""Where a cut text and its continuation meet: what the model repeats is left out, what is new never is."""
+"""Where a cut text and its continuation meet: repeated text is left out, new text never is."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -43,11 +43,11 @@ def joined(before: str, *deltas: str) -> str:
         (CUT, "Tipperary, to go.", CUT + "ary, to go."),
         (CUT, "way to Tipperary.", CUT + "ary."),
         (CUT, CUT + "ary.", CUT + "ary."),
-        (CUT, CUT, CUT),  # nothing is new
+        (CUT, CUT, CUT),  # the continuation has no new text
         (CUT, "", CUT),
         ("1, 2, 3,", " 4, 5", "1, 2, 3, 4, 5"),
         ("1, 2, 3,", "3, 4, 5", "1, 2, 3, 4, 5"),
-        ("10 + 1", "1 = 21", "10 + 11 = 21"),  # one character says nothing
+        ("10 + 1", "1 = 21", "10 + 11 = 21"),  # one character is no proof of a repetition
         ("The end.\n\n", "\n\nAnother part.", "The end.\n\n\n\nAnother part."),
         ("banana", "na", "bananana"),  # no word is repeated
         ("He said: ha", "ha ha", "He said: ha ha"),
@@ -66,7 +66,7 @@ def test_however_it_is_cut_the_same_comes_out(before: str, deltas: list[str]) ->
     whole = joined(before, *deltas)
     assert whole == joined(before, "".join(deltas))
     rest = "".join(deltas)
-    # Only a beginning of the rest can be left out, and only one with which the text before ends.
+    # Only a beginning of the rest may be left out, and only if the text before ends with the same characters.
     left_out = rest[: len(before) + len(rest) - len(whole)]
     assert before.endswith(left_out)
     assert whole == before + rest[len(left_out) :]

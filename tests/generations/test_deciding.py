@@ -1,4 +1,6 @@
-"""Answers that wait for somebody's decision, or for the app: on a real database, with several processes' hubs."""
+"""Answers that wait for a person's decision or for the app's result: on a real database, with the hubs of several
+processes.
+"""
 
 import asyncio
 import contextlib
@@ -38,14 +40,14 @@ APPROVE, DENY = Decision.APPROVE, Decision.DENY
 
 
 def asking(ledger: Ledger, name: str = "pay", *, timeout: float = 3600, where: Where = Where.SERVER) -> Tool:
-    """A tool to whose calls a person has to agree; or one of the app's."""
+    """A tool whose calls a person must approve, or a tool of the app."""
     approval = Approval.ALWAYS if where is Where.SERVER else Approval.NEVER
     manner = Manner(effect=Effect.ONCE, approval=approval, timeout=timeout, approval_timeout=timeout)
     return replace(tool(name, ledger), manner=manner, where=where)
 
 
 async def waiting(b: Bench, conversation: Conversation) -> Answer:
-    """The answer, as soon as it waits, and its hub knows."""
+    """Wait until the answer waits and its hub knows that; returns the answer."""
     async with asyncio.timeout(PATIENCE):
         while (newest := await b.newest(conversation)).status is not Status.WAITING or b.hub.generates_in(conversation):
             assert not newest.status.is_final, newest
@@ -54,7 +56,7 @@ async def waiting(b: Bench, conversation: Conversation) -> Answer:
 
 
 async def asked(b: Bench, *calls: Any, content: str = "Pay.") -> tuple[Conversation, Answer]:
-    """A conversation whose answer waits."""
+    """Create a conversation whose answer waits."""
     b.model.reply("I pay.", *[piece for each in calls or (call(1, name="pay"),) for piece in each], CALLED)
     conversation = await b.conversation()
     await b.post(conversation, content)
@@ -62,7 +64,7 @@ async def asked(b: Bench, *calls: Any, content: str = "Pay.") -> tuple[Conversat
 
 
 async def overdue(b: Bench, answer: Answer) -> None:
-    """As if the time of all that waits were over."""
+    """Let the time of all waiting calls expire."""
     past = now() - timedelta(seconds=1)
     pieces = [
         {**piece, "expiresAt": timestamp(past)} if isinstance(piece, dict) and "expiresAt" in piece else piece
@@ -89,7 +91,7 @@ async def test_what_a_person_agrees_to_is_carried_out_once_and_the_same_answer_g
             assert ledger.keys == []
             assert (parked.usage, parked.content, len(b.model.calls)) == (usage, "I pay.", 1)
             assert conversation.key not in [orphan.key for orphan in await b.attempts.orphans()]
-            # Somebody else comes, with a cursor or without.
+            # Another viewer comes, with or without a cursor.
             for cursor in (None, Cursor(parked.id, 3), Cursor(parked.reply_to, Cursor.USER)):
                 async with b.viewer(conversation, cursor) as late:
                     assert (await late.until("tool_state"))["state"] == "ready"
@@ -112,11 +114,11 @@ async def test_what_a_person_agrees_to_is_carried_out_once_and_the_same_answer_g
         ]
         (part,) = calls_of(answer)
         assert (part.state, part.decided_by) == (CallState.DONE, "user")
-        # Told again from before what was asked: nothing is missing.
+        # A stream from before the request for a decision lacks nothing.
         async with b.viewer(conversation, Cursor(answer.id, decided.position)) as late:
             await late.until("llm_complete")
         assert [type_ for type_, _ in told(late.frames)] == ["tool_state", "tool_state", "tool_result", "llm_chunk"]
-        # The same again says the same; the other thing comes too late.
+        # The same decision again gets the same response; the opposite one comes too late.
         again = await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
         assert again.call.state is CallState.DONE
         with pytest.raises(AlreadyDecided, match="approved"):
@@ -129,7 +131,7 @@ async def test_asked_at_one_process_decided_at_another_shown_at_a_third(mongodb_
     ledger, dead = Ledger(), Ledger()
     async with bench(mongodb_uri, tools=Tools([asking(dead)])) as a:
         conversation, parked = await asked(a)
-    # That process is gone; two others are new.
+    # That process is gone; two new ones start.
     async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b, bench(mongodb_uri) as c:
         async with following(c), c.viewer(conversation) as viewer:
             assert (await viewer.until("tool_state"))["state"] == "ready"
@@ -309,7 +311,7 @@ async def test_the_app_answers_once_and_is_asked_again_after_it_died(mongodb_uri
     async with bench(mongodb_uri, tools=tools) as b:
         async with b.viewer(conversation, viewer.cursor, start=False) as late:
             pass
-        async with b.viewer(conversation) as late:  # the app has lost all that it had
+        async with b.viewer(conversation) as late:  # an app that has lost its state
             await late.until("tool_state")
             state = await late.until("tool_state")
             assert (state["state"], state["arguments"]) == ("awaiting_client", '{"match":7}')
@@ -399,7 +401,7 @@ async def test_a_process_that_dies_with_a_decision_leaves_it_to_the_next_attempt
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as a:
         conversation, parked = await asked(a)
-        a.store.lost["move_on"] = 1  # it is stored, and this process never learns it
+        a.store.lost["move_on"] = 1  # the write succeeds, but this process does not learn that
         with pytest.raises(StorageUnavailable):
             await a.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
         assert not a.hub.generates_in(conversation)
@@ -410,7 +412,7 @@ async def test_a_process_that_dies_with_a_decision_leaves_it_to_the_next_attempt
                 await viewer.until("llm_complete")
                 await viewer.until("llm_complete")
             assert ledger.keys == [f"{parked.id}.1"]
-            # What was decided is said of the attempt that has the call now.
+            # The response names the attempt that has the call now.
             decided = await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
             assert (decided.call.state, decided.answer.attempt) == (CallState.DONE, 2)
 
@@ -493,7 +495,7 @@ async def test_a_conversation_in_which_an_answer_waits_can_be_deleted(mongodb_ur
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_process_of_the_version_before_takes_it_for_running(mongodb_uri: str) -> None:
-    """It knows no such status, and no fields of it: whatever it does, nothing is lost."""
+    """The version before knows neither the status nor its fields. Whatever it does, nothing is lost."""
     async with bench(mongodb_uri, tools=Tools([asking(Ledger())])) as b:
         _, parked = await asked(b)
         document = await b.mongo.messages.find_one({"_id": ObjectId(parked.id)})
@@ -532,7 +534,7 @@ async def test_a_stream_goes_on_from_every_position_of_what_waits_at_another_pro
 
 @pytest.mark.gen_test(timeout=60)
 async def test_whoever_decides_is_told_what_comes_of_it_also_while_others_watch(mongodb_uri: str) -> None:
-    """In the AI SDK's format: the response to a decision goes on with the message, at once."""
+    """In the AI SDK's format, the response to a decision continues the message at once."""
     wire = FORMATS["ui-message-stream"]
     async with bench(mongodb_uri, tools=Tools([asking(Ledger())])) as b:
         conversation, parked = await asked(b, call(1, name="pay"), call(2, name="pay"))
@@ -550,7 +552,8 @@ async def test_whoever_decides_is_told_what_comes_of_it_also_while_others_watch(
         assert complete["content"].endswith("Paid.")
         waits, goes_on = streams
         assert '"status":"waiting"' in waits
-        # What else is asked was told before: it is not asked again, whatever was said to it meanwhile.
+        # The other request for a decision was sent before; it is not sent again, whatever was decided about it
+        # meanwhile.
         assert waits.count(f'"id":"{parked.id}.1"') == 0
         assert '"delta":"\\n\\nPaid."' in goes_on
         assert '"status":"complete"' in goes_on
@@ -572,7 +575,7 @@ async def test_the_webhook_is_told_of_each_wait_until_somebody_decides_or_sees_i
         assert [(one["toolCallId"], one["state"]) for one in event.data["toolCalls"]] == [
             (f"{parked.id}.1", "awaiting_approval")
         ]
-        assert "match" not in str(event.data)  # what it would do
+        assert "match" not in str(event.data)  # the text that says what the call would do
         b.model.reply("Once more.", *call(1, name="pay"), CALLED)
         await b.deciding.decide(conversation, f"{parked.id}.1", APPROVE)
         await waiting(b, conversation)

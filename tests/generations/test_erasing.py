@@ -1,4 +1,4 @@
-"""A user is erased, whatever happens meanwhile: answers run, other processes are at it, one dies in the middle."""
+"""Erasure of a user while answers run, other processes erase the same user, or a process dies in the middle."""
 
 import asyncio
 import uuid
@@ -18,7 +18,7 @@ from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
 @pytest.fixture(autouse=True)
 def _whole_receipts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for the whole erasure: how much of it the usual seconds are enough for depends on the machine."""
+    """Wait for the whole erasure: how much is done within the usual seconds depends on the machine."""
     monkeypatch.setattr("chatstream.generations.erasing._RECEIPT_PATIENCE", PATIENCE)
 
 
@@ -35,7 +35,7 @@ async def documents(mongo: Mongo) -> str:
 
 
 async def told(b: Bench, user: str, count: int) -> list[Conversation]:
-    """Conversations with an answered question each."""
+    """Create conversations, each with an answered question."""
     made = []
     for number in range(count):
         conversation = await b.conversations.create(user, title=f"Secret title {number} of {user}")
@@ -108,8 +108,8 @@ async def test_another_process_goes_on_where_one_has_died(mongodb_uri: str, died
         survivor = erasing(b)
         await survivor.look()
         await survivor.close()
-        assert (await survivor.get(begun.id)).completed_at is None  # the dead one may still be at it
-        await dead.release(f"erasure {begun.id}")  # its time is over
+        assert (await survivor.get(begun.id)).completed_at is None  # the dead process still holds the lease
+        await dead.release(f"erasure {begun.id}")  # its lease has expired
         erasure = await survivor.erase(user)
         assert (erasure.id, erasure.completed_at is not None) == (begun.id, True)
         assert (erasure.erased.conversations, erasure.erased.messages) == (2, 4)
@@ -146,7 +146,7 @@ async def test_two_requests_share_one_erasure(mongodb_uri: str) -> None:
         both: list[Any] = [erasing(here), erasing(there)]
         receipts = await asyncio.gather(*(one.erase(user) for one in both))
         first, second = [await both[0].get(receipt.id) for receipt in receipts]
-        for receipt in (first, second):  # or the second came when all was over
+        for receipt in (first, second):  # the second may have come after the end
             assert receipt.id == first.id or receipt.erased.conversations == 0
         assert first.erased.conversations + (second.erased.conversations if second.id != first.id else 0) == 3
 

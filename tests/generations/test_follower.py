@@ -1,4 +1,4 @@
-"""A reader of the log: what it is given at once, when it is over, and what the clock does to it."""
+"""A reader of the log: the size of one flush, the end of a stream, and the deadlines."""
 
 import asyncio
 import math
@@ -29,7 +29,7 @@ def follower(channel: Channel, behind: Replay | None = NOTHING_BEHIND, **options
 
 
 async def read(one: Follower) -> list[Frame]:
-    """What one flush brings; nothing when it is over."""
+    """The frames of one flush; empty when the stream is over."""
     async with asyncio.timeout(5):
         return parse(told) if (told := await one.next()) is not None else []
 
@@ -39,7 +39,7 @@ def types(frames: list[Frame]) -> list[str]:
 
 
 async def waiting(one: Follower) -> "asyncio.Task[bytes | None]":
-    """A writer that has nothing to write."""
+    """A writer task that waits for the next frames."""
     writer = asyncio.create_task(one.next())
     for _ in range(3):
         await asyncio.sleep(0)
@@ -190,7 +190,7 @@ async def test_a_heartbeat_is_due_only_when_it_is_quiet() -> None:
     assert parse(told)[0].id is None
 
     one.tick(now + 32, 15)
-    channel.append(Posted(message(1)))  # something better to say
+    channel.append(Posted(message(1)))  # a frame to send instead of a heartbeat
     assert types(await read(one)) == ["user_message"]
     await waiting(one)
 
@@ -234,7 +234,7 @@ async def test_it_rotates_between_answers_only_and_without_a_word(limit: str) ->
     running = channel.running = Running(answer(2))
     channel.extend(running, ["ab"])
     assert types(await read(one)) == ["llm_chunk"]
-    one.tick(now + 11, math.inf)  # in mid-answer
+    one.tick(now + 11, math.inf)  # while the answer runs
     channel.finish(answer(2, "ab", Status.COMPLETE))
     channel.running = None
     one.tick(now + 12, math.inf)  # its end has not been read
@@ -277,7 +277,7 @@ async def test_the_last_word_is_said_once_although_the_clock_goes_on() -> None:
     now = asyncio.get_running_loop().time()
     one.tick(now, math.inf)
     assert types(await read(one)) == ["error"]
-    one.tick(now + 1, math.inf)  # while the word is written
+    one.tick(now + 1, math.inf)  # while the text is being written
     assert await one.next() is None
 
 
@@ -333,7 +333,7 @@ async def test_what_ends_while_the_past_is_read_stays_over() -> None:
 
 
 class Socket:
-    """Takes whole frames as long as it has room."""
+    """A socket that takes whole frames as long as it has room."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -345,7 +345,7 @@ class Socket:
 
 
 async def pushing(one: Follower, socket: Socket) -> "asyncio.Task[bytes | None]":
-    """A writer that waits, and lets what comes be pushed."""
+    """A writer task that waits while new frames are pushed."""
     writer = asyncio.create_task(one.next(socket.push))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -373,7 +373,7 @@ async def test_whoever_has_no_room_is_waited_for_and_gets_the_rest_later() -> No
     socket.full = True
     channel.append(Posted(message(0)))
     channel.append(Posted(message(1)))
-    assert await writer == b""  # nothing further: what was pushed has to leave first
+    assert await writer == b""  # no further frames: the pushed ones must leave first
     assert [frame.data["messageId"] for frame in socket.frames] == [message(0).id]
     assert [frame.data["messageId"] for frame in await read(one)] == [message(1).id]
 

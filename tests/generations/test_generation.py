@@ -1,4 +1,4 @@
-"""One answer from its first word to its end in the store, on good days and bad ones."""
+"""One answer from its first word to its stored end, with and without faults."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ USAGE = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
 
 
 async def told(watched: Viewer, *types: str) -> None:
-    """Read until there were so many events, a run of chunks counted as one: these, and nothing else."""
+    """Read this many events, where neighbouring chunks count as one, and return them; fails if there are others."""
     while len(watched.types) < len(types):
         assert await watched.next() is not None
     assert watched.types == list(types)
@@ -199,7 +199,7 @@ async def test_text_behind_the_first_comes_without_a_delta_of_its_own(mongodb_ur
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
             assert (await watched.until("llm_complete"))["content"] == watched.text == "One, two, three."
-        assert b.model.told == 2  # not the first text, and no thinking
+        assert b.model.told == 2  # neither the first text nor reasoning
 
 
 @pytest.mark.gen_test
@@ -234,7 +234,7 @@ async def test_nothing_is_told_before_it_is_stored(mongodb_uri: str) -> None:
 
 
 async def beats_or_turns() -> None:
-    """Let everything happen that is about to happen."""
+    """Wait for checkpoints, or for some turns of the event loop."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -307,7 +307,8 @@ async def test_the_storage_notice_is_of_the_connection_not_the_end_of_the_answer
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation) as watched:
             await b.post(conversation)
-            # The protocol: with a messageId it is an answer that ended badly, and has an id; without, it is a notice.
+            # The protocol: an error with a messageId is an answer that ended badly, and has an id; without one, it is a
+            # notice.
             assert (await watched.until("error"))["messageId"] is None
 
 
@@ -452,6 +453,6 @@ async def test_an_answer_watched_in_another_process_alone_is_cut_when_it_is_left
         call = await b.model.call(1)
         await b.attempts.poll(conversation.key, posted.answer)
         await beats(b, 2)
-        # Nobody shows up there any more.
+        # The other process has no viewers any more.
         await asyncio.wait_for(call.closed.wait(), 3)
         assert (await b.ended(conversation)).status is Status.INTERRUPTED

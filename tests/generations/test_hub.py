@@ -1,4 +1,4 @@
-"""Where those who watch meet what is generated."""
+"""The hub: viewers, and the answers that they watch."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ async def test_an_owed_answer_is_not_begun_any_more_when_a_newer_message_was_ans
         async with b.viewer(conversation, start=False) as slow, b.viewer(conversation, start=False) as watched:
             posted = await b.post(conversation, "Two")
             await watched.until("llm_complete")
-            await b.hub.start(slow.stream)  # its `connected` took long to be written
+            await b.hub.start(slow.stream)  # writing its `connected` took long
             assert await b.reading.running(conversation.key) is None
             assert (await b.newest(conversation)).reply_to == posted.message.id
 
@@ -207,7 +207,7 @@ async def test_who_comes_back_saves_it_also_after_two_left_in_the_same_moment(mo
             call = await b.model.call(1)
             call.say("Before. ")
             await first.until("llm_chunk")
-            first.hang_up()  # a laptop with two tabs loses its network: both are gone before either handler knows
+            first.hang_up()  # a laptop with two tabs loses its network: both leave before a handler notices
             second.hang_up()
         async with b.viewer(conversation, first.cursor) as again:
             await asyncio.sleep(0.2)  # nothing is to happen in this time, which is longer than the grace
@@ -344,7 +344,7 @@ async def test_deletion_is_said_once_to_who_reads_slowly(mongodb_uri: str) -> No
         async with b.viewer(conversation) as watched:
             call = await b.model.call(1)
             await delete(b, conversation)
-            await watched.until("error")  # and now it is being written, while the answer's own end finds it gone
+            await watched.until("error")  # this is being written when the answer's own end finds the viewer gone
             await asyncio.wait_for(call.closed.wait(), 10)
             while b.hub.generates_in(conversation):
                 await b.mongo.ping()
@@ -411,7 +411,7 @@ async def test_draining_cuts_what_does_not_finish(mongodb_uri: str) -> None:
 
 @pytest.mark.gen_test
 async def test_who_had_left_when_a_deploy_cut_it_is_not_made_to_pay_twice(mongodb_uri: str) -> None:
-    """The grace was not over yet; but nobody has asked for another attempt."""
+    """The grace period was not over, but no user has asked for another attempt."""
     async with bench(mongodb_uri, disconnect_grace=60) as b:
         conversation = await b.conversation(waiting="Tell me.")
         async with b.viewer(conversation) as watched:
@@ -438,7 +438,7 @@ async def test_the_shutdown_is_said_once_to_who_reads_slowly(mongodb_uri: str) -
             call.say(STOP)
             await watched.until("llm_complete")
             draining = asyncio.create_task(b.hub.drain(30))
-            await watched.until("error")  # it is being written until the drain is over
+            await watched.until("error")  # the frame is being written until the drain is over
             await draining
             await watched.rest()
             assert codes(watched) == ["server_shutdown"]
@@ -467,7 +467,7 @@ async def test_a_fault_of_ours_ends_the_streams_and_is_logged(
 async def test_of_many_quiet_streams_each_has_its_heartbeat(mongodb_uri: str) -> None:
     async with bench(mongodb_uri, heartbeat_interval=0) as b, contextlib.AsyncExitStack() as stack:
         conversation = await b.conversation()
-        many = 250  # more than are ticked at once
+        many = 250  # more streams than one tick handles at once
         viewers = [await stack.enter_async_context(b.viewer(conversation)) for _ in range(many)]
         reading = [asyncio.create_task(viewer.until("heartbeat")) for viewer in viewers]
         await turns()

@@ -1,4 +1,4 @@
-"""Tools that ask the user something in the middle of a call: on a real database, with several processes' hubs."""
+"""Tools that ask the user something in the middle of a call: on a real database, with the hubs of several processes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,9 @@ SURE = Question(message="Really?", schema='{"type":"object","properties":{}}')
 
 
 class Booking:
-    """A tool that asks which row, whether that is meant, and then books. If it is `held`, it can go on only itself."""
+    """A tool that asks for a row, asks for a confirmation, and then books. If it is `held`, only the process with the
+    open call can continue it.
+    """
 
     def __init__(self, *questions: Question, held: bool = False) -> None:
         self.questions = questions or (ROW,)
@@ -79,7 +81,7 @@ async def test_a_question_parks_the_answer_and_goes_on_at_another_process(mongod
     assert state["expiresAt"]
     assert "SECRET" not in str(viewer.frames)
     key = f"{parked.id}.1"
-    # That process is gone. Two are new; on a device of each, somebody answers.
+    # That process is gone. Two new ones start; on each, a device answers.
     async with bench(mongodb_uri, tools=Tools([booking.tool()])) as b, bench(mongodb_uri) as c:
         async with following(c), c.viewer(conversation) as viewer:
             for given, action, problem in (
@@ -113,7 +115,7 @@ async def test_a_question_parks_the_answer_and_goes_on_at_another_process(mongod
             assert (first.call.state, first.call.question.id) == (CallState.AWAITING_INPUT, "2")  # type: ignore[union-attr]  # it has one
             row = 7 if first is results[0] else 8
             assert (await c.deciding.reply(conversation, key, "1", Action.ACCEPT, {"row": row})).call == first.call
-            with pytest.raises(AlreadyDecided):  # a repeated answer to the first question is none to the second
+            with pytest.raises(AlreadyDecided):  # a repeated answer to the first question does not answer the second
                 await b.deciding.reply(conversation, key, "1", Action.CANCEL)
             b.model.reply("Booked.", STOP)
             decided = await b.deciding.reply(conversation, key, "2", Action.DECLINE)
@@ -127,7 +129,7 @@ async def test_a_question_parks_the_answer_and_goes_on_at_another_process(mongod
         ]
         (part,) = calls_of(answer)
         assert (part.state, part.output) == (CallState.DONE, ["accept", "decline"])
-        # Who opens a stream with an answer is told what came after it; so is who comes late.
+        # A stream that continues from an answer's cursor gets everything after it, also for a late viewer.
         async with b.viewer(conversation, Cursor(answer.id, decided.position)) as late:
             await late.until("llm_complete")
         assert states(late.frames) == ["answered", "running"]
@@ -173,7 +175,7 @@ async def test_a_question_that_nobody_answers_in_time(mongodb_uri: str, held: bo
         answer = await b.ended(conversation)
         (part,) = calls_of(answer)
         assert answer.status is Status.COMPLETE
-        if held:  # the tool is told, and says what came of the call
+        if held:  # the tool is informed, and returns the result
             assert (part.state, part.output, booking.booked[0][1]) == (CallState.DONE, ["cancel"], [("cancel", None)])
         else:
             assert (part.state, part.output, booking.booked) == (CallState.EXPIRED, deciding.NO_INPUT_IN_TIME, [])
@@ -185,7 +187,7 @@ async def test_a_question_that_nobody_answers_in_time(mongodb_uri: str, held: bo
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.gen_test(timeout=60)
 async def test_an_answer_with_a_question_is_stopped(mongodb_uri: str, effect: Effect, interrupted: bool) -> None:
-    """What may be at work meanwhile is not told as not carried out."""
+    """A call that may have had its effect is not reported as "not carried out"."""
     for held in (False, True):
         booking = Booking(ROW, held=held)
         async with bench(mongodb_uri, tools=Tools([booking.tool(effect)])) as b:
@@ -213,7 +215,7 @@ async def test_a_call_that_is_kept_open_goes_on_in_its_own_process(mongodb_uri: 
             key = f"{parked.id}.1"
             decided = await b.deciding.reply(conversation, key, "1", Action.ACCEPT, {"row": 7})
             assert (decided.call.state, decided.answer.status) == (CallState.ANSWERED, Status.WAITING)
-            await b.deciding.look()  # it is not this process's turn
+            await b.deciding.look()  # this process must not continue it
             assert (await b.newest(conversation)).status is Status.WAITING
             a.model.reply("Booked.", STOP)
             await a.deciding.look()
@@ -235,7 +237,7 @@ async def test_a_call_whose_process_is_gone_is_not_called_again_if_it_has_an_eff
         key = f"{parked.id}.1"
         decided = await b.deciding.reply(conversation, key, "1", Action.ACCEPT, {"row": 7})
         assert decided.answer.status is Status.WAITING
-        await overdue(b, parked)  # the process has not gone on in time
+        await overdue(b, parked)  # the process has not continued the answer in time
         await b.deciding.look()
         answer = await b.ended(conversation)
         assert answer.failure is not None
@@ -295,7 +297,7 @@ async def test_formats_of_one_answer_end_with_the_question(mongodb_uri: str) -> 
 
 @asynccontextmanager
 async def process(uri: str, url: str, effect: Effect) -> AsyncIterator[Bench]:
-    """A process with a tool of the MCP server."""
+    """Open a bench (one process) with a tool of the MCP server."""
     manner = Manner(effect=effect, approval=Approval.NEVER, timeout=60)
     named = [
         McpTool(name=name, own_name=own, description=None, manner=manner)
@@ -368,8 +370,9 @@ async def test_questions_of_real_servers(mongodb_uri: str, short_pauses: None) -
 
 @pytest.mark.gen_test(timeout=110)
 async def test_an_open_call_ends_when_nobody_waits_for_it(mongodb_uri: str) -> None:
-    """It is stopped or interrupted here or at another process, or deleted: the server is told at once, or with the next
-    look."""
+    """The answer is stopped, interrupted or deleted, here or in another process. The MCP server is informed at once, or
+    with the next poll.
+    """
     seen = Seen()
     with served("legacy", seen) as url:
         async with process(mongodb_uri, url, Effect.ONCE) as a, process(mongodb_uri, url, Effect.ONCE) as b:
@@ -381,7 +384,7 @@ async def test_an_open_call_ends_when_nobody_waits_for_it(mongodb_uri: str) -> N
                     assert {caller.answer for caller in held()} == {still.id, parked.id}
                     await at.commands.stop(conversation, None, interrupted=interrupted)
                     if at is b:
-                        assert len(held()) == 2  # this process has not heard of it
+                        assert len(held()) == 2  # this process does not know of it
                         await a.deciding.look()
                     assert [caller.answer for caller in held()] == [still.id]
             conversation, _ = await asked(a)
@@ -399,7 +402,9 @@ async def test_an_open_call_ends_when_nobody_waits_for_it(mongodb_uri: str) -> N
 
 @pytest.mark.gen_test(timeout=110)
 async def test_an_open_call_gets_its_answer_while_another_call_waits(mongodb_uri: str) -> None:
-    """The server is told at once, or with the next look; what came of it is there when the other call is decided."""
+    """The MCP server gets the answer at once, or with the next poll. The call's result is there when the other call is
+    decided.
+    """
     seen = Seen()
     with served("legacy", seen) as url:
         async with process(mongodb_uri, url, Effect.ONCE) as a, process(mongodb_uri, url, Effect.ONCE) as b:

@@ -1,4 +1,4 @@
-"""Where a stream begins: with every cursor there can be, and with none."""
+"""The beginning of a stream: with every possible cursor, and without one."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ BETS = tuple(recommendation({"betId": f"b{n}", "odds": 2.5}) for n in range(2))
 
 
 class Past:
-    """A conversation with a past."""
+    """A conversation with earlier messages."""
 
     def __init__(self, b: Bench, conversation: Conversation) -> None:
         self.b = b
@@ -31,13 +31,13 @@ class Past:
         return cls(b, await b.conversation())
 
     async def turn(self, content: str, status: Status = Status.COMPLETE, **fields: Any) -> tuple[UserMessage, Answer]:
-        """A user message, and the answer to it, ended as it is said."""
+        """Store a user message and its answer, with this end."""
         posted = await self.b.posting.post(self.conversation, f"What about {content}?")
         assert posted.answer is not None
         return posted.message, await self.end(posted.answer, content, status, **fields)
 
     async def retry(self, previous: Answer, content: str, status: Status = Status.COMPLETE, **fields: Any) -> Answer:
-        """Another attempt."""
+        """Store another attempt."""
         return await self.end(await self.begin(previous), content, status, **fields)
 
     async def begin(self, previous: Answer) -> Answer:
@@ -56,7 +56,7 @@ class Past:
         return ended
 
     async def running(self, content: str) -> tuple[UserMessage, Answer]:
-        """A user message, and the answer to it, of which so much is stored."""
+        """Store a user message and its running answer, with this stored text."""
         posted = await self.b.posting.post(self.conversation, "And now?")
         assert posted.answer is not None
         if content:
@@ -69,7 +69,7 @@ class Past:
         return added.message
 
     async def replay(self, cursor: Cursor | str | None = None, running: Running | None = None) -> Replay:
-        """As a room reads it, in which this answer is `running`."""
+        """Read the replay as a room does in which this answer is `running`."""
         parsed = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
         if running is not None and (known := in_progress(running, parsed)):
             return known
@@ -83,7 +83,7 @@ def frames(told: Replay) -> list[Frame]:
 
 
 def say(told: Replay) -> list[str]:
-    """Type and content of what is told."""
+    """The type and content of each event."""
     return [
         frame.type + ":" + str(frame.data.get("content", "")) if "content" in frame.data else frame.type
         for frame in frames(told)
@@ -91,7 +91,7 @@ def say(told: Replay) -> list[str]:
 
 
 def with_pieces(answer: Answer, *texts: str) -> Running:
-    """The answer runs here, and has this text."""
+    """The replay if the answer runs here, with this text."""
     return Running(answer, texts)
 
 
@@ -204,7 +204,7 @@ async def test_the_running_answers_text_so_far_is_one_chunk(mongodb_uri: str) ->
         past = await Past.of(b)
         await past.turn("one", unseen=True)
         _, answer = await past.running("So fa")
-        told = await past.replay()  # as a process that does not generate it sees it
+        told = await past.replay()  # as in a process that does not generate the answer
         assert say(told) == ["llm_chunk:So fa"]
         assert told.place == (answer.seq, 5)
         told = await past.replay(None, with_pieces(answer, "So ", "far", "."))
@@ -455,7 +455,7 @@ async def test_unknown_and_foreign_cursors_are_as_none(mongodb_uri: str) -> None
             Cursor(other.key, Cursor.START),
             Cursor(str(ObjectId()), 0),
             Cursor(str(ObjectId()), Cursor.USER),
-            # Places that there are not.
+            # Places that do not exist.
             Cursor(answer.id, Cursor.USER),
             Cursor(answer.id, Cursor.START),
             Cursor(message.id, Cursor.START),

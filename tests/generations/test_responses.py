@@ -40,7 +40,7 @@ async def test_another_process_goes_on_with_what_the_model_thought(mongodb_uri: 
         assert (answer.status, answer.content) == (Status.COMPLETE, "I pay.\n\nPaid.")
         assert (answer.usage and answer.usage.total_tokens, len(answer.rounds)) == (14, 2)
         assert ledger.keys == [f"{parked.id}.1"]
-        # What is encrypted is for its endpoint alone.
+        # Encrypted reasoning is only for its endpoint.
         assert "secret" in str(answer.pieces)
         assert "secret" not in str([complete, *(frame.data for frame in viewer.frames)])
         first, second = [call.body for call in upstream.calls]

@@ -1,7 +1,8 @@
-"""Whatever is said, however it is cut, whoever comes and goes: nothing is lost, and nothing comes twice.
+"""Property: whatever the model sends, however it is cut, and whenever viewers come and go, no event is lost or
+repeated.
 
-The hub, its store and a real database; the model says what hypothesis thinks of. What a client has is made of the bytes
-that a follower yields, and any suffix of them may be lost with its connection.
+The hub, its store and a real database; Hypothesis chooses the model's output. Clients parse the bytes that a follower
+yields; any suffix of them may be lost with the connection.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from tests.support.lean import Whole
 from tests.support.scripted_model import PATIENCE, STOP, Bench, Call, Frame, bench, parse
 
-# What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
+# Texts that break software which counts bytes, UTF-16 units or visible characters, and texts that break lines and
+# frames.
 NASTY = [
     "e\u0301",
     "👩\u200d👩\u200d👧",
@@ -65,7 +67,7 @@ ACTIONS = st.lists(
 
 
 class Client:
-    """Comes and goes. What it has been told is kept; `events` in order, also over connections."""
+    """A client that connects and disconnects. It keeps what it received: `events` in order, over all connections."""
 
     def __init__(self, b: Bench, conversation: Conversation, *, lean: bool = False) -> None:
         self.bench = b
@@ -87,11 +89,11 @@ class Client:
 
     @property
     def open_now(self) -> bool:
-        """Connected, and not still about to be."""
+        """Whether the client is connected (not only connecting)."""
         return self._opening is not None and self._opening.done()
 
     def open(self, cursor: Cursor | None) -> None:
-        """Begin to connect: other things may happen before it is done."""
+        """Begin to connect: other steps may happen before the connection is open."""
         self._opening = asyncio.create_task(self._open(cursor))
 
     async def _open(self, cursor: Cursor | None) -> None:
@@ -103,7 +105,9 @@ class Client:
         self.resumed = viewer.stream.replay.resumed
 
     async def read(self, lose: int = 0) -> bool:
-        """Take what is there, but for the last `lose` events, lost with the connection; whether there was anything."""
+        """Read the available events, except the last `lose` ones, which are lost with the connection. Returns whether
+        there were any.
+        """
         assert self._opening is not None
         await self._opening
         if self._reading is None:
@@ -139,7 +143,7 @@ class Client:
             self.texts[data["messageId"]] = data["content"]
 
     async def drop(self, lose: int = 0) -> None:
-        """The connection is gone, and with it the end of what was written last."""
+        """Lose the connection, and with it the end of the last write."""
         if lose:
             await self.read(lose)
         assert self._opening is not None
@@ -154,7 +158,7 @@ class Client:
 
 
 class Resumer(Client):
-    """Always comes back with the last id it has; so nothing may be missing, and nothing may come twice."""
+    """A client that always reconnects with its last id: no event may be missing or repeated."""
 
     def take(self, frame: Frame) -> None:
         if frame.type == "llm_chunk":
@@ -165,7 +169,7 @@ class Resumer(Client):
 
 
 async def breathe() -> None:
-    """Let the event loop turn, so that what is about to happen happens."""
+    """Run some turns of the event loop, so that everything that is due happens."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -174,13 +178,13 @@ class Story:
     """Plays the actions on one conversation."""
 
     def __init__(self, b: Bench, conversation: Conversation, *, lean: bool) -> None:
-        """`lean`: the first client, who always comes back, reads lean frames; else the second one does."""
+        """`lean`: the first client, which always reconnects, reads lean frames; else the second one does."""
         self.bench = b
         self.conversation = conversation
         self.clients: list[Client] = [Resumer(b, conversation, lean=lean)]
         self.clients += [Client(b, conversation, lean=lean == (number == 0)) for number in range(CLIENTS - 1)]
         self.start = Cursor(conversation.key, Cursor.START)
-        self.calls = 0  # how many of the model's calls have been told how to end
+        self.calls = 0  # the number of model calls that already have an end
 
     async def play(self, actions: list[Action]) -> None:
         for name, *arguments in actions:
@@ -188,13 +192,13 @@ class Story:
             await breathe()
 
     async def running(self) -> Call | None:
-        """The model's call that runs, once it is made."""
+        """Wait for the running call of the model; returns it."""
         answer = await self.bench.reading.running(self.conversation.key)
         if answer is None:
             return None
         while len(self.bench.model.calls) <= self.calls:
             if self.held or await self.bench.reading.running(self.conversation.key) is None:
-                return None  # it waits for the end of the one before it, which is held; or it is over
+                return None  # it waits for the end of the call before it, which is held; or it is over
             await asyncio.sleep(0)
         return self.bench.model.calls[-1]
 
@@ -254,7 +258,7 @@ class Story:
             await self.clients[number].drop(lose)
 
     async def hold(self, behind: bool) -> None:
-        """Let the store be slow: what a stream is opened with is old by then, and the end it stored is not known."""
+        """Make the store slow: a stream is opened with outdated messages, and a stored end is not known yet."""
         await self.release()
         messages = self.bench.store
         gate = asyncio.Event()
@@ -265,7 +269,7 @@ class Story:
         messages.arrived.update(dict.fromkeys(("get", "after", "behind", "newest", "page", "finish"), asyncio.Event()))
 
     async def race(self, number: int, which: int, texts: list[str]) -> None:
-        """Somebody comes, and before anything is read for them an answer begins, of which some is stored by then."""
+        """A viewer comes. Before its messages are read, an answer begins, and some of its text is stored."""
         await self.hold(behind=False)
         await self.open(number, which)
         await breathe()
@@ -277,7 +281,7 @@ class Story:
         await self.release()
 
     async def overtake(self, content: str) -> None:
-        """The next message is posted when an end is stored, but before the one who stores it knows."""
+        """Post the next message when an end is stored, but before its process knows that."""
         call = await self.running()
         await self.hold(behind=True)
         if call is not None and not call.closed.is_set():
@@ -296,7 +300,7 @@ class Story:
             gates.clear()
 
     async def beat(self) -> None:
-        """The running answer's text is stored, so far."""
+        """Store the text of the running answer so far."""
         if await self.bench.reading.running(self.conversation.key) is not None:
             beaten = self.bench.store.called["checkpoint"]
             for _ in range(20):  # there is none if it waits for the end of the one before it
@@ -305,16 +309,16 @@ class Story:
                 await self.bench.mongo.ping()
 
     async def settle(self) -> None:
-        """Everything that was written has been written."""
+        """Wait until everything is written."""
         await self.release()
         for _ in range(200):
-            if self.calls < len(self.bench.model.calls):  # it runs, and nobody has told it to end
+            if self.calls < len(self.bench.model.calls):  # the call runs, and has no end yet
                 return
             if await self.bench.reading.running(self.conversation.key) is None:
                 return
 
     async def finish(self) -> list[Message]:
-        """Let all answers end; returns what is stored."""
+        """Let all answers end; returns the stored messages."""
         await self.release()
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -332,7 +336,7 @@ class Story:
 
 
 def expected(stored: list[Message]) -> list[str]:
-    """The ids of what a client that misses nothing is told, but for the chunks and for superseded attempts."""
+    """The ids of the events for a client that misses nothing, without chunks and superseded attempts."""
     ids = []
     for message in stored:
         if isinstance(message, UserMessage):
@@ -357,7 +361,7 @@ async def check(b: Bench, actions: list[Action]) -> None:
 
 
 async def compare(story: Story, stored: list[Message]) -> None:
-    """What the clients have been told, in the end, and what is stored."""
+    """Compare the events of the clients, at the end, with the stored messages."""
     answers = {message.id: message for message in stored if isinstance(message, Answer)}
     newest = {answer.reply_to: answer.id for answer in answers.values()}
     superseded = {answer.id for answer in answers.values() if newest[answer.reply_to] != answer.id}
@@ -370,7 +374,7 @@ async def compare(story: Story, stored: list[Message]) -> None:
             await client.drop()
 
     resumer = story.clients[0]
-    for _ in range(2):  # what it missed; and then, nothing
+    for _ in range(2):  # first the missed events, then nothing
         resumer.open(resumer.cursors[-1] if resumer.cursors else story.start)
         while await resumer.read():
             pass
@@ -386,7 +390,7 @@ async def compare(story: Story, stored: list[Message]) -> None:
 
     places = [place(frame.id) for frame in resumer.events]
     assert places == sorted(places)
-    # A superseded attempt is told to who watched it, and skipped for who comes later.
+    # A superseded attempt is sent to clients that watched it, and skipped for later ones.
     assert [id_ for id_ in told if str(id_).split(".")[0] not in superseded] == [
         id_ for id_ in expected(stored) if id_.split(".")[0] not in superseded
     ]
@@ -406,14 +410,14 @@ async def compare(story: Story, stored: list[Message]) -> None:
                 assert frame.data["messageId"] in order
         for answer_id, text in client.texts.items():
             assert answers[answer_id].content.startswith(text)
-        for frame in client.events:  # who has an end has the whole text
+        for frame in client.events:  # a client that has the end has the whole text
             if frame.type == "llm_complete":
                 assert client.texts[frame.data["messageId"]] == answers[frame.data["messageId"]].content
 
 
-# An example takes a tenth of a second, and what fails depends on the moment: shrinking would take minutes, for nothing.
+# An example takes a tenth of a second, and a failure depends on timing: shrinking would take minutes in vain.
 @settings(
-    max_examples=40,  # each run has others
+    max_examples=40,  # each run has other examples
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -1,4 +1,4 @@
-"""Retention in a process: one at a time, batch by batch, told to those who watch."""
+"""Retention in a process: only one process deletes, batch by batch, and viewers are informed."""
 
 import uuid
 from datetime import timedelta

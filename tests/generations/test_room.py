@@ -1,4 +1,4 @@
-"""What one process is told of an answer that another one generates. Two whole processes are in `test_cluster`."""
+"""The viewers of one process, while another process generates the answer. `test_cluster` tests two whole processes."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_
 
 @pytest.fixture
 def soon_published_to_viewers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All answers are as if they had begun long ago."""
+    """Publish checkpoints only to processes with viewers, as for answers that began long ago."""
     monkeypatch.setattr("chatstream.generations.generation._PUBLISHED_TO_ALL_FOR", 0)
 
 
@@ -55,12 +55,12 @@ async def test_who_comes_later_and_from_elsewhere_misses_nothing(mongodb_uri: st
         call.say("two ")
         await arrived.wait()
         async with there.viewer(conversation) as watched:
-            go_on.set()  # what is stored now is told to nobody
+            go_on.set()  # this checkpoint is not published
             await beats(here, 2)
             await polled(there)
             while watched.text != "One two ":
                 assert await watched.next() is not None
-            call.say("three.")  # and this to where the viewers are
+            call.say("three.")  # this one is, to the process with viewers
             while watched.text != "One two three.":
                 assert await watched.next() is not None
             call.say(STOP)
@@ -88,7 +88,7 @@ async def test_a_slow_poll_drops_nothing_of_what_a_returning_viewer_follows(mong
             there.hub.poll()
             await arrived.wait()
             del there.store.gates["poll"]  # only these polls are slow
-            await stack.aclose()  # the connection breaks, and is back at once
+            await stack.aclose()  # the client disconnects and reconnects at once
             async with there.viewer(second) as again:
                 go_on.set()
                 two.say("c", STOP)
@@ -130,7 +130,7 @@ async def test_who_missed_more_than_a_page_is_disconnected_and_reads_it_by_curso
                 await here.model.call(number)
                 await here.ended(conversation)
             await there.hub.resync()
-            assert await watched.rest() == []  # it is over, before anything was told
+            assert await watched.rest() == []  # the stream ends without an event
         async with there.viewer(conversation, watched.cursor or start) as again:
             while len(asked) < len(contents):
                 asked.append((await again.until("user_message"))["content"])
@@ -247,7 +247,7 @@ async def test_an_end_that_cannot_be_read_at_first_is_read_later(mongodb_uri: st
             reading = asyncio.create_task(watched.until("llm_complete"))
             while not reading.done():
                 there.hub.poll()
-                await asyncio.sleep(0.005)  # the time of the next try comes
+                await asyncio.sleep(0.005)  # until the next try is due
             assert reading.result()["content"] == "Yes."
 
 

@@ -1,4 +1,6 @@
-"""Ends what has no process any more, and nothing else. Each test has a database of its own: it looks at all answers."""
+"""The sweeper ends answers whose process is gone, and no others. Each test has its own database, as the sweeper polls
+all answers.
+"""
 
 import uuid
 
@@ -14,7 +16,7 @@ from tests.support.scripted_model import STOP, Bench, bench, polled
 
 
 class Clock:
-    """The event loop's, as the sweeper sees it."""
+    """A replacement for the event loop's clock in the sweeper."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -23,7 +25,7 @@ class Clock:
         return self.now
 
     async def looks(self, sweeper: Sweeper, count: int, every: float = 2.0) -> None:
-        """So many looks, each so long after the last."""
+        """Poll this many times, each time this long after the last."""
         for _ in range(count):
             self.now += every
             await sweeper.look()
@@ -90,7 +92,7 @@ async def test_what_is_lost_is_counted_with_its_model(
         assert (document["model"], document["usage"]["totalTokens"]) == ("the-model", 7)
         (facts,) = [vars(one)["facts"] for one in caplog.records if "process is gone" in one.message]
         assert (facts["model"], facts["prompt_tokens"], facts["usage"]) == ("the-model", 5, "exact")
-        assert (facts["cached_tokens"], facts["cost_micros"]) == (None, None)  # nobody has counted them
+        assert (facts["cached_tokens"], facts["cost_micros"]) == (None, None)  # no model has counted them
 
 
 @pytest.mark.gen_test
@@ -223,7 +225,7 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
         b.model.reply("Yes.", STOP)
         await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
         newest = await b.reading.newest(conversation.key)
-        assert isinstance(newest, Answer)  # begun when the one before it ended
+        assert isinstance(newest, Answer)  # it began when the answer before it ended
 
 
 @pytest.mark.gen_test
@@ -255,7 +257,7 @@ async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
         conversation = await dead.conversation()
         orphan = await dead.posting.post(conversation, "One")
         assert orphan.answer is not None
-        # Nobody watches yet in the process that takes it, which so knows of no running answer.
+        # The process that stores the message has no viewers yet, so it knows of no running answer.
         await b.post(conversation, "Two", if_busy=IfBusy.QUEUE)
         b.model.reply("Yes.", STOP)
         async with b.viewer(conversation, Cursor(orphan.answer.id, 0)) as watched:

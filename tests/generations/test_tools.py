@@ -1,4 +1,4 @@
-"""What a model calls is carried out: the life of a call, on a real database, with a model that says what it is told."""
+"""Tool calls: the life of a call, on a real database, with a scripted model."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def tool(name: str, run: Run, effect: Effect = Effect.NONE, *, timeout: float = 
 
 
 class Ledger:
-    """A tool that notes under which key it was carried out, and waits to be let go on if it is held."""
+    """A tool that records the key of each call. If it is held, it waits until the test lets it continue."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -85,7 +85,7 @@ def calls_of(answer: Answer) -> list[ToolCallPart]:
 
 
 def told(frames: list[Any]) -> list[tuple[Any, ...]]:
-    """Types and what matters of them, in order."""
+    """The events' types and important fields, in order."""
     facts = {"tool_call": "arguments", "tool_state": "state", "tool_result": "output", "llm_chunk": "content"}
     return [(frame.type, frame.data[facts[frame.type]]) for frame in frames if frame.type in facts]
 
@@ -139,7 +139,7 @@ async def test_a_call_is_carried_out_and_its_result_told_to_the_model(mongodb_ur
             key,
             '{"odds":2.1,"match":7}',
         )
-        # The next question is asked with all of it.
+        # The next question is sent with the whole call.
         b.model.reply("Yes.", STOP)
         await b.post(conversation, "Sure?")
         await b.ended(conversation)
@@ -196,7 +196,7 @@ async def test_every_call_is_answered_whatever_is_wrong_with_it(mongodb_uri: str
             "bad arguments: they have more than 100 characters",
         ]
         assert [part.failed for part in calls_of(answer)] == [True] * 7 + [False] + [True] * 3
-        # The endpoint is told of arguments that it takes itself.
+        # The endpoint gets arguments that are valid for it.
         arguments = [each.arguments for each in b.model.calls[1].turns[-1].steps[0].calls]
         assert arguments[1:4] == ["{}"] * 3
 
@@ -465,7 +465,7 @@ async def test_what_nobody_knows_ends_the_answer(mongodb_uri: str) -> None:
             assert answer.status is Status.FAILED
             assert [part.state for part in calls_of(answer)] == [CallState.UNKNOWN, CallState.DONE]
             assert len(b.model.calls) == 1
-            # A person's word goes on, from nothing.
+            # After the user's request the answer starts again, from the beginning.
             b.model.reply("Again.", STOP)
             await b.commands.regenerate(conversation, request_id="r")
             assert (await b.ended(conversation)).content == "Again."
@@ -473,7 +473,7 @@ async def test_what_nobody_knows_ends_the_answer(mongodb_uri: str) -> None:
 
 
 async def at_work(b: Bench, ledger: Ledger) -> Any:
-    """A conversation in which a tool works that does not come to its end."""
+    """Create a conversation in which a tool runs that never ends."""
     ledger.hold()
     b.model.reply("Let me look.", *call(1), CALLED)
     conversation = await b.conversation()
@@ -483,7 +483,7 @@ async def at_work(b: Bench, ledger: Ledger) -> Any:
 
 
 async def crashed(b: Bench, conversation: Any) -> None:
-    """Its process is gone, as another one finds out."""
+    """Let the answer's process disappear; another process notices that."""
     (orphan,) = [one for one in await b.attempts.orphans() if one.key == conversation.key]
     sweeper = Sweeper(b.attempts, b.reading, b.hub, b.metrics)
     await sweeper._end(orphan)
@@ -552,7 +552,7 @@ async def test_results_that_are_there_are_used_by_the_next_attempt(mongodb_uri: 
             b.model.reply("Two.", STOP)
             async with b.viewer(conversation) as viewer:
                 await viewer.until("llm_complete")
-                answer = await b.ended(conversation)  # and nothing was read meanwhile
+                answer = await b.ended(conversation)  # nothing was read during the call
                 await viewer.until("llm_complete")
             ids = [frame.id for frame in viewer.frames]
             assert len(ids) == len(set(ids)), "told twice"
@@ -584,7 +584,7 @@ async def test_a_stream_goes_on_from_every_position(mongodb_uri: str) -> None:
 
 @pytest.mark.gen_test(timeout=110)
 async def test_a_stream_of_the_ai_sdks_goes_on_from_every_position(mongodb_uri: str, short_pauses: None) -> None:
-    """In each version of it: while a call runs, where that is and at another process, and from the store."""
+    """In each of its versions: while a call runs, in the same and in another process, and from the store."""
     held = Ledger()
     held.hold()
     tools = Tools([tool("odds", Ledger()), tool("slow", held)])
@@ -622,7 +622,7 @@ async def test_a_stream_of_the_ai_sdks_goes_on_from_every_position(mongodb_uri: 
 
 
 async def everything(viewer: Viewer) -> bytes:
-    """All that a stream says to its end."""
+    """All frames of a stream, to its end."""
     said = b""
     async with asyncio.timeout(60):
         while (frames := await viewer.stream.follower.next()) is not None:
@@ -631,7 +631,7 @@ async def everything(viewer: Viewer) -> bytes:
 
 
 def flat(viewer: Viewer) -> list[tuple[int, tuple[str, Any]]]:
-    """Each code point and each mark, with the position behind it."""
+    """Each code point and each mark, with the position after it."""
     found: list[tuple[int, tuple[str, Any]]] = []
     for frame in viewer.frames:
         data, cursor = frame.data, Cursor.parse(frame.id) if frame.id else None
@@ -665,7 +665,7 @@ async def test_an_attempt_that_is_stopped_before_it_goes_on_is_stopped(
     async def stopped(room: Room, generation: Any, message: Any) -> None:
         await begin(room, generation, message)
         if generation.answer.attempt > 1:
-            while not generation._may_ask._callbacks:  # its request is ready, and waits
+            while not generation._may_ask._callbacks:  # wait until its request is prepared
                 await asyncio.sleep(0.005)
             generation.cut(Status.STOPPED)
 

@@ -1,4 +1,4 @@
-"""What is left out of a conversation that has become too long, and that the rest stays where it is."""
+"""Trimming of a conversation that has become too long: the removed messages, and a stable beginning of the rest."""
 
 import random
 
@@ -14,7 +14,7 @@ from tests.support.scripted_model import STOP, Bench, bench
 
 
 def exchanges(*sizes: int) -> list[Exchange]:
-    """Each with a question of one character, and an answer."""
+    """Exchanges, each with a question of one character and an answer."""
     last = len(sizes) - 1
     return [
         Exchange(2 * place + 1, [Turn("user", "?"), *([Turn("assistant", "a" * size)] if place < last else [])])
@@ -29,7 +29,7 @@ def exchanges(*sizes: int) -> list[Exchange]:
         ([30, 30, 40, 0], False, 5, 5),  # 104 of 100: cut to 50
         ([96, 0], False, 1, None),  # exactly
         ([99, 0], False, 3, 3),  # only the question
-        ([10, 10, 0], True, 1, 1),  # all that was read, which was not all
+        ([10, 10, 0], True, 1, 1),  # everything that was read; older messages exist
         ([0], True, 1, 1),
         ([0], False, 1, None),
         ([20, 60, 20, 20, 0], False, 5, 5),
@@ -75,7 +75,7 @@ def test_what_a_plug_in_adds_stands_before_the_question_and_counts_for_no_place(
 
 
 async def grown(b: Bench, conversation: Conversation, turns: int) -> list[int]:
-    """The lengths of what the model was told, in turns."""
+    """The numbers of turns that the model got."""
     lengths = []
     for number in range(turns):
         b.model.reply("a" * 900, STOP)
@@ -87,7 +87,7 @@ async def grown(b: Bench, conversation: Conversation, turns: int) -> list[int]:
 
 @pytest.mark.gen_test
 async def test_it_is_told_once_and_shown_in_history_and_to_who_comes_back(mongodb_uri: str) -> None:
-    async with bench(mongodb_uri) as b:  # which tells 10,000 characters
+    async with bench(mongodb_uri) as b:  # its models get at most 10,000 characters
         conversation = await b.conversation()
         async with b.viewer(conversation) as watched:
             lengths = await grown(b, conversation, 11)
@@ -105,7 +105,7 @@ async def test_it_is_told_once_and_shown_in_history_and_to_who_comes_back(mongod
             assert (await late.until("llm_complete"))["content"] == "a" * 900
         async with b.viewer(conversation, Cursor(answer.id, 1)) as later:
             assert (await later.until("llm_chunk"))["content"] == "a" * 900
-        # Until it is full again nothing is told, and each prompt begins like the one before.
+        # Until the context is full again, nothing is reported, and each prompt begins like the one before.
         assert await grown(b, conversation, 5) == [11, 13, 15, 17, 19]
         for before, call in zip(b.model.calls[10:], b.model.calls[11:], strict=False):
             assert call.turns[: len(before.turns)] == before.turns
@@ -124,7 +124,7 @@ async def test_what_no_model_could_hold_is_remembered_too(mongodb_uri: str) -> N
         newest = (await b.reading.page(conversation.key, limit=1, before=None))[-1]
         assert getattr(newest, "context_trimmed", None) == 9 - kept
         refused = len(b.model.calls)
-        assert await grown(b, conversation, 2) == [kept + 2, kept + 4]  # it goes on from there
+        assert await grown(b, conversation, 2) == [kept + 2, kept + 4]  # the window grows again from there
         assert len(b.model.calls) == refused + 2
 
 

@@ -1,4 +1,4 @@
-"""What else is done to conversations in which an answer waits: retention, erasure, a token's end, a fault of one."""
+"""Other events while an answer waits: retention, erasure, an expired token, a fault in one answer."""
 
 import asyncio
 import uuid
@@ -97,7 +97,7 @@ async def test_one_that_cannot_be_gone_on_with_does_not_keep_the_others(
 @pytest.mark.parametrize("decided", [True, False])
 @pytest.mark.gen_test(timeout=60)
 async def test_whose_token_expires_while_an_answer_waits_finds_what_came_of_it(mongodb_uri: str, decided: bool) -> None:
-    """Also if the time for the approval is over by then."""
+    """Also if the approval has expired by then."""
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b:
         conversation, parked = await asked(b)
@@ -108,7 +108,7 @@ async def test_whose_token_expires_while_an_answer_waits_finds_what_came_of_it(m
             viewer.stream.follower.tick(expires_at, 10)  # an hour later
             error = await viewer.until("error")
             assert await viewer.next() is None
-        assert (error["error"], error["messageId"]) == ("token_expired", None)  # which is no end of the answer
+        assert (error["error"], error["messageId"]) == ("token_expired", None)  # this error does not end the answer
         assert (await b.newest(conversation)).status is Status.WAITING
         b.model.reply("Well.", STOP)
         if decided:  # with the new token
@@ -126,7 +126,7 @@ async def test_whose_token_expires_while_an_answer_waits_finds_what_came_of_it(m
 
 @pytest.mark.gen_test(timeout=60)
 async def test_two_devices_that_decide_the_opposite_of_two_calls_at_once_are_both_heard(mongodb_uri: str) -> None:
-    """Two cards of one answer: each is decided by itself, and the answer goes on once, with the last one."""
+    """One answer has two cards: each is decided separately, and the answer continues once, after the last decision."""
     ledger = Ledger()
     tools = Tools([asking(ledger)])
     async with bench(mongodb_uri, tools=tools) as a, bench(mongodb_uri, tools=tools) as b:
@@ -147,7 +147,7 @@ async def test_two_devices_that_decide_the_opposite_of_two_calls_at_once_are_bot
 
 @pytest.mark.gen_test(timeout=60)
 async def test_what_was_agreed_to_is_not_carried_out_when_its_time_is_over(mongodb_uri: str) -> None:
-    """One of two calls was agreed to in time; the other one kept it waiting for too long."""
+    """One of two calls was approved in time, but had to wait too long for the other one."""
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b:
         conversation, parked = await asked(b, call(1, name="pay"), call(2, name="pay"))
