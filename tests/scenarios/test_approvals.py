@@ -27,7 +27,7 @@ async def decide(
 
 
 async def waiting_call(client: Client, conversation: str) -> dict[str, Any]:
-    """The part of the call that waits, as the history has it."""
+    """The part of the waiting call in the history."""
     while (newest := (await client.messages(conversation))[-1]).get("status") != "waiting":
         pass
     call: dict[str, Any] = [part for part in newest["parts"] if part["type"] == "tool_call"][-1]
@@ -89,7 +89,7 @@ async def test_an_approval_outlives_every_process(
     assert (late.status_code, late.json()["code"]) == (409, "already_decided")
     assert (await client.http.get(API, params={"waiting": "true"})).json()["conversations"] == []
 
-    # In the AI SDK's format a decision is a request whose response goes on with the message.
+    # In the AI SDK's format, a decision is a request whose response continues the message.
     for version, request in (("5", "data-approval"), ("6", "tool-approval-request"), ("7", "tool-approval-request")):
         upstream.reply(paying())
         upstream.reply(answer("No, then."))

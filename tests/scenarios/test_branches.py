@@ -1,4 +1,4 @@
-"""A conversation with three branches, over two processes and a restart: cursors from before go on exactly."""
+"""A conversation with three branches, over two processes and a restart: earlier cursors continue exactly."""
 
 import asyncio
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ async def ask(client: Client, conversation: str, content: str, watched: Stream, 
 
 
 async def told(client: Client, conversation: str, cursor: str, until: str) -> list[tuple[str, str]]:
-    """What comes after a cursor, up to the answer `until`: each event's id, and its text."""
+    """The id and text of each event after a cursor, up to the answer `until`."""
     events: list[tuple[str, str]] = []
     async with client.stream(conversation, headers={"Last-Event-ID": cursor}) as watched:
         assert (await watched.next()).data["resumed"] is True
@@ -66,14 +66,14 @@ async def test_three_branches_over_two_processes_and_a_restart(
         first_answer = (await here.messages(conversation))[1]["id"]
         await ask(there, conversation, "Two, edited", one, parent=first_answer)
         third = await ask(here, conversation, "Two, again", one, parent=first_answer)
-        # The other tab, at the other process, is told of each, and of the branch that is shown then.
+        # The other tab, at the other process, gets an event for each message, and for the branch that is shown then.
         for expected in ("One", "Two", "Two, edited", "Two, again"):
             assert (await two.until("user_message")).data["content"] == expected
         assert (await here.http.patch(f"{API}/{conversation}", json={"head": second["id"]})).status_code == 200
         shown = (await there.http.get(f"{API}/{conversation}/messages")).json()
         assert (await two.until("branch")).data["head"] == (await one.until("branch")).data["head"] == shown["head"]
         assert [message["content"] for message in shown["messages"]][2:] == ["Two", "Answer 2."]
-        # A thumb and a title, too.
+        # It also gets the rating and the title.
         thumb = {"messageId": first_answer, "rating": "up"}
         for rating in ("up", None):
             await there.http.put(f"{API}/{conversation}/rating", json=thumb | {"rating": rating})

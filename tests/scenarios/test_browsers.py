@@ -17,7 +17,7 @@ from tests.support.client import Client
 from tests.support.script import Script, script
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
-# By what drives it: Debian's packages chromium, firefox-esr, webkit2gtk-driver and xvfb.
+# The programs for each browser: Debian's packages chromium, firefox-esr, webkit2gtk-driver and xvfb.
 PROGRAMS = {"chromium": ["chromium"], "firefox": ["firefox-esr"], "webkit": ["WebKitWebDriver", "Xvfb"]}
 
 
@@ -34,7 +34,7 @@ def here(engine: str) -> bool:
     ]
 )
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which browser."""
+    """The browser of the test."""
     for browser in Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser"):
         monkeypatch.setenv("MINIBROWSER", str(browser))
     return str(request.param)
@@ -48,7 +48,7 @@ class Tab:
         self._origin = origin
 
     async def open(self, page: str, **config: str) -> None:
-        """One of our pages."""
+        """Open one of our pages."""
         await self._browser.call("goto", f"{self._origin}/{page}.html#{quote(json.dumps(config))}")
 
     async def visit(self, url: str) -> None:
@@ -59,7 +59,7 @@ class Tab:
         await self.write("main input", text)
         await self.wait(
             "!document.querySelector('main button').disabled"
-        )  # useChat's is, until the last answer has ended
+        )  # useChat disables the box until the last answer has ended
         await self.click("main button")
 
     async def stop(self) -> None:
@@ -72,7 +72,7 @@ class Tab:
         await self._browser.call("click", selector)
 
     async def shows(self, *messages: str) -> None:
-        """Until these are the messages, and no others."""
+        """Wait until the page shows exactly these messages."""
         shown = "Array.from(document.querySelectorAll('ol > li'), (item) => item.textContent)"
         await self.wait(f"JSON.stringify({shown}) === JSON.stringify({json.dumps(messages)})")
 
@@ -83,7 +83,7 @@ class Tab:
         return await self._browser.call("evaluate", expression)
 
     async def call(self, name: str, *values: object) -> None:
-        """What not every engine can."""
+        """Call a function that not every browser has."""
         await self._browser.call(name, *values)
 
 
@@ -171,7 +171,7 @@ async def with_its_event_source(one: Tab, client: Client, upstream: Upstream, pr
 
 
 async def the_page(one: Tab, url: str, client: Client, upstream: Upstream) -> None:
-    """A first question, a reload that finds it, and a search that does."""
+    """Ask a first question; find it after a reload, and by a search."""
     prose = "document.querySelector('#messages .assistant .prose')"
     upstream.reply(answer("**Bold** words."))
     await one.visit(f"{url}/#token={client.token}")

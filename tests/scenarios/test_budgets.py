@@ -1,4 +1,6 @@
-"""What a user may spend in a day or a month: refused before a model is called, and counted once, whatever happens."""
+"""Budgets per day and month: over the budget no model is called, and each answer is counted exactly once, whatever
+happens.
+"""
 
 import asyncio
 import json
@@ -20,14 +22,14 @@ USAGE = "/api/v1/chat/usage"
 
 
 async def balances(client: Client) -> dict[str, Any]:
-    """By the limit's name."""
+    """The user's balances, by the limit's name."""
     response = await client.http.get(USAGE)
     assert response.status_code == 200, response.text
     return {one.pop("name"): one for one in response.json()["budgets"]}
 
 
 async def taken(client: Client, conversations: list[str]) -> int:
-    """All tokens that the messages have, of answers that have all ended."""
+    """The tokens of all answers of the user, which must all have ended."""
     total = 0
     for conversation in conversations:
         for message in await client.messages(conversation):
@@ -38,7 +40,7 @@ async def taken(client: Client, conversations: list[str]) -> int:
 
 
 def give(client: Client, **claims: Any) -> None:
-    """A token of the same user with more claims."""
+    """Give the client a token of the same user with further claims."""
     claims |= {"sub": client.user, "exp": int(time.time()) + 3600}
     client.http.headers["Authorization"] = f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"
 
@@ -67,7 +69,7 @@ async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     upstream.reply(beginning("Half of an answer. "), Do.HANG)
-    reserved = 600  # more than what an answer to these messages is expected to take, less than two of them
+    reserved = 600  # more than the expected use of one answer to these messages, less than that of two
     settings = {
         "CHATSTREAM_USER_TOKENS_PER_DAY": str(10 * 500),
         "CHATSTREAM_ANSWERS_PER_USER": "200",
@@ -83,7 +85,7 @@ async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
         try:
             return (await (here, there)[number % 2].post(conversation, "Tell me.")).status_code
         except httpx.TransportError:
-            return 0  # its process was killed
+            return 0  # the answer's process was killed
 
     sending = [asyncio.create_task(send(*each)) for each in enumerate(conversations)]
     async with asyncio.timeout(PATIENCE):
@@ -97,10 +99,10 @@ async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
     stored = {each: await here.messages(each) for each in conversations}
     begun = [each for each, messages in stored.items() if messages]
     assert statuses.count(201) <= len(begun) <= 10
-    # None was refused after a model call: who was told so has nothing stored.
+    # None was refused after a model call: refused requests have stored nothing.
     for status, conversation in zip(statuses, conversations, strict=True):
         assert status != 429 or not stored[conversation]
-    # The sweeper ends what the killed one had; the others are stopped.
+    # The sweeper ends the answers of the killed process; the others are stopped.
     for conversation in begun:
         await here.http.post(f"{API}/{conversation}/stop")
     assert len(upstream.calls) <= len(begun)
@@ -128,7 +130,7 @@ async def test_who_has_nothing_left_is_told_so_and_until_when(
     day = (await balances(client))["tokensPerDay"]
     assert (day["limit"], day["left"], day["used"], day["unit"]) == (1, 0, 7, "tokens")
     assert datetime.fromisoformat(day["resetsAt"]) > now
-    # Everything that would begin an answer, and nothing of it is stored.
+    # All requests that would begin an answer are refused, and store nothing.
     for response in (
         await client.post(conversation, "And now?", params={"ifBusy": "queue"}),
         await client.post(conversation, "And now?", headers={"Accept": "text/event-stream"}),
@@ -139,7 +141,7 @@ async def test_who_has_nothing_left_is_told_so_and_until_when(
     assert (await client.http.get(f"{API}/another")).status_code == 404
     assert len(await client.messages(conversation)) == 2
     assert len(upstream.calls) == 1
-    # What begins none goes on, and others do.
+    # Requests that begin no answer still work, and so do those of other users.
     async with client.stream(conversation) as watched:
         await watched.until("connected")
     await client.create()
@@ -178,7 +180,7 @@ async def test_a_question_that_waits_is_refused_in_a_way_that_an_event_source_su
         assert (await client.post(second, "Tell me. " * 200)).status_code == 201  # the last one: the rest is reserved
         give(client, nothing="of importance")
         await client.http.post(f"{API}/{conversation}/stop")
-        # What the other answer is expected to take is reserved as long as it runs, and leaves no room for this one.
+        # The expected use of the other answer is reserved while it runs, and leaves no room for this one.
         assert (await watched.rest())[-1].type == "error"
     for _ in range(2):
         async with client.stream(conversation) as watched:
@@ -198,7 +200,7 @@ async def test_a_question_that_waits_is_refused_in_a_way_that_an_event_source_su
     assert "reserved" in refused.json()["detail"]
     go_on.set()
     await client.answer(second)
-    # Nothing was used up, so nobody remembers anything.
+    # The budget was only reserved, not used up, so the refusal is not remembered.
     assert (await client.post(third, "And I?")).status_code == 201
     async with client.stream(conversation) as watched:
         await watched.until("llm_complete")
@@ -236,7 +238,7 @@ async def test_a_token_says_what_its_user_may_spend(
     conversation = await client.create(initialMessage="Tell me.")
     await client.answer(conversation)
     assert (await client.post(conversation, "And now?")).status_code == 429
-    # A larger budget is good at once, though the refusal is remembered.
+    # A larger budget takes effect at once, though the refusal is remembered.
     for budget, limit in (({"tokensPerDay": 100_000}, 100_000), ({"tokensPerDay": None}, None)):
         give(client, budget=budget)
         assert (await client.post(conversation, "And now?")).status_code == 201
@@ -244,12 +246,12 @@ async def test_a_token_says_what_its_user_may_spend(
         assert (await balances(client))["tokensPerDay"]["limit"] == limit
     give(client, budget={"tokensPerDay": 0})
     assert (await client.post(conversation, "And now?")).status_code == 429
-    give(client)  # as the settings have it
+    give(client)  # back to the budget of the settings
     assert (await client.post(conversation, "And now?")).status_code == 429
     assert (await balances(client))["tokensPerDay"]["limit"] == 1
     give(client, budget={"costPerMonth": 0.1})
     assert (await balances(client))["costPerMonth"]["limit"] == 100_000
-    # A ticket stands for the token that it was asked for with.
+    # A ticket has the budget of the token with which it was requested.
     give(client, budget={"tokensPerDay": None})
     ticket = (await client.http.post(f"{API}/{conversation}/stream-tickets")).json()["ticket"]
     del client.http.headers["Authorization"]
@@ -326,7 +328,7 @@ async def test_a_plug_in_says_what_a_user_may_spend(
     (tmp_path / "credits_plugin.py").write_text(PLUGIN)
     server = start_server(
         CHATSTREAM_PLUGINS="credits_plugin:plugin", CHATSTREAM_USER_TOKENS_PER_DAY="100000"
-    )  # its directory is the one that it is started in
+    )  # its data directory is relative to its working directory
     rich, poor, broken = (make_client(server, f"{name}-{time.time_ns()}") for name in ("rich", "poor", "broken"))
     for client, status in ((rich, 201), (poor, 429)):
         conversation = await client.create(initialMessage="Tell me.")
@@ -339,12 +341,12 @@ async def test_a_plug_in_says_what_a_user_may_spend(
     assert (refused.status_code, refused.json()["code"]) == (503, "budget_unavailable")
     assert refused.headers["Retry-After"] == "5"
     assert await broken.messages(conversation) == []
-    # Where the model calls on, it is not asked again once nothing is left.
+    # A model that keeps calling tools is not asked again once no budget is left.
     called = delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"match":"x"}'}}])
     spent, spends = make_client(server, f"poor-{time.time_ns()}"), make_client(server, f"rich-{time.time_ns()}")
     for client, ends, code, more in ((spent, "failed", "budget_exhausted", 1), (spends, "complete", None, 2)):
         calls = len(upstream.calls)
-        upstream.scripts[:] = [(answer("Well."),)] * calls  # they have been said
+        upstream.scripts[:] = [(answer("Well."),)] * calls  # the first responses have been sent
         upstream.reply(stream(called, delta(finish_reason="tool_calls"), DONE))
         upstream.reply(answer("Well."))
         stored = await client.answer(await client.create(initialMessage="Which?"))
@@ -368,7 +370,7 @@ async def test_a_budget_in_money(
         )
     )
     conversation = await client.create(initialMessage="Tell me.")
-    await client.answer(conversation)  # 5 tokens and 2: 0.50 and 0.50
+    await client.answer(conversation)  # 5 prompt tokens cost 0.50, and 2 tokens of the answer 0.50
     cost = (await balances(client))["costPerMonth"]
     assert (cost["used"], cost["limit"], cost["left"], cost["unit"]) == (1_000_000, 1_000_000, 0, "costMicros")
     refused = await client.post(conversation, "And now?")

@@ -1,4 +1,4 @@
-"""A catalogue of models: users choose from it, and where one fails the next one answers, whoever watches."""
+"""A catalogue of models: users choose from it, and if one model fails the next one answers, for all viewers."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ FIFTY = [f"word{number} " for number in range(50)]
 
 @pytest.fixture
 def second(io_loop: IOLoop) -> Iterator[Upstream]:
-    """Another endpoint than `upstream`."""
+    """A second endpoint, besides `upstream`."""
     second = io_loop.run_sync(Upstream.start)
     yield second
     io_loop.run_sync(second.close)
@@ -182,7 +182,7 @@ async def test_a_conversation_whose_model_is_gone_is_answered_by_the_default(
     assert (told["content"], told["model"]) == ("From the first.", "First model")
     assert upstream.calls[0].headers["authorization"] == "Bearer none"
     assert "the conversation's model is not offered; the default answers" in await server.logged()
-    assert (await client.messages(conversation))[1]["model"] == "org/second@2"  # who answered then
+    assert (await client.messages(conversation))[1]["model"] == "org/second@2"  # the model that answered then
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ PARTIAL = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 50,
 
 
 def broken_off() -> tuple[bytes | Do, ...]:
-    """Fifty words, the token counts so far, and then nothing."""
+    """Fifty words and the token counts so far; then the stream breaks off."""
     return beginning(*FIFTY), http_chunk(event(PARTIAL)), Do.CLOSE
 
 
@@ -255,7 +255,7 @@ async def test_after_fifty_words_the_text_is_replaced_for_all_who_watch(
         second_text = [f.data for f in watched.frames if f.type == "llm_chunk" and f.data["attempt"] == 2]
         assert "".join(chunk["content"] for chunk in second_text) == "The whole answer."
         assert second_text[0]["offset"] == 0
-    once = (await asking).text  # the stream of one answer goes on to the end of that answer
+    once = (await asking).text  # the `once` stream continues to the end of the new attempt
     assert once.count('"type":"llm_complete"') == 2
     assert once.rstrip().rpartition("\n")[2].count("The whole answer.") == 1
     async with client.stream(conversation, params={"once": "true", "last_event_id": broken.id or ""}) as later:
@@ -267,7 +267,7 @@ async def test_after_fifty_words_the_text_is_replaced_for_all_who_watch(
     [question, shown] = (await client.http.get(f"{API}/{conversation}/ui-messages")).json()["messages"]
     assert question["role"] == "user"
     assert shown["parts"][0]["text"] == "The whole answer."
-    # What is said next builds on the answer that counts.
+    # The next question is sent with the answer that counts.
     upstream.reply(answer("Good."))
     await client.post(conversation, "And now?")
     assert (await client.answer(conversation))["content"] == "Good."
@@ -305,7 +305,7 @@ async def test_a_ui_message_stream_never_joins_two_answers(
     async with client.http.stream("POST", f"{path}/messages", params=ui, json={"content": "Count."}) as response:
         async for part in response.aiter_text():
             first += part
-            if "word49" in first:  # who comes later than the second answer begins is told that alone
+            if "word49" in first:  # a viewer that comes after the second answer has begun only gets that one
                 go_on.set()
     assert '"status":"interrupted"' in first
     assert "The whole" not in first
@@ -375,7 +375,7 @@ async def test_each_model_has_deadlines_of_its_own(
     second.reply(answer("From the second."))
     conversation = await client.create(initialMessage="Anybody there?")
     assert (await client.answer(conversation))["content"] == "From the second."
-    await upstream.calls[0].aborted.wait()  # the first one is not paid for any longer
+    await upstream.calls[0].aborted.wait()  # the first model's request is closed, so it costs no more
 
 
 @pytest.mark.gen_test
@@ -481,7 +481,7 @@ async def test_what_an_answer_cost_is_told_wherever_its_tokens_are(
         prompt, completion = receipt["promptTokens"], receipt["completionTokens"]
         assert abs(stopped - (2.5 * prompt + 10 * completion)) <= 0.5  # estimated tokens cost as much
         assert (await watched.until("llm_complete")).data["usage"] == receipt
-        # Who answers instead is who is paid.
+        # The price of the model that answers instead is charged.
         upstream.reply(whole("503 Service Unavailable", {}))
         second.reply(answer("Gladly."))
         await client.post(conversation, "And now?")
@@ -532,7 +532,7 @@ async def test_a_model_that_takes_roles_in_turn_only_has_them_so_whatever_a_plug
         assert messages[0]["content"].startswith("Be brief.")
         assert all(one["content"].strip() for one in messages)
         assert [one["content"] for one in messages[-2:]] == ["You like tea.\n\nYou are Ada.", "Who am I?"]
-        # In the next turn the conversation comes before what is remembered.
+        # In the next turn, the setting of the conversation takes precedence over the remembered one.
         upstream.reply(answer("Ada."))
         await client.post(conversation, "And now?")
         await client.answer(conversation)

@@ -1,4 +1,4 @@
-"""Two processes on one database: what happens in one is seen in the other."""
+"""Two processes on one database: viewers at one process see what happens in the other."""
 
 import asyncio
 import signal
@@ -33,7 +33,7 @@ def servers(
 
 @pytest.fixture
 def pair(servers: tuple[ServerProcess, ServerProcess], make_client: MakeClient) -> tuple[Client, Client]:
-    """One user's clients of the two."""
+    """One user's clients, one for each process."""
     here = make_client(servers[0])
     return here, make_client(servers[1], here.user)
 
@@ -104,7 +104,7 @@ async def test_a_cursor_is_good_in_another_process(pair: tuple[Client, Client], 
     async with here.stream(conversation) as first:
         await here.post(conversation, "Sag was.")
         await first.until("llm_chunk", 3)
-    # That process has no checkpoint yet of what was received here: the cursor lies beyond what the other one knows.
+    # The text received here is in no checkpoint yet, so the cursor lies beyond the text that the other process knows.
     async with there.stream(conversation, headers={"Last-Event-ID": first.cursor}) as second:
         assert (await second.next()).data["resumed"] is True
         go_on.set()
@@ -115,7 +115,7 @@ THOUGHT = "Form 👩‍👩‍👧 first, \N{LOCK} then odds."
 
 
 def thinking(gates: list[asyncio.Event]) -> list[Any]:
-    """The steps of an answer that is thought about in four parts, each held back by a gate."""
+    """The script of an answer with four parts of reasoning, each held back by a gate."""
     steps: list[Any] = [beginning(f"<think>{THOUGHT[:6]}")]
     for gate, text in zip(gates, (THOUGHT[6:20], f"{THOUGHT[20:]}</think>Take ", "Leeds."), strict=True):
         steps += [gate, http_chunk(event(delta(text)))]
@@ -182,7 +182,7 @@ async def test_hidden_thinking_does_not_leave_another_process_either(
         if gate in (gates[2], None):
             left += "".join([one.text for one in await asyncio.gather(*watched)])
         else:
-            for one in watched:  # who leaves in mid-thought
+            for one in watched:  # these leave in the middle of the reasoning
                 one.cancel()
             await asyncio.gather(*watched, return_exceptions=True)
     assert "Leeds." in left
@@ -280,7 +280,7 @@ async def test_who_watches_goes_on_hearing_while_one_process_ends(
         await remote.until("llm_chunk")
         await quiet.next()
         ending_one.signal(signal.SIGTERM)
-        # Who watches nothing of this process is sent to another one at once, and goes on there.
+        # Streams without an answer of this process are ended at once; their clients continue at the other process.
         for stream in (remote, quiet):
             assert (await stream.until("error")).data["error"] == "server_shutdown"
             assert stream.retries[-1] >= 1000
@@ -318,7 +318,7 @@ async def test_a_viewer_elsewhere_of_a_process_that_ends_misses_nothing(
     assert await ending_one.ended() == 0
 
 
-# The answers that are watched in the rolling restart, over all three processes.
+# The number of watched answers in the rolling restart, over all three processes.
 WATCHED = 50
 
 
@@ -343,7 +343,7 @@ async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
         await upstream.until_called(number + 1)  # their order is that of the replies
 
     async def watch(conversation: str, which: int) -> dict[str, Any]:
-        """As a client does: wherever it is let in, and back with its cursor."""
+        """Watch as a client does: at any process that accepts it, and again with the cursor after a disconnect."""
         headers: dict[str, str] = {}
         while True:
             try:
@@ -373,7 +373,7 @@ async def test_a_rolling_restart_interrupts_no_answer_of_a_process_that_stays(
 
 @pytest.fixture
 def stored(mongodb_uri: str, servers: object) -> Iterator[Database[dict[str, Any]]]:
-    """The database of the two, to put by hand what a later version may write."""
+    """The database of both processes, into which the test writes documents of a later version."""
     with MongoClient[dict[str, Any]](mongodb_uri) as mongo:
         yield mongo["cluster"]
 
@@ -390,7 +390,7 @@ async def test_documents_of_a_later_version_stop_nobody(
     assert known is not None
     in_it = {"conversationId": known["_id"]}
     waiting = {"role": "assistant", "status": "paused"}
-    # After each answer some of them; a place is that which comes next.
+    # Documents to insert after each answer; their `seq` is the next one.
     strange: list[list[dict[str, Any]]] = [
         [in_it | {"seq": 0, "role": "tool"}, in_it | {"role": "tool"}, {"conversationId": 1, "role": "tool"}],
         [{"conversationId": 2} | waiting, in_it | {"seq": 0} | waiting],

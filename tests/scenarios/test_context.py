@@ -1,4 +1,6 @@
-"""A conversation of 200 turns against a model that keeps what it has read: most of it is read once, and all is told."""
+"""A conversation of 200 turns against a model with a prompt cache: most of the text is cached, and each left-out
+message is announced.
+"""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -14,13 +16,13 @@ from tests.support.client import API
 from tests.support.exposition import scrape
 from tests.support.upstream import delta, event
 
-# In tokens. Providers keep prompts in blocks, and none that is shorter than some of them.
+# In tokens. Providers cache prompts in blocks, and do not cache short prompts.
 BLOCK, LEAST = 128, 1024
 TURNS = 200
 
 
 class CachingModel:
-    """Counts four characters as a token, and knows the last prompt under each key."""
+    """A model that counts four characters as a token, and caches the last prompt of each cache key."""
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
@@ -80,7 +82,7 @@ async def test_most_of_what_is_sent_is_cached_and_the_user_knows_what_was_left_o
         assert events[-1]["type"] == "llm_complete"
         trimmed = [one for one in events if one["type"] == "context_trimmed"]
         told += trimmed
-        # Whatever is not in the prompt has been said to be left out.
+        # Every message that is missing in the prompt was announced as left out.
         in_prompt = [one for one in caching.prompts[-1] if one["role"] != "system"]
         assert len(in_prompt) == 2 * number + 1 - (told[-1]["dropped"] if told else 0)
     samples = await scrape(client.http)

@@ -1,4 +1,6 @@
-"""A database that is killed or stopped in mid-answer: nothing acknowledged is lost, nothing is told before its time."""
+"""A database that is killed or stopped in mid-answer: no acknowledged message is lost, and nothing is published before
+it is stored.
+"""
 
 import asyncio
 import contextlib
@@ -21,20 +23,20 @@ pytestmark = pytest.mark.xdist_group("database-faults")  # they share a database
 
 @pytest.fixture(scope="module")
 def mongo() -> Iterator[ReplicaSet]:
-    """A database of this module's own, to be mistreated."""
+    """A database for this module alone, which the tests kill and stop."""
     with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 
 
 @pytest.fixture
 def server(mongo: ReplicaSet, start_server: StartServer) -> ServerProcess:
-    """A server on it."""
+    """A server on this database."""
     return start_server(MONGODB_URI=mongo.uri, CHATSTREAM_SAVE_DEADLINE="3")
 
 
 @pytest.fixture
 def client(server: ServerProcess, make_client: MakeClient) -> Client:
-    """Its client."""
+    """A client of this server."""
     return make_client(server)
 
 
@@ -72,7 +74,7 @@ async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream
         assert (complete.data["content"], complete.data["status"]) == ("From memory.", "complete")
     stored = await client.messages(conversation)
     assert [message["content"] for message in stored] == ["Go on.", "From memory."]
-    # What the refused message left behind in the database must not be in the next one's way.
+    # The refused message may have left an open transaction, which must not block the next message.
     async with asyncio.timeout(15):
         while (response := await client.post(other, "Store that.")).status_code == 503:
             pass
@@ -92,7 +94,7 @@ async def test_killed_in_mid_answer(client: Client, mongo: ReplicaSet, upstream:
         await watched.until("llm_chunk")
         mongo.nodes[0].start()
         assert (await watched.until("llm_complete")).data["content"] == "Stored once."
-        # The acknowledged message is there, once; and the conversation goes on.
+        # The acknowledged message is stored exactly once, and the conversation continues.
         assert [message["content"] for message in await client.messages(conversation)] == [
             *("Remember this.", "Stored once."),
         ]
@@ -106,14 +108,14 @@ def test_a_failover_under_load(
     upstream: Upstream,
     io_loop: IOLoop,
 ) -> None:
-    """Three nodes; the primary is killed while messages are posted and answered."""
+    """A replica set of three nodes: the primary is killed while messages are posted and answered."""
     upstream.reply(answer("Answered."))
     with data_directory() as directory, ReplicaSet(directory, size=3) as mongo:
         client = make_client(start_server(MONGODB_URI=mongo.uri))
         failed: Counter[str] = Counter()
 
         async def converse(number: int) -> tuple[str, list[str]]:
-            """Post five messages, each again until it is acknowledged."""
+            """Post five messages, and repeat each until it is acknowledged."""
             conversation = await client.create(id=f"c{number}")
             contents = [f"Message {number}.{turn}" for turn in range(5)]
             async with client.stream(conversation) as watched:
@@ -123,12 +125,12 @@ def test_a_failover_under_load(
                         await asyncio.to_thread(mongo.primary().kill)
                     key = {"Idempotency-Key": content.replace(" ", "-")}
                     while (response := await client.post(conversation, content, headers=key)).status_code == 503:
-                        await asyncio.sleep(float(response.headers["Retry-After"]))  # as it asks
+                        await asyncio.sleep(float(response.headers["Retry-After"]))  # the time that the server asks for
                     assert response.status_code in (200, 201), response.text
                     ended = await watched.next()
                     while ended.type != "llm_complete" and not (ended.type == "error" and ended.data["messageId"]):
                         ended = await watched.next()
-                    # Whose history could not be read before the model was asked has failed, and says so.
+                    # An answer whose history could not be read has failed, with an error event.
                     assert ended.type == "llm_complete" or ended.data["error"] == "storage_unavailable"
                     failed[conversation] += ended.type == "error"
             return conversation, contents
@@ -174,11 +176,12 @@ async def test_streams_beyond_a_users_own_are_refused_without_the_database(
                 assert error.data["error"] == "too_many_streams"
         finally:
             mongo.nodes[0].signal(signal.SIGCONT)
-        # The database had stopped, which others have noticed: they are let in as soon as it has answered one question.
+        # Other requests have noticed that the database had stopped. New ones are accepted as soon as it has answered
+        # one ping.
         async with asyncio.timeout(15):
             while True:
                 async with other.stream(theirs) as unaffected:
                     if (first := await unaffected.next()).type == "connected":
                         break
                     assert first.data["error"] == "storage_unavailable"
-                await asyncio.sleep(0.1)  # sooner than it asks for
+                await asyncio.sleep(0.1)  # shorter than its `Retry-After`

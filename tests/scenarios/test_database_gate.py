@@ -1,4 +1,4 @@
-"""Many requests at once before a database that is stopped, or slow: each is answered in time, and nothing piles up."""
+"""Many concurrent requests while the database is stopped or slow: each is answered in time, and no queue builds up."""
 
 import asyncio
 import json
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.xdist_group("database-gate")  # they share a database
 # The contract: a request is answered within 5 s, whatever the database does; `/readyz` within 3 s.
 ANSWERED, READY = 5.0, 3.0
 MANY = 200
-# Not more at once than even a busy machine serves before the gate sheds what waits: that is tested where it is slow.
+# Concurrent requests: few enough that even a busy machine serves them before the gate refuses waiting ones. Another
+# test covers those refusals.
 TOGETHER = 20
 
 
@@ -41,9 +42,8 @@ class Outcome(NamedTuple):
 
 
 class Crowd:
-    """Many clients of one user's, each with a connection that is open before anybody asks anything.
-
-    Not httpx: to send 200 requests takes it longer than the server may take to answer them.
+    """Many clients of one user. All connections are opened before the first request. Not httpx: sending 200 requests
+    with it takes longer than the server may take to answer them.
     """
 
     def __init__(self, client: Client) -> None:
@@ -52,17 +52,17 @@ class Crowd:
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def gather(self, count: int) -> None:
-        """Let so many connect."""
+        """Open this many connections."""
         await asyncio.gather(*(self._connect() for _ in range(count)))
 
     async def _connect(self) -> None:
-        # Kept here, not by `gather`: a cancelled one forgets what it has gathered, and nobody would close it.
+        # Kept here and not in the result of `gather`: if that is cancelled, nobody could close the open connections.
         self._free.append(await asyncio.open_connection("127.0.0.1", self._port))
 
     async def ask(self, method: str, path: str, body: object = None, accept: str = "*/*") -> Outcome:
-        """One request over a connection that waits for it, or a new one."""
+        """Send one request over an unused connection, or over a new one."""
         while not self._free:
-            await self.gather(1)  # which another request may take first
+            await self.gather(1)  # another request may take the new connection first
         reader, writer = self._free.pop()
         content = b"" if body is None else json.dumps(body).encode()
         lines = [
@@ -81,14 +81,14 @@ class Crowd:
         return Outcome(int(reply.split(" ", 2)[1]), reply, retry_after and retry_after[1], seconds)
 
     def close(self) -> None:
-        """Close what nobody used."""
+        """Close the unused connections."""
         for _, writer in self._free:
             writer.transport.abort()
 
 
 @pytest.fixture(scope="module")
 def mongo() -> Iterator[ReplicaSet]:
-    """A database of this module's own, to be stopped."""
+    """A database for this module alone, which the tests stop."""
     with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 
@@ -107,7 +107,7 @@ def client(server: ServerProcess, make_client: MakeClient) -> Client:
 
 @asynccontextmanager
 async def crowd(client: Client, count: int = 0) -> AsyncIterator[Crowd]:
-    """With so many connections."""
+    """A `Crowd` with open connections."""
     crowd = Crowd(client)
     await crowd.gather(count)
     try:
@@ -118,7 +118,9 @@ async def crowd(client: Client, count: int = 0) -> AsyncIterator[Crowd]:
 
 
 class Beside:
-    """What a monitor sees meanwhile: `/readyz`, and how busy the machine is, which `/healthz` shows: it asks nobody."""
+    """A monitor that runs beside the requests. It requests `/readyz`; and `/healthz`, which needs no database, so its
+    time shows how busy the machine is.
+    """
 
     def __init__(self, http: Crowd) -> None:
         self.ready: list[Outcome] = []
@@ -126,17 +128,17 @@ class Beside:
         self._http = http
 
     async def ask(self) -> None:
-        """Again and again."""
+        """Send requests until cancelled."""
         while True:
             health, ready = await asyncio.gather(self._http.ask("GET", "/healthz"), self._http.ask("GET", "/readyz"))
             self.busy = max(self.busy, health.seconds)
             self.ready.append(ready)
-            await asyncio.sleep(0.1)  # a balancer's pause
+            await asyncio.sleep(0.1)  # the pause of a load balancer
 
 
 @asynccontextmanager
 async def beside(http: Crowd) -> AsyncIterator[Beside]:
-    """Ask beside what is in the context."""
+    """Run the monitor while the context is open."""
     beside = Beside(http)
     asking = asyncio.create_task(beside.ask())
     try:
@@ -147,9 +149,8 @@ async def beside(http: Crowd) -> AsyncIterator[Beside]:
 
 
 async def seconds_of_all(http: Crowd, path: str) -> float:
-    """How long this machine takes now for so many requests, while all is well: what it adds to any bound.
-
-    On a free one a fraction of a second.
+    """Seconds that this machine now takes for this many requests without a fault; added to each bound. An idle machine
+    takes a fraction of a second.
     """
     begun = time.monotonic()
     await asyncio.gather(*(http.ask("GET", path) for _ in range(MANY)))
@@ -182,7 +183,7 @@ async def test_with_a_stopped_database_all_of_many_requests_are_refused_in_time(
             assert max(outcome.seconds for outcome in outcomes) < ANSWERED + monitor.busy + slowness
             assert {outcome.status for outcome in monitor.ready} == {503}
             assert max(outcome.seconds for outcome in monitor.ready) < READY + monitor.busy + slowness
-            # It is known by now.
+            # By now the server knows that the database is gone.
             assert (await http.ask(method, path, body)).seconds < 1 + monitor.busy + slowness
         finally:
             mongo.nodes[0].signal(signal.SIGCONT)
@@ -229,7 +230,7 @@ async def test_an_idle_server_whose_database_stops_says_in_time_that_it_is_not_r
         try:
             first = await http.ask("GET", "/readyz")
             assert (first.status, first.seconds < READY + slowness) == (503, True)
-            # A request that comes now need not find out for itself.
+            # A new request is refused at once, without waiting for the database.
             refused = await http.ask("GET", API)
             assert (refused.status, refused.seconds < 1 + slowness) == (503, True)
         finally:
@@ -259,7 +260,7 @@ async def test_what_a_transaction_held_when_the_database_stopped_is_let_go(clien
 
 @pytest.fixture
 def slow(io_loop: IOLoop, mongo: ReplicaSet) -> Iterator[FaultProxy]:
-    """The way to the database, which can be made slow."""
+    """A proxy in front of the database that can be made slow."""
     proxy = io_loop.run_sync(FaultProxy(lambda: mongo.nodes[0].port).start)
     yield proxy
 
@@ -281,7 +282,7 @@ async def test_before_a_slow_database_nothing_piles_up(
     async with crowd(client, 500) as http:
         conversation = await client.create()
         slowness = await seconds_of_all(http, f"{API}/{conversation}")
-        slow.delay(0.15)  # there, and back
+        slow.delay(0.15)  # seconds, in each direction
         paths = [f"{API}/{conversation}", f"{API}/{conversation}/messages", API]
         async with beside(http) as monitor:
             outcomes = await asyncio.gather(*(http.ask("GET", paths[number % 3]) for number in range(500)))
@@ -289,7 +290,7 @@ async def test_before_a_slow_database_nothing_piles_up(
         assert statuses.keys() == {200, 503}
         assert max(outcome.seconds for outcome in outcomes) < ANSWERED + monitor.busy + slowness
         assert all(int(outcome.retry_after or 0) >= 1 for outcome in outcomes if outcome.status == 503)
-        # Those who come when the flood is over are served, although it is still slow.
+        # Requests after the flood are served, although the database is still slow.
         await recovered(ANSWERED + monitor.busy + slowness, lambda: http.ask("GET", paths[1]))
         assert (await client.post(conversation, "Is it slow?")).status_code == 201
         slow.heal()
