@@ -89,7 +89,7 @@ async def test_when_no_answer_runs_there_is_no_beat(mongodb_uri: str) -> None:
             await talk.goes_on()
             b.model.calls.clear()
             made = b.store.called["checkpoint"]
-            for _ in range(100):  # longer than some intervals
+            for _ in range(100):  # longer than several intervals
                 await b.mongo.ping()
             assert b.store.called["checkpoint"] == made
 
@@ -157,7 +157,7 @@ async def test_a_slow_database_is_asked_one_thing_at_a_time(mongodb_uri: str, ca
         first, *others = await talks(b)
         go_on = await before_checkpoint(b)
         begun = b.store.called["checkpoint"]
-        for _ in range(100):  # longer than some intervals
+        for _ in range(100):  # longer than several intervals
             await b.mongo.ping()
         assert b.store.called["checkpoint"] == begun
         await first.goes_on()

@@ -192,7 +192,7 @@ async def test_who_comes_back_within_the_grace_was_never_gone(mongodb_uri: str) 
             call.say("Before. ")
             await watched.until("llm_chunk")
         async with b.viewer(conversation, watched.cursor) as again:
-            await asyncio.sleep(0.2)  # nothing is to happen in this time, which is longer than the grace
+            await asyncio.sleep(0.2)  # nothing may happen in this time, which is longer than the grace
             call.say("After.", STOP)
             complete = await again.until("llm_complete")
             assert (complete["status"], again.text) == ("complete", "After.")
@@ -210,7 +210,7 @@ async def test_who_comes_back_saves_it_also_after_two_left_in_the_same_moment(mo
             first.hang_up()  # a laptop with two tabs loses its network: both leave before a handler notices
             second.hang_up()
         async with b.viewer(conversation, first.cursor) as again:
-            await asyncio.sleep(0.2)  # nothing is to happen in this time, which is longer than the grace
+            await asyncio.sleep(0.2)  # nothing may happen in this time, which is longer than the grace
             assert not call.closed.is_set()
             call.say("After.", STOP)
             complete = await again.until("llm_complete")
@@ -225,7 +225,7 @@ async def test_what_we_cut_is_begun_again_by_who_comes_later(mongodb_uri: str) -
         async with b.viewer(conversation) as watched:
             (await b.model.call(1)).say("So far")
             await watched.until("llm_chunk")
-        await beats(b, 2)  # what has come is stored
+        await beats(b, 2)  # the received text is stored
         await b.interrupt(conversation)
         await b.ended(conversation)
         b.model.reply("All of it.", STOP)
@@ -264,7 +264,7 @@ async def test_who_reads_one_answer_is_given_the_attempt_that_follows_one_we_cut
         async with b.viewer(conversation, once=True) as watched:
             (await b.model.call(1)).say("So far")
             await watched.until("llm_chunk")
-            await beats(b, 2)  # what has come is stored
+            await beats(b, 2)  # the received text is stored
             b.model.reply("All of it.", STOP)
             await b.interrupt(conversation)
             await watched.rest()
@@ -298,7 +298,7 @@ async def test_what_was_cut_while_somebody_watches_begins_again(mongodb_uri: str
         async with b.viewer(conversation) as watched:
             (await b.model.call(1)).say("So far")
             await watched.until("llm_chunk")
-            await beats(b, 2)  # what has come is stored
+            await beats(b, 2)  # the received text is stored
             b.model.reply("Again.", STOP)
             await b.interrupt(conversation)
             assert (await watched.until("llm_complete"))["status"] == "interrupted"

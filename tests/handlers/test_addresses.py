@@ -1,4 +1,4 @@
-"""Whose address counts: a proxy is believed only if it is trusted, and only what it added itself."""
+"""The client's address: only trusted proxies count, and only the entry that each added itself."""
 
 from ipaddress import ip_network
 
@@ -13,7 +13,7 @@ CLIENT_6, SUBSCRIBER = "2001:db8:1:2::99", "2001:0db8:0001:0002::/64"
 
 
 def headers(name: str, *values: str) -> HTTPHeaders:
-    """Each value in a field of its own."""
+    """Headers with one field for each value."""
     found = HTTPHeaders()
     for value in values:
         found.add(name, value)
@@ -24,7 +24,7 @@ def headers(name: str, *values: str) -> HTTPHeaders:
     ("peer", "forwarded_for", "expected"),
     [
         ("203.0.113.7", "", "203.0.113.7"),
-        ("203.0.113.7", "198.51.100.1", "203.0.113.7"),  # says who is no proxy of ours
+        ("203.0.113.7", "198.51.100.1", "203.0.113.7"),  # sent by a peer that is not a trusted proxy
         ("10.1.2.3", "198.51.100.1", "198.51.100.1"),
         ("10.1.2.3", "6.6.6.6, 198.51.100.1", "198.51.100.1"),  # the client wrote the first one itself
         ("10.1.2.3", "6.6.6.6, 10.9.9.9, 198.51.100.1, 10.4.5.6", "198.51.100.1"),
@@ -35,7 +35,7 @@ def headers(name: str, *values: str) -> HTTPHeaders:
         ("127.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("127.0.0.1", "", None),
         ("127.0.0.1", "::1", None),
-        ("::1", "198.51.100.1", None),  # not in the list
+        ("::1", "198.51.100.1", None),  # this peer is not in the list of proxies
         ("::ffff:203.0.113.7", "", "203.0.113.7"),
         ("2001:db8:1:2:3:4:5:6", "", "2001:0db8:0001:0002::/64"),
         ("fd00::1", "2001:db8:1:2::99", "2001:0db8:0001:0002::/64"),
@@ -70,7 +70,7 @@ def test_who_has_no_address_has_none() -> None:
         (f'"[{CLIENT_6}]:4711"', SUBSCRIBER),
         (f'"[{CLIENT_6}]:_x"', SUBSCRIBER),
         (f"[::ffff:{CLIENT}]:80", CLIENT),
-        # Then it is the proxy that is known.
+        # In these cases only the proxy's own address is known.
         *((node, "10.1.2.3") for node in ("unknown", "_hidden", '"_hidden"', "unknown:80", '""', '"', "[", "[]")),
         *((node, "10.1.2.3") for node in ("[::1", f"{CLIENT}:", f"{CLIENT}:1:2", f"{CLIENT}:x", "1.2.3", "01.2.3.4")),
         ("a" * 9000, "10.1.2.3"),
@@ -89,17 +89,17 @@ def test_an_address_in_every_spelling(node: str, expected: str) -> None:
     ("forwarded", "expected"),
     [
         ("", "10.1.2.3"),
-        ("proto=https", "10.1.2.3"),  # it does not say for whom
+        ("proto=https", "10.1.2.3"),  # the header names no client
         (f"for={CLIENT};for=6.6.6.6", "10.1.2.3"),
         (f"for={CLIENT}, for=10.4.5.6;proto=http", CLIENT),
         (f'for="[{CLIENT_6}]:1", for="[fd00::7]:2"', SUBSCRIBER),
-        (f'for="6.6.6.6, for={CLIENT}', CLIENT),  # an open quote of the client's swallows nothing
+        (f'for="6.6.6.6, for={CLIENT}', CLIENT),  # the client's open quote does not hide later entries
         (f'for="a\\", for={CLIENT}', CLIENT),
         (f'for="{CLIENT[0]}\\{CLIENT[1:]}"', CLIENT),  # RFC 9110, section 5.6.4
         (f"for=10.4.5.6, for={CLIENT}, for=unknown", "10.1.2.3"),
         ("for=10.4.5.6," * 5000, "10.4.5.6"),
         (f"for={CLIENT}" + ", for=10.4.5.6" * 31, CLIENT),
-        (f"for={CLIENT}" + ", for=10.4.5.6" * 32, "10.4.5.6"),  # nobody has so many
+        (f"for={CLIENT}" + ", for=10.4.5.6" * 32, "10.4.5.6"),  # more proxies than any real chain has
     ],
 )
 def test_the_standard_header(forwarded: str, expected: str) -> None:
@@ -107,7 +107,7 @@ def test_the_standard_header(forwarded: str, expected: str) -> None:
 
 
 def test_of_both_headers_the_one_counts_that_proxies_set() -> None:
-    """Most set X-Forwarded-For alone, and pass on what a client wrote into the other."""
+    """Most proxies set only X-Forwarded-For, and pass on the client's own `Forwarded`."""
     both = headers("X-Forwarded-For", CLIENT)
     both.add("Forwarded", "for=6.6.6.6")
     assert origin("10.1.2.3", both, TRUSTED) == CLIENT

@@ -1,4 +1,4 @@
-"""The JavaScript client as the server gives it away: whole, to anybody, and nothing else."""
+"""The server sends the JavaScript client's files, complete and to anybody, and no other files."""
 
 import re
 
@@ -44,7 +44,7 @@ WHEN_MET = {"vendor/highlight.js", "vendor/temml.js", "use-chat-sse.js"}
 
 @pytest.mark.gen_test
 async def test_the_page_is_light_when_it_is_first_loaded(client: Client) -> None:
-    """As a browser gets it; what colours code and sets maths is loaded when an answer has some."""
+    """The compressed size in a browser. The libraries for code and maths are loaded when an answer first has some."""
     loaded = ["", *(name for name in CONTENT_TYPES if name not in WHEN_MET and not name.endswith(".d.ts"))]
     size = 0
     for name in loaded:
@@ -59,7 +59,7 @@ async def test_the_page_is_light_when_it_is_first_loaded(client: Client) -> None
 
 @pytest.mark.gen_test
 async def test_who_does_not_take_gzip_gets_the_same_uncompressed(client: Client) -> None:
-    """A cache keeps the two apart: by Vary, and each has an ETag of its own."""
+    """A cache can tell the two forms apart: by Vary, and by their ETags."""
     for path in ("/", "/chatstream.js", "/page/page.css", "/vendor/temml.js", "/docs", "/openapi.json"):
         zipped = await client.http.get(path, headers={"Accept-Encoding": "gzip"})
         plain = await client.http.get(path, headers={"Accept-Encoding": "identity"})

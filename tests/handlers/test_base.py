@@ -1,4 +1,4 @@
-"""What is the same behind every door: errors as problem documents, request ids, CORS, bodies and their limits."""
+"""The behaviour that all handlers share: errors as problem documents, request ids, CORS, bodies and their limits."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ NOBODY = "0" * 24
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """RFC 9457, with our two members; returns the document."""
+    """Check for a problem document (RFC 9457) with our two further members; returns it."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Cache-Control"] == "no-store"
@@ -157,7 +157,7 @@ CONFIDENTIAL = "the prompt, the key, the host"
 
 
 class Broken(BaseHandler):
-    """A door with a fault of ours behind it."""
+    """A handler that raises an unexpected exception."""
 
     public = True
 
@@ -205,7 +205,7 @@ async def test_what_is_not_json_is_400(client: Client) -> None:
         b'{"content": "a"} x',
         b"{'content': 'a'}",
         b'{"content": "\xff"}',
-        b'{"content": "\\ud800"}',  # a lone surrogate can be stored nowhere
+        b'{"content": "\\ud800"}',  # a lone surrogate cannot be stored
         b'{"content": "\\udc00\\ud800"}',
         b'{"\\ud800": 1}',
         b"\xef\xbb\xbf",
@@ -291,13 +291,13 @@ async def test_a_body_over_the_limit_is_413_declared_or_not(client: Client) -> N
         for path in (API, f"{API}/{conversation}/messages", f"{API}/{conversation}/stop"):
             assert_problem(await client.http.post(path, content=b" " * size, headers=headers), 413, "too_large")
             assert_problem(await client.http.post(path, content=pieces(size), headers=headers), 413, "too_large")
-    # Of exactly that size it is only not JSON.
+    # A body of exactly the maximum size is only refused because it is not JSON.
     for content in (b" " * LIMIT, pieces(LIMIT)):
         assert_problem(await client.http.post(API, content=content, headers=headers), 400, "invalid_request")
 
 
 async def pieces(size: int) -> AsyncIterator[bytes]:
-    """A body without a length: it is sent chunked."""
+    """A body without a known length: httpx sends it in chunks."""
     while size > 0:
         yield b" " * min(size, 16 * KIB)
         size -= 16 * KIB
@@ -336,7 +336,9 @@ async def test_the_longest_message_fits_however_it_is_written(client: Client, up
 async def test_a_refused_request_is_read_to_its_end_and_the_connection_goes_on(
     client: Client, shared_server: ServerProcess
 ) -> None:
-    """Else the client, which sends first and reads then, gets a reset instead of the answer (RFC 9112, section 9.6)."""
+    """Otherwise a client that sends everything before it reads gets a reset instead of the response (RFC 9112, section
+    9.6).
+    """
     body = b" " * (2 * LIMIT)
     length = f"Content-Length: {len(body)}\r\n\r\n".encode()
     last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -354,7 +356,7 @@ async def test_a_refused_request_is_read_to_its_end_and_the_connection_goes_on(
 
 
 async def exchange(port: int, *requests: bytes) -> list[bytes]:
-    """Send requests over one connection, each when the one before was answered; returns the responses."""
+    """Send requests over one connection, each after the response to the one before; returns the responses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     responses = []
     try:
@@ -413,7 +415,7 @@ async def test_the_request_id_is_that_of_the_log(client: Client, shared_server: 
 
 @pytest.mark.gen_test
 async def test_a_path_ends_no_line_of_the_log_and_moves_no_cursor(shared_server: ServerProcess) -> None:
-    """The bytes of a path that are not ASCII come through as they are: among them a terminal's control sequences."""
+    """Bytes of a path that are not ASCII arrive unchanged, and may be a terminal's control sequences."""
     head = b"GET /\x9b2J\x85forged\xe9 HTTP/1.1\r\nHost: x\r\nX-Request-Id: path-of-bytes\r\n\r\n"
     await exchange(shared_server.port, head)
     lines = map(json.loads, (await shared_server.logged()).splitlines())
@@ -517,7 +519,7 @@ async def test_what_a_page_of_a_listed_origin_asks_for_is_allowed(open_client: C
         assert allowed == more | {
             *("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id", "x-requested-with")
         }
-    # Names alone, and no more of them than a page may have.
+    # Only valid field names are accepted, and not more than the maximum.
     for nonsense in ('*,a b,a:b,a/b,"a",(a),<a>,é,,a\tb,' + "x" * 101, ",".join(["bad name"] * 800)):
         headers = PREFLIGHT | {"Access-Control-Request-Headers": nonsense}
         response = await open_client.http.options(
@@ -545,7 +547,8 @@ async def test_without_a_list_no_origin_may_call_and_the_log_says_what_to_do(
             assert "Access-Control-Allow-Origin" not in response.headers
     told = [json.loads(line) for line in (await server.logged()).splitlines() if "CHATSTREAM_CORS_ORIGINS" in line]
     assert [line["level"] for line in told] == ["warning"] * 3
-    # Once each; the server's own page needs no permission, and what is no origin comes from no browser.
+    # Each refused origin is logged once. The server's own page needs no permission, and no browser sends an invalid
+    # origin.
     for origin, line in zip((ORIGIN, "null", "http://localhost:5173"), told, strict=True):
         assert f" {origin} " in line["message"]
 

@@ -1,4 +1,4 @@
-"""Branches over REST and on the stream: a question edited, another one shown, an answer continued, and rated."""
+"""Branches over REST and on the stream: edit a question, show another branch, continue and rate an answer."""
 
 import asyncio
 from typing import Any
@@ -45,7 +45,7 @@ def replies(upstream: Upstream, *texts: str) -> None:
 
 
 def asked(upstream: Upstream, number: int = -1) -> list[str]:
-    """What the model was told in a call, without the system prompt."""
+    """The messages of a request to the model, without the system prompt."""
     return [turn["content"] for turn in upstream.calls[number].body["messages"] if turn["role"] != "system"]
 
 
@@ -73,7 +73,7 @@ async def test_an_edited_question_begins_a_branch_and_the_first_one_stays_within
     assert question["parent"] == first_answer
     assert "siblings" not in shown["messages"][0]
 
-    # What is posted next goes on from the branch that is shown; the other one can be read, and shown again.
+    # The next message continues the shown branch. The other branch can be read, and shown again.
     await ask(client, conversation, "Three")
     assert asked(upstream) == ["One", "To one.", "Two!", "To two, edited.", "Three"]
     old = before["messages"][-1]["id"]
@@ -255,7 +255,7 @@ async def test_another_branch_is_shown_while_an_answer_runs_which_goes_on(client
         assert (await show(client, conversation, one["id"])).status_code == 200
         shown = await page(client, conversation)
         assert [message["content"] for message in shown["messages"]] == ["One", "A."]
-        # While it runs, a message here is refused or waits, and can be edited while it does.
+        # While the answer runs, a message on this branch is refused or queued; a queued one can be edited.
         posted = f"{API}/{conversation}/messages"
         assert status_and_code(await client.post(conversation, "Now?")) == (409, "answer_in_progress")
         end = shown["messages"][-1]["id"]
@@ -308,7 +308,7 @@ async def test_the_history_of_the_ai_sdk_is_that_of_the_branch(client: Client, u
 
 
 async def stopped(client: Client, conversation: str, content: str, upstream: Upstream, so_far: str) -> Page:
-    """An answer that was stopped when it had said this."""
+    """Create an answer that is stopped after this text."""
     upstream.reply(beginning(so_far), Do.HANG)
     async with client.stream(conversation) as watched:
         await client.post(conversation, content)
@@ -332,14 +332,14 @@ async def test_a_cut_answer_is_continued_in_one_piece(client: Client, upstream: 
         assert complete.data["content"] == watched.text == "The cow jumps over the moon."
         assert complete.data["status"] == "complete"
     roles = [turn["role"] for turn in upstream.calls[-1].body["messages"]]
-    assert roles[-3:] == ["user", "assistant", "user"]  # no model has to go on with an assistant's turn
+    assert roles[-3:] == ["user", "assistant", "user"]  # the request does not end with an assistant turn
     assert asked(upstream)[:2] == ["Tell me.", "The cow jumps over"]
     _, old, new = await client.messages(conversation)
     assert (old["id"], old["content"], old["status"]) == (cut["id"], "The cow jumps over", "stopped")
     assert (new["content"], new["continues"], new["attempt"]) == (complete.data["content"], cut["id"], 2)
-    # Each says what its own request took.
+    # Each attempt has the usage of its own request.
     assert (old["usage"]["source"], new["usage"]["source"]) == ("estimated", "exact")
-    # The next turn has it as one answer, and the request for the rest is nobody's message.
+    # The next turn has the continued text as one answer; the prompt that asked for the rest is not a message.
     replies(upstream, "Yes.")
     await ask(client, conversation, "Really?")
     assert asked(upstream) == ["Tell me.", "The cow jumps over the moon.", "Really?"]
@@ -362,7 +362,7 @@ async def test_only_what_was_cut_is_continued(client: Client, upstream: Upstream
         while "on" not in watched.text:
             await watched.until("llm_chunk")
     await client.http.post(f"{API}/{conversation}/stop")
-    # Cut again, and continued again, from either.
+    # The attempt is cut again, and both attempts can be continued.
     for id_, expected in ((None, "So far and on!"), (cut["id"], "So far!")):
         replies(upstream, "!")
         assert (await client.http.post(path, json=body | {"messageId": id_})).status_code == 202

@@ -25,7 +25,7 @@ async def test_the_app_declares_a_tool_and_answers_its_calls(client: Client, ups
     changed = await client.http.patch(f"{API}/{conversation}", json={"clientTools": [PICK | {"timeout": 60}]})
     assert changed.status_code == 200, changed.text
     assert changed.json()["clientTools"] == [PICK | {"timeout": 60.0}]
-    upstream.reply(picking('{"album": 7}'))  # not what the schema takes: the app is not asked
+    upstream.reply(picking('{"album": 7}'))  # invalid by the schema: the app is not asked
     upstream.reply(picking('{"album": "Cats"}'))
     upstream.reply(answer("A cat."))
     assert (await client.post(conversation, "Which?")).status_code == 201
@@ -51,7 +51,7 @@ async def test_the_app_declares_a_tool_and_answers_its_calls(client: Client, ups
     told = [one["content"] for one in upstream.calls[2].body["messages"] if one["role"] == "tool"]
     assert told[0].startswith("bad arguments: album")
     assert told[1] == '{"name":"cat.jpg"}'
-    # The history says the same; and null takes the tools back.
+    # The history has the same; null removes the tools.
     assert (await client.messages(conversation))[-1]["rounds"] == complete["rounds"]
     changed = await client.http.patch(f"{API}/{conversation}", json={"clientTools": None})
     assert "clientTools" not in changed.json()

@@ -1,4 +1,4 @@
-"""What is no HTTP is refused with a problem document, too, and the log tells of it without repeating it."""
+"""Invalid HTTP is refused with a problem document, too. The log reports it without quoting it."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ SECRET = "Bearer-of-a-secret"
 
 
 async def send(port: int, request: bytes) -> tuple[list[bytes], bytes]:
-    """Send bytes on a connection of their own; the head's lines, and everything after it."""
+    """Send bytes on a new connection; returns the lines of the response's head, and the rest."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
@@ -61,7 +61,7 @@ async def test_what_is_not_http_is_refused_with_a_problem(shared_server: ServerP
 
 @pytest.mark.gen_test
 async def test_the_end_of_what_a_client_says_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While its request is at work nothing is read: an end that was read again and again cost sixty milliseconds."""
+    """While a request is handled, nothing is read. Reading the end of file again and again took 60 ms of CPU time."""
     reads: list[int | None] = []
     read = Connection.read_from_fd
 

@@ -1,4 +1,4 @@
-"""Conversations over REST: made, listed, read, changed, deleted."""
+"""Conversations over REST: create, list, read, change, delete."""
 
 import re
 from datetime import UTC, datetime

@@ -1,4 +1,6 @@
-"""The whole route table: every door asks who is there, or is on the short list; and what every response says."""
+"""The whole route table: every handler authenticates, or is on the short list; and the headers that every response
+has.
+"""
 
 import httpx
 import pytest
@@ -8,7 +10,7 @@ from chatstream.handlers.assets import CONTENT_TYPES
 from tests.support.client import API, Client
 from tests.support.routes import methods, routes
 
-# Whoever can reach the server may see these: they hold nothing of anybody.
+# Public routes: they have no users' data.
 PUBLIC = {"/", "/docs", "/healthz", "/metrics", "/openapi.json", "/readyz", *(f"/{name}" for name in CONTENT_TYPES)}
 
 
@@ -31,7 +33,7 @@ async def test_every_other_door_asks_who_is_there_whatever_the_method(client: Cl
                 response = await client.http.request(method, path, headers=headers)
                 assert response.status_code == 401, (method, path, headers)
                 assert response.headers["WWW-Authenticate"].startswith('Bearer realm="chatstream"')
-                # What is wrong with the token is said; whether the conversation exists is not.
+                # The response names the error of the token, but not whether the conversation exists.
                 assert method == "HEAD" or "onversation" not in response.text
 
 
@@ -56,7 +58,7 @@ async def test_every_response_has_the_headers_that_keep_it_from_harm(client: Cli
         if url.endswith("/stream"):
             url += "?once=true"
         for method in RequestHandler.SUPPORTED_METHODS:
-            if method == "DELETE":  # the others want something to answer about
+            if method == "DELETE":  # the other methods need a message to answer
                 continue
             for headers in ({}, {"Authorization": ""}):
                 assert_harmless(await client.http.request(method, url, headers=headers))
@@ -72,7 +74,7 @@ def assert_harmless(response: httpx.Response) -> None:
     assert response.headers["X-Content-Type-Options"] == "nosniff", what
     assert response.headers["Referrer-Policy"] == "no-referrer", what
     assert response.headers["X-Request-Id"], what
-    # Nobody keeps a copy; of what is the same for everybody, nobody uses one without asking.
+    # Users' data must not be cached. Public content may be cached, but must be revalidated.
     allowed = ("no-store", "no-cache, no-store, no-transform", *(["no-cache"] if response.url.path in PUBLIC else []))
     assert response.headers["Cache-Control"] in allowed, what
     if response.headers.get("Content-Type", "").startswith("text/html"):

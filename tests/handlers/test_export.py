@@ -1,4 +1,4 @@
-"""``GET /api/v1/chat/me/export``, and back into the database with ``chatstream seed``: the same history."""
+"""``GET /api/v1/chat/me/export``, and its import with ``chatstream seed``: the history stays the same."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ ME = "/api/v1/chat/me"
 
 def lines(text: str) -> list[dict[str, Any]]:
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.split("\n")[:-1]]  # U+2028 ends no line of these
+    return [json.loads(line) for line in text.split("\n")[:-1]]  # U+2028 does not end a line here
 
 
 def seed(directory: Path, uri: str, file: str, database: str = "shared") -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def seed(directory: Path, uri: str, file: str, database: str = "shared") -> subp
 
 
 async def history(client: Client) -> list[Any]:
-    """All that REST tells, with numbers in place of the messages' ids."""
+    """A conversation's whole history over REST, with numbers in place of the messages' ids."""
     listed = (await client.http.get(API)).json()["conversations"]
     told: list[Any] = []
     for conversation in listed:
@@ -54,7 +54,7 @@ async def history(client: Client) -> list[Any]:
 
 
 async def live(client: Client, upstream: Upstream) -> None:
-    """A bit of everything that a history may have."""
+    """Create a history with every kind of content."""
     upstream.reply(answer("I'd recommend a bet on **Leeds to win** at odds of 2.10, with a stake of €10."))
     first = await client.create(
         id="first", title="Sunday ⚽", systemPrompt="Be brief.", model="some/model", background=True
@@ -109,7 +109,7 @@ async def test_export_erase_and_import_give_the_same_history(
     mongo.close()
     again = lines((await client.http.get(f"{ME}/export")).text)
     assert [one["type"] for one in again] == [one["type"] for one in exported]
-    # It goes on where it was: the same key gives the same message, and the next question has its context.
+    # The imported conversation continues: an idempotency key finds its message, and the next question has its context.
     repeated = await client.post("first", "Who wins?", headers={"Idempotency-Key": "once"})
     assert repeated.status_code == 200
     twice = await asyncio.to_thread(seed, tmp_path, mongodb_uri, response.text)
@@ -183,10 +183,10 @@ async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
     unread = await client.create(id="unread", initialMessage="Nobody waits for this.")
     async with asyncio.timeout(60):
         while not [one for one in (await client.http.get(API)).json()["conversations"] if one["unread"]]:
-            await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
 
     async def told() -> list[Any]:
-        """All of both, in places instead of ids: as it is shown, and each other branch."""
+        """All branches of both conversations, with positions in place of ids; the shown branch first."""
         listed = (await client.http.get(API)).json()["conversations"]
         exported = lines((await client.http.get(f"{ME}/export")).text)[1:]
         ids = {line["message"]["id"]: place for place, line in enumerate(exported) if line["type"] == "message"}
@@ -208,7 +208,7 @@ async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
     done = await asyncio.to_thread(seed, tmp_path, mongodb_uri, file, server._environment["MONGODB_DATABASE"])
     assert done.returncode == 0, done.stderr
     assert await told() == before
-    # The model is told no more than before.
+    # The model gets no more of the conversation than before.
     last = upstream.calls[-2].body["messages"]
     assert [turn["content"] for turn in last if turn["role"] == "user"][-1] == "Question 5?"
     upstream.reply(answer("Answer 9."))
@@ -220,7 +220,7 @@ async def test_branches_what_is_left_out_and_what_is_unread_come_back_too(
 
 
 def in_places(value: Any, ids: dict[str, int]) -> Any:
-    """The same with a number in place of each message's id."""
+    """Replace each message's id by a number."""
     if isinstance(value, dict):
         return {name: in_places(one, ids) for name, one in value.items()}
     if isinstance(value, list):
@@ -268,7 +268,7 @@ async def test_nobody_but_the_caller_is_in_it(client: Client, make_client: MakeC
 
 
 def fill(uri: str, database: str, user: str, places: range) -> None:
-    """Messages at these places, 20 KB each."""
+    """Store messages at these positions, 20 KB each."""
     client: MongoClient[dict[str, Any]]
     with MongoClient(uri) as client:
         found: Database[dict[str, Any]] = client[database]
@@ -290,7 +290,7 @@ def fill(uri: str, database: str, user: str, places: range) -> None:
 
 
 async def export_slowly(client: Client) -> tuple[int, dict[str, Any]]:
-    """Read one, bit by bit; returns how many bytes came and the last line."""
+    """Read an export slowly; returns the number of bytes and the last line."""
     received = 0
     last = b""
     async with client.http.stream("GET", f"{ME}/export") as response:
@@ -314,7 +314,7 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
     pid = server.process.pid
 
     async def grow(places: range) -> tuple[int, int]:
-        """The bytes that an export with these messages too has, and how much more memory it takes than all before."""
+        """Add these messages and export; returns the export's bytes, and by how much the peak memory grew."""
         await asyncio.to_thread(fill, mongodb_uri, server._environment["MONGODB_DATABASE"], client.user, places)
         before = memory(pid)
         received, end = await export_slowly(client)
@@ -322,23 +322,23 @@ async def test_a_slow_reader_costs_no_memory_and_one_that_does_not_read_is_cut_o
         return received, memory(pid) - before
 
     received, _ = await grow(range(1, 601))
-    assert received > 11_000_000  # the threads that read have by then what each keeps for itself
+    assert received > 11_000_000  # by now the reading threads have allocated their own memory
     received, grown = await grow(range(601, 3601))
     assert received > 70_000_000
-    assert grown < 60_000_000  # as objects it would be twice what came; threads keep some 50 MB
+    assert grown < 60_000_000  # as objects the data would take twice its size; threads keep some 50 MB
     before = memory(pid)
     request = f"GET {ME}/export HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {client.token}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stuck:
         stuck.sendall(request.encode())
         async with asyncio.timeout(60):
             while "does_not_read" not in await server.logged():
-                await asyncio.sleep(0.1)  # between two looks; there is no event to wait for in another process
+                await asyncio.sleep(0.1)  # between two polls; there is no event to wait for in another process
         assert b'"type":"end"' not in await asyncio.to_thread(everything, stuck)
     assert memory(pid) - before < 45_000_000
 
 
 def everything(sock: socket.socket) -> bytes:
-    """What comes until the connection ends, in whichever way."""
+    """Read until the connection ends in any way."""
     received = bytearray()
     with contextlib.suppress(ConnectionError):
         while part := sock.recv(65_536):
@@ -347,6 +347,6 @@ def everything(sock: socket.socket) -> bytes:
 
 
 def memory(pid: int) -> int:
-    """The most that a process has had, in bytes."""
+    """The peak memory of a process, in bytes."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024

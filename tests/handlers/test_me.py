@@ -1,4 +1,6 @@
-"""``/api/v1/chat/me`` over REST: erased, with a receipt; and nothing of the user in the database or in a log."""
+"""``/api/v1/chat/me`` over REST: erasure and its receipt; afterwards the database and the log have no data of the
+user.
+"""
 
 import asyncio
 
@@ -38,7 +40,7 @@ async def test_a_user_is_erased_and_has_a_receipt(
         assert (await client.post(conversation, "Still there?")).status_code == 404
     assert (await other.http.get(f"{API}/{kept}")).status_code == 200
     assert (await client.http.get(f"{ME}/erasure", params={"id": receipt["id"]})).json() == receipt
-    assert await client.create(id="own-0") == "own-0"  # whoever comes back begins anew
+    assert await client.create(id="own-0") == "own-0"  # an erased user who returns starts without data
 
 
 @pytest.mark.gen_test
@@ -53,7 +55,7 @@ async def test_what_runs_and_what_is_watched_ends(client: Client, upstream: Upst
         assert (last["type"], last["error"], last["retryable"]) == ("error", "conversation_deleted", False)
     async with asyncio.timeout(PATIENCE):
         await upstream.calls[0].aborted.wait()
-    async with client.stream(conversation) as watched:  # an EventSource that comes back gives up
+    async with client.stream(conversation) as watched:  # an EventSource that reconnects gives up
         assert watched.response.status_code == 404
 
 

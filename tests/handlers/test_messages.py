@@ -1,4 +1,4 @@
-"""Messages over REST: posted, listed, stopped, answered again."""
+"""Messages over REST: post, list, stop, regenerate."""
 
 import asyncio
 
@@ -96,7 +96,7 @@ async def test_the_same_key_again_is_the_first_result(client: Client, upstream: 
         assert (again.status_code, again.json()) == (200, first.json())
     assert len(await client.messages(conversation)) == 2
     assert len(upstream.calls) == 1
-    # The key counts in its conversation.
+    # An idempotency key is unique within its conversation.
     assert (await client.post(other, "Hi", headers={"Idempotency-Key": "k1"})).status_code == 201
     await client.answer(other)
 
@@ -109,7 +109,7 @@ async def test_the_same_key_while_its_answer_runs_is_no_conflict(client: Client,
     again = await client.post(conversation, "Hi", headers={"Idempotency-Key": "k1"})
     assert (again.status_code, again.json()) == (200, first.json())
     async with client.stream(conversation) as watched:
-        await watched.until("llm_chunk")  # or the stop could come before the model was called
+        await watched.until("llm_chunk")  # otherwise the stop could come before the model's call
     await client.http.post(f"{API}/{conversation}/stop")
     assert len(upstream.calls) == 1
 
@@ -213,7 +213,7 @@ async def test_an_interrupting_message_stops_the_running_answer_first(client: Cl
         assert upstream.calls[0].aborted.is_set()
         assert (await watched.until("llm_complete")).data["status"] == "stopped"
         assert (await watched.until("llm_complete")).data["replyTo"] == response.json()["id"]
-    # Where nothing runs, it is like any other.
+    # If nothing runs, the message is like any other.
     assert (await client.post(conversation, "Three?", params={"ifBusy": "interrupt"})).status_code == 201
     await client.answer(conversation)
 
@@ -226,7 +226,7 @@ async def test_what_to_do_if_busy_is_one_of_three(client: Client, upstream: Upst
         for path in ("messages", "regenerate"):
             url = f"{API}/{conversation}/{path}?ifBusy={choice}"
             assert status_and_code(await client.http.post(url, json={"content": "Hi"})) == (400, "invalid_request")
-    # There is nothing that a second attempt could wait for.
+    # A second attempt cannot be queued.
     response = await client.http.post(f"{API}/{conversation}/regenerate?ifBusy=queue")
     assert status_and_code(response) == (400, "invalid_request")
     assert await client.messages(conversation) == []
@@ -394,7 +394,7 @@ async def test_nothing_to_stop_is_409_and_no_such_answer_404(client: Client, ups
         "upstreamCancelled": False,
         "usage": done["usage"],
     }
-    # A user message is no answer, and another conversation's answer is not this one's.
+    # The id of a user message, or of another conversation's answer, is refused.
     assert status_and_code(await client.http.post(stop, json={"messageId": message["id"]})) == (404, "not_found")
     other = await client.create()
     response = await client.http.post(f"{API}/{other}/stop", json={"messageId": done["id"]})

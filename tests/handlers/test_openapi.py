@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, about these routes and no others; and the page of it."""
+"""The OpenAPI document: it is valid and has exactly the server's routes. Also its page."""
 
 import asyncio
 import html
@@ -41,7 +41,7 @@ async def test_the_document_is_openapi(client: Client) -> None:
 
 
 def mappings(value: object) -> Iterator[dict[str, Any]]:
-    """All that are in it."""
+    """All objects nested in a value."""
     if isinstance(value, dict):
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -52,7 +52,7 @@ def mappings(value: object) -> Iterator[dict[str, Any]]:
 async def test_what_generators_stumble_over_is_not_in_it(client: Client) -> None:
     document = await fetch(client)
     for each in mappings(document):
-        assert each.get("default", "") is not None  # a null that a client would send for what it leaves out
+        assert each.get("default", "") is not None  # a client would send this null for a field that it leaves out
         assert "itemSchema" not in each
         assert "const" not in each
     schemas = document["components"]["schemas"]
@@ -61,10 +61,10 @@ async def test_what_generators_stumble_over_is_not_in_it(client: Client) -> None
         assert not any("default" in field for field in fields.values())
     assert schemas["NewMessage"]["required"] == ["content"]
     assert "required" not in schemas["NewConversation"]
-    # What is in every response is required there.
+    # Fields of every response are marked as required.
     assert "type" in schemas["Problem"]["required"]
     assert "errors" not in schemas["Problem"]["required"]
-    # One type for each reply: a stream is text, where there is nothing else.
+    # Version 3.1 has one type for each reply: a reply that is only a stream is text.
     for item in document["paths"].values():
         for operation in item.values():
             for reply in operation["responses"].values():
@@ -77,7 +77,7 @@ async def test_what_generators_stumble_over_is_not_in_it(client: Client) -> None
 @pytest.mark.gen_test
 async def test_it_describes_every_route_and_nothing_else(client: Client) -> None:
     described = {path: {*item} for path, item in (await fetch(client))["paths"].items()}
-    # Files are no operations.
+    # Files are not described as operations.
     assert described == {path: methods(door) for path, door in routes().items() if door is not AssetHandler}
 
 
@@ -93,7 +93,7 @@ async def test_it_says_of_every_door_who_may_come_in(client: Client) -> None:
 
 
 def kinds(error: type[RequestError]) -> Iterator[type[RequestError]]:
-    """The most particular kinds of an error."""
+    """The leaf classes of an error's tree."""
     if not error.__subclasses__():
         yield error
     for each in error.__subclasses__():
@@ -129,7 +129,7 @@ async def test_the_page_names_every_operation_parameter_code_and_shape(client: C
     for refusal in document["components"]["responses"].values():
         for code in refusal["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]["code"]["enum"]:
             assert f"<code>{code}</code>" in page
-    # No link leads nowhere, and nothing is loaded or run.
+    # Each link has its target, and the page loads and runs nothing.
     assert {target for target in re.findall(r'href="([^"]+)"', page) if target != "openapi.json"} <= {
         f"#{anchor}" for anchor in anchors
     }

@@ -1,4 +1,4 @@
-"""Alive, ready, and what a client is told by a server that is neither: refusals that an EventSource survives."""
+"""Liveness, readiness, and the refusals of a server that is not ready, after which an EventSource reconnects."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ async def test_the_database_is_asked_once_for_all_who_want_to_know_at_the_same_t
         waiting = [asyncio.create_task(ready(PATIENCE)) for _ in range(3)]
         while len(asked) < number:
             await asyncio.sleep(0)
-        waiting[0].cancel()  # who leaves takes nobody's answer away
+        waiting[0].cancel()  # a cancelled caller does not cancel the shared call
         await asyncio.wait(waiting[:1])
         if answer is None:
             asked[-1].set_result(None)
@@ -55,7 +55,7 @@ async def test_the_database_is_asked_once_for_all_who_want_to_know_at_the_same_t
 async def test_a_database_that_says_nothing_is_not_waited_for() -> None:
     answer = asyncio.get_running_loop().create_future()
     ready = OneAtATime(lambda: answer)
-    for seconds in (0.01, 0, -1):  # the last one waited for its turn for so long
+    for seconds in (0.01, 0, -1):  # the last one waited this long for its turn
         with pytest.raises(StorageUnavailable):
             await ready(seconds)
     answer.set_result(None)
@@ -103,13 +103,13 @@ async def test_the_first_bytes_of_a_stream_are_what_the_seeds_clients_split(clie
 
 
 def alive(server: ServerProcess) -> ServerProcess:
-    """Ask ``/healthz`` until it says so."""
+    """Poll ``/healthz`` until the server is alive."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             assert httpx.get(f"{server.url}/healthz").status_code == 200
             return server
-        time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+        time.sleep(0.05)  # between two polls; there is no event to wait for in another process
     raise AssertionError(f"the server is not alive:\n{server.log}")
 
 
@@ -134,7 +134,7 @@ async def test_a_server_without_its_database_is_alive_but_not_ready(waiting_clie
         await http.get(one),
         await http.get(f"{one}/messages"),
         await http.post(f"{one}/messages", json={"content": "Hi"}),
-        # Who posts is no EventSource and can read a status.
+        # A client that posts is not an EventSource, and can read a status.
         await http.post(f"{one}/messages", json={"content": "Hi"}, headers={"Accept": "text/event-stream"}),
         await http.post(f"{one}/stop"),
         await http.post(f"{one}/regenerate"),
@@ -145,7 +145,7 @@ async def test_a_server_without_its_database_is_alive_but_not_ready(waiting_clie
         assert response.headers["Content-Type"] == "application/problem+json"
         assert int(response.headers["Retry-After"]) >= 1
         assert response.json()["status"] == 503
-    # What is wrong for good is said at once, whatever the state of the server.
+    # Permanent errors are reported at once, whatever the server's state.
     for headers, path, status in [
         ({"Authorization": "Bearer x"}, f"{one}/stream", 401),
         ({"Authorization": "Bearer x"}, API, 401),
@@ -177,7 +177,7 @@ async def test_an_event_source_is_refused_with_a_stream(waiting_client: Client) 
 
 
 def refusal(body: str) -> dict[str, Any]:
-    """The only event of a refusal; it says when to come back."""
+    """The only event of a refusal; it has the time until a retry."""
     retry, data, *rest = body.split("\n")
     assert rest == ["", ""]
     event: dict[str, Any] = json.loads(data.removeprefix("data: "))

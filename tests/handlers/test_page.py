@@ -1,4 +1,4 @@
-"""The page: no secret, and a policy that lets it do nothing but talk to its own server."""
+"""The chat page: it has no secrets, and its policy only allows requests to its own server."""
 
 import json
 import re
@@ -77,7 +77,7 @@ async def test_it_does_not_repeat_the_address(client: Client) -> None:
 
 
 def facts(page: str) -> dict[str, Any]:
-    """What the page is told of the server."""
+    """The server's facts in the page."""
     (written,) = re.findall(r'<meta name="chatstream" content="([^"]*)">', page)
     found: dict[str, Any] = json.loads(unescape(written))
     return found

@@ -1,4 +1,4 @@
-"""What the log shows of a path."""
+"""The form of a path in the log."""
 
 import pytest
 
@@ -16,7 +16,7 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1MSJ9.c2lnbmF0dXJl-_"
         (f"/a/token{TOKEN}", "/a/token[token]"),
         (f"/a/{TOKEN.replace('.', '%2E')}/b", "/a/[token]/b"),
         (f"/{'a' * 250}/{TOKEN * 100}", f"/{'a' * 250}/[token]..."),
-        (f"/{'a' * 290}/{TOKEN}", f"/{'a' * 290}/[token]..."),  # cut in the middle of it
+        (f"/{'a' * 290}/{TOKEN}", f"/{'a' * 290}/[token]..."),  # cut in the middle of the token
         (
             "/api/v1/chat/conversations/0123456789abcdef01234567/stop",
             "/api/v1/chat/conversations/0123456789abcdef01234567/stop",

@@ -8,7 +8,7 @@ from tests.support.upstream import Upstream, answer
 
 
 async def found(client: Client, text: str, **parameters: str) -> list[str]:
-    """The titles of what a search finds."""
+    """The titles of the found conversations."""
     response = await client.http.get(API, params={"q": text, **parameters})
     assert response.status_code == 200, response.text
     page = response.json()
@@ -63,7 +63,7 @@ async def test_pages_of_what_is_found(client: Client) -> None:
 @pytest.mark.gen_test
 async def test_what_cannot_be_searched_for_is_refused(client: Client, text: str) -> None:
     response = await client.http.get(API, params={"q": text})
-    if text.startswith("字"):  # one character, again and again, is one pair
+    if text.startswith("字"):  # a repeated character is always the same pair
         assert response.status_code == 200
         return
     assert response.status_code == 422

@@ -1,4 +1,4 @@
-"""A question that waits behind a running answer is taken back."""
+"""Taking back a question that is queued behind a running answer."""
 
 import asyncio
 from typing import Any
@@ -72,7 +72,7 @@ async def test_a_question_that_waits_is_taken_back_for_all_who_watch(
         "nonsense": (404, "not_found"),
     }.items():
         assert await code(await take_back(client, conversation, message_id)) == refusal
-    # Every cursor goes on exactly, and what is asked next has its place.
+    # Every cursor continues exactly, and the next question has the right position.
     async with other.stream(conversation, headers={"Last-Event-ID": cursor}) as resumed:
         assert (await resumed.next()).data["resumed"] is True
         assert (await resumed.until("user_message")).data["content"] == "Three"
@@ -101,7 +101,7 @@ async def test_an_edit_that_waits_is_taken_back_and_the_branch_from_before_is_sh
     *shown, running = await client.messages(conversation)
     assert [one["content"] for one in shown] == ["One", "To one.", "Two"]
     assert running["status"] == "streaming"
-    # One in the middle: what goes on from it goes on from what that went on from.
+    # A message in the middle of a branch is taken back: its children now continue its parent.
     middle = await queue(client, conversation, "Two, edited", parent=first["id"])
     await queue(client, conversation, "Three")
     assert (await take_back(client, conversation, middle)).status_code == 204
@@ -118,7 +118,7 @@ async def test_an_edit_that_waits_is_taken_back_and_the_branch_from_before_is_sh
 
 @pytest.mark.gen_test
 async def test_it_is_either_taken_back_or_answered(client: Client, upstream: Upstream) -> None:
-    """In the very moment in which the answer before it ends."""
+    """At the same moment in which the answer before it ends."""
     conversation = await client.create()
     outcomes = set()
     for number in range(12):

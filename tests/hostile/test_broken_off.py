@@ -82,7 +82,7 @@ async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: 
     in_body = sum(upload.head <= upload.sent < len(upload.request) for upload in first + rest)
     async with asyncio.timeout(2 * PATIENCE):  # there is a line for each of some thousand requests
         while (log := await server.logged()).count("before the whole head") < in_head or log.count(" 499 ") < in_body:
-            await asyncio.sleep(0.1)  # between two looks at a file
+            await asyncio.sleep(0.1)  # between two polls of a file
     assert (log.count("before the whole head"), log.count(" 499 ")) == (in_head, in_body)
     assert resident_kb(server) - before < MOST_GROWTH_KB
     assert await asyncio.to_thread(server.stop) == 0
@@ -146,6 +146,6 @@ async def test_who_leaves_in_mid_stream_or_before_the_response_leaves_nothing(st
     async with asyncio.timeout(PATIENCE):
         # An id that a client chose is not in the log.
         while (await server.logged()).count("conversations/{id}/") < 120:
-            await asyncio.sleep(0.1)  # between two looks at a file
+            await asyncio.sleep(0.1)  # between two polls of a file
     assert await asyncio.to_thread(server.stop) == 0
     assert " 500 " not in server.log

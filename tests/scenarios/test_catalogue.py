@@ -286,7 +286,7 @@ async def test_nobody_need_watch(serve: Serve, make_client: MakeClient, upstream
     conversation = await client.create(initialMessage="Count.")
     async with asyncio.timeout(30):
         while len(await client.messages(conversation)) < 3:
-            await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
     assert (await client.answer(conversation))["content"] == "The whole answer."
 
 

@@ -41,7 +41,7 @@ def wait_for(line: str, server: ServerProcess) -> None:
     while line not in server.log:
         assert server.process is not None
         assert server.process.poll() is None, server.log
-        time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+        time.sleep(0.05)  # between two polls; there is no event to wait for in another process
 
 
 def test_a_server_that_is_not_ready_or_not_there_is_not_healthy(start_server: StartServer) -> None:

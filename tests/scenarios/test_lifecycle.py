@@ -172,7 +172,7 @@ async def test_a_database_that_comes_later(tmp_path: Path, start_server: StartSe
             assert stream.types == ["error"]
         await client.close()
     while "does not answer" not in server.log:
-        await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+        await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process
     async with httpx.AsyncClient(base_url=server.url) as http:
         before = await collections(http)
         while await collections(http) == before:  # what those leave who ask for hours is taken away

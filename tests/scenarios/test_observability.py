@@ -151,4 +151,4 @@ async def test_a_database_that_is_away_is_counted_while_nobody_asks(
             with contextlib.suppress(httpx.TransportError):
                 if (await scrape(client.http))["chatstream_database_heartbeat_failures_total",] >= 1:
                     return
-            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process

@@ -65,7 +65,7 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
         completes = await asyncio.gather(*(reader.until("llm_complete") for reader in readers))
         assert all(complete.data["content"] == reader.text for complete, reader in zip(completes, readers, strict=True))
         while server.log.count('"end": "does_not_read"') < len(frozen_ones):
-            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process
         assert (resident_kilobytes(server) - before) / len(frozen_ones) < 8 * 1024
         for sock in frozen_ones:
             sock.close()
@@ -94,7 +94,7 @@ async def test_a_response_that_is_not_taken_in_is_not_kept(
     assert await asyncio.to_thread(sock.recv, 12) == b"HTTP/1.1 200"
     async with asyncio.timeout(PATIENCE):
         while served(sock):
-            await asyncio.sleep(0.05)  # between two looks; there is no event to wait for in another process
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process
     assert await asyncio.to_thread(answered_in_part, sock)
     sock.close()
 

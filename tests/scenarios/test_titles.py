@@ -40,7 +40,7 @@ async def until(client: Client, conversation: str, **wanted: Any) -> dict[str, A
             one = await listed(client, conversation)
             if {name: one[name] for name in wanted} == wanted:
                 return one
-            await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+            await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
 
 
 async def outcomes(client: Client, outcome: str) -> float:

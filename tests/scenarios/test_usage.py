@@ -111,7 +111,7 @@ async def test_it_is_estimated_where_no_model_counted(
     counted = ("chatstream_estimated_tokens_total", "completion")
     async with asyncio.timeout(PATIENCE):
         while not (samples := await scrape(client.http))[counted]:  # it is counted right after it was stored
-            await asyncio.sleep(0.01)  # between two looks
+            await asyncio.sleep(0.01)  # between two polls
     assert samples[counted] == stored["completionTokens"]
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     [line] = [line for line in lines if "prompt_tokens" in line]

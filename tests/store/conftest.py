@@ -1,4 +1,4 @@
-"""A real database, and a conversation in it."""
+"""Fixtures: a real database, and a conversation in it."""
 
 from collections.abc import Iterator
 

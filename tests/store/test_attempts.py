@@ -227,7 +227,7 @@ async def test_everything_about_an_end_is_stored(store: Storage, conversation: C
     found = await store.reading.get(key, answer.id)
     assert isinstance(found, Answer)
     assert replace(found, created_at=whole.created_at) == whole
-    # As processes of earlier versions wrote and read it.
+    # The form that processes of earlier versions write and read.
     document = outcome(whole)
     assert document["recommendations"] == [{"betId": "b", "odds": 2.1, "stake": "1 unit", "selection": None}]
     assert [one["kind"] for one in document["annotations"]] == ["ticket"]

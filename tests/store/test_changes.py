@@ -1,4 +1,4 @@
-"""What a later version wrote, or somebody by hand: the change stream goes on, and all else is read around it."""
+"""Documents of a later version, or edited by hand: the change stream continues, and all other documents are read."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from tests.support.storage import Storage, added, begun, ended
 
 Fields = Mapping[str, Any]
 
-# Each is put into a conversation, at a place behind all others if it names none.
+# Each is inserted into a conversation, after all other messages if it has no `seq`.
 STRANGE: dict[str, Fields] = {
     "another role": {"role": "tool", "content": "{}"},
     "an answer that answers nothing": {"role": "assistant", "status": "paused"},
@@ -142,7 +142,7 @@ async def test_conversations_are_listed_around_one_that_is_not_understood(store:
 
 
 async def waiting(store: Storage, conversation: Conversation, mongo: Mongo) -> Answer:
-    """The newest answer, which a later version has put into a status that this one does not know."""
+    """Give the newest answer a status of a later version, which this one does not know."""
     answer = await begun(store, conversation)
     which = {"_id": ObjectId(answer.id), "conversationId": ObjectId(conversation.key)}
     await mongo.messages.update_one(which, {"$set": {"status": "paused", "schema": 9}})
@@ -150,7 +150,7 @@ async def waiting(store: Storage, conversation: Conversation, mongo: Mongo) -> A
 
 
 async def put(mongo: Mongo, key: str, **fields: Any) -> None:
-    """Into the conversation, by hand."""
+    """Insert a document into the conversation, without the store."""
     await mongo.messages.insert_one({"conversationId": ObjectId(key)} | fields)
 
 
@@ -172,7 +172,7 @@ async def test_an_answer_in_an_unknown_status_counts_as_running(
         await store.posting.post(conversation, "Another.")
     question = queued[1]
     assert question is not None
-    with pytest.raises(AnswerInProgress):  # not a second one beside it
+    with pytest.raises(AnswerInProgress):  # no second answer may begin beside it
         await store.attempts.begin(key, question.message.id, previous=None, newest_seq=question.message.seq)
     running = await store.reading.running(key)
     assert running is not None
@@ -180,7 +180,7 @@ async def test_an_answer_in_an_unknown_status_counts_as_running(
 
     await store.attempts.request_stop(key, answer.id)
     document = await mongo.messages.find_one({"_id": ObjectId(answer.id), "conversationId": ObjectId(key)})
-    assert document["stopRequested"] is True  # the process that waits finds it
+    assert document["stopRequested"] is True  # the process of the waiting answer finds the request
     assert answer.id not in [orphan.answer_id for orphan in await store.attempts.orphans()]  # it is not ours to end
 
 
@@ -197,7 +197,7 @@ async def test_a_message_of_a_later_version_is_not_taken_for_its_repetition(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo
 ) -> None:
     await put(mongo, key, seq=1, role="user", content=["parts"], clientMessageId="one")
-    with pytest.raises(StorageUnavailable):  # who comes again finds a process that can tell
+    with pytest.raises(StorageUnavailable):  # a client that retries may reach a process that can read the document
         await store.posting.post(conversation, "Once.", client_message_id="one")
 
 

@@ -1,4 +1,4 @@
-"""What is left out of a prompt, counted: of the branch that the model is told, and of nothing else."""
+"""The number of messages left out of a prompt: only those on the branch that the model gets."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.support.storage import Storage, added, begun, ended, stored
 
 
 async def turn(store: Storage, conversation: Conversation, parent: str | None = None, *, first: bool = False) -> str:
-    """A question and its answer, whose id is returned; after `parent`, or after the newest."""
+    """Store a question and its answer, after `parent` or after the newest message; returns the answer's id."""
     options: dict[str, Any] = {"parent": parent} if parent or first else {}
     answer = await begun(store, conversation, **options)
     await store.attempts.finish(conversation, ended(answer, "Yes."))
@@ -38,7 +38,7 @@ async def test_messages_of_other_branches_and_those_taken_back_are_not_counted(
 ) -> None:
     contexts = Contexts(mongo)
     old = await turn(store, conversation)
-    await again(store, conversation)  # one of the two attempts is told
+    await again(store, conversation)  # the model gets one of the two attempts
     old = await turn(store, conversation)
     running = await begun(store, conversation)
     waiting = await added(store, conversation)
@@ -47,7 +47,7 @@ async def test_messages_of_other_branches_and_those_taken_back_are_not_counted(
     await turn(store, conversation)
     seq = (await questions(store, conversation))[-1].seq
     assert await contexts.begin_at(conversation, seq) == 6
-    # Another branch, from the beginning; and one that goes on from the middle.
+    # Another branch from the beginning, and one from the middle.
     await turn(store, conversation, first=True)
     newest = (await questions(store, conversation))[-1]
     assert await contexts.begin_at(conversation, newest.seq) == 0
@@ -59,6 +59,6 @@ async def test_messages_of_other_branches_and_those_taken_back_are_not_counted(
     assert await contexts.begin_at(conversation, newest.seq) == 4
     kept = await Conversations(mongo).get("user", conversation.id)
     assert kept.context_from == newest.seq
-    # Of what a later version stored there it is at least known how much lies before it.
+    # For a document of a later version, the number of messages before it is known.
     await mongo.messages.update_one({"_id": ObjectId(newest.id)}, {"$set": {"role": "dreamer"}})
     assert await contexts.begin_at(conversation, newest.seq) > 4

@@ -1,4 +1,4 @@
-"""What a process of an earlier version finds in a message, and what one finds of a later version."""
+"""Messages read by a process of an earlier version, and messages of a later version read by this one."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from chatstream.models import Answer, Failure, Status
 from chatstream.store.documents import NotUnderstood, answer_document, answer_model
 
 KEY = "6b06f718bcab1449ce4875a6"
-# The codes of the first version: what it does not know, it cannot read.
+# The codes of the first version, which cannot read a document with another code.
 FIRST = {*ErrorCode} - {ErrorCode.UPSTREAM_MISCONFIGURED, ErrorCode.ANSWER_TOO_LONG}
 
 

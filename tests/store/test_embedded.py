@@ -19,10 +19,11 @@ from tornado.ioloop import IOLoop
 from chatstream.errors import ConfigurationError
 from chatstream.store.embedded import embedded_mongod, find_mongod
 
-# The databases here come and go under the driver's clients, whose monitors then may leave a socket to the collector.
+# The databases here end while the driver's clients are open. Their monitors may then leave a socket to the garbage
+# collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
-# A server in the place of one that is going to be killed: it says where its database is, and stays.
+# A replacement for a server that is going to be killed: it prints its database's URI, and waits.
 SERVER = """
 import asyncio, sys
 from pathlib import Path
@@ -38,12 +39,12 @@ asyncio.run(main())
 
 
 def client(uri: str) -> MongoClient[dict[str, Any]]:
-    # The tests that expect nobody there need not wait long for nobody.
+    # A short timeout, for tests that expect no database.
     return MongoClient(uri, serverSelectionTimeoutMS=200)
 
 
 def path_without_setpriv(directory: Path) -> str:
-    """A PATH on which mongod is found, and nothing else."""
+    """A PATH with only mongod."""
     directory.mkdir()
     wheel = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/fiftyone/db/bin"
     mongod = shutil.which("mongod", path=os.pathsep.join((os.environ["PATH"], str(wheel))))
@@ -53,7 +54,7 @@ def path_without_setpriv(directory: Path) -> str:
 
 
 def fake_mongod(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a mongod first on the PATH that does what the `script` says."""
+    """Put a shell script first on the PATH under the name mongod."""
     directory.mkdir()
     mongod = directory / "mongod"
     mongod.write_text(f"#!/bin/sh\n{script}\n")
@@ -80,7 +81,7 @@ def wait_until_released(lock_file: Path) -> None:
 
 
 async def refusal(data_dir: Path, **options: float) -> str:
-    """What `embedded_mongod` says when it refuses."""
+    """The error message with which `embedded_mongod` refuses."""
     with pytest.raises(ConfigurationError) as caught:
         async with embedded_mongod(data_dir, **options):
             pytest.fail("it started")
@@ -138,7 +139,7 @@ def test_mongod_ends_when_its_server_is_killed(tmp_path: Path) -> None:
 async def test_a_mongod_left_over_from_a_killed_server_is_replaced(io_loop: IOLoop, tmp_path: Path) -> None:
     old = killed_server(tmp_path / "var", PATH=path_without_setpriv(tmp_path / "bin"))
     with client(old) as mongo:
-        mongo.admin.command("ping")  # it really is left over
+        mongo.admin.command("ping")  # the mongod is still running
     async with embedded_mongod(tmp_path / "var") as new:
         with client(new) as mongo:
             assert mongo.test.things.find_one() == {"_id": "kept"}
@@ -163,7 +164,7 @@ async def test_a_process_that_is_not_our_mongod_is_never_signalled(io_loop: IOLo
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        said = await refusal(tmp_path)  # and this process is still there
+        said = await refusal(tmp_path)  # and this process was not ended
     assert f"(process {os.getpid()}) is using {db}" in said
 
 
@@ -211,7 +212,7 @@ async def test_a_mongod_that_cannot_start_is_quoted(
 async def test_a_mongod_that_never_gets_ready_is_stopped(
     io_loop: IOLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It does not heed SIGTERM either, and so has to be killed; the flock in its hands tells when it is gone.
+    # It ignores SIGTERM, too, so it must be killed. The flock that it holds shows when it has ended.
     fake_mongod(tmp_path / "bin", monkeypatch, f"trap '' TERM; exec 9>'{tmp_path}/alive'; flock 9; exec sleep 60")
     assert "not ready after 0.3 seconds" in await refusal(tmp_path / "var", start_timeout=0.3, stop_timeout=0.1)
     wait_until_released(tmp_path / "alive")
@@ -245,15 +246,15 @@ async def test_a_data_directory_that_is_a_file_is_refused(io_loop: IOLoop, tmp_p
 
 
 def pid_of(data_dir: Path) -> int:
-    """The mongod that holds the directory."""
+    """The pid of the mongod that uses the directory."""
     return int((data_dir / "db" / "mongod.lock").read_text())
 
 
 async def logged(caplog: pytest.LogCaptureFixture, words: str, times: int = 1) -> None:
-    """Wait until the log has it so often."""
+    """Wait until the log has this text this many times."""
     async with asyncio.timeout(60):
         while sum(words in record.getMessage() for record in caplog.records) < times:
-            await asyncio.sleep(0.02)  # the log tells nobody
+            await asyncio.sleep(0.02)  # a log has no event to wait for
 
 
 @pytest.mark.gen_test(timeout=120)
@@ -267,7 +268,7 @@ async def test_a_mongod_that_is_killed_is_started_again_with_all_that_was_acknow
                 mongo.test.things.insert_one({"_id": time})
                 os.kill(pid_of(tmp_path), signal.SIGKILL)
                 await logged(caplog, "the embedded database is there again", time)
-                assert mongo.test.things.count_documents({}) == time  # under the same URI
+                assert mongo.test.things.count_documents({}) == time  # the URI is still the same
         last = pid_of(tmp_path)
     assert "the embedded database has ended (killed by signal 9); it is started again" in caplog.text
     with pytest.raises(ProcessLookupError):

@@ -1,7 +1,7 @@
 """Every query of the store finds its documents by an index, and reads no more of them than it returns.
 
-MongoDB's profiler tells, of the very operations that the store's methods send: each entry has the plan, and how many
-keys and documents were examined.
+MongoDB's profiler records the operations of the store's methods: each entry has the plan, and the numbers of examined
+keys and documents.
 """
 
 import asyncio
@@ -31,12 +31,13 @@ from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posted
 from tests.support.storage import Storage
 
-pytestmark = pytest.mark.xdist_group("indexes")  # they share a history
+pytestmark = pytest.mark.xdist_group("indexes")  # these tests share a history
 
 DATABASE = "indexes"
-# Of other users and in other conversations, each more than any operation here may examine.
+# The number of other users' conversations, and of messages in other conversations: more than any operation here may
+# examine.
 OTHERS = 40
-TURNS = 20  # of the conversation that is asked about: 40 messages
+TURNS = 20  # in the queried conversation: 40 messages
 PAGE = 5
 
 SPENDING = Spending("owner", NO_BUDGET, lambda before: Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2))
@@ -44,7 +45,7 @@ Profiled = Callable[[Awaitable[Any]], list[dict[str, Any]]]
 
 
 class Store:
-    """A database with a history: `conversation` is one of several of its owner, its newest answer runs."""
+    """A database with a history. `conversation` is one of its owner's conversations; its newest answer runs."""
 
     def __init__(self, uri: str, metrics: Metrics | None = None) -> None:
         self.uri = uri
@@ -60,7 +61,7 @@ class Store:
         self.waits: Conversation
 
     async def fill(self) -> None:
-        """Through the store's own methods."""
+        """Fill the database, through the store's methods."""
         await self.mongo.prepare()
         for number in range(OTHERS):
             other = await self.conversations.create("owner" if number % 2 else f"user-{number}", title="Other")
@@ -86,18 +87,18 @@ class Store:
         await self.of.attempts.finish(reserved, self.end(posted))
 
     def take_over(self, other: "Store") -> None:
-        """What that one has filled the database with."""
+        """Use the history with which the other store has filled the database."""
         names = ("conversation", "question", "answer", "ended", "idle", "waits")
         vars(self).update({name: vars(other)[name] for name in names})
 
     def end(self, posted: Posted) -> Answer:
-        """The answer, complete; nobody has seen it."""
+        """End an answer as complete and unseen."""
         assert posted.answer is not None
         return replace(posted.answer, status=Status.COMPLETE, content="Well.", unseen=True)
 
     @property
     def key(self) -> str:
-        """The conversation's."""
+        """The conversation's key."""
         return self.conversation.key
 
 
@@ -106,7 +107,7 @@ History = tuple[Store, dict[str, list[dict[str, Any]]]]
 
 @pytest.fixture(scope="module")
 def history(mongodb_uri: str) -> History:
-    """Made once: the store that made it, and the documents of each collection."""
+    """The history, made once: its store, and the documents of each collection."""
 
     async def made() -> Store:
         store = Store(mongodb_uri)
@@ -122,7 +123,7 @@ def history(mongodb_uri: str) -> History:
 
 @pytest.fixture
 def database(mongodb_uri: str, history: History) -> Iterator[Database[dict[str, Any]]]:
-    """With the history as it was made, whatever the test before did to it."""
+    """A database with the original history, whatever the test before has changed."""
     _, documents = history
     with MongoClient[dict[str, Any]](mongodb_uri) as client:
         database = client[DATABASE]
@@ -137,7 +138,7 @@ def database(mongodb_uri: str, history: History) -> Iterator[Database[dict[str, 
 def store(io_loop: IOLoop, mongodb_uri: str, history: History, database: Database[dict[str, Any]]) -> Iterator[Store]:
     store = Store(mongodb_uri)
     store.take_over(history[0])
-    io_loop.run_sync(store.mongo.prepare)  # its indexes, too, may have been another test's matter
+    io_loop.run_sync(store.mongo.prepare)  # another test may have changed its indexes, too
     yield store
     store.mongo.close()
 
@@ -148,7 +149,7 @@ async def _all(messages: Any) -> None:
 
 
 async def _begun(store: Store) -> None:
-    with suppress(AnswerInProgress):  # so it asks for the newest place, too
+    with suppress(AnswerInProgress):  # so it reads the newest position, too
         await store.of.attempts.begin(store.key, store.ended.reply_to, previous=store.ended, newest_seq=2)
 
 
@@ -157,19 +158,19 @@ async def _orphan_ended(store: Store) -> None:
     assert isinstance(running, Answer)
     failure = Failure(code=ErrorCode.ANSWER_INTERRUPTED, request_id=None)
     ended = replace(running, status=Status.INTERRUPTED, failure=failure)
-    with MongoClient[dict[str, Any]](store.uri, tz_aware=True) as client:  # what the sweeper saw
+    with MongoClient[dict[str, Any]](store.uri, tz_aware=True) as client:  # the state that the sweeper has read
         document = client[DATABASE]["messages"].find_one({"_id": ObjectId(running.id)})
     assert document is not None
     orphan = Orphan(store.key, running.id, document["beatAt"], document["length"])
     assert await store.of.attempts.finish_orphan(orphan, ended)
 
 
-# What the server does, in the names of the store's methods, and how many documents an operation of it may examine.
+# The server's actions, as calls of the store's methods, with the number of documents that each operation may examine.
 OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "find the caller's conversation": (lambda s: s.conversations.get("owner", "asked"), 1),
     "open a stream: the newest message": (lambda s: s.of.reading.newest(s.key), 1),
     "open a stream: the running answer": (lambda s: s.of.reading.running(s.key), 1),
-    # From the end: the attempts at answering it are behind it.
+    # Searched from the end of the log: the attempts at the question come after it.
     "open a stream: the newest question": (lambda s: s.of.reading.newest_question(s.key), 2),
     "resume a stream: the cursor's message": (lambda s: s.of.reading.get(s.key, s.answer.id), 1),
     "resume a stream: what came after it": (
@@ -221,13 +222,13 @@ def test_it_uses_an_index_and_examines_what_it_returns(
 ) -> None:
     operation, documents = OPERATIONS[what]
     entries = profiled(io_loop, database, lambda: operation(store))
-    plans = [entry for entry in entries if "planSummary" in entry]  # an insertion has none
+    plans = [entry for entry in entries if "planSummary" in entry]  # an insertion has no plan
     assert plans
     for entry in plans:
         assert "COLLSCAN" not in entry["planSummary"], entry
         assert not entry.get("hasSortStage"), "sorted in memory: all that match were read"
         assert entry["docsExamined"] <= documents, entry
-        # One key more tells that there is nothing more.
+        # One more key shows that there are no more documents.
         assert entry["keysExamined"] <= documents + 1, entry
 
 
@@ -236,7 +237,7 @@ def test_a_checkpoint_of_many_answers_is_read_back_in_one_go(
 ) -> None:
     running = [
         {"_id": ObjectId(), "conversationId": ObjectId(), "seq": 1, "status": "streaming", "length": 0, "pieces": []}
-        for _ in range(150)  # of a longer result the database returns 101, unless it is told otherwise
+        for _ in range(150)  # of a longer result the database returns 101 by default
     ]
     database["messages"].insert_many(running)
     checkpoints = [Checkpoint(str(answer["conversationId"]), str(answer["_id"]), 0, ["Well"]) for answer in running]
@@ -250,7 +251,7 @@ def test_the_next_page_of_conversations_costs_what_the_first_does(
     _, cursor = io_loop.run_sync(lambda: store.conversations.page("owner", limit=PAGE, before=None))
     (entry,) = profiled(io_loop, database, lambda: store.conversations.page("owner", limit=PAGE, before=cursor))
     assert "COLLSCAN" not in entry["planSummary"]
-    assert entry["docsExamined"] <= PAGE + 2, entry  # and the last one of the page before
+    assert entry["docsExamined"] <= PAGE + 2, entry  # and the last conversation of the page before
 
 
 def test_without_its_index_a_query_would_fail_here(
@@ -265,7 +266,7 @@ def test_without_its_index_a_query_would_fail_here(
 def profiled(
     io_loop: IOLoop, database: Database[dict[str, Any]], operation: Callable[[], Awaitable[Any]]
 ) -> list[dict[str, Any]]:
-    """What MongoDB noted of it."""
+    """The profiler's entries for `operation`."""
     database.command("profile", 0)
     database.drop_collection("system.profile")
     database.command("profile", 2)
@@ -278,9 +279,10 @@ def profiled(
 
 # Sharding -------------------------------------------------------------------------------------------------------------
 
-# These ask every shard: a reader finds a key in a message, and not whose it is, nor does a sweeper or a process that
-# missed changes; all answers that run, and those of a user that wait; and each process hears the changes of all
-# conversations. A user's accounts of all months are found by the user: nobody need spread the ledger.
+# Operations that query every shard. A read of a message knows the conversation's key, but not the user; so do the
+# sweeper and a process that missed changes. The running answers, and a user's waiting ones, are on all shards. Each
+# process receives the changes of all conversations. A user's accounts of all months are found by the user: the ledger
+# need not be sharded.
 MAY_SCATTER = {
     "sweep: all answers that run",
     "find a message's conversation",
@@ -292,7 +294,7 @@ MAY_SCATTER = {
     "report a month",
     "look up what was reserved",
 }
-# Transactions and cursors that go on name what they go on with.
+# Commands that continue a transaction or a cursor: it was named in an earlier command.
 NAMED_BEFORE = ("getMore", "commitTransaction", "abortTransaction", "killCursors", "endSessions")
 
 
@@ -313,7 +315,7 @@ def test_it_names_its_conversation_or_its_user(
 
 
 def named(command: dict[str, Any]) -> bool:
-    """Whether all that is asked for lies on a shard that the command itself names."""
+    """Whether the command names the shard key of all documents that it needs."""
     collection = command[command["what"]]
     keys = {"messages": "conversationId", "conversations": "userId", "search": "userId", "pluginDocuments": "userId"}
     key = keys | {"ledger": "_id", "ledgerKeys": "_id"}
@@ -343,7 +345,7 @@ def test_an_index_of_the_version_before_is_replaced(
     io_loop.run_sync(store.mongo.prepare)
     assert "attempts" not in database["messages"].index_information()
     assert database["messages"].index_information()["attempts_in_conversation"]["unique"]
-    # A process of that version starts beside it, and then another one of this version.
+    # A process of the earlier version starts beside it, and then another one of this version.
     database["messages"].create_index([("replyTo", 1), ("attempt", 1)], name="attempts", **former)
     io_loop.run_sync(lambda: store.of.reading.newest_attempt(store.key, store.question.id))
     io_loop.run_sync(store.mongo.prepare)

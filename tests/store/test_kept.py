@@ -1,4 +1,4 @@
-"""The list of what is kept of a user has every collection."""
+"""The list of collections with users' data is complete."""
 
 import pytest
 

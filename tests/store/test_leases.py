@@ -1,4 +1,4 @@
-"""What one process at a time may do."""
+"""Leases for work that only one process at a time may do."""
 
 import asyncio
 import uuid
@@ -18,7 +18,7 @@ async def test_one_process_has_it_and_may_go_on(mongo: Mongo) -> None:
     holder = processes[got.index(True)]
     assert await holder.take(name)
     assert [await process.take(name) for process in processes if process is not holder] == [False] * 7
-    await processes[got.index(False)].release(name)  # it has nothing to release
+    await processes[got.index(False)].release(name)  # it holds no lease
     assert not await processes[got.index(False)].take(name)
     await holder.release(name)
     assert await processes[got.index(False)].take(name)

@@ -1,4 +1,4 @@
-"""The ledger in the real database: what is reserved and settled, once, by whom it may be."""
+"""The ledger in a real database: each reservation is settled exactly once, by any process."""
 
 import asyncio
 import uuid
@@ -33,7 +33,7 @@ def usage(tokens: int, cost: int | None = None, **more: Any) -> Usage:
 
 
 class Spender:
-    """A user of `store`, whose answers are expected to take 60 tokens each."""
+    """A user of `store`; each answer is expected to use 60 tokens."""
 
     def __init__(self, store: Storage, mongo: Mongo, user: str, **limits: int) -> None:
         self.store = store
@@ -68,7 +68,7 @@ class Spender:
         return next(one for one in balances if one.name == name)
 
     async def sums(self) -> tuple[int, int]:
-        """Of tokens, used and reserved."""
+        """The sums of used and of reserved tokens."""
         balance = await self.balance()
         return balance.used, balance.reserved
 
@@ -87,12 +87,12 @@ async def test_what_is_reserved_is_settled_by_whoever_ends_it(store: Storage, mo
     cost = await one.balance("costPerMonth")
     assert (cost.used, cost.reserved, cost.left) == (11, 0, 489)
     assert (await one.balance("tokensPerDay")).used == 7
-    # The sweeper, of another process.
+    # Ended by the sweeper of another process.
     _, lost = await one.begin(conversation)
     assert one.befores[-1] == usage(7, 11)
     [orphan] = [orphan for orphan in await store.attempts.orphans() if orphan.answer_id == lost.id]
     await store.attempts.finish_orphan(orphan, replace(lost, status=Status.INTERRUPTED, usage=usage(30)))
-    # Whose process comes back and ends it, too: nothing more is counted.
+    # Its own process comes back and ends it, too: that counts nothing more.
     await one.end(conversation, lost, usage(900, 900))
     assert await one.sums() == (37, 0)
 
@@ -109,7 +109,7 @@ async def test_however_many_settle_at_once_each_counts_once(store: Storage, mong
 @pytest.mark.gen_test
 async def test_the_document_stays_small_though_nobody_asks(store: Storage, mongo: Mongo, mongodb_uri: str) -> None:
     one = spender(store, mongo)
-    other = Storage(mongo, owner="other")  # which ends them all, and begins none
+    other = Storage(mongo, owner="other")  # this process only ends answers
     conversation, answer = await one.begin()
     for _ in range(40):
         await other.attempts.finish(conversation, replace(answer, status=Status.STOPPED, usage=usage(7)))
@@ -131,7 +131,7 @@ async def test_when_nothing_is_left_nothing_begins(store: Storage, mongo: Mongo)
     assert (reserved.value.name, reserved.value.retry_after) == ("tokensPerMonth", 10)
     assert "used up" not in reserved.value.detail
     assert await store.reading.newest(third.key) is None
-    # They took less.
+    # They used less than expected.
     await one.end(*first, usage(7))
     await one.begin(third)
     await one.end(*second, usage(500))
@@ -143,7 +143,7 @@ async def test_when_nothing_is_left_nothing_begins(store: Storage, mongo: Mongo)
 
 @pytest.mark.gen_test
 async def test_of_two_limits_the_one_that_is_used_up_is_told(store: Storage, mongo: Mongo) -> None:
-    """Though the other one, of which the rest is reserved, lasts longer."""
+    """Although the other limit, whose rest is reserved, resets later."""
     one = spender(store, mongo, tokens_per_day=5, tokens_per_month=50)
     await one.end(*await one.begin(), usage(5))
     one.budget = Budget(tokens_per_month=50)
@@ -154,7 +154,7 @@ async def test_of_two_limits_the_one_that_is_used_up_is_told(store: Storage, mon
     one.budget = Budget(tokens_per_day=1)
     with pytest.raises(BudgetExhausted, match="The 1 token that you have a day is used up"):
         await one.begin()
-    # Of nothing, too, while answers run.
+    # The same for a limit of 0, while answers run.
     one.budget = Budget(tokens_per_month=0, tokens_per_day=50)
     with pytest.raises(BudgetExhausted, match="The 0 tokens that you have a month are used up"):
         await one.begin()
@@ -162,11 +162,11 @@ async def test_of_two_limits_the_one_that_is_used_up_is_told(store: Storage, mon
 
 @pytest.mark.gen_test
 async def test_what_was_taken_beyond_the_expected_counts_at_once(store: Storage, mongo: Mongo) -> None:
-    """Though nobody has asked for it, and whoever has: the next answer knows."""
+    """Whether or not another request has read the balance: the next answer's check counts it."""
     one = spender(store, mongo, tokens_per_month=100)
     await one.end(*await one.begin(), usage(39))
     await one.end(*await one.begin(), usage(60))
-    await one.balance()  # another request looks it up
+    await one.balance()  # another request reads the balance
     await one.end(*await one.begin(), usage(1))
     with pytest.raises(BudgetExhausted):
         await one.begin()
@@ -246,11 +246,11 @@ async def test_what_is_taken_within_an_answer_counts_before_it_ends(store: Stora
 
     assert await extend(50, 20)
     assert await one.sums() == (0, EXPECTED + 70)
-    # Another process may go on with it, after it has waited, and this one again.
+    # After a wait, another process may continue the answer, and then this process again.
     elsewhere = Storage(mongo, owner="other")
     assert await extend(90, 40, elsewhere.ledger)
     assert await one.sums() == (0, EXPECTED + 130)
-    assert not await extend(140, 40)  # with what the other answer has reserved
+    assert not await extend(140, 40)  # together with the other answer's reservation
     await one.end(*other, usage(1))
     assert await extend(140, 50)
     await one.begin()  # 1 is used, 190 are reserved
@@ -292,7 +292,7 @@ async def test_who_settles_what_has_been_extended_meanwhile_settles_what_is_ther
     await Storage(mongo, owner="other").attempts.finish(
         conversation, replace(answer, status=Status.STOPPED, usage=usage(250))
     )
-    await store.ledger._settle(before)  # as another request has read it a moment ago
+    await store.ledger._settle(before)  # with the account that another request has just read
     assert await one.sums() == (250, 0)
 
 
@@ -314,7 +314,7 @@ async def test_what_is_deleted_was_spent(store: Storage, mongo: Mongo) -> None:
     await one.end(conversation, answer, usage(7))
     await one.conversations.delete(one.user, conversation.id)
     assert await one.sums() == (7, 0)
-    # While it runs: its process finds it gone, and says what it took.
+    # Deleted while it runs: its process finds the answer gone, and charges its usage.
     conversation, answer = await one.begin()
     await one.conversations.delete(one.user, conversation.id)
     assert await one.sums() == (7, EXPECTED)
@@ -368,7 +368,7 @@ async def test_of_an_answer_by_several_models_each_has_its_own(store: Storage, m
     whoever = store if here else Storage(mongo, owner="other")
     await whoever.attempts.finish(conversation, ended)
     if here:
-        await one.begin()  # which settles it
+        await one.begin()  # the next reservation settles it
     month = f"{datetime.now(UTC):%Y-%m}"
     for rows in (store.ledger.rows(month), report.rows(mongo, month)):
         told = {row.model: row async for row in rows if row.user == one.user and row.total_tokens}
@@ -447,10 +447,10 @@ def test_it_costs_one_operation_at_the_beginning_and_none_at_the_end(
         await one.end(conversation, again, usage(7))
         return beginning, end, another
 
-    io_loop.run_sync(lambda: told(None))  # connections are made
-    io_loop.run_sync(lambda: told(one.spending))  # and this month's key is read, once in a process
+    io_loop.run_sync(lambda: told(None))  # opens the connections
+    io_loop.run_sync(lambda: told(one.spending))  # reads this month's key, once per process
     without = io_loop.run_sync(lambda: told(None))
-    # What the answer before took is told with the same operation.
+    # The usage of the answer before is settled with the same operation.
     with_ = [io_loop.run_sync(lambda: told(one.spending)) for _ in range(3)]
     mongo.close()
     # An attempt without a new message is one insert; with a reservation it is a transaction, which has its own commit.

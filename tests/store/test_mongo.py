@@ -1,4 +1,4 @@
-"""The connection: what is refused, what is translated, what is begun again."""
+"""The connection: refusals, translated errors, repeated transactions."""
 
 import asyncio
 import re
@@ -40,7 +40,7 @@ def _wait_until_it_listens(process: "subprocess.Popen[bytes]", log: Path) -> Non
     while not re.search(rb'"id":23016\b', log.read_bytes()):  # "Waiting for connections"
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # between two looks; there is no event to wait for in another process
+        time.sleep(0.05)  # between two polls; there is no event to wait for in another process
 
 
 @pytest.mark.gen_test
@@ -174,7 +174,7 @@ async def test_a_transaction_that_hangs_is_not_waited_for(mongodb_uri: str, monk
 
     with pytest.raises(StorageUnavailable):
         await mongo.transaction(body)
-    go_on.set()  # it is not cut off in the middle: what it writes cannot be taken back
+    go_on.set()  # a write is not interrupted, as it cannot be undone
     await asyncio.wait_for(ended.wait(), 5)
     await asyncio.gather(*mongo._tasks)  # before the loop is closed
     mongo.close()
@@ -197,6 +197,6 @@ async def test_a_fault_of_ours_is_logged_although_whoever_asked_has_left(
     go_on.set()
     async with asyncio.timeout(10):
         while "LookupError" not in caplog.text:
-            await asyncio.sleep(0.01)  # nobody is told: that is the point
+            await asyncio.sleep(0.01)  # there is no event: nobody is notified, by design
     assert said not in caplog.text
     mongo.close()

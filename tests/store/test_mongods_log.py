@@ -1,6 +1,5 @@
-"""What fails by design, since two were at it at once, writes nobody's id into MongoDB's own log.
-
-MongoDB writes the whole command of a `findAndModify` there that fails, whatever the level of its log.
+"""Commands that fail because of concurrent writes leave no user's id in MongoDB's own log. Of a failed `findAndModify`,
+MongoDB logs the whole command at every log level.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ def told_of(user: str, uri: str) -> list[str]:
     """The lines of MongoDB's log that name the user."""
     with MongoClient[dict[str, Any]](uri) as client:
         lines: list[str] = client.admin.command("getLog", "global")["log"]
-        assert lines  # the newest thousand
+        assert lines  # MongoDB returns the newest thousand lines
     return [line for line in lines if user in line]
 
 

@@ -1,4 +1,4 @@
-"""Answers in pieces, in the real database; and those that were stored before there were any."""
+"""Answers stored as pieces in a real database, and answers of versions before pieces."""
 
 import asyncio
 
@@ -62,7 +62,7 @@ async def test_pieces_are_stored_told_and_read_back(
 async def test_what_was_stored_before_reads_as_it_did(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo
 ) -> None:
-    """Dumped from the version before: a finished answer, and one that its process was generating."""
+    """Documents of the version before: a finished answer and a running one."""
     posted = await begun(store, conversation)
     which = {"_id": ObjectId(posted.id), "conversationId": ObjectId(key)}
     await mongo.messages.update_one(

@@ -1,4 +1,4 @@
-"""What plug-ins keep about users: once for each key, bounded, each plug-in's and user's own."""
+"""Plug-ins' documents about users: one for each key, limited in number and size, separate for each plug-in and user."""
 
 import asyncio
 import uuid
@@ -77,7 +77,7 @@ async def test_there_is_an_end_to_them(mongo: Mongo, user: str, monkeypatch: pyt
         await documents.put("bets", user, key, key)
     with pytest.raises(TooMany):
         await documents.put("bets", user, "c", "c")
-    assert (await documents.put("bets", user, "a", "again")).data == "a"  # what is there needs no room
+    assert (await documents.put("bets", user, "a", "again")).data == "a"  # an existing document needs no room
     await documents.put("other", user, "c", "c")
 
 

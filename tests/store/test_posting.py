@@ -1,4 +1,4 @@
-"""Messages are posted in the real database: what is stored once, what is refused, what waits."""
+"""Posting messages in a real database: no duplicates, refusals, queued messages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from tests.support.storage import Storage, added, begun, ended, stored
 
 @pytest.fixture
 def lossy(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result of every transaction is lost, so that it is begun again as a whole, with the same ids."""
+    """Lose the result of every transaction, so that each is repeated as a whole with the same ids."""
     transaction = mongo.transaction
 
     async def twice(body: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -132,7 +132,7 @@ async def test_a_post_whose_result_was_lost_is_stored_once_and_is_no_repeat(
     store: Storage, conversation: Conversation, key: str
 ) -> None:
     posted = await store.posting.post(conversation, "Tell me.", client_message_id="c1")
-    assert not posted.repeated  # else nobody would generate its answer
+    assert not posted.repeated  # otherwise no process would generate its answer
     assert posted.answer is not None
     assert [message.id for message in await stored(store, key)] == [posted.message.id, posted.answer.id]
     assert posted.answer.status is Status.STREAMING
@@ -211,7 +211,7 @@ async def test_a_waiting_message_whose_result_was_lost_is_known_although_the_ans
 
     monkeypatch.setattr(mongo, "transaction", lost_until_it_has_ended)
     waiting = await store.posting.add(conversation, "And?", behind_running=True)
-    assert waiting is not None  # else it is posted again, and stored twice
+    assert waiting is not None  # otherwise it would be posted again, and stored twice
     assert not waiting.repeated
 
 

@@ -1,4 +1,4 @@
-"""The names of users in the ledger: nobody finds them without the month's key, and older accounts go on."""
+"""Users' pseudonyms in the ledger: they cannot be computed without the month's key, and older accounts stay valid."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ EARLIER = datetime(2024, 5, 31, 23, 59, tzinfo=UTC)
 
 @pytest.fixture
 def apart(mongodb_uri: str) -> Iterator[tuple[Mongo, Database[dict[str, Any]]]]:
-    """A database of its own, since a month has one key for all who count in it; and the same as pymongo has it."""
+    """A separate database, since all users of a month share its key; and pymongo's client for it."""
     name = f"names-{uuid.uuid4().hex}"
     mongo = Mongo(mongodb_uri, name)
     with MongoClient[dict[str, Any]](mongodb_uri) as client:
@@ -31,7 +31,7 @@ def apart(mongodb_uri: str) -> Iterator[tuple[Mongo, Database[dict[str, Any]]]]:
 
 
 def unkeyed(user: str, month: str) -> str:
-    """As versions before had it."""
+    """A pseudonym in the form of earlier versions."""
     return f"{hashlib.sha256(user.encode()).hexdigest()}:{month}"
 
 
@@ -48,7 +48,7 @@ async def test_all_processes_have_one_name_for_a_user_which_says_nothing_of_them
         assert guess(b"anna").hexdigest() not in name
     others = Pseudonyms(mongo)
     assert await others.account("Anna", NOW) != name
-    # Two months have two keys: accounts of different months cannot be brought together.
+    # Two months have two keys: a user's accounts of different months cannot be linked.
     earlier = await others.account("anna", EARLIER)
     assert earlier.partition(":")[2] != name.partition(":")[2]
 
@@ -72,7 +72,7 @@ async def test_a_month_that_a_version_before_began_is_counted_so_to_its_end(
     mongo, database = apart
     database["ledger"].insert_one({"_id": unkeyed("anna", MONTH), "month": MONTH, "userId": "anna", "tokens": 7})
     names = Pseudonyms(mongo)
-    # Also that of a user who has nothing there yet: the version before may run beside this one.
+    # Also for a user without an account yet: the version before may run beside this one.
     assert [await names.account(user, NOW) for user in ("anna", "ben")] == [
         unkeyed("anna", MONTH),
         unkeyed("ben", MONTH),
@@ -90,7 +90,7 @@ async def test_who_was_erased_by_a_version_before_cannot_be_guessed_after_the_mo
     erased = [{"_id": unkeyed(f"user-{n}", "2024-05"), "month": "2024-05", "userId": f"erased-{n}"} for n in range(250)]
     kept = [
         {"_id": unkeyed("anna", "2024-05"), "month": "2024-05", "userId": "anna"},
-        {"_id": unkeyed("cleo", MONTH), "month": MONTH, "userId": "erased-x"},  # who may come back this month
+        {"_id": unkeyed("cleo", MONTH), "month": MONTH, "userId": "erased-x"},  # this user may return this month
     ]
     database["ledger"].insert_many([one | sums for one in [*erased, *kept]])
     await asyncio.gather(*(Pseudonyms(mongo).account("anna", NOW) for _ in range(2)))

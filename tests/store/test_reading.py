@@ -1,4 +1,4 @@
-"""Messages are read from the real database: pages and histories."""
+"""Reading messages from a real database: pages and histories."""
 
 import random
 from collections.abc import AsyncGenerator
@@ -86,7 +86,7 @@ async def test_the_newest_question_comes_with_its_newest_attempt(
 
 
 class Past:
-    """A conversation whose messages are put into the database as they may be there."""
+    """A conversation whose messages are inserted directly, in any order and form."""
 
     def __init__(self, mongo: Mongo, conversation: Conversation) -> None:
         self.mongo = mongo
@@ -138,7 +138,7 @@ OUTCOMES: list[tuple[str, Status, dict[str, Any]]] = [
 async def test_what_is_not_read_would_not_have_been_told(
     store: Storage, conversation: Conversation, mongo: Mongo, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("chatstream.store.reading._OUTLINES", 4)  # so that pages end within the attempts at one message
+    monkeypatch.setattr("chatstream.store.reading._OUTLINES", 4)  # so that a page ends between attempts at one message
     rng = random.Random(seed)  # noqa: S311 - which is to be had again
     past = Past(mongo, conversation)
     for _ in range(5):

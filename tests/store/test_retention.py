@@ -1,4 +1,4 @@
-"""What nobody has used for long is deleted, and nothing else."""
+"""Retention deletes unused conversations, and nothing else."""
 
 import uuid
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.support.storage import Storage, begun, ended, stored
 
 @pytest.fixture
 def mongo(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Mongo]:
-    """Deletes what it finds, so its database is its own."""
+    """A separate database, since retention deletes everything that is old."""
     mongo = Mongo(mongodb_uri, f"retention-{uuid.uuid4().hex}")
     io_loop.run_sync(mongo.prepare)
     yield mongo
@@ -29,7 +29,7 @@ def mongo(io_loop: IOLoop, mongodb_uri: str) -> Iterator[Mongo]:
 
 
 async def aged(mongo: Mongo, days: float, *, ends: bool = True) -> Conversation:
-    """A conversation with a question and its answer, last used so many days ago."""
+    """Store a conversation with a question and its answer, last used this many days ago."""
     conversation = await Conversations(mongo).create("user")
     store = Storage(mongo)
     answer = await begun(store, conversation)

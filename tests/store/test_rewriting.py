@@ -1,4 +1,4 @@
-"""The development database, written anew: everything is there as it was, and if it breaks off nothing has changed."""
+"""Rewriting the development database: all data stays the same, and an interrupted rewrite changes nothing."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ KEPT = {"_id": ObjectId(), "text": "kept", "n": Int64(2), "d": Decimal128("1.10"
 
 
 def fill(uri: str) -> None:
-    """Two databases, with a bit of everything; and something that is deleted again."""
+    """Fill two databases with every kind of data, and delete some of it again."""
     with MongoClient[dict[str, Any]](uri) as client:
         one = client["one"]
         one.create_collection("plain", validator={"text": {"$type": "string"}})
@@ -35,7 +35,7 @@ def fill(uri: str) -> None:
 
 
 def contents(uri: str) -> dict[str, Any]:
-    """All of it."""
+    """All data of the server."""
     found: dict[str, Any] = {}
     with MongoClient[Any](uri, document_class=RawBSONDocument) as client:
         for name in {*client.list_database_names()} - {"admin", "config", "local"}:
@@ -56,7 +56,7 @@ async def test_everything_is_there_again_and_nothing_else(tmp_path: Path) -> Non
     assert await rewrite(tmp_path) == 12
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if b"zebedee" in path.read_bytes()]
-    # As it is if the process is killed right before its last steps, or between them.
+    # The state after a kill right before the last steps, or between them.
     (tmp_path / "db.new").mkdir()
     (tmp_path / "db.new" / "half").write_text("zebedee")
     (tmp_path / "db").rename(tmp_path / "db.old")

@@ -1,4 +1,4 @@
-"""Search, in the real database."""
+"""Search, in a real database."""
 
 import asyncio
 import uuid
@@ -28,14 +28,14 @@ def user() -> str:
 
 
 async def find(mongo: Mongo, user: str, text: str) -> set[str]:
-    """The keys of what is found."""
+    """The keys of the found conversations."""
     keys, complete = await Search(mongo).find(user, set(terms(text, sought=True)))
     assert complete
     return {str(key) for key in keys}
 
 
 async def exchange(store: Storage, conversation: Conversation, question: str, said: str) -> None:
-    """A question and its answer."""
+    """Store a question and its answer."""
     answer = await begun(store, conversation, question)
     await store.attempts.finish(conversation, ended(answer, said))
 
@@ -49,7 +49,7 @@ async def test_titles_questions_and_answers_are_found(
     await exchange(store, one, "Where is it warm in March?", "In Lisbon.")
     await exchange(store, other, "What is warm?", "A blanket.")
     assert await find(mongo, user, "holiday") == {one.key}
-    assert await find(mongo, user, "lisbon march holidays") == {one.key}  # in any order, all of them
+    assert await find(mongo, user, "lisbon march holidays") == {one.key}  # the words in any order; all must match
     assert await find(mongo, user, "WARM") == {one.key, other.key}
     assert await find(mongo, user, "lisbon blanket") == set()
     assert await find(mongo, f"{user}-other", "warm") == set()
@@ -63,7 +63,7 @@ async def test_what_comes_later_is_found_later(
     answer = await begun(store, one, "A question about turtles")
     assert await find(mongo, user, "turtles") == {one.key}
     assert await find(mongo, user, "tortoise") == set()
-    await store.attempts.finish(one, ended(answer, "You mean a tortoise."))  # which runs on while somebody searches
+    await store.attempts.finish(one, ended(answer, "You mean a tortoise."))  # the answer still runs during the search
     assert await find(mongo, user, "tortoise turtles") == {one.key}
     await exchange(store, one, "And snails?", "Slow.")
     assert await find(mongo, user, "snails slow turtles") == {one.key}
@@ -105,7 +105,7 @@ async def test_nothing_of_what_is_deleted_stays(
     await conversations.delete(user, one.id)
     assert await find(mongo, user, "same") == {other.key}
     assert await mongo.search.count_documents({"_id": ObjectId(one.key)}) == 0
-    await mongo.conversations.delete_one({"_id": ObjectId(other.key)})  # by a process that knows of no search
+    await mongo.conversations.delete_one({"_id": ObjectId(other.key)})  # as a process of a version without search does
     assert await find(mongo, user, "same") == set()
     assert await mongo.search.count_documents({"userId": user, "terms": "same"}) == 0
 

@@ -1,4 +1,4 @@
-"""What texts are searched by, in scripts of several kinds."""
+"""The search terms of texts in different scripts."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from chatstream.store.terms import MAX_TERM, begins_terms, terms
 
 
 def found(sought: str, text: str) -> bool:
-    """Whether a search for one finds the other."""
+    """Whether a search for `sought` finds `text`."""
     there = set(terms(text))
     wanted = list(terms(sought, sought=True))
     return bool(wanted) and all(
@@ -53,7 +53,7 @@ def test_it_is_found(sought: str, text: str) -> None:
     [
         ("spiel", "Fußballspiel"),  # not in the middle of a word
         ("天空", "今天天气"),
-        ("x", "xylophone"),  # one letter is a word, and no beginning
+        ("x", "xylophone"),  # a single letter matches only a whole word
         ("one two", "one"),
         (" .,!? ", "anything!"),
         ("", "anything"),

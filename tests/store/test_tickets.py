@@ -1,4 +1,4 @@
-"""Tickets in a real database: good once, for a minute, for one conversation; and what is stored of them."""
+"""Tickets in a real database: valid once, for a minute, for one conversation; and their stored form."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from chatstream.models import User
 from chatstream.store.mongo import Mongo
 from chatstream.store.tickets import Tickets
 
-# Names that MongoDB would compute with if it took them for expressions.
+# User ids that MongoDB could evaluate as expressions.
 USERS = [
     User("user", 2e9),
     User("$where", 2e9, "jti", 1e9),
@@ -78,7 +78,7 @@ async def test_of_twenty_who_try_at_once_one_succeeds(mongo: Mongo, mongodb_uri:
 
 @pytest.mark.gen_test
 async def test_what_is_no_ticket_is_not_looked_up() -> None:
-    nowhere = Mongo("mongodb://127.0.0.1:1", "none")  # asking would raise
+    nowhere = Mongo("mongodb://127.0.0.1:1", "none")  # a query would raise an error
     for text in ("", "x", "x" * 42, "x" * 44, "x" * 42 + "\n", "ä" * 43, "$" * 43, "x" * 100_000, "\ud800" * 43):
         assert await Tickets(nowhere).redeem(text, "conversation") is None
     nowhere.close()

@@ -1,4 +1,4 @@
-"""Whatever options a MongoDB URI has: what is sent to the database is what chatstream's promises need."""
+"""Whatever options a MongoDB URI has, the commands sent to the database have the settings that chatstream needs."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from chatstream.store.measuring import Commands
 from chatstream.store.mongo import Mongo
 from tests.support.storage import Storage, begun, ended
 
-# Each would change what is read, or what a write's success means, or make healthy operations fail.
+# Options that would change the results of reads or the meaning of a successful write, or make healthy operations fail.
 OPTIONS = [
     *("readPreference=secondaryPreferred", "readPreference=secondary", "readpreference=nearest"),
     *("readPreference=nearest&readPreferenceTags=dc:nowhere", "readPreference=secondary&maxStalenessSeconds=90"),
@@ -23,7 +23,7 @@ OPTIONS = [
     *("tz_aware=false", "datetime_conversion=datetime_ms", "unicode_decode_error_handler=ignore", "appname=other"),
     "w=1;readPreference=secondary",
 ]
-# What works as it is.
+# Options that are passed on unchanged.
 HARMLESS = [
     "fsync=true",
     "compressors=zlib",
@@ -36,14 +36,14 @@ HARMLESS = [
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[CommandStartedEvent]:
-    """The commands as they leave."""
+    """A listener that collects the sent commands."""
     sent: list[CommandStartedEvent] = []
     monkeypatch.setattr(Commands, "started", lambda _self, event: sent.append(event))
     return sent
 
 
 async def use(uri: str) -> None:
-    """A message, its answer and its history; each kind of operation."""
+    """Store a message and its answer, and read the history: every kind of operation."""
     mongo = Mongo(uri, "uris", Metrics())
     await mongo.prepare()
     conversation = await Conversations(mongo).create("user")
@@ -62,17 +62,17 @@ async def use(uri: str) -> None:
 
 
 def meaning(event: CommandStartedEvent) -> tuple[Any, ...]:
-    """What a command says of how it is to be done."""
+    """The options of a command that decide how it is carried out."""
     command = event.command
     concerns = (command.get(name) for name in ("readConcern", "writeConcern", "$readPreference"))
     modes = (dict(concern) if concern else {} for concern in concerns)
-    # The time that causal reads wait for is another one each time.
+    # The cluster time of causal reads differs each time, so it is not compared.
     told = tuple(tuple((k, v) for k, v in sorted(mode.items()) if k != "afterClusterTime") for mode in modes)
     return event.command_name, told, "txnNumber" in command, "maxTimeMS" in command
 
 
 def of_both(sent: list[CommandStartedEvent]) -> set[tuple[Any, ...]]:
-    """The different ones; how often a change stream asks is chance."""
+    """The distinct commands: how often a change stream polls is random."""
     found = {meaning(event) for event in sent if event.command_name not in ("getMore", "killCursors", "endSessions")}
     sent.clear()
     return found

@@ -71,7 +71,7 @@ class World:
     async def __aexit__(self, *_exc: object) -> None:
         await stop_accepting(self._server)
         self.cut()
-        await asyncio.sleep(0)  # what was aborted is closed in the next turn
+        await asyncio.sleep(0)  # aborted connections are closed in the next turn
 
     def cut(self) -> None:
         """Nobody is answered who has asked by now."""
@@ -247,7 +247,7 @@ async def _asked(client: Client, conversation: str) -> str:
     """The call that waits for a person."""
     async with asyncio.timeout(RECOVERY):
         while (newest := (await client.messages(conversation))[-1]).get("status") != "waiting":
-            await asyncio.sleep(0.02)  # between two questions; there is no event to wait for over REST
+            await asyncio.sleep(0.02)  # between two polls; there is no event to wait for over REST
     call: str = newest["parts"][-1]["toolCallId"]
     return call
 

@@ -61,7 +61,7 @@ class Model:
         await stop_accepting(self._server)
         for writer in list(self._connections):
             writer.transport.abort()
-        await asyncio.sleep(0)  # what was aborted is closed in the next turn
+        await asyncio.sleep(0)  # aborted connections are closed in the next turn
 
     def close_idle(self) -> None:
         """Close the connections that no call uses."""

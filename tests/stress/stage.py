@@ -196,7 +196,7 @@ class Stage:
             with contextlib.suppress(PyMongoError):
                 if not reconcile(await self._evidence(), SETTLING) and not self.model.open:
                     break
-            await asyncio.sleep(0.25)  # between two looks; there is no event to wait for in a database
+            await asyncio.sleep(0.25)  # between two polls; there is no event to wait for in a database
 
     async def verdict(self) -> list[Violation]:
         """Close everything politely, and compare."""
@@ -212,7 +212,7 @@ class Stage:
             self.model.close_idle()
             if all(one.descriptors <= one.descriptors_before + DESCRIPTORS_MORE for one in running):
                 break
-            await asyncio.sleep(0.1)  # between two looks; there is no event to wait for in another process
+            await asyncio.sleep(0.1)  # between two polls; there is no event to wait for in another process
         descriptors = [(server.descriptors_before, server.descriptors) for server in running]
         self._exits += await asyncio.gather(*(server.stop() for server in running))
         for server in self.servers:

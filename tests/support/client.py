@@ -146,13 +146,13 @@ class Client:
                 assert newest["role"] == "assistant"
                 if newest["status"] != "streaming":
                     return newest
-                await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+                await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
 
     async def saved(self, conversation: str) -> None:
         """Wait until the text of the running answer so far is stored. After this, its process may be killed."""
         async with asyncio.timeout(PATIENCE):
             while not (await self.messages(conversation))[-1]["content"]:
-                await asyncio.sleep(0.05)  # between two questions; there is no event to wait for over REST
+                await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
 
     @contextlib.asynccontextmanager
     async def stream(

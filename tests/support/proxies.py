@@ -119,5 +119,5 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], running: Proxy) -> 
         with contextlib.suppress(httpx.TransportError):
             httpx.get(running.url)
             return
-        time.sleep(0.05)  # between two questions; there is no event to wait for in another process
+        time.sleep(0.05)  # between two polls; there is no event to wait for in another process
     raise AssertionError(running.log)
