@@ -95,6 +95,8 @@ _DATABASE_RETRY_PAUSE = 1.0
 _DATABASE_SAID_EVERY = 10.0
 # The most connections that wait to be accepted: a thousand clients may return at the same moment after a restart.
 _BACKLOG = 1024
+# The longest wait at the end for a task that was cancelled, in seconds: more than any of them needs.
+_CANCEL_SECONDS = 10.0
 # New objects until the garbage collector looks at them; see `_settle`.
 _COLLECTED_AFTER = 5_000
 # Seconds for which the token printed at start is valid: a working day and the evening after it.
@@ -157,7 +159,7 @@ class Server:
         plugins = Plugins(loaded, metrics, answer_timeout=settings.answer_timeout)
         tools = await stack.enter_async_context(configured_tools(settings, loaded))
         lag = LoopLag(metrics.loop_was_late)
-        stack.push_async_callback(_cancelled, asyncio.create_task(lag.run()))
+        stack.push_async_callback(_cancelled, asyncio.create_task(lag.run(), name="the measuring of the lag"))
 
         uri = await stack.enter_async_context(_database_uri(settings, self._worker))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
@@ -338,12 +340,12 @@ class Server:
                 metrics,
             )
             stack.push_async_callback(webhooks.close)
-            stack.push_async_callback(_cancelled, asyncio.create_task(webhooks.run()))
+            stack.push_async_callback(_cancelled, asyncio.create_task(webhooks.run(), name="the sending of webhooks"))
         if settings.retention_days is not None:
             retaining = Retaining(Retention(mongo, ledger), leases, hub, metrics, days=settings.retention_days)
             _every(stack, LOOK_FOR_IDLE, retaining.look)
         changes = Changes(mongo, owner=owner)
-        listening = asyncio.create_task(changes.listen(hub.changed, hub.resync))
+        listening = asyncio.create_task(changes.listen(hub.changed, hub.resync), name="the change stream")
         stack.push_async_callback(_cancelled, listening)
         stack.push_async_callback(titles.close)
         # Registered last, so that it runs first at the end: until the last stream has ended, heartbeats, checks of
@@ -539,7 +541,8 @@ def _every(stack: contextlib.AsyncExitStack, seconds: float, callback: Callable[
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
-    await asyncio.wait((task,))
+    if not (await asyncio.wait((task,), timeout=_CANCEL_SECONDS))[0]:
+        log.error("%s does not end; the server ends without it", task.get_name())
 
 
 def _greet(settings: Settings, secret: str | None, port: int, loaded: Sequence[Loaded], worker: Worker | None) -> None:

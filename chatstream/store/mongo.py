@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -39,6 +39,9 @@ OPERATION_TIMEOUT_MS = 2000
 # over many messages of an older version takes minutes; nothing is served meanwhile.
 _INDEX_TIMEOUT_SECONDS = 3600
 _INDEX_CHECK_SECONDS = 5
+# The longest wait for a change stream to be closed, in seconds. A healthy database needs at most the second for which
+# its last read may wait.
+_CLOSE_SECONDS = 2.0
 # motor's threads besides those for operations: one for the change stream, one for the probe.
 _OTHER_THREADS = 2
 # Retry a transaction for this long, the usual length of a failover. The caller waits at most the second time, which
@@ -381,9 +384,19 @@ class Mongo:
             await asyncio.sleep(_KILL_PAUSE)
         await session.end_session()
 
-    def watch(self, pipeline: list[Document], max_await_ms: int) -> Any:
-        """Open a change stream over the database: an async context manager and iterator. Raises the driver's errors."""
-        return self._database.watch(pipeline, max_await_time_ms=max_await_ms)
+    @asynccontextmanager
+    async def watch(self, pipeline: list[Document], max_await_ms: int) -> AsyncIterator[Any]:
+        """Open a change stream over the database: an iterator. Raises the driver's errors."""
+        stream = self._database.watch(pipeline, max_await_time_ms=max_await_ms)
+        await stream.__aenter__()
+        try:
+            yield stream
+        finally:
+            # The driver tells the database, which may be gone, to forget the cursor. If that fails, it must not raise
+            # here: it would hide what ended the stream, and after a cancellation the task would go on for ever.
+            closing = asyncio.ensure_future(stream.close())
+            closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
+            await asyncio.wait((closing,), timeout=_CLOSE_SECONDS)
 
     def close(self) -> None:
         """Close the connections."""

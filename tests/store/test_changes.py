@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bson import DatetimeMS, ObjectId
 from bson.regex import Regex
+from motor.motor_asyncio import AsyncIOMotorChangeStream
 from msgspec.structs import replace
 
 from chatstream.errors import AnswerInProgress, ErrorCode, StorageUnavailable
@@ -66,6 +67,34 @@ async def test_documents_of_a_later_version_do_not_end_it(
         listening.cancel()
         await asyncio.wait([listening])
         await mongo.messages.delete_many({"role": {"$nin": ["user", "assistant"]}})
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_it_can_be_cancelled_while_the_database_goes_away(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = AsyncIOMotorChangeStream.close
+
+    async def no_answer(stream: Any) -> None:
+        """As the driver does if the last read of the stream times out in another thread at that moment."""
+        await close(stream)
+        raise AttributeError("mark_dirty")
+
+    monkeypatch.setattr(AsyncIOMotorChangeStream, "close", no_answer)
+    opened = asyncio.Event()
+
+    async def on_gap() -> None:
+        opened.set()
+
+    async def on_change(_: Change) -> None:
+        pass
+
+    listening = asyncio.create_task(Changes(mongo, owner="another").listen(on_change, on_gap))
+    await opened.wait()
+    listening.cancel()
+    done, _ = await asyncio.wait((listening,), timeout=60)
+    while not listening.done():  # each test ends what it began
+        listening.cancel()
+        await asyncio.sleep(0)
+    assert done
 
 
 @pytest.mark.gen_test
