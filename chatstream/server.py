@@ -121,7 +121,10 @@ class Server:
         self._process = worker.number if worker else None
 
     async def run(self) -> None:
-        """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `ConfigurationError`."""
+        """Serve until SIGINT, SIGTERM or SIGHUP; a second SIGINT or SIGTERM ends at once.
+
+        Raises `ConfigurationError`.
+        """
         _MonotonicIOLoop()
         logs.configure(self._settings.log_format, self._settings.log_level, process=self._process)
         for note in self._notes:
@@ -420,14 +423,17 @@ def _signals(told_to_end: asyncio.Event, *, supervised: bool) -> Iterator[None]:
             os._exit(1)  # exit at once; nothing is saved
         told_to_end.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
+    handlers = {signal.SIGINT: end, signal.SIGTERM: end}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` asks for
+        handlers[signal.SIGHUP] = told_to_end.set  # a terminal that is closed may send it twice
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     if supervised:
         loop.add_reader(CHANNEL, orphaned)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in handlers:
             loop.remove_signal_handler(number)
         if supervised:
             loop.remove_reader(CHANNEL)

@@ -6,7 +6,8 @@ listens on a port of its own, for a proxy that sends a conversation to the same 
 - The first worker starts alone, so that a fault in the settings is reported once. If a worker cannot start, the whole
   command ends.
 - A worker that ends later is started again. If it keeps ending, the pauses before each start grow.
-- SIGINT and SIGTERM are handed to all workers, which drain at the same time; a second one ends them at once.
+- At SIGINT, SIGTERM or SIGHUP all workers drain at the same time; a second SIGINT or SIGTERM ends them at once. The
+  shared port is given up at the first, so that a new server can serve there meanwhile.
 - A worker shares a socket with this process. If this process is killed, the socket is closed, and the worker drains.
 - The embedded database belongs to this process: a worker that ends leaves it running.
 """
@@ -64,6 +65,7 @@ class Supervisor:
         self._ready: set[int] = set()  # workers that have served, until all have
         self._go_on = asyncio.Event()  # the first worker serves, or the end has begun
         self._ending = asyncio.Event()
+        self._reservation = contextlib.ExitStack()  # closes the sockets that hold the shared port
         self._status = 0
 
     async def run(self) -> int:
@@ -74,7 +76,8 @@ class Supervisor:
             log.warning("%s", note)
         if settings.verifies_with_secret:
             auth.secret(settings, make=True)  # otherwise each worker would make its own secret
-        with _reserved(settings) as port, self._signals():
+        with contextlib.ExitStack() as self._reservation, self._signals():
+            port = _reserve(self._reservation, settings)
             async with _embedded_database(settings) as database:
                 await self._keep_all(port, database)
         log.info("stopped")
@@ -166,19 +169,27 @@ class Supervisor:
     def _end(self) -> None:
         self._ending.set()
         self._go_on.set()
+        self._reservation.close()
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
 
+    def _hung_up(self) -> None:
+        if not self._ending.is_set():  # a terminal that is closed may send it twice
+            self._end()
+
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end)
+        handlers = {signal.SIGINT: self._end, signal.SIGTERM: self._end}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` asks for
+            handlers[signal.SIGHUP] = self._hung_up
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in handlers:
                 loop.remove_signal_handler(number)
 
 
@@ -189,30 +200,28 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, *([] if found_there else ["-P"]), "-m", "chatstream", *arguments]
 
 
-@contextlib.contextmanager
-def _reserved(settings: Settings) -> Iterator[int]:
-    """Reserve the shared port while workers end and start; yields its number.
+def _reserve(stack: contextlib.ExitStack, settings: Settings) -> int:
+    """Reserve the shared port until `stack` is closed, while workers end and start. Returns its number.
 
     The sockets are bound and do not listen: they get no connections. Raises `ConfigurationError` if another server
     listens on the port: the workers would not notice that.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            for probe in bind_sockets(settings.port, settings.host):
-                with probe:
-                    family, where = probe.family, probe.getsockname()
-                held = stack.enter_context(socket.socket(family))
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                if family == socket.AF_INET6:
-                    held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                held.bind(where)
-        except (OSError, UnicodeError) as exc:
-            reason = getattr(exc, "strerror", None) or "there is no such host"
-            raise ConfigurationError(
-                f"Cannot listen on {address(settings.host, settings.port)}: {reason}. "
-                "Set CHATSTREAM_PORT or CHATSTREAM_HOST."
-            ) from exc
-        yield where[1]
+    try:
+        for probe in bind_sockets(settings.port, settings.host):
+            with probe:
+                family, where = probe.family, probe.getsockname()
+            held = stack.enter_context(socket.socket(family))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            held.bind(where)
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "there is no such host"
+        raise ConfigurationError(
+            f"Cannot listen on {address(settings.host, settings.port)}: {reason}. "
+            "Set CHATSTREAM_PORT or CHATSTREAM_HOST."
+        ) from exc
+    return int(where[1])
 
 
 @contextlib.asynccontextmanager

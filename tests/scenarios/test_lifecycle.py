@@ -85,10 +85,14 @@ async def test_killed_in_mid_answer(start_server: StartServer, make_client: Make
     assert len(upstream.calls) == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.gen_test
-async def test_sigterm_lets_a_running_answer_finish(
-    start_server: StartServer, make_client: MakeClient, upstream: Upstream
+async def test_a_running_answer_may_finish(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, number: signal.Signals
 ) -> None:
+    """Also where the terminal is closed, which sends SIGHUP, and often more than one."""
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("the tests run under nohup, and so does the server")
     go_on = asyncio.Event()
     upstream.reply(beginning("To the "), go_on, http_chunk(event(delta("end."))), ending())
     server = start_server()
@@ -97,10 +101,12 @@ async def test_sigterm_lets_a_running_answer_finish(
     async with client.stream(busy) as watched, client.stream(idle) as waiting:
         await watched.until("llm_chunk")
         await waiting.next()
-        server.signal(signal.SIGTERM)
+        server.signal(number)
         assert (await waiting.until("error")).data["error"] == "server_shutdown"
         assert len(waiting.retries) == 2
         assert min(waiting.retries) >= 1000
+        if number == signal.SIGHUP:
+            server.signal(number)
         with pytest.raises(httpx.ConnectError):
             await httpx.AsyncClient().get(f"{server.url}/readyz")
         go_on.set()

@@ -134,6 +134,24 @@ def test_what_cannot_start_is_not_tried_again(tmp_path: Path, script: Sequence[s
 
 
 @pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_told_to_end_it_gives_up_the_port_at_once(tmp_path: Path) -> None:
+    """And not when the last answer has ended: until then, no new server could serve there."""
+    script = """
+    import signal, socket
+    def end(*_):
+        with socket.socket() as a_new_server:
+            a_new_server.bind(("127.0.0.1", json.loads(sys.argv[1])["port"]))
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, end)
+    os.write(0, b"r")
+    os.kill(os.getppid(), signal.SIGTERM)
+    while True:
+        signal.pause()
+    """
+    assert status(supervisor(script, tmp_path, count=1)) == 0
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
 def test_when_none_stays_up_it_gives_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Both serve once, and never again."""
     script = """
