@@ -1,4 +1,4 @@
-"""What the demo model's faults look like to a client: the real server, started with no configuration at all."""
+"""The demo model's faults as clients see them, with a real server without any configuration."""
 
 import asyncio
 import shutil
@@ -14,10 +14,10 @@ from tests.conftest import MakeClient
 from tests.support.client import API, Client
 from tests.support.processes import SECRET, ServerProcess
 
-pytestmark = pytest.mark.xdist_group("demo-faults")  # they share a server and its database
+pytestmark = pytest.mark.xdist_group("demo-faults")  # these tests share a server and its database
 
 COMPLETE = "complete"
-# What is told of each: how the answer is stored, the code of its error, and whether it has any text.
+# The outcome of each fault: the answer's stored status, its error code, and whether it has any text.
 OUTCOMES = {
     "demo-429": (COMPLETE, None, True),
     "demo-429-always": ("failed", "upstream_rate_limited", False),
@@ -55,19 +55,20 @@ OUTCOMES = {
     "demo-tools-silent": (COMPLETE, None, False),
     "demo-none-bet": (COMPLETE, None, True),
 }
-# They take as long as a person would wait; what they do is no different from `demo`.
+# These models take as long as a person would wait; otherwise they do the same as `demo`.
 UNHURRIED = {"demo-slow", "demo-long"}
-# All at once they would be thirty transactions in the same moment, which a slow machine's database refuses some of.
+# Concurrent tests: all thirty at once would be thirty simultaneous transactions, of which a slow machine's database
+# refuses some.
 SIDE_BY_SIDE = 8
 
 
 @pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server that makes up for itself whatever it can; only what would take long is short."""
+    """A server without configuration, except that long intervals are short."""
     directory = tmp_path_factory.mktemp("demo")
     settings = {
         "JWT_SECRET": SECRET,
-        # The answers share one event loop with their model: on a slow machine, seconds pass between two words.
+        # The answers and their model share one event loop: on a slow machine, seconds pass between two words.
         "CHATSTREAM_FIRST_TOKEN_TIMEOUT": "5",
         "CHATSTREAM_IDLE_TIMEOUT": "5",
         "CHATSTREAM_OVERLOAD_LAG": "60",
@@ -94,7 +95,7 @@ def test_every_fault_is_known_here() -> None:
 async def test_a_fault_is_told_and_stored_and_the_next_message_is_answered(
     demo_server: ServerProcess, make_client: MakeClient
 ) -> None:
-    """Several of them side by side, since they take their time, each with a user of its own."""
+    """Several run concurrently, since each takes a while; each has its own user."""
     names = sorted(set(OUTCOMES) - UNHURRIED)
     places = asyncio.Semaphore(SIDE_BY_SIDE)
 
@@ -135,7 +136,7 @@ async def _try(client: Client, name: str) -> None:
 
 
 async def _post(client: Client, conversation: str, content: str) -> dict[str, Any]:
-    """Post as clients do: again, under the same key, while a database that has much to do is not there in time."""
+    """Post as clients do: repeat with the same key while a busy database does not respond in time."""
     while True:
         posted = await client.post(conversation, content, headers={"Idempotency-Key": content[:3]})
         if posted.status_code != 503:

@@ -18,7 +18,7 @@ from tests.support.processes import ServerProcess
 from tests.support.upstream import Upstream, answer
 
 DESCRIPTORS, CONNECTIONS = 256, 400
-# How long it is watched while it is full: long enough for a core that spins to show.
+# Seconds for which the full server is watched: long enough to notice a busy loop.
 WATCHED = 3.0
 
 UVLOOP = "from chatstream.__main__ import main; import sys; sys.exit(main())"
@@ -27,7 +27,7 @@ ASYNCIO = "import sys; sys.modules['uvloop'] = None; " + UVLOOP
 
 @pytest.fixture(params=[UVLOOP, ASYNCIO], ids=["uvloop", "asyncio"])
 def server(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]) -> Iterator[ServerProcess]:
-    """A server that may have 256 descriptors, on either event loop."""
+    """A server with at most 256 file descriptors, on either event loop."""
     limited = ["bash", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "-", sys.executable, "-c", request.param]
     settings = environment | {"MONGODB_DATABASE": "descriptors", "CHATSTREAM_STREAMS_PER_USER": "1000"}
     server = ServerProcess(tmp_path, settings, command=limited).start().wait_until_ready()
@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str
 
 @asynccontextmanager
 async def connections(port: int, request: bytes, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """So many, each with `request` sent."""
+    """Open this many connections, and send `request` on each."""
     async with AsyncExitStack() as opened:
         readers = []
         for _ in range(count):
@@ -50,16 +50,16 @@ async def connections(port: int, request: bytes, count: int) -> AsyncIterator[li
 
 
 def cpu_seconds(server: ServerProcess) -> float:
-    """What it has used so far (Linux)."""
+    """The CPU time that a process has used so far, in seconds (Linux)."""
     assert server.process is not None
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 async def assert_quiet(server: ServerProcess) -> None:
-    """It uses less than half a core, and writes less than ten lines a second."""
+    """Check that the server uses less than half a core, and logs less than ten lines a second."""
     used, lines = cpu_seconds(server), server.log.count("\n")
-    await asyncio.sleep(WATCHED)  # what is measured is what happens while nothing happens
+    await asyncio.sleep(WATCHED)  # measures the CPU time and log lines of an idle server
     assert cpu_seconds(server) - used < WATCHED / 2
     assert server.log.count("\n") - lines < 10 * WATCHED
 
@@ -72,13 +72,13 @@ async def test_more_streams_than_descriptors(server: ServerProcess, make_client:
     head += f"Authorization: Bearer {client.token}\r\n\r\n"
     before = server.log.count("\n")
     async with asyncio.timeout(PATIENCE), connections(server.port, head.encode(), CONNECTIONS) as readers:
-        # Each is answered, and in a way that an EventSource survives.
+        # Each is answered, with a response after which an EventSource reconnects.
         answers = [await reader.readuntil(b"}\n\n") for reader in readers]
         assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
         events = [json.loads(answer.rpartition(b"data: ")[2]) for answer in answers]
         opened = sum(event["type"] == "connected" for event in events)
         codes = Counter(event.get("error", event["type"]) for event in events)
-        # A busy machine's database may be late for some of them, which is told in the same way.
+        # On a busy machine the database may be too slow for some of them, which is reported in the same way.
         late = codes["storage_unavailable"]
         assert codes["connected"] + codes["too_many_streams"] + late == CONNECTIONS
         assert 72 - late <= codes["connected"] <= 72
@@ -88,7 +88,7 @@ async def test_more_streams_than_descriptors(server: ServerProcess, make_client:
         assert (await client.http.get("/healthz")).status_code == 200
         assert (await client.http.get(f"{API}/{conversation}")).status_code == 200
     async with asyncio.timeout(PATIENCE):
-        while True:  # it sees one by one that they have left
+        while True:  # the server notices one by one that they have left
             async with client.stream(conversation) as stream:
                 if (await stream.next()).type == "connected":
                     return
@@ -120,11 +120,11 @@ async def test_without_any_descriptor_left_it_waits_for_one(
         base_url=server.url, timeout=PATIENCE, limits=httpx.Limits(keepalive_expiry=None)
     ) as connected:
         assert (await connected.get("/healthz")).status_code == 200
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # whatever is open stays so
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))  # open descriptors stay open
         try:
             async with connections(server.port, b"", CONNECTIONS // 2):
                 await assert_quiet(server)
-                assert (await connected.get("/healthz")).status_code == 200  # on the connection that it has
+                assert (await connected.get("/healthz")).status_code == 200  # on the connection that is open already
                 assert "out of file descriptors" in server.log
         finally:
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))

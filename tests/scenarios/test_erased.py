@@ -18,7 +18,7 @@ from tests.support.upstream import Upstream, answer, whole
 
 USER = "zebedee.quixote@example.com"
 WORDS = "zebedeequixote"
-# Whatever a user can write, or call things by.
+# The texts and names that a user can write.
 TITLE, PROMPT, QUESTION, ANSWER = (f"{WORDS} {place}" for place in ("title", "prompt", "question", "answer"))
 CONVERSATION = f"{WORDS}-conversation"
 
@@ -44,7 +44,7 @@ async def test_nothing_of_a_user_is_left_in_the_database_or_in_any_log(
     upstream.reply(whole("400 Bad Request", {"error": {"message": f"you said: {QUESTION}"}}))
     await client.post(CONVERSATION, QUESTION)
     await client.answer(CONVERSATION)
-    # What is wrong, in many ways, is logged, too.
+    # Invalid requests are logged, too.
     await client.http.get(f"{API}/{WORDS}")
     await client.http.get(f"{API}/{USER}/messages")
     await client.http.get(f"{API}/{CONVERSATION}/messages", params={"before": WORDS})
@@ -60,14 +60,14 @@ async def test_nothing_of_a_user_is_left_in_the_database_or_in_any_log(
     receipt = await client.http.delete("/api/v1/chat/me")
     assert (receipt.status_code, receipt.json()["status"]) == (200, "complete")
     left = await asyncio.to_thread(dump, uri)
-    assert "erased-" in left  # the account: whoever comes back has no new budget
+    assert "erased-" in left  # the account: a user who returns gets no new budget
     server.stop()
     written = {path.name: path.read_text(errors="replace") for path in tmp_path.rglob("*.log*")}
     assert {server.log_path.name, "mongod.log"} <= {*written}
     for name, text in {"the database": left, "output": server.output, **written}.items():
         for secret in (USER, WORDS, "zebedee", hashlib.sha256(USER.encode()).hexdigest()):
             assert secret not in text.lower(), (name, secret)
-    # MongoDB's files are another matter, until they are written anew.
+    # MongoDB's files still contain the deleted data, until they are rewritten.
     data = tmp_path / "var"
     assert await asyncio.to_thread(files_with, data, b"zebedee")
     refused = await asyncio.to_thread(scrub, server._environment | {"MONGODB_URI": "mongodb://db.test"}, tmp_path)
@@ -76,7 +76,7 @@ async def test_nothing_of_a_user_is_left_in_the_database_or_in_any_log(
     assert (done.returncode, done.stderr) == (0, "")
     assert await asyncio.to_thread(files_with, data, b"zebedee") == []
     assert sorted(path.name for path in data.iterdir() if "mongod" in path.name or "db" in path.name) == ["db"]
-    # Everything else is there as it was, with its indexes, and goes on.
+    # All other data is unchanged, with its indexes, and the conversations continue.
     upstream.reply(answer("And another."))
     server.start().wait_until_ready()
     assert [one["content"] for one in await other.messages("another")] == [
@@ -97,7 +97,7 @@ def scrub(environment: dict[str, str], directory: Path) -> subprocess.CompletedP
 
 
 def files_with(directory: Path, secret: bytes) -> list[str]:
-    """Those in which it stands, as it is or in capitals."""
+    """The files that contain the text, unchanged or in capitals."""
     return [str(path) for path in directory.rglob("*") if path.is_file() and secret in path.read_bytes().lower()]
 
 

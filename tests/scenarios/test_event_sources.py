@@ -1,4 +1,4 @@
-"""Other people's clients for Server-Sent Events, in the versions that are around: each resumes by itself, exactly."""
+"""Common clients for Server-Sent Events, in the versions in use: each resumes exactly by itself."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.support.upstream import Upstream, answer, beginning, delta, ending, e
 CLIENTS = [
     "eventsource-2",
     "eventsource-3",
-    "eventsource",  # the newest
+    "eventsource",  # the newest version
     "fetch-event-source",
     "react-native-sse",
     "launchdarkly-eventsource",
@@ -22,7 +22,7 @@ CLIENTS = [
 @pytest.mark.parametrize("name", CLIENTS)
 @pytest.mark.gen_test
 async def test_it_resumes_after_lost_connections(client: Client, upstream: Upstream, name: str) -> None:
-    """Twice in mid-answer, and once between two answers."""
+    """The connection is lost twice during an answer, and once between two answers."""
     parts = ["Ärsenal 🏆 ", "by a goal ", "or 👨‍👩‍👧 two."]
     first, second = asyncio.Event(), asyncio.Event()
     more = [http_chunk(event(delta(part))) for part in parts]
@@ -33,7 +33,7 @@ async def test_it_resumes_after_lost_connections(client: Client, upstream: Upstr
     proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
     try:
         url = f"http://127.0.0.1:{proxy.port}{API}/{conversation}/stream?access_token={client.token}"
-        # Another device watches: these wait for longer than the grace before they come back.
+        # Another device watches, because these clients wait longer than the grace period before they reconnect.
         async with client.stream(conversation), script("event_source.mjs", name, url) as one:
             await one.event("llm_chunk")
             for step in (first, second):

@@ -1,6 +1,6 @@
 """A person's first ten minutes with the page in Firefox: by mouse, by keys, small, enlarged, in Arabic, in ten tabs.
 
-Playwright drives a Firefox of its own alone; Debian's is driven as in `test_browsers`.
+Playwright can only drive its own Firefox, so Debian's is driven as in `test_browsers`.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ in_firefox = pytest.mark.skipif(not here("firefox"), reason="firefox-esr is not 
 
 
 class Person:
-    """Who uses the page: sees what is shown, clicks, and writes."""
+    """A person at the page, who reads, clicks and types."""
 
     def __init__(self, browser: Tab, pictures: Path) -> None:
         self.tab = browser
@@ -59,7 +59,7 @@ class Person:
         await self.tab.wait(expression)
 
     async def sees(self, text: str) -> None:
-        """Until the newest answer reads so."""
+        """Wait until the newest answer has this text."""
         await self.wait(f"{PROSE}?.textContent.trim() === {json.dumps(text)}")
 
     async def asked(self, *questions: str) -> None:
@@ -73,7 +73,7 @@ class Person:
         await self.click(f'button[aria-label="{label}"]')
 
     async def rests(self) -> None:
-        """Until no answer is being written."""
+        """Wait until no answer is being written."""
         await self.wait("document.querySelector('#stop').hidden")
 
     async def ask(self, text: str) -> None:
@@ -87,14 +87,14 @@ class Person:
 
 @pytest.fixture
 def server(start_server: StartServer) -> ServerProcess:
-    """A server that sends people elsewhere to sign in."""
+    """A server with a sign-in page on another server."""
     settings = {"CHATSTREAM_LOGIN_URL": "/no/such/page", "CHATSTREAM_TITLES": "off"}
     return start_server(**settings, CHATSTREAM_DISCONNECT_GRACE="30")
 
 
 @asynccontextmanager
 async def somebody(address: str) -> AsyncIterator[Person]:
-    """Opens the page."""
+    """A function that opens the page as a new person."""
     pictures = REPOSITORY / "build" / "screenshots"
     pictures.mkdir(parents=True, exist_ok=True)
     async with tab("firefox") as (browser, _):
@@ -127,7 +127,7 @@ async def test_signed_in_again_and_in_ten_tabs(
 
 
 async def by_mouse(person: Person, upstream: Upstream) -> None:
-    """An example, what it reads like, an edit, both versions, a stop and going on."""
+    """Send an example, read the answer, edit the question, show both versions, stop and continue an answer."""
     upstream.reply(answer(READS))
     await person.click("#examples button")
     await person.wait(f"{PROSE}?.querySelectorAll('ol').length === 2")
@@ -163,7 +163,9 @@ async def by_mouse(person: Person, upstream: Upstream) -> None:
 
 
 async def by_keyboard(person: Person, upstream: Upstream) -> None:
-    """A new chat, a question while another is answered, a stop, the last question edited, the list of shortcuts."""
+    """A new chat, a question while another one is answered, a stop, an edit of the last question, the list of
+    shortcuts.
+    """
     go_on = asyncio.Event()
     upstream.reply(beginning("Half, "), go_on, http_chunk(event(delta("whole."))), ending())
     upstream.reply(beginning("And"), Do.HANG)
@@ -202,7 +204,7 @@ async def by_keyboard(person: Person, upstream: Upstream) -> None:
 
 
 async def the_list(person: Person, client: Client) -> None:
-    """Searched by keyboard; a chat renamed; another deleted, and had back."""
+    """Search the list by keyboard; rename a chat; delete another one, and undo that."""
     await client.create(title="Penguins at noon")
     await person.call("press", "Control+k")
     await person.wait("document.activeElement.id === 'search'")
@@ -245,7 +247,7 @@ async def small_enlarged_and_in_arabic(person: Person, upstream: Upstream) -> No
     for part in ("#messages .user .body", "#messages .prose p", "#messages .prose li", "#title"):
         await person.wait(f"getComputedStyle(document.querySelector({json.dumps(part)})).direction === 'rtl'")
     await person.wait("getComputedStyle(document.querySelector('#messages pre')).direction === 'ltr'")
-    # Firefox gives what is in a list its parent's side; these stand where they begin.
+    # Firefox aligns the content of a list like its parent; here each part starts at its own side.
     for part in ("p", "li"):
         await person.wait(f"beginsAtTheRight(document.querySelector('#messages .prose {part}'))")
     await person.picture("arabic")
@@ -275,10 +277,10 @@ async def signed_in_again_in_mid_answer(person: Person, upstream: Upstream, addr
 
 
 async def ten_tabs(person: Person, upstream: Upstream, url: str) -> None:
-    """Firefox, too, opens six connections to a server for all of them."""
+    """Ten tabs: Firefox, too, opens only six connections to a server for all of them."""
     for number in range(1, 10):
         await person.call("newTab")
-        await person.tab.visit(url)  # signed in as the others are
+        await person.tab.visit(url)  # with the sign-in of the other tabs
         upstream.reply(answer(f"Answer {number}."))
         await person.wait("document.querySelector('#text')?.checkVisibility()")
         await person.ask(f"Question {number}")

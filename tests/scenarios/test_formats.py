@@ -1,4 +1,4 @@
-"""One answer in every format there is: the server is a process, the database is real, the model is scripted."""
+"""One answer in every format, with a whole server process, a real database and a scripted model."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from chatstream.formats.registry import DEFAULT, FORMATS, VERSIONS
 from tests.support.client import API, PATIENCE, Client
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
-# How a client of each format reads the text of an answer: of one frame's data.
+# For each format, a function that reads the text from the data of one frame.
 TEXTS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "chat-events": lambda data: data["content"] if data["type"] == "llm_chunk" else "",
     "ui-message-stream": lambda data: data["delta"] if data["type"] == "text-delta" else "",
@@ -27,7 +27,7 @@ def text(format_: str, frames: list[ServerSentEvent]) -> str:
 
 @asynccontextmanager
 async def opened(client: Client, conversation: str, format_: str, cursor: str = "") -> AsyncIterator[httpx.Response]:
-    """A stream of one answer."""
+    """Open a stream of one answer."""
     url = f"{API}/{conversation}/stream"
     params = {"format": format_, "once": "true", "last_event_id": cursor}
     async with asyncio.timeout(PATIENCE), client.http.stream("GET", url, params=params) as response:
@@ -37,7 +37,7 @@ async def opened(client: Client, conversation: str, format_: str, cursor: str = 
 
 
 async def read(response: httpx.Response) -> list[ServerSentEvent]:
-    """To the end of the stream."""
+    """Read to the end of the stream."""
     return [frame async for frame in EventSource(response).aiter_sse()]
 
 
@@ -128,7 +128,7 @@ async def test_an_unknown_version_is_refused_and_changes_nothing(
 
 @pytest.mark.gen_test
 async def test_a_history_for_the_ai_sdk_joins_its_stream(client: Client, upstream: Upstream) -> None:
-    """In mid-answer the stream has all of the answer; else it has what comes next."""
+    """While an answer runs, the stream has the whole answer; otherwise it has only later events."""
     go_on = asyncio.Event()
     upstream.reply(beginning("One, "), go_on, http_chunk(event(delta("two."))), ending())
     conversation = await client.create()

@@ -1,4 +1,4 @@
-"""Clients that generators make of the server's own document: their types hold, and their calls arrive."""
+"""Clients made by code generators from the server's document: their types are right, and their calls work."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.support import node
 from tests.support.client import Client
 from tests.support.upstream import Upstream, answer
 
-# What they take is a few seconds; on a busy machine some more.
+# Timeout in seconds. The programs take a few seconds; on a busy machine more.
 PATIENCE = 100
 EXPECTED = {"content": "Hello.", "first": "Hello.", "status": 404}
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What it printed."""
+    """Run a command; returns its output."""
     result = subprocess.run(
         command,
         cwd=cwd,
@@ -59,14 +59,14 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, client: Client) -> Path:
-    """A program's directory with the document in it."""
+    """A directory for a program, with the OpenAPI document."""
     (tmp_path / "openapi.json").write_text(httpx.get(f"{client.url}/openapi.json").text)
     return tmp_path
 
 
 @pytest.fixture
 def typescript(project: Path) -> Path:
-    """The programs in TypeScript, and where they find their packages."""
+    """A directory with the TypeScript programs and a link to their packages."""
     node.install(node.GENERATORS)
     for name in ("tsconfig.json", "package.json", "openapi_fetch.ts", "hey_api.ts"):
         (project / name).write_text((node.GENERATORS / name).read_text())
@@ -102,7 +102,7 @@ async def test_openapi_python_client(project: Path, client: Client, upstream: Up
         tools / "openapi-python-client",
         *("generate", "--path", "openapi.json", "--output-path", "generated", "--fail-on-warning"),
         cwd=project,
-        PATH=f"{tools}:{os.environ['PATH']}",  # it formats with the ruff that it finds
+        PATH=f"{tools}:{os.environ['PATH']}",  # it formats with the first ruff on the PATH
     )
     assert "arning" not in said
     program = project / "program.py"

@@ -1,4 +1,4 @@
-"""The image's health check, as its Dockerfile has it: at the server's own port and family, and through no proxy."""
+"""The health check of the Dockerfile: it uses the server's own port and address family, and no proxy."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from tests.support.processes import REPOSITORY, ServerProcess, free_port
 
 
 def check(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Run what HEALTHCHECK runs, with nothing but this in the environment."""
+    """Run HEALTHCHECK's command, with only this environment."""
     dockerfile = (REPOSITORY / "conf" / "Dockerfile").read_text()
     [command] = re.findall(r"^HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", dockerfile, re.MULTILINE)
     [python, script] = json.loads(command)
@@ -37,7 +37,7 @@ def test_it_asks_the_server_where_it_listens(start_server: StartServer, host: st
 
 
 def wait_for(line: str, server: ServerProcess) -> None:
-    """Until the server has logged it."""
+    """Wait until the server has logged this."""
     while line not in server.log:
         assert server.process is not None
         assert server.process.poll() is None, server.log

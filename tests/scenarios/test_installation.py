@@ -13,12 +13,12 @@ from tests.support.endpoint import endpoint
 from tests.support.processes import REPOSITORY, ServerProcess, free_port
 from tests.support.replica_set import ReplicaSet
 
-pytestmark = pytest.mark.xdist_group("installation")  # they share an installation
+pytestmark = pytest.mark.xdist_group("installation")  # these tests share an installation
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment into which the program was installed; what it depends on comes from this one."""
+    """The `bin` directory of an environment with the installed program; its dependencies come from this environment."""
     directory = tmp_path_factory.mktemp("installed")
     source = directory / "source"
     for name in ("pyproject.toml", "LICENSE"):
@@ -71,7 +71,7 @@ def test_production_with_a_replica_set_of_ones_own(installed: Path, tmp_path: Pa
     ]
 
 
-# What people write at first, and what of the mend must be told.
+# Usual first mistakes, and the part of the advice that must be printed.
 MISTAKES = {
     "CHATSTREAM_ENV=prod": "production",
     "JWT_SECRET=short": "openssl rand",
@@ -109,7 +109,7 @@ def test_mistakes_on_the_way_are_each_explained_in_a_line(installed: Path, tmp_p
 
 
 def test_without_a_database_nothing_is_made(installed: Path, tmp_path: Path) -> None:
-    """Where no mongod is found: it says what to install, and leaves no directory behind."""
+    """If no mongod is found, the command names the package to install, and leaves no directory behind."""
     hidden = "import sys; sys.modules['fiftyone'] = None; from chatstream.__main__ import main; sys.exit(main([]))"
     environment = {"PATH": str(tmp_path / "nowhere")}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A whole process that trusts an issuer's keys."""
+"""A whole server process that trusts an issuer's keys."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ async def test_an_issuer_and_one_that_is_not_there(start_server: StartServer, ma
     for server in (there, gone):
         await asyncio.to_thread(server.wait_until_ready)  # the issuer, in this process, answers meanwhile
     client = make_client(there)
-    assert (await client.http.get(API)).status_code == 401  # a token of the secret's
+    assert (await client.http.get(API)).status_code == 401  # a token signed with a secret
     show(client, OTHER)
     assert (await client.http.get(API)).status_code == 401
     show(client, KEY)
@@ -50,7 +50,7 @@ async def test_an_issuer_and_one_that_is_not_there(start_server: StartServer, ma
     response = await client.http.get(API)
     assert (response.status_code, response.json()["code"]) == (503, "auth_unavailable")
     assert int(response.headers["Retry-After"]) >= 1
-    async with client.stream(conversation) as refused:  # an EventSource survives it
+    async with client.stream(conversation) as refused:  # an EventSource reconnects after it
         [only] = await refused.rest()
     assert (only.data["error"], only.data["retryable"]) == ("auth_unavailable", True)
     assert "Traceback" not in there.log + gone.log

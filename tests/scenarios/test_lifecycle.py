@@ -1,4 +1,4 @@
-"""From start to end: with no configuration, without a database, told to end, and killed."""
+"""Start and end of a server: without configuration, without a database, ended by a signal, and killed."""
 
 import asyncio
 import re
@@ -38,7 +38,7 @@ async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
         assert b"<title>chatstream</title>" in page
         assert token not in server.log
         assert len(server.output.splitlines()) < 12
-        # The test asks whether it is ready as often as the start is slow.
+        # The test polls `/readyz` more often if the start is slow.
         assert len([line for line in server.log.splitlines() if "GET /readyz" not in line]) < 12
     finally:
         server.signal(signal.SIGINT)
@@ -53,7 +53,7 @@ async def test_with_no_configuration_at_all(tmp_path: Path) -> None:
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token_again}"}, timeout=30) as http:
             kept = (await http.get(f"{again.url}{API}")).json()["conversations"]
             assert {one["id"] for one in kept} == {"123", "kept"}
-            # At every start there is a question that waits for an answer.
+            # At every start, the demo conversation has a question without an answer.
             newest = (await http.get(f"{again.url}{API}/123/messages")).json()["messages"][-1]
             assert newest["role"] == "user"
     finally:
@@ -150,13 +150,13 @@ async def test_a_second_sigterm_is_immediate(
     async with client.stream(conversation) as watched, client.stream(idle) as waiting:
         await watched.until("llm_chunk")
         server.signal(signal.SIGTERM)
-        await waiting.until("error")  # so the first one has been heard
+        await waiting.until("error")  # so the server has received the first signal
         server.signal(signal.SIGTERM)
         assert await server.ended() != 0
 
 
 async def collections(http: httpx.AsyncClient) -> float:
-    """How often the garbage collector has run."""
+    """The number of runs of the garbage collector."""
     return (await scrape(http))["python_gc_collections_total", "0"]
 
 
@@ -181,7 +181,7 @@ async def test_a_database_that_comes_later(tmp_path: Path, start_server: StartSe
         await asyncio.sleep(0.05)  # between two polls; there is no event to wait for in another process
     async with httpx.AsyncClient(base_url=server.url) as http:
         before = await collections(http)
-        while await collections(http) == before:  # what those leave who ask for hours is taken away
+        while await collections(http) == before:  # the garbage of refused requests is collected
             pass
     with mongo:
         await asyncio.to_thread(server.wait_until_ready)

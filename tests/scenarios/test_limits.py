@@ -1,4 +1,4 @@
-"""What a user is refused, how it is said, and that nobody else notices."""
+"""The limits per user: the refusals, their form, and that other users are not affected."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -12,7 +12,7 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, event
 
 
 def assert_limited(response: httpx.Response, code: str, policy: str) -> None:
-    """A 429 that says when to come back, and which limit was met."""
+    """Check for a 429 that names the time to wait and the limit."""
     assert (response.status_code, response.json()["code"]) == (429, code), response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert int(response.headers["Retry-After"]) >= 1
@@ -41,7 +41,7 @@ async def test_too_many_streams_of_one_user(
         policy = '"streams";q=2;qu="concurrent-requests"'
         path = f"{API}/{conversation}/stream"
         assert_limited(await mine.http.get(path), "too_many_streams", policy)
-        # Whoever posts can read a status. Nothing is stored of what cannot be streamed.
+        # A client that posts can read a status. A message whose answer cannot be streamed is not stored.
         streaming = {"Accept": "text/event-stream"}
         assert_limited(await mine.post(conversation, "Hi", headers=streaming), "too_many_streams", policy)
         assert await mine.messages(conversation) == []
@@ -52,7 +52,7 @@ async def test_too_many_streams_of_one_user(
 
 
 async def opens_again(client: Client, conversation: str) -> None:
-    """A stream opens as soon as the server has seen that others have been closed."""
+    """Wait until a stream can be opened, after the server has noticed that others were closed."""
     while True:
         async with client.stream(conversation) as stream:
             if (await stream.next()).type == "connected":
@@ -100,7 +100,7 @@ async def test_too_many_messages(start_server: StartServer, make_client: MakeCli
     assert first.headers["RateLimit-Policy"] == '"messages";q=4;w=60'
     assert first.headers["RateLimit"].startswith('"messages";r=3;t=')
     await mine.answer(conversation)
-    # What was posted before is no new message.
+    # A repeated message does not count as new.
     for _ in range(5):
         again = await mine.post(conversation, "One", headers={"Idempotency-Key": "first"})
         assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
@@ -127,7 +127,7 @@ async def test_too_many_messages(start_server: StartServer, make_client: MakeCli
     assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
     other_content = await mine.post(conversation, "Other", headers={"Idempotency-Key": "first"})
     assert other_content.status_code == 422
-    # Conversations are counted by themselves.
+    # Conversations have a limit of their own.
     for _ in range(2):
         await mine.create()
     assert_limited(await mine.http.post(API, json={"id": "not-made"}), "rate_limited", '"conversations";q=4;w=60')
@@ -157,17 +157,19 @@ async def test_an_address_with_too_many_bad_tokens(start_server: StartServer, ma
     assert_limited(await client.http.get(path, headers=here | bad), "rate_limited", '"failures";q=3;w=60')
     async with client.stream(conversation, headers=here | bad) as refused:
         assert (await refused.next()).data["error"] == "rate_limited"
-    # Who has a good token is let in: it may be another one behind the same address.
+    # A request with a valid token is accepted: it may be from another user behind the same address.
     for from_ in (here, there, {}):
         assert (await client.http.get(path, headers=from_)).status_code == 204
-    # This machine itself is not counted.
+    # Requests from this machine are not counted.
     for _ in range(5):
         assert (await client.http.get(path, headers=bad)).status_code == 401
 
 
 @pytest.mark.gen_test
 async def test_an_address_with_too_many_bad_tickets(start_server: StartServer, make_client: MakeClient) -> None:
-    """Over the limit tickets are refused unseen, as the database would be asked; tokens and tickets count apart."""
+    """Over the limit tickets are refused without a check, which would query the database. Tokens and tickets are
+    counted separately.
+    """
     server = start_server(CHATSTREAM_FAILURES_PER_MINUTE="3", CHATSTREAM_TRUSTED_PROXIES="127.0.0.1")
     client = make_client(server)
     conversation = await client.create()
@@ -186,7 +188,7 @@ async def test_an_address_with_too_many_bad_tickets(start_server: StartServer, m
     for _ in range(5):
         await with_token("bad")
     assert_limited(await with_token("bad"), "rate_limited", '"failures";q=3;w=60')
-    assert (await with_ticket(await good_ticket())).status_code == 204  # whatever others' tokens were
+    assert (await with_ticket(await good_ticket())).status_code == 204  # regardless of other clients' bad tokens
     for _ in range(3):
         assert (await with_ticket("none")).status_code == 401
     unused = await good_ticket()
@@ -210,7 +212,7 @@ async def test_too_many_answers_of_one_user(
     assert_limited(await mine.http.post(API, json={"id": "x", "initialMessage": "Begin."}), "rate_limited", policy)
     assert await mine.messages(third) == []
     assert (await mine.http.get(f"{API}/x")).status_code == 404
-    async with mine.stream(third) as stream:  # nothing begins
+    async with mine.stream(third) as stream:  # no answer begins
         assert (await stream.next()).type == "connected"
     await other.create(initialMessage="Begin.")
     assert (await mine.http.post(f"{API}/{last}/stop")).status_code == 200
@@ -224,7 +226,7 @@ async def test_too_many_answers_in_all(start_server: StartServer, make_client: M
     upstream.reply(beginning("One "), Do.HANG)
     server = start_server(CHATSTREAM_ANSWERS_PER_PROCESS="1")
     first, second = make_client(server), make_client(server)
-    # A message whose answer was cut by a crash: the next one who watches has it answered.
+    # A message whose answer was cut by a crash: the next viewer starts a new attempt.
     owed = await second.create(initialMessage="Begin.")
     async with second.stream(owed) as stream:
         await stream.until("llm_chunk")
@@ -242,7 +244,7 @@ async def test_too_many_answers_in_all(start_server: StartServer, make_client: M
         [error] = await stream.rest()
     assert (error.data["error"], error.data["retryable"]) == ("rate_limited", True)
     assert (await second.http.get(f"{API}/{owed}/stream")).status_code == 503
-    # What does not begin an answer goes on.
+    # Requests that begin no answer still work.
     async with second.stream(theirs) as stream, first.stream(running) as watched:
         assert (await stream.next()).type == "connected"
         await watched.until("llm_chunk")
@@ -257,11 +259,11 @@ async def test_too_many_answers_in_all(start_server: StartServer, make_client: M
 async def test_a_process_that_is_late_begins_no_more_answers(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    """Real load: answers as fast as a core can read them, and a bound on its lag that they exceed."""
+    """Real load: answers as fast as a core can read them, which exceed the limit on the event loop's lag."""
     chunks = http_chunk(event(delta("x"))) * 1000
     upstream.reply(beginning("x"), *[chunks] * 3000, Do.HANG)
     server = start_server(
-        CHATSTREAM_OVERLOAD_LAG="0.2",  # more than a busy machine alone makes of it
+        CHATSTREAM_OVERLOAD_LAG="0.2",  # more than the lag of a busy machine without this load
         CHATSTREAM_ANSWERS_PER_USER="1000",
         CHATSTREAM_ANSWER_CHARACTERS="3000000",
         CHATSTREAM_DISCONNECT_GRACE="never",
@@ -272,7 +274,7 @@ async def test_a_process_that_is_late_begins_no_more_answers(
         await watched.until("llm_chunk")
         while True:
             more = (client.http.post(API, json={"initialMessage": "More."}) for _ in range(4))
-            # On a busy machine the database may be late, too, and is given up before.
+            # On a busy machine the database may be too slow, and the request fails for that reason first.
             refusals = [
                 posted
                 for posted in await asyncio.gather(*more)
@@ -284,17 +286,19 @@ async def test_a_process_that_is_late_begins_no_more_answers(
         assert (refused.status_code, refused.json()["code"]) == (503, "rate_limited")
         assert int(refused.headers["Retry-After"]) >= 1
         assert (await client.http.get("/healthz")).status_code == 200
-        await watched.until("llm_chunk")  # who streams goes on
+        await watched.until("llm_chunk")  # running streams continue
         await client.stop_all()
         await begun(client)
     await client.stop_all()
 
 
 async def begun(client: Client) -> str:
-    """A conversation whose answer runs, as soon as the server begins one: also the test's machine may be late."""
+    """Begin an answer, as soon as the server allows one: a busy test machine may be too late at first. Returns its
+    conversation.
+    """
     async with asyncio.timeout(PATIENCE):
         while (response := await client.http.post(API, json={"initialMessage": "Begin."})).status_code != 201:
-            await asyncio.sleep(0.1)  # the server looks at its lag; there is no event to wait for
+            await asyncio.sleep(0.1)  # the server measures its lag; there is no event to wait for
     return str(response.json()["id"])
 
 
@@ -312,7 +316,7 @@ async def test_too_many_reads(start_server: StartServer, make_client: MakeClient
     for path in paths:
         assert_limited(await mine.http.get(path), "rate_limited", '"reads";q=3;w=60')
         assert (await other.http.get(path)).status_code in (200, 404)
-    # What is no read goes on: to ask, to watch, to delete.
+    # Other requests than reads still work: posting, streaming, deleting.
     async with mine.stream(conversation) as stream:
         assert (await stream.next()).type == "connected"
     assert (await mine.http.delete(f"{API}/{conversation}")).status_code == 204
@@ -325,7 +329,7 @@ async def test_too_many_changes(start_server: StartServer, make_client: MakeClie
     mine, other = make_client(server), make_client(server)
     conversation, gone = await mine.create(initialMessage="Begin."), await mine.create()
     one, policy = f"{API}/{conversation}", '"changes";q=3;w=60'
-    # What is malformed changes nothing, and does not count.
+    # Malformed requests change nothing, and do not count.
     for body in ({}, {"title": 7}, {"unknown": "x"}):
         assert (await mine.http.patch(one, json=body)).status_code == 422
     stopped = await mine.http.post(f"{one}/stop")
@@ -354,13 +358,13 @@ async def test_too_many_conversations(start_server: StartServer, make_client: Ma
         )
     assert (await mine.http.get(f"{API}/c3")).status_code == 404
     await other.create(id="c0")
-    # One more as soon as one is gone; one that is there already takes no room.
+    # After a deletion there is room for one more; creating an existing one again takes no room.
     assert (await mine.http.delete(f"{API}/c0")).status_code == 204
     for _ in range(3):
         assert (await mine.http.post(API, json={"id": "c1"})).status_code == 409
     await mine.create(id="c3")
     assert (await mine.http.post(API, json={})).status_code == 403
-    # They are counted in the database: not only here, and not only now.
+    # They are counted in the database, so also over other processes and after a restart.
     mine_again = make_client(start_server(CHATSTREAM_CONVERSATIONS_PER_USER="4"), mine.user)
     await mine_again.create()
     assert (await mine_again.http.post(API, json={})).status_code == 403
@@ -377,7 +381,7 @@ async def test_too_many_messages_in_one_conversation(
         asked = await client.post(conversation, f"Question {number}", headers={"Idempotency-Key": f"key-{number}"})
         assert asked.status_code == 201
         await client.answer(conversation)
-    for _ in range(2):  # each is an attempt more
+    for _ in range(2):  # each adds an attempt
         assert (await client.http.post(f"{API}/{conversation}/regenerate")).status_code == 202
         await client.answer(conversation)
     stored, calls = await client.messages(conversation), len(upstream.calls)
@@ -393,7 +397,7 @@ async def test_too_many_messages_in_one_conversation(
         assert refused.json()["detail"] == "This conversation has 10 messages, and cannot have more. Begin a new one."
     assert await client.messages(conversation) == stored
     assert len(upstream.calls) == calls
-    # What was posted before gets its first result also now; and a new conversation has room.
+    # A repeated message still gets its first result; a new conversation has room.
     again = await client.post(conversation, "Question 0", headers={"Idempotency-Key": "key-0"})
     assert (again.status_code, again.json()["content"]) == (200, "Question 0")
     assert (await client.post(await client.create(), "More")).status_code == 201

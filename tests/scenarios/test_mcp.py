@@ -1,4 +1,4 @@
-"""A server whose model calls a tool of an MCP server that is a program: asked for, agreed to, carried out once."""
+"""A model calls a tool of an MCP server that is a program: the call is approved by a person, and carried out once."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ async def test_a_tool_of_an_mcp_server_is_called_when_somebody_has_agreed(
     )
     server = start_server(CHATSTREAM_TOOLS_FILE=str(file), CHATSTREAM_PLUGINS="none")
     client = make_client(server)
-    # Until it is offered, which on a busy machine may take longer than a start waits.
+    # Wait until the tool is offered: on a busy machine that may take longer than the server's start waits.
     offered: list[str] = []
     upstream.reply(answer("Hi."))
     while not offered:

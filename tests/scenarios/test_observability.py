@@ -1,4 +1,4 @@
-"""What an operator sees: the metrics and the log of a real server that answers, fails, and loses its database."""
+"""The metrics and the log of a real server that answers, fails, and loses its database."""
 
 import asyncio
 import contextlib

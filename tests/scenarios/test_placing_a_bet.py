@@ -1,4 +1,4 @@
-"""What a newcomer may try first, with no configuration: a bet that waits for an approval while the server is killed."""
+"""A newcomer's first try, without configuration: a bet that waits for approval while the server is killed."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ from tests.support.processes import ServerProcess
 
 
 async def newest(http: httpx.AsyncClient, conversation: str, *, status: str) -> dict[str, Any]:
-    """The newest answer, as soon as it stands so."""
+    """Wait until the newest answer has this status; returns it."""
     while True:
         message: dict[str, Any] = (await http.get(f"{API}/{conversation}/messages")).json()["messages"][-1]
         if message["role"] == "assistant" and message["status"] == status:
@@ -23,7 +23,7 @@ async def newest(http: httpx.AsyncClient, conversation: str, *, status: str) -> 
 
 
 def opened(server: ServerProcess) -> httpx.AsyncClient:
-    """A client with the token that the server has printed last."""
+    """A client with the last token that the server has printed."""
     token = re.findall(r"Bearer (\S+?)\"", server.output)[-1]
     return httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 

@@ -1,7 +1,6 @@
-"""A phone in the pocket: what becomes of an answer that nobody watches any more, and how often it is paid for.
-
-The server cuts at once what lost its last viewer (a grace of 0): to be away for 20 s is longer than that, and longer
-than the 15 s that are the default.
+"""A phone in the pocket: the fate of an answer without viewers, and the number of model calls that are paid for. With a
+grace period of 0, the server cuts an answer at once when its last viewer leaves. So any absence here stands for one
+longer than the grace period, such as 20 s with the default of 15 s.
 """
 
 import asyncio
@@ -63,7 +62,7 @@ async def not_in_background(client: Client) -> str:
     return conversation
 
 
-# How the answer is asked for, under which grace, and whether it is given though nobody watches.
+# For each policy: the request for the answer, the grace period, and whether the answer finishes without viewers.
 POLICIES: dict[str, tuple[Callable[[Client], Awaitable[str]], str, bool]] = {
     "the grace": (default, "0", False),
     "never": (default, "never", True),
@@ -80,7 +79,7 @@ POLICIES: dict[str, tuple[Callable[[Client], Awaitable[str]], str, bool]] = {
 def servers(
     tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> Iterator[Callable[[str], ServerProcess]]:
-    """One for each grace. What one is told until its heartbeat comes soon."""
+    """One server for each grace period, with short heartbeats, which show that no further event comes."""
     started: dict[str, ServerProcess] = {}
 
     def server(grace: str) -> ServerProcess:
@@ -90,7 +89,7 @@ def servers(
                 "MONGODB_DATABASE": f"pocket-{uuid.uuid4().hex}",
                 "CHATSTREAM_DISCONNECT_GRACE": grace,
                 "CHATSTREAM_HEARTBEAT_INTERVAL": "0.3",
-                "CHATSTREAM_TITLES": "off",  # one that is late would ask the next test's model
+                "CHATSTREAM_TITLES": "off",  # a late title would be a request to the next test's model
             }
             started[grace] = ServerProcess(directory, environment | settings).start().wait_until_ready()
         return started[grace]
@@ -101,7 +100,7 @@ def servers(
 
 
 async def look(client: Client, conversation: str, cursor: str | None = None) -> list[tuple[str, str | None]]:
-    """What somebody is told who looks until there is nothing for a heartbeat: types, each with its status or code."""
+    """Watch until a heartbeat shows that nothing follows; returns the events' types, each with its status or code."""
     headers = {"Last-Event-ID": cursor} if cursor else {}
     async with client.stream(conversation, headers=headers) as watched:
         await watched.until("heartbeat")
@@ -121,7 +120,7 @@ MAIN = ["the grace", "never", "background message"]
 async def test_a_phone_that_is_away(
     servers: Callable[[str], ServerProcess], make_client: MakeClient, upstream: Upstream, policy: str, away: str
 ) -> None:
-    """One model call, whoever comes back and whenever; the whole answer if it was to be given."""
+    """There is one model call, whenever viewers come back; they get the whole answer if the policy lets it finish."""
     ask, grace, given = POLICIES[policy]
     go_on = asyncio.Event()
     upstream.reply(beginning("So far, "), go_on, http_chunk(event(delta("so good."))), ending())
@@ -132,17 +131,17 @@ async def test_a_phone_that_is_away(
         await watched.until("llm_chunk")
     if not given:
         await client.answer(conversation)
-    elif grace == "0":  # by when another one is cut, this one would have been, too
+    elif grace == "0":  # when another answer was cut, this one would have been cut, too
         other = await client.create(initialMessage="Tell me, too.")
         async with client.stream(other) as watched_too:
             await watched_too.until("llm_chunk")
         assert (await client.answer(other))["status"] == "interrupted"
     calls = len(upstream.calls)
 
-    if away != "20 s":  # by then the answer would be over
+    if away != "20 s":  # after this time the answer would be over
         go_on.set()
         await client.answer(conversation)
-    cursor = watched.cursor if away != "20 min" else None  # the app was thrown out of the memory
+    cursor = watched.cursor if away != "20 min" else None  # the phone has ended the app
     if given and cursor:
         async with client.stream(conversation, headers={"Last-Event-ID": cursor}) as again:
             go_on.set()
@@ -157,7 +156,7 @@ async def test_a_phone_that_is_away(
     else:
         told = await look(client, conversation, cursor)
         cut = [("error", "answer_interrupted"), ("llm_complete", "interrupted")]
-        assert told == (cut if cursor else [])  # without a cursor the history, which was read above, has told it
+        assert told == (cut if cursor else [])  # without a cursor: the history, which was read above, has the answer
         for _ in range(2):
             assert await look(client, conversation) == []
         newest = (await client.messages(conversation))[-1]
@@ -166,14 +165,14 @@ async def test_a_phone_that_is_away(
         once = await client.http.get(f"{API}/{conversation}/stream", params={"once": "true"})
         assert once.status_code == 204
     assert len(upstream.calls) == calls
-    await client.stop_all()  # nothing is left that would ask the next test's model
+    await client.stop_all()  # no answer may be left that would ask the next test's model
 
 
 @pytest.mark.gen_test
 async def test_who_comes_back_and_asks_again_does_not_lose_it_twice(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    """Whoever looks every 20 s at an answer of 90 s: two calls at most, and then it is there."""
+    """A user looks every 20 s at an answer that takes 90 s: after at most two model calls it is complete."""
     go_on = asyncio.Event()
     upstream.reply(beginning("Cut."), Do.HANG)
     upstream.reply(beginning("All "), go_on, http_chunk(event(delta("of it."))), ending())
@@ -233,7 +232,7 @@ async def test_a_background_answer_is_ended_by_stop_and_by_deletion(client: Clie
 async def test_another_process_may_be_told_to_let_it_finish(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    """It hears of it with its next checkpoint."""
+    """The generating process reads that with its next checkpoint."""
     go_on = asyncio.Event()
     upstream.reply(beginning("To "), go_on, http_chunk(event(delta("the end."))), ending())
     upstream.reply(beginning("Control."), Do.HANG)
@@ -305,8 +304,10 @@ async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
 async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, cursor: str
 ) -> None:
-    """A message cannot take text back: whoever has some of the first attempt gets its end, and resumes for the next."""
-    # "middle" is told the end when the process is found to be gone, the others come later.
+    """A message cannot withdraw text: a viewer with text of the first attempt gets its end, and resumes to get the next
+    attempt.
+    """
+    # The viewer "middle" gets the end when the process is found to be gone; the others come later.
     upstream.reply(beginning("Before the end. "), Do.HANG)
     upstream.reply(answer("After it."))
     server = start_server()

@@ -1,4 +1,4 @@
-"""``--processes N``: several servers behind one port, started, started again and ended by one."""
+"""``--processes N``: several servers behind one port, which one supervisor starts, restarts and ends."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def pids(server: ServerProcess) -> dict[int, int]:
 
 
 async def logged(server: ServerProcess, text: str, times: int = 1) -> None:
-    """Wait until its log has this text so often."""
+    """Wait until its log has this text this many times."""
     async with asyncio.timeout(PATIENCE):
         while server.log.count(text) < times:
             await asyncio.sleep(0.05)  # there is no event to wait for in another process
@@ -100,7 +100,7 @@ def _the_log_stays_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def supervisor(script: str, tmp_path: Path, count: int = 2) -> Supervisor:
-    """One whose workers run this script, in which `worker` is their number."""
+    """A supervisor whose workers run this script, in which `worker` is their number."""
     file = tmp_path / "worker.py"
     begin = "import json, os, sys, time\nfrom pathlib import Path\nworker = json.loads(sys.argv[1])['number']\n"
     file.write_text(begin + textwrap.dedent(script))
@@ -153,7 +153,7 @@ def test_told_to_end_it_gives_up_the_port_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_the_log_stays_pytests")
 def test_when_none_stays_up_it_gives_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Both serve once, and never again."""
+    """Both workers serve once, and never again."""
     script = """
     served = Path(__file__).with_suffix(f".{worker}")
     if served.exists():

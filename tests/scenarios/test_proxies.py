@@ -1,4 +1,6 @@
-"""The proxies of ``conf/``, each a real one in front of real servers: a stream through them is as good as without."""
+"""The proxies of ``conf/``, real ones in front of real servers: a stream through a proxy works as well as without
+one.
+"""
 
 import asyncio
 import contextlib
@@ -27,7 +29,7 @@ EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
 def measured(server: ServerProcess, name: str) -> float:
-    """One of its metrics."""
+    """The value of one of the server's metrics."""
     return exposition.samples(httpx.get(f"{server.url}/metrics").text)[f"chatstream_{name}",]
 
 
@@ -42,7 +44,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 
 @pytest.fixture(scope="module", params=RECIPES)
 def through(request: pytest.FixtureRequest, servers: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """A proxy in front of the two."""
+    """A proxy in front of both servers."""
     directory = tmp_path_factory.mktemp(request.param) / "proxy"
     with proxy(request.param, directory, *(server.port for server in servers)) as running:
         yield running
@@ -50,7 +52,7 @@ def through(request: pytest.FixtureRequest, servers: Pair, tmp_path_factory: pyt
 
 @pytest.fixture
 def client(through: Proxy, make_client: MakeClient) -> Client:
-    """Somebody who knows only the proxy's address."""
+    """A client that only knows the proxy's address."""
     return make_client(through)
 
 
@@ -60,7 +62,7 @@ async def test_nothing_is_held_back_and_a_cursor_gets_through(client: Client, up
     upstream.reply(beginning("First"), go_on, http_chunk(event(delta(", second"))), end, ending())
     conversation = await client.create(initialMessage="Count.")
     async with client.stream(conversation) as watched:
-        await watched.until("llm_chunk")  # which comes while the model says no more
+        await watched.until("llm_chunk")  # it arrives while the model sends nothing more
     async with client.stream(conversation, headers={"Last-Event-ID": watched.cursor}) as again:
         assert (await again.next()).data["resumed"] is True
         go_on.set()
@@ -71,13 +73,13 @@ async def test_nothing_is_held_back_and_a_cursor_gets_through(client: Client, up
 
 
 async def delay(client: Client, upstream: Upstream) -> float:
-    """In seconds, the median from letting the model say a word to reading it."""
+    """The median delay, in seconds, from letting the model send a word to reading it."""
     words, took = [asyncio.Event() for _ in range(30)], []
     said = [step for word in words for step in (word, http_chunk(event(delta("word "))))]
     upstream.reply(beginning("First "), *said, ending())
     conversation = await client.create()
     async with client.stream(conversation) as watched:
-        await client.post(conversation, "Count.")  # once it has a name, all of it is with one process
+        await client.post(conversation, "Count.")  # with an id, all requests of the conversation go to one process
         await watched.until("llm_chunk")
         for word in words:
             begun = time.perf_counter()
@@ -92,7 +94,9 @@ async def delay(client: Client, upstream: Upstream) -> float:
 async def test_no_frame_waits_for_the_next_one(
     servers: Pair, client: Client, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    """Where one is held back it is for 40 ms and more; without a proxy it takes one or two, on a busy machine some."""
+    """If a proxy holds back a frame, it takes 40 ms or more; without a proxy one or two ms, on a busy machine some
+    more.
+    """
     straight = await delay(make_client(servers[0]), upstream)
     assert await delay(client, upstream) < 0.02 + 15 * straight
 
@@ -124,7 +128,7 @@ async def test_a_conversation_and_all_who_watch_it_are_with_one_process(
                 await streams[-1].next()
             await client.post(conversation, "Tell me.")
             await streams[-1].until("llm_chunk")
-        for server in servers:  # as soon as it has noticed who left in the tests before
+        for server in servers:  # until the server has noticed that the clients of earlier tests have left
             await exposition.eventually(
                 make_client(server).http,
                 lambda exposed: (
@@ -160,19 +164,19 @@ async def connected(stack: contextlib.AsyncExitStack, client: Client, conversati
             attempt = contextlib.AsyncExitStack()
             stream = await attempt.enter_async_context(client.stream(conversation, headers=headers))
             assert stream.response.status_code == 200
-            # The proxy's `retry:` alone is no event, but httpx-sse gives one, without data.
+            # httpx-sse makes an event without data of the proxy's `retry:` line.
             with contextlib.suppress(StopAsyncIteration, httpx.RemoteProtocolError, json.JSONDecodeError):
                 await stream.next()
                 stack.push_async_exit(attempt)
                 return stream
             await attempt.aclose()
-            await asyncio.sleep(0.2)  # the proxy says to come back; there is no event to wait for in it
+            await asyncio.sleep(0.2)  # the proxy asks for a retry; there is no event to wait for in it
 
 
 async def both_watch_at(
     stack: contextlib.AsyncExitStack, server: ServerProcess, client: Client, before: int
 ) -> tuple[str, list[Stream]]:
-    """A conversation whose process is `server`, which has `before` streams, and two streams of it."""
+    """Two streams of a conversation that the proxy sends to `server`, which already has `before` streams."""
     while True:
         attempt = contextlib.AsyncExitStack()
         conversation = await client.create()
@@ -188,7 +192,7 @@ async def both_watch_at(
 async def test_when_a_process_dies_those_who_watch_meet_at_the_other_and_go_on_exactly(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """All three proxies at once: the dead process is noticed by the database once."""
+    """All three proxies in one test, since it takes a while until the database shows that the process is dead."""
     dying, staying = start_server(ready=False), start_server(ready=False)
     ports = dying.wait_until_ready().port, staying.wait_until_ready().port
     for _ in RECIPES:
@@ -206,14 +210,14 @@ async def test_when_a_process_dies_those_who_watch_meet_at_the_other_and_go_on_e
             watched.append((client, conversation, streams))
         assert dying.process is not None
         dying.process.kill()
-        back: list[Stream] = []  # a stream that nobody keeps is closed
+        back: list[Stream] = []  # keeps the streams open
         for client, conversation, streams in watched:
             back += [await connected(stack, client, conversation, stream.cursor) for stream in streams]
             for stream in back[-2:]:
                 assert stream.frames[0].data["resumed"] is True
                 cut = await stream.until("llm_complete")
                 assert (cut.data["status"], cut.data["content"]) == ("interrupted", "Before the end. ")
-                assert stream.text == ""  # nothing twice
+                assert stream.text == ""  # no text is repeated
                 new = await stream.until("llm_complete")
                 assert (new.data["attempt"], new.data["content"]) == (2, "After it.")
                 assert stream.text == "After it."
@@ -225,7 +229,7 @@ async def test_when_a_process_dies_those_who_watch_meet_at_the_other_and_go_on_e
 async def test_npms_event_source_comes_back_through_a_proxy(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """It gives up on any status but 200, as the browsers' do."""
+    """This client gives up on any status but 200, as browsers do."""
     node.install()
     server = start_server()
     with proxy("nginx", tmp_path / "nginx", server.port) as through:

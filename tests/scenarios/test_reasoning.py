@@ -1,4 +1,4 @@
-"""What a model thinks, from its endpoint's bytes to a client: the server is a process, the database is real."""
+"""A model's reasoning, from its endpoint's bytes to a client, with a whole server process and a real database."""
 
 import asyncio
 import json
@@ -23,12 +23,13 @@ CHUNKS = {
 }
 PARTS = [{"type": "reasoning", "text": "".join(THOUGHTS)}, {"type": "text", "text": "".join(TEXTS)}]
 LENGTH = 1 + len("".join(THOUGHTS)) + 1 + len("".join(TEXTS))
-# At these an answer is resumed: at every one of the first wrapping's; what is stored of the others is the same.
+# The positions at which an answer is resumed: all of them for the first form of reasoning, since the other forms are
+# stored in the same way.
 POSITIONS = {wrapping: range(0, LENGTH + 1, 7 if number else 1) for number, wrapping in enumerate(CHUNKS)}
 
 
 def sent(wrapping: str, gate: asyncio.Event | None = None) -> list[Any]:
-    """The answer's steps; `gate` holds it back in mid-thought."""
+    """The answer's script; `gate` holds it back in the middle of the reasoning."""
     chunks = [http_chunk(event(chunk)) for chunk in CHUNKS[wrapping]]
     held = [gate] if gate else []
     end = http_chunk(event(delta(finish_reason="stop"))) + http_chunk(event(DONE)) + END
@@ -36,7 +37,7 @@ def sent(wrapping: str, gate: asyncio.Event | None = None) -> list[Any]:
 
 
 def assembled(told: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The parts, as a raw client puts them together."""
+    """The parts, as a simple client assembles them."""
     parts: list[dict[str, str]] = []
     for one in told:
         kind = {"llm_chunk": "text", "reasoning_chunk": "reasoning"}.get(one["type"])
@@ -92,8 +93,8 @@ async def test_thinking_is_told_apart_and_resumed_at_every_position(
     stored = (await client.messages(conversation))[-1]
     assert stored["parts"] == PARTS
     assert stored["content"] == whole[1]
-    assert stored["recommendations"] == []  # what was only thought is none
-    # What was thought is nothing that was said.
+    assert stored["recommendations"] == []  # a bet in the reasoning is not a recommendation
+    # Reasoning is not sent back as text of the answer.
     upstream.reply(*sent(wrapping))
     await client.post(conversation, "And now?")
     await client.answer(conversation)
@@ -131,7 +132,7 @@ async def test_hidden_thinking_never_leaves(
         everything = "".join([*live, *resumed, left])
         assert "\N{LOCK}" not in everything
         assert "reasoning" not in everything
-        # Its places are still there: the text goes on where it should.
+        # Hidden reasoning still counts in the positions: the text continues at the right place.
         text = [one for _, one in events(live[0]) if one["type"] == "llm_chunk"]
         assert "".join(one["content"] for one in text) == PARTS[1]["text"]
         assert text[0]["offset"] == 0

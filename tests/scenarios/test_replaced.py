@@ -1,4 +1,4 @@
-"""A model that breaks off after fifty words, and the next one in its place: what every client shows then."""
+"""A model breaks off after fifty words and the next one replaces it: every client shows the new answer."""
 
 import asyncio
 import json

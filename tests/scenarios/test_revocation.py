@@ -1,4 +1,4 @@
-"""A user who is logged out everywhere, against a whole process with a program of somebody's own in it."""
+"""Revoked tokens, with a whole server process that loads an operator's own check."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ async def test_who_is_logged_out_is_put_out(start_server: StartServer, make_clie
         revoked.write_text("fail")
         down = await client.http.get(API)
         assert (down.status_code, down.json()["code"]) == (503, "auth_unavailable")
-        async with client.stream(conversation) as refused:  # an EventSource survives it
+        async with client.stream(conversation) as refused:  # an EventSource reconnects after it
             [only] = await refused.rest()
         assert (only.data["error"], only.data["retryable"]) == ("auth_unavailable", True)
         revoked.write_text(client.user)

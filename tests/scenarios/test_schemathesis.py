@@ -1,4 +1,4 @@
-"""schemathesis, all checks on, makes requests from the server's own document and holds the responses against it."""
+"""schemathesis, with all checks, makes requests from the server's document and checks the responses against it."""
 
 import os
 import subprocess
@@ -14,16 +14,16 @@ from tests.support.processes import SECRET
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
-# So many requests for each operation: enough in each run for every kind of value, and hundreds where somebody asks.
+# Requests for each operation: in a normal run enough for every kind of value; the variable can ask for hundreds.
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
 
 
-@pytest.mark.timeout(300)  # hundreds of requests, and what is made of each when one fails
+@pytest.mark.timeout(300)  # hundreds of requests; on a failure, schemathesis also reduces the example
 def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(
-        OPENAI_BASE_URL="",  # the demo model: nobody scripts answers to what schemathesis makes up
+        OPENAI_BASE_URL="",  # the demo model, as random requests have no scripted answers
         OPENAI_API_KEY="",
-        # A stream ends by itself when it has told what there is, so that its events can be compared.
+        # Each stream ends by itself after its first events, so that they can be compared.
         CHATSTREAM_CONNECTION_TIMEOUT="0.05",
         CHATSTREAM_HEARTBEAT_INTERVAL="0.05",
     )

@@ -57,7 +57,7 @@ async def test_the_node_script(client: Client, upstream: Upstream) -> None:
 
 @pytest.mark.gen_test
 async def test_npms_eventsource_resumes_by_itself(client: Client, upstream: Upstream) -> None:
-    """With `Last-Event-ID`, and the pause that the server asked for."""
+    """With `Last-Event-ID`, after the delay that the server asked for."""
     node.install()
     go_on = asyncio.Event()
     upstream.reply(beginning("Before the cut, "), go_on, http_chunk(event(delta("after it."))), ending())
@@ -66,7 +66,7 @@ async def test_npms_eventsource_resumes_by_itself(client: Client, upstream: Upst
     url = f"http://127.0.0.1:{proxy.port}{API}/{conversation}/stream?access_token={client.token}"
     try:
         async with (
-            client.stream(conversation),  # or the answer would be cut after a second without a viewer
+            client.stream(conversation),  # otherwise the answer would be cut after a second without a viewer
             program(*node.command("seed_example.mjs", url, "llm_complete", "1")) as running,
         ):
             await running.read_until("llm_chunk")
@@ -130,7 +130,7 @@ async def test_the_hook_sees_one_answer_over_five_reconnects(client: Client, ups
     path = f"{API}/{conversation}/stream?access_token={client.token}"
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
     async with httpx.AsyncClient(base_url=client.http.base_url, timeout=PATIENCE) as http:
-        for _ in range(5):  # it sends no cursor; each time the text so far comes again, for a buffer that it keeps
+        for _ in range(5):  # it sends no cursor, so each time it gets the text so far again
             async with http.stream("GET", path, headers=headers) as response:
                 hook.buffer = ""
                 await hook.read(response, "llm_chunk")

@@ -1,4 +1,4 @@
-"""A model that says nothing for a minute, at the intervals that people get: every proxy would rather hang up."""
+"""A model that is silent for a minute, with the default intervals: no proxy may close the connection."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.conftest import MakeClient, StartServer
 from tests.support.proxies import RECIPES, proxy
 from tests.support.upstream import Upstream, answer
 
-# As the server has it by default: after four of them a minute has passed.
+# The server's default, in seconds: four heartbeats take a minute.
 HEARTBEAT = "15"
 
 

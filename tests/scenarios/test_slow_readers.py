@@ -1,4 +1,4 @@
-"""Readers that stop reading: they are cut, hold little, and nobody else notices."""
+"""Clients that stop reading: they are disconnected, pin little memory, and do not affect others."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ def resident_kilobytes(server: ServerProcess) -> int:
 
 
 async def frozen(client: Client, path: str) -> socket.socket:
-    """A response that is asked for and never read, with a small buffer on our side."""
+    """Request a response and never read it, with a small receive buffer."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     host, port = client.url.removeprefix("http://").split(":")
@@ -73,7 +73,7 @@ async def test_readers_that_never_read_are_cut_and_nobody_else_notices(
 
 
 def answered_in_part(sock: socket.socket) -> bool:
-    """Whether the connection ends before the body does."""
+    """Whether the connection ends before the end of the body."""
     received = b"".join(iter(partial(sock.recv, 65_536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"Content-Length: (\d+)", head)
@@ -121,7 +121,7 @@ async def test_connections_rotate_between_answers(
     conversation = await client.create(initialMessage="Rotate.")
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
-        await watched.until("heartbeat", 3)  # it is older than it may become
+        await watched.until("heartbeat", 3)  # the connection is older than its maximum age
         go_on.set()
         await watched.until("llm_complete")
         told = len(watched.frames)

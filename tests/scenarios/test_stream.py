@@ -1,4 +1,4 @@
-"""The stream as its clients see it: the server is a process, the database is real, the model is scripted."""
+"""The stream as its clients see it, with a whole server process, a real database and a scripted model."""
 
 import asyncio
 
@@ -98,7 +98,7 @@ async def test_a_message_nobody_watches_is_answered_and_told_once(client: Client
         await upstream.until_called()
     async with client.stream(conversation) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "Here it is."
-        await watched.until("heartbeat")  # by now it is noted that somebody has seen it
+        await watched.until("heartbeat")  # by now the server has stored that the end was seen
     async with client.stream(conversation) as again:
         assert (await again.next()).type == "connected"
         assert (await again.next()).type == "heartbeat"

@@ -1,4 +1,4 @@
-"""No turn that goes wrong ends a conversation: a model that insists on its rules answers each good message after it."""
+"""A failed turn never ends a conversation: a model with strict rules answers each valid message after it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +14,7 @@ BLANK = [" \n\t", "\u200b", "\ufeff \u2060", "\u0000", "\u3164"]
 
 
 def asks(model: str, status: str, code: str | None = None, content: str = "What about it?") -> Turn:
-    """A message to another model, and how that ends."""
+    """Send a message to another model; returns how its answer ends."""
 
     async def turn(client: Client, conversation: str) -> None:
         await choose(client, conversation, model)
@@ -70,7 +70,7 @@ async def three_that_wait_together(client: Client, conversation: str) -> None:
     for content in ("Second.", "Third."):
         assert (await client.post(conversation, content, params={"ifBusy": "queue"})).status_code == 201
     while (await client.http.post(f"{API}/{conversation}/stop")).is_success:
-        pass  # the one to the last of them begins when the first is stopped
+        pass  # the answer to the last message begins when the first answer is stopped
 
 
 async def blank(client: Client, conversation: str) -> None:

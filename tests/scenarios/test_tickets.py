@@ -29,7 +29,7 @@ async def ticket_for(client: Client, conversation: str) -> dict[str, Any]:
 
 
 async def refused(client: Client, conversation: str, status: int, **params: Any) -> httpx.Response:
-    """Also an EventSource is told so: a status that is not 200 is for good."""
+    """An EventSource is refused for good: it never reconnects after a status other than 200."""
     response = await client.http.get(f"{API}/{conversation}/stream", params=params, headers=EVENT_STREAM)
     assert response.status_code == status, response.text
     return response
@@ -46,7 +46,7 @@ async def test_a_ticket_opens_its_stream_once(client: Client, upstream: Upstream
     assert 50 < lasts <= 61
     authorization = client.http.headers.pop("Authorization")
     unused = {"ticket": made["ticket"]}
-    # What is refused has not used it up.
+    # A refused request has not used up the ticket.
     assert (
         (await refused(client, other, 401, **unused))
         .headers["WWW-Authenticate"]
@@ -143,7 +143,7 @@ async def test_a_stream_ends_with_the_token_its_ticket_was_asked_for_with(
     assert (last.type, last.data["error"], last.data["retryable"]) == ("error", "token_expired", True)
     assert expires_at - 1.1 < time.time() < expires_at + 5  # an `exp` has no fractions
     await refused(client, conversation, 401, ticket=late["ticket"])
-    # With a new token it goes on.
+    # With a new token the stream continues.
     params = {"access_token": client.token, "last_event_id": watched.cursor}
     async with client.stream(conversation, params=params) as resumed:
         assert (await resumed.next()).data["resumed"] is True
@@ -160,12 +160,12 @@ async def test_another_process_takes_it_also_where_tokens_in_the_address_are_off
     there = make_client(other.wait_until_ready(), here.user)
     conversation = await here.create()
     made = await ticket_for(here, conversation)
-    # As many tickets as streams may be opened.
+    # The rate limit for tickets is that for opening streams.
     for _ in range(2):
         await ticket_for(there, conversation)
     limited = await there.http.post(f"{API}/{conversation}/stream-tickets")
     assert (limited.status_code, limited.json()["code"]) == (429, "rate_limited")
-    # A token in the header still counts; one in the address is as if it was not there.
+    # A token in the header still counts; one in the URL is ignored.
     async with there.stream(conversation, params={"access_token": "other"}) as watched:
         assert (await watched.next()).type == "connected"
     del there.http.headers["Authorization"]

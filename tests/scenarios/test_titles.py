@@ -1,4 +1,4 @@
-"""Titles by the model, and the marks of a list: what clients of a real server see of them."""
+"""Titles by the model, and the states in the list of conversations, as clients of a real server see them."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ from tests.support.upstream import (
 
 
 async def listed(client: Client, conversation: str) -> dict[str, Any]:
-    """A conversation as the list has it."""
+    """A conversation's entry in the list."""
     page = (await client.http.get(API)).json()
     return next(dict(one) for one in page["conversations"] if one["id"] == conversation)
 
 
 async def until(client: Client, conversation: str, **wanted: Any) -> dict[str, Any]:
-    """As the list has it, as soon as it says that."""
+    """Wait until the list's entry has these values; returns it."""
     async with asyncio.timeout(2 * PATIENCE):
         while True:
             one = await listed(client, conversation)
@@ -44,14 +44,14 @@ async def until(client: Client, conversation: str, **wanted: Any) -> dict[str, A
 
 
 async def outcomes(client: Client, outcome: str) -> float:
-    """How many titles have come to this, of all users."""
+    """The number of titles of all users with this outcome."""
     lines = (await client.http.get("/metrics")).text.splitlines()
     name = f'chatstream_titles_total{{outcome="{outcome}"}} '
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 async def until_one_more(client: Client, outcome: str, before: float) -> None:
-    """Until one more title has come to this."""
+    """Wait until one more title has this outcome."""
     async with asyncio.timeout(2 * PATIENCE):
         while await outcomes(client, outcome) == before:
             await asyncio.sleep(0.05)  # there is no event to wait for in another process
@@ -108,7 +108,7 @@ async def test_a_name_that_is_given_meanwhile_stays(client: Client, upstream: Up
     await until_one_more(client, "named", before)
     assert (await listed(client, conversation))["title"] == title
     await ask(client, conversation)
-    assert len(upstream.calls) == 3  # nor is it asked again
+    assert len(upstream.calls) == 3  # the model is not asked again
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_a_title_delays_nothing(client: Client, upstream: Upstream) -> Non
     assert len(upstream.calls) == 3  # one title at a time
     assert (await client.http.delete(f"{API}/{conversation}")).status_code == 204
     go_on.set()
-    await until_one_more(client, "named", before)  # or the next test's model would be asked again for this one
+    await until_one_more(client, "named", before)  # otherwise this title would be a request to the next test's model
 
 
 @pytest.mark.gen_test
@@ -249,9 +249,9 @@ async def test_what_a_title_takes_is_the_users_own_spending(
     left = {one["name"]: one for one in (await client.http.get("/api/v1/chat/usage")).json()["budgets"]}
     assert [left[name]["used"] for name in ("tokensPerDay", "tokensPerMonth")] == [14, 14]
     assert left["tokensPerDay"]["left"] == 0
-    # Nine would have been enough for the answer alone.
+    # A budget of nine would have been enough for the answer alone.
     assert (await client.post(conversation, "Name one.")).status_code == 429
-    # One that breaks off is charged with what is known of it; and in a report it is no answer of its own.
+    # An interrupted title is charged with its known usage. In a report, a title does not count as an answer.
     other = make_client(server)
     upstream.reply(answer("Otto."))
     upstream.reply(beginning("Nam"), Do.CLOSE)

@@ -1,4 +1,4 @@
-"""A process that is killed while tools are at work: what has an effect has it once, and nobody is told otherwise."""
+"""A process is killed while tools run: each effect happens at most once, and no call is reported wrongly."""
 
 import asyncio
 import functools
@@ -72,14 +72,14 @@ def calls_in(complete: dict[str, Any]) -> list[str]:
 
 
 async def until(seen: Callable[[], bool]) -> None:
-    """Wait for what another process does; it has no event to wait for."""
+    """Poll until another process has done something; it has no event to wait for."""
     async with asyncio.timeout(60):
         while not seen():
             await asyncio.sleep(0.02)
 
 
 async def ended(client: Client, conversation: str) -> dict[str, Any]:
-    """The answer that whoever watches is given in the end."""
+    """Watch until the final end; returns the answer."""
     async with client.stream(conversation) as watched:
         while True:
             complete = (await watched.until("llm_complete")).data
@@ -146,11 +146,11 @@ async def test_a_killed_process_leaves_no_effect_twice_and_none_untold(
     async def ask(case: str) -> None:
         conversations[case] = await client.create(initialMessage=case)
 
-    for number, name in enumerate(("pay", "order", "look"), start=1):  # each is at work when the process dies
+    for number, name in enumerate(("pay", "order", "look"), start=1):  # each call runs when the process dies
         upstream.reply(calls(name, wait=True))
         await ask(name)
         await until(functools.partial(has_worked, number))
-    upstream.reply(calls("pay", wait=False))  # its result is stored, and the model has begun to go on
+    upstream.reply(calls("pay", wait=False))  # the result is stored, and the model has begun its next text
     upstream.reply(beginning("It is"), Do.HANG)
     await ask("paid")
     await until(lambda: len(upstream.calls) == 5)
@@ -185,13 +185,13 @@ async def test_a_killed_process_leaves_no_effect_twice_and_none_untold(
         ("pay", 1),
         ("pay", 1),
     ]
-    # The model was not asked again for what it had said, and got one result for each call.
+    # The model was not asked to repeat its output, and got one result for each call.
     for call in upstream.calls[6:]:
         messages = call.body["messages"]
         made = [one["id"] for message in messages for one in message.get("tool_calls") or ()]
         assert [message["tool_call_id"] for message in messages if message["role"] == "tool"] == made
     assert len(upstream.calls) == 6 + 4
-    # And every conversation goes on.
+    # Every conversation continues.
     for conversation in conversations.values():
         assert (await client.post(conversation, "And now?")).status_code == 201
         assert (await client.answer(conversation))["status"] == "complete"

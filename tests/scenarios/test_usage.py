@@ -1,4 +1,4 @@
-"""What every attempt took, however it ended, and the receipt of a stop."""
+"""The usage of every attempt, however it ended, and the response to a stop."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ async def test_details_that_are_not_told_or_cannot_be_are_left_out(
 
 
 def within(count: int, size: int) -> bool:
-    """A plausible number of tokens for so many characters of English."""
+    """Whether a number of tokens is plausible for this many characters of English."""
     return size / 8 <= count <= size / 2 + 40
 
 
@@ -120,7 +120,9 @@ async def test_it_is_estimated_where_no_model_counted(
 
 @pytest.mark.gen_test
 async def test_a_conversation_is_measured_by_itself(client: Client, upstream: Upstream) -> None:
-    """Its earlier answer had a token for each two characters; another one's has four."""
+    """This conversation's earlier answer had one token per two characters; in another conversation it is one per
+    four.
+    """
     text = "abcdefghij" * 100
     usage = {"prompt_tokens": 10, "completion_tokens": 500, "total_tokens": 510}
     upstream.reply(stream(delta(text), delta(finish_reason="stop"), {"choices": [], "usage": usage}, DONE))
@@ -159,7 +161,7 @@ async def test_what_was_refused_takes_nothing(client: Client, upstream: Upstream
 async def test_an_answer_whose_process_is_gone_is_counted_too(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, stop: bool
 ) -> None:
-    """And one that its user had stopped before is not begun again."""
+    """An answer that its user had stopped before is not begun again."""
     text = "Half of an answer that is long enough. " * 20
     upstream.reply(beginning(text), Do.HANG)
     upstream.reply(answer("Again."))
@@ -173,7 +175,7 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
         server.process.kill()
         server.process.wait()
     second = make_client(start_server(server.port), client.user)
-    if stop:  # before it is known that nobody is there to do it
+    if stop:  # before other processes know that the answer's process is gone
         body = {"seenLength": 10}
         asked = asyncio.create_task(second.http.post(f"{API}/{conversation}/stop", json=body))
         told = await asked

@@ -1,4 +1,4 @@
-"""The AI SDK's `useChat` as `examples/use-chat.tsx` has it, in each of its versions, on a real server."""
+"""The AI SDK's `useChat` as used in `examples/use-chat.tsx`, in each of its versions, on a real server."""
 
 import asyncio
 import uuid
@@ -14,18 +14,18 @@ from tests.support.client import API, PATIENCE, Client
 from tests.support.script import Line, Script, script
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk, whole
 
-# The first and the newest of each major; 5.0.60 is one of those that know no finish reasons.
+# The first and the newest of each major; 5.0.60 is a version without finish reasons.
 VERSIONS = ["5.0.0", "5.0.60", "5", "6.0.0", "6", "7.0.0", "7"]
 NEWEST = VERSIONS[-1]
 every_version = pytest.mark.parametrize("version", VERSIONS)
-# Each version in the format that the example asks for, which all of them read; and each major in its own, also before
-# there were finish reasons.
+# Each version with the example's format, which all of them can read; and each major version with its own format, also
+# before there were finish reasons.
 every_version_and_format = pytest.mark.parametrize(
     ("version", "format_"),
     [(version, "") for version in VERSIONS]
     + [(version, f"format=ui-message-stream&version={version[0]}") for version in ("5.0.0", "5.0.60", "6", "7")],
 )
-# Where what is tested depends on how the oldest and the newest take a stream in.
+# For tests that depend on how the oldest and the newest version read a stream.
 oldest_and_newest = pytest.mark.parametrize("version", [VERSIONS[0], NEWEST])
 
 
@@ -33,7 +33,7 @@ oldest_and_newest = pytest.mark.parametrize("version", [VERSIONS[0], NEWEST])
 async def chat(
     client: Client, conversation: str, version: str = NEWEST, history: object = None, **props: Any
 ) -> AsyncIterator[Script]:
-    """A component with the hook, and with the history that it asked for."""
+    """Run a component with the hook, which has loaded its history."""
     base = {"version": version, "server": client.url, "token": client.token, "id": conversation}
     async with script("use_chat.mjs", base | props) as one:
         await one.call("mount", history)
@@ -46,29 +46,29 @@ def text(message: dict[str, Any]) -> str:
 
 
 def reasoning(message: dict[str, Any]) -> str:
-    """All that the model thought."""
+    """All reasoning of a message."""
     return "".join(part["text"] for part in message["parts"] if part["type"] == "reasoning")
 
 
 def texts(line: Line) -> list[str]:
-    """What a rendering shows."""
+    """The texts of a rendering's messages."""
     return [text(message) for message in line["messages"]]
 
 
 def shows(status: str, *wanted: str) -> Callable[[Line], bool]:
-    """A rendering with this status, and these messages."""
+    """Wait for a rendering with this status and these messages."""
     return lambda line: line.get("status") == status and texts(line) == [*wanted]
 
 
 def problems(component: Script) -> list[str]:
-    """All errors that it showed."""
+    """All errors that the component has shown."""
     return [line["error"] for line in component.lines if line.get("error")]
 
 
 @every_version_and_format
 @pytest.mark.gen_test
 async def test_a_chat_in_every_version(client: Client, upstream: Upstream, version: str, format_: str) -> None:
-    """Create, send, stop, another answer, leave, ask, fail, try again: it never throws, it shows what is stored."""
+    """Create, send, stop, regenerate, leave, ask, fail, retry: the hook never throws, and shows the stored messages."""
     go_on = asyncio.Event()
     upstream.reply(
         beginning("I'd back **Arsenal** at odds of 2.10: "), go_on, http_chunk(event(delta("take it 🏆."))), ending()
@@ -118,7 +118,7 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
     assert texts({"messages": loaded}) == texts(ready)
     for shown, stored in zip(ready["messages"], loaded, strict=True):
         assert shown["id"] == stored["id"]
-        if shown["role"] == "assistant" and text(shown) != "Left":  # of whose end it was told nothing
+        if shown["role"] == "assistant" and text(shown) != "Left":  # the client did not get the end of this message
             assert shown["metadata"] == stored["metadata"]
 
 
@@ -127,7 +127,7 @@ async def test_a_chat_in_every_version(client: Client, upstream: Upstream, versi
 async def test_what_a_model_thinks_is_a_part_in_every_version(
     client: Client, upstream: Upstream, version: str, format_: str
 ) -> None:
-    """Watched from the beginning, and by a page that is opened in mid-thought; and the history says the same."""
+    """Watched from the beginning, and by a page that is opened during the reasoning; the history is the same."""
     go_on = asyncio.Event()
     upstream.reply(
         beginning("<think>Form 👩‍👩‍👧 "),
@@ -162,7 +162,7 @@ async def test_what_a_model_thinks_is_a_part_in_every_version(
 async def test_a_thinking_model_is_stopped_left_asked_again_and_fails(
     client: Client, upstream: Upstream, version: str
 ) -> None:
-    """In mid-thought, and in mid-text: no exception, and what is shown is what is stored."""
+    """During the reasoning and during the text: there is no exception, and the page shows the stored message."""
     upstream.reply(beginning("<think>Hm, "), Do.HANG)
     upstream.reply(answer("<think>Form.</think>", "Take Leeds."))
     upstream.reply(beginning("<think>Well, "), Do.HANG)
@@ -211,7 +211,7 @@ async def test_a_thinking_model_is_stopped_left_asked_again_and_fails(
 @every_version
 @pytest.mark.gen_test
 async def test_a_page_that_is_opened_in_mid_answer(client: Client, upstream: Upstream, version: str) -> None:
-    """The own question is there, the answer is told from its beginning, and nothing twice."""
+    """The page shows the user's question, gets the answer from its beginning, and repeats nothing."""
     go_on = asyncio.Event()
     upstream.reply(answer("Before."))
     upstream.reply(beginning("One "), go_on, http_chunk(event(delta("answer, once."))), ending())
@@ -237,7 +237,7 @@ async def test_a_connection_that_breaks_twice_in_mid_answer(client: Client, upst
     conversation = await client.create()
     proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
     try:
-        # Another device watches: a Node.js on a busy machine may be away for longer than the grace.
+        # Another device watches: on a busy machine Node.js may be disconnected for longer than the grace period.
         async with (
             client.stream(conversation),
             chat(client, conversation, version, server=f"http://127.0.0.1:{proxy.port}") as component,
@@ -261,7 +261,7 @@ async def test_a_connection_that_breaks_twice_in_mid_answer(client: Client, upst
 @oldest_and_newest
 @pytest.mark.gen_test
 async def test_a_server_that_cannot_be_reached_for_a_while(client: Client, upstream: Upstream, version: str) -> None:
-    """A message is sent once, whenever it gets through."""
+    """A message is stored once, whenever it arrives."""
     upstream.reply(answer("Here I am."))
     conversation = await client.create()
     proxy = await FaultProxy(lambda: int(client.url.rpartition(":")[2])).start()
@@ -299,7 +299,9 @@ async def test_a_server_that_is_killed_in_mid_answer(
 
 @pytest.mark.gen_test
 async def test_a_message_that_waits_for_the_answer_before_it(client: Client, upstream: Upstream) -> None:
-    """Sent from elsewhere with `ifBusy=queue`, its stream is the answer to it; `useChat` reads that."""
+    """A message sent by another client with `ifBusy=queue`: its stream has the answer to it, which `useChat` can
+    read.
+    """
     go_on = asyncio.Event()
     upstream.reply(beginning("First, "), go_on, http_chunk(event(delta("done."))), ending())
     upstream.reply(answer("Second."))
@@ -328,7 +330,7 @@ async def test_there_is_nothing_to_resume_when_nothing_runs(client: Client, upst
     async with chat(client, conversation, version) as component:
         await component.until(shows("ready", "Hello?", "Done."))
         await component.call("resume")
-        if version == VERSIONS[0]:  # the newest asks first, and only then shows that it waits
+        if version == VERSIONS[0]:  # the newest version sends the request before it shows the waiting state
             await component.until(shows("submitted", "Hello?", "Done."))
             await component.until(shows("ready", "Hello?", "Done."))
         await component.call("send", "Again?")
@@ -348,7 +350,7 @@ async def test_a_refusal_is_told_in_the_servers_own_words(client: Client, upstre
         assert not failed["broken"]
         await component.call("send", "Shorter.")
         await component.until(lambda line: line.get("status") == "ready" and texts(line)[1:] == ["Shorter.", "Done."])
-        # What the AI SDK does after a tool's output or an approval: there is no message in it.
+        # The AI SDK's request after a tool's output or an approval: it has no new message.
         await component.call("repost")
         refused = await component.until(lambda line: line.get("status") == "error")
         assert (refused["error"], refused["broken"]) == ("There is no message to send.", False)

@@ -17,7 +17,7 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 @asynccontextmanager
 async def hook(client: Client, conversation: str, *, react: str = "19.3", **props: Any) -> AsyncIterator[Script]:
-    """A component with the hook, with short waiting."""
+    """Run a component with the hook, with short delays."""
     base = {"baseUrl": client.url, "accessToken": client.token, "reconnectDelay": 50, "conversationId": conversation}
     async with script("hook.mjs" if react == "19.3" else "with_react_18.mjs", base | props) as one:
         line = await one.until(lambda line: "version" in line)
@@ -26,7 +26,7 @@ async def hook(client: Client, conversation: str, *, react: str = "19.3", **prop
 
 
 async def shown(component: Script, **wanted: object) -> dict[str, Any]:
-    """The next rendering with these values."""
+    """Wait for the next rendering with these values."""
     line = await component.until(lambda line: line.get("shown", {}) | wanted == line.get("shown", {}))
     return dict(line["shown"])
 
@@ -41,7 +41,7 @@ def called(component: Script, name: str) -> list[Any]:
 
 
 def writes(text: str) -> Any:
-    """A line in which the streaming message has this text."""
+    """A condition: the line shows this text of the streaming message."""
 
     def matches(line: Line) -> bool:
         message = line.get("shown", {}).get("currentStreamingMessage")
@@ -92,7 +92,7 @@ async def test_two_turns_as_the_seeds_hook_shows_them(client: Client, upstream: 
         ]
         await component.call("clearMessages")
         await shown(component, messages=[], transcript=[])
-    # StrictMode mounts it twice: of those connections at most the second got through.
+    # StrictMode mounts it twice: at most the second connection was opened.
     assert len(called(component, "onConnect")) == 1
     assert called(component, "onError") == []
 
@@ -160,7 +160,7 @@ async def test_it_gives_up_after_five_tries_and_connects_when_told(client: Clien
             proxy.refuse()
             given_up = await shown(component, status="disconnected")
             assert given_up["error"] == "The connection is lost."
-            assert len(called(component, "onError")) == 5 + 2  # the loss, five tries, the end of them
+            assert len(called(component, "onError")) == 5 + 2  # the lost connection, five tries, and giving up
             proxy.heal()
             await component.call("connect")
             await shown(component, status="connected", error=None)
@@ -178,7 +178,8 @@ async def test_a_new_token_in_mid_answer(client: Client, upstream: Upstream) -> 
         ending(),
     )
     conversation = await client.create(initialMessage="Count.")
-    # Another device watches: after a refused token the next one waits for a second, which is as long as the grace here.
+    # Another device watches: after a refused token the client waits one second before the next try, as long as the
+    # grace period here.
     async with client.stream(conversation), hook(client, conversation, accessToken=None) as component:
         await shown(component)
         await component.call("props", {"accessToken": auth.mint(SECRET, client.user, 3)})
@@ -238,7 +239,9 @@ async def test_another_conversation_and_back(client: Client, upstream: Upstream)
 
 @pytest.mark.gen_test
 async def test_an_inline_token_function_that_is_refused_does_not_storm(client: Client) -> None:
-    """Each rendering brings another function, and each refusal another rendering: 788 requests a second once."""
+    """Each rendering creates a new function, and each refusal causes a rendering: an earlier version sent 788 requests
+    a second.
+    """
     conversation = await client.create()
     async with hook(client, conversation, inlineToken="not.a.token", history=True) as component:
         await shown(component, status="disconnected", error="The token is not valid.")

@@ -1,4 +1,4 @@
-"""Tools and approvals in the AI SDK's `useChat`, as `examples/use-chat.tsx` has it, in each of its versions."""
+"""Tools and approvals in the AI SDK's `useChat`, as used in `examples/use-chat.tsx`, in each of its versions."""
 
 import asyncio
 import json
@@ -65,13 +65,13 @@ PICK: dict[str, Any] = {
     "parameters": {"type": "object"},
 }
 
-# For whoever says which one it reads, and, of those that differ most, for who does not.
+# Each version with its own format, and the most different versions also without a named format.
 both_formats = pytest.mark.parametrize(
     ("version", "format_"),
     [(version, "") for version in ("5.0.0", "5.0.60", "7")]
     + [(version, f"format=ui-message-stream&version={version[0]}") for version in VERSIONS if version != "5.0.60"],
 )
-# As each of them is told best, with approvals of their own where they have some.
+# The newest version of each major, in its own format, with its own approvals if it has them.
 newest_of_each = pytest.mark.parametrize(
     ("version", "format_"), [(version, f"format=ui-message-stream&version={version}") for version in ("5", "6", "7")]
 )
@@ -79,13 +79,13 @@ newest_of_each = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tool `look` waits for this file."""
+    """The file that the tool `look` waits for."""
     return tmp_path_factory.mktemp("go") / "go"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], go: Path) -> Iterator[ServerProcess]:
-    """One with tools, for all tests of this module."""
+    """A server with tools, for all tests of this module."""
     directory = tmp_path_factory.mktemp("tools")
     (directory / "tooling.py").write_text(PLUGIN, encoding="utf-8")
     seen = Seen()
@@ -111,7 +111,7 @@ def _started(directory: Path, environment: dict[str, str], go: Path) -> Iterator
 
 @pytest.fixture
 def client(io_loop: IOLoop, server: ServerProcess, make_client: MakeClient, go: Path) -> Iterator[Client]:
-    """It leaves no answer behind that would ask the next test's model."""
+    """A client. Its answers are stopped after the test, so that none asks the next test's model."""
     go.unlink(missing_ok=True)
     client = make_client(server)
     yield client
@@ -119,7 +119,7 @@ def client(io_loop: IOLoop, server: ServerProcess, make_client: MakeClient, go: 
 
 
 def calling(*calls: tuple[str, dict[str, Any]], text: str = "") -> bytes:
-    """A model that says something, and calls tools."""
+    """A response with a text and tool calls."""
     made = [
         {"index": index, "id": f"call-{index}", "function": {"name": name, "arguments": json.dumps(arguments)}}
         for index, (name, arguments) in enumerate(calls)
@@ -129,17 +129,17 @@ def calling(*calls: tuple[str, dict[str, Any]], text: str = "") -> bytes:
 
 
 def calls_in(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The calls that a message shows."""
+    """The tool calls in a message."""
     return [part for part in message["parts"] if part["type"] == "dynamic-tool"]
 
 
 def states(line: Line) -> list[str]:
-    """Of the calls of the last message."""
+    """The states of the last message's calls."""
     return [call["state"] for call in calls_in(line["messages"][-1])] if line.get("messages") else []
 
 
 def ready(*wanted: str) -> Callable[[Line], bool]:
-    """With these texts of all messages, and nothing that is waited for."""
+    """Wait for a rendering with these texts, in which nothing is awaited."""
     return lambda line: line.get("status") == "ready" and not line["waitsFor"] and texts(line) == [*wanted]
 
 
@@ -155,7 +155,7 @@ SHOWN = ("type", "text", "toolCallId", "toolName", "state", "input", "output", "
 
 
 def shown(message: dict[str, Any], version: str) -> list[dict[str, Any]]:
-    """What is to be seen of a message, wherever it came from."""
+    """The visible content of a message, from the stream or the history."""
     found = []
     for part in message["parts"]:
         kept = {name: part[name] for name in SHOWN if part.get(name) is not None}
@@ -170,7 +170,7 @@ def shown(message: dict[str, Any], version: str) -> list[dict[str, Any]]:
 
 
 async def check_history(component: Script, line: Line, version: str) -> None:
-    """It says the same as what is shown."""
+    """Check that the history equals the shown messages."""
     history = (await component.call("history"))["messages"]
     assert [(one["id"], shown(one, version)) for one in line["messages"]] == [
         (one["id"], shown(one, version)) for one in history
@@ -186,7 +186,7 @@ async def test_a_tool_of_the_file_is_the_apps_in_every_conversation(client: Clie
         422,
         {"clientTools.0.name": "the server has a tool locate"},
     )
-    upstream.reply(calling(("locate", {"precise": 1})))  # not what it takes: the app is not asked
+    upstream.reply(calling(("locate", {"precise": 1})))  # invalid arguments: the app is not asked
     upstream.reply(calling(("locate", {"precise": True})))
     upstream.reply(answer("There."))
     await client.post(conversation, "Where am I?")
@@ -219,7 +219,7 @@ async def test_calls_approvals_and_an_app_s_own_tools_in_every_version(
     tools = {"pick_photo": {"name": "cat.jpg"}}
     async with chat(client, conversation, version, format=format_, tools=tools) as component:
         await component.call("send", "Odds?")
-        # The failed one is told while the other one runs.
+        # The failed call is reported while the other one runs.
         await component.until(lambda line: states(line) == ["input-available", "output-error"])
         go.touch()
         told = ["Odds?", "Let me look.\n\nTake 2.10."]
@@ -237,7 +237,7 @@ async def test_calls_approvals_and_an_app_s_own_tools_in_every_version(
         [id_] = waiting_ids(line)
         assert line["waitsFor"][0]["state"] == "awaiting_approval"
         await check_history(component, line, version)
-        # A reload, or another tab: it is asked there, too, and what is said there counts.
+        # After a reload, or in another tab, the question is shown, too, and the answer given there counts.
         async with chat(client, conversation, version, format=format_) as opened:
             assert waiting_ids(await opened.until(waits)) == [id_]
             await opened.call("resume")
@@ -246,7 +246,7 @@ async def test_calls_approvals_and_an_app_s_own_tools_in_every_version(
             told += ["Pay.", "I pay.\n\nPaid."]
             await check_history(opened, await opened.until(ready(*told)), version)
             assert problems(opened) == []
-        await component.call("decide", id_, "deny")  # too late: it is shown what was decided
+        await component.call("decide", id_, "deny")  # too late: the page shows the earlier decision
         line = await component.until(ready(*told))
         assert calls_in(line["messages"][-1])[0]["output"] == "paid 10"
         await check_history(component, line, version)
@@ -304,7 +304,7 @@ async def test_what_a_tool_asks_is_answered(client: Client, upstream: Upstream, 
 async def test_the_sdks_own_functions_say_it_too(
     client: Client, upstream: Upstream, version: str, format_: str
 ) -> None:
-    """As ready-made components call them: two approvals at once, one of them refused, and an app's own tool."""
+    """Called as by ready-made components: two approvals at once, one of them denied, and a tool of the app."""
     conversation = await client.create()
     await client.http.patch(f"{API}/{conversation}", json={"clientTools": [PICK]})
     upstream.reply(calling(("pay", {"amount": 1}), ("pick_photo", {}), ("pay", {"amount": 2})))
@@ -319,7 +319,7 @@ async def test_the_sdks_own_functions_say_it_too(
                 "addToolApprovalResponse", {"id": second, "approved": False, "reason": "Once is enough."}
             )
         await component.until(lambda line: waits(line) and waiting_ids(line) == [first, picked])
-        # Said at once, before the first of them is answered.
+        # Both are sent at once, before the response to the first one.
         await component.call(
             "addToolOutput", {"tool": "pick_photo", "toolCallId": picked, "output": {"name": "cat.jpg"}}
         )
@@ -335,7 +335,7 @@ async def test_the_sdks_own_functions_say_it_too(
         assert problems(component) == []
         await component.call("send", "And?")
         await component.until(ready("Pay both.", "So it is.", "And?", "So it is."))
-    # One answer, and nothing was asked twice.
+    # There is one answer, and no request was repeated.
     assert len(upstream.calls) == 3
     results = [one["content"] for one in upstream.calls[1].body["messages"] if one["role"] == "tool"]
     assert len(results) == 3
@@ -347,7 +347,7 @@ async def test_the_sdks_own_functions_say_it_too(
 async def test_what_is_not_waited_for_any_more(
     client: Client, upstream: Upstream, go: Path, version: str, format_: str
 ) -> None:
-    """A stop while a call runs, and one while it waits; another message, another answer, and an app that fails."""
+    """Stop while a call runs, and while it waits; send another message; regenerate; and let the app's tool fail."""
     conversation = await client.create()
     await client.http.patch(f"{API}/{conversation}", json={"clientTools": [PICK]})
     upstream.reply(calling(("look", {"match": "held"})))
@@ -431,11 +431,11 @@ async def test_a_connection_that_breaks_while_something_is_decided(
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.gen_test(timeout=110)
 async def test_a_history_with_calls_is_one_of_the_sdks_own(client: Client, upstream: Upstream, version: str) -> None:
-    """Whatever state they are in: valid messages, of which the SDK can make what a model is told."""
+    """With calls in every state, the messages are valid, and the SDK can convert them for a model."""
     conversation = await client.create()
     await client.http.patch(f"{API}/{conversation}", json={"clientTools": [PICK]})
     upstream.reply(calling(("look", {"match": "a"}), ("look", {"match": "none"}), text="I look."))
-    upstream.reply(calling(("look", {})))  # not what it takes
+    upstream.reply(calling(("look", {})))  # invalid arguments
     upstream.reply(answer("Seen."))
     upstream.reply(calling(("pay", {"amount": 1})))
     upstream.reply(answer("Not."))
@@ -485,7 +485,7 @@ async def test_a_history_with_calls_is_one_of_the_sdks_own(client: Client, upstr
 
 
 def calls_of(line: Line) -> list[tuple[str, object]]:
-    """The state of each call of the newest message, and what came of it."""
+    """The state and the result of each call of the newest message."""
     transcript = line.get("shown", {}).get("transcript") or [{}]
     return [
         (one["state"], one.get("output")) for one in transcript[-1].get("parts") or () if one["type"] == "tool_call"
@@ -494,7 +494,7 @@ def calls_of(line: Line) -> list[tuple[str, object]]:
 
 @pytest.mark.gen_test(timeout=110)
 async def test_the_hook_decides_and_answers(client: Client, upstream: Upstream) -> None:
-    """Two calls at once, each by another component; reloaded while they wait; the first decision counts."""
+    """Two components decide two calls at once; the page is reloaded while they wait; the first decision counts."""
     conversation = await client.create()
     upstream.reply(calling(("pay", {"amount": 1}), ("locate", {}), text="I pay."))
     upstream.reply(answer("Paid, there."))

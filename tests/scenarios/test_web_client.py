@@ -21,7 +21,7 @@ every_transport = pytest.mark.parametrize("transport", TRANSPORTS, ids=lambda na
 
 @asynccontextmanager
 async def chat(client: Client, conversation: str, transport: str | None, **options: Any) -> AsyncIterator[Script]:
-    """The client, with short waiting; an EventSource gets tickets."""
+    """Run the client, with short delays; an EventSource uses tickets."""
     base = {"baseUrl": client.url, "tokens": [client.token], "reconnectDelay": 50}
     async with script("chat.mjs", base | {"conversationId": conversation, "eventSource": transport} | options) as one:
         yield one
@@ -32,7 +32,7 @@ def texts(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 async def shows_what_is_stored(chatting: Script, client: Client, conversation: str) -> None:
-    """What the client puts together from events is what the history has."""
+    """Check that the messages that the client assembled from events equal the history."""
     shown = {message["id"]: message for message in await chatting.call("messages")}
     for stored in await client.messages(conversation):
         message = shown.pop(stored["id"])
@@ -104,7 +104,7 @@ async def test_an_answer_over_five_lost_connections(client: Client, upstream: Up
     try:
         options = {"baseUrl": f"http://127.0.0.1:{proxy.port}"}
         async with chat(client, conversation, transport, **options) as chatting:
-            await chatting.call("history")  # which has nothing of the answer yet
+            await chatting.call("history")  # the history has no text of the answer yet
             await chatting.call("connect")
             steps[0].set()
             for step in steps[1:]:
@@ -164,7 +164,7 @@ async def test_a_token_that_expires_in_mid_answer(client: Client, upstream: Upst
 @pytest.mark.parametrize("transport", ["eventsource", "react-native-sse"])
 @pytest.mark.gen_test
 async def test_without_tickets(client: Client, upstream: Upstream, transport: str) -> None:
-    """For servers and proxies that take tokens in addresses, and for nothing else."""
+    """Only for servers and proxies that accept tokens in URLs."""
     upstream.reply(answer("With a token."))
     conversation = await client.create(initialMessage="Who wins?")
     async with chat(client, conversation, transport, tickets=False) as chatting:

@@ -1,4 +1,4 @@
-"""A phone that leaves is told when its answer is there: once, and not if another device saw it."""
+"""A webhook reports an answer's end to a phone that has left: once, and not if another device saw the end."""
 
 import asyncio
 import json
@@ -49,18 +49,18 @@ async def test_a_phone_that_leaves_is_told_once_unless_another_tab_saw_it(
             await here.post(conversation, "Tell me.")
             await watched.until("llm_chunk")
 
-    # Another process's viewer sees it end.
+    # A viewer at another process sees the end.
     go_on = asyncio.Event()
     async with there.stream(seen) as other:
         await leave_in_the_middle(seen, go_on)
         go_on.set()
         await other.until("llm_complete")
-    # Somebody reads the history a moment later.
+    # The user reads the history a moment later.
     go_on = asyncio.Event()
     await leave_in_the_middle(read, go_on)
     go_on.set()
     assert (await there.answer(read))["status"] == "complete"
-    # Nobody does. What was noted before it would have been sent before it.
+    # Nobody sees the end. An earlier event would have been sent before this one.
     go_on = asyncio.Event()
     await leave_in_the_middle(unseen, go_on)
     go_on.set()
@@ -78,7 +78,7 @@ async def test_a_phone_that_leaves_is_told_once_unless_another_tab_saw_it(
 async def test_a_sender_that_dies_in_the_middle_is_followed_by_another(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, receiver: Receiver
 ) -> None:
-    """The receiver may have had it: at least once, and under the same id."""
+    """The receiver may have got the event already: it is sent at least once, always with the same id."""
     first = start_server(**settings(receiver, CHATSTREAM_WEBHOOK_DELAY="0"))
     client = make_client(first)
     receiver.replies = [None]
