@@ -1,4 +1,4 @@
-"""How the settings say which keys, which rules and whom to ask."""
+"""The authentication that the settings configure: keys, rules, revocation."""
 
 import secrets
 import stat
@@ -51,7 +51,7 @@ async def test_a_secret() -> None:
 def test_servers_that_start_together_in_one_directory_share_one_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All find none, and all make one: as late as possible, so that none knows of another's."""
+    """All find no secret and make one at the same time, so that none knows of the others' secrets."""
     together, settings = threading.Barrier(4), Settings(data_dir=tmp_path / "var")
     make = secrets.token_hex
 

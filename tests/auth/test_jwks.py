@@ -1,4 +1,4 @@
-"""An issuer's keys, from a real HTTP server on this machine that rotates them, goes down, dawdles and lies."""
+"""An issuer's keys, from a real HTTP server on this machine that rotates keys, stops, is slow, or sends wrong data."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def token(private: Any, algorithm: str, kid: str | None, expires_in: float = HOU
 
 
 class World:
-    """An issuer, and who trusts it."""
+    """An issuer, and the server's side that trusts it."""
 
     def __init__(self) -> None:
         self.issuer = Issuer(jwk(RSA, "RS256", kid="one"))
@@ -45,18 +45,18 @@ class World:
 
     @property
     def authenticator(self) -> Authenticator:
-        """One that remembers no token."""
+        """An authenticator without a cache of tokens."""
         return Authenticator(self.keys, Rules(algorithms=ALGORITHMS))
 
     async def accepts(self, token: str) -> bool:
-        """Whether the token is good; raises `Unavailable` if that cannot be known."""
+        """Whether the token is valid; raises `Unavailable` if that cannot be determined."""
         try:
             return (await self.authenticator.authenticate(token)).id == "u1"
         except Unauthenticated:
             return False
 
     async def settled(self) -> None:
-        """The fetch that nobody waits for is over."""
+        """Wait for the end of a background fetch."""
         if fetching := self.keys.refresh():
             await asyncio.wait((fetching,))
 
@@ -90,11 +90,11 @@ async def test_each_kind_of_key(world: World) -> None:
         (ED, "EdDSA", "ed"),
     ):
         assert await world.accepts(token(private, algorithm, kid)), algorithm
-        # Without its name, if there is no other.
+        # A token without a key's name is accepted if there is only one key.
         assert await world.accepts(token(private, algorithm, None)), algorithm
         await told_to_come_back(world, token(private, algorithm, "other"))
     assert world.issuer.asked == 1
-    # A key for one algorithm serves no other, and none that is not accepted; nor is a public key a secret.
+    # A key is used only for its own algorithm, which must be accepted. A public key is not used as a secret.
     world.issuer.publishes(jwk(RSA, "RS256", kid="rsa", alg="RS256"))
     world.now += 1000
     await world.settled()
@@ -123,7 +123,7 @@ async def test_many_who_come_at_once_are_one_fetch(world: World) -> None:
 
 
 async def told_to_come_back(world: World, token: str) -> float:
-    """After how many seconds."""
+    """The seconds after which a client may retry."""
     with pytest.raises(Unavailable) as refused:
         await world.authenticator.authenticate(token)
     assert refused.value.code == "auth_unavailable"
@@ -141,8 +141,8 @@ async def test_keys_that_nobody_knows_are_asked_for_only_so_often(world: World) 
             refused += 1
         world.now += 1
     assert 9 <= world.issuer.asked <= 11
-    assert refused == world.issuer.asked - 1  # each by a fetch that began after it came
-    # What no key could verify asks for none.
+    assert refused == world.issuer.asked - 1  # each refused after a fetch that began after its arrival
+    # A token that no key could verify causes no fetch.
     world.now += 100
     for bad in (signed(claims()), signed(claims(), header=header(alg="none")), signed(claims(), header=header(kid=1))):
         assert not await world.accepts(bad)
@@ -160,7 +160,7 @@ async def test_a_new_key_is_found_and_an_old_one_is_forgotten(world: World) -> N
     assert world.issuer.asked == 2
     world.issuer.publishes(jwk(EC, "ES256", kid="two"))
     world.now += 301
-    assert await world.accepts(old)  # nobody waits for the fetch that this begins
+    assert await world.accepts(old)  # this starts a fetch in the background
     await world.settled()
     assert not await world.accepts(old)
     assert await world.accepts(new)
@@ -175,7 +175,7 @@ async def test_while_the_issuer_is_down_the_last_keys_serve_for_an_hour(world: W
     assert await world.accepts(good)
     await world.settled()
     assert await world.accepts(good)
-    with pytest.raises(Unavailable) as unknown:  # it may be a new one
+    with pytest.raises(Unavailable) as unknown:  # the key may be new
         await world.authenticator.authenticate(token(EC, "ES256", "two"))
     assert (unknown.value.code, unknown.value.retry_after) == ("auth_unavailable", 10)
     world.now += 2
@@ -192,7 +192,7 @@ async def test_whoever_comes_with_a_new_key_just_after_a_fetch_is_told_to_come_b
     world.now += 3
     world.issuer.publishes(jwk(RSA, "RS256", kid="one"), jwk(EC, "ES256", kid="two"))
     new = token(EC, "ES256", "two")
-    for _ in range(3):  # however often: no fetch has begun since
+    for _ in range(3):  # always the same, as no fetch has begun since
         assert await told_to_come_back(world, new) == 7
     world.now += 7
     assert await world.accepts(new)
@@ -201,7 +201,7 @@ async def test_whoever_comes_with_a_new_key_just_after_a_fetch_is_told_to_come_b
 
 @pytest.mark.gen_test
 async def test_nobody_can_have_the_users_of_a_new_key_refused(world: World) -> None:
-    """Neither with made-up names nor with the very name of the next key, asked for before it is published."""
+    """Neither with invented names, nor with the name of the next key before it is published."""
     assert await world.accepts(token(RSA, "RS256", "one"))
     for _ in range(3):
         world.now += 10
@@ -212,7 +212,7 @@ async def test_nobody_can_have_the_users_of_a_new_key_refused(world: World) -> N
         world.now += 1
         await told_to_come_back(world, new)
     world.now += 1
-    with pytest.raises(Unauthenticated):  # by its signature: this fetch, somebody else's, brings the key
+    with pytest.raises(Unauthenticated):  # refused by its signature: another request's fetch brought the key
         await world.authenticator.authenticate(token(OTHER, "ES256", "two", expires_in=HOUR + 1))
     assert await world.accepts(new)
 
@@ -225,7 +225,7 @@ async def test_a_token_that_was_looked_for_in_vain_is_refused_until_the_next_fet
     world.now += 10
     assert not await world.accepts(other)
     for _ in range(3):
-        assert not await world.accepts(old)  # of which nobody needs to ask again
+        assert not await world.accepts(old)  # no new fetch is needed for this
     assert world.issuer.asked == 2
     world.issuer.publishes(jwk(EC, "ES256", kid="gone"))
     world.now += 10
@@ -277,7 +277,7 @@ async def test_a_token_without_a_name_is_told_that_it_needs_one(world: World) ->
 
 @pytest.mark.gen_test
 async def test_one_bad_key_spoils_no_good_one(world: World) -> None:
-    """Among keys of every kind that cannot be used, some of them under the good ones' names."""
+    """The good keys are among unusable keys of every kind, some of which have the same names."""
     world.issuer.keys = [
         None,
         7,
@@ -290,7 +290,7 @@ async def test_one_bad_key_spoils_no_good_one(world: World) -> None:
         jwk(OTHER, "ES256", kid="ec", alg=["ES256"]),
         jwk(OTHER, "ES256", kid=None),
         jwk(EC, "ES256", kid="ec"),
-        jwk(OTHER, "ES256", kid="ec"),  # of two the first counts
+        jwk(OTHER, "ES256", kid="ec"),  # of two with the same id and algorithm, the first counts
     ]
     assert await world.accepts(token(EC, "ES256", "ec"))
     assert not await world.accepts(token(OTHER, "ES256", "ec"))
@@ -354,7 +354,7 @@ async def test_one_that_dawdles_is_given_up(world: World, monkeypatch: pytest.Mo
         while not hang_up.is_set():
             handler.write(" ")
             await handler.flush()
-            await asyncio.sleep(0.01)  # so slowly, but never silent
+            await asyncio.sleep(0.01)  # slow, but never silent
 
     world.issuer.respond = drip
     with pytest.raises(Unavailable):
@@ -385,7 +385,7 @@ async def test_neither_its_name_nor_an_address_in_a_token_leads_anywhere(world: 
 
 @contextlib.asynccontextmanager
 async def connect_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy that leads every CONNECT to `port` of this machine; its URL, and the request lines that came."""
+    """A proxy that connects every CONNECT to `port` of this machine. Yields its URL, and the received request lines."""
     asked: list[str] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -434,7 +434,7 @@ async def test_keys_that_need_no_proxy(proxies: NameProxies) -> None:
     async with connect_proxy(1) as (proxy, asked):
         proxies(HTTPS_PROXY=proxy, NO_PROXY="invalid:443")
         keys = JWKS("https://issuer.invalid/keys", ("RS256",))
-        with pytest.raises(Unavailable):  # nobody has this name
+        with pytest.raises(Unavailable):  # this host name does not exist
             await keys.find(token(RSA, "RS256", "one"))
         assert asked == []
         await keys.close()

@@ -1,4 +1,4 @@
-"""Tokens that are remembered are as good as those that are verified, and no longer."""
+"""Cached tokens get the same result as verified ones, and are not valid for longer."""
 
 import time
 
@@ -14,7 +14,7 @@ from tests.support.tokens import HOUR
 
 
 class Counted(OneKey):
-    """Counts how often a token was verified."""
+    """Keys that count the verifications."""
 
     asked = 0
 
@@ -43,7 +43,7 @@ async def test_it_is_remembered_by_all_of_it(monkeypatch: pytest.MonkeyPatch) ->
     await authenticator.authenticate(token)
     changed = token[:-1] + ("A" if token[-1] != "A" else "Q")
     for other in (changed, token.upper(), mint("another-secret-of-thirty-two-bytes", "u1", HOUR)):
-        for _ in range(2):  # what is refused is not remembered
+        for _ in range(2):  # refused tokens are not cached
             with pytest.raises(Unauthenticated):
                 await authenticator.authenticate(other)
     assert keys.asked == 7

@@ -1,4 +1,4 @@
-"""Tokens that are taken back: what is asked, when, and what happens if nobody answers."""
+"""Revoked tokens: the calls of the check, their times, and a check that fails."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from tests.support.tokens import HOUR, NOW, claims, signed
 
 
 class Sessions:
-    """Answers as the test says."""
+    """A check whose answers the test sets."""
 
     def __init__(self) -> None:
         self.revoked_users: set[str] = set()
@@ -51,7 +51,7 @@ async def test_whoever_comes_is_asked_about() -> None:
     asked = len(sessions.asked)
     with pytest.raises(Unauthenticated):
         await door.authenticate(mint("another-secret-of-thirty-two-bytes", "u2", HOUR))
-    assert len(sessions.asked) == asked  # not about somebody who may be anybody
+    assert len(sessions.asked) == asked  # no call for an unverified token
 
 
 @pytest.mark.gen_test
@@ -69,8 +69,8 @@ async def test_nobody_new_comes_in_while_nobody_answers(
                 await door.authenticate(token)
             assert (refused.value.code, refused.value.retry_after) == ("auth_unavailable", 5)
             await door.guard.look()
-    assert not ended  # who is in stays
-    assert caplog.text.count("cannot be known: RuntimeError") == 1  # one line, however many come
+    assert not ended  # open streams stay
+    assert caplog.text.count("cannot be known: RuntimeError") == 1  # one line for any number of failures
     assert "TimeoutError" not in caplog.text
     assert "what u1 wrote" not in caplog.text
 
@@ -83,7 +83,7 @@ async def test_whoever_stays_is_asked_about_again_and_again() -> None:
     with guard.watch(one, lambda: ended.append("tab 1")), guard.watch(two, lambda: ended.append("other")):
         with guard.watch(one, lambda: ended.append("tab 2")):
             await guard.look()
-            assert sessions.asked == [[one, two]]  # once, however many tabs
+            assert sessions.asked == [[one, two]]  # each user once, for any number of tabs
             sessions.revoked_users.add("u1")
             await guard.look()
             assert ended == ["tab 1", "tab 2"]

@@ -1,4 +1,4 @@
-"""Which tokens are good: a table, and what can be asked of them beside."""
+"""Valid and invalid tokens: a table, and further requirements."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ async def test_a_bad_token_is_refused_and_not_repeated(token: str) -> None:
     assert refused.value.reason
     assert SECRET not in refused.value.detail
     assert not token or token not in refused.value.detail
-    # RFC 6750, section 3: what error_description may be made of.
+    # RFC 6750, section 3: the characters allowed in error_description.
     assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", refused.value.detail)
 
 
@@ -120,7 +120,7 @@ def test_whatever_it_says_it_is_good_or_refused(changes: dict[str, Any], parts: 
         user = asyncio.run(with_secret().authenticate(signed(claims(**changes), header=header(**parts))))
         assert user.id == changes.get("sub", "u1")
         assert NOW < user.token_expires_at <= NOW + 367 * DAY
-        bson.encode(msgspec.structs.asdict(user))  # it can be stored
+        bson.encode(msgspec.structs.asdict(user))  # the user can be stored in MongoDB
 
 
 @settings(max_examples=200)
@@ -202,7 +202,7 @@ async def test_public_keys(tmp_path: Path, algorithm: str) -> None:
     authenticator = with_public_key(tmp_path, private, algorithm)
     assert (await authenticator.authenticate(mint(private, "u1", HOUR, Rules(algorithms=(algorithm,))))).id == "u1"
     for other, key in PRIVATE.items():
-        if other != algorithm:  # also of the same key
+        if other != algorithm:  # also another algorithm with the same key
             token = mint(key, "u1", HOUR, Rules(algorithms=(other,)))
             assert await refusal(authenticator, token) == "algorithm"
 
@@ -210,7 +210,7 @@ async def test_public_keys(tmp_path: Path, algorithm: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("algorithm", PRIVATE)
 async def test_a_public_key_is_no_secret(tmp_path: Path, algorithm: str) -> None:
-    """CVE-2015-9235 and its like: whoever knows the public key signs with it as if it were a secret."""
+    """CVE-2015-9235 and similar ones: an attacker signs with the public key as if it were a secret."""
     authenticator = with_public_key(tmp_path, PRIVATE[algorithm], algorithm)
     public = pem(PRIVATE[algorithm])
     for secret in (public, public.strip(), public.replace(b"\n", b"\r\n")):
@@ -226,7 +226,7 @@ async def test_another_private_key_and_signatures_of_zeros(tmp_path: Path) -> No
     other = ec.generate_private_key(ec.SECP256R1())
     token = mint(other, "u1", HOUR, Rules(algorithms=("ES256",)))
     assert await refusal(authenticator, token) == "signature"
-    # CVE-2022-21449: r = s = 0 was good once.
+    # CVE-2022-21449: some libraries accepted r = s = 0.
     assert await refusal(authenticator, f"{token.rpartition('.')[0]}.{'A' * 86}") == "signature"
 
 
@@ -295,7 +295,7 @@ async def test_the_user_may_stand_in_another_claim() -> None:
     authenticator = with_secret(ELSEWHERE)
     token = signed(without_subject(**{ELSEWHERE.user_claim: "u5"}))
     assert (await authenticator.authenticate(token)).id == "u5"
-    # Whatever the standard's claim says then, or if it is of no standard's form.
+    # Then the standard's claim `sub` is ignored, whatever its value or type.
     for subject in ("u1", 7, None, ["u1"]):
         token = signed(claims(**{"sub": subject, ELSEWHERE.user_claim: "u5"}))
         assert (await authenticator.authenticate(token)).id == "u5"

@@ -1,7 +1,7 @@
 """Measures the hot path's steps in units of a fixed loop: ``python -m tests.benchmarks.costs`` prints them as JSON.
 
-A unit is one pass of `_reference` on the same core at the same moment, so a slow or busy machine changes both. What is
-measured is CPU time of this thread, and the least of several tries: whatever disturbs can only add.
+A unit is one pass of `_reference` on the same core at the same moment, so a slow or busy machine changes both. The
+result is the least CPU time of this thread in several tries: disturbances can only add time.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from chatstream.pieces import BEGINNING, Piece
 
 CHUNKS = 400  # an answer
 VIEWERS = 100
-_ALONE = 100  # chunks that come alone
+_ALONE = 100  # the number of chunks that arrive one by one
 _TRIES = 7  # of some ten milliseconds each; one of them is undisturbed
 
 _NOW = datetime.now(UTC)
@@ -38,7 +38,7 @@ _CONVERSATION = Conversation(
     key="0" * 24, user_id="u", id="c", title=None, system_prompt=None, model=None, created_at=_NOW, updated_at=_NOW
 )
 _ANSWER = Answer(id="a" * 24, seq=2, reply_to="b" * 24, attempt=1, status=Status.STREAMING, content="", created_at=_NOW)
-# One network read of the model's, as OpenAI sends it.
+# The bytes of one network read from the model, in OpenAI's form.
 _READ = b"".join(
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1764000000,"model":"gpt-4o-mini",'
     b'"service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" word %d"},'
@@ -56,7 +56,7 @@ _TEXTS = [f" word {number}" for number in range(CHUNKS)]
 
 
 class _Box:
-    """Something to call and to set."""
+    """An object with a method and an attribute, for `_reference`."""
 
     __slots__ = ("size",)
 
@@ -68,7 +68,9 @@ class _Box:
 
 
 def _reference(passes: int) -> int:
-    """What Python programs do: make objects, call methods, format bytes, look things up."""
+    """The reference loop: typical work of Python programs, such as making objects, calling methods, formatting bytes,
+    look-ups.
+    """
     total = 0
     known: dict[int, bytes] = {}
     for number in range(passes):
@@ -79,7 +81,7 @@ def _reference(passes: int) -> int:
 
 
 async def decode() -> None:
-    """One network read with 400 chunks."""
+    """Decode one network read with 400 chunks."""
     assert len(AnswerDecoder().feed(_READ)) == CHUNKS
 
 
@@ -89,18 +91,18 @@ async def decode_responses() -> None:
 
 
 async def encode() -> None:
-    """The frames of 400 chunks."""
+    """Encode the frames of 400 chunks."""
     assert DEFAULT.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
 
 
 async def encode_lean() -> None:
-    """The same, for who asked for lean ones."""
+    """Encode the lean frames of 400 chunks."""
     lean = SHOWING.lean[DEFAULT.name]
     assert lean.chunks(_ANSWER, _TEXTS, BEGINNING, "2026-11-22T10:40:00.123Z").count(b"\n\n") == CHUNKS
 
 
 async def keep() -> None:
-    """400 chunks of one network read are found to fit, and kept."""
+    """Check that 400 chunks of one network read fit the limits, and keep them."""
     running, fitting = Running(_ANSWER), Fitting(200_000, 200_000)
     pieces, whole = fitting.of(running.end, [*_TEXTS])
     running.add(pieces)
@@ -109,7 +111,7 @@ async def keep() -> None:
 
 
 async def fan_out() -> None:
-    """20 times 10 chunks are appended, and read by 100 viewers who wait for them."""
+    """Append 10 chunks, 20 times; 100 waiting viewers read them."""
     channel, running = Channel(_CONVERSATION), Running(_ANSWER)
     followers = [_follower(channel) for _ in range(VIEWERS)]
     readers = [asyncio.create_task(_read(follower)) for follower in followers]
@@ -125,8 +127,9 @@ async def fan_out() -> None:
 
 
 async def calls_for_a_chunk_alone() -> float:
-    """How many functions are called, in Python and in C, for a chunk that comes alone: from its bytes to the frame that
-    is written to one viewer."""
+    """The number of function calls, in Python and in C, for a chunk that arrives alone: from its bytes to the frame
+    that is written to one viewer.
+    """
     channel, running, fitting = Channel(_CONVERSATION), Running(_ANSWER), Fitting(200_000, 200_000)
     frames: list[bytes] = []
 
@@ -165,7 +168,7 @@ async def calls_for_a_chunk_alone() -> float:
 
         chunks = [b"%x\r\n%b\n\n\r\n" % (len(event) + 2, event) for event in _READ.split(b"\n\n")]
         for number, chunk in enumerate(chunks[:_ALONE]):
-            if number == _ALONE // 2:  # all is warm, and the answer has begun
+            if number == _ALONE // 2:  # caches are warm, and the answer has begun
                 sys.setprofile(count)
             waits[0].data_received(chunk)
             while len(frames) <= number:
@@ -214,11 +217,12 @@ STEPS: dict[str, tuple[Callable[[], Awaitable[None]], int]] = {
 
 
 async def measure() -> dict[str, float]:
-    """The units of each step: for a chunk, and of fan-out for what one viewer is told at once. And the calls for a
-    chunk that comes alone, which are the same on every machine."""
+    """The units of each step: per chunk; for the fan-out, per viewer and append. Also the calls for a chunk that
+    arrives alone, which are the same on every machine.
+    """
     unit = float("inf")
     best = dict.fromkeys(STEPS, float("inf"))
-    for _ in range(_TRIES):  # in turn: what changes, changes for all
+    for _ in range(_TRIES):  # alternate the steps, so that a change of the machine's load affects all of them
         began = time.thread_time()
         _reference(10_000)
         unit = min(unit, (time.thread_time() - began) / 10_000)

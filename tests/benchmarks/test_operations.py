@@ -1,6 +1,5 @@
-"""What one answer asks of the database, command by command: half of a request's cost, and most of a first chunk's time.
-
-Whoever adds one says here what it is for.
+"""The database commands of one answer: half of a request's cost, and most of the time to a first chunk. If you add a
+command, write its purpose here.
 """
 
 import pytest
@@ -12,7 +11,7 @@ from tests.support.scripted_model import STOP, bench
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The commands so far, and the collection of each; of checkpoints there are none, however slow this machine is."""
+    """The commands so far, each with its collection. Checkpoints are turned off, so a slow machine has none either."""
     monkeypatch.setattr("chatstream.generations.checkpointer.CHECKPOINT_INTERVAL", 3600)
     commands: list[tuple[str, str]] = []
 
@@ -35,12 +34,12 @@ async def test_the_answer_to_a_question_that_waits_takes_four_commands(
             await viewer.rest()
         assert viewer.text == "Ireland."
         assert asked[:2] == [
-            ("aggregate", "conversations"),  # whose it is, and the newest messages: does one want an answer?
-            ("insert", "messages"),  # the answer's beginning, which is the lock: nobody else asks the model now
+            ("aggregate", "conversations"),  # the owner, and the newest messages: is there a pending question?
+            ("insert", "messages"),  # the answer's beginning, which is the lock: no other process asks the model
         ]
         assert asked[2:4] == [  # one after the other, in one step of a thread
             ("findAndModify", "messages"),  # the answer's end, and whether another message waits behind it
-            ("update", "conversations"),  # when it was last used, and whether it is still there
+            ("update", "conversations"),  # sets the time of its last use, and shows whether it still exists
         ]
         assert not asked[4:]
 
@@ -62,8 +61,8 @@ async def test_the_answer_to_a_later_question_also_reads_what_was_said(
         assert viewer.text == "By two."
         assert sorted(asked) == [
             ("aggregate", "conversations"),
-            ("find", "messages"),  # how long each of the earlier messages is: no more is read than is sent
-            ("find", "messages"),  # those that are sent
+            ("find", "messages"),  # the lengths of the earlier messages: only those that are sent are read
+            ("find", "messages"),  # the messages that are sent
             ("findAndModify", "messages"),
             ("insert", "messages"),
             ("update", "conversations"),

@@ -1,4 +1,4 @@
-"""What one answer costs in Python, counted and not timed: the calls of functions on the event loop's thread.
+"""The cost of one answer in Python, as a count and not a time: the function calls on the event loop's thread.
 
 A call costs about a microsecond on an idle machine. The counts hardly differ from run to run; `scripts/bench` measures
 the time.
@@ -24,7 +24,7 @@ from tests.support.scripted_model import STOP, bench
 from tests.support.upstream import Upstream, answer
 
 _ANSWERS = 5
-# 1.5 times what was counted in November 2026: 430 calls in the hub and the store for an answer of one chunk, and 111 in
+# 1.5 times the counts of November 2026: 430 calls in the hub and the store for an answer of one chunk, and 111 in
 # the HTTP client for a request to the model (420, and 160 in the SDK, when the SDK built each request anew).
 _MOST_IN_AN_ANSWER = 650
 _MOST_TO_ASK = 170
@@ -32,7 +32,7 @@ _MOST_TO_ASK = 170
 
 @contextlib.contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """The files whose functions are called in this thread, and how often."""
+    """The files whose functions are called in this thread, with the numbers of calls."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -47,7 +47,7 @@ def counted() -> Iterator[Counter[str]]:
 
 
 def calls_in(package: ModuleType, calls: Counter[str]) -> int:
-    """How many of the calls were of the package's functions."""
+    """The number of calls of the package's functions."""
     [folder] = package.__path__
     return sum(times for file, times in calls.items() if file.startswith(f"{folder}/"))
 
@@ -70,13 +70,14 @@ async def test_an_answer_costs_what_it_did(mongodb_uri: str, monkeypatch: pytest
                 await viewer.rest()
             assert viewer.text == "Ireland."
 
-        await one()  # what the first one loads is not counted
+        await one()  # the first answer also loads modules, so it is not counted
         monkeypatch.setattr(Gate, "run", noted)
         with counted() as calls:
             for _ in range(_ANSWERS):
                 await one()
     assert calls_in(chatstream, calls) < _ANSWERS * _MOST_IN_AN_ANSWER
-    # The conversation with its question; the answer's beginning; its end, with the time of the conversation's last use.
+    # Three per answer: one reads the conversation with its question; one stores the answer's beginning; one stores its
+    # end and the time of the conversation's last use.
     assert steps["of threads"] == _ANSWERS * 3
 
 
@@ -99,5 +100,5 @@ async def test_the_sdk_prepares_nothing_anew_for_each_request(upstream: Upstream
                 await one()
     finally:
         await model.close()
-    assert calls_in(openai, calls) <= _ANSWERS  # is it closed?
+    assert calls_in(openai, calls) <= _ANSWERS  # only the check whether the client is closed
     assert calls_in(httpx2, calls) < _ANSWERS * _MOST_TO_ASK

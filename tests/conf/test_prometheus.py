@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: sound by Prometheus' own tool, and about metrics that the server really has."""
+"""The alert rules and the dashboard: valid for Prometheus' own tool, with only metrics that the server has."""
 
 import json
 import re
@@ -22,14 +22,14 @@ def promtool(*arguments: str | Path) -> None:
 
 
 def queries() -> list[str]:
-    """What the dashboard asks, with Grafana's variables filled in."""
+    """The dashboard's queries, with Grafana's variables filled in."""
     expressions = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
     return [one.replace("$__rate_interval", "1m").replace("$instance", ".*") for one in expressions]
 
 
 @pytest.fixture(scope="session")
 def exposed(shared_server: ServerProcess) -> set[str]:
-    """The names of all that a server exposes, whether it has happened already or not."""
+    """The names of all metrics that a server exposes, including those that are still zero."""
     names: set[str] = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", httpx.get(f"{shared_server.url}/metrics").text, re.MULTILINE):
         names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "histogram" else {name}
@@ -56,7 +56,7 @@ def test_the_alerts_are_about_metrics_that_exist(exposed: set[str]) -> None:
 def test_the_dashboard_is_about_metrics_that_exist(exposed: set[str]) -> None:
     named = {*NAMES.findall(json.dumps(DASHBOARD))}
     assert named - exposed == set()
-    # All that we measure can be seen, too; of what the client library adds not everything.
+    # The dashboard shows all of our metrics, but not all of those that the client library adds.
     ours = {name for name in exposed if name.startswith("chatstream_") and not name.endswith(("_created", "_sum"))}
     stems = {re.sub(r"_(?:bucket|count)$", "", name) for name in ours}
     assert {stem for stem in stems if not any(name.startswith(stem) for name in named)} == set()
@@ -70,7 +70,7 @@ def test_the_dashboards_queries_are_sound(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_can_be_imported() -> None:
-    """What Grafana needs of one: a title, panels that do not overlap, and a data source to choose."""
+    """Grafana needs a title, panels that do not overlap, and a data source to choose."""
     assert DASHBOARD["title"]
     assert isinstance(DASHBOARD["schemaVersion"], int)
     ids = [panel["id"] for panel in DASHBOARD["panels"]]

@@ -1,4 +1,4 @@
-"""The recipes of ``conf/`` and the scripts, by the tools that know what they should look like."""
+"""The recipes of ``conf/`` and the scripts, checked by the tools for their formats."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from tests.support import proxies
 from tests.support.processes import REPOSITORY
 
 CONF = REPOSITORY / "conf"
-# Beside Python, where console scripts are installed.
+# The directory of Python's executable, where console scripts are installed.
 _SCRIPTS = Path(sys.executable).parent
 
 
@@ -86,7 +86,7 @@ def is_for_a_shell(file: Path) -> bool:
 
 
 def test_what_the_image_installs_is_the_whole_program(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md", "LICENSE"):  # as the Dockerfile copies them
+    for name in ("pyproject.toml", "README.md", "LICENSE"):  # the files that the Dockerfile copies
         shutil.copy(REPOSITORY / name, tmp_path)
     shutil.copytree(REPOSITORY / "chatstream", tmp_path / "chatstream", ignore=shutil.ignore_patterns("__pycache__"))
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")

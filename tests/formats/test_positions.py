@@ -1,4 +1,6 @@
-"""For all answers and all positions: what is told up to one, and then from it on, is what is told at once."""
+"""Property: for all answers and positions, the frames up to a position and those from it on together equal the
+uninterrupted stream.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -36,7 +38,7 @@ from tests.support.lean import Whole
 
 NOW = "2026-11-22T10:40:00.123Z"
 KEY = "c" * 24
-SECRET = "\N{LOCK}hm\N{ZERO WIDTH JOINER}"  # what is thought, and is nowhere else
+SECRET = "\N{LOCK}hm\N{ZERO WIDTH JOINER}"  # a text that is only in the reasoning
 
 texts = st.text(st.sampled_from("ab \n👍\u200d👩"), max_size=4)
 marks = st.one_of(
@@ -73,7 +75,7 @@ def frames(wire: Format, entries: Iterable[Entry]) -> bytes:
 
 
 def read(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """The frames, each with its id; neighbours that go on with each other as one, however they were cut."""
+    """The frames, each with its id; neighbouring pieces of the same part are joined, so that the cuts do not matter."""
     events: list[tuple[str, dict[str, Any]]] = []
     whole_of = Whole()
     for frame in stream.decode().split("\n\n")[:-1]:
@@ -107,7 +109,7 @@ def _goes_on(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_whichever_frame_a_connection_ends_with_the_next_one_goes_on(
     wire: Format, made: list[Piece], waits: bool, data: st.DataObject
 ) -> None:
-    """A client knows no positions, but the ids of the frames that it has got."""
+    """A client does not know positions, only the ids of the frames that it has received."""
     asked = [ToolState(id="c1", name="odds", state=state) for state in (CallState.READY, CallState.AWAITING_APPROVAL)]
     made = [*made, OpenToolCall(id="c1", name="odds"), "{}", *asked] if waits else made
     one = answer(made, Status.WAITING if waits else Status.COMPLETE)
@@ -115,7 +117,7 @@ def test_whichever_frame_a_connection_ends_with_the_next_one_goes_on(
     told = whole.split(b"\n\n")[:-1]
     kept = told[: data.draw(st.integers(0, len(told)))]
     while kept and not kept[-1].startswith(b"id: "):
-        kept.pop()  # it comes again
+        kept.pop()  # this frame is sent again
     id_ = kept[-1].partition(b"\n")[0].rpartition(b".")[2] if kept else b"0"
     rest = frames(wire, log_entries([one], (2, int(id_)) if kept else (1, 0))) if id_.isdigit() else b""
     done = {"end": "[DONE]"}
@@ -132,7 +134,7 @@ def test_told_up_to_a_position_and_from_it_on(wire: Format, made: list[Piece], d
     before = Chunks(running, pieces.cut(made, 0, position), BEGINNING) if position else None
     known = [before] if before else []
     at_once = read(frames(wire, [log]) if made else b"")
-    # In the live log; to whoever comes back while it runs; as another process has it.
+    # In the live log; in a replay while the answer runs; in another process.
     assert read(frames(wire, [*known, log.after((2, position))] if made else [])) == at_once
     cursor = Cursor(running.id, position)
     replay = in_progress(Running(running, made), cursor)
@@ -193,7 +195,7 @@ def test_what_is_hidden_never_leaves(wire: Format, made: list[Piece], data: st.D
     shown = leaves.decode() + repr(message_view(ended, reasoning=False)) + repr(ui_messages([ended], reasoning=False))
     assert "\N{LOCK}" not in shown
     assert "reasoning" not in shown.lower().replace("_reasoning=false", "")
-    # And what is shown is what is shown of the same answer without it, whatever the cursors are.
+    # The visible content equals that of the same answer without reasoning; only the cursors differ.
     without = [piece for piece in made if piece != SECRET]
     told = [event for _, event in read(frames(wire, log_entries([ended], (1, 0))))]
     assert told == [event for _, event in read(frames(wire, log_entries([answer(without, Status.COMPLETE)], (1, 0))))]

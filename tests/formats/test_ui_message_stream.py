@@ -1,4 +1,4 @@
-"""The AI SDK's UI message stream to the byte."""
+"""The AI SDK's UI message stream, byte by byte."""
 
 import json
 from datetime import UTC, datetime
@@ -96,9 +96,9 @@ ENDED = '{"status":"complete","finishReason":"stop","usage":null,"error":null}'
     ("content", "position", "told"),
     [
         ("Bet now.", 8, TEXT_END),
-        ("Bet now.", 0, START + TEXT_START + delta("Bet now.", 8) + TEXT_END),  # who has been told nothing of it
-        ("Bet now.", 4, delta("now.", 8) + TEXT_END),  # stored by another process, which had got further
-        ("Bet", 8, TEXT_END),  # ... or less far
+        ("Bet now.", 0, START + TEXT_START + delta("Bet now.", 8) + TEXT_END),  # a viewer that has nothing of it
+        ("Bet now.", 4, delta("now.", 8) + TEXT_END),  # stored by another process, with more text
+        ("Bet", 8, TEXT_END),  # ... or with less text
         ("", 0, START),
     ],
 )
@@ -168,7 +168,7 @@ def test_of_one_that_begins_again_nothing_is_told_but_its_end_to_who_has_some_of
     for format_ in (wire, *versions.values()):
         assert format_.chunks(cut, ["Bet"], BEGINNING, now="") == format_.ending(cut, 0) == b""
     assert versions["7"].ending(cut, 2).decode() == TEXT_END + finish(metadata, reason="other")
-    gone = answer("", Status.INTERRUPTED, failure=cut.failure)  # a crash has lost what was told
+    gone = answer("", Status.INTERRUPTED, failure=cut.failure)  # a crash has lost text that was already sent
     assert versions["7"].ending(gone, 2).decode() == TEXT_END + finish(metadata, reason="other")
 
 
@@ -238,7 +238,7 @@ def test_that_messages_are_left_out_of_the_context_is_in_the_metadata() -> None:
     start = json.loads(told.split("\n")[0].removeprefix("data: "))
     assert start["messageMetadata"] == {"replyTo": QUESTION, "attempt": 1, "contextTrimmed": {"dropped": 12}}
     stored = answer().made_of(trimmed)
-    for position in (0, 1, 2, 3):  # whoever comes back later finds it at the end
+    for position in (0, 1, 2, 3):  # a later viewer gets it at the end
         last = [line for line in ending(stored, position).split("\n") if '"finish"' in line]
         metadata = [json.loads(line.removeprefix("data: "))["messageMetadata"] for line in last]
         assert [one["contextTrimmed"] for one in metadata] == [{"dropped": 12}]

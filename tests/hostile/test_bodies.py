@@ -1,4 +1,4 @@
-"""JSON as nobody should send it: it is refused whole, or it is taken for what it says."""
+"""Strange JSON: it is refused completely, or accepted with its exact meaning."""
 
 import json
 from typing import Any
@@ -11,9 +11,9 @@ from tests.hostile.conftest import MARK, Target
 from tests.support.client import API
 from tests.support.examples import examples
 
-pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
+pytestmark = pytest.mark.xdist_group("hostile")  # these tests share a server
 
-# Of each example several bodies are sent: making them takes longer than the server takes to refuse them.
+# Bodies sent for each example. Several, since making an example takes longer than the server takes to refuse a body.
 BODIES = 20
 EXAMPLES = examples(40)
 
@@ -45,12 +45,12 @@ values = st.recursive(
 
 
 def written(value: Any) -> bytes:
-    """As JSON, with what Python adds to it (NaN)."""
+    """The value as JSON, with Python's extensions (NaN)."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 objects = st.dictionaries(keys, values, max_size=5).map(written)
-# The same key twice, and values that are no JSON.
+# Objects with a repeated key, and with values that are not JSON.
 raw_objects = st.lists(st.tuples(keys.map(json.dumps), st.sampled_from(NUMBERS + TEXTS)), max_size=4).map(
     lambda pairs: "{" + ",".join(f"{key}:{value}" for key, value in pairs) + "}"
 )
@@ -58,7 +58,7 @@ raw_objects = st.lists(st.tuples(keys.map(json.dumps), st.sampled_from(NUMBERS +
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good body with some bytes changed."""
+    """A valid body with some bytes changed."""
     body = bytearray(written({draw(st.sampled_from(KEYS)): draw(strange_text), "content": "Hi"}))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(body) - 1))

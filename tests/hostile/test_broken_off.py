@@ -1,4 +1,4 @@
-"""Clients that leave at every point of a request's way: nothing of it stays, and the log has a line for each."""
+"""Clients that leave at every point of a request: no memory stays in use, and the log has a line for each."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,14 @@ from tests.support.doors import doors_alone
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.routes import methods, routes
 
-BODY = json.dumps({"content": "x" * 30_000, "title": "y" * 60_000}).encode()  # refused, when all of it has come
-# What may be left of some fifty megabytes: allocators keep some of what was in use at a time. Before, it was all.
+BODY = json.dumps({"content": "x" * 30_000, "title": "y" * 60_000}).encode()  # refused once the whole body has arrived
+# The most that the memory may grow, of some fifty megabytes: allocators keep some freed memory. An earlier version kept
+# all of it.
 MOST_GROWTH_KB = 32_768
 
 
 class Upload(NamedTuple):
-    """A request, of which `sent` bytes are sent before its client leaves."""
+    """A request whose client leaves after `sent` bytes."""
 
     request: bytes
     head: int
@@ -34,7 +35,9 @@ class Upload(NamedTuple):
 
 
 def uploads(conversation: str) -> Iterator[Upload]:
-    """On every route, with and without a token, cut in the head, at its end, in the body, at its end."""
+    """Uploads on every route, with and without a token, cut in the head, after the head, in the body, and after the
+    body.
+    """
     token = auth.mint(SECRET, "leaver", 3600)
     for path, door in sorted(routes().items()):
         for method in sorted(methods(door) | {"post"}):
@@ -50,7 +53,7 @@ def uploads(conversation: str) -> Iterator[Upload]:
 
 def break_off(port: int, upload: Upload) -> None:
     connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
-    with connection, contextlib.suppress(OSError):  # it was refused, and closed, before
+    with connection, contextlib.suppress(OSError):  # the server has already refused it and closed the connection
         connection.sendall(upload.request[: upload.sent])
 
 
@@ -64,8 +67,8 @@ def resident_kb(server: ServerProcess) -> int:
 @pytest.mark.gen_test(timeout=110)
 async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: StartServer) -> None:
     server = start_server(OPENAI_BASE_URL="", OPENAI_API_KEY="")
-    # On every route, every cut and every token, but not each with each, which is the next test's. Nor have the steps a
-    # divisor in common with how many there are.
+    # Every route, every cut and every token, but not all combinations; the next test has those. The step and the number
+    # of uploads have no common divisor, so that all are reached.
     everything = list(uploads("none-such"))
     first = everything[::4]
     rest = [upload for upload in everything if upload.sent > upload.head + 1][::2]
@@ -75,29 +78,29 @@ async def test_of_cut_uploads_nothing_stays_but_a_line_in_the_log(start_server: 
         for upload in some:
             break_off(server.port, upload)
 
-    await asyncio.to_thread(attack, first)  # from now on the allocator has had its peak
+    await asyncio.to_thread(attack, first)  # the first attack brings the allocator to its peak
     before = resident_kb(server)
     await asyncio.to_thread(attack, rest)
     in_head = sum(upload.sent < upload.head for upload in first + rest)
     in_body = sum(upload.head <= upload.sent < len(upload.request) for upload in first + rest)
-    async with asyncio.timeout(2 * PATIENCE):  # there is a line for each of some thousand requests
+    async with asyncio.timeout(2 * PATIENCE):  # until the log has a line for each of some thousand requests
         while (log := await server.logged()).count("before the whole head") < in_head or log.count(" 499 ") < in_body:
             await asyncio.sleep(0.1)  # between two polls of a file
     assert (log.count("before the whole head"), log.count(" 499 ")) == (in_head, in_body)
     assert resident_kb(server) - before < MOST_GROWTH_KB
     assert await asyncio.to_thread(server.stop) == 0
-    # What is still there at the end is cancelled, and shows as a fault of ours.
+    # A request that is still alive at shutdown is cancelled, and logged as our fault (500).
     assert " 500 " not in server.log
     assert "Traceback" not in server.log
 
 
 @pytest.mark.gen_test
 async def test_no_handler_and_no_task_stays() -> None:
-    """The same in this process, where what is alive can be counted."""
+    """The same in this process, where living objects can be counted."""
     async with doors_alone() as (server, port, _):
         tasks = asyncio.all_tasks()
         gc.collect()
-        gc.disable()  # what refers to itself would stay until the collector comes, which has no hurry
+        gc.disable()  # objects with reference cycles would then stay, and be counted
         try:
             for upload in uploads("none-such"):
                 if upload.sent < len(upload.request):  # there is nothing behind the doors
@@ -114,8 +117,8 @@ async def test_no_handler_and_no_task_stays() -> None:
 
 
 def handlers() -> list[BaseHandler]:
-    """Those that are alive."""
-    # By its type: a weak proxy of another test's would say what it stands for, or that it is gone.
+    """The handlers that are alive."""
+    # Compare by type: `isinstance` would follow a weak proxy of another test, or fail if its object is gone.
     return [each for each in gc.get_objects() if issubclass(type(each), BaseHandler)]
 
 
@@ -144,7 +147,7 @@ async def test_who_leaves_in_mid_stream_or_before_the_response_leaves_nothing(st
 
     await asyncio.to_thread(attack)
     async with asyncio.timeout(PATIENCE):
-        # An id that a client chose is not in the log.
+        # Ids chosen by clients are not in the log, so count the routes.
         while (await server.logged()).count("conversations/{id}/") < 120:
             await asyncio.sleep(0.1)  # between two polls of a file
     assert await asyncio.to_thread(server.stop) == 0

@@ -1,4 +1,4 @@
-"""What people and the model write stays text: it ends no frame, begins no event and moves no cursor."""
+"""Texts of users and models stay text: they end no frame, begin no event and move no cursor."""
 
 import asyncio
 import itertools
@@ -37,25 +37,26 @@ PIECES = [
         "\\u000a",
     ),
 ]
-# Half of a character, as an endpoint escapes it: of what is no text, a replacement is told and stored.
+# Halves of a surrogate pair, which an endpoint can send as escapes. They are not valid text: a replacement character is
+# sent and stored.
 HALVES = ["\ud83d", "\udca9"]
 FRAME = re.compile(rb"(?:retry: [0-9]+\n)?(?:id: [A-Za-z0-9._-]{1,128}\n)?data: (\{[^\r\n]+\})\n\n")
 
 
 def frames(raw: bytes) -> list[dict[str, Any]]:
-    """The events of a stream, which must be nothing but frames from its first byte to its last."""
+    """The events of a stream; every byte of it must belong to a frame."""
     found, place = [], 0
     while place < len(raw):
         frame = FRAME.match(raw, place)
         assert frame, raw[place : place + 300]
-        assert len(frame[1].decode().splitlines()) == 1  # as `requests` and `httpx` take lines
+        assert len(frame[1].decode().splitlines()) == 1  # the lines as `requests` and `httpx` split them
         found.append(json.loads(frame[1]))
         place = frame.end()
     return found
 
 
 def as_text(written: str) -> str:
-    """With a replacement for each half of a character that has no other half."""
+    """The text with a replacement character for each lone surrogate."""
     return written.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -72,7 +73,7 @@ async def test_nothing_the_model_writes_is_more_than_text(client: Client, upstre
     assert [event["type"] for event in events if event["type"] != "llm_chunk"] == ["connected", "llm_complete"]
     assert events[-1]["content"] == content
     assert [message["content"] for message in await client.messages(conversation)] == ["Hi", content]
-    # And told again from the database.
+    # The replay from the database is the same.
     stored = await client.http.get(
         f"{API}/{conversation}/stream?once=true&last_event_id={await first_cursor(client, conversation)}"
     )
@@ -80,7 +81,7 @@ async def test_nothing_the_model_writes_is_more_than_text(client: Client, upstre
 
 
 async def first_cursor(client: Client, conversation: str) -> str:
-    """The place before the answer."""
+    """The cursor before the answer."""
     [question, _] = await client.messages(conversation)
     return f"{question['id']}.user"
 
@@ -89,7 +90,7 @@ async def first_cursor(client: Client, conversation: str) -> str:
 async def test_nothing_a_user_writes_is_more_than_text(client: Client, upstream: Upstream) -> None:
     upstream.reply(answer("Yes."))
     conversation = await client.create()
-    # What shows nothing at all is refused: each ends in a full stop.
+    # Blank texts are refused, so each text ends with a full stop.
     contents = ["".join(pieces) + "." for pieces in itertools.product(PIECES, PIECES[:6])]
     raw = bytearray()
 

@@ -1,4 +1,4 @@
-"""HTTP that does not end where it says, or says so twice: no request is smuggled behind another one."""
+"""HTTP with a wrong or ambiguous length: no request can be smuggled behind another one."""
 
 import contextlib
 import json
@@ -16,15 +16,14 @@ from tests.support.examples import examples
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
-CONNECTIONS = 40  # at a time
+CONNECTIONS = 40  # concurrent connections
 EXAMPLES = examples(15)
 
 
 def replies(port: int, attacks: list[bytes], *, half_close: bool = False) -> Iterator[list[tuple[int, bytes]]]:
-    """Send each on a connection of its own, all at the same time; the status and the rest of each of their responses.
-
-    `half_close`: then the client's side is closed, so that the server does not wait for what is missing; it may leave
-    without an answer.
+    """Send each on its own connection, all at the same time; returns the status and the rest of each response.
+    `half_close`: close the client's side after sending, so that the server does not wait for missing bytes; it may then
+    close without a response.
     """
     sockets = [socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in attacks]
     try:
@@ -35,7 +34,7 @@ def replies(port: int, attacks: list[bytes], *, half_close: bool = False) -> Ite
                     each.shutdown(socket.SHUT_WR)
         for each in sockets:
             received = b""
-            with contextlib.suppress(ConnectionResetError):  # it did not want to read all of it
+            with contextlib.suppress(ConnectionResetError):  # the server closed before it had read everything
                 while part := each.recv(65536):
                     received += part
             yield [
@@ -60,7 +59,7 @@ def assert_no_server_error(responses: list[tuple[int, bytes]]) -> None:
 
 @pytest.mark.timeout(300)
 def test_no_request_hides_in_anothers_body(target: Target) -> None:
-    """CL.TE, TE.CL, TE.TE and their kin (RFC 9112, section 11.2): refused, and nothing behind is read."""
+    """CL.TE, TE.CL, TE.TE and their kin (RFC 9112, section 11.2): refused, and nothing after it is read."""
     smuggled = target.request("POST", API, "Content-Type: application/json", body=b'{"title": "smuggled"}')
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled)
     ambiguous = [
@@ -106,7 +105,7 @@ def test_no_request_hides_in_anothers_body(target: Target) -> None:
 
 @pytest.mark.timeout(300)
 def test_requests_behind_one_another_are_answered_in_order(target: Target) -> None:
-    """Pipelining (RFC 9112, section 9.3.2), also behind one that is refused with its body unread."""
+    """Pipelining (RFC 9112, section 9.3.2), also after a request that is refused with its body unread."""
     ids = [f"order-{number}" for number in range(20)]
     requests = [target.request("GET", f"{API}/{id_}", f"X-Request-Id: {id_}") for id_ in ids]
     requests[7] = target.request("POST", API, f"X-Request-Id: {ids[7]}", body=b" " * 900_000)
@@ -122,7 +121,8 @@ def test_requests_behind_one_another_are_answered_in_order(target: Target) -> No
         assert b"\r\nX-Request-Id: %b\r\n" % id_.encode() in response
 
 
-# Pieces of requests, put together at random: mostly almost right, which goes deeper than noise. {n}: that many letters.
+# Pieces of requests, combined at random: mostly almost valid, which tests the parser more deeply than noise. {n}: this
+# many letters.
 START = st.sampled_from(
     [
         *(b"GET / HTTP/1.1", b"GET / HTTP/1.0", b"GET / HTTP/0.9", b"GET /", b"GET  /  HTTP/1.1", b"get / HTTP/1.1"),
@@ -163,7 +163,7 @@ BODY = st.sampled_from(
 
 @st.composite
 def broken(draw: st.DrawFn) -> bytes:
-    """A request made of such pieces; half of them have a good Host."""
+    """A request made of such pieces; half of the requests have a valid Host."""
     lines = [draw(START), *draw(st.sampled_from([[], [b"Host: x"]])), *draw(st.lists(HEADER, max_size=4)), b""]
     return b"".join(line + draw(END_OF_LINE) for line in lines) + draw(BODY | st.binary(max_size=30))
 
@@ -187,7 +187,7 @@ def test_what_is_almost_http_is_refused_or_answered(target: Target) -> None:
 
     attack()
     assert sent >= CONNECTIONS * EXAMPLES
-    assert answered > sent / 2  # the others end too early, or are too large for an answer to arrive
+    assert answered > sent / 2  # the others end too early, or are too large for a response to arrive
     assert target.everything() == before
-    # And it still serves.
+    # The server still works.
     assert target.http.exchange(target.request("GET", "/readyz")).status == 200

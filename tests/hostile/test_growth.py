@@ -1,4 +1,6 @@
-"""What strangers may send costs in proportion to its length: twice as much takes twice as long, not four times."""
+"""Input before authentication costs time in proportion to its length: double the input takes twice as long, not four
+times.
+"""
 
 import asyncio
 import time
@@ -10,11 +12,12 @@ import pytest
 from tests.support.client import API, PATIENCE
 from tests.support.doors import Doors, doors_alone
 
-# A head may have 16 KB.
+# Bytes of a header: a request's head may have at most 16 KB.
 HALF, WHOLE = 7_600, 15_200
-# Of the whole to the half. Linear is 2 at most; quadratic, where it is what takes the time, is 4.
+# Highest ratio of the time for the whole to the time for the half. Linear time gives at most 2, quadratic time 4.
 MOST_GROWTH = 3.0
-# As an honest request of the same length, at most so many times as long: a square of 15,000 steps is a thousand times.
+# Highest ratio to the time of a harmless request of the same length: quadratic time would take a thousand times as
+# long.
 MOST_COST = 12.0
 
 SHAPES = [
@@ -51,12 +54,12 @@ def bearer(filling: str) -> bytes:
 
 def in_header(name: str, method: str, filling: str) -> bytes:
     host = "" if name == "Host" else "Host: x\r\n"
-    token = "Authorization: Bearer x\r\n"  # a bad one: its address is looked for
+    token = "Authorization: Bearer x\r\n"  # a bad token, so the client's address is determined
     return f"{method} {API} HTTP/1.1\r\n{host}{token}{name}: {filling}\r\n\r\n".encode("latin-1")
 
 
 async def seconds(doors: Doors, request: bytes) -> float:
-    """CPU time of this process, which is server and client."""
+    """The CPU time of this process, which is both server and client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", doors.port)
     begun = time.process_time()
     writer.write(request)
@@ -69,7 +72,7 @@ async def seconds(doors: Doors, request: bytes) -> float:
 
 
 async def cost(doors: Doors, request: bytes) -> float:
-    """The least of some: what else the process does adds to it."""
+    """The least time of several tries: other work of the process only adds to it."""
     return min([await seconds(doors, request) for _ in range(2)])
 
 

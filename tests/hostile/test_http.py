@@ -1,4 +1,4 @@
-"""HTTP as its RFCs have it (9110, 9112), also where few clients go."""
+"""HTTP as specified in RFC 9110 and RFC 9112, also in parts that few clients use."""
 
 import contextlib
 import gzip
@@ -19,7 +19,7 @@ LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def said(target: Target, request: bytes, *, half_close: bool = False) -> bytes:
-    """All that comes until the server closes the connection."""
+    """All bytes until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", target.server.port), PATIENCE) as connection:
         connection.sendall(request)
         if half_close:
@@ -87,7 +87,7 @@ def test_chunk_extensions_and_trailers_are_ignored(target: Target) -> None:
         assert statuses(said(target, request)) == [201, 200], (size, trailers)
     before = target.stored()
     for chunks in (
-        b"2;a\nb\r\n{}\r\n0\r\n\r\n",  # a bare line feed ends nothing
+        b"2;a\nb\r\n{}\r\n0\r\n\r\n",  # a bare line feed does not end the line
         b"2;\x00\r\n{}\r\n0\r\n\r\n",
         b"2 \r\n{}\r\n0\r\n\r\n",
         b";a\r\n{}\r\n0\r\n\r\n",
@@ -98,7 +98,7 @@ def test_chunk_extensions_and_trailers_are_ignored(target: Target) -> None:
         b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 5000 + b"\r\n",
         b"1;%b\r\n \r\n" % (b"x" * 900) * 50 + b"2\r\n{}\r\n0\r\n\r\n",
     ):
-        with contextlib.suppress(ConnectionResetError):  # it did not read all of it
+        with contextlib.suppress(ConnectionResetError):  # the server did not read everything
             assert statuses(said(target, chunked(target, chunks))) == [400], chunks[:60]
     assert target.stored() == before
 
@@ -118,7 +118,7 @@ def test_who_says_no_more_still_listens(target: Target) -> None:
     received = said(target, target.request("GET", f"{API}/{target.conversation}/stream"), half_close=True)
     assert b'"type":"connected"' in received  # a stream, too; this server ends it soon
     assert received.endswith(b"\r\n0\r\n\r\n")
-    # But what has not all come is not done.
+    # An incomplete request is not carried out.
     before = target.stored()
     for missing in (1, 2, 3):
         said(target, post[:-missing], half_close=True)
@@ -150,7 +150,7 @@ def test_a_stream_without_chunks_ends_with_its_connection(target: Target) -> Non
         assert b"\r\nConnection: close\r\n" in received
         assert b"eep-" not in received.partition(b"\r\n\r\n")[0]
         assert received.endswith(b"}\n\n")
-    # What says its length keeps it.
+    # A response with a length keeps the connection open.
     kept = b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     assert statuses(said(target, kept + LAST)) == [200, 200]
 

@@ -1,4 +1,6 @@
-"""What a database or a JavaScript engine would take for more than data; and what a stranger's id tells: nothing."""
+"""Input that a database or a JavaScript engine could take for more than data; and ids of other users, which reveal
+nothing.
+"""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from tests.support.raw import Reply
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
-# The fields of the bodies, and what else stands in the documents: nobody sets that from outside.
+# The fields of the bodies, and the other fields of the documents, which no client may set.
 FIELDS = {
     "POST conversations": ["id", "title", "systemPrompt", "model", "initialMessage"],
     "PATCH conversation": ["title", "systemPrompt", "model"],
@@ -46,7 +48,7 @@ OPERATORS: list[Any] = [
     *({"$oid": "0" * 24}, {"$date": 0}, {"$code": "x"}, {"$numberLong": "1"}, {"a.b": 1}, {"": ""}),
 ]
 
-# What MongoDB's profiler counts.
+# The profiler's fields that measure an operation's work.
 COST = ["planSummary", "keysExamined", "docsExamined", "nreturned", "ndeleted", "nModified"]
 
 
@@ -58,7 +60,7 @@ def send(target: Target, what: str, body: Any) -> Reply:
 
 
 def refused(reply: Reply) -> set[str]:
-    """The fields that a body was refused for."""
+    """The fields that a refusal names."""
     assert not reply.accepted
     assert reply.status == 422, reply
     return {*json.loads(reply.body)["errors"]}
@@ -100,17 +102,17 @@ def test_a_prototype_in_the_query_or_the_path_changes_nothing(target: Target) ->
     ):
         for path in (API, f"{API}/{target.conversation}", f"{API}/{target.conversation}/messages"):
             plain, reply = (target.http.exchange(target.request("GET", url)) for url in (path, f"{path}?{text}"))
-            assert (reply.status, reply.body) == (200, plain.body)  # the names mean nothing
+            assert (reply.status, reply.body) == (200, plain.body)  # such parameter names have no effect
     for id_ in ("$ne", "[$ne]", "%7B%22$gt%22:%22%22%7D", "a.b", "__proto__.x", "%24where"):
         assert target.http.exchange(target.request("GET", f"{API}/{id_}")).status == 400
-    for id_ in ("__proto__", "constructor", "toString", "null", "undefined", "NaN"):  # names like any other
+    for id_ in ("__proto__", "constructor", "toString", "null", "undefined", "NaN"):  # ids like any other
         assert target.http.exchange(target.request("GET", f"{API}/{id_}")).status == 404
     assert target.everything() == before
 
 
 @pytest.fixture
 def commands(target: Target) -> Iterator[Any]:
-    """What the database was asked for conversations' sake since the last look, and what that cost it."""
+    """The database commands about conversations since the last call, with their cost."""
     target.database.command("profile", 2)
     seen = 0
 
@@ -127,7 +129,7 @@ def commands(target: Target) -> Iterator[Any]:
 
 
 def shape(command: Any) -> Any:
-    """A command without its values."""
+    """The command without its values, to compare its form."""
     if not isinstance(command, dict):
         return type(command).__name__
     return {name: shape(value) for name, value in command.items() if name not in ("lsid", "$clusterTime", "txnNumber")}
@@ -136,7 +138,7 @@ def shape(command: Any) -> Any:
 def test_what_belongs_to_someone_else_costs_and_says_the_same_as_what_does_not_exist(
     target: Target, commands: Any
 ) -> None:
-    """No clock is asked: with the same commands and the same work of the database, there is nothing to measure."""
+    """No time is measured: if the commands and the database's work are the same, no timing can tell the cases apart."""
     theirs = target.create(auth.mint(SECRET, "somebody-else", 3600))
     json_type = "Content-Type: application/json"
     commands()
@@ -158,4 +160,4 @@ def test_what_belongs_to_someone_else_costs_and_says_the_same_as_what_does_not_e
             headers = {name: value for name, value in reply.headers.items() if name not in ("date", "x-request-id")}
             seen.append((problem, headers, commands()))
         assert seen[0] == seen[1], (method, suffix)
-        assert len(seen[0][2]) == 1  # and they were looked for at all
+        assert len(seen[0][2]) == 1  # the conversation was really looked up

@@ -1,4 +1,4 @@
-"""Everything of a request that is not its body: ids, cursors, parameters, headers, tokens."""
+"""All parts of a request except its body: ids, cursors, parameters, headers, tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +14,10 @@ from tests.support.examples import examples
 
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all of them
 
-REQUESTS = 20  # of one example: making them takes longer than the server takes to refuse them
+REQUESTS = 20  # per example: making an example takes longer than the server takes to refuse a request
 EXAMPLES = examples(10)  # some ten seconds of each test; each run has others
 
-# CR and LF would end a line: what becomes of that is in test_framing.
+# CR and LF would end a line: test_framing tests that.
 anything = st.binary(max_size=40).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b"").decode("latin-1"))
 nasty = st.sampled_from(
     [
@@ -28,7 +28,7 @@ nasty = st.sampled_from(
 )
 texts = nasty | anything
 encoded = texts.map(lambda text: quote(text, safe="", encoding="latin-1"))
-# As it is, but for what would end the request line.
+# Unescaped, except the characters that would end the request line.
 literal = texts.map(lambda text: "".join(character for character in text if "!" <= character <= "~"))
 in_targets = encoded | literal
 
@@ -58,7 +58,7 @@ def test_ids(target: Target) -> None:
         reply = target.http.exchange(target.request(method, f"{API}/{id_}{suffix}"))
         assert method in ("HEAD", "OPTIONS") or not reply.accepted, reply
 
-    # A path is in the log: it may have no secrets. And what begins with a question mark is no id.
+    # The log has the path, so it must have no secrets. A text that begins with a question mark is not an id.
     ids = in_targets.filter(lambda id_: MARK not in id_ and not id_.startswith(("?", "#")))
     attack(target, st.tuples(methods, ids, suffixes), send)
 
@@ -69,7 +69,7 @@ def test_cursors(target: Target) -> None:
         name, in_query, in_header = request
         path = f"{API}/{target.conversation}/stream?once=true&{name}={in_query}"
         reply = target.http.exchange(target.request("GET", path, f"Last-Event-ID: {in_header}"))
-        # A cursor that is none is no error; what is no HTTP, or no UTF-8, is.
+        # An invalid cursor is no error; invalid HTTP or UTF-8 is one.
         assert reply.accepted or reply.status == 400, reply
 
     attack(target, st.tuples(st.sampled_from(["last_event_id", "lastEventId"]), in_targets, texts), send)
@@ -119,7 +119,7 @@ def test_tokens(target: Target) -> None:
 
     @st.composite
     def altered(draw: st.DrawFn) -> str:
-        """The good token with one character changed; not the last one, some of whose bits mean nothing."""
+        """The valid token with one character changed. Not the last character, as some of its bits are unused."""
         place = draw(st.integers(0, len(target.token) - 2))
         character = draw(st.sampled_from("ABCabc019-_.=+/ \t\0é").filter(lambda c: c != target.token[place]))
         return target.token[:place] + character + target.token[place + 1 :]

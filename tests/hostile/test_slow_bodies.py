@@ -1,4 +1,4 @@
-"""Bodies that come slowly: waited for as long as they get on, and refused in words when they do not."""
+"""Slow bodies: the server waits while they progress, and refuses them with an error when they do not."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,11 @@ TOKEN = auth.mint(SECRET, "slow", 3600)
 
 
 async def refused(reader: asyncio.StreamReader) -> dict[str, object]:
-    """The problem that the whole of a response tells, after which the connection is closed."""
+    """The problem document of a response after which the connection is closed."""
     async with asyncio.timeout(PATIENCE):
         try:
             response = await reader.read(-1)
-        except ConnectionError:  # a byte was sent after it, to a connection that was closed by then
+        except ConnectionError:  # a byte was sent after the server had closed the connection
             response = bytes(reader._buffer)  # type: ignore[attr-defined]  # what had come before
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), head
@@ -74,7 +74,7 @@ async def test_a_byte_now_and_then_is_no_progress(monkeypatch: pytest.MonkeyPatc
                 await writer.drain()
             if reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]  # whether a response has come
                 break
-            await asyncio.sleep(0.01)  # it is this slow
+            await asyncio.sleep(0.01)  # the client is this slow
         await refused(reader)
         writer.close()
 
@@ -85,10 +85,10 @@ async def test_who_gets_on_is_waited_for_but_not_for_ever(monkeypatch: pytest.Mo
     monkeypatch.setattr(base, "BODY_BYTES_PER_SECOND", 100)
     async with doors_alone() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)  # 50 s for the last byte
+        writer.write(head("POST", "/healthz", "Content-Length: 5001") + b" " * 5000)  # wait 50 s for the last byte
         await writer.drain()
         began = time.monotonic()
-        while time.monotonic() - began < 0.5:  # twice as long as the first of it may take
+        while time.monotonic() - began < 0.5:  # twice the time limit for the first bytes
             await asyncio.sleep(0.1)
         writer.write(b" ")
         async with asyncio.timeout(PATIENCE):
@@ -104,7 +104,7 @@ async def test_who_gets_on_is_waited_for_but_not_for_ever(monkeypatch: pytest.Mo
 
 @pytest.mark.gen_test
 async def test_what_a_user_has_begun_to_send_is_bounded_and_nobody_elses_matter() -> None:
-    body = b"x" * 700_000  # which is no JSON, when all of it is there
+    body = b"x" * 700_000  # complete, but not JSON
 
     async def begin(port: int, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -126,7 +126,7 @@ async def test_what_a_user_has_begun_to_send_is_bounded_and_nobody_elses_matter(
         async def held(size: int) -> None:
             async with asyncio.timeout(PATIENCE):
                 while uploads.total != size:
-                    await asyncio.sleep(0.01)  # the server reads what is on its way in its own time
+                    await asyncio.sleep(0.01)  # the server reads the remaining bytes some time later
 
         begun = [await begin(doors.port, TOKEN) for _ in range(14)]
         fit = 8 * 1024 * 1024 // (len(body) - 1)

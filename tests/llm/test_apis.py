@@ -1,4 +1,4 @@
-"""What holds for a model whichever API its endpoint has: one suite for all of them, on a real HTTP endpoint."""
+"""Tests that hold for each API of a model's endpoint: one suite for all APIs, with a real HTTP endpoint."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ from tests.support.upstream import END, Do, Upstream, head, http_chunk, whole
 
 TURNS = [Turn("system", "Be brief."), Turn("user", "Which?")]
 ODDS = OfferedTool("odds", "The odds.", {"type": "object", "properties": {"match": {"type": "integer"}}})
-HOURS = Deadlines(connect=3600, first_token=3600, idle=3600, total=3600)  # nothing is late
+HOURS = Deadlines(connect=3600, first_token=3600, idle=3600, total=3600)  # no deadline passes
 COUNTS = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7, cached_tokens=3, reasoning_tokens=1)
 HI = ("text", "Hel", "lo 😀")
 
@@ -232,7 +232,7 @@ async def test_an_error_in_the_stream_is_asked_again_if_nothing_came(
 @pytest.mark.parametrize("rest", [[END], [Do.CLOSE], [Do.RESET]], ids=["ended", "closed", "reset"])
 @pytest.mark.gen_test
 async def test_an_answer_that_breaks_off(upstream: Upstream, open_model: Open, api: Api, rest: list[Any]) -> None:
-    cut = api.said(HI)[: -2 if api.name == "responses" else None]  # in the middle of its message
+    cut = api.said(HI)[: -2 if api.name == "responses" else None]  # cut in the middle of the message
     upstream.reply(head() + http_chunk(events(*cut, api=api)), *rest)
     pieces, _, error = await read(open_model())
     assert error is not None
@@ -329,7 +329,7 @@ async def test_a_title(upstream: Upstream, open_model: Open, api: Api) -> None:
 
 
 def told_on(pieces: list[Piece], result: str) -> Turn:
-    """The turn of an answer that has called, as the model is told of it with its next request."""
+    """The turn of an answer with calls, in the form of the model's next request."""
     states = [
         ToolState(id=one.id, name=one.name, state=CallState.READY) for one in pieces if isinstance(one, OpenToolCall)
     ]

@@ -1,4 +1,4 @@
-"""What a model thinks is told apart from what it tells, however that was cut."""
+"""Reasoning is separated from text, wherever the chunks are cut."""
 
 import itertools
 
@@ -14,7 +14,7 @@ THINK, TEXT = OpenReasoning(), OpenText()
 
 
 def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piece]:
-    """The pieces of what is said; what is thought, and said to be so, stands in brackets."""
+    """The pieces for this input: a string is text, a tuple is reasoning from a field of its own."""
     arranger = Arranger(tags)
     made: list[Piece] = []
     for one in said:
@@ -55,7 +55,7 @@ def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piec
         (["<think>Hm.</think>\n<answer>Hi</ans", "wer>\n"], [THINK, "Hm.", TEXT, "Hi"]),
         (["<think>Hm.</think><answer>Hi</answer> there"], [THINK, "Hm.", TEXT, "Hi", " there"]),
         (["<answer>Hi</answer>"], ["<answer>Hi</answer>"]),
-        # gpt-oss, whose format an endpoint does not read.
+        # gpt-oss, behind an endpoint that does not parse its format.
         (
             ["<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>"],
             [THINK, "Hm.", TEXT, "Hi"],
@@ -79,29 +79,29 @@ def arranged(*said: str | tuple[str], tags: Tags = Tags.RECOGNISED) -> list[Piec
         ),
         (["<|channel|>final"], ["<|channel|>final"]),
         (["<|channel|>" + "a" * 300], ["<|channel|>" + "a" * 300]),
-        # Only the end that belongs to the beginning ends it; what looks like one is thought, too.
+        # Only the closing tag that matches the opening one ends the reasoning; others are part of it.
         (["<think>a</thinking> < b </", "th"], [THINK, "a</thinking> < b ", "</th"]),
-        # Thinking that is switched off, or that was in a field of its own.
+        # Reasoning that is switched off, or that came in a field of its own.
         (["<think>\n\n</think>\n\nHi"], ["Hi"]),
         (["</think>\n\nHi"], ["Hi"]),
         ([("Hm.",), "</think>", "Hi"], [THINK, "Hm.", TEXT, "Hi"]),
         ([("Hm.",), "<think> No.</think>Hi"], [THINK, "Hm.", " No.", TEXT, "Hi"]),
-        # Anywhere else a tag is what the answer is about.
+        # Anywhere else a tag is ordinary text of the answer.
         (["Write <think>so</think>."], ["Write <think>so</think>."]),
         (["`<think>` opens it"], ["`<think>` opens it"]),
         (["<think>a</think>b<think>c</think>"], [THINK, "a", TEXT, "b<think>c</think>"]),
         (["<think>never ends"], [THINK, "never ends"]),
-        # Some think several times before their first word.
+        # Some models have several blocks of reasoning before their first word.
         (["<think>a</think><think>b</think>Hi"], [THINK, "a", "b", TEXT, "Hi"]),
         (["<think>a</think>\n", "\n<thi", "nking>b</thinking>\n", "Hi"], [THINK, "a", "b", TEXT, "Hi"]),
         (["<think>a</think></think>Hi"], [THINK, "a", TEXT, "Hi"]),
         (["<think>a</think>\n<", "b>Hi"], [THINK, "a", TEXT, "<", "b>Hi"]),
         (["<think>a</think>\n<th"], [THINK, "a", TEXT, "<th"]),
-        # White space between two thoughts is no text.
+        # White space between two blocks of reasoning is not text.
         ([("a",), "\n", ("b",), "\n"], [THINK, "a", "b"]),
         ([("a",), "Hi", ("b",), " ", "there"], [THINK, "a", TEXT, "Hi", THINK, "b", TEXT, " ", "there"]),
         ([(" \n",), "Hi"], ["Hi"]),
-        # Characters that are cut in halves, and halves that stay alone.
+        # Surrogate pairs that are cut, and lone surrogates.
         (["\ud83c", "\udf40"], ["🍀"]),
         (["a\ud83c"], ["a", "\ufffd"]),
         (["<think>\ud83c", "\udf40</think>a"], [THINK, "🍀", TEXT, "a"]),
@@ -125,7 +125,7 @@ def test_an_endpoint_may_tell_apart_what_a_prompt_has_opened() -> None:
 
 
 def test_many_tags_are_no_endless_work() -> None:
-    text = "<think></think>" * 250_000  # all that an event may hold; looking at the rest after each would take minutes
+    text = "<think></think>" * 250_000  # the largest event; scanning the rest after each tag would take minutes
     assert arranged(text) == [text[32 * len("<think></think>") :]]
 
 

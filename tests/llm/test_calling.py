@@ -1,4 +1,4 @@
-"""Calls in every shape in which endpoints are known to send them: what comes out is always the same."""
+"""Tool calls in every form in which endpoints send them: the result is always the same."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 def frag(
     arguments: str | None = None, *, index: int | None = None, id_: str | None = None, name: str | None = None
 ) -> Json:
-    """A fragment as OpenAI has it; what is None is not there."""
+    """A fragment in OpenAI's form; fields that are None are left out."""
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     parts = (("index", index), ("id", id_), ("type", "function" if id_ else None), ("function", function))
     return {key: value for key, value in parts if value is not None}
@@ -41,7 +41,7 @@ def read(*chunks: object, end: object = None) -> list[Piece]:
 
 
 def made(pieces: list[Piece]) -> list[tuple[str, str]]:
-    """Names and arguments, in order."""
+    """The names and arguments of the calls, in order."""
     parts = [part for part in fold(pieces) if isinstance(part, ToolCallPart)]
     assert [part.tool_call_id for part in parts] == [str(number + 1) for number in range(len(parts))]
     return [(part.name, part.arguments) for part in parts]
@@ -196,7 +196,7 @@ STOP = delta(finish_reason="stop")
             [
                 calls(frag(ODDS[1], id_="call_0", name="odds")),
                 calls(frag(STAKE[1], id_="call_0", name="stake")),
-                calls(frag(ODDS[1], id_="call_0", name="odds")),  # told again
+                calls(frag(ODDS[1], id_="call_0", name="odds")),  # repeated
             ],
             None,
             id="the same id for all, and no index",

@@ -24,7 +24,7 @@ def read(pieces: Iterable[bytes]) -> tuple[str, str | None, ErrorCode | None]:
     if not decoder.over:
         read += decoder.end()
     assert "" not in read
-    assert all(piece.encode() for piece in read if isinstance(piece, str))  # valid Unicode
+    assert all(piece.encode() for piece in read if isinstance(piece, str))  # each piece is valid Unicode
     fault = decoder.fault
     return text(read), None if fault else decoder.finish.reason, fault.code if fault else None
 

@@ -43,7 +43,7 @@ def base_url(io_loop: IOLoop) -> Iterator[str]:
 
 @pytest.fixture
 def model(io_loop: IOLoop, base_url: str) -> Iterator[OpenAIModel]:
-    # Where the demo falls silent the deadlines end the test; none of the others comes near them.
+    # The deadlines end the tests of silent demo models; the other models stay far below them.
     deadlines = Deadlines(connect=10, first_token=3, idle=1, total=60)
     model = OpenAIModel(
         api_key="none", base_url=base_url, model="demo", metrics=Metrics(), deadlines=deadlines, retries=1, backoff=0.0
@@ -69,7 +69,7 @@ async def ask(model: OpenAIModel, name: str) -> tuple[str, str | None]:
 ENDINGS = {
     "demo": (ANSWER, "stop"),
     "gpt-4": (ANSWER, "stop"),
-    "demo-429": (ANSWER, "stop"),  # the second time, after the second that was asked for
+    "demo-429": (ANSWER, "stop"),  # the second request, after the requested second
     "demo-429-always": ("", "upstream_rate_limited"),
     "demo-500": ("", "upstream_unavailable"),
     "demo-stall-start": ("", "upstream_timeout"),
@@ -98,7 +98,7 @@ ENDINGS = {
     "demo-context": ("", "context_too_long"),
     "demo-long": (long_answer(DEMO, QUESTION), "stop"),
     "demo-empty": ("", "stop"),
-    # Nobody offers them a tool here.
+    # No tools are offered here.
     **dict.fromkeys((name for name in demo.FAULTS if name.startswith("demo-tools")), (ANSWER, "stop")),
     "demo-none-bet": (DEMO.models["demo-none-bet"].answer, "stop"),
 }
@@ -169,7 +169,7 @@ def test_answers_differ_by_question_and_recommend_one_bet() -> None:
     assert 1400 <= len(long_answer(DEMO, "x").split()) <= 1600
 
 
-# What people try first, and a word that its answer has.
+# Usual first questions, each with a word of its answer.
 FIRST_THINGS = {
     "Who wins, Bayern or Dortmund?": "Let's look at **Bayern München v Borussia Dortmund**",
     "Wer gewinnt, Bayern oder Dortmund?": "Let's look at **Bayern München v Borussia Dortmund**",
@@ -217,7 +217,7 @@ def test_a_title_ends_with_a_whole_word() -> None:
 
 
 def test_paragraphs_are_written_in_one_line() -> None:
-    """A terminal shows a line break where one is written."""
+    """A terminal would show each line break of the text."""
     for question in ("hi", "hallo", "rainy", "pythagoras", "lock", "witz"):
         paragraphs = re.sub(r"```.*?```", "", demo_answers.prepared(question) or "", flags=re.DOTALL).split("\n\n")
         for paragraph in paragraphs:
@@ -356,6 +356,6 @@ async def test_who_asks_for_a_price_sees_it_looked_up(base_url: str, question: s
     messages += [choice["message"], {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(price)}]
     response = await post(base_url, {"model": "demo", "messages": messages, "tools": tools})
     assert f"has the best price: {price['odds']}." in json.loads(response.body)["choices"][0]["message"]["content"]
-    # Without the tool it is asked like anything else.
+    # Without the tool the question gets an ordinary answer.
     response = await post(base_url, {"model": "demo", "messages": messages[:1]})
     assert "tool_calls" not in json.loads(response.body)["choices"][0]["message"]

@@ -1,4 +1,4 @@
-"""The file of models: what it may say, and what is said of what it may not."""
+"""The models file: valid contents, and the errors for invalid ones."""
 
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         ("{ input = 3, output = 15 }", {"cached_tokens": 100}, 120 * 3 + 40 * 15),
         ("{ input = 3, cached = 0.3, output = 15 }", {"cached_tokens": 100}, 20 * 3 + 30 + 40 * 15),
         ("{ input = 3, cached = 0.3, output = 15 }", {"cached_tokens": 120, "reasoning_tokens": 40}, 36 + 40 * 15),
-        ("{ input = 0.1, output = 0.7 }", {}, 12 + 28),  # neither is a binary fraction
+        ("{ input = 0.1, output = 0.7 }", {}, 12 + 28),  # neither price is a binary fraction
         ("{ input = 0.0375, output = 0 }", {}, 5),  # 4.5, rounded once
         ("{ input = 0, output = 0 }", {}, 0),
         ("{ input = 1000000, output = 1000000 }", {}, 160_000_000),
@@ -234,7 +234,7 @@ def test_what_a_price_makes_of_tokens(tmp_path: Path, price: str, usage: dict[st
         assert priced is not None
         assert priced.cost_micros == micros
         assert isinstance(priced.cost_micros, int)
-    assert read(path, Settings()).priced(counted, "made up") == counted  # it may cost anything
+    assert read(path, Settings()).priced(counted, "made up") == counted  # its price is unknown
     assert read(path, Settings()).priced(None, "m") is None
 
 

@@ -45,7 +45,7 @@ from tests.support.upstream import (
 TURNS = [Turn("system", "Be brief."), Turn("user", "PROMPT-7f3a")]
 KEY = "sk-KEY-91bc"
 STOP = delta(finish_reason="stop")
-HOURS = Deadlines(connect=3600, first_token=3600, idle=3600, total=3600)  # nothing is late
+HOURS = Deadlines(connect=3600, first_token=3600, idle=3600, total=3600)  # no deadline passes
 NOW = 0.05  # a deadline that a silent endpoint misses
 
 Open = Callable[..., OpenAIModel]
@@ -140,7 +140,7 @@ async def test_a_connection_is_used_again(upstream: Upstream, open_model: Open) 
 
 @pytest.mark.gen_test
 async def test_many_answers_at_once(upstream: Upstream, open_model: Open) -> None:
-    """Many HTTP clients open 100 connections at most, by default: the 101st answer must not wait for one of them."""
+    """Many HTTP clients open at most 100 connections by default. The 101st answer must not wait for one of them."""
     go = asyncio.Event()
     upstream.reply(head(), go, http_chunk(event(delta("a")) + event(STOP)), END)
     model = open_model()
@@ -418,7 +418,7 @@ async def test_deadlines(
     upstream.reply(*steps)
     limits = {"connect": 3600.0, "first_token": 3600.0, "idle": 3600.0, "total": 3600.0, **deadlines}
     for name in {"first_token", "total"} & set(deadlines):
-        limits[name] = 1.0  # not before the request was there, and the token read, on a busy machine, too
+        limits[name] = 1.0  # long enough to send the request and read the token, also on a busy machine
     answered, _, error = await read(open_model(deadlines=Deadlines(**limits)).stream(TURNS))
     assert error is not None
     assert (error.code, answered) == (ErrorCode.UPSTREAM_TIMEOUT, text)
@@ -444,7 +444,7 @@ async def test_a_deadline_does_not_hit_a_slow_reader(upstream: Upstream, open_mo
     async with contextlib.aclosing(open_model(deadlines=deadlines).stream(TURNS)) as deltas:
         async for delta_ in deltas:
             text += text_of(delta_.pieces)
-            # Longer than `idle`: here time itself is what is tested.
+            # Longer than `idle`: this test is about time.
             await asyncio.sleep(0.6)
             if go:
                 go.pop(0).set()
@@ -487,7 +487,7 @@ async def test_closing_the_generator_ends_the_call(upstream: Upstream, open_mode
 
 @pytest.mark.gen_test
 async def test_a_cancellation_beats_a_deadline(upstream: Upstream, open_model: Open) -> None:
-    """Both at once: the reader's own cancellation must not turn into a `ModelError`."""
+    """If both happen at once, the reader's own cancellation must not turn into a `ModelError`."""
     upstream.reply(CUT, Do.HANG)
     model = open_model(deadlines=Deadlines(connect=3600, first_token=3600, idle=NOW, total=3600))
     task = asyncio.create_task(read(model.stream(TURNS)))
@@ -597,7 +597,7 @@ async def test_a_proxy_is_not_asked_for_hosts_that_need_none(open_model: Open, p
         proxies(HTTP_PROXY=f"http://{host}:{port}", NO_PROXY="invalid")
         _, _, error = await read(open_model(base_url="http://model.invalid/v1", retries=0).stream(TURNS))
     assert error is not None
-    assert error.code is ErrorCode.UPSTREAM_UNAVAILABLE  # nobody has this name
+    assert error.code is ErrorCode.UPSTREAM_UNAVAILABLE  # this host name does not exist
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:SECRET@127.0.0.1:9", "gopher://SECRET", "http://SECRET:port"])
@@ -700,7 +700,7 @@ async def test_a_model_is_asked_without_what_it_refuses(
     upstream.reply(refusal)
     upstream.reply(whole("200 OK", WHOLE) if without == "stream" else answer("whole"))
     model = open_model(retries=0)
-    for name in ("m", "m", "other"):  # the last one is not what was asked
+    for name in ("m", "m", "other"):  # the last model differs from the requested one
         assert (await read(model.stream(TURNS, model=name)))[0] == "whole"
     first, *again, other = [call.body for call in upstream.calls]
     assert len(again) == 2
@@ -858,7 +858,7 @@ async def test_how_long_to_wait_is_found_wherever_it_is_said(
     _, _, error = await read(open_model().stream(TURNS))
     assert error is not None
     assert (error.code, error.retry_after) == (ErrorCode.UPSTREAM_RATE_LIMITED, seconds)
-    assert len(upstream.calls) == (3 if seconds is None else 1)  # not asked again before it
+    assert len(upstream.calls) == (3 if seconds is None else 1)  # no retry before this time
 
 
 @pytest.mark.gen_test
@@ -872,7 +872,7 @@ async def test_a_wait_that_is_told_in_the_stream(upstream: Upstream, open_model:
 
 @pytest.mark.gen_test
 async def test_a_model_that_is_being_loaded_is_waited_for(upstream: Upstream, open_model: Open) -> None:
-    """llama.cpp says so at once, again and again."""
+    """llama.cpp reports it at once, with each request."""
     for _ in range(5):
         upstream.reply(problem("503 No", "unavailable_error", "Loading model"))
     upstream.reply(answer("a"))
@@ -886,7 +886,7 @@ async def test_the_first_byte_has_a_deadline_of_its_own(upstream: Upstream, open
     model = open_model(deadlines=replace(HOURS, first_byte=3600, first_token=NOW))
     reading = asyncio.create_task(read(model.stream(TURNS)))
     await upstream.until_called()
-    await asyncio.sleep(3 * NOW)  # longer than a first token may take: here time itself is what is tested
+    await asyncio.sleep(3 * NOW)  # longer than the deadline of the first token: this test is about time
     loaded.set()
     assert (await reading)[0] == "a"
 
@@ -968,7 +968,7 @@ async def test_an_endpoint_that_marks_each_chunk_as_the_last_may_pause(upstream:
     async with contextlib.aclosing(open_model().stream(TURNS)) as deltas:
         assert (await anext(deltas)).pieces == ["a"]
         reading = asyncio.ensure_future(anext(deltas))
-        await asyncio.wait([reading], timeout=2.2)  # longer than token counts are waited for
+        await asyncio.wait([reading], timeout=2.2)  # longer than the wait for token counts
         assert not reading.done()
         go.set()
         assert (await reading).pieces == ["b"]
@@ -1110,7 +1110,7 @@ async def test_the_time_that_a_request_may_not_be_sent_is_not_the_models(upstrea
     may_ask: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     reading = asyncio.create_task(read(model.stream(TURNS, may_ask=may_ask)))
     await opened(upstream, 1)
-    await asyncio.wait([reading], timeout=4 * NOW)  # longer than a first token may take
+    await asyncio.wait([reading], timeout=4 * NOW)  # longer than the deadline of the first token
     assert not reading.done()
     reading.cancel()
     await asyncio.wait([reading])
@@ -1135,7 +1135,7 @@ async def test_a_model_that_is_closed_while_its_request_waits_sends_nothing(
 
 
 async def opened(upstream: Upstream, number: int) -> None:
-    """Until so many connections are open."""
+    """Wait until this many connections are open."""
     async with asyncio.timeout(PATIENCE):
         while upstream.open < number:
             await asyncio.sleep(0)
@@ -1163,7 +1163,7 @@ async def test_text_behind_the_first_is_told_at_once(upstream: Upstream, open_mo
     async with contextlib.aclosing(open_model().stream(TURNS, tell=tell)) as deltas:
         assert (await anext(deltas)).pieces == ["a"]
         begun.set()
-        assert (await anext(deltas)).pieces == ["d"]  # it came with the end
+        assert (await anext(deltas)).pieces == ["d"]  # it arrived together with the end
         assert told == ["b", "c"]
         assert (await anext(deltas)).finish == Finish(reason="stop")
 

@@ -1,4 +1,4 @@
-"""Answers of the Responses API in every shape in which servers are known to send them."""
+"""Answers of the Responses API in every form in which servers send them."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ def whole(*parts: tuple[str, ...], reason: str = "stop") -> list[Json]:
 
 
 def only(events: list[Json], *kinds: str) -> list[Json]:
-    """Those whose type ends with one of these."""
+    """The events whose type ends with one of these."""
     return [one for one in events if one["type"].endswith(kinds)]
 
 
@@ -97,7 +97,7 @@ def case(
 @pytest.mark.parametrize(
     ("body", "told", "thoughts", "calls", "end"),
     [
-        # What comes twice is told once, and what comes once is told
+        # Repeated content is sent once; content that comes only once is sent
         case("OpenAI", whole(HI)),
         case("no deltas, whole items", but(whole(HI), ".delta")),
         case("no deltas, no items, the last event alone", only(whole(HI), ".created", ".completed")),
@@ -244,7 +244,7 @@ def case(
         ),
         case("text behind a call", whole(ODDS, HI), "Hi", "tool_calls", calls=CALLS[:1]),
         case("a search of its own", [call_added(0, name="x") | {"item": {"type": "web_search_call"}}, *whole(HI)]),
-        # What says nothing
+        # Events without content
         case("keepalive", [{"type": "keepalive", "sequence_number": 1}, {"type": "ping"}, *whole(HI)]),
         case("events that are not known", [{"type": "response.x.y", "delta": "no"}, *whole(HI)]),
         case("odd frames", sse(b"ping", b"{}", *whole(HI), b"null")),

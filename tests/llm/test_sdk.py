@@ -1,4 +1,4 @@
-"""The openai package as this server loads it: less of it at first, and all of it for whoever asks."""
+"""The openai package as this server loads it: a part at first, and each other part when code uses it."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from tests.support.processes import REPOSITORY
 
-# The names in some of the packages, and the modules that they are from.
+# A program that prints the names in some of the packages, and their modules.
 _NAMES = """
 import importlib, json
 found = {}

@@ -1,4 +1,4 @@
-"""What endpoints really send, by endpoint and oddity: a new one is a line here. Bytes in, text and ending out."""
+"""Real responses by endpoint and peculiarity: bytes in, text and ending out. Add a new one as a line here."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def sse(*chunks: object) -> bytes:
 
 
 def chunk(**choice: Any) -> dict[str, Any]:
-    """A chunk with one choice, as it is given."""
+    """A chunk with this choice."""
     return {"choices": [choice]}
 
 
@@ -107,7 +107,7 @@ OK = sse(A, STOP, DONE)
         ending(b"", "", TRUNCATED, "nothing", "application/json"),
         ending(b'{"choices": [', "", TRUNCATED, "half a document", "application/json"),
         ending(b'{"hello": 1}', "", MISCONFIGURED, "some JSON", "application/json"),
-        # What says nothing
+        # Chunks without content
         ending(sse(b"ping", A, b"null", b"{}", b"1", b"true", b'"x"', STOP, DONE), "a", "stop", "odd frames"),
         ending(b"event: ping\ndata: {}\n\n" + OK, "a", "stop", "ping events"),
         ending(sse({"type": "ping"}, {"type": "heartbeat", "message": "alive"}, A, STOP), "a", "stop", "signs of life"),
@@ -288,7 +288,7 @@ def test_token_counts(chunks: list[object]) -> None:
         (None, 15),
         (0, 15),
         (14, 15),
-        (4015, 4015),  # Gemini: what it thought is in the total alone
+        (4015, 4015),  # Gemini: reasoning tokens are counted only in the total
         (15 + 65_536, 15 + 65_536),
         (16 + 65_536, 15),
         (10**9, 15),

@@ -1,4 +1,4 @@
-"""What of a model's words can be a title."""
+"""Titles from a model's reply."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from chatstream.llm.titling import LONGEST, question_of, request, shortened, tit
         ("「東京の天気」", "東京の天気"),
         ("الطقس في القاهرة", "الطقس في القاهرة"),
         ("Good luck 🍀", "Good luck 🍀"),
-        ("Family 👨\u200d👩\u200d👧 trip", "Family 👨\u200d👩\u200d👧 trip"),  # joined
+        ("Family 👨\u200d👩\u200d👧 trip", "Family 👨\u200d👩\u200d👧 trip"),  # an emoji with joiners
         ("[A link](https://example.com) here", "A link here"),
         ("<b>Bold</b> words", "Bold words"),
         ("evil\u202eeman\u202c\x00\x1b[31m", "evileman[31m"),

@@ -1,4 +1,4 @@
-"""What an endpoint is sent of tools, of calls and of what came of them."""
+"""Requests with tools, calls and results, as sent to an endpoint."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_each_call_is_followed_by_its_result() -> None:
     ids = [call["id"] for call in said["tool_calls"]]
     assert ids == [first["tool_call_id"], second["tool_call_id"]]
     assert len({*ids}) == 2
-    # Mistral takes no other ids; and a call has the same one wherever it is told of.
+    # Mistral accepts only such ids. A call has the same id everywhere in the request.
     assert all(re.fullmatch("[a-zA-Z0-9]{9}", id_) for id_ in ids)
     assert again["tool_calls"][0]["id"] == last["tool_call_id"] == ids[0]
     assert said["content"] == "Let me look."

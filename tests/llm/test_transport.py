@@ -1,4 +1,4 @@
-"""Connections to the model, as its endpoint sees them; what answers make of them is in `test_openai_model`."""
+"""Connections to the model, as its endpoint sees them. `test_openai_model` tests the answers."""
 
 import asyncio
 import contextlib
@@ -31,13 +31,13 @@ Connect = Callable[..., httpx2.AsyncClient]
 
 
 async def in_parts() -> AsyncIterator[bytes]:
-    """The body of a request, of a length that is not known."""
+    """A request's body without a known length."""
     yield b"part"
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
-    """Each of the loops that a server may have."""
+    """Each event loop that a server can use."""
     loop = AsyncIOLoop(asyncio_loop=request.param())
     loop.make_current()
     yield loop
@@ -47,7 +47,7 @@ def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop]:
 
 @pytest.fixture
 def connect(io_loop: IOLoop) -> Iterator[Connect]:
-    """Clients whose requests go through a `Transport`."""
+    """A function that makes clients with a `Transport`."""
     clients = []
 
     def connect(keepalive: float = 3600) -> httpx2.AsyncClient:
@@ -65,7 +65,7 @@ async def post(client: httpx2.AsyncClient, url: str) -> bytes:
 
 
 async def closed(upstream: Upstream, number: int) -> None:
-    """Until so many connections are left."""
+    """Wait until only this many connections are open."""
     async with asyncio.timeout(PATIENCE):
         while upstream.open > number:
             await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_connections_that_are_busy_together_are_idle_together(upstream: Up
 
 @pytest.mark.gen_test
 async def test_a_connection_whose_request_was_answered_too_early(connect: Connect) -> None:
-    """What is left of a large request would come before the next one."""
+    """The rest of a large request would be sent before the next one."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted.append(writer)
@@ -230,7 +230,7 @@ async def test_a_connection_whose_request_was_answered_too_early(connect: Connec
 
 @pytest.mark.gen_test
 async def test_a_response_that_is_closed_twice(upstream: Upstream, connect: Connect) -> None:
-    """By then its connection has another one."""
+    """At the second time its connection has another response."""
     upstream.reply(WHOLE)
     go_on = asyncio.Event()
     upstream.reply(go_on, WHOLE)
@@ -317,7 +317,7 @@ async def test_an_endpoint_waits_for_a_slow_reader(upstream: Upstream, connect: 
     async with client.stream("POST", upstream.url, json={}) as response:
         parts = response.aiter_raw()
         size = len(await anext(parts))
-        for _ in range(50):  # time passes, but the flood does not come in
+        for _ in range(50):  # run the loop for a while: the flood is not read
             assert await post(client, upstream.url) == b"whole"
         assert not upstream.calls[0].hanging.is_set()
         async for part in parts:
@@ -339,7 +339,7 @@ async def test_a_reader_who_leaves_in_the_middle(upstream: Upstream, connect: Co
 async def test_a_reader_who_leaves_before_a_large_end(
     upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it is there, but it was too much to read on: that must not hold up the next response."""
+    """The whole response has arrived, but reading was paused for its size. That must not delay the next response."""
     monkeypatch.setattr(transport_module, "_MAX_HELD_BYTES", 3)
     client = connect()
     upstream.reply(WHOLE)
@@ -377,7 +377,7 @@ async def test_an_address_that_is_too_slow(connect: Connect) -> None:
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, resolve: Callable[[], Awaitable[Any]]) -> None:
-    """Let `resolve` say what the addresses of `model.test` are."""
+    """Resolve `model.test` to the addresses from `resolve`."""
     loop = asyncio.get_running_loop()
     real = loop.getaddrinfo
 
@@ -397,7 +397,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[trustme.CA], None]:
-    """Let a certificate authority be the only one that is trusted."""
+    """Trust only this certificate authority."""
 
     def trust(authority: trustme.CA) -> None:
         authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
@@ -408,7 +408,7 @@ def trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[trustme.
 
 @contextlib.asynccontextmanager
 async def behind_tls(upstream: Upstream, certificate: trustme.LeafCert) -> AsyncIterator[str]:
-    """The address of an endpoint that hands on, decrypted, what it gets to `upstream`."""
+    """The URL of a TLS endpoint that passes the decrypted bytes on to `upstream`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     certificate.configure_cert(context)
