@@ -1,4 +1,4 @@
-"""Cards of tools that are called, and a person who agrees to a call, or does not."""
+"""Cards for tool calls, and a person who approves or denies a call."""
 
 import json
 from collections.abc import Iterator
@@ -112,9 +112,9 @@ def test_a_call_that_is_over_is_folded(
     looked.open()
     expect(tab.prose).to_have_text("It is 2.10.")
     expect(tab.stop).to_be_hidden()
-    expect(card.get_by_text("Quayside")).to_be_visible()  # though its card was drawn again
+    expect(card.get_by_text("Quayside")).to_be_visible()  # although its card was redrawn
     look(tab.page, "call-done", "desk")
-    tab.page.reload()  # and so it is in the history
+    tab.page.reload()  # the history shows the same
     expect(tab.page.get_by_role("region", name="best price Done")).to_be_visible()
 
 
@@ -155,7 +155,7 @@ def test_a_person_decides_by_keys_and_another_device_sees_it(
     for each in (tab, other):
         decided = each.page.get_by_role("region", name=f"place bet {told}")
         expect(decided).to_be_visible()
-        expect(decided).not_to_contain_text("you have?")  # what was asked is no reason that somebody gave
+        expect(decided).not_to_contain_text("you have?")  # the question is not shown as the person's reason
         expect(each.prose).to_have_text("So be it.")
         expect(each.page.get_by_role("button", name="Approve")).to_have_count(0)
     assert tab.page.evaluate("document.activeElement.closest('.call') !== null")
@@ -176,7 +176,7 @@ def test_what_a_tool_asks_is_answered_in_a_form(
     other = open_page(tab.conversation, url=calling_server.url)
     expect(other.page.get_by_label("Row")).to_be_visible()
     look(tab.page, "call-asks-something")
-    card.get_by_role("button", name="Send").click()  # the browser says that something is missing
+    card.get_by_role("button", name="Send").click()  # the browser reports a missing field
     row = card.get_by_label("Row")
     expect(row).to_be_focused()
     row.fill("7")
@@ -202,7 +202,7 @@ def test_what_went_wrong_with_a_call_is_said_on_its_card(
     )
     for name, told in cards:
         model.reply(called(name))
-        if name != "transfer":  # of that, no model says anything
+        if name != "transfer":  # the model has no text about that call
             model.reply(answer(f"That was {name}."))
         tab.ask(f"Call {name}")
         expect(tab.page.get_by_role("region", name=told)).to_be_visible(timeout=60_000)
@@ -215,4 +215,4 @@ def test_what_went_wrong_with_a_call_is_said_on_its_card(
             card = tab.page.get_by_role("region", name=told)
             expect(card).to_be_visible(timeout=60_000)
             expect(card.get_by_role("button", name="Approve")).to_have_count(0)
-        expect(tab.page.get_by_text("Do not call it again")).to_have_count(0)  # which is said to models
+        expect(tab.page.get_by_text("Do not call it again")).to_have_count(0)  # this text is only for models

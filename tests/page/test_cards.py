@@ -1,4 +1,4 @@
-"""What plug-ins find in an answer, as cards: drawn by a plug-in's own module, or by their names and values."""
+"""Cards for plug-ins' data and annotations: drawn by a plug-in's own module, or as names and values."""
 
 import re
 from pathlib import Path

@@ -42,7 +42,7 @@ def test_an_answer_over_a_lost_network(open_page: OpenPage, model: Model, transp
     tab.page.wait_for_function("() => chat.messages.at(-1).status === 'complete'")
     assert tab.page.evaluate("chat.messages.at(-1).content") == "Before 🏆, after."
     assert tab.page.evaluate("connections") >= 2
-    # No token stands in an address, where logs and histories see it.
+    # No URL has a token: URLs end up in logs and histories.
     streams = [url for url in requested if "/stream" in url]
     assert not any(tab.token in url for url in streams)
     with_ticket = [url for url in streams if "ticket=" in url]

@@ -1,4 +1,4 @@
-"""The message box: asking while an answer is written, what is too long or too soon, and the keyboard."""
+"""The message box: sending while an answer is written, messages that are too long or too early, and the keyboard."""
 
 import re
 
@@ -109,7 +109,7 @@ def test_what_will_never_be_accepted_is_not_offered_again(open_page: OpenPage) -
 def test_too_long_for_the_model_has_a_way_out(open_page: OpenPage, model: Model) -> None:
     model.reply(answer("Hello."))
     error = {"code": "context_length_exceeded", "message": "Too long."}
-    model.reply(whole("400 Bad Request", {"error": error}))  # also to whatever is tried with less
+    model.reply(whole("400 Bad Request", {"error": error}))  # also to retries with a shorter context
     tab = open_page()
     tab.ask("Hello?")
     expect(tab.prose).to_have_text("Hello.")
@@ -131,7 +131,7 @@ def test_shortcuts(open_page: OpenPage, model: Model) -> None:
     expect(tab.prose).to_have_text("Noted.")
     press("ArrowUp")
     expect(tab.field).to_have_value("My qestion")
-    press("?")  # is text
+    press("?")  # in the box this key types a character
     expect(tab.field).to_have_value("My qestion?")
     tab.page.locator("#scroller").focus()
     press("?")
@@ -156,7 +156,7 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
     expect(other.questions).to_have_text(["One?", "Two?"])
     back = tab.button("Take back the question")
     back.click()
-    expect(tab.field).to_have_value("Two?")  # it is not lost
+    expect(tab.field).to_have_value("Two?")  # the text is not lost
     expect(tab.field).to_be_focused()
     for each in (tab, other):
         expect(each.questions).to_have_text(["One?"])
@@ -165,11 +165,11 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
     tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
     tab.field.fill("Three, edited?")
     back.focus()
-    tab.page.keyboard.press("Enter")  # while it is edited
+    tab.page.keyboard.press("Enter")  # sent while the question is being edited
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
     expect(tab.field).to_have_value("Three, edited?")
     expect(other.questions).to_have_text(["One?"])
-    # A tab that had no connection meanwhile finds out when it has one again.
+    # A tab that was disconnected learns of it after reconnecting.
     tab.ask_next("Four?")
     expect(tab.questions).to_have_text(["One?", "Four?"])
     other.page.reload()
@@ -185,7 +185,7 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
     other.page.unroute_all()
     expect(other.questions).to_have_text(["One?"])
     tab.field.fill("")
-    # Where that fails, it is asked.
+    # If taking back fails because the answer has begun, the question is answered.
     tab.ask_next("Three?")
     tab.page.route(re.compile(r"/messages/\w+$"), lambda route: route.abort())
     back.click()

@@ -1,4 +1,4 @@
-"""The list of conversations, and the token that opens it."""
+"""The list of conversations, and the token for it."""
 
 import re
 import uuid
@@ -16,20 +16,20 @@ from tests.support.upstream import answer, beginning, ending
 
 
 def make(tab: ChatPage, *titles: str) -> None:
-    """Conversations of the tab's user."""
+    """Create conversations of the tab's user."""
     with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
         for title in titles:
             assert http.post(API, json={"title": title}).status_code == 201
 
 
 def delete(tab: ChatPage, title: str) -> None:
-    """By the menu of its row."""
+    """Delete a conversation, with the menu of its row."""
     tab.button(f"Options of {title}").click()
     tab.button("Delete").click()
 
 
 def titles(tab: ChatPage) -> list[str]:
-    """Of the conversations that the server has."""
+    """The titles of the stored conversations."""
     with httpx.Client(base_url=tab.url, headers={"Authorization": f"Bearer {tab.token}"}) as http:
         return [one["title"] for one in http.get(API).json()["conversations"]]
 
@@ -57,7 +57,7 @@ def test_open_rename_and_delete(open_page: OpenPage, model: Model) -> None:
     tab.button("Options of My question").click()
     tab.button("Rename").click()
     expect(tab.page.get_by_label("Title")).to_have_value("My question")
-    tab.page.keyboard.type("My name for it")  # it takes the place of the old one, which is selected
+    tab.page.keyboard.type("My name for it")  # it replaces the old title, which is selected
     tab.page.keyboard.press("Enter")
     expect(tab.title).to_have_text("My name for it")
     expect(tab.page).to_have_title("My name for it · chatstream")
@@ -138,7 +138,7 @@ def test_a_wrong_token_does_not_lose_the_place(open_page: OpenPage, model: Model
 def test_tabs_share_the_sign_in(open_page: OpenPage, context: BrowserContext) -> None:
     tab = open_page()
     other = context.new_page()
-    other.goto(tab.url)  # a bookmark: no token in the address
+    other.goto(tab.url)  # like a bookmark: the URL has no token
     expect(other.get_by_label("Your message")).to_be_visible()
     tab.button("Sign out").click()
     for page in (tab.page, other):
@@ -151,7 +151,7 @@ def test_tabs_share_the_sign_in(open_page: OpenPage, context: BrowserContext) ->
 def test_a_wrong_token_in_one_tab_takes_nothing_from_another(open_page: OpenPage, context: BrowserContext) -> None:
     tab = open_page()
     make(tab, "One")
-    tab.page.reload()  # a token of the address is given to no other tab before a list has come with it
+    tab.page.reload()  # a token from the URL is passed to other tabs only after it has worked once
     expect(tab.page.get_by_role("navigation").get_by_role("link", name="One")).to_be_visible()
     other = context.new_page()
     other.goto(f"{tab.url}/#token=not.a.token")
@@ -196,8 +196,8 @@ def test_a_token_that_ends_in_mid_answer_costs_nothing(open_page: OpenPage, mode
     model.reply(beginning("Half, "), go_on, more("whole.") + ending())
     other = open_page()
     good = other.token
-    other.page.close()  # or this tab would be given its token
-    tab = open_page(seconds=8)  # enough for a busy machine to open a page and ask; then the server ends the stream
+    other.page.close()  # otherwise this tab would get the other one's token
+    tab = open_page(seconds=8)  # long enough to open a page and ask on a busy machine; then the server ends the stream
     tab.ask("How long?")
     expect(tab.prose).to_have_text("Half,")
     tab.field.fill("a draft")
@@ -228,7 +228,7 @@ def test_a_deletion_can_be_undone(open_page: OpenPage, model: Model) -> None:
     expect(links).to_have_count(2)
     assert sorted(titles(tab)) == ["Another one", "My question"]
     delete(tab, "Another one")
-    delete(tab, "My question")  # the first one is done now
+    delete(tab, "My question")  # this carries out the first deletion
     expect(tab.page.get_by_role("status").filter(has_text="is deleted")).to_contain_text("My question")
     tab.button("Undo").click()
     expect(links).to_have_text(["My question"])

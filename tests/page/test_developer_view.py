@@ -1,4 +1,4 @@
-"""Developer view: a resume that one can watch, and faults to build against."""
+"""The developer view: it shows a resume, and can choose a demo model's fault."""
 
 import json
 import re
@@ -49,5 +49,5 @@ def test_a_conversation_gets_the_model_that_is_chosen(open_page: OpenPage, model
     expect(tab.answers).to_have_count(2)
     expect(tab.stop).to_be_hidden()
     tab.page.reload()
-    expect(name).to_have_value("demo-500")  # the view is open as it was left
+    expect(name).to_have_value("demo-500")  # the view is still open, with the same choice
     assert [call.body["model"] for call in model.upstream.calls] == ["demo-stall", "demo-500"]

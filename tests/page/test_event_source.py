@@ -1,4 +1,6 @@
-"""The browser's own EventSource, which gives up for good on any status but 200, through nginx as conf/ has it."""
+"""The browser's own EventSource, which gives up for good on any status but 200, through nginx with the configuration of
+conf/.
+"""
 
 import re
 from pathlib import Path
@@ -35,11 +37,11 @@ def test_it_survives_a_restart_of_the_server(
             f"{through.url}{API}", json={"initialMessage": "Survive."}, headers={"Authorization": f"Bearer {token}"}
         )
         page = context.new_page()
-        page.goto(f"{through.url}/healthz")  # some document of the same origin
+        page.goto(f"{through.url}/healthz")  # any document of the same origin
         page.evaluate(_WATCH, f"{API}/{made.json()['id']}/stream?access_token={token}")
         page.wait_for_function("() => seen.some((event) => event.type === 'llm_chunk')")
         server.stop()
-        for _ in range(2):  # nginx alone tells it to come back
+        for _ in range(2):  # only nginx asks it to reconnect
             with page.expect_response("**/stream?*") as told:
                 pass
             assert told.value.status == 200

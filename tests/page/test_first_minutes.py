@@ -1,4 +1,4 @@
-"""A person's first minutes with the page: what they do, and what they see."""
+"""A person's first minutes with the page: their actions, and what the page shows."""
 
 import re
 import signal
@@ -116,7 +116,7 @@ def test_the_server_is_killed_and_comes_back_in_mid_answer(
     expect(tab.state).to_have_text("Reconnecting…")
     expect(tab.prose).to_have_text("This one will be cut")
     start_server(server.port)
-    # The new process waits until it is sure that nobody else is writing, which is after some twelve seconds.
+    # The new process first waits until it is sure that no other process generates the answer: some twelve seconds.
     expect(tab.prose).to_have_text("This one is whole.", timeout=40_000)
     expect(tab.state).to_have_text("Connected")
     expect(tab.answers).to_have_count(1)
@@ -136,7 +136,9 @@ def test_an_answer_that_fails_says_so_and_can_be_tried_again(open_page: OpenPage
 
 
 def test_a_model_that_is_busy_says_when_it_can_be_asked_again(open_page: OpenPage, model: Model) -> None:
-    """It asks for more than we wait for by ourselves; the page counts down, also after a reload."""
+    """The model asks for a longer wait than the server's own retries take; the page counts down, also after a
+    reload.
+    """
     refused = whole("429 Too Many Requests", {"error": {"message": "Slow down."}}, Retry_After="12")
     model.reply(refused)
     model.reply(answer("At last."))
@@ -186,7 +188,7 @@ def test_on_a_phone(open_page: OpenPage, model: Model) -> None:
     expect(tab.button("New chat")).to_be_hidden()
     expect(tab.button("Conversations")).to_be_focused()
     tab.button("Conversations").click()
-    tab.page.set_viewport_size({"width": 1024, "height": 600})  # it is turned
+    tab.page.set_viewport_size({"width": 1024, "height": 600})  # the tablet is turned
     expect(tab.field).to_be_enabled()
     tab.field.click()
     tab.page.set_viewport_size({"width": 360, "height": 640})
@@ -210,7 +212,7 @@ def test_by_keyboard_alone(open_page: OpenPage, model: Model) -> None:
     expect(tab.prose).to_have_text("Endless")
     press("Escape")
     expect(tab.answers).to_contain_text("You stopped it")
-    for _ in range(3):  # past the two thumbs
+    for _ in range(3):  # past the two rating buttons
         press("Shift+Tab")
     expect(tab.button("Try again")).to_be_focused()
     press("Enter")

@@ -1,4 +1,4 @@
-"""Signing in elsewhere: there, and back to where one was, with nothing lost."""
+"""Signing in on another page and returning to the same place, with nothing lost."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +15,7 @@ LOGIN = "https://login.example/in?app=chat"
 
 
 class Login:
-    """A page elsewhere where people sign in: they press a link, and are sent back with a token."""
+    """A sign-in page on another server: people press a link, and are sent back with a token."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.fragment = ""
@@ -33,13 +33,13 @@ class Login:
 
 @pytest.fixture
 def login(context: BrowserContext) -> Login:
-    """The sign-in."""
+    """The sign-in page."""
     return Login(context)
 
 
 @pytest.fixture
 def server(start_server: StartServer) -> ServerProcess:
-    """A server that knows where it is."""
+    """A server that has the sign-in page's URL."""
     return start_server(CHATSTREAM_LOGIN_URL=LOGIN, CHATSTREAM_DISCONNECT_GRACE="30")
 
 
@@ -71,8 +71,8 @@ def test_a_token_that_ends_in_mid_answer_costs_nothing(
     model.reply(beginning("Half, "), go_on, more("whole.") + ending())
     other = open_page(url=server.url)
     login.fragment = f"#token={other.token}"
-    other.page.close()  # or this tab would be given its token
-    tab = open_page(url=server.url, seconds=8)  # enough for a busy machine to open a page and ask
+    other.page.close()  # otherwise this tab would get the other one's token
+    tab = open_page(url=server.url, seconds=8)  # long enough to open a page and ask on a busy machine
     tab.ask("How long?")
     expect(tab.prose).to_have_text("Half,")
     tab.field.fill("a draft")
@@ -100,7 +100,7 @@ def test_nobody_is_sent_to_and_fro_without_end(
         expect(page.locator("#elsewhere-reason")).to_have_text(problem)
         page.reload()
         expect(page.get_by_role("heading", name="You are not signed in")).to_be_visible()
-    tab = open_page(url=server.url)  # in another tab, which is enough
+    tab = open_page(url=server.url)  # a sign-in in another tab is enough
     expect(page.get_by_label("Your message")).to_be_visible()
     tab.button("Sign out").click()
     for each in (page, tab.page):

@@ -1,6 +1,5 @@
-"""How the page looks in each of its states, light, dark and on a phone: axe-core finds nothing to object to.
-
-Each state is left behind as a picture in ``build/screenshots``; ``scripts/screenshots`` makes the README's of them.
+"""The page in each of its states, light, dark and on a phone: axe-core finds no fault. Each state is saved as a picture
+in ``build/screenshots``; ``scripts/screenshots`` makes the README's pictures of them.
 """
 
 from collections.abc import Callable
@@ -42,7 +41,7 @@ So `11/8` is **1 + 11 / 8 = 2.375**.
 
 
 def finished() -> bytes:
-    """The end of a good answer, and what the model counted."""
+    """The end of a complete answer, with the model's token counts."""
     usage = {"choices": [], "usage": {"prompt_tokens": 31, "completion_tokens": 107, "total_tokens": 138}}
     return b"".join(http_chunk(event(chunk)) for chunk in (delta(finish_reason="stop"), usage, DONE)) + END
 
@@ -59,7 +58,7 @@ def axe() -> str:
 
 @pytest.fixture(scope="session")
 def pictures() -> Path:
-    """Where the pictures go."""
+    """The directory for the pictures."""
     directory = REPOSITORY / "build" / "screenshots"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -67,7 +66,9 @@ def pictures() -> Path:
 
 @pytest.fixture
 def look(axe: str, pictures: Path) -> Look:
-    """`look(page, name)`: take the page's pictures, and have it examined, on a desk and on a phone, light and dark."""
+    """`look(page, name)`: take pictures of the page and let axe-core check it, on a desktop and on a phone, light and
+    dark.
+    """
 
     def look_(page: Page, name: str, *devices: str) -> None:
         for device in devices or SIZES:
@@ -83,7 +84,7 @@ def look(axe: str, pictures: Path) -> Look:
                     for violation in found["violations"]
                 ]
                 assert violations == [], f"{name}, {device}, {scheme}"
-                assert len(found["passes"]) > 10  # it did look
+                assert len(found["passes"]) > 10  # axe-core has really checked the page
 
     return look_
 

@@ -18,7 +18,7 @@ def test_a_model_is_chosen_where_there_is_a_choice(
     server = start_server(
         CHATSTREAM_MODELS_FILE=str(tmp_path / "models.toml"),
         CHATSTREAM_USER_MODELS="on",
-        CHATSTREAM_TITLES="off",  # or the model would be asked for them, too
+        CHATSTREAM_TITLES="off",  # titles would be further requests to the model
         CHATSTREAM_DISCONNECT_GRACE="30",
     )
     model.reply(answer("Yes."))

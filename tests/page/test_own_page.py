@@ -1,4 +1,4 @@
-"""The page in other words: an operator's, a plug-in's, another language's, and a demo's."""
+"""The page with other texts: an operator's, a plug-in's, another language's, and a demo server's."""
 
 import re
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_every_text_of_the_page_is_in_the_table(open_page: OpenPage) -> None:
 
 @pytest.fixture
 def demo(start_server: StartServer) -> ServerProcess:
-    """A server without a model."""
+    """A server without a configured model."""
     return start_server(OPENAI_BASE_URL="", OPENAI_API_KEY="")
 
 

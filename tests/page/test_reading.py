@@ -1,4 +1,4 @@
-"""How an answer reads: Markdown, code to copy, a place that is kept, a voice that speaks once."""
+"""Reading an answer: Markdown, code to copy, a stable scroll position, a screen reader that speaks each text once."""
 
 import json
 import random
@@ -67,7 +67,7 @@ def test_code_can_be_copied(open_page: OpenPage, model: Model) -> None:
 
 
 def scrolled(page: Page) -> float:
-    """How far the messages are scrolled, in pixels."""
+    """The scroll position of the messages, in pixels."""
     return float(page.locator("#scroller").evaluate("box => box.scrollTop"))
 
 
@@ -99,7 +99,7 @@ def test_the_end_is_followed_until_the_reader_goes_up(open_page: OpenPage, model
     expect(tab.button("To the end")).to_be_hidden()
 
 
-# Shows messages as the stream would bring them, and counts what each further chunk changes in the document.
+# Shows messages as if from the stream, and counts the changes that each further chunk makes in the document.
 CHANGES_PER_CHUNK = """async (count) => {
   const { MessagesView } = await import("/page/messages.js");
   const view = new MessagesView({});
@@ -141,7 +141,7 @@ CHANGES_PER_CHUNK = """async (count) => {
 }"""
 
 
-# How long nothing is drawn after a draw that took 2 s, by a clock and frames of our own.
+# Returns how long nothing is drawn after a draw that took 2 s, with simulated time and frames.
 REST_AFTER_A_LONG_DRAW = """async () => {
   const { sparing } = await import("/page/dom.js");
   const frames = [], real = [performance.now, requestAnimationFrame];
@@ -166,9 +166,9 @@ def test_a_chunk_changes_the_open_block_alone_however_long_the_chat_is(open_page
     assert short["kept"]
     assert long["kept"]
     assert 30 <= short["records"] == long["records"] <= 90
-    # A long chat takes a while to be drawn for the first time: what comes then is not kept back for as long.
+    # The first drawing of a long chat takes a while; the following chunks must not be delayed for as long.
     assert tab.page.evaluate(REST_AFTER_A_LONG_DRAW) <= 500
-    # Nor is what stands before it laid out or painted again: out of sight, all but the newest group is skipped.
+    # Earlier messages are not laid out or painted again: of the groups out of sight, all but the newest are skipped.
     assert (long["groups"], long["whole"], short["whole"]) == (26, 1, 1)
     skipped = "all => all.filter((one) => !one.checkVisibility({ contentVisibilityAuto: true })).length"
     expect(tab.page.locator("#messages .message")).to_have_count(502)
@@ -198,7 +198,7 @@ def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Mo
 
 
 def of_two(page: Page) -> None:
-    """Let a page of the history be two messages."""
+    """Make a page of the history two messages long."""
     page.route(
         "**/messages?limit=200", lambda route: route.continue_(url=route.request.url.replace("limit=200", "limit=2"))
     )
@@ -234,7 +234,7 @@ def test_earlier_messages_leave_the_reader_where_they_were(open_page: OpenPage, 
     before = tab.questions.last.evaluate(top)
     tab.button("Show earlier messages").click()
     expect(tab.questions).to_have_count(3)
-    assert abs(tab.questions.last.evaluate(top) - before) < 100  # the button above has gone
+    assert abs(tab.questions.last.evaluate(top) - before) < 100  # the button above the messages has disappeared
 
 
 def test_an_empty_page_shows_its_heading(open_page: OpenPage) -> None:
@@ -276,7 +276,7 @@ def test_blocks_of_html_are_on_lines_of_their_own(open_page: OpenPage, model: Mo
     expect(tab.prose.get_by_role("heading", level=3)).to_have_text("Big")
 
 
-# What an answer says about HTML, and the text that its reader sees.
+# Answers about HTML, each with the text that its reader sees.
 TAGS = {
     "The <title> tag sets the title, and the <script> tag loads code. Then the body follows.": "",
     "Put a <style> or <template>; **after it** text goes on.": "Put a <style> or <template>; after it text goes on.",
@@ -299,7 +299,7 @@ TAGS = {
     "Use the <tit": "",
     '<img src="x" alt="&lt;">': "",
 }
-# Draws each text whole, then as it grows; returns what is seen, and the words that are missing while it grows.
+# Draws each text at once, then while it grows. Returns the visible text, and the words that were missing while it grew.
 DRAW_TAGS = """async (texts) => {
   const { Prose } = await import("/page/prose.js");
   const seen = (root) => [...root.querySelectorAll("p, li, td, th, pre, h3, div")]
@@ -389,7 +389,7 @@ def test_each_block_reads_in_its_own_direction(open_page: OpenPage, model: Model
     direction = "blocks => blocks.map((block) => getComputedStyle(block).direction)"
     assert tab.prose.locator("p, li, pre").evaluate_all(direction) == ["rtl", "ltr", "rtl", "ltr"]
     assert tab.questions.evaluate_all(direction) == ["rtl"]
-    # And stands at the side where it begins.
+    # Each block is aligned to the side where its text begins.
     sides = """blocks => blocks.map((block) => {
         const words = document.createRange();
         words.selectNodeContents(block);
@@ -419,7 +419,7 @@ def test_what_holds_blocks_has_their_direction_and_a_question_stays_at_its_side(
         .evaluate_all("cells => cells.map((cell) => cell.getBoundingClientRect().left)")
     )
     assert first > second
-    # The bubble of what the user wrote is at the right, whatever was written.
+    # The bubble of the user's message is at the right, whatever its text.
     gap = "body => body.parentElement.getBoundingClientRect().right - body.getBoundingClientRect().right"
     assert tab.questions.evaluate(gap) == 0
 
@@ -479,7 +479,7 @@ def test_thinking_is_folded_above_the_answer_and_open_for_who_wants_to_see_it(
     tells[1].open()
     expect(tab.prose.last).to_have_text("Take Leeds.")
     expect(thoughts.last.locator(".thought")).to_be_hidden()
-    # Later it is there, and nobody knows how long it took.
+    # After a reload the reasoning is shown, without its duration.
     tab.page.reload()
     expect(thoughts.last.locator("summary")).to_have_text("Thought")
     thoughts.last.locator("summary").click()

@@ -1,4 +1,4 @@
-"""What a model or a user writes stays text: two walls, the sanitiser and the policy, and each is tested."""
+"""Texts of models and users stay text. Two defences ensure that, the sanitiser and the policy; each is tested."""
 
 from playwright.sync_api import expect
 
@@ -6,7 +6,7 @@ from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model
 from tests.support.upstream import answer
 
-# Each would set `window.attacked`, load something from elsewhere, or dress up as a part of the page.
+# Attacks that try to set `window.attacked`, to load an external resource, or to look like a part of the page.
 ATTACKS = [
     "<script>window.attacked = 1</script>",
     "<img src=x onerror='window.attacked = 1'>",
@@ -42,7 +42,7 @@ ATTACKS = [
 
 
 def assert_harmless(tab: ChatPage, requested: list[str]) -> None:
-    """Nothing ran, nothing was loaded, and the messages hold only what prose is made of."""
+    """Check that no script ran, nothing was loaded, and the messages contain only the elements of prose."""
     tab.page.locator("#messages").evaluate(
         "messages => messages.querySelectorAll('a, td, p, code').forEach(it => it.click())"
     )
@@ -76,9 +76,9 @@ def test_what_a_model_writes_does_nothing(open_page: OpenPage, model: Model, pro
         tab.ask("Attack!")
         expect(tab.answers).to_have_count(number + 1)
         expect(tab.stop).to_be_hidden()
-    tab.page.context.on("page", lambda page: page.close())  # a good link opens a tab
+    tab.page.context.on("page", lambda page: page.close())  # a harmless link opens a tab
     assert_harmless(tab, requested)
-    # It is parsed in a document in which nothing runs, before it is sanitised; the browser says that nothing did.
+    # Before sanitising, the text is parsed in a document without scripts; the browser reports that it blocked some.
     problems[:] = [problem for problem in problems if "/vendor/dompurify.js" not in problem]
 
 

@@ -1,4 +1,4 @@
-"""Finding a conversation, the marks in the list, and taking a conversation along."""
+"""Searching for a conversation, the states in the list, and exporting a conversation."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def test_a_conversation_is_found_by_what_was_said(open_page: OpenPage, model: Mo
 
 
 def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, model: Model) -> None:
-    """On another branch, in an earlier attempt, among the older messages: and what is taken along has all of it."""
+    """A hit on another branch, in an earlier attempt, or among older messages; the export contains all of them."""
     end = "\n\n".join(["The end."] * 40) + "\n\nI'd recommend a bet on **Arsenal to win** at odds of 2.10."
     for text in ("A zebra.", "A horse.", "A donkey, at first.", "A mule, at last.", end):
         model.reply(answer(text))
@@ -86,7 +86,7 @@ def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, mode
     tab.page.route(limited, lambda route: route.continue_(url=route.request.url.replace("200", "2")))
     find("horse")
     expect(tab.questions).to_have_text(["Which animal has a mane?", "And long ears?", "And now?"])
-    expect(tab.answers.locator(".bet")).to_be_attached()  # a card at the end does not take the reader there
+    expect(tab.answers.locator(".bet")).to_be_attached()  # a card at the end does not scroll the page there
     expect(tab.page.get_by_text("A horse.")).to_be_in_viewport()
     expect(tab.button("To the end")).to_be_visible()
     tab.button("Options of this chat").click()
@@ -223,7 +223,7 @@ def test_a_conversation_has_instructions_of_its_own(open_page: OpenPage, model: 
     model.reply(answer("Arr."))
     tab = open_page()
     tab.button("Options of this chat").click()
-    expect(tab.button("Save as JSON")).to_be_hidden()  # there is nothing yet
+    expect(tab.button("Save as JSON")).to_be_hidden()  # there is no message yet
     tab.button("Instructions…").click()
     tab.page.get_by_label("The model gets this text").fill("Speak like a pirate.")
     tab.button("Save").click()

@@ -1,4 +1,4 @@
-"""Many tabs of one browser, over HTTP/1.1: six connections for all of them, and each tab can send."""
+"""Many tabs of one browser, over HTTP/1.1: all tabs together have six connections, and each tab can still send."""
 
 from playwright.sync_api import BrowserContext, expect
 
@@ -10,7 +10,7 @@ TABS = 10
 
 
 def hide(tab: ChatPage, *, hidden: bool) -> None:
-    """As when another tab is looked at. Playwright has every tab believe that it is the one in front."""
+    """Hide a tab, as if another one were shown. Playwright makes every tab believe that it is visible."""
     tab.page.evaluate(
         """hidden => {
             const get = () => hidden ? "hidden" : "visible";
@@ -29,7 +29,7 @@ def test_ten_tabs_can_all_send(open_page: OpenPage, model: Model) -> None:
         tab.ask(f"Question {number}")
         expect(tab.prose).to_have_text(f"Answer {number}.")
         tabs.append(tab)
-    for number, tab in enumerate(tabs):  # the first one has been without its stream for longest
+    for number, tab in enumerate(tabs):  # the first tab has been without a stream for the longest time
         model.reply(answer(f"Another answer {number}."))
         tab.ask(f"And then {number}?")
         expect(tab.prose).to_have_text(f"Another answer {number}.")
@@ -54,7 +54,7 @@ def test_ten_tabs_in_which_answers_run_can_all_send(open_page: OpenPage, model: 
         expect(tab.prose).to_have_text(f"Answer {number} is whole.")
         expect(tab.answers).to_have_count(1)
         hide(tab, hidden=True)
-    assert len(model.asked()) == TABS  # none was cut and asked again
+    assert len(model.asked()) == TABS  # no answer was cut and requested again
 
 
 def test_a_hidden_tab_gives_up_its_stream_when_no_answer_runs(open_page: OpenPage, model: Model) -> None:
@@ -65,7 +65,7 @@ def test_a_hidden_tab_gives_up_its_stream_when_no_answer_runs(open_page: OpenPag
     tab.ask("Count.")
     expect(tab.prose).to_have_text("One,")
     hide(tab, hidden=True)
-    expect(tab.state).to_have_text("Connected")  # the answer still comes
+    expect(tab.state).to_have_text("Connected")  # the answer still runs
     go_on.open()
     expect(tab.prose).to_have_text("One, two.")
     expect(tab.state).to_have_text("Paused")
@@ -93,7 +93,7 @@ def test_a_tab_in_sight_that_had_to_pause_keeps_up(open_page: OpenPage, model: M
         others.append(other)
     expect(tab.state).to_have_text("Paused")
     expect(tab.questions).to_have_count(4)
-    others[0].page.close()  # there is room again
+    others[0].page.close()  # a connection is free again
     expect(tab.state).to_have_text("Connected")
 
 

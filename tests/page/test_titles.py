@@ -1,4 +1,4 @@
-"""Titles by the model, as they come into the list and into other tabs."""
+"""Titles by the model, in the list and in other tabs."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.upstream import answer
 
 @pytest.fixture(scope="module")
 def titling_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
-    """A server as the page's others, but for the titles."""
+    """The usual server for the page, but with titles."""
     settings = environment | {"MONGODB_DATABASE": "page-titles", "CHATSTREAM_DISCONNECT_GRACE": "30"}
     server = ServerProcess(tmp_path_factory.mktemp("titles"), settings).start().wait_until_ready()
     yield server

@@ -35,7 +35,7 @@ def test_a_question_is_edited_and_both_versions_stay_within_reach(open_page: Ope
         expect(each.page.get_by_role("group", name="Version 2 of 2")).to_be_visible()
     expect(tab.field).to_have_value("")
 
-    # Back to the first one, here by keyboard; the other tab follows, and so does what is asked next.
+    # Show the first version again, by keyboard; the other tab follows, and the next question continues that branch.
     before = tab.button("Question before the edit")
     before.focus()
     tab.page.keyboard.press("Enter")

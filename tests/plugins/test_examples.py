@@ -1,4 +1,4 @@
-"""The examples, and what the README says of them: servers in processes of their own, over real sockets."""
+"""The example plug-ins, with the settings in the README: whole server processes, over real sockets."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 
 
 def settings(heading: str) -> dict[str, str]:
-    """The settings of a section of the README."""
+    """The settings in a section of the README."""
     section = README.split(f"\n## {heading}")[1].split("\n## ")[0]
     [block] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     return dict(line.split("=", 1) for line in block.splitlines())
@@ -105,7 +105,7 @@ async def test_the_assistant_knows_holds_back_and_tells(
         conversation, params=ONCE | {"last_event_id": here.cursor.split(".")[0] + ".0"}
     ) as again:
         await again.rest()
-    # All of it, unless the secret was there with the first read.
+    # The whole text, unless the secret was in the first read.
     assert again.frames[-1].data["content"] in ("I may say it: ", "")
     texts += [json.dumps(frame.data) for frame in again.frames]
     assert not [text for text in texts if "4711" in text or "The code" in text]

@@ -1,4 +1,4 @@
-"""What plug-ins may do; and that one that is slow, raises or lies harms only itself."""
+"""The methods of plug-ins; and a plug-in that is slow, raises, or returns invalid values affects no other part."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def calls(b: Bench, method: str, outcome: str) -> float:
 
 
 async def answered(b: Bench, *steps: Any, content: str = "Tell me.") -> Any:
-    """The stored answer to `content`, for which the model says `steps`."""
+    """Post `content`, to which the model answers with `steps`; returns the stored answer."""
     conversation = await b.conversation()
     b.model.reply(*(steps or ("Fine.", STOP)))
     await b.post(conversation, content)
@@ -75,7 +75,7 @@ def fail(*_: object) -> None:
 
 
 class Panic(BaseException):
-    """What libraries in Rust raise."""
+    """The base class of the exceptions that libraries in Rust raise."""
 
 
 async def panic(*_: object) -> None:
@@ -87,7 +87,7 @@ async def exit_generator(*_: object) -> None:
 
 
 async def hang(*_: object) -> None:
-    """It takes no notice of its cancellation, for a while."""
+    """A method that ignores its cancellation for a while."""
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
     await asyncio.sleep(0.1)
@@ -142,7 +142,7 @@ async def test_context_is_added_to_the_prompt_and_before_the_message(mongodb_uri
 async def test_context_counts_and_the_oldest_is_left_out_for_it(mongodb_uri: str) -> None:
     async with bench(mongodb_uri, plugins=plugged(having(context=lambda _: "c" * 1_500))) as b:
         conversation = await b.conversation()
-        for _ in range(3):  # without the context there would be room for all of them
+        for _ in range(3):  # without the plug-in's context all of them would fit
             b.model.reply("a" * 2_600, STOP)
             await b.post(conversation, "q" * 200)
             await b.ended(conversation)
@@ -322,7 +322,7 @@ PHRASE = "the code is 4711"
 
 
 def hold_back(text: str, told: int, ended: bool) -> int:
-    """Blocks the phrase; holds back whatever may become it."""
+    """A plug-in that blocks the phrase, and holds back text that may be its beginning."""
     if PHRASE in text:
         raise Blocked
     if ended:
@@ -372,7 +372,7 @@ async def test_a_phrase_that_is_held_back_is_in_no_call(mongodb_uri: str, name: 
             opened = OpenToolCall(id="1", name=name)
             call.say("Well", ". ", Delta([opened, *arguments]), Finish(reason="tool_calls", usage=None))
             complete = await watched.until("llm_complete")
-        assert b.model.told == 0  # all of it passes the plug-in
+        assert b.model.told == 0  # no text bypasses the plug-in
         assert (complete["content"], complete["finishReason"]) == ("Well. ", "content_filter")
         told = str([frame.data for frame in watched.frames]) + str(await b.newest(conversation))
         assert "4711" not in told
@@ -413,7 +413,7 @@ async def test_what_is_not_blocked_comes_whole(mongodb_uri: str) -> None:
 )
 @pytest.mark.gen_test
 async def test_a_phrase_is_held_back_that_is_put_together_by_going_on(mongodb_uri: str, more: list[str]) -> None:
-    """An answer that has reached its length tells all of its text, and another attempt goes on from that."""
+    """An answer that has reached its length limit sends all of its text, and another attempt continues it."""
     async with bench(mongodb_uri, plugins=plugged(having(release=hold_back))) as b:
         conversation = await b.conversation()
         b.model.reply("Well, the code", " is 47", Finish(reason="length", usage=None))
@@ -424,7 +424,7 @@ async def test_a_phrase_is_held_back_that_is_put_together_by_going_on(mongodb_ur
         async with b.viewer(conversation) as watched:
             await b.commands.regenerate(conversation, request_id="r", continues=True)
             while (complete := await watched.until("llm_complete"))["attempt"] != 2:
-                pass  # the end of the first one, which nobody has seen
+                pass  # the unseen end of the first attempt
         assert complete["finishReason"] == "content_filter"
         assert "4711" not in str([frame.data for frame in watched.frames])
         assert "4711" not in str(await b.ended(conversation))
@@ -538,7 +538,7 @@ async def test_an_answer_does_without_annotations(mongodb_uri: str, annotate: Ca
 @pytest.mark.gen_test
 async def test_an_answerer_takes_the_models_place(mongodb_uri: str) -> None:
     async def answer(turn: Any) -> AsyncIterator[Any]:
-        async with asyncio.timeout(20):  # which one task must enter and leave
+        async with asyncio.timeout(20):  # a timeout must be entered and left in the same task
             yield Reasoning("Hm.")
             yield f"You said: {turn.message}"
             yield ""
@@ -570,7 +570,7 @@ def odds(value: Any, id_: str = "m1") -> Data:
 
 
 def told(frames: list[Any]) -> list[Any]:
-    """The texts and the data of a stream, in order; text that goes on as one."""
+    """The texts and the data of a stream, in order; neighbouring texts are joined."""
     said: list[Any] = []
     for frame in frames:
         if frame.type == "data":
@@ -726,7 +726,7 @@ async def spins(turn: Any) -> AsyncIterator[Any]:
 
 async def never_ends(turn: Any) -> AsyncIterator[Any]:
     yield "So far"
-    while True:  # as fast as it can, and with nothing in it
+    while True:  # empty pieces without a pause
         yield odds("x" * 10_000)
 
 
@@ -781,7 +781,7 @@ async def test_an_answerers_fault_ends_its_answer(mongodb_uri: str, answer: Call
         assert (stored.status, stored.content, stored.failure.code) == (Status.FAILED, "So far", code)
 
 
-any_: Any = Any  # what it is not typed to yield is the point
+any_: Any = Any  # the test yields values of wrong types
 DEEP: list[Any] = []
 DEEP.append(DEEP)
 LIES: list[Any] = [
@@ -891,7 +891,7 @@ async def test_the_loop_runs_on_while_a_plugin_blocks(mongodb_uri: str) -> None:
 
     def annotate(_: object) -> list[Any]:
         seen = len(ticks)
-        while len(ticks) < seen + 5 and not blocked.wait(0):  # the loop's ticks end it
+        while len(ticks) < seen + 5 and not blocked.wait(0):  # ended by the ticks of the event loop
             time.sleep(0.001)
         return [CARD]
 
@@ -911,7 +911,7 @@ async def test_the_loop_runs_on_while_a_plugin_blocks(mongodb_uri: str) -> None:
 
 
 def blocking(seconds: float = 0.05) -> dict[str, Callable[..., Any]]:
-    """Methods that are async and block all the same."""
+    """Methods that are async, but block the event loop."""
 
     async def context(turn: Any) -> str:
         time.sleep(seconds)  # noqa: ASYNC251 - the point
@@ -951,7 +951,7 @@ async def test_what_blocks_the_loop_is_found_and_harms_no_answer(
             assert blocked(b, method) >= 3 * 0.05
             assert calls(b, method, "ok") >= 3
             assert f"app:plugin: {method} blocked the event loop for " in caplog.text
-        assert caplog.text.count("blocked the event loop") == 3  # each is said once
+        assert caplog.text.count("blocked the event loop") == 3  # each is logged once
 
 
 @pytest.mark.gen_test

@@ -1,4 +1,4 @@
-"""The core has no word of bets: what it knows of them stands in the plug-in."""
+"""The core's code has no words about bets: these are only in the plug-in."""
 
 import re
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ WORDS = re.compile(
     r"(?<![A-Za-z])(?:[Bb]et(?:s|ting|tors?)?|[Oo]dds|[Ss]takes?|[Ww]agers?|[Pp]unters?|[Bb]ookmakers?|[Tt]ipsters?|"
     r"[Ss]lips?|[Ss]ports?)(?![a-z])|\.bets\b",
 )
-# What is left, and why. Whoever adds a line here says why, too.
+# The allowed exceptions, each with its reason. If you add a line, write its reason, too.
 ALLOWED = {
-    # The protocol's name of each recommendation, and of its id: what is stored of one has no words of its own.
+    # The protocol's text of each recommendation, and the name of its id, which are not stored.
     ("models.py", '_RECOMMENDED, _RECOMMENDATION_ID = "New bet recommendation available", "betId"'),
     # The same, for a hook whose messages must read alike live and from the history, which has only the data.
     ("web/use-chat-sse.js", 'const RECOMMENDATION = "New bet recommendation available";'),
-    # Which plug-in is there unless somebody says otherwise.
+    # The default plug-in.
     ("settings.py", 'DEFAULT_PLUGINS = ("chatstream.plugins.bets:plugin",)'),
     ("config/chatstream.env.example", "#CHATSTREAM_PLUGINS=chatstream.plugins.bets:plugin"),
 }
-# Plug-ins, and what tells their makers of them; and what others wrote.
+# Directories that are not searched: plug-ins, their documentation, and third-party code.
 APART = ("plugins/bets/", "plugins/examples/", "plugins/README.md", "web/vendor/")
 
 

@@ -27,9 +27,9 @@ def slips(text: str, *parts: Part) -> list[tuple[str | None, float, str, str | N
     ("arguments", "slip"),
     [
         ({"odds": "2.10", "stake": "€10"}, ("Arsenal", 2.1, "2.10", "€10")),
-        ({"odds": 2.1}, ("Arsenal", 2.1, "2.10", None)),  # a model's number, as the text wrote it
+        ({"odds": 2.1}, ("Arsenal", 2.1, "2.10", None)),  # a number in the call; the odds' text is that of the answer
         ({"odds": "11/8", "stake": None}, ("Arsenal", 2.375, "11/8", None)),
-        ({"odds": "+150", "stake": "€20"}, ("Arsenal", 2.5, "+150", None)),  # a stake that nobody named
+        ({"odds": "+150", "stake": "€20"}, ("Arsenal", 2.5, "+150", None)),  # the text names no such stake
         ({"odds": 3}, ("Arsenal", 3.0, "3", None)),
     ],
 )
@@ -44,7 +44,7 @@ def test_a_bet_of_a_call_is_shown_as_the_text_has_it(arguments: dict[str, Any], 
         call(selection="Arsenal", odds="3.40"),
         call(selection="over 3.5 goals", odds="2.10"),
         call(selection="Arsenal", odds=10),  # the stake's number
-        call(selection="Arsenal", odds=50),  # a share
+        call(selection="Arsenal", odds=50),  # the text has the number only as a percentage
         call(selection="Arsenal", odds=True),
         call(selection="Arsenal", odds=None),
         call(selection="Arsenal", odds="2.10 or more"),

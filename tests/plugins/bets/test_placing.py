@@ -1,4 +1,4 @@
-"""Bets that are placed: a person agrees, as long as the price is good, and the ledger has each once."""
+"""Placing bets: a person approves while the price is valid, and the ledger has each bet once."""
 
 import json
 import uuid
@@ -102,7 +102,7 @@ async def test_at_a_price_that_is_over_nothing_is_placed(mongodb_uri: str, user:
 
 @pytest.mark.gen_test(timeout=60)
 async def test_an_agreement_that_is_carried_out_only_after_its_time_places_nothing(mongodb_uri: str, user: str) -> None:
-    """Whoever agreed did so in time, but the process died with it, and the next one comes late."""
+    """The person approved in time, but the process died, and the next process carries the call out too late."""
     async with bench(mongodb_uri, tools=tools()) as b:
         conversation, parked = await asked(b, user, good_until=(until := soon()))
         approved = ToolState(id=f"{parked.id}.1", name="place_bet", state=CallState.APPROVED, decided_by=user)
@@ -110,7 +110,7 @@ async def test_an_agreement_that_is_carried_out_only_after_its_time_places_nothi
         assert moved is not None
         which = {"_id": ObjectId(parked.id)}
         pieces = (await b.mongo.messages.find_one(which))["pieces"]
-        # Only the price is over: the bets themselves see to that, too.
+        # Only the price has expired, not the approval: the tool itself checks that, too.
         later = [one.replace(until, soon(-1)) if isinstance(one, str) else one for one in pieces]
         await b.mongo.messages.update_one(which, {"$set": {"pieces": later}})
         await crashed(b, conversation)
@@ -148,9 +148,9 @@ async def test_a_model_may_leave_the_time_out_and_write_numbers(mongodb_uri: str
         ({"odds": "sNaN"}, "the price is 2.10, and not sNaN"),
         ({"selection": "Everton to win"}, "there is no price for that"),
         ({"good_until": soon(-1)}, "this price is not good any more"),
-        ({"good_until": soon(60 * 24 * 365)}, "this price is not good any more"),  # which no price said
+        ({"good_until": soon(60 * 24 * 365)}, "this price is not good any more"),  # no price has this time
         ({"good_until": "tomorrow"}, "good_until must be the time"),
-        ({"good_until": "2026-11-28T10:00:00"}, "good_until must be the time"),  # of which zone?
+        ({"good_until": "2026-11-28T10:00:00"}, "good_until must be the time"),  # the time zone is missing
         ({"stake": "all I have"}, "stake must be an amount"),
         ({"stake": "-10"}, "stake must be an amount"),
         ({"stake": "0"}, "stake must be an amount"),
@@ -187,7 +187,7 @@ async def test_nobody_is_asked_about_a_bet_that_cannot_be_placed(
         ("Place 10€ on the draw", "A draw", "€10"),
         ("bet €5 on under 2.5 goals", "Under 2.5 goals", "€5"),
         ("Setze 10 Euro auf Sevilla", "Sevilla to win", "€10"),
-        ("place €0.001 on Arsenal", "Arsenal to win", "€0.001"),  # which the tool refuses, and says why
+        ("place €0.001 on Arsenal", "Arsenal to win", "€0.001"),  # the tool refuses this, with a reason
         ("Place a bet on Arsenal with €1,000,000", "Arsenal to win", "€1,000,000"),
     ],
 )
@@ -220,7 +220,7 @@ async def test_the_demo_model_places_what_it_is_asked_to(question: str, selectio
         text = step(question, [*called, Called("place_bet", bet.arguments, result)])
         assert isinstance(text, str)
         assert said in text
-        assert not extract("a", text)  # it recommends nothing
+        assert not extract("a", text)  # the text recommends nothing
 
 
 @pytest.mark.parametrize(

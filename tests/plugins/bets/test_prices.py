@@ -1,4 +1,4 @@
-"""What `best_price` makes of what it is asked for."""
+"""`best_price`: the selections that it finds, and those that it refuses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What counts as a recommended bet, and above all what does not."""
+"""Texts that recommend a bet, and above all those that do not."""
 
 import json
 import re
@@ -27,7 +27,7 @@ RECOMMENDED: list[tuple[str, Bet]] = [
         "I'd recommend a bet on **Arsenal to win** at odds of 2.10, with a stake of €10.",
         (2.1, "2.10", "Arsenal to win", "€10"),
     ),
-    # What opens the sentence says nothing by itself.
+    # Opening words do not change the meaning.
     (
         "It is close. And I'd recommend a bet on **the draw** at odds of 3.40, with a stake of €5.",
         (3.4, "3.40", "draw", "€5"),
@@ -39,7 +39,7 @@ RECOMMENDED: list[tuple[str, Bet]] = [
     ("My advice is to put €10 on Leeds to win at odds of 2.40.", (2.4, "2.40", "Leeds to win", "€10")),
     ("The bet I'd recommend is Leeds to win at odds of 2.40.", (2.4, "2.40", "Leeds to win", None)),
     ("I think you should back Leeds to win at odds of 3.00.", (3.0, "3.00", "Leeds to win", None)),
-    # What is staked is no name, and points of a game are no stake.
+    # The stake is not part of the name, and points of a game are not a stake.
     ("I recommend placing €10 on Leeds to win at odds of 2.10.", (2.1, "2.10", "Leeds to win", "€10")),
     ("I recommend a €10 bet on Leeds to win at odds of 2.10.", (2.1, "2.10", "Leeds to win", "€10")),
     ("Take the over 210.5 points at -110.", (1.9091, "-110", "over 210.5 points", None)),
@@ -89,7 +89,7 @@ RECOMMENDED: list[tuple[str, Bet]] = [
     # The same odds in another notation are not a second bet.
     ("I'd back Arsenal at 2.10 (+110) with a €10 stake.", (2.1, "2.10", "Arsenal", "€10")),
     ("I'd back Arsenal at 11/10 (2.10).", (2.1, "11/10", "Arsenal", None)),
-    # The recommendation stands behind the bet.
+    # The recommendation comes after the bet.
     ("Arsenal to win at 2.10 is my best bet.", (2.1, "2.10", "Arsenal to win", None)),
     ("The draw looks good value at 3.40.", (3.4, "3.40", "draw", None)),
     ("Both teams to score at 1.75 is worth backing.", (1.75, "1.75", "Both teams to score", None)),
@@ -120,7 +120,7 @@ RECOMMENDED: list[tuple[str, Bet]] = [
     ("I'd back Leeds to win at 2.10, stake 3/10.", (2.1, "2.10", "Leeds to win", "3/10")),
     # A name in a heading, its odds below.
     ("**Bet 1: Leeds to win**\n- Odds: 2.10\n- Stake: €10", (2.1, "2.10", "Leeds to win", "€10")),
-    # The sentence turns: each half for itself.
+    # A sentence with "but": each half is read separately.
     ("I'd avoid Chelsea at 3.0, but back Arsenal at 2.10.", (2.1, "2.10", "Arsenal", None)),
     ("I'd back Arsenal at 2.10 because they haven't lost in ten.", (2.1, "2.10", "Arsenal", None)),
     ("I like Arsenal here. The odds are 2.10 at most bookmakers.", (2.1, "2.10", "Arsenal here", None)),
@@ -154,7 +154,7 @@ def test_a_recommended_bet_is_found_as_it_was_written(text: str, bet: Bet) -> No
 
 
 NOT_RECOMMENDED = [
-    # As good a wine could be.
+    # These texts could also be about a wine.
     "I think Arsenal at 2.10 offers great value.",
     # No bet, or no odds.
     "",
@@ -187,7 +187,7 @@ NOT_RECOMMENDED = [
     "Mail tips@2.10 for a bet.",
     "I recommend you back it up on 2026-11-22 at 10.0.0.1.",
     "This evens the score, so I'd bet on Arsenal.",
-    # Not odds one could get.
+    # Impossible odds.
     "I'd bet on Arsenal at odds of 1.00.",
     "I'd bet on Arsenal at odds of 0.50.",
     "I'd bet on Arsenal at odds of 0/5.",
@@ -202,7 +202,7 @@ NOT_RECOMMENDED = [
     "I'd bet on Arsenal at odds of 2.10%.",
     "I'd bet on Arsenal at 2,10.",
     "I'd back Arsenal at odds of 2*1*0.5.",
-    # Odds, and no recommendation.
+    # Odds without a recommendation.
     "Arsenal are priced at 2.10 and Chelsea at 3.50.",
     "The odds of 2.10 on Arsenal imply a 47.6% chance.",
     "Arsenal are back home, at odds of 2.10.",
@@ -217,7 +217,7 @@ NOT_RECOMMENDED = [
     "I recommend comparing odds: 2.10 at one bookmaker, 2.15 at another.",
     "Arsenal win in 52% of cases, so odds of 2.10 represent value.",
     "I'd bet on Arsenal, fair odds 2.10.",
-    # Negated, past, hypothetical, told of others, asked.
+    # Negation, past, hypothesis, reports about others, questions.
     "I would not bet on Arsenal at 3.0.",
     "I wouldn't bet on Arsenal at odds of 3.0.",
     "I wouldn\N{RIGHT SINGLE QUOTATION MARK}t back Arsenal at 3.0.",
@@ -344,7 +344,7 @@ def test_there_are_twenty_bets_at_most() -> None:
 
 
 def test_what_takes_a_whole_answer_back_is_found_wherever_it_stands() -> None:
-    """Jokes, inventions, disclaimers, the words of others, and picks of years that are over."""
+    """Jokes, invented bets, disclaimers, quotations, and picks of past years."""
     cases = json.loads((Path(__file__).parent / "taken_back.json").read_text())
     assert [text for text in cases["taken_back"] if bets(text)] == []
     assert [text for text in cases["not_taken_back"] if not bets(text)] == []
@@ -363,7 +363,7 @@ def test_what_is_past_hangs_on_when_the_answer_was_written() -> None:
     later = "70000000" + "0" * 16  # of 2029
     for text, found in ((picks, (1, 1, 0)), (table, (1, 1, 0)), (season, (1, 1, 0))):
         assert tuple(len(extract(id_, text)) for id_ in (before, after, later)) == found
-    assert extract("6c000000" + "0" * 16, table) == ()  # a day later than that is enough
+    assert extract("6c000000" + "0" * 16, table) == ()  # one day after the date is enough
     assert len(extract("not an id", picks)) == 1
 
 
@@ -386,7 +386,7 @@ def test_another_extractor_can_take_its_place() -> None:
     assert [len(extractor("answer", "Bet on Arsenal at 2.10.")) for extractor in extractors] == [1, 0]
 
 
-# Whatever a model writes:
+# Any text of a model:
 
 WORDS = [
     *(
@@ -443,7 +443,7 @@ def test_every_number_is_in_the_text(text: str) -> None:
         assert re.sub(r"\s+", " ", bet.odds_text) == bet.odds_text
         assert all(number in re.findall(r"[0-9]+", text) for number in re.findall(r"[0-9]+", bet.odds_text))
         assert bet.selection is None or 0 < len(bet.selection) <= 200
-        named = re.sub("^ACCA of [0-9]+", "", str(bet.selection))  # so many are counted
+        named = re.sub("^ACCA of [0-9]+", "", str(bet.selection))  # the number of combined bets
         assert all(number in text for number in re.findall(r"[0-9]+", f"{named} {bet.stake}"))
 
 
@@ -508,12 +508,12 @@ def test_a_text_without_numbers_gives_nothing(text: str) -> None:
 )
 def test_much_of_anything_is_read_in_linear_time(piece: str) -> None:
     def spent(length: int, form: str) -> float:
-        """Seconds of this thread's own time."""
+        """The CPU time of this thread, in seconds."""
         text = form.format(piece * (length // len(piece)))
         begin = time.thread_time()
         assert len(extract("answer", text)) <= 20
         return time.thread_time() - begin
 
     for form in ("Bet on {} at odds of 2.10", "| Bet | Odds |\n| {} | 2.10 |"):
-        # Four times the text takes four times as long; sixteen times, if each character is compared with each.
+        # Four times the text takes four times as long in linear time, sixteen times in quadratic time.
         assert spent(19_900, form) < 8 * spent(4_975, form) + 0.5
