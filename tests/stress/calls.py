@@ -1,7 +1,6 @@
-"""Calls of tools whose process is killed at each step of their life.
-
-The model and the tools live here, and outlive the process. Each tool keeps a ledger of the keys under which it did what
-it does. What a call's case is stands in its question, so that nothing depends on the order in which requests come.
+"""Tool calls whose server process is killed at each step of a call's life. The model and the tools run in this process,
+so they survive. Each tool records the keys of its executions. A call's case is in its question, so the order of
+requests does not matter.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ AGAIN = "And now?"
 
 
 class Step(StrEnum):
-    """What the process was killed at."""
+    """The step at which the process is killed."""
 
     CALLING = "before it is stored that it runs"
     REACHING = "before the tool gets the request"
@@ -36,14 +35,14 @@ class Step(StrEnum):
 
 
 class Case(NamedTuple):
-    """One call."""
+    """One test case: a call that is killed at a step."""
 
     step: Step
     effect: str  # the tool's name is its effect
 
     @property
     def question(self) -> str:
-        """What is asked."""
+        """The user's question, which names the case."""
         return f"{self.step}, {self.effect}"
 
 
@@ -56,10 +55,10 @@ class World:
 
     def __init__(self) -> None:
         self.held = True  # until the process is killed
-        self.released = asyncio.Event()  # those that are killed in the very moment
-        self.reached: set[Case] = set()  # the step at which they are to be killed
-        self.ledger: defaultdict[Case, list[str]] = defaultdict(list)  # the keys under which it was done
-        self.wrong: list[str] = []  # what an endpoint would have refused
+        self.released = asyncio.Event()  # lets the calls continue at the moment of the kill
+        self.reached: set[Case] = set()  # the cases that have reached their step
+        self.ledger: defaultdict[Case, list[str]] = defaultdict(list)  # the keys of the executions, by case
+        self.wrong: list[str] = []  # requests that a real endpoint would have refused
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
 
@@ -74,7 +73,7 @@ class World:
         await asyncio.sleep(0)  # aborted connections are closed in the next turn
 
     def cut(self) -> None:
-        """Nobody is answered who has asked by now."""
+        """Leave all requests so far without a response."""
         for writer in list(self._writers):
             writer.transport.abort()
 
@@ -144,7 +143,7 @@ class World:
 
 
 def tools_file(directory: Path, port: int) -> Path:
-    """The tools, as the settings name them."""
+    """The tools file for the settings."""
     file = directory / "tools.toml"
     tables = []
     for effect in ("once", "idempotent"):
@@ -158,7 +157,7 @@ def tools_file(directory: Path, port: int) -> Path:
 
 
 async def killed_at_each_step(stage: Stage) -> list[str]:
-    """Play it; returns what is wrong."""
+    """Play all cases; returns the violations."""
     with tempfile.TemporaryDirectory() as directory:
         return await _staged(stage, Path(directory))
 
@@ -189,7 +188,7 @@ async def _play(stage: Stage, server: Server, world: World, client: Client) -> l
     await stage.until(lambda: len(world.reached) == len(CASES) - len(waiting), "a call did not come to its step")
     calls = {case: await _asked(client, conversations[case]) for case in waiting}
 
-    # What is on its way to the database then is lost, or late, or neither; and the process dies sooner or later.
+    # A write that is under way may be lost or late, or neither; and the process dies sooner or later.
     if stalls := stage.rng.random() < 0.7:
         server.to_database.stall()
     world.released.set()
@@ -204,7 +203,7 @@ async def _play(stage: Stage, server: Server, world: World, client: Client) -> l
     server.to_database.heal()
     await server.restart()
 
-    for case, call in calls.items():  # who was not told that it counts says it again
+    for case, call in calls.items():  # a client whose decision was not acknowledged repeats it
         assert await _decide(client, conversations[case], call) == httpx.codes.OK
     answers = await asyncio.gather(*(_ended(client, one) for one in conversations.values()))
     wrong = [
@@ -223,7 +222,7 @@ async def _play(stage: Stage, server: Server, world: World, client: Client) -> l
 
 
 def broken(case: Case, answer: dict[str, Any], keys: list[str]) -> Iterator[str]:
-    """What is wrong with how a call ended that was carried out under these keys."""
+    """The violations of a call that ended like this and was executed with these keys."""
     made = [part for part in answer.get("parts", ()) if part["type"] == "tool_call"]
     states, ids = [part["state"] for part in made], [part["toolCallId"] for part in made]
     if len(made) != 1:
@@ -244,7 +243,7 @@ def broken(case: Case, answer: dict[str, Any], keys: list[str]) -> Iterator[str]
 
 
 async def _asked(client: Client, conversation: str) -> str:
-    """The call that waits for a person."""
+    """Wait until the call waits for a person; returns it."""
     async with asyncio.timeout(RECOVERY):
         while (newest := (await client.messages(conversation))[-1]).get("status") != "waiting":
             await asyncio.sleep(0.02)  # between two polls; there is no event to wait for over REST
@@ -253,7 +252,7 @@ async def _asked(client: Client, conversation: str) -> str:
 
 
 async def _decide(client: Client, conversation: str, call: str) -> int | None:
-    """The status; None if nobody answered."""
+    """Decide a call; returns the status, None without a response."""
     with contextlib.suppress(httpx.TransportError):
         url = f"{API}/{conversation}/tool-calls/{call}"
         return (await client.http.post(url, json={"decision": "approve"})).status_code
@@ -261,10 +260,10 @@ async def _decide(client: Client, conversation: str, call: str) -> int | None:
 
 
 async def _ended(client: Client, conversation: str) -> dict[str, Any]:
-    """The newest answer, when no other attempt follows it any more."""
+    """Watch until the newest answer is final; returns it."""
     async with asyncio.timeout(2 * RECOVERY):
         while True:
-            # Whoever watches has the next attempt begun; a stream may end at any time, and be opened again.
+            # A viewer starts the next attempt. A stream may end at any time, and is then opened again.
             with contextlib.suppress(StopAsyncIteration, RuntimeError):
                 async with client.stream(conversation) as watched:
                     while (await watched.until("llm_complete")).data["status"] == "interrupted":

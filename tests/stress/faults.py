@@ -1,4 +1,4 @@
-"""A TCP proxy that loses, delays and interrupts, and changes no byte."""
+"""A TCP proxy that loses, delays and interrupts data, but changes no byte."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.support.listening import stop_accepting
 
-# What is read at once: more than a frame, less than what a stalled direction should swallow.
+# Bytes per read: more than a frame, less than a stalled direction should buffer.
 _PIECE = 16 * 1024
 
 Port = Callable[[], int]
@@ -21,12 +21,12 @@ class _Link:
         self.client, self.server = client, server
 
     def cut(self) -> None:
-        """A reset to both sides."""
+        """Reset both sides."""
         self.client.transport.abort()
         self.server.transport.abort()
 
     def half_close(self) -> None:
-        """The client's side is told that nothing more comes; what it sends still arrives."""
+        """Close the direction to the client; data from the client still arrives."""
         with contextlib.suppress(OSError, RuntimeError):
             self.client.write_eof()
 
@@ -45,7 +45,7 @@ class FaultProxy:
         self.port = 0
 
     async def start(self, tls: ssl.SSLContext | None = None) -> "FaultProxy":
-        """Listen on a free port of 127.0.0.1; with `tls` what comes there is handed on decrypted."""
+        """Listen on a free port of 127.0.0.1; with `tls`, pass the data on decrypted."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -74,7 +74,7 @@ class FaultProxy:
         self._flows.clear()
 
     def delay(self, seconds: float) -> None:
-        """Hold each piece back for so long."""
+        """Delay each piece by this many seconds."""
         self._delay = seconds
 
     def refuse(self) -> None:
@@ -83,7 +83,7 @@ class FaultProxy:
         self.cut()
 
     def heal(self) -> None:
-        """No more faults; what was stalled goes on."""
+        """End all faults; stalled data continues."""
         self._refuses = False
         self._delay = 0.0
         self._flows.set()
@@ -95,7 +95,7 @@ class FaultProxy:
         try:
             await self._connect(reader, writer)
         except (OSError, asyncio.CancelledError):
-            writer.transport.abort()  # the client sees what a dead server looks like
+            writer.transport.abort()  # for the client this looks like a dead server
         finally:
             self._tasks.discard(task)
 
@@ -109,7 +109,7 @@ class FaultProxy:
         try:
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         except OSError:
-            link.cut()  # a reset on one side is one on the other
+            link.cut()  # pass a reset on to the other side
         finally:
             self._links.discard(link)
             for side in (writer, far_writer):
@@ -120,12 +120,12 @@ class FaultProxy:
             if self._delay:
                 await asyncio.sleep(self._delay)
             await self._flows.wait()
-            with contextlib.suppress(RuntimeError):  # half-closed by a fault: what still comes is lost
+            with contextlib.suppress(RuntimeError):  # half-closed by a fault: later data is lost
                 writer.write(piece)
                 await writer.drain()
         await self._flows.wait()
         if not writer.can_write_eof():  # TLS ends in both directions at once
             writer.close()
             return
-        with contextlib.suppress(RuntimeError):  # half-closed by a fault before
+        with contextlib.suppress(RuntimeError):  # half-closed by an earlier fault
             writer.write_eof()

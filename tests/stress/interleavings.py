@@ -1,15 +1,15 @@
-"""Two processes, one database, one conversation, and everything in any order. Deterministic by seed.
+"""Random interleavings of two processes on one database and one conversation. Deterministic for a seed.
 
-The hubs, the store and the database are real. What is not left to chance: no operation on the database is done, and no
-result of one comes back, before it is drawn; nor does a change reach a process. So an operation can be done long before
-its result is known, be lost on its way there or back, and changes can come late, or not at all.
+The hubs, the store and the database are real. Each database operation, each of its results, and each change event
+happens only when it is drawn at random. So an operation can be done long before its result is known, it or its result
+can be lost, and changes can come late or never.
 
-In every third interleaving the model calls tools: one that reads, one with an effect that a person has to agree to, one
-of the app's, and two that ask the user something before their effect, of which one can go on only where it has asked.
-Both processes decide, answer, and find that the time is over.
+In every third interleaving the model calls tools: one that reads, one with an effect that a person must approve, one of
+the app, and two that ask the user something before their effect, of which one can continue only in the process that has
+asked. Both processes decide, answer, and let calls expire.
 
-Viewers come and go with any cursor that anybody has seen. In the end everything is let through, and what they have been
-told is compared with what is stored.
+Viewers come and go with any known cursor. At the end all operations are let through, and the viewers' events are
+compared with the stored messages.
 """
 
 import asyncio
@@ -45,29 +45,31 @@ from chatstream.tools.tool import Answered, InputRequired, OutcomeUnknown, Tool,
 from tests.support.scripted_model import STOP, Bench, Call, Frame, bench, parse
 
 STEPS = 90
-# What breaks software that counts bytes, UTF-16 units or what a reader sees; and what breaks lines and frames.
+# Texts that break software which counts bytes, UTF-16 units or visible characters, and texts that break lines and
+# frames.
 TEXTS = ("a", "bc", "def ", "e\u0301", "👩\u200d👧", "\n\n", "data: x", "\u2028", "🏟🏟")
-# So long, in turns of the event loop, takes whatever is about to happen.
+# Turns of the event loop until everything that is due has happened.
 _TURNS = 12
-# In the end everything is over after so many rounds, in which so many operations of each process are let through; or
-# somebody is stuck.
+# At the end everything must be over after this many rounds, each with this many operations of each process; otherwise
+# it is stuck.
 _ROUNDS = 400
 _IN_A_ROW = 20
-# What is done again and again as long as an answer runs.
+# Operations that are repeated as long as an answer runs.
 _REPEATED = ("poll", "checkpoint", "get")
-# So many are played at the same time, and one of them may take so many seconds. On an idle machine it is one or two.
+# Interleavings that are played at the same time, and the most seconds that one may take: on an idle machine it takes
+# one or two.
 _AT_ONCE = 2
 _TIMEOUT = 120
 # The events of an answer's pieces, which a viewer may get in any portions.
 _PIECES = ("llm_chunk", "tool_call", "tool_state", "tool_result")
-# Events for who is there just now: no place in the log, so no id.
+# Events for the current viewers only: they have no place in the log, and so no id.
 _ASIDES = ("branch", "withdrawn")
-# A change comes within milliseconds.
+# Seconds to wait for a change, which normally comes within milliseconds.
 _PATIENCE = 5
 
 
 class Stuck(AssertionError):
-    """Something does not come to its end."""
+    """Raised when something does not end."""
 
 
 class Operation:
@@ -77,7 +79,7 @@ class Operation:
         self.name = name
         self.method = method
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.done: Callable[[], None] | None = None  # brings the result
+        self.done: Callable[[], None] | None = None  # delivers the result
 
 
 class DrawnStore:
@@ -86,7 +88,7 @@ class DrawnStore:
     def __init__(self, *parts: Any) -> None:
         self._parts = parts
         self.waiting: list[Operation] = []
-        # What a bench resets at its end.
+        # Attributes that `bench` resets at its end.
         self.refused: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.gates: dict[str, asyncio.Event] = {}
@@ -132,7 +134,7 @@ class DrawnStore:
         return await operation.result
 
     async def go_on(self, operation: Operation, fate: str = "done") -> None:
-        """Do the operation, or bring its result if it was done before. `fate`: done | late | lost | refused."""
+        """Do the operation, or deliver its result if it was done before. `fate`: done | late | lost | refused."""
         if operation.done is not None:
             self.waiting.remove(operation)
             operation.done()
@@ -155,7 +157,7 @@ class DrawnStore:
 
 def _setter(operation: Operation, result: Any) -> Callable[[], None]:
     def bring() -> None:
-        if not operation.result.done():  # whoever waited may have been cancelled
+        if not operation.result.done():  # the waiting task may have been cancelled
             operation.result.set_result(result)
 
     return bring
@@ -170,21 +172,21 @@ def _raiser(future: "asyncio.Future[Any]", exc: Exception) -> Callable[[], None]
 
 
 class Process:
-    """One process: its hub, and what comes to it."""
+    """One process: its hub, and the change events that it gets."""
 
     def __init__(self, b: Bench) -> None:
         self.bench = b
         self.store: DrawnStore = b.store
         self.changes: asyncio.Queue[Change] = asyncio.Queue()
-        self.ended = 0  # how many of the model's calls have been told how to end
+        self.ended = 0  # the number of model calls that already have an end
         self.checkpointing: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()  # its change stream
-        self._listens = False  # and has seen to what it may have missed
+        self._listens = False  # whether it has handled possibly missed changes
         self._seqs = count(random.SystemRandom().randrange(2**60))
 
     async def listen(self) -> None:
-        """Open a change stream. What was stored before may have been missed."""
+        """Open a change stream. Earlier changes may have been missed."""
 
         async def on_gap() -> None:
             self._opened.set()
@@ -205,13 +207,13 @@ class Process:
         await self.opened()
 
     async def opened(self) -> None:
-        """Wait until its change stream is open, if it is to be: how long that takes is not to make a difference."""
+        """Wait until its change stream is open, if it is to be: the time for that must not affect the result."""
         if self._listening is not None:
             await self._opened.wait()
             await turns()
 
     async def cut(self) -> None:
-        """The change stream breaks off, and what it had not brought yet is lost."""
+        """Break the change stream; its undelivered changes are lost."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening])
@@ -226,7 +228,7 @@ class Process:
         return self._listening is not None
 
     async def change(self, sentinel: ObjectId) -> bool:
-        """Bring the next change, if there is one. All that is stored has come here when the sentinel has."""
+        """Deliver the next change, if there is one. When the sentinel has arrived, all stored changes have."""
         if not self._listens:
             return False
         found, arrived = list[Change](), False
@@ -251,7 +253,7 @@ class Process:
         return bool(found)
 
     def time_passes(self) -> None:
-        """Whatever is due later is due now."""
+        """Let all timers be due now."""
         for room in self.bench.hub._rooms.values():
             if isinstance(room._state, Remote):
                 room._state.poll_at = float("-inf")
@@ -260,19 +262,19 @@ class Process:
         self.bench.hub.poll()
 
     def checkpoint(self) -> None:
-        """Store what the running answers have."""
+        """Store the text of the running answers."""
         checkpointer = self.bench.hub._services.checkpointer
         if self.checkpointing is None or self.checkpointing.done():
             self.checkpointing = asyncio.create_task(checkpointer._checkpoint())
 
     def call(self) -> Call | None:
-        """The newest call of its model, if it goes on."""
+        """The newest call of its model, if it still runs."""
         calls = self.bench.model.calls
         return calls[-1] if len(calls) > self.ended and not calls[-1].closed.is_set() else None
 
 
 class Viewer:
-    """A client that comes and goes. A strict one always comes back with its last cursor, and must miss nothing."""
+    """A client that connects and disconnects. A strict one always uses its last cursor, and must miss nothing."""
 
     def __init__(self, world: "World", *, strict: bool) -> None:
         self._world = world
@@ -280,7 +282,7 @@ class Viewer:
         self.events: list[Frame] = []  # over all its connections
         self.cursors: list[Cursor] = []
         self.texts: dict[str, str] = {}
-        self.lengths: dict[Cursor, int] = {}  # of the text that it had with each cursor
+        self.lengths: dict[Cursor, int] = {}  # the length of its text at each cursor
         self.problems: list[str] = []  # notices without a message
         self.since: list[int] = []  # where in `events` each connection began
         self._stack: AsyncExitStack | None = None
@@ -302,7 +304,9 @@ class Viewer:
         )
 
     async def read(self, lose: int = 0) -> bool:
-        """Take what is there, but for the last `lose` events. False if there is nothing, or it is over."""
+        """Read the available events, except the last `lose` ones. Returns False if there are none, or the stream is
+        over.
+        """
         if self._opening is None or not self._opening.done():
             return False
         if self._opening.exception() is not None:
@@ -349,7 +353,7 @@ class Viewer:
         self.lengths[cursor] = len(self.texts.get(cursor.message_id, ""))
 
     async def leave(self) -> None:
-        """The connection is over, whoever ended it."""
+        """End the connection, whichever side has closed it."""
         assert self._opening is not None
         assert self._stack is not None
         if not self._opening.done():
@@ -363,7 +367,7 @@ class Viewer:
 
 
 async def turns() -> None:
-    """Let everything happen that needs no operation."""
+    """Run the event loop until everything has happened that needs no database operation."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
@@ -449,7 +453,7 @@ class World:
         self._request(process.bench.post(self.conversation, self._text(), if_busy=IfBusy.INTERRUPT))
 
     async def _take_back(self, process: Process) -> None:
-        """Take back a question, whether it waits or not: only that may decide what happens."""
+        """Take back a question, queued or not: only whether it is queued may decide the result."""
         page = await process.bench.reading.page(self.conversation.key, limit=3, before=None)
         questions = [message.id for message in page if isinstance(message, UserMessage)]
         if questions:
@@ -487,13 +491,13 @@ class World:
 
     async def _open(self, process: Process) -> None:
         viewer = self.rng.choice(self.viewers)
-        if viewer.connected or self.deleted:  # a conversation that is gone is not found
+        if viewer.connected or self.deleted:  # a deleted conversation is not found
             return
         if viewer.strict:
             viewer.open(process, viewer.cursors[-1] if viewer.cursors else self.start)
         else:
             cursors = [cursor for other in self.viewers for cursor in other.cursors]
-            # Somebody else's cursor would be a gap in the text that this one has: it begins anew with it.
+            # With another viewer's cursor this one's text would have a gap, so it starts with an empty state.
             cursor = self.rng.choice([None, self.start, *viewer.cursors, *cursors])
             if cursor is not None and cursor not in viewer.cursors:
                 viewer.texts |= _known(self.viewers, cursor)
@@ -527,7 +531,7 @@ class World:
         process.checkpoint()
 
     async def _sweep(self, process: Process) -> None:
-        """This process takes the other one for dead, and ends its answer."""
+        """Let this process take the other one for dead and end its answer."""
         sweeper = Sweeper(process.store, process.store, process.bench.hub, process.bench.metrics)  # type: ignore[arg-type]  # stands in for both
         orphans = await process.bench.attempts.orphans()
         for orphan in orphans:
@@ -562,7 +566,7 @@ class World:
         yield self._asking("hold", 600.0)
 
     def _asking(self, name: str, held: float | None) -> Tool:
-        """A tool that asks the user something, and then does what may happen once."""
+        """A tool that asks the user something before an effect that may happen only once."""
         opened: set[str] = set()
 
         async def run(_: object, caller: Caller) -> object:
@@ -601,7 +605,7 @@ class World:
         call.say(*called, Finish(reason="tool_calls", usage=None))
 
     async def _decide(self, process: Process, *, all_of_them: bool = False) -> None:
-        """Say something to what waits, as it is stored."""
+        """Decide or answer the waiting call, as it is stored."""
         answer = await process.bench.reading.running(self.conversation.key)
         waiting = [call for call in calls(answer.pieces) if call.waits] if answer is not None else []
         for call in waiting if all_of_them else self.rng.sample(waiting, min(1, len(waiting))):
@@ -617,18 +621,18 @@ class World:
                 self._request(process.bench.deciding.decide(self.conversation, call.id, decision))
 
     async def _look(self, process: Process) -> None:
-        """The time of what waits is over."""
+        """Let the waiting calls expire."""
         later = datetime.now(UTC) + timedelta(days=2)
         with mock.patch("chatstream.generations.deciding.now", return_value=later):
             answer = await process.bench.reading.running(self.conversation.key)
             if answer is not None and answer.status is Status.WAITING:
                 self._request(process.bench.deciding._expire(self.conversation, answer))
-                await asyncio.sleep(0)  # what is over is found before anything is stored
+                await asyncio.sleep(0)  # the expired calls are found before anything is stored
 
     # The end ----------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> list[Message]:
-        """Let everything come to its end; returns what is stored."""
+        """Let everything end; returns the stored messages."""
         quiet = 0
         for _ in range(_ROUNDS):
             busy = False
@@ -663,7 +667,7 @@ class World:
                     process = self.rng.choice(self.processes)
                     if any(call.waits for call in calls(left.pieces)):
                         await self._decide(process, all_of_them=True)
-                    else:  # the process with the open call is to go on, or else any
+                    else:  # the process with the open call must continue; without one, any process
                         await self._look(process)
                     await turns()
                 elif left is not None:
@@ -680,7 +684,7 @@ class World:
 
 
 def _known(viewers: list[Viewer], cursor: Cursor) -> dict[str, str]:
-    """The text that whoever has this cursor has of its message."""
+    """The text of a message that a viewer with this cursor has."""
     if cursor.position < 0:
         return {}
     for viewer in viewers:
@@ -691,7 +695,7 @@ def _known(viewers: list[Viewer], cursor: Cursor) -> dict[str, str]:
 
 
 async def _withdrawn(process: Process, conversation: Conversation) -> dict[str, int]:
-    """The questions that were taken back, with their positions. Nothing but the position is left of them."""
+    """The questions that were taken back. Only their positions are left."""
     which = {"conversationId": ObjectId(conversation.key), "role": "withdrawn"}
     documents = await process.bench.mongo.messages.find(which).to_list(None)
     assert not any(document.keys() & {"content", "parent"} for document in documents), documents
@@ -699,7 +703,7 @@ async def _withdrawn(process: Process, conversation: Conversation) -> dict[str, 
 
 
 def compare(world: World, stored: list[Message], withdrawn: dict[str, int], *, all_are_back: bool) -> None:
-    """What the viewers have been told, and what is stored. The strict ones have missed nothing once they are back."""
+    """Compare the viewers' events with the stored messages. After reconnecting, the strict ones have missed nothing."""
     order = {message.id: message.seq for message in stored} | withdrawn
     answers = {message.id: message for message in stored if isinstance(message, Answer)}
     newest = {answer.reply_to: answer.id for answer in answers.values()}
@@ -714,8 +718,9 @@ def compare(world: World, stored: list[Message], withdrawn: dict[str, int], *, a
     assert not newest.keys() & withdrawn.keys(), "answers a question that was taken back"
 
     def optional(id_: str) -> bool:
-        """What who comes later is not told: superseded attempts, and those that begin again before their first word;
-        and questions that were taken back."""
+        """Messages that later viewers do not get: superseded attempts, attempts that begin again before their first
+        word, and questions that were taken back.
+        """
         if id_ in withdrawn:
             return True
         answer = answers.get(id_)
@@ -738,7 +743,8 @@ def compare(world: World, stored: list[Message], withdrawn: dict[str, int], *, a
             told = [str(frame.id) for frame in viewer.events if frame.type not in _PIECES]
             assert [id_ for id_ in told if not optional(id_.split(".")[0])] == needed, (told, needed)
             for answer in answers.values():
-                # Of an answer that was taken from its process, more was told than is stored; its end replaces it.
+                # Of an answer that another process has ended, viewers may have got more text than is stored; its end
+                # replaces that.
                 if not optional(answer.id) and (answer.content or answer.failure is None):
                     assert viewer.texts.get(answer.id, "") == answer.content
 
@@ -763,7 +769,7 @@ def _in_order(events: list[Frame], order: dict[str, int]) -> None:
 
 
 def _not_stuck(viewer: Viewer, answers: dict[str, Answer], needed: list[str]) -> None:
-    """Who is still connected has been told everything after the first event of this connection."""
+    """Check that a connected viewer has got everything after the first event of its connection."""
     told = [str(frame.id) for frame in viewer.events[viewer.since[-1] :]]
     begun = [id_ for id_ in told if id_ in needed]
     if begun:
@@ -781,7 +787,7 @@ async def _at_once(_: Threads, function: Callable[..., Any], *args: object) -> A
 
 @contextlib.contextmanager
 def _no_clock() -> Iterator[None]:
-    """Nothing happens because time passes."""
+    """Turn off everything that happens because time passes."""
     never = 3600.0
     with contextlib.ExitStack() as stack:
         for name, value in {
@@ -798,7 +804,7 @@ def _no_clock() -> Iterator[None]:
             stack.enter_context(mock.patch(f"chatstream.generations.{name}", value))
         for name, value in {
             "changes._RETRY_PAUSE": 0,
-            # A slow machine refuses nothing: only what is drawn is refused.
+            # Long timeouts, so that a slow machine causes no refusals: only drawn ones happen.
             "mongo.OPERATION_TIMEOUT_MS": 1000 * _TIMEOUT,
             "mongo.TRANSACTION_TIMEOUT_SECONDS": _TIMEOUT,
             "gate._FIRST_PROBE": _TIMEOUT,
@@ -807,7 +813,7 @@ def _no_clock() -> Iterator[None]:
         }.items():
             stack.enter_context(mock.patch(f"chatstream.store.{name}", value))
         stack.enter_context(mock.patch.dict(Gate.run.__kwdefaults__, seconds=_TIMEOUT))
-        # How long a thread takes depends on the machine.
+        # No threads, since their timing depends on the machine.
         stack.enter_context(mock.patch("chatstream.plugins.threads.Threads.run", _at_once))
         yield
 
@@ -858,7 +864,7 @@ async def _play(uri: str, database: str, seed: int, log: list[str]) -> None:
 
 
 async def _come_back(world: World) -> None:
-    """Who was away comes back, and misses nothing; once more, and is told nothing."""
+    """Disconnected viewers reconnect and miss nothing; reconnecting once more brings no event."""
     for again in range(2):
         strict = [viewer for viewer in world.viewers if viewer.strict]
         told = [len(viewer.events) for viewer in strict]

@@ -1,7 +1,6 @@
-"""The ledger: everything the clients sent, were told and received, and everything the model was asked and said.
-
-Append-only, in the order in which it happened here. With a path it is also a file of one JSON object a line, for
-whoever looks at a run that failed.
+"""The ledger: everything that the clients sent and received, and all requests to and responses of the model.
+Append-only, in the order in which this process observed it. With a path it is also a file of one JSON object a line,
+to examine a failed run.
 """
 
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ class Sent(Entry, frozen=True):
 
 
 class Acknowledged(Entry, frozen=True):
-    """... and was told that it is stored: `status` 201, or 200 for one that was there."""
+    """The server acknowledged a message: `status` 201, or 200 for a repetition."""
 
     conversation: str
     key: str
@@ -41,7 +40,7 @@ class Regenerating(Entry, frozen=True):
 
 
 class Stopped(Entry, frozen=True):
-    """A client was told how an answer ended that it wanted stopped."""
+    """A stop was answered with the end of the answer."""
 
     conversation: str
     message_id: str
@@ -56,7 +55,7 @@ class Deleting(Entry, frozen=True):
 
 
 class Deleted(Entry, frozen=True):
-    """... and was told that it is gone."""
+    """The server confirmed the deletion."""
 
     conversation: str
 
@@ -71,7 +70,7 @@ class Opened(Entry, frozen=True):
 
 
 class Received(Entry, frozen=True):
-    """An event came."""
+    """An event was received."""
 
     connection: int
     id: str | None
@@ -100,7 +99,7 @@ class Emitted(Entry, frozen=True):
 
 
 class Finished(Entry, frozen=True):
-    """The model is about to say why it finished."""
+    """The model is about to send its finish reason."""
 
     call: int
     reason: str
@@ -124,7 +123,7 @@ class Ledger:
         self._file = path.open("ab") if path else None
 
     def add(self, entry: Entry) -> None:
-        """The next entry."""
+        """Append an entry."""
         self.entries.append(entry)
         if self._file is not None:
             self._file.write(msgspec.json.encode(entry) + b"\n")

@@ -1,4 +1,4 @@
-"""A model's endpoint that says something else in every call, so that a text tells which call it comes from.
+"""A model's endpoint that sends a different text in every call, so that each text identifies its call.
 
 What a call does depends on the seed, the question and how often it was asked, not on the order in which calls arrive.
 """
@@ -29,7 +29,7 @@ _WORDS = (
 )
 _EMOJI = ("🏆", "😀", "🐎")
 _BET = "I recommend a bet on Arsenal to win at odds of 2.10, with a stake of €10."
-# What one call in so many does instead of answering well, before its first token ...
+# Faults of a call, before its first token ...
 BEFORE = ("429", "500", "hang up", "stall at first")
 # ... and in the middle.
 AMID = ("stall", "drop", "half-close", "bad bytes", "truncate", "error object")
@@ -43,7 +43,7 @@ class Model:
         self._seed = seed
         self._asked: Counter[str] = Counter()
         self._calls = 0
-        self._connections: dict[asyncio.StreamWriter, bool] = {}  # is it between two requests?
+        self._connections: dict[asyncio.StreamWriter, bool] = {}  # whether the connection is idle
         self.fault_share = 0.0
         self.pieces = (4, 14)  # of an answer
         self.pause = (0.0, 0.15)  # seconds between two of them
@@ -88,7 +88,7 @@ class Model:
     async def _call(self, body: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         turns = body["messages"]
         assert isinstance(turns, list)
-        # Before it, in the same turn, may stand earlier ones that have no answer; none has a blank line of its own.
+        # Earlier questions without an answer may come before it in the same turn; no question contains a blank line.
         question = next(turn["content"] for turn in reversed(turns) if turn["role"] == "user").rpartition("\n\n")[2]
         self._calls += 1
         self._asked[question] += 1
@@ -96,7 +96,7 @@ class Model:
         rng = random.Random(f"{self._seed} {question} {self._asked[question]}")  # noqa: S311 - a seeded run
         self._ledger.add(Called(call, question))
         self.open += 1
-        # The answer is written while we listen whether the server goes away.
+        # Write the answer, and at the same time wait for the server's disconnect.
         answering = asyncio.create_task(self._answer(call, rng, writer))
         gone = asyncio.create_task(reader.read(1))
         try:
@@ -114,7 +114,7 @@ class Model:
             self._ledger.add(CallEnded(call, aborted))
 
     async def _answer(self, call: int, rng: random.Random, writer: asyncio.StreamWriter) -> bool:
-        """Say it; false if the connection cannot be used again."""
+        """Send the answer; returns false if the connection cannot be used again."""
         fault = rng.choice(BEFORE + AMID) if rng.random() < self.fault_share else ""
         pieces = rng.randint(*self.pieces)
         last = rng.randrange(1, pieces) if fault in AMID else pieces
@@ -151,7 +151,7 @@ class Model:
         for part in (data[:cut], data[cut:]):
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(0)  # let the network have them apart, if it likes
+            await asyncio.sleep(0)  # let the network send the pieces separately
 
     async def _refuse(self, fault: str, writer: asyncio.StreamWriter) -> bool:
         if fault == "429":

@@ -1,7 +1,7 @@
-"""Compares what clients and model wrote down with what is stored and logged, rule by rule.
+"""Compares the records of the clients and the model with the stored messages and the logs, rule by rule.
 
-A rule is a function that yields what breaks it. Each holds after every scenario, whatever was killed, cut or stopped in
-it; `test_reconcile.py` has a doctored ledger for each.
+A rule is a function that yields its violations. Each rule holds after every scenario, whatever was killed, cut or
+stopped; `test_reconcile.py` has a manipulated ledger for each.
 """
 
 import re
@@ -41,7 +41,7 @@ class Message(Struct, frozen=True, kw_only=True):
     """A stored message; of an answer also the fields below."""
 
     id: str
-    conversation: str  # as clients name it
+    conversation: str  # the conversation's id for clients
     seq: int
     role: str
     content: str
@@ -51,13 +51,13 @@ class Message(Struct, frozen=True, kw_only=True):
     status: str = ""
     finish_reason: str | None = None
     error: str | None = None
-    orphaned: bool = False  # not ended by the process that generated it
-    unwatched: bool = False  # cut because nobody watched, which is told as an error, and not begun again
+    orphaned: bool = False  # ended by another process than the one that generated it
+    unwatched: bool = False  # cut because nobody watched; sent as an error, and not begun again
     recommendations: int = 0
 
 
 class Process(Struct, frozen=True, kw_only=True):
-    """A server: its log, how it ended when told to, and its open descriptors before the load and after it."""
+    """A server: its log, its exit status, and its open descriptors before and after the load."""
 
     log: str
     exit_status: int
@@ -65,13 +65,13 @@ class Process(Struct, frozen=True, kw_only=True):
 
 
 class Evidence(Struct, kw_only=True):
-    """All there is to compare."""
+    """All data to compare."""
 
     entries: Sequence[Entry]
     messages: Sequence[Message] = ()
     processes: Sequence[Process] = ()
     secrets: Sequence[str] = ()  # tokens and keys
-    orphans_allowed: bool = False  # a process died or lost its turn
+    orphans_allowed: bool = False  # a process died or lost its answers
     settled: frozenset[int] = frozenset()  # the chains that watched to the end
 
 
@@ -83,7 +83,7 @@ class Violation(NamedTuple):
 
 
 class Call:
-    """What the model said in one call."""
+    """The model's output in one call."""
 
     def __init__(self, question: str) -> None:
         self.question = question
@@ -123,7 +123,9 @@ class Case:
 
     @cached_property
     def chains(self) -> dict[int, list[Received]]:
-        """What came in each chain, in order; those of deleted conversations, which nothing is left of, are left out."""
+        """The events of each chain, in order. Chains of deleted conversations are left out, as nothing of these is
+        stored.
+        """
         chains: dict[int, list[Received]] = {
             one.chain: [] for one in self.connections.values() if one.conversation not in self.deleted
         }
@@ -135,12 +137,14 @@ class Case:
 
     @cached_property
     def chunks(self) -> list[Received]:
-        """All chunks that anybody received."""
+        """All chunks that clients received."""
         return [entry for entry in self.of(Received) if entry.data["type"] == "llm_chunk"]
 
     @cached_property
     def calls_of(self) -> dict[str, set[int]]:
-        """Which calls the text of each attempt comes from, by what is stored and by what was received: one, if any."""
+        """The model calls from which each attempt's text comes, by the stored and by the received text; there must be
+        at most one.
+        """
         calls: defaultdict[str, set[int]] = defaultdict(set)
         texts = [(answer.id, answer.content) for answer in self.answers]
         texts += [(one.data["messageId"], one.data["content"]) for one in self.chunks if one.data["offset"] == 0]
@@ -151,7 +155,7 @@ class Case:
         return calls
 
     def source(self, id_: str) -> Call:
-        """The call an attempt's text comes from; one that said nothing if there is none."""
+        """The call from which an attempt's text comes; an empty call if there is none."""
         calls = self.calls_of.get(id_, set())
         return self.calls.get(next(iter(calls)), Call("")) if len(calls) == 1 else Call("")
 
@@ -199,7 +203,7 @@ def complete_once(case: Case) -> Iterator[str]:
     asked_again = Counter(entry.conversation for entry in case.of(Regenerating))
     superseded: Counter[str] = Counter()
     for attempts in case.attempts.values():
-        for answer in attempts[:-1]:  # only a wish for another answer supersedes a complete one
+        for answer in attempts[:-1]:  # only a `regenerate` request supersedes a complete answer
             superseded[answer.conversation] += answer.status == "complete"
     for conversation, count in superseded.items():
         if count > asked_again[conversation]:
@@ -251,7 +255,8 @@ def orphans_have_a_reason(case: Case) -> Iterator[str]:
     if case.evidence.orphans_allowed:
         return
     for answer in case.answers:
-        # One that nobody was told was begun, since its POST got a 503, and for which no model was called, is no theft.
+        # An answer is not "stolen" if its POST got a 503, so that no client knows of it, and no model was called for
+        # it.
         if answer.orphaned and case.calls_of.get(answer.id):
             yield f"{answer.id} was taken from a living process"
 
@@ -274,7 +279,7 @@ def calls_are_accounted_for(case: Case) -> Iterator[str]:
     deleted = {entry.content for entry in case.of(Sent) if entry.conversation in case.deleted}
     calls = sum(call.question not in deleted for call in case.calls.values())
     retries = sum(process.log.count("model retry") for process in case.evidence.processes)
-    # What repeats itself all the time is not all written.
+    # The log leaves out some repeated lines.
     left_out = sum(int(n) for one in case.evidence.processes for n in re.findall(r'"left_out": (\d+)', one.log))
     if calls > len(case.answers) + retries + left_out:
         yield f"{calls} calls for {len(case.answers)} attempts and {retries} retries"
@@ -435,11 +440,11 @@ RULES: tuple[Callable[[Case], Iterator[str]], ...] = (
     processes_end_well,
     logs_are_clean,
 )
-# What takes a while after the last fault: a run waits until these hold, within the 30 s that are promised.
+# Rules that hold only some time after the last fault: a run waits until they do, within the promised 30 s.
 SETTLING = (nothing_is_streaming, the_newest_is_answered, watchers_have_it_all)
 
 
 def reconcile(evidence: Evidence, rules: Sequence[Callable[[Case], Iterator[str]]] = RULES) -> list[Violation]:
-    """All that is broken."""
+    """All violations."""
     case = Case(evidence)
     return [Violation(rule.__name__, what) for rule in rules for what in rule(case)]

@@ -1,4 +1,6 @@
-"""What a scenario plays on: a database, server processes, the model, and a proxy on each way between them."""
+"""The environment of a scenario: a database, server processes, the model, and a proxy on each connection between
+them.
+"""
 
 import asyncio
 import contextlib
@@ -21,12 +23,12 @@ from tests.support.processes import SECRET, ServerProcess
 from tests.support.replica_set import ReplicaSet
 
 _KEY = "sk-stress-this-must-never-be-seen"
-# What takes long by default is short here; the proportions stay.
+# Settings that are long by default are short here, in the same proportions.
 _SETTINGS = {
     "JWT_SECRET": SECRET,
     "OPENAI_API_KEY": _KEY,
     "CHATSTREAM_LOG_FORMAT": "json",
-    # Whoever is cut off at random comes back more often than people do.
+    # Clients that are disconnected at random reconnect more often than people do.
     "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000",
     "CHATSTREAM_HEARTBEAT_INTERVAL": "1.5",
     "CHATSTREAM_DISCONNECT_GRACE": "2",
@@ -36,9 +38,9 @@ _SETTINGS = {
     "CHATSTREAM_SAVE_DEADLINE": "3",
     "CHATSTREAM_DRAIN_TIMEOUT": "3",
 }
-# What the protocol promises: this long after the last fault nothing is `streaming`, and who watches knows it.
+# What the protocol promises: this many seconds after the last fault, nothing is `streaming`, and viewers have the ends.
 RECOVERY = 30.0
-# How long a closed connection may be seen in /proc: its end must have been noticed by the other side.
+# Seconds for which a closed connection may still be in /proc, until the other side has noticed its end.
 _CLOSING = 5.0
 
 
@@ -51,7 +53,7 @@ class Server:
         self.to_database = FaultProxy(lambda: mongo.nodes[0].port)
         self.door = FaultProxy(lambda: self.process.port)
         self.process: ServerProcess
-        self.serves = False  # whether a load balancer would send anybody here
+        self.serves = False  # whether a load balancer would send clients here
         self.descriptors_before = 0
 
     async def start(self, *, direct: bool) -> "Server":
@@ -64,7 +66,7 @@ class Server:
         return await self.restart()
 
     async def restart(self) -> "Server":
-        """Start it (again)."""
+        """Restart the server."""
         self.process.start()
         await asyncio.to_thread(self.process.wait_until_ready)
         self.descriptors_before = self.descriptors
@@ -79,7 +81,7 @@ class Server:
         await self.process.ended()
 
     async def stop(self) -> int:
-        """End it politely; its exit status."""
+        """Stop the server with SIGTERM; returns its exit status."""
         self.serves = False
         return await asyncio.to_thread(self.process.stop)
 
@@ -91,11 +93,11 @@ class Server:
 
     @property
     def proxies(self) -> tuple[FaultProxy, ...]:
-        """Door, model, database."""
+        """The proxies in front of the server, the model and the database."""
         return (self.door, self.to_model, self.to_database)
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close and stop everything."""
         if process := getattr(self, "process", None) and self.process.process:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
@@ -107,7 +109,7 @@ class Server:
 
 
 class Stage:
-    """Everything of one run. An asynchronous context manager."""
+    """All parts of one run. An asynchronous context manager."""
 
     def __init__(self, seed: int, directory: Path, mongo: ReplicaSet, *, short: bool) -> None:
         """`directory` gets the logs and the ledger; `short` scenarios have less of everything."""
@@ -141,7 +143,7 @@ class Stage:
         return MongoClient(self.mongo.uri, serverSelectionTimeoutMS=2000, socketTimeoutMS=5000)
 
     async def serve(self, count: int = 1, **settings: str) -> list[Server]:
-        """Start so many servers."""
+        """Start this many servers."""
         settings = {"MONGODB_DATABASE": self.database, **settings}
         new = [Server(self._directory, self.model.port, self.mongo, settings) for _ in range(count)]
         self.servers += new
@@ -161,7 +163,7 @@ class Stage:
         return self.tabs[-1]
 
     async def crowd(self, people: int, *, tabs: int = 2, restless: float = 0.3) -> list[Person]:
-        """So many people, each with so many tabs."""
+        """This many people, each with this many tabs."""
         crowd = [await self.person(str(number)) for number in range(people)]
         for person in crowd:
             for _ in range(tabs):
@@ -170,21 +172,21 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def under_way(self, *actions: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-        """Do these while the body goes on; leaving waits for them."""
+        """Run these tasks while the context is open; leaving it waits for them."""
         async with asyncio.TaskGroup() as group:
             for action in actions:
                 group.create_task(action)
             yield
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until something holds here."""
+        """Wait until a condition is true."""
         async with asyncio.timeout(RECOVERY):
             while not holds():
                 await asyncio.sleep(0.02)
         assert holds(), what
 
     async def settle(self) -> None:
-        """No more faults: wait for the end of everything, within the promised time. What is late breaks a rule."""
+        """End all faults, and wait for everything to end within the promised time. Anything later is a violation."""
         for server in self.servers:
             for proxy in server.proxies:
                 proxy.heal()
@@ -199,7 +201,7 @@ class Stage:
             await asyncio.sleep(0.25)  # between two polls; there is no event to wait for in a database
 
     async def verdict(self) -> list[Violation]:
-        """Close everything politely, and compare."""
+        """Stop everything, and compare."""
         evidence = await self._evidence()
         for tab in self.tabs:
             await tab.close()
@@ -216,7 +218,7 @@ class Stage:
         descriptors = [(server.descriptors_before, server.descriptors) for server in running]
         self._exits += await asyncio.gather(*(server.stop() for server in running))
         for server in self.servers:
-            if server not in running:  # they have ended in the scenario, as it wanted
+            if server not in running:  # these have ended during the scenario, on purpose
                 descriptors.append((0, 0))
                 self._exits.append(0)
         evidence.processes = [
@@ -245,7 +247,7 @@ class Stage:
 
 
 def _message(document: dict[str, Any], names: Mapping[Any, str]) -> Message:
-    """A document as the rules see it. A message without its conversation keeps that one's key."""
+    """A document in the form for the rules. A message whose conversation is gone keeps the conversation's key."""
     error = document.get("error") or {}
     return Message(
         id=str(document["_id"]),
@@ -266,7 +268,9 @@ def _message(document: dict[str, Any], names: Mapping[Any, str]) -> Message:
 
 
 def _is_orphaned(document: dict[str, Any]) -> bool:
-    """Who sweeps knows of no request; and one that was to be stopped has no error, but was ended by another process."""
+    """Whether another process has ended the answer. The sweeper's ends have no request id; a stopped one has no error,
+    but another process wrote it.
+    """
     error = document.get("error") or {}
     writer = document.get("writtenBy", document["owner"]).rpartition("#")[0]
     stopped_for_it = document.get("status") == "stopped" and writer not in ("", document["owner"])

@@ -1,4 +1,4 @@
-"""The reconciler believes what is true, and each of its rules sees what breaks it."""
+"""The reconciler accepts correct data, and each of its rules detects its violation."""
 
 from collections.abc import Callable
 
@@ -54,7 +54,9 @@ def message(id_: str, seq: int, **fields: object) -> Message:
 
 
 def truth() -> Evidence:
-    """Two questions; the first answer is complete, the second was cut, told as an error and begun again."""
+    """Correct data: two questions; the first answer is complete, the second was cut, sent as an error and begun
+    again.
+    """
     messages = [
         message(QUESTION, 1, role="user", content="usr-1", key="k1"),
         message(
@@ -116,7 +118,7 @@ def truth() -> Evidence:
         Received(2, f"{PARTIAL}.error", {"type": "error", "error": "answer_interrupted", "messageId": PARTIAL}),
         complete(2, partial),
         Called(3, "usr-2"),
-        CallEnded(3, aborted=False),  # a 500, which the server's log tells of
+        CallEnded(3, aborted=False),  # a 500, which is in the server's log
         Called(4, "usr-2"),
         Emitted(4, THIRD_TEXT),
         Finished(4, "length"),
@@ -138,7 +140,7 @@ def truth() -> Evidence:
 
 
 def change(id_: str, **fields: object) -> Doctor:
-    """Store a message otherwise."""
+    """Change a stored message."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.messages = [replace(m, **fields) if m.id == id_ else m for m in evidence.messages]
@@ -147,7 +149,7 @@ def change(id_: str, **fields: object) -> Doctor:
 
 
 def lose(*ids: str) -> Doctor:
-    """Do not store some messages."""
+    """Remove some stored messages."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.messages = [m for m in evidence.messages if m.id not in ids]
@@ -156,7 +158,7 @@ def lose(*ids: str) -> Doctor:
 
 
 def store(*messages: Message) -> Doctor:
-    """Store further messages."""
+    """Add stored messages."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.messages = [*evidence.messages, *messages]
@@ -165,7 +167,7 @@ def store(*messages: Message) -> Doctor:
 
 
 def add(*entries: Entry) -> Doctor:
-    """Add to the ledger."""
+    """Add entries to the ledger."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.entries = [*evidence.entries, *entries]
@@ -174,7 +176,7 @@ def add(*entries: Entry) -> Doctor:
 
 
 def forget(which: Callable[[Entry], bool]) -> Doctor:
-    """Leave out of the ledger."""
+    """Remove entries from the ledger."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.entries = [entry for entry in evidence.entries if not which(entry)]
@@ -183,7 +185,7 @@ def forget(which: Callable[[Entry], bool]) -> Doctor:
 
 
 def alter(which: Callable[[Received], bool], **data: object) -> Doctor:
-    """Receive otherwise."""
+    """Change received events."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.entries = [
@@ -195,7 +197,7 @@ def alter(which: Callable[[Received], bool], **data: object) -> Doctor:
 
 
 def process(**fields: object) -> Doctor:
-    """Another server."""
+    """Change the data of the server process."""
 
     def doctor(evidence: Evidence) -> None:
         evidence.processes = [replace(one, **fields) for one in evidence.processes]

@@ -1,6 +1,6 @@
 """The stress scenarios in short: one of each kind of fault, one seed each. The rest: ``scripts/stress``.
 
-The seed changes nothing about the result, and can be had again with it: ``scripts/stress --seed N --short``.
+The result does not depend on the seed. To repeat a run with its seed: ``scripts/stress --seed N --short``.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def mongo() -> Iterator[ReplicaSet]:
-    """A database of this module's own, to be mistreated."""
+    """A database for this module alone, which the scenarios kill and stop."""
     with data_directory() as directory, ReplicaSet(directory) as mongo:
         yield mongo
 

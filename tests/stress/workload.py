@@ -1,4 +1,6 @@
-"""Clients as they are: they post until it is acknowledged, watch, leave in the middle, come back with their cursor."""
+"""Realistic clients: they post until they get an acknowledgement, watch, leave in the middle, and reconnect with their
+cursor.
+"""
 
 import asyncio
 import contextlib
@@ -27,16 +29,16 @@ from tests.stress.ledger import (
 from tests.support.client import API, IN_CONFIDENCE
 from tests.support.processes import SECRET
 
-# A request is answered within 5 s, also with a 503; after this its client tries elsewhere.
+# Seconds after which a client tries another server. Each request is answered within 5 s, perhaps with a 503.
 _REQUEST_TIMEOUT = 8.0
-_TOKEN_SECONDS = 86_400  # longer than any run, also with a clock that is an hour off
+_TOKEN_SECONDS = 86_400  # longer than any run, even with a clock that is wrong by an hour
 
 
 class Clients:
-    """What all clients share: where the servers are, and the ledger."""
+    """The state that all clients share: the servers' ports, and the ledger."""
 
     def __init__(self, ledger: Ledger, ports: Callable[[], Sequence[int]]) -> None:
-        """`ports` are those of the servers that a load balancer would send somebody to now."""
+        """`ports` returns the ports of the servers to which a load balancer would now send clients."""
         self.ledger = ledger
         self.ports = ports
         self.tokens: list[str] = []
@@ -44,7 +46,7 @@ class Clients:
         self.chains = count(1)
 
     def token(self, user: str) -> str:
-        """A token without `iat`: one from the future would be refused, by a server whose clock is behind."""
+        """A token without `iat`: a server whose clock is behind would refuse one from the future."""
         self.tokens.append(jwt.encode({"sub": user, "exp": int(time.time()) + _TOKEN_SECONDS}, SECRET))
         return self.tokens[-1]
 
@@ -62,14 +64,14 @@ class Person:
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self.token}"}, timeout=_REQUEST_TIMEOUT, event_hooks=IN_CONFIDENCE
         )
-        self.cursor = ""  # of the place before the first event
+        self.cursor = ""  # the cursor before the first event
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def begin(self) -> "Person":
-        """Create the conversation, and learn the place before its first event."""
+        """Create the conversation, and get the cursor before its first event."""
         response = await self._until_answered("POST", "", json={"id": self.conversation})
         assert response.status_code in (201, 409), response.text  # 409: an earlier try had succeeded
         response = await self._until_answered("GET", f"/{self.conversation}/messages")
@@ -77,13 +79,12 @@ class Person:
         return self
 
     def text(self) -> str:
-        """Something that nobody has said yet."""
+        """A unique text."""
         return f"usr-{self._name}-{next(self._numbers)} {self.rng.choice(('Who wins?', 'Wer gewinnt? 🏆', '誰が?'))}"
 
     async def post(self, content: str | None = None, key: str | None = None, if_busy: str = "refuse") -> str | None:
-        """Post a message until it is acknowledged; its id, None if the conversation is gone.
-
-        A 409 is taken as a person takes it: wait, and send it again.
+        """Post a message until it is acknowledged. Returns its id; None if the conversation is gone. After a 409, wait
+        and send it again, as a person would.
         """
         content = content or self.text()
         key = key or f"key-{content.split()[0].removeprefix('usr-')}"
@@ -107,7 +108,7 @@ class Person:
             await asyncio.sleep(self.rng.uniform(0.2, 0.5))
 
     async def stop(self) -> None:
-        """Stop what runs."""
+        """Stop the running answer."""
         response = await self._request("POST", f"/{self.conversation}/stop")
         if response is not None and response.status_code == 200:
             told = response.json()
@@ -117,7 +118,7 @@ class Person:
             assert response is None or response.status_code in (404, 409, 503), response.text
 
     async def regenerate(self, if_busy: str = "refuse") -> None:
-        """Ask for another answer, once: the wish has no key, so it is not repeated."""
+        """Ask for another answer, once: the request has no idempotency key, so it is not repeated."""
         self._clients.ledger.add(Regenerating(self.conversation))
         response = await self._request("POST", f"/{self.conversation}/regenerate", params={"ifBusy": if_busy})
         assert response is None or response.status_code in (202, 404, 409, 503), response.text
@@ -131,7 +132,7 @@ class Person:
         return response.status_code
 
     async def talk(self, turns: int) -> None:
-        """Say so many things, each in its own way; stop, ask again, or wait in between."""
+        """Send this many messages; stop, regenerate, or wait in between at random."""
         for _ in range(turns):
             await self.post(if_busy=self.rng.choice(("refuse", "refuse", "queue", "interrupt")))
             await asyncio.sleep(self.rng.uniform(0, 1.5))
@@ -142,7 +143,7 @@ class Person:
                 await self.regenerate(self.rng.choice(("refuse", "interrupt")))
 
     async def _until_answered(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send again while the answer is that there is none now."""
+        """Repeat a request while the response is 503."""
         while True:
             response = await self._request(method, path, **options)
             if response is not None and response.status_code not in (429, 503):
@@ -152,7 +153,7 @@ class Person:
             await asyncio.sleep(pause * self.rng.uniform(0.5, 1))
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response | None:
-        """None if nobody answered."""
+        """Send a request; returns None without a response."""
         ports = self._clients.ports()
         if not ports:
             return None
@@ -176,30 +177,30 @@ class Tab:
         self.cursor = person.cursor
         self.connected = asyncio.Event()  # now
         self.over = False  # the conversation is gone
-        self.last_words: list[dict[str, Any]] = []  # the newest event of each connection, and
-        self.retries: list[int] = []  # what each was last told about coming back, in ms
+        self.last_words: list[dict[str, Any]] = []  # the newest event of each connection
+        self.retries: list[int] = []  # the newest reconnection delay of each connection, in ms
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> "Tab":
-        """Begin to watch."""
+        """Start watching."""
         self._task = asyncio.create_task(self._watch())
         return self
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     def break_off(self) -> None:
-        """Lose the connection now; it comes back by itself."""
+        """Break the connection now; the tab reconnects by itself."""
         if self._writer is not None:
             self._writer.transport.abort()
 
     async def finished(self) -> None:
-        """Wait for the end of a tab that does not come back by itself, which one with `over` does not."""
+        """Wait for the end of a tab whose conversation is gone (`over`)."""
         if self._task is not None:
             await self._task
 
@@ -218,7 +219,7 @@ class Tab:
             finally:
                 self.connected.clear()
                 self._clients.ledger.add(Closed(connection, how))
-            await asyncio.sleep(self._rng.uniform(0.05, 0.4))  # before it comes back
+            await asyncio.sleep(self._rng.uniform(0.05, 0.4))  # pause before it reconnects
 
     async def _connection(self, connection: int, port: int) -> str:
         ledger = self._clients.ledger
@@ -252,7 +253,7 @@ class Tab:
                     self.over = True
                 if leave_after is not None and (leave_after := leave_after - 1) == 0:
                     if self._rng.random() < 0.5:
-                        writer.transport.abort()  # without a goodbye
+                        writer.transport.abort()  # without closing the connection properly
                     return "left"
             return "ended"
         finally:
