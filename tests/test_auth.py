@@ -1,4 +1,4 @@
-"""Who gets in, as callers see it over HTTP; the tokens' table is in `tests.auth`."""
+"""Authentication over HTTP, as clients see it; the table of tokens is in `tests.auth`."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ async def test_the_scheme_has_no_case(client: Client) -> None:
 
 @pytest.mark.gen_test
 async def test_a_token_in_the_address_does_not_help_elsewhere_than_on_the_stream(client: Client) -> None:
-    """Tokens in addresses end in logs and histories: only those who cannot set headers may send them."""
+    """Tokens in URLs end up in logs and histories: only clients that cannot set headers may send them."""
     conversation = await client.create()
     del client.http.headers["Authorization"]
     one = f"{API}/{conversation}"
@@ -115,7 +115,7 @@ async def test_two_different_tokens_are_refused(client: Client) -> None:
 
 @pytest.mark.gen_test
 async def test_a_bad_token_keeps_its_status_on_the_stream(client: Client) -> None:
-    """A transient refusal is a stream that an EventSource survives; this one is not transient."""
+    """A temporary refusal is sent as a stream, after which an EventSource reconnects; this one is permanent."""
     conversation = await client.create()
     del client.http.headers["Authorization"]
     for token in (BAD["exp past"], BAD["other secret"], "garbage"):
@@ -157,7 +157,7 @@ async def test_no_token_no_secret_and_no_message_is_ever_in_the_log(
         for scheme in ("Basic", "Token", ""):
             await client.http.get(API, headers={"Authorization": f"{scheme} {token}".strip()})
         await client.http.get(API, headers={"X-Request-Id": token, "Cookie": f"token={token}", "Referer": f"/?{token}"})
-        # What the HTTP parser refuses, it would like to quote.
+        # The HTTP parser quotes a header that it refuses.
         await raw(shared_server.port, f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\x01\r\n\r\n")
         await raw(shared_server.port, f"GET / HTTP/1.1\r\nHost: x\r\nBearer {token}: x\r\n\r\n")
         await raw(shared_server.port, f"GET /?token={token} HTTP/9\r\nHost: x\r\n\r\n")
@@ -165,10 +165,10 @@ async def test_no_token_no_secret_and_no_message_is_ever_in_the_log(
         await raw(shared_server.port, f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {token}\r\n\r\n")
         await raw(shared_server.port, f"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {token}\r\n\r\n")
     log = await shared_server.logged() + shared_server.output
-    assert "/messages 201" in log  # it is a log
+    assert "/messages 201" in log  # the log is not empty
     for token in [good, *bad]:
         for part in token.split("."):
-            # All tokens have the same header, which is no secret.
+            # All tokens have the same header part, which is not secret.
             assert part not in log or part == good.split(".")[0]
     for secret in (SECRET, "sk-test-this-must-never-be-seen", "nobody logs", "The question that"):
         assert secret not in log
@@ -176,7 +176,7 @@ async def test_no_token_no_secret_and_no_message_is_ever_in_the_log(
 
 
 async def raw(port: int, request: str) -> bytes:
-    """Send bytes that no client library would send; returns whatever comes back."""
+    """Send bytes that no client library would send; returns the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request.encode("latin-1"))

@@ -1,4 +1,4 @@
-"""What nobody sees."""
+"""Texts that show nothing."""
 
 import pytest
 

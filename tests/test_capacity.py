@@ -1,4 +1,4 @@
-"""What file descriptors allow."""
+"""The capacity for a number of file descriptors."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_each_stream_has_a_descriptor_and_one_for_its_answer(descriptors: int, c
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
-    """In a process of its own: a limit that was lowered cannot be raised again."""
+    """In a separate process: a lowered hard limit cannot be raised again."""
     script = (
         "import resource\n"
         "from chatstream.capacity import raise_descriptor_limit\n"

@@ -1,4 +1,4 @@
-"""The search that every server's log, metrics and errors go through finds what it looks for."""
+"""The search for confidential texts in logs, metrics and errors finds them."""
 
 import httpx
 import pytest
@@ -19,7 +19,7 @@ from tests.support.processes import SECRET
         SECRET,
         "You are a helpful sports betting assistant.",
         'What "nobody" may log.',
-        r"What \"nobody\" may log.",  # as JSON has it
+        r"What \"nobody\" may log.",  # with JSON escapes
         ("A long story." * 8)[:100],
     ],
 )
@@ -36,7 +36,7 @@ def test_a_server_with_a_leak_in_its_log_fails_the_test(start_server: StartServe
         log.write(auth.mint(SECRET, "user", 60) + "\n")
     with pytest.raises(AssertionError, match="confidential, but in the log"):
         server.stop()
-    server.log_path.write_text("")  # it is stopped once more, after the test
+    server.log_path.write_text("")  # the fixture stops the server and checks its log again
 
 
 @pytest.mark.gen_test

@@ -1,4 +1,4 @@
-"""The error tree: what it promises to handlers and to people."""
+"""The tree of errors: its guarantees for handlers and for people."""
 
 import inspect
 from http import HTTPStatus

@@ -49,7 +49,7 @@ def test_no_text_is_an_error(text: str) -> None:
         f"{KEY}.-1",
         f"{KEY}.1_0",
         f"{KEY}.1.0",
-        f"{KEY}.٣",  # a digit, but not one of ours
+        f"{KEY}.٣",  # a digit, but not an ASCII one
         f"{KEY}.1000000000",  # would be past every chunk
         f"{KEY}.{'9' * 5000}",
         f"{KEY}.system",

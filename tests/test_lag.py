@@ -25,6 +25,6 @@ async def test_a_loop_that_is_kept_busy_is_late() -> None:
         time.sleep(0.15)  # noqa: ASYNC251 - what a loop must not do
         await asyncio.sleep(0)
     sampling.cancel()
-    # What was due after 0.1 s could only come after 0.15 s.
+    # A timer that was due after 0.1 s could only run after 0.15 s.
     assert min(samples) > 0.04
     assert lag.seconds == sorted(samples)[1]

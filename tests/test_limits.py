@@ -1,4 +1,4 @@
-"""What one user and the whole process may have, against a clock of the test's."""
+"""The limits per user and per process, with a clock that the test sets."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from chatstream.limits import Answers, Kept, Rate, Slots
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -125,7 +125,7 @@ def test_however_many_come_only_so_many_are_remembered(clock: Clock, monkeypatch
     for number in range(1000):
         rate.take(number)
     assert len(rate) == 100
-    refusal(lambda: rate.take(999))  # the newest are remembered
+    refusal(lambda: rate.take(999))  # the newest keys are remembered
     rate.take(0)
 
 
@@ -204,7 +204,7 @@ def test_nothing_is_kept_of_who_has_nothing(slots: Slots) -> None:
 
 
 class Counted:
-    """So many are there, in the database of the test's; and how often it was asked."""
+    """A replacement for the database: the number of stored conversations, and how often they were counted."""
 
     def __init__(self, there: int) -> None:
         self.there = there
@@ -218,7 +218,7 @@ class Counted:
 
 
 async def created(kept: Kept, counted: Counted, user: str = "a") -> bool:
-    """Whether one more may be, which then is there."""
+    """Create one more conversation if that is allowed; returns whether it was."""
     try:
         await kept.take(user, counted)
     except TooManyConversations:
@@ -237,7 +237,7 @@ async def test_only_so_many_are_kept_and_they_are_counted_once_a_minute(clock: C
     kept.give_back("a")
     assert [await created(kept, counted) for _ in range(2)] == [True, False]
     assert counted.asked == 2
-    # What others delete is seen some seconds later.
+    # Deletions by other processes are noticed some seconds later.
     counted.there -= 2
     assert not await created(kept, counted)
     clock.now += 5
@@ -260,7 +260,7 @@ async def test_many_who_come_at_once_get_no_more_than_there_is_room_for(clock: C
 
 @pytest.mark.gen_test
 async def test_more_than_the_bound_is_no_room_either(clock: Clock) -> None:
-    """It was lower than what was there when it was set."""
+    """The limit was set lower than the number of existing conversations."""
     kept, counted = Kept(10, clock=clock), Counted(500)
     assert not await created(kept, counted)
     kept.give_back("a")  # of 500

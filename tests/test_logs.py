@@ -1,4 +1,4 @@
-"""The log: one line for each thing that happened, for people or for machines."""
+"""The log: one line for each event, for people or for programs."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from chatstream.settings import LogFormat
 
 @pytest.fixture(autouse=True)
 def _root_logger() -> Iterator[None]:
-    """`configure` is for a whole process: give pytest its own back."""
+    """`configure` changes the whole process: restore pytest's own logging."""
     root, levels = logging.getLogger(), {name: logging.getLogger(name).level for name in logs._QUIET}
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
@@ -36,7 +36,7 @@ def record(message: str, *arguments: object, facts: dict[str, Any] | None = None
 
 
 def failed() -> logging.LogRecord:
-    """A record with a traceback."""
+    """A log record with a traceback."""
     try:
         int("boom")
     except ValueError:
@@ -56,7 +56,7 @@ def test_a_traceback_for_people_comes_below() -> None:
     first, *rest = TextFormatter().format(made).split("\n")
     assert first.endswith("ERROR   lost  request=r1")
     assert rest[0] == "Traceback (most recent call last):"
-    assert rest[-1] == "ValueError"  # its text may repeat what a user wrote, whoever logs it
+    assert rest[-1] == "ValueError"  # the exception's text may quote a user, whichever library logs it
 
 
 def test_a_line_for_machines() -> None:
@@ -81,7 +81,7 @@ def test_a_traceback_for_machines_is_in_the_line() -> None:
 
 @pytest.mark.parametrize("hostile", ["a\nERROR forged", "a\r\n", "\x1b[2Jgone", "\u2028", "a\0b", "\x85", "\ud800"])
 def test_nobody_writes_a_line_of_their_own(hostile: str) -> None:
-    """A user's name comes from a token, and whoever issues it may let users choose it."""
+    """A user's id comes from a token, and its issuer may let users choose it."""
     for formatter in (TextFormatter(), JSONFormatter()):
         line = formatter.format(record("it", facts={"who": hostile}))
         assert line.isprintable()
@@ -115,7 +115,7 @@ def test_text_is_for_terminals(
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_libraries_do_not_say_what_we_would_not(capsys: pytest.CaptureFixture[str], level: str) -> None:
-    """At DEBUG, clients log headers and bodies; the HTTP parser quotes the header it refuses, token and all."""
+    """At DEBUG, HTTP clients log headers and bodies, and the HTTP parser quotes a refused header, with its token."""
     logs.configure(LogFormat.JSON, level)
     for name in ("openai._base_client", "httpx2", "httpcore2.http11", "pymongo.command"):
         logging.getLogger(name).debug("a prompt")
@@ -183,5 +183,5 @@ def test_users_have_a_name_that_says_nothing_of_them() -> None:
     assert names.user("ada") == Pseudonyms.derived("a secret").user("ada") != others.user("ada")
     assert names.user("ada") != names.user("Ada")
     assert names.user("ada")[2:] != names.conversation("ada")[2:]
-    assert names.conversation("0123456789abcdef01234567") == "0123456789abcdef01234567"  # we made it
+    assert names.conversation("0123456789abcdef01234567") == "0123456789abcdef01234567"  # this server made the id
     assert Pseudonyms.derived(None).user("ada") != Pseudonyms.derived(None).user("ada")

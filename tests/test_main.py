@@ -1,4 +1,4 @@
-"""The command line, as whoever starts the server sees it."""
+"""The command line, as the person who starts the server sees it."""
 
 import json
 import os
@@ -54,7 +54,9 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def _the_process_stays_as_it_was() -> Iterator[None]:
-    """A command puts what the env file has into the environment, and the working directory on Python's path."""
+    """Restore the process: a command adds the env file's variables to the environment, and the working directory to
+    Python's path.
+    """
     environment, path = dict(os.environ), [*sys.path]
     yield
     os.environ.clear()
@@ -67,7 +69,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in this process, in an empty directory and without settings; its status, output and errors."""
+    """Run a command in this process, in an empty directory and without settings. Returns its status, output and
+    errors.
+    """
     monkeypatch.chdir(tmp_path)
     for name in (*_NAMES, "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -169,7 +173,7 @@ def test_a_good_configuration_is_said_to_be(run: Run, tmp_path: Path, variables:
     result = run("check-config", **variables)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("The configuration is valid.\n")
-    assert not [*tmp_path.iterdir()]  # it only looks
+    assert not [*tmp_path.iterdir()]  # the command creates no files
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve", ""])
@@ -237,7 +241,7 @@ def test_a_data_directory_that_cannot_be_written_is_said_plainly(run: Run, tmp_p
 def test_a_started_server_says_what_it_uses(start_server: StartServer, mongodb_uri: str) -> None:
     server = start_server(OPENAI_MODEL="gpt-5")
     assert server.stop() == 0
-    assert server.output == ""  # no banner where nobody looks: what it would show is a key
+    assert server.output == ""  # no banner without a terminal, as it would have a token
     lines = [json.loads(line) for line in server.log.splitlines()]
     listens, *others = [line for line in lines if line["logger"] == "chatstream.server"]
     assert listens["message"] == f"chatstream {__version__} listens on 127.0.0.1:{server.port}"
@@ -279,7 +283,7 @@ _NAMES = [
     str(getattr(info.validation_alias, "choices", [info.validation_alias or f"CHATSTREAM_{field.upper()}"])[0])
     for field, info in Settings.model_fields.items()
 ]
-# A library's words, or Python's.
+# Messages of a library or of Python.
 FOREIGN = re.compile(
     r"pydantic|validation error|input should|valid (?:integer|number|boolean)|unable to pars|Traceback|Error\(|type=|"
     r"errors\.pydantic|Value error|expected|Errno|<class|object at 0x|NoneType",
@@ -288,7 +292,7 @@ FOREIGN = re.compile(
 
 
 # All values in all settings take minutes: each setting gets a sixth of them, and each value a sixth of the settings.
-# The addresses, which have most to be wrong about, get a third.
+# The URLs, which can be wrong in most ways, get a third.
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -438,7 +442,7 @@ def test_what_came_with_copying_is_cut_off(name: str, value: str, cut: str, monk
         ("mongodb://h/shop?replicaSet=rs0", "shop"),
         ("mongodb://app:pw%2Fx@h,i:1/shop", "shop"),
         ("mongodb+srv://h/shop", "shop"),
-        ("mongodb://h/admin", "chatstream"),  # where the user is known, and no place for data
+        ("mongodb://h/admin", "chatstream"),  # the database in which the user is stored, not one for data
         ("mongodb://h/", "chatstream"),
         ("mongodb://h/?replicaSet=a/b", "chatstream"),
         ("mongodb://h", "chatstream"),
@@ -473,7 +477,7 @@ def test_an_env_file_that_cannot_be_read(run: Run, tmp_path: Path, content: byte
         (tmp_path / ".env").write_bytes(content)
     result = run("check-config")
     assert (result.returncode, result.stdout) == (2, "")
-    heading, line = result.stderr.splitlines()  # in our words, and once
+    heading, line = result.stderr.splitlines()  # one line, in our own words
     assert heading == "The configuration is not valid:"
     assert said in line
 
@@ -528,7 +532,7 @@ def test_a_plugin_that_cannot_be_made_is_named_beside_all_else_that_is_wrong(
         "CHATSTREAM_DATA_DIR": "/dev/null",
         "CHATSTREAM_REVOCATION": "no:no",
     }
-    for more in ({}, {"CHATSTREAM_PORT": "http", "CHATSTREAM_PROT": "1"}):  # also where a value cannot be read at all
+    for more in ({}, {"CHATSTREAM_PORT": "http", "CHATSTREAM_PROT": "1"}):  # also if a value cannot be parsed at all
         for name, value in {**wrong, **more}.items():
             monkeypatch.setenv(name, value)
         status, _, errors = command("check-config")
@@ -561,12 +565,12 @@ def test_the_files_are_looked_at_beside_all_else_that_is_wrong(
     assert (status, output) == (2, "")
     lines = errors.splitlines()[1:]
     assert sorted(line.strip().split(":")[0] for line in lines) == [
-        "CHATSTREAM_HEARTBEAT_INTERVAL",  # only together with another one
+        "CHATSTREAM_HEARTBEAT_INTERVAL",  # wrong only together with another setting
         *["CHATSTREAM_MODELS_FILE"] * 2,
         *["CHATSTREAM_PAGE_FILE"] * 2,
         *("CHATSTREAM_PLUGINS", "CHATSTREAM_PORT"),
         *["CHATSTREAM_TOOLS_FILE"] * 3,
-        "JWT_SECRET",  # that it is too short, and not that there is none
+        "JWT_SECRET",  # the error is that it is too short, not that it is missing
         "MONGODB_URI must be set in production",
     ]
 
@@ -591,7 +595,7 @@ def plugin():
 def test_a_plugin_finds_the_variables_of_the_env_file_and_is_found_beside_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "my_app.py").write_text(APP)
     (tmp_path / ".env").write_text("CHATSTREAM_PLUGINS=my_app:plugin\nSERVICE_URL=http://sk-hunter2/\n")
-    # As the installed program runs: the directory is not on Python's path by itself.
+    # Started like the installed program: the directory is not on Python's path by default.
     start = "import os, sys; from chatstream.__main__ import main; del os.environ['PYTHONPATH']; sys.exit(main())"
     program = ("-P", "-c", start, "check-config")
     done = run(python=program)

@@ -1,4 +1,4 @@
-"""The metrics: what was said is what is exposed."""
+"""The metrics: each reported event is exposed."""
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 

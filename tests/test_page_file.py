@@ -1,4 +1,4 @@
-"""A page of one's own: what its file may say, and what is said about a wrong one."""
+"""The file of an operator's own page: valid contents, and the errors for invalid ones."""
 
 from base64 import b64encode
 from pathlib import Path

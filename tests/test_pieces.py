@@ -57,7 +57,7 @@ def test_a_text_only_answer_counts_its_code_points() -> None:
 def test_the_positions_of_the_contract() -> None:
     ends = [pieces.size(ANSWER[:count]) for count in range(1, len(ANSWER) + 1)]
     assert ends == [12, 13, 24, 25, 26, 27, 39]
-    # Who has seen .19 is given the arguments from their 7th character on.
+    # A viewer with the cursor .19 gets the arguments from their 7th character on.
     assert pieces.cut(ANSWER, 19)[0] == '{"match":7}'[6:]
     assert pieces.at(ANSWER, 19).call == CALL
     assert pieces.at(ANSWER, 27) == pieces.Place(position=27, kind=Kind.TEXT, number=2, text=12)

@@ -1,4 +1,4 @@
-"""Which proxy is asked for what."""
+"""The choice of the proxy for a URL."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The server's own parts; what it does as a whole is in scenarios/."""
+"""Single functions of the server; scenarios/ tests the server as a whole."""
 
 import asyncio
 import time

@@ -30,14 +30,14 @@ PRODUCTION = {
 
 @pytest.fixture(autouse=True)
 def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests has variables of their own."""
+    """Remove the variables of the environment in which the tests run."""
     for name in variables().values():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
 
 
 def variables() -> dict[str, str]:
-    """The fields and their variables, as the documentation of pydantic-settings has them."""
+    """The fields and their variables, read as documented by pydantic-settings."""
     names = {}
     for field, info in Settings.model_fields.items():
         alias = info.validation_alias
@@ -52,7 +52,7 @@ def load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], env_file: P
 
 
 def problems(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], env_file: Path | None = None) -> list[str]:
-    """What is wrong, line by line, without the heading."""
+    """The error messages, line by line, without the heading."""
     with pytest.raises(ConfigurationError) as refused:
         load(monkeypatch, variables, env_file)
     heading, *lines = str(refused.value).splitlines()
@@ -398,7 +398,7 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch, dict.fromkeys(variables().values(), ""))
-    assert settings.plugins == ()  # the one setting of which an empty value says something
+    assert settings.plugins == ()  # the only setting whose empty value has a meaning
     assert settings.model_copy(update={"plugins": DEFAULT_PLUGINS}) == Settings()
     assert settings.uses_demo_model
     assert settings.uses_embedded_database
@@ -471,12 +471,12 @@ def test_the_examples_values_are_the_defaults(monkeypatch: pytest.MonkeyPatch, t
     for field, name in variables().items():
         default = Settings.model_fields[field].default
         assert default is not PydanticUndefined, field
-        # A number or a text that is set by default is written down.
+        # The example shows each default that is a number or a text.
         assert (example()[name] == "") == (default in (None, ())), name
 
 
 def uncommented(directory: Path) -> Path:
-    """The example with all of its lines in force."""
+    """The example file with all of its lines uncommented."""
     text = "\n".join(f"{name}={value}" for name, value in example().items())
     (directory / "all.env").write_text(text, encoding="utf-8")
     return directory / "all.env"

@@ -17,7 +17,7 @@ NOW = "2026-11-22T10:40:00.123Z"
 QUESTION = "0" * 23 + "a"
 ANSWER = "0" * 23 + "b"
 
-# Unquoted parts are what the protocol promises; whoever changes a byte here changes it for every client.
+# The protocol's promise to clients: changing a byte here changes it for every client.
 GOLDEN: list[tuple[AnyEvent, Cursor | None, str]] = [
     (
         Connected(timestamp=NOW, conversation_id="c1", resumed=False, active_message_id=None),
@@ -133,7 +133,7 @@ def test_no_content_can_break_a_frame(content: str) -> None:
     assert b"\r" not in frame
     assert b"\0" not in frame
     assert frame.endswith(b"\n\n")
-    # Clients of the seed split on an empty line alone, others on every line, or on all that Unicode calls its end.
+    # The seed's clients split only at empty lines, others at every line, or at every line end of Unicode.
     assert len(frame.decode().splitlines()) == 3
     id_line, data_line = frame.removesuffix(b"\n\n").split(b"\n")
     assert id_line == f"id: {QUESTION}.user".encode()

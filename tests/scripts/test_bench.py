@@ -1,4 +1,4 @@
-"""What scripts/bench makes of its results. The measuring itself needs a quiet machine, so no test does it."""
+"""The reports that scripts/bench makes of its results. Measuring itself needs a quiet machine, so no test does it."""
 
 from collections.abc import Mapping
 from pathlib import Path

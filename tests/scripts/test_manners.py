@@ -1,4 +1,4 @@
-"""What all scripts have in common, from whatever directory they are called."""
+"""The common behaviour of all scripts, called from any directory."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.processes import REPOSITORY
 
 DIRECTORY = REPOSITORY / "scripts"
 SCRIPTS = sorted(file.name for file in DIRECTORY.iterdir() if file.is_file() and os.access(file, os.X_OK))
-# What they do not know themselves is pytest's business.
+# Scripts that refuse unknown arguments; the others pass them on to pytest.
 STRICT = [name for name in SCRIPTS if name != "test"]
 
 
@@ -45,7 +45,7 @@ def test_what_runs_the_program_reads_settings_and_plug_ins_where_one_stands(tmp_
     assert told.returncode == 0, told.stderr
     assert f"settings  {tmp_path / '.env'}\n" in told.stdout
     assert "plug-in   rules_of_mine:Rules (admit)\n" in told.stdout
-    # What a development server makes is in the clone, so that `mint_token` finds its secret from anywhere.
+    # A development server's data is in the clone's directory, so that `mint_token` finds its secret from any directory.
     assert f"embedded, in {REPOSITORY / 'var'}/\n" in told.stdout
     (tmp_path / ".env").write_text("CHATSTREAM_DATA_DIR=here\n")
     assert "embedded, in here/\n" in run("serve", tmp_path, "check-config").stdout

@@ -1,4 +1,4 @@
-"""scripts/mint_token prints what the server takes, and nothing else."""
+"""scripts/mint_token prints a token that the server accepts, and nothing else."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The seeding script, run as it is: what it stores is read back through the real server."""
+"""The seeding script, run as a program: the stored data is read back through a real server."""
 
 import json
 import os
@@ -32,7 +32,7 @@ Documents = Database[dict[str, Any]]
 
 
 class Seeder:
-    """Runs the script, with nothing in its environment but what is given."""
+    """Runs the script with only the given environment."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
@@ -47,14 +47,14 @@ class Seeder:
         return chatstream(self.directory, "seed", *options, **self.environment | environment)
 
     def __call__(self, *options: str, **environment: str) -> dict[str, Any]:
-        """The summary of a run that goes well."""
+        """Run the script, which must succeed; returns its summary."""
         done = self.run(*options, "--json", **environment)
         assert done.returncode == 0, done.stderr
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
 
     def refused(self, *options: str, status: int = 1, **environment: str) -> str:
-        """What a run says that does not go well."""
+        """Run the script, which must fail; returns its message."""
         done = self.run(*options, **environment)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
@@ -64,7 +64,7 @@ class Seeder:
 
 @pytest.fixture
 def database(mongodb_uri: str) -> Iterator[Documents]:
-    """A database of the test's own."""
+    """A separate database for the test."""
     with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
         name = f"seed-{uuid.uuid4().hex}"
         yield client[name]
@@ -84,7 +84,7 @@ def seed_shared(tmp_path: Path, mongodb_uri: str) -> Seeder:
 
 
 def chats(database: Documents) -> list[tuple[str, str, str, list[str]]]:
-    """Everything in it that a seed decides."""
+    """All data of the database that depends on the seed."""
     return [
         (
             one["userId"],
@@ -97,7 +97,7 @@ def chats(database: Documents) -> list[tuple[str, str, str, list[str]]]:
 
 
 def write(path: Path, *conversations: object) -> str:
-    """A file of conversations; its name."""
+    """Write a file of conversations; returns its name."""
     path.write_text(json.dumps({"conversations": conversations}))
     return str(path)
 
@@ -185,7 +185,7 @@ async def test_the_documents_are_those_that_the_server_stores(
         assert messages[1]["replyTo"] == messages[0]["_id"]
         assert messages[1]["length"] == len(messages[1]["content"])
         for document in (one, *messages):
-            document.pop("writtenBy", None)  # tells the server's processes which changes are their own
+            document.pop("writtenBy", None)  # by this, server processes recognise their own changes
         documents = [one, *messages, *messages[1]["recommendations"]]
         return [{name: type(value) for name, value in document.items()} for document in documents]
 
@@ -198,7 +198,7 @@ async def test_the_documents_are_those_that_the_server_stores(
     seed_shared("--file", write(seed_shared.directory / "chats.json", given | {"messages": lines}))
     own_shapes, given_shapes = shapes("own"), shapes("given")
     assert len(own_shapes) == 4
-    # No model wrote what was seeded, and nobody knows its tokens.
+    # Seeded answers have no model and no token counts.
     assert {name: own_shapes[2].pop(name) for name in ("model", "usage")} == {"model": str, "usage": dict}
     assert given_shapes[2].pop("usage", type(None)) is type(None)
     assert given_shapes == own_shapes
@@ -349,7 +349,7 @@ async def test_what_somebody_else_stores_meanwhile_wins_and_what_is_repeated_is_
         await seeding.store([theirs])
         with pytest.raises(AlreadyExists):
             await seeding.store([other, ours])
-        await seeding.store([theirs])  # as after a result that was lost
+        await seeding.store([theirs])  # as if the result of an earlier try was lost
     finally:
         mongo.close()
     assert [(id_, texts) for _, id_, _, texts in chats(database)] == [("c1", ["theirs"])]
@@ -537,7 +537,7 @@ async def test_without_a_configuration_it_finds_the_database_of_the_server(
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the shell's part, with an environment that is there already."""
+    """Run the script's shell part with an existing environment."""
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     (scripts / "seed_conversations").write_bytes((REPOSITORY / "scripts" / "seed_conversations").read_bytes())

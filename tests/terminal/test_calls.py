@@ -1,4 +1,4 @@
-"""``chatstream chat`` where the model calls tools: they are shown, and whoever types is asked."""
+"""``chatstream chat`` with tool calls: it shows them, and asks the user for decisions."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``python -m chatstream chat``, as whoever types sees it: against a real server, in a pipe and on a terminal."""
+"""``python -m chatstream chat`` as its user sees it: with a real server, in a pipe and on a terminal."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.upstream import Do, Upstream, answer, beginning, delta, endin
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
-    """For the tests of this file: titles would ask the model once more than a script says."""
+    """A server for the tests of this file, without titles: these would be further requests to the scripted model."""
     settings = environment | {"MONGODB_DATABASE": "terminal", "CHATSTREAM_TITLES": "off"}
     server = ServerProcess(tmp_path_factory.mktemp("terminal"), settings).start().wait_until_ready()
     yield server
@@ -42,7 +42,7 @@ async def chat(
 
 
 async def outcome(process: asyncio.subprocess.Process, text: str = "") -> tuple[int | None, str, str]:
-    """Give it `text` to read, and wait for its end: exit status, output, notes."""
+    """Send `text` to its input, and wait for its end. Returns the exit status, the output and the notes."""
     async with asyncio.timeout(PATIENCE):
         output, notes = await process.communicate(text.encode())
     return process.returncode, (output or b"").decode(), (notes or b"").decode()
@@ -81,7 +81,7 @@ async def test_conversations_are_found_and_gone_on_with(client: Client, upstream
 async def test_a_conversation_gets_a_title(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    """The question's beginning, and after the first answer what the model makes of it."""
+    """The title is the question's beginning, and after the first answer the one that the model writes."""
     client, hold = make_client(start_server()), asyncio.Event()
     upstream.reply(beginning("Otto"), hold, ending())
     upstream.reply(answer("Palindromes"))
@@ -242,7 +242,7 @@ async def test_ctrl_c_stops_the_answer_and_nothing_else(client: Client, upstream
         client,
         **screen.ends,
         start_new_session=True,
-        # A shell that runs the tests in the background makes them, and all that they start, ignore the signal.
+        # A shell that runs the tests in the background makes them and their child processes ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     screen.started()
@@ -271,7 +271,7 @@ async def test_a_reader_who_has_seen_enough_ends_it(client: Client, upstream: Up
     os.close(writing)
     assert b"connected" in await asyncio.to_thread(os.read, reading, 4096)
     os.close(reading)
-    await client.stop_all()  # the end is something to write
+    await client.stop_all()  # the end of the answer makes it write
     status, _, notes = await outcome(process)
     assert status == 1
     assert "Traceback" not in notes

@@ -1,4 +1,4 @@
-"""One connection of the terminal's client, against a server that sends what a test wants."""
+"""One connection of the terminal's client, with a server that sends the bytes of the test."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ async def test_who_is_interrupted_while_frames_come_in_stops() -> None:
     over = asyncio.Event()
     async with listening(flood) as port:
         client = Client(f"http://127.0.0.1:{port}", "token")
-        for turns in range(8):  # of the event loop: some of them fall between a frame's arrival and its being read
+        for turns in range(8):  # turns of the event loop: some are between a frame's arrival and its reading
             seen = asyncio.Event()
             watching = asyncio.create_task(watch())
             await seen.wait()
@@ -42,6 +42,6 @@ async def test_who_is_interrupted_while_frames_come_in_stops() -> None:
                 await asyncio.wait({watching})
             assert watching.cancelled()
         over.set()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # requests that were left end with their connection
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}  # abandoned requests end with their connection
         async with asyncio.timeout(PATIENCE):
             await asyncio.wait(tasks)

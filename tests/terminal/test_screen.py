@@ -11,7 +11,7 @@ _TOKENS = re.compile(r"\033\[(\d+)D|\033\[K|\n|.", re.DOTALL)
 
 
 def shown(written: str) -> list[str]:
-    """The lines that a terminal has after this, for texts of letters that are one cell wide."""
+    """The lines on a terminal after this output, for letters that are one cell wide."""
     lines, column = [""], 0
     for token in _TOKENS.finditer(written):
         if token[1]:

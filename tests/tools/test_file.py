@@ -1,4 +1,4 @@
-"""The file of tools: what it may say, and what is said of what it may not."""
+"""The tools file: valid contents, and the errors for invalid ones."""
 
 from pathlib import Path
 
@@ -265,6 +265,6 @@ def test_patterns_take_linear_time(tmp_path: Path) -> None:
 
     check = checking({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}})
     with pytest.raises(BadArguments):
-        check({"a": "a" * 49_000 + "b"})  # for ever, with backtracking
+        check({"a": "a" * 49_000 + "b"})  # with backtracking this would take for ever
     with pytest.raises(ValueError, match=r"\Ais no JSON Schema: properties.a.pattern is wrong\Z"):
         checking({"type": "object", "properties": {"a": {"pattern": "(?=a)"}}})

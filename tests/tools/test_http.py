@@ -1,4 +1,4 @@
-"""Tools that an HTTP endpoint carries out, on real sockets: what it is sent, and whatever it may answer."""
+"""Tools of an HTTP endpoint, with real sockets: the requests, and all kinds of responses."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ def _no_proxies(proxies: NameProxies, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def made(directory: Path, url: str, effect: str = "none", more: str = "", **settings: Any) -> AsyncIterator[Tool]:
-    """The tool of a file."""
+    """The tool in a tools file."""
     path = directory / "tools.toml"
     path.write_text(
         f'[[tool]]\nname = "odds"\ndescription = "d"\nurl = "{url}"\neffect = "{effect}"\napproval = "never"\n{more}\n'
@@ -50,7 +50,7 @@ async def made(directory: Path, url: str, effect: str = "none", more: str = "", 
 
 
 def said(body: bytes, kind: str | None = "application/json", status: str = "200 OK", more: str = "") -> bytes:
-    """A response."""
+    """A response with this body."""
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}"
     return (head + (f"Content-Type: {kind}\r\n" if kind else "") + "\r\n").encode() + body
 
@@ -72,7 +72,7 @@ async def test_it_is_sent_the_arguments_and_for_whom_they_are(tmp_path: Path) ->
     ids = {"idempotency-key": CALLER.key, "x-user-id": "auth0|7", "x-conversation-id": "c-1"}
     ours = {"x-message-id": CALLER.answer, "content-type": "application/json", "authorization": f"Bearer {SECRET}"}
     assert (ids | ours | {"user-agent": "ours"}).items() <= first.headers.items()
-    assert "cookie" not in second.headers  # what one user's call was given
+    assert "cookie" not in second.headers  # not the cookie from one user's call
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_json_and_text_are_results(tmp_path: Path, reply: bytes, result: o
         (said(b'{"a":NaN}', "application/json"), "its answer cannot be read: it is no valid JSON"),
         (said(b"a\xffb", "text/plain"), "its answer cannot be read: it is no valid text"),
         (said(b"ab", "text/plain; charset=klingon"), "its answer cannot be read: it is no valid text"),
-        # What Python takes for charsets, too; the first takes minutes for a megabyte.
+        # Python's other charsets; the first one takes minutes for a megabyte.
         (
             said(b"x" * 500_000 + b"-" + b"b" * 500_000, "text/plain; charset=punycode"),
             "its answer cannot be read: it is no valid text",
@@ -290,7 +290,7 @@ async def test_who_says_nothing_or_says_it_drop_by_drop_has_the_tools_time(mongo
             while not writer.is_closing():
                 writer.write(b".")
                 await writer.drain()
-                await asyncio.sleep(0.02)  # its pace
+                await asyncio.sleep(0.02)  # a slow response
         gone.set()
 
     outcomes = {}

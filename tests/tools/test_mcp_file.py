@@ -1,4 +1,4 @@
-"""The MCP servers in the file of tools: what they may say, and what is said of what they may not."""
+"""The MCP servers in the tools file: valid contents, and the errors for invalid ones."""
 
 import asyncio
 import subprocess
@@ -51,7 +51,7 @@ def test_servers_and_their_tools(tmp_path: Path) -> None:
     http, program = reading(tmp_path, text)
     assert http.headers == {"Authorization": f"Bearer {SECRET}"}
     careful, reads = http.tools
-    # Of what nobody has said anything, the worst is assumed.
+    # Without a setting, the worst effect is assumed.
     assert (careful.name, careful.own_name, careful.manner.effect, careful.manner.asks) == (
         "m__t",
         "t",
@@ -194,7 +194,9 @@ async def test_the_servers_are_tried_out(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("with_file", [True, False])
 def test_nothing_of_the_package_is_imported_where_no_server_is_configured(tmp_path: Path, with_file: bool) -> None:
-    """Nor what reads and checks schemas, where there is no file of tools: both are slow to import."""
+    """Without a tools file, the modules that read and check schemas are not imported either: both are slow to
+    import.
+    """
     path = tmp_path / "tools.toml"
     path.write_text('[[tool]]\nname = "t"\ndescription = "d"\nurl = "https://h.example/"\n')
     unwanted = {"mcp", "mcp_types", "starlette"} | (set() if with_file else {"jsonschema_rs", "jsonschema"})

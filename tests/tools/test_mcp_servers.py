@@ -94,7 +94,7 @@ async def run(tools: Tools, name: str, arguments: str = "{}") -> object:
 async def answered(
     tools: Tools, name: str, asks: InputRequired, *given: Any, key: str = "a.1", caller: Caller | None = None
 ) -> object:
-    """Go on with a call whose questions are answered so: by an action, or with the content to accept with."""
+    """Continue a call with these answers to its questions: an action, or the content of `accept`."""
     tool = tools.get(f"s__{name}")
     assert isinstance(tool, Tool)
     assert tool.go_on is not None
@@ -118,7 +118,7 @@ async def asked(tools: Tools, name: str, key: str = "a.1") -> InputRequired:
 
 
 async def asks(tools: Tools, name: str) -> None:
-    """The server asks its question, and goes on with the answer, whichever it is."""
+    """Check that the server asks its question and continues with each kind of answer."""
     wanted = await asked(tools, name)
     assert wanted.questions[0].message == "Which row?"
     assert json.loads(wanted.questions[0].schema or "")["properties"]["row"]["type"] == "integer"
@@ -141,7 +141,7 @@ async def asks(tools: Tools, name: str) -> None:
 
 @pytest.fixture(scope="module", params=ERAS)
 def over_http(request: pytest.FixtureRequest) -> Iterator[tuple[str, Seen, str]]:
-    """The address of a server, what it is asked, and which protocol that should be by."""
+    """The URL of a server, its received requests, and the expected protocol."""
     seen = Seen()
     with served(request.param, seen) as url:
         yield url, seen, "2026-07-28" if request.param == "modern" else "2025-11-25"
@@ -177,13 +177,13 @@ async def test_a_server_over_http(over_http: tuple[str, Seen, str], said_of_prog
         with pytest.raises(asyncio.CancelledError):
             await slow
         await asks(tools, "book_later" if version == "2026-07-28" else "book")
-        if version == "2025-11-25":  # an answer to another question is none to this one: the call is made anew
+        if version == "2025-11-25":  # an answer to another question does not answer this one: the call is repeated
             first = await asked(tools, "book")
             with pytest.raises(InputRequired) as again:
                 await answered(tools, "book", InputRequired([Question(message="Which seat?")]), {"row": 7})
             assert again.value.questions == first.questions
             assert await answered(tools, "book", again.value, {"row": 7}) == "row 7"
-        with pytest.raises(ToolFailed):  # not in this protocol
+        with pytest.raises(ToolFailed):  # this protocol does not support it
             await run(tools, "book" if version == "2026-07-28" else "book_later")
         both = await asyncio.gather(*(run(tools, "add", f'{{"a": {n}, "b": 0}}') for n in range(5)))
         assert both == [{"result": n} for n in range(5)]
@@ -205,7 +205,7 @@ async def test_a_server_that_is_a_program(era: str, said_of_progress: list[str])
             await slow
         with pytest.raises(ToolFailed, match="broke off"):
             await run(tools, "crash" if era == "modern" else "flood")
-        assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}  # it was started again
+        assert await run(tools, "add", '{"a": 2, "b": 3}') == {"result": 5}  # the program was restarted
 
 
 @pytest.mark.gen_test(timeout=110)
@@ -213,21 +213,21 @@ async def test_a_program_of_the_older_protocol_asks_nobody_whose_call_it_may_not
     async with opened(program("legacy")) as tools:
         first = await asked(tools, "book", "a.1")
         with pytest.raises(ToolFailed, match="refused it"):
-            await run(tools, "book")  # while the other one's user is being asked
+            await run(tools, "book")  # while the user of the other call is being asked
         assert await answered(tools, "book", first, {"row": 7}, key="a.1") == "row 7"
         late = asyncio.create_task(run(tools, "slow"))
-        await run(tools, "add", '{"a": 2, "b": 3}')  # now the program has both
+        await run(tools, "add", '{"a": 2, "b": 3}')  # the program now has two open calls
         late.cancel()
         await asyncio.wait([late])
         with pytest.raises(ToolFailed, match="refused it"):
-            await run(tools, "book")  # the cancelled call may still be at work
-        second = await asked(tools, "book", "c.1")  # by then the program was started again
+            await run(tools, "book")  # the cancelled call may still run
+        second = await asked(tools, "book", "c.1")  # the program has been restarted by now
         assert await answered(tools, "book", second, "decline", key="c.1") == "decline"
         stopped = await asked(tools, "book", "d.1")
         tools.open_calls.let_go(lambda caller: caller.key == "d.1")
         assert tools.open_calls.callers() == []
         async with asyncio.timeout(60):
-            while True:  # until the program has heard it and ended that call
+            while True:  # until the program has received the cancellation and ended the call
                 try:
                     third = await asked(tools, "book", "e.1")
                     break
@@ -426,5 +426,5 @@ async def test_a_server_that_comes_later_is_offered_later(monkeypatch: pytest.Mo
     async with asyncio.timeout(60):
         await there.wait()
     await asked.close()
-    # What a server says of its tools' effects does not count.
+    # The server's own hints on its tools' effects are ignored.
     assert [(one.name, one.manner.effect) for one in tools] == [("s__add", Effect.NONE)]

@@ -1,4 +1,4 @@
-"""Plain functions as tools: what a model is told of them, what they are given, and what is refused."""
+"""Python functions as tools: their descriptions for the model, their arguments, and refusals."""
 
 import re
 import threading

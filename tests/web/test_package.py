@@ -1,4 +1,4 @@
-"""The npm package: its units under Node.js' own test runner, its types, and what is packed."""
+"""The npm package: its unit tests with Node.js' test runner, its types, and its packed files."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_its_types() -> None:
 
 
 def check_types(directory: Path, example: str, **packages: str) -> None:
-    """As strictly as there is; of the packages themselves only what is used. `packages` stand for others."""
+    """Check types in the strictest mode; of other packages only the used parts. `packages` replace others."""
     modules = node.CLIENTS / "node_modules"
     paths = {name: [str(path)] for name, path in packages.items()} | {
         "chatstream": [f"{node.PACKAGE}/chatstream.d.ts"],
@@ -67,7 +67,7 @@ def test_the_types_of_its_example_for_the_ai_sdk(tmp_path: Path, version: str) -
 
 @pytest.mark.parametrize("readme", ["README.md", "chatstream/web/README.md"])
 def test_what_the_readme_shows_stands_in_an_example(readme: str) -> None:
-    """Line by line, so that it is tested; how far it is indented aside."""
+    """Each line of the README's code is in a tested example, apart from its indentation."""
     repository = node.PACKAGE.parents[1]
     examples = [lines(path.read_text()) for path in (node.PACKAGE / "examples").iterdir()]
     snippets = re.findall(r"^```[jt]sx?\n(.+?)^```", (repository / readme).read_text(), re.DOTALL | re.MULTILINE)
@@ -95,7 +95,7 @@ def test_a_server_component_of_next_may_name_the_hook() -> None:
 
 
 def test_an_import_finds_what_is_exported(tmp_path: Path) -> None:
-    """Packed, unpacked and imported by name, as somebody else's program does it."""
+    """The package is packed, unpacked and imported by name, as in another program."""
     (packed,) = json.loads(node.npm("pack", "--json", "--pack-destination", str(tmp_path), cwd=node.PACKAGE))
     modules = tmp_path / "node_modules"
     (modules / "chatstream").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What is due is sent, signed, tried again, and given up: to a real receiver, from a real database."""
+"""Due events are sent, signed, retried and given up, with a real receiver and a real database."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ USAGE = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
 
 
 class Process:
-    """What sends webhooks in one process, and what ends answers there."""
+    """The parts of one process that send webhooks and end answers."""
 
     def __init__(self, uri: str, database: str, *, text: bool = False) -> None:
         self.database: Any = MongoClient(uri, tz_aware=True)[database]
@@ -52,7 +52,7 @@ class Process:
         await webhooks.close()
 
     async def end(self, spending: Spending | None = None, **how: Any) -> tuple[Conversation, Answer]:
-        """An answer that nobody saw end."""
+        """End an answer without viewers."""
         conversation = await self.conversations.create("user-1")
         posted = await self.posting.post(conversation, "Tell me.", spending=spending)
         assert posted.answer is not None
@@ -62,7 +62,7 @@ class Process:
         return conversation, stored
 
     async def erase(self, user: str) -> None:
-        """All but conversations."""
+        """Erase the user's data except conversations."""
         erasures = Erasures(self.mongo, self.ledger)
         erasure = await erasures.begin(user)
         await erasures.erase_rest(erasure.id)
@@ -72,7 +72,7 @@ class Process:
         self.database["messages"].update_many({"webhook": {"$exists": True}}, update)
 
     def make_due(self) -> None:
-        """The pause is over."""
+        """Make all events due now."""
         self.change({"$set": {"webhook.dueAt": datetime.now(UTC) - timedelta(seconds=1)}})
 
     @property
@@ -81,7 +81,7 @@ class Process:
 
     @property
     def told(self) -> Counter[str]:
-        """By outcome."""
+        """The numbers of webhooks by outcome."""
         exposed = exposition.samples(self.metrics.expose("")[1].decode())
         told: Counter[str] = Counter()
         for (name, *labels), count in exposed.items():
@@ -142,8 +142,8 @@ async def test_the_text_goes_with_it_where_that_is_wanted(process: Process, mong
 async def test_nobody_is_told_what_they_know(process: Process) -> None:
     async with receiving() as receiver, process.sender(receiver) as sender:
         await process.end(unseen=False)
-        await process.end(status=Status.STOPPED)  # by whoever it would be told to
-        await process.end(status=Status.INTERRUPTED, next_model="another")  # which answers in its place
+        await process.end(status=Status.STOPPED)  # stopped by the user to whom it would be reported
+        await process.end(status=Status.INTERRUPTED, next_model="another")  # another model replaces this answer
         conversation, _ = await process.end()
         await process.attempts.mark_seen(conversation.key)  # on another device, in any process
         conversation, _ = await process.end()
@@ -242,13 +242,13 @@ async def test_of_an_erased_user_nothing_is_told(process: Process) -> None:
     (account,) = process.database.ledger.find()
     assert "webhook" not in account
     assert "user-1" not in repr(account)
-    # Who comes back in the same month is refused, and this is told with their own id.
+    # An erased user who returns in the same month is refused, and this event has the user's own id.
     process.database.ledger.update_one({}, {"$unset": {"told": ""}})
     with pytest.raises(Exception, match="used up"):
         await process.posting.post(conversation, "And now?", spending=spending)
     [event] = await process.outbox.due()
     assert event.data["userId"] == "user-1"
-    # Who comes back is erased, too, with what is told of them.
+    # The returned user is erased again, with the event about them.
     await process.erase("user-1")
     assert await process.outbox.due() == []
     assert "user-1" not in repr([*process.database.ledger.find()])
@@ -269,7 +269,7 @@ async def test_what_is_never_delivered_keeps_no_id_of_a_user_who_was_erased_befo
     (account,) = process.database.ledger.find()
     assert account["webhook"]["deadAt"]
     assert "user-1" not in repr(account)
-    # A version before has left it there.
+    # An earlier version has left this event.
     process.database.ledger.update_one({}, {"$set": {"webhook.userId": "user-1"}})
     await process.erase("user-1")
     assert "user-1" not in repr([*process.database.ledger.find()])
@@ -315,7 +315,7 @@ async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
         conversation = await process.conversations.create("user-1")
         posted = await process.posting.post(conversation, "Tell me.", spending=spending)
         assert posted.answer is not None
-        # What is only reserved is not used up: nobody is told of it.
+        # A budget that is only reserved is not used up, so no event is sent.
         other = await process.conversations.create("user-1")
         with pytest.raises(Exception, match="reserved"):
             await process.posting.post(other, "And now?", spending=spending)

@@ -1,4 +1,4 @@
-"""Signatures as the standard has them."""
+"""Signatures as defined by the standard."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from chatstream.webhooks import signing
 
 
 def test_the_example_of_the_standard() -> None:
-    """As its own libraries sign it."""
+    """The standard's own libraries make the same signature."""
     key = signing.key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     headers = signing.headers(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert headers == {
