@@ -171,7 +171,9 @@ def _changes(event: Document) -> list[Change]:
     if status is not None and status.is_final:
         return [Ended(str(key))]
     pieces = read(_pushed(updated, "pieces") or _pushed(updated, "parts"))
-    return [Appended(str(key), pieces, updated["length"], status)] if pieces else []
+    if not pieces:
+        return []
+    return [Appended(str(key), pieces, msgspec.convert(updated["length"], int), status)]
 
 
 def _pushed(updated: dict[str, Any], name: str) -> list[Any]:

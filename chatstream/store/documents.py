@@ -69,7 +69,7 @@ class NoMessage(NotUnderstood):
     """Raised for the document of a message that was taken back: this version knows it, but it is no message now."""
 
 
-def _understanding(model: Callable[[Document], T]) -> Callable[[Document], T]:
+def understanding(model: Callable[[Document], T]) -> Callable[[Document], T]:
     """A decorator: `model` raises `NotUnderstood` for a document that it cannot read."""
 
     @wraps(model)
@@ -83,17 +83,35 @@ def _understanding(model: Callable[[Document], T]) -> Callable[[Document], T]:
 
 
 def _typed(document: Document, name: str, type_: type[T]) -> T:
-    value = document[name]
+    value = plain(document[name])
     if not isinstance(value, type_) or isinstance(value, bool):
         raise TypeError(name)
     return value
 
 
 def _text(document: Document, name: str) -> str | None:
-    value = document.get(name)
-    if value is not None and not isinstance(value, str):
-        raise TypeError(name)
-    return value
+    return None if document.get(name) is None else _typed(document, name, str)
+
+
+def plain(value: Any) -> Any:
+    """The value as one of Python's own strings and numbers, if it is a subclass of them, such as BSON's `Int64`.
+
+    The JSON encoder refuses the subclasses.
+    """
+    if isinstance(value, str):
+        return str(value)
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def place_of(document: Document) -> int:
+    """A message's position. If it is an array, which no version writes: its greatest number, by which MongoDB sorts."""
+    seq = document["seq"]
+    return int(max(one for one in seq if isinstance(one, int | float)) if isinstance(seq, list) else seq)
+
+
+def whole_number(value: object) -> int | None:
+    """The value if it is a whole number of 0 or more, else None: a later version may store anything."""
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def new_key() -> ObjectId:
@@ -148,7 +166,7 @@ def _client_tools_model(text: str | None) -> tuple[ClientTool, ...]:
     return () if text is None else msgspec.json.decode(text, type=tuple[ClientTool, ...])
 
 
-@_understanding
+@understanding
 def conversation_model(document: Document) -> Conversation:
     """The conversation in a document. Inverse of `conversation_document`. Raises `NotUnderstood`."""
     return Conversation(
@@ -247,9 +265,9 @@ def _annotation_document(annotation: Annotation) -> Document:
 
 def _annotation_model(document: Document) -> Annotation:
     return Annotation(
-        kind=document["kind"],
-        id=document["id"],
-        message=document["message"],
+        kind=_typed(document, "kind", str),
+        id=_typed(document, "id", str),
+        message=_typed(document, "message", str),
         data=msgspec.json.decode(document["data"]),
     )
 
@@ -257,7 +275,7 @@ def _annotation_model(document: Document) -> Annotation:
 def _recommendation_model(document: Document) -> Annotation:
     # Another version may have added fields; those whose values JSON cannot express are left out.
     return recommendation(
-        {name: value for name, value in document.items() if isinstance(value, str | float | int | None)}
+        {name: plain(value) for name, value in document.items() if isinstance(value, str | float | int | None)}
     )
 
 
@@ -273,7 +291,7 @@ def message_model(document: Document) -> Message:
     raise NotUnderstood("role")
 
 
-@_understanding
+@understanding
 def user_message_model(document: Document) -> UserMessage:
     """The user message in a document. Inverse of `user_message_document`. Raises `NotUnderstood`."""
     return UserMessage(
@@ -287,7 +305,7 @@ def user_message_model(document: Document) -> UserMessage:
     )
 
 
-@_understanding
+@understanding
 def answer_model(document: Document) -> Answer:
     """The answer in a document; for a running answer, the state of its last checkpoint. Raises `NotUnderstood`.
 
@@ -378,11 +396,13 @@ def _usage(document: Document | None) -> Usage | None:
     return replace(usage, source=UsageSource.ESTIMATED)
 
 
+@understanding
 def usage_model(document: Document) -> Usage | None:
     """The usage in an answer's document, or None. The document may lack other fields. Raises `NotUnderstood`."""
     return _usage(document.get("usage"))
 
 
+@understanding
 def rounds_model(document: Document) -> tuple[Round, ...]:
     """The model requests in an answer's document, if there were several. Other fields may be missing.
 
@@ -428,7 +448,7 @@ def _failure(error: dict[str, Any] | None) -> Failure | None:
     code = next((code for code in (error.get("exactCode"), error["code"]) if code in _CODES), ErrorCode.INTERNAL)
     return Failure(
         code=ErrorCode(code),
-        request_id=error["requestId"],
-        retry_after_ms=error["retryAfterMs"],
+        request_id=_text(error, "requestId"),
+        retry_after_ms=msgspec.convert(error["retryAfterMs"], int | None),
         unwatched=bool(error.get("unwatched", False)),
     )

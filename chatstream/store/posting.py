@@ -33,6 +33,7 @@ from chatstream.store.documents import (
     NotUnderstood,
     answer_document,
     now,
+    place_of,
     usage_model,
     user_message_document,
     user_message_model,
@@ -212,7 +213,7 @@ class Posting:
             sort=[("seq", -1)],
             session=session,
         )
-        seq = int(newest["seq"]) + 1 if newest else FIRST_SEQ
+        seq = place_of(newest) + 1 if newest else FIRST_SEQ
         self.check_room(seq)
         if newest is None:
             return seq, None, None

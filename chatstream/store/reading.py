@@ -17,6 +17,7 @@ from chatstream.store.documents import (
     conversation_model,
     is_answer,
     message_model,
+    place_of,
     status_of,
     user_message_model,
 )
@@ -111,7 +112,8 @@ class Reading:
 
     async def newest_question(self, key: str) -> tuple[UserMessage, Answer | None] | None:
         """The newest user message and its newest attempt."""
-        question = await self._messages.find_one({"conversationId": ObjectId(key), "role": "user"}, sort=[("seq", -1)])
+        which = {"conversationId": ObjectId(key), "role": "user", "seq": PLACES}
+        question = await self._messages.find_one(which, sort=[("seq", -1)])
         if question is None:
             return None
         message = self._understood(user_message_model, question)
@@ -224,9 +226,12 @@ class Reading:
             if passed_over:
                 which["replyTo"] = {"$nin": passed_over}
             page = await self._messages.find(which, _OUTLINE).sort("seq", -1).limit(_OUTLINES).to_list(_OUTLINES)
-            last = page[-1]["seq"] if len(page) == _OUTLINES else 0
+            last = place_of(page[-1]) if len(page) == _OUTLINES else 0
             for document in page:
-                named.add(document.get("parent"))
+                if not isinstance(document["_id"], ObjectId):  # of a later version: this one cannot read it
+                    continue
+                if isinstance(document.get("parent"), ObjectId):
+                    named.add(document["parent"])
                 if not _is_attempt(document) or (
                     attempts.setdefault(document["replyTo"], _Attempts()).is_wanted(document)
                     or document["_id"] in named
@@ -263,7 +268,8 @@ class Reading:
     async def _outlines(self, which: Document, *, newest: int = 0) -> dict[ObjectId, _Outline]:
         """The outlines of the matching attempts; only the `newest` ones if that number is given."""
         documents = self._messages.find(which, _OUTLINE).sort("attempt", -1).limit(newest)
-        return {document["_id"]: _outline(document) for document in await documents.to_list(None)}
+        found = await documents.to_list(None)
+        return {one["_id"]: _outline(one) for one in found if isinstance(one["_id"], ObjectId)}
 
     async def _whole(self, key: str, outlines: Sequence[_Outline]) -> AsyncGenerator[Message, None]:
         """Read the messages of these outlines with their texts, portion by portion."""
@@ -305,7 +311,7 @@ class Reading:
             {"$group": {"_id": "$conversationId", "seq": {"$first": "$seq"}}},
         ]
         found = await self._messages.aggregate(pipeline, hint="log").to_list(None)
-        return {str(one["_id"]): one["seq"] for one in found}
+        return {str(one["_id"]): place_of(one) for one in found}
 
     async def running_in(self, keys: Sequence[str]) -> set[str]:
         """The conversations in which an answer runs. Uses an index of the running answers alone."""
@@ -352,7 +358,7 @@ class Reading:
             found += self._mongo.understood(message_model, *documents)
             if len(found) >= limit or len(documents) < asked:
                 return found[:limit]
-            places = places | {"$lt" if order < 0 else "$gt": documents[-1]["seq"]}
+            places = places | {"$lt" if order < 0 else "$gt": place_of(documents[-1])}
             asked = _BATCH
 
     def _in_order(self, key: str, places: Document, order: int) -> Any:
@@ -370,4 +376,4 @@ def _is_attempt(document: Document) -> bool:
 
 def _outline(document: Document) -> _Outline:
     size = document["size"]
-    return _Outline(document["seq"], size if isinstance(size, int) else 0)  # a later version may write anything
+    return _Outline(place_of(document), size if isinstance(size, int) else 0)  # a later version may write anything

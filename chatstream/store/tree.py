@@ -8,7 +8,7 @@ from a first message to its last message, the leaf. The log has the messages of 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from chatstream.store.documents import is_answer, status_of
+from chatstream.store.documents import is_answer, place_of, status_of
 from chatstream.store.gate import Document
 
 # The fields of a message that give its place in the tree.
@@ -87,8 +87,8 @@ class Tree:
 def _node(document: Document, before: Node | None) -> Node | None:
     if is_answer(document):
         runs = not status_of(document).is_final
-        return Node(str(document["_id"]), document["seq"], str(document["replyTo"]), is_question=False, runs=runs)
+        return Node(str(document["_id"]), place_of(document), str(document["replyTo"]), is_question=False, runs=runs)
     if document.get("role") != "user":
         return None
     parent = document.get("parent", before.id if before else None)
-    return Node(str(document["_id"]), document["seq"], None if parent is None else str(parent), is_question=True)
+    return Node(str(document["_id"]), place_of(document), None if parent is None else str(parent), is_question=True)

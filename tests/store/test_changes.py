@@ -37,6 +37,18 @@ STRANGE: dict[str, Fields] = {
     "a time that Python does not have": {"role": "user", "content": "When?", "createdAt": DatetimeMS(2**60)},
     "running, of nobody": {"role": "assistant", "status": "later", "beatAt": [], "length": "long", "owner": 7},
     "a pattern": {"role": Regex("user"), "content": Regex(".*")},
+    "several parents": {"role": "user", "content": "Whose am I?", "parent": ["first", "second"]},
+    "another kind of id": {"_id": {"of": "a later version"}, "role": "user", "content": "Who am I?"},
+    "several places": {"role": "user", "content": "Where am I?", "seq": [3]},
+    "another kind of usage": {
+        "role": "assistant",
+        "replyTo": ObjectId(),
+        "attempt": 1,
+        "status": "complete",
+        "usage": {"tokens": [1, 2]},
+        "rounds": 2,
+    },
+    "a place out of reach": {"role": "user", "content": "Where am I?", "seq": 2**62},
 }
 
 
@@ -117,8 +129,8 @@ async def test_a_conversation_goes_on_around_what_is_not_understood(
     store: Storage, conversation: Conversation, key: str, mongo: Mongo, strange: str
 ) -> None:
     first = await begun(store, conversation, "One.")
-    await put(mongo, key, **{"seq": 3, **STRANGE[strange]})
     await store.attempts.finish(conversation, ended(first, "First."))
+    await put(mongo, key, **{"seq": 3, **STRANGE[strange]})
     await store.attempts.finish(conversation, ended(await begun(store, conversation, "Two."), "Second."))
     told = ["One.", "First.", "Two.", "Second."]
     page = await store.reading.page(key, limit=4, before=None)

@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from bson import Int64
 
 from chatstream.errors import ErrorCode
-from chatstream.models import Answer, Failure, Status
+from chatstream.handlers.views import message_view
+from chatstream.models import Answer, Failure, Status, Usage, recommendation
 from chatstream.store.documents import NotUnderstood, answer_document, answer_model
 
 KEY = "6b06f718bcab1449ce4875a6"
@@ -61,3 +63,28 @@ def test_a_recommendation_is_read_as_every_version_has_stored_it() -> None:
     for broken in wrong:
         with pytest.raises(NotUnderstood):
             answer_model(document | {"recommendations": [broken]})
+
+
+def test_a_number_that_the_database_has_as_a_long_one_is_told_like_any_other() -> None:
+    """As other drivers and MongoDB's shell write them, and this one reads them: as a type that is not Python's own."""
+    usage = Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7, cost_micros=3)
+    answer = msgspec.structs.replace(
+        failed(ErrorCode.INTERNAL),
+        usage=usage,
+        annotations=(recommendation({"betId": "b", "odds": 2, "oddsText": "2", "selection": "A", "stake": 10}),),
+        finish_reason="stop",
+    )
+
+    def long(value: object) -> object:
+        match value:
+            case dict():
+                return {name: long(each) for name, each in value.items()}
+            case list():
+                return [long(each) for each in value]
+            case int() if not isinstance(value, bool):
+                return Int64(value)
+        return value
+
+    document = answer_document(KEY, answer)
+    read = answer_model({name: long(value) for name, value in document.items()})
+    assert msgspec.json.encode(message_view(read)) == msgspec.json.encode(message_view(answer_model(document)))
