@@ -14,11 +14,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
+from bson import ObjectId
 
 from chatstream.events import timestamp
 from chatstream.models import Answer, Status
 from chatstream.pieces import ToolCallPart, fold
-from chatstream.store.documents import answer_model, conversation_model, now
+from chatstream.store.documents import answer_model, conversation_model, now, plain
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
@@ -26,6 +27,8 @@ from chatstream.store.mongo import Mongo
 _NOT_UNDERSTOOD = timedelta(minutes=1)
 # Maximum number of events sent at the same time; each needs a connection.
 BATCH = 16
+# An event is given up after a day, with some twenty tries: a greater number was not written by any version.
+_MOST_TRIES = 1000
 
 
 class EventType(StrEnum):
@@ -48,6 +51,14 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
 
+class _Note(NamedTuple):
+    """What the field `webhook` of an event says about it."""
+
+    type: EventType
+    since: datetime
+    tries: int
+
+
 def noted(type_: EventType, delay: timedelta) -> Document:
     """The field `webhook` of an event that is to be sent after `delay`."""
     moment = now()
@@ -64,12 +75,16 @@ class Outbox:
 
     async def due(self) -> Sequence[Event]:
         """A batch of due events, oldest first. Deletes the events of answers that the user has read meanwhile."""
-        which = {"webhook.dueAt": {"$lte": now()}}
+        # No version stores an array there: it could not be postponed, and would be in the way of the others.
+        which = {"webhook.dueAt": {"$lte": now()}, "webhook": {"$not": {"$type": "array"}}}
         events = []
         for document in await self._mongo.messages.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH):
-            owner = await self._mongo.conversations.find_one({"_id": document["conversationId"]})
-            found = {"_id": document["_id"], "conversationId": document["conversationId"]}
-            if owner is None or not document.get("unseen"):
+            key = document.get("conversationId")
+            owner = await self._mongo.conversations.find_one({"_id": key})
+            found = {"_id": document["_id"], "conversationId": key}
+            if not isinstance(key, ObjectId):
+                await self._mongo.messages.update_one(found, _later())
+            elif owner is None or not document.get("unseen"):
                 await self._mongo.messages.update_one(found, {"$unset": {"webhook": ""}})
             elif event := self._of_answer(document, owner):
                 events.append(event)
@@ -112,16 +127,17 @@ class Outbox:
         """The event of an answer; None if this version cannot read it."""
         found = self._mongo.understood(answer_model, document)
         conversations = self._mongo.understood(conversation_model, owner)
-        if not found or not conversations or document["webhook"]["type"] not in [*map(str, EventType)]:
+        note = _note(document)
+        if not found or not conversations or note is None:
             return None
-        answer, conversation, webhook = found[0], conversations[0], document["webhook"]
+        answer, conversation = found[0], conversations[0]
         return Event(
             collection="messages",
             which={"_id": document["_id"], "conversationId": document["conversationId"]},
-            id=f"msg_{answer.id}_{webhook['type'].partition('.')[2]}" + _which(answer),
-            type=EventType(webhook["type"]),
-            since=webhook["since"],
-            tries=webhook["tries"],
+            id=f"msg_{answer.id}_{note.type.partition('.')[2]}" + _which(answer),
+            type=note.type,
+            since=note.since,
+            tries=note.tries,
             data={"userId": conversation.user_id, "conversationId": conversation.id} | self._data(answer),
         )
 
@@ -155,20 +171,36 @@ def _call(part: ToolCallPart) -> dict[str, Any]:
     return {"toolCallId": part.tool_call_id, "name": part.name, "state": part.state, "expiresAt": part.expires_at}
 
 
+def _note(document: Document) -> _Note | None:
+    """What the event says about itself; None if this version cannot read it."""
+    match document["webhook"]:
+        case {"type": str(type_), "since": datetime() as since, "tries": int(tries)} if 0 <= tries <= _MOST_TRIES:
+            return next((_Note(known, since, int(tries)) for known in EventType if known.value == type_), None)
+    return None
+
+
 def _of_account(document: Document) -> Event | None:
     """The event of an account; None if this version cannot read it."""
-    webhook = document["webhook"]
-    if webhook["type"] != EventType.BUDGET_EXHAUSTED.value:
+    note, webhook = _note(document), document["webhook"]
+    if note is None or note.type is not EventType.BUDGET_EXHAUSTED:
         return None
+    match webhook.get("budget"):
+        case {"name": str(name), "limit": int(limit), "resetsAt": datetime() as resets_at}:
+            user_id = webhook.get("userId", document.get("userId"))
+        case _:
+            return None
     return Event(
         collection="ledger",
         which={"_id": document["_id"]},
         # A random id. The receiver keeps it, and after the user's erasure it must not lead to the account.
-        id=f"msg_{webhook.get('id') or format(webhook['since'], '%Y%m%d%H%M%S%f')}",
-        type=EventType(webhook["type"]),
-        since=webhook["since"],
-        tries=webhook["tries"],
-        data={"userId": webhook.get("userId", document.get("userId"))}
-        | webhook["budget"]
-        | {"resetsAt": timestamp(webhook["budget"]["resetsAt"])},
+        id=f"msg_{webhook.get('id') or format(note.since, '%Y%m%d%H%M%S%f')}",
+        type=note.type,
+        since=note.since,
+        tries=note.tries,
+        data={
+            "userId": plain(user_id),
+            "name": plain(name),
+            "limit": plain(limit),
+            "resetsAt": timestamp(resets_at),
+        },
     )

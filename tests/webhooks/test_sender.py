@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import DatetimeMS, ObjectId
 from msgspec.structs import replace
 from pymongo import MongoClient
 from tornado.ioloop import IOLoop
@@ -334,3 +335,31 @@ async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
         resets_at = datetime.fromisoformat(event["data"].pop("resetsAt"))
         assert event["data"] == {"userId": "user-1", "name": "tokensPerDay", "limit": 5}
         assert resets_at > datetime.now(UTC)
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "no type": {"$unset": {"webhook.type": ""}},
+    "a type of a later version": {"$set": {"webhook.type": ["answer.ended"]}},
+    "no beginning": {"$unset": {"webhook.since": ""}},
+    "a beginning that Python does not have": {"$set": {"webhook.since": DatetimeMS(2**60)}},
+    "tries without number": {"$set": {"webhook.tries": "often"}},
+    "more tries than there were moments": {"$set": {"webhook.tries": 2**40}},
+    "several": {"$set": {"webhook": [{"type": "answer.ended", "dueAt": datetime(2026, 1, 1, tzinfo=UTC), "tries": 0}]}},
+    "no conversation": {"$unset": {"conversationId": ""}},
+    "a status of a later version": {"$set": {"status": "complete", "replyTo": "all"}},
+}
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_a_later_version_has_noted_holds_up_nothing(process: Process) -> None:
+    async with receiving() as receiver, process.sender(receiver) as sender:
+        for update in STRANGE.values():
+            _, strange = await process.end()
+            process.database["messages"].update_one({"_id": ObjectId(strange.id)}, update)
+        accounts: list[dict[str, Any]] = [{"type": "budget.exhausted"}, {"type": "budget.exhausted", "budget": 7}, {}]
+        for webhook in accounts:
+            due = {"dueAt": datetime(2026, 1, 1, tzinfo=UTC), "since": datetime(2026, 1, 1, tzinfo=UTC), "tries": 0}
+            process.database["ledger"].insert_one({"webhook": due | webhook})
+        _, answer = await process.end()
+        assert await sender.look() == 1
+        assert [one.event["data"]["messageId"] for one in receiver.received] == [answer.id]
