@@ -375,16 +375,15 @@ class Deciding:
                     self._known[id_] = answer.length
 
     async def _look_at(self, key: str, answer_id: str) -> None:
-        answer = await self._reading.get(key, answer_id)
-        conversation = await self._reading.conversation(key)
-        if not isinstance(answer, Answer) or conversation is None or answer.status is not Status.WAITING:
-            return
         try:
-            await self._expire(conversation, answer)
+            answer = await self._reading.get(key, answer_id)
+            conversation = await self._reading.conversation(key)
+            if isinstance(answer, Answer) and conversation is not None and answer.status is Status.WAITING:
+                await self._expire(conversation, answer)
         except StorageUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001 - an answer that fails must not delay the others
-            facts = {"answer": answer.id}
+            facts = {"answer": answer_id}
             log.error("an answer that has waited cannot be gone on with: %s", describe(exc), extra={"facts": facts})
 
     async def _expire(self, conversation: Conversation, answer: Answer) -> None:

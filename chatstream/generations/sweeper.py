@@ -17,6 +17,7 @@ from chatstream.generations.answer_log import usage_facts
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
 from chatstream.generations.rounds import in_doubt, settled
+from chatstream.logs import describe
 from chatstream.metrics import Metrics
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from chatstream.store.attempts import Attempts, Orphan
@@ -75,8 +76,14 @@ class Sweeper:
         self._looked_at = now
         self._seen = {orphan: self._seen.get(orphan, 0) + 1 for orphan in running}
         for orphan, looks in self._seen.items():
-            if looks >= _LOOKS:
+            if looks < _LOOKS:
+                continue
+            try:
                 await self._end(orphan)
+            except Exception as exc:  # noqa: BLE001 - one that cannot be ended must not keep the others running
+                self._seen[orphan] = 0  # tried again later, not at each look
+                facts = {"answer": orphan.answer_id}
+                log.error("an answer without a process could not be ended: %s", describe(exc), extra={"facts": facts})
 
     async def end_all(self) -> int:
         """End every `streaming` attempt at once; returns how many. Only for a process that is alone in the database."""

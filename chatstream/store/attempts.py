@@ -31,6 +31,7 @@ from chatstream.store.documents import (
     status_of,
     usage_document,
     waiting_document,
+    whole_number,
 )
 from chatstream.store.gate import Document
 from chatstream.store.ledger import Ledger, Reserve, Spending
@@ -302,7 +303,7 @@ class Attempts:
                 document.get("stopRequested", False),
                 document.get("watchedAt"),
                 document.get("background", False),
-                document.get("stopAt"),
+                whole_number(document.get("stopAt")),
             )
             for document in documents
             if document.get("status") == "streaming" and isinstance(document.get("length"), int)
@@ -430,15 +431,23 @@ class Attempts:
     async def overdue(self, now: datetime, limit: int) -> list[tuple[str, str]]:
         """The attempts whose wait has expired or which this process is to go on with, as pairs of conversation key and
         answer id."""
-        # A wait with a holder ends some seconds after it has begun. The index finds all that end soon: they are few.
-        soon = {"waiting.expiresAt": {"$lte": now + timedelta(minutes=1)}}
-        found = self._messages.find(soon, {"conversationId": 1, "status": 1, "waiting": 1})
+        which = {
+            # A wait with a holder ends some seconds after it has begun. The index finds all that end soon, which are
+            # few.
+            "waiting.expiresAt": {"$lte": now + timedelta(minutes=1)},
+            # In the query, so that the documents of a later version do not use up the limit.
+            "status": Status.WAITING.value,
+            "_id": {"$type": "objectId"},
+            "conversationId": {"$type": "objectId"},
+            "waiting": {"$not": {"$type": "array"}},
+        }
+        found = self._messages.find(which, {"conversationId": 1, "waiting": 1})
         documents = await found.sort("waiting.expiresAt", 1).limit(limit).to_list(limit)
         return [
             (str(one["conversationId"]), str(one["_id"]))
             for one in documents
-            if one.get("status") == Status.WAITING.value
-            and (one["waiting"].get("holder") == self._owner or one["waiting"]["expiresAt"] <= now)
+            if isinstance(one["conversationId"], ObjectId)
+            and (one["waiting"].get("holder") == self._owner or _is_past(one["waiting"]["expiresAt"], now))
         ]
 
     # Watching ---------------------------------------------------------------------------------------------------------
@@ -505,7 +514,7 @@ class Attempts:
                 found["beatAt"],
                 found["length"],
                 found.get("stopRequested") is True,
-                found.get("stopAt"),
+                whole_number(found.get("stopAt")),
             )
             async for found in self._messages.find({"status": "streaming"}, [*fields, "stopRequested", "stopAt"])
             # A document without one of these fields is of another version: leave it to a process of that version.
@@ -572,6 +581,11 @@ class Attempts:
         A process recognizes its own changes by this value.
         """
         return {"writtenBy": f"{self._owner}#{next(self._writes)}"}
+
+
+def _is_past(moment: object, now: datetime) -> bool:
+    """Whether `moment` is a time that is not after `now`. A time out of Python's range is none."""
+    return isinstance(moment, datetime) and moment <= now
 
 
 def new_attempt(answer_id: str, seq: int, reply_to: str, attempt: int, moment: datetime, *, owner: str) -> Answer:

@@ -259,6 +259,29 @@ async def test_what_nobody_decides_in_time_is_not_carried_out(mongodb_uri: str) 
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_what_a_later_version_waits_for_holds_up_nothing(mongodb_uri: str) -> None:
+    ledger = Ledger()
+    async with bench(mongodb_uri, f"waiting-{ObjectId()}", tools=Tools([asking(ledger)])) as b:
+        past = now() - timedelta(days=1)
+        strange: list[dict[str, Any]] = [
+            {"waiting": [{"expiresAt": past}]},
+            {"conversationId": "one"},
+            {"conversationId": None},
+            {"waiting": {"expiresAt": [past]}},
+            {"_id": "one"},
+            *({"status": "parked"} for _ in range(deciding._AT_ONCE)),
+        ]
+        for one in strange:
+            document = {"conversationId": ObjectId(), "role": "assistant", "seq": 1, "status": "waiting"}
+            await b.mongo.messages.insert_one(document | {"waiting": {"expiresAt": past}} | one)
+        conversation, parked = await asked(b)
+        await overdue(b, parked)
+        b.model.reply("Well.", STOP)
+        await b.deciding.look()
+        assert (await b.ended(conversation)).content == "I pay.\n\nWell."
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_a_decision_that_comes_before_the_look_but_after_the_time_is_refused(mongodb_uri: str) -> None:
     ledger = Ledger()
     async with bench(mongodb_uri, tools=Tools([asking(ledger)])) as b:

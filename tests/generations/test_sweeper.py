@@ -5,6 +5,7 @@ all answers.
 import uuid
 
 import pytest
+from bson import ObjectId
 
 from chatstream.errors import ErrorCode
 from chatstream.events import Cursor
@@ -264,3 +265,27 @@ async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
             await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
             await watched.until("llm_complete")
             assert watched.types == ["user_message", "llm_chunk", "llm_complete"]
+
+
+@pytest.mark.gen_test
+async def test_what_cannot_be_ended_does_not_keep_the_others(
+    mongodb_uri: str, database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(mongodb_uri, database) as b:
+        strange, plain = [await orphan(b) for _ in range(3)], await orphan(b)
+        for answer, stop_at in zip(strange, (["end"], "end", {}), strict=True):
+            change = {"$set": {"stopAt": stop_at, "stopRequested": True}}  # as a later version may say where to cut
+            await b.mongo.messages.update_one({"_id": ObjectId(answer.id)}, change)
+
+        async def lost(conversation: Conversation, answer: Answer) -> None:
+            assert answer.id != strange[0].id, "whatever goes wrong with one"
+
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics, lost)
+        await clock.looks(sweeper, 6)
+        found = {str(one["_id"]): one["status"] async for one in b.mongo.messages.find({"status": {"$exists": True}})}
+        assert found == {
+            strange[0].id: "streaming",
+            strange[1].id: "stopped",
+            strange[2].id: "stopped",
+            plain.id: "interrupted",
+        }
