@@ -17,7 +17,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from chatstream.models import Erased, Erasure
-from chatstream.store.documents import new_key, now
+from chatstream.store.documents import new_key, now, whole_number
 from chatstream.store.gate import Document
 from chatstream.store.kept import OF_CONVERSATIONS, OF_USERS, Found
 from chatstream.store.ledger import Ledger
@@ -83,11 +83,12 @@ class Erasures:
             )
             if document is None:  # another process has begun the batch
                 return await self.next_batch(erasure_id)
-        return Batch(document["batches"], [str(key) for key in document["batch"]["keys"]])
+        keys = document["batch"]["keys"]
+        return Batch(document["batches"], [str(key) for key in keys if isinstance(key, ObjectId)])
 
     async def _some_keys(self, user_id: str) -> list[ObjectId]:
-        found = self._mongo.conversations.find({"userId": user_id}, {"_id": 1}).limit(_BATCH)
-        return [one["_id"] for one in await found.to_list(_BATCH)]
+        found = self._mongo.conversations.find({"userId": user_id, "_id": {"$type": "objectId"}}, {"_id": 1})
+        return [one["_id"] for one in await found.limit(_BATCH).to_list(_BATCH)]
 
     async def _count_messages(self, keys: list[ObjectId]) -> int:
         return int(await self._mongo.messages.count_documents({"conversationId": {"$in": keys}}, hint="log"))
@@ -140,6 +141,7 @@ class Erasures:
         if document is None or "userId" not in document:
             return
         which = {Found.BY_USER.value: document["userId"]}
+        await self._erase_unknown_conversations(which)
         for kept in OF_USERS:
             if kept.pseudonymised:
                 # Also remove unsent webhook events: they contain the id.
@@ -152,6 +154,15 @@ class Erasures:
             else:
                 async for _ in self._delete(kept.name, which):
                     pass
+
+    async def _erase_unknown_conversations(self, which: Document) -> None:
+        """Delete the user's conversations whose keys this version does not know, with what belongs to them."""
+        unknown = which | {"_id": {"$not": {"$type": "objectId"}}}
+        async for one in self._mongo.conversations.find(unknown, {"_id": 1}):
+            for kept in OF_CONVERSATIONS:
+                async for _ in self._delete(kept.name, {kept.found: one["_id"]}):
+                    pass
+            await self._mongo.conversations.delete_one(which | {"_id": one["_id"]})
 
     async def complete(self, erasure_id: str) -> bool:
         """Mark the erasure as complete and remove the user's id from it.
@@ -180,10 +191,16 @@ def _running(batch: Batch) -> Document:
 
 
 def _erasure(document: dict[str, Any]) -> Erasure:
-    completed: datetime | None = document.get("completedAt")
+    """The erasure in a document; a later version may have written it, with more counts."""
+    completed, counts = document.get("completedAt"), document.get("erased")
+    known = counts if isinstance(counts, dict) else {}
+    requested = document.get("requestedAt")
     return Erasure(
         id=str(document["_id"]),
-        requested_at=document["requestedAt"],
-        completed_at=completed,
-        erased=Erased(**document["erased"]),
+        requested_at=requested if isinstance(requested, datetime) else document["_id"].generation_time,
+        completed_at=completed if isinstance(completed, datetime) else None,
+        erased=Erased(
+            conversations=whole_number(known.get("conversations")) or 0,
+            messages=whole_number(known.get("messages")) or 0,
+        ),
     )

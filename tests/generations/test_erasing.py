@@ -174,3 +174,24 @@ async def test_while_the_database_is_away_it_waits_and_then_goes_on(mongodb_uri:
         async with asyncio.timeout(PATIENCE):
             while (await one.get(begun.id)).completed_at is None:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.gen_test
+async def test_what_a_later_version_has_stored_is_erased_too(mongodb_uri: str) -> None:
+    user = f"user-{uuid.uuid4().hex}"
+    async with bench(mongodb_uri, f"erasing-{uuid.uuid4().hex}") as b:
+        await told(b, user, 1)
+        for key in (f"key of {user}", {"of": user}):
+            await b.mongo.conversations.insert_one({"_id": key, "userId": user, "id": str(key)})
+            await b.mongo.messages.insert_one({"conversationId": key, "content": f"Secret of {user}"})
+        await b.mongo.erasures.insert_one(
+            {
+                "userId": user,
+                "requestedAt": "today",
+                "erased": {"conversations": 0, "messages": 0, "files": 3},
+                "batches": 0,
+            }
+        )
+        erasure = await erasing(b).erase(user)
+        assert (erasure.completed_at is not None, erasure.erased.messages) == (True, 2)
+        assert user not in await documents(b.mongo)
