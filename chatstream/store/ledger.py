@@ -35,7 +35,7 @@ from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import BudgetExhausted, BudgetReserved, OverBudget, StorageUnavailable
 from chatstream.models import Answer, Budget, Round, Status, Usage
-from chatstream.store.documents import ENDED, rounds_model, usage_model
+from chatstream.store.documents import ENDED, rounds_model, understanding, usage_model
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.outbox import EventType, noted
@@ -479,7 +479,7 @@ class Ledger:
         open_ = _reservations(account)
         which = {
             "_id": {"$in": [ObjectId(answer) for answer in open_]},
-            "conversationId": {"$in": list({one["conversation"] for one in account["open"].values()})},
+            "conversationId": {"$in": [account["open"][answer]["conversation"] for answer in open_]},
         }
         fields = {"status": 1, "usage": 1, "model": 1, "rounds": 1, "conversationId": 1}
         found = await self._messages.find(which, fields).batch_size(len(open_) + 1).to_list(None)
@@ -537,9 +537,9 @@ class Ledger:
         async for account in self._accounts.find({"month": month}).sort("_id", 1):
             if account.get("open") and await self._settle(account):
                 account = await self._accounts.find_one({"_id": account["_id"]}) or account
-            for name, counts in sorted(account.get("models", {}).items()):
-                names = {"month": month, "user": account.get("userId"), "model": _unescaped(name)}
-                yield msgspec.convert(names | counts, Row)
+            for rows in self._mongo.understood(_rows_of, account):
+                for row in rows:
+                    yield row
 
 
 def over(balances: list[Balance], now: datetime) -> OverBudget:
@@ -593,10 +593,21 @@ def _account_model(account: Document, day: str) -> Account:
 
 def _reservations(account: Document) -> dict[str, _Reservation]:
     """The open reservations, by answer id."""
-    return {
-        answer: _Reservation(account["_id"], answer, one["day"], one["tokens"], one["costMicros"])
-        for answer, one in account.get("open", {}).items()
-    }
+    open_, found = account.get("open"), dict[str, _Reservation]()
+    for answer, one in open_.items() if isinstance(open_, dict) else ():
+        match one:  # what a later version has stored otherwise is left to it
+            case {"day": str(day), "tokens": int(tokens), "costMicros": int(cost), "conversation": ObjectId()}:
+                if ObjectId.is_valid(answer):
+                    found[answer] = _Reservation(account["_id"], answer, day, tokens, cost)
+    return found
+
+
+@understanding
+def _rows_of(account: Document) -> list[Row]:
+    """The usage of each model in an account. Raises `NotUnderstood`."""
+    names = {"month": account["month"], "user": account.get("userId")}
+    models = sorted(account.get("models", {}).items())
+    return [msgspec.convert(names | {"model": _unescaped(name)} | counts, Row) for name, counts in models]
 
 
 def _taken(

@@ -30,6 +30,8 @@ async def rows(mongo: Mongo, month: str) -> AsyncIterator[Row]:
 
     async for conversation in mongo.conversations.find({}, {"userId": 1}).sort([("userId", 1), ("id", 1)]):
         owner = conversation.get("userId")
+        if not isinstance(owner, str):  # of a later version, or put there by hand
+            continue
         if owner != user or len(keys) == _BATCH:
             await _add(mongo, keys, first, last, sums)
             keys.clear()
@@ -50,11 +52,14 @@ async def _add(
     """Add up the tokens and costs of the answers in these conversations, by model."""
     if not keys:
         return
-    counts: Document = {name: {"$sum": f"$of.usage.{name}"} for name in _COUNTS}
+    counts: Document = {name: {"$sum": _number(f"$of.usage.{name}")} for name in _COUNTS}
     several = {"$gt": [{"$size": {"$setUnion": [{"$ifNull": ["$rounds.model", []]}, []]}}, 1]}
     known = {"$not": {"$in": [None, {"$ifNull": ["$rounds.usage", []]}]}}
+    name = {"$cond": [{"$eq": [{"$type": "$of.model"}, "string"]}, "$of.model", ""]}
     pipeline: list[Document] = [
         {"$match": {"conversationId": {"$in": keys}, "role": "assistant", "createdAt": {"$gte": first, "$lt": last}}},
+        # A later version, or a person, may have stored anything.
+        {"$set": {"rounds": {"$cond": [{"$isArray": "$rounds"}, "$rounds", []]}}},
         # As in the ledger: tokens and costs count for the model of each request, the answer for the last model.
         {
             "$project": {
@@ -65,12 +70,19 @@ async def _add(
         {"$unwind": {"path": "$of", "includeArrayIndex": "place"}},
         {
             "$group": {
-                "_id": {"$ifNull": ["$of.model", ""]},
+                "_id": name,
                 "answers": {"$sum": {"$cond": [{"$eq": ["$place", "$last"]}, 1, 0]}},
             }
             | counts
         },
     ]
     for found in await mongo.messages.aggregate(pipeline).to_list(None):
-        for name in ("answers", *_COUNTS):
-            sums[found["_id"]][name] += int(found[name])
+        for count in ("answers", *_COUNTS):
+            sums[found["_id"]][count] += int(found[count])
+
+
+def _number(field: str) -> Document:
+    """The field, if it is a count that a whole number can express; else 0. Not a number is less than any number."""
+    kinds = {"$in": [{"$type": field}, ["int", "long", "double", "decimal"]]}
+    counts = {"$and": [kinds, {"$gte": [field, 0]}, {"$lt": [field, 2**53]}]}
+    return {"$cond": [counts, {"$toLong": field}, 0]}

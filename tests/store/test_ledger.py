@@ -456,3 +456,32 @@ def test_it_costs_one_operation_at_the_beginning_and_none_at_the_end(
     # An attempt without a new message is one insert; with a reservation it is a transaction, which has its own commit.
     assert with_ == [(without[0] + 1, without[1], without[2] + 2)] * 3
     assert without[2] == 1
+
+
+@pytest.mark.gen_test
+async def test_what_a_later_version_has_stored_is_reported_around(store: Storage, mongo: Mongo) -> None:
+    one = spender(store, mongo, tokens_per_month=1000)
+    conversation, answer = await one.begin()
+    await store.attempts.finish(conversation, replace(answer, status=Status.COMPLETE, usage=usage(7), model="m"))
+    month, moment = f"{datetime.now(UTC):%Y-%m}", datetime.now(UTC)
+    strange: list[dict[str, Any]] = [
+        {"model": ["m"], "usage": {"totalTokens": float("nan")}},
+        {"model": moment, "usage": {"totalTokens": float("inf"), "costMicros": "much"}},
+        {"rounds": 7, "usage": [1], "model": "m"},
+    ]
+    for seq, fields in enumerate(strange, start=100):
+        document = {"conversationId": ObjectId(conversation.key), "seq": seq, "role": "assistant", "createdAt": moment}
+        await mongo.messages.insert_one(document | fields)
+    keys = [{"userId": {"of": one.user}, "id": one.user}, {"userId": one.user, "id": f"{one.user}-2"}]
+    await mongo.conversations.insert_many(keys)
+    accounts: list[dict[str, Any]] = [
+        {"open": "all", "userId": one.user},
+        {"open": {"x": 1, str(ObjectId()): {"day": 7}}, "userId": one.user},
+        {"models": {"=m": 7}, "userId": one.user},
+        {"models": {"=m": {"totalTokens": "7"}}},
+    ]
+    await mongo.ledger.insert_many([{"_id": f"{one.user}-{n}", "month": month} | a for n, a in enumerate(accounts)])
+    await store.ledger.settle(one.user)
+    for rows in (store.ledger.rows(month), report.rows(mongo, month)):
+        assert [row.total_tokens async for row in rows if (row.user, row.model) == (one.user, "m")] == [7]
+    await mongo.conversations.delete_many({"id": {"$regex": one.user}})
