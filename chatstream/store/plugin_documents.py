@@ -10,7 +10,7 @@ from msgspec import Struct
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from chatstream.store.documents import now
+from chatstream.store.documents import now, plain, understanding
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
@@ -40,6 +40,7 @@ class PluginDocuments:
     """The documents of all plug-ins. All methods raise `StorageUnavailable` when the database does not answer."""
 
     def __init__(self, mongo: Mongo) -> None:
+        self._mongo = mongo
         self._documents = mongo.plugin_documents
         # Used after a duplicate-key error: the document exists, but a majority read may not see it yet. A linearizable
         # read waits until it does.
@@ -66,20 +67,21 @@ class PluginDocuments:
     async def get(self, plugin: str, user_id: str, key: str) -> PluginDocument | None:
         """The document with this key, or None."""
         document = await self._documents.find_one({"userId": user_id, "plugin": plugin, "key": key})
-        return None if document is None else _model(document)
+        return next(iter(self._mongo.understood(_model, document)), None)
 
     async def newest(self, plugin: str, user_id: str, limit: int) -> list[PluginDocument]:
         """The newest documents, newest first, at most `MOST_READ`."""
         limit = max(1, min(limit, MOST_READ))
         found = self._documents.find({"userId": user_id, "plugin": plugin})
         found = found.sort([("createdAt", -1), ("_id", -1)]).hint("newest").limit(limit)
-        return [_model(each) for each in await found.to_list(limit)]
+        return self._mongo.understood(_model, *await found.to_list(limit))
 
     async def all_of(self, user_id: str) -> AsyncGenerator[PluginDocument, None]:
         """All documents about a user, sorted by plug-in."""
         found = self._documents.find({"userId": user_id}).hint("key").batch_size(_BATCH)
         async for each in found:
-            yield _model(each)
+            for one in self._mongo.understood(_model, each):
+                yield one
 
     async def add(self, user_id: str, documents: Iterable[PluginDocument]) -> None:
         """Store documents, except those whose keys are in use. Raises `ValueError` for one that cannot be stored."""
@@ -121,6 +123,9 @@ def _document(user_id: str, one: PluginDocument) -> Document:
     }
 
 
+@understanding
 def _model(document: Document) -> PluginDocument:
+    """The plug-in's document in a document. Raises `NotUnderstood`."""
     data = msgspec.json.decode(document["data"])
-    return PluginDocument(plugin=document["plugin"], key=document["key"], data=data, created_at=document["createdAt"])
+    known = {"plugin": plain(document["plugin"]), "key": plain(document["key"]), "created_at": document["createdAt"]}
+    return msgspec.convert(known | {"data": data}, PluginDocument)

@@ -19,7 +19,7 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from chatstream.errors import StorageUnavailable
-from chatstream.store.documents import ENDED, PLACES, SCHEMA
+from chatstream.store.documents import ENDED, PLACES, SCHEMA, place_of, whole_number
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.terms import begins_terms, terms
@@ -85,7 +85,8 @@ class Search:
         deadline = now() + _UPDATE_SECONDS
         mark = {"_id": _mark_id(user_id), "userId": user_id}
         known = await self._search.find_one(mark)
-        until: datetime = known["until"] if known else _BEFORE_ALL
+        reached_before = known.get("until") if known else None
+        until = reached_before if isinstance(reached_before, datetime) else _BEFORE_ALL
         changed = await self._changed(user_id, until - _LATE_COMMITS)
         unfinished: list[datetime] = []  # `updatedAt` of the conversations that need another update
         for first in range(0, len(changed), _BATCH):
@@ -105,7 +106,12 @@ class Search:
     async def _changed(self, user_id: str, since: datetime) -> list[Document]:
         which = {"userId": user_id, "updatedAt": {"$gt": since}}
         cursor = self._mongo.conversations.find(which, {"title": 1, "updatedAt": 1}).sort("updatedAt", -1)
-        return [one for one in await cursor.to_list(None) if isinstance(one["_id"], ObjectId)]
+        # A later version may have stored anything, also a time out of Python's range.
+        return [
+            one
+            for one in await cursor.to_list(None)
+            if isinstance(one["_id"], ObjectId) and isinstance(one["updatedAt"], datetime)
+        ]
 
     async def _seen(self, user_id: str, conversations: Sequence[Document]) -> dict[ObjectId, datetime | None]:
         keys = [one["_id"] for one in conversations]
@@ -114,11 +120,13 @@ class Search:
 
     async def _index(self, user_id: str, conversation: Document, deadline: float) -> bool:
         """Update the search document of one conversation; returns False if the update is not complete."""
-        key, title = conversation["_id"], conversation.get("title") or ""
+        key, title = conversation["_id"], conversation.get("title")
+        title = title if isinstance(title, str) else ""
         which = {"_id": key, "userId": user_id}
         known = await self._search.find_one(which, {"title": 1, "seq": 1})
-        goes_on = known is not None and known.get("title") == title
-        after = seq = known["seq"] if known is not None and goes_on else 0
+        reached = None if known is None or known.get("title") != title else whole_number(known.get("seq"))
+        goes_on = reached is not None
+        after = seq = reached or 0
         found = dict.fromkeys(terms(title))  # in order, since only the first terms are kept
         whole = True
         fields = {"seq": 1, "role": 1, "status": 1, "content": 1}
@@ -131,7 +139,7 @@ class Search:
             content = message.get("content")
             if isinstance(content, str) and len(found) < _MOST_TERMS:
                 found.update(dict.fromkeys(terms(content)))
-            seq = message["seq"]
+            seq = place_of(message)
         at = conversation["updatedAt"] if whole else None
         new = [*found][:_MOST_TERMS]
         document = {"title": title, "seq": seq, "at": at, "schema": SCHEMA}

@@ -89,3 +89,14 @@ async def test_what_is_there_is_not_added_again(mongo: Mongo, user: str) -> None
     changed = PluginDocument(plugin="bets", key="a", data="changed", created_at=first.created_at)
     await documents.add(user, [changed, more])
     assert [one.data async for one in documents.all_of(user)] == ["first", "b"]
+
+
+@pytest.mark.gen_test
+async def test_what_a_later_version_keeps_is_passed_over(mongo: Mongo, user: str) -> None:
+    documents = PluginDocuments(mongo)
+    kept = await documents.put("bets", user, "a", 1)
+    strange: list[dict[str, Any]] = [{"key": "b"}, {"key": "c", "data": 7}, {"key": 8, "data": "8"}]
+    await mongo.plugin_documents.insert_many([{"userId": user, "plugin": "bets"} | one for one in strange])
+    assert [one async for one in documents.all_of(user)] == [kept]
+    assert await documents.newest("bets", user, 10) == [kept]
+    assert await documents.get("bets", user, "b") is None

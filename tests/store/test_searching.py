@@ -2,10 +2,11 @@
 
 import asyncio
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import DatetimeMS, ObjectId
 
 from chatstream.models import Conversation, Status
 from chatstream.pieces import OpenReasoning, OpenText
@@ -184,3 +185,18 @@ async def test_a_search_reads_an_index_and_nothing_else(mongo: Mongo, conversati
     stats = str(explained)
     assert "IXSCAN" in stats
     assert "COLLSCAN" not in stats
+
+
+@pytest.mark.gen_test
+async def test_what_a_later_version_has_stored_is_searched_around(
+    mongo: Mongo, store: Storage, conversations: Conversations, user: str
+) -> None:
+    one = await conversations.create(user, title="Holidays")
+    strange: list[dict[str, Any]] = [{"title": ["Holidays"]}, {"title": 7}, {"updatedAt": DatetimeMS(2**60)}]
+    for number, fields in enumerate(strange):
+        document = {"userId": user, "id": str(number), "updatedAt": datetime.now(UTC)}
+        await mongo.conversations.insert_one(document | fields)
+    assert one.key in await find(mongo, user, "holidays")
+    await exchange(store, one, "Where is it warm?", "In Lisbon.")
+    await mongo.search.update_many({"userId": user}, {"$set": {"until": "now", "seq": ["last"]}})
+    assert one.key in await find(mongo, user, "lisbon")
