@@ -52,7 +52,7 @@ def _descriptors() -> None:
 
 
 class Report:
-    """What is printed: a line for each run, and while one goes on its name, if somebody looks."""
+    """The printed report: a line for each run, and on a terminal the name of the running one."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -66,7 +66,7 @@ class Report:
             sys.stderr.flush()
 
     def ended(self, name: str, seed: int, seconds: float, violations: list[Violation], kept: Path | None) -> None:
-        """How it went."""
+        """Print the result of a run."""
         if self._looks:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
@@ -89,7 +89,7 @@ def _print(line: str) -> None:
 
 
 def _run(name: str, seed: int, short: bool, directory: Path) -> list[Violation]:
-    """Play one, on a database of its own: what one leaves behind must not help or hurt the next."""
+    """Play one scenario on its own database, so that its data does not affect the next run."""
     with ReplicaSet(directory / "mongo", SCENARIOS[name].nodes) as mongo:
         try:
             return asyncio.run(play(name, seed, directory / name, mongo, short=short))
@@ -98,7 +98,7 @@ def _run(name: str, seed: int, short: bool, directory: Path) -> list[Violation]:
 
 
 def _interleavings(first: int, count: int) -> int:
-    """Returns the exit status. What goes wrong is printed, with what was done before."""
+    """Returns the exit status. Each violation is printed, with the steps before it."""
     broken = 0
 
     def failed(seed: int, log: list[str], exc: BaseException) -> None:
@@ -154,7 +154,7 @@ def main() -> int:
 
 
 def _keep(run: Path, keep: Path | None, name: str, failed: bool) -> Path | None:
-    """Where the logs and the ledger of a run are to be found afterwards."""
+    """The directory in which a run's logs and ledger are kept."""
     if keep is not None:
         target = Path(os.environ.get("CALLED_FROM", ""), keep) / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Makes what a benchmark needs besides the server, once, in ``build/bench``: two C programs and the other servers."""
+"""Builds the other programs of the benchmark, once, in ``build/bench``: two C programs and the servers to compare
+with.
+"""
 
 import hashlib
 import os
@@ -25,7 +27,9 @@ NODE = _NODE_PACKAGE / "bin" / "node"
 
 
 def build() -> None:
-    """Make what is missing or older than its sources. Raises `ConfigurationError`, which says what is missing."""
+    """Build every program that is missing or older than its sources. Raises `ConfigurationError`, which says what is
+    missing.
+    """
     BUILT.mkdir(parents=True, exist_ok=True)
     _once(LOAD, [SOURCES / "load.c"], _compile)
     _once(MODEL, [SOURCES / "model.c"], _compile)
@@ -37,13 +41,13 @@ def build() -> None:
 
 
 def build_python() -> None:
-    """The environment of FastAPI, and of matplotlib. Raises like `build`."""
+    """Make the Python environment with FastAPI and matplotlib. Raises like `build`."""
     BUILT.mkdir(parents=True, exist_ok=True)
     _once(PYTHON.parents[1], [LOCK], _install_python)
 
 
 def _once(target: Path, sources: list[Path], make: Callable[[Path, Path], None]) -> None:
-    """Make `target`, unless a stamp says that it was made of these very sources."""
+    """Build `target`, unless a stamp file shows that it was built from the same sources."""
     identity = hashlib.sha256(b"".join(source.read_bytes() for source in sources) + sys.version.encode()).hexdigest()
     stamp = target.with_name(f"{target.name}.stamp")
     if target.exists() and stamp.exists() and stamp.read_text() == identity:
@@ -82,6 +86,6 @@ def _install_node(target: Path, lock: Path) -> None:
 
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:
-    # As pip does: a company's own certificate authority is known to the system, not to Node.js.
+    # Use the system's certificate authorities, as pip does: a company's own authority is not among those of Node.js.
     environment = {**os.environ, "NODE_USE_SYSTEM_CA": "1", "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run([*map(str, command)], cwd=cwd, env=environment, stdout=sys.stderr, check=True)  # noqa: S603 - ours

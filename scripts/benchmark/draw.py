@@ -1,6 +1,6 @@
 """Draws a summary of `report`: ``draw.py FILE.json`` makes ``FILE*.svg`` and prints their paths.
 
-A program of its own: matplotlib is in the benchmark's environment alone.
+It is a separate program, because only the benchmark's environment has matplotlib.
 """
 
 import json
@@ -13,7 +13,7 @@ import matplotlib as mpl
 mpl.use("svg")
 mpl.rcParams.update(
     {
-        "svg.hashsalt": "chatstream",  # the same figures make the same file
+        "svg.hashsalt": "chatstream",  # the same figures give an identical file
         "font.family": "sans-serif",
         "font.size": 9,
         "axes.spines.top": False,
@@ -28,7 +28,7 @@ _COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed")
 
 
 def ratios(summary: dict[str, Any], target: Path) -> None:
-    """How many times better, a bar for each row and peer; on a logarithmic scale equal factors are equally long."""
+    """Draw the ratios, a bar for each row and server; on a logarithmic scale equal factors have equal lengths."""
     rows = [row for row in summary["rows"] if row["times_better"]][::-1]
     peers = list(dict.fromkeys(peer for row in rows for peer in row["times_better"]))
     figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.2 * len(rows) * (len(peers) + 1)), layout="constrained")
@@ -58,7 +58,7 @@ def ratios(summary: dict[str, Any], target: Path) -> None:
 
 
 def curves(summary: dict[str, Any], target: Path) -> None:
-    """A panel for each curve and unit."""
+    """Draw the growth curves, a panel for each curve and unit."""
     panels = []
     for name, figures in summary["curves"].items():
         units = list(dict.fromkeys(summary["figures"][figure][1] for figure in figures))
@@ -71,7 +71,7 @@ def curves(summary: dict[str, Any], target: Path) -> None:
     for axes, (name, unit, figures) in zip(grid.flat, panels, strict=False):
         for number, each in enumerate(figures):
             points = summary["curves"][name][each]
-            if ranges := summary["ranges"][name][each]:  # how far the rounds lie from each other
+            if ranges := summary["ranges"][name][each]:  # the range of the rounds
                 axes.fill_between(*zip(*ranges, strict=True), color=_COLOURS[number], alpha=0.15, linewidth=0)
             axes.plot(*zip(*points, strict=True), "o-", color=_COLOURS[number], label=summary["figures"][each][0])
         if name not in ("processes", "cores"):
@@ -83,14 +83,14 @@ def curves(summary: dict[str, Any], target: Path) -> None:
             axes.set_yscale("log")  # a straight line that rises with the scale is a cost per viewer
         else:
             most = max(value for each in figures for _, value in summary["curves"][name][each])
-            axes.set_ylim(0, 1.2 * most)  # from zero: a flat line is to look flat
+            axes.set_ylim(0, 1.2 * most)  # from zero, so that a flat line looks flat
         axes.set(xlabel=summary["titles"][name], ylabel=unit)
         axes.legend(fontsize=7)
     _save(figure, target)
 
 
 def _size(value: float, _: int) -> str:
-    """As short as it can be said: 100,000 and 1,000,000 stand side by side."""
+    """The size as a short label, since 100,000 and 1,000,000 are side by side."""
     return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
 
 
@@ -101,7 +101,7 @@ def _save(figure: Any, target: Path) -> None:
 
 
 def main() -> None:
-    """Draw what there is."""
+    """Draw all pictures for which there is data."""
     file = Path(sys.argv[1])
     summary = json.loads(file.read_text())
     if summary["rows"] and any(row["times_better"] for row in summary["rows"]):

@@ -1,4 +1,4 @@
-"""The server that most would write in Python: FastAPI, sse-starlette, the official clients of OpenAI and MongoDB.
+"""A typical Python server: FastAPI, sse-starlette, the official clients of OpenAI and MongoDB.
 
 `scripts/bench` runs it with uvicorn on uvloop and httptools, without an access log, and with the faster of the openai
 package's own two transports.
@@ -26,7 +26,7 @@ app.add_middleware(CORSMiddleware, allow_origins=["http://localhost:19006"], all
 
 
 def user(request: Request, access_token: str | None = None) -> str:
-    """Whose token it is."""
+    """The user of the token."""
     token = access_token or request.headers.get("Authorization", "").removeprefix("Bearer ")
     try:
         return str(jwt.decode(token, os.environ["JWT_SECRET"], algorithms=["HS256"])["sub"])
@@ -35,12 +35,12 @@ def user(request: Request, access_token: str | None = None) -> str:
 
 
 def event(kind: str, **fields: Any) -> dict[str, str]:
-    """One event as sse-starlette takes it."""
+    """One event in the form for sse-starlette."""
     return {"data": json.dumps({"type": kind, "timestamp": datetime.now(UTC).isoformat(), **fields})}
 
 
 async def answer(conversation_id: str) -> AsyncIterator[dict[str, str]]:
-    """The stream."""
+    """Yield the answer's events."""
     yield event("connected")
     try:
         question = await messages.find_one(

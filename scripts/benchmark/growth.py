@@ -1,4 +1,6 @@
-"""What chatstream costs as things grow: curves, of its CPU time where it can be, which a busy machine changes least."""
+"""Measures how chatstream's cost grows with the load, as curves: of CPU time where possible, which depends least on
+other load.
+"""
 
 import http.client
 import os
@@ -18,19 +20,19 @@ from scripts.benchmark.tools import holding, load
 _SECONDS: Final = 5.0
 _CORES: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 _STREAM: Final = Chatstream.stream.partition("?")[0]
-# Each may need two descriptors; some of them are for others.
+# The most streams of one process: each may need two file descriptors, and some are reserved.
 _MOST_STREAMS: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 300
-# Limits that defend a server against one user, who is the whole load here.
+# Settings without limits per user, since one user makes the whole load here.
 _ONE_USER: Final = {"CHATSTREAM_STREAMS_PER_USER": "2000", "CHATSTREAM_OPENINGS_PER_MINUTE": "1000000"}
 
 
 def viewers(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """One answer of 50 chunks a second, watched by so many."""
+    """One answer of 50 chunks a second, with this many viewers."""
     with bench.start(server, **_ONE_USER) as running:
-        # All open the first conversation of the file.
+        # All viewers open the first conversation of the file.
         file = server.directory / "one.conversation"
         file.write_text(server.conversations.read_text().splitlines()[server.deal(1)] + "\n")
-        bench.model.configure(10_000, 1_000_000 // PER_SECOND)  # more than is read
+        bench.model.configure(10_000, 1_000_000 // PER_SECOND)  # more chunks than are read
         options = {"same": 1, "streams": size, "at_once": size, "per_second": 400, "chunks": 1}
         with holding(running.port, _STREAM, file, **options):
             cpu, wall = _used(running, _SECONDS)
@@ -38,14 +40,14 @@ def viewers(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def _used(running: Running, seconds: float) -> tuple[float, float]:
-    """CPU time and time of about so many seconds."""
+    """The CPU time and the elapsed time of about this many seconds."""
     cpu, began = running.process.cpu(), time.monotonic()
-    time.sleep(seconds)  # what is measured is what happens meanwhile
+    time.sleep(seconds)  # the server's work during this time is measured
     return running.process.cpu() - cpu, time.monotonic() - began
 
 
 def idle(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """So many streams of conversations in which nothing happens, and beside them 50 paced ones."""
+    """This many streams of idle conversations, and 50 paced streams beside them."""
     count = int(size)
     file = server.directory / "idle.conversations"
     server.write_list(server.seed_with("--drop", *FIVE_EACH, str(max(1, count // 5)), "--messages", "2"))
@@ -57,7 +59,7 @@ def idle(bench: Bench, server: Chatstream, size: float) -> Figures:
         before = running.process.memory()
         if count:
             options = {"streams": count, "at_once": count, "per_second": 500}
-            # To open 10,000 takes half a minute; none of them is renewed before four.
+            # Opening 10,000 takes half a minute; none of them is renewed before four minutes.
             stack.enter_context(holding(running.port, _STREAM, file, timeout=150, **options))
         cpu, wall = _used(running, _SECONDS)
         after = running.process.memory()
@@ -78,7 +80,7 @@ def idle(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def length(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """Answers of so many tokens, 10 at a time, unpaced."""
+    """Answers of this many tokens, 10 at a time, without pauses."""
     tokens = int(size)
     with bench.start(server, CHATSTREAM_ANSWER_CHARACTERS="3000000") as running:
         bench.model.configure(tokens)
@@ -92,7 +94,7 @@ def length(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def history(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """Conversations of so many messages before the question."""
+    """Conversations with this many messages before the question."""
     count = 30
     server.take(server.seed_with("--drop", *FIVE_EACH, "6", "--messages", str(int(size) + 1), "--unanswered"))
     with server.running(bench.cores, bench.model.url) as running:
@@ -110,7 +112,7 @@ def history(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def conversations(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """So many conversations in the database, of a thousand users or fewer."""
+    """This many conversations in the database, of at most a thousand users."""
     count = int(size)
     users = max(2, min(1000, count // 5))
     dealt = ("--users", str(users), "--conversations", str(count // users))
@@ -133,7 +135,9 @@ def conversations(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def _get(running: Running, path: str, token: str) -> float:
-    """Milliseconds of a request, the median of 200 over one connection; its page is the same, however much there is."""
+    """Milliseconds of a request: the median of 200 over one connection. The page has the same size, however much is
+    stored.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     seconds = []
     for _ in range(200):
@@ -149,7 +153,7 @@ def _get(running: Running, path: str, token: str) -> float:
 
 
 def processes(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """So many processes on one database and one core, each with 25 streams of 20 chunks a second."""
+    """This many processes on one database and one core, each with 25 streams of 20 chunks a second."""
     count, streams = int(size), 25
     with ExitStack() as stack:
         each = [stack.enter_context(server.running(bench.cores, bench.model.url)) for _ in range(count)]
@@ -182,7 +186,7 @@ def processes(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 def cores(bench: Bench, server: Chatstream, size: float) -> Figures:
-    """So many processes on one database, each on a core of its own, with 50 unpaced streams each.
+    """This many processes on one database, each on its own core, with 50 unpaced streams each.
 
     The model and the load generators run on all cores, also where one process is measured.
     """
@@ -222,12 +226,12 @@ def cores(bench: Bench, server: Chatstream, size: float) -> Figures:
 
 
 class Curve(NamedTuple):
-    """One of them."""
+    """A growth curve."""
 
     title: str
     sizes: tuple[float, ...]
     measure: Callable[[Bench, Chatstream, float], Figures]
-    note: str  # what has to be known about it
+    note: str  # a remark for the reader of the curve
 
 
 CURVES: Final = {
@@ -278,7 +282,7 @@ CURVES: Final = {
     ),
 }
 
-# The figures of the curves, in words; those with one unit share a picture.
+# The titles of the curves' figures; figures with the same unit share a picture.
 FIGURES: Final = {
     "us_per_chunk": ("CPU of a chunk", "µs"),
     "chunk_p99_ms": ("latency of a chunk, p99", "ms"),

@@ -1,4 +1,6 @@
-"""Processes on cores of their own, and what they use; what machine this is. Linux: it reads ``/proc``."""
+"""Runs processes on their own cores, measures their CPU time and memory, and describes the machine. Needs Linux's
+``/proc``.
+"""
 
 import contextlib
 import json
@@ -19,7 +21,7 @@ from typing import Any, Self
 from chatstream.errors import ChatstreamError
 from scripts.benchmark import build
 
-# For another environment's Python.
+# A program that prints versions, run by another environment's Python.
 _VERSIONS = """
 import json, sys
 from importlib.metadata import version
@@ -29,17 +31,17 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class BenchError(ChatstreamError):
-    """Something of a measurement did not work; its text says what."""
+    """A measurement failed; the text names the reason."""
 
 
 def split_cores() -> tuple[set[int], set[int]]:
-    """The core of the server, and those of everything else. With one core only, both are that one."""
+    """The server's core, and the cores for everything else. On a machine with one core, both are this core."""
     cores = sorted(os.sched_getaffinity(0))
     return {cores[0]}, set(cores[1:]) or {cores[0]}
 
 
 def describe() -> dict[str, Any]:
-    """The machine, and the versions of what is measured."""
+    """Describe the machine, and the versions of the measured programs."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", cpuinfo)
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
@@ -78,7 +80,7 @@ def _output(*command: str) -> str:
 
 @contextlib.contextmanager
 def on(cores: set[int]) -> Iterator[None]:
-    """What is started meanwhile runs on `cores` for its whole life."""
+    """Within this context, started processes run on `cores`, for their whole life."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -94,12 +96,12 @@ def get(url: str, timeout: float = 10) -> bytes:
 
 
 def _ending_with_us() -> list[str]:
-    """The command that runs another one, which is ended should we be killed (Linux, ``prctl(2)``)."""
+    """A command prefix: the command after it is ended if this process is killed (Linux, ``prctl(2)``)."""
     return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 class Process:
-    """A program that is ended with the block. Everything is measured over it and all its children."""
+    """A program that is ended with the context. Measurements include all its child processes."""
 
     def __init__(
         self, command: Sequence[str | Path], environment: Mapping[str, str], cores: set[int], log: Path, cwd: Path
@@ -124,14 +126,14 @@ class Process:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(5)  # chatstream waits for open streams: they are all closed, or not worth waiting for
+            self._process.wait(5)  # chatstream waits for open streams, which do not matter any more
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
     @contextlib.contextmanager
     def moved(self, cores: set[int]) -> Iterator[None]:
-        """It runs on other cores meanwhile; for a program of one thread."""
+        """Within this context, the program runs on other cores; only for a single thread."""
         before = os.sched_getaffinity(self._process.pid)
         os.sched_setaffinity(self._process.pid, cores)
         try:
@@ -140,14 +142,14 @@ class Process:
             os.sched_setaffinity(self._process.pid, before)
 
     def wait_for(self, url: str, timeout: float = 60) -> float:
-        """Seconds from its start to the first 200. Raises `BenchError`."""
+        """Seconds from the start to the first response with status 200. Raises `BenchError`."""
         while time.monotonic() < self.started_at + timeout:
             if self._process.poll() is not None:
                 raise BenchError(f"It ended at its start; {self.log} says why.")
             with contextlib.suppress(OSError):
                 get(url, timeout=5)
                 return time.monotonic() - self.started_at
-            time.sleep(0.001)  # it has no way to tell us
+            time.sleep(0.001)  # the server sends no signal when it is ready
         raise BenchError(f"It was not ready within {timeout:g} s; {self.log} says why.")
 
     def _tree(self) -> list[Path]:
@@ -162,16 +164,16 @@ class Process:
         return [Path(f"/proc/{pid}") for pid in pids]
 
     def cpu(self) -> float:
-        """Seconds of CPU time so far, to the nanosecond: `/proc` counts in steps of ten milliseconds."""
+        """The CPU time so far, in seconds, exact to the nanosecond; `/proc` counts in steps of ten milliseconds."""
         total = 0.0
         for process in self._tree():
             with contextlib.suppress(OSError):
-                # clock_getcpuclockid(3) makes a process's clock in this way.
+                # The id of a process's CPU clock, computed as by clock_getcpuclockid(3).
                 total += time.clock_gettime(~int(process.name) << 3 | 2)
         return total
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """The resident memory, in bytes."""
         total = 0
         for process in self._tree():
             with contextlib.suppress(OSError):
@@ -180,5 +182,5 @@ class Process:
 
 
 def _stat(process: Path) -> list[str]:
-    """The fields of ``/proc/PID/stat`` from the state on: a name may hold spaces."""
+    """The fields of ``/proc/PID/stat`` after the name, which may have spaces."""
     return (process / "stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,6 @@
-"""Results in a file, one JSON object a line; the first describes the machine. Whatever is shown is made of them."""
+"""The results in a file, one JSON object a line; the first describes the machine. All tables and pictures are made from
+them.
+"""
 
 import json
 import statistics
@@ -15,7 +17,7 @@ def key(line: dict[str, Any]) -> Key:
 
 
 class Records:
-    """The lines of one file. What is there already need not be measured again."""
+    """The lines of one file. Existing results are not measured again."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -24,45 +26,45 @@ class Records:
             self.lines = [json.loads(line) for line in file.read_text().splitlines()]
 
     def add(self, line: dict[str, Any]) -> None:
-        """Write it at once: an interrupted benchmark goes on from there."""
+        """Add a result and write it at once, so that an interrupted benchmark continues from there."""
         self.lines.append(line)
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What `machine.describe` found; empty if it is not there."""
+        """The result of `machine.describe`; empty if the file has none."""
         return next((line["machine"] for line in self.lines if "machine" in line), {})
 
     def keys(self) -> set[Key]:
-        """What was measured, and did not fail."""
+        """The keys of the successful measurements."""
         return {key(line) for line in self.lines if "figures" in line}
 
     def servers(self) -> list[str]:
-        """Those that were measured, in the order in which they came."""
+        """The measured servers, in the order of their measurement."""
         return list(dict.fromkeys(line["server"] for line in self.lines if "figures" in line))
 
     def rounds(self) -> int:
-        """How often the most measured scenario was."""
+        """The number of rounds of the most often measured scenario."""
         return max((line["round"] + 1 for line in self.lines if "figures" in line), default=0)
 
     def median(self, scenario: str, server: str, figure: str) -> float | None:
-        """Over the rounds; None if there is none."""
+        """The median of a figure over the rounds; None without any."""
         values = [line["figures"].get(figure) for line in self._of(scenario, server)]
         known = [value for value in values if value is not None]
         return statistics.median(known) if known else None
 
     def worst(self, scenario: str, server: str, figure: str) -> float:
-        """The highest over the rounds; 0 if there is none."""
+        """The highest value of a figure over the rounds; 0 without any."""
         return max((line["figures"].get(figure) or 0 for line in self._of(scenario, server)), default=0)
 
     def ranges(self, scenario: str, figure: str) -> list[tuple[float, float, float]]:
-        """Of a growth curve: how much there was, and the least and the most that it cost in a round."""
+        """The points of a growth curve: the size, and the lowest and the highest cost of the rounds."""
         found = sorted(self._values(scenario, figure).items())
         return [(size, min(values), max(values)) for size, values in found]
 
     def points(self, scenario: str, figure: str) -> list[tuple[float, float]]:
-        """Of a growth curve: how much there was, and the median of what it cost."""
+        """The points of a growth curve: the size, and the median cost."""
         return [(size, statistics.median(found)) for size, found in sorted(self._values(scenario, figure).items())]
 
     def _values(self, scenario: str, figure: str) -> dict[float, list[float]]:
@@ -73,7 +75,7 @@ class Records:
         return values
 
     def errors(self) -> list[str]:
-        """What failed, in words; not what was measured later all the same."""
+        """The error messages of failed measurements, except those that succeeded later."""
         done = self.keys()
         return [
             f"{line['scenario']}, {line['server']}: {line['error']}"

@@ -1,4 +1,4 @@
-"""What was measured, for people: tables, and pictures of them."""
+"""Reports the measurements for people: tables, and pictures of them."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ written for this comparison, by us.
 
 
 def summary(records: Records) -> dict[str, Any]:
-    """Machine, medians and ratios."""
+    """Summarise the records: machine, medians and ratios."""
     rows = [_row(records, row) for row in ROWS if _known(records, row)]
     curves = {
         name: {figure: points for figure in FIGURES if (points := records.points(name, figure))} for name in CURVES
@@ -48,7 +48,7 @@ def _row(records: Records, row: Row) -> dict[str, Any]:
         for server in SERVERS
         if (value := records.median(row.scenario, server, row.figure)) is not None
     }
-    # The other way round where less is better: a higher ratio is always in our favour.
+    # Inverted where less is better: a higher ratio is always in our favour.
     ratios = {
         server: (ours / value if row.more_is_better else value / ours)
         for server, value in medians.items()
@@ -61,7 +61,7 @@ def _row(records: Records, row: Row) -> dict[str, Any]:
 
 
 def text(records: Records) -> str:
-    """Tables in Markdown, and what has to be known about them."""
+    """The tables in Markdown, with remarks."""
     parts = []
     machine = records.machine
     if any(_known(records, row) for row in ROWS):
@@ -142,14 +142,16 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _figure(value: float | None) -> str:
-    """Three digits are more than a repetition keeps."""
+    """Format a figure with three digits; a repetition changes even the third one."""
     if value is None:
         return _NONE
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _noisy(median: float | None, rounds: list[float] | None) -> str:
-    """With the least and the most of the rounds, if they differ: two points that differ by less are the same."""
+    """Format a median with the lowest and the highest round, if they differ. Two points that differ by less count as
+    equal.
+    """
     if rounds is None or rounds[0] == rounds[1]:
         return _figure(median)
     return f"{_figure(median)} ({_figure(rounds[0])} to {_figure(rounds[1])})"
@@ -160,7 +162,9 @@ def _times(ratio: float | None) -> str:
 
 
 def draw(records: Records, file: Path) -> list[Path]:
-    """Pictures beside `file`, and the summary they are made of; the paths of the pictures."""
+    """Draw the pictures beside `file`, and store the summary from which they are made. Returns the paths of the
+    pictures.
+    """
     target = file.with_suffix(".json")
     target.write_text(json.dumps(summary(records) | {"figures": FIGURES, "titles": _titles()}, indent=1) + "\n")
     done = subprocess.run(  # noqa: S603 - ours

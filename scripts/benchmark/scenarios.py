@@ -1,4 +1,4 @@
-"""What is measured. Each scenario starts a server of its own, warms it up and returns its figures by name."""
+"""The measured scenarios. Each starts its own server, warms it up and returns its figures by name."""
 
 import statistics
 import time
@@ -11,17 +11,18 @@ from scripts.benchmark.tools import Model, holding, load
 
 Figures = dict[str, float | None]
 
-CHUNKS: Final = 400  # of an answer, where nothing else is said: some 300 words
+CHUNKS: Final = 400  # chunks of an answer by default: some 300 words
 PER_SECOND: Final = 50  # chunks of a paced stream, as a fast model writes
 STREAMS: Final = 50
-# A chunk that is a tenth of a second late is one that somebody sees; and 97 % have to arrive in the window at all.
+# Highest delay, in µs, of 99 % of the chunks: people notice a tenth of a second. And 97 % must arrive within the
+# measured time.
 SUSTAINED_P99_US: Final = 100_000
 SUSTAINED_SHARE: Final = 0.97
 LADDER: Final = (25, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1000)
 
 
 class Bench(NamedTuple):
-    """Where and how long it is measured."""
+    """The environment of a measurement: the model, the server's cores, and whether it is a quick run."""
 
     model: Model
     cores: set[int]  # the server's
@@ -29,14 +30,14 @@ class Bench(NamedTuple):
 
     @contextmanager
     def start(self, server: Server, **settings: str) -> Iterator[Running]:
-        """A server that has answered some questions already: connections stand, code is compiled."""
+        """Start a server and let it answer some questions, so that its connections are open and its code is warm."""
         with server.running(self.cores, self.model.url, **settings) as running:
             self.model.configure(100)
             self.play(running, 20, at_once=5)
             yield running
 
     def play(self, running: Running, streams: int, **options: float) -> dict[str, Any]:
-        """Open so many streams, each of a conversation of its own, and read them to their end."""
+        """Open this many streams, each of its own conversation, and read them to their end."""
         skip = running.server.deal(streams)
         return load(
             running.port, running.server.stream, running.server.conversations, skip=skip, streams=streams, **options
@@ -44,7 +45,7 @@ class Bench(NamedTuple):
 
 
 def throughput(bench: Bench, server: Server) -> Figures:
-    """50 streams at a time of 400 chunks each; the model is as fast as it is read."""
+    """50 streams at a time of 400 chunks each; the model sends as fast as the server reads."""
     with bench.start(server) as running:
         bench.model.configure(CHUNKS)
         probe = bench.play(running, STREAMS, at_once=STREAMS)
@@ -68,7 +69,7 @@ def paced(bench: Bench, server: Server) -> Figures:
 
 
 def _paced(bench: Bench, running: Running, streams: int, seconds: float) -> Figures:
-    # All are open after a second at most, or when 200 a second have been opened; latencies count from half a second on.
+    # Streams are opened within a second, but at most 200 a second. Delays count from half a second after that on.
     ramp = max(1.0, streams / 200)
     bench.model.configure(round((seconds + ramp) * PER_SECOND), 1_000_000 // PER_SECOND)
     before = running.process.cpu()
@@ -93,7 +94,9 @@ def _paced(bench: Bench, running: Running, streams: int, seconds: float) -> Figu
 
 
 def sustained(bench: Bench, server: Server) -> Figures:
-    """More and more paced streams, as long as 99 % of the chunks are less than 100 ms late and none is missing."""
+    """Increase the number of paced streams as long as 99 % of the chunks are less than 100 ms late and none is
+    missing.
+    """
     most = 0
     with bench.start(server) as running:
         for streams in LADDER:
@@ -106,7 +109,7 @@ def sustained(bench: Bench, server: Server) -> Figures:
 
 
 def first_alone(bench: Bench, server: Server) -> Figures:
-    """One stream at a time: from the request to the first chunk, of a model that answers at once."""
+    """One stream at a time: the time from the request to the first chunk, with a model that answers at once."""
     streams = 100 if bench.quick else 200
     with bench.start(server) as running:
         bench.model.configure(3, 1000)
@@ -117,7 +120,7 @@ def first_alone(bench: Bench, server: Server) -> Figures:
 
 
 def first_among_100(bench: Bench, server: Server) -> Figures:
-    """100 streams open at any time, each of 20 chunks at 20 a second."""
+    """The time to the first chunk while 100 streams are open, each of 20 chunks at 20 a second."""
     with bench.start(server) as running:
         bench.model.configure(20, 50_000)
         return _firsts(bench.play(running, 200 if bench.quick else 500, at_once=100, per_second=90))
@@ -129,7 +132,7 @@ def _firsts(told: dict[str, Any]) -> Figures:
 
 
 def requests(bench: Bench, server: Server) -> Figures:
-    """Answers of 5 chunks, 50 at a time: what it takes to begin and to end one."""
+    """Answers of 5 chunks, 50 at a time: the cost to begin and to end an answer."""
     with bench.start(server) as running:
         bench.model.configure(5)
         probe = bench.play(running, 200, at_once=STREAMS)
@@ -145,7 +148,7 @@ def requests(bench: Bench, server: Server) -> Figures:
 
 
 def memory(bench: Bench, server: Server) -> Figures:
-    """2,000 streams that wait for their first chunk."""
+    """The memory of 2,000 streams that wait for their first chunk."""
     streams = 1000 if bench.quick else 2000
     with bench.start(server) as running:
         bench.model.configure(5, 0, 600_000_000)
@@ -155,16 +158,15 @@ def memory(bench: Bench, server: Server) -> Figures:
         with holding(running.port, server.stream, server.conversations, **options):
             deadline = time.monotonic() + 20
             while bench.model.stats()["active"] < streams and time.monotonic() < deadline:
-                time.sleep(0.1)  # the model has no way to tell us
-            time.sleep(1)  # what was made while opening them is let go
+                time.sleep(0.1)  # the model sends no signal
+            time.sleep(1)  # the memory used only for opening them is freed
             after, waiting = running.process.memory(), bench.model.stats()["active"]
         return {"kb_per_stream": (after - before) / streams / 1024, "missing": streams - waiting}
 
 
 def cold_start(bench: Bench, server: Server) -> Figures:
-    """From the start of the process to the first 200, with the database there, and what the first answer takes then.
-
-    The medians of three.
+    """From the start of the process to the first 200, with the database running; and the time of the first answer after
+    that. Medians of three.
     """
     bench.model.configure(3, 1000)
     starts, firsts, seconds = [], [], []
@@ -200,7 +202,7 @@ class Row(NamedTuple):
     figure: str
     title: str
     unit: str
-    scale: float  # from the figure to the unit
+    scale: float  # factor from the figure to the unit
     more_is_better: bool
 
 

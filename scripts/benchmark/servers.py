@@ -26,7 +26,9 @@ FIVE_EACH: Final = ("--conversations", "5", "--users")
 
 
 class Server(ABC):
-    """One of them. Its conversations are dealt out once each: a question that has its answer asks no model again."""
+    """One of them. Each seeded conversation is used once: when its question is answered, opening it again calls no
+    model.
+    """
 
     name: str
     title: str

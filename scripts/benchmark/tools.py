@@ -21,7 +21,7 @@ class Model(Process):
         super().__init__([build.MODEL, str(self.port)], {}, cores, directory / "model.log", directory)
 
     def configure(self, chunks: int, interval_us: int = 0, first_us: int = 0) -> None:
-        """How answers are from now on."""
+        """Set the form of the following answers."""
         get(f"{self.url}/configure?chunks={chunks}&interval_us={interval_us}&first_us={first_us}")
 
     def stats(self) -> dict[str, Any]:
@@ -35,16 +35,16 @@ def _command(port: int, path: str, file: Path, options: dict[str, float]) -> lis
 
 
 def load(port: int, path: str, file: Path, *, timeout: float = 60, **options: float) -> dict[str, Any]:
-    """Play it to its end; see ``load.c`` for the options and the result."""
+    """Run a load to its end; see ``load.c`` for the options and the result."""
     command = _command(port, path, file, {"timeout": timeout, **options})
-    # Its own timeout comes first; this one is for a fault of ours.
+    # The program's own timeout comes first; this one is only for our own faults.
     done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=timeout + 30, check=True)  # noqa: S603 - ours
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 @contextmanager
 def holding(port: int, path: str, file: Path, *, timeout: float = 60, **options: float) -> Iterator[dict[str, Any]]:
-    """Open streams, and keep them open in the block; yields what was seen when all of them were there."""
+    """Open streams, and keep them open within the context; yields the result at the moment when all are open."""
     command = _command(port, path, file, {"timeout": timeout, "hold": 1, **options})
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
     assert process.stdin is not None  # noqa: S101 - of a pipe
