@@ -46,7 +46,7 @@ export function useChatSSE({
     chat.connect({ history });
     return () => chat.disconnect();
   }, [chat, active, history]);
-  useEffect(() => listen(chat, callbacks), [chat]); // last, so that it also gets the final events of the effect before
+  useEffect(() => listen(chat, callbacks), [chat]); // last: on unmount it still gets the events of `disconnect` above
 
   const subscribe = useCallback(
     (onChange) => {

@@ -1,4 +1,4 @@
-// A real browser with pages of ours, driven by a test: results go out as a line of JSON each, calls come in the same way.
+// A real browser with our pages, driven by a test: calls come in and results go out as lines of JSON.
 // `chromium` and `firefox` by puppeteer (the second through WebDriver BiDi), `webkit` by the WebDriver of WebKitGTK.
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
@@ -123,10 +123,10 @@ const CALLS = {
   ...tab,
   version: () => tab.version,
   origin: () => `http://127.0.0.1:${server.address().port}`,
-  // No event of the page's own would do for everything that is waited for.
+  // Poll, since no event of the page covers everything that tests wait for.
   async wait(expression) {
     for (;;) {
-      // There may be no document just now.
+      // The page may have no document at the moment.
       if (await tab.evaluate(`Boolean(${expression})`).catch(() => false)) return;
       await pause(50);
     }

@@ -1,4 +1,5 @@
-// A program with the packages of a given version of the AI SDK or of React in place of their plain names, as one module.
+// Bundles a program into one module, with a given version of the AI SDK or of React in place of the plain package
+// names.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -10,15 +11,15 @@ const CLIENTS = dirname(fileURLToPath(import.meta.url));
 const PACKAGE = join(CLIENTS, "node_modules", "chatstream");
 const MADE = join(CLIENTS, "node_modules", ".bundles");
 
-/** Which packages stand for `ai` and `@ai-sdk/react` of this version: `5.0.0`, or `5` for its newest. */
+/** The package aliases for `ai` and `@ai-sdk/react` of this version: `5.0.0`, or `5` for the newest 5.x. */
 export const aiSDK = (version) => ({ ai: `ai-${version}`, "@ai-sdk/react": `ai-react-${version}` });
 
-/** Its text. `alias` has the packages that stand for others; what is `external` is imported where it runs. */
+/** Returns the bundle's text. `alias` maps package names to others; packages in `external` are imported at run time. */
 export async function bundle(contents, { alias = {}, external = [], platform = "node" } = {}) {
   const options = { alias, external, platform };
   const made = join(MADE, `${await digest(contents, JSON.stringify(options))}.mjs`);
   try {
-    return await readFile(made, "utf8"); // most tests want what another one wanted
+    return await readFile(made, "utf8"); // most bundles were already made for another test
   } catch (error) {
     if (error.code !== "ENOENT") throw error;
   }
@@ -30,7 +31,7 @@ export async function bundle(contents, { alias = {}, external = [], platform = "
   return text;
 }
 
-/** Of everything that a bundle is made of: what is given, the packages' versions, and our own package's files. */
+/** A digest of everything in the bundle: the arguments, the packages' versions, and our own package's files. */
 async function digest(...given) {
   const hash = createHash("sha256");
   for (const one of given) hash.update(one);

@@ -1,4 +1,4 @@
-// Our client, driven by a test: what happens goes out as a line of JSON each, calls come in the same way.
+// Our client, driven by a test: calls come in and events go out as lines of JSON.
 import { createInterface } from "node:readline";
 
 import { ChatStream } from "chatstream";
@@ -13,7 +13,7 @@ const SOURCES = { eventsource: EventSource, "react-native-sse": reactNativeSSE.d
 const print = (line) => console.log(JSON.stringify(line));
 
 const { tokens: given, eventSource, ...options } = JSON.parse(process.argv[2]);
-let tokens = given; // the one that is good, and those that come after it
+let tokens = given; // the first token, and the later ones
 const chat = new ChatStream({
   ...options,
   token({ refresh }) {

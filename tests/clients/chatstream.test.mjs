@@ -1,4 +1,4 @@
-// When it connects, waits, gives up and asks for a token: with a fetch that answers as told, and a clock that is ours.
+// The client's connections, delays, retries and tokens, with a scripted fetch and a simulated clock.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
@@ -11,7 +11,7 @@ const problem = (error, retryable = true, retryAfterMs = null) =>
 const refusal = (status, code, headers = {}) =>
   new Response(JSON.stringify({ detail: "No.", code, requestId: "r" }), { status, headers });
 
-/** A response that sends these frames, and ends if told so. */
+/** A response that sends these frames; `end()` ends it. */
 function stream(...frames) {
   let controller;
   const body = new ReadableStream({ start: (given) => void (controller = given) });
@@ -27,7 +27,7 @@ const ended = (...frames) => {
   return response;
 };
 
-/** A chat whose n-th request gets the n-th answer: a Response, or an Error to fail with. */
+/** A chat whose n-th request gets the n-th answer: a Response, or an Error that is thrown. */
 function chatWith(answers, options = {}) {
   const requests = [];
   const fetch = async (url, init) => {
@@ -51,7 +51,7 @@ function chatWith(answers, options = {}) {
   return { chat, requests, told };
 }
 
-/** Let everything happen that waits for nothing but its turn. */
+/** Run all pending microtasks and immediate callbacks. */
 const settle = async () => {
   for (let i = 0; i < 50; i++) await new Promise(setImmediate);
 };
@@ -211,7 +211,7 @@ test("inline functions, a new one with each rendering, do not storm a server tha
   const { chat, requests } = chatWith(Array.from({ length: 99 }, () => refusal(401, "invalid_token")), { token: () => "t" });
   let asked = 0;
   let told = 0;
-  // What a component does: anything that happens renders it, and each rendering brings another function.
+  // As a component does: each event renders it, and each rendering passes a new function.
   for (const type of ["state", "error"]) {
     chat.on(type, () => setTimeout(() => chat.setToken(() => (asked++, "t"))) && told++);
   }

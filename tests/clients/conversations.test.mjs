@@ -1,4 +1,4 @@
-// The list of conversations: what each call asks the server, and what comes back.
+// The list of conversations: the request of each call, and its result.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";

@@ -1,4 +1,4 @@
-// Somebody else's client for Server-Sent Events, as its own documentation has it: prints what it hands on, a line each.
+// A third-party client for Server-Sent Events, used as documented: prints each event as a line.
 import { XMLHttpRequest } from "./xml-http-request.mjs";
 
 const [name, url] = process.argv.slice(2).map((argument) => JSON.parse(argument));
@@ -6,14 +6,14 @@ const print = ({ data, lastEventId, id }) => console.log(JSON.stringify({ event:
 
 const CLIENTS = {
   async "fetch-event-source"() {
-    // It was made for browsers, where a page that nobody sees closes its stream.
+    // It was made for browsers, where it closes the stream of a hidden page.
     globalThis.window = globalThis;
     globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
     const { fetchEventSource } = await import("@microsoft/fetch-event-source");
     await fetchEventSource(url, {
       onmessage: (message) => message.data && print(message),
       onclose() {
-        throw new Error("closed"); // by default it would take a good end for the last one, and go deaf
+        throw new Error("closed"); // by default it would not reconnect after a normal end
       },
     });
   },

@@ -1,5 +1,5 @@
-// useChatSSE in React's test renderer, driven by a test: what is rendered and called back goes out as a line of JSON each,
-// new props and calls come in the same way. Under StrictMode, which mounts everything twice.
+// useChatSSE in React's test renderer, driven by a test: new props and calls come in, and renderings and callbacks go
+// out, as lines of JSON. It runs under StrictMode, which mounts everything twice.
 import { createInterface } from "node:readline";
 
 import { useChatSSE } from "chatstream/use-chat-sse";
@@ -26,7 +26,7 @@ let hook;
 let mounted;
 const rendered = new Promise((resolve) => (mounted = resolve));
 function Chat(props) {
-  // What people write: a function that is another one at each rendering.
+  // As people write it: an inline function, a new one at each rendering.
   const accessToken = props.inlineToken ? () => props.inlineToken : props.accessToken;
   hook = useChatSSE({ ...props, ...callbacks, accessToken, fetch: countedFetch });
   useEffect(() => print({ shown: hook }));
@@ -37,7 +37,7 @@ function Chat(props) {
 const element = (props) => createElement(StrictMode, null, createElement(Chat, props));
 let props = JSON.parse(process.argv[2]);
 const root = create(element(props));
-await rendered; // React does it when it gets to it, and only then there is something to call
+await rendered; // React renders some time later; only then the hook's functions exist
 
 const CALLS = {
   props: (changes) => root.update(element((props = { ...props, ...changes }))),

@@ -1,4 +1,4 @@
-// The hook on a server: it renders, and asks nobody.
+// The hook on a server: it renders, and sends no request.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 

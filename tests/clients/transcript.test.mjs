@@ -1,4 +1,4 @@
-// What a conversation looks like, whatever comes twice, late or cut.
+// The transcript of a conversation, with repeated, late or cut events.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -330,7 +330,7 @@ test("a call that waits makes its answer wait, until it is decided here or elsew
   transcript.apply(state("approved", { decidedBy: "u" }));
   transcript.apply(state("running"));
   transcript.apply(result("paid"));
-  // Somebody was slower, and is told what it is by now.
+  // A slower device gets the present state.
   transcript.decided({ messageId: "a1", toolCallId: "a1.1", state: "approved", decidedBy: "u" });
   assert.deepEqual(answer().parts[0].state, "done");
 });

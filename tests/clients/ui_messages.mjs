@@ -1,4 +1,4 @@
-// What the AI SDK of a version makes of a history: it must be one of its own, and is turned into what a model is told.
+// Reads a history with one version of the AI SDK: the messages must be valid, and are converted for a model.
 const { version, messages } = JSON.parse(process.argv[2]);
 const { convertToModelMessages, validateUIMessages } = await import(`ai-${version}`);
 

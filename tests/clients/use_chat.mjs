@@ -1,5 +1,5 @@
-// The useChat of an AI SDK in React's test renderer, with what examples/use-chat.tsx makes of it, driven by a test: what is
-// rendered and called back goes out as a line of JSON each, calls come in the same way.
+// useChat of one AI SDK version, as used in examples/use-chat.tsx, in React's test renderer, driven by a test: calls
+// come in, and renderings and callbacks go out, as lines of JSON.
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -14,7 +14,7 @@ globalThis.IS_REACT_ACT_ENVIRONMENT = false; // what comes from the server comes
 const { version, format, ...props } = JSON.parse(process.argv[2]);
 const print = (line) => console.log(JSON.stringify(line));
 
-// Beside the packages, so that it finds the same React as we do.
+// A directory beside the packages, so that it finds the same React as this script.
 const directory = await mkdtemp(new URL("./node_modules/.use-chat-", import.meta.url).pathname);
 const source = await bundle('export * from "chatstream/examples/use-chat.tsx";', {
   alias: { ...aiSDK(version), "chatstream/examples/use-chat.tsx": "./node_modules/chatstream/examples/use-chat.tsx" },
@@ -36,7 +36,7 @@ function Probe(given) {
   return null;
 }
 
-// What the app carries out itself: by the name of a tool what comes of it.
+// The app's tools: the result of each tool, by its name.
 const tools = Object.fromEntries(
   Object.entries(props.tools ?? {}).map(([name, output]) => [
     name,
@@ -51,7 +51,7 @@ const conversation = { ...props, token: () => props.token, tools };
 let root;
 const CALLS = {
   history: () => api(conversation).history(),
-  // React renders when it gets to it, and only then there is something to call.
+  // React renders some time later; only then the hook's functions exist.
   mount: async (history) => {
     const shown = history ?? (await api(conversation).history());
     await new Promise((mounted) => {

@@ -1,5 +1,5 @@
-// What react-native-sse uses of React Native's XMLHttpRequest, over Node's http: real requests, and the text as it comes.
-// (Of npm's ones, xmlhttprequest-ssl 2 and 4 were tried: they give no text before the end.)
+// The part of React Native's XMLHttpRequest that react-native-sse uses, built on Node's http: real requests, and text
+// while it arrives. (Of npm's ones, xmlhttprequest-ssl 2 and 4 were tried: they give no text before the end.)
 import http from "node:http";
 
 export class XMLHttpRequest {
@@ -31,7 +31,7 @@ export class XMLHttpRequest {
         this.#become(3);
       });
       response.on("end", () => this.#become(4));
-      // In mid-stream React Native leaves the status, and has the error's text in place of the response's.
+      // If a stream breaks, React Native keeps the status, and replaces the response's text by the error's.
       response.on("error", (error) => {
         this.responseText = error.message;
         this.#become(4);

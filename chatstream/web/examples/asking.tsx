@@ -1,16 +1,16 @@
 "use client";
-// What a tool asks the user in the middle of a call: a call that waits with the state `awaiting_input` has a `question`.
+// A tool's question to the user during a call. A waiting call with the state `awaiting_input` has a `question`.
 
 export type Question = {
   id: string;
-  /** What is asked for: a flat object, as JSON Schema. */
+  /** The JSON Schema of the answer: a flat object. */
   schema?: { readonly [keyword: string]: unknown };
-  /** Or a page to open. */
+  /** Or the URL of a page to open. */
   url?: string;
 };
 export type Answer = { action: "accept" | "decline" | "cancel"; content?: Record<string, unknown> };
 
-/** What a tool asks the user: a field for each property of the schema, or a page to open. */
+/** A form for a tool's question: a field for each property of the schema, or a link to a page. */
 export function Asking({ id, schema, url, message, answer }: Question & { message?: string; answer: (id: string, said: Answer) => void }) {
   const fields = Object.entries((schema?.["properties"] ?? {}) as Record<string, { type?: string; title?: string }>);
   const accept = (data: FormData) => {

@@ -1,5 +1,5 @@
-// The same in React Native: its fetch cannot stream, so it gets an EventSource, and it says when it is looked at again.
-// The conversation was created: POST /api/v1/chat/conversations {"id": "123"}
+// The same in React Native: its fetch cannot stream, so the hook gets an EventSource, and the app reports when it is
+// visible again. The conversation was created: POST /api/v1/chat/conversations {"id": "123"}
 
 import { ChatError } from "chatstream";
 import { useChatSSE } from "chatstream/use-chat-sse";
@@ -18,7 +18,7 @@ export function Chat({ server, id, token }: Props) {
     transport: "eventsource",
     EventSource,
   });
-  // A phone that slept has lost its connection, and does not know.
+  // A phone that slept has lost its connection without noticing.
   useEffect(() => {
     const listening = AppState.addEventListener("change", (state) => state === "active" && connect());
     return () => listening.remove();

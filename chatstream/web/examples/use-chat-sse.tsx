@@ -11,7 +11,7 @@ type Props = {
   server: string;
   id: string;
   token: () => string | Promise<string>;
-  /** What the app carries out itself, by the name of the tool. */
+  /** Functions for the tools that the app carries out, by the tool's name. */
   tools?: Record<string, (given: unknown) => unknown>;
 };
 

@@ -7,26 +7,27 @@ import { DefaultChatTransport, type UIMessage } from "ai";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { Asking, type Answer, type Question } from "./asking";
 
-/** What the server adds to a message: all that comes from it has some, and an answer that has ended has a `status`. */
+/** The metadata that the server adds to a message. Every message of the server has some; an ended answer has a
+ * `status`. */
 type Metadata = {
   createdAt?: string;
   replyTo?: string;
-  /** `waiting` until somebody has said what it `waitsFor`; `streaming` as soon as it goes on. */
+  /** `waiting` until all calls in `waitsFor` are decided or answered; `streaming` as soon as the answer continues. */
   status?: "complete" | "stopped" | "failed" | "interrupted" | "waiting" | "streaming";
   error?: { code: string } | null;
   waitsFor?: WaitingCall[];
 };
-/** A call that a person has to agree to, that asks a person something, or that the app carries out. */
+/** A call that a person must approve, that asks a person something, or that the app carries out. */
 export type WaitingCall = {
   toolCallId: string;
   toolName: string;
   state: "awaiting_approval" | "awaiting_client" | "awaiting_input";
   expiresAt?: string;
-  /** What it will do, or asks, in words, if the tool has some. */
+  /** A text for people, if the tool has one: what the call will do, or what it asks. */
   message?: string;
   question?: Question;
 };
-/** What is said to it. */
+/** The response to a waiting call. */
 export type Said = { toolCallId: string } & (
   | { decision: "approve" | "deny"; reason?: string }
   | { output: unknown }
@@ -39,20 +40,22 @@ type Props = {
   server: string;
   id: string;
   token: () => string | Promise<string>;
-  /** What the app carries out itself, by the name of the tool; also after a reload. */
+  /** Functions for the tools that the app carries out, by the tool's name; also called after a reload. */
   tools?: Record<string, (input: unknown) => unknown>;
 };
 
 const FORMAT = "format=ui-message-stream"; // read by every `ai` from 5.0.0 on; with `&version=6` or `7` as that has it
-// Only `stop` ends an answer: whoever comes back finds all of it. Without this it is cut 15 s after everyone has left.
+// With `background`, only `stop` ends an answer, so a user who comes back finds all of it. Otherwise it is cut 15 s
+// after the last viewer has left.
 const ASKED = `${FORMAT}&background=true`;
 
-/** The server said no, and would say so again; its words are for people. */
+/** A permanent refusal of the server; its message is for people. */
 export class Refusal extends Error {
   stale = false; // what was said to a call came too late: somebody else did, or its time is over
 }
 
-/** What `addToolApprovalResponse` and `addToolOutput` (`addToolResult` in ai 5) have put into a message that waits. */
+/** The responses that `addToolApprovalResponse` and `addToolOutput` (`addToolResult` in ai 5) have put into a waiting
+ * message. */
 export function said(message: Message | undefined): Said[] {
   type Call = { toolCallId: string; state: string; output?: unknown; errorText?: string; approval?: { approved?: boolean; reason?: string } };
   const calls = (message?.parts ?? []).filter((part) => "toolCallId" in part) as unknown as Call[];
@@ -68,7 +71,7 @@ export function said(message: Message | undefined): Said[] {
   });
 }
 
-/** One conversation's requests. */
+/** The requests for one conversation. */
 export function api({ server, id, token }: Props) {
   const conversations = `${server}/api/v1/chat/conversations`;
   const url = `${conversations}/${encodeURIComponent(id)}`;
@@ -81,7 +84,7 @@ export function api({ server, id, token }: Props) {
   };
 
   const request = async (address: RequestInfo | URL, init?: RequestInit) => {
-    // The SDK only posts, or resumes; resuming, it would put what is told again behind what it has.
+    // The SDK only posts or resumes. When it resumes, it would append repeated text to the text that it has.
     if (String(address).startsWith(`${url}/stream?`)) init = { ...init, method: "GET", body: null };
     let response = await ask(address, init);
     const decides = String(address).startsWith(`${url}/tool-calls/`);
@@ -90,7 +93,7 @@ export function api({ server, id, token }: Props) {
       await ask(conversations, { method: "POST", body: JSON.stringify({ id }) });
       response = await ask(address, init);
     }
-    // Nothing comes: a stream without an answer, since ai 5.0 would wait for one for ever.
+    // 204: no answer comes. Return an empty stream, since ai 5.0 would wait for ever.
     if (response.status === 204) return new Response("data: [DONE]\n\n");
     if (response.ok) return response;
     const { detail }: { detail?: string } = await response.json().catch(() => ({})); // a proxy answers in HTML
@@ -111,7 +114,7 @@ export function api({ server, id, token }: Props) {
   };
 }
 
-/** useChat on chatstream. An answer whose connection breaks is gone on with; `stop` ends it for all who watch. */
+/** useChat on chatstream. After a broken connection it resumes the answer; `stop` ends the answer for all viewers. */
 export function useConversation({ server, id, token, history, tools }: Props & { history: History }) {
   const newestToken = useRef(token); // an inline function is a new one each time; the transport stays
   useEffect(() => void (newestToken.current = token));
@@ -154,7 +157,7 @@ export function useConversation({ server, id, token, history, tools }: Props & {
     id,
     messages: history.messages,
     transport,
-    // Once for what `addToolApprovalResponse` and `addToolOutput` say.
+    // Send the responses of `addToolApprovalResponse` and `addToolOutput`, once.
     sendAutomaticallyWhen: ({ messages }) => {
       const news = said(messages.at(-1)).map((one) => JSON.stringify(one)).filter((one) => !done.current.has(one));
       news.forEach((one) => done.current.add(one));
@@ -169,7 +172,7 @@ export function useConversation({ server, id, token, history, tools }: Props & {
   const broken = idle && last !== undefined && !refused && !left.current && (!ended || error instanceof Refusal);
   const waitsFor = idle && !broken && last?.metadata?.status === "waiting" ? last.metadata.waitsFor : undefined;
 
-  /** Ask for the last answer again, or for one. */
+  /** Request the last answer again, or a missing one. */
   const again = () => {
     if (last?.role === "assistant") {
       cursor.current = `${last.metadata?.replyTo}.user`; // behind the question: all of its answer comes again,
@@ -181,7 +184,8 @@ export function useConversation({ server, id, token, history, tools }: Props & {
   useEffect(() => {
     if (ended) tries.current = 1;
     if (!broken) return;
-    // A page that was just opened goes on at once; after that, clients that lost the same server come back one by one.
+    // A page that was just opened resumes at once. Later retries are delayed at random, so that clients of a restarted
+    // server do not all return at once.
     const pause = tries.current === 0 ? 0 : Math.min(500 * 2 ** tries.current, 30_000) * (1 + Math.random() / 2);
     const timer = setTimeout(() => {
       tries.current++;
@@ -190,7 +194,7 @@ export function useConversation({ server, id, token, history, tools }: Props & {
     return () => clearTimeout(timer);
   }, [broken, ended, last, error]);
 
-  /** Say something to calls; with every `ai`. */
+  /** Respond to waiting calls; works with every version of `ai`. */
   const say = (...said: Said[]) => {
     left.current = false;
     return sendMessage(undefined, { body: { said } });
@@ -217,15 +221,16 @@ export function useConversation({ server, id, token, history, tools }: Props & {
   return {
     ...chat,
     broken,
-    /** What the last answer waits for, as long as it does. */
+    /** The calls that the last answer waits for. */
     waitsFor,
     leave,
-    /** The stream then ends by itself, with what was stored; that of an answer that waits has ended before. */
+    /** Stop the answer. Its stream then ends by itself with the stored text; the stream of a waiting answer has ended
+     * before. */
     stop: () =>
       conversation.request(`${conversation.url}/stop`, { method: "POST" }).then(() => waitsFor && again(), leave),
     send: (text: string) => {
       left.current = false;
-      // It is not waited for any more what comes of the calls before.
+      // Results of earlier calls are not awaited any more.
       if (last && waitsFor) setMessages([...messages.slice(0, -1), { ...last, metadata: { ...last.metadata, status: "stopped", waitsFor: [] } }]);
       return sendMessage({ text });
     },
@@ -233,17 +238,17 @@ export function useConversation({ server, id, token, history, tools }: Props & {
       left.current = false;
       return chat.regenerate();
     },
-    /** Agree to a call, or do not. With ai 6 and 7 `addToolApprovalResponse({ id: toolCallId, approved })` does it, too. */
+    /** Approve or deny a call. With ai 6 and 7 `addToolApprovalResponse({ id: toolCallId, approved })` does it, too. */
     decide: (toolCallId: string, decision: "approve" | "deny", reason?: string) =>
       say({ toolCallId, decision, ...(reason && { reason }) }),
-    /** What came of a call that the app carries out. So does `addToolOutput`, from ai 5.0.60 on. */
+    /** Send the result of a call that the app carries out. From ai 5.0.60 on, `addToolOutput` does it, too. */
     answerTool: (toolCallId: string, answer: { output: unknown } | { error: string }) => say({ toolCallId, ...answer }),
-    /** The answer to what a call's tool asks the user: `waitsFor` has the question. */
+    /** Answer a tool's question to the user; `waitsFor` has the question. */
     answerQuestion: (toolCallId: string, question: string, answer: Answer) => say({ toolCallId, question, ...answer }),
   };
 }
 
-/** One that was interrupted without an error is given again by itself. */
+/** Whether the answer has ended. One that was interrupted without an error is generated again by itself. */
 function hasEnded({ status, error }: Metadata = {}) {
   if (status === undefined || status === "streaming") return false;
   return status !== "interrupted" || Boolean(error);
@@ -332,7 +337,7 @@ function Conversation(props: Props & { history: History }) {
   );
 }
 
-/** What came of a call, in words; ai 6 and 7 have more states than 5. */
+/** The outcome of a call as text; ai 6 and 7 have more states than 5. */
 function outcome({ state, output, errorText }: { state: string; output?: unknown; errorText?: string }) {
   if (state === "output-available") return JSON.stringify(output);
   if (state === "output-error") return errorText;
