@@ -48,7 +48,7 @@ class Entry(ABC):
         return encoded
 
     def ends_answer(self, wire: Format) -> bool:
-        """Whether this entry ends the answer for a reader of one answer in the format `wire`."""
+        """Whether a stream of a single answer (`once`) in the format `wire` ends with this entry."""
         return False
 
     def after(self, place: Place) -> "Entry":

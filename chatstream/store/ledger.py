@@ -371,7 +371,7 @@ class Ledger:
             if await self._change(reservation, now, limits, taken):
                 self._reserved[answer.id] = now
                 return True
-            self._ended.pop(reservation.account, None)  # another process may have settled these: read them
+            self._ended.pop(reservation.account, None)  # reread: another process may have settled them
             if await self._is_over(reservation, limits, taken):
                 return False
         raise StorageUnavailable

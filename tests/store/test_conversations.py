@@ -80,7 +80,7 @@ async def test_pages_show_each_conversation_once_most_recently_active_first(
     conversations: Conversations, mongo: Mongo, user: str
 ) -> None:
     created = [await conversations.create(user, title=str(number)) for number in range(5)]
-    same = created[0].updated_at  # ties in time must neither repeat nor hide one
+    same = created[0].updated_at  # with equal times, no conversation may be repeated or left out
     await mongo.conversations.update_many({"userId": user}, {"$set": {"updatedAt": same}})
     await conversations.update(user, created[2].id, {"title": "2"})
     await conversations.create(f"{user}-other")

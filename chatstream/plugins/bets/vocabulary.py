@@ -641,7 +641,7 @@ CONTINUES = _pattern(  # "The odds are 2.10" and "Stake: €10" belong to the be
     | combined | total ) \s ){0,3}
     (?: odds\b | price\s?: | (?:stake|wager|amount)\s?(?: : | of\b | is\b | size ) )"""
 )
-# Common words of other languages. A text with more of them than of `ENGLISH` is not read.
+# Common words of other languages. A text in which these are more frequent than the words of `ENGLISH` is not read.
 FOREIGN = _pattern(
     r"""\b(?: der|die|das|und|ist|nicht|ein|eine|auf|f\u00fcr|ich|w\u00fcrde|mit|von|den|dem|kein\w*|quote|einsatz
     |wette\w*|el|la|los|las|que|una|por|para|con|mi|cuota|apuesta\w*|yo|pero|del|al|es|le|les|des|une|est|pas|pour|avec
