@@ -565,7 +565,7 @@ def _moved_on(part: Part, mark: ToolState | ToolResult) -> Part:
         part,
         state=mark.state,
         expires_at=mark.expires_at,
-        # Who has answered a question has not approved the call by that.
+        # The user who answers a question does not thereby approve the call.
         decided_by=part.decided_by if mark.state is CallState.ANSWERED else mark.decided_by or part.decided_by,
         message=mark.message,  # only of this state: the question to a person is not their reason
         question=mark.shown_question,

@@ -81,7 +81,7 @@ class Reasoning(StrEnum):
 
 
 class UserModels(StrEnum):
-    """Which models users may choose."""
+    """The models that users may choose."""
 
     ON = "on"  # the models of the catalogue
     OFF = "off"  # none: the default model answers everybody

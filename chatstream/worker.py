@@ -1,4 +1,6 @@
-"""What one of several processes behind one port is told by the process that started it; see `commands.supervisor`."""
+"""The data that a worker, one of several processes behind one port, gets from its supervisor; see
+`commands.supervisor`.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,7 +8,7 @@ from typing import Self
 
 # The file descriptor that a worker shares with its supervisor, a socket: its standard input, which needs no agreement.
 CHANNEL = 0
-# What a worker sends once it serves.
+# The message of a worker to its supervisor once it serves.
 READY = b"r"
 
 

@@ -110,7 +110,9 @@ def base_url(text: str) -> str:
 
 
 def jwks_url(text: str) -> str:
-    """Check a JWK Set's URL: https, except on this machine, as whoever can change the keys can let anybody in."""
+    """Check a JWK Set's URL: https, except on this machine, since an attacker who can change the keys can sign in as
+    any user.
+    """
     local = ("localhost", "127.0.0.1", "::1")
     if urlsplit(text).scheme != "https" and not (urlsplit(text).scheme == "http" and urlsplit(text).hostname in local):
         raise ValueError("must begin with https://, or with http:// and the name of this machine")

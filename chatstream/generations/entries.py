@@ -153,7 +153,7 @@ class Notice(Entry):
     __slots__ = ("_event", "_retry_ms")
 
     def __init__(self, code: ErrorCode, *, request_id: str | None, retry_ms: int | None = None) -> None:
-        """`retry_ms`: if set, the connection ends after the notice, and the client reconnects after so many ms."""
+        """`retry_ms`: if set, the connection ends after the notice, and the client reconnects after this many ms."""
         super().__init__(None, _ENVELOPE)
         self._event = events.error(code, request_id=request_id)
         self._retry_ms = retry_ms

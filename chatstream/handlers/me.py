@@ -30,7 +30,7 @@ class MeHandler(_ErasingDoor):
 
 
 class ErasureHandler(_ErasingDoor):
-    """An erasure. Whoever has its id may read it: once complete, it no longer says whose it was."""
+    """The handler for an erasure. Everybody with its id may read it: a complete erasure no longer names its user."""
 
     async def get(self) -> None:
         """Send the state of the erasure."""

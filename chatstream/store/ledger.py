@@ -95,7 +95,7 @@ class Balance(NamedTuple):
 
     @property
     def left(self) -> int | None:
-        """What is left; None if there is no limit."""
+        """The rest of the budget; None if there is no limit."""
         return None if self.limit is None else max(0, self.limit - self.used - self.reserved)
 
     @property

@@ -48,7 +48,9 @@ def _prompt(name: str, about: dict[str, Any], *, required: bool) -> str:
 
 
 def _value(line: str, about: dict[str, Any]) -> Any:
-    """What was typed, as the field's type; as text if it is none of that type, which the server then refuses."""
+    """The typed text converted to the field's type. If that is impossible, the text itself, which the server then
+    refuses.
+    """
     match about.get("type"):
         case "boolean" if line.lower() in ("y", "yes", "n", "no"):
             return line.lower().startswith("y")

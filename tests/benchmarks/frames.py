@@ -29,7 +29,7 @@ _MESSAGES = 500
 _CHARACTERS = 12_000  # of the answer that is measured: a long one
 _PATIENCE = 600_000  # ms
 
-# What models write: paragraphs, a list, a table, code.
+# A typical piece of an answer: paragraphs, a list, a table, code.
 _PIECE: Final = """## Part {number}
 
 A **paragraph** with *emphasis*, `code` and a [link](https://example.org/{number}), long enough to be broken into
@@ -85,7 +85,7 @@ _UNTIL_IT_HAS_ENDED: Final = """new Promise((done) => {
 
 
 class Frames(NamedTuple):
-    """What a stream cost the page's main thread."""
+    """The cost of a stream for the page's main thread."""
 
     seconds: float
     cpu: Sequence[float]  # ms for each frame

@@ -17,14 +17,14 @@ const component = (path) => `
   createRoot(document.querySelector("main")).render(createElement(Chat, { ...props, token: () => token }));
 `;
 const EXAMPLES = "./node_modules/chatstream/examples";
-// What a page with this name runs, in `main`; the rest of its address says which conversation it is for.
+// The scripts of the pages, by name; each runs in `main`. The rest of a page's URL names its conversation.
 const PAGES = {
   "use-chat": component(`${EXAMPLES}/use-chat.tsx`),
   "use-chat-sse": component(`${EXAMPLES}/use-chat-sse.tsx`),
   chatstream: `import ${JSON.stringify(`${EXAMPLES}/chatstream.js`)};`,
   client: `import { ChatStream } from "chatstream"; window.ChatStream = ChatStream;`,
 };
-// Of examples/chatstream.js, which has its page made for it; the others make theirs.
+// The elements that examples/chatstream.js needs; the other examples make their own.
 const form = `<ol></ol><p role="status"></p><form><input><button>Send</button><button type="button">Stop</button></form>
   <script>Object.assign(document.querySelector("main").dataset, JSON.parse(decodeURIComponent(location.hash.slice(1))))</script>`;
 const html = (name) => `<!doctype html><meta charset="utf-8"><title>${name}</title>
@@ -55,7 +55,8 @@ async function withPuppeteer(engine) {
     fill: (selector, text) => page.type(selector, text),
     click: (selector) => page.click(selector),
     close: () => browser.close(),
-    // Of these two engines alone: keys (`Control+k`), letters where the focus is, a size, a picture, a further tab.
+    // Only for these two engines: press keys (`Control+k`), type at the focus, set the size, take a picture, open
+    // another tab.
     async press(keys) {
       const [key, ...held] = keys.split("+").reverse();
       for (const each of held) await page.keyboard.down(each);

@@ -1,4 +1,5 @@
-// What examples/use-chat-sse.native.tsx uses of React Native, as its documentation has it: the package itself is 80 MB.
+// The types of React Native that examples/use-chat-sse.native.tsx uses, from its documentation: the package itself has
+// 80 MB.
 import type { ReactElement, ReactNode } from "react";
 
 export const AppState: { addEventListener(type: "change", listener: (state: string) => void): { remove(): void } };

@@ -1,4 +1,4 @@
-"""check-config --connect: it asks the real database and a real endpoint, and says what is wrong and what to do."""
+"""check-config --connect: it connects to a real database and a real endpoint, and reports faults with advice."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @pytest.fixture(autouse=True)
 def _no_socket_of_pymongo_is_left() -> Iterator[None]:
-    """Wait for its threads, so that their sockets are destroyed after this test, and not in some later one."""
+    """Wait for pymongo's threads, so that their sockets are destroyed in this test and not in a later one."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -43,7 +43,7 @@ def _no_socket_of_pymongo_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def lone_mongod(tmp_path: Path) -> Iterator[int]:
-    """A mongod of the set rs0, which nobody has initiated; its port."""
+    """Run a mongod for the replica set rs0, which is not initiated; yields its port."""
     port = free_port()
     (tmp_path / "db").mkdir()
     process = subprocess.Popen(
@@ -74,7 +74,7 @@ def check(directory: Path, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def line(output: str, name: str) -> str:
-    """What was found out about it: the last line that begins so."""
+    """The result of a check: the last line that begins with its name."""
     return [line for line in output.splitlines() if line.startswith(f"{name} ")][-1]
 
 
@@ -137,7 +137,7 @@ async def test_a_database_that_is_slow_at_first_is_asked_again(mongodb_uri: str)
                 raise NetworkTimeout("timed out")
             await super().check()
 
-    # To make a collection may take a busy disk longer than an operation is given: it is there already.
+    # Creating a collection on a busy disk may take longer than the time limit of an operation, so create it first.
     usual = Mongo(mongodb_uri, "any")
     await usual.prepare()
     usual.close()
@@ -225,7 +225,7 @@ def response(status: str, kind: str, body: str = "", more: str = "") -> bytes:
     return f"{head}\r\n{body}".encode()
 
 
-# What is sent back to any request at `/NAME/…`; and what is said of a model and of keys there.
+# By name: the response to any request at `/NAME/…`, and the expected messages about a model and about keys there.
 ODD: dict[str, tuple[bytes, str, str]] = {
     "401": (response("401 Unauthorized", "text/plain"), "HTTP 401; is OPENAI_API_KEY right?", "HTTP 401: whoever asks"),
     "403": (

@@ -1,4 +1,4 @@
-"""``chatstream usage`` prints what each user took, and nothing else."""
+"""``chatstream usage`` prints each user's usage, and nothing else."""
 
 import asyncio
 import csv

@@ -79,7 +79,7 @@ OK = sse(A, STOP, DONE)
         ending(
             sse(A, delta(finish_reason="insufficient_system_resource")), "a", UNAVAILABLE, "broken off in other words"
         ),
-        # What it is
+        # The kind of the body
         ending(OK, "a", "stop", "SSE as text", "text/plain; charset=utf-8"),
         ending(OK, "a", "stop", "SSE as bytes", "application/octet-stream"),
         ending(OK, "a", "stop", "SSE as JSON", "application/json"),
@@ -143,7 +143,7 @@ OK = sse(A, STOP, DONE)
         ),
         ending(("\ufeff" + json.dumps(WHOLE)).encode("utf-16-be"), "a", "stop", "JSON in UTF-16", "application/json"),
         ending(json.dumps(WHOLE).encode("utf-32"), "a", "stop", "UTF-32", "application/json"),
-        # Which choice
+        # The choice that is read
         ending(sse({"choices": {"delta": {"content": "a"}}}, STOP), "a", "stop", "a choice that is no list"),
         ending(sse(delta(content={"type": "text", "text": "a"}), STOP), "a", "stop", "a part that is no list"),
         ending(

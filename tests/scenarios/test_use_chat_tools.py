@@ -467,7 +467,8 @@ async def test_a_history_with_calls_is_one_of_the_sdks_own(client: Client, upstr
     await waiting_call(client, conversation)
     for params in ({}, {"version": version[0]}):
         page = (await client.http.get(f"{API}/{conversation}/ui-messages", params=params)).json()
-        # What waits has no result yet: the first versions make nothing of that, nor where it is one of their own.
+        # A waiting call has no result yet. The first versions of the SDK cannot convert that, not even their own form
+        # of it.
         messages = page["messages"][:-1] if version.startswith("5.0.") else page["messages"]
         async with script("ui_messages.mjs", {"version": version, "messages": messages}) as checked:
             line = await checked.until(lambda line: "asked" in line)
@@ -477,7 +478,7 @@ async def test_a_history_with_calls_is_one_of_the_sdks_own(client: Client, upstr
         assert len(made) == len(set(made))
         assert set(results) <= set(made)
         assert len(made) >= 6
-        # What was said when three results were there comes behind them.
+        # The text that was written after three results comes after them.
         seen = next(
             index for index, one in enumerate(whole) if one["type"] == "text" and one["text"].strip() == "Seen."
         )

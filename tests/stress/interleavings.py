@@ -743,8 +743,8 @@ def compare(world: World, stored: list[Message], withdrawn: dict[str, int], *, a
             told = [str(frame.id) for frame in viewer.events if frame.type not in _PIECES]
             assert [id_ for id_ in told if not optional(id_.split(".")[0])] == needed, (told, needed)
             for answer in answers.values():
-                # Of an answer that another process has ended, viewers may have got more text than is stored; its end
-                # replaces that.
+                # If another process has ended the answer, viewers may have got more text than is stored; the end
+                # replaces it.
                 if not optional(answer.id) and (answer.content or answer.failure is None):
                     assert viewer.texts.get(answer.id, "") == answer.content
 

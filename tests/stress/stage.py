@@ -38,7 +38,7 @@ _SETTINGS = {
     "CHATSTREAM_SAVE_DEADLINE": "3",
     "CHATSTREAM_DRAIN_TIMEOUT": "3",
 }
-# What the protocol promises: this many seconds after the last fault, nothing is `streaming`, and viewers have the ends.
+# The protocol's promise: this many seconds after the last fault, nothing is `streaming`, and viewers have the ends.
 RECOVERY = 30.0
 # Seconds for which a closed connection may still be in /proc, until the other side has noticed its end.
 _CLOSING = 5.0

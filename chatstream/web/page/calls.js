@@ -88,7 +88,7 @@ export class Calls {
   }
 }
 
-/** What the user is asked: the tool's own text if it has one. */
+/** The question to the user: the tool's own text if it has one. */
 function question({ name, message, state }) {
   if (state === "awaiting_input") return message || t("“{name}” asks you something.", { name: words(name) });
   return message ?? t("“{name}” will be carried out with these details, once, if you approve.", { name: words(name) });

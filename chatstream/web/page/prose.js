@@ -66,7 +66,7 @@ const marked = new Marked({
 marked.use({
   extensions: mathsExtensions,
   tokenizer: {
-    // What starts with a tag that is not drawn is a paragraph, so that the Markdown in it is drawn.
+    // A block that starts with a forbidden tag becomes a paragraph, so that the Markdown in it is drawn.
     html(text) {
       if (!mayStartBlock(text)) return undefined;
       const token = Tokenizer.prototype.html.call(this, text);
