@@ -34,6 +34,9 @@ _LATE_COMMITS = timedelta(seconds=60)
 # Maximum number of concurrent searches in one process: the database must have time for other requests.
 _AT_ONCE = 2
 _BATCH = 50
+# A text of up to this many characters is split on the event loop: it takes a few milliseconds at most. The longest
+# answer, in a script without spaces, takes half a second.
+_SHORT = 1000
 
 _BEFORE_ALL = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -138,7 +141,11 @@ class Search:
                 break
             content = message.get("content")
             if isinstance(content, str) and len(found) < _MOST_TERMS:
-                found.update(dict.fromkeys(terms(content)))
+                try:
+                    found.update(await _terms(content, deadline))
+                except TimeoutError:
+                    whole = False
+                    break
             seq = place_of(message)
         at = conversation["updatedAt"] if whole else None
         new = [*found][:_MOST_TERMS]
@@ -156,6 +163,18 @@ class Search:
         if await self._mongo.conversations.find_one({"_id": key, "userId": user_id}, {"_id": 1}) is None:
             await self._search.delete_one(which)  # it was deleted meanwhile
         return whole
+
+
+async def _terms(text: str, deadline: float) -> dict[str, None]:
+    """The terms of a text, in order. Raises `TimeoutError` at the deadline, a time of the loop's clock.
+
+    A long text goes to a thread. As only `_AT_ONCE` searches run, so do threads.
+    """
+    await asyncio.sleep(0)  # else the messages of one batch would be taken without a turn for others
+    if len(text) <= _SHORT:
+        return dict.fromkeys(terms(text))
+    async with asyncio.timeout_at(deadline):
+        return await asyncio.to_thread(lambda: dict.fromkeys(terms(text)))
 
 
 def _mark_id(user_id: str) -> ObjectId:

@@ -8,10 +8,15 @@ term. Punctuation is left out, so ``C++`` is found as ``c``.
 import re
 import unicodedata
 from collections.abc import Iterator
+from operator import add
 
 # Maximum number of characters of a term; longer ones are cut. No word is that long, and encoded data is found by its
 # beginning.
 MAX_TERM = 40
+
+# Characters that are normalized in one call, during which no other thread runs. One character may become 18. To cut
+# before a combining character changes nothing, since those are left out.
+_SLICE = 2000
 
 _UNSEGMENTED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+)"
@@ -25,18 +30,29 @@ def terms(text: str, *, sought: bool = False) -> Iterator[str]:
     In scripts without spaces, the last character of an indexed text is a term as well, so that every single character
     is the beginning of a term.
     """
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    plain = folded.translate({ord(character): _plain(character) for character in set(folded)})
-    for word in plain.split():
+    table = _Table()
+    plain = "".join(_normal(text[at : at + _SLICE]).translate(table) for at in range(0, len(text), _SLICE))
+    for word in dict.fromkeys(plain.split()):
         for place, run in enumerate(_UNSEGMENTED.split(word)):
             if place % 2 == 0:
                 if run:
                     yield run[:MAX_TERM]
                 continue
-            for begin in range(len(run) - 1):
-                yield run[begin : begin + 2]
+            yield from dict.fromkeys(map(add, run, run[1:]))
             if len(run) == 1 or not sought:
                 yield run[-1]
+
+
+class _Table(dict[int, str]):
+    """`_plain` of each character that occurs, for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = plain = _plain(chr(code))
+        return plain
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKD", text.casefold())
 
 
 def begins_terms(term: str) -> bool:

@@ -1,7 +1,9 @@
 """Search, in a real database."""
 
 import asyncio
+import threading
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -200,3 +202,35 @@ async def test_what_a_later_version_has_stored_is_searched_around(
     await exchange(store, one, "Where is it warm?", "In Lisbon.")
     await mongo.search.update_many({"userId": user}, {"$set": {"until": "now", "seq": ["last"]}})
     assert one.key in await find(mongo, user, "lisbon")
+
+
+@pytest.mark.gen_test
+async def test_the_texts_are_split_without_holding_up_the_event_loop(
+    mongo: Mongo, store: Storage, conversations: Conversations, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await conversations.create(user)
+    for number in range(4):
+        await exchange(store, one, f"Question {number}", f"word{number} " * 1000)
+    turns, split = 0, list[tuple[int, bool, int]]()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    def recorded(text: str, *, sought: bool = False) -> Iterator[str]:
+        if text:
+            split.append((len(text), threading.current_thread() is threading.main_thread(), turns))
+        return terms(text, sought=sought)
+
+    monkeypatch.setattr(searching, "terms", recorded)
+    running = asyncio.create_task(others())
+    try:
+        assert await find(mongo, user, "word3") == {one.key}
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+    assert {in_loop for length, in_loop, _ in split if length > 1000} == {False}
+    at = [turn for length, _, turn in split if length <= 1000]
+    assert len({*at}) == len(at) == 4  # the loop had a turn between any two
