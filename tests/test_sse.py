@@ -150,7 +150,7 @@ def test_hostile_content_arrives_as_it_was(content: str) -> None:
 
 
 def test_what_ends_no_line_stays_as_it_is() -> None:
-    content = "\u00e8\u00e9\u00c5 \u2026\u2027\u202a \u3028 \U0001f4a8"  # bytes that such an end has, too
+    content = "\u00e8\u00e9\u00c5 \u2026\u2027\u202a \u3028 \U0001f4a8"  # share bytes with a line end
     event = Chunk(timestamp=NOW, content=content, message_id=ANSWER, reply_to=QUESTION, attempt=1, offset=0)
     assert f'"content":"{content}"'.encode() in sse.frame(event)
 

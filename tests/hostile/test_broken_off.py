@@ -103,7 +103,7 @@ async def test_no_handler_and_no_task_stays() -> None:
         gc.disable()  # objects with reference cycles would then stay, and be counted
         try:
             for upload in uploads("none-such"):
-                if upload.sent < len(upload.request):  # there is nothing behind the doors
+                if upload.sent < len(upload.request):  # no database behind the handlers
                     await asyncio.to_thread(break_off, port, upload)
             async with asyncio.timeout(PATIENCE):
                 while asyncio.all_tasks() - tasks or server._open:

@@ -41,7 +41,7 @@ def test_the_example_is_a_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.default.name == "Fast"
     assert [entry.model for entry in found.chain("Fast")] == ["gpt-4.1-mini", "@cf/meta/llama-3.3-70b#fp8", "gemma3:4b"]
     assert [entry.name for entry in found.chain("Fast", "Llama")] == ["Llama", "At home"]
-    assert [entry.name for entry in found.chain("Thorough", "Llama")] == ["Thorough"]  # a chain of before
+    assert [entry.name for entry in found.chain("Thorough", "Llama")] == ["Thorough"]  # an old `next_model`
     assert (found.default.retries, found.entries["Llama"].retries) == (0, 2)
     assert found.default.parameters == {"temperature": 0.3, "max_tokens": 2000}
     home = found.entries["At home"]
@@ -73,7 +73,7 @@ def test_a_model_of_either_api(tmp_path: Path) -> None:
 
 
 def test_the_one_model_without_a_file_has_the_api_that_the_settings_say() -> None:
-    for key, api in ((SECRET, "responses"), (None, "chat")):  # without a key, the demo model's
+    for key, api in ((SECRET, "responses"), (None, "chat")):  # without a key: the demo model
         settings: dict[str, Any] = {"OPENAI_API_KEY": key, "openai_api": "responses"}
         assert catalogue(Settings(**settings)).default.api == api
 

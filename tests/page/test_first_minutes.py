@@ -22,7 +22,7 @@ def test_ask_and_watch_the_answer_come(open_page: OpenPage, model: Model) -> Non
     expect(tab.answers.get_by_text("Waiting for the model")).to_be_attached()
     first.open()
     expect(tab.prose).to_have_text("I'd recommend a bet on Arsenal")
-    expect(tab.prose.locator("strong")).to_have_text("Arsenal")  # no marks, though its end is still to come
+    expect(tab.prose.locator("strong")).to_have_text("Arsenal")  # no Markdown marks, though unfinished
     expect(tab.stop).to_be_visible()
     second.open()
     expect(tab.prose).to_have_text("I'd recommend a bet on Arsenal to win at odds of 2.10, with a stake of €10.")

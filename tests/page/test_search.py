@@ -153,7 +153,7 @@ def test_a_page_of_all_chats_that_comes_late_is_not_what_was_found(open_page: Op
     with tab.page.expect_response(re.compile("before=")) as late:
         held[0].continue_()
     late.value.finished()
-    tab.page.evaluate("fetch('/healthz').then((response) => response.text())")  # the page has had the one before
+    tab.page.evaluate("fetch('/healthz').then((response) => response.text())")  # the page got the earlier one
     assert results(tab) == ["A match"]
 
 
@@ -188,7 +188,7 @@ def test_another_tab_shows_what_runs_and_what_is_unread(open_page: OpenPage, mod
     row = tab.page.locator("#conversations li")
     expect(row.get_by_role("img", name="An answer is being written")).to_be_visible()
     go_on.open()
-    expect(row.get_by_role("img", name="Not read yet")).to_be_visible(timeout=60_000)  # it looks every ten seconds
+    expect(row.get_by_role("img", name="Not read yet")).to_be_visible(timeout=60_000)  # it polls every ten seconds
     row.get_by_role("link").click()
     expect(tab.prose).to_have_text("Half and half")
     expect(row.locator(".mark")).to_have_count(0)

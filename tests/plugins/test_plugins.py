@@ -849,7 +849,7 @@ async def test_what_blocks_has_threads_of_its_own_and_harms_no_other_plugin(mong
         good = plugged(having(annotate=lambda _: [CARD]))
         slow = plugged(having(annotate=wait_long), deadline=0.2)
         async with bench(mongodb_uri, plugins=[*slow, *good]) as b:
-            for _ in range(8):  # more than it has threads: the last ones wait for one, and no longer than the others
+            for _ in range(8):  # more than its threads: the last ones wait for a thread, no longer than the others
                 assert (await answered(b)).annotations == (CARD,)
             assert calls(b, "annotate", "late") == 8
 

@@ -139,7 +139,7 @@ async def test_chats_in_a_browser(
 
             conversation = await client.create()
             await one.open("chatstream", baseUrl=url, conversationId=conversation, token=client.token)
-            await one.wait("document.querySelector('[role=status]').textContent")  # its form is there before its script
+            await one.wait("document.querySelector('[role=status]').textContent")  # the form is there before the script
             await chats(one, upstream, proxy)
             await stopped(client, conversation)
 

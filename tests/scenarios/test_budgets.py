@@ -177,7 +177,7 @@ async def test_a_question_that_waits_is_refused_in_a_way_that_an_event_source_su
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
         assert (await client.post(conversation, "And now?", params={"ifBusy": "queue"})).status_code == 201
-        assert (await client.post(second, "Tell me. " * 200)).status_code == 201  # the last one: the rest is reserved
+        assert (await client.post(second, "Tell me. " * 200)).status_code == 201  # the last one: reserves the rest
         give(client, nothing="of importance")
         await client.http.post(f"{API}/{conversation}/stop")
         # The expected use of the other answer is reserved while it runs, and leaves no room for this one.

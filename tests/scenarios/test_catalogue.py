@@ -127,7 +127,7 @@ async def test_users_choose_from_the_catalogue_alone(
     assert (call.headers["authorization"], call.body["model"]) == ("Bearer sk-first", "@org/first#1")
     assert "temperature" not in call.body
 
-    for name in ("@org/first#1", "gpt-4", "first model", "First model ", "demo"):  # not even what the endpoint calls it
+    for name in ("@org/first#1", "gpt-4", "first model", "First model ", "demo"):  # nor the endpoint's name for it
         refused = await client.http.post(API, json={"model": name, "initialMessage": "Hi"})
         assert (refused.status_code, refused.json()["errors"].keys()) == (422, {"model"})
         changed = await client.http.patch(f"{API}/{usual}", json={"model": name, "title": "T"})

@@ -138,7 +138,7 @@ async def test_thinking_is_followed_and_resumed_in_mid_thought_in_another_proces
         cursor = first.cursor
         frames += first.frames
     gates[0].set()
-    async with here.stream(conversation, headers={"Last-Event-ID": cursor}) as second:  # where it is generated
+    async with here.stream(conversation, headers={"Last-Event-ID": cursor}) as second:  # the generating process
         await second.until("reasoning_chunk")
         cursor = second.cursor
         frames += second.frames

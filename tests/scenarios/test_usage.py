@@ -110,7 +110,7 @@ async def test_it_is_estimated_where_no_model_counted(
         assert receipt["usage"] == stored
     counted = ("chatstream_estimated_tokens_total", "completion")
     async with asyncio.timeout(PATIENCE):
-        while not (samples := await scrape(client.http))[counted]:  # it is counted right after it was stored
+        while not (samples := await scrape(client.http))[counted]:  # counted right after it is stored
             await asyncio.sleep(0.01)  # between two polls
     assert samples[counted] == stored["completionTokens"]
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
@@ -179,7 +179,7 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
         body = {"seenLength": 10}
         asked = asyncio.create_task(second.http.post(f"{API}/{conversation}/stop", json=body))
         told = await asked
-        assert (told.status_code, told.json()["code"]) == (503, "stop_pending")  # it takes more than the 3 s of a stop
+        assert (told.status_code, told.json()["code"]) == (503, "stop_pending")  # takes longer than a stop's 3 s
         assert told.headers["Retry-After"] == "10"
     stored = await second.answer(conversation)
     assert stored["model"] == upstream.calls[0].body["model"]

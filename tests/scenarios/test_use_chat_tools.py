@@ -414,7 +414,7 @@ async def test_a_connection_that_breaks_while_something_is_decided(
             await component.call("decide", id_, "approve")
             await component.until(lambda line: line.get("broken"))
             proxy.heal()
-            assert waiting_ids(await component.until(waits)) == [id_]  # it did not get through, and is asked again
+            assert waiting_ids(await component.until(waits)) == [id_]  # it did not arrive, so ask again
             await component.call("decide", id_, "approve")
             await component.until(lambda line: "messages" in line and texts(line)[-1:] == ["I pay.\n\nPaid, "])
             proxy.cut()

@@ -222,7 +222,7 @@ async def test_an_answer_in_an_unknown_status_counts_as_running(
     await store.attempts.request_stop(key, answer.id)
     document = await mongo.messages.find_one({"_id": ObjectId(answer.id), "conversationId": ObjectId(key)})
     assert document["stopRequested"] is True  # the process of the waiting answer finds the request
-    assert answer.id not in [orphan.answer_id for orphan in await store.attempts.orphans()]  # it is not ours to end
+    assert answer.id not in [orphan.answer_id for orphan in await store.attempts.orphans()]  # not ours to end
 
 
 @pytest.mark.gen_test

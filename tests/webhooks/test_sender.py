@@ -330,7 +330,7 @@ async def test_the_first_refusal_of_a_day_is_told(process: Process) -> None:
         [one] = receiver.received
         event = one.event
         account = process.database.ledger.find_one({"userId": "user-1"})
-        assert account["_id"].partition(":")[2] not in one.id  # whose it was nobody finds out by that, after an erasure
+        assert account["_id"].partition(":")[2] not in one.id  # the id does not lead to the erased user
         assert event["type"] == "budget.exhausted"
         resets_at = datetime.fromisoformat(event["data"].pop("resetsAt"))
         assert event["data"] == {"userId": "user-1", "name": "tokensPerDay", "limit": 5}
