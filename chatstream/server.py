@@ -357,7 +357,8 @@ class Server:
         await loading  # a short wait: loading began before the first database request
         door.refusal = None
         if self._worker is not None:
-            # Not before: on the shared port, others could have answered meanwhile.
+            # Listen only when this worker is ready: until then, the kernel gives connections on the shared port to the
+            # others.
             server.listen_on(_listen(settings.host, self._worker.port, "CHATSTREAM_PORT", shared=True))
         _greet(settings, secret, sockets[0].getsockname()[1], loaded, self._worker)
         _settle()

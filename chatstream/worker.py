@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
-# The file descriptor that a worker shares with its supervisor, a socket: its standard input, which needs no agreement.
+# The file descriptor of the socket that a worker shares with its supervisor: standard input, so that no number must be
+# passed.
 CHANNEL = 0
 # The message of a worker to its supervisor once it serves.
 READY = b"r"
@@ -16,7 +17,7 @@ READY = b"r"
 class Worker:
     """One of several server processes that share a port."""
 
-    number: int  # from 1 on; the log names it
+    number: int  # counted from 1; it is in the log
     count: int  # of all workers
     port: int  # the shared one
     database: str | None  # the embedded database's URI; None if the settings name a database

@@ -1,4 +1,4 @@
-"""The lock files hold what pyproject.toml asks for, each package at one version and by its hashes."""
+"""The lock files have all packages that pyproject.toml requires, each with one version and its hashes."""
 
 import re
 import tomllib

@@ -7,7 +7,7 @@ from importlib.resources import files
 from chatstream.handlers.door import Door
 from chatstream.handlers.static import Content, StaticHandler
 
-# The files that are served, with their types. Other files in the directory are not served.
+# The public files of the directory, with their types. Only these are served.
 _JAVASCRIPT, _TYPES = "text/javascript; charset=utf-8", "text/plain; charset=utf-8"
 _CSS = "text/css; charset=utf-8"
 CLIENT = {

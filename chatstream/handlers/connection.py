@@ -276,7 +276,7 @@ class Connection(IOStream):
 
     def close(self, exc_info: Any = False) -> None:
         # The head or a chunk's length line is malformed or too long. If the kernel still holds unread input, closing
-        # sends a reset, and the client may not get this response. It is still worth sending.
+        # sends a reset, and the client may not get this response. It is sent anyway, as it often arrives.
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
             with contextlib.suppress(OSError):
                 self.socket.send(_refusal(_NOT_HTTP))

@@ -148,7 +148,7 @@ LEDGER_KEY_INDEXES = [IndexModel([("expiresAt", ASCENDING)], name="over", expire
 _FORMER_INDEXES = {"messages": ("attempts",)}
 _NO_SUCH_INDEX = 27
 PLUGIN_DOCUMENT_INDEXES = [
-    # Each key is used once, so that a repeated write stores no second document.
+    # Makes keys unique per user and plug-in, so that a repeated write stores no second document.
     IndexModel([("userId", ASCENDING), ("plugin", ASCENDING), ("key", ASCENDING)], name="key", unique=True),
     IndexModel(
         [("userId", ASCENDING), ("plugin", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)], name="newest"

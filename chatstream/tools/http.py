@@ -78,7 +78,7 @@ class _Endpoint:
             **{name.lower(): value for name, value in tool.headers.items()},
             "accept": "application/json, text/*",
             "accept-encoding": "identity",  # no decompression: a small body could become a huge one
-            "connection": "close",  # a reused one may close during a call, with unknown outcome
+            "connection": "close",  # a reused connection may close during a call, with unknown outcome
             "content-type": "application/json",
         }
         self._checks_address = must_be_public(tool.url, internal=tool.internal)

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, and how its database is filled."""
+"""The compared servers: the start of each, and the seeding of its database."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from tests.support.processes import SECRET, free_port
 
 # Longer than any benchmark.
 _TOKEN_LIFETIME: Final = timedelta(days=1)
-# Conversations that are seeded at a time: enough for most scenarios, and seconds to seed.
+# Conversations per seeding: enough for most scenarios, and seeded within seconds.
 _SUPPLY: Final = 4000
 # Options of scripts/seed_conversations: a user may have ten streams open. The number of users follows.
 FIVE_EACH: Final = ("--conversations", "5", "--users")
@@ -37,7 +37,7 @@ class Server(ABC):
     cwd: Path = build.ROOT
 
     def __init__(self, mongodb_uri: str, directory: Path) -> None:
-        """`directory` is for its log and for the list of its conversations."""
+        """`directory` gets its log and the list of its conversations."""
         self.uri = mongodb_uri
         self.database = f"bench_{self.name}"
         self.directory = directory
@@ -46,14 +46,14 @@ class Server(ABC):
 
     @abstractmethod
     def command(self, port: int) -> list[str]:
-        """How it is started."""
+        """The command that starts the server."""
 
     @abstractmethod
     def seed(self, count: int) -> list[tuple[str, str]]:
-        """Fill the database anew, with conversations that end with a question; their ids and owners."""
+        """Fill an empty database with conversations that end with a question; returns their ids and owners."""
 
     def environment(self, port: int, model: str) -> dict[str, str]:
-        """Its settings."""
+        """The server's environment variables."""
         return {
             "PORT": str(port),
             "MONGODB_URI": self.uri,
@@ -72,12 +72,12 @@ class Server(ABC):
         return self._used - count
 
     def take(self, conversations: list[tuple[str, str]]) -> None:
-        """Deal out these, which have just been seeded."""
+        """Use these conversations, which were just seeded."""
         self.write_list(conversations)
         self._used, self._there = 0, len(conversations)
 
     def write_list(self, conversations: list[tuple[str, str]]) -> None:
-        """What the load generator reads: an id and a token of its owner in each line."""
+        """Write the input of the load generator: a conversation's id and a token of its owner in each line."""
         until = datetime.now(UTC) + _TOKEN_LIFETIME
         owners = {owner for _, owner in conversations}
         tokens = {owner: jwt.encode({"sub": owner, "exp": until}, SECRET) for owner in owners}
@@ -111,22 +111,22 @@ class Chatstream(Server):
     health = "/readyz"
 
     def command(self, port: int) -> list[str]:
-        """As ``scripts/serve`` does."""
+        """The command of ``scripts/serve``."""
         return [sys.executable, "-m", "chatstream"]
 
     def environment(self, port: int, model: str) -> dict[str, str]:
-        """Nothing but what production asks for."""
+        """Only the settings that production requires."""
         return super().environment(port, model) | {"CHATSTREAM_ENV": "production", "CHATSTREAM_PORT": str(port)}
 
     def seed(self, count: int) -> list[tuple[str, str]]:
-        """With its own script; five of each user, who may have ten streams open."""
+        """Seed with chatstream's own script: five conversations of each user, who may have ten streams open."""
         return self.seed_with("--drop", *FIVE_EACH, str(-(-count // 5)), "--messages", "1", "--unanswered")
 
     def seed_with(self, *options: str) -> list[tuple[str, str]]:
         """Run ``scripts/seed_conversations`` with `options`; the ids and owners it has written."""
         ids, owners = self.directory / "ids", self.directory / "owners"
         where = ("--uri", self.uri, "--database", self.database, "--ids-file", str(ids), "--owners-file", str(owners))
-        # On all cores: nothing is measured meanwhile.
+        # On all cores, as nothing is measured at this time.
         with (self.directory / "seed.log").open("wb") as log, on(set(range(os.cpu_count() or 1))):
             subprocess.run(  # noqa: S603 - ours
                 [sys.executable, "-m", "chatstream", "seed", *where, *options],
@@ -141,10 +141,10 @@ class Chatstream(Server):
 
 
 class Peer(Server):
-    """Keeps what the reference server keeps: messages by conversation, and no owner."""
+    """A server that stores the same data as the reference server: messages by conversation, without an owner."""
 
     def seed(self, count: int) -> list[tuple[str, str]]:
-        """With the index that its query needs."""
+        """Seed with inserts, and make the index for the server's query."""
         names = [f"c{number}" for number in range(count)]
         asked_at = datetime.now(UTC)
         with MongoClient[dict[str, Any]](self.uri) as client:
@@ -175,7 +175,7 @@ class NestJS(Peer):
 
 
 class Express(Peer):
-    """The same with less around it."""
+    """The same protocol on Express, without a framework."""
 
     name = "express"
     title = "Express"
@@ -191,14 +191,14 @@ class Express(Peer):
 
 
 class FastAPI(Peer):
-    """What most would write in Python."""
+    """A typical Python server."""
 
     name = "fastapi"
     title = "FastAPI"
     cwd = build.SOURCES
 
     def command(self, port: int) -> list[str]:
-        """With the fastest parts that uvicorn has, and no line for each request."""
+        """uvicorn with its fastest parts, and without an access log."""
         options = ("--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools")
         return [str(build.PYTHON), "-m", "uvicorn", "fastapi_server:app", *options, "--no-access-log"]
 

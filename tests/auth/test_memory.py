@@ -14,7 +14,7 @@ from tests.support.tokens import HOUR
 
 
 class Counted(OneKey):
-    """Keys that count the verifications."""
+    """A source of keys that counts the verifications."""
 
     asked = 0
 

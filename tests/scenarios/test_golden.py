@@ -1,7 +1,6 @@
-"""What an answer that is text alone looks like, to the byte: on the wire, in history, and as it is stored.
-
-`golden/` was recorded before answers had parts. Whoever knows text alone must not notice that there are others. Names
-and times are numbered in the order in which they come. To record anew, delete a file: the test writes it, and fails.
+"""A text-only answer, byte by byte: on the wire, in the history, and as stored. The files in `golden/` were recorded
+before answers had parts: for clients that only know text, nothing may have changed. Ids and times are replaced by
+numbers in the order of their appearance. To record a file again, delete it: the test writes it, and fails.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ WHOLE = "".join(TEXTS)
 
 
 class Names:
-    """Numbers whatever is different each time."""
+    """Replaces ids and times, which differ each time, by numbers."""
 
     _VARYING = re.compile(
         r"[0-9a-f]{24}|[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)|retry: \d+"
@@ -55,7 +54,7 @@ def assert_golden(name: str, text: str) -> None:
 
 
 def shown(document: dict[str, Any]) -> str:
-    """A document as text; whose process wrote it is another one each time."""
+    """A document as text, without the process that wrote it, which differs each time."""
     values = {name: "<process>" if name in ("owner", "writtenBy") else value for name, value in document.items()}
     return json.dumps(values, indent=1, ensure_ascii=False, default=lambda value: _plain(value)) + "\n"
 
@@ -66,7 +65,7 @@ def _plain(value: object) -> str:
 
 @asynccontextmanager
 async def documents(uri: str) -> AsyncIterator[Any]:
-    """The messages of the shared server."""
+    """The message documents of the shared server."""
     async with AsyncMongoClient[dict[str, Any]](uri) as mongo:
         yield mongo["shared"]["messages"]
 
@@ -74,7 +73,7 @@ async def documents(uri: str) -> AsyncIterator[Any]:
 async def frames(
     client: Client, conversation: str, format_: str, cursor: str, opened: asyncio.Event | None = None
 ) -> str:
-    """What a whole stream says, without what only shows that it is there. `opened` is set when it has begun."""
+    """All frames of a stream, without heartbeats and comments. `opened` is set when it has begun."""
     url = f"{API}/{conversation}/stream"
     params = {"format": format_, "once": "true", "last_event_id": cursor}
     async with client.http.stream("GET", url, params=params) as response:
@@ -102,7 +101,7 @@ async def test_a_text_only_answer_is_what_it_was(client: Client, upstream: Upstr
         asyncio.create_task(frames(client, conversation, format_, cursor, begun)) for format_, begun in opened.items()
     ]
     async with documents(mongodb_uri) as messages, asyncio.timeout(PATIENCE):
-        for one in opened.values():  # they have their place in the log, and are told each chunk as it comes
+        for one in opened.values():  # the streams are in the live log, and get each chunk as it arrives
             await one.wait()
         begin.set()
         while not (running := await messages.find_one({"status": "streaming", "length": {"$gt": 0}})):
@@ -110,7 +109,7 @@ async def test_a_text_only_answer_is_what_it_was(client: Client, upstream: Upstr
         go_on.set()
         live = await asyncio.gather(*watching)
         finished = await messages.find_one({"_id": running["_id"]})
-    # How the deltas were cut into chunks is the network's: only what they say together is compared.
+    # The network decides how the deltas are cut into chunks: only the joined text is compared.
     pieces = running.pop("pieces", None) or running.pop("parts")
     assert "".join(pieces) == WHOLE[: running["length"]]
     assert all(isinstance(piece, str) for piece in pieces)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stress.interleavings import play_all
 
-# In portions, which can run concurrently.
+# The seeds, in portions that can run concurrently.
 PORTIONS = [range(first, first + 16) for first in range(1, 49, 16)]
 
 

@@ -118,7 +118,7 @@ def made(era: str, seen: Seen | None = None) -> MCPServer:
         said = {key: (one.action, one.content) for key, one in given.items() if isinstance(one, types.ElicitResult)}
         return types.CallToolResult(content=[types.TextContent(type="text", text=f"{state}: {said}")])
 
-    if era == "legacy":  # over HTTP, where each request is by itself
+    if era == "legacy":  # over HTTP, where each request is independent
 
         async def unknown(*_: Any) -> Any:
             raise MCPError(types.METHOD_NOT_FOUND, "Method not found")

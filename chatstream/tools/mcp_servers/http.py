@@ -77,7 +77,7 @@ class Guard(httpx2.AsyncBaseTransport):
             url, headers = request.url, request.headers.copy()
             extensions: dict[str, Any] = {"timeout": self._timeout.as_dict()}
             headers["accept-encoding"] = "identity"  # no decompression: a small body could become a huge one
-            headers["connection"] = "close"  # a reused one may close during a call, with unknown outcome
+            headers["connection"] = "close"  # a reused connection may close during a call, with unknown outcome
             if address is not None:
                 headers["host"] = url.netloc.decode("ascii")
                 extensions["sni_hostname"] = url.host  # also checked against the certificate
