@@ -3,7 +3,7 @@
 #   environment conf/requirements.txt        what the server needs
 #   environment conf/requirements-dev.txt    the same, and what its checks and tests need
 #
-# What it has to say goes to standard error. Nothing happens if a stamp in .venv says that all of it is there already.
+# Its messages go to standard error. It does nothing if a stamp in .venv shows that everything is installed.
 # shellcheck shell=bash
 
 called_from=$PWD
@@ -11,7 +11,7 @@ unset CDPATH
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 { : <&0; } 2>/dev/null || exec </dev/null # a closed standard input would be given to the first file that is opened
 
-# Not bin/activate: scripts of the environment would be found by their old path after the directory was moved.
+# Not bin/activate: it contains the directory's path, which would be wrong after the directory was moved.
 # shellcheck disable=SC2034 # used by the scripts that source this one
 python=.venv/bin/python
 
@@ -26,7 +26,7 @@ chatstream() {
     exec "$python" -P -m chatstream "$@" # -P: a file of that directory takes no module's place
 }
 
-# Prints the text that it is given on standard input, and ends the script, if the first argument asks for help.
+# If the first argument asks for help: prints the text from standard input, and ends the script.
 describe() {
     case "${1-}" in
     -h | --help) cat && exit ;;
@@ -36,7 +36,7 @@ describe() {
 no_arguments() { [ $# = 0 ] || { say "There are no arguments; see --help." && exit 2; }; }
 
 environment() {
-    # One at a time: the lock is on this very file, so that there is no other one to clean up.
+    # One installation at a time. The lock is on this file, so no lock file must be cleaned up.
     exec 9<scripts/environment.sh
     if command -v flock >/dev/null; then
         flock -n 9 || { say "Waiting for another script that is making .venv." && flock 9; }
@@ -48,7 +48,7 @@ environment() {
         [ "$1" = conf/requirements.txt ] || size="some 400 MB, a few minutes"
         say "Installing $1 into .venv ($size)."
         rm -f .venv/*.stamp # an interrupted installation must not look like a finished one
-        # On a terminal pip shows how far it is.
+        # On a terminal pip shows its progress.
         local quiet=--quiet
         [ ! -t 2 ] || quiet=
         # shellcheck disable=SC2086 # nothing, where it is empty
@@ -64,7 +64,7 @@ environment() {
 
 stamp() { printf '.venv/%s.stamp' "$(basename "$1")"; }
 
-# What an installation depends on: the lock file and the Python.
+# The inputs of an installation: the lock file and the Python version.
 identity() { cksum <"$1" && .venv/bin/python -ISc 'import sys; print(sys.version)'; }
 
 installed() { [ -f "$(stamp "$1")" ] && [ "$(identity "$1" 2>/dev/null)" = "$(cat "$(stamp "$1")")" ]; }

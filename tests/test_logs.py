@@ -160,7 +160,7 @@ def test_refusals_that_will_pass_are_a_flood_by_their_code_and_no_other_request_
     for code in (None, "not_found", "invalid_token"):
         assert len(written(flood, *(request(code) for _ in range(50)))) == 50
     for code in ("rate_limited", "storage_unavailable"):
-        # Ten at the most, if a second ends between them.
+        # At most ten, if the loop spans two seconds: the limit is five lines a second.
         assert 5 <= len(written(flood, *(request(code) for _ in range(50)))) <= 10
 
 

@@ -52,7 +52,7 @@ class Event(NamedTuple):
 
 
 class _Note(NamedTuple):
-    """What the field `webhook` of an event says about it."""
+    """The content of an event's field `webhook`."""
 
     type: EventType
     since: datetime

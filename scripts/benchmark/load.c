@@ -1,4 +1,4 @@
-/* A load generator for benchmarks: opens SSE streams and tells when which part of them came.
+/* A load generator for benchmarks: opens SSE streams and measures when each part arrives.
  *
  *   load PORT PATH FILE [--NAME NUMBER ...]
  *
@@ -14,7 +14,7 @@
  *   --chunks 0        with --hold: connected is enough; N: each must have had N chunks
  *
  * Prints one JSON object. A stream is ok if it had status 200, an llm_complete and a clean end. Chunks are counted by
- * the moments that model.c wrote into them, so a server that puts several into one event is not taken for a slow one.
+ * the moments that model.c wrote into them, so a server that puts several into one event does not count as slow.
  * Latencies: "connected" and "first" from the request to the first event and to the first chunk, "chunk" from the model.
  */
 #define _GNU_SOURCE
@@ -83,7 +83,7 @@ static void print(const char *name, struct samples *s) {
            s->us[(size_t)((double)(s->n - 1) * 0.99)], s->us[s->n - 1]);
 }
 
-/* ---- what a stream says ---- */
+/* ---- the events of a stream ---- */
 
 static void said(struct stream *s, const char *line, size_t length) {
     const char *end = line + length, *type = memmem(line, length, "\"type\":", 7);
@@ -289,7 +289,7 @@ int main(int argc, char **argv) {
         }
         struct pollfd in = {.fd = 0, .events = POLLIN};
         if (holding && poll(&in, 1, 0) > 0) break;
-        /* In ms: until the next one is to be opened, or a look at the time and at standard input. */
+        /* In ms: until the next stream is due, or the next check of the time and of standard input. */
         int k = epoll_wait(events, ready, 256, started < n && rate ? 1 : 100);
         for (int i = 0; i < k; i++) readable(ready[i].data.ptr);
     }

@@ -9,8 +9,8 @@
  *        first_us     from the request to the first one
  *   GET  /stats       {"calls", "active", "completed", "aborted", "cpu_s"}
  *
- * One thread and epoll. All calls of a time have the same interval, so who has had a chunk is mostly due last: those that
- * wait stand in one list, sorted from its end. No heap, no timer per call.
+ * One thread and epoll. All current calls have the same interval, so a call that was just sent a chunk is mostly due
+ * last. So the waiting calls are in one list, sorted by insertion from its end, without a heap or a timer per call.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -52,7 +52,7 @@ static uint64_t now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- the queue of those that wait for the moment of their next chunk ---- */
+/* ---- the queue of calls that wait for the time of their next chunk ---- */
 
 static void enqueue(struct call *c, uint64_t due) {
     struct call *before = newest;
@@ -87,7 +87,7 @@ static void hang_up(struct call *c) {
     free(c);
 }
 
-/* Where the next event goes. Events are added to less than OUT_SIZE: there is always room for those of an ending. */
+/* Where the next event is written. Chunks are added only below OUT_SIZE: there is always room for the final events. */
 static char *room(struct call *c) {
     if (!c->out) c->out = malloc(OUT_SIZE + 8 * EVENT_SIZE);
     return c->out + c->out_length;
@@ -124,7 +124,7 @@ static void ending(struct call *c) {
     c->last = 1;
 }
 
-/* Send what is there: 1 all of it, 0 the socket is full, -1 the connection is gone. */
+/* Send the buffer. Returns 1 for all of it, 0 if the socket is full, -1 if the connection is gone. */
 static int flush(struct call *c) {
     while (c->out_sent < c->out_length) {
         ssize_t n = send(c->fd, c->out + c->out_sent, c->out_length - c->out_sent, MSG_NOSIGNAL);
@@ -168,7 +168,7 @@ static int due(struct call *c) {
     if (c->out_length < OUT_SIZE) { /* else it does not read: it gets no more for now */
         if (c->sent < c->chunks) chunk(c); else ending(c);
     }
-    /* The next one by the plan, so that lateness does not add up; but no burst after a long delay. */
+    /* Schedule the next chunk by the plan, so that delays do not add up; but make no burst after a long delay. */
     if (!c->last) enqueue(c, was + 10 * step > now() ? was + step : now() + step);
     return go_on(c);
 }
