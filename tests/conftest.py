@@ -77,6 +77,20 @@ def _leaves_nothing_open(_opened: Counter[str]) -> Iterator[None]:
         gc.collect()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Do not measure the coverage of tests that repeat with many values what other tests cover: measuring doubles the
+    CPU time of a test that only computes. These are all of Hypothesis, and those that are marked.
+    """
+    trace = sys.gettrace()
+    if item.get_closest_marker("hypothesis") or item.get_closest_marker("unmeasured"):
+        sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_event_loop_of_its_own() -> None:
     """Set no current event loop. Otherwise asyncio makes one for the first `io_loop` to restore, and nobody closes

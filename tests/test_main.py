@@ -293,6 +293,7 @@ FOREIGN = re.compile(
 
 # All values in all settings take minutes: each setting gets a sixth of them, and each value a sixth of the settings.
 # The URLs, which can be wrong in most ways, get a third.
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -457,6 +457,7 @@ def test_a_text_without_numbers_gives_nothing(text: str) -> None:
     assert extract("answer", re.sub("even", "EVERY", text, flags=re.IGNORECASE)) == ()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "piece",
     [
