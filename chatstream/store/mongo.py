@@ -39,8 +39,8 @@ OPERATION_TIMEOUT_MS = 2000
 # over many messages of an older version takes minutes; nothing is served meanwhile.
 _INDEX_TIMEOUT_SECONDS = 3600
 _INDEX_CHECK_SECONDS = 5
-# The longest wait for a change stream to be closed, in seconds. A healthy database needs at most the second for which
-# its last read may wait.
+# Time limit for closing a change stream, and for closing the client, in seconds. Without one the driver waits for a
+# stopped database for 11 s. A healthy one needs at most the second for which the stream's last read may wait.
 _CLOSE_SECONDS = 2.0
 # motor's threads besides those for operations: one for the change stream, one for the probe.
 _OTHER_THREADS = 2
@@ -394,14 +394,16 @@ class Mongo:
         finally:
             # The driver tells the database, which may be gone, to forget the cursor. If that fails, it must not raise
             # here: it would hide what ended the stream, and after a cancellation the task would go on for ever.
-            closing = asyncio.ensure_future(stream.close())
+            with pymongo.timeout(_CLOSE_SECONDS):
+                closing = asyncio.ensure_future(stream.close())
             closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
-            await asyncio.wait((closing,), timeout=_CLOSE_SECONDS)
+            await asyncio.wait((closing,))
 
     def close(self) -> None:
         """Close the connections."""
         self._gate.close()
-        self._client.close()
+        with pymongo.timeout(_CLOSE_SECONDS):
+            self._client.close()
 
 
 _in_motors_thread: Callable[..., Awaitable[Any]] = motor.frameworks.asyncio.run_on_executor  # motor has no types

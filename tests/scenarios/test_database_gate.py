@@ -258,6 +258,19 @@ async def test_what_a_transaction_held_when_the_database_stopped_is_let_go(clien
         await asyncio.gather(*(recovered(15, partial(post, id_)) for id_ in conversations))
 
 
+@pytest.mark.gen_test(timeout=120)
+async def test_told_to_end_just_when_the_database_stops_the_server_ends(
+    mongo: ReplicaSet, start_server: StartServer
+) -> None:
+    server = start_server(MONGODB_URI=mongo.uri)
+    mongo.nodes[0].signal(signal.SIGSTOP)
+    try:
+        server.signal(signal.SIGTERM)
+        assert await server.ended() == 0
+    finally:
+        mongo.nodes[0].signal(signal.SIGCONT)
+
+
 @pytest.fixture
 def slow(io_loop: IOLoop, mongo: ReplicaSet) -> Iterator[FaultProxy]:
     """A proxy in front of the database that can be made slow."""
