@@ -211,6 +211,7 @@ def _reserve(stack: contextlib.ExitStack, settings: Settings) -> int:
             with probe:
                 family, where = probe.family, probe.getsockname()
             held = stack.enter_context(socket.socket(family))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also after a server that did not share it
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -99,12 +100,12 @@ def _the_log_stays_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
-def supervisor(script: str, tmp_path: Path, count: int = 2) -> Supervisor:
+def supervisor(script: str, tmp_path: Path, count: int = 2, port: int = 0) -> Supervisor:
     """A supervisor whose workers run this script, in which `worker` is their number."""
     file = tmp_path / "worker.py"
     begin = "import json, os, sys, time\nfrom pathlib import Path\nworker = json.loads(sys.argv[1])['number']\n"
     file.write_text(begin + textwrap.dedent(script))
-    given = {"MONGODB_URI": "mongodb://127.0.0.1:1/", "data_dir": tmp_path, "port": 0, "processes": count}
+    given = {"MONGODB_URI": "mongodb://127.0.0.1:1/", "data_dir": tmp_path, "port": port, "processes": count}
     settings = Settings.model_validate(given)
     assert not settings.uses_embedded_database
     return Supervisor(settings, [], [sys.executable, str(file)], pause=0.01)
@@ -149,6 +150,18 @@ def test_told_to_end_it_gives_up_the_port_at_once(tmp_path: Path) -> None:
         signal.pause()
     """
     assert status(supervisor(script, tmp_path, count=1)) == 0
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_it_can_follow_a_single_server_at_its_port_at_once(tmp_path: Path) -> None:
+    """The kernel remembers for a minute each connection that the single server has closed."""
+    with socket.create_server(("127.0.0.1", free_port())) as single:
+        port = single.getsockname()[1]
+        with socket.create_connection(single.getsockname()) as client:
+            single.accept()[0].close()
+            assert client.recv(1) == b""
+    end = "os.write(0, b'r')\nos.kill(os.getppid(), 15)\nos.read(0, 1)"
+    assert status(supervisor(end, tmp_path, count=1, port=port)) == 0
 
 
 @pytest.mark.usefixtures("_the_log_stays_pytests")
