@@ -348,12 +348,11 @@ function askForInstructions() {
 
 function onMessages(from) {
   if (from !== chat) return;
-  messages.show(chat.messages);
+  messages.show(chat.messages, { hasEarlier: chat.hasEarlier });
   composer.busy = chat.streaming;
   tabs.consider();
   // Not `hidden = …`, which counts as a change of the page even if the value is the same.
   byId("empty").toggleAttribute("hidden", chat.messages.length > 0);
-  byId("older-messages").toggleAttribute("hidden", !chat.hasEarlier);
   if (list.sought) messages.whenDrawn(showFound);
 }
 

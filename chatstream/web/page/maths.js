@@ -6,11 +6,26 @@ import { t } from "./words.js";
 const INLINE = "language-math";
 const DISPLAY = "language-math-display";
 
-// A formula. Its length is limited so that a text of many `\(` takes linear time. Longer formulas stay as TeX.
-const SPAN = /^(?:\\\(([^]{1,1000}?)\\\)|\\\[([^]{1,1000}?)\\\]|\$\$([^$]{1,1000}?)\$\$)/;
-const BLOCK = /^ {0,3}(?:\\\[([^]{1,5000}?)\\\]|\$\$([^$]{1,5000}?)\$\$)[ \t]*(?:\n|$)/;
-// An unfinished formula at the end of the text. It is not shown, because half a formula has another meaning.
-const OPEN = /(?:\\\((?:(?!\\\))[^]){0,1000}|\\\[(?:(?!\\\])[^]){0,5000}|\$\$[^$]{0,5000}\$?)$/;
+// The pairs of marks, and how long a formula may be. Longer ones stay as TeX: a text of many `\(` takes linear time.
+const MARKS = { "\\(": "\\)", "\\[": "\\]", "$$": "$$" };
+const LONGEST = 1_000; // inside a paragraph
+const LONGEST_BLOCK = 5_000;
+
+/** Whether a text may contain a formula on lines of its own. */
+export function mayHaveMaths(text) {
+  return text.includes("\\]") || text.includes("$$");
+}
+
+/** The formula with which `text` starts: its `mark`, its TeX and its `length` with the marks; or undefined. */
+function formula(text, longest) {
+  const mark = text.slice(0, 2);
+  const end = MARKS[mark];
+  if (end === undefined) return undefined;
+  const inside = text.slice(2, 2 + longest + 2);
+  const length = inside.indexOf(end, 1);
+  if (length === -1 || (mark === "$$" && inside.indexOf("$") < length)) return undefined;
+  return { mark, tex: inside.slice(0, length), length: 2 + length + 2 };
+}
 
 /** A formula as HTML code. It stays so if it cannot be drawn. */
 function code(tex, kind) {
@@ -23,10 +38,13 @@ export const mathsExtensions = [
   {
     name: "mathsBlock",
     level: "block",
-    start: (text) => text.match(/^ {0,3}(?:\\\[|\$\$)/m)?.index,
+    // Without `start`: markdown.js lets a paragraph end before a line that starts like this.
     tokenizer(text) {
-      const match = BLOCK.exec(text);
-      return match ? { type: "mathsBlock", raw: match[0], tex: match[1] ?? match[2] } : undefined;
+      const indent = /^ {0,3}/.exec(text)[0].length;
+      const found = formula(text.slice(indent, indent + LONGEST_BLOCK + 4), LONGEST_BLOCK);
+      if (!found || found.mark === "\\(") return undefined;
+      const after = /^[ \t]*(?:\n|$)/.exec(text.slice(indent + found.length));
+      return after ? { type: "mathsBlock", raw: text.slice(0, indent + found.length + after[0].length), tex: found.tex } : undefined;
     },
     renderer: ({ tex }) => `<p>${code(tex, DISPLAY)}</p>`,
   },
@@ -35,18 +53,24 @@ export const mathsExtensions = [
     level: "inline",
     start: (text) => text.match(/\\[([]|\$\$/)?.index,
     tokenizer(text) {
-      const match = SPAN.exec(text);
-      if (!match) return undefined;
-      const [raw, inline, bracketed, dollars] = match;
-      return { type: "mathsSpan", raw, tex: inline ?? bracketed ?? dollars, display: inline === undefined };
+      const found = formula(text, LONGEST);
+      return found && { type: "mathsSpan", raw: text.slice(0, found.length), tex: found.tex, display: found.mark !== "\\(" };
     },
     renderer: ({ tex, display }) => code(tex, display ? DISPLAY : INLINE),
   },
 ];
 
-/** `text` without an unfinished formula at its end. */
+/** `text` without an unfinished formula at its end: half a formula has another meaning. */
 export function withoutOpenMaths(text) {
-  return text.replace(OPEN, "");
+  const openAt = (mark, longest) => {
+    const closed = text.lastIndexOf(MARKS[mark]); // -1: never
+    const start = text.indexOf(mark, Math.max(closed + 1, text.length - longest - 2));
+    return start === -1 ? text.length : start;
+  };
+  const pieces = text.split("$$");
+  const last = pieces.at(-1).length;
+  const dollars = pieces.length % 2 === 0 && last <= LONGEST_BLOCK ? last + 2 : 0;
+  return text.slice(0, Math.min(openAt("\\(", LONGEST), openAt("\\[", LONGEST_BLOCK), text.length - dollars));
 }
 
 /** Draw the formulas in `root`. Loads the library (Temml) when the first formula comes. */

@@ -22,6 +22,8 @@ export class MessagesView {
   #items = new Map(); // by id: {message, last, waits, root, prose?, after}
   #actions;
   #messages = [];
+  #hasEarlier = false;
+  #first = null; // id of the first message
   #groups = new Groups(byId("messages"));
   #speaking = 0; // timer of the next announcement
   #tail = new Tail(byId("scroller"), {
@@ -47,8 +49,10 @@ export class MessagesView {
     byId("to-end").onclick = () => this.toEnd();
   }
 
-  show(messages) {
+  /** `hasEarlier`: there are messages before these, which can be loaded. */
+  show(messages, { hasEarlier = false } = {}) {
     this.#messages = messages;
+    this.#hasEarlier = hasEarlier;
     this.#draw();
   }
 
@@ -63,6 +67,7 @@ export class MessagesView {
     this.#items.clear();
     byId("messages").replaceChildren();
     this.#messages = [];
+    this.#first = null;
     this.#tail.toEnd();
     byId("announcer").textContent = "";
   }
@@ -104,14 +109,18 @@ export class MessagesView {
     const wanted = [...this.#messages, ...pending];
     const ids = new Set(wanted.map(({ id }) => id));
     for (const id of this.#items.keys()) if (!ids.has(id)) this.#items.delete(id);
-    const anchor = list.firstElementChild;
+    const older = byId("older-messages");
+    const moves = wanted[0]?.id !== this.#first || older.hidden === this.#hasEarlier;
+    const anchor = moves ? list.firstElementChild : null; // only then: a chunk needs no layout here
     const before = anchor?.getBoundingClientRect().top;
+    if (older.hidden === this.#hasEarlier) older.hidden = !this.#hasEarlier;
+    this.#first = wanted[0]?.id;
     const roots = wanted.map((message, index) => {
       const waits = running !== -1 && index > running && message.role === "user";
       return this.#item(message, { last: message === last, waits }).root;
     });
     this.#groups.show(roots);
-    // Older messages were added above: keep the scroll position of what is being read.
+    // Older messages were added above, or the button for them has gone: keep the scroll position of what is being read.
     if (anchor?.isConnected) byId("scroller").scrollTop += anchor.getBoundingClientRect().top - before;
     this.#tail.follow();
   }

@@ -6,12 +6,13 @@
  */
 
 import DOMPurify from "../vendor/dompurify.js";
-import { Marked, Tokenizer } from "../vendor/marked.js";
 import { colour } from "./colours.js";
 import { button, element } from "./dom.js";
-import { ELEMENTS, isBlock, mayStartBlock, pairTags, written } from "./tags.js";
+import { containerIn, cut, goesOn, split } from "./growing.js";
+import { htmlOf, lex } from "./markdown.js";
+import { drawMaths, withoutOpenMaths } from "./maths.js";
+import { ELEMENTS } from "./tags.js";
 import { t } from "./words.js";
-import { drawMaths, mathsExtensions, withoutOpenMaths } from "./maths.js";
 
 const ALLOWED = {
   ALLOWED_TAGS: ELEMENTS,
@@ -25,6 +26,7 @@ const ALLOWED = {
 };
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
 const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: those of coloured code
+const LINK = 2_600; // characters in which an unfinished link is looked for, somewhat more than its longest text and address
 const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td, dt, dd, summary, figcaption";
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
@@ -38,63 +40,13 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-const marked = new Marked({
-  gfm: true,
-  renderer: {
-    // Lower the level, because each message has a heading of its own.
-    heading({ tokens, depth }) {
-      const level = Math.min(6, depth + 2);
-      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
-    },
-    // Load no images: another host would learn who reads the conversation.
-    image({ href, title, text }) {
-      return this.link({ href, title, tokens: [{ type: "text", raw: text, text: text || href }] });
-    },
-    html({ parts }) {
-      return written(parts);
-    },
-    text(token) {
-      token.escaped = false; // after a `<script>` or `<pre>`, marked would write text as HTML
-      return false; // as usual
-    },
-    checkbox({ checked }) {
-      return checked ? "☑ " : "☐ ";
-    },
-  },
-});
-
-marked.use({
-  extensions: mathsExtensions,
-  tokenizer: {
-    // A block that starts with a forbidden tag becomes a paragraph, so that the Markdown in it is drawn.
-    html(text) {
-      if (!mayStartBlock(text)) return undefined;
-      const token = Tokenizer.prototype.html.call(this, text);
-      if (!token || isBlock(token.text)) return token;
-      const inner = token.text.trim();
-      return { type: "paragraph", raw: token.raw, text: inner, tokens: this.lexer.inline(inner) };
-    },
-    // Comments and the like are text. For each `<!--`, marked would search all of the rest for its end.
-    tag: (text) => (/^<[!?]/.test(text) ? undefined : false),
-  },
-});
-
-/** The tokens of a Markdown text. */
-function lex(text) {
-  const tokens = marked.lexer(text);
-  pairTags(tokens);
-  marked.walkTokens(tokens, (token) => {
-    if (token.tokens) pairTags(token.tokens);
-    if (token.type === "table") for (const cell of [token.header, ...token.rows].flat()) pairTags(cell.tokens);
-  });
-  return tokens;
-}
-
 /** Draws a Markdown text, which may still grow, in an element. */
 export class Prose {
-  #blocks = []; // the drawn blocks: {html, element}
+  #blocks = []; // the drawn blocks: {html, growing, element, done?: {type, before, parts, nodes}}
   #text = "";
-  #settled = { length: 0, blocks: 0 }; // length and number of blocks of the part that is final
+  // The part that is final: its length and number of blocks. If it ends within a block: its cut `part` (see growing.js),
+  // and where that block `begins`.
+  #settled = { length: 0, blocks: 0, part: null, begins: 0 };
 
   /** @param {HTMLElement} root only this object may change its children */
   constructor(root) {
@@ -102,50 +54,106 @@ export class Prose {
   }
 
   /**
-   * Show `text`. While it grows, only its last block is parsed again. Once it is `whole`, all of it is parsed again,
-   * because the target of a link may come after the link. Unchanged blocks are not redrawn: a selection in them stays.
+   * Show `text`. While it grows, only the end of its last block is parsed again. Once it is `whole`, all of it is parsed
+   * again, because the target of a link may come after the link. Unchanged blocks are not redrawn: a selection in them stays.
    */
   show(text, { whole }) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
-    const { length, blocks } = !whole && text.startsWith(this.#text.slice(0, this.#settled.length))
-        ? this.#settled
-        : { length: 0, blocks: 0 };
-    let end = length;
-    let count = blocks;
-    const tokens = lex(text.slice(length));
+    if (whole || !text.startsWith(this.#text.slice(0, this.#settled.length))) this.#settle(0, 0);
+    let tokens = this.#rest(text);
+    if (this.#settled.part && !goesOn(tokens[0], this.#settled.part)) {
+      this.#settle(this.#settled.begins, this.#settled.blocks); // it is another kind of block
+      tokens = this.#rest(text);
+    }
+    let { length: end, blocks: count, part } = this.#settled;
+    end -= part?.prefix.length ?? 0;
     const last = tokens.findLast(({ type }) => type !== "space");
     for (const token of tokens) {
       if (token.type !== "space") {
-        this.#settled = { length: end, blocks: count };
+        if (!part) this.#settle(end, count);
         const growing = token === last && !whole;
-        const html = marked.parser(growing ? lex(mended(token.raw)) : [token]);
-        if (html.trim() !== "") this.#draw(count++, html, { growing });
+        const found = growing ? cut(token) : null;
+        if (found && isOne(lex(found.prefix + token.raw.slice(found.length)), found)) {
+          this.#draw(count, htmlOf([found.done]), { growing, part });
+          this.#keep(count, found.type);
+          this.#settled = { ...this.#settled, length: end + found.length, part: found };
+          part = found;
+        }
+        const rest = part === found && found ? found.prefix + token.raw.slice(found.length) : token.raw;
+        let drawn = growing ? lex(mended(rest)) : [token];
+        if (part && growing && !isOne(drawn, part)) isOne((drawn = lex(rest)), part);
+        const html = htmlOf(drawn);
+        if (html.trim() !== "") this.#draw(count++, html, { growing, part });
+        part = null;
       }
       end += token.raw.length;
     }
     for (const { element } of this.#blocks.splice(count)) element.remove();
     // The tokens should contain every character of the text. If not, positions are wrong: parse it all the next time.
-    if (end !== text.length) this.#settled = { length: 0, blocks: 0 };
+    if (end !== text.length) this.#settle(0, 0);
     this.#text = text;
   }
 
-  #draw(index, html, { growing }) {
+  #settle(length, blocks) {
+    this.#settled = { length, blocks, part: null, begins: length };
+  }
+
+  /** The tokens of what is not settled. */
+  #rest(text) {
+    const { length, part } = this.#settled;
+    return lex((part?.prefix ?? "") + text.slice(length));
+  }
+
+  /** `part`: the HTML is only that of the rest of a block that was cut. */
+  #draw(index, html, { growing, part }) {
     const block = (this.#blocks[index] ??= { html: "", growing: true, element: this.root.appendChild(element("div")) });
-    if (block.html !== html) {
-      block.html = html;
+    const kept = block.done && block.done.before + block.done.parts;
+    if (!part && !html.startsWith(kept)) block.done = null;
+    const { done } = block;
+    const { parts, after } = done && part ? split(html, done.type) : {};
+    const all = done && part ? kept + parts + after : html;
+    if (block.html !== all) {
+      block.html = all;
       block.growing = true;
-      block.element.replaceChildren(DOMPurify.sanitize(html, ALLOWED));
-      block.element.querySelectorAll("pre").forEach(frameCode);
-      block.element.querySelectorAll("table").forEach(frameTable);
-      // Set the text direction of each block by its first letter: an answer may mix Arabic and English.
-      for (const one of block.element.querySelectorAll(BLOCKS)) one.dir = "auto";
+      if (done) {
+        const container = containerIn(block.element, done.type);
+        while (container.childNodes.length > done.nodes) container.lastChild.remove();
+        const more = containerIn(draw(part ? html : done.before + html.slice(kept.length)), done.type);
+        if (done.before.endsWith("\n")) more.firstChild.remove(); // the line's end before the parts is there already
+        container.append(...more.childNodes);
+      } else {
+        block.element.replaceChildren(draw(html));
+      }
     }
     if (block.growing && !growing) {
       block.growing = false;
+      block.done = null; // the code's colours are other nodes
       for (const code of block.element.querySelectorAll("pre > code")) colour(code, languageOf(code)).catch(() => {});
       drawMaths(block.element).catch(() => {}); // if the library cannot be loaded, the formulas stay as code
     }
   }
+
+  /** What is drawn of this block stays as it is; the rest comes after it. */
+  #keep(index, type) {
+    const block = this.#blocks[index];
+    const { before, parts } = split(block.html, type);
+    block.done = { type, before, parts, nodes: containerIn(block.element, type).childNodes.length };
+  }
+}
+
+/** Whether the tokens are one block, which goes on with the block that was cut. */
+function isOne(tokens, part) {
+  return goesOn(tokens[0], part) && tokens.slice(1).every(({ type }) => type === "space");
+}
+
+/** The elements of this HTML. */
+function draw(html) {
+  const drawn = DOMPurify.sanitize(html, ALLOWED);
+  drawn.querySelectorAll("pre").forEach(frameCode);
+  drawn.querySelectorAll("table").forEach(frameTable);
+  // Set the text direction of each block by its first letter: an answer may mix Arabic and English.
+  for (const one of drawn.querySelectorAll(BLOCKS)) one.dir = "auto";
+  return drawn;
 }
 
 /**
@@ -155,9 +163,9 @@ export class Prose {
 function mended(raw) {
   if (/^(```|~~~)/.test(raw)) return raw;
   if (/^\|[^\n]*(\n[|: -]*)?$/.test(raw)) return "";
-  const text = withoutOpenMaths(raw)
-    .trimEnd()
-    .replace(/!?\[([^\][\n]{0,500})(?:\]\([^)\s]{0,2000})?$/, "$1")
+  const known = withoutOpenMaths(raw).trimEnd();
+  const place = Math.max(0, known.length - LINK);
+  const text = (known.slice(0, place) + known.slice(place).replace(/!?\[([^\][\n]{0,500})(?:\]\([^)\s]{0,2000})?$/, "$1"))
     .replace(/(^|\s)[*_`~]+$/, ""); // a mark without text after it
   const count = (mark) => (text.match(mark) ?? []).length;
   const isOpen = (mark) => count(mark) % 2 === 1;

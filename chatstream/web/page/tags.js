@@ -55,10 +55,17 @@ export function pairTags(tokens) {
   }
 }
 
+/** Whether elements of this name are drawn. */
+export function isDrawn(name) {
+  return DRAWN.has(name);
+}
+
 /** Whether a Markdown text may start with a block of HTML that is drawn. */
 export function mayStartBlock(text) {
   const name = START.exec(text)?.[1].toLowerCase();
-  return DRAWN.has(name) && (name !== "pre" || /<\/pre>/i.test(text.slice(0, MAX_PRE)));
+  if (name !== "pre") return DRAWN.has(name);
+  const beginning = text.slice(0, MAX_PRE);
+  return beginning.includes("</pre>") || beginning.includes("</PRE>"); // much faster than a regular expression
 }
 
 /** Whether a block of HTML is one, and not a sentence that starts with a tag, such as "<li> is an item". */
