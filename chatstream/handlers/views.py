@@ -127,6 +127,7 @@ class DeclaredTool(_Body):
     def made(self) -> ClientTool:
         """This tool as the store's type. Raises `ValueError` if `parameters` is no JSON Schema."""
         schema.checking(self.parameters)
+        schema.check_references(self.parameters)
         timeout = TIMEOUT if self.timeout is None else self.timeout
         return ClientTool(name=self.name, description=self.description, parameters=self.parameters, timeout=timeout)
 

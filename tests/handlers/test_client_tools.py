@@ -61,6 +61,14 @@ async def test_the_app_declares_a_tool_and_answers_its_calls(client: Client, ups
     assert "pick_photo" not in [one["function"]["name"] for one in upstream.calls[3].body.get("tools", [])]
 
 
+# Each definition leads to the next one twice: to check arguments against it would take minutes.
+EXPONENTIAL = {
+    "type": "object",
+    "$defs": {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(20)} | {"d20": {"type": "null"}},
+    "properties": {"a": {"$ref": "#/$defs/d0"}},
+}
+
+
 @pytest.mark.gen_test
 async def test_what_is_no_tool_is_refused_and_changes_nothing(client: Client) -> None:
     conversation = await client.create()
@@ -72,6 +80,7 @@ async def test_what_is_no_tool_is_refused_and_changes_nothing(client: Client) ->
         ([PICK | {"parameters": {"type": "array"}}], "clientTools.0.parameters"),
         ([PICK | {"parameters": {"type": "object", "properties": 7}}], "clientTools.0.parameters"),
         ([PICK | {"parameters": {"type": "object", "$ref": "http://127.0.0.1/x"}}], "clientTools.0.parameters"),
+        ([PICK | {"parameters": EXPONENTIAL}], "clientTools.0.parameters"),
         ([PICK | {"timeout": 0}], "clientTools.0.timeout"),
         ([PICK | {"effect": "none"}], "clientTools.0.effect"),
         ([PICK | {"name": f"pick_{n}"} for n in range(33)], "clientTools"),

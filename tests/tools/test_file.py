@@ -1,6 +1,7 @@
 """The tools file: valid contents, and the errors for invalid ones."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -268,3 +269,28 @@ def test_patterns_take_linear_time(tmp_path: Path) -> None:
         check({"a": "a" * 49_000 + "b"})  # with backtracking this would take for ever
     with pytest.raises(ValueError, match=r"\Ais no JSON Schema: properties.a.pattern is wrong\Z"):
         checking({"type": "object", "properties": {"a": {"pattern": "(?=a)"}}})
+
+
+def leading(ways: int, length: int) -> dict[str, Any]:
+    """A schema of definitions that lead to the next one in so many ways each."""
+    definitions: dict[str, Any] = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * ways} for n in range(length)}
+    definitions[f"d{length}"] = {"type": "integer"}
+    return {"type": "object", "$defs": definitions, "properties": {"a": {"$ref": "#/$defs/d0"}}}
+
+
+def test_references_of_a_declared_schema_take_no_exponential_time() -> None:
+    from chatstream.tools.schema import check_references, checking
+
+    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "$id": {"type": "string"}}}
+    chain = leading(1, 30)
+    for good in (tree, tree | {"$id": "https://example.org/tree"}, chain, leading(2, 7), {"type": "object"}):
+        checking(good)
+        check_references(good)
+    dynamic = {"type": "object", "properties": {"a": {"$dynamicRef": "#node"}}}
+    named = {"type": "object", "$defs": {"d": {"$id": "d", "$ref": "#/x", "x": {}}}, "$ref": "#/$defs/d"}
+    anchored = {"type": "object", "$defs": {"d": {"$anchor": "d"}}, "$ref": "#d"}
+    escaped = leading(2, 20)
+    escaped["properties"]["a"]["$ref"] = "#/%24defs/d0"
+    for bad in (leading(2, 20), leading(40, 3), escaped, dynamic, named, anchored):
+        with pytest.raises(ValueError, match=r"references|\$id"):
+            check_references(bad)
