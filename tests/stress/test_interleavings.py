@@ -11,6 +11,7 @@ from tests.stress.interleavings import play_all
 PORTIONS = [range(first, first + 16) for first in range(1, 49, 16)]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seeds", PORTIONS, ids=str)
 def test_between_two_processes_nothing_is_lost_and_nothing_comes_twice(mongodb_uri: str, seeds: range) -> None:
     broken: list[str] = []
