@@ -412,10 +412,10 @@ def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
 
 @contextlib.contextmanager
 def _signals(told_to_end: asyncio.Event, *, supervised: bool) -> Iterator[None]:
-    """Set `told_to_end` at the first signal. `supervised`: also if the supervisor ends without having sent one."""
+    """Set `told_to_end` at the first signal. `supervised`: also when the supervisor says so, or ends."""
     loop = asyncio.get_running_loop()
 
-    def orphaned() -> None:
+    def closed() -> None:
         loop.remove_reader(CHANNEL)  # nothing is ever sent to a worker: only its end can be read
         told_to_end.set()
 
@@ -430,7 +430,7 @@ def _signals(told_to_end: asyncio.Event, *, supervised: bool) -> Iterator[None]:
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     if supervised:
-        loop.add_reader(CHANNEL, orphaned)
+        loop.add_reader(CHANNEL, closed)
     try:
         yield
     finally:

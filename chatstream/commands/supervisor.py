@@ -8,7 +8,9 @@ listens on a port of its own, for a proxy that sends a conversation to the same 
 - A worker that ends later is started again. If it keeps ending, the pauses before each start grow.
 - At SIGINT, SIGTERM or SIGHUP all workers drain at the same time; a second SIGINT or SIGTERM ends them at once. The
   shared port is given up at the first, so that a new server can serve there meanwhile.
-- A worker shares a socket with this process. If this process is killed, the socket is closed, and the worker drains.
+- A worker shares a socket with this process, and drains when that is closed: at such a signal, or because this process
+  was killed. It gets no signal: whoever told each process of a group to end has sent it one already, and it would take
+  ours for the second.
 - The embedded database belongs to this process: a worker that ends leaves it running.
 """
 
@@ -60,7 +62,8 @@ class Supervisor:
         self._notes = notes
         self._command = command
         self._pause = pause
-        self._running: dict[int, asyncio.subprocess.Process] = {}  # by the worker's number
+        # By the worker's number: its process, and our end of the socket.
+        self._running: dict[int, tuple[asyncio.subprocess.Process, socket.socket]] = {}
         self._ends_in_a_row: dict[int, int] = {}
         self._ready: set[int] = set()  # workers that have served, until all have
         self._go_on = asyncio.Event()  # the first worker serves, or the end has begun
@@ -120,9 +123,9 @@ class Supervisor:
                 process = await asyncio.create_subprocess_exec(
                     *self._command, worker.argument, stdin=theirs.fileno(), start_new_session=True
                 )
-            self._running[worker.number] = process
+            self._running[worker.number] = process, ours
             if self._ending.is_set():  # the signal came while it was being started
-                process.terminate()
+                _drain(ours)
             ready_at = None
             if await loop.sock_recv(ours, 1):
                 ready_at = loop.time()
@@ -167,12 +170,17 @@ class Supervisor:
             await asyncio.wait_for(self._ending.wait(), pause)
 
     def _end(self) -> None:
+        """Let the workers drain; at the second call, end them at once."""
+        again = self._ending.is_set()
         self._ending.set()
         self._go_on.set()
         self._reservation.close()
-        for process in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+        for process, channel in self._running.values():
+            if again:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+            else:
+                _drain(channel)
 
     def _hung_up(self) -> None:
         if not self._ending.is_set():  # a terminal that is closed may send it twice
@@ -234,6 +242,12 @@ async def _embedded_database(settings: Settings) -> AsyncIterator[str | None]:
 
     async with embedded_mongod(settings.data_dir) as uri:
         yield uri
+
+
+def _drain(channel: socket.socket) -> None:
+    """Tell the worker at the other end to drain. It can still send that it serves."""
+    with contextlib.suppress(OSError):  # it has ended
+        channel.shutdown(socket.SHUT_WR)
 
 
 def _how(returncode: int) -> str:
