@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, Route, expect
 
 from chatstream import auth
 from tests.page.conftest import OpenPage
-from tests.support.browser import ChatPage, Model, more
+from tests.support.browser import ChatPage, Held, Model, more
 from tests.support.client import API
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.upstream import answer, beginning, ending
@@ -174,6 +174,72 @@ def test_a_draft_belongs_to_its_conversation(open_page: OpenPage) -> None:
     expect(tab.field).to_have_value("about Two")
     tab.page.get_by_role("link", name="One").click()
     expect(tab.field).to_have_value("about One")
+    tab.button("New chat").click()
+    expect(tab.field).to_have_value("")
+
+
+def send(tab: ChatPage, text: str) -> None:
+    """Send a message, whose request is held."""
+    tab.field.fill(text)
+    with tab.page.expect_request(lambda request: request.method == "POST"):
+        tab.field.press("Enter")
+
+
+def test_a_message_that_is_being_sent_stays_with_its_chat(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    make(tab, "One", "Two")
+    tab.page.reload()
+    link = tab.page.get_by_role("navigation").get_by_role("link")
+    link.get_by_text("Two").click()
+    tab.field.fill("about Two")
+    link.get_by_text("One").click()
+    expect(tab.field).to_have_value("")
+    held = Held("POST")
+    tab.page.route("**/messages?**", held)
+    send(tab, "for One")
+    link.get_by_text("Two").click()
+    expect(tab.field).to_have_value("about Two")
+    expect(tab.field).to_be_editable()
+    held.end(Route.abort)
+    expect(tab.page.get_by_text("A message of another chat was not sent")).to_be_visible()
+    expect(tab.button("Send again")).to_be_hidden()
+    expect(tab.field).to_have_value("about Two")
+    link.get_by_text("One").click()
+    expect(tab.field).to_have_value("for One")
+    held.end(None)
+    send(tab, "for One")
+    link.get_by_text("Two").click()
+    expect(tab.field).to_have_value("about Two")
+    held.end(Route.continue_)
+    link.get_by_text("One").click()
+    expect(tab.questions).to_have_text(["for One"])
+    expect(tab.field).to_have_value("")
+    expect(tab.prose).to_have_text("Noted.")
+    link.get_by_text("Two").click()
+    expect(tab.field).to_have_value("about Two")
+    expect(tab.questions).to_have_count(0)
+
+
+def test_a_chat_that_begins_does_not_take_the_reader_away_from_another(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    make(tab, "One")
+    tab.page.reload()
+    held = Held("POST")
+    tab.page.route("**/conversations", held)
+    send(tab, "A new one")
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    links.get_by_text("One", exact=True).click()
+    expect(tab.title).to_have_text("One")
+    with tab.page.expect_response(lambda response: "/messages?" in response.url):
+        held.end(Route.continue_)
+    expect(links).to_have_text(["A new one", "One"])
+    expect(tab.title).to_have_text("One")
+    expect(tab.questions).to_have_count(0)
+    links.get_by_text("A new one").click()
+    expect(tab.prose).to_have_text("Noted.")
+    expect(tab.field).to_have_value("")
     tab.button("New chat").click()
     expect(tab.field).to_have_value("")
 

@@ -233,5 +233,15 @@ def test_a_conversation_has_instructions_of_its_own(open_page: OpenPage, model: 
     tab.button("Options of this chat").click()
     tab.button("Instructions…").click()
     expect(tab.page.get_by_label("The model gets this text")).to_have_value("Speak like a pirate.")
+    # What could not be saved is said so, and is still there.
+    tab.page.route(
+        "**/conversations/*", lambda route: route.abort() if route.request.method == "PATCH" else route.continue_()
+    )
+    tab.page.get_by_label("The model gets this text").fill("Speak like a king.")
+    tab.button("Save").click()
+    expect(tab.page.get_by_text("The instructions were not saved.")).to_be_visible()
+    tab.button("Options of this chat").click()
+    tab.button("Instructions…").click()
+    expect(tab.page.get_by_label("The model gets this text")).to_have_value("Speak like a king.")
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_role("dialog")).to_be_hidden()

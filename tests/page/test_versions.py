@@ -105,6 +105,24 @@ def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: Op
     hold.open()
 
 
+def test_an_edit_is_still_there_after_a_look_at_another_chat(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    tab = open_page()
+    tab.ask("My qestion")
+    expect(tab.prose).to_have_text("Noted.")
+    tab.field.fill("a draft")
+    tab.button("Edit the question").click()
+    tab.field.fill("My question, and more")
+    tab.button("New chat").click()
+    expect(tab.field).to_have_value("")
+    expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
+    tab.page.go_back()
+    expect(tab.page.get_by_text("You edit a question.")).to_be_visible()
+    expect(tab.field).to_have_value("My question, and more")
+    tab.field.press("Escape")
+    expect(tab.field).to_have_value("a draft")
+
+
 def test_an_edit_of_a_question_that_waits_leaves_the_answer_before_it_alone(open_page: OpenPage, model: Model) -> None:
     go_on = model.gate()
     model.reply(beginning("The first "), go_on, more("answer.") + ending())

@@ -5,10 +5,10 @@ Playwright's synchronous interface waits by itself until an expectation is true,
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.support.upstream import Step, Upstream, delta, event, http_chunk
 
@@ -65,6 +65,31 @@ class Model:
 def more(text: str) -> bytes:
     """More text of an answer that has begun, as bytes of the stream."""
     return http_chunk(event(delta(text)))
+
+
+class Held:
+    """A handler for `Page.route`: the requests of a method wait until the test says how they end."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._waiting: list[Route] = []
+        self._how: Callable[[Route], None] | None = None
+
+    def __call__(self, route: Route) -> None:
+        if route.request.method != self._method:
+            route.continue_()
+        elif self._how:
+            self._how(route)
+        else:
+            self._waiting.append(route)
+
+    def end(self, how: Callable[[Route], None] | None) -> None:
+        """End what waits, and what comes later, like this; `None`: later ones wait again."""
+        self._how = how
+        if how:
+            for route in self._waiting:
+                how(route)
+            self._waiting.clear()
 
 
 class ChatPage:

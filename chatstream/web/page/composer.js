@@ -1,6 +1,6 @@
 /** The message box: sends and stops, and keeps a text that could not be sent. */
 
-import { byId, countDown } from "./dom.js";
+import { byId, composes, countDown } from "./dom.js";
 import { facts } from "./facts.js";
 import { language, t } from "./words.js";
 
@@ -11,8 +11,9 @@ export class Composer {
   #actions;
   #busy = false; // an answer is running
   #editing = null; // the id of the question that is being edited
-  #unsent = null; // {text, key} of a failed message; the same key makes a retry safe
-  #place = "new"; // the conversation that the draft belongs to
+  #edits = new Map(); // by place: {id, text} of a question that was being edited there
+  #unsent = new Map(); // by place: the message that is being sent or has failed; its key makes a retry safe
+  #place = "new"; // the open conversation: its draft is in the box
   #endCounting = () => {}; // ends the countdown until sending is allowed again
   #passes = false; // the notice is about the connection: remove it when that is back
 
@@ -30,11 +31,11 @@ export class Composer {
         const last = actions.lastQuestion();
         if (last) this.edit(last);
       }
-      if (key.key === "Escape" && this.#editing && !key.isComposing) {
+      if (key.key === "Escape" && this.#editing && !composes(key)) {
         key.preventDefault(); // here Escape ends editing, and must not stop the answer
         this.endEditing();
       }
-      if (key.key !== "Enter" || key.shiftKey || key.isComposing) return; // an input method's Enter chooses a word
+      if (key.key !== "Enter" || key.shiftKey || composes(key)) return; // an input method's Enter chooses a word
       key.preventDefault();
       this.#send();
     };
@@ -56,13 +57,27 @@ export class Composer {
     if (hadFocus) this.#field.focus(); // its button has gone
   }
 
-  /** Switch to another conversation and its draft. A message that is being sent moves along. */
+  /**
+   * Switch to another conversation and its draft, or the edit that was left there. A message that is being sent stays
+   * with its own conversation; the one that begins a conversation, whose id is its key, moves there.
+   */
   set place(place) {
-    if (this.#field.readOnly) localStorage.removeItem(draftKey(this.#place));
-    else this.#leaveEditing();
+    const left = this.#place;
+    const message = this.#unsent.get(left);
     this.#place = place;
-    if (this.#field.readOnly) this.#keepDraft();
-    else this.#field.value = localStorage.getItem(draftKey(place)) ?? "";
+    if (message?.sending && message.key === place) {
+      this.#unsent.delete(left);
+      this.#unsent.set(place, message);
+      message.place = place;
+      localStorage.removeItem(draftKey(left));
+      this.#keepDraft();
+    } else {
+      if (this.#editing) this.#edits.set(left, { id: this.#editing, text: this.#field.value });
+      this.#leaveEditing();
+      this.#showDraft();
+      const edit = this.#edits.get(place);
+      if (edit) this.#showEdit(edit);
+    }
     this.#draw();
   }
 
@@ -73,17 +88,16 @@ export class Composer {
   /** Start editing a question, to send it again with another text. The present text is kept as a draft. */
   edit({ id, content }) {
     if (this.#field.readOnly) return;
-    this.#editing = id;
-    this.#field.value = content;
-    byId("editing").hidden = false;
+    this.#showEdit({ id, text: content });
     this.#draw();
     this.focus();
   }
 
   /** Cancel editing. */
   endEditing() {
+    this.#edits.delete(this.#place);
     this.#leaveEditing();
-    this.#field.value = localStorage.getItem(draftKey(this.#place)) ?? "";
+    this.#showDraft();
     this.#draw();
     this.focus();
   }
@@ -96,6 +110,16 @@ export class Composer {
     this.#keepDraft();
     this.#draw();
     this.focus();
+  }
+
+  #showEdit({ id, text }) {
+    this.#editing = id;
+    this.#field.value = text;
+    byId("editing").hidden = false;
+  }
+
+  #showDraft() {
+    this.#field.value = localStorage.getItem(draftKey(this.#place)) ?? "";
   }
 
   #leaveEditing() {
@@ -136,26 +160,47 @@ export class Composer {
     const text = this.#field.value;
     if (this.#field.readOnly || text.trim() === "" || this.#tooLong) return;
     const edited = this.#editing;
-    if (this.#unsent?.text !== text || this.#unsent.edited !== edited) this.#unsent = { text, edited, key: uniqueKey() };
+    const failed = this.#unsent.get(this.#place);
+    const again = failed?.text === text && failed.edited === edited;
+    const message = again ? failed : { text, edited, key: uniqueKey(), place: this.#place, sending: false };
+    this.#unsent.set(this.#place, message);
+    message.sending = true;
     this.notice(null);
-    this.#field.readOnly = true;
     this.#draw();
     try {
-      await this.#actions.send(text, this.#unsent.key, edited);
-      this.#leaveEditing();
-      this.#field.value = edited ? (localStorage.getItem(draftKey(this.#place)) ?? "") : "";
-      this.#keepDraft();
-      this.#unsent = null;
+      await this.#actions.send(text, message.key, edited);
+      this.#unsent.delete(message.place);
+      this.#remove(message);
     } catch (error) {
-      const [what] = Object.values(error.fields ?? {});
-      const message = what ? t("It was not sent: {problem}.", { problem: what }) : t("It was not sent. {problem}", { problem: t(error.message) });
-      // The server would refuse the same text again.
-      this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
+      this.#showFailure(error, message);
     } finally {
-      this.#field.readOnly = false;
-      this.#draw();
-      this.#field.focus();
+      message.sending = false;
+      if (message.place === this.#place) {
+        this.#draw();
+        this.#field.focus();
+      }
     }
+  }
+
+  /** A message was sent: remove its text, from the box or from the drafts. */
+  #remove({ text, edited, place }) {
+    if (edited) this.#edits.delete(place);
+    else if (localStorage.getItem(draftKey(place)) === text) localStorage.removeItem(draftKey(place));
+    if (place !== this.#place) return;
+    this.#leaveEditing();
+    this.#showDraft();
+  }
+
+  #showFailure(error, { place }) {
+    const [what] = Object.values(error.fields ?? {});
+    const problem = what ?? t(error.message);
+    if (place !== this.#place) {
+      this.notice(t("A message of another chat was not sent, and is a draft there. {problem}", { problem }));
+      return;
+    }
+    const message = what ? t("It was not sent: {problem}.", { problem }) : t("It was not sent. {problem}", { problem });
+    // The server would refuse the same text again.
+    this.notice(message, { again: error.retryable !== false, waitMs: error.retryAfterMs ?? 0 });
   }
 
   get #tooLong() {
@@ -170,6 +215,7 @@ export class Composer {
     count.textContent = t("{length} of {most} characters", { length: length.toLocaleString(language), most: most.toLocaleString(language) });
     count.classList.toggle("too-long", length > most);
     const empty = this.#field.value.trim() === "";
+    this.#field.readOnly = this.#unsent.get(this.#place)?.sending ?? false;
     byId("send").hidden = this.#busy && empty; // in mid-answer, there is something to send only once it is written
     byId("send").ariaLabel = t(this.#busy ? "Ask next" : "Send");
     byId("stop").hidden = !this.#busy;

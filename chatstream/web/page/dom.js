@@ -26,6 +26,11 @@ export function button({ className, label, name, text = "", onclick }) {
   return element("button", { type: "button", className, ariaLabel: label, title: label, onclick }, icon(name), text);
 }
 
+/** Whether a key press belongs to an input method. Safari tells its last one, the Enter that chooses a word, by 229. */
+export function composes({ isComposing, keyCode }) {
+  return isComposing || keyCode === 229;
+}
+
 const LONGEST_REST = 250; // ms: maximum pause between two drawings; after a longer one the answer seems to have stopped
 
 /**

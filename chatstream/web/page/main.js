@@ -4,7 +4,7 @@ import { ChatStream, reconnectDelay } from "../chatstream.js";
 import { Composer, uniqueKey } from "./composer.js";
 import { beginning, ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
 import { DeveloperView } from "./developer.js";
-import { byId } from "./dom.js";
+import { byId, composes } from "./dom.js";
 import { json, markdown, save } from "./export.js";
 import { facts } from "./facts.js";
 import { highlight, places } from "./marks.js";
@@ -37,8 +37,10 @@ const token = new Token(accepts);
 const api = new ConversationsAPI(baseUrl, (options) => token.get(options));
 
 let chat = null; // the `ChatStream` of the open conversation; null for a new one
+let visit = 0; // counts what was opened: conversations and new ones
 let conversation = null; // the server's data of the open conversation
 let instructions = null; // system prompt for a new conversation, until it is created
+let unsaved = null; // {id, text}: a system prompt that could not be saved
 let seeking = null; // promise of a search in messages that are not shown
 let lookFor = ""; // search words that led to this conversation: marked once its messages are there
 let dropper = new AbortController(); // AbortController that cuts the stream's connections
@@ -73,6 +75,7 @@ function openNew({ push = true } = {}) {
 }
 
 function leave() {
+  visit++;
   tabs.open(null);
   chat?.disconnect();
   chat = conversation = null;
@@ -87,6 +90,10 @@ function leave() {
   showSidebar(false);
 }
 
+function stream(id) {
+  return new ChatStream({ background: true, baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
+}
+
 /** Open a conversation: load its history, then stream from its end. Returns the `ChatStream`. */
 async function open(id, { push = true } = {}) {
   leave();
@@ -95,7 +102,7 @@ async function open(id, { push = true } = {}) {
   composer.place = id;
   list.mark(id);
   lookFor = list.sought;
-  const opened = new ChatStream({ background: true, baseUrl, conversationId: id, token: (options) => token.get(options), fetch: droppable });
+  const opened = stream(id);
   chat = opened;
   opened.on("messages", () => onMessages(opened));
   opened.on("state", () => opened === chat && onState());
@@ -129,26 +136,32 @@ async function send(text, key, edited) {
   if (edited) {
     tabs.use();
     // If the running answer comes after the edited message, it is outdated: interrupt it. Otherwise wait for its end.
-    const running = chat.messages.findLastIndex(({ streaming }) => streaming);
-    const outdated = running > chat.messages.findIndex(({ id }) => id === edited);
-    await chat.edit(edited, text, { clientMessageId: key, ifBusy: outdated ? "interrupt" : "queue" });
-    messages.toEnd();
+    const from = chat;
+    const running = from.messages.findLastIndex(({ streaming }) => streaming);
+    const outdated = running > from.messages.findIndex(({ id }) => id === edited);
+    await from.edit(edited, text, { clientMessageId: key, ifBusy: outdated ? "interrupt" : "queue" });
+    if (from === chat) messages.toEnd();
     return;
   }
   const to = chat ?? (await begin(text, key)); // kept: the reader may open another conversation meanwhile
   tabs.use();
   await to.send(text, { clientMessageId: key, ifBusy: "queue" });
   if (to === chat) messages.toEnd();
+  else refreshList({ changed: true }); // the reader is elsewhere
 }
 
-/** Create a conversation with the id `id`, so that a repeated request creates no second one. */
+/**
+ * Create a conversation with the id `id`, so that a repeated request creates no second one. Open it, unless the reader
+ * has gone elsewhere meanwhile. Returns its `ChatStream`.
+ */
 async function begin(text, id) {
+  const from = visit;
   const title = beginning(text.trim().split("\n")[0], TITLE);
   const more = { ...(facts.titles && { autoTitle: true }), ...(instructions && { systemPrompt: instructions }) };
   await api.create({ id, title, model: developer.model, ...more }).catch((error) => {
     if (error.status !== 409) throw error; // 409: an earlier try has created it, but the response was lost
   });
-  return open(id);
+  return from === visit ? open(id) : stream(id);
 }
 
 async function stop() {
@@ -264,7 +277,17 @@ function showModel(model) {
 async function changeModel(model) {
   showModel(model);
   if (conversation === null) return; // a new conversation is created with this model
-  await api.change(conversation.id, { model }).catch((error) => composer.notice(error.message));
+  const { id } = conversation;
+  await change(id, { model }).catch((error) => {
+    composer.notice(error.message);
+    if (conversation?.id === id) showModel(conversation.model);
+  });
+}
+
+/** Change the open conversation on the server. The reader may open another one meanwhile. */
+async function change(id, changes) {
+  const changed = await api.change(id, changes);
+  if (conversation?.id === id) conversation = changed;
 }
 
 /** Whether the server accepts this token. */
@@ -333,13 +356,20 @@ function askForInstructions() {
   chatMenu.close();
   const dialog = byId("instructions");
   const field = byId("instructions-text");
-  field.value = (conversation ? conversation.systemPrompt : instructions) ?? "";
+  const about = conversation;
+  field.value = (unsaved && unsaved.id === about?.id ? unsaved.text : about ? about.systemPrompt : instructions) ?? "";
   dialog.returnValue = "";
   dialog.onclose = async () => {
+    unsaved = null;
     if (dialog.returnValue !== "ok") return;
     const systemPrompt = field.value.trim() || null;
-    if (conversation === null) instructions = systemPrompt;
-    else conversation = await api.change(conversation.id, { systemPrompt });
+    if (about === null) instructions = systemPrompt;
+    else {
+      await change(about.id, { systemPrompt }).catch((error) => {
+        unsaved = { id: about.id, text: systemPrompt ?? "" };
+        composer.notice(t("The instructions were not saved. {problem}", { problem: t(error.message) }));
+      });
+    }
   };
   dialog.showModal();
 }
@@ -523,7 +553,7 @@ document.querySelector(".skip").onclick = (click) => {
 };
 byId("show-shortcuts").onclick = () => byId("shortcuts").showModal();
 addEventListener("keydown", (press) => {
-  if (press.isComposing || document.querySelector("dialog[open]")) return;
+  if (composes(press) || document.querySelector("dialog[open]")) return;
   const { key, ctrlKey, metaKey, altKey, shiftKey } = press;
   if ((ctrlKey || metaKey) && shiftKey && key.toLowerCase() === "o") {
     press.preventDefault(); // in browsers, this key opens the bookmarks
@@ -536,8 +566,8 @@ addEventListener("keydown", (press) => {
     byId("shortcuts").showModal();
   }
 });
-addEventListener("keydown", ({ key, isComposing, defaultPrevented }) => {
-  if (key !== "Escape" || isComposing || defaultPrevented || document.querySelector("dialog[open], :popover-open")) return;
+addEventListener("keydown", (press) => {
+  if (press.key !== "Escape" || composes(press) || press.defaultPrevented || document.querySelector("dialog[open], :popover-open")) return;
   if (byId("sidebar").classList.contains("shown")) showSidebar(false);
   else if (chat?.streaming) byId("stop").click();
 });

@@ -1,6 +1,6 @@
 /** The search field above the list of conversations. */
 
-import { byId } from "./dom.js";
+import { byId, composes } from "./dom.js";
 import { t } from "./words.js";
 
 const PAUSE = 250; // ms without typing before the search starts: half-typed words should not be searched
@@ -51,7 +51,7 @@ export class Search {
   }
 
   async #onKey(press) {
-    if (press.isComposing) return;
+    if (composes(press)) return;
     if (press.key === "Escape") {
       press.preventDefault(); // the page's Escape key, which stops the answer, must not act here
       const had = this.#field.value !== "";

@@ -135,6 +135,9 @@ const GERMAN = {
   "Try again in {time}": "Noch einmal versuchen in {time}",
   "It was not sent. {problem}": "Nicht gesendet. {problem}",
   "It was not sent: {problem}.": "Nicht gesendet: {problem}.",
+  "A message of another chat was not sent, and is a draft there. {problem}":
+    "Eine Nachricht eines anderen Chats wurde nicht gesendet und steht dort als Entwurf. {problem}",
+  "The instructions were not saved. {problem}": "Die Anweisungen wurden nicht gespeichert. {problem}",
   "{length} of {most} characters": "{length} von {most} Zeichen",
   "Enter sends, Shift + Enter makes a new line, Esc stops the answer.":
     "Enter sendet, Umschalt + Enter macht eine neue Zeile, Esc stoppt die Antwort.",
