@@ -37,6 +37,7 @@ PAGE = {
     "page/facts.js": _JAVASCRIPT,
     "page/groups.js": _JAVASCRIPT,
     "page/growing.js": _JAVASCRIPT,
+    "page/lenient.js": _JAVASCRIPT,
     "page/main.js": _JAVASCRIPT,
     "page/markdown.js": _JAVASCRIPT,
     "page/maths.js": _JAVASCRIPT,

@@ -4,12 +4,12 @@ import json
 import random
 import re
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from chatstream import auth
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
-from tests.support.browser import ChatPage, Model, more
+from tests.support.browser import ChatPage, Held, Model, more
 from tests.support.processes import SECRET
 from tests.support.upstream import answer, beginning, delta, ending, event, head, http_chunk, whole
 
@@ -61,9 +61,48 @@ def test_code_can_be_copied(open_page: OpenPage, model: Model) -> None:
     tab.button("Copy the code").click()
     expect(tab.button("Copy the code")).to_have_text("Copied")
     assert tab.page.evaluate("navigator.clipboard.readText()") == "stake = 10 < 20\n"
+    tab.button("Copy the code").click()  # once more, before the text is back
+    expect(tab.button("Copy the code")).to_have_text("Copy")
     tab.button("Copy the answer").click()
     expect(tab.button("Copy the answer")).to_have_text("Copied")
     assert tab.page.evaluate("navigator.clipboard.readText()") == MARKDOWN
+
+
+# What models write, and the HTML that its reader means.
+MEANT = {
+    "これは**「強調」**です。": "これは<strong>「強調」</strong>です。",
+    "中文**“加粗”**后面。": "中文<strong>“加粗”</strong>后面。",
+    '한국어는 **"강조"**를 씁니다': '한국어는 <strong>"강조"</strong>를 씁니다',
+    "中文**a *b* c。**的": "中文<strong>a <em>b</em> c。</strong>的",
+    "`**中` と `文**` です": "<code>**中</code> と <code>文**</code> です",
+    "1~2 or 3~4 hours, ~~gone~~": "1~2 or 3~4 hours, <del>gone</del>",
+    "2**3 and **(x)**y": "2**3 and **(x)**y",
+}
+# Tables: the texts of their cells.
+CELLS = {
+    "| A | B |\n|---|---|\n| `a | b` | 1 |\n| \\(|x|\\) | `` c || d `` |": ["A", "B", "a | b", "1", "|x|", "c || d"],
+    "| A | B |\n|---|---|\n| `x \\| y` | 1 |\n| ` | ` |": ["A", "B", "x | y", "1", "`", "`"],
+    "| `a | b` |\n|---|\n| 1 |\n\nA | line": ["a | b", "1"],
+}
+DRAW_MEANT = """async ([texts, tables]) => {
+  const { Prose } = await import("/page/prose.js");
+  const draw = (text) => {
+    const prose = new Prose(document.createElement("div"));
+    for (let end = 1; end < text.length; end++) prose.show(text.slice(0, end), { whole: false });
+    prose.show(text, { whole: true });
+    return prose.root;
+  };
+  return {
+    texts: texts.map((text) => draw(text).querySelector("p").innerHTML),
+    tables: tables.map((table) => Array.from(draw(table).querySelectorAll("th, td"), (cell) => cell.textContent)),
+  };
+}"""
+
+
+def test_what_models_write_is_read_as_they_mean_it(open_page: OpenPage) -> None:
+    drawn = open_page().page.evaluate(DRAW_MEANT, [[*MEANT], [*CELLS]])
+    assert dict(zip(MEANT, drawn["texts"], strict=True)) == MEANT
+    assert dict(zip(CELLS, drawn["tables"], strict=True)) == CELLS
 
 
 def scrolled(page: Page) -> float:
@@ -492,6 +531,23 @@ def test_code_is_coloured_once_it_is_whole(open_page: OpenPage, model: Model) ->
     assert tab.page.evaluate("navigator.clipboard.readText()") == "def f():\n    return 1\n"
 
 
+def test_a_formula_that_is_drawn_late_does_not_hide_the_end(open_page: OpenPage, model: Model) -> None:
+    matrix = "\\\\ ".join(str(row) for row in range(30))
+    lines = "a line\n\n" * 30
+    model.reply(answer(f"{lines}$$\\begin{{matrix}}{matrix}\\end{{matrix}}$$\n\nThe end."))
+    tab = open_page()
+    held = Held("GET")
+    tab.page.route("**/temml.js", held)
+    with tab.page.expect_request("**/temml.js"):
+        tab.ask("Maths?")
+    expect(tab.page.get_by_text("The end.", exact=True)).to_be_in_viewport()
+    expect(tab.button("Regenerate the answer")).to_be_in_viewport()
+    held.end(Route.continue_)
+    expect(tab.prose.locator("math")).to_be_attached()
+    expect(tab.button("Regenerate the answer")).to_be_in_viewport()
+    expect(tab.button("To the end")).to_be_hidden()
+
+
 def test_each_block_reads_in_its_own_direction(open_page: OpenPage, model: Model) -> None:
     model.reply(answer("مرحبا بالعالم.\n\nHello.\n\n- شكرا\n\n```\nx = 1\n```"))
     tab = open_page()
@@ -530,9 +586,17 @@ def test_what_holds_blocks_has_their_direction_and_a_question_stays_at_its_side(
         .evaluate_all("cells => cells.map((cell) => cell.getBoundingClientRect().left)")
     )
     assert first > second
+    # Also with blocks in the items, and with code at their beginning.
+    model.reply(answer("1. أولا\n\n   ```\n   x\n   ```\n\n2. `pip` ثانيا\n\n> `a` ب\n\n- `npm` first\n"))
+    tab.ask("ثم؟")
+    expect(tab.prose.get_by_role("listitem")).to_have_count(3)
+    directions = tab.prose.locator("ol, ul, li, blockquote").evaluate_all(
+        "boxes => boxes.map((box) => `${box.localName} ${getComputedStyle(box).direction}`)"
+    )
+    assert directions == ["ol rtl", "li rtl", "li rtl", "blockquote rtl", "ul ltr", "li ltr"]
     # The bubble of the user's message is at the right, whatever its text.
     gap = "body => body.parentElement.getBoundingClientRect().right - body.getBoundingClientRect().right"
-    assert tab.questions.evaluate(gap) == 0
+    assert tab.questions.first.evaluate(gap) == 0
 
 
 def test_no_half_markdown_is_seen_on_the_way(open_page: OpenPage, model: Model) -> None:

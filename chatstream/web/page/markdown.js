@@ -2,6 +2,7 @@
 
 import { Lexer, Marked, Tokenizer } from "../vendor/marked.js";
 import { part, RECENT } from "./growing.js";
+import { lenient } from "./lenient.js";
 import { mathsExtensions, mayHaveMaths } from "./maths.js";
 import { isBlock, isDrawn, mayStartBlock, pairTags, written } from "./tags.js";
 
@@ -60,6 +61,7 @@ marked.use({
       const inner = token.text.trim();
       return { type: "paragraph", raw: token.raw, text: inner, tokens: this.lexer.inline(inner) };
     },
+    ...lenient,
     // Comments and the like are text. For each `<!--`, marked would search all of the rest for its end.
     tag: (text) => (/^<[!?]/.test(text) ? undefined : false),
   },

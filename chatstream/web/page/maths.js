@@ -73,10 +73,10 @@ export function withoutOpenMaths(text) {
   return text.slice(0, Math.min(openAt("\\(", LONGEST), openAt("\\[", LONGEST_BLOCK), text.length - dollars));
 }
 
-/** Draw the formulas in `root`. Loads the library (Temml) when the first formula comes. */
+/** Draw the formulas in `root`. Loads the library (Temml) when the first formula comes. False if there are none. */
 export async function drawMaths(root) {
   const formulas = [...root.querySelectorAll(`code:is(.${INLINE}, .${DISPLAY})`)].filter((found) => !found.closest("pre"));
-  if (formulas.length === 0) return;
+  if (formulas.length === 0) return false;
   const { default: temml } = await import("../vendor/temml.js");
   for (const formula of formulas) {
     const displayMode = formula.classList.contains(DISPLAY);
@@ -93,4 +93,5 @@ export async function drawMaths(root) {
     }
     formula.replaceWith(drawn);
   }
+  return true;
 }

@@ -157,7 +157,7 @@ export class MessagesView {
     const note = element("p", { className: "quiet", hidden: true }, t("Earlier messages are no longer told to the model."));
     const calls = new Calls({ decide: this.#actions.decide, answer: this.#actions.answer, announce: announceOnce });
     const root = element("div", { className: "message assistant", role: "listitem" }, heading(t("Answer")), note, thinking.root, calls.root, body, cards, after);
-    return { root, note, thinking, calls, prose: new Prose(body), cards, after };
+    return { root, note, thinking, calls, prose: new Prose(body, () => this.#tail.follow()), cards, after };
   }
 
   /** Redraw only what has changed: with each chunk, only the growing block. */

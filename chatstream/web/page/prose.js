@@ -27,7 +27,8 @@ const ALLOWED = {
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
 const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: those of coloured code
 const LINK = 2_600; // characters in which an unfinished link is looked for, somewhat more than its longest text and address
-const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, th, td, dt, dd, summary, figcaption";
+const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, .scroll, th, td, dt, dd, summary, figcaption";
+const RIGHT_TO_LEFT = /^[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
   if (attribute.attrName !== "class") return;
@@ -48,9 +49,12 @@ export class Prose {
   // and where that block `begins`.
   #settled = { length: 0, blocks: 0, part: null, begins: 0 };
 
-  /** @param {HTMLElement} root only this object may change its children */
-  constructor(root) {
+  #onlater;
+
+  /** `root`: only this object may change its children. `onlater()` is called after maths was drawn in it. */
+  constructor(root, onlater = () => {}) {
     this.root = root;
+    this.#onlater = onlater;
   }
 
   /**
@@ -121,6 +125,7 @@ export class Prose {
         const more = containerIn(draw(part ? html : done.before + html.slice(kept.length)), done.type);
         if (done.before.endsWith("\n")) more.firstChild.remove(); // the line's end before the parts is there already
         container.append(...more.childNodes);
+        if (container.dir === "auto") container.dir = directionOf(container);
       } else {
         block.element.replaceChildren(draw(html));
       }
@@ -129,7 +134,8 @@ export class Prose {
       block.growing = false;
       block.done = null; // the code's colours are other nodes
       for (const code of block.element.querySelectorAll("pre > code")) colour(code, languageOf(code)).catch(() => {});
-      drawMaths(block.element).catch(() => {}); // if the library cannot be loaded, the formulas stay as code
+      // They are higher than their code. If the library cannot be loaded, they stay as code.
+      drawMaths(block.element).then((drawn) => drawn && this.#onlater(), () => {});
     }
   }
 
@@ -151,8 +157,7 @@ function draw(html) {
   const drawn = DOMPurify.sanitize(html, ALLOWED);
   drawn.querySelectorAll("pre").forEach(frameCode);
   drawn.querySelectorAll("table").forEach(frameTable);
-  // Set the text direction of each block by its first letter: an answer may mix Arabic and English.
-  for (const one of drawn.querySelectorAll(BLOCKS)) one.dir = "auto";
+  for (const one of drawn.querySelectorAll(BLOCKS)) one.dir = directionOf(one);
   return drawn;
 }
 
@@ -177,6 +182,19 @@ function mended(raw) {
     isOpen(/\*\*(?=\S)|(?<=\S)\*\*/g) ? "**" : "",
     isOpen(/~~/g) ? "~~" : "",
   ].join("");
+}
+
+/**
+ * The text direction of a block, by its first letter outside of code: an answer may mix Arabic and English. The browser's
+ * own `auto` takes code for the text, and does not look into blocks within a block.
+ */
+function directionOf(block) {
+  const texts = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const [letter] = /\p{L}/u.exec(texts.currentNode.data) ?? [];
+    if (letter && !texts.currentNode.parentElement.closest("code, .code")) return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
+  }
+  return "auto";
 }
 
 function languageOf(code) {
@@ -212,7 +230,7 @@ function scrollable(box, label) {
 /** Copy to the clipboard; the button shows whether that has worked. */
 export async function copyText(text, pressed) {
   const label = pressed.lastChild;
-  const before = label.data;
+  const before = (pressed.dataset.text ??= label.data); // not "Copied", if it is pressed twice
   try {
     await navigator.clipboard.writeText(text);
     label.data = t("Copied");
