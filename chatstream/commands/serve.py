@@ -64,10 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         # `load` has already chosen the data's directory by it. The workers would print the same hint again.
         os.environ.pop("CLONE_OF_CHATSTREAM", None)
         same_file = ["--env-file", str(env_file)] if env_file else []
+        gc.enable()
         return supervisor.run(settings, notes, supervisor.command(["serve", *same_file, _WORKER]))
-    # Loading makes hardly any garbage. Without collections the server starts 10 % faster; `server` turns them on again.
-    gc.disable()
-    from chatstream.server import run as serve
+    from chatstream.server import run as serve  # which turns on collections when it is ready
 
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         runner.run(serve(settings, notes, worker))
