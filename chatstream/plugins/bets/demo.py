@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Final, NamedTuple
 
-from chatstream.llm.demo_answers import DemoModel, Subject, number, prepared
+from chatstream.llm.demo_answers import DemoModel, Subject, matches, number, prepared
 from chatstream.models import Annotation
 from chatstream.plugins.bets.asking import CALLS, step
 from chatstream.plugins.bets.chats import Chats
@@ -76,14 +76,11 @@ Keep the stake small, compare what other bookmakers offer, and only bet what you
 (The match is made up: this is the demo model.)"""
 
 # Answers to the page's example questions in both languages. The patterns are tried in this order.
-_ANSWERS: Final = tuple(
-    (re.compile(pattern, re.IGNORECASE), text)
-    for pattern, text in (
-        (r"\b11/8\b", _ODDS),
-        (r"\bArsenal\b.*\bChelsea\b.*\b(?:form|games)\b|\bForm\b.*\bArsenal\b.*\bChelsea\b", _FORM),
-        (r"\b(?:draw|unentschieden)\b.*\bBayern|\bBayern.*\b(?:draw|unentschieden)\b", _DRAW),
-        (r"^(?:who wins on sunday, and is there a bet|wer gewinnt am sonntag, und)", _SUNDAY),
-    )
+_ANSWERS: Final = (
+    (r"\b11/8\b", _ODDS),
+    (r"\bArsenal\b.*\bChelsea\b.*\b(?:form|games)\b|\bForm\b.*\bArsenal\b.*\bChelsea\b", _FORM),
+    (r"\b(?:draw|unentschieden)\b.*\bBayern|\bBayern.*\b(?:draw|unentschieden)\b", _DRAW),
+    (r"^(?:who wins on sunday, and is there a bet|wer gewinnt am sonntag, und)", _SUNDAY),
 )
 
 
@@ -223,7 +220,7 @@ def _answer(question: str) -> str:
     """Return the prepared answer to `question`; else a tip of 60 to 120 words with one recommendation; else say that
     there is no tip for it."""
     asked = question[:500]
-    own = next((text for pattern, text in _ANSWERS if pattern.search(asked)), None)
+    own = next((text for pattern, text in _ANSWERS if matches(pattern, asked)), None)
     if (written := own or prepared(question)) is not None:
         return written
     if (named := _named(asked)) is not None:
