@@ -284,19 +284,19 @@ class Mongo:
             self._building.result()
 
     async def _build_indexes(self) -> None:
-        for name, indexes in INDEXES.items():
-            with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # replaces the limit of a single operation
-                building = self._database[name].create_indexes(indexes)
-            await building
-        for name, former in _FORMER_INDEXES.items():
-            for index in former:  # dropped after the new ones are built, so that a unique index exists at any time
-                with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):
-                    dropping = self._database[name].drop_index(index)
-                try:
-                    await dropping
-                except OperationFailure as exc:
-                    if exc.code != _NO_SUCH_INDEX:
-                        raise
+        database = self._database.delegate
+
+        def build() -> None:
+            for name, indexes in INDEXES.items():
+                with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):  # replaces the limit of a single operation
+                    database[name].create_indexes(indexes)
+            for name, former in _FORMER_INDEXES.items():
+                for index in former:  # dropped after the new ones are built, so that a unique index exists at any time
+                    with pymongo.timeout(_INDEX_TIMEOUT_SECONDS):
+                        _drop(database[name], index)
+
+        # In one thread, as `in_thread`: while the model's library is loaded, each way back to the event loop waits.
+        await _in_motors_thread(asyncio.get_running_loop(), build)
 
     async def time(self) -> datetime:
         """The current time of the database's clock. Raises `StorageUnavailable`."""
@@ -404,6 +404,14 @@ class Mongo:
         self._gate.close()
         with pymongo.timeout(_CLOSE_SECONDS):
             self._client.close()
+
+
+def _drop(collection: Any, index: str) -> None:
+    try:
+        collection.drop_index(index)
+    except OperationFailure as exc:
+        if exc.code != _NO_SUCH_INDEX:
+            raise
 
 
 _in_motors_thread: Callable[..., Awaitable[Any]] = motor.frameworks.asyncio.run_on_executor  # motor has no types
