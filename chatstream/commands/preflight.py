@@ -59,7 +59,7 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield from exc.problems
     if not settings.uses_demo_model:
         yield from _headers()
-        yield from _certificates()
+        yield from _certificates(settings, models)
     yield from _tools(settings)
     yield from _proxies(settings, models)
     try:
@@ -123,19 +123,28 @@ def _headers() -> Iterator[str]:
             yield f"{name}: {exc}"
 
 
-def _certificates() -> Iterator[str]:
-    if file := os.environ.get("SSL_CERT_FILE"):
+def _certificates(settings: Settings, models: Catalogue | None) -> Iterator[str]:
+    file = os.environ.get("SSL_CERT_FILE")
+    # Loading the usual 150 authorities takes as long as a whole first answer: not where nobody is asked over TLS.
+    over_tls = any(url.lower().startswith("https:") for url in _asked(settings, models))
+    if file and (over_tls or settings.tools_file is not None):
         try:
             ssl.create_default_context(cafile=file)
         except OSError as exc:
             yield f"SSL_CERT_FILE: {file} cannot be used: {exc.strerror}"
 
 
+def _asked(settings: Settings, models: Catalogue | None) -> Iterator[str]:
+    """The URLs that the server sends requests to, each once, except those of tools."""
+    entries = models.entries.values() if models is not None and not settings.uses_demo_model else ()
+    urls = [*(entry.base_url or OPENAI for entry in entries), settings.jwks_url, settings.webhook_url]
+    yield from dict.fromkeys(url for url in urls if url is not None)
+
+
 def _proxies(settings: Settings, models: Catalogue | None) -> Iterator[str]:
-    asked = models.entries.values() if models is not None and not settings.uses_demo_model else ()
-    for url in dict.fromkeys([*(entry.base_url or OPENAI for entry in asked), settings.jwks_url]):
+    for url in _asked(settings, models):
         try:
-            proxy = proxy_for(url) if url is not None else None
+            proxy = proxy_for(url)
         except ConfigurationError as exc:
             yield str(exc)
         else:
