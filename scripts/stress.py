@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -120,10 +121,16 @@ def _interleavings(first: int, count: int) -> int:
 def main() -> int:
     """Returns the exit status."""
     options = _options()
+    # As Ctrl-C: what was started is ended. Also where a shell has started it in the background, with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     _descriptors()
     first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     if options.interleavings:
-        return _interleavings(first, options.interleavings)
+        try:
+            return _interleavings(first, options.interleavings)
+        except KeyboardInterrupt:
+            return _interrupted()
     names = options.scenario or (SHORT if options.short else tuple(SCENARIOS))
     if "clock_stepped" in names and not LIBFAKETIME.exists():
         sys.stderr.write("clock_stepped is left out: it needs libfaketime (Debian and Ubuntu: apt-get install it)\n")
@@ -147,10 +154,15 @@ def main() -> int:
             report.ended(name, seed, time.monotonic() - started, violations, kept)
             done += 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted.\n")
-        return 130
+        return _interrupted()
     sys.stderr.write(f"{done} of {len(runs)} runs, {report.failed} failed, in {time.monotonic() - begun:.0f} s\n")
     return 1 if report.failed else 0
+
+
+def _interrupted() -> int:
+    """Returns the exit status that shells expect."""
+    sys.stderr.write("\nInterrupted.\n")
+    return 130
 
 
 def _keep(run: Path, keep: Path | None, name: str, failed: bool) -> Path | None:
