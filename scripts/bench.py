@@ -124,6 +124,7 @@ def _side_by_side(options: argparse.Namespace, bench: Bench, uri: str, directory
         for name, measure in SCENARIOS.items()
         if name in scenarios
         for server in (servers if number % 2 == 0 else servers[::-1])
+        if name in (server.scenarios or SCENARIOS)
     ]
 
 

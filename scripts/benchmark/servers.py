@@ -35,6 +35,7 @@ class Server(ABC):
     stream: str = "/api/v1/chat/conversations/{}/stream"
     health: str = "/health"
     cwd: Path = build.ROOT
+    scenarios: tuple[str, ...] = ()  # the only ones that say something of it; empty: all
 
     def __init__(self, mongodb_uri: str, directory: Path) -> None:
         """`directory` gets its log and the list of its conversations."""
@@ -203,4 +204,20 @@ class FastAPI(Peer):
         return [str(build.PYTHON), "-m", "uvicorn", "fastapi_server:app", *options, "--no-access-log"]
 
 
-SERVERS: Final[dict[str, type[Server]]] = {server.name: server for server in (Chatstream, NestJS, Express, FastAPI)}
+class Floor(Chatstream):
+    """What chatstream asks of its libraries, with nothing around it; on chatstream's documents."""
+
+    name = "floor"
+    title = "the floor"
+    stream = Server.stream
+    health = Server.health
+    scenarios = ("first_alone", "first_among_100", "requests", "cold_start")
+
+    def command(self, port: int) -> list[str]:
+        """With the libraries of chatstream's environment."""
+        return [sys.executable, str(build.SOURCES / "floor_server.py")]
+
+
+SERVERS: Final[dict[str, type[Server]]] = {
+    server.name: server for server in (Chatstream, NestJS, Express, FastAPI, Floor)
+}
