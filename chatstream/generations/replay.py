@@ -70,6 +70,16 @@ class Replay(Struct, frozen=True, kw_only=True):
         last = _so_far(running.answer, running.pieces, self.position)
         return replace(self, entries=[*self.entries[:-1], last], place=last.place or BEGINNING, running=running.answer)
 
+    def reaching(self, seq: int) -> "Replay":
+        """Return the replay with a place that is not before the position `seq`. It was read after `seq` was the newest
+        position in the store, so it has all that can be read up to there.
+
+        A message that was taken back keeps its position in the store and in the log, but is in no replay.
+        """
+        if self.running is not None or self.running_before is not None:
+            return self  # the log goes on within this answer
+        return replace(self, place=max(self.place, (seq, Cursor.USER)))
+
 
 def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:
     """Return the replay for a client without a cursor or with a cursor in the running answer; None if the store must be

@@ -204,11 +204,14 @@ class Room:
         registered_at = self.channel.last_place
         if (begun := self.channel.running) is not None:  # the log may lack the text that the answer has so far
             registered_at = max(registered_at, (begun.answer.seq, begun.length))
-        for _ in range(_JOIN_TRIES):
+        for again in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
             if replay is None:
+                before = await self._services.reading.newest_seqs([self.key]) if again else {}
                 replay = await read(self._services.reading, self.key, cursor, wire, newest)
                 newest = None  # if these were too old, the next try reads them from the store
+                if self.key in before:
+                    replay = replay.reaching(before[self.key])
                 # No await from here on: the replay and the position in the log must match.
                 running = self.channel.running
                 if running is not None and replay.running is not None and replay.running.id == running.answer.id:

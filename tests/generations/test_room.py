@@ -10,7 +10,7 @@ from chatstream.errors import StorageUnavailable, TooManyRequests
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
-from chatstream.store.changes import Deleted, Ended, Stored
+from chatstream.store.changes import Deleted, Ended, Stored, Withdrawn
 from tests.support.scripted_model import STOP, beats, bench, following, polled, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
@@ -249,6 +249,28 @@ async def test_an_end_that_cannot_be_read_at_first_is_read_later(mongodb_uri: st
                 there.hub.poll()
                 await asyncio.sleep(0.005)  # until the next try is due
             assert reading.result()["content"] == "Yes."
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_is_heard_of_after_it_was_taken_back_keeps_nobody_out(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation()
+        await there.post(conversation, "1")
+        call = await there.model.call(1)
+        queued = await there.post(conversation, "2", if_busy=IfBusy.QUEUE)
+        await there.commands.withdraw(conversation, queued.message.id)
+        call.say("One.", STOP)
+        await there.ended(conversation)
+        async with here.viewer(conversation) as watched:
+            await here.hub.changed(Stored(conversation.key, queued.message))
+            await here.hub.changed(Withdrawn(conversation.key, queued.message.id))
+            assert (await watched.until("withdrawn"))["messageId"] == queued.message.id
+            async with here.viewer(conversation, Cursor(conversation.key, Cursor.START)) as other:
+                assert (await other.until("llm_complete"))["content"] == "One."
+                here.model.reply("Three.", STOP)
+                await here.post(conversation, "3")
+                for viewer in (watched, other):
+                    assert (await viewer.until("llm_complete"))["content"] == "Three."
 
 
 # What is answered, and with what --------------------------------------------------------------------------------------
