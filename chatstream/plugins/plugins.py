@@ -509,7 +509,7 @@ def _context(given: object, budget: int) -> tuple[list[str], list[ModelTurn]]:
         text = _text(one.content)
         budget -= len(text)
         if budget < 0:
-            raise Nonsense("it is longer than what is left of CHATSTREAM_CONTEXT_CHARACTERS")
+            raise Nonsense("its texts are longer than the rest of CHATSTREAM_CONTEXT_CHARACTERS")
         if text and one.role == "system":
             instructions.append(text)
         elif text:
@@ -579,7 +579,7 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
     try:
         encoded = msgspec.json.encode(given)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
-        raise Nonsense(f"{what} has something in it that JSON cannot say") from exc
+        raise Nonsense(f"{what} contains a value that cannot be written as JSON") from exc
     try:
         checked = msgspec.json.decode(encoded, type=type(given)) if len(encoded) <= _JSON_BYTES else None
     except msgspec.ValidationError as exc:
@@ -587,11 +587,11 @@ def _as_json(given: T, what: str) -> tuple[T, int]:
         must = "an object, a dict with a text for each key" if field == "data" else "a text"
         raise Nonsense(f"{what} is not as it must be: `{field}` must be {must}") from exc
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise Nonsense(f"{what} has something in it that JSON cannot say") from exc
+        raise Nonsense(f"{what} contains a value that cannot be written as JSON") from exc
     if checked is None:
         raise Nonsense(f"{what} has more than {_JSON_BYTES} bytes")
     if not _is_json(given.data):
-        raise Nonsense(f"{what} has something in it that JSON cannot say: NaN, an infinite number or a set")
+        raise Nonsense(f"{what} contains NaN, an infinite number or a set, which JSON does not have")
     return checked, len(encoded)
 
 

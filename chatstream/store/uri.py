@@ -108,7 +108,7 @@ def _strange_options(uri: str) -> Iterator[str]:
                 warnings.simplefilter("always")
                 validate_options({name: unquote_plus(value)}, warn=False)
             if said:
-                yield f"{_shown(name)} in it names what is not installed here"
+                yield f"{_shown(name)} in it needs a Python package that is not installed here"
         except OSError as exc:
             yield f"names a file in {_shown(name)} that cannot be read: {exc.strerror}"
         except (PyMongoError, ValueError, TypeError) as exc:
@@ -137,4 +137,4 @@ def _shown(name: str) -> str:
     """An option's name for an error message; a placeholder if it does not look like a name. In a malformed URI, the
     "name" may be a part of the password.
     """
-    return name if re.fullmatch(r"[A-Za-z_]{1,50}", name) else "its name is no word"
+    return name if re.fullmatch(r"[A-Za-z_]{1,50}", name) else "its name is not a word"

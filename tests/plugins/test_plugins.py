@@ -201,7 +201,7 @@ async def test_nonsense_is_named_by_what_it_is_and_what_it_must_be(
             ),
             (
                 [Annotation(kind="card", id="1", message="m", data={"x": object()})],
-                "annotate failed: what it found has something in it that JSON cannot say",
+                "annotate failed: what it found contains a value that cannot be written as JSON",
             ),
         ):
             caplog.clear()
