@@ -76,21 +76,27 @@ class Sweeper:
         self._looked_at = now
         self._seen = {orphan: self._seen.get(orphan, 0) + 1 for orphan in running}
         for orphan, looks in self._seen.items():
-            if looks < _LOOKS:
-                continue
-            try:
-                await self._end(orphan)
-            except Exception as exc:  # noqa: BLE001 - one that cannot be ended must not keep the others running
+            if looks >= _LOOKS and not await self._try_to_end(orphan):
                 self._seen[orphan] = 0  # tried again later, not at each look
-                facts = {"answer": orphan.answer_id}
-                log.error("an answer without a process could not be ended: %s", describe(exc), extra={"facts": facts})
 
     async def end_all(self) -> int:
-        """End every `streaming` attempt at once; returns how many. Only for a process that is alone in the database."""
+        """End every `streaming` attempt at once; returns how many there were. Only for a process that is alone in the
+        database. One that cannot be ended is left to `look`.
+        """
         orphans = await self._attempts.orphans()
         for orphan in orphans:
-            await self._end(orphan)
+            await self._try_to_end(orphan)
         return len(orphans)
+
+    async def _try_to_end(self, orphan: Orphan) -> bool:
+        """Returns whether nothing is wrong with it. One that cannot be ended keeps neither the others nor the start."""
+        try:
+            await self._end(orphan)
+        except Exception as exc:  # noqa: BLE001 - whatever is stored there
+            facts = {"answer": orphan.answer_id}
+            log.error("an answer without a process could not be ended: %s", describe(exc), extra={"facts": facts})
+            return False
+        return True
 
     async def _end(self, orphan: Orphan) -> None:
         try:
