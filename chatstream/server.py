@@ -412,16 +412,23 @@ def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:
 
 @contextlib.contextmanager
 def _signals(told_to_end: asyncio.Event, *, supervised: bool) -> Iterator[None]:
-    """Set `told_to_end` at the first signal. `supervised`: also when the supervisor says so, or ends."""
+    """Set `told_to_end` at the first signal; the second SIGINT or SIGTERM ends the process at once.
+
+    `supervised`: set it also when the supervisor says so, or ends. That counts as no signal, since whoever told the
+    supervisor to end may have told this process, too.
+    """
     loop = asyncio.get_running_loop()
+    signalled = False
 
     def closed() -> None:
         loop.remove_reader(CHANNEL)  # nothing is ever sent to a worker: only its end can be read
         told_to_end.set()
 
     def end() -> None:
-        if told_to_end.is_set():
+        nonlocal signalled
+        if signalled:
             os._exit(1)  # exit at once; nothing is saved
+        signalled = True
         told_to_end.set()
 
     handlers = {signal.SIGINT: end, signal.SIGTERM: end}

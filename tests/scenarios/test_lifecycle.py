@@ -90,7 +90,7 @@ async def test_killed_in_mid_answer(start_server: StartServer, make_client: Make
 async def test_a_running_answer_may_finish(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream, number: signal.Signals
 ) -> None:
-    """Also where the terminal is closed, which sends SIGHUP, and often more than one."""
+    """Also where the terminal is closed, which sends SIGHUP, often more than one, and a SIGTERM may follow."""
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("the tests run under nohup, and so does the server")
     go_on = asyncio.Event()
@@ -107,6 +107,7 @@ async def test_a_running_answer_may_finish(
         assert min(waiting.retries) >= 1000
         if number == signal.SIGHUP:
             server.signal(number)
+            server.signal(signal.SIGTERM)
         with pytest.raises(httpx.ConnectError):
             await httpx.AsyncClient().get(f"{server.url}/readyz")
         go_on.set()

@@ -1,6 +1,7 @@
 """``--processes N``: several servers behind one port, which one supervisor starts, restarts and ends."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from chatstream.commands.supervisor import Supervisor
 from chatstream.settings import Settings
 from tests.conftest import StartServer
 from tests.support.client import PATIENCE
-from tests.support.processes import ServerProcess, children, free_port
+from tests.support.processes import REPOSITORY, ServerProcess, children, free_port
 
 
 def pids(server: ServerProcess) -> dict[int, int]:
@@ -79,17 +80,18 @@ async def test_told_to_end_all_drain_and_the_database_goes_last(tmp_path: Path) 
     assert len(printed) == 1
     token, url = printed[0]
     assert f":{server.port}/" in url
+    writing = pids(server)[2]
     async with (
         httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE) as http,
-        http.stream("GET", url) as watched,
+        http.stream("GET", url.replace(f":{server.port}/", f":{server.port + 2}/")) as watched,
     ):
         lines = watched.aiter_lines()
         while '"llm_chunk"' not in await anext(lines):
             pass
-        for pid in pids(server).values():  # as `pkill` or a process manager does that tells each process of a group
-            os.kill(pid, signal.SIGTERM)
-        await logged(server, "stopping; ", 2)
         server.signal(signal.SIGINT)
+        await logged(server, "stopping; ", 2)
+        with contextlib.suppress(ProcessLookupError):  # its answer has ended already, on a busy machine
+            os.kill(writing, signal.SIGTERM)  # as `pkill` or a process manager that tells each process of a group
         rest = [line async for line in lines]
     assert any('"llm_complete"' in line for line in rest)  # a running answer has time to finish
     assert any('"server_shutdown"' in line for line in rest)
@@ -151,16 +153,108 @@ def test_told_to_end_it_gives_up_the_port_at_once(tmp_path: Path) -> None:
     assert status(supervisor(script, tmp_path, count=1)) == 0
 
 
+@pytest.mark.parametrize(
+    ("signals", "said"),
+    [
+        (["signal.raise_signal(signal.SIGTERM)", "select.select([0], [], [])"], 0),
+        (["select.select([0], [], [])", "signal.raise_signal(signal.SIGTERM)"], 0),
+        (["signal.raise_signal(signal.SIGTERM)", "signal.raise_signal(signal.SIGTERM)"], 1),
+    ],
+    ids=["the signal comes first", "the supervisor is first", "two signals"],
+)
 @pytest.mark.usefixtures("_the_log_stays_pytests")
-def test_it_can_follow_a_single_server_at_its_port_at_once(tmp_path: Path) -> None:
-    """The kernel remembers for a minute each connection that the single server has closed."""
+def test_told_by_a_signal_and_by_its_supervisor_a_worker_drains(
+    tmp_path: Path, signals: Sequence[str], said: int
+) -> None:
+    """Also if its loop is busy until both have come. Only a second signal ends it at once."""
+    script = f"""
+    import asyncio, select, signal
+    sys.path.insert(0, {str(REPOSITORY)!r})
+    from chatstream.server import _signals
+
+    async def main():
+        told, handled = asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handled.set)
+        with _signals(told, supervised=True):
+            os.write(0, b"r")
+            os.kill(os.getppid(), signal.SIGTERM)
+            {signals[0]}
+            {signals[1]}
+            signal.raise_signal(signal.SIGUSR1)  # signals are handled in their order, so this one after the others
+            await handled.wait()
+            await told.wait()
+
+    asyncio.run(main())
+    """
+    assert status(supervisor(script, tmp_path, count=1)) == said
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_told_twice_it_ends_the_workers_at_once(tmp_path: Path) -> None:
+    script = """
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # to a worker, this would be its first signal: it drains
+    os.write(0, b"r")
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.read(0, 1)
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+    """
+    assert status(supervisor(script, tmp_path, count=1)) == 1
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_a_first_sigterm_after_the_terminal_was_closed_lets_the_workers_drain(tmp_path: Path) -> None:
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        pytest.skip("the tests run under nohup, and so does the supervisor")
+    script = """
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+    os.write(0, b"r")
+    os.kill(os.getppid(), signal.SIGHUP)
+    os.read(0, 1)
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getppid(), signal.SIGUSR1)
+    while not Path(__file__).with_name("handled").exists():
+        time.sleep(0.01)
+    """
+    ended = supervisor(script, tmp_path, count=1)
+
+    async def run() -> int:
+        # Signals are handled in their order, so this one after the others.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, (tmp_path / "handled").touch)
+        async with asyncio.timeout(PATIENCE):
+            return await ended.run()
+
+    assert asyncio.run(run()) == 0
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["a free port", "it has just closed a connection"])
+@pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_it_can_follow_a_single_server_at_its_port_at_once_and_holds_it(tmp_path: Path, connected: bool) -> None:
+    """The kernel remembers for a minute each connection that the single server has closed. While no worker listens,
+    the port is refused to every other server, and not to a worker.
+    """
     with socket.create_server(("127.0.0.1", free_port())) as single:
         port = single.getsockname()[1]
-        with socket.create_connection(single.getsockname()) as client:
-            single.accept()[0].close()
-            assert client.recv(1) == b""
-    end = "os.write(0, b'r')\nos.kill(os.getppid(), 15)\nos.read(0, 1)"
-    assert status(supervisor(end, tmp_path, count=1, port=port)) == 0
+        if connected:
+            with socket.create_connection(single.getsockname()) as client:
+                single.accept()[0].close()
+                assert client.recv(1) == b""
+    script = f"""
+    import errno, socket
+    from tornado.netutil import bind_sockets
+    try:
+        socket.create_server(("127.0.0.1", {port})).close()
+        sys.exit("another server has taken the port")
+    except OSError as exc:
+        assert exc.errno == errno.EADDRINUSE, exc
+    bind_sockets({port}, "127.0.0.1", reuse_port=True)
+    os.write(0, b"r")
+    os.kill(os.getppid(), 15)
+    os.read(0, 1)
+    """
+    assert status(supervisor(script, tmp_path, count=1, port=port)) == 0
 
 
 @pytest.mark.usefixtures("_the_log_stays_pytests")
