@@ -9,8 +9,8 @@ listens on a port of its own, for a proxy that sends a conversation to the same 
 - At SIGINT, SIGTERM or SIGHUP all workers drain at the same time; a second SIGINT or SIGTERM ends them at once. The
   shared port is given up at the first, so that a new server can serve there meanwhile.
 - A worker shares a socket with this process, and drains when that is closed: at such a signal, or because this process
-  was killed. It gets no signal: whoever told each process of a group to end has sent it one already, and it would take
-  ours for the second.
+  was killed. We send it no SIGTERM: whoever told each process of a group to end has sent it one already, and it would
+  take ours for the second. That is also why it does not count the closed socket as a signal.
 - The embedded database belongs to this process: a worker that ends leaves it running.
 """
 
@@ -68,6 +68,7 @@ class Supervisor:
         self._ready: set[int] = set()  # workers that have served, until all have
         self._go_on = asyncio.Event()  # the first worker serves, or the end has begun
         self._ending = asyncio.Event()
+        self._signalled = False  # by SIGINT or SIGTERM
         self._reservation = contextlib.ExitStack()  # closes the sockets that hold the shared port
         self._status = 0
 
@@ -170,28 +171,28 @@ class Supervisor:
             await asyncio.wait_for(self._ending.wait(), pause)
 
     def _end(self) -> None:
-        """Let the workers drain; at the second call, end them at once."""
-        again = self._ending.is_set()
+        """Let the workers drain. A second call changes nothing."""
         self._ending.set()
         self._go_on.set()
         self._reservation.close()
-        for process, channel in self._running.values():
-            if again:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-            else:
-                _drain(channel)
+        for _, channel in self._running.values():
+            _drain(channel)
 
-    def _hung_up(self) -> None:
-        if not self._ending.is_set():  # a terminal that is closed may send it twice
-            self._end()
+    def _told_to_end(self) -> None:
+        """Let the workers drain; at the second call, end them at once: nothing is saved."""
+        if self._signalled:
+            for process, _ in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        self._signalled = True
+        self._end()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        handlers = {signal.SIGINT: self._end, signal.SIGTERM: self._end}
+        handlers = {signal.SIGINT: self._told_to_end, signal.SIGTERM: self._told_to_end}
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` asks for
-            handlers[signal.SIGHUP] = self._hung_up
+            handlers[signal.SIGHUP] = self._end  # a terminal that is closed may send it twice
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         try:
@@ -211,19 +212,23 @@ def command(arguments: Sequence[str]) -> list[str]:
 def _reserve(stack: contextlib.ExitStack, settings: Settings) -> int:
     """Reserve the shared port until `stack` is closed, while workers end and start. Returns its number.
 
-    The sockets are bound and do not listen: they get no connections. Raises `ConfigurationError` if another server
-    listens on the port: the workers would not notice that.
+    The sockets are bound and do not listen: they get no connections. Only this user's sockets that share the port, as
+    the workers' do, can be bound to it, too. Raises `ConfigurationError` if another server listens on the port: the
+    workers would not notice that.
     """
     try:
         for probe in bind_sockets(settings.port, settings.host):
             with probe:
                 family, where = probe.family, probe.getsockname()
             held = stack.enter_context(socket.socket(family))
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also after a server that did not share it
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A server that did not share the port leaves connections for a minute, which refuse a bind without this
+            # option. With it on the bound socket, any other server could bind and listen there.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind(where)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or "there is no such host"
         raise ConfigurationError(
