@@ -33,6 +33,7 @@ from chatstream.store.documents import client_tools_document
 from chatstream.store.reading import Reading
 from chatstream.store.searching import Search
 from chatstream.store.terms import terms
+from chatstream.tools import schema
 from chatstream.tools.tool import Tools
 
 
@@ -220,15 +221,18 @@ class ConversationHandler(JSONHandler):
                 raise _unacceptable(f"{where}.name", f"the server has a tool {one.name}")
             if any(other.name == one.name for other in made):
                 raise _unacceptable(f"{where}.name", "there are two of this name")
-            try:
-                made.append(one.made())
-            except ValueError as exc:
-                raise _unacceptable(f"{where}.parameters", str(exc)) from exc
+            made.append(one.made())
         document = client_tools_document(made)
         if len(document) > MAX_CLIENT_TOOLS_CHARACTERS:
             raise _unacceptable(
                 "clientTools", f"all of them together may have at most {MAX_CLIENT_TOOLS_CHARACTERS} characters"
             )
+        # After the size: a body may be much larger, and a schema's check takes longer than its parsing.
+        for number, tool in enumerate(made):
+            try:
+                schema.checking(tool.parameters)
+            except ValueError as exc:
+                raise _unacceptable(f"clientTools.{number}.parameters", str(exc)) from exc
         return document if made else None
 
     async def _leaf(self, id_: str, message_id: str) -> str:

@@ -45,7 +45,6 @@ from chatstream.models import (
 )
 from chatstream.pieces import CallState, Part, ShownQuestion
 from chatstream.store.ledger import Balance
-from chatstream.tools import schema
 from chatstream.tools.client import TIMEOUT
 
 # The forms of a conversation's id, and of an idempotency key.
@@ -126,9 +125,7 @@ class DeclaredTool(_Body):
     timeout: Annotated[float, Field(ge=1, le=86_400)] | None = None
 
     def made(self) -> ClientTool:
-        """This tool as the store's type. Raises `ValueError` if `parameters` is no JSON Schema."""
-        schema.checking(self.parameters)
-        schema.check_references(self.parameters)
+        """This tool as the store's type. Whether `parameters` is a JSON Schema is not checked."""
         timeout = TIMEOUT if self.timeout is None else self.timeout
         return ClientTool(name=self.name, description=self.description, parameters=self.parameters, timeout=timeout)
 

@@ -1,6 +1,7 @@
 """Tools that the client app carries out: the server publishes the call in the answer, and waits for the result."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from chatstream.models import ClientTool
@@ -36,16 +37,16 @@ async def _never(arguments: Any, caller: Caller) -> object:
 
 
 def with_declared(tools: Tools, declared: Iterable[ClientTool]) -> Tools:
-    """`tools` plus those that an app declared in its conversation. If both have a name, the server's tool counts."""
-    own = [
-        client_tool(
-            one.name,
-            one.description,
-            one.parameters,
-            manner=Manner(approval=Approval.NEVER, timeout=one.timeout),
-            source="the conversation",
-        )
-        for one in declared
-        if tools.get(one.name) is None
-    ]
+    """`tools` plus those that an app declared in its conversation. If both have a name, the server's tool counts.
+
+    A tool that is not acceptable is left out: an earlier version may have stored it.
+    """
+    own = []
+    for one in declared:
+        if tools.get(one.name) is None:
+            manner = Manner(approval=Approval.NEVER, timeout=one.timeout)
+            with suppress(ValueError):
+                own.append(
+                    client_tool(one.name, one.description, one.parameters, manner=manner, source="the conversation")
+                )
     return Tools([*tools, *own]) if own else tools

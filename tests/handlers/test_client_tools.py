@@ -68,6 +68,9 @@ EXPONENTIAL = {
     "properties": {"a": {"$ref": "#/$defs/d0"}},
 }
 
+# Each level of the arguments would be checked eight times as often as the one around it.
+MULTIPLYING = {"type": "object", "properties": {"x": {"allOf": [{"$ref": "#"}] * 8}}}
+
 
 @pytest.mark.gen_test
 async def test_what_is_no_tool_is_refused_and_changes_nothing(client: Client) -> None:
@@ -81,6 +84,9 @@ async def test_what_is_no_tool_is_refused_and_changes_nothing(client: Client) ->
         ([PICK | {"parameters": {"type": "object", "properties": 7}}], "clientTools.0.parameters"),
         ([PICK | {"parameters": {"type": "object", "$ref": "http://127.0.0.1/x"}}], "clientTools.0.parameters"),
         ([PICK | {"parameters": EXPONENTIAL}], "clientTools.0.parameters"),
+        ([PICK | {"parameters": MULTIPLYING}], "clientTools.0.parameters"),
+        # Too many characters are refused before any schema is looked at.
+        ([PICK | {"parameters": EXPONENTIAL | {"description": "x" * 32_000}}], "clientTools"),
         ([PICK | {"timeout": 0}], "clientTools.0.timeout"),
         ([PICK | {"effect": "none"}], "clientTools.0.effect"),
         ([PICK | {"name": f"pick_{n}"} for n in range(33)], "clientTools"),

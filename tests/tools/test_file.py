@@ -1,16 +1,21 @@
 """The tools file: valid contents, and the errors for invalid ones."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatstream.errors import ConfigurationError, InvalidSettings
+from chatstream.models import ClientTool
 from chatstream.pieces import Effect
 from chatstream.settings import Settings
+from chatstream.tools import schema
+from chatstream.tools.client import with_declared
 from chatstream.tools.configuration import configured_tools
 from chatstream.tools.file import HttpTool, read
-from chatstream.tools.tool import BadArguments, Where
+from chatstream.tools.schema import checking
+from chatstream.tools.tool import BadArguments, Tools, Where
 from tests.support import settings_files
 from tests.support.processes import REPOSITORY
 from tests.support.settings_files import SECRET
@@ -167,7 +172,7 @@ def test_what_can_only_be_in_the_operators_network_may_be_asked_without_tls(tmp_
         ),
         (
             NAMED + 'parameters = { type = "object", "$ref" = "http://127.0.0.1:1/schema" }',
-            'tool "t": parameters: is no JSON Schema',
+            'tool "t": parameters: must only have references to its own parts: #/…',
         ),
         (
             NAMED + 'parameters = { type = "object", properties = { a = { const = 2026-11-28 } } }',
@@ -262,8 +267,6 @@ async def test_a_name_that_a_plug_in_has_already_is_refused(tmp_path: Path) -> N
 
 
 def test_patterns_take_linear_time(tmp_path: Path) -> None:
-    from chatstream.tools.schema import checking
-
     check = checking({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}})
     with pytest.raises(BadArguments):
         check({"a": "a" * 49_000 + "b"})  # with backtracking this would take for ever
@@ -278,14 +281,12 @@ def leading(ways: int, length: int) -> dict[str, Any]:
     return {"type": "object", "$defs": definitions, "properties": {"a": {"$ref": "#/$defs/d0"}}}
 
 
-def test_references_of_a_declared_schema_take_no_exponential_time() -> None:
-    from chatstream.tools.schema import check_references, checking
-
+def test_references_of_a_schema_take_no_exponential_time() -> None:
     tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "$id": {"type": "string"}}}
-    chain = leading(1, 30)
-    for good in (tree, tree | {"$id": "https://example.org/tree"}, chain, leading(2, 7), {"type": "object"}):
+    many = leading(80, 1)
+    many["$defs"]["d1"] = {"enum": [*range(100)]}
+    for good in (tree, tree | {"$id": "https://example.org/tree"}, leading(1, 30), leading(2, 7), many):
         checking(good)
-        check_references(good)
     dynamic = {"type": "object", "properties": {"a": {"$dynamicRef": "#node"}}}
     named = {"type": "object", "$defs": {"d": {"$id": "d", "$ref": "#/x", "x": {}}}, "$ref": "#/$defs/d"}
     anchored = {"type": "object", "$defs": {"d": {"$anchor": "d"}}, "$ref": "#d"}
@@ -293,4 +294,86 @@ def test_references_of_a_declared_schema_take_no_exponential_time() -> None:
     escaped["properties"]["a"]["$ref"] = "#/%24defs/d0"
     for bad in (leading(2, 20), leading(40, 3), escaped, dynamic, named, anchored):
         with pytest.raises(ValueError, match=r"references|\$id"):
-            check_references(bad)
+            checking(bad)
+
+
+def test_a_part_is_not_walked_again_for_each_spelling_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = 0
+    follow = schema._References.follow
+
+    def counted(self: schema._References, *args: Any, **options: Any) -> None:
+        nonlocal walked
+        walked += 1
+        follow(self, *args, **options)
+
+    monkeypatch.setattr(schema._References, "follow", counted)
+    spelled = ["".join(letters) for letters in product(("a", "%61"), repeat=9)]
+    large: dict[str, Any] = {"type": "object", "$defs": {"a" * 9: {"anyOf": [{}] * 4000}}}
+    large["allOf"] = [{"$ref": f"#/$defs/{name}"} for name in spelled]
+    with pytest.raises(ValueError, match=r"\Ais too large: its references may lead to at most 10,000 parts\Z"):
+        checking(large)
+    assert walked < 11_000
+
+
+NODE = {"$ref": "#/$defs/node"}
+TEXT = {"type": "string"}
+
+
+def recursive(**node: Any) -> dict[str, Any]:
+    """The schema of an object with one recursive definition."""
+    return {"type": "object", "$defs": {"node": node}, "properties": {"a": NODE}}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"properties": {"next": {"anyOf": [{"type": "null"}, NODE]}}},
+        {"properties": {"children": {"type": "array", "items": NODE}, "first": NODE, "last": {"allOf": [NODE]}}},
+        {"anyOf": [TEXT, {"type": "array", "items": NODE}, {"type": "object", "additionalProperties": NODE}]},
+        {"anyOf": [{"properties": {"and": {"items": NODE}}}, {"properties": {"or": {"items": NODE}}}, TEXT]},
+        {"properties": {"properties": NODE, "$defs": NODE, "allOf": NODE}},
+        {"prefixItems": [NODE, NODE]},
+        {"if": {"properties": {"kind": {"const": "leaf"}}}, "else": {"properties": {"x": NODE}}},
+    ],
+)
+def test_a_recursive_schema_that_leads_on_in_one_way_is_accepted(node: dict[str, Any]) -> None:
+    checking(recursive(**node))({"a": {}})
+
+
+X = {"properties": {"x": NODE}}
+OTHER = {"properties": {"x": {"$ref": "#/$defs/other"}}}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"properties": {"x": {"allOf": [NODE, NODE]}}},
+        {"properties": {"x": {"anyOf": [NODE, {"$ref": "#/%24defs/node"}]}}},
+        {"oneOf": [X, X]},
+        {"if": X, "then": X},
+        {"not": X, "$ref": "#/$defs/other"},
+        {**X, "dependentSchemas": {"x": X}},
+        {**X, "patternProperties": {"^x": NODE}},
+        {"patternProperties": {"^x": NODE, "x$": NODE}},
+        {"patternProperties": {"properties": {"allOf": [NODE], "anyOf": [NODE]}}},
+        {"items": NODE, "contains": NODE},
+        {"prefixItems": [NODE], "contains": NODE},
+        {"properties": {"x": {"items": NODE}}, "allOf": [{"properties": {"x": {"items": NODE}}}]},
+        # Once into itself, and once into another one that is recursive: the ways are as many as the places to change.
+        {"properties": {"x": {"allOf": [NODE, {"$ref": "#/$defs/other"}]}}},
+        {**X, "allOf": [OTHER]},
+    ],
+)
+def test_a_recursive_schema_that_multiplies_at_each_level_is_refused(node: dict[str, Any]) -> None:
+    doubled = recursive(**node)
+    doubled["$defs"]["other"] = OTHER
+    with pytest.raises(ValueError, match=r"\Amust not be recursive in more than one way for the same part"):
+        checking(doubled)
+
+
+def test_a_declared_tool_that_an_earlier_version_accepted_is_left_out() -> None:
+    declared = [
+        ClientTool(name="a", description="A", parameters=recursive(oneOf=[X, X]), timeout=60),
+        ClientTool(name="b", description="B", parameters=recursive(**X), timeout=60),
+    ]
+    assert [tool.name for tool in with_declared(Tools(), declared)] == ["b"]
