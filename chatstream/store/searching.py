@@ -142,7 +142,8 @@ class Search:
             content = message.get("content")
             if isinstance(content, str) and len(found) < _MOST_TERMS:
                 try:
-                    found.update(await _terms(content, deadline))
+                    # Without a deadline for the first one: a slow text would else be begun anew by each search.
+                    found.update(await _terms(content, None if seq == after else deadline))
                 except TimeoutError:
                     whole = False
                     break
@@ -165,10 +166,11 @@ class Search:
         return whole
 
 
-async def _terms(text: str, deadline: float) -> dict[str, None]:
+async def _terms(text: str, deadline: float | None) -> dict[str, None]:
     """The terms of a text, in order. Raises `TimeoutError` at the deadline, a time of the loop's clock.
 
-    A long text goes to a thread. As only `_AT_ONCE` searches run, so do threads.
+    A long text goes to a thread. After a deadline the thread goes on alone, for half a second of CPU time at most; so
+    there may be some more threads than `_AT_ONCE`.
     """
     await asyncio.sleep(0)  # else the messages of one batch would be taken without a turn for others
     if len(text) <= _SHORT:

@@ -234,3 +234,30 @@ async def test_the_texts_are_split_without_holding_up_the_event_loop(
     assert {in_loop for length, in_loop, _ in split if length > 1000} == {False}
     at = [turn for length, _, turn in split if length <= 1000]
     assert len({*at}) == len(at) == 4  # the loop had a turn between any two
+
+
+@pytest.mark.gen_test
+async def test_a_text_that_takes_longer_than_a_search_may_is_begun_once(
+    mongo: Mongo, store: Storage, conversations: Conversations, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await conversations.create(user)
+    await exchange(store, one, "slow " * 1000, "An answer")
+    loop, begun = asyncio.get_running_loop(), 0
+    monkeypatch.setattr(searching, "_UPDATE_SECONDS", 0.5)
+
+    def slow(text: str, *, sought: bool = False) -> Iterator[str]:
+        nonlocal begun
+        if threading.current_thread() is not threading.main_thread():
+            begun += 1
+            late = loop.time() + searching._UPDATE_SECONDS  # after the search's deadline
+            while loop.time() < late:
+                threading.Event().wait(late - loop.time())
+        return terms(text, sought=sought)
+
+    monkeypatch.setattr(searching, "terms", slow)
+    found: list[ObjectId] = []
+    while not begun:
+        found, _ = await Search(mongo).find(user, {"slow"})
+    assert found == [ObjectId(one.key)]
+    await Search(mongo).find(user, {"slow"})
+    assert begun == 1
