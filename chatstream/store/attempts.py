@@ -438,7 +438,7 @@ class Attempts:
             # In the query, so that the documents of a later version do not use up the limit.
             "status": Status.WAITING.value,
             "_id": {"$type": "objectId"},
-            "conversationId": {"$type": "objectId"},
+            "conversationId": {"$type": "objectId", "$not": {"$type": "array"}},
             "waiting": {"$not": {"$type": "array"}},
         }
         found = self._messages.find(which, {"conversationId": 1, "waiting": 1})
@@ -446,8 +446,7 @@ class Attempts:
         return [
             (str(one["conversationId"]), str(one["_id"]))
             for one in documents
-            if isinstance(one["conversationId"], ObjectId)
-            and (one["waiting"].get("holder") == self._owner or _is_past(one["waiting"]["expiresAt"], now))
+            if one["waiting"].get("holder") == self._owner or _is_past(one["waiting"]["expiresAt"], now)
         ]
 
     # Watching ---------------------------------------------------------------------------------------------------------

@@ -80,11 +80,12 @@ class Outbox:
         events = []
         for document in await self._mongo.messages.find(which).sort("webhook.dueAt", 1).limit(BATCH).to_list(BATCH):
             key = document.get("conversationId")
-            owner = await self._mongo.conversations.find_one({"_id": key})
             found = {"_id": document["_id"], "conversationId": key}
             if not isinstance(key, ObjectId):
                 await self._mongo.messages.update_one(found, _later())
-            elif owner is None or not document.get("unseen"):
+                continue
+            owner = await self._mongo.conversations.find_one({"_id": key})
+            if owner is None or not document.get("unseen"):
                 await self._mongo.messages.update_one(found, {"$unset": {"webhook": ""}})
             elif event := self._of_answer(document, owner):
                 events.append(event)
