@@ -438,7 +438,7 @@ class Attempts:
             # In the query, so that the documents of a later version do not use up the limit.
             "status": Status.WAITING.value,
             "_id": {"$type": "objectId"},
-            "conversationId": {"$type": "objectId", "$not": {"$type": "array"}},
+            "conversationId": {"$type": "objectId"},
             "waiting": {"$not": {"$type": "array"}},
         }
         found = self._messages.find(which, {"conversationId": 1, "waiting": 1})
@@ -446,7 +446,8 @@ class Attempts:
         return [
             (str(one["conversationId"]), str(one["_id"]))
             for one in documents
-            if one["waiting"].get("holder") == self._owner or _is_past(one["waiting"]["expiresAt"], now)
+            if isinstance(one["conversationId"], ObjectId)  # `$type` also finds an array that has one
+            and (one["waiting"].get("holder") == self._owner or _is_past(one["waiting"]["expiresAt"], now))
         ]
 
     # Watching ---------------------------------------------------------------------------------------------------------
