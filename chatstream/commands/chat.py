@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ _USER = "demo"
 _TOKEN_SECONDS = 86_400
 # The hosts that mean all addresses of this machine.
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared
+# A JSON Web Token: its first part encodes an object, which begins with `{"`.
+_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -92,6 +95,8 @@ def _given_token(arguments: argparse.Namespace) -> str | None:
 
 
 def _read(file: Path) -> str:
+    if _TOKEN.fullmatch(str(file)):  # argparse takes `--token TOKEN` for this option; the token must not be printed
+        raise ConfigurationError("--token-file takes a file's name, not a token: put the token in CHAT_TOKEN.")
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError as exc:

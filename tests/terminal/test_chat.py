@@ -161,6 +161,10 @@ async def test_what_is_wrong_is_said_in_one_line(client: Client) -> None:
         (("--conversation", "nope", "Hi"), "There is no such conversation. (404)\n"),
         (("--url", f"http://127.0.0.1:{free_port()}", "Hi"), "cannot be reached: Connection refused\n"),
         (("--token-file", "/nowhere", "Hi"), "/nowhere cannot be read: No such file or directory"),
+        (
+            ("--token", "eyJh.eyJz.c2lnbg", "Hi"),
+            "--token-file takes a file's name, not a token: put the token in CHAT_TOKEN.",
+        ),
     ]:
         status, output, notes = await outcome(await chat(client, *arguments))
         assert (status, output) == (1, "")
