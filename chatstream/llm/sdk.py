@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,31 @@ class _Later(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Python's hook, for a module that was just made."""
 
-        def run() -> None:
-            if module.__dict__.pop("__getattr__", None) is not None:
+        running: set[int] = set()  # the threads that run it now
+
+        def run(name: str) -> None:
+            """Run it, unless it has run. Two threads may both do so: it only imports. A lock could wait for ever for a
+            thread that waits for an import."""
+            if "__getattr__" not in module.__dict__:
+                return
+            thread = get_ident()
+            if thread in running:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r} yet")
+            running.add(thread)
+            try:
                 self._loader.exec_module(module)
+            finally:
+                running.discard(thread)
+            module.__dict__.pop("__getattr__", None)
 
         def load(name: str) -> Any:
             if not name.startswith("__") and find_spec(f"{module.__name__}.{name}") is not None:
                 return import_module(f"{module.__name__}.{name}")  # a module in the package: it needs no more of it
-            run()
+            run(name)
             return getattr(module, name)
 
         def call(name: str, *args: Any, **options: Any) -> Any:
-            run()
+            run(name)
             return getattr(module, name)(*args, **options)
 
         module.__dict__["__getattr__"] = load

@@ -30,6 +30,33 @@ assert openai.types.responses.Response.__name__ == "Response"
 assert openai.types.shared.ReasoningEffort
 """
 
+_THREADS = """
+import threading
+from pydantic import BaseModel
+from chatstream.llm.sdk import openai
+
+class Tool(BaseModel):
+    pass
+
+begin, failed = threading.Barrier(8), []
+
+def use(name):
+    begin.wait()
+    try:
+        getattr(openai.types, name)
+        openai.pydantic_function_tool(Tool)
+    except BaseException as exc:
+        failed.append(exc)
+
+names = ["FileObject", "Model", "Image", "Moderation"] * 2
+threads = [threading.Thread(target=use, args=(name,)) for name in names]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+assert not failed, failed
+"""
+
 
 def python(script: str) -> str:
     command = [sys.executable, "-c", script]
@@ -40,3 +67,7 @@ def python(script: str) -> str:
 
 def test_what_is_loaded_later_is_what_would_have_been_loaded_at_once() -> None:
     assert json.loads(python(_LATER + _NAMES)) == json.loads(python("import openai\n" + _NAMES))
+
+
+def test_threads_may_use_it_for_the_first_time_at_the_same_moment() -> None:
+    python(_THREADS)
