@@ -537,9 +537,14 @@ class Ledger:
         async for account in self._accounts.find({"month": month}).sort("_id", 1):
             if account.get("open") and await self._settle(account):
                 account = await self._accounts.find_one({"_id": account["_id"]}) or account
-            for rows in self._mongo.understood(_rows_of, account):
+            models = account.get("models", {})
+            models = sorted(models.items()) if isinstance(models, dict) else [("", None)]
+            for name, counts in models:
+                rows = self._mongo.understood(_row, {"account": account, "model": name, "counts": counts})
                 for row in rows:
                     yield row
+                if not rows:
+                    log.warning("the usage of a model in a user's account is left out: this version cannot read it")
 
 
 def over(balances: list[Balance], now: datetime) -> OverBudget:
@@ -603,11 +608,11 @@ def _reservations(account: Document) -> dict[str, _Reservation]:
 
 
 @understanding
-def _rows_of(account: Document) -> list[Row]:
-    """The usage of each model in an account. Raises `NotUnderstood`."""
-    names = {"month": account["month"], "user": account.get("userId")}
-    models = sorted(account.get("models", {}).items())
-    return [msgspec.convert(names | {"model": _unescaped(name)} | counts, Row) for name, counts in models]
+def _row(found: Document) -> Row:
+    """The usage of one model in an account. Raises `NotUnderstood`."""
+    account = found["account"]
+    names = {"month": account["month"], "user": account.get("userId"), "model": _unescaped(found["model"])}
+    return msgspec.convert(names | found["counts"], Row)
 
 
 def _taken(

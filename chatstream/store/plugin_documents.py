@@ -10,7 +10,8 @@ from msgspec import Struct
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from chatstream.store.documents import now, plain, understanding
+from chatstream.errors import StorageUnavailable
+from chatstream.store.documents import NotUnderstood, now, plain, understanding
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 
@@ -49,7 +50,8 @@ class PluginDocuments:
     async def put(self, plugin: str, user_id: str, key: str, data: Any) -> PluginDocument:
         """Store a document, unless the key is in use; returns the stored document of this key.
 
-        Raises `TooMany`, and `ValueError` for a key or data that cannot be stored.
+        Raises `TooMany`, and `ValueError` for a key or data that cannot be stored; `StorageUnavailable` also if the
+        stored document is one that this version cannot read.
         """
         document = _document(user_id, PluginDocument(plugin=plugin, key=key, data=data, created_at=now()))
         there = await self.get(plugin, user_id, key)
@@ -62,7 +64,10 @@ class PluginDocuments:
             await self._documents.insert_one(document)
         except DuplicateKeyError:
             document = await self._linearizable.find_one(which | {"key": key}) or document
-        return _model(document)
+        try:
+            return _model(document)
+        except NotUnderstood as exc:  # a later version has stored it: it is there, and cannot be told
+            raise StorageUnavailable from exc
 
     async def get(self, plugin: str, user_id: str, key: str) -> PluginDocument | None:
         """The document with this key, or None."""

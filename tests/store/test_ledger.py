@@ -459,7 +459,9 @@ def test_it_costs_one_operation_at_the_beginning_and_none_at_the_end(
 
 
 @pytest.mark.gen_test
-async def test_what_a_later_version_has_stored_is_reported_around(store: Storage, mongo: Mongo) -> None:
+async def test_what_a_later_version_has_stored_is_reported_around(
+    store: Storage, mongo: Mongo, caplog: pytest.LogCaptureFixture
+) -> None:
     one = spender(store, mongo, tokens_per_month=1000)
     conversation, answer = await one.begin()
     await store.attempts.finish(conversation, replace(answer, status=Status.COMPLETE, usage=usage(7), model="m"))
@@ -477,11 +479,14 @@ async def test_what_a_later_version_has_stored_is_reported_around(store: Storage
     accounts: list[dict[str, Any]] = [
         {"open": "all", "userId": one.user},
         {"open": {"x": 1, str(ObjectId()): {"day": 7}}, "userId": one.user},
-        {"models": {"=m": 7}, "userId": one.user},
+        {"models": {"=m": 7, "=n": {"totalTokens": 5}}, "userId": one.user},
+        {"models": 7, "userId": one.user},
         {"models": {"=m": {"totalTokens": "7"}}},
     ]
     await mongo.ledger.insert_many([{"_id": f"{one.user}-{n}", "month": month} | a for n, a in enumerate(accounts)])
     await store.ledger.settle(one.user)
     for rows in (store.ledger.rows(month), report.rows(mongo, month)):
         assert [row.total_tokens async for row in rows if (row.user, row.model) == (one.user, "m")] == [7]
+    assert [row.total_tokens async for row in store.ledger.rows(month) if row.model == "n"] == [5]
+    assert "the usage of a model in a user's account is left out" in caplog.text
     await mongo.conversations.delete_many({"id": {"$regex": one.user}})
