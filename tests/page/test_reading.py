@@ -82,6 +82,8 @@ MEANT = {
 CELLS = {
     "| A | B |\n|---|---|\n| `a | b` | 1 |\n| \\(|x|\\) | `` c || d `` |": ["A", "B", "a | b", "1", "|x|", "c || d"],
     "| A | B |\n|---|---|\n| `x \\| y` | 1 |\n| ` | ` |": ["A", "B", "x | y", "1", "`", "`"],
+    "a | b\n---|---\nc | `x|y` \n\nMore": ["a", "b", "c", "x|y"],
+    "| a | b |\n|---|---|\nc | `x|y` \n\nMore": ["a", "b", "c", "x|y"],
     "| `a | b` |\n|---|\n| 1 |\n\nA | line": ["a | b", "1"],
 }
 DRAW_MEANT = """async ([texts, tables]) => {
@@ -313,15 +315,82 @@ ENDLESS += ["\\(", "\\[\n", "$", "a_", "!"]
 DEEP = ["> ", ">", "- ", "1. ", "* - ", "> - "]
 
 
+# How many times as long it takes to parse bars as to parse dots: the shortest of three times each.
+TIMES_AS_LONG = """async (length) => {
+  const { lex } = await import("/page/markdown.js");
+  const time = (text) => Math.min(...[1, 2, 3].map(() => {
+    const begun = performance.now();
+    lex(text);
+    return performance.now() - begun;
+  }));
+  return time("|".repeat(length)) / time(".".repeat(length));
+}"""
+
+
 def test_what_repeats_without_an_end_is_drawn_in_linear_time(open_page: OpenPage) -> None:
     texts = ["word " + mark * (12_000 // len(mark)) for mark in ENDLESS]
     texts += [mark * 5_000 + "word" for mark in DEEP]
-    drawn = open_page().page.evaluate(REPEATED, texts)
+    page = open_page().page
+    assert page.evaluate(TIMES_AS_LONG, 60_000) < 20  # hundreds, if each bar is a place to look back to
+    drawn = page.evaluate(REPEATED, texts)
     for mark, costs in zip([*ENDLESS, *DEEP], drawn, strict=True):
         for cost in costs:
             assert cost["longest"] <= 4_000, mark
             assert cost["paragraphs"] <= 10, mark
             assert cost["shown"] or costs[0]["shown"], mark  # half of a formula is not shown while it grows
+
+
+PROSE = " ".join(f"word{number} goes on and on." for number in range(80))
+# Texts, with the numbers of characters that come at once.
+STREAMED = {
+    f"Intro <div>BOX</div> {PROSE}": [97],
+    f"Intro **<h3>BOX</h3>** {PROSE}": [97],
+    f"Intro <ul><li>BOX</li></ul> {PROSE}": [97],
+    f"Intro <b>{PROSE[:1430]}</b> {PROSE}": [1_450],
+    "Intro:\n\n1. one\n2. two\n\n3. three": [1, 7],
+    "* a\n* **b** and *c*\n* d": [1, 7],
+    "Intro:\n- a\n- b\n\nMore": [1, 7],
+    "> 1. a\n> 2. b": [1, 7],
+    "1. x\n   ```py\n   print(1)": [1, 7],
+    "> ```sh\n> kill $$\n> echo later": [1, 7],
+    "- x\n\n  ```sh\n  kill $$\n  ```\n- later": [1, 7],
+    "Use `$$` for the pid, `$HOME` for the rest": [1, 7],
+    "It cost $$ and then $5 more": [1, 7],
+}
+# Draws each text while it grows. Returns the HTML at the end of that, once it is whole, and if it had come at once; and
+# how many lists, headings and rules there were at most, and how many there are.
+STREAM = """async (texts) => {
+  const { Prose } = await import("/page/prose.js");
+  const drawn = (text, step) => {
+    const prose = new Prose(document.createElement("div"));
+    let most = 0;
+    const count = () => prose.root.querySelectorAll("ol, ul, hr, h3, h4").length;
+    for (let end = step; end < text.length + step; end += step) {
+      prose.show(text.slice(0, end), { whole: false });
+      most = Math.max(most, count());
+    }
+    const grown = prose.root.innerHTML;
+    prose.show(text, { whole: true });
+    return { grown, html: prose.root.innerHTML, most, count: count() };
+  };
+  return Object.entries(texts).flatMap(([text, steps]) => {
+    const prose = new Prose(document.createElement("div"));
+    prose.show(text, { whole: true });
+    return steps.map((step) => ({ text, step, whole: prose.root.innerHTML, ...drawn(text, step) }));
+  });
+}"""
+
+
+def test_a_text_that_grew_looks_as_if_it_had_come_at_once(open_page: OpenPage) -> None:
+    wrong = []
+    for one in open_page().page.evaluate(STREAM, STREAMED):
+        kinds = {
+            "grown": one["grown"] == one["whole"],
+            "whole": one["html"] == one["whole"],
+            "split": one["most"] <= one["count"],
+        }
+        wrong += [(one["text"][:60], one["step"], kind) for kind, right in kinds.items() if not right]
+    assert wrong == []
 
 
 def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Model) -> None:
@@ -346,6 +415,18 @@ def test_a_screen_reader_is_told_each_answer_once(open_page: OpenPage, model: Mo
     assert tab.page.evaluate("window.spoken.length") == 2
 
 
+# A conversation with earlier messages is left while its last changes still have to be drawn.
+DRAWN_AFTER_LEAVING = """async () => {
+  const { MessagesView } = await import("/page/messages.js");
+  const view = new MessagesView({}), older = document.getElementById("older-messages");
+  view.show([{ id: "q", role: "user", content: "And?", timestamp: "2026-11-28T10:00:00Z" }], { hasEarlier: true });
+  view.clear();
+  older.hidden = true;
+  view.focusVersion("none", "next"); // it is drawn now
+  return older.hidden;
+}"""
+
+
 def of_two(page: Page) -> None:
     """Make a page of the history two messages long."""
     page.route(
@@ -366,6 +447,7 @@ def test_a_long_history_comes_in_pages(open_page: OpenPage, model: Model) -> Non
     tab.button("Show earlier messages").click()
     expect(tab.questions).to_have_text(["Question 0", "Question 1", "Question 2"])
     expect(tab.button("Show earlier messages")).to_be_hidden()
+    assert tab.page.evaluate(DRAWN_AFTER_LEAVING)
 
 
 def test_earlier_messages_leave_the_reader_where_they_were(open_page: OpenPage, model: Model) -> None:

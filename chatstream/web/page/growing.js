@@ -1,6 +1,7 @@
 /**
  * Cuts a growing block of Markdown into a part that is done and the rest. Only the rest is parsed and drawn again with
- * each chunk, so a chunk costs the same in a long paragraph, list, table, quote or piece of code as in a short one.
+ * each chunk, so a chunk costs the same in a long paragraph, list, table, quote or piece of code as in a short one. Not
+ * cut are indented code, a long item with blocks in it, and a paragraph with tags or open marks all over.
  */
 
 const LONGEST = 1_000; // characters of the rest; then it is cut again
@@ -19,7 +20,7 @@ export function part(tokens, limit) {
   let mark = -REACH; // place of the last mark without its counterpart
   for (const [index, { type, raw, text }] of tokens.entries()) {
     if (at > limit) break;
-    if (type === "html") mark = at;
+    if (type === "html" && !/^<br\s*\/?>$/i.test(raw)) mark = at;
     if (type === "text" && raw === text) {
       const marks = Array.from(raw.matchAll(MARK), (match) => at + match.index);
       for (const { index: offset } of raw.matchAll(SEAM)) {
@@ -36,6 +37,12 @@ export function part(tokens, limit) {
   return { tokens: [...tokens.slice(0, index), { ...tokens[index], raw, text: raw }], length };
 }
 
+/** Whether an inline token is or has a tag that is drawn. A paragraph cannot be cut after one: `<div>` ends it. */
+function hasTag({ type, parts, tokens = [] }) {
+  if (type === "html") return parts.some(({ name, drawn }) => drawn && name !== "br");
+  return tokens.some(hasTag);
+}
+
 const sum = (tokens) => tokens.reduce((length, { raw }) => length + raw.length, 0);
 
 /** For each kind of block: `container`, the element that holds its parts; `html`, how its HTML is put together; `cut`. */
@@ -44,7 +51,10 @@ const KINDS = {
     container: "p",
     html: /^(<p>)([^]*)(<\/p>\n)$/,
     cut(token) {
-      const found = token.raw.startsWith(token.text) ? part(token.tokens, token.text.length - RECENT) : null;
+      const tag = token.tokens.findIndex(hasTag);
+      const safe = tag === -1 ? Infinity : sum(token.tokens.slice(0, tag));
+      const limit = Math.min(safe, token.text.length - RECENT);
+      const found = token.raw.startsWith(token.text) ? part(token.tokens, limit) : null;
       return found && { done: { ...token, tokens: found.tokens }, length: found.length };
     },
   },
@@ -53,7 +63,7 @@ const KINDS = {
     html: /^(<[ou]l[^>]*>\n)([^]*)(<\/[ou]l>\n)$/,
     cut(token) {
       const items = token.items.slice(0, -1);
-      if (items.length === 0 || !/^(?:[*+-]|\d{1,9}[.)])[ \t]/.test(token.items.at(-1).raw)) return null;
+      if (items.length === 0 || !/^ {0,3}(?:[*+-]|\d{1,9}[.)])[ \t]/.test(token.items.at(-1).raw)) return null;
       return { done: { ...token, items }, length: sum(items), loose: token.loose };
     },
   },
@@ -102,7 +112,10 @@ export function cut(token) {
   return found ? { type: token.type, prefix: "", loose: false, ...found } : null;
 }
 
-/** Whether `token`, parsed from the rest of a block that was cut, goes on with that block. */
+/**
+ * Whether `token`, parsed from the rest of a block that was cut, goes on with that block. It then becomes like it: the
+ * items of a list with blank lines are paragraphs, also if there is no blank line in the rest.
+ */
 export function goesOn(token, { type, loose }) {
   if (token?.type !== type) return false;
   if (type !== "list" || token.loose === loose) return true;

@@ -7,9 +7,13 @@ import { Tokenizer } from "../vendor/marked.js";
 const EAST_ASIAN = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uffef]/u;
 // Limited, so that a text of many `**` takes linear time.
 const BOLD = /^\*\*(?![\s*])(?:[^*\n]|\*(?!\*)){0,500}?[^\s*]\*\*(?!\*)/;
-const HEAD_OF_TABLE = /^ {0,3}[^\n]*\|[^\n]*\n[ |:]*-[ |:-]*(?:\n|$)/;
+const HEAD_OF_TABLE = /^ {0,3}[^\n|]*\|[^\n]*\n[ |:]*-[ |:-]*(?:\n|$)/;
 const HOLDS_BARS = /(?<!`)(`{1,3})(?!`)[^\n]{1,500}?(?<!`)\1(?!`)|\\\([^\n]{1,500}?\\\)|\$\$[^$\n]{1,500}?\$\$/g;
 const BAR = /(?<!\\)\|/g;
+const OUTER_BARS = /^\||(?<!\\)\|$/g;
+
+/** The number of bars between the cells of a table's row. */
+const barsIn = (row) => row.trim().replace(OUTER_BARS, "").match(BAR)?.length ?? 0;
 
 /** Methods for marked's tokenizer. `undefined` means that the mark is text, `false` that marked decides. */
 export const lenient = {
@@ -28,9 +32,9 @@ export const lenient = {
     if (!HEAD_OF_TABLE.test(text)) return false;
     const end = text.search(/\n[ \t]*(?:\n|$)/);
     const rows = (end === -1 ? text : text.slice(0, end)).split("\n");
-    const most = rows[1].match(BAR)?.length;
+    const most = barsIn(rows[1]);
     const escaped = rows.map((row) =>
-      row.match(BAR)?.length > most ? row.replace(HOLDS_BARS, (inner) => inner.replace(BAR, "\\|")) : row,
+      barsIn(row) > most ? row.replace(HOLDS_BARS, (inner) => inner.replace(BAR, "\\|")) : row,
     );
     const token = Tokenizer.prototype.table.call(this, escaped.join("\n"));
     if (!token) return token;

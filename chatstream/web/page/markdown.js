@@ -72,6 +72,9 @@ const TAGS = /address\|article[\w|[\]-]*/g;
 const OTHERS = String.raw`<(?:(?:script|pre|style|textarea)(?:[\s>]|$)|!--)|<\?|<![A-Za-z]|<!\[CDATA\[`;
 const drawnOf = (names) => names.split("|").filter((name) => name === "h[1-6]" || isDrawn(name)).join("|");
 const NEVER = "(?!)";
+const PARAGRAPH = Lexer.rules.block.gfm.paragraph.source;
+// Otherwise an update of marked would silently bring the quadratic time back.
+if (PARAGRAPH.search(TAGS) === -1 || !PARAGRAPH.includes(OTHERS)) throw new Error("marked has another expression for paragraphs");
 
 /**
  * The expression for a paragraph. It ends before a line that starts another block. marked's own also ends before HTML
@@ -80,8 +83,7 @@ const NEVER = "(?!)";
 function paragraph(text) {
   const pre = /<\/pre>/i.test(text) ? String.raw`<pre(?:[\s>]|$)` : NEVER;
   const maths = mayHaveMaths(text) ? String.raw`\\\[|\$\$` : NEVER;
-  const { source } = Lexer.rules.block.gfm.paragraph;
-  return new RegExp(source.replace(TAGS, drawnOf).replaceAll(OTHERS, () => `${pre}|${maths}`));
+  return new RegExp(PARAGRAPH.replace(TAGS, drawnOf).replaceAll(OTHERS, () => `${pre}|${maths}`));
 }
 
 /** marked's lexer, with long paragraphs parsed in pieces. */

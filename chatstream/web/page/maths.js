@@ -10,6 +10,7 @@ const DISPLAY = "language-math-display";
 const MARKS = { "\\(": "\\)", "\\[": "\\]", "$$": "$$" };
 const LONGEST = 1_000; // inside a paragraph
 const LONGEST_BLOCK = 5_000;
+const CODE = /(?<!`)(`{1,3})(?!`)[^`\n]+\1(?!`)/g; // `$$` in it is no mark
 
 /** Whether a text may contain a formula on lines of its own. */
 export function mayHaveMaths(text) {
@@ -67,9 +68,10 @@ export function withoutOpenMaths(text) {
     const start = text.indexOf(mark, Math.max(closed + 1, text.length - longest - 2));
     return start === -1 ? text.length : start;
   };
-  const pieces = text.split("$$");
+  const pieces = text.replace(CODE, (code) => " ".repeat(code.length)).split("$$");
   const last = pieces.at(-1).length;
-  const dollars = pieces.length % 2 === 0 && last <= LONGEST_BLOCK ? last + 2 : 0;
+  const isOpen = pieces.length % 2 === 0 && last <= LONGEST_BLOCK && !/\$[^]/.test(pieces.at(-1)); // no formula holds a `$`
+  const dollars = isOpen ? last + 2 : 0;
   return text.slice(0, Math.min(openAt("\\(", LONGEST), openAt("\\[", LONGEST_BLOCK), text.length - dollars));
 }
 

@@ -67,7 +67,9 @@ export class MessagesView {
     this.#items.clear();
     byId("messages").replaceChildren();
     this.#messages = [];
+    this.#hasEarlier = false;
     this.#first = null;
+    clearTimeout(this.#speaking);
     this.#tail.toEnd();
     byId("announcer").textContent = "";
   }

@@ -27,6 +27,7 @@ const ALLOWED = {
 const LANGUAGE = /^language-([\w+#.-]{1,30})$/;
 const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: those of coloured code
 const LINK = 2_600; // characters in which an unfinished link is looked for, somewhat more than its longest text and address
+const MARKER = /^[ \t>]*(?:\d{1,9}[.)]?|[*+=-][*+= \t-]*)$/; // a line that may become an item of a list, and now is something else
 const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, .scroll, th, td, dt, dd, summary, figcaption";
 const RIGHT_TO_LEFT = /^[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 
@@ -63,6 +64,8 @@ export class Prose {
    */
   show(text, { whole }) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
+    const line = text.lastIndexOf("\n") + 1;
+    if (!whole && MARKER.test(text.slice(line))) text = text.slice(0, line);
     if (whole || !text.startsWith(this.#text.slice(0, this.#settled.length))) this.#settle(0, 0);
     let tokens = this.#rest(text);
     if (this.#settled.part && !goesOn(tokens[0], this.#settled.part)) {
@@ -84,7 +87,7 @@ export class Prose {
           part = found;
         }
         const rest = part === found && found ? found.prefix + token.raw.slice(found.length) : token.raw;
-        let drawn = growing ? lex(mended(rest)) : [token];
+        let drawn = growing ? lex(mended(rest, token)) : [token];
         if (part && growing && !isOne(drawn, part)) isOne((drawn = lex(rest)), part);
         const html = htmlOf(drawn);
         if (html.trim() !== "") this.#draw(count++, html, { growing, part });
@@ -125,7 +128,8 @@ export class Prose {
         const more = containerIn(draw(part ? html : done.before + html.slice(kept.length)), done.type);
         if (done.before.endsWith("\n")) more.firstChild.remove(); // the line's end before the parts is there already
         container.append(...more.childNodes);
-        if (container.dir === "auto") container.dir = directionOf(container);
+        const directed = container.closest("[dir]"); // of a table: the box around it
+        if (directed?.dir === "auto") directed.dir = directionOf(directed);
       } else {
         block.element.replaceChildren(draw(html));
       }
@@ -161,13 +165,29 @@ function draw(html) {
   return drawn;
 }
 
+/** The last block without blocks in it: the last paragraph of a list's last item, for example. */
+function innermost(token) {
+  const inside = { list: token.items, list_item: token.tokens, blockquote: token.tokens }[token.type];
+  const last = inside?.findLast(({ type }) => type !== "space");
+  return last ? innermost(last) : token;
+}
+
 /**
- * Complete an unfinished block: close its open marks, which would be visible otherwise. Leave out parts that mean
- * something else until they are complete: a formula, the address of a link, the head of a table.
+ * Complete an unfinished block, the end of `token`: close its open marks, which would be visible otherwise. Leave out
+ * parts that mean something else until they are complete: a formula, the address of a link, the head of a table.
  */
-function mended(raw) {
-  if (/^(```|~~~)/.test(raw)) return raw;
+function mended(raw, token) {
+  const block = innermost(token);
+  if (block.type === "code") return raw;
   if (/^\|[^\n]*(\n[|: -]*)?$/.test(raw)) return "";
+  if (block === token) return completed(raw);
+  const lines = raw.trimEnd().split("\n");
+  const before = lines.splice(0, lines.length - block.raw.trim().split("\n").length);
+  return [...before, completed(lines.join("\n"))].join("\n");
+}
+
+/** The text of a block without blocks in it, complete. */
+function completed(raw) {
   const known = withoutOpenMaths(raw).trimEnd();
   const place = Math.max(0, known.length - LINK);
   const text = (known.slice(0, place) + known.slice(place).replace(/!?\[([^\][\n]{0,500})(?:\]\([^)\s]{0,2000})?$/, "$1"))
