@@ -6,7 +6,7 @@ from playwright.sync_api import Route, expect
 
 from tests.conftest import StartServer
 from tests.page.conftest import OpenPage
-from tests.support.browser import Model, more
+from tests.support.browser import Held, Model, more
 from tests.support.upstream import Do, answer, beginning, ending, whole
 
 
@@ -138,6 +138,16 @@ def test_shortcuts(open_page: OpenPage, model: Model) -> None:
         new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true }))""")
     expect(tab.field).to_be_editable()
     expect(tab.field).to_have_value("My qestion?")
+    # While the edited text is being sent, Escape does not lose it.
+    held = Held("POST")
+    tab.page.route(re.compile("/messages"), held)
+    press("Enter")
+    expect(tab.field).not_to_be_editable()
+    press("Escape")
+    expect(tab.page.get_by_text("You edit a question.")).to_be_visible()
+    held.end(Route.abort)
+    expect(tab.page.locator("#notice")).to_be_visible()
+    expect(tab.field).to_have_value("My qestion?")
     tab.page.locator("#scroller").focus()
     press("?")
     expect(tab.page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
@@ -169,11 +179,22 @@ def test_a_question_that_waits_can_be_taken_back(open_page: OpenPage, model: Mod
     tab.ask_next("Three?")
     tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
     tab.field.fill("Three, edited?")
+    tab.button("New chat").click()
+    expect(tab.field).to_have_value("")
+    tab.page.go_back()
+    expect(tab.questions).to_have_text(["One?", "Three?"])
+    expect(tab.field).to_have_value("Three, edited?")
     back.focus()
     tab.page.keyboard.press("Enter")  # sent while the question is being edited
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
     expect(tab.field).to_have_value("Three, edited?")
     expect(other.questions).to_have_text(["One?"])
+    tab.button("New chat").click()
+    expect(tab.field).to_have_value("")
+    tab.page.go_back()
+    expect(tab.questions).to_have_text(["One?"])
+    expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()  # there is no such question any more
+    expect(tab.field).to_have_value("Three, edited?")
     # A tab that was disconnected learns of it after reconnecting.
     tab.ask_next("Four?")
     expect(tab.questions).to_have_text(["One?", "Four?"])

@@ -76,6 +76,7 @@ export class Composer {
       this.#leaveEditing();
       this.#showDraft();
       const edit = this.#edits.get(place);
+      this.#edits.delete(place); // its text is in the box now
       if (edit) this.#showEdit(edit);
     }
     this.#draw();
@@ -95,6 +96,7 @@ export class Composer {
 
   /** Cancel editing. */
   endEditing() {
+    if (this.#field.readOnly) return; // it is being sent
     this.#edits.delete(this.#place);
     this.#leaveEditing();
     this.#showDraft();
