@@ -40,7 +40,8 @@ let chat = null; // the `ChatStream` of the open conversation; null for a new on
 let visit = 0; // counts what was opened: conversations and new ones
 let conversation = null; // the server's data of the open conversation
 let instructions = null; // system prompt for a new conversation, until it is created
-let unsaved = null; // {id, text}: a system prompt that could not be saved
+const unsaved = new Map(); // by conversation, null is a new one: a system prompt that could not be saved
+let chosen; // the model that was chosen while the conversation was loaded; undefined: none
 let seeking = null; // promise of a search in messages that are not shown
 let lookFor = ""; // search words that led to this conversation: marked once its messages are there
 let dropper = new AbortController(); // AbortController that cuts the stream's connections
@@ -79,6 +80,7 @@ function leave() {
   tabs.open(null);
   chat?.disconnect();
   chat = conversation = null;
+  chosen = undefined;
   list.mark(null);
   messages.clear();
   developer.clear();
@@ -126,7 +128,8 @@ async function open(id, { push = true } = {}) {
   }
   if (opened === chat) {
     showTitle(titleOf(conversation));
-    showModel(conversation.model);
+    if (chosen === undefined) showModel(conversation.model);
+    else changeModel(chosen);
     tabs.open(opened);
   } // else another conversation was opened meanwhile
   return opened;
@@ -276,7 +279,10 @@ function showModel(model) {
 
 async function changeModel(model) {
   showModel(model);
-  if (conversation === null) return; // a new conversation is created with this model
+  if (conversation === null) {
+    if (chat) chosen = model; // changed once the conversation is loaded
+    return; // a new conversation is created with this model
+  }
   const { id } = conversation;
   await change(id, { model }).catch((error) => {
     composer.notice(error.message);
@@ -347,7 +353,7 @@ async function saveAsJSON() {
 }
 
 function openChatMenu() {
-  byId("show-instructions").hidden = !facts.userPrompts;
+  byId("show-instructions").hidden = !facts.userPrompts || (chat !== null && conversation === null); // it is being loaded
   for (const name of ["copy-all", "save-markdown", "save-json"]) byId(name).hidden = conversation === null;
   chatMenu.open(byId("open-chat-menu"));
 }
@@ -356,19 +362,21 @@ function askForInstructions() {
   chatMenu.close();
   const dialog = byId("instructions");
   const field = byId("instructions-text");
-  const about = conversation;
-  field.value = (unsaved && unsaved.id === about?.id ? unsaved.text : about ? about.systemPrompt : instructions) ?? "";
+  const [about, from] = [conversation, visit];
+  const id = about?.id ?? null;
+  field.value = unsaved.get(id) ?? (about ? about.systemPrompt : instructions) ?? "";
   dialog.returnValue = "";
   dialog.onclose = async () => {
-    unsaved = null;
     if (dialog.returnValue !== "ok") return;
     const systemPrompt = field.value.trim() || null;
-    if (about === null) instructions = systemPrompt;
-    else {
-      await change(about.id, { systemPrompt }).catch((error) => {
-        unsaved = { id: about.id, text: systemPrompt ?? "" };
-        composer.notice(t("The instructions were not saved. {problem}", { problem: t(error.message) }));
-      });
+    unsaved.set(id, systemPrompt ?? "");
+    if (about === null && from !== visit) return; // the reader has left the new chat meanwhile: kept for the next one
+    try {
+      if (about === null) instructions = systemPrompt;
+      else await change(id, { systemPrompt });
+      unsaved.delete(id);
+    } catch (error) {
+      composer.notice(t("The instructions were not saved. {problem}", { problem: t(error.message) }));
     }
   };
   dialog.showModal();
