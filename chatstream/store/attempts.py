@@ -359,7 +359,10 @@ class Attempts:
         if answer.unseen and self._webhook_delay is not None:
             parked["webhook"] = noted(EventType.ANSWER_WAITING, self._webhook_delay)
         change = {"$set": parked, "$unset": {"beatAt": "", "watchedAt": ""}}
-        before, there = await self._stop_running(conversation, answer, change)
+        # A repeated call may come after the user has decided, if the first one's result was lost: an attempt that has
+        # gone on is longer, and must not wait for the same decision again.
+        same = {"length": {"$lte": answer.length}}
+        before, there = await self._stop_running(conversation, answer, change, same)
         document = None if before is not None else await self._messages.find_one(_one(key, answer.id))
         if not there or (before is None and document is None):
             await self._delete_rest(key)
@@ -369,7 +372,8 @@ class Attempts:
             self._ledger.waits(answer)
         if before is not None:
             return replace(answer, queued=before.get("queued", False))
-        # Either this write had succeeded and its result was lost, or another process has ended the attempt.
+        # Either this write had succeeded and its result was lost, or another process has ended the attempt. If it has
+        # gone on already, this process's viewers get the wait first.
         found = self._mongo.understood(answer_model, document)
         understood = (one for one in found if one.status is not Status.STREAMING)
         return next(understood, answer)
@@ -539,14 +543,14 @@ class Attempts:
     # Parts ------------------------------------------------------------------------------------------------------------
 
     async def _stop_running(
-        self, conversation: Conversation, answer: Answer, change: Document
+        self, conversation: Conversation, answer: Answer, change: Document, same: Document | None = None
     ) -> tuple[Document | None, bool]:
-        """Apply `change` to the attempt if it still runs, and touch its conversation.
+        """Apply `change` to the attempt if it still runs and matches `same`, and touch its conversation.
 
         Returns the attempt's field `queued` from before, or None if it does not run; and whether the conversation
         still exists.
         """
-        running = _one(conversation.key, answer.id) | {"status": "streaming"}
+        running = _one(conversation.key, answer.id) | {"status": "streaming"} | (same or {})
         touched = touching(self._mongo, conversation)
 
         def both() -> tuple[Document | None, bool]:

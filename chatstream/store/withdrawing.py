@@ -45,7 +45,14 @@ class Withdrawing:
                 return None
             await self._hold_running(conversation, message, session)
             await self._give_place_to_parent(key, message, session)
-            mark = {"role": WITHDRAWN, "withdrawnBy": f"{self._owner}#{ObjectId()}#{conversation.key}"}
+            mark = {
+                "role": WITHDRAWN,
+                "withdrawnBy": f"{self._owner}#{ObjectId()}#{conversation.key}",
+                # Takes the place of the first attempt in the unique index: a process that has read the question before
+                # cannot begin an answer any more.
+                "replyTo": message["_id"],
+                "attempt": 1,
+            }
             gone = dict.fromkeys(("content", "background", "parent"), "")
             await self._messages.update_one({"_id": message["_id"]}, {"$set": mark, "$unset": gone}, session=session)
             if there.get("head") != message["_id"]:

@@ -1,6 +1,7 @@
 """Attempts in the real database: the lock, the checkpoints, and ends that are final."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from chatstream.models import (
     Usage,
     recommendation,
 )
+from chatstream.pieces import CallState, OpenToolCall, ToolState
 from chatstream.store.attempts import Checkpoint, CheckpointResult
 from chatstream.store.conversations import Conversations
 from chatstream.store.documents import outcome
@@ -324,3 +326,33 @@ async def test_what_was_seen_is_not_unseen(store: Storage, conversation: Convers
     assert isinstance(newest, Answer)
     assert isinstance(of_other, Answer)
     assert (newest.unseen, of_other.unseen) == (False, True)
+
+
+@pytest.mark.gen_test
+async def test_who_has_read_a_question_before_it_was_taken_back_begins_no_answer(
+    store: Storage, conversation: Conversation, key: str
+) -> None:
+    running = await begun(store, conversation)
+    question = await added(store, conversation, "And then?")
+    await store.posting.withdraw(conversation, question.id)
+    await store.attempts.finish(conversation, ended(running))
+    with pytest.raises(AnswerInProgress):
+        await store.attempts.begin(key, question.id, previous=None, newest_seq=question.seq)
+    assert [message.id for message in await stored(store, key)] == [running.reply_to, running.id]
+    await begun(store, conversation, "Something else")
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_has_gone_on_does_not_wait_for_the_same_decision_again(
+    store: Storage, conversation: Conversation, key: str
+) -> None:
+    running = await begun(store, conversation)
+    until = datetime.now(UTC) + timedelta(days=1)
+    waiting = replace(running.made_of([OpenToolCall(id="1", name="pay"), "{}"]), waits_until=until)
+    waiting = replace(waiting, status=Status.WAITING)
+    parked = await store.attempts.park(conversation, waiting)
+    assert parked is not None
+    gone_on = await store.attempts.move_on(key, parked, [ToolState(id="1", state=CallState.DENIED)], until=None)
+    assert gone_on is not None
+    await store.attempts.park(conversation, waiting)  # its result was lost the first time
+    assert await store.reading.running(key) == gone_on
