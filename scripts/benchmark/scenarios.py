@@ -161,7 +161,8 @@ def memory(bench: Bench, server: Server) -> Figures:
                 time.sleep(0.1)  # the model sends no signal
             time.sleep(1)  # the memory used only for opening them is freed
             after, waiting = running.process.memory(), bench.model.stats()["active"]
-        return {"kb_per_stream": (after - before) / streams / 1024, "missing": streams - waiting}
+        # Of those that are open: a server may have refused some.
+        return {"kb_per_stream": (after - before) / max(1, waiting) / 1024, "missing": streams - waiting}
 
 
 def cold_start(bench: Bench, server: Server) -> Figures:
