@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
-from tests.support.browser import Model, more
+from tests.support.browser import ChatPage, Model, more
 from tests.support.upstream import answer, beginning, delta, ending, event, http_chunk
 
 
@@ -88,15 +88,20 @@ def test_a_cut_answer_is_continued_and_attempts_are_rated(open_page: OpenPage, m
     expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "true")
 
 
+def begin_edit(tab: ChatPage, question: str, answered: str, draft: str, edited: str) -> None:
+    """Ask, write a draft below the answer, and type another text for the question."""
+    tab.ask(question)
+    expect(tab.prose).to_have_text(answered)
+    tab.field.fill(draft)
+    tab.button("Edit the question").click()
+    tab.field.fill(edited)
+
+
 def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: OpenPage, model: Model) -> None:
     hold = model.gate()
     model.reply(beginning("So far"), hold, http_chunk(event(delta(" never told"))), ending())
     tab = open_page()
-    tab.ask("Qestion")
-    expect(tab.prose).to_have_text("So far")
-    tab.field.fill("A draft")
-    tab.button("Edit the question").click()
-    tab.field.fill("Question")
+    begin_edit(tab, "Qestion", "So far", "A draft", "Question")
     model.reply(answer("Well."))
     tab.page.keyboard.press("Enter")
     expect(tab.questions).to_have_text(["Question"])
@@ -108,11 +113,7 @@ def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: Op
 def test_an_edit_is_still_there_after_a_look_at_another_chat(open_page: OpenPage, model: Model) -> None:
     model.reply(answer("Noted."))
     tab = open_page()
-    tab.ask("My qestion")
-    expect(tab.prose).to_have_text("Noted.")
-    tab.field.fill("a draft")
-    tab.button("Edit the question").click()
-    tab.field.fill("My question, and more")
+    begin_edit(tab, "My qestion", "Noted.", "a draft", "My question, and more")
     tab.button("New chat").click()
     expect(tab.field).to_have_value("")
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
