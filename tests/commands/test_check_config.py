@@ -169,7 +169,7 @@ def test_a_server_that_waits_says_for_what_and_starts_when_it_is_there(lone_mong
     try:
         deadline = time.monotonic() + 60
         while "is not initiated" not in server.log and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.1)  # the log is a file: nothing says when a line comes
         assert f"127.0.0.1:{lone_mongod} answers, but its replica set is not initiated" in server.log
         initiate(lone_mongod)
         server.wait_until_ready()
