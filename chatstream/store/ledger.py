@@ -538,8 +538,9 @@ class Ledger:
             if account.get("open") and await self._settle(account):
                 account = await self._accounts.find_one({"_id": account["_id"]}) or account
             models = account.get("models", {})
-            models = sorted(models.items()) if isinstance(models, dict) else [("", None)]
-            for name, counts in models:
+            if not isinstance(models, dict):
+                models = {"": models}  # one row, which cannot be read
+            for name, counts in sorted(models.items()):
                 rows = self._mongo.understood(_row, {"account": account, "model": name, "counts": counts})
                 for row in rows:
                     yield row
