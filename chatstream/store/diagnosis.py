@@ -21,8 +21,9 @@ _MILLISECONDS = int(_SECONDS * 1000)
 _NAME_SECONDS = 6.0
 # Maximum number of servers to report on; a replica set has three or five.
 _MOST = 5
-# Tries of the test transaction. The first may be slow on a new replica set, which creates its files then.
-_TRIES = 3
+# Tries of the test transaction. The first ones may be slow on a new replica set with a busy disk: it creates its files
+# then, which takes up to ten seconds. A try ends after about three seconds.
+_TRIES = 5
 
 _INITIATE = "run once: mongosh --port {port} --eval 'rs.initiate()'"
 
