@@ -109,7 +109,8 @@ async def test_the_assistant_knows_holds_back_and_tells(
     # The whole text, unless the secret was in the first read.
     assert again.frames[-1].data["content"] in ("I may say it: ", "")
     texts += [json.dumps(frame.data) for frame in again.frames]
-    assert not [text for text in texts if "4711" in text or "The code" in text]
+    # Not as part of a longer number: an id in the log may have these digits by chance.
+    assert not [text for text in texts if re.search(r"\b4711\b|The code", text)]
 
 
 @pytest.mark.gen_test
