@@ -29,6 +29,9 @@ from chatstream.store.terms import begins_terms, terms
 _MOST_TERMS = 20_000
 # A search updates documents for at most this many seconds, then answers without the rest. A request has four seconds.
 _UPDATE_SECONDS = 1.5
+# The first text of a conversation may take this many seconds longer, its wait for a thread included: a slow text would
+# else be begun anew by each search. It takes half a second of CPU time at most (see `_SHORT`).
+_FIRST_TEXT_SECONDS = 1.0
 # Search this far back from the last update: `updatedAt` is set before the commit, which may take some seconds.
 _LATE_COMMITS = timedelta(seconds=60)
 # Maximum number of concurrent searches in one process: the database must have time for other requests.
@@ -103,8 +106,15 @@ class Search:
         newest = max((one["updatedAt"] for one in changed), default=until)
         reached = min([newest, *(moment - timedelta(milliseconds=1) for moment in unfinished)])
         if reached > until:
-            await self._search.update_one(mark, {"$max": {"until": reached}}, upsert=True)
+            await self._set_mark(mark, reached)
         return now() < deadline
+
+    async def _set_mark(self, mark: Document, reached: datetime) -> None:
+        further = {"$max": {"until": reached}}
+        try:
+            await self._search.update_one(mark, further, upsert=True)
+        except DuplicateKeyError:  # another search has just inserted it
+            await self._search.update_one(mark, further)
 
     async def _changed(self, user_id: str, since: datetime) -> list[Document]:
         which = {"userId": user_id, "updatedAt": {"$gt": since}}
@@ -142,8 +152,8 @@ class Search:
             content = message.get("content")
             if isinstance(content, str) and len(found) < _MOST_TERMS:
                 try:
-                    # Without a deadline for the first one: a slow text would else be begun anew by each search.
-                    found.update(await _terms(content, None if seq == after else deadline))
+                    more_time = _FIRST_TEXT_SECONDS if seq == after else 0.0
+                    found.update(await _terms(content, deadline + more_time))
                 except TimeoutError:
                     whole = False
                     break
@@ -166,7 +176,7 @@ class Search:
         return whole
 
 
-async def _terms(text: str, deadline: float | None) -> dict[str, None]:
+async def _terms(text: str, deadline: float) -> dict[str, None]:
     """The terms of a text, in order. Raises `TimeoutError` at the deadline, a time of the loop's clock.
 
     A long text goes to a thread. After a deadline the thread goes on alone, for half a second of CPU time at most; so

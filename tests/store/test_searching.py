@@ -4,6 +4,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,10 +132,12 @@ async def test_one_that_is_deleted_while_it_is_made_ready_is_not_kept(
 
 
 @pytest.mark.gen_test
-async def test_several_search_at_once(mongo: Mongo, store: Storage, conversations: Conversations, user: str) -> None:
-    made = [await conversations.create(user, title=f"Number {number}") for number in range(5)]
-    keys = {one.key for one in made}
-    assert await asyncio.gather(*(find(mongo, user, "number") for _ in range(4))) == [keys] * 4
+async def test_several_search_at_once(mongo: Mongo, store: Storage, conversations: Conversations) -> None:
+    for _ in range(10):  # in some of them, each of several searches finds no document of the user, and inserts it
+        user = f"user-{uuid.uuid4().hex}"
+        made = [await conversations.create(user, title=f"Number {number}") for number in range(5)]
+        keys = {one.key for one in made}
+        assert await asyncio.gather(*(find(mongo, user, "number") for _ in range(4))) == [keys] * 4
     await exchange(store, made[0], "A question", "An answer")
     found = await asyncio.gather(*(find(mongo, user, "number answer") for _ in range(4)))
     assert found == [{made[0].key}] * 4
@@ -261,3 +264,23 @@ async def test_a_text_that_takes_longer_than_a_search_may_is_begun_once(
     assert found == [ObjectId(one.key)]
     await Search(mongo).find(user, {"slow"})
     assert begun == 1
+
+
+@pytest.mark.gen_test
+async def test_a_search_does_not_wait_for_a_thread_without_a_bound(
+    mongo: Mongo, store: Storage, conversations: Conversations, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await conversations.create(user, title="The title")
+    await exchange(store, one, "long " * 1000, "An answer")
+    monkeypatch.setattr(searching, "_UPDATE_SECONDS", 0.2)
+    monkeypatch.setattr(searching, "_FIRST_TEXT_SECONDS", 0.1)
+    released = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        monkeypatch.setattr(asyncio, "to_thread", lambda function: asyncio.wrap_future(busy.submit(function)))
+        busy.submit(released.wait)
+        try:
+            assert await Search(mongo).find(user, {"title"}) == ([ObjectId(one.key)], False)
+        finally:
+            released.set()
+    monkeypatch.undo()
+    assert await find(mongo, user, "long title") == {one.key}
