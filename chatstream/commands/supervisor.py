@@ -7,7 +7,8 @@ listens on a port of its own, for a proxy that sends a conversation to the same 
   command ends.
 - A worker that ends later is started again. If it keeps ending, the pauses before each start grow.
 - At SIGINT, SIGTERM or SIGHUP all workers drain at the same time; a second SIGINT or SIGTERM ends them at once. The
-  shared port is given up at the first, so that a new server can serve there meanwhile.
+  shared port is given up at the first, so that a new server can serve there meanwhile. A worker that hangs is killed a
+  minute after its drain should have ended.
 - A worker shares a socket with this process, and drains when that is closed: at such a signal, or because this process
   was killed. We send it no SIGTERM: whoever told each process of a group to end has sent it one already, and it would
   take ours for the second. That is also why it does not count the closed socket as a signal.
@@ -42,6 +43,9 @@ _PROVED = 60.0
 # If every worker has ended this often in a row, and none is left, the supervisor ends, too: then systemd or the
 # container's runtime sees that it does not serve. With the pauses this takes half a minute.
 _MOST_ENDS = 6
+# Seconds that a worker has to end, after the answers' time to finish: its other steps take at most ten seconds each.
+# One that takes longer hangs, and is killed: the command and its database would wait for it for ever.
+_END_SECONDS = 60.0
 
 
 def run(settings: Settings, notes: Sequence[str], command: Sequence[str]) -> int:
@@ -172,6 +176,8 @@ class Supervisor:
 
     def _end(self) -> None:
         """Let the workers drain. A second call changes nothing."""
+        if not self._ending.is_set():
+            asyncio.get_running_loop().call_later(self._settings.drain_timeout + _END_SECONDS, self._kill_hanging)
         self._ending.set()
         self._go_on.set()
         self._reservation.close()
@@ -181,11 +187,19 @@ class Supervisor:
     def _told_to_end(self) -> None:
         """Let the workers drain; at the second call, end them at once: nothing is saved."""
         if self._signalled:
-            for process, _ in self._running.values():
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+            self._kill()
         self._signalled = True
         self._end()
+
+    def _kill_hanging(self) -> None:
+        for number in self._running:
+            log.error("process %d of %d does not end; it is killed", number, self._settings.processes)
+        self._kill()
+
+    def _kill(self) -> None:
+        for process, _ in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

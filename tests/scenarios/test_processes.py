@@ -204,6 +204,24 @@ def test_told_twice_it_ends_the_workers_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_the_log_stays_pytests")
+def test_a_worker_that_hangs_at_its_end_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+    import signal
+    os.write(0, b"r")
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.read(0, 1)
+    signal.pause()
+    """
+    monkeypatch.setattr("chatstream.commands.supervisor._END_SECONDS", 0.1)
+    hangs = supervisor(script, tmp_path, count=1)
+    hangs._settings = hangs._settings.model_copy(update={"drain_timeout": 0})
+    assert status(hangs) == 1
+    assert "process 1 of 1 does not end; it is killed" in caplog.text
+
+
+@pytest.mark.usefixtures("_the_log_stays_pytests")
 def test_a_first_sigterm_after_the_terminal_was_closed_lets_the_workers_drain(tmp_path: Path) -> None:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         pytest.skip("the tests run under nohup, and so does the supervisor")
