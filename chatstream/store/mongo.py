@@ -27,6 +27,7 @@ from chatstream.store.documents import NoMessage, NotUnderstood
 from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, translated
 from chatstream.store.measuring import Commands, Heartbeats
 from chatstream.store.uri import undecided
+from chatstream.store.watching import Reader, Watching
 
 log = logging.getLogger("chatstream.store")
 
@@ -40,9 +41,9 @@ OPERATION_TIMEOUT_MS = 2000
 _INDEX_TIMEOUT_SECONDS = 3600
 _INDEX_CHECK_SECONDS = 5
 # Time limit for closing a change stream, and for closing the client, in seconds. Without one the driver waits for a
-# stopped database for 11 s. A healthy one needs at most the second for which the stream's last read may wait.
+# stopped database for 11 s.
 _CLOSE_SECONDS = 2.0
-# motor's threads besides those for operations: one for the change stream, one for the probe.
+# motor's threads besides those for operations: one to close the change stream, one for the probe.
 _OTHER_THREADS = 2
 # Retry a transaction for this long, the usual length of a failover. The caller waits at most the second time, which
 # includes waiting at the gate; a request with less time left waits less.
@@ -385,19 +386,25 @@ class Mongo:
         await session.end_session()
 
     @asynccontextmanager
-    async def watch(self, pipeline: list[Document], max_await_ms: int) -> AsyncIterator[Any]:
+    async def watch(self, pipeline: list[Document], max_await_ms: int) -> AsyncIterator[Watching]:
         """Open a change stream over the database: an iterator. Raises the driver's errors."""
-        stream = self._database.watch(pipeline, max_await_time_ms=max_await_ms)
-        await stream.__aenter__()
+        reader = Reader()
         try:
-            yield stream
+            stream = await reader.run(
+                lambda: self._database.delegate.watch(pipeline, max_await_time_ms=max_await_ms),
+            )
+            try:
+                yield Watching(stream, reader)
+            finally:
+                # The driver tells the database, which may be gone, to forget the cursor. If that fails, it must not
+                # raise here: it would hide what ended the stream, and after a cancellation the task would go on for
+                # ever. The reader's thread may still be reading.
+                with pymongo.timeout(_CLOSE_SECONDS):
+                    closing = asyncio.ensure_future(_in_motors_thread(asyncio.get_running_loop(), stream.close))
+                closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
+                await asyncio.wait((closing,))
         finally:
-            # The driver tells the database, which may be gone, to forget the cursor. If that fails, it must not raise
-            # here: it would hide what ended the stream, and after a cancellation the task would go on for ever.
-            with pymongo.timeout(_CLOSE_SECONDS):
-                closing = asyncio.ensure_future(stream.close())
-            closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
-            await asyncio.wait((closing,))
+            reader.end()
 
     def close(self) -> None:
         """Close the connections."""

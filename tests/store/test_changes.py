@@ -1,6 +1,7 @@
 """Documents of a later version, or edited by hand: the change stream continues, and all other documents are read."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 from bson import DatetimeMS, ObjectId
 from bson.regex import Regex
-from motor.motor_asyncio import AsyncIOMotorChangeStream
 from msgspec.structs import replace
+from pymongo.change_stream import ChangeStream
 
 from chatstream.errors import AnswerInProgress, ErrorCode, StorageUnavailable
 from chatstream.metrics import Metrics
@@ -83,14 +84,14 @@ async def test_documents_of_a_later_version_do_not_end_it(
 
 @pytest.mark.gen_test(timeout=90)
 async def test_it_can_be_cancelled_while_the_database_goes_away(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-    close = AsyncIOMotorChangeStream.close
+    close = ChangeStream.close
 
-    async def no_answer(stream: Any) -> None:
+    def no_answer(stream: ChangeStream[Any]) -> None:
         """As the driver does if the last read of the stream times out in another thread at that moment."""
-        await close(stream)
+        close(stream)
         raise AttributeError("mark_dirty")
 
-    monkeypatch.setattr(AsyncIOMotorChangeStream, "close", no_answer)
+    monkeypatch.setattr(ChangeStream, "close", no_answer)
     opened = asyncio.Event()
 
     async def on_gap() -> None:
@@ -107,6 +108,36 @@ async def test_it_can_be_cancelled_while_the_database_goes_away(mongo: Mongo, mo
         listening.cancel()
         await asyncio.sleep(0)
     assert done
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_neither_its_end_nor_that_of_the_process_waits_for_a_read(
+    mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    reading, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def read(_: object) -> None:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(reading.set)
+        released.wait(60)
+
+    monkeypatch.setattr(ChangeStream, "try_next", read)
+    listening = asyncio.create_task(Changes(mongo, owner="another").listen(_nothing, _nothing))
+    try:
+        await reading.wait()
+        listening.cancel()
+        await asyncio.wait((listening,))
+        assert [(thread.is_alive(), thread.daemon) for thread in threads] == [(True, True)]
+    finally:
+        released.set()
+    threads[0].join(60)
+    assert not threads[0].is_alive()
+
+
+async def _nothing(*_: object) -> None:
+    pass
 
 
 @pytest.mark.gen_test
