@@ -176,6 +176,9 @@ async def _after(reading: Reading, key: str, cursor: Cursor, wire: Format) -> Re
     running = next((one for one in messages if isinstance(one, Answer) and not one.status.is_final), None)
     waiting = messages and place != BEGINNING and not any(isinstance(message, Answer) for message in messages)
     running_before = await reading.running(key) if waiting else None
+    if running_before is not None and running_before.seq > messages[-1].seq:
+        # This answer began after the first read, which has neither its question nor the answer. A second read has both.
+        return await _after(reading, key, cursor, wire)
     return Replay(
         entries=entries,
         place=entries[-1].place or BEGINNING if entries else BEGINNING,

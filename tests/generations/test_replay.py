@@ -299,6 +299,26 @@ async def test_after_a_user_message_its_answer_comes(mongodb_uri: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_after_an_unanswered_message_a_later_question_comes_that_is_asked_during_the_read(
+    mongodb_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(mongodb_uri) as b:
+        past = await Past.of(b)
+        await past.turn("one")
+        unanswered = await past.waiting()
+        running = b.reading.running
+
+        async def asked_first(key: str) -> Answer | None:
+            monkeypatch.undo()
+            await past.running("Well")  # another process stores its question and the beginning of its answer
+            return await running(key)
+
+        monkeypatch.setattr(b.reading, "running", asked_first)
+        told = await past.replay(Cursor(unanswered.id, Cursor.USER))
+        assert say(told) == ["user_message:And now?", "llm_chunk:Well"]
+
+
+@pytest.mark.gen_test
 async def test_from_the_start_everything_is_told(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as b:
         past = await Past.of(b)
