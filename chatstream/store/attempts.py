@@ -238,7 +238,7 @@ class Attempts:
             elif shown_in is not None:
                 await begin(None)
             else:
-                await self._messages.insert_one(document)
+                await self._mongo.in_thread(lambda: self._messages.in_thread.insert_one(document))
         except DuplicateKeyError:
             stored = await self._linearizable.find_one(_one(key, answer.id))
             if stored is None:
