@@ -70,6 +70,7 @@ class Follower:
         self.over = False  # nothing more is read, except what `next` already has
         self._waiter: asyncio.Future[None] | None = None
         self._push: Push | None = None
+        self._last = b""  # the last frames, which are not pushed
         self._pushed_short = False
         self._written_at = self._loop.time()
         self._heartbeat_due = False
@@ -102,6 +103,9 @@ class Follower:
         """Push the available frames. Returns False if `next` must be woken: the reader is slow, the
         stream has ended, or a heartbeat is due."""
         while frames := self._take():
+            if self.has_ended:  # `next` must be woken in any case; its caller writes the response's end with them
+                self._last = frames
+                return False
             self._note(frames)
             if not push(frames):
                 self._pushed_short = True
@@ -120,6 +124,11 @@ class Follower:
         if self._woken_at is not None:  # the last write has left
             self._observe_lag(self._loop.time() - self._woken_at)
             self._woken_at = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether everything was taken, so that what `next` has just returned was the last."""
+        return self.over and not self._behind and not self._last
 
     @property
     def answer_runs(self) -> bool:
@@ -160,7 +169,8 @@ class Follower:
         """
         self._observe()
         while True:
-            if frames := self._take():
+            frames, self._last = self._last or self._take(), b""
+            if frames:
                 self._note(frames)
                 return frames
             if self.over:

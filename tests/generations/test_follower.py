@@ -379,12 +379,23 @@ async def test_whoever_has_no_room_is_waited_for_and_gets_the_rest_later() -> No
 
 
 @pytest.mark.gen_test
-async def test_the_end_of_a_stream_is_pushed_and_then_told_to_the_writer() -> None:
+@pytest.mark.parametrize("code", [None, ErrorCode.TOKEN_EXPIRED])
+async def test_the_last_frames_are_the_writers_which_ends_the_response_with_them(code: ErrorCode | None) -> None:
     channel, socket = Channel(conversation()), Socket()
-    writer = await pushing(follower(channel, once=True), socket)
-    channel.append(Ended(answer(0, "ab", Status.COMPLETE)))
-    assert types(socket.frames) == ["llm_complete"]
-    assert await writer is None
+    one = follower(channel, once=code is None)
+    writer = await pushing(one, socket)
+    channel.append(Posted(message(0)))
+    assert types(socket.frames) == ["user_message"]
+    ended = [one.has_ended]
+    if code is None:
+        channel.append(Ended(answer(1, "ab", Status.COMPLETE)))
+    else:
+        one.end(code)
+    ended.append(one.has_ended)  # the last frames have not left yet
+    assert types(parse(await writer or b"")) == ["llm_complete" if code is None else "error"]
+    assert [*ended, one.has_ended] == [False, False, True]
+    assert len(socket.frames) == 1
+    assert await one.next(socket.push) is None
 
 
 @pytest.mark.gen_test

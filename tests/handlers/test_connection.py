@@ -6,10 +6,11 @@ import json
 import pytest
 
 from chatstream.handlers.base import BaseHandler
-from chatstream.handlers.connection import Connection
-from tests.support.client import PATIENCE
+from chatstream.handlers.connection import LAST_CHUNK, Connection
+from tests.support.client import API, PATIENCE, Client
 from tests.support.doors import doors_alone
 from tests.support.processes import ServerProcess
+from tests.support.upstream import Upstream, answer
 
 SECRET = "Bearer-of-a-secret"
 
@@ -89,3 +90,34 @@ async def test_the_end_of_what_a_client_says_is_read_once(monkeypatch: pytest.Mo
             assert (await reader.read()).startswith(b"HTTP/1.1 ")
         writer.close()
     assert len(reads) < 10
+
+
+@pytest.mark.gen_test
+async def test_a_stream_ends_once_and_its_connection_serves_on(
+    client: Client, upstream: Upstream, shared_server: ServerProcess
+) -> None:
+    """The end of the body is written together with the last event, and not a second time."""
+    upstream.reply(answer("Ireland."))
+    conversation = await client.create()
+    assert (await client.post(conversation, "Who wins?")).is_success
+    await client.answer(conversation)
+    [question, _] = await client.messages(conversation)
+    head = f"Host: x\r\nAuthorization: Bearer {client.token}\r\n\r\n"
+    path = f"{API}/{conversation}/stream?once=true&last_event_id={question['id']}.user"
+    for version in ("1.1", "1.0"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", shared_server.port)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2 if version == "1.1" else 1):
+                writer.write(f"GET {path} HTTP/{version}\r\n{head}".encode())
+                assert b" 200 OK\r\n" in await reader.readuntil(b"\r\n\r\n")
+                if version == "1.1":
+                    body = await reader.readuntil(b"\r\n" + LAST_CHUNK)
+                    assert body.count(b'"type":"llm_complete"') == 1
+            if version == "1.1":
+                writer.write(f"GET /healthz HTTP/1.1\r\nConnection: close\r\n{head}".encode())
+                assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")  # nothing is left of the stream
+            else:
+                body = await reader.read()
+                assert body.endswith(b"\n\n")  # a body without chunks has no last chunk
+                assert body.count(b'"type":"llm_complete"') == 1
+        writer.close()
