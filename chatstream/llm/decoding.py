@@ -300,6 +300,9 @@ class AnswerDecoder:
         if isinstance(event, ErrorEvent):
             self._failed(_json(text) or text)
             return
+        if text == _END_MARK and not self.over:  # each answer has it, and it costs more to find out that it is no JSON
+            self._end_of_answer()
+            return
         document = _json(text)
         if isinstance(document, dict):
             self._read_chunk(document, pieces)

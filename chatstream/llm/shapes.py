@@ -187,8 +187,10 @@ def failure_of(chunk: Json) -> object:
     status = chunk.get("base_resp")  # MiniMax
     if isinstance(status, dict) and status.get("status_code"):
         return status
-    said = (chunk.get(key) for key in _FAILURES)
-    return chunk if any(isinstance(value, str | list) and value for value in said) else None
+    for key in _FAILURES:  # loops cost half of what generators do, and each answer has a chunk for each of them
+        if key in chunk and chunk[key] and isinstance(chunk[key], str | list):
+            return chunk
+    return None
 
 
 def usage_of(chunk: Json, *, final: bool) -> Usage | None:
@@ -226,8 +228,10 @@ def _detail(usage: Json, most: int, name: str, other_name: str, what: str) -> in
 
 
 def _count(usage: Json, *names: str) -> int | None:
-    values = (usage.get(name) for name in names)
-    value = next((value for value in values if value is not None), None)
+    value = None
+    for name in names:
+        if (value := usage.get(name)) is not None:
+            break
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if _is_count(value) else None
