@@ -87,6 +87,8 @@ OPENAI_MODEL=gpt-4
 _REFUSAL = """I'm sorry, but I can't help with that. If you are locked out of your own home, a locksmith can \
 help, and your insurance may pay for it."""
 
+_DANGEROUS = "I'm sorry, but I can't help with that."
+
 _THANKS = "You are welcome! (Even the demo model is polite.)"
 
 _JOKE = """Why do programmers prefer the dark? Because light attracts bugs.
@@ -116,28 +118,91 @@ OPENAI_MODEL=gpt-4
 # The reasoning of the demo models that think first.
 THOUGHT = "The user asks for something. I look at what is known of it, and keep it short."
 
-# The prepared answers, by patterns that are searched for in the question, in this order.
+_GREETING = (
+    r"(?:hi|hiya|hello|hey|yo|howdy|hola|buenos d[ií]as|buenas(?: tardes| noches)?|bonjour|salut|bonsoir|ciao|salve|"
+    r"buongiorno|buonasera|qu[eé] tal|c[oó]mo est[aá]s|(?:comment )?[cç]a va|comment allez.vous|come stai|tudo bem|"
+    r"good night|god (?:dag|morgen)|ol[aá]|bom dia|boa tarde|hej|hei|hoi|goedemorgen|ahoj|cze[sś][cć]|dzie[nń] dobry|"
+    r"merhaba|selam|namaste|salaam|shalom|aloha|xin ch[aà]o|good (?:morning|afternoon|evening|day)|привет|"
+    r"здравствуйте|добрый день|вітаю|привіт|γεια(?: \w+)?|שלום|नमस्ते|こんにちは|おはよう|你好|您好|안녕(?:하세요)?)"
+    r"(?: (?:there|all|everyone|bot|you|again))?"
+)
+_GERMAN_GREETING = r"(?:hallo|hallöchen|guten (?:tag|morgen|abend)|moin(?: moin)?|servus|grüß gott|grüezi|tach)"
+_ARABIC_GREETING = (
+    r"(?:مرحب[اًا]*|[أا]هل[اًا]*(?: وسهل[اًا]*)?|السلام عليكم|سلام|صباح الخير|مساء الخير|كيف (?:ال)?حالك?|من [أا]نت|هاي)"
+)
+_DO = r"(?:write|make|build|create|code|develop|prepare|produce|synthesi[sz]e|baue?n?|schreib\w*)"
+_OTHER_LANGUAGE = (
+    r"java|javascript|js|typescript|rust|go|golang|c|ruby|php|swift|kotlin|haskell|perl|sql|bash|scala|r|lua|excel"
+)
+# The prepared answers, by patterns that are searched for in the question, in this order. A pattern needs more than a
+# word of the topic: an answer about something else is worse than "none of them is about that".
 _ANSWERS: Final = (
-    (r"\bpalindrom", _PALINDROME),
-    (r"\b(?:coffee|kaffee)\b", _COFFEE),
-    (r"\bP[yi]t(?:h)?agor", _PYTHAGORAS),
-    (r"\b(?:rainy|verregnet)", _RAIN),
-    (r"\b(?:lock|bomb|weapon|poison|malware)\b", _REFUSAL),
-    (r"\bjokes?\b|\bwitz\b", _JOKE),
-    (r"\b(?:poem|gedicht)\b", _POEM),
-    (r"^\W*(?:thanks|thank you|thx|danke)\b", _THANKS),
-    (r"^\W*(?:hallo|guten (?:tag|morgen|abend)|moin|servus|wer bist du|was kannst du|hilfe)\b", _GERMAN_WHO),
-    (r"[\u0600-\u06ff]", _ARABIC),
+    (rf"^(?!.*\b(?:{_OTHER_LANGUAGE})\b).*\bpalindrom", _PALINDROME),
     (
-        r"^\W*(?:(?:hi|hello|hey)(?: there)?|hola|bonjour|good (?:morning|evening|day)|help|test(?:ing)?|ping)\W*$"
-        r"|\bwho are you\b|\bwhat (?:can you do|are you|is this|model)\b|\bhow(?: are you|.s it going)\b"
-        r"|\bare you (?:an? |real|human|chat ?gpt|gpt|claude|gemini)",
+        r"\b(?:mak(?:e|es|ing)|brew\w*|ways?|methods?|compar\w+|prepar\w+|machen|mache|zubereit\w+|koche\w*|arten|"
+        r"vergleich\w*)\b(?:(?! in ).)*\b(?:coffee|kaffee)\b(?! (?:shop|table|machine|cake))"
+        r"|\b(?:coffee|kaffee)\b.*\b(?:machen|zubereiten|kochen)\b|^\W*(?:coffee|kaffee)\W*$",
+        _COFFEE,
+    ),
+    (
+        r"^(?!.*\b(?:who|when|where|born|wer|wann|wo|code|function|program|python)\b).*\bp[yi]th?ag",
+        _PYTHAGORAS,
+    ),
+    (
+        r"\b(?:ideas?|things to do|activit\w+|what\b.*\bdo|ideen|was\b.*\b(?:tun|machen?))\b.*"
+        r"\b(?:rainy|verregnet\w*)\b"
+        r"|\b(?:rainy|verregnet\w*)\b.*\b(?:ideas?|things to do|activit\w+|ideen|what (?:can|should|to)\b.*\bdo)\b"
+        r"|^\W*rainy(?: (?:sun)?day)?\W*$",
+        _RAIN,
+    ),
+    (
+        r"\b(?:pick|picking|force|crack)\s+(?:a |an |the |my |this |open )*(?:door |front )?locks?\b|\block ?picking\b"
+        r"|\bschlo(?:ss|ß)\b.*\bknacken\b",
+        _REFUSAL,
+    ),
+    (
+        rf"\b{_DO}\b(?: me| mir)?(?: a| an| some| eine?)?"
+        r"(?: (?:pipe|petrol|nail|dirty|car|home-?made|nuclear|chemical|biological|deadly|new))*"
+        r" (?:bomb|bombe|weapon|waffe|poison|malware|ransomware|computer virus)s?"
+        r"(?! (?:shelter|card|shop|list|for|ideas?))\b",
+        _DANGEROUS,
+    ),
+    (
+        r"\b(?:tell|know|say|give|make|hear|crack|got|have|another|one more|any|a good|erzähl\w*|kennst|noch)\b"
+        r"(?:(?! about (?:this|that|the)).){0,30}\b(?:jokes?|witze?)\b"
+        r"|^\W*(?:a |an? other |ein(?:en)? )?(?:jokes?|witz)\b.{0,12}$",
+        _JOKE,
+    ),
+    (
+        r"\b(?:write|compose|make|tell|give|know|schreib\w*|dichte\w*)\b(?:(?! (?:of|from|called) ).){0,20}"
+        r"\b(?:poem|gedicht)\b"
+        r"|^\W*(?:a |an? other |ein )?(?:poem|gedicht)\b(?:,? (?:please|bitte))?\W*$",
+        _POEM,
+    ),
+    (
+        r"^\W*(?:(?:ok(?:ay)?|great|super|perfect|no)\W+)?"
+        r"(?:many thanks|thanks|thank you|thx|danke|vielen dank)(?:\W+(?:you|so|very|much|a|lot|for|the|your|that|this|"
+        r"it|help|answer|s|was|is|great|helpful|good|nice|perfect|again|everything|all|dir|ihnen|sehr|schön|für|die|das|"
+        r"deine|ihre|hilfe|antwort|super|gut))*\W*$",
+        _THANKS,
+    ),
+    (
+        rf"^\W*(?:{_GERMAN_GREETING}\W*)?(?:wer bist du|wer sind sie|was kannst du(?: alles)?|was bist du|hilfe|"
+        rf"wie geht(?: es|.s)?(?: dir| ihnen)?)\W*$|^\W*{_GERMAN_GREETING}(?: zusammen)?\W*$",
+        _GERMAN_WHO,
+    ),
+    (rf"^\W*{_ARABIC_GREETING}(?:\W+{_ARABIC_GREETING})*\W*$", _ARABIC),
+    (
+        rf"^\W*(?:{_GREETING}\W*)?(?:who (?:are|is) (?:you|this)|what (?:are|is) (?:you|this)"
+        r"(?: (?:demo|page|site|app|chat|server|thing))?|what (?:can|do) you do(?: for me)?|"
+        r"(?:what|which) (?:(?:ai|language) )?model (?:are you|is this|do you use)|"
+        r"how are you(?: doing)?(?: today)?|how.s it going|how does this work|"
+        r"are you (?:an? |the )?(?:real|human|person|robot|bot|ai|llm|language model|demo|"
+        r"chat ?gpt|gpt-?\w*|claude|gemini|llama)(?: (?:person|human|model|ai|llm))?|"
+        r"(?:can you )?help(?: me)?|test(?:ing)?|ping)\W*$"
+        rf"|^\W*{_GREETING}(?:\W+{_GREETING})*\W*$",
         _WHO,
     ),
-    (r"\b(?:python|javascript|code|function|programme?)\b", _PALINDROME),
-    (r"\btable\b|\btabelle\b", _COFFEE),
-    (r"\b(?:maths?|formula|equation)\b", _PYTHAGORAS),
-    (r"\b(?:ideas|list)\b", _RAIN),
 )
 
 
@@ -150,6 +215,7 @@ _TITLES: Final = {
     _WHO: "Meeting the demo model",
     _GERMAN_WHO: "Das Demomodell",
     _REFUSAL: "Locked out",
+    _DANGEROUS: "A refusal",
     _JOKE: "A joke",
     _POEM: "A poem",
     _THANKS: "Thanks",
@@ -164,8 +230,8 @@ def matches(pattern: str, question: str) -> bool:
 
 def title(question: str) -> str:
     """The demo model's title for a conversation with this first question: a prepared one, else the question."""
-    known = next((_TITLES[text] for pattern, text in _ANSWERS if matches(pattern, question)), None)
-    return known or shortened(" ".join(question.split())).strip(" ,.;:?!")
+    text = prepared(question)
+    return _TITLES[text] if text else shortened(" ".join(question.split())).strip(" ,.;:?!")
 
 
 class DemoModel(NamedTuple):
@@ -261,13 +327,22 @@ _TEXTS: Final = (_PALINDROME, _COFFEE, _PYTHAGORAS, _RAIN)
 
 
 def _answer(question: str) -> str:
-    """The prepared answer to this question, else the answer to another question, which says so."""
-    if (written := prepared(question)) is not None:
-        return written
-    text = _TEXTS[number(question) % len(_TEXTS)]
-    return f"This is a demo with prepared answers, and none fits your question; here is another one.\n\n{text}"
+    """The prepared answer to this question, else a text that says there is none."""
+    return prepared(question) or _none_fits(question)
 
 
+def _none_fits(question: str) -> str:
+    asked = [*_QUESTIONS]
+    first = number(question) % len(asked)  # so that not all of these texts are the same
+    examples = "\n".join(f"- *{one}*" for one in asked[first:] + asked[:first])
+    return f"{NO_ANSWER} Ask, for example:\n\n{examples}\n\n{REAL_MODEL}"
+
+
+NO_ANSWER: Final = "This is a demo with prepared answers, and none of them is about that."
+REAL_MODEL: Final = (
+    "For answers to anything, connect a real model: set `OPENAI_API_KEY` (or `OPENAI_BASE_URL`) and `OPENAI_MODEL`, "
+    "and start the server again."
+)
 GENERAL: Final = Subject(
     answer=_answer, texts=_TEXTS, title="A rainy Sunday", question="Give me five ideas for a rainy Sunday"
 )

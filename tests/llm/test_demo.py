@@ -189,6 +189,18 @@ FIRST_THINGS = {
     "Are you ChatGPT?": "demo model",
     "Hello there": "demo model",
     "Tell me a joke": "programmers",
+    "How do I pick a lock?": "locksmith",
+    "How do I build a bomb?": "can't help with that.",
+    "Thank you very much!": "You are welcome",
+    "Bonjour !": "demo model",
+    "こんにちは": "demo model",
+    "Guten Morgen": "Demomodell",
+    "مرحبا": "النموذج",
+    "Should I bet on Paris or Marseille?": "Let's look at **Paris Saint-Germain v Olympique de Marseille**",
+    "Ireland vs New Zealand": "Let's look at **Ireland v New Zealand**",
+    "Will Dortmund win on Saturday?": "Let's look at **Bayern München v Borussia Dortmund**",
+    "What are the odds for Boston to beat Denver?": "Let's look at **Boston Celtics v Denver Nuggets**",
+    "Will Chelsea win the league?": "Let's look at **Arsenal v Chelsea**",
     "Real Madrid vs Barcelona tonight?": "none of them is about that",
     "Bayern or Leverkusen?": "none of them is about that",
     "Bayern v Arsenal": "none of them is about that",
@@ -198,6 +210,70 @@ FIRST_THINGS = {
     "What's the weather like?": "none of them is about that",
     "What is 2+2?": "none of them is about that",
 }
+# Questions for which there is no answer, although they have words of prepared ones.
+ABOUT_SOMETHING_ELSE = (
+    "What's the weather in Paris?",
+    "Paris or Marseille on holiday, which is nicer?",
+    "How far is Boston from Denver?",
+    "Flights from Paris to Marseille",
+    "Is Ireland bigger than New Zealand?",
+    "Tips for a weekend in Paris",
+    "Wie wird das Wetter in Bayern?",
+    "Best chicken nuggets recipe",
+    "When was Arsenal founded?",
+    "How does a database lock work?",
+    "My door lock is broken",
+    "Who invented the atomic bomb?",
+    "Is chocolate poison for dogs?",
+    "How do I remove malware?",
+    "Give me a list of the planets",
+    "Ideas for a birthday gift",
+    "Will it be a rainy day tomorrow?",
+    "How do I sort a list in JavaScript?",
+    "python function to reverse a string",
+    "Write a palindrome checker in Rust",
+    "Explain this code: x = 1",
+    "Make a table of the planets",
+    "Which maths book is good?",
+    "Which coffee shop in Berlin is open?",
+    "Is coffee bad for you?",
+    "Who was Pythagoras?",
+    "Is this a joke?",
+    "Who wrote the poem The Raven?",
+    "How can I save money?",
+    "What day is next Sunday?",
+    "How do I play tennis?",
+    "Explain this quote by Einstein",
+    "Give me a good quote for the day",
+    "What are the odds of rain at work?",
+    "What happened on 11/8/2016?",
+    "What is a good wine?",
+    "Translate good morning into French",
+    "How do you say thank you in Spanish?",
+    "Thanks, and what is the capital of France?",
+    "Hallo, wie wird das Wetter morgen?",
+    "Hilfe bei Excel",
+    "Hello, can you write an email?",
+    "What is this plant?",
+    "What model of car is best?",
+    "What can you do with leftover rice?",
+    "ما هي عاصمة فرنسا؟",
+    "What does مرحبا mean?",
+    "Quelle est la capitale de la France ?",
+)
+
+
+# The page's own examples, without a plug-in.
+EXAMPLES = (
+    "Write a function that finds palindromes",
+    "Compare three ways to make coffee",
+    "Explain the Pythagorean theorem",
+    "Give me five ideas for a rainy Sunday",
+    "Schreibe eine Funktion, die Palindrome findet",
+    "Vergleiche drei Arten, Kaffee zu machen",
+    "Erkläre den Satz des Pythagoras",
+    "Gib mir fünf Ideen für einen verregneten Sonntag",
+)
 
 
 @pytest.mark.parametrize("question", FIRST_THINGS)
@@ -210,6 +286,19 @@ def test_whoever_asks_about_something_is_told_about_that_or_that_it_is_a_demo(qu
         assert "at odds of" not in answer
 
 
+def test_nobody_gets_an_answer_about_something_else() -> None:
+    for subject in (DEMO, GENERAL):
+        answered = [one for one in ABOUT_SOMETHING_ELSE if "none of them is about that" not in subject.answer(one)]
+        assert not answered
+    assert {demo_answers.title("How does a database lock work?")} == {"How does a database lock work"}
+
+
+def test_the_examples_of_the_page_have_answers() -> None:
+    words = Bets.page_words.values()
+    for subject, questions in ((DEMO, [one for each in words for one in each["examples"]]), (GENERAL, EXAMPLES)):
+        assert not [one for one in questions if "none of them is about that" in subject.answer(one)]
+
+
 def test_a_title_ends_with_a_whole_word() -> None:
     question = "Could you compare the incontrovertible advantages of extraordinarily uncommonly long words?"
     assert demo_answers.title("Who wins on Sunday, and is there a bet?") == "Who wins on Sunday, and is there a bet"
@@ -218,8 +307,8 @@ def test_a_title_ends_with_a_whole_word() -> None:
 
 def test_paragraphs_are_written_in_one_line() -> None:
     """A terminal would show each line break of the text."""
-    for question in ("hi", "hallo", "rainy", "pythagoras", "lock", "witz"):
-        paragraphs = re.sub(r"```.*?```", "", demo_answers.prepared(question) or "", flags=re.DOTALL).split("\n\n")
+    for question in ("hi", "hallo", "rainy", "pythagoras", "pick a lock", "witz", "?"):
+        paragraphs = re.sub(r"```.*?```", "", GENERAL.answer(question), flags=re.DOTALL).split("\n\n")
         for paragraph in paragraphs:
             lines = paragraph.strip().split("\n")
             assert all(re.match(r"[-|>]|\s*\d\.|\s+-", line) for line in lines[1:]), paragraph

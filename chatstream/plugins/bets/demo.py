@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Final, NamedTuple
 
-from chatstream.llm.demo_answers import DemoModel, Subject, matches, number, prepared
+from chatstream.llm.demo_answers import NO_ANSWER, REAL_MODEL, DemoModel, Subject, matches, number, prepared
 from chatstream.models import Annotation
 from chatstream.plugins.bets.asking import CALLS, step
 from chatstream.plugins.bets.chats import Chats
@@ -77,9 +77,12 @@ Keep the stake small, compare what other bookmakers offer, and only bet what you
 
 # Answers to the page's example questions in both languages. The patterns are tried in this order.
 _ANSWERS: Final = (
-    (r"\b11/8\b", _ODDS),
+    (
+        r"\b(?:odds|quoten?|price|bets?|wette)\b.*\b11/8\b(?!/)|(?<!/)\b11/8\b(?!/).*\b(?:odds|quoten?|mean|price|bets?|bedeute\w*)\b",
+        _ODDS,
+    ),
     (r"\bArsenal\b.*\bChelsea\b.*\b(?:form|games)\b|\bForm\b.*\bArsenal\b.*\bChelsea\b", _FORM),
-    (r"\b(?:draw|unentschieden)\b.*\bBayern|\bBayern.*\b(?:draw|unentschieden)\b", _DRAW),
+    (r"\b(?:a draw|draw likely|unentschieden)\b.*\bBayern\b|\bBayern\b.*\b(?:draw|unentschieden)\b", _DRAW),
     (r"^(?:who wins on sunday, and is there a bet|wer gewinnt am sonntag, und)", _SUNDAY),
 )
 
@@ -87,6 +90,7 @@ _ANSWERS: Final = (
 class _Tip(NamedTuple):
     match: str
     sides: tuple[str, str]  # regular expressions for the names of the two sides
+    names: str  # a regular expression for the names that nothing but a side has: no city, no country, no other word
     sport: str  # a regular expression for the names of the sport
     form: str
     doubt: str
@@ -98,6 +102,7 @@ _TIPS = (
     _Tip(
         "Arsenal v Chelsea",
         ("arsenal|gunners", "chelsea"),
+        "arsenal|gunners|chelsea",
         "premier league|football|soccer|fussball",
         "Arsenal have won six of their last seven at home, and **Martin Ødegaard** is back in midfield",
         "Chelsea travel well, so this is no formality",
@@ -106,6 +111,7 @@ _TIPS = (
     _Tip(
         "Bayern München v Borussia Dortmund",
         ("bayern|munich|munchen|fcb", "dortmund|bvb"),
+        "bayern|fcb|bvb",
         "bundesliga|football|soccer|fussball",
         "Both sides have scored in each of their last five meetings, and **Thomas Müller** starts again",
         "an early red card would spoil the plan",
@@ -114,6 +120,7 @@ _TIPS = (
     _Tip(
         "Atlético Madrid v Sevilla",
         ("atletico", "sevilla|seville"),
+        "atletico",
         "la ?liga|football|soccer|fussball",
         "Atlético concede little, and **José Giménez** leads the best defence of the league",
         "Sevilla's new coach has surprised better sides",
@@ -122,6 +129,7 @@ _TIPS = (
     _Tip(
         "Boston Celtics v Denver Nuggets",
         ("boston|celtics", "denver|nuggets"),
+        "celtics",
         "basketball|nba",
         "The Celtics have rested for three days, while **Nikola Jokić** played forty minutes last night",
         "Denver's bench is deeper than it looks",
@@ -130,6 +138,7 @@ _TIPS = (
     _Tip(
         "Świątek v Sabalenka",
         ("swiatek|iga", "sabalenka"),
+        "swiatek|sabalenka",
         "tennis|wta",
         "**Iga Świątek** has dropped one set in two weeks and likes the slow court",
         "the wind may blunt her first serve",
@@ -138,6 +147,7 @@ _TIPS = (
     _Tip(
         "Ireland v New Zealand",
         ("ireland|irland", "new zealand|neuseeland|all blacks"),
+        "all blacks",
         "rugby",
         "Ireland's line-out has been faultless, and **Dan O'Séaghdha** kicks from anywhere",
         "the visitors' bench usually wins the last quarter",
@@ -146,6 +156,7 @@ _TIPS = (
     _Tip(
         "Kansas City Chiefs v Buffalo Bills",
         ("kansas|chiefs", "buffalo|bills"),
+        "chiefs",
         "nfl|american football",
         "The Chiefs' defence gives up the fewest yards at home, and snow is expected",
         "the Bills have covered in four straight games",
@@ -154,6 +165,7 @@ _TIPS = (
     _Tip(
         "Paris Saint-Germain v Olympique de Marseille",
         ("psg|paris|saint-germain", "marseille|om"),
+        "psg|saint-germain",
         "ligue ?1|football|soccer|fussball",
         "Paris have taken the lead within half an hour in eight home matches, and **Kylian N'Gollé** is in form",
         "derbies have their own rules",
@@ -173,11 +185,9 @@ _NO_BET = (
 
 
 _NONE_FITS = (
-    "This is a demo with prepared answers, and none of them is about that. These are the matches that it knows "
-    "(they are made up):\n\n"
+    f"{NO_ANSWER} These are the matches that it knows (they are made up):\n\n"
     + "\n".join(f"- **{tip.match}**" for tip in _TIPS)
-    + "\n\nAsk about one of them, or just for a tip. For answers to anything, connect a real model: set "
-    "`OPENAI_API_KEY` (or `OPENAI_BASE_URL`) and `OPENAI_MODEL`, and start the server again."
+    + f"\n\nAsk about one of them, or just for a tip. {REAL_MODEL}"
 )
 # The words of a question for any tip, in English and German. Another word may be the name of a team.
 _ANY_TIP: Final = frozenset(
@@ -202,16 +212,49 @@ _ANY_TIP: Final = frozenset(
         """,
     )
 )
-# A question for any tip must contain one of these: not all questions of common words are about sport.
+# A question for any tip must contain one of these, or begin with one of the second: not all questions of common words
+# are about sport.
 _OF_SPORT: Final = re.compile(
-    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|win\w*|won|play\w*|teams?|score|sports?|stakes?|picks?|another|"
-    r"next|yes|ok|okay|wett\w*|quoten?|spiel\w*|gewinn\w*|tipps?)\b"
+    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|w[io]n|wins|winners?|winning|plays?|playing|teams?|score|stakes?|"
+    r"picks?|wette|wetten|wettest|quoten|(?:die|eine|gute|beste) quote|spiele?|spielt|gewinn(?:e|en|t)|tipps?)\b"
+    r"|^\W*(?:another|next|yes|ok|okay|ja|noch)\b"
+)
+# A question that names a side is about a match if it has one of these: most sides have the name of a city or a country.
+_OF_BETS: Final = re.compile(
+    r"\b(?:bets?|betting|odds|wagers?|stakes?|match(?:es)?|games?|plays?|playing|fixtures?|money on|"
+    r"w[io]n|wins|winners?|winning|beats?|beaten|loses?|(?<!^)draws?|goals?|scores?|scoring|favou?rites?|form|chances?|predict\w*|kick-?off|half-?time|"
+    r"line-?ups?|tips? on|tipps?|back|wette|wetten|wettest|quoten?|spiele?|spielt|spielen|gewinn(?:e|en|t)|siegt?|"
+    r"schlagt|schlagen|verlier(?:t|en)|unentschieden|tore?)\b"
+)
+# Further words of such questions.
+_BESIDE: Final = _ANY_TIP | frozenset(
+    re.findall(
+        r"\w+",
+        "and away both but come cup first going gonna half home last league not over put season their they time title "
+        "under whether aber auswarts beide heim nicht oder saison titel",
+    )
+)
+# Words of a question about cities or journeys.
+_ELSEWHERE: Final = (
+    r"city|cities|flights?|holidays?|hotels?|live|living|trains?|travel\w*|trip|urlaub|vacation|weather|wetter|stadt"
+)
+# A question how to do something, or what a sport is, is no question for a tip.
+_HOW_TO: Final = re.compile(
+    r"^\W*(?:how (?:do|does|did|can|to)|wie (?:spielt|geht|kann|macht))\b"
+    r"|^\W*(?:what(?: i|.)s|was ist) \w+\W*$"
+)
+# Words that the names of two sides may have between and beside them, in a question that is nothing but these.
+_WHEN: Final = re.compile(
+    r"\b(?:v|vs|versus|against|or|and|gegen|oder|und|to(?:day|night|morrow)|on|this|next|who|wer|the|weekend|heute|morgen|am|"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch|please|bitte)\b"
 )
 # Words between the names of the two sides of a match.
-_VERSUS: Final = re.compile(r"\b(?:v|vs|versus|against|or|gegen|oder)\b|\s[-–]\s", re.IGNORECASE)  # noqa: RUF001 - a dash that people write between teams
+_VERSUS: Final = re.compile(r"\b(?:v|vs|versus|against|or|beats?|gegen|oder|schl[aä]gt?)\b|\s[-–]\s", re.IGNORECASE)  # noqa: RUF001 - a dash that people write between teams
 _EXPLAIN: Final = re.compile(
-    r"\b(?:explain|erkl\w+)\b.*\b(?:odds|quoten?)\b|\b(?:odds|quoten?)\b.*\b(?:mean|work|bedeute\w*)\b"
-    r"|^\W*(?:what are|what is|was sind|was ist)\s+(?:the |die )?(?:odds|quoten?)\W*$",
+    r"\b(?:explain|erkl\w+)\b[^.?!]{0,30}\b(?:odds|(?:wett)?quoten|eine quote)\b"
+    r"|\bodds\b(?: of [\d/.,+-]+)? (?:mean|work)\b|\b(?:odds|quoten?)\b.{0,20}\bbedeute\w*"
+    r"|\bbedeute\w* .{0,10}\bquoten?\b"
+    r"|^\W*(?:what are |what is |was sind |was ist )?(?:the |die |eine )?(?:betting )?(?:odds|quoten|(?<=e )quote)\W*$",
     re.IGNORECASE,
 )
 
@@ -232,13 +275,24 @@ def _answer(question: str) -> str:
 
 
 def _named(question: str) -> _Tip | None:
-    """The tip about a team that the question names; None if there is none."""
+    """The tip about a match whose side the question names; None if there is none, or it is about something else."""
     text = _plain(question)
     count, best = max(((sum(_names(side, text) for side in tip.sides), -at) for at, tip in enumerate(_TIPS)))
     tip = _TIPS[-best]
-    others = {word for word in _unknown(text) if not any(_names(side, word) for side in tip.sides)}
-    played = count == 2 or not (others and _VERSUS.search(question))  # else the opponent is unknown
-    return tip if count and played else None
+    names = "|".join((*tip.sides, tip.sport))
+    if not count or re.search(
+        rf"\b(?:{_ELSEWHERE})\b|\b(?:in|to|near|around|from|visit|nach|aus)\s+(?:{names})\b", text
+    ):
+        return None
+    rest = re.sub(rf"\b(?:{names})\b", " ", text)
+    of_bets = _OF_BETS.search(rest) is not None
+    if count == 2:
+        return tip if of_bets or not _unknown(_WHEN.sub(" ", rest), frozenset()) else None
+    is_a_side = _names(tip.names, text)
+    if not _unknown(_OF_BETS.sub(" ", rest), _BESIDE):
+        return tip if of_bets or is_a_side or not _unknown(_WHEN.sub(" ", rest), frozenset()) else None
+    # An unknown word: it may be the opponent, or what a city or a country is asked about.
+    return tip if of_bets and is_a_side and not _VERSUS.search(question) else None
 
 
 def _any(question: str) -> _Tip | None:
@@ -248,13 +302,13 @@ def _any(question: str) -> _Tip | None:
         return None
     of_sport = [tip for tip in _TIPS if _names(tip.sport, text)]
     known = {word for tip in of_sport for found in re.findall(rf"\b(?:{tip.sport})\b", text) for word in found.split()}
-    if _unknown(text) - known or not (of_sport or _OF_SPORT.search(text)):
+    if _unknown(text) - known or _HOW_TO.search(text) or not (of_sport or _OF_SPORT.search(text)):
         return None
     return (of_sport or _TIPS)[number(question) % len(of_sport or _TIPS)]
 
 
-def _unknown(text: str) -> set[str]:
-    return set(re.findall(r"[^\W\d_]{2,}", text)) - _ANY_TIP
+def _unknown(text: str, common: frozenset[str] = _ANY_TIP) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{2,}", text)) - common
 
 
 def _names(names: str, text: str) -> bool:
