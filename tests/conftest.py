@@ -34,15 +34,32 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest tests first and the quick ones last, so that at the end no test process works for another minute
-    while the others are idle.
+    while the others are idle. Spread the files of browser tests, which keep more than one core busy, evenly over the
+    other slow tests, which mostly wait.
     """
 
     def turn(item: pytest.Item) -> int:
-        if item.path.parent.name in ("page", "stress") or item.path.stem == "test_silence":
-            return 0  # up to a minute for a test, or for a file whose tests share a browser
-        return 1 if item.path.parent.name in ("hostile", "scenarios", "scripts", "terminal") else 2
+        if item.path.parent.name == "stress" or item.path.stem == "test_silence":
+            return 0  # up to a minute for a test
+        together = item.get_closest_marker("xdist_group") is not None
+        return 1 if together or item.path.parent.name in ("hostile", "scenarios", "scripts", "terminal") else 2
 
-    items.sort(key=turn)
+    in_a_browser: dict[Path, list[pytest.Item]] = {}
+    others: list[pytest.Item] = []
+    for item in sorted(items, key=turn):
+        if item.path.parent.name == "page":
+            in_a_browser.setdefault(item.path, []).append(item)  # the tests of a file share a browser
+        else:
+            others.append(item)
+    files = sorted(in_a_browser.values(), key=len)  # the longest one is taken first
+    apart = sum(turn(item) < 2 for item in others) // max(1, len(files)) + 1
+    items.clear()
+    for number, item in enumerate(others):
+        if files and number % apart == 0:
+            items += files.pop()
+        items.append(item)
+    for file in reversed(files):
+        items += file
 
 
 def pytest_collection_finish() -> None:
