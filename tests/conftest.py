@@ -83,6 +83,15 @@ def _opened() -> Counter[str]:
     return opened
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_loaded_stays() -> None:
+    """Exclude from garbage collection, too, what the modules before have loaded: the model's library is loaded at its
+    first use, and looking through it would take longer than most tests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing_open(_opened: Counter[str]) -> Iterator[None]:
     """Collect garbage after each test that opened something, so that a socket that a test forgot to close fails this
