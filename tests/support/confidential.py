@@ -20,19 +20,29 @@ _PATTERNS = (
     re.compile(r"eyJ[\w-]{8,}\.[\w-]+"),  # a JSON Web Token
     re.compile(r"\bsk-[\w-]{4,}"),  # a key for a model's API
 )
-_remembered: set[str] = set()
+# What was remembered, as it is and as JSON writes it, by its first `_SHORTEST` characters: a run remembers thousands of
+# texts, and to search each of them in each log would take minutes.
+_remembered: dict[str, set[str]] = {}
 
 
 def remember(*texts: object) -> None:
     """Remember a confidential text. Other values and short texts are ignored."""
     for text in texts:
         if isinstance(text, str) and len(text) >= _SHORTEST and len(set(text)) > _FEWEST_CHARACTERS:
-            _remembered.add(text[:_LONGEST])
+            for form in _forms(text[:_LONGEST]):
+                _remembered.setdefault(form[:_SHORTEST], set()).add(form)
 
 
 def check(text: str, where: str, *, also: Iterable[str] = ()) -> None:
     """Raises `AssertionError` if `text` contains anything confidential. `also`: the secrets of this one server."""
     found = [match[0] for pattern in _PATTERNS if (match := pattern.search(text))]
-    secrets = [*_remembered, Bets.system_prompt, *filter(None, also)]
-    found += [secret for secret in secrets if secret in text or json.dumps(secret)[1:-1] in text]
+    found += [form for secret in (Bets.system_prompt, *filter(None, also)) for form in _forms(secret) if form in text]
+    for start in range(len(text) - _SHORTEST + 1):
+        if (beginning := text[start : start + _SHORTEST]) in _remembered:
+            found += [form for form in _remembered[beginning] if text.startswith(form, start)]
     assert not found, f"confidential, but in {where}: {found}"
+
+
+def _forms(text: str) -> set[str]:
+    """The text as it is, and as JSON writes it."""
+    return {text, json.dumps(text)[1:-1]}
