@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 from chatstream import auth
 from tests.support.browser import ChatPage, Model
 from tests.support.client import API
-from tests.support.processes import SECRET, ServerProcess
+from tests.support.processes import SECRET, ServerProcess, without_tls
 
 OpenPage = Callable[..., ChatPage]
 
@@ -112,7 +112,7 @@ def open_page(context: BrowserContext, page_server: ServerProcess, model: Model)
     yield open_
     context.close()
     headers = {"Authorization": f"Bearer {auth.mint(SECRET, user, 3600)}"}
-    with httpx.Client(base_url=page_server.url, headers=headers) as http:
+    with httpx.Client(base_url=page_server.url, headers=headers, verify=without_tls()) as http:
         for conversation in http.get(API, params={"limit": 200}).json()["conversations"]:
             while http.post(f"{API}/{conversation['id']}/stop").is_success:
                 pass  # the message queued behind the stopped answer may have begun

@@ -27,7 +27,7 @@ from tests.stress.ledger import (
     Stopped,
 )
 from tests.support.client import API, IN_CONFIDENCE
-from tests.support.processes import SECRET
+from tests.support.processes import SECRET, without_tls
 
 # Seconds after which a client tries another server. Each request is answered within 5 s, perhaps with a 503.
 _REQUEST_TIMEOUT = 8.0
@@ -62,7 +62,10 @@ class Person:
         self._name = name
         self._numbers = count(1)
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self.token}"}, timeout=_REQUEST_TIMEOUT, event_hooks=IN_CONFIDENCE
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=_REQUEST_TIMEOUT,
+            event_hooks=IN_CONFIDENCE,
+            verify=without_tls(),
         )
         self.cursor = ""  # the cursor before the first event
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.support import confidential
-from tests.support.processes import REPOSITORY, free_port
+from tests.support.processes import REPOSITORY, free_port, without_tls
 
 CONF = REPOSITORY / "conf"
 
@@ -117,7 +117,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], running: Proxy) -> 
     while time.monotonic() < deadline:
         assert process.poll() is None, running.log
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(running.url)
+            httpx.get(running.url, verify=without_tls())
             return
         time.sleep(0.05)  # between two polls; there is no event to wait for in another process
     raise AssertionError(running.log)
