@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from datetime import timedelta
 from functools import partial
 
+from msgspec.structs import replace
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOMainLoop
@@ -402,7 +403,7 @@ def _with_own_ports(settings: Settings, worker: Worker) -> Settings:
     own = {"port": settings.port and settings.port + worker.number}
     if settings.metrics_port:
         own["metrics_port"] = settings.metrics_port + worker.number - 1
-    return settings.model_copy(update=own)
+    return replace(settings, **own)
 
 
 def _pseudonyms(settings: Settings, secret: str | None) -> logs.Pseudonyms:

@@ -7,29 +7,15 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    IPvAnyNetwork,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from msgspec import Struct, field
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from chatstream.config import env_file as env_files
 from chatstream.config import values, words
@@ -37,7 +23,7 @@ from chatstream.config.values import MIN_SECRET_BYTES
 from chatstream.config.words import SECONDS, SECONDS_OR_NEVER
 from chatstream.errors import ConfigurationError, InvalidSettings
 
-__all__ = ["MIN_SECRET_BYTES", "SECRET_FILE", "Environment", "LogFormat", "Page", "Settings"]
+__all__ = ["MIN_SECRET_BYTES", "SECRET_FILE", "Environment", "LogFormat", "Page", "Settings", "fields", "variables"]
 
 # Shortest secret of each algorithm, in bytes: the size of its hash (RFC 7518, section 3.2).
 _SECRET_BYTES = {"HS256": MIN_SECRET_BYTES, "HS384": 48, "HS512": 64}
@@ -151,70 +137,81 @@ Seconds = Annotated[float, Field(ge=0.01, le=86_400), SECONDS]
 Grace = Annotated[float, BeforeValidator(_grace), Field(ge=0), SECONDS_OR_NEVER]
 BaseURL = Annotated[str, AfterValidator(values.base_url)]
 Host = Annotated[str, AfterValidator(values.host)]
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the limit is more than one process can do
 Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the limit is more than a machine has file descriptors
 # The limit is more than a model can write in a month, and small enough for sums not to overflow.
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_origins)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), AfterValidator(_origins)]
+
+# The environment variables that other programs use, too; all others begin with CHATSTREAM_.
+_SHARED_NAMES: Final = {
+    "openai_api_key": ("OPENAI_API_KEY",),
+    "openai_base_url": ("OPENAI_BASE_URL",),
+    "openai_model": ("OPENAI_MODEL",),
+    "jwt_secret": ("JWT_SECRET",),
+    "mongodb_uri": ("MONGODB_URI", "DATABASE_URL"),
+    "mongodb_database": ("MONGODB_DATABASE",),
+}
+# The settings that are taken as they are written: their bytes are the key.
+_AS_WRITTEN: Final = ("jwt_secret", "log_key")
 
 
-@dataclass
-class _Source:
-    """The source of settings. All sources are equal, so that it does not affect comparison."""
+class _Source(Struct, frozen=True):
+    """Where settings come from. All sources are equal, so that they do not affect the comparison of settings."""
 
-    env_file: Path | None = field(default=None, compare=False)
+    env_file: Path | None = None
+    given: frozenset[str] = frozenset()  # the fields that were set
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Source)
+
+    def __hash__(self) -> int:
+        return 0
 
 
-class Settings(BaseSettings):
-    """The configuration. Read with `Settings.read`."""
+class Settings(Struct, frozen=True, kw_only=True):
+    """The configuration. Read with `Settings.load`, which validates; `Settings(…)` takes what it is given.
 
-    model_config = SettingsConfigDict(
-        env_prefix="CHATSTREAM_",
-        env_ignore_empty=True,  # `NAME=` in an env file means "not set"
-        extra="ignore",  # the environment has other programs' variables
-        frozen=True,
-    )
+    The types are pydantic's. They are checked one by one, and only those of the settings that are given: a model with
+    all of them would be a twentieth of a server's start.
+    """
 
     # The model.
-    openai_api_key: Annotated[SecretStr, _secret(values.header_text)] | None = Field(
-        None, validation_alias="OPENAI_API_KEY"
-    )
-    openai_base_url: Annotated[str, AfterValidator(values.base_url)] | None = Field(
-        None, validation_alias="OPENAI_BASE_URL"
-    )
-    openai_model: str = Field("gpt-4", min_length=1, max_length=200, validation_alias="OPENAI_MODEL")
+    openai_api_key: Annotated[SecretStr, _secret(values.header_text)] | None = None
+    openai_base_url: Annotated[str, AfterValidator(values.base_url)] | None = None
+    openai_model: Annotated[str, Field(min_length=1, max_length=200)] = "gpt-4"
     openai_api: OpenAIApi = OpenAIApi.CHAT
     models_file: Annotated[Path, BeforeValidator(_home)] | None = None
     user_models: UserModels = UserModels.ON
     user_prompts: bool = True
     titles: bool = True
-    title_model: str | None = Field(None, min_length=1, max_length=200)
+    title_model: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     system_prompt: str | None = None
     plugins: Annotated[
-        tuple[Annotated[str, AfterValidator(values.python_name)], ...], NoDecode, BeforeValidator(_plugin_names)
+        tuple[Annotated[str, AfterValidator(values.python_name)], ...], BeforeValidator(_plugin_names)
     ] = DEFAULT_PLUGINS
-    context_characters: int = Field(48_000, ge=1_000, le=10_000_000)
+    context_characters: Annotated[int, Field(ge=1_000, le=10_000_000)] = 48_000
     connect_timeout: Seconds = 10
     first_byte_timeout: Seconds = 300
     first_token_timeout: Seconds = 60
     idle_timeout: Seconds = 30
     answer_timeout: Seconds = 600
-    model_retries: int = Field(2, ge=0, le=10)
-    answer_characters: int = Field(200_000, ge=100, le=3_000_000)
+    model_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    answer_characters: Annotated[int, Field(ge=100, le=3_000_000)] = 200_000
     tools_file: Annotated[Path, BeforeValidator(_home)] | None = None
-    tool_rounds: int = Field(10, ge=1, le=100)
-    tool_calls: int = Field(16, ge=1, le=128)
-    tool_argument_characters: int = Field(50_000, ge=100, le=200_000)
-    tool_output_characters: int = Field(50_000, ge=100, le=200_000)
+    tool_rounds: Annotated[int, Field(ge=1, le=100)] = 10
+    tool_calls: Annotated[int, Field(ge=1, le=128)] = 16
+    tool_argument_characters: Annotated[int, Field(ge=100, le=200_000)] = 50_000
+    tool_output_characters: Annotated[int, Field(ge=100, le=200_000)] = 50_000
     reasoning: Reasoning = Reasoning.AUTO
-    reasoning_characters: int = Field(200_000, ge=100, le=500_000)
+    reasoning_characters: Annotated[int, Field(ge=100, le=500_000)] = 200_000
 
     # The door.
-    jwt_secret: Annotated[SecretStr, _secret(values.secret)] | None = Field(None, validation_alias="JWT_SECRET")
+    jwt_secret: Annotated[SecretStr, _secret(values.secret)] | None = None
     jwt_public_key_file: Annotated[Path, BeforeValidator(_home)] | None = None
     jwks_url: Annotated[str, AfterValidator(values.jwks_url)] | None = None
-    jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(_comma_separated)] = ()
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_type: str | None = None
@@ -228,9 +225,9 @@ class Settings(BaseSettings):
 
     # Limits.
     streams_per_user: Count = 10
-    streams_per_process: int | None = Field(None, ge=1, le=10_000_000)
+    streams_per_process: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
     answers_per_user: Count = 10
-    answers_per_process: int | None = Field(None, ge=1, le=10_000_000)
+    answers_per_process: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
     overload_lag: Seconds = 2
     openings_per_minute: PerMinute = 120
     messages_per_minute: PerMinute = 120
@@ -238,9 +235,9 @@ class Settings(BaseSettings):
     searches_per_minute: PerMinute = 120
     changes_per_minute: PerMinute = 600
     failures_per_minute: PerMinute = 100
-    retention_days: int | None = Field(None, ge=1, le=36_500)
-    conversations_per_user: int = Field(5_000, ge=1)
-    messages_per_conversation: int = Field(10_000, ge=10)
+    retention_days: Annotated[int | None, Field(ge=1, le=36_500)] = None
+    conversations_per_user: Annotated[int, Field(ge=1)] = 5_000
+    messages_per_conversation: Annotated[int, Field(ge=10)] = 10_000
     user_tokens_per_day: Tokens | None = None
     user_tokens_per_month: Tokens | None = None
     user_cost_per_month: Annotated[Decimal, BeforeValidator(values.money)] | None = None
@@ -253,24 +250,20 @@ class Settings(BaseSettings):
     webhook_text: bool = False
 
     # The database.
-    mongodb_uri: Annotated[SecretStr, _secret(values.mongodb_uri)] | None = Field(
-        None, validation_alias=AliasChoices("MONGODB_URI", "DATABASE_URL")
-    )
-    mongodb_database: Annotated[str, AfterValidator(values.mongodb_database)] = Field(
-        "chatstream", validation_alias="MONGODB_DATABASE"
-    )
+    mongodb_uri: Annotated[SecretStr, _secret(values.mongodb_uri)] | None = None
+    mongodb_database: Annotated[str, AfterValidator(values.mongodb_database)] = "chatstream"
     data_dir: Annotated[Path, BeforeValidator(_home)] = Path("var")
 
     # The server.
     env: Environment = Environment.DEVELOPMENT
     host: Host = "127.0.0.1"
-    port: int = Field(3000, ge=0, le=_LAST_PORT)
-    processes: int = Field(1, ge=1, le=256)  # the limit is more than a machine has cores for one server
+    port: Annotated[int, Field(ge=0, le=_LAST_PORT)] = 3000
+    processes: Annotated[int, Field(ge=1, le=256)] = 1  # the limit is more than a machine has cores for one server
     page: Page = Page.AUTO
     page_file: Annotated[Path, BeforeValidator(_home)] | None = None
     login_url: Annotated[str, AfterValidator(values.login_url)] | None = None
     metrics_host: Host = "127.0.0.1"
-    metrics_port: int | None = Field(None, ge=0, le=_LAST_PORT)
+    metrics_port: Annotated[int | None, Field(ge=0, le=_LAST_PORT)] = None
     log_format: LogFormat = LogFormat.AUTO
     log_key: Annotated[SecretStr, _secret(values.secret)] | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -279,33 +272,13 @@ class Settings(BaseSettings):
     heartbeat_interval: Seconds = 15
     disconnect_grace: Grace = 15
     connection_timeout: Seconds = 300
-    connection_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    connection_bytes: Annotated[int, Field(ge=64 * 1024)] = 4 * 1024 * 1024
     slow_reader_timeout: Seconds = 20
     save_deadline: Seconds = 60
     drain_timeout: Seconds = 30
-    content_characters: int = Field(32_000, ge=1, le=50_000)
+    content_characters: Annotated[int, Field(ge=1, le=50_000)] = 32_000
 
-    _source: "_Source" = PrivateAttr(default_factory=lambda: _Source())
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_what_came_with_copying(cls, value: Any, info: ValidationInfo) -> Any:
-        """Strip white space around a value, and refuse invisible characters inside it."""
-        if not isinstance(value, str) or info.field_name is None or info.field_name in ("jwt_secret", "log_key"):
-            return value
-        if text := values.bare(value):
-            values.check_text(text, lines=info.field_name == "system_prompt")
-            return text
-        return cls.model_fields[info.field_name].default
-
-    @model_validator(mode="before")
-    @classmethod
-    def _path_names_the_database(cls, given: Any) -> Any:
-        """Take the database from the URI's path (``mongodb://host/shop``), unless MONGODB_DATABASE is set."""
-        uri = next((given[name] for name in ("MONGODB_URI", "DATABASE_URL") if given.get(name)), None)
-        if isinstance(uri, str) and not given.get("MONGODB_DATABASE") and (name := values.path_of(values.bare(uri))):
-            return {**given, "MONGODB_DATABASE": name}
-        return given
+    _source: _Source = field(default_factory=_Source)
 
     def _problems(self) -> list[str]:
         """Errors between valid settings, one line each."""
@@ -332,7 +305,7 @@ class Settings(BaseSettings):
 
     def _contradictions(self) -> Iterable[str]:
         """Explicitly set values that contradict each other. Defaults never count as a contradiction."""
-        given = self.model_fields_set
+        given = self._source.given
         for less, more in (
             ("first_token_timeout", "answer_timeout"),
             ("idle_timeout", "answer_timeout"),
@@ -415,7 +388,7 @@ class Settings(BaseSettings):
     def _unused(self) -> Iterable[str]:
         if self.models_file is not None:
             for name in ("openai_base_url", "openai_model", "openai_api"):
-                if name in self.model_fields_set:
+                if name in self._source.given:
                     yield f"{_variable(name)}: is not used: CHATSTREAM_MODELS_FILE has the models"
 
     def _crowded(self) -> Iterable[str]:
@@ -483,23 +456,20 @@ class Settings(BaseSettings):
             names |= env_files.names_in(env_file) if env_file else set()
         except ConfigurationError as exc:
             raise InvalidSettings([str(exc)]) from exc
-        known = {_variable(name) for name in cls.model_fields}
+        known = _known()
         problems = [
             words.unknown(name, known)
             for name in sorted(names)
             if name.upper() not in known and name.upper().startswith("CHATSTREAM_")
         ]
-        try:
-            settings = cls._read(env_file)
-        except ValidationError as exc:
-            problems += map(_explain, exc.errors(include_url=False, include_input=False))
-        except SettingsError as exc:  # its text names the field and the error in its JSON
-            field = re.search(r'field "(\w+)"', str(exc))
-            problems.append(f"{_variable(field[1]) if field else 'a setting'}: must be JSON")
-        else:
+        settings, wrong = cls._read(env_file)
+        for each, reasons in wrong.items():
+            name = "MONGODB_URI (or its alias DATABASE_URL)" if each == "mongodb_uri" else _variable(each)
+            problems += [f"{name}: {reason}" for reason in reasons]
+        if not wrong:
             problems += settings._problems()
-            if not problems:
-                return settings
+        if not problems:
+            return settings
         problems += mistaken(names)
         raise InvalidSettings(dict.fromkeys(problems))
 
@@ -511,26 +481,29 @@ class Settings(BaseSettings):
         None if no settings can be read.
         """
         try:
-            return cls._read(env_file), ()
-        except ValidationError as exc:
-            wrong = {str(error["loc"][0]) for error in exc.errors(include_url=False, include_input=False)}
-        except (SettingsError, ConfigurationError):
+            settings, wrong = cls._read(env_file)
+        except ConfigurationError:
             return None
-        fields = [name for name in cls.model_fields if wrong & {name, *_variables(name)}]
-        defaults = {_variables(name)[0]: cls.model_fields[name].get_default() for name in fields}
-        try:
-            return cls._read(env_file, **defaults), [name for field in fields for name in _variables(field)[1:]]
-        except (ValidationError, SettingsError):
-            return None
+        return settings, [name for each in wrong for name in variables(each)]
 
     @classmethod
-    def _read(cls, env_file: Path | None, **given: Any) -> Self:
-        # For this setting alone an empty value has a meaning: no plug-ins, not even the default ones.
-        if _is_empty(_variable("plugins"), env_file):
-            given = {"plugins": _NO_PLUGINS, **given}
-        settings = cls(_env_file=env_file, _env_file_encoding=env_files.ENCODING, **given)
-        settings._source.env_file = env_file
-        return settings
+    def _read(cls, env_file: Path | None) -> tuple[Self, Mapping[str, list[str]]]:
+        """The settings, with the defaults in place of invalid values, and what is wrong with those, by field."""
+        written = _written(env_file)
+        given: dict[str, Any] = {}
+        wrong: dict[str, list[str]] = {}
+        for each in fields():
+            text = next((written[name] for name in variables(each) if name in written), None)
+            try:
+                if text is not None and (bare := _without_what_came_with_copying(each, text)):
+                    given[each] = TypeAdapter(cls.__annotations__[each]).validate_python(bare)
+            except ValidationError as exc:
+                marks = FieldInfo.from_annotation(cls.__annotations__[each]).metadata
+                errors = exc.errors(include_url=False, include_input=False)
+                wrong[each] = [words.explain(error, marks) for error in errors]
+            except ValueError as exc:
+                wrong[each] = [str(exc)]
+        return cls(**given, _source=_Source(env_file, frozenset(given))), wrong
 
     def problems_but_of(self, names: Collection[str]) -> list[str]:
         """Errors between valid settings, except those that involve one of `names`."""
@@ -540,40 +513,47 @@ class Settings(BaseSettings):
 def mistaken(names: Collection[str]) -> list[str]:
     """A line for each of `names` that looks like a misspelt setting, if that setting itself is not given."""
     given = {*names, *(["MONGODB_URI"] if "DATABASE_URL" in names else [])}
-    found = words.mistaken(given, {_variable(name) for name in Settings.model_fields})
+    found = words.mistaken(given, _known())
     return [f"{name}: means nothing here; did you mean {ours}?" for name, ours in sorted(found.items())]
 
 
-def _is_empty(name: str, env_file: Path | None) -> bool:
-    """Whether a variable is set to an empty value."""
-    value = os.environ.get(name)
-    if value is None and env_file:
-        value = env_files.value_of(name, env_file)
-    return value is not None and not value.strip()
+def fields() -> Iterable[str]:
+    """The names of all settings in `Settings`."""
+    return Settings.__struct_fields__[:-1]  # the last one is `_source`
 
 
-def _variable(field: str) -> str:
-    """The environment variable of a field; its main one if it has two."""
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return alias if isinstance(alias, str) else f"CHATSTREAM_{field.upper()}"
+def variables(name: str) -> tuple[str, ...]:
+    """The environment variables of a field; the first one that is set counts."""
+    return _SHARED_NAMES.get(name) or (f"CHATSTREAM_{name.upper()}",)
 
 
-def _variables(field: str) -> list[str]:
-    """The names for a field's value: the field's own, and its environment variables."""
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        names = [str(name) for name in alias.choices]
-        return [names[0], *names]
-    return [str(alias), str(alias)] if alias else [field, _variable(field)]
+def _variable(name: str) -> str:
+    return variables(name)[0]
 
 
-def _explain(error: ErrorDetails) -> str:
-    name = str(error["loc"][0])
-    field = next((field for field in Settings.model_fields if name in (field, _variable(field))), None)
-    if name in ("MONGODB_URI", "DATABASE_URL"):
-        name, field = "MONGODB_URI (or its alias DATABASE_URL)", "mongodb_uri"
-    elif field is not None:
-        name = _variable(field)
-    return f"{name}: {words.explain(error, Settings.model_fields[field] if field else None)}"
+def _known() -> set[str]:
+    return {_variable(each) for each in fields()}
+
+
+def _written(env_file: Path | None) -> Mapping[str, str]:
+    """The variables that are not empty, by their names in upper case: those of the environment, else of the file."""
+    in_file = env_files.values_in(env_file) if env_file else {}
+    written = {name.upper(): text for source in (in_file, os.environ) for name, text in source.items() if text}
+    # For this setting alone an empty value has a meaning: no plug-ins, not even the default ones.
+    plugins = _variable("plugins")
+    if (named := os.environ.get(plugins, in_file.get(plugins))) is not None and not named.strip():
+        written[plugins] = _NO_PLUGINS
+    # The path of the URI names the database (``mongodb://host/shop``), unless MONGODB_DATABASE does.
+    uri = next((written[name] for name in variables("mongodb_uri") if name in written), None)
+    if uri and "MONGODB_DATABASE" not in written and (database := values.path_of(values.bare(uri))):
+        written["MONGODB_DATABASE"] = database
+    return written
+
+
+def _without_what_came_with_copying(name: str, text: str) -> str:
+    """Strip white space around a value. Raises `ValueError` for invisible characters inside it."""
+    if name in _AS_WRITTEN:
+        return text
+    if text := values.bare(text):
+        values.check_text(text, lines=name == "system_prompt")
+    return text

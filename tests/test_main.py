@@ -13,7 +13,7 @@ import pytest
 
 from chatstream import __version__
 from chatstream.__main__ import main
-from chatstream.settings import Settings
+from chatstream.settings import Settings, fields, variables
 from tests.conftest import StartServer
 from tests.support.processes import REPOSITORY, measured
 
@@ -279,10 +279,7 @@ ODD = [
     *("mongodb://h/?tlsCAFile=/nope", "mongodb://h/?maxPoolSize=1", "mongodb://h/?readPreference=x", "mongodb://h/a.b"),
     *("sys:exit", "no.such:thing", "a" * 5000, "k" * 260, "-----BEGIN KEY-----\nx", "HS256,none", "*", "%00"),
 ]  # fmt: skip
-_NAMES = [
-    str(getattr(info.validation_alias, "choices", [info.validation_alias or f"CHATSTREAM_{field.upper()}"])[0])
-    for field, info in Settings.model_fields.items()
-]
+_NAMES = [variables(field)[0] for field in fields()]
 # Messages of a library or of Python.
 FOREIGN = re.compile(
     r"pydantic|validation error|input should|valid (?:integer|number|boolean)|unable to pars|Traceback|Error\(|type=|"
@@ -431,7 +428,7 @@ def test_what_came_with_copying_is_cut_off(name: str, value: str, cut: str, monk
     monkeypatch.setenv(name, value)
     found = next(
         getattr(Settings.load({name}, None), field)
-        for field, each in zip(Settings.model_fields, _NAMES, strict=True)
+        for field, each in zip(fields(), _NAMES, strict=True)
         if each == name
     )
     assert (found.get_secret_value() if hasattr(found, "get_secret_value") else found) == cut

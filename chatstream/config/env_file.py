@@ -8,20 +8,19 @@ import os
 from io import StringIO
 from pathlib import Path
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
-
 from chatstream.errors import ConfigurationError
 
 # Byte order marks of UTF-16, in which some Windows editors save files.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-ENCODING = "utf-8-sig"
+_ENCODING = "utf-8-sig"
 # Largest env file; a larger file must be something else.
 _MOST_BYTES = 1024 * 1024
 
 
 def names_in(path: Path) -> set[str]:
     """The names that the file sets. Raises `ConfigurationError`, which says what is wrong with the file."""
+    from dotenv.parser import parse_stream  # import on use: a server in a container has no such file
+
     text = _text(path)
     names = set()
     for binding in parse_stream(StringIO(text)):
@@ -33,9 +32,17 @@ def names_in(path: Path) -> set[str]:
     return names
 
 
+def values_in(path: Path) -> dict[str, str | None]:
+    """The variables of the file. Raises `ConfigurationError` like `names_in`."""
+    from dotenv import dotenv_values
+
+    names_in(path)  # checked first, for our error messages instead of python-dotenv's
+    return dotenv_values(stream=StringIO(_text(path)))
+
+
 def value_of(name: str, path: Path) -> str | None:
     """The value of a name in the file, or None. Raises `ConfigurationError` like `names_in`."""
-    return _values(path).get(name)
+    return values_in(path).get(name)
 
 
 def into_environment(path: Path) -> None:
@@ -43,17 +50,12 @@ def into_environment(path: Path) -> None:
 
     Raises `ConfigurationError` like `names_in`.
     """
-    for name, value in _values(path).items():
+    for name, value in values_in(path).items():
         try:
             if value is not None and name not in os.environ:
                 os.environ[name] = value
         except ValueError:  # a name with "=", or a value that this machine's encoding cannot hold
             raise ConfigurationError(f"{path}: {name} cannot be put into this machine's environment") from None
-
-
-def _values(path: Path) -> dict[str, str | None]:
-    names_in(path)  # checked first, for our error messages instead of python-dotenv's
-    return dotenv_values(stream=StringIO(_text(path)))
 
 
 def _text(path: Path) -> str:
@@ -69,7 +71,7 @@ def _text(path: Path) -> str:
     if content.startswith(_UTF_16) or b"\0" in content:
         raise ConfigurationError(f"{path} is not UTF-8 (it looks like UTF-16): save it as UTF-8")
     try:
-        return content.decode(ENCODING)
+        return content.decode(_ENCODING)
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigurationError(f"{path}, line {line}: is not UTF-8: save it as UTF-8") from None

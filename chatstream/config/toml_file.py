@@ -130,4 +130,5 @@ def _what(error: Any, table: type[Table]) -> str:
         "dict_type": "must be a table",
         "model_type": "must be a table",
     }
-    return plain.get(error["type"]) or words.explain(error, table.model_fields.get(str(error["loc"][-1])))
+    field = table.model_fields.get(str(error["loc"][-1]))
+    return plain.get(error["type"]) or words.explain(error, field.metadata if field else ())

@@ -1,10 +1,9 @@
 """The error messages for wrong settings: one line each."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 # Metadata for a field's `Annotated`: the unit of its number.
@@ -23,8 +22,8 @@ _SHARED = {
 _OURS = "CHATSTREAM_"
 
 
-def explain(error: ErrorDetails, field: FieldInfo | None) -> str:
-    """Say what is wrong with a value, without quoting it."""
+def explain(error: ErrorDetails, marks: Sequence[Any] = ()) -> str:
+    """Say what is wrong with a value, without quoting it. `marks`: the metadata of its field."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":
         return error["msg"].removeprefix("Value error, ")
@@ -35,7 +34,7 @@ def explain(error: ErrorDetails, field: FieldInfo | None) -> str:
     if kind.startswith("ip_"):
         return "must be addresses and networks such as 127.0.0.1, 10.0.0.0/8, separated by commas, without ports"
     if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
-        return _number(kind, field)
+        return _number(kind, marks)
     if kind == "string_too_short":
         return "must not be empty"
     if kind == "string_too_long":
@@ -43,8 +42,7 @@ def explain(error: ErrorDetails, field: FieldInfo | None) -> str:
     return "is not of the form that `chatstream settings` shows"
 
 
-def _number(kind: str, field: FieldInfo | None) -> str:
-    marks = field.metadata if field else []
+def _number(kind: str, marks: Sequence[Any]) -> str:
     bounds = _bounds(marks)
     unit = next((mark for mark in marks if mark in (SECONDS, SECONDS_OR_NEVER)), None)
     if unit:
@@ -53,7 +51,7 @@ def _number(kind: str, field: FieldInfo | None) -> str:
     return f"must be a {whole}number{f', {bounds}' if bounds else ''}"
 
 
-def _bounds(marks: list[Any]) -> str:
+def _bounds(marks: Sequence[Any]) -> str:
     def bound(*names: str) -> Any:
         return next((getattr(mark, name) for mark in marks for name in names if hasattr(mark, name)), None)
 

@@ -1,16 +1,18 @@
 """The models file: valid contents, and the errors for invalid ones."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from chatstream.errors import InvalidSettings
 from chatstream.llm.catalogue import Catalogue
 from chatstream.llm.configuration import catalogue
 from chatstream.llm.models_file import read
 from chatstream.models import Usage
-from chatstream.settings import Settings
+from chatstream.settings import OpenAIApi, Settings
 from tests.support import settings_files
 from tests.support.processes import REPOSITORY
 from tests.support.settings_files import SECRET
@@ -73,9 +75,8 @@ def test_a_model_of_either_api(tmp_path: Path) -> None:
 
 
 def test_the_one_model_without_a_file_has_the_api_that_the_settings_say() -> None:
-    for key, api in ((SECRET, "responses"), (None, "chat")):  # without a key: the demo model
-        settings: dict[str, Any] = {"OPENAI_API_KEY": key, "openai_api": "responses"}
-        assert catalogue(Settings(**settings)).default.api == api
+    for key, api in ((SecretStr(SECRET), "responses"), (None, "chat")):  # without a key: the demo model
+        assert catalogue(Settings(openai_api_key=key, openai_api=OpenAIApi.RESPONSES)).default.api == api
 
 
 NAMED = '[[models]]\nname = "m"\n'
@@ -238,12 +239,11 @@ def test_what_a_price_makes_of_tokens(tmp_path: Path, price: str, usage: dict[st
     assert read(path, Settings()).priced(None, "m") is None
 
 
-def test_a_budget_in_money_needs_a_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_in_money_needs_a_price(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
-    monkeypatch.setenv("CHATSTREAM_MODELS_FILE", str(path))
-    monkeypatch.setenv("CHATSTREAM_USER_COST_PER_MONTH", "1")
+    settings = Settings(models_file=path, user_cost_per_month=Decimal(1))
     path.write_text(NAMED)
     with pytest.raises(InvalidSettings, match="CHATSTREAM_USER_COST_PER_MONTH: no model has a price"):
-        catalogue(Settings())
+        catalogue(settings)
     path.write_text(NAMED + "price = { input = 1, output = 1 }")
-    assert catalogue(Settings()).default.price is not None
+    assert catalogue(settings).default.price is not None

@@ -10,9 +10,12 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
+from pydantic import SecretStr
 
 from chatstream import logs
 from chatstream.commands.supervisor import Supervisor
@@ -110,8 +113,13 @@ def supervisor(script: str, tmp_path: Path, count: int = 2, port: int = 0) -> Su
     file = tmp_path / "worker.py"
     begin = "import json, os, sys, time\nfrom pathlib import Path\nworker = json.loads(sys.argv[1])['number']\n"
     file.write_text(begin + textwrap.dedent(script))
-    given = {"MONGODB_URI": "mongodb://127.0.0.1:1/", "data_dir": tmp_path, "port": port, "processes": count}
-    settings = Settings.model_validate(given)
+    given: dict[str, Any] = {
+        "mongodb_uri": SecretStr("mongodb://127.0.0.1:1/"),
+        "data_dir": tmp_path,
+        "port": port,
+        "processes": count,
+    }
+    settings = Settings(**given)
     assert not settings.uses_embedded_database
     return Supervisor(settings, [], [sys.executable, str(file)], pause=0.01)
 
@@ -216,7 +224,7 @@ def test_a_worker_that_hangs_at_its_end_is_killed(
     """
     monkeypatch.setattr("chatstream.commands.supervisor._END_SECONDS", 0.1)
     hangs = supervisor(script, tmp_path, count=1)
-    hangs._settings = hangs._settings.model_copy(update={"drain_timeout": 0})
+    hangs._settings = replace(hangs._settings, drain_timeout=0)
     assert status(hangs) == 1
     assert "process 1 of 1 does not end; it is killed" in caplog.text
 
