@@ -123,56 +123,51 @@ _FILTER_CODES: Final = {
     "misalignment_policy_violation",
 }
 _REJECTED_CODES: Final = {"invalid_request_error", "invalid_prompt", "badrequesterror", "invalid_argument"}
-# Words in the error texts of endpoints that send no code.
-_CONTEXT_WORDS: Final = re.compile(
-    r"context[_ ](?:length|window|size)|prompt is too long|input is too long|too many (?:input )?tokens"
-    r"|reduce the length|maximum (?:number of )?(?:input )?tokens|exceeds? the (?:maximum|limit).{0,40}tokens",
-    re.IGNORECASE,
+# Words in the error texts of endpoints that send no code. `re` compiles each at its first use: to compile all of them
+# would be 1 % of a start.
+_CONTEXT_WORDS: Final = (
+    r"(?i)context[_ ](?:length|window|size)|prompt is too long|input is too long|too many (?:input )?tokens"
+    r"|reduce the length|maximum (?:number of )?(?:input )?tokens|exceeds? the (?:maximum|limit).{0,40}tokens"
 )
-_FILTER_WORDS: Final = re.compile(
-    r"content (?:management )?polic|content filter|flagged|moderation|safety system|data_inspection", re.IGNORECASE
+_FILTER_WORDS: Final = (
+    r"(?i)content (?:management )?polic|content filter|flagged|moderation|safety system|data_inspection"
 )
-_KEY_WORDS: Final = re.compile(
-    r"(?:invalid|incorrect|missing|no|wrong) (?:api|auth)[ _-]?(?:key|token)|api[ _-]?key (?:is )?(?:not valid|invalid"
-    r"|missing|not provided|required)|unauthori[sz]ed|authentication (?:failed|required)",
-    re.IGNORECASE,
+_KEY_WORDS: Final = (
+    r"(?i)(?:invalid|incorrect|missing|no|wrong) (?:api|auth)[ _-]?(?:key|token)|api[ _-]?key (?:is )?(?:not valid"
+    r"|invalid|missing|not provided|required)|unauthori[sz]ed|authentication (?:failed|required)"
 )
-_MODEL_WORDS: Final = re.compile(
-    r"(?:no such|unknown|invalid) model|model.{0,120}(?:does ?n[o']t exist|not found|is not available|not supported"
-    r"|is not a valid|not exist)|is not a valid model|deployment.{0,80}does not exist",
-    re.IGNORECASE | re.DOTALL,
+_MODEL_WORDS: Final = (
+    r"(?is)(?:no such|unknown|invalid) model|model.{0,120}(?:does ?n[o']t exist|not found|is not available"
+    r"|not supported|is not a valid|not exist)|is not a valid model|deployment.{0,80}does not exist"
 )
-_RATE_WORDS: Final = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
-_LOADING_WORDS: Final = re.compile(
-    r"(?:loading|starting|warming up) (?:the )?model"
-    r"|model.{0,200}(?:is|still|currently) (?:being )?(?:load|start|warm)",
-    re.IGNORECASE | re.DOTALL,
+_RATE_WORDS: Final = r"(?i)rate.?limit|too many requests"
+_LOADING_WORDS: Final = (
+    r"(?is)(?:loading|starting|warming up) (?:the )?model"
+    r"|model.{0,200}(?:is|still|currently) (?:being )?(?:load|start|warm)"
 )
-_SYSTEM_WORDS: Final = re.compile(
+_SYSTEM_WORDS: Final = (
+    r"(?is)"
     r"\bsystem\b.{0,30}\b(?:role|message|prompt|instruction|turn)s?\b|\brole\b.{0,30}\bsystem\b|support.{0,10}\bsystem\b"
     r"|developer (?:role|message|instruction)|roles must alternate|only (?:the )?['\"]?user['\"]?.{0,20}assistant"
-    r"|should be ['\"]?user['\"]?.{0,20}assistant",
-    re.IGNORECASE | re.DOTALL,
+    r"|should be ['\"]?user['\"]?.{0,20}assistant"
 )
-_STREAM_WORDS: Final = re.compile(
-    r"\bto stream\b|(?:\bstream(?:ing)?\b|['\"`]stream['\"`]).{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled"
-    r"|permit)|unsupported|disabled|must be|should be|forbidden|refused|cannot)|(?:not support|unsupported|disable"
-    r"|without|cannot|can't|does not allow)\w*.{0,40}(?:\bstreaming\b|['\"`]?\bstream\b['\"`]?)",
-    re.IGNORECASE | re.DOTALL,
+_STREAM_WORDS: Final = (
+    r"(?is)\bto stream\b|(?:\bstream(?:ing)?\b|['\"`]stream['\"`]).{0,60}(?:not (?:\w+ )?(?:support|allow|available"
+    r"|enabled|permit)|unsupported|disabled|must be|should be|forbidden|refused|cannot)|(?:not support|unsupported"
+    r"|disable|without|cannot|can't|does not allow)\w*.{0,40}(?:\bstreaming\b|['\"`]?\bstream\b['\"`]?)"
 )
-_TOOL_WORDS: Final = re.compile(
-    r"(?:not support|unsupported|not available|not enabled|disabled|no endpoints found)[^.]{0,60}"
+_TOOL_WORDS: Final = (
+    r"(?i)(?:not support|unsupported|not available|not enabled|disabled|no endpoints found)[^.]{0,60}"
     r"\b(?:tools?|tool[ _](?:use|calls?|calling|choice)|functions?|function[ _]call(?:s|ing)?)\b"
     r"|\b(?:tools?|tool[ _](?:use|calls?|calling|choice)|function(?:s| tools)?|function[ _]call(?:s|ing)?)\b"
-    r"[^.]{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled|permit)|unsupported|disabled)",
-    re.IGNORECASE,
+    r"[^.]{0,60}(?:not (?:\w+ )?(?:support|allow|available|enabled|permit)|unsupported|disabled)"
 )
 # Statuses with which endpoints refuse a part of a request; 500 if the model's chat template raises.
 _REFUSING: Final = (None, 400, 405, 406, 415, 422, 500, 501)
 # Statuses that say little, as from a gateway: a status in the body counts instead.
 _VAGUE: Final = (None, 200, 400, 500, 502)
 # Error codes that may be logged: identifiers, not sentences.
-_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_IDENTIFIER: Final = r"[A-Za-z0-9_.:-]{1,64}"
 
 
 def from_error(error: object, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Fault:
@@ -183,13 +178,13 @@ def from_error(error: object, *, status: int | None = None, headers: Mapping[str
     """
     refusal = Refusal.of(error)
     where = "in the answer" if status is None else f"HTTP {status}"
-    detail = ", ".join(["error " + where, *sorted(name for name in refusal.names if _IDENTIFIER.fullmatch(name))])
+    detail = ", ".join(["error " + where, *sorted(name for name in refusal.names if re.fullmatch(_IDENTIFIER, name))])
     fault = _classified(refusal, status, detail)
     if fault.transient or fault.code is ErrorCode.UPSTREAM_RATE_LIMITED:
         fault.retry_after = seconds_to_wait(headers or {}, refusal)
     if status in _REFUSING and fault.code not in (ErrorCode.CONTEXT_TOO_LONG, ErrorCode.UPSTREAM_RATE_LIMITED):
         fault.refused, fault.certain = _refused(refusal)
-    fault.loading = fault.transient and bool(_LOADING_WORDS.search(refusal.words))
+    fault.loading = fault.transient and bool(re.search(_LOADING_WORDS, refusal.words))
     return fault
 
 
@@ -197,18 +192,18 @@ def _classified(refusal: Refusal, http_status: int | None, detail: str) -> Fault
     names = {name.lower() for name in refusal.names}
     words = refusal.words
     status = refusal.status or http_status if http_status in _VAGUE else http_status
-    if names & _CONTEXT_CODES or (status != 429 and _CONTEXT_WORDS.search(words)):
+    if names & _CONTEXT_CODES or (status != 429 and re.search(_CONTEXT_WORDS, words)):
         return Fault(ErrorCode.CONTEXT_TOO_LONG, detail)
     if names & _ACCOUNT_CODES or status == 402:
         return misconfigured(Mend.ACCOUNT, detail)
-    if names & _RATE_CODES or status == 429 or (status is None and _RATE_WORDS.search(words)):
+    if names & _RATE_CODES or status == 429 or (status is None and re.search(_RATE_WORDS, words)):
         return Fault(ErrorCode.UPSTREAM_RATE_LIMITED, detail, transient=True)
     refuses = status is None or 400 <= status < 500
-    if refuses and (names & _FILTER_CODES or (status in (None, 400, 403, 422) and _FILTER_WORDS.search(words))):
+    if refuses and (names & _FILTER_CODES or (status in (None, 400, 403, 422) and re.search(_FILTER_WORDS, words))):
         return Fault(ErrorCode.UPSTREAM_REJECTED, detail)
-    if status in (401, 403) or (refuses and (names & _KEY_CODES or _KEY_WORDS.search(words))):
+    if status in (401, 403) or (refuses and (names & _KEY_CODES or re.search(_KEY_WORDS, words))):
         return misconfigured(Mend.KEY, detail)
-    if refuses and (names & _MODEL_CODES or (status in (None, 400, 404, 422) and _MODEL_WORDS.search(words))):
+    if refuses and (names & _MODEL_CODES or (status in (None, 400, 404, 422) and re.search(_MODEL_WORDS, words))):
         return misconfigured(Mend.MODEL, detail)
     if status in (404, 405, 410) or (refuses and names & _PATH_CODES):
         return misconfigured(Mend.PATH, detail)
@@ -230,11 +225,11 @@ def _refused(refusal: Refusal) -> tuple[tuple[Part, ...], bool]:
     parts = [Part.CACHE_KEY] if "prompt_cache_key" in named else []
     if re.search(r"stream_options|include_usage", named):
         parts.append(Part.USAGE)
-    elif "stream" in refusal.names or _STREAM_WORDS.search(refusal.words):
+    elif "stream" in refusal.names or re.search(_STREAM_WORDS, refusal.words):
         parts.append(Part.STREAM)
-    if "tools" in refusal.names or _TOOL_WORDS.search(refusal.words):
+    if "tools" in refusal.names or re.search(_TOOL_WORDS, refusal.words):
         parts.append(Part.TOOLS)
-    if _SYSTEM_WORDS.search(refusal.words) or "instructions" in refusal.names:
+    if re.search(_SYSTEM_WORDS, refusal.words) or "instructions" in refusal.names:
         parts.append(Part.SYSTEM)
     if "include" in refusal.names or re.search(r"encrypted[_ ]content", named, re.IGNORECASE):
         parts.append(Part.REASONING)

@@ -15,11 +15,10 @@ _PIECE: Final = (
     r"([0-9]{1,15}+(?:\.[0-9]{1,15}+)?+)\s*+"
     r"(milliseconds?|ms|minutes?|min|m|hours?|h|seconds?|sec|s)?+(?![a-z])\s*+"
 )
-_DURATION: Final = re.compile(rf"(?:{_PIECE}){{1,4}}+", re.IGNORECASE)
-_SENTENCE: Final = re.compile(
-    r"(?:try(?:ing)? again|retry|wait|available again)\b(?:\s+(?:after|in|for|at least|about|your request)\b){0,3}+"
-    rf"\s*+:?+\s*+((?:{_PIECE}){{1,4}}+)",
-    re.IGNORECASE,
+_DURATION: Final = rf"(?i)(?:{_PIECE}){{1,4}}+"
+_SENTENCE: Final = (
+    r"(?i)(?:try(?:ing)? again|retry|wait|available again)\b(?:\s+(?:after|in|for|at least|about|your request)\b){0,3}+"
+    rf"\s*+:?+\s*+((?:{_PIECE}){{1,4}}+)"
 )
 _SECONDS: Final = {"ms": 0.001, "h": 3600.0, "m": 60.0, "s": 1.0}
 # Numbers from here on are Unix times, in seconds or milliseconds, and not durations.
@@ -59,7 +58,7 @@ def _field(refusal: Refusal) -> float | None:
 
 
 def _sentence(refusal: Refusal) -> float | None:
-    found = _SENTENCE.search(refusal.words)
+    found = re.search(_SENTENCE, refusal.words)
     return duration(found[1]) if found else None
 
 
@@ -98,7 +97,7 @@ def _number(text: str) -> float | None:
 
 
 def _units(text: str) -> float | None:
-    if not _DURATION.fullmatch(text):
+    if not re.fullmatch(_DURATION, text):
         return None
     return sum(float(number) * _unit(name.lower()) for number, name in re.findall(_PIECE, text, re.IGNORECASE))
 

@@ -18,7 +18,7 @@ MAX_TERM = 40
 # before a combining character changes nothing, since those are left out.
 _SLICE = 2000
 
-_UNSEGMENTED = re.compile(
+_UNSEGMENTED = (  # compiled by `re` at its first use
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
 _KASHIDA = "\u0640"  # a line that only makes an Arabic word wider
@@ -33,7 +33,7 @@ def terms(text: str, *, sought: bool = False) -> Iterator[str]:
     table = _Table()
     plain = "".join(_normal(text[at : at + _SLICE]).translate(table) for at in range(0, len(text), _SLICE))
     for word in dict.fromkeys(plain.split()):
-        for place, run in enumerate(_UNSEGMENTED.split(word)):
+        for place, run in enumerate(re.split(_UNSEGMENTED, word)):
             if place % 2 == 0:
                 if run:
                     yield run[:MAX_TERM]
@@ -57,7 +57,7 @@ def _normal(text: str) -> str:
 
 def begins_terms(term: str) -> bool:
     """Whether to match longer terms that begin with this one. False for one letter: half of all words would match."""
-    return len(term) > 1 or _UNSEGMENTED.fullmatch(term) is not None
+    return len(term) > 1 or re.fullmatch(_UNSEGMENTED, term) is not None
 
 
 def _plain(character: str) -> str:

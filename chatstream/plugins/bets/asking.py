@@ -7,37 +7,35 @@ from typing import Any, Final
 
 from chatstream.llm.demo_answers import Called, Step, Wanted
 
-_PRICE: Final = re.compile(
-    r"\b(?:best|current|what|which)\b.{0,40}?\b(?:price|odds)\b.{0,20}?\b(?:for|on)\b(?P<what>.+)"
-    r"|\b(?:beste|welche|wie)\b.{0,40}?\b(?:Quote|Preis)\b.{0,20}?\b(?:für|auf)\b(?P<was>.+)",
-    re.IGNORECASE,
+# `re` compiles a pattern at its first use: only the demo model uses these.
+_PRICE: Final = (
+    r"(?i)\b(?:best|current|what|which)\b.{0,40}?\b(?:price|odds)\b.{0,20}?\b(?:for|on)\b(?P<what>.+)"
+    r"|\b(?:beste|welche|wie)\b.{0,40}?\b(?:Quote|Preis)\b.{0,20}?\b(?:für|auf)\b(?P<was>.+)"
 )
 _MONEY: Final = (
     r"(?P<before>[€£$]\s?)?(?P<amount>[0-9]+(?:[.,][0-9]+)*)"
     r"(?:\s?(?P<after>[€£$]|euros?\b|eur\b|pounds?\b|quid\b|gbp\b|dollars?\b|bucks?\b|usd\b))?"
 )
 # "Place €10 on Arsenal", "bet 10 on Leeds", "put ten …" not; "place a bet of 10 euros on …", "a £5 bet on …".
-_PLACE: Final = re.compile(
-    r"\b(?:place|bet|put|stake|wager|back|setz\w*|platzier\w*|wett\w*|tipp\w*)\b[^.?!0-9]{0,30}?"
-    rf"{_MONEY}(?:\s+(?:bet|wager|stake|wette))?\s+(?:on|auf)\s+(?P<what>.+)",
-    re.IGNORECASE,
+_PLACE: Final = (
+    r"(?i)\b(?:place|bet|put|stake|wager|back|setz\w*|platzier\w*|wett\w*|tipp\w*)\b[^.?!0-9]{0,30}?"
+    rf"{_MONEY}(?:\s+(?:bet|wager|stake|wette))?\s+(?:on|auf)\s+(?P<what>.+)"
 )
-_PLACE_ON: Final = re.compile(
-    r"\b(?:place|bet|put|stake|wager|back)\b[^.?!0-9]{0,20}?\bon\s+(?P<what>[^0-9€£$]+?),?\s+"
-    rf"(?:(?:with|for|at)\s+)?(?:an?\s+)?(?:stake\s+of\s+)?{_MONEY}(?:\s+stake)?\W*$",
-    re.IGNORECASE,
+_PLACE_ON: Final = (
+    r"(?i)\b(?:place|bet|put|stake|wager|back)\b[^.?!0-9]{0,20}?\bon\s+(?P<what>[^0-9€£$]+?),?\s+"
+    rf"(?:(?:with|for|at)\s+)?(?:an?\s+)?(?:stake\s+of\s+)?{_MONEY}(?:\s+stake)?\W*$"
 )
-_PLACE_SOMETHING: Final = re.compile(r"^\W*(?:please\s+)?(?:place|put)\b.{0,20}?\bbet\b.{0,10}?\bon\b", re.IGNORECASE)
-_AT_ODDS: Final = re.compile(r"\s+at\s+(?:odds\s+of\s+|a\s+price\s+of\s+)?[+-]?[0-9][0-9.,/]*", re.IGNORECASE)
+_PLACE_SOMETHING: Final = r"(?i)^\W*(?:please\s+)?(?:place|put)\b.{0,20}?\bbet\b.{0,10}?\bon\b"
+_AT_ODDS: Final = r"(?i)\s+at\s+(?:odds\s+of\s+|a\s+price\s+of\s+)?[+-]?[0-9][0-9.,/]*"
 # Words of a question whether to bet: it asks for advice, so no bet is placed.
-_ADVICE: Final = re.compile(r"\b(?:should|would|could|worth|if|soll|sollte|lohnt)\b", re.IGNORECASE)
-_PLACED: Final = re.compile(
-    r"\b(?:which|what|list|show|see|any|how many)\b.{0,40}?\b(?:bets?\b.{0,30}?\b(?:placed?|made|have)\b|my bets?\b)"
+_ADVICE: Final = r"(?i)\b(?:should|would|could|worth|if|soll|sollte|lohnt)\b"
+_PLACED: Final = (
+    r"(?i)\b(?:which|what|list|show|see|any|how many)\b.{0,40}?\b(?:bets?\b.{0,30}?\b(?:placed?|made|have)\b"
+    r"|my bets?\b)"
     r"|\b(?:did|have) i\b.{0,30}?\bbets?\b"
     r"|\bmy (?:placed |open )?bets\b\W*$"
     r"|\b(?:welche|zeig\w*|was|habe)\b.{0,40}?\bwett\w*\b.{0,30}?\b(?:platziert|gesetzt|abgeschlossen|habe)\b"
-    r"|\bmeine wetten\b",
-    re.IGNORECASE,
+    r"|\bmeine wetten\b"
 )
 _SIGNS: Final = {"eur": "€", "pou": "£", "qui": "£", "gbp": "£", "dol": "$", "buc": "$", "usd": "$"}
 # Two calls with a price in the table, for the demo models that show tool calls without being asked.
@@ -51,16 +49,16 @@ _DEMO: Final = "(The prices are made up: this is the demo model.)"
 def step(question: str, called: Sequence[Called]) -> Step:
     """Return the demo model's next step: tool calls, a text, or None if `question` is not about prices or placing."""
     text = question[:500]
-    if (asked := _PRICE.search(text)) is not None:
+    if (asked := re.search(_PRICE, text)) is not None:
         selection = _bare(asked["what"] or asked["was"])
         return _price(called[-1]) if called else [Wanted("best_price", {"selection": selection})]
-    if not _ADVICE.search(text):
-        wish = _AT_ODDS.sub("", text)  # without the odds: a bet is placed at the current price
-        if (asked := _PLACE.search(wish) or _PLACE_ON.search(wish)) is not None:
+    if not re.search(_ADVICE, text):
+        wish = re.sub(_AT_ODDS, "", text)  # without the odds: a bet is placed at the current price
+        if (asked := re.search(_PLACE, wish) or re.search(_PLACE_ON, wish)) is not None:
             return _place(_bare(asked["what"]), _stake(asked), called)
-        if _PLACE_SOMETHING.search(wish):
+        if re.search(_PLACE_SOMETHING, wish):
             return "How much? Say, for example: *Place €10 on Arsenal*."
-    if _PLACED.search(text):
+    if re.search(_PLACED, text):
         return _bets(called[-1]) if called else [Wanted("placed_bets", {})]
     return None
 
