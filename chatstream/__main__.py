@@ -3,6 +3,7 @@
 import errno
 import gc
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING, TextIO
 
 from chatstream import __version__
@@ -66,8 +67,10 @@ def _run(arguments: list[str]) -> int:
     # without them until it serves, and all is imported below this line.
     gc.disable()
     try:
-        parsed = _parser().parse(arguments)
         from chatstream.commands import options, serve
+
+        # Without arguments there is nothing to parse, and no other command to load.
+        parsed = _parser().parse(arguments) if arguments else Namespace(run=serve.run)
         from chatstream.errors import ConfigurationError, InvalidSettings
 
         if parsed.run is not serve.run:

@@ -4,13 +4,12 @@ What each route does is described in `chatstream.handlers.reference`.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from tornado.web import Application, RequestHandler
 
-from chatstream.config import page_file
 from chatstream.generations.commands import Commands
 from chatstream.generations.deciding import Deciding
 from chatstream.generations.erasing import Erasing
@@ -87,15 +86,6 @@ def make_app(
     documented = base | {"reference": Reference(settings.content_characters)}
     conversation = r"/api/v1/chat/conversations/([^/]+)"
     choosing = base | {"conversations": conversations, "choices": choices}
-    facts = Facts.of(settings, page_file.read(settings.page_file), page_words, page_cards, demo_models)
-    chat_page = [
-        (r"/", PageHandler, base | {"html": Content.of(page(facts))}),
-        (assets.path(assets.PAGE), assets.AssetHandler, base | {"files": assets.contents(assets.PAGE)}),
-    ]
-    brought = [named for files in page_cards.values() for named in files.items()]
-    cards = {f"page/cards/{name}": Content.of(contents) for name, contents in brought}
-    if cards:
-        chat_page.append((assets.path(cards), assets.AssetHandler, base | {"files": cards}))
     metrics_here = [_metrics_route(door, metrics)] if settings.metrics_port is None else []
     return _application(
         door,
@@ -127,9 +117,26 @@ def make_app(
             (r"/openapi\.json", DocumentHandler, documented),
             (r"/docs", DocsHandler, documented),
             (assets.path(assets.CLIENT), assets.AssetHandler, base | {"files": assets.contents(assets.CLIENT)}),
-            *(chat_page if settings.shows_page else ()),
+            *(_chat_page(settings, base, page_words, page_cards, demo_models) if settings.shows_page else ()),
         ],
     )
+
+
+def _chat_page(
+    settings: Settings,
+    base: dict[str, Any],
+    words: Mapping[str, Mapping[str, Any]],
+    cards: Mapping[str, Mapping[str, bytes]],
+    demo_models: Mapping[str, str],
+) -> Iterator[Route]:
+    from chatstream.config import page_file  # import on use: most servers in production have no page
+
+    facts = Facts.of(settings, page_file.read(settings.page_file), words, cards, demo_models)
+    yield r"/", PageHandler, base | {"html": Content.of(page(facts))}
+    yield assets.path(assets.PAGE), assets.AssetHandler, base | {"files": assets.contents(assets.PAGE)}
+    brought = [named for files in cards.values() for named in files.items()]
+    if files := {f"page/cards/{name}": Content.of(contents) for name, contents in brought}:
+        yield assets.path(files), assets.AssetHandler, base | {"files": files}
 
 
 def make_metrics_app(door: Door, metrics: Metrics) -> Application:

@@ -36,7 +36,6 @@ from chatstream.generations.deciding import LOOK_FOR_OVERDUE, Deciding
 from chatstream.generations.erasing import LOOK_FOR_ERASURES, Erasing
 from chatstream.generations.generation import AnswerBounds, unpriced
 from chatstream.generations.hub import POLL_TICK, Hub
-from chatstream.generations.retaining import LOOK_FOR_IDLE, Retaining
 from chatstream.generations.room import Config
 from chatstream.generations.sweeper import Lost, Sweeper
 from chatstream.generations.titles import Titles
@@ -63,18 +62,14 @@ from chatstream.store.erasures import Erasures
 from chatstream.store.leases import Leases
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
-from chatstream.store.outbox import Outbox
 from chatstream.store.plugin_documents import PluginDocuments
 from chatstream.store.posting import Posting
 from chatstream.store.reading import Reading
-from chatstream.store.retention import Retention
 from chatstream.store.searching import Search
 from chatstream.store.tickets import Tickets
 from chatstream.summary import address, database, summary
 from chatstream.tools.configuration import configured_tools
 from chatstream.tools.storage import stored_in
-from chatstream.webhooks.sender import Webhooks
-from chatstream.webhooks.sender import client as webhook_client
 from chatstream.worker import CHANNEL, READY, Worker
 
 log = logging.getLogger("chatstream.server")
@@ -335,10 +330,13 @@ class Server:
         stack.push_async_callback(erasing.close)
         _every(stack, LOOK_FOR_ERASURES, erasing.look)
         if settings.webhook_url is not None and settings.webhook_secret is not None:
-            webhooks = Webhooks(
+            from chatstream.store.outbox import Outbox  # import on use: most servers have no webhook
+            from chatstream.webhooks import sender
+
+            webhooks = sender.Webhooks(
                 Outbox(mongo, text=settings.webhook_text),
                 leases,
-                webhook_client(settings.webhook_url),
+                sender.client(settings.webhook_url),
                 settings.webhook_url,
                 settings.webhook_secret.get_secret_value(),
                 metrics,
@@ -346,6 +344,9 @@ class Server:
             stack.push_async_callback(webhooks.close)
             stack.push_async_callback(_cancelled, asyncio.create_task(webhooks.run(), name="the sending of webhooks"))
         if settings.retention_days is not None:
+            from chatstream.generations.retaining import LOOK_FOR_IDLE, Retaining
+            from chatstream.store.retention import Retention
+
             retaining = Retaining(Retention(mongo, ledger), leases, hub, metrics, days=settings.retention_days)
             _every(stack, LOOK_FOR_IDLE, retaining.look)
         changes = Changes(mongo, owner=owner)

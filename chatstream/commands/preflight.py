@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from chatstream.auth import OneKey
-from chatstream.config import page_file, values
+from chatstream.config import values
 from chatstream.errors import ConfigurationError, InvalidSettings
 from chatstream.llm.catalogue import Catalogue
 from chatstream.llm.configuration import catalogue
@@ -62,6 +62,14 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield from _certificates(settings, models)
     yield from _tools(settings)
     yield from _proxies(settings, models)
+    yield from _page_file(settings)
+
+
+def _page_file(settings: Settings) -> Iterator[str]:
+    if settings.page_file is None:
+        return
+    from chatstream.config import page_file
+
     try:
         page_file.read(settings.page_file)
     except InvalidSettings as exc:

@@ -1,14 +1,20 @@
 """``/openapi.json`` and ``/docs``: the API's description for programs and for people."""
 
+from enum import StrEnum
 from functools import partial
 
 import msgspec
 
 from chatstream.errors import InvalidRequest
-from chatstream.handlers import openapi, reference_page
 from chatstream.handlers.door import Door
-from chatstream.handlers.reference import Version
 from chatstream.handlers.static import Content, StaticHandler
+
+
+class Version(StrEnum):
+    """A version of OpenAPI: 3.1 for client generators, and 3.2, the first that can describe a stream's events."""
+
+    V31 = "3.1"
+    V32 = "3.2"
 
 
 class Reference:
@@ -20,9 +26,13 @@ class Reference:
         self.page = Content(self._page)  # HTML
 
     def _document(self, version: Version) -> bytes:
+        from chatstream.handlers import openapi  # import on use: no other request needs it
+
         return msgspec.json.encode(openapi.document(self._content_characters, version))
 
     def _page(self) -> bytes:
+        from chatstream.handlers import reference_page
+
         document, _etag = self.documents[Version.V32].plain()
         return reference_page.page(msgspec.json.decode(document)).encode()
 
@@ -57,6 +67,8 @@ class DocsHandler(_ReferenceHandler):
 
     async def get(self) -> None:
         """Send the page."""
+        from chatstream.handlers import reference_page
+
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", reference_page.policy())
         await self.send(self.reference.page)

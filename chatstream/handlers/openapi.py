@@ -16,9 +16,10 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from chatstream import __version__
 from chatstream.handlers import problems
+from chatstream.handlers.docs import Version
 from chatstream.handlers.export import NDJSON
 from chatstream.handlers.problems import Problem
-from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply, Version
+from chatstream.handlers.reference import JSON, OPERATIONS, STREAM, Operation, Parameter, Reply
 from chatstream.handlers.views import ID_PATTERN
 
 _SCHEMAS = "#/components/schemas/"

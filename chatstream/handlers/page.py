@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from chatstream.config.page_file import PageFile
 from chatstream.handlers.door import Door
 from chatstream.handlers.static import Content, StaticHandler
 from chatstream.settings import Settings
+
+if TYPE_CHECKING:
+    from chatstream.config.page_file import PageFile
 
 # Content-Security-Policy: only this server's own files run and load; the icon is inside the page. Trusted Types allow
 # only DOMPurify to make markup: a second defence against markup that a model writes.
@@ -55,7 +57,7 @@ class Facts(Struct, frozen=True, kw_only=True, rename="camel"):
     def of(
         cls,
         settings: Settings,
-        own: PageFile,
+        own: "PageFile",
         plugin_words: Mapping[str, Mapping[str, Any]],
         plugin_cards: Mapping[str, Iterable[str]],
         demo_models: Mapping[str, str],

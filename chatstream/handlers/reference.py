@@ -5,13 +5,13 @@ path, and the error responses of every handler with a token, a parameter or a bo
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from chatstream.formats.registry import DEFAULT, FORMATS, FRAMES, VERSIONS
 from chatstream.generations.commands import IfBusy, Stopped
+from chatstream.handlers.docs import Version
 from chatstream.handlers.export import NDJSON, ExportLine
 from chatstream.handlers.operations import State
 from chatstream.handlers.views import (
@@ -44,13 +44,6 @@ from chatstream.handlers.views import (
 )
 
 JSON, STREAM, HTML, TEXT = "application/json", "text/event-stream", "text/html", "text/plain"
-
-
-class Version(StrEnum):
-    """A version of OpenAPI: 3.1 for client generators, and 3.2, the first that can describe a stream's events."""
-
-    V31 = "3.1"
-    V32 = "3.2"
 
 
 class Parameter(NamedTuple):
