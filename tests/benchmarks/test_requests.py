@@ -4,6 +4,7 @@ A call costs about a microsecond on an idle machine. The counts hardly differ fr
 the time.
 """
 
+import concurrent.futures
 import contextlib
 import sys
 from collections import Counter
@@ -76,6 +77,8 @@ async def test_an_answer_costs_what_it_did(mongodb_uri: str, monkeypatch: pytest
             for _ in range(_ANSWERS):
                 await one()
     assert calls_in(chatstream, calls) < _ANSWERS * _MOST_IN_AN_ANSWER
+    # A hand-over through `ThreadPoolExecutor` costs twice as much (see `chatstream.store.threads`).
+    assert calls_in(concurrent.futures, calls) == 0
     # Three per answer: one reads the conversation with its question; one stores the answer's beginning; one stores its
     # end and the time of the conversation's last use.
     assert steps["of threads"] == _ANSWERS * 3
