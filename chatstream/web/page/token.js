@@ -11,9 +11,22 @@ const KEY = "chatstream.token";
 const LEFT = "chatstream.left"; // storage key: set by leaving for the sign-in or signing out, until a token is accepted
 const HANDOVER = 300; // ms to wait for a token from another tab, which takes 1-2 ms; a frozen tab never answers
 
+const TOKEN = /^[\w.~+/-]+=*$/; // the characters that a header can carry (RFC 6750, b64token)
+
+/**
+ * The token in a text that the user pasted: a token, `Bearer` and a token, or an address with a token, possibly over
+ * several lines.
+ */
+export function tokenIn(text) {
+  const visible = text.replace(/[\u200b-\u200d\u2060\ufeff]/g, "").trim();
+  const line = visible.replace(/^Bearer\s+/i, "").replace(/\s*[\r\n]+\s*/g, "");
+  return new URLSearchParams(line.replace(/^[^#]*#?/, "")).get("token") ?? line;
+}
+
 /** Take the token from the address and remove it there, so that no history, bookmark or screenshot has it. */
 function fromAddress() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  const token = given && tokenIn(given);
   if (token) history.replaceState(null, "", location.pathname + location.search);
   return token;
 }
@@ -42,8 +55,10 @@ export class Token {
     this.#accepts = accepts;
     this.#tabs.onmessage = ({ data }) => this.#heard(data);
     const given = fromAddress();
-    this.#token = given ?? sessionStorage.getItem(KEY);
-    if (given) {
+    if (given && !TOKEN.test(given)) this.#refused = given; // no request can carry it: the server is not asked
+    else if (given) this.#token = given;
+    else this.#token = sessionStorage.getItem(KEY);
+    if (given && this.#token) {
       this.#isUntried = true;
       sessionStorage.setItem(KEY, given);
     }
@@ -74,7 +89,7 @@ export class Token {
   }
 
   async #another() {
-    this.#refused = this.#token;
+    this.#refused = this.#token ?? this.#refused;
     this.#isUntried = false;
     this.#token = (await this.#fromOtherTabs()) ?? (await this.#ask());
     return this.#token;
@@ -156,10 +171,9 @@ export class Token {
       this.#take = enter; // another tab has signed in
       form.onsubmit = async (submission) => {
         submission.preventDefault();
-        // The user may paste a whole address with a token, or `Bearer` and a token.
-        const token = field.value.trim().replace(/^.*#token=/, "").replace(/^Bearer\s+/i, "");
+        const token = tokenIn(field.value);
         try {
-          if (!(await this.#accepts(token))) {
+          if (!TOKEN.test(token) || !(await this.#accepts(token))) {
             say(problemOf(token));
             return;
           }
