@@ -24,7 +24,21 @@ _HELP = (
     "Ctrl-C stops an answer · /regenerate · /continue · /edit NEW TEXT · /model [NAME] · /search WORDS · /open ID · "
     "/new · /id · /quit"
 )
+# What to say to a command that lacks something.
+_MISSING = {
+    "/edit": "the new text is missing: /edit NEW TEXT",
+    "/search": "the words to search for are missing: /search WORDS",
+    "/open": "the conversation's id is missing: /open ID (/search WORDS finds it)",
+}
 _ASKS = ("awaiting_approval", "awaiting_input")  # the states of a call in which the user is asked something
+# The statuses of a refusal that is about what the line says.
+_OF_ONE_LINE = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
 _LONGEST_RESULT = 300  # characters shown of a tool call's result: some lines
 _FOUND = 20  # maximum number of search results: as many as fit on a screen
 # Failed reconnections in a row before giving up: with the growing pauses about a minute, enough for a slow restart.
@@ -58,7 +72,7 @@ class Terminal:
                 import readline  # noqa: F401 - gives `input` editing and a history
 
                 self._note(_HELP)
-            status = 0
+            status, refused = 0, False
             while (line := _typed(interactive)) is not None:
                 if line in ("/quit", "/exit"):
                     break
@@ -66,10 +80,11 @@ class Terminal:
                     try:
                         status = 0 if self._run(runner, self._command(line)) else 1
                     except ChatFailed as exc:
-                        if not interactive:
+                        if not (interactive or _goes_on(line, exc)):
                             raise
                         self._note(str(exc))
-            return status
+                        refused = not interactive
+            return 1 if refused else status
 
     def _run(self, runner: asyncio.Runner, command: Coroutine[Any, Any, bool]) -> bool:
         """Run the coroutine, and ask the user for the decisions that it waits for."""
@@ -113,7 +128,16 @@ class Terminal:
                 path = f"{self._path()}/regenerate?ifBusy=interrupt"
                 begun = await self._client.request("POST", path, {"continue": True})
                 return await self._watch(begun["streamCursor"])
-            case _ if line.startswith("/edit ") and self._conversation:
+            case _ if line in _MISSING:
+                self._note(_MISSING[line])
+                return False
+            case "/regenerate" | "/continue":
+                self._note("there is no answer yet")
+                return False
+            case _ if line.startswith("/edit ") and self._conversation is None:
+                self._note("there is no question yet for /edit NEW TEXT")
+                return False
+            case _ if line.startswith("/edit "):
                 return await self._edit(line.removeprefix("/edit ").strip())
             case "/model":
                 await self._models()
@@ -174,7 +198,7 @@ class Terminal:
             above = message["id"]
         if parent is None:
             self._note("there is no question to edit")
-            return True
+            return False
         return await self._ask(question, parent)
 
     async def _ask(self, question: str, place: dict[str, Any] | None = None) -> bool:
@@ -287,6 +311,12 @@ class Terminal:
             self._wrapped.restart()
         else:
             _print(f"{text}\n", sys.stderr)
+
+
+def _goes_on(line: str, refusal: ChatFailed) -> bool:
+    """Whether the lines of a pipe after a refused one are run. Not if they would be refused, too, or were meant for
+    the conversation that could not be opened."""
+    return refusal.status in _OF_ONE_LINE and not line.startswith("/open ")
 
 
 def _typed(interactive: bool, prompt: str = "> ") -> str | None:

@@ -69,12 +69,25 @@ async def test_conversations_are_found_and_gone_on_with(client: Client, upstream
     assert (status, output) == (0, "Otto.\nIn the south-east.\n")
     assert "geography  Geography\n1 found · /open ID goes there\n0 found\nGeography\n" in notes
     assert "Which capital has Australia?" in str(upstream.calls[-1].body["messages"])
-    status, _, notes = await outcome(await chat(client), "/search ?\n")
+    # A refused line does not end the chat, and one that lacks something is told what.
+    status, _, notes = await outcome(
+        await chat(client), "/search ?\n/search\n/open\n/edit\n/edit x\n/regenerate\n/id\n"
+    )
     assert status == 1
-    assert "nothing to search for" in notes
-    status, _, notes = await outcome(await chat(client), "/open nowhere\n")
+    first, *told = notes.splitlines()
+    assert "nothing to search for" in first
+    assert [line.partition(":")[0] for line in told] == [
+        "the words to search for are missing",
+        "the conversation's id is missing",
+        "the new text is missing",
+        "there is no question yet for /edit NEW TEXT",
+        "there is no answer yet",
+        "not begun yet",
+    ]
+    status, _, notes = await outcome(await chat(client), "/open nowhere\n/id\n")  # what follows was meant for that one
     assert status == 1
     assert "no such conversation" in notes
+    assert "not begun yet" not in notes
 
 
 @pytest.mark.gen_test
