@@ -16,6 +16,21 @@ from tests.support.upstream import Do, answer, beginning
 WEB = REPOSITORY / "chatstream" / "web"
 
 
+PAPER = "rgb(251, 250, 246)"
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def test_the_operators_words_colours_and_logo(
     start_server: StartServer, open_page: OpenPage, model: Model, tmp_path: Path
 ) -> None:
@@ -39,6 +54,8 @@ def test_the_operators_words_colours_and_logo(
     expect(page.get_by_text("afford to lose")).to_have_count(0)
     assert page.locator(".sidebar .brand img").evaluate("img => img.decode().then(() => img.naturalWidth)") > 0
     expect(tab.button("Send")).to_have_css("background-color", "rgb(255, 221, 0)")
+    # A frame of this yellow could not be seen on the paper.
+    assert contrast(page.locator("#composer").evaluate("form => getComputedStyle(form).borderTopColor"), PAPER) >= 3
     expect(tab.button("Send")).to_have_css("color", "rgb(0, 0, 0)")
     page.emulate_media(color_scheme="dark")
     expect(tab.button("Send")).to_have_css("background-color", "rgb(51, 34, 0)")
@@ -92,6 +109,10 @@ def test_every_text_of_the_code_is_in_the_table() -> None:
 
 def test_everything_that_the_server_says_is_wrong_is_in_the_table() -> None:
     assert {explanation.message for explanation in EXPLANATIONS.values()} <= table()
+    library = "".join(path.read_text() for path in (WEB / "chatstream.js", *(WEB / "client").glob("*.js")))
+    said = set(re.findall(r'new ChatError\(\s*"([^"]+)"', library))
+    assert len(said) > 5
+    assert said - {"This fetch cannot stream: pass an EventSource."} <= table()  # for developers
 
 
 def test_every_text_of_the_page_is_in_the_table(open_page: OpenPage) -> None:
@@ -102,7 +123,7 @@ def test_every_text_of_the_page_is_in_the_table(open_page: OpenPage) -> None:
     body = body.replace(aside[0], "")
     texts = {text.strip() for text in re.findall(r">([^<>]+)<", body)}
     texts |= {text for _, text in re.findall(r'(aria-label|placeholder)="([^"]+)"', body)}
-    keys = {"Enter", "Shift", "Ctrl", "Esc", "K", "O", "?", "↑", "+", "", "chatstream"}
+    keys = {"Enter", "Shift", "Ctrl", "Esc", "K", "O", "Z", "?", "↑", "+", "", "chatstream"}
     assert texts - keys <= table()
 
 
