@@ -103,6 +103,29 @@ def test_the_token_leaves_the_address_and_stays_in_the_browser(open_page: OpenPa
     expect(tab.field).to_be_visible()
 
 
+def test_a_token_is_read_as_people_paste_it(open_page: OpenPage) -> None:
+    tab = open_page()
+    alert, field = tab.page.get_by_role("alert"), tab.page.get_by_label("Access token")
+    half = len(tab.token) // 2
+    tab.button("Sign out").click()
+    for bad in ("eyJhbG…", f"{tab.token}…", "two words"):  # no header can carry these
+        field.fill(bad)
+        tab.button("Open the chat").click()
+        expect(alert).to_have_text("The server does not accept this token. Paste another one.")
+    for good in (f"Bearer {tab.token[:half]}\r\n  {tab.token[half:]}\n", f"{tab.url}/#token={tab.token}&x=1"):
+        field.fill(good)
+        tab.button("Open the chat").click()
+        expect(tab.field).to_be_visible()
+        tab.button("Sign out").click()
+        expect(tab.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    tab.page.goto("about:blank")
+    tab.page.goto(f"{tab.url}/#token=eyJhbG…")
+    expect(alert).to_have_text("The server does not accept this token. Paste another one.")
+    tab.page.goto("about:blank")
+    tab.page.goto(f"{tab.url}/#token={tab.token[:half]}%0A{tab.token[half:]}")
+    expect(tab.field).to_be_visible()
+
+
 def test_a_token_that_is_refused_is_asked_for_again(open_page: OpenPage) -> None:
     tab = open_page()
     good, tab.token = tab.token, "not.a.token"
@@ -348,6 +371,60 @@ def test_the_menu_by_keyboard(open_page: OpenPage) -> None:
     press("Escape")
     expect(tab.button("Delete")).to_be_hidden()
     expect(tab.button("Options of One")).to_be_focused()
+
+
+def test_deleting_and_renaming_by_keyboard_leave_the_focus_in_reach(open_page: OpenPage) -> None:
+    tab = open_page()
+    title = "عنوان طويل جدا " * 10
+    make(tab, title.strip(), "One")
+    tab.page.reload()
+    press = tab.page.keyboard.press
+    links = tab.page.get_by_role("navigation").get_by_role("link")
+    options = tab.page.locator("#conversations li").last.get_by_role("button")  # of the one with the long title
+    expect(links).to_have_count(2)
+
+    def delete_it() -> None:
+        options.press("Enter")
+        press("ArrowDown")
+        press("Enter")
+        expect(tab.button("Undo")).to_be_focused()
+        expect(links).to_have_count(1)
+
+    delete_it()
+    toast = tab.page.locator("#undo p")
+    expect(toast).to_have_css("direction", "ltr")
+    expect(toast).to_contain_text("is deleted.")
+    assert toast.evaluate("p => p.scrollWidth <= p.clientWidth")  # only the title is cut
+    press("Enter")
+    expect(links.last).to_be_focused()
+    delete_it()
+    press("Control+z")
+    expect(links.last).to_be_focused()
+    expect(links).to_have_count(2)
+
+    options.press("Enter")
+    press("Enter")
+    expect(tab.page.get_by_label("Title")).to_be_focused()
+    make(tab, "Another one")
+    tab.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(links).to_have_count(3)  # the list was drawn again behind the dialog
+    press("Escape")
+    expect(options).to_be_focused()
+    options.press("Enter")
+    press("ArrowDown")
+    press("Enter")
+    expect(tab.button("Undo")).to_be_focused()
+    press("Escape")
+    expect(tab.button("New chat")).to_be_focused()
+
+
+def test_a_title_is_not_cut_within_a_character(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("Noted."))
+    family = "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}\u200d\N{BOY}"
+    tab = open_page()
+    tab.ask(family * 20)
+    expect(tab.prose).to_have_text("Noted.")
+    expect(tab.title).to_have_text(f"{family * 8}…")
 
 
 def test_they_are_grouped_by_their_days(open_page: OpenPage) -> None:

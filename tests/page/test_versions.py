@@ -73,6 +73,7 @@ def test_a_cut_answer_is_continued_and_attempts_are_rated(open_page: OpenPage, m
     tab.button("Good answer").click()
     for each in (tab, other):
         expect(each.button("Good answer")).to_have_attribute("aria-pressed", "true")
+    expect(tab.button("Good answer")).to_be_focused()
     other.page.close()
     tab.button("Earlier attempt").click()
     expect(tab.prose).to_have_text("The cow jumps over")

@@ -1,9 +1,10 @@
 /** The message box: sends and stops, and keeps a text that could not be sent. */
 
-import { byId, composes, countDown } from "./dom.js";
+import { byId, composes, countDown, directionOf } from "./dom.js";
 import { facts } from "./facts.js";
 import { language, t } from "./words.js";
 
+const LOOKED_AT = 300; // characters in which the direction is looked for: 'dir="auto"' goes through all of a long text, for seconds
 const COUNTED = 0.9; // show the characters left from this share of the longest message on
 
 export class Composer {
@@ -216,6 +217,7 @@ export class Composer {
     count.hidden = length < COUNTED * most;
     count.textContent = t("{length} of {most} characters", { length: length.toLocaleString(language), most: most.toLocaleString(language) });
     count.classList.toggle("too-long", length > most);
+    this.#field.dir = directionOf(this.#field.value.slice(0, LOOKED_AT)) ?? "ltr";
     const empty = this.#field.value.trim() === "";
     this.#field.readOnly = this.#unsent.get(this.#place)?.sending ?? false;
     byId("send").hidden = this.#busy && empty; // in mid-answer, there is something to send only once it is written

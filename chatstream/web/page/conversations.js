@@ -47,7 +47,7 @@ export class ConversationList {
     this.#actions = actions;
     byId("older-conversations").onclick = () => this.#more().catch(() => {}); // the button stays
     byId("rename").onclick = () => this.#choose(actions.rename);
-    byId("delete").onclick = () => this.#choose(actions.remove);
+    byId("delete").onclick = ({ detail }) => this.#choose(actions.remove, { byKeyboard: detail === 0 });
     byId("list").onscroll = () => this.#menu.close(); // its row has moved
     byId("conversations").onkeydown = (press) => this.#onKey(press);
   }
@@ -89,6 +89,11 @@ export class ConversationList {
   /** Move the focus to the first conversation. */
   focus() {
     byId("conversations").querySelector("a")?.focus();
+  }
+
+  /** Move the focus to the row of a conversation: its link, or its `button`. */
+  focusRow(id, what = "a") {
+    (this.#row(id)?.querySelector(what) ?? byId("new-chat")).focus();
   }
 
   openFirst() {
@@ -145,7 +150,10 @@ export class ConversationList {
       ({ updatedAt }) => groupOf(new Date(updatedAt)),
     );
     byId("conversations").replaceChildren(...Array.from(groups, ([name, all]) => this.#group(name, all)));
-    byId("older-conversations").hidden = this.#next === null;
+    const older = byId("older-conversations");
+    const hadFocus = document.activeElement === older;
+    older.hidden = this.#next === null;
+    if (hadFocus && older.hidden) [...byId("conversations").querySelectorAll("a")].at(-1)?.focus();
     if (!this.#searching) this.#actions.found(this.#shown.length, { sought: this.#sought, more: this.#next !== null, complete: this.#complete });
     if (focused) this.#row(focused)?.querySelector(wasLink ? "a" : "button").focus();
   }
@@ -197,10 +205,10 @@ export class ConversationList {
     this.#menu.open(at);
   }
 
-  #choose(action) {
+  #choose(action, how) {
     this.#menu.close();
     const { id, title } = this.#of;
-    action({ id, title });
+    action({ id, title }, how);
   }
 
   #opener() {
@@ -224,11 +232,23 @@ function groupOf(time) {
   return time.toLocaleDateString(language, { month: "long", year: "numeric" });
 }
 
+/** The beginning of `text` of up to `most` code points, without a part of what is read as one character, as 👨‍👩‍👧. */
+export function fitting(text, most) {
+  let end = 0;
+  let left = most;
+  for (const { segment } of new Intl.Segmenter().segment(text)) {
+    left -= [...segment].length;
+    if (left < 0) break;
+    end += segment.length;
+  }
+  return end > 0 ? text.slice(0, end) : [...text].slice(0, most).join("");
+}
+
 /** The first `most` characters of `text`, cut between words if possible. */
 export function beginning(text, most) {
-  const characters = [...text]; // code points, so that none is cut in half
-  if (characters.length <= most) return text;
-  const cut = characters.slice(0, most - 1).join("");
+  const whole = fitting(text, most);
+  if (whole === text) return text;
+  const cut = fitting(text, most - 1);
   const end = cut.search(/\s+\S*$/u);
   return `${end > cut.length / 2 ? cut.slice(0, end) : cut}…`; // a text without spaces has one word
 }

@@ -1,5 +1,6 @@
 /** Helpers to build the page's elements. They insert all text as text, never as HTML. */
 
+const RIGHT_TO_LEFT = /^[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 const SVG = "http://www.w3.org/2000/svg";
 
 /** The element with this id, which must be in index.html. */
@@ -24,6 +25,21 @@ export function icon(name) {
 /** Create a button with an icon and optional text. `label` is its tooltip and its name for screen readers. */
 export function button({ className, label, name, text = "", onclick }) {
   return element("button", { type: "button", className, ariaLabel: label, title: label, onclick }, icon(name), text);
+}
+
+/** Replace what is in `box`. The focus stays at the button of the same name, or else at the first button. */
+export function redraw(box, ...children) {
+  const focused = box.contains(document.activeElement) && document.activeElement;
+  box.replaceChildren(...children);
+  if (!focused) return;
+  const buttons = [...box.querySelectorAll("button:not(:disabled)")];
+  (buttons.find(({ title, textContent }) => (title || textContent) === (focused.title || focused.textContent)) ?? buttons[0])?.focus();
+}
+
+/** The direction of a text, by its first letter; null without one. */
+export function directionOf(text) {
+  const [letter] = /\p{L}/u.exec(text) ?? [];
+  return letter ? (RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr") : null;
 }
 
 /** Whether a key press belongs to an input method. Safari tells its last one, the Enter that chooses a word, by 229. */
@@ -100,7 +116,7 @@ export class Tail {
       if (scrollHeight - scrollTop - clientHeight < BOTTOM) this.#following = true;
       else if (scrollTop < this.#scrolled) this.#following = false; // new text never scrolls up, so the reader did
       this.#scrolled = scrollTop;
-      onchange(this.#following);
+      onchange(this.#following || this.#isEmpty());
     };
     new ResizeObserver(() => this.follow()).observe(box); // when a phone is turned, or its keyboard opens
   }

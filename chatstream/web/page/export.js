@@ -1,5 +1,7 @@
 /** Downloads a conversation, as Markdown for people or as JSON for programs. */
 
+import { fitting } from "./conversations.js";
+import { ENDINGS } from "./messages.js";
 import { language, t } from "./words.js";
 
 const LONGEST_NAME = 60; // maximum length of a file name, in characters of the title
@@ -10,7 +12,7 @@ export function markdown({ title, model, messages }) {
   const read = messages.filter((one) => one.role === "user" || newest.get(one.replyTo) === one);
   const parts = read.map(({ role, content, createdAt, status, error }) => {
     const time = new Date(createdAt).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
-    const cut = status && status !== "complete" ? `\n\n*(${error?.message ?? status})*` : "";
+    const cut = status && status !== "complete" ? `\n\n*(${t(error?.message ?? ENDINGS[status] ?? "An answer is being written")})*` : "";
     return `## ${t(role === "user" ? "You" : "Answer")} · ${time}\n\n${content}${cut}\n`;
   });
   const head = [`# ${title.replaceAll("\n", " ")}`, ...(model ? [`${t("Model")}: ${model}`] : [])];
@@ -24,7 +26,7 @@ export function json(conversation, messages) {
 
 /** Let the browser save `text` as a file, named after `title`. */
 export function save(title, ending, type, text) {
-  const name = [...title.replace(/[\s\p{Cc}\p{Cf}\\/:*?"<>|]+/gu, " ").trim()].slice(0, LONGEST_NAME).join("");
+  const name = fitting(title.replace(/[\s\p{Cc}\p{Cf}\\/:*?"<>|]+/gu, " ").trim(), LONGEST_NAME);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
   link.download = `${name || "chat"}.${ending}`;

@@ -240,6 +240,7 @@ function askAnew() {
 
 async function rename({ id, title }) {
   const name = await ask({ title: t("Rename the conversation"), ok: t("Rename"), text: title ?? "" });
+  list.focusRow(id, "button"); // the list may have been drawn again behind the dialog
   if (name === null) return;
   const changed = await api.change(id, { title: name.trim() || null }).catch((error) => composer.notice(error.message));
   if (changed && conversation?.id === id) {
@@ -250,27 +251,31 @@ async function rename({ id, title }) {
 }
 
 /** Hide the conversation at once, and delete it on the server when the time to undo is over. */
-function remove(about) {
+function remove(about, { byKeyboard = false } = {}) {
   const { id } = about;
   const wasOpen = list.current === id;
   if (wasOpen) openNew();
   else byId("new-chat").focus(); // the focused row is removed
   list.hide(id, true);
-  undo.offer(t("“{title}” is deleted.", { title: titleOf(about) }), {
+  const actions = {
     async commit({ closing }) {
       if (closing) return void api.deleteOnClosing(id);
       const refused = await api.delete(id).catch((error) => error.status !== 404 && error);
       if (refused) {
         list.hide(id, false);
-        composer.notice(t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: t(refused.message) }));
+        const problem = t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: t(refused.message) });
+        composer.notice(problem, { passes: refused.retryable });
       }
       await refreshList({ changed: true });
     },
     revert() {
       list.hide(id, false);
       if (wasOpen && chat === null) open(id);
+      list.focusRow(id); // the button that was pressed has gone
     },
-  });
+  };
+  // From the list's end the button is many steps away.
+  undo.offer("“{title}” is deleted.", titleOf(about), actions, { focus: byKeyboard });
 }
 
 function showModel(model) {
@@ -570,6 +575,8 @@ addEventListener("keydown", (press) => {
     press.preventDefault(); // in browsers, this key opens the search
     if (matchMedia(NARROW).matches) showSidebar(true);
     search.focus();
+  } else if ((ctrlKey || metaKey) && !shiftKey && !altKey && key.toLowerCase() === "z" && !press.target.closest?.("input, textarea")) {
+    if (undo.now()) press.preventDefault();
   } else if (key === "?" && !ctrlKey && !metaKey && !altKey && !press.target.closest?.("input, textarea")) {
     byId("shortcuts").showModal();
   }

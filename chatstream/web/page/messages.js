@@ -2,14 +2,14 @@
 
 import { allLoaded, card } from "./cards.js";
 import { Calls } from "./calls.js";
-import { button, byId, countDown, element, sparing, Tail } from "./dom.js";
+import { button, byId, countDown, element, redraw, sparing, Tail } from "./dom.js";
 import { Groups } from "./groups.js";
 import { copyText, Prose } from "./prose.js";
 import { Thinking } from "./thinking.js";
 import { attempts, focusVersion, isCut, thumbs, underQuestion } from "./versions.js";
 import { language, t } from "./words.js";
 
-const ENDINGS = {
+export const ENDINGS = {
   stopped: "You stopped it",
   interrupted: "The answer was interrupted",
   length: "Cut off at the maximum length",
@@ -46,7 +46,10 @@ export class MessagesView {
    */
   constructor(actions) {
     this.#actions = actions;
-    byId("to-end").onclick = () => this.toEnd();
+    byId("to-end").onclick = () => {
+      this.toEnd();
+      byId("scroller").focus({ preventScroll: true }); // the button has gone
+    };
   }
 
   /** `hasEarlier`: there are messages before these, which can be loaded. */
@@ -115,7 +118,11 @@ export class MessagesView {
     const moves = wanted[0]?.id !== this.#first || older.hidden === this.#hasEarlier;
     const anchor = moves ? list.firstElementChild : null; // only then: a chunk needs no layout here
     const before = anchor?.getBoundingClientRect().top;
-    if (older.hidden === this.#hasEarlier) older.hidden = !this.#hasEarlier;
+    if (older.hidden === this.#hasEarlier) {
+      const hadFocus = document.activeElement === older;
+      older.hidden = !this.#hasEarlier;
+      if (hadFocus && older.hidden) byId("scroller").focus({ preventScroll: true });
+    }
     this.#first = wanted[0]?.id;
     const roots = wanted.map((message, index) => {
       const waits = running !== -1 && index > running && message.role === "user";
@@ -133,7 +140,7 @@ export class MessagesView {
     const drawn = item ?? this.#make(message);
     if (message.role === "assistant") this.#drawAnswer(drawn, message, last);
     else {
-      drawn.after.replaceChildren(...underQuestion(message, this.#actions), ...(waits ? this.#queued(message) : [when(message)]));
+      redraw(drawn.after, ...underQuestion(message, this.#actions), ...(waits ? this.#queued(message) : [when(message)]));
     }
     Object.assign(drawn, { message, last, waits });
     this.#items.set(message.id, drawn);
@@ -177,7 +184,7 @@ export class MessagesView {
     const recommended = (message.recommendations ?? []).map((data) => ({ kind: "recommendation", data }));
     this.#showCards(cards, [...told, ...recommended, ...(message.annotations ?? [])]);
     const waits = streaming && content === "" && !thoughts.length && !told.length && !called.length;
-    if (!streaming) after.replaceChildren(...this.#failure(message, last), this.#foot(message, last));
+    if (!streaming) redraw(after, ...this.#failure(message, last), this.#foot(message, last));
     else if (waits !== after.hasChildNodes()) after.replaceChildren(...(waits ? [waiting()] : []));
   }
 

@@ -7,7 +7,7 @@
 
 import DOMPurify from "../vendor/dompurify.js";
 import { colour } from "./colours.js";
-import { button, element } from "./dom.js";
+import { button, directionOf, element } from "./dom.js";
 import { containerIn, cut, goesOn, split } from "./growing.js";
 import { htmlOf, lex } from "./markdown.js";
 import { drawMaths, withoutOpenMaths } from "./maths.js";
@@ -29,7 +29,6 @@ const COLOUR = /^hljs-[\w -]{1,60}$/; // the only classes allowed for a span: th
 const LINK = 2_600; // characters in which an unfinished link is looked for, somewhat more than its longest text and address
 const MARKER = /^[ \t>]*(?:\d{1,9}[.)]?|[*+=-][*+= \t-]*)$/; // a line that may become an item of a list, and now is something else
 const BLOCKS = "p, li, ul, ol, h3, h4, h5, h6, blockquote, .scroll, th, td, dt, dd, summary, figcaption";
-const RIGHT_TO_LEFT = /^[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 
 DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
   if (attribute.attrName !== "class") return;
@@ -129,7 +128,7 @@ export class Prose {
         if (done.before.endsWith("\n")) more.firstChild.remove(); // the line's end before the parts is there already
         container.append(...more.childNodes);
         const directed = container.closest("[dir]"); // of a table: the box around it
-        if (directed?.dir === "auto") directed.dir = directionOf(directed);
+        if (directed?.dir === "auto") directed.dir = directionOfBlock(directed);
       } else {
         block.element.replaceChildren(draw(html));
       }
@@ -161,7 +160,7 @@ function draw(html) {
   const drawn = DOMPurify.sanitize(html, ALLOWED);
   drawn.querySelectorAll("pre").forEach(frameCode);
   drawn.querySelectorAll("table").forEach(frameTable);
-  for (const one of drawn.querySelectorAll(BLOCKS)) one.dir = directionOf(one);
+  for (const one of drawn.querySelectorAll(BLOCKS)) one.dir = directionOfBlock(one);
   return drawn;
 }
 
@@ -208,11 +207,11 @@ function completed(raw) {
  * The text direction of a block, by its first letter outside of code: an answer may mix Arabic and English. The browser's
  * own `auto` takes code for the text, and does not look into blocks within a block.
  */
-function directionOf(block) {
+function directionOfBlock(block) {
   const texts = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
-    const [letter] = /\p{L}/u.exec(texts.currentNode.data) ?? [];
-    if (letter && !texts.currentNode.parentElement.closest("code, .code")) return RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
+    const direction = directionOf(texts.currentNode.data);
+    if (direction && !texts.currentNode.parentElement.closest("code, .code")) return direction;
   }
   return "auto";
 }

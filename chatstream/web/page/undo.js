@@ -1,6 +1,7 @@
 /** Undo: delays an action, so that the user can cancel it. It is carried out later, or when the page is closed. */
 
-import { byId } from "./dom.js";
+import { byId, element } from "./dom.js";
+import { t } from "./words.js";
 
 const OFFERED = 8_000; // ms: time to read a line, see the mistake, and find the button
 
@@ -10,9 +11,11 @@ export class Undo {
 
   constructor() {
     const toast = byId("undo");
-    byId("undo-button").onclick = () => {
-      const { revert } = this.#take();
-      revert();
+    byId("undo-button").onclick = () => this.now();
+    toast.onkeydown = (press) => {
+      if (press.key !== "Escape") return;
+      press.preventDefault(); // here Escape leaves the button, and must not stop an answer
+      byId("new-chat").focus();
     };
     // The time does not run while the button has the pointer or the focus.
     for (const type of ["pointerenter", "focusin"]) toast.addEventListener(type, () => clearTimeout(this.#timer));
@@ -20,13 +23,25 @@ export class Undo {
     addEventListener("pagehide", () => this.#take()?.commit({ closing: true }));
   }
 
-  /** `commit({closing})` carries the action out; `revert()` takes it back. An earlier action is carried out at once. */
-  offer(message, actions) {
+  /** Undo, if that is still possible: whether it was. */
+  now() {
+    const pending = this.#take();
+    pending?.revert();
+    return pending !== null;
+  }
+
+  /**
+   * `text` has `{title}`. `commit({closing})` carries the action out; `revert()` takes it back. An earlier action is
+   * carried out at once. `focus`: move the focus to the button.
+   */
+  offer(text, title, actions, { focus = false } = {}) {
     this.#take()?.commit({ closing: false });
     this.#pending = actions;
-    byId("undo").firstElementChild.textContent = message;
+    const [before, after] = t(text).split("{title}");
+    byId("undo").firstElementChild.replaceChildren(before, element("bdi", { title }, title), after);
     byId("undo").hidden = false;
     this.#wait();
+    if (focus) byId("undo-button").focus(); // after the time has begun: the focus stops it
   }
 
   #wait() {

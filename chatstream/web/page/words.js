@@ -148,6 +148,7 @@ const GERMAN = {
   "New line": "Neue Zeile",
   "Stop the answer": "Antwort stoppen",
   "Edit the last question, in an empty message box": "Letzte Frage bearbeiten, im leeren Nachrichtenfeld",
+  "Undo a deletion, outside the message box": "Löschen rückgängig machen, außerhalb des Nachrichtenfelds",
   "This list, outside the message box": "Diese Liste, außerhalb des Nachrichtenfelds",
   // Texts of an empty conversation, unless the operator or a plug-in sets others
   "How can I help?": "Wie kann ich helfen?",
@@ -181,6 +182,11 @@ const GERMAN = {
   "Something went wrong on the server. Try again.": "Auf dem Server ist etwas schiefgegangen. Versuchen Sie es noch einmal.",
   "The connection failed.": "Die Verbindung ist fehlgeschlagen.",
   "The connection is lost.": "Die Verbindung ist abgebrochen.",
+  "No message of the user's with this id is shown.": "Diese Frage ist hier nicht mehr zu sehen.",
+  "The access token could not be had.": "Ihr Zugangstoken war nicht zu bekommen.",
+  "An access token is required.": "Ein Zugangstoken ist nötig.",
+  "Unexpected event from the server.": "Der Server hat etwas Unerwartetes gesendet.",
+  "The answer is not an event stream.": "Der Server hat etwas Unerwartetes geantwortet.",
   // Signing in
   "Sign in": "Anmelden",
   "You are not signed in": "Sie sind nicht angemeldet",
