@@ -139,8 +139,8 @@ _OTHER_LANGUAGE = (
 _ANSWERS: Final = (
     (rf"^(?!.*\b(?:{_OTHER_LANGUAGE})\b).*\bpalindrom", _PALINDROME),
     (
-        r"\b(?:mak(?:e|es|ing)|brew\w*|ways?|methods?|compar\w+|prepar\w+|machen|mache|zubereit\w+|koche\w*|arten|"
-        r"vergleich\w*)\b(?:(?! in ).)*\b(?:coffee|kaffee)\b(?! (?:shop|table|machine|cake))"
+        r"\b(?:mak(?:e|es|ing)|brew\w*|ways?|methods?|prepar\w+|machen|mache|zubereit\w+|koche\w*|arten)\b"
+        r"(?:(?! in ).)*\b(?:coffee|kaffee)\b(?! (?:shop|table|machine|cake))"
         r"|\b(?:coffee|kaffee)\b.*\b(?:machen|zubereiten|kochen)\b|^\W*(?:coffee|kaffee)\W*$",
         _COFFEE,
     ),

@@ -155,7 +155,7 @@ _TIPS = (
     ),
     _Tip(
         "Kansas City Chiefs v Buffalo Bills",
-        ("kansas|chiefs", "buffalo|bills"),
+        ("kansas city|kansas|chiefs", "buffalo|bills"),
         "chiefs",
         "nfl|american football",
         "The Chiefs' defence gives up the fewest yards at home, and snow is expected",
@@ -199,7 +199,7 @@ _ANY_TIP: Final = frozenset(
         get give good got great has have help how idea ideas if in interesting is it just know let like likely
         looking lot make match matches may me money monday more most my need next nice night now odds of ok
         okay on one only or our outcome pick picks place play playing plays please pound pounds predict
-        prediction predictions question recommend recommendation result risk safe saturday say see should show
+        prediction predictions question recommend recommendation result risk safe safest saturday say see should show
         single some something sport sports stake stakes start suggest suggestion sunday sure take taking team
         tell the there thing think this thursday tip tips to today tomorrow tonight top try tuesday us value
         want was we wednesday week weekend what when where which who why will win winner winners winning wins
@@ -215,7 +215,7 @@ _ANY_TIP: Final = frozenset(
 # A question for any tip must contain one of these, or begin with one of the second: not all questions of common words
 # are about sport.
 _OF_SPORT: Final = re.compile(
-    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|w[io]n|wins|winners?|winning|plays?|playing|teams?|score|stakes?|"
+    r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|w[io]n|wins|winners?|winning|plays|playing|teams?|score|stakes?|"
     r"picks?|wette|wetten|wettest|quoten|(?:die|eine|gute|beste) quote|spiele?|spielt|gewinn(?:e|en|t)|tipps?)\b"
     r"|^\W*(?:another|next|yes|ok|okay|ja|noch)\b"
 )
@@ -223,7 +223,8 @@ _OF_SPORT: Final = re.compile(
 _OF_BETS: Final = re.compile(
     r"\b(?:bets?|betting|odds|wagers?|stakes?|match(?:es)?|games?|plays?|playing|fixtures?|money on|"
     r"w[io]n|wins|winners?|winning|beats?|beaten|loses?|(?<!^)draws?|goals?|scores?|scoring|favou?rites?|form|chances?|predict\w*|kick-?off|half-?time|"
-    r"line-?ups?|tips? on|tipps?|back|wette|wetten|wettest|quoten?|spiele?|spielt|spielen|gewinn(?:e|en|t)|siegt?|"
+    r"line-?ups?|tips? on|tipps? auf|handicaps?|"
+    r"back|wette|wetten|wettest|quoten?|spiele?|spielt|spielen|gewinn(?:e|en|t)|siegt?|"
     r"schlagt|schlagen|verlier(?:t|en)|unentschieden|tore?)\b"
 )
 # Further words of such questions.
@@ -240,7 +241,7 @@ _ELSEWHERE: Final = (
 )
 # A question how to do something, or what a sport is, is no question for a tip.
 _HOW_TO: Final = re.compile(
-    r"^\W*(?:how (?:do|does|did|can|to)|wie (?:spielt|geht|kann|macht))\b"
+    r"^\W*(?:how (?:do|does|did|can|to)|when|where|wann|wo|wie (?:spielt|geht|kann|macht))\b"
     r"|^\W*(?:what(?: i|.)s|was ist) \w+\W*$"
 )
 # Words that the names of two sides may have between and beside them, in a question that is nothing but these.
@@ -280,11 +281,10 @@ def _named(question: str) -> _Tip | None:
     count, best = max(((sum(_names(side, text) for side in tip.sides), -at) for at, tip in enumerate(_TIPS)))
     tip = _TIPS[-best]
     names = "|".join((*tip.sides, tip.sport))
-    if not count or re.search(
-        rf"\b(?:{_ELSEWHERE})\b|\b(?:in|to|near|around|from|visit|nach|aus)\s+(?:{names})\b", text
-    ):
-        return None
     rest = re.sub(rf"\b(?:{names})\b", " ", text)
+    placed = re.search(rf"\b(?:in|to|near|around|from|visit|nach|aus)\s+(?:{names})\b", text)
+    if not count or placed or re.search(rf"\b(?:{_ELSEWHERE})\b", rest):
+        return None
     of_bets = _OF_BETS.search(rest) is not None
     if count == 2:
         return tip if of_bets or not _unknown(_WHEN.sub(" ", rest), frozenset()) else None
