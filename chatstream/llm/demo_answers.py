@@ -139,7 +139,7 @@ _OTHER_LANGUAGE = (
 _ANSWERS: Final = (
     (rf"^(?!.*\b(?:{_OTHER_LANGUAGE})\b).*\bpalindrom", _PALINDROME),
     (
-        r"\b(?:mak(?:e|es|ing)|brew\w*|ways?|methods?|prepar\w+|machen|mache|zubereit\w+|koche\w*|arten)\b"
+        r"\b(?:mak(?:e|es|ing)|brew\w*|prepar\w+|machen|mache|zubereit\w+|koche\w*)\b"
         r"(?:(?! in ).)*\b(?:coffee|kaffee)\b(?! (?:shop|table|machine|cake))"
         r"|\b(?:coffee|kaffee)\b.*\b(?:machen|zubereiten|kochen)\b|^\W*(?:coffee|kaffee)\W*$",
         _COFFEE,
@@ -164,7 +164,7 @@ _ANSWERS: Final = (
         rf"\b{_DO}\b(?: me| mir)?(?: a| an| some| eine?)?"
         r"(?: (?:pipe|petrol|nail|dirty|car|home-?made|nuclear|chemical|biological|deadly|new))*"
         r" (?:bomb|bombe|weapon|waffe|poison|malware|ransomware|computer virus)s?"
-        r"(?! (?:shelter|card|shop|list|for|ideas?))\b",
+        r"(?=\W*$| (?:at home|from|out of|please|that|using|with)\b)",
         _DANGEROUS,
     ),
     (
@@ -174,8 +174,8 @@ _ANSWERS: Final = (
         _JOKE,
     ),
     (
-        r"\b(?:write|compose|make|tell|give|know|schreib\w*|dichte\w*)\b(?:(?! (?:of|from|called) ).){0,20}"
-        r"\b(?:poem|gedicht)\b"
+        r"\b(?:write|compose|make|tell|give|know|schreib\w*|dichte\w*)\b(?:(?! (?:of|from|called|the) ).){0,20}"
+        r"\b(?:poem|gedicht)\b(?! (?:by|called|von)\b)"
         r"|^\W*(?:a |an? other |ein )?(?:poem|gedicht)\b(?:,? (?:please|bitte))?\W*$",
         _POEM,
     ),
