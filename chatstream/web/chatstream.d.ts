@@ -381,6 +381,8 @@ export class ChatStream {
   readonly streaming: boolean;
   /** Whether `earlier()` can load more messages. */
   readonly hasEarlier: boolean;
+  /** Whether an answer runs on a branch that is not shown. Questions wait for its end. */
+  readonly busyElsewhere: boolean;
 
   /** Add a listener. The returned function removes it. */
   on<Type extends keyof ChatListeners>(type: Type, listener: ChatListeners[Type]): () => void;
@@ -409,13 +411,16 @@ export class ChatStream {
     content: string,
     options?: SendOptions & { parent?: string | null },
   ): Promise<SentMessage>;
-  /** Send the shown message `messageId` again with another text. This begins a new branch of the conversation, which is shown
+  /** Send the user message `messageId` again with another text. This begins a new branch of the conversation, which is shown
    * from then on. The old one can be shown again (`siblings`). */
   edit(messageId: string, content: string, options?: SendOptions): Promise<SentMessage>;
   /** Take back a queued question. Rejects with `not_queued` once its own answer has begun. */
   takeBack(messageId: string): Promise<void>;
   /** Show the branch through this message, to all viewers of the conversation. */
   showBranch(messageId: string): Promise<readonly ChatMessage[]>;
+  /** Show the branch that ends with this message, here only. It stays shown until `showBranch`, or until `send`,
+   * `regenerate` or `continueAnswer`, which go on from what is shown. */
+  lookAt(messageId: string): Promise<readonly ChatMessage[]>;
   /** Begin a new attempt that continues the text of the newest answer, or of the answer `messageId`. Rejects with
    * `nothing_to_continue` if that answer was not cut. */
   continueAnswer(options?: RegenerateOptions): Promise<BegunAnswer>;

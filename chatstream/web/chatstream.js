@@ -55,7 +55,8 @@ export class ChatStream {
   #cursor;
   #earlier = null; // cursor of the next older page, the REST API's `nextCursor`
   #historyCursor = null; // stream cursor at the end of the loaded history
-  #head = null; // last message of the shown branch, if there are several branches
+  #head = null; // last message of the conversation's present branch, if there are several branches
+  #leaf = null; // last message of the branch that is looked at; null: the present one is shown
   #loading = null; // promise of the history while it is loading
   #connectWhenLoaded = false;
   // State of the stream:
@@ -120,6 +121,10 @@ export class ChatStream {
 
   get hasEarlier() {
     return this.#earlier !== null;
+  }
+
+  get busyElsewhere() {
+    return this.#transcript.busyElsewhere;
   }
 
   on(type, listener) {
@@ -309,7 +314,7 @@ export class ChatStream {
     if (id) this.#cursor = id;
     if (event.type === "connected") this.#onConnected(event);
     if (event.type === "error") this.#onError(event);
-    if (event.type === "user_message" && event.parent !== undefined) this.#head = event.messageId;
+    if (event.type === "user_message" && event.parent !== undefined && !repeated) this.#head = event.messageId;
     if (event.type === "branch") this.#onBranch(event.head);
     if (this.#transcript.stale) this.#reload();
     this.#emit("event", event, { cursor: this.#cursor, repeated });
@@ -319,6 +324,7 @@ export class ChatStream {
   #onBranch(head) {
     if (head === this.#head) return;
     this.#head = head;
+    if (this.#transcript.looks) return;
     if (this.messages.findLast(({ role }) => role === "user")?.id !== head) this.#reload();
   }
 
@@ -442,14 +448,14 @@ export class ChatStream {
     return (this.#loading ??= this.#load(limit));
   }
 
-  async #load(limit) {
+  async #load(limit, leaf) {
     // Events that come meanwhile are in the loaded page, or come after its cursor.
     this.#connectWhenLoaded = this.#session !== null;
     this.#session?.abort();
     this.#session = null;
     if (this.#connectWhenLoaded) this.#setState("connecting");
     try {
-      await this.#loadPage(limit);
+      await this.#loadPage(limit, undefined, leaf);
     } finally {
       this.#loading = null;
       if (this.#connectWhenLoaded) this.connect();
@@ -457,12 +463,18 @@ export class ChatStream {
     return this.messages;
   }
 
-  async #loadPage(limit, signal) {
-    const page = await this.#ask("GET", `/messages?limit=${limit}`);
+  async #loadPage(limit, signal, leaf = this.#transcript.looks ? this.#leaf : null) {
+    let page;
+    try {
+      page = await this.#ask("GET", `/messages${query({ limit, leaf: leaf ?? undefined })}`);
+    } catch (error) {
+      if (leaf === null || error.status !== 404) throw error;
+      return this.#loadPage(limit, signal, null); // the message that was looked at was taken back
+    }
     if (signal?.aborted) return; // a newer load has replaced this one
     this.#historyWanted = this.#mayHaveMissed = false;
     this.#head = page.head ?? null;
-    this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined });
+    this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined, looks: leaf !== null });
     this.#lean.forget();
     this.#cursor = this.#historyCursor = page.streamCursor;
     this.#earlier = page.nextCursor;
@@ -479,8 +491,9 @@ export class ChatStream {
     return this.messages;
   }
 
-  async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background, parent } = {}) {
+  async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background, ...to } = {}) {
     const path = `/messages${query({ ifBusy, background })}`;
+    const { parent = this.#transcript.looks ? this.messages.at(-1)?.id : undefined } = to;
     for (let sent = 1; ; sent++) {
       try {
         const message = await this.#api.call("POST", path, { content, clientMessageId, parent });
@@ -499,8 +512,15 @@ export class ChatStream {
 
   async edit(messageId, content, options) {
     if (this.#transcript.parentOf(messageId) === undefined) await this.history();
-    const parent = this.#transcript.parentOf(messageId);
-    if (parent !== undefined) return this.send(content, { ...options, parent });
+    const shown = this.#transcript.parentOf(messageId);
+    const parent = shown === undefined ? await this.#parentElsewhere(messageId) : shown;
+    return this.send(content, { ...options, parent });
+  }
+
+  /** The `parent` of a user message of any branch; null if it is the first one. */
+  async #parentElsewhere(messageId) {
+    const { messages, previous = null } = await this.#api.call("GET", `/messages${query({ limit: 1, leaf: messageId })}`);
+    if (messages[0]?.id === messageId && messages[0].role === "user") return previous;
     throw new ChatError("No message of the user's with this id is shown.", { code: "not_found", retryable: false });
   }
 
@@ -513,7 +533,18 @@ export class ChatStream {
 
   async showBranch(messageId) {
     await this.#api.call("PATCH", "", { head: messageId });
-    return this.history();
+    return this.#showFrom(null);
+  }
+
+  async lookAt(messageId) {
+    return this.#showFrom(messageId);
+  }
+
+  /** Load the branch that ends with the message `leaf`; null: the conversation's present one. */
+  async #showFrom(leaf) {
+    await this.#loading?.catch(() => {}); // it loads another branch
+    this.#leaf = leaf;
+    return (this.#loading ??= this.#load(PAGE, leaf));
   }
 
   async rate(messageId, rating) {
@@ -545,7 +576,8 @@ export class ChatStream {
   }
 
   async continueAnswer({ messageId, ...options } = {}) {
-    return this.#again({ ...options, body: { continue: true, messageId } });
+    const shown = this.#transcript.looks ? this.messages.findLast(({ role }) => role === "assistant")?.id : undefined;
+    return this.#again({ ...options, body: { continue: true, messageId: messageId ?? shown } });
   }
 
   async stop({ seenLength } = {}) {
@@ -556,7 +588,9 @@ export class ChatStream {
   }
 
   async regenerate({ messageId, ...options } = {}) {
-    return this.#again({ ...options, body: messageId === undefined ? undefined : { messageId } });
+    const shown = this.#transcript.looks ? this.messages.findLast(({ role }) => role === "user")?.id : undefined;
+    const asked = messageId ?? shown;
+    return this.#again({ ...options, body: asked === undefined ? undefined : { messageId: asked } });
   }
 
   async #again({ ifBusy, background = this.#options.background, body }) {

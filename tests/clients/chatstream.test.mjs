@@ -680,6 +680,47 @@ test("connected or closed while the history loads: that is how it goes on", asyn
   assert.deepEqual([requests.length, told.states], [3, ["connecting", "open", "connecting", "closed"]]);
 });
 
+const said = (id, role, more) => ({ id, role, content: id, createdAt: "now", ...(role === "user" ? {} : { status: "complete", attempt: 1, recommendations: [] }), ...more });
+
+test("an edit of a message goes on from where that is, shown or not", async () => {
+  const shown = { messages: [said("u1", "user"), said("a1", "assistant", { replyTo: "u1" }), said("u3", "user", { siblings: ["u2", "u3"] })] };
+  const page = () => Response.json({ ...shown, head: "u3", nextCursor: null, streamCursor: "u3.user" });
+  const one = (id, previous) => Response.json({ messages: [said(id, "user")], previous, nextCursor: null });
+  const sent = (id) => Response.json(said(id, "user", { parent: "p" }));
+  const { chat, requests } = chatWith([page(), sent("u4"), page(), one("u9", "a8"), sent("u5"), page(), one("u8"), sent("u6"), page(), one("u1")]);
+  await chat.history();
+  await chat.edit("u2", "Now"); // another device has edited it
+  await chat.edit("u9", "Now"); // of another branch
+  await chat.edit("u8", "Now"); // the first message of one
+  await assert.rejects(chat.edit("gone", "Now"), { code: "not_found" }); // an older server ignores `leaf`
+  const bodies = requests.filter(({ method }) => method === "POST").map(({ body }) => JSON.parse(body).parent);
+  assert.deepEqual(bodies, ["a1", "a8", null]);
+});
+
+test("a branch is looked at without changing the conversation, and what is sent goes on from it", async () => {
+  const page = (...messages) => Response.json({ messages, head: "u9", nextCursor: null, streamCursor: "a9.end" });
+  const old = () => page(said("u1", "user"), said("a1", "assistant", { replyTo: "u1" }));
+  const now = () => page(said("u9", "user"));
+  const begun = Response.json(said("b1", "assistant", { replyTo: "u1", attempt: 2, status: "streaming" }));
+  const { chat, requests } = chatWith([now(), old(), refusal(404), now(), old(), begun, now(), old(), Response.json(said("u2", "user", { parent: "a1" })), now()]);
+  const asked = () => [requests.at(-1).method, requests.at(-1).url.split("/c%2F1")[1], requests.at(-1).body];
+  await chat.history();
+  await chat.lookAt("a1");
+  assert.deepEqual(chat.messages.map(({ id }) => id), ["u1", "a1"]);
+  await chat.history(); // what was looked at is gone
+  assert.deepEqual(chat.messages.map(({ id }) => id), ["u9"]);
+  await chat.lookAt("a1");
+  await chat.regenerate();
+  assert.deepEqual(asked(), ["POST", "/regenerate", '{"messageId":"u1"}']);
+  await chat.history();
+  await chat.lookAt("a1");
+  await chat.send("Go on", { clientMessageId: "k" });
+  assert.equal(JSON.parse(requests.at(-1).body).parent, "a1");
+  assert.deepEqual(chat.messages.map(({ id }) => id), ["u1", "a1", "u2"]);
+  await chat.history();
+  assert.deepEqual(asked(), ["GET", "/messages?limit=200", undefined]);
+});
+
 test("a platform that cannot stream needs an EventSource", () => {
   assert.throws(() => new ChatStream({ conversationId: "c", token: "t", transport: "eventsource" }), /pass one/);
 });

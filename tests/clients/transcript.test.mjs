@@ -255,6 +255,64 @@ test("what belongs to a branch that is not shown is not shown", () => {
   assert.equal(transcript.stale, true); // the history knows
 });
 
+test("the versions of a queued question that the history does not show are not told again", () => {
+  const shown = { ...posted("u4"), siblings: ["u2", "u3", "u4"] }; // u2 was queued before there were branches
+  const load = (...views) => {
+    const transcript = new Transcript(100);
+    transcript.load([posted("u1"), stored("a1", "One.", { status: "streaming" }), ...views], { branched: true });
+    return transcript;
+  };
+  const replayed = [asked("u2"), asked("u5"), { ...asked("u3"), parent: "a1" }, { ...asked("u4"), parent: "a1" }];
+  const newest = load(shown);
+  newest.apply(complete("One."));
+  assert.deepEqual(replayed.map((event) => newest.apply(event)), [false, false, false, false]);
+  assert.deepEqual(ids(newest), ["u1", "a1", "u4"]);
+  const oldest = load({ ...shown, id: "u2" }, posted("u5"));
+  replayed.forEach((event) => oldest.apply(event));
+  assert.deepEqual(ids(oldest), ["u1", "a1", "u2", "u5"]);
+  assert.deepEqual([newest.stale, oldest.stale], [false, false]);
+  newest.apply({ ...asked("u6"), parent: "a1" }); // a new version
+  assert.deepEqual(newest.messages.at(-1).siblings, ["u2", "u3", "u4", "u6"]);
+  assert.equal(newest.parentOf("u2"), "a1");
+});
+
+test("an answer on another branch is what a question waits for", () => {
+  const running = (id) => ({ type: "connected", timestamp, resumed: true, activeMessageId: id });
+  const elsewhere = { messageId: "a9", replyTo: "u9" };
+  const load = (...views) => {
+    const transcript = new Transcript(100);
+    transcript.load([...history, ...views], { branched: true });
+    return transcript;
+  };
+  const transcript = load();
+  transcript.apply(running("a9"));
+  transcript.add({ ...posted("u3"), parent: "a2" });
+  assert.deepEqual([transcript.busyElsewhere, transcript.queued], [true, true]);
+  transcript.apply(failed("a9"));
+  transcript.apply(complete("", { ...elsewhere, status: "failed" }));
+  assert.deepEqual([transcript.busyElsewhere, ids(transcript).at(-1)], [false, "u3"]);
+  transcript.apply(chunk(0, "Elsewhere", elsewhere));
+  assert.equal(transcript.busyElsewhere, true);
+  transcript.apply({ ...asked("u3"), parent: "a2" }); // it is asked
+  assert.equal(transcript.busyElsewhere, false);
+  transcript.apply(running("a3")); // nothing is known of this answer yet
+  assert.equal(transcript.busyElsewhere, false);
+  const later = load(posted("u3")); // loaded while it waits
+  later.apply(running("a9"));
+  assert.equal(later.busyElsewhere, true);
+});
+
+test("while a branch is looked at, only its continuation is added", () => {
+  const transcript = new Transcript(100);
+  transcript.load(history, { looks: true });
+  const others = [asked("u7"), { ...asked("u8"), parent: "a1" }, chunk(0, "Again", { messageId: "b2", replyTo: "u2", attempt: 2 })];
+  assert.deepEqual(others.map((event) => transcript.apply(event)), [false, false, false]);
+  assert.deepEqual([ids(transcript), transcript.stale, transcript.looks], [["u1", "a1", "u2", "a2"], false, true]);
+  transcript.apply({ ...asked("u3"), parent: "a2" });
+  transcript.apply(chunk(0, "Three", { messageId: "a3", replyTo: "u3" }));
+  assert.deepEqual([ids(transcript).slice(4), transcript.looks], [["u3", "a3"], false]);
+});
+
 test("another attempt knows the earlier ones, also when they are no longer shown", () => {
   const transcript = new Transcript(100);
   transcript.load([posted("u1"), stored("a1", "One.", { siblings: ["a1", "b1"] }), stored("b1", "Two.", { attempt: 2, siblings: ["a1", "b1"] })]);

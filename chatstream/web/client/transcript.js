@@ -6,7 +6,7 @@
 
 export class Transcript {
   // Entries by id, in the order of the conversation. Each has the shown message (replaced, never mutated), the number
-  // of code points so far, and `placed`: whether its position is confirmed by the server.
+  // of code points so far, `placed`: whether its position is confirmed by the server, and `loaded`: by the history.
   #entries = new Map();
   #shown = null; // the list of messages; null after a change, until somebody reads it
   #changes = 0;
@@ -14,6 +14,8 @@ export class Transcript {
   #limit;
   #previous; // id of the message before the first one; null: none, undefined: unknown
   #branched = false; // the conversation has several branches, of which one is shown
+  #looks = false; // the shown branch is not the conversation's present one: only its own continuation is added to it
+  #elsewhere = null; // the running answer, if it is on another branch
   /** Whether an event does not fit the shown messages: it is of another branch, and the history must be loaded. */
   stale = false;
 
@@ -50,20 +52,34 @@ export class Transcript {
     return this.#branched;
   }
 
-  /** The id of the message that the user message `id` continues; null if it is the first one, undefined if unknown. */
+  /** Whether the shown branch is looked at, and not the conversation's present one. */
+  get looks() {
+    return this.#looks;
+  }
+
+  /** Whether an answer runs on a branch that is not shown. */
+  get busyElsewhere() {
+    return this.#elsewhere !== null && !this.#entries.has(this.#elsewhere);
+  }
+
+  /** The id of the message that the user message `id`, or the shown version of it, continues; null if it is the first
+   * one, undefined if unknown. */
   parentOf(id) {
-    const index = this.messages.findIndex((message) => message.id === id && message.role === "user");
+    const isVersion = ({ siblings }) => siblings?.includes(id);
+    const index = this.messages.findIndex((message) => message.role === "user" && (message.id === id || isVersion(message)));
     return index > 0 ? this.messages[index - 1].id : index === 0 ? this.#previous : undefined;
   }
 
   /** Replace the shown messages by messages from the REST API, or put these before them. `previous`: the id of the
-   * message right before them. `branched`: the conversation has several branches. */
-  load(views, { before = false, previous = null, branched = false } = {}) {
+   * message right before them. `branched`: the conversation has several branches. `looks`: see
+   * the property. */
+  load(views, { before = false, previous = null, branched = false, looks = false } = {}) {
     const after = before ? [...this.#entries] : [];
     const completed = before ? this.#completed : null;
     this.clear();
     this.#previous = previous;
-    this.#branched = branched || (before && this.#branched);
+    this.#branched = branched || looks || (before && this.#branched);
+    if (!before) this.#looks = looks;
     for (const view of views) this.add(view, { placed: true });
     for (const [id, entry] of after) {
       if (entry.message.role === "assistant") this.#supersede(entry.message.replyTo, entry.message.attempt);
@@ -76,10 +92,11 @@ export class Transcript {
   /** Add one message from the REST API; false if it is shown already. */
   add(view, { placed = false } = {}) {
     if (this.#entries.has(view.id)) return false;
+    if (!placed) this.#looks = false; // it was sent from here, and has made the shown branch the present one
     if (view.role === "user") {
       const before = placed ? undefined : this.#goOnFrom(view.parent, { known: false });
       const place = view.siblings ? { siblings: view.siblings } : besides(before, view.id);
-      this.#put({ id: view.id, role: "user", content: view.content, timestamp: view.createdAt, ...place }, { placed });
+      this.#put({ id: view.id, role: "user", content: view.content, timestamp: view.createdAt, ...place }, { placed, loaded: placed });
       return true;
     }
     const older = this.#supersede(view.replyTo, view.attempt);
@@ -113,6 +130,7 @@ export class Transcript {
 
   /** Whether a question waits behind an answer that runs. */
   get queued() {
+    if (this.busyElsewhere) return this.messages.at(-1)?.role === "user";
     const running = this.messages.findLastIndex(({ streaming }) => streaming);
     return running !== -1 && this.messages.slice(running).some(({ role }) => role === "user");
   }
@@ -134,6 +152,7 @@ export class Transcript {
         return this.#onTool(event);
       case "connected":
         if (!event.resumed) this.#forgetPieces();
+        this.#onRunning(event.activeMessageId);
         return true;
       case "context_trimmed":
         return this.#onContextTrimmed(event);
@@ -155,11 +174,35 @@ export class Transcript {
 
   #onUserMessage({ messageId: id, content, timestamp, parent }) {
     const known = this.#entries.get(id);
-    if (known?.placed) return false;
+    if (known?.placed || (!known && this.#isElsewhere(id, parent))) return false;
+    this.#looks = false; // it continues the shown branch
+    this.#runsElsewhere(null); // its turn has come
     this.#entries.delete(id); // its right position is here, after all earlier messages
     const before = this.#goOnFrom(parent, { known: true });
     this.#put(known?.message ?? { id, role: "user", content, timestamp, ...besides(before, id) });
     return true;
+  }
+
+  /** Whether a user message that is not shown is on another branch. The history knows it, since it is a version of a
+   * shown message, or is of a time before there were branches: only then messages have no `parent`. */
+  #isElsewhere(id, parent) {
+    if (this.#looks && parent !== this.messages.at(-1)?.id) return true;
+    if (this.#branched && parent === undefined) return true;
+    return this.messages.some(({ siblings }) => siblings?.includes(id));
+  }
+
+  /** The stream begins while the answer `id` runs, or none. It may be the answer to the last question, which is shown
+   * with its first word; but the history that has that question has its answer, too. */
+  #onRunning(id) {
+    const last = [...this.#entries.values()].at(-1);
+    const isAwaited = last?.message.role === "user" && !last.loaded;
+    this.#runsElsewhere(this.#branched && id && !this.#entries.has(id) && !isAwaited ? id : null);
+  }
+
+  #runsElsewhere(id) {
+    if (this.#elsewhere === id) return;
+    this.#elsewhere = id;
+    this.#touch();
   }
 
   /** A message continues `parent`: drop the messages shown after `parent`, which are of another branch. Returns the
@@ -274,7 +317,10 @@ export class Transcript {
 
   #onComplete(event) {
     const entry = this.#answerOf(event);
-    if (!entry) return false;
+    if (!entry) {
+      if (this.#elsewhere === event.messageId) this.#runsElsewhere(null);
+      return false;
+    }
     this.#completed = event.messageId;
     if (entry.ended) return false;
     const { content, status, finishReason, usage, parts, timestamp, model = entry.message.model } = event;
@@ -296,6 +342,10 @@ export class Transcript {
   }
 
   #onError({ messageId, timestamp, error: code, message, retryable, requestId, retryAfterMs }) {
+    if (messageId === this.#elsewhere && this.busyElsewhere) {
+      this.#runsElsewhere(null);
+      return false;
+    }
     let entry = this.#entries.get(messageId);
     if (!entry) {
       // The answer failed before its first word. The event does not name its question: take the newest one.
@@ -315,7 +365,11 @@ export class Transcript {
   #answerOf({ messageId: id, replyTo, attempt, timestamp }) {
     const known = this.#entries.get(id);
     if (known) return known;
-    if (this.#branched && replyTo && !this.#entries.has(replyTo)) return null; // it is of another branch
+    const isShown = this.#looks ? replyTo === this.messages.at(-1)?.id : this.#entries.has(replyTo);
+    if (this.#branched && replyTo && !isShown) {
+      this.#runsElsewhere(id);
+      return null; // it is of another branch
+    }
     const older = this.#supersede(replyTo, attempt);
     if (older === false) return null;
     const place = besides(older, id);
@@ -331,8 +385,8 @@ export class Transcript {
     return older;
   }
 
-  #put(message, { length = 0, placed = true } = {}) {
-    const entry = { message, length, placed, ended: message.role === "assistant" && !message.streaming };
+  #put(message, { length = 0, placed = true, loaded = false } = {}) {
+    const entry = { message, length, placed, loaded, ended: message.role === "assistant" && !message.streaming };
     this.#entries.set(message.id, entry);
     if (this.#entries.size > this.#limit) {
       this.#previous = this.#entries.keys().next().value;
