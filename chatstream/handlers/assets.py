@@ -33,6 +33,7 @@ PAGE = {
     "page/conversations.js": _JAVASCRIPT,
     "page/developer.js": _JAVASCRIPT,
     "page/dom.js": _JAVASCRIPT,
+    "page/drafts.js": _JAVASCRIPT,
     "page/export.js": _JAVASCRIPT,
     "page/facts.js": _JAVASCRIPT,
     "page/groups.js": _JAVASCRIPT,

@@ -98,6 +98,37 @@ def test_a_hit_that_is_not_shown_is_opened_where_it_is(open_page: OpenPage, mode
     ]
 
 
+def test_a_search_only_looks(open_page: OpenPage, model: Model) -> None:
+    for text in ("A zebra.", "A horse.", "A donkey.", "The okapi."):
+        model.reply(answer(text))
+    tab = open_page()
+    tab.ask("Which animal has stripes?")
+    expect(tab.prose).to_have_text("A zebra.")
+    tab.button("Edit the question").click()
+    tab.field.fill("Which animal has a mane?")
+    tab.field.press("Enter")
+    expect(tab.prose).to_have_text("A horse.")
+    tab.ask("And long ears?")
+    expect(tab.prose).to_have_text("A donkey.")
+    other = open_page(tab.conversation)
+    now = ["Which animal has a mane?", "And long ears?"]
+    expect(other.questions).to_have_text(now)
+    tab.button("New chat").click()
+    tab.page.get_by_label("Search chats").fill("zebra")
+    expect(tab.page.locator("#search-status")).to_have_text("Found: 1")
+    tab.page.get_by_role("navigation").get_by_role("link").click()
+    expect(tab.questions).to_have_text(["Which animal has stripes?"])
+    expect(other.questions).to_have_text(now)
+    other.page.reload()
+    expect(other.questions).to_have_text(now)
+    tab.ask("Which others?")  # this goes on from what is shown, for everybody
+    for each in (tab, other):
+        expect(each.questions).to_have_text(["Which animal has stripes?", "Which others?"])
+        expect(each.prose).to_have_text("The okapi.")
+    told = [turn["content"] for turn in model.upstream.calls[-1].body["messages"]]
+    assert told[-3:] == ["Which animal has stripes?", "A zebra.", "Which others?"]
+
+
 def test_the_search_by_keyboard(open_page: OpenPage) -> None:
     tab = open_page()
     make(tab, "First match", "Second match", "Something else")

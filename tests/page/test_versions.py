@@ -146,3 +146,27 @@ def test_an_edit_of_a_question_that_waits_leaves_the_answer_before_it_alone(open
         "The first answer.",
         "Two?",
     ]
+
+
+def test_a_question_waits_for_an_answer_on_another_branch(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(answer("To one."))
+    model.reply(beginning("So "), go_on, more("far.") + ending())
+    model.reply(answer("To two."))
+    tab = open_page()
+    tab.ask("One")
+    expect(tab.prose).to_have_text("To one.")
+    tab.button("Edit the question").click()
+    tab.field.fill("New one")
+    tab.field.press("Enter")
+    expect(tab.prose).to_have_text("So")
+    tab.button("Question before the edit").click()
+    expect(tab.questions).to_have_text(["One"])
+    tab.ask_next("Two")
+    expect(tab.button("Take back the question")).to_be_visible()
+    tab.page.reload()
+    expect(tab.page.get_by_text("Will be asked next")).to_be_visible()
+    go_on.open()
+    expect(tab.prose).to_have_text("To two.")
+    expect(tab.page.get_by_text("Will be asked next")).to_be_hidden()
+    expect(tab.questions).to_have_text(["One", "Two"])

@@ -12,7 +12,7 @@ export class Composer {
   #actions;
   #busy = false; // an answer is running
   #editing = null; // the id of the question that is being edited
-  #edits = new Map(); // by place: {id, text} of a question that was being edited there
+  #drafts; // also has the edits, each under the id of its question
   #unsent = new Map(); // by place: the message that is being sent or has failed; its key makes a retry safe
   #place = "new"; // the open conversation: its draft is in the box
   #endCounting = () => {}; // ends the countdown until sending is allowed again
@@ -20,8 +20,9 @@ export class Composer {
 
   /** `actions`: `send(text, key, edited)`, which rejects with a `ChatError`, `stop()`, and `lastQuestion()`, a message or
    * nothing. `edited` is the id of the question that is sent again with another text, if it is. */
-  constructor(actions) {
+  constructor(actions, drafts) {
     this.#actions = actions;
+    this.#drafts = drafts;
     byId("composer").onsubmit = (submission) => {
       submission.preventDefault();
       this.#send();
@@ -65,22 +66,37 @@ export class Composer {
   set place(place) {
     const left = this.#place;
     const message = this.#unsent.get(left);
-    this.#place = place;
+    this.#place = this.#drafts.open = place;
     if (message?.sending && message.key === place) {
       this.#unsent.delete(left);
       this.#unsent.set(place, message);
-      message.place = place;
-      localStorage.removeItem(draftKey(left));
+      Object.assign(message, { from: left, place }); // also kept as a draft there until it is sent: the page may be reloaded
       this.#keepDraft();
+      this.#keepKey(message);
     } else {
-      if (this.#editing) this.#edits.set(left, { id: this.#editing, text: this.#field.value });
-      this.#leaveEditing();
+      this.#hideEdit();
       this.#showDraft();
-      const edit = this.#edits.get(place);
-      this.#edits.delete(place); // its text is in the box now
-      if (edit) this.#showEdit(edit);
+      const id = this.#drafts.get(`${place}/editing`);
+      const text = id && this.#drafts.get(`${place}/edit/${id}`);
+      if (text) this.#showEdit({ id, text });
     }
     this.#draw();
+  }
+
+  /** The open conversation is gone: what was written in it goes into a new chat. */
+  gone() {
+    const left = this.#place;
+    const names = ["new", left, `${left}/edit/${this.#editing}`];
+    const texts = new Set(names.map((name) => this.#drafts.get(name)).filter((text) => text?.trim()));
+    if (this.#unsent.has(left)) this.#unsent.get(left).place = "new"; // it will fail
+    this.forget(left);
+    this.#drafts.set("new", [...texts].join("\n\n"));
+  }
+
+  /** A conversation is deleted. */
+  forget(id) {
+    this.#unsent.delete(id);
+    this.#drafts.forget(id);
   }
 
   focus() {
@@ -90,7 +106,7 @@ export class Composer {
   /** Start editing a question, to send it again with another text. The present text is kept as a draft. */
   edit({ id, content }) {
     if (this.#field.readOnly) return;
-    this.#showEdit({ id, text: content });
+    this.#showEdit({ id, text: this.#drafts.get(`${this.#place}/edit/${id}`) ?? content });
     this.#draw();
     this.focus();
   }
@@ -98,7 +114,6 @@ export class Composer {
   /** Cancel editing. */
   endEditing() {
     if (this.#field.readOnly) return; // it is being sent
-    this.#edits.delete(this.#place);
     this.#leaveEditing();
     this.#showDraft();
     this.#draw();
@@ -107,9 +122,12 @@ export class Composer {
 
   /** A question was taken back: put its text into the box, unless another text is being written. */
   returned({ id, content }) {
+    const edit = `${this.#place}/edit/${id}`;
+    const text = this.#drafts.get(edit) ?? content; // the edited text becomes a new question
     const edited = this.#editing === id;
-    if (edited) this.#leaveEditing(); // the edited text becomes a new question
-    if (!edited && !this.#editing && this.#field.value === "") this.#field.value = content;
+    if (edited) this.#leaveEditing();
+    else if (!this.#editing && this.#field.value === "") this.#field.value = text;
+    this.#drafts.set(edit, null);
     this.#keepDraft();
     this.#draw();
     this.focus();
@@ -117,15 +135,25 @@ export class Composer {
 
   #showEdit({ id, text }) {
     this.#editing = id;
+    this.#drafts.setHere(`${this.#place}/editing`, id);
     this.#field.value = text;
     byId("editing").hidden = false;
   }
 
   #showDraft() {
-    this.#field.value = localStorage.getItem(draftKey(this.#place)) ?? "";
+    const text = this.#drafts.get(this.#place) ?? "";
+    const isBeingSent = [...this.#unsent.values()].some((message) => message.from === this.#place && message.text === text);
+    this.#field.value = isBeingSent ? "" : text;
   }
 
+  /** Editing ends: the question was sent, or it was cancelled. */
   #leaveEditing() {
+    if (this.#editing) this.#drafts.set(`${this.#place}/edit/${this.#editing}`, null);
+    this.#drafts.setHere(`${this.#place}/editing`, null);
+    this.#hideEdit();
+  }
+
+  #hideEdit() {
     this.#editing = null;
     byId("editing").hidden = true;
   }
@@ -154,27 +182,32 @@ export class Composer {
   }
 
   #keepDraft() {
-    if (this.#editing) return; // the draft is of another message
-    if (this.#field.value) localStorage.setItem(draftKey(this.#place), this.#field.value);
-    else localStorage.removeItem(draftKey(this.#place));
+    this.#drafts.set(this.#editing ? `${this.#place}/edit/${this.#editing}` : this.#place, this.#field.value);
+  }
+
+  /** Keep the key of a message until it is sent: after a reload, the same text is not stored twice. */
+  #keepKey({ text, edited, key, place }) {
+    this.#drafts.setHere(`${place}/sending`, JSON.stringify({ text, edited, key }));
   }
 
   async #send() {
     const text = this.#field.value;
     if (this.#field.readOnly || text.trim() === "" || this.#tooLong) return;
     const edited = this.#editing;
-    const failed = this.#unsent.get(this.#place);
+    const failed = this.#unsent.get(this.#place) ?? JSON.parse(this.#drafts.get(`${this.#place}/sending`));
     const again = failed?.text === text && failed.edited === edited;
-    const message = again ? failed : { text, edited, key: uniqueKey(), place: this.#place, sending: false };
+    const message = again ? failed : { text, edited, key: uniqueKey() };
+    Object.assign(message, { place: this.#place, sending: true });
     this.#unsent.set(this.#place, message);
-    message.sending = true;
+    this.#keepKey(message);
     this.notice(null);
     this.#draw();
     try {
       await this.#actions.send(text, message.key, edited);
-      this.#unsent.delete(message.place);
       this.#remove(message);
     } catch (error) {
+      this.#forgetCopy(message);
+      if (error.retryable === false) this.#forgetKey(message);
       this.#showFailure(error, message);
     } finally {
       message.sending = false;
@@ -186,12 +219,29 @@ export class Composer {
   }
 
   /** A message was sent: remove its text, from the box or from the drafts. */
-  #remove({ text, edited, place }) {
-    if (edited) this.#edits.delete(place);
-    else if (localStorage.getItem(draftKey(place)) === text) localStorage.removeItem(draftKey(place));
+  #remove(message) {
+    const { text, edited, place } = message;
+    this.#forgetKey(message);
+    this.#forgetCopy(message);
+    if (edited) this.#drafts.set(`${place}/edit/${edited}`, null);
+    else if (this.#drafts.get(place) === text) this.#drafts.set(place, null);
     if (place !== this.#place) return;
     this.#leaveEditing();
     this.#showDraft();
+  }
+
+  #forgetKey(message) {
+    if (this.#unsent.get(message.place) === message) this.#unsent.delete(message.place);
+    this.#drafts.setHere(`${message.place}/sending`, null);
+  }
+
+  /** The message that begins a conversation is no draft of a new chat any more. */
+  #forgetCopy(message) {
+    const { from, text } = message;
+    if (!from) return;
+    message.from = null;
+    if (this.#drafts.get(from) === text) this.#drafts.set(from, null);
+    this.#drafts.setHere(`${from}/sending`, null);
   }
 
   #showFailure(error, { place }) {
@@ -233,10 +283,6 @@ function codePoints(text) {
   let pairs = 0;
   for (let i = 0; i < text.length; i++) if (text.codePointAt(i) > 0xffff) pairs++;
   return text.length - pairs;
-}
-
-function draftKey(place) {
-  return `chatstream.draft.${place}`;
 }
 
 /** 128 random bits in hexadecimal; `randomUUID` is missing on pages without TLS. */

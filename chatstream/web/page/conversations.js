@@ -110,6 +110,11 @@ export class ConversationList {
     return this.#current;
   }
 
+  /** Whether this conversation is hidden. */
+  hides(id) {
+    return this.#deleted.has(id);
+  }
+
   /** Hide this conversation, or show it again. */
   hide(id, hidden) {
     if (hidden) this.#deleted.add(id);

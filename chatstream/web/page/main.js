@@ -5,6 +5,7 @@ import { Composer, uniqueKey } from "./composer.js";
 import { beginning, ConversationList, ConversationsAPI, titleOf } from "./conversations.js";
 import { DeveloperView } from "./developer.js";
 import { byId, composes } from "./dom.js";
+import { Drafts } from "./drafts.js";
 import { json, markdown, save } from "./export.js";
 import { facts } from "./facts.js";
 import { highlight, places } from "./marks.js";
@@ -30,6 +31,7 @@ const STATES = {
 const THEMES = ["auto", "light", "dark"];
 const NARROW = "(max-width: 48rem)"; // as in page.css
 const LOOK = 10_000; // ms between two reloads of the list on a visible page, for changes made on other devices
+const INSTRUCTED = "new/instructed"; // name of the draft with a new conversation's instructions
 const TITLE = 60; // length of a title, in characters: slightly more than a line of the list shows
 
 const baseUrl = new URL(".", document.baseURI).href.replace(/\/$/, "");
@@ -40,13 +42,13 @@ let chat = null; // the `ChatStream` of the open conversation; null for a new on
 let visit = 0; // counts what was opened: conversations and new ones
 let conversation = null; // the server's data of the open conversation
 let instructions = null; // system prompt for a new conversation, until it is created
-const unsaved = new Map(); // by conversation, null is a new one: a system prompt that could not be saved
 let chosen; // the model that was chosen while the conversation was loaded; undefined: none
 let seeking = null; // promise of a search in messages that are not shown
 let lookFor = ""; // search words that led to this conversation: marked once its messages are there
 let dropper = new AbortController(); // AbortController that cuts the stream's connections
 
-const composer = new Composer({ send, stop, lastQuestion });
+const drafts = new Drafts();
+const composer = new Composer({ send, stop, lastQuestion }, drafts);
 const messages = new MessagesView({ regenerate, goOn, askAnew, edit: (question) => composer.edit(question), takeBack, show, rate, decide, answer });
 const list = new ConversationList(api, { open: (id) => open(id), rename, remove, found: (...all) => search.show(...all) });
 const search = new Search({
@@ -64,11 +66,12 @@ const tabs = new Tabs(() => showState());
 
 // Conversations --------------------------------------------------------------------------------------------------------
 
-/** Close the open conversation, and show an empty page for a new one. */
-function openNew({ push = true } = {}) {
+/** Close the open conversation, and show an empty page for a new one. `replace`: "back" must not lead to the left one. */
+function openNew({ push = true, replace = false } = {}) {
   leave();
-  instructions = null;
-  if (push) history.pushState(null, "", location.pathname);
+  keepInstructions(null);
+  if (replace) history.replaceState(null, "", location.pathname);
+  else if (push) history.pushState(null, "", location.pathname);
   byId("empty").hidden = false;
   showTitle(t("New chat"));
   composer.place = "new";
@@ -141,7 +144,7 @@ async function send(text, key, edited) {
     // If the running answer comes after the edited message, it is outdated: interrupt it. Otherwise wait for its end.
     const from = chat;
     const running = from.messages.findLastIndex(({ streaming }) => streaming);
-    const outdated = running > from.messages.findIndex(({ id }) => id === edited);
+    const outdated = running > from.messages.findIndex(({ id, siblings = [id] }) => siblings.includes(edited));
     await from.edit(edited, text, { clientMessageId: key, ifBusy: outdated ? "interrupt" : "queue" });
     if (from === chat) messages.toEnd();
     return;
@@ -164,6 +167,7 @@ async function begin(text, id) {
   await api.create({ id, title, model: developer.model, ...more }).catch((error) => {
     if (error.status !== 409) throw error; // 409: an earlier try has created it, but the response was lost
   });
+  drafts.setHere(INSTRUCTED, null);
   return from === visit ? open(id) : stream(id);
 }
 
@@ -254,18 +258,21 @@ async function rename({ id, title }) {
 function remove(about, { byKeyboard = false } = {}) {
   const { id } = about;
   const wasOpen = list.current === id;
-  if (wasOpen) openNew();
+  if (wasOpen) openNew({ replace: true });
   else byId("new-chat").focus(); // the focused row is removed
   list.hide(id, true);
   const actions = {
     async commit({ closing }) {
-      if (closing) return void api.deleteOnClosing(id);
+      if (closing) {
+        composer.forget(id);
+        return void api.deleteOnClosing(id);
+      }
       const refused = await api.delete(id).catch((error) => error.status !== 404 && error);
       if (refused) {
         list.hide(id, false);
         const problem = t("“{title}” could not be deleted. {problem}", { title: titleOf(about), problem: t(refused.message) });
         composer.notice(problem, { passes: refused.retryable });
-      }
+      } else composer.forget(id);
       await refreshList({ changed: true });
     },
     revert() {
@@ -368,18 +375,24 @@ function askForInstructions() {
   const dialog = byId("instructions");
   const field = byId("instructions-text");
   const [about, from] = [conversation, visit];
-  const id = about?.id ?? null;
-  field.value = unsaved.get(id) ?? (about ? about.systemPrompt : instructions) ?? "";
+  const id = about?.id ?? "new";
+  const name = `${id}/instructions`;
+  const unsaved = drafts.get(name);
+  field.value = unsaved ?? (about ? about.systemPrompt : instructions) ?? "";
+  field.oninput = () => drafts.setHere(name, field.value);
   dialog.returnValue = "";
   dialog.onclose = async () => {
-    if (dialog.returnValue !== "ok") return;
+    if (dialog.returnValue !== "ok") {
+      drafts.setHere(name, unsaved);
+      return;
+    }
     const systemPrompt = field.value.trim() || null;
-    unsaved.set(id, systemPrompt ?? "");
+    drafts.setHere(name, systemPrompt ?? "");
     if (about === null && from !== visit) return; // the reader has left the new chat meanwhile: kept for the next one
     try {
-      if (about === null) instructions = systemPrompt;
+      if (about === null) keepInstructions(systemPrompt);
       else await change(id, { systemPrompt });
-      unsaved.delete(id);
+      drafts.setHere(name, null);
     } catch (error) {
       composer.notice(t("The instructions were not saved. {problem}", { problem: t(error.message) }));
     }
@@ -387,11 +400,17 @@ function askForInstructions() {
   dialog.showModal();
 }
 
+/** Set the instructions of a new conversation. They are also kept for a reload or a sign-in. */
+function keepInstructions(text) {
+  instructions = text;
+  drafts.setHere(INSTRUCTED, text);
+}
+
 // Events of the stream ------------------------------------------------------------------------------------------------
 
 function onMessages(from) {
   if (from !== chat) return;
-  messages.show(chat.messages, { hasEarlier: chat.hasEarlier });
+  messages.show(chat.messages, chat);
   composer.busy = chat.streaming;
   tabs.consider();
   // Not `hidden = …`, which counts as a change of the page even if the value is the same.
@@ -447,7 +466,7 @@ async function seek(from, sought) {
       if (isOnBranch(from.messages.at(-1).id, newer)) {
         while (from.hasEarlier && !from.messages.some(({ id }) => id === message.id)) await from.earlier();
       } else {
-        await from.showBranch(message.id);
+        await from.lookAt(newestBelow(newer)); // the others go on to see the present branch
       }
       messages.whenDrawn(showFound);
       return true;
@@ -463,17 +482,34 @@ function isOnBranch(leaf, newer) {
   for (const [index, message] of newer.entries()) {
     if (message.id !== id) continue;
     if (id === oldest) return true;
-    // Without `parent` there is one branch: a question's parent is the message before it.
-    id = message.role === "user" ? (message.parent === undefined ? newer[index + 1].id : message.parent) : message.replyTo;
+    id = before(newer, index);
   }
   return false;
+}
+
+/** The newest message below the oldest of these messages, which come newest first; itself if there is none. */
+function newestBelow(newer) {
+  const below = [newer.at(-1).id];
+  for (let index = newer.length - 2; index >= 0; index--) {
+    if (below.includes(before(newer, index))) below.push(newer[index].id);
+  }
+  return below.at(-1);
+}
+
+/** The id of the message that a message continues; null if there is none. */
+function before(newer, index) {
+  const { role, parent, replyTo } = newer[index];
+  if (role !== "user") return replyTo;
+  return parent === undefined ? newer[index + 1].id : parent; // without `parent` it is the message before it
 }
 
 function onError(error) {
   developer.onError(error);
   if (error.messageId || error.retryable) return; // shown under its answer, or temporary
-  openNew();
-  composer.notice(error.status === 404 ? t("That conversation does not exist, or not any more.") : error.message);
+  const isGone = error.status === 404 || error.code === "conversation_deleted";
+  if (isGone) composer.gone();
+  openNew({ replace: true });
+  composer.notice(isGone ? t("That conversation does not exist, or not any more.") : error.message);
   refreshList();
 }
 
@@ -533,10 +569,20 @@ function ask({ title, ok, text }) {
   });
 }
 
-function route() {
+async function route() {
   const id = new URLSearchParams(location.search).get("conversation");
-  if (id) open(id, { push: false });
-  else openNew({ push: false });
+  if (id === null) openNew({ push: false });
+  else if (list.hides(id)) openNew({ replace: true });
+  else await open(id, { push: false });
+}
+
+/** Open what was open before a reload or a sign-in. */
+async function start() {
+  const instructed = drafts.get(INSTRUCTED);
+  await route();
+  if (chat === null) keepInstructions(instructed);
+  const isReady = chat === null || conversation !== null;
+  if (isReady && drafts.get(`${conversation?.id ?? "new"}/instructions`) !== null) askForInstructions(); // they were being written
 }
 
 byId("new-chat").onclick = () => openNew();
@@ -600,4 +646,4 @@ byId("chat").hidden = false;
 modelMenu.load(baseUrl, (options) => token.get(options)).catch(() => {}); // if this fails, the default model answers
 refreshList();
 lookAtList();
-route();
+start();

@@ -23,6 +23,7 @@ export class MessagesView {
   #actions;
   #messages = [];
   #hasEarlier = false;
+  #busyElsewhere = false;
   #first = null; // id of the first message
   #groups = new Groups(byId("messages"));
   #speaking = 0; // timer of the next announcement
@@ -52,10 +53,11 @@ export class MessagesView {
     };
   }
 
-  /** `hasEarlier`: there are messages before these, which can be loaded. */
-  show(messages, { hasEarlier = false } = {}) {
+  /** `hasEarlier`: there are messages before these, which can be loaded. `busyElsewhere`: an answer runs on another branch. */
+  show(messages, { hasEarlier = false, busyElsewhere = false } = {}) {
     this.#messages = messages;
     this.#hasEarlier = hasEarlier;
+    this.#busyElsewhere = busyElsewhere;
     this.#draw();
   }
 
@@ -70,7 +72,7 @@ export class MessagesView {
     this.#items.clear();
     byId("messages").replaceChildren();
     this.#messages = [];
-    this.#hasEarlier = false;
+    this.#hasEarlier = this.#busyElsewhere = false;
     this.#first = null;
     clearTimeout(this.#speaking);
     this.#tail.toEnd();
@@ -107,9 +109,11 @@ export class MessagesView {
     const list = byId("messages");
     const last = this.#messages.at(-1);
     // A question without an answer is pending: its answer begins when a client opens the stream, if not before. While
-    // another answer runs, the question is queued.
-    const running = this.#messages.findLastIndex(({ streaming }) => streaming);
-    const isPending = last?.role === "user" && running === -1;
+    // another answer runs, maybe on another branch, the question is queued.
+    const runs = ({ role, streaming }) => (this.#busyElsewhere ? role === "assistant" : streaming);
+    const running = this.#messages.findLastIndex(runs);
+    const isBusy = this.#busyElsewhere || running !== -1;
+    const isPending = last?.role === "user" && !isBusy;
     const pending = isPending ? [{ id: "pending", role: "assistant", status: "streaming", content: "" }] : [];
     const wanted = [...this.#messages, ...pending];
     const ids = new Set(wanted.map(({ id }) => id));
@@ -125,7 +129,7 @@ export class MessagesView {
     }
     this.#first = wanted[0]?.id;
     const roots = wanted.map((message, index) => {
-      const waits = running !== -1 && index > running && message.role === "user";
+      const waits = isBusy && index > running && message.role === "user";
       return this.#item(message, { last: message === last, waits }).root;
     });
     this.#groups.show(roots);

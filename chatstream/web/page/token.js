@@ -4,6 +4,7 @@
  */
 
 import { byId } from "./dom.js";
+import { forgetDrafts } from "./drafts.js";
 import { facts } from "./facts.js";
 import { t } from "./words.js";
 
@@ -204,6 +205,6 @@ function problemOf(token) {
 function signOut() {
   sessionStorage.setItem(LEFT, "yes");
   sessionStorage.removeItem(KEY);
-  for (const key of Object.keys(localStorage)) if (key.startsWith("chatstream.draft.")) localStorage.removeItem(key);
+  forgetDrafts();
   location.reload();
 }
