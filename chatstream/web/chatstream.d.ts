@@ -293,10 +293,11 @@ export class Conversations {
   ): Promise<Conversation>;
   /** Delete it with its messages; this cannot be undone. */
   delete(id: string): Promise<null>;
-  /** All its messages in the form of the REST API, oldest first: of the shown branch, or of all branches. */
-  messages(id: string, options?: { branches?: "all" }): Promise<Record<string, unknown>[]>;
+  /** All its messages in the form of the REST API, oldest first: of the shown branch, of the branch that ends with the message
+   * `leaf`, or of all branches. */
+  messages(id: string, options?: { branches?: "all"; leaf?: string | null }): Promise<Record<string, unknown>[]>;
   /** The same page by page, the newest page first. */
-  pages(id: string, options?: { branches?: "all" }): AsyncGenerator<Record<string, unknown>[], void>;
+  pages(id: string, options?: { branches?: "all"; leaf?: string | null }): AsyncGenerator<Record<string, unknown>[], void>;
 }
 
 export interface ChatStreamOptions {
@@ -381,6 +382,8 @@ export class ChatStream {
   readonly streaming: boolean;
   /** Whether `earlier()` can load more messages. */
   readonly hasEarlier: boolean;
+  /** The last message of the branch that is looked at (`lookAt`); null if the conversation's present branch is shown. */
+  readonly lookedAt: string | null;
   /** Whether an answer runs on a branch that is not shown. Questions wait for its end. */
   readonly busyElsewhere: boolean;
 

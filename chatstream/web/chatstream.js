@@ -123,6 +123,10 @@ export class ChatStream {
     return this.#earlier !== null;
   }
 
+  get lookedAt() {
+    return this.#transcript.looks ? (this.messages.at(-1)?.id ?? null) : null;
+  }
+
   get busyElsewhere() {
     return this.#transcript.busyElsewhere;
   }
@@ -493,7 +497,7 @@ export class ChatStream {
 
   async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background, ...to } = {}) {
     const path = `/messages${query({ ifBusy, background })}`;
-    const { parent = this.#transcript.looks ? this.messages.at(-1)?.id : undefined } = to;
+    const { parent = this.lookedAt ?? undefined } = to;
     for (let sent = 1; ; sent++) {
       try {
         const message = await this.#api.call("POST", path, { content, clientMessageId, parent });

@@ -706,7 +706,7 @@ test("a branch is looked at without changing the conversation, and what is sent 
   const asked = () => [requests.at(-1).method, requests.at(-1).url.split("/c%2F1")[1], requests.at(-1).body];
   await chat.history();
   await chat.lookAt("a1");
-  assert.deepEqual(chat.messages.map(({ id }) => id), ["u1", "a1"]);
+  assert.deepEqual([chat.messages.map(({ id }) => id), chat.lookedAt], [["u1", "a1"], "a1"]);
   await chat.history(); // what was looked at is gone
   assert.deepEqual(chat.messages.map(({ id }) => id), ["u9"]);
   await chat.lookAt("a1");
@@ -716,7 +716,7 @@ test("a branch is looked at without changing the conversation, and what is sent 
   await chat.lookAt("a1");
   await chat.send("Go on", { clientMessageId: "k" });
   assert.equal(JSON.parse(requests.at(-1).body).parent, "a1");
-  assert.deepEqual(chat.messages.map(({ id }) => id), ["u1", "a1", "u2"]);
+  assert.deepEqual([chat.messages.map(({ id }) => id), chat.lookedAt], [["u1", "a1", "u2"], null]);
   await chat.history();
   assert.deepEqual(asked(), ["GET", "/messages?limit=200", undefined]);
 });

@@ -121,6 +121,12 @@ def test_a_search_only_looks(open_page: OpenPage, model: Model) -> None:
     expect(other.questions).to_have_text(now)
     other.page.reload()
     expect(other.questions).to_have_text(now)
+    tab.button("Options of this chat").click()
+    tab.button("Copy everything").click()
+    expect(tab.button("Copied")).to_be_visible()
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert ("zebra" in copied, "horse" in copied) == (True, False)
+    tab.page.keyboard.press("Escape")
     tab.ask("Which others?")  # this goes on from what is shown, for everybody
     for each in (tab, other):
         expect(each.questions).to_have_text(["Which animal has stripes?", "Which others?"])

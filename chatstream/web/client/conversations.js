@@ -49,10 +49,10 @@ export class Conversations {
     return all;
   }
 
-  async *pages(id, { branches } = {}) {
+  async *pages(id, { branches, leaf } = {}) {
     let before = null;
     do {
-      const page = await this.#api.call("GET", `${path(id)}/messages${query({ limit: PAGE, before, branches })}`);
+      const page = await this.#api.call("GET", `${path(id)}/messages${query({ limit: PAGE, before, branches, leaf })}`);
       yield page.messages;
       before = page.nextCursor;
     } while (before !== null);

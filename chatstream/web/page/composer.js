@@ -125,7 +125,7 @@ export class Composer {
     const edit = `${this.#place}/edit/${id}`;
     const text = this.#drafts.get(edit) ?? content; // the edited text becomes a new question
     const edited = this.#editing === id;
-    if (edited) this.#leaveEditing();
+    if (edited) this.#stopEditing();
     else if (!this.#editing && this.#field.value === "") this.#field.value = text;
     this.#drafts.set(edit, null);
     this.#keepDraft();
@@ -151,6 +151,14 @@ export class Composer {
     if (this.#editing) this.#drafts.set(`${this.#place}/edit/${this.#editing}`, null);
     this.#drafts.setHere(`${this.#place}/editing`, null);
     this.#hideEdit();
+  }
+
+  /** The question that is being edited is gone: its new text becomes a draft, below the one that there may be. */
+  #stopEditing() {
+    const texts = [this.#drafts.get(this.#place), this.#field.value];
+    this.#leaveEditing();
+    this.#field.value = texts.filter(Boolean).join("\n\n");
+    this.#keepDraft();
   }
 
   #hideEdit() {
@@ -208,6 +216,7 @@ export class Composer {
     } catch (error) {
       this.#forgetCopy(message);
       if (error.retryable === false) this.#forgetKey(message);
+      if (error.status === 404 && edited && edited === this.#editing && message.place === this.#place) this.#stopEditing();
       this.#showFailure(error, message);
     } finally {
       message.sending = false;

@@ -347,7 +347,7 @@ function lookAtList() {
 
 /** The shown branch as Markdown. */
 async function whole() {
-  const [about, all] = await Promise.all([api.get(conversation.id), api.messages(conversation.id)]);
+  const [about, all] = await Promise.all([api.get(conversation.id), api.messages(conversation.id, { leaf: chat.lookedAt })]);
   return { about, text: markdown({ ...about, title: titleOf(about), messages: all }) };
 }
 
