@@ -32,9 +32,10 @@ def user() -> str:
 
 
 async def find(mongo: Mongo, user: str, text: str) -> set[str]:
-    """The keys of the found conversations."""
-    keys, complete = await Search(mongo).find(user, set(terms(text, sought=True)))
-    assert complete
+    """The keys of the found conversations. A busy machine may need several searches until all are searched."""
+    complete = False
+    while not complete:
+        keys, complete = await Search(mongo).find(user, set(terms(text, sought=True)))
     return {str(key) for key in keys}
 
 
