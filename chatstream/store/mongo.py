@@ -28,7 +28,7 @@ from chatstream.store.gate import Collection, Document, Gate, may_be_repeated, t
 from chatstream.store.measuring import Commands, Heartbeats
 from chatstream.store.threads import Threads
 from chatstream.store.uri import undecided
-from chatstream.store.watching import Reader, Watching
+from chatstream.store.watching import Watching
 
 log = logging.getLogger("chatstream.store")
 
@@ -392,23 +392,23 @@ class Mongo:
     @asynccontextmanager
     async def watch(self, pipeline: list[Document], max_await_ms: int) -> AsyncIterator[Watching]:
         """Open a change stream over the database: an iterator. Raises the driver's errors."""
-        reader = Reader()
+        thread = Threads(1)
         try:
-            stream = await reader.run(
+            stream = await thread.run(
                 lambda: self._database.delegate.watch(pipeline, max_await_time_ms=max_await_ms),
             )
             try:
-                yield Watching(stream, reader)
+                yield Watching(stream, thread)
             finally:
                 # The driver tells the database, which may be gone, to forget the cursor. If that fails, it must not
                 # raise here: it would hide what ended the stream, and after a cancellation the task would go on for
-                # ever. The reader's thread may still be reading.
+                # ever. The thread may still be reading.
                 with pymongo.timeout(_CLOSE_SECONDS):
                     closing = asyncio.ensure_future(_in_motors_thread(asyncio.get_running_loop(), stream.close))
                 closing.add_done_callback(lambda closed: closed.cancelled() or closed.exception())
                 await asyncio.wait((closing,))
         finally:
-            reader.end()
+            thread.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""The threads in which several operations of the database run one after the other; see `Mongo.in_thread`."""
+"""Threads for what blocks: operations of the database in a row (see `Mongo.in_thread`), and a change stream's reads."""
 
 import asyncio
 import contextlib
