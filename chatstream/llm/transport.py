@@ -28,6 +28,10 @@ _NEXT_ADDRESS_AFTER: Final = 0.25
 # Seconds without data until TCP keepalive asks whether the endpoint is still there: a model may think for minutes, and
 # routers forget idle connections. openai's own transport has the same number.
 _KEEPALIVE_IDLE: Final = 60
+# A request is sent once more if an idle connection is lost within this many seconds: the endpoint had probably closed
+# it before the request arrived. A round trip takes a third of a second at most; the rest is for a busy event loop.
+# Later, the endpoint has seen the request and may have worked on it: the caller decides about a retry.
+_CLOSED_BEFORE_ARRIVAL: Final = 1.0
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -73,24 +77,26 @@ class Transport(httpx2.AsyncBaseTransport):
             raise httpx2.UnsupportedProtocol("not a request for this transport")
         message = _head(request) + await request.aread()
         origin = url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme]
+        clock, repeated = asyncio.get_running_loop().time, False
         while True:
-            reused = self._reused(origin)
+            reused = None if repeated else self._reused(origin)
             connection = reused or await self._connect(origin, request.extensions["timeout"]["connect"])
             if (wait := before_sending.get()) is not None:
                 await self._held(origin, connection, wait)
                 if connection.closing:  # closed during the wait
                     continue
             response = _Response(connection, functools.partial(self._release, origin, connection))
+            sent_at = clock()
             try:
                 connection.begin(message, response)
                 await response.head()
                 break
             except BaseException as exc:
                 await response.aclose()
-                # The endpoint had already closed this idle connection, and has not seen the request: try the next one.
-                # The loop ends, as a new connection is not retried.
-                if reused is None or response.answered or not isinstance(exc, httpx2.ReadError):
+                unseen = isinstance(exc, httpx2.ReadError) and not response.answered
+                if reused is None or not unseen or clock() - sent_at >= _CLOSED_BEFORE_ARRIVAL:
                     raise
+                repeated = True  # once, on a new connection
         return httpx2.Response(
             response.status, headers=response.headers, stream=response, extensions={READ: response.read}
         )

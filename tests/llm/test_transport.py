@@ -177,6 +177,36 @@ async def test_an_idle_connection_that_its_endpoint_closes(upstream: Upstream, c
 
 
 @pytest.mark.gen_test
+async def test_a_request_that_is_lost_on_an_idle_connection_is_repeated_once(
+    upstream: Upstream, connect: Connect
+) -> None:
+    """However many other connections are idle: it may be the request that the endpoint fails at."""
+    for _ in range(3):
+        upstream.reply(WHOLE)
+    upstream.reply(Do.CLOSE)
+    client = connect()
+    await asyncio.gather(*(post(client, upstream.url) for _ in range(3)))
+    with pytest.raises(httpx2.ReadError):
+        await post(client, upstream.url)
+    assert len(upstream.calls) == 5
+    assert upstream.calls[-1].connection == 4  # a new one
+
+
+@pytest.mark.gen_test
+async def test_a_request_that_the_endpoint_may_have_worked_on_is_not_repeated(
+    upstream: Upstream, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "_CLOSED_BEFORE_ARRIVAL", 0.0)
+    upstream.reply(WHOLE)
+    upstream.reply(Do.CLOSE)
+    client = connect()
+    assert await post(client, upstream.url) == b"whole"
+    with pytest.raises(httpx2.ReadError):
+        await post(client, upstream.url)
+    assert len(upstream.calls) == 2
+
+
+@pytest.mark.gen_test
 async def test_an_idle_connection_on_which_something_comes(upstream: Upstream, connect: Connect) -> None:
     late = asyncio.Event()
     upstream.reply(WHOLE, late, b"HTTP/1.1 408 Request Timeout\r\n\r\n", Do.HANG)
