@@ -340,13 +340,14 @@ class Settings(Struct, frozen=True, kw_only=True):
                     f"{_variable(name)}: must be at most {_LAST_PORT - last}: each of the {self.processes} processes "
                     "has a port of its own above it"
                 )
-        if self.port and self.metrics_port:
+        if self.port and self.metrics_port and self.metrics_port != self.port:
             theirs = range(self.metrics_port, self.metrics_port + self.processes)
-            ours = range(self.port + 1, self.port + self.processes + 1)
+            ours = range(self.port, self.port + self.processes + 1)
             if {*ours} & {*theirs}:
                 yield (
-                    f"CHATSTREAM_METRICS_PORT: must be {self.processes} or more away from CHATSTREAM_PORT: the "
-                    f"{self.processes} processes have ports {ours[0]} to {ours[-1]} of their own"
+                    f"CHATSTREAM_METRICS_PORT: the {self.processes} processes would have ports {theirs[0]} to "
+                    f"{theirs[-1]} for metrics, but {ours[0]} to {ours[-1]} are taken by CHATSTREAM_PORT and the "
+                    "processes' own ports above it"
                 )
 
     def _missing(self) -> Iterable[str]:
@@ -536,9 +537,20 @@ def _known() -> set[str]:
 
 
 def _written(env_file: Path | None) -> Mapping[str, str]:
-    """The variables that are not empty, by their names in upper case: those of the environment, else of the file."""
+    """The variables with a value, by their names in upper case: those of the environment, else of the file."""
     in_file = env_files.values_in(env_file) if env_file else {}
-    written = {name.upper(): text for source in (in_file, os.environ) for name, text in source.items() if text}
+    as_written = {name for each in _AS_WRITTEN for name in variables(each)}
+    written: dict[str, str] = {}
+    for source in (in_file, os.environ):
+        given = {
+            name.upper(): text
+            for name, text in source.items()
+            if text and (name.upper() in as_written or values.bare(text))
+        }
+        for names in _SHARED_NAMES.values():
+            if given.keys() & {*names}:  # under one name, a setting hides the file's under another one
+                written = {name: text for name, text in written.items() if name not in names}
+        written |= given
     # For this setting alone an empty value has a meaning: no plug-ins, not even the default ones.
     plugins = _variable("plugins")
     if (named := os.environ.get(plugins, in_file.get(plugins))) is not None and not named.strip():

@@ -381,9 +381,9 @@ def test_whatever_is_set_is_taken_or_refused_by_its_name(
             "CHATSTREAM_PORT: must be at most 65533: each of the 2 processes has a port of its own above it",
         ),
         (
-            {"CHATSTREAM_PROCESSES": "2", "CHATSTREAM_METRICS_PORT": "3002"},
-            "CHATSTREAM_METRICS_PORT: must be 2 or more away from CHATSTREAM_PORT: the 2 processes have ports 3001 to "
-            "3002 of their own",
+            {"CHATSTREAM_PROCESSES": "2", "CHATSTREAM_METRICS_PORT": "2999"},
+            "CHATSTREAM_METRICS_PORT: the 2 processes would have ports 2999 to 3000 for metrics, but 3000 to 3002 are "
+            "taken by CHATSTREAM_PORT and the processes' own ports above it",
         ),
         ({"CHATSTREAM_JWT_SECRET": SECRET}, "did you mean JWT_SECRET?"),
         ({"CHATSTREAM_LOGLEVEL": "DEBUG"}, "did you mean CHATSTREAM_LOG_LEVEL?"),

@@ -344,6 +344,23 @@ def test_the_main_name_wins_over_the_alias(monkeypatch: pytest.MonkeyPatch) -> N
     assert plain(settings.mongodb_uri) == URI
 
 
+def test_the_environment_wins_over_the_file_also_with_the_alias(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("MONGODB_URI=mongodb://file/file\n")
+    settings = load(monkeypatch, {"DATABASE_URL": "mongodb://environment/live"}, tmp_path / ".env")
+    assert plain(settings.mongodb_uri) == "mongodb://environment/live"
+    assert settings.mongodb_database == "live"
+
+
+def test_white_space_alone_is_no_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CHATSTREAM_PORT=6000\n")
+    blank = {"MONGODB_URI": "  ", "MONGODB_DATABASE": " ", "CHATSTREAM_PORT": "\t"}
+    settings = load(monkeypatch, blank | {"DATABASE_URL": "mongodb://h/shop"}, tmp_path / ".env")
+    assert plain(settings.mongodb_uri) == "mongodb://h/shop"
+    assert (settings.mongodb_database, settings.port) == ("shop", 6000)
+
+
 def test_everything_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CHATSTREAM_HOTS=x\nCHATSTREAM_PORT=http\n")
     lines = problems(

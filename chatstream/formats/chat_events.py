@@ -120,7 +120,7 @@ class _Constant(NamedTuple):
     """The fields that are the same in all chunks of an answer.
 
     A lean chunk leaves them out, and the time: it continues the part of the chunk before it. Its ``id:`` has the
-    message's id and the end position; its offset is that position minus its own code points.
+    message's id and the end position; its text continues where the text of the chunk before it ended.
     """
 
     id: bytes  # the start of the ``id:`` value, up to the position
