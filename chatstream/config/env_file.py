@@ -19,25 +19,16 @@ _MOST_BYTES = 1024 * 1024
 
 def names_in(path: Path) -> set[str]:
     """The names that the file sets. Raises `ConfigurationError`, which says what is wrong with the file."""
-    from dotenv.parser import parse_stream  # import on use: a server in a container has no such file
-
-    text = _text(path)
-    names = set()
-    for binding in parse_stream(StringIO(text)):
-        if binding.error or (binding.key is not None and binding.value is None):
-            line = binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\n"))
-            raise ConfigurationError(f"{path}, line {line}: must be NAME=value; a comment begins with #")
-        if binding.key is not None:
-            names.add(binding.key)
-    return names
+    return _names(path, _text(path))
 
 
 def values_in(path: Path) -> dict[str, str | None]:
     """The variables of the file. Raises `ConfigurationError` like `names_in`."""
     from dotenv import dotenv_values
 
-    names_in(path)  # checked first, for our error messages instead of python-dotenv's
-    return dotenv_values(stream=StringIO(_text(path)))
+    text = _text(path)
+    _names(path, text)  # checked first, for our error messages instead of python-dotenv's
+    return dotenv_values(stream=StringIO(text))
 
 
 def value_of(name: str, path: Path) -> str | None:
@@ -56,6 +47,19 @@ def into_environment(path: Path) -> None:
                 os.environ[name] = value
         except ValueError:  # a name with "=", or a value that this machine's encoding cannot hold
             raise ConfigurationError(f"{path}: {name} cannot be put into this machine's environment") from None
+
+
+def _names(path: Path, text: str) -> set[str]:
+    from dotenv.parser import parse_stream  # import on use: a server in a container has no such file
+
+    names = set()
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            line = binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\n"))
+            raise ConfigurationError(f"{path}, line {line}: must be NAME=value; a comment begins with #")
+        if binding.key is not None:
+            names.add(binding.key)
+    return names
 
 
 def _text(path: Path) -> str:
