@@ -35,15 +35,23 @@ class Withdrawing:
         """
         key = ObjectId(conversation.key)
 
+        this = {"_id": ObjectId(message_id), "conversationId": key}
+
         async def withdraw(session: Any) -> str | None:
+            # Read before the transaction begins: see `_hold`.
+            running = await self._reading.unfinished(conversation.key)
+            held = await self._hold(running, key, session)
             there = await touched(self._mongo, conversation, session=session)
-            which = {"_id": ObjectId(message_id), "conversationId": key, "role": {"$in": ["user", WITHDRAWN]}}
+            which = this | {"role": {"$in": ["user", WITHDRAWN]}}
             message = await self._messages.find_one(which, {"seq": 1, "role": 1, "parent": 1}, session=session)
             if there is None or message is None:
                 raise NotFound("There is no such message in this conversation.")
             if message["role"] == WITHDRAWN:
                 return None
-            await self._hold_running(conversation, message, session)
+            # The message may wait for another answer than the one that ran a moment ago.
+            held = held or await self._hold(await self._reading.unfinished(conversation.key, None, session), key, session)
+            if held is None or held >= message["seq"]:
+                raise NotQueued("This message does not wait any more: its answer has begun.")
             await self._give_place_to_parent(key, message, session)
             mark = {
                 "role": WITHDRAWN,
@@ -54,7 +62,7 @@ class Withdrawing:
                 "attempt": 1,
             }
             gone = dict.fromkeys(("content", "background", "parent"), "")
-            await self._messages.update_one({"_id": message["_id"]}, {"$set": mark, "$unset": gone}, session=session)
+            await self._messages.update_one(this, {"$set": mark, "$unset": gone}, session=session)
             if there.get("head") != message["_id"]:
                 return None
             head = await self._head_without(key, message, session)
@@ -64,14 +72,19 @@ class Withdrawing:
 
         return await self._mongo.transaction(withdraw)
 
-    async def _hold_running(self, conversation: Conversation, message: Document, session: Any) -> None:
-        """Write to the answer that the message waits for. A concurrent end of that answer then conflicts: the process
-        that ends it would publish the waiting message and begin its answer."""
-        running = await self._reading.unfinished(conversation.key, None, session)
-        which = {"_id": running, "seq": {"$lt": message["seq"]}, "status": {"$nin": [*ENDED]}}
+    async def _hold(self, running: ObjectId | None, key: ObjectId, session: Any) -> int | None:
+        """Write to an answer, so that its concurrent end conflicts: the process that ends it would publish the waiting
+        message and begin its answer. Returns the answer's `seq`, or None if it has ended.
+
+        Its checkpoints conflict, too. So the transaction should begin with this write: a checkpoint then waits for it.
+        Begun with anything else, it could fail again and again, as a checkpoint may come before this write.
+        """
+        which = {"_id": running, "conversationId": key, "status": {"$nin": [*ENDED]}}
         held = {"$set": {"queueHeldBy": str(ObjectId())}}  # a new value, or MongoDB sees no conflict
         if running is None or not (await self._messages.update_one(which, held, session=session)).matched_count:
-            raise NotQueued("This message does not wait any more: its answer has begun.")
+            return None
+        answer = await self._messages.find_one(which, {"seq": 1}, session=session)
+        return None if answer is None else answer["seq"]
 
     async def _give_place_to_parent(self, key: ObjectId, message: Document, session: Any) -> None:
         """Make the message's children the children of its parent."""

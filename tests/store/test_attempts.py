@@ -343,6 +343,29 @@ async def test_who_has_read_a_question_before_it_was_taken_back_begins_no_answer
 
 
 @pytest.mark.gen_test
+async def test_checkpoints_without_a_pause_do_not_keep_a_message_from_being_taken_back(
+    store: Storage, conversation: Conversation, key: str
+) -> None:
+    running = await begun(store, conversation)
+    withdrawn = asyncio.Event()
+
+    async def save_on() -> None:
+        while not withdrawn.is_set():
+            await checkpoint(store, key, running, 0, "")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(save_on())
+        try:
+            for _ in range(10):
+                question = await added(store, conversation, "And then?")
+                await store.posting.withdraw(conversation, question.id)
+        finally:
+            withdrawn.set()
+    assert [message.id for message in await stored(store, key)] == [running.reply_to, running.id]
+
+
+@pytest.mark.gen_test
 async def test_an_answer_that_has_gone_on_does_not_wait_for_the_same_decision_again(
     store: Storage, conversation: Conversation, key: str
 ) -> None:

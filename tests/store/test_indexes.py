@@ -21,7 +21,7 @@ from tornado.ioloop import IOLoop
 
 from chatstream.errors import AnswerInProgress, ErrorCode
 from chatstream.metrics import Metrics
-from chatstream.models import NO_BUDGET, Answer, Conversation, Failure, Status, Usage, UserMessage
+from chatstream.models import NO_BUDGET, Answer, Conversation, Failure, Rating, Status, Usage, UserMessage
 from chatstream.store.attempts import Checkpoint, Orphan
 from chatstream.store.conversations import Conversations
 from chatstream.store.ledger import Spending
@@ -165,6 +165,13 @@ async def _orphan_ended(store: Store) -> None:
     assert await store.of.attempts.finish_orphan(orphan, ended)
 
 
+async def _withdrawn(store: Store) -> None:
+    await store.of.posting.add(store.conversation, "Wait.", behind_running=True)
+    queued = await store.of.posting.add(store.conversation, "And wait.", behind_running=True)
+    assert queued is not None
+    await store.of.posting.withdraw(store.conversation, queued.message.id)
+
+
 # The server's actions, as calls of the store's methods, with the number of documents that each operation may examine.
 OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "find the caller's conversation": (lambda s: s.conversations.get("owner", "asked"), 1),
@@ -190,6 +197,13 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "look for what is to be sent": (lambda s: s.of.outbox.due(), 1),
     "report a month": (lambda s: _all(s.of.ledger.rows(f"{datetime.now(UTC):%Y-%m}")), 1),
     "wait behind the running answer": (lambda s: s.of.posting.add(s.conversation, "Wait.", behind_running=True), 1),
+    "take back what waits there": (_withdrawn, 2 * TURNS + 4),  # reads the whole tree, without texts
+    "read the tree": (lambda s: s.of.reading.tree(s.key), 2 * TURNS + 2),
+    "list the attempts": (lambda s: s.of.reading.attempts(s.key, [s.question.id, s.ended.reply_to]), 2),
+    "rate an answer": (lambda s: s.of.attempts.rate(s.key, s.ended.id, Rating.UP), 1),
+    "store the model's title": (lambda s: s.conversations.entitle(s.conversation, "Bets"), 1),
+    "mark what runs": (lambda s: s.of.reading.running_in([s.key, s.waits.key]), 1),
+    "mark what is unread": (lambda s: s.of.reading.unread_in([s.key]), TURNS),
     "checkpoint": (lambda s: s.of.attempts.checkpoint([Checkpoint(s.key, s.answer.id, 0, ["Well"])]), 1),
     "watch an answer of another process": (lambda s: s.of.attempts.poll(s.key, s.answer), 1),
     "ask for a stop": (lambda s: s.of.attempts.request_stop(s.key, s.answer.id), 1),
