@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
 from chatstream.logs import describe
-from chatstream.models import Conversation, Message
+from chatstream.models import Conversation, Message, Status
 from chatstream.store.documents import (
     PLACES,
     conversation_document,
@@ -211,18 +211,22 @@ class Conversations:
 
         A running answer finds its document gone at the next checkpoint.
         """
+        conversation = await self.get(user_id, id)
+        key = ObjectId(conversation.key)
 
-        async def both(session: Any) -> Conversation:
-            document = await self._mongo.conversations.find_one({"userId": user_id, "id": id}, session=session)
-            conversation = self._found(document)
-            await self._mongo.conversations.delete_one(_one(conversation), session=session)
-            for name, which in belongings(ObjectId(conversation.key), user_id):
+        async def all_of_it(session: Any) -> None:
+            # First the running answer: after another operation, each of its checkpoints would conflict.
+            running = {"conversationId": key, "status": Status.STREAMING.value}
+            await self._mongo.messages.delete_one(running, session=session)
+            if not (await self._mongo.conversations.delete_one(_one(conversation), session=session)).deleted_count:
+                raise NotFound(_GONE)
+            for name, which in belongings(key, user_id):
                 await self._mongo.collection(name).delete_many(which, session=session)
-            return conversation
 
         if self._ledger is not None:  # before the deletion: the answers' documents hold their costs
-            await self._ledger.settle(user_id, [(await self.get(user_id, id)).key])
-        return await self._mongo.transaction(both)
+            await self._ledger.settle(user_id, [conversation.key])
+        await self._mongo.transaction(all_of_it)
+        return conversation
 
     def _found(self, document: dict[str, Any] | None) -> Conversation:
         for conversation in self._mongo.understood(conversation_model, document):

@@ -1,5 +1,6 @@
 """Conversations, in the real database."""
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -7,10 +8,10 @@ import pytest
 from bson import ObjectId
 
 from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
-from chatstream.models import Conversation
+from chatstream.models import Answer, Conversation
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
-from tests.support.storage import Storage, added
+from tests.support.storage import Storage, added, begun, checkpoint, stored
 
 
 @pytest.fixture
@@ -185,3 +186,23 @@ async def test_where_the_database_cannot_join_it_is_asked_once(
     for _ in range(2):
         assert await conversations.get_with_newest("user", created.id, 2) == (created, None)
     assert len(asked) == 1
+
+
+@pytest.mark.gen_test
+async def test_checkpoints_without_a_pause_do_not_keep_conversations_from_being_deleted(
+    conversations: Conversations, mongo: Mongo, user: str
+) -> None:
+    store = Storage(mongo)
+
+    async def save_until_deleted(key: str, running: Answer) -> None:
+        while await checkpoint(store, key, running, 0, "") is not None:
+            pass
+
+    for _ in range(10):
+        conversation = await conversations.create(user)
+        running = await begun(store, conversation)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(save_until_deleted(conversation.key, running))
+            await conversations.delete(user, conversation.id)
+        assert await stored(store, conversation.key) == []
