@@ -6,7 +6,6 @@ import os
 import re
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,19 +25,6 @@ from tests.conftest import NameProxies
 from tests.support.endpoint import endpoint as model_endpoint
 from tests.support.listening import listening
 from tests.support.processes import SECRET, ServerProcess, chatstream, free_port
-
-# A client of pymongo that is closed in the middle of a handshake forgets its socket.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _no_socket_of_pymongo_is_left() -> Iterator[None]:
-    """Wait for pymongo's threads, so that their sockets are destroyed in this test and not in a later one."""
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        if thread.name.startswith("pymongo"):
-            thread.join(30)
 
 
 @pytest.fixture
