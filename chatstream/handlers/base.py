@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 from tornado.concurrent import Future
 from tornado.iostream import IOStream
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, OutputTransform, RequestHandler, stream_request_body
 
 from chatstream.errors import (
     InvalidRequest,
@@ -111,6 +111,11 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Access-Control-Expose-Headers", _EXPOSED_HEADERS)
+
+    async def _execute(self, transforms: list[OutputTransform], *args: bytes, **kwargs: bytes) -> None:
+        """Tornado's way through a request, from `prepare` to the end of the handler's method."""
+        with self.door.request():
+            await super()._execute(transforms, *args, **kwargs)
 
     async def prepare(self) -> None:
         """Authenticate by the headers. A refusal is sent only after the body has been read.

@@ -1,8 +1,10 @@
 """The context that all handlers share: authentication, CORS, limits."""
 
+import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from chatstream.auth import Authenticator, refused
 from chatstream.errors import Unavailable
@@ -64,6 +66,27 @@ class Door:
         self._local_origins = local_origins
         self._refused_origins: set[str] = set()
         self.refusal: Unavailable | None = None
+        self._under_way = 0
+        self._none_is = asyncio.Event()
+        self._none_is.set()
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request as under way."""
+        self._under_way += 1
+        self._none_is.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_is.set()
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until no request is under way, for so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none_is.wait()
 
     def check(self) -> None:
         """Raise `Unavailable` while the server starts or stops."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import scrape
 from tests.support.processes import SECRET, ServerProcess, children, free_port
 from tests.support.replica_set import ReplicaSet
@@ -115,6 +115,30 @@ async def test_a_running_answer_may_finish(
         assert (await watched.until("error")).data["retryable"] is True
         with pytest.raises(StopAsyncIteration):
             await watched.next()
+    assert await server.ended() == 0
+
+
+@pytest.mark.gen_test
+async def test_a_request_that_has_begun_is_answered(start_server: StartServer, make_client: MakeClient) -> None:
+    server = start_server()
+    client = make_client(server)
+    body = b'{"id": "late"}'
+    head = (
+        f"POST {API} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\nExpect: 100-continue\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(head.encode())
+        assert b"100" in await reader.readuntil(b"\r\n\r\n")  # the request is admitted
+        server.signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            while "stopping" not in server.log:
+                await asyncio.sleep(0.01)  # between two polls of a file
+        writer.write(body)
+        assert b" 201 " in await reader.readline()
+    finally:
+        writer.close()
     assert await server.ended() == 0
 
 
