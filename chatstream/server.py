@@ -91,8 +91,8 @@ _DATABASE_RETRY_PAUSE = 1.0
 _DATABASE_SAID_EVERY = 10.0
 # The most connections that wait to be accepted: a thousand clients may return at the same moment after a restart.
 _BACKLOG = 1024
-# The longest wait at the end for requests, in seconds: each is answered within this time once its body has come. One whose
-# body is late is cut.
+# The longest wait at the end for requests, in seconds: each is answered within this time once its body has come. One
+# whose body is late is cut.
 _LAST_REQUESTS_SECONDS = 5.0
 # The longest wait at the end for a task that was cancelled, in seconds: more than any of them needs.
 _CANCEL_SECONDS = 10.0

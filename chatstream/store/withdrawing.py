@@ -34,12 +34,10 @@ class Withdrawing:
         A repeated call does nothing. Raises `NotFound`, and `NotQueued` if the message waits for no running answer.
         """
         key = ObjectId(conversation.key)
-
         this = {"_id": ObjectId(message_id), "conversationId": key}
 
         async def withdraw(session: Any) -> str | None:
-            # Read before the transaction begins: see `_hold`.
-            running = await self._reading.unfinished(conversation.key)
+            running = await self._reading.unfinished(conversation.key)  # before the transaction begins: see `_hold`
             held = await self._hold(running, key, session)
             there = await touched(self._mongo, conversation, session=session)
             which = this | {"role": {"$in": ["user", WITHDRAWN]}}
@@ -48,8 +46,9 @@ class Withdrawing:
                 raise NotFound("There is no such message in this conversation.")
             if message["role"] == WITHDRAWN:
                 return None
-            # The message may wait for another answer than the one that ran a moment ago.
-            held = held or await self._hold(await self._reading.unfinished(conversation.key, None, session), key, session)
+            if held is None:  # the message may wait for another answer than the one that ran a moment ago
+                running = await self._reading.unfinished(conversation.key, None, session)
+                held = await self._hold(running, key, session)
             if held is None or held >= message["seq"]:
                 raise NotQueued("This message does not wait any more: its answer has begun.")
             await self._give_place_to_parent(key, message, session)
