@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from statistics import median
 
 # Seconds between samples. Ten timers a second cost almost nothing; overload must be noticed within a second.
 _INTERVAL = 0.1
@@ -21,7 +20,7 @@ class LoopLag:
     @property
     def seconds(self) -> float:
         """The event loop's lag: the median of the last ten samples, so that one outlier does not count."""
-        return median(self._samples) if self._samples else 0.0
+        return sorted(self._samples)[len(self._samples) // 2] if self._samples else 0.0
 
     async def run(self) -> None:
         """Take samples until cancelled."""

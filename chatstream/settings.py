@@ -10,11 +10,12 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import Struct, field
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from chatstream.config import env_file as env_files
@@ -137,7 +138,8 @@ Seconds = Annotated[float, Field(ge=0.01, le=86_400), SECONDS]
 Grace = Annotated[float, BeforeValidator(_grace), Field(ge=0), SECONDS_OR_NEVER]
 BaseURL = Annotated[str, AfterValidator(values.base_url)]
 Host = Annotated[str, AfterValidator(values.host)]
-Networks = Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_comma_separated)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(values.network)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the limit is more than one process can do
 Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the limit is more than a machine has file descriptors
 # The limit is more than a model can write in a month, and small enough for sums not to overflow.

@@ -8,7 +8,7 @@ import base64
 import re
 import unicodedata
 from decimal import Decimal
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -82,6 +82,16 @@ def host(text: str) -> str:
     if not _is_host(text):
         raise ValueError("must be an address, such as 127.0.0.1, 0.0.0.0 or ::1, or the name of this machine")
     return text
+
+
+def network(text: object) -> IPv4Network | IPv6Network:
+    """Parse an address or a network of addresses. Not pydantic's type, whose module takes longer to load than ours."""
+    try:
+        return ip_network(str(text))
+    except ValueError:
+        raise ValueError(
+            "must be addresses and networks such as 127.0.0.1, 10.0.0.0/8, separated by commas, without ports"
+        ) from None
 
 
 def url(text: str, *, query: bool = False) -> str:

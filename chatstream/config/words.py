@@ -31,8 +31,6 @@ def explain(error: ErrorDetails, marks: Sequence[Any] = ()) -> str:
         return f"must be one of {context['expected'].replace(chr(39), '')}"
     if kind.startswith("bool"):
         return "must be on or off"
-    if kind.startswith("ip_"):
-        return "must be addresses and networks such as 127.0.0.1, 10.0.0.0/8, separated by commas, without ports"
     if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
         return _number(kind, marks)
     if kind == "string_too_short":

@@ -20,7 +20,8 @@ INSTRUCTION: Final = (
 _QUESTION, _ANSWER = "The user's message:", "The beginning of the answer:"
 
 _MARKS = " \t\"'`*_#~=>«»‹›„“”‚‘’「」『』《》|-\u2013\u2014"  # noqa: RUF001 - quotation marks of many languages
-_LABEL = re.compile(r"^(?:title|titel|titre|t[ií]tulo|titolo|العنوان|标题|タイトル|제목)\s*[:\uff1a]\s*", re.IGNORECASE)
+# `re` compiles it at its first use: after an answer, and not while the server starts.
+_LABEL: Final = r"(?i)^(?:title|titel|titre|t[ií]tulo|titolo|العنوان|标题|タイトル|제목)\s*[:\uff1a]\s*"
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _TAG = re.compile(r"</?[A-Za-z][^>]*>")
 _REFUSED: Final = ("refusal", "content_filter")
@@ -62,7 +63,7 @@ def _bare(line: str) -> str:
     """A line as plain text, without quotation marks, markup and invisible characters."""
     seen = "".join(" " if one.isspace() else one for one in line if one.isspace() or not _is_hidden(one))
     text = _TAG.sub("", _LINK.sub(r"\1", seen))
-    text = _LABEL.sub("", text.strip(_MARKS)).strip(_MARKS)
+    text = re.sub(_LABEL, "", text.strip(_MARKS)).strip(_MARKS)
     text = re.sub(r"\*\*|__|`", "", " ".join(text.split()))
     return text.removesuffix(".").removesuffix("。").strip() if any(map(str.isalnum, text)) else ""
 

@@ -212,15 +212,16 @@ _ANY_TIP: Final = frozenset(
         """,
     )
 )
+# `re` compiles the patterns below at their first use: only the demo model uses them.
 # A question for any tip must contain one of these, or begin with one of the second: not all questions of common words
 # are about sport.
-_OF_SPORT: Final = re.compile(
+_OF_SPORT: Final = (
     r"\b(?:bets?|betting|odds|tips?|match(?:es)?|games?|w[io]n|wins|winners?|winning|plays|playing|teams?|score|stakes?|"
     r"picks?|wette|wetten|wettest|quoten|(?:die|eine|gute|beste) quote|spiele?|spielt|gewinn(?:e|en|t)|tipps?)\b"
     r"|^\W*(?:another|next|yes|ok|okay|ja|noch)\b"
 )
 # A question that names a side is about a match if it has one of these: most sides have the name of a city or a country.
-_OF_BETS: Final = re.compile(
+_OF_BETS: Final = (
     r"\b(?:bets?|betting|odds|wagers?|stakes?|match(?:es)?|games?|plays?|playing|fixtures?|money on|"
     r"w[io]n|wins|winners?|winning|beats?|beaten|loses?|(?<!^)draws?|goals?|scores?|scoring|favou?rites?|form|chances?|predict\w*|kick-?off|half-?time|"
     r"line-?ups?|tips? on|tipps? auf|handicaps?|"
@@ -240,23 +241,22 @@ _ELSEWHERE: Final = (
     r"city|cities|flights?|holidays?|hotels?|live|living|trains?|travel\w*|trip|urlaub|vacation|weather|wetter|stadt"
 )
 # A question how to do something, or what a sport is, is no question for a tip.
-_HOW_TO: Final = re.compile(
+_HOW_TO: Final = (
     r"^\W*(?:how (?:do|does|did|can|to)|when|where|wann|wo|wie (?:spielt|geht|kann|macht))\b"
     r"|^\W*(?:what(?: i|.)s|was ist) \w+\W*$"
 )
 # Words that the names of two sides may have between and beside them, in a question that is nothing but these.
-_WHEN: Final = re.compile(
+_WHEN: Final = (
     r"\b(?:v|vs|versus|against|or|and|gegen|oder|und|to(?:day|night|morrow)|on|this|next|who|wer|the|weekend|heute|morgen|am|"
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch|please|bitte)\b"
 )
 # Words between the names of the two sides of a match.
-_VERSUS: Final = re.compile(r"\b(?:v|vs|versus|against|or|beats?|gegen|oder|schl[aä]gt?)\b|\s[-–]\s", re.IGNORECASE)  # noqa: RUF001 - a dash that people write between teams
-_EXPLAIN: Final = re.compile(
-    r"\b(?:explain|erkl\w+)\b[^.?!]{0,30}\b(?:odds|(?:wett)?quoten|eine quote)\b"
+_VERSUS: Final = r"(?i)\b(?:v|vs|versus|against|or|beats?|gegen|oder|schl[aä]gt?)\b|\s[-–]\s"  # noqa: RUF001 - a dash that people write between teams
+_EXPLAIN: Final = (
+    r"(?i)\b(?:explain|erkl\w+)\b[^.?!]{0,30}\b(?:odds|(?:wett)?quoten|eine quote)\b"
     r"|\bodds\b(?: of [\d/.,+-]+)? (?:mean|work)\b|\b(?:odds|quoten?)\b.{0,20}\bbedeute\w*"
     r"|\bbedeute\w* .{0,10}\bquoten?\b"
-    r"|^\W*(?:what are |what is |was sind |was ist )?(?:the |die |eine )?(?:betting )?(?:odds|quoten|(?<=e )quote)\W*$",
-    re.IGNORECASE,
+    r"|^\W*(?:what are |what is |was sind |was ist )?(?:the |die |eine )?(?:betting )?(?:odds|quoten|(?<=e )quote)\W*$"
 )
 
 
@@ -269,7 +269,7 @@ def _answer(question: str) -> str:
         return written
     if (named := _named(asked)) is not None:
         return _write(named)
-    if _EXPLAIN.search(asked):
+    if re.search(_EXPLAIN, asked):
         return _ODDS
     tip = _any(asked)
     return _NONE_FITS if tip is None else _write(tip)
@@ -285,14 +285,14 @@ def _named(question: str) -> _Tip | None:
     placed = re.search(rf"\b(?:in|to|near|around|from|visit|nach|aus)\s+(?:{names})\b", text)
     if not count or placed or re.search(rf"\b(?:{_ELSEWHERE})\b", rest):
         return None
-    of_bets = _OF_BETS.search(rest) is not None
+    of_bets = re.search(_OF_BETS, rest) is not None
     if count == 2:
-        return tip if of_bets or not _unknown(_WHEN.sub(" ", rest), frozenset()) else None
+        return tip if of_bets or not _unknown(re.sub(_WHEN, " ", rest), frozenset()) else None
     is_a_side = _names(tip.names, text)
-    if not _unknown(_OF_BETS.sub(" ", rest), _BESIDE):
-        return tip if of_bets or is_a_side or not _unknown(_WHEN.sub(" ", rest), frozenset()) else None
+    if not _unknown(re.sub(_OF_BETS, " ", rest), _BESIDE):
+        return tip if of_bets or is_a_side or not _unknown(re.sub(_WHEN, " ", rest), frozenset()) else None
     # An unknown word: it may be the opponent, or what a city or a country is asked about.
-    return tip if of_bets and is_a_side and not _VERSUS.search(question) else None
+    return tip if of_bets and is_a_side and not re.search(_VERSUS, question) else None
 
 
 def _any(question: str) -> _Tip | None:
@@ -302,7 +302,7 @@ def _any(question: str) -> _Tip | None:
         return None
     of_sport = [tip for tip in _TIPS if _names(tip.sport, text)]
     known = {word for tip in of_sport for found in re.findall(rf"\b(?:{tip.sport})\b", text) for word in found.split()}
-    if _unknown(text) - known or _HOW_TO.search(text) or not (of_sport or _OF_SPORT.search(text)):
+    if _unknown(text) - known or re.search(_HOW_TO, text) or not (of_sport or re.search(_OF_SPORT, text)):
         return None
     return (of_sport or _TIPS)[number(question) % len(of_sport or _TIPS)]
 
