@@ -61,6 +61,7 @@ _MOST_ASKED_HEADERS = 50
 _EXPOSED_HEADERS = "Content-Type, Cache-Control, Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
 # Status in the log, as in nginx, for a client that left before its whole request had arrived. No response is sent.
 _CLIENT_LEFT = 499
+_ID = re.compile(ID_PATTERN)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -271,7 +272,7 @@ class BaseHandler(RequestHandler):
 
     def conversation_id(self, text: str) -> str:
         """Check a conversation's id from the path, and return it. Raises `InvalidRequest` if it is malformed."""
-        if not re.fullmatch(ID_PATTERN, text):
+        if not _ID.fullmatch(text):
             raise InvalidRequest("A conversation's id has 1 to 64 letters, digits, `-` and `_`.")
         self._conversation_id = text
         return text

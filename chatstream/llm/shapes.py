@@ -1,5 +1,6 @@
 """Finds the fields of chunks, under all names that OpenAI-compatible endpoints use for them. Pure; keeps no state."""
 
+import codecs
 from typing import Any, Final, TypeGuard
 
 from msgspec import UNSET, UnsetType
@@ -241,6 +242,10 @@ def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS
 
 
+# Python loads a codec when it is first named: here, and not during the first answer.
+_UTF_16: Final = codecs.lookup("utf-16-le").name
+
+
 def valid(text: str) -> str:
     """`text` with each lone surrogate replaced by U+FFFD, and each pair by the character it stands for."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.encode(_UTF_16, "surrogatepass").decode(_UTF_16, "replace")

@@ -263,7 +263,8 @@ class Mongo:
         """Check that the server is in a replica set and accepts our credentials. Raises like `prepare`."""
         try:
             with translated():
-                hello = await self._client.admin.command("hello")
+                # In a thread for operations: so the first request finds one that runs, and an open connection.
+                hello = await self._threads.run(lambda: self._client.delegate.admin.command("hello"))
         except OperationFailure as exc:
             raise self._refused(exc) from exc
         if "setName" not in hello and hello.get("isreplicaset"):  # a replica set that is not initiated yet
