@@ -166,6 +166,8 @@ class Server:
         uri = await stack.enter_async_context(_database_uri(settings, self._worker))
         mongo = Mongo(uri, settings.mongodb_database, metrics)
         stack.callback(mongo.close)
+        preparing = asyncio.create_task(_wait_for(mongo, uri), name="the waiting for the database")
+        stack.push_async_callback(_cancelled, preparing)
         documents = PluginDocuments(mongo)
         bounds = _call_bounds(settings)
         # The id of this process. Unique even if another host, or a later process here, has the same pid.
@@ -316,10 +318,13 @@ class Server:
             page_cards=plugins.cards,
             demo_models=demo_models(settings, plugins.demo),
         )
+        # Not sooner: who connects meanwhile gets its response 0.1 s later. A load balancer that asks again and again
+        # whether the server is ready would take the CPU from the loading.
+        await loading
         _serve(stack, make_metrics_app(door, metrics), for_metrics, _ROOM_FOR_MONITORING)
         server = _serve(stack, app, sockets, capacity.connections)  # from now on it serves, but reports "not ready"
 
-        await _wait_for(mongo, uri)
+        await preparing
         if settings.uses_embedded_database and (self._worker is None or self._worker.is_first):
             await orphans.end_all()  # no other process can be generating in this database
             await seed_demo_conversation(
@@ -359,7 +364,6 @@ class Server:
         # Registered last, so that it runs first at the end: until the last stream has ended, heartbeats, checks of
         # tokens and revocations, the sweeper and the change stream continue.
         stack.push_async_callback(self._drain, server, door, hub, limits.answers)
-        await loading  # a short wait: loading began before the first database request
         door.refusal = None
         if self._worker is not None:
             # Listen only when this worker is ready: until then, the kernel gives connections on the shared port to the

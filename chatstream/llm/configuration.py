@@ -70,8 +70,8 @@ async def configured_model(
 ) -> AsyncIterator[tuple[FallbackModel, asyncio.Task[None]]]:
     """The model for all of `models`, and the task that loads its library. The context closes the model.
 
-    Do not use the model before the task has ended: it imports the openai package, half of a server's imports, and
-    importing it later would delay the first answer. The task raises `ConfigurationError`.
+    Do not use the model before the task has ended: it imports the openai package, a fifth of a server's imports, while
+    the database is waited for. The task raises `ConfigurationError`.
     """
     endpoints = Endpoints(models, lambda entry: endpoint(entry, metrics, demo_address))
 

@@ -33,10 +33,16 @@ _LATER = (
 # The server's own program; `gc.freeze` is the last that it does before it is ready.
 _PROGRAM = """
 import gc, json, os, sys
-before, collections = {*sys.modules}, []
+before, collections, loaded = {*sys.modules}, [], []
 def ready():
-    print(json.dumps([sorted({*sys.modules} - before), len(collections)]), flush=True)
+    print(json.dumps([sorted({*sys.modules} - before), len(collections), loaded]), flush=True)
     os._exit(0)
+from tornado.httpserver import HTTPServer
+initialize = HTTPServer.initialize
+def begin_to_serve(self, *args, **options):
+    loaded.append("openai" in sys.modules)
+    initialize(self, *args, **options)
+HTTPServer.initialize = begin_to_serve
 from chatstream.__main__ import main
 gc.freeze = ready
 gc.callbacks.append(lambda phase, _: collections.append(phase) if phase == "start" else None)
@@ -59,8 +65,10 @@ def test_a_start_loads_what_a_first_answer_needs_and_collects_no_garbage(mongodb
         [sys.executable, "-c", _PROGRAM], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    modules, collections = json.loads(done.stdout.splitlines()[-1])
+    modules, collections, loaded = json.loads(done.stdout.splitlines()[-1])
     assert {*_LATER} & {*modules} == set()
-    assert "openai" in modules  # loaded before somebody waits for it
+    assert "openai" in modules
+    assert loaded
+    assert all(loaded)  # before anybody's request takes the CPU from the loading
     assert len(modules) <= _MOST_MODULES
     assert collections <= 1  # one may be due when the program begins; with collections there are hundreds
