@@ -58,6 +58,7 @@ export class ChatStream {
   #head = null; // last message of the conversation's present branch, if there are several branches
   #leaf = null; // last message of the branch that is looked at; null: the present one is shown
   #loading = null; // promise of the history while it is loading
+  #loads = 0; // the number of times that the history was loaded
   #connectWhenLoaded = false;
   // State of the stream:
   #session = null; // AbortController that lives from `connect` to `disconnect`
@@ -329,7 +330,9 @@ export class ChatStream {
     if (head === this.#head) return;
     this.#head = head;
     if (this.#transcript.looks) return;
-    if (this.messages.findLast(({ role }) => role === "user")?.id !== head) this.#reload();
+    const { id, role, siblings = [id] } = this.messages.at(-1) ?? {};
+    const isOlder = role === "assistant" && siblings.at(-1) !== id; // below a question, the newest attempt is to be shown
+    if (isOlder || this.messages.findLast((message) => message.role === "user")?.id !== head) this.#reload();
   }
 
   #reload() {
@@ -476,6 +479,7 @@ export class ChatStream {
       return this.#loadPage(limit, signal, null); // the message that was looked at was taken back
     }
     if (signal?.aborted) return; // a newer load has replaced this one
+    this.#loads++;
     this.#historyWanted = this.#mayHaveMissed = false;
     this.#head = page.head ?? null;
     this.#transcript.load(page.messages, { previous: page.previous, branched: page.head !== undefined, looks: leaf !== null });
@@ -498,11 +502,14 @@ export class ChatStream {
   async send(content, { clientMessageId = randomId(), ifBusy, background = this.#options.background, ...to } = {}) {
     const path = `/messages${query({ ifBusy, background })}`;
     const { parent = this.lookedAt ?? undefined } = to;
+    const loads = this.#loads;
     for (let sent = 1; ; sent++) {
       try {
         const message = await this.#api.call("POST", path, { content, clientMessageId, parent });
-        if (message.parent !== undefined) this.#head = message.id;
         if (!ifBusy) this.#cursor ??= message.streamCursor; // only if no running answer is still to come on the stream
+        const continues = [undefined, this.messages.at(-1)?.id].includes(message.parent);
+        if (!continues && loads !== this.#loads) return message; // the loaded history, or the stream after it, says what is shown
+        if (message.parent !== undefined) this.#head = message.id;
         if (this.#transcript.add(message)) this.#emit("messages", this.messages);
         return message;
       } catch (error) {
@@ -598,7 +605,9 @@ export class ChatStream {
   }
 
   async #again({ ifBusy, background = this.#options.background, body }) {
+    const loads = this.#loads;
     const answer = await this.#api.call("POST", `/regenerate${query({ ifBusy, background })}`, body);
+    if (loads !== this.#loads) return answer; // as in `send`
     if (this.#isNewest(answer.replyTo) && this.#transcript.add(answer)) this.#emit("messages", this.messages);
     return answer;
   }

@@ -721,6 +721,40 @@ test("a branch is looked at without changing the conversation, and what is sent 
   assert.deepEqual(asked(), ["GET", "/messages?limit=200", undefined]);
 });
 
+test("a late response to what was sent does not show its branch again", async () => {
+  const siblings = ["a1", "b1"];
+  const first = (known) => said("a1", "assistant", { replyTo: "u1", ...known });
+  const page = (known, head) => Response.json({ messages: [said("u1", "user"), first(known)], head, nextCursor: null, streamCursor: "a1.end" });
+  const responses = []; // functions that let a response arrive
+  const late = () => new Promise((resolve) => responses.push(resolve));
+  const { chat } = chatWith([page({}, "u1"), late(), page({}, "a1"), late(), page({ siblings }, "a1"), Response.json(said("u3", "user", { parent: "a1" }))]);
+  await chat.history();
+  const shown = () => chat.messages.map(({ id }) => id);
+  const respondAfterwards = async (sent, response) => {
+    await chat.history(); // another device has gone back to the first branch meanwhile
+    responses.shift()(response);
+    await sent;
+    assert.deepEqual(shown(), ["u1", "a1"]);
+  };
+  await respondAfterwards(chat.edit("u1", "Now"), Response.json(said("u2", "user", { parent: null })));
+  await respondAfterwards(chat.regenerate(), Response.json(said("b1", "assistant", { replyTo: "u1", attempt: 2, status: "streaming" })));
+  await chat.send("Go on");
+  assert.deepEqual(shown(), ["u1", "a1", "u3"]);
+});
+
+test("the newest attempt is loaded if the conversation shows it again, and an earlier one is shown", async () => {
+  const siblings = ["a1", "b1"];
+  const page = (answer, head) => Response.json({ messages: [said("u1", "user"), answer], head, nextCursor: null, streamCursor: "b1.0" });
+  const first = said("a1", "assistant", { replyTo: "u1", siblings });
+  const second = said("b1", "assistant", { replyTo: "u1", siblings, attempt: 2, status: "streaming" });
+  const shown = (head) => frame({ type: "branch", head });
+  const { chat, requests } = chatWith([page(first, "a1"), stream(connected, shown("u1")), page(second, "u1"), stream(connected, shown("u1"))]);
+  await chat.history();
+  chat.connect();
+  await settle();
+  assert.deepEqual([requests.length, chat.messages.at(-1).id], [4, "b1"]);
+});
+
 test("a platform that cannot stream needs an EventSource", () => {
   assert.throws(() => new ChatStream({ conversationId: "c", token: "t", transport: "eventsource" }), /pass one/);
 });

@@ -313,6 +313,18 @@ test("while a branch is looked at, only its continuation is added", () => {
   assert.deepEqual([ids(transcript).slice(4), transcript.looks], [["u3", "a3"], false]);
 });
 
+test("an earlier attempt stays shown while a later one, which the history knows, is written", () => {
+  const transcript = new Transcript(100);
+  const siblings = ["a1", "b1"];
+  transcript.load([posted("u1"), stored("a1", "One.", { siblings })], { branched: true });
+  transcript.apply(chunk(0, "Two", { messageId: "b1", attempt: 2 }));
+  assert.deepEqual([ids(transcript), transcript.messages[1].siblings, transcript.busyElsewhere], [["u1", "a1"], siblings, true]);
+  transcript.apply(complete("Two.", { messageId: "b1", attempt: 2 }));
+  assert.deepEqual([ids(transcript), transcript.busyElsewhere], [["u1", "a1"], false]);
+  transcript.apply(chunk(0, "Three", { messageId: "c1", attempt: 3 })); // it began after the history
+  assert.deepEqual([ids(transcript), transcript.messages[1].siblings], [["u1", "c1"], ["a1", "b1", "c1"]]);
+});
+
 test("another attempt knows the earlier ones, also when they are no longer shown", () => {
   const transcript = new Transcript(100);
   transcript.load([posted("u1"), stored("a1", "One.", { siblings: ["a1", "b1"] }), stored("b1", "Two.", { attempt: 2, siblings: ["a1", "b1"] })]);

@@ -1,9 +1,12 @@
 """A question edited, its other versions, an answer continued, and thumbs: by mouse, by keyboard, and in another tab."""
 
+import httpx
 from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
 from tests.support.browser import ChatPage, Model, more
+from tests.support.client import API
+from tests.support.processes import without_tls
 from tests.support.upstream import answer, beginning, delta, ending, event, http_chunk
 
 
@@ -170,3 +173,28 @@ def test_a_question_waits_for_an_answer_on_another_branch(open_page: OpenPage, m
     expect(tab.prose).to_have_text("To two.")
     expect(tab.page.get_by_text("Will be asked next")).to_be_hidden()
     expect(tab.questions).to_have_text(["One", "Two"])
+
+
+def test_an_earlier_attempt_stays_shown_while_a_newer_one_is_written(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(answer("The first."))
+    model.reply(beginning("The second "), go_on, more("attempt.") + ending())
+    tab = open_page()
+    tab.ask("Well?")
+    expect(tab.prose).to_have_text("The first.")
+    tab.button("Regenerate the answer").click()
+    expect(tab.prose).to_have_text("The second")
+    headers = {"Authorization": f"Bearer {tab.token}"}
+    conversation = f"{API}/{tab.conversation}"
+    with httpx.Client(base_url=tab.url, headers=headers, verify=without_tls()) as device:
+        first = device.get(f"{conversation}/messages?branches=all").json()["messages"][1]["id"]
+        assert device.patch(conversation, json={"head": first}).is_success
+    expect(tab.prose).to_have_text("The first.")
+    expect(tab.page.get_by_role("group", name="Version 1 of 2")).to_be_visible()
+    tab.ask_next("Go on from the first.")
+    model.reply(answer("The end."))
+    go_on.open()
+    expect(tab.prose).to_have_text("The end.")
+    expect(tab.answers.locator(".prose")).to_have_text(["The first.", "The end."])
+    tab.button("Later attempt").click()
+    expect(tab.prose).to_have_text("The second attempt.")

@@ -361,12 +361,13 @@ export class Transcript {
     return true;
   }
 
-  /** The entry of an event's answer, created if missing; null if a newer attempt is shown. */
+  /** The entry of an event's answer, created if missing; null if it is on another branch, or if a newer attempt is shown. */
   #answerOf({ messageId: id, replyTo, attempt, timestamp }) {
     const known = this.#entries.get(id);
     if (known) return known;
     const isShown = this.#looks ? replyTo === this.messages.at(-1)?.id : this.#entries.has(replyTo);
-    if (this.#branched && replyTo && !isShown) {
+    const chosen = this.#answerTo(replyTo); // a history that knows a newer attempt, and has this one, was asked for this one
+    if ((this.#branched && replyTo && !isShown) || (chosen?.siblings?.includes(id) && chosen.attempt < attempt)) {
       this.#runsElsewhere(id);
       return null; // it is of another branch
     }
@@ -376,9 +377,14 @@ export class Transcript {
     return this.#put(answer({ id, content: "", status: "streaming", attempt, replyTo, recommendations: [], timestamp, ...place }));
   }
 
+  /** The shown answer to the user message `id`. */
+  #answerTo(id) {
+    return id ? this.messages.find((one) => one.role === "assistant" && one.replyTo === id) : undefined;
+  }
+
   /** Remove an older attempt at `replyTo` for a new one; returns the older one, or false if a newer one is shown. */
   #supersede(replyTo, attempt) {
-    const older = replyTo && this.messages.find((one) => one.role === "assistant" && one.replyTo === replyTo);
+    const older = this.#answerTo(replyTo);
     if (!older) return undefined;
     if (older.attempt > attempt) return false;
     this.#entries.delete(older.id);
@@ -411,7 +417,9 @@ function answer({ id, finishReason = null, usage = null, error = null, parts, ra
 
 /** The siblings of a message that replaces another one. */
 function besides(other, id) {
-  return other && other.id !== id ? { siblings: [...(other.siblings ?? [other.id]), id] } : {};
+  if (!other || other.id === id) return {};
+  const known = other.siblings ?? [other.id];
+  return { siblings: known.includes(id) ? known : [...known, id] };
 }
 
 const STATES = ["awaiting_approval", "awaiting_client", "awaiting_input"];
