@@ -57,6 +57,7 @@ export interface UseChatSSEReturn {
   edit: ChatStream["edit"];
   takeBack: ChatStream["takeBack"];
   showBranch: ChatStream["showBranch"];
+  lookAt: ChatStream["lookAt"];
   continueAnswer: ChatStream["continueAnswer"];
   rate: ChatStream["rate"];
   decide: ChatStream["decide"];
@@ -73,6 +74,10 @@ export interface UseChatSSEReturn {
   /** Load the messages before those shown, if `hasEarlier`. */
   earlier: ChatStream["earlier"];
   hasEarlier: boolean;
+  /** The last message of the branch that is looked at (`lookAt`); null if the conversation's present branch is shown. */
+  lookedAt: string | null;
+  /** Whether an answer runs on a branch that is not shown. Questions wait for its end. */
+  busyElsewhere: boolean;
 }
 
 /** Streams a conversation while the component is mounted. All functions stay the same while the conversation does. */

@@ -71,6 +71,8 @@ export function useChatSSE({
     conversations,
     isStreaming: chat.streaming,
     hasEarlier: chat.hasEarlier,
+    lookedAt: chat.lookedAt,
+    busyElsewhere: chat.busyElsewhere,
     transcript,
   };
 }
@@ -91,6 +93,7 @@ function actions(chat, history) {
     edit: (messageId, content, options) => chat.edit(messageId, content, options),
     takeBack: (messageId) => chat.takeBack(messageId),
     showBranch: (messageId) => chat.showBranch(messageId),
+    lookAt: (messageId) => chat.lookAt(messageId),
     continueAnswer: (options) => chat.continueAnswer(options),
     rate: (messageId, rating) => chat.rate(messageId, rating),
     decide: (toolCallId, decision, options) => chat.decide(toolCallId, decision, options),

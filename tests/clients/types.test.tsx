@@ -62,7 +62,8 @@ export async function browse(): Promise<string | null> {
 }
 
 export function Branches() {
-  const { transcript, edit, takeBack, earlier, hasEarlier, showBranch, continueAnswer, rate, regenerate } = useChatSSE({ conversationId: "123", accessToken: "t" });
+  const { transcript, edit, takeBack, earlier, hasEarlier, showBranch, lookAt, lookedAt, busyElsewhere, continueAnswer, rate, regenerate } =
+    useChatSSE({ conversationId: "123", accessToken: "t" });
   const other = async (id: string) => {
     const edited = await edit(id, "Another text", { ifBusy: "interrupt" });
     const again = await regenerate({ messageId: edited.id });
@@ -75,6 +76,11 @@ export function Branches() {
     await rate(again.id, "sideways");
     // @ts-expect-error which one
     await showBranch();
+    const looked: readonly ChatMessage[] = await lookAt(lookedAt ?? id);
+    // @ts-expect-error which one
+    await lookAt();
+    // @ts-expect-error it says yes or no
+    console.log(looked, busyElsewhere === id);
     // @ts-expect-error its new text
     await edit(id);
     // @ts-expect-error nothing is asked anew

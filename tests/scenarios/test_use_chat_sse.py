@@ -276,6 +276,28 @@ async def test_the_history_is_there_and_asked_for_again(client: Client, upstream
 
 
 @pytest.mark.gen_test
+async def test_an_earlier_attempt_is_looked_at_while_a_newer_one_is_written(client: Client, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+    upstream.reply(answer("First."))
+    upstream.reply(beginning("Second "), go_on, http_chunk(event(delta("try."))), ending())
+    conversation = await client.create(initialMessage="Well?")
+    first = (await client.answer(conversation))["id"]
+    async with hook(client, conversation, history=True) as component:
+        await shown(component, status="connected", lookedAt=None, busyElsewhere=False)
+        await component.call("regenerate")
+        await component.until(writes("Second "))
+        await component.call("lookAt", first)
+        looking = await shown(component, status="connected", lookedAt=first, busyElsewhere=True)
+        assert [message["content"] for message in looking["transcript"]] == ["Well?", "First."]
+        go_on.set()
+        ended = await shown(component, lookedAt=first, busyElsewhere=False)
+        assert ended["transcript"] == looking["transcript"]
+        await component.call("showBranch", looking["transcript"][1]["siblings"][1])
+        newest = await shown(component, status="connected", lookedAt=None)
+        assert newest["transcript"][1]["content"] == "Second try."
+
+
+@pytest.mark.gen_test
 async def test_without_a_token_nothing_is_tried(client: Client) -> None:
     conversation = await client.create()
     async with hook(client, conversation, accessToken=None) as component:
