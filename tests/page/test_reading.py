@@ -311,7 +311,7 @@ REPEATED = """async (all) => {
   return results;
 }"""
 ENDLESS = ["[", "![", "**_a ", "`", "<b>", "<a ", "<!--", "<!--\n", "<?\n", "<pre>\n", "<form>\n"]
-ENDLESS += ["\\(", "\\[\n", "$", "a_", "!"]
+ENDLESS += ["\\(", "\\[\n", "$", "$a=", "($x^2 ", "a_", "!"]
 DEEP = ["> ", ">", "- ", "1. ", "* - ", "> - "]
 
 
@@ -356,6 +356,8 @@ STREAMED = {
     "- x\n\n  ```sh\n  kill $$\n  ```\n- later": [1, 7],
     "Use `$$` for the pid, `$HOME` for the rest": [1, 7],
     "It cost $$ and then $5 more": [1, 7],
+    "It cost $5, $x^2$, $7 and $f(x)$, and that *is* it": [1, 7],
+    f"It cost $5. {PROSE} And $a_1 = b_1$, {PROSE}": [1, 97],
 }
 # Draws each text while it grows. Returns the HTML at the end of that, once it is whole, and if it had come at once; and
 # how many lists, headings and rules there were at most, and how many there are.
@@ -598,6 +600,62 @@ def test_maths_is_drawn_and_never_half(open_page: OpenPage, model: Model) -> Non
     expect(tab.prose.locator("msup")).to_have_count(1)
     expect(tab.prose.locator("mfrac")).to_have_count(1)
     expect(tab.prose.locator("p").last).to_have_text("It costs $5 or $6, \\(x\\).")
+
+
+# Texts with formulas between single dollars, and what they hold; then texts in which each dollar is money, or a name.
+FORMULAS = {
+    "So $x^2$, and ($n$).": ["x^2", "n"],
+    "The $n$th is **$a_n$** of $n - 1$.": ["n", "a_n", "n - 1"],
+    "It costs $5 for $\\text{stake} \\times 2$ and $P(A)$; $10^{-3}$ of $7.": ["\\text{stake} \\times 2", "P(A)", "10^{-3}"],
+    "Since $p_{home} = \\frac{1}{2.10}$。$E = mc^2$": ["p_{home} = \\frac{1}{2.10}", "E = mc^2"],
+    "公式$a*b*c$是": ["a*b*c"],
+    "| A | B |\n|---|---|\n| $x_1$ | $5 |": ["x_1"],
+    "`$x$` and $y$": ["y"],
+    "$$x$$ and $y$": ["x", "y"],
+}
+MONEY = [
+    "$5 and $10",
+    "$5-$10, or $5/$10, or ($5) ($10).",
+    "A $10 stake at 2.5 returns $25 (profit = $15).",
+    "Stake: $10 x 2.5 = $25, less 5% = $23.75",
+    "Bet $10 x 2.5 = 25$",
+    "$1,000 = £790 = 900$",
+    "US$5 = A$8, 5$ = 5 US$",
+    "\\$5^2 and \\$6",
+    "**$5** and **$10**",
+    "$20_000 or $30_000",
+    "Win $X = $Y + $Z, from $X+$Y",
+    "I'd put $X (or more) on it, you have 100$",
+    "$HOME/my_bin:$PATH, $my_var/$other, ${a}_${b}, $(a)=$(b)",
+    "jQuery: $('a')+$('b') and $a->b($c)",
+    "A line $x\n+ y$ and $",
+    "$ x^2 $ and $5",
+]
+DRAW_FORMULAS = """async (texts) => {
+  const { Prose } = await import("/page/prose.js");
+  return texts.map((text) => {
+    const prose = new Prose(document.createElement("div"));
+    const grown = [];
+    for (let end = 1; end <= text.length; end++) {
+      prose.show(text.slice(0, end), { whole: false });
+      grown.push(prose.root.textContent.trim());
+    }
+    prose.show(text, { whole: true });
+    const found = prose.root.querySelectorAll(".language-math, .language-math-display");
+    return { found: Array.from(found, ({ textContent }) => textContent), grown, text: prose.root.textContent.trim() };
+  });
+}"""
+
+
+def test_single_dollars_hold_a_formula_only_where_they_are_no_money(open_page: OpenPage) -> None:
+    drawn = open_page().page.evaluate(DRAW_FORMULAS, [*FORMULAS, *MONEY])
+    assert {text: one["found"] for text, one in zip(FORMULAS, drawn, strict=False)} == FORMULAS
+    amounts = drawn[len(FORMULAS) :]
+    assert [text for text, one in zip(MONEY, amounts, strict=True) if one["found"]] == []
+    for text, one in zip(MONEY, amounts, strict=True):
+        assert one["text"].count("$") == text.count("$"), text
+    assert "$" not in "".join(drawn[0]["grown"])  # never half
+    assert amounts[0]["grown"][1] == "$5"  # at once
 
 
 def test_a_formula_that_cannot_be_drawn_stays_as_it_was_written(open_page: OpenPage, model: Model) -> None:

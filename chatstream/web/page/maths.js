@@ -1,4 +1,7 @@
-/** Maths in Markdown: TeX in `\(…\)`, `\[…\]` or `$$…$$` is drawn as MathML, which browsers can display. */
+/**
+ * Maths in Markdown: TeX in `\(…\)`, `\[…\]`, `$$…$$` or `$…$` is drawn as MathML, which browsers can display. Between
+ * single dollars only what cannot be an amount of money: "$5 and $10" stays text.
+ */
 
 import { element } from "./dom.js";
 import { t } from "./words.js";
@@ -10,6 +13,11 @@ const DISPLAY = "language-math-display";
 const MARKS = { "\\(": "\\)", "\\[": "\\]", "$$": "$$" };
 const LONGEST = 1_000; // inside a paragraph
 const LONGEST_BLOCK = 5_000;
+// As in pandoc (tex_math_dollars), but no letter may follow either: `$my_var/$other`. Shorter than `RECENT` in growing.js.
+const DOLLARS = /(?<![\w$\\])\$(?![\s$])([^$\n]{1,200})(?<![\s\\])\$(?!(?!th\b)[\w${(])/;
+const OPEN_DOLLAR = /(?<![\w$\\])\$(?![\s$])([^$\n]{0,200})$/;
+// Parts of TeX that are or have words: commands, names, and what stands lower or higher.
+const NAMES = /\\(?:begin|end|text\w*|math\w+|operatorname|mbox)\*?\s*\{[^{}]*(?:\}|$)|\\[a-z]+|[_^]\s*\{[^{}]*(?:\}|$)/gi;
 const CODE = /(?<!`)(`{1,3})(?!`)[^`\n]+\1(?!`)/g; // `$$` in it is no mark
 
 /** Whether a text may contain a formula on lines of its own. */
@@ -26,6 +34,21 @@ function formula(text, longest) {
   const length = inside.indexOf(end, 1);
   if (length === -1 || (mark === "$$" && inside.indexOf("$") < length)) return undefined;
   return { mark, tex: inside.slice(0, length), length: 2 + length + 2 };
+}
+
+/** Whether what stands between two single dollars is surely a formula. */
+function isFormula(tex) {
+  if (/[£€¥%#@"]|\p{L}{4,}/u.test(tex.replace(NAMES, " "))) return false; // a sentence with amounts of money
+  if (/^[^\p{L}\\]*\d/u.test(tex)) return /[\\^{]/.test(tex); // a number comes first: it may be an amount
+  return /^\p{L}$|[\\^_{}=<>+*/()|'-]/u.test(tex);
+}
+
+/** The formula between single dollars with which `text` starts, like `formula`. `before`: the character before it. */
+function betweenDollars(text, before) {
+  if (text[0] !== "$") return undefined;
+  const found = DOLLARS.exec(before + text.slice(0, 205)); // the longest one with its dollars, and what may follow
+  if (found?.index !== before.length || !isFormula(found[1])) return undefined;
+  return { mark: "$", tex: found[1], length: found[0].length };
 }
 
 /** A formula as HTML code. It stays so if it cannot be drawn. */
@@ -52,10 +75,12 @@ export const mathsExtensions = [
   {
     name: "mathsSpan",
     level: "inline",
-    start: (text) => text.match(/\\[([]|\$\$/)?.index,
-    tokenizer(text) {
-      const found = formula(text, LONGEST);
-      return found && { type: "mathsSpan", raw: text.slice(0, found.length), tex: found.tex, display: found.mark !== "\\(" };
+    start: (text) => text.match(/\\[([]|\$/)?.index,
+    tokenizer(text, before) {
+      const found = formula(text, LONGEST) ?? betweenDollars(text, before.at(-1)?.raw.slice(-1) ?? "");
+      if (!found) return undefined;
+      const display = found.mark === "\\[" || found.mark === "$$";
+      return { type: "mathsSpan", raw: text.slice(0, found.length), tex: found.tex, display };
     },
     renderer: ({ tex, display }) => code(tex, display ? DISPLAY : INLINE),
   },
@@ -68,11 +93,24 @@ export function withoutOpenMaths(text) {
     const start = text.indexOf(mark, Math.max(closed + 1, text.length - longest - 2));
     return start === -1 ? text.length : start;
   };
-  const pieces = text.replace(CODE, (code) => " ".repeat(code.length)).split("$$");
+  const outside = text.replace(CODE, blank);
+  const pieces = outside.split("$$");
   const last = pieces.at(-1).length;
   const isOpen = pieces.length % 2 === 0 && last <= LONGEST_BLOCK && !/\$[^]/.test(pieces.at(-1)); // no formula holds a `$`
   const dollars = isOpen ? last + 2 : 0;
-  return text.slice(0, Math.min(openAt("\\(", LONGEST), openAt("\\[", LONGEST_BLOCK), text.length - dollars));
+  const open = Math.max(dollars, openDollar(outside.slice(outside.lastIndexOf("\n") + 1)));
+  return text.slice(0, Math.min(openAt("\\(", LONGEST), openAt("\\[", LONGEST_BLOCK), text.length - open));
+}
+
+/** The length of an unfinished formula in single dollars at the end of a line; 0 if an amount of money may be there. */
+function openDollar(line) {
+  const others = line.replace(new RegExp(DOLLARS, "g"), (found, tex) => (isFormula(tex) ? blank(found) : found));
+  const [found, tex] = OPEN_DOLLAR.exec(others) ?? [""];
+  return tex === "" || (tex && isFormula(tex.trim())) ? found.length : 0;
+}
+
+function blank(text) {
+  return " ".repeat(text.length);
 }
 
 /** Draw the formulas in `root`. Loads the library (Temml) when the first formula comes. False if there are none. */
