@@ -198,3 +198,16 @@ def test_an_earlier_attempt_stays_shown_while_a_newer_one_is_written(open_page: 
     expect(tab.answers.locator(".prose")).to_have_text(["The first.", "The end."])
     tab.button("Later attempt").click()
     expect(tab.prose).to_have_text("The second attempt.")
+
+
+def test_the_keyboard_stays_in_the_messages_when_the_focused_button_has_gone(open_page: OpenPage, model: Model) -> None:
+    model.reply(answer("The first."))
+    model.reply(answer("The second."))
+    tab = open_page()
+    tab.ask("Well?")
+    expect(tab.prose).to_have_text("The first.")
+    tab.button("Good answer").focus()
+    other = open_page(tab.conversation)
+    other.button("Regenerate the answer").click()
+    expect(tab.prose).to_have_text("The second.")
+    expect(tab.page.get_by_role("log", name="Messages")).to_be_focused()

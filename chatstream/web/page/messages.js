@@ -107,6 +107,7 @@ export class MessagesView {
 
   #redraw() {
     const list = byId("messages");
+    const hadFocus = list.contains(document.activeElement);
     const last = this.#messages.at(-1);
     // A question without an answer is pending: its answer begins when a client opens the stream, if not before. While
     // another answer runs, maybe on another branch, the question is queued.
@@ -123,9 +124,9 @@ export class MessagesView {
     const anchor = moves ? list.firstElementChild : null; // only then: a chunk needs no layout here
     const before = anchor?.getBoundingClientRect().top;
     if (older.hidden === this.#hasEarlier) {
-      const hadFocus = document.activeElement === older;
+      const isFocused = document.activeElement === older;
       older.hidden = !this.#hasEarlier;
-      if (hadFocus && older.hidden) byId("scroller").focus({ preventScroll: true });
+      if (isFocused && older.hidden) byId("scroller").focus({ preventScroll: true });
     }
     this.#first = wanted[0]?.id;
     const roots = wanted.map((message, index) => {
@@ -133,6 +134,8 @@ export class MessagesView {
       return this.#item(message, { last: message === last, waits }).root;
     });
     this.#groups.show(roots);
+    // The focused button has gone: the keyboard goes on from the messages, not from the top of the page.
+    if (hadFocus && document.activeElement === document.body) byId("scroller").focus({ preventScroll: true });
     // Older messages were added above, or the button for them has gone: keep the scroll position of what is being read.
     if (anchor?.isConnected) byId("scroller").scrollTop += anchor.getBoundingClientRect().top - before;
     this.#tail.follow();
