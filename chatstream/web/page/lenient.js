@@ -1,6 +1,7 @@
 /** Reads Markdown as models mean it, where the specifications (CommonMark, GitHub's) read something else. */
 
 import { Tokenizer } from "../vendor/marked.js";
+import { replaceFormulas } from "./maths.js";
 
 // Chinese, Japanese and Korean letters and punctuation: no spaces stand between words, so bold text begins and ends
 // anywhere. CommonMark refuses `**「強調」**です`, because punctuation is inside and a letter outside.
@@ -14,6 +15,8 @@ const OUTER_BARS = /^\||(?<!\\)\|$/g;
 
 /** The number of bars between the cells of a table's row. */
 const barsIn = (row) => row.trim().replace(OUTER_BARS, "").match(BAR)?.length ?? 0;
+
+const escapeBars = (text) => text.replace(BAR, "\\|");
 
 /** Methods for marked's tokenizer. `undefined` means that the mark is text, `false` that marked decides. */
 export const lenient = {
@@ -34,7 +37,7 @@ export const lenient = {
     const rows = (end === -1 ? text : text.slice(0, end)).split("\n");
     const most = barsIn(rows[1]);
     const escaped = rows.map((row) =>
-      barsIn(row) > most ? row.replace(HOLDS_BARS, (inner) => inner.replace(BAR, "\\|")) : row,
+      barsIn(row) > most ? replaceFormulas(row.replace(HOLDS_BARS, escapeBars), escapeBars) : row,
     );
     const token = Tokenizer.prototype.table.call(this, escaped.join("\n"));
     if (!token) return token;

@@ -3,7 +3,7 @@
 import { Lexer, Marked, Tokenizer } from "../vendor/marked.js";
 import { part, RECENT } from "./growing.js";
 import { lenient } from "./lenient.js";
-import { mathsExtensions, mayHaveMaths } from "./maths.js";
+import { maskFormulas, mathsExtensions, mayHaveMaths } from "./maths.js";
 import { isBlock, isDrawn, mayStartBlock, pairTags, written } from "./tags.js";
 
 const MAX_DEPTH = 30; // of quotes and lists in each other; deeper ones are text, or the parser's recursion would overflow
@@ -89,20 +89,30 @@ function paragraph(text) {
 /** marked's lexer, with long paragraphs parsed in pieces. */
 class PiecesLexer extends Lexer {
   depth = 0; // of the quotes and lists around what is being parsed
+  #inline = ""; // the text whose marks are being parsed
+
+  constructor(options) {
+    super({ ...options, hooks: { emStrongMask: (masked) => maskFormulas(masked, this.#inline) } });
+  }
+
+  #parse(text, tokens) {
+    this.#inline = text;
+    return super.inlineTokens(text, tokens);
+  }
 
   inlineTokens(text, tokens = []) {
     let rest = text;
     while (rest.length > LONG) {
       const before = { ...this.state };
-      const piece = super.inlineTokens(rest.slice(0, PIECE), []);
+      const piece = this.#parse(rest.slice(0, PIECE), []);
       const found = part(piece, PIECE - RECENT);
       Object.assign(this.state, before);
       const places = [found?.length ?? 0, rest.lastIndexOf(" ", PIECE) + 1, PIECE];
       const end = places.find((place) => place > PIECE / 4);
-      super.inlineTokens(rest.slice(0, end), tokens);
+      this.#parse(rest.slice(0, end), tokens);
       rest = rest.slice(end);
     }
-    return super.inlineTokens(rest, tokens);
+    return this.#parse(rest, tokens);
   }
 }
 

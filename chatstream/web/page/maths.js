@@ -14,10 +14,11 @@ const MARKS = { "\\(": "\\)", "\\[": "\\]", "$$": "$$" };
 const LONGEST = 1_000; // inside a paragraph
 const LONGEST_BLOCK = 5_000;
 // As in pandoc (tex_math_dollars), but no letter may follow either: `$my_var/$other`. Shorter than `RECENT` in growing.js.
-const DOLLARS = /(?<![\w$\\])\$(?![\s$])([^$\n]{1,200})(?<![\s\\])\$(?!(?!th\b)[\w${(])/;
+const DOLLARS = /(?<![\w$\\])\$(?![\s$])([^$\n]{1,200})(?<![\s\\])\$(?!(?!th\b)[\w${(])/g;
 const OPEN_DOLLAR = /(?<![\w$\\])\$(?![\s$])([^$\n]{0,200})$/;
 // Parts of TeX that are or have words: commands, names, and what stands lower or higher.
 const NAMES = /\\(?:begin|end|text\w*|math\w+|operatorname|mbox)\*?\s*\{[^{}]*(?:\}|$)|\\[a-z]+|[_^]\s*\{[^{}]*(?:\}|$)/gi;
+const FORMULAS = /\\\([^\n]{1,1000}?\\\)|\\\[[^\n]{1,1000}?\\\]|\$\$[^$\n]{1,1000}?\$\$/g;
 const CODE = /(?<!`)(`{1,3})(?!`)[^`\n]+\1(?!`)/g; // `$$` in it is no mark
 
 /** Whether a text may contain a formula on lines of its own. */
@@ -46,9 +47,22 @@ function isFormula(tex) {
 /** The formula between single dollars with which `text` starts, like `formula`. `before`: the character before it. */
 function betweenDollars(text, before) {
   if (text[0] !== "$") return undefined;
-  const found = DOLLARS.exec(before + text.slice(0, 205)); // the longest one with its dollars, and what may follow
+  const [found] = (before + text.slice(0, 205)).matchAll(DOLLARS); // the longest one with its dollars, and what may follow
   if (found?.index !== before.length || !isFormula(found[1])) return undefined;
   return { mark: "$", tex: found[1], length: found[0].length };
+}
+
+/** `text` with each formula between single dollars replaced by `replacement(formula)`. */
+export function replaceFormulas(text, replacement) {
+  return text.replace(DOLLARS, (found, tex) => (isFormula(tex) ? replacement(found) : found));
+}
+
+/** `masked`, a copy of `text` in which marked looks for marks, with letters in place of formulas: a `*` in them is no mark. */
+export function maskFormulas(masked, text) {
+  if (!/\\[([]|\$/.test(text)) return masked;
+  const mask = (found) => "\0".repeat(found.length);
+  const places = replaceFormulas(text.replace(CODE, blank).replace(FORMULAS, mask), mask);
+  return places.replace(/\0+|[^\0]+/g, (run, place) => (run[0] === "\0" ? "x".repeat(run.length) : masked.slice(place, place + run.length)));
 }
 
 /** A formula as HTML code. It stays so if it cannot be drawn. */
@@ -104,8 +118,7 @@ export function withoutOpenMaths(text) {
 
 /** The length of an unfinished formula in single dollars at the end of a line; 0 if an amount of money may be there. */
 function openDollar(line) {
-  const others = line.replace(new RegExp(DOLLARS, "g"), (found, tex) => (isFormula(tex) ? blank(found) : found));
-  const [found, tex] = OPEN_DOLLAR.exec(others) ?? [""];
+  const [found, tex] = OPEN_DOLLAR.exec(replaceFormulas(line, blank)) ?? [""];
   return tex === "" || (tex && isFormula(tex.trim())) ? found.length : 0;
 }
 
