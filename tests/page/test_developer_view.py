@@ -51,3 +51,19 @@ def test_a_conversation_gets_the_model_that_is_chosen(open_page: OpenPage, model
     tab.page.reload()
     expect(name).to_have_value("demo-500")  # the view is still open, with the same choice
     assert [call.body["model"] for call in model.upstream.calls] == ["demo-stall", "demo-500"]
+
+
+def test_a_view_that_covers_the_chat_has_the_keyboard_until_escape_closes_it(open_page: OpenPage, model: Model) -> None:
+    go_on = model.gate()
+    model.reply(beginning("It "), go_on, more("goes on.") + ending())
+    tab = open_page()
+    tab.page.set_viewport_size({"width": 1000, "height": 640})
+    tab.ask("Does it?")
+    expect(tab.prose).to_have_text("It")
+    tab.button("Developer view").press("Enter")
+    expect(tab.button("Close developer view")).to_be_focused()
+    tab.page.keyboard.press("Escape")
+    expect(tab.page.get_by_role("complementary", name="Developer view")).to_be_hidden()
+    expect(tab.button("Developer view")).to_be_focused()
+    go_on.open()
+    expect(tab.prose).to_have_text("It goes on.")  # not stopped

@@ -1,9 +1,10 @@
 /** Developer view: the events as they come, the cursor, and a button that cuts the connection. */
 
-import { byId, element, sparing, Tail } from "./dom.js";
+import { byId, composes, element, sparing, Tail } from "./dom.js";
 import { facts } from "./facts.js";
 
 const KEPT = 200; // number of newest events that are shown: enough to see how a stream resumes
+const COVERS = "(max-width: 72rem)"; // as in page.css: the view covers a part of the chat
 const GIST = { // by type of event: its summary in one line
   connected: ({ resumed }) => (resumed ? "resumed" : "new"),
   user_message: ({ content }) => JSON.stringify(content),
@@ -23,10 +24,15 @@ export class DeveloperView {
 
   /** `actions`: `drop()`, `changeModel(name or null)`. */
   constructor({ drop, changeModel }) {
-    byId("toggle-developer").onclick = () => this.#open(byId("developer").hidden);
-    byId("close-developer").onclick = () => {
-      this.#open(false);
-      byId("toggle-developer").focus();
+    byId("toggle-developer").onclick = () => {
+      this.#open(byId("developer").hidden);
+      if (matchMedia(COVERS).matches) byId("close-developer").focus(); // the pressed button is covered
+    };
+    byId("close-developer").onclick = () => this.#close();
+    byId("developer").onkeydown = (press) => {
+      if (press.key !== "Escape" || composes(press)) return;
+      press.preventDefault(); // here Escape must not stop the answer
+      this.#close();
     };
     byId("drop").onclick = () => {
       this.#note("lost", { gist: "You dropped the connection." });
@@ -84,6 +90,11 @@ export class DeveloperView {
     while (list.firstChild && list.firstChild.note !== this.#events[0]) list.firstChild.remove();
     list.append(...this.#events.slice(list.children.length).map(line));
     this.#tail.follow();
+  }
+
+  #close() {
+    this.#open(false);
+    byId("toggle-developer").focus();
   }
 
   #open(open) {
