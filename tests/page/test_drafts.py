@@ -4,7 +4,7 @@ from playwright.sync_api import expect
 
 from tests.page.conftest import OpenPage
 from tests.page.test_conversations import delete, make, titles
-from tests.support.browser import ChatPage, Held, Model
+from tests.support.browser import Held, Model
 from tests.support.upstream import answer
 
 KEPT = "() => Object.keys({...localStorage, ...sessionStorage}).filter((key) => key.startsWith('chatstream.draft'))"
@@ -26,11 +26,6 @@ def test_each_tab_keeps_its_own_draft_until_the_user_signs_out(open_page: OpenPa
         assert each.page.evaluate(KEPT) == []
 
 
-def edit(tab: ChatPage, place: int) -> None:
-    """Begin to edit a question."""
-    tab.page.locator("#messages .user").nth(place).get_by_role("button", name="Edit the question").click()
-
-
 def test_edits_are_kept_each_for_its_question(open_page: OpenPage, model: Model) -> None:
     for text in ("To one.", "To two.", "To the new two.", "To the other two."):
         model.reply(answer(text))
@@ -39,24 +34,20 @@ def test_edits_are_kept_each_for_its_question(open_page: OpenPage, model: Model)
         tab.ask(question)
         expect(tab.prose).to_have_text(text)
     other = open_page(tab.conversation)
-    edit(other, 1)
-    other.field.fill("Another two")
+    other.begin_edit("Another two", place=1)
     tab.field.fill("a draft")
-    edit(tab, 0)
-    tab.field.fill("New one")
-    edit(tab, 1)
-    tab.field.fill("New two")
-    edit(tab, 0)
+    tab.begin_edit("New one", place=0)
+    tab.begin_edit("New two", place=1)
+    tab.begin_edit(place=0)
     expect(tab.field).to_have_value("New one")
     tab.page.reload()
     expect(tab.field).to_have_value("New one")
     expect(tab.page.get_by_text("You edit a question.")).to_be_visible()
     tab.field.press("Escape")
     expect(tab.field).to_have_value("a draft")
-    edit(tab, 0)
+    tab.begin_edit(place=0)
     expect(tab.field).to_have_value("One")
-    edit(tab, 1)
-    tab.field.fill("Now two")
+    tab.begin_edit("Now two", place=1)
     tab.field.press("Enter")
     expect(tab.prose).to_have_text("To the new two.")
     expect(tab.field).to_have_value("a draft")

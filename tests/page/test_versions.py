@@ -27,10 +27,7 @@ def test_a_question_is_edited_and_both_versions_stay_within_reach(open_page: Ope
     tab.page.keyboard.press("Escape")
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
     expect(tab.field).to_have_value("")
-    tab.page.locator("#messages .user").last.get_by_role("button", name="Edit the question").click()
-    expect(tab.field).to_be_focused()
-    tab.field.fill("New two")
-    tab.page.keyboard.press("Enter")
+    tab.edit("New two")
     expect(tab.prose).to_have_text("To the new two.")
     for each in (tab, other):
         expect(each.questions).to_have_text(["One", "New two"])
@@ -92,20 +89,19 @@ def test_a_cut_answer_is_continued_and_attempts_are_rated(open_page: OpenPage, m
     expect(tab.button("Good answer")).to_have_attribute("aria-pressed", "true")
 
 
-def begin_edit(tab: ChatPage, question: str, answered: str, draft: str, edited: str) -> None:
+def ask_and_begin_edit(tab: ChatPage, question: str, answered: str, draft: str, edited: str) -> None:
     """Ask, write a draft below the answer, and type another text for the question."""
     tab.ask(question)
     expect(tab.prose).to_have_text(answered)
     tab.field.fill(draft)
-    tab.button("Edit the question").click()
-    tab.field.fill(edited)
+    tab.begin_edit(edited)
 
 
 def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: OpenPage, model: Model) -> None:
     hold = model.gate()
     model.reply(beginning("So far"), hold, http_chunk(event(delta(" never told"))), ending())
     tab = open_page()
-    begin_edit(tab, "Qestion", "So far", "A draft", "Question")
+    ask_and_begin_edit(tab, "Qestion", "So far", "A draft", "Question")
     model.reply(answer("Well."))
     tab.page.keyboard.press("Enter")
     expect(tab.questions).to_have_text(["Question"])
@@ -117,7 +113,7 @@ def test_an_edit_replaces_the_answer_that_runs_and_the_draft_stays(open_page: Op
 def test_an_edit_is_still_there_after_a_look_at_another_chat(open_page: OpenPage, model: Model) -> None:
     model.reply(answer("Noted."))
     tab = open_page()
-    begin_edit(tab, "My qestion", "Noted.", "a draft", "My question, and more")
+    ask_and_begin_edit(tab, "My qestion", "Noted.", "a draft", "My question, and more")
     tab.button("New chat").click()
     expect(tab.field).to_have_value("")
     expect(tab.page.get_by_text("You edit a question.")).to_be_hidden()
@@ -136,9 +132,7 @@ def test_an_edit_of_a_question_that_waits_leaves_the_answer_before_it_alone(open
     tab.ask("One?")
     expect(tab.prose).to_have_text("The first")
     tab.ask_next("Tow?")
-    tab.button("Edit the question").last.click()
-    tab.field.fill("Two?")
-    tab.field.press("Enter")
+    tab.edit("Two?")
     expect(tab.questions).to_have_text(["One?", "Two?"])
     expect(tab.prose).to_have_text("The first")
     go_on.open()
@@ -159,9 +153,7 @@ def test_a_question_waits_for_an_answer_on_another_branch(open_page: OpenPage, m
     tab = open_page()
     tab.ask("One")
     expect(tab.prose).to_have_text("To one.")
-    tab.button("Edit the question").click()
-    tab.field.fill("New one")
-    tab.field.press("Enter")
+    tab.edit("New one")
     expect(tab.prose).to_have_text("So")
     tab.button("Question before the edit").click()
     expect(tab.questions).to_have_text(["One"])

@@ -125,6 +125,18 @@ class ChatPage:
         self.field.press("Enter")
         expect(self.page.get_by_text("Will be asked next")).to_be_visible()
 
+    def begin_edit(self, text: str | None = None, *, place: int = -1) -> None:
+        """Put a question, normally the last one, into the field; if there is a `text`, type it instead."""
+        self.page.locator("#messages .user").nth(place).get_by_role("button", name="Edit the question").click()
+        expect(self.field).to_be_focused()
+        if text is not None:
+            self.field.fill(text)
+
+    def edit(self, text: str) -> None:
+        """Ask the last question with another text."""
+        self.begin_edit(text)
+        self.field.press("Enter")
+
     @property
     def conversation(self) -> str:
         """The id of the open conversation."""
