@@ -1,7 +1,6 @@
 """Approvals over REST and on the stream, with whole processes that come and go."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ async def test_an_approval_outlives_every_process(
     conversation = await client.create(initialMessage="Pay.")
     call = await waiting_call(client, conversation)
     assert (call["state"], json.loads(call["arguments"])) == ("awaiting_approval", {"wait": False})
-    first.signal(signal.SIGKILL)
-    await first.ended()
+    await first.kill()
 
     server = start_server(**settings)
     client, stranger = make_client(server, client.user), make_client(server)

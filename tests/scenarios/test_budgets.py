@@ -90,8 +90,7 @@ async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
     sending = [asyncio.create_task(send(*each)) for each in enumerate(conversations)]
     async with asyncio.timeout(PATIENCE):
         await upstream.until_called(3)
-    assert servers[1].process is not None
-    servers[1].process.kill()
+    await servers[1].kill()
     statuses = await asyncio.gather(*sending)
     assert set(statuses) <= {201, 429, 503, 0}
     day = (await balances(here))["tokensPerDay"]

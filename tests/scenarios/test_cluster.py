@@ -253,8 +253,7 @@ async def test_a_process_that_dies_leaves_nothing_streaming(
     async with there.stream(conversation) as watched, here.stream(conversation) as dying:
         await dying.until("llm_chunk")
         await watched.until("llm_chunk")  # so it has been stored
-        assert first.process is not None
-        first.process.kill()
+        await first.kill()
         interrupted = await watched.until("llm_complete")
         assert (interrupted.data["status"], interrupted.data["content"]) == ("interrupted", "Before the end. ")
         complete = await watched.until("llm_complete")

@@ -70,9 +70,7 @@ async def test_killed_in_mid_answer(start_server: StartServer, make_client: Make
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
         await before.saved(conversation)
-        assert server.process is not None
-        server.process.kill()
-        server.process.wait(30)  # until then its port is taken
+        await server.kill()
         cursor = watched.cursor
     server = start_server(server.port)
     after = make_client(server, before.user)

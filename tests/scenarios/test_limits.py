@@ -230,8 +230,7 @@ async def test_too_many_answers_in_all(start_server: StartServer, make_client: M
     owed = await second.create(initialMessage="Begin.")
     async with second.stream(owed) as stream:
         await stream.until("llm_chunk")
-        assert server.process is not None
-        server.process.kill()
+        await server.kill()
     server = start_server(server.port, CHATSTREAM_ANSWERS_PER_PROCESS="1")
     assert (await second.answer(owed))["status"] == "interrupted"
 

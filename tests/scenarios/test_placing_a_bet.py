@@ -1,7 +1,6 @@
 """A newcomer's first try, without configuration: a bet that waits for approval while the server is killed."""
 
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,7 @@ async def test_a_newcomer_places_a_bet_though_the_server_is_killed(tmp_path: Pat
     assert (bet["name"], bet["state"]) == ("place_bet", "awaiting_approval")
     assert bet["message"].startswith("Place €10 on Leeds United to win (Leeds United v Aston Villa) at 2.90")
     assert bet["expiresAt"][:19] == price["output"]["good_until"][:19]
-    server.signal(signal.SIGKILL)
-    await server.ended()
+    await server.kill()
 
     server = ServerProcess(tmp_path, settings).start().wait_until_ready()
     async with opened(server) as http:

@@ -283,8 +283,7 @@ async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
         await before.saved(conversation)
-        assert server.process is not None
-        server.process.kill()
+        await server.kill()
     after = make_client(start_server(server.port, CHATSTREAM_DISCONNECT_GRACE=grace), before.user)
     params = {"once": "true", "last_event_id": watched.cursor}
     async with after.stream(conversation, params=params) as again:
@@ -316,8 +315,7 @@ async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash
     async with before.stream(conversation) as watched:
         await watched.until("llm_chunk")
         await before.saved(conversation)
-        assert server.process is not None
-        server.process.kill()
+        await server.kill()
     after = make_client(start_server(server.port), before.user)
     question = (await after.messages(conversation))[0]
     if cursor != "middle":

@@ -66,7 +66,7 @@ async def test_one_that_is_killed_comes_again_and_all_end_with_the_one_who_start
     second = start_server(two.port, ready=False, CHATSTREAM_PROCESSES="2")
     assert await second.ended() == 1
     assert f"Cannot listen on 127.0.0.1:{two.port}: Address already in use. Set CHATSTREAM_PORT" in two.log
-    two.process.kill()
+    await two.kill()
     await logged(two, '"stopped"', 2)
 
 

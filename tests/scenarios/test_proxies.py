@@ -208,8 +208,7 @@ async def test_when_a_process_dies_those_who_watch_meet_at_the_other_and_go_on_e
                 await stream.until("llm_chunk")
             await client.saved(conversation)
             watched.append((client, conversation, streams))
-        assert dying.process is not None
-        dying.process.kill()
+        await dying.kill()
         back: list[Stream] = []  # keeps the streams open
         for client, conversation, streams in watched:
             back += [await connected(stack, client, conversation, stream.cursor) for stream in streams]
@@ -238,8 +237,6 @@ async def test_npms_event_source_comes_back_through_a_proxy(
         url = f"{through.url}{API}/{conversation}/stream?access_token={client.token}"
         async with program(*node.command("seed_example.mjs", url, "connected", "2")) as running:
             await running.read_until('"connected"')
-            assert server.process is not None
-            server.process.kill()
-            assert await server.ended() != 0
+            await server.kill()
             start_server(server.port, ready=False)
             await running.read_until("State: ")

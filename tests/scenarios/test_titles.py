@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -208,8 +207,7 @@ async def test_another_process_makes_it_where_the_first_was_killed(
     await ask(client, conversation)
     async with asyncio.timeout(PATIENCE):
         await upstream.until_called(2)
-    server.signal(signal.SIGKILL)
-    await server.ended()
+    await server.kill()
     again = make_client(start_server(), client.user)
     await ask(again, conversation, "And now?")
     await until(again, conversation, title="A title")

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -112,8 +111,7 @@ async def test_an_endpoint_that_is_at_work_when_the_process_is_killed_is_asked_a
         assert [offered["function"]["name"] for offered in upstream.calls[0].body["tools"]] == ["pay", "order"]
         upstream.reply(answer("So it is."))
 
-        server.signal(signal.SIGKILL)
-        await server.ended()
+        await server.kill()
         client = make_client(start_server(**settings), client.user)
         paid, ordered = [await ended(client, one) for one in conversations]
 
@@ -159,8 +157,7 @@ async def test_a_killed_process_leaves_no_effect_twice_and_none_untold(
     await until(lambda: len(upstream.calls) == 6)
     upstream.reply(answer("So it is."))
 
-    server.signal(signal.SIGKILL)
-    await server.ended()
+    await server.kill()
     client = make_client(start_server(**settings), client.user)
     outcomes = dict(
         zip(conversations, await asyncio.gather(*(ended(client, one) for one in conversations.values())), strict=True)

@@ -171,9 +171,7 @@ async def test_an_answer_whose_process_is_gone_is_counted_too(
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
         await client.saved(conversation)
-        assert server.process is not None
-        server.process.kill()
-        server.process.wait()
+        await server.kill()
     second = make_client(start_server(server.port), client.user)
     if stop:  # before other processes know that the answer's process is gone
         body = {"seenLength": 10}

@@ -134,8 +134,7 @@ async def test_a_server_that_is_killed_in_mid_answer(
         await chatting.call("history")
         await chatting.call("connect")
         await chatting.event("llm_chunk")
-        assert server.process is not None
-        server.process.kill()
+        await server.kill()
         await chatting.state("reconnecting")
         client = make_client(start_server(server.port), client.user)
         await chatting.until(lambda line: line.get("event", {}).get("status") == "complete")

@@ -86,9 +86,7 @@ async def test_a_sender_that_dies_in_the_middle_is_followed_by_another(
     conversation = await client.create()
     await client.post(conversation, "Tell me.")
     await receiver.until(1)
-    assert first.process is not None
-    first.process.kill()
-    first.process.wait()
+    await first.kill()
     start_server(**settings(receiver, CHATSTREAM_WEBHOOK_DELAY="0"))
     one, again = await receiver.until(2)
     assert one.id == again.id

@@ -76,9 +76,7 @@ class Server:
     async def kill(self) -> None:
         """End it at once."""
         self.serves = False
-        assert self.process.process is not None
-        self.process.process.kill()
-        await self.process.ended()
+        await self.process.kill()
 
     async def stop(self) -> int:
         """Stop the server with SIGTERM; returns its exit status."""

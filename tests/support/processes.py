@@ -171,6 +171,11 @@ class ServerProcess:
         """Like `wait`, in a coroutine."""
         return await asyncio.to_thread(self.wait, timeout)
 
+    async def kill(self) -> None:
+        """End it at once, and wait for its end: until then its port is in use."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
     def stop(self) -> int:
         """Stop the server with SIGTERM; returns the exit status. Fails if its metrics or log contain anything
         confidential.
