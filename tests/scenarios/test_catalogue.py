@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -235,17 +237,29 @@ def broken_off() -> tuple[bytes | Do, ...]:
     return beginning(*FIFTY), http_chunk(event(PARTIAL)), Do.CLOSE
 
 
+@asynccontextmanager
+async def streamed_post(client: Client, conversation: str, content: str) -> AsyncIterator[AsyncIterator[str]]:
+    """Post a message whose response is the answer's stream; yields the response's lines."""
+    request: dict[str, Any] = {"json": {"content": content}, "headers": {"Accept": "text/event-stream"}}
+    async with client.http.stream("POST", f"{API}/{conversation}/messages", **request) as response:
+        yield response.aiter_lines()
+
+
 @pytest.mark.gen_test
 async def test_after_fifty_words_the_text_is_replaced_for_all_who_watch(
     serve: Serve, make_client: MakeClient, upstream: Upstream, second: Upstream
 ) -> None:
     client = make_client(serve(TWO))
-    upstream.reply(*broken_off())
+    *words, breaks_off = broken_off()
+    both_watch = asyncio.Event()
+    upstream.reply(*words, both_watch, breaks_off)
     second.reply(answer("The whole ", "answer."))
     conversation = await client.create()
-    async with client.stream(conversation) as watched:
-        headers = {"Accept": "text/event-stream"}
-        asking = asyncio.create_task(client.post(conversation, "Count.", headers=headers))
+    async with client.stream(conversation) as watched, streamed_post(client, conversation, "Count.") as lines:
+        once = [await anext(lines)]
+        while "llm_chunk" not in once[-1]:
+            once.append(await anext(lines))
+        both_watch.set()
         broken = await watched.until("llm_complete")
         complete = await watched.until("llm_complete")
         assert (broken.data["status"], broken.data["attempt"]) == ("interrupted", 1)
@@ -255,9 +269,9 @@ async def test_after_fifty_words_the_text_is_replaced_for_all_who_watch(
         second_text = [f.data for f in watched.frames if f.type == "llm_chunk" and f.data["attempt"] == 2]
         assert "".join(chunk["content"] for chunk in second_text) == "The whole answer."
         assert second_text[0]["offset"] == 0
-    once = (await asking).text  # the `once` stream continues to the end of the new attempt
-    assert once.count('"type":"llm_complete"') == 2
-    assert once.rstrip().rpartition("\n")[2].count("The whole answer.") == 1
+        once += [line async for line in lines if line]  # the `once` stream continues to the end of the new attempt
+    assert sum('"type":"llm_complete"' in line for line in once) == 2
+    assert once[-1].count("The whole answer.") == 1
     async with client.stream(conversation, params={"once": "true", "last_event_id": broken.id or ""}) as later:
         assert (await later.until("llm_complete")).data["content"] == "The whole answer."
     [_, first, told] = await client.messages(conversation)
