@@ -6,11 +6,12 @@ longer than the grace period, such as 20 s with the default of 15 s.
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, PATIENCE, Client
+from tests.support.client import API, PATIENCE, Client, Stream
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
 
@@ -270,69 +271,88 @@ async def test_background_is_shown_and_can_be_taken_back(client: Client) -> None
 # What we cut ourselves ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grace", ["1", "never"])
 @pytest.mark.gen_test
 async def test_once_goes_on_into_the_attempt_that_follows_a_crash(
-    start_server: StartServer, make_client: MakeClient, upstream: Upstream, grace: str
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
-    upstream.reply(beginning("Before the end. "), Do.HANG)
+    """With either grace, at the same time: it takes a while until the database shows that a process is gone."""
+    graces = ("1", "never")
+    for _ in graces:
+        upstream.reply(beginning("Before the end. "), Do.HANG)
     upstream.reply(answer("After it."))
-    server = start_server(CHATSTREAM_DISCONNECT_GRACE=grace)
-    before = make_client(server)
-    conversation = await before.create(initialMessage="Survive.")
-    async with before.stream(conversation) as watched:
-        await watched.until("llm_chunk")
-        await before.saved(conversation)
-        await server.kill()
-    after = make_client(start_server(server.port, CHATSTREAM_DISCONNECT_GRACE=grace), before.user)
-    params = {"once": "true", "last_event_id": watched.cursor}
-    async with after.stream(conversation, params=params) as again:
-        await again.rest()
-        assert again.types == ["connected", "llm_complete", "llm_chunk", "llm_complete"]
-        assert [frame.data["status"] for frame in again.frames if frame.type == "llm_complete"] == [
-            "interrupted",
-            "complete",
-        ]
-    first, second = [one for one in await after.messages(conversation) if one["role"] == "assistant"]
-    assert (first["status"], first["error"], second["status"]) == ("interrupted", None, "complete")
-    assert len(upstream.calls) == 2
+    servers = [start_server(CHATSTREAM_DISCONNECT_GRACE=grace) for grace in graces]
+    clients = [make_client(server) for server in servers]
+    async with AsyncExitStack() as stack:
+        begun = [await begin(stack, client) for client in clients]
+        for server in servers:
+            await server.kill()
+
+    async def goes_on(client: Client, conversation: str, watched: Stream) -> None:
+        params = {"once": "true", "last_event_id": watched.cursor}
+        async with client.stream(conversation, params=params) as again:
+            await again.rest()
+            assert again.types == ["connected", "llm_complete", "llm_chunk", "llm_complete"]
+            assert [frame.data["status"] for frame in again.frames if frame.type == "llm_complete"] == [
+                "interrupted",
+                "complete",
+            ]
+        first, second = [one for one in await client.messages(conversation) if one["role"] == "assistant"]
+        assert (first["status"], first["error"], second["status"]) == ("interrupted", None, "complete")
+
+    for server, grace in zip(servers, graces, strict=True):
+        start_server(server.port, CHATSTREAM_DISCONNECT_GRACE=grace)
+    await asyncio.gather(*(goes_on(client, *each) for client, each in zip(clients, begun, strict=True)))
+    assert len(upstream.calls) == 2 * len(graces)
 
 
-@pytest.mark.parametrize("cursor", ["none", "question", "middle"])
+async def begin(stack: AsyncExitStack, client: Client) -> tuple[str, Stream]:
+    """Begin an answer, and wait until it is stored so far; returns the conversation and its viewer's stream."""
+    conversation = await client.create()
+    watched = await stack.enter_async_context(client.stream(conversation))
+    await client.post(conversation, "Survive.")
+    await watched.until("llm_chunk")
+    await client.saved(conversation)
+    return conversation, watched
+
+
 @pytest.mark.gen_test
 async def test_a_ui_message_stream_goes_on_into_the_attempt_that_follows_a_crash(
-    start_server: StartServer, make_client: MakeClient, upstream: Upstream, cursor: str
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     """A message cannot withdraw text: a viewer with text of the first attempt gets its end, and resumes to get the next
     attempt.
     """
-    # The viewer "middle" gets the end when the process is found to be gone; the others come later.
-    upstream.reply(beginning("Before the end. "), Do.HANG)
+    cursors = ("none", "question", "middle")
+    for _ in cursors:
+        upstream.reply(beginning("Before the end. "), Do.HANG)
     upstream.reply(answer("After it."))
     server = start_server()
-    before = make_client(server)
-    conversation = await before.create(initialMessage="Survive.")
-    async with before.stream(conversation) as watched:
-        await watched.until("llm_chunk")
-        await before.saved(conversation)
+    client = make_client(server)
+    async with AsyncExitStack() as stack:
+        begun = [await begin(stack, client) for _ in cursors]
         await server.kill()
-    after = make_client(start_server(server.port), before.user)
-    question = (await after.messages(conversation))[0]
-    if cursor != "middle":
-        assert (await after.answer(conversation))["status"] == "interrupted"
-    params = {"format": "ui-message-stream"}
-    if cursor != "none":
-        params["last_event_id"] = f"{question['id']}.user" if cursor == "question" else watched.cursor
-    body = (await after.http.get(f"{API}/{conversation}/stream", params=params)).text
-    assert '"error"' not in body.replace('"error":null', "")
-    assert body.endswith("data: [DONE]\n\n")
-    if cursor == "middle":
-        assert '"status":"interrupted"' in body
-        assert "After it." not in body
-        params["last_event_id"] = f"{question['id']}.user"
-        body = (await after.http.get(f"{API}/{conversation}/stream", params=params)).text
-    assert body.count('"type":"start"') == body.count('"type":"finish"') == 1
-    assert "Before" not in body
-    assert '"delta":"After it."' in body
-    assert '"status":"complete"' in body
-    assert len(upstream.calls) == 2
+    start_server(server.port)
+
+    async def goes_on(cursor: str, conversation: str, watched: Stream) -> None:
+        question = (await client.messages(conversation))[0]
+        # The viewer "middle" gets the end when the process is found to be gone; the others come later.
+        if cursor != "middle":
+            assert (await client.answer(conversation))["status"] == "interrupted"
+        params = {"format": "ui-message-stream"}
+        if cursor != "none":
+            params["last_event_id"] = f"{question['id']}.user" if cursor == "question" else watched.cursor
+        body = (await client.http.get(f"{API}/{conversation}/stream", params=params)).text
+        assert '"error"' not in body.replace('"error":null', "")
+        assert body.endswith("data: [DONE]\n\n")
+        if cursor == "middle":
+            assert '"status":"interrupted"' in body
+            assert "After it." not in body
+            params["last_event_id"] = f"{question['id']}.user"
+            body = (await client.http.get(f"{API}/{conversation}/stream", params=params)).text
+        assert body.count('"type":"start"') == body.count('"type":"finish"') == 1
+        assert "Before" not in body
+        assert '"delta":"After it."' in body
+        assert '"status":"complete"' in body
+
+    await asyncio.gather(*(goes_on(cursor, *each) for cursor, each in zip(cursors, begun, strict=True)))
+    assert len(upstream.calls) == 2 * len(cursors)
