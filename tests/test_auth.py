@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from chatstream.auth import mint
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.tokens import BAD, HOUR, claims, signed
 from tests.support.upstream import Upstream, answer
@@ -181,7 +181,7 @@ async def raw(port: int, request: str) -> bytes:
     try:
         writer.write(request.encode("latin-1"))
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     finally:
         writer.close()

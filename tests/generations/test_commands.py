@@ -18,10 +18,10 @@ from chatstream.errors import (
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
+from tests.support.client import PATIENCE
 from tests.support.scripted_model import STOP, bench, following, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
-
 
 # Several turns --------------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ async def test_a_message_that_was_queued_before_somebody_came_is_told_to_them_in
         call = await here.model.call(1)
         call.say("One")
         queued = await here.post(conversation, "2", if_busy=IfBusy.QUEUE)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while queued.message.id not in await seen.get():
                 pass
         for b in (here, there):  # the faster process begins it

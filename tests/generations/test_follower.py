@@ -15,6 +15,7 @@ from chatstream.generations.follower import Follower
 from chatstream.generations.replay import Replay
 from chatstream.models import Status
 from tests.generations.test_channel import answer, conversation, message
+from tests.support.client import PATIENCE
 from tests.support.scripted_model import Frame, parse
 
 NOTHING_BEHIND = Replay(entries=(), place=BEGINNING)
@@ -30,7 +31,7 @@ def follower(channel: Channel, behind: Replay | None = NOTHING_BEHIND, **options
 
 async def read(one: Follower) -> list[Frame]:
     """The frames of one flush; empty when the stream is over."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return parse(told) if (told := await one.next()) is not None else []
 
 

@@ -10,6 +10,7 @@ from chatstream.errors import ErrorCode, ModelError
 from chatstream.llm.model import Delta, Finish, Turn
 from chatstream.models import Answer, Conversation, Failure, Status, Usage
 from chatstream.pieces import OpenReasoning, OpenText
+from tests.support.client import PATIENCE
 from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -251,7 +252,7 @@ async def test_an_end_that_somebody_came_to_see_in_time_is_not_unseen(mongodb_ur
         async with b.viewer(conversation) as watched:
             go_on.set()
             await told(watched, "llm_chunk", "llm_complete")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while (await b.newest(conversation)).unseen:
                     await asyncio.sleep(0.005)
 

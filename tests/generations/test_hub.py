@@ -12,10 +12,10 @@ from chatstream.errors import (
 )
 from chatstream.formats.registry import DEFAULT
 from chatstream.models import Answer, Conversation, Status
+from tests.support.client import PATIENCE
 from tests.support.scripted_model import STOP, Bench, Viewer, beats, bench, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
-
 
 # Watching -------------------------------------------------------------------------------------------------------------
 
@@ -185,14 +185,14 @@ async def test_an_answer_that_nobody_has_watched_runs_to_its_end(mongodb_uri: st
 
 @pytest.mark.gen_test
 async def test_who_comes_back_within_the_grace_was_never_gone(mongodb_uri: str) -> None:
-    async with bench(mongodb_uri, disconnect_grace=0.1) as b:
+    async with bench(mongodb_uri, disconnect_grace=1) as b:
         conversation = await b.conversation(waiting="Tell me.")
         async with b.viewer(conversation) as watched:
             call = await b.model.call(1)
             call.say("Before. ")
             await watched.until("llm_chunk")
         async with b.viewer(conversation, watched.cursor) as again:
-            await asyncio.sleep(0.2)  # nothing may happen in this time, which is longer than the grace
+            await asyncio.sleep(1.2)  # nothing may happen in this time, which is longer than the grace
             call.say("After.", STOP)
             complete = await again.until("llm_complete")
             assert (complete["status"], again.text) == ("complete", "After.")
@@ -201,7 +201,7 @@ async def test_who_comes_back_within_the_grace_was_never_gone(mongodb_uri: str) 
 
 @pytest.mark.gen_test
 async def test_who_comes_back_saves_it_also_after_two_left_in_the_same_moment(mongodb_uri: str) -> None:
-    async with bench(mongodb_uri, disconnect_grace=0.1) as b:
+    async with bench(mongodb_uri, disconnect_grace=1) as b:
         conversation = await b.conversation(waiting="Tell me.")
         async with b.viewer(conversation) as first, b.viewer(conversation) as second:
             call = await b.model.call(1)
@@ -210,7 +210,7 @@ async def test_who_comes_back_saves_it_also_after_two_left_in_the_same_moment(mo
             first.hang_up()  # a laptop with two tabs loses its network: both leave before a handler notices
             second.hang_up()
         async with b.viewer(conversation, first.cursor) as again:
-            await asyncio.sleep(0.2)  # nothing may happen in this time, which is longer than the grace
+            await asyncio.sleep(1.2)  # nothing may happen in this time, which is longer than the grace
             assert not call.closed.is_set()
             call.say("After.", STOP)
             complete = await again.until("llm_complete")
@@ -360,7 +360,7 @@ async def test_deletion_ends_also_the_stream_that_is_just_being_opened(mongodb_u
 
         async def watch() -> list[str]:
             async with b.viewer(conversation) as watched:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(PATIENCE):
                     await watched.rest()
                 return codes(watched)
 

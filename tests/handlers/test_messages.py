@@ -6,7 +6,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource
 
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.upstream import DONE, Do, Upstream, answer, delta, event, head, http_chunk
 
 
@@ -347,7 +347,7 @@ async def test_a_stream_joins_on_to_a_list_with_a_running_answer(client: Client,
     go_on = asyncio.Event()
     upstream.reply(beginning("Before. "), go_on, http_chunk(event(delta("After."))), END)
     conversation = await client.create(initialMessage="Tell me.")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:  # the first checkpoint; there is no event to wait for over REST
             page = (await client.http.get(f"{API}/{conversation}/messages")).json()
             running = page["messages"][-1]

@@ -11,7 +11,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import scrape
 from tests.support.processes import REPOSITORY, ServerProcess
 from tests.support.upstream import (
@@ -298,7 +298,7 @@ async def test_nobody_need_watch(serve: Serve, make_client: MakeClient, upstream
     upstream.reply(*broken_off())
     second.reply(answer("The whole answer."))
     conversation = await client.create(initialMessage="Count.")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while len(await client.messages(conversation)) < 3:
             await asyncio.sleep(0.05)  # between two polls; there is no event to wait for over REST
     assert (await client.answer(conversation))["content"] == "The whole answer."

@@ -12,7 +12,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.data_directory import data_directory
 from tests.support.processes import ServerProcess
 from tests.support.replica_set import ReplicaSet
@@ -52,7 +52,7 @@ async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream
         try:
             go_on.set()
             assert (await watched.until("llm_chunk")).data["content"] == "memory."
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 refused = await client.post(other, "Store this.")
             assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
             assert int(refused.headers["Retry-After"]) >= 1
@@ -75,7 +75,7 @@ async def test_stopped_in_mid_answer(client: Client, mongo: ReplicaSet, upstream
     stored = await client.messages(conversation)
     assert [message["content"] for message in stored] == ["Go on.", "From memory."]
     # The refused message may have left an open transaction, which must not block the next message.
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while (response := await client.post(other, "Store that.")).status_code == 503:
             pass
     assert response.status_code == 201
@@ -178,7 +178,7 @@ async def test_streams_beyond_a_users_own_are_refused_without_the_database(
             mongo.nodes[0].signal(signal.SIGCONT)
         # Other requests have noticed that the database had stopped. New ones are accepted as soon as it has answered
         # one ping.
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 async with other.stream(theirs) as unaffected:
                     if (first := await unaffected.next()).type == "connected":

@@ -11,7 +11,7 @@ import pytest
 from chatstream import auth
 from chatstream.logs import Pseudonyms
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import eventually, scrape
 from tests.support.processes import SECRET, ServerProcess, free_port
 from tests.support.upstream import DONE, END, USAGE, Upstream, answer, beginning, delta, event, http_chunk, whole
@@ -146,7 +146,7 @@ async def test_a_database_that_is_away_is_counted_while_nobody_asks(
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
     client = make_client(start_server(ready=False, MONGODB_URI=uri))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if (await scrape(client.http))["chatstream_database_heartbeat_failures_total",] >= 1:

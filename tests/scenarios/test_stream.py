@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.upstream import DONE, Do, Upstream, answer, beginning, delta, ending, event, http_chunk, stream
 
 
@@ -67,7 +67,7 @@ async def test_an_answer_that_lost_its_viewers_is_cut_after_the_grace(client: Cl
     conversation = await client.create(initialMessage="Tell me.")
     async with client.stream(conversation) as watched:
         await watched.until("llm_chunk")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await upstream.calls[0].aborted.wait()
     stored = await client.answer(conversation)
     assert (stored["status"], stored["content"]) == ("interrupted", "So far")
@@ -94,7 +94,7 @@ async def test_a_message_nobody_watches_is_answered_and_told_once(client: Client
     upstream.reply(answer("Here it is."))
     conversation = await client.create()
     await client.post(conversation, "Answer me.")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await upstream.until_called()
     async with client.stream(conversation) as watched:
         assert (await watched.until("llm_complete")).data["content"] == "Here it is."

@@ -11,7 +11,7 @@ import pytest
 
 from chatstream.auth import mint
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.processes import SECRET, ServerProcess
 from tests.support.routes import methods, routes
 from tests.support.upstream import Do, Upstream, answer, beginning
@@ -99,7 +99,7 @@ async def test_of_twenty_who_come_at_once_with_one_ticket_one_gets_in(client: Cl
                 all_know.set()
             await all_know.wait()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(come() for _ in range(20)))
     assert sorted(statuses) == [200] + [401] * 19
 

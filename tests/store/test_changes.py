@@ -19,6 +19,7 @@ from chatstream.store.attempts import Checkpoint
 from chatstream.store.changes import Change, Changes, Stored
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
+from tests.support.client import PATIENCE
 from tests.support.exposition import samples
 from tests.support.storage import Storage, added, begun, ended
 
@@ -73,7 +74,7 @@ async def test_documents_of_a_later_version_do_not_end_it(
         await mongo.messages.delete_many(in_it)
         other = await Conversations(mongo).create("user")
         await begun(store, other)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not isinstance(change := await heard.get(), Stored) or change.key != other.key:
                 pass
     finally:

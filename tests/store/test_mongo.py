@@ -14,6 +14,7 @@ from chatstream.errors import ConfigurationError, StorageUnavailable
 from chatstream.store.embedded import find_mongod
 from chatstream.store.gate import translated
 from chatstream.store.mongo import Mongo
+from tests.support.client import PATIENCE
 from tests.support.processes import free_port
 
 
@@ -195,7 +196,7 @@ async def test_a_fault_of_ours_is_logged_although_whoever_asked_has_left(
     with pytest.raises(StorageUnavailable):
         await mongo.transaction(body)
     go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while "LookupError" not in caplog.text:
             await asyncio.sleep(0.01)  # there is no event: nobody is notified, by design
     assert said not in caplog.text

@@ -10,6 +10,7 @@ from chatstream.pieces import OpenReasoning, OpenText, Piece
 from chatstream.store.attempts import Checkpoint
 from chatstream.store.changes import Appended, Change, Changes, Ended
 from chatstream.store.mongo import Mongo
+from tests.support.client import PATIENCE
 from tests.support.storage import Storage, begun, ended, stored
 
 FIRST: list[Piece] = [OpenReasoning(), "Hm. 👩‍👩‍👧"]
@@ -42,7 +43,7 @@ async def test_pieces_are_stored_told_and_read_back(
         await store.attempts.finish(conversation, ended(answer).made_of([*FIRST, *SECOND]))
         changes: list[Change] = []
         while not isinstance(changes[-1:][0] if changes else None, Ended):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 changes.append(await heard.get())
         appended = [change for change in changes if isinstance(change, Appended)]
         assert [(change.pieces, change.length) for change in appended] == [(FIRST, 10), (SECOND, 19)]
