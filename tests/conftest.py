@@ -130,8 +130,9 @@ def _leaves_nothing_open(_opened: Counter[str]) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Do not measure the coverage of tests that repeat with many values what other tests cover: measuring doubles the
-    CPU time of a test that only computes. These are all of Hypothesis, and those that are marked.
+    """Do not measure the coverage of tests that repeat with many values, or through a browser, what other tests cover:
+    measuring doubles the CPU time of a test that only computes. These are all of Hypothesis, and those that are marked,
+    whose servers are not measured either.
     """
     trace = sys.gettrace()
     if item.get_closest_marker("hypothesis") or item.get_closest_marker("unmeasured"):
@@ -152,11 +153,14 @@ def _no_event_loop_of_its_own() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _preloaded() -> Iterator[None]:
-    """The process from which servers are forked, with all their modules already loaded."""
-    ServerProcess.preloaded = preloaded = Preloaded(measured())
+    """The processes from which servers are forked, with all their modules already loaded: one whose servers measure
+    coverage, and one whose servers do not.
+    """
+    ServerProcess.preloaded = preloaded = [Preloaded(measured()), Preloaded({})]
     yield
-    ServerProcess.preloaded = None
-    preloaded.close()
+    ServerProcess.preloaded = []
+    for each in preloaded:
+        each.close()
 
 
 @pytest.fixture(scope="session")
@@ -212,15 +216,17 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[st
 
 
 @pytest.fixture
-def start_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[StartServer]:
+def start_server(tmp_path: Path, environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[StartServer]:
     """Start a server with further settings, in a database of its own; it is stopped after the test."""
+    measure = request.node.get_closest_marker("unmeasured") is None
     database = f"test-{uuid.uuid4().hex}"
     started: list[ServerProcess] = []
 
     def start(port: int | None = None, *, ready: bool = True, **settings: str) -> ServerProcess:
         if settings.get("CHATSTREAM_ENV") == "production":
             settings = {"CHATSTREAM_USER_MODELS": "on", **settings}
-        server = ServerProcess(tmp_path, {**environment, "MONGODB_DATABASE": database, **settings}, port).start()
+        variables = {**environment, "MONGODB_DATABASE": database, **settings}
+        server = ServerProcess(tmp_path, variables, port, measure=measure).start()
         started.append(server)
         return server.wait_until_ready() if ready else server
 

@@ -24,17 +24,24 @@ OpenPage = Callable[..., ChatPage]
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # The same browser without its windows, if it is there: a test then needs two thirds of the CPU time.
 _HEADLESS = "chromium-headless-shell"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+# All tabs of a test share one process, which makes each further one cheaper.
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"),
+    "--process-per-site",
+]
 # Default timeout of each wait in the browser, in ms. On an idle machine the longest wait is five seconds, until the
 # page gives up a message that cannot be sent.
 _PATIENCE = 60_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share a browser, so they stay in one of the test processes."""
+    """A file's tests share a browser, so they stay in one of the test processes. They measure no coverage: what the
+    page asks of the server, the server's own tests ask, too.
+    """
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.xdist_group(f"page-{item.path.stem}"))
+            item.add_marker("unmeasured")
 
 
 # Not of scope "session": while Playwright runs, no test in the same process can run an event loop of its own.
@@ -65,7 +72,7 @@ def page_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str,
         "CHATSTREAM_DISCONNECT_GRACE": "30",
         "CHATSTREAM_TITLES": "off",  # a title would be one more request to the model than the script expects
     }
-    server = ServerProcess(tmp_path_factory.mktemp("page"), settings).start().wait_until_ready()
+    server = ServerProcess(tmp_path_factory.mktemp("page"), settings, measure=False).start().wait_until_ready()
     yield server
     server.stop()
 

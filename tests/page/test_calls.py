@@ -88,7 +88,7 @@ def _started(directory: Path, environment: dict[str, str]) -> Iterator[ServerPro
         "CHATSTREAM_PLUGINS": "placing:plugin",
         "CHATSTREAM_TITLES": "off",
     }
-    server = ServerProcess(directory, settings).start().wait_until_ready()
+    server = ServerProcess(directory, settings, measure=False).start().wait_until_ready()
     yield server
     server.stop()
 

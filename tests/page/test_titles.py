@@ -15,7 +15,7 @@ from tests.support.upstream import answer
 def titling_server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ServerProcess]:
     """The usual server for the page, but with titles."""
     settings = environment | {"MONGODB_DATABASE": "page-titles", "CHATSTREAM_DISCONNECT_GRACE": "30"}
-    server = ServerProcess(tmp_path_factory.mktemp("titles"), settings).start().wait_until_ready()
+    server = ServerProcess(tmp_path_factory.mktemp("titles"), settings, measure=False).start().wait_until_ready()
     yield server
     server.stop()
 

@@ -119,6 +119,7 @@ async def stopped(client: Client, conversation: str) -> None:
     assert [message["role"] for message in await client.messages(conversation)] == ["user", "assistant"] * 2
 
 
+@pytest.mark.unmeasured
 @pytest.mark.timeout(300)
 @pytest.mark.gen_test(timeout=280)
 async def test_chats_in_a_browser(

@@ -45,6 +45,7 @@ def give(client: Client, **claims: Any) -> None:
     client.http.headers["Authorization"] = f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"
 
 
+@pytest.mark.unmeasured
 @pytest.mark.gen_test(timeout=110)
 async def test_each_of_a_hundred_that_were_stopped_is_charged(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
@@ -64,6 +65,7 @@ async def test_each_of_a_hundred_that_were_stopped_is_charged(
     assert len(receipts) == len(upstream.calls) == 100
 
 
+@pytest.mark.unmeasured
 @pytest.mark.gen_test(timeout=110)
 async def test_two_hundred_at_once_at_two_processes_of_which_one_is_killed(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream

@@ -67,6 +67,7 @@ def caching(io_loop: IOLoop, upstream_port: int) -> Iterator[CachingModel]:
     io_loop.run_sync(server.close_all_connections)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.gen_test(timeout=110)
 async def test_most_of_what_is_sent_is_cached_and_the_user_knows_what_was_left_out(
     start_server: StartServer, make_client: MakeClient, caching: CachingModel

@@ -18,6 +18,7 @@ CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
 
 
+@pytest.mark.unmeasured
 @pytest.mark.timeout(300)  # hundreds of requests; on a failure, schemathesis also reduces the example
 def test_the_server_is_as_its_document_says(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server(

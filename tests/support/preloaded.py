@@ -46,6 +46,8 @@ _MODULES = (
 # Prefixes of variables that Python or the C library reads only when a process starts.
 _READ_AT_THE_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "TZ")
 _LONGEST_REQUEST = 1_000_000
+# Prefixes of the variables that turn on coverage, which a process begins to measure when it starts.
+COVERAGE = ("COVERAGE", "COV_")
 
 
 class Forked:
@@ -89,15 +91,18 @@ class Forked:
 class Preloaded:
     """The process that forks. It is started at its first use."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, coverage: Mapping[str, str]) -> None:
+        """`coverage`: the variables that turn it on, or none."""
+        self._environment = coverage
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
 
-    @staticmethod
-    def can_start(environment: Mapping[str, str]) -> bool:
+    def can_start(self, environment: Mapping[str, str]) -> bool:
         """Whether a forked process with this environment behaves like a Python started with it."""
-        return not any(name.startswith(_READ_AT_THE_START) for name in environment if name != "PYTHONPATH")
+        coverage = {name: value for name, value in environment.items() if name.startswith(COVERAGE)}
+        return coverage == self._environment and not any(
+            name.startswith(_READ_AT_THE_START) for name in environment if name != "PYTHONPATH"
+        )
 
     def start(
         self,

@@ -22,7 +22,7 @@ import httpx
 
 from chatstream.settings import SECRET_FILE
 from tests.support import confidential
-from tests.support.preloaded import Forked, Preloaded
+from tests.support.preloaded import COVERAGE, Forked, Preloaded
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "a-secret-for-tests-of-thirty-two-bytes-or-more"
@@ -97,14 +97,14 @@ def mongod(data_dir: Path) -> Iterator[str]:
 
 def measured() -> dict[str, str]:
     """The environment variables that turn on coverage, for a process that inherits no others."""
-    return {name: value for name, value in os.environ.items() if name.startswith(("COVERAGE", "COV_"))}
+    return {name: value for name, value in os.environ.items() if name.startswith(COVERAGE)}
 
 
 class ServerProcess:
     """A process ``python -m chatstream`` with only the given environment."""
 
-    preloaded: ClassVar[Preloaded | None] = None
-    """What starts those that have no command of their own, if there is one."""
+    preloaded: ClassVar[list[Preloaded]] = []
+    """What starts those that have no command of their own, if it can."""
 
     def __init__(
         self,
@@ -112,7 +112,10 @@ class ServerProcess:
         environment: Mapping[str, str],
         port: int | None = None,
         command: Sequence[str] | None = None,
+        *,
+        measure: bool = True,
     ) -> None:
+        """`measure`: its coverage, which takes a third more CPU time."""
         self._command = command
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -122,7 +125,7 @@ class ServerProcess:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
             "CHATSTREAM_PORT": str(self.port),
-            **measured(),
+            **(measured() if measure else {}),
             **environment,
         }
         self._directory = directory
@@ -131,8 +134,9 @@ class ServerProcess:
     def start(self) -> "ServerProcess":
         """Start it; see `wait_until_ready`."""
         with self.log_path.open("ab") as log, self.output_path.open("ab") as output:
-            if self._command is None and self.preloaded and self.preloaded.can_start(self._environment):
-                self.process = self.preloaded.start(self._directory, self._environment, output, log)
+            preloaded = _preloaded_for(self._environment) if self._command is None else None
+            if preloaded:
+                self.process = preloaded.start(self._directory, self._environment, output, log)
                 return self
             self.process = subprocess.Popen(
                 self._command or (sys.executable, "-m", "chatstream"),
@@ -228,11 +232,15 @@ class ServerProcess:
         return self.output_path.read_text()
 
 
+def _preloaded_for(environment: Mapping[str, str]) -> Preloaded | None:
+    return next((each for each in ServerProcess.preloaded if each.can_start(environment)), None)
+
+
 def chatstream(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m chatstream`` with these arguments in this directory, with only the given environment."""
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **measured(), **environment}
-    preloaded = ServerProcess.preloaded
-    if not (preloaded and preloaded.can_start(variables)):
+    preloaded = _preloaded_for(variables)
+    if preloaded is None:
         return subprocess.run(
             [sys.executable, "-m", "chatstream", *arguments],
             cwd=directory,
