@@ -1,4 +1,4 @@
-"""A conversation of 200 turns against a model with a prompt cache: most of the text is cached, and each left-out
+"""A conversation of a hundred turns against a model with a prompt cache: most of the text is cached, and each left-out
 message is announced.
 """
 
@@ -18,7 +18,7 @@ from tests.support.upstream import delta, event
 
 # In tokens. Providers cache prompts in blocks, and do not cache short prompts.
 BLOCK, LEAST = 128, 1024
-TURNS = 200
+TURNS = 100
 
 
 class CachingModel:

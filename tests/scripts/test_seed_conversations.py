@@ -287,9 +287,9 @@ def test_the_same_seed_makes_the_same_chats(seed: Seeder, database: Documents) -
 
 
 def test_a_conversation_larger_than_a_batch_is_stored(seed: Seeder, database: Documents) -> None:
-    summary = seed("--users", "1", "--conversations", "2", "--messages", "3000")
-    assert (summary["conversations"], summary["messages"]) == (2, 6000)
-    assert database.messages.count_documents({}) == 6000
+    summary = seed("--users", "1", "--conversations", "2", "--messages", "1500")
+    assert (summary["conversations"], summary["messages"]) == (2, 3000)
+    assert database.messages.count_documents({}) == 3000
 
 
 def test_as_a_benchmarks_hook_it_begins_anew_each_time(seed: Seeder, mongodb_uri: str, database: Documents) -> None:
@@ -409,9 +409,9 @@ def test_interrupted_it_leaves_whole_conversations_and_can_go_on(seed: Seeder, d
         rf"Interrupted\. Stored {stored:,} conversations .* --skip-existing goes on from there\.\n", said
     )
     assert database.messages.count_documents({}) == 6 * stored
-    summary = seed("--users", "20", "--conversations", "100", "--skip-existing")
-    assert summary["skipped"] == min(stored, 2000)
-    assert summary["conversations"] == 2000 - summary["skipped"]
+    summary = seed("--users", "20", "--conversations", "50", "--skip-existing")
+    assert summary["skipped"] == min(stored, 1000)
+    assert summary["conversations"] == 1000 - summary["skipped"]
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
