@@ -133,9 +133,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Do not measure the coverage of tests that repeat with many values, or through a browser, what other tests cover:
     measuring doubles the CPU time of a test that only computes. These are all of Hypothesis, and those that are marked,
     whose servers are not measured either.
+
+    Nor measure a test that uses a server: what runs in its own process is the client, and the server measures itself.
     """
     trace = sys.gettrace()
-    if item.get_closest_marker("hypothesis") or item.get_closest_marker("unmeasured"):
+    uses_a_server = {"shared_server", "start_server"} & {*getattr(item, "fixturenames", ())}
+    if uses_a_server or item.get_closest_marker("hypothesis") or item.get_closest_marker("unmeasured"):
         sys.settrace(None)
     try:
         yield
