@@ -4,6 +4,7 @@ import asyncio
 import gc
 import socket
 import sys
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -136,14 +137,16 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
     Nor measure a test that uses a server: what runs in its own process is the client, and the server measures itself.
     """
-    trace = sys.gettrace()
+    traces = sys.gettrace(), threading.gettrace()
     uses_a_server = {"shared_server", "start_server"} & {*getattr(item, "fixturenames", ())}
     if uses_a_server or item.get_closest_marker("hypothesis") or item.get_closest_marker("unmeasured"):
         sys.settrace(None)
+        threading.settrace(None)  # for threads that the test starts, such as the database driver's
     try:
         yield
     finally:
-        sys.settrace(trace)
+        sys.settrace(traces[0])
+        threading.settrace(traces[1])
 
 
 @pytest.fixture(scope="session", autouse=True)
