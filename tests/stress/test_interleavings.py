@@ -1,4 +1,4 @@
-"""Two processes in any order: some fifty interleavings. Thousands more: ``scripts/stress --interleavings``."""
+"""Two processes in any order: two hundred interleavings. Thousands more: ``scripts/stress --interleavings``."""
 
 import asyncio
 import traceback
@@ -8,7 +8,7 @@ import pytest
 from tests.stress.interleavings import play_all
 
 # The seeds, in portions that can run concurrently.
-PORTIONS = [range(first, first + 16) for first in range(1, 49, 16)]
+PORTIONS = [range(first, first + 16) for first in range(1, 209, 16)]
 
 
 @pytest.mark.unmeasured
