@@ -199,7 +199,8 @@ def environment(mongodb_uri: str, upstream_port: int) -> dict[str, str]:
         "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
         "OPENAI_API_KEY": "sk-test-this-must-never-be-seen",
         "CHATSTREAM_USER_MODELS": "any",
-        "CHATSTREAM_DISCONNECT_GRACE": "1",
+        # Shorter than by default, and longer than a client takes to come, or to come back, on a busy machine.
+        "CHATSTREAM_DISCONNECT_GRACE": "3",
         "CHATSTREAM_HEARTBEAT_INTERVAL": "1",
         # Rate limits far above what a test sends: one user sends thousands of requests, also with bad tokens.
         "CHATSTREAM_FAILURES_PER_MINUTE": "1000000",

@@ -203,7 +203,7 @@ async def test_too_many_answers_of_one_user(
     start_server: StartServer, make_client: MakeClient, upstream: Upstream
 ) -> None:
     upstream.reply(beginning("One "), Do.HANG)
-    server = start_server(CHATSTREAM_ANSWERS_PER_USER="2")
+    server = start_server(CHATSTREAM_ANSWERS_PER_USER="2", CHATSTREAM_DISCONNECT_GRACE="never")
     mine, other = make_client(server), make_client(server)
     for _ in range(2):
         last = await mine.create(initialMessage="Begin.")
@@ -225,14 +225,15 @@ async def test_too_many_answers_of_one_user(
 @pytest.mark.gen_test
 async def test_too_many_answers_in_all(start_server: StartServer, make_client: MakeClient, upstream: Upstream) -> None:
     upstream.reply(beginning("One "), Do.HANG)
-    server = start_server(CHATSTREAM_ANSWERS_PER_PROCESS="1")
+    settings = {"CHATSTREAM_ANSWERS_PER_PROCESS": "1", "CHATSTREAM_DISCONNECT_GRACE": "never"}
+    server = start_server(**settings)
     first, second = make_client(server), make_client(server)
     # A message whose answer was cut by a crash: the next viewer starts a new attempt.
     owed = await second.create(initialMessage="Begin.")
     async with second.stream(owed) as stream:
         await stream.until("llm_chunk")
         await server.kill()
-    server = start_server(server.port, CHATSTREAM_ANSWERS_PER_PROCESS="1")
+    server = start_server(server.port, **settings)
     assert (await second.answer(owed))["status"] == "interrupted"
 
     running = await first.create(initialMessage="Begin.")
