@@ -606,7 +606,11 @@ def test_maths_is_drawn_and_never_half(open_page: OpenPage, model: Model) -> Non
 FORMULAS = {
     "So $x^2$, and ($n$).": ["x^2", "n"],
     "The $n$th is **$a_n$** of $n - 1$.": ["n", "a_n", "n - 1"],
-    "It costs $5 for $\\text{stake} \\times 2$ and $P(A)$; $10^{-3}$ of $7.": ["\\text{stake} \\times 2", "P(A)", "10^{-3}"],
+    "It costs $5 for $\\text{stake} \\times 2$ and $P(A)$; $10^{-3}$ of $7.": [
+        "\\text{stake} \\times 2",
+        "P(A)",
+        "10^{-3}",
+    ],
     "Since $p_{home} = \\frac{1}{2.10}$。$E = mc^2$": ["p_{home} = \\frac{1}{2.10}", "E = mc^2"],
     "公式$a*b*c$是": ["a*b*c"],
     "**Bold: \\(f^* = 1\\)** and *\\(a*b\\)*": ["f^* = 1", "a*b"],
