@@ -1,4 +1,4 @@
-"""A person's first ten minutes with the page in Firefox: by mouse, by keys, small, enlarged, in Arabic, in eight tabs.
+"""A person's first ten minutes with the page in Firefox: by mouse, by keys, small, enlarged, in Arabic, in ten tabs.
 
 Playwright can only drive its own Firefox, so Debian's is driven as in `test_browsers`.
 """
@@ -119,13 +119,13 @@ async def test_the_first_ten_minutes(server: ServerProcess, make_client: MakeCli
 @pytest.mark.unmeasured
 @in_firefox
 @pytest.mark.gen_test(timeout=110)
-async def test_signed_in_again_and_in_eight_tabs(
+async def test_signed_in_again_and_in_ten_tabs(
     server: ServerProcess, make_client: MakeClient, upstream: Upstream
 ) -> None:
     address = f"{server.url}/#token={make_client(server).token}"
     async with somebody(address) as person:
         await signed_in_again_in_mid_answer(person, upstream, address)
-        await eight_tabs(person, upstream, server.url)
+        await ten_tabs(person, upstream, server.url)
 
 
 async def by_mouse(person: Person, upstream: Upstream) -> None:
@@ -278,16 +278,16 @@ async def signed_in_again_in_mid_answer(person: Person, upstream: Upstream, addr
     assert await person.tab.evaluate("location.search + location.hash") == place
 
 
-async def eight_tabs(person: Person, upstream: Upstream, url: str) -> None:
-    """Eight tabs: Firefox, too, opens only six connections to a server for all of them."""
-    for number in range(1, 8):
+async def ten_tabs(person: Person, upstream: Upstream, url: str) -> None:
+    """Ten tabs: Firefox, too, opens only six connections to a server for all of them."""
+    for number in range(1, 10):
         await person.call("newTab")
         await person.tab.visit(url)  # with the sign-in of the other tabs
         upstream.reply(answer(f"Answer {number}."))
         await person.wait("document.querySelector('#text')?.checkVisibility()")
         await person.ask(f"Question {number}")
         await person.sees(f"Answer {number}.")
-    for number in (0, 1, 5, 7):
+    for number in (0, 1, 5, 9):
         await person.call("toTab", number)
         upstream.reply(answer(f"Another, {number}."))
         await person.ask("And now?")
