@@ -34,13 +34,17 @@ class Retaining:
 
     async def look(self) -> None:
         """Delete the conversations that are due, unless another process does so."""
-        conversations = messages = 0
+        conversations = messages = failed = 0
         after: Idle | None = None
         try:
             while await self._leases.take("retention"):
                 found = await self._retention.idle(self._days, after=after, limit=_BATCH)
                 for idle in found:
-                    had = await self._retention.delete(idle)
+                    try:
+                        had = await self._retention.delete(idle)
+                    except StorageUnavailable:  # the next search tries again; the others must not wait for this one
+                        failed += 1
+                        continue
                     if had is not None:
                         conversations, messages = conversations + 1, messages + had
                         await self._hub.changed(Deleted(idle.key))
@@ -51,6 +55,8 @@ class Retaining:
                 after = found[-1]
         except StorageUnavailable:
             pass  # the next search tries again
+        if failed:
+            log.warning("unused conversations that could not be deleted, and are tried again: %d", failed)
         if conversations:
             self._metrics.erased("retention", conversations=conversations, messages=messages)
             facts = {"days": self._days, "conversations": conversations, "messages": messages}

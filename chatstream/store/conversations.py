@@ -24,6 +24,7 @@ from chatstream.store.gate import Document
 from chatstream.store.kept import belongings
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
+from chatstream.store.thinning import oldest_messages
 
 log = logging.getLogger("chatstream.store")
 
@@ -207,9 +208,10 @@ class Conversations:
         return {"titledBy": f"{self._owner}#{ObjectId()}"}
 
     async def delete(self, user_id: str, id: str) -> Conversation:  # noqa: A002 - see get
-        """Delete a conversation and everything that belongs to it, in one transaction; returns it. Raises `NotFound`.
+        """Delete a conversation and everything that belongs to it; returns it. Raises `NotFound`.
 
-        A running answer finds its document gone at the next checkpoint.
+        In one transaction, except for the older messages of a large conversation. A running answer finds its document
+        gone at the next checkpoint.
         """
         conversation = await self.get(user_id, id)
         key = ObjectId(conversation.key)
@@ -225,6 +227,8 @@ class Conversations:
 
         if self._ledger is not None:  # before the deletion: the answers' documents hold their costs
             await self._ledger.settle(user_id, [conversation.key])
+        async for oldest in oldest_messages(self._mongo, key):
+            await self._mongo.messages.delete_many(oldest)
         await self._mongo.transaction(all_of_it)
         return conversation
 

@@ -22,11 +22,10 @@ from chatstream.store.gate import Document
 from chatstream.store.kept import OF_CONVERSATIONS, OF_USERS, Found
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
+from chatstream.store.thinning import AT_ONCE
 
 # Conversations per batch: their keys are stored in the erasure's document.
 _BATCH = 50
-# Documents per delete operation. A message may have megabytes, and an operation must end within two seconds.
-_AT_ONCE = 200
 
 
 class Batch(NamedTuple):
@@ -178,11 +177,11 @@ class Erasures:
     async def _delete(self, name: str, which: Document) -> AsyncIterator[None]:
         collection = self._mongo.collection(name)
         while True:
-            found = await collection.find(which, {"_id": 1}).limit(_AT_ONCE).to_list(_AT_ONCE)
+            found = await collection.find(which, {"_id": 1}).limit(AT_ONCE).to_list(AT_ONCE)
             if found:
                 await collection.delete_many(which | {"_id": {"$in": [one["_id"] for one in found]}})
             yield
-            if len(found) < _AT_ONCE:
+            if len(found) < AT_ONCE:
                 return
 
 

@@ -1,6 +1,7 @@
 """Deletes conversations without activity, one by one, with everything that belongs to them. An index finds them."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -10,6 +11,7 @@ from chatstream.store.kept import belongings
 from chatstream.store.ledger import Ledger
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
+from chatstream.store.thinning import oldest_messages
 
 
 class Idle(NamedTuple):
@@ -21,7 +23,7 @@ class Idle(NamedTuple):
 
 
 class _Used(Exception):
-    """Raised when the conversation has a running answer."""
+    """Raised when the conversation was used meanwhile, or has a running answer."""
 
 
 class Retention:
@@ -53,18 +55,27 @@ class Retention:
         ]
 
     async def delete(self, idle: Idle) -> int | None:
-        """Delete the conversation and everything that belongs to it, in one transaction; returns its message count.
+        """Delete the conversation and everything that belongs to it; returns its message count.
 
-        Returns None, and keeps it, if it was used meanwhile or an answer runs in it.
+        In one transaction, except for the older messages of a large conversation. Returns None, and keeps what is still
+        there, if it was used meanwhile or an answer runs in it.
         """
         key = ObjectId(idle.key)
+        as_seen = {"_id": key, "userId": idle.user_id, "updatedAt": idle.updated_at}
 
-        async def all_of_it(session: Any) -> int | None:
-            as_seen = {"_id": key, "userId": idle.user_id, "updatedAt": idle.updated_at}
-            if not (await self._mongo.conversations.delete_one(as_seen, session=session)).deleted_count:
-                return None
-            if await self._reading.unfinished(idle.key, session=session) is not None:
+        async def some(oldest: Document, session: Any) -> int:
+            # A new value, or MongoDB sees no conflict with a concurrent use.
+            held = {"$set": {"thinnedBy": str(ObjectId())}}
+            if not (await self._mongo.conversations.update_one(as_seen, held, session=session)).matched_count:
                 raise _Used
+            await self._keep_if_used(idle, session)
+            deleted: int = (await self._mongo.messages.delete_many(oldest, session=session)).deleted_count
+            return deleted
+
+        async def the_rest(session: Any) -> int:
+            if not (await self._mongo.conversations.delete_one(as_seen, session=session)).deleted_count:
+                raise _Used
+            await self._keep_if_used(idle, session)
             messages = 0
             for name, which in belongings(key, idle.user_id):
                 deleted = await self._mongo.collection(name).delete_many(which, session=session)
@@ -73,7 +84,14 @@ class Retention:
 
         if self._ledger is not None:  # before the deletion: the answers' documents hold their costs
             await self._ledger.settle(idle.user_id)  # except a waiting answer; that one keeps the conversation
+        messages = 0
         try:
-            return await self._mongo.transaction(all_of_it)
+            async for oldest in oldest_messages(self._mongo, key):
+                messages += await self._mongo.transaction(partial(some, oldest))
+            return messages + await self._mongo.transaction(the_rest)
         except _Used:
             return None
+
+    async def _keep_if_used(self, idle: Idle, session: Any) -> None:
+        if await self._reading.unfinished(idle.key, session=session) is not None:
+            raise _Used

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from pymongo import MongoClient
 
-from chatstream.errors import AlreadyExists, InvalidRequest, NotFound
+from chatstream.errors import AlreadyExists, InvalidRequest, NotFound, StorageUnavailable
 from chatstream.models import Answer, Conversation
 from chatstream.store.conversations import Conversations
 from chatstream.store.mongo import Mongo
+from chatstream.store.thinning import AT_ONCE
 from tests.support.storage import Storage, added, begun, checkpoint, stored
 
 
@@ -206,3 +208,22 @@ async def test_checkpoints_without_a_pause_do_not_keep_conversations_from_being_
                 tasks.create_task(save_until_deleted(conversation.key, running))
             await conversations.delete(user, conversation.id)
         assert await stored(store, conversation.key) == []
+
+
+@pytest.mark.gen_test
+async def test_a_large_conversation_is_deleted_step_by_step(
+    conversations: Conversations, mongo: Mongo, user: str, mongodb_uri: str
+) -> None:
+    conversation = await conversations.create(user)
+    key = ObjectId(conversation.key)
+    many = [{"_id": ObjectId(), "conversationId": key, "seq": seq} for seq in range(1, 2 * AT_ONCE + 50)]
+    await mongo.messages.insert_many(many)
+    with MongoClient[dict[str, Any]](mongodb_uri) as client, client.start_session() as session:
+        session.start_transaction()  # it holds the conversation, so that the end of the deletion fails
+        client["store"]["conversations"].update_one({"_id": key}, {"$set": {"held": 1}}, session=session)
+        with pytest.raises(StorageUnavailable):
+            await conversations.delete(user, conversation.id)
+        left = [one["seq"] async for one in mongo.messages.find({"conversationId": key}).sort("seq", 1)]
+        assert left == [one["seq"] for one in many[2 * AT_ONCE :]]
+    await conversations.delete(user, conversation.id)
+    assert await mongo.messages.count_documents({"conversationId": key}) == 0

@@ -16,6 +16,7 @@ from chatstream.store.ledger import Spending
 from chatstream.store.mongo import Mongo
 from chatstream.store.retention import Retention
 from chatstream.store.searching import Search
+from chatstream.store.thinning import AT_ONCE
 from tests.support.storage import Storage, begun, ended, stored
 
 
@@ -78,6 +79,21 @@ async def test_it_goes_with_its_messages(mongo: Mongo) -> None:
     assert await stored(Storage(mongo), old.key) == []
     assert len(await stored(Storage(mongo), new.key)) == 2
     assert await mongo.conversations.count_documents({}) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_large_one_goes_step_by_step_unless_it_was_used(mongo: Mongo) -> None:
+    gone, used = await aged(mongo, 6), await aged(mongo, 5)
+    for conversation in (gone, used):
+        await mongo.messages.insert_many(
+            {"conversationId": ObjectId(conversation.key), "seq": seq} for seq in range(3, 2 * AT_ONCE)
+        )
+    retention = Retention(mongo)
+    found = await retention.idle(3, after=None, limit=9)
+    await touch(mongo, used)
+    assert [await retention.delete(one) for one in found] == [2 * AT_ONCE - 1, None]
+    assert await mongo.messages.count_documents({"conversationId": ObjectId(used.key)}) == 2 * AT_ONCE - 1
+    assert await mongo.messages.count_documents({"conversationId": ObjectId(gone.key)}) == 0
 
 
 @pytest.mark.gen_test
