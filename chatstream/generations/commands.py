@@ -140,6 +140,7 @@ class Commands:
             self._storing(conversation),
         ):
             for _ in range(_BUSY_TRIES):
+                stopped: str | None = None
                 try:
                     new: Posted | None = await self._posting.post(
                         conversation,
@@ -154,8 +155,12 @@ class Commands:
                         raise
                     if if_busy is IfBusy.INTERRUPT:
                         await self._budgets.confirm(spending)
-                        await self._stop_running(conversation)
-                        continue
+                        stopped = await self._is_queued_behind(conversation)
+                        if stopped is None:
+                            await self._stop_running(conversation)
+                            continue
+                        # Stopped first, it would be followed by an answer to the queued message, which would be stopped
+                        # at once, and paid for. Queued behind that message, this one is the one that is answered.
                     new = await self._posting.add(
                         conversation,
                         content,
@@ -166,6 +171,10 @@ class Commands:
                     )
                 if new is not None:
                     await self._posted(conversation, new, request_id)
+                    if stopped is not None:
+                        # Failed, it changes nothing for the message, which is stored and will be answered.
+                        with contextlib.suppress(NothingRunning, NotFound, StopPending, StorageUnavailable):
+                            await self.stop(conversation, stopped, interrupted=True)
                     return new
         raise AnswerInProgress("Another answer started first. Try again.")
 
@@ -327,6 +336,11 @@ class Commands:
                 raise AnswerInProgress("The answer is still running.")
             raise NothingToContinue("The answer was not cut off, or it has no text yet: there is nothing to continue.")
         return message, previous, shown == message.id, found
+
+    async def _is_queued_behind(self, conversation: Conversation) -> str | None:
+        """The id of the running answer, if a message is queued behind it; else None."""
+        running = await self._reading.running(conversation.key)
+        return running.id if running is not None and running.queued else None
 
     async def _stop_running(self, conversation: Conversation) -> None:
         with contextlib.suppress(NothingRunning):  # it has just ended

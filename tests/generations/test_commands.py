@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec import UNSET, UnsetType
 
 from chatstream.errors import (
     AnswerInProgress,
@@ -239,6 +240,32 @@ async def test_a_cursor_of_a_queued_message_begins_with_its_answer(mongodb_uri: 
             await watched.rest()
             assert watched.types == ["llm_chunk", "llm_complete"]
             assert watched.text == "Two."
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(
+    ("parent", "asked"), [(UNSET, ["1", "One", "2\n\n3"]), (None, ["3"])], ids=["the same branch", "an edit"]
+)
+@pytest.mark.gen_test
+async def test_interrupting_asks_nothing_for_a_message_that_waits(
+    mongodb_uri: str, elsewhere: bool, parent: UnsetType | None, asked: list[str]
+) -> None:
+    async with bench(mongodb_uri) as b, bench(mongodb_uri) as there, following(b):
+        conversation = await b.conversation()
+        async with b.viewer(conversation) as watched:
+            await b.post(conversation, "1")
+            (await b.model.call(1)).say("One")
+            await watched.until("llm_chunk")
+            waits = await b.post(conversation, "2", if_busy=IfBusy.QUEUE)
+            b.model.reply("Three.", STOP)
+            asks = there if elsewhere else b
+            posted = await asks.post(conversation, "3", if_busy=IfBusy.INTERRUPT, parent=parent)
+            told = [await watched.until("llm_complete") for _ in range(2)]
+            assert [(one["status"], one["content"]) for one in told] == [("stopped", "One"), ("complete", "Three.")]
+            assert told[1]["replyTo"] == posted.message.id
+        assert [turn.content for turn in b.model.calls[1].turns[1:]] == asked
+        assert len(b.model.calls) + len(there.model.calls) == 2
+        assert await b.reading.newest_attempt(conversation.key, waits.message.id) is None
 
 
 @pytest.mark.gen_test
