@@ -58,7 +58,7 @@ from chatstream.models import Answer, Conversation, Message, Rating, Status, Use
 from chatstream.pieces import BEGINNING, Piece, cut, join, size
 from chatstream.store.attempts import Attempts
 from chatstream.store.changes import Appended, Change, Deleted, Ended, HeadMoved, Rated, Stored, Titled, Withdrawn
-from chatstream.store.reading import Reading
+from chatstream.store.reading import Reading, Shown
 
 log = logging.getLogger("chatstream.generations")
 
@@ -157,6 +157,7 @@ class Room:
     def __init__(self, conversation: Conversation, services: Services, on_close: Callable[["Room"], None]) -> None:
         self.key = conversation.key
         self.channel = Channel(conversation)
+        self.shown = Shown(conversation.head, conversation.title)  # as published, or as it was before the first viewer
         self._services = services
         self._on_close = on_close
         self._lock = asyncio.Lock()
@@ -177,6 +178,12 @@ class Room:
     def task(self) -> "asyncio.Task[None] | None":
         """The task that runs `generation`. It is done when the end of `generation` is published."""
         return self._task
+
+    @property
+    def last_seq(self) -> int:
+        """The `seq` of the newest message that the log has, at least in part. Later ones are queued, or missed."""
+        running = self.channel.running
+        return running.answer.seq if running is not None else self.channel.next_seq - 1
 
     # Viewers ----------------------------------------------------------------------------------------------------------
 
@@ -269,6 +276,7 @@ class Room:
         """Publish that the conversation now shows the branch that ends at `head`. The store already has it."""
         if head is not None:
             self.channel.conversation = replace(self.channel.conversation, head=head)
+            self.shown = self.shown._replace(head=head)
             self.channel.append(Aside(events.BranchShown(timestamp=events.timestamp(), head=head)))
 
     def rated(self, answer_id: str, rating: Rating | None) -> None:
@@ -282,6 +290,7 @@ class Room:
     def titled(self, title: str | None) -> None:
         """Publish the conversation's new title. The store already has it."""
         self.channel.conversation = replace(self.channel.conversation, title=title)
+        self.shown = self.shown._replace(title=title)
         self.channel.append(Aside(events.Titled(timestamp=events.timestamp(), title=title)))
 
     def delete(self) -> None:
@@ -577,8 +586,7 @@ class Room:
         if isinstance(self._state, Remote | Waiting):
             self._state.poll_at = -math.inf
             self._start_work()
-        running = self.channel.running
-        if newest_seq != (running.answer.seq if running is not None else self.channel.next_seq - 1):
+        if newest_seq != self.last_seq:
             self._is_behind()
 
     def may_be_behind(self) -> None:

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from bson import ObjectId
@@ -13,6 +13,7 @@ from chatstream.errors import ErrorCode
 from chatstream.models import Answer, Conversation, Message, Status, UserMessage
 from chatstream.store.documents import (
     PLACES,
+    WITHDRAWN,
     answer_model,
     conversation_model,
     is_answer,
@@ -58,6 +59,13 @@ _OUTLINE: Document = dict.fromkeys(("seq", "role", "replyTo", "attempt", "status
 }
 
 T = TypeVar("T")
+
+
+class Shown(NamedTuple):
+    """What an open conversation shows besides its messages."""
+
+    head: str | None  # the last message of the shown branch; None if there is only one branch
+    title: str | None
 
 
 class _Outline(NamedTuple):
@@ -160,12 +168,6 @@ class Reading:
             {"conversationId": ObjectId(key), "replyTo": head}, {"_id": 1}, sort=[("attempt", -1)], session=session
         )
         return str(head if newest is None else newest["_id"])
-
-    async def heads(self, keys: Sequence[str]) -> dict[str, str]:
-        """The last message of each conversation's shown branch. Conversations with one branch are left out."""
-        which = {"_id": {"$in": [ObjectId(key) for key in keys]}, "head": {"$type": "objectId"}}
-        found = self._mongo.conversations.find(which, {"head": 1})
-        return {str(one["_id"]): str(one["head"]) for one in await found.to_list(None)}
 
     async def running(self, key: str) -> Answer | None:
         """The answer that runs or waits in this conversation, whichever process generates it; None if none does."""
@@ -339,10 +341,22 @@ class Reading:
         found = self._messages.find(which, {"_id": 0, "conversationId": 1}).hint(index)
         return {str(one["conversationId"]) for one in await found.to_list(None)}
 
-    async def existing(self, keys: Sequence[str]) -> set[str]:
-        """The conversations, out of `keys`, that exist."""
-        found = self._mongo.conversations.find({"_id": {"$in": [ObjectId(key) for key in keys]}}, {"_id": 1})
-        return {str(one["_id"]) for one in await found.to_list(None)}
+    async def withdrawn_after(self, seqs: Mapping[str, int]) -> dict[str, list[str]]:
+        """The ids of the queued user messages that were taken back, after this position in each conversation."""
+        places = [{"conversationId": ObjectId(key), "seq": PLACES | {"$gt": seq}} for key, seq in seqs.items()]
+        which: Document = {"$or": places, "role": WITHDRAWN}
+        # With the hint, MongoDB does not compare the possible plans of each conversation.
+        found = self._messages.find(which, {"conversationId": 1}).hint("log")
+        ids: dict[str, list[str]] = {}
+        for one in await found.to_list(None):
+            ids.setdefault(str(one["conversationId"]), []).append(str(one["_id"]))
+        return ids
+
+    async def shown(self, keys: Sequence[str]) -> dict[str, Shown]:
+        """What each of these conversations shows, out of those that exist."""
+        which = {"_id": {"$in": [ObjectId(key) for key in keys]}}
+        found = self._mongo.conversations.find(which, {"head": 1, "title": 1})
+        return {str(one["_id"]): _shown(one) for one in await found.to_list(None)}
 
     async def conversation(self, key: str) -> Conversation | None:
         """The conversation with this key, of any user. For callers that have the key from a message."""
@@ -377,3 +391,9 @@ def _is_attempt(document: Document) -> bool:
 def _outline(document: Document) -> _Outline:
     size = document["size"]
     return _Outline(place_of(document), size if isinstance(size, int) else 0)  # a later version may write anything
+
+
+def _shown(document: Document) -> Shown:
+    """What a conversation shows; a later version may write anything."""
+    head, title = document.get("head"), document.get("title")
+    return Shown(str(head) if isinstance(head, ObjectId) else None, title if isinstance(title, str) else None)

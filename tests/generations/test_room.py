@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 
 import pytest
 from msgspec.structs import replace
@@ -11,6 +12,8 @@ from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.models import Status
 from chatstream.store.changes import Deleted, Ended, Stored, Withdrawn
+from chatstream.store.conversations import moved_head
+from chatstream.store.erasures import Erasures
 from tests.support.scripted_model import STOP, beats, bench, following, polled, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
@@ -199,7 +202,7 @@ async def test_after_a_gap_nothing_is_read_for_those_who_missed_nothing(mongodb_
             await stack.enter_async_context(b.viewer(conversation))
         before = b.store.called.copy()
         await b.hub.resync()
-        assert b.store.called - before == {"newest_seqs": 1, "existing": 1, "heads": 1}
+        assert b.store.called - before == {"newest_seqs": 1, "shown": 1}
 
 
 @pytest.mark.gen_test
@@ -213,6 +216,94 @@ async def test_a_gap_in_which_a_conversation_was_deleted_ends_its_streams(
             await here.conversations.delete("user", conversation.id)
             await there.hub.resync()
             assert [frame.data["error"] for frame in await watched.rest()] == ["conversation_deleted"]
+
+
+@pytest.mark.gen_test
+async def test_a_gap_in_which_an_erasure_has_begun_ends_the_streams(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        user = f"user-{uuid.uuid4().hex}"
+        conversation = await here.conversations.create(user)
+        here.model.reply("Yes.", STOP)
+        await here.post(conversation)
+        await here.ended(conversation)
+        erasures = Erasures(here.mongo)
+        async with there.viewer(conversation) as watched:
+            erasure = await erasures.begin(user)
+            batch = await erasures.next_batch(erasure.id)
+            assert batch is not None
+            await erasures.erase_conversations(erasure.id, batch)  # its messages are deleted later
+            await there.hub.resync()
+            assert [frame.data["error"] for frame in await watched.rest()] == ["conversation_deleted"]
+
+
+@pytest.mark.gen_test
+async def test_after_a_gap_viewers_are_told_a_new_title_once(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversations.create("user", title="First")
+        async with there.viewer(conversation) as watched:
+            there.hub.titled(await there.conversations.update("user", conversation.id, {"title": "Second"}))
+            await here.conversations.update("user", conversation.id, {"title": "Third"})
+            for _ in range(2):
+                await there.hub.resync()
+            await here.conversations.update("user", conversation.id, {"title": None})
+            await there.hub.resync()
+            assert [(await watched.until("title"))["title"] for _ in range(3)] == ["Second", "Third", None]
+
+
+@pytest.mark.gen_test
+async def test_after_a_gap_viewers_are_told_what_others_have_read_meanwhile(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversations.create("user", title="First")
+        here.model.reply("Yes.", STOP)
+        posted = await here.post(conversation)
+        await here.ended(conversation)
+        async with there.viewer(conversation) as watched:
+            head = moved_head(posted.message.id, here.owner)
+            changed = await here.conversations.update("user", conversation.id, {"title": "Second"}, head=head)
+            async with there.viewer(changed):
+                await there.hub.resync()
+                assert (await watched.until("branch"))["head"] == posted.message.id
+                assert (await watched.until("title"))["title"] == "Second"
+
+
+@pytest.mark.gen_test
+async def test_after_a_gap_no_title_is_told_that_was_changed_here_during_the_read(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversations.create("user", title="First")
+        async with there.viewer(conversation) as watched:
+            await here.conversations.update("user", conversation.id, {"title": "Second"})
+            read, go_on = there.store.hold("shown", behind=True)
+            resync = asyncio.create_task(there.hub.resync())
+            await read.wait()
+            there.hub.titled(await there.conversations.update("user", conversation.id, {"title": "Third"}))
+            go_on.set()
+            await resync
+            await here.conversations.update("user", conversation.id, {"title": "Fourth"})
+            await there.hub.resync()
+            assert [(await watched.until("title"))["title"] for _ in range(2)] == ["Third", "Fourth"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("at_the_end", [False, True])
+async def test_after_a_gap_viewers_are_told_which_messages_were_taken_back(mongodb_uri: str, at_the_end: bool) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
+        conversation = await here.conversation()
+        await here.post(conversation, "One?")
+        call = await here.model.call(1)
+        call.say("First")
+        await beats(here, 2)
+        async with there.viewer(conversation) as watched:
+            await watched.until("llm_chunk")
+            queued = await there.post(conversation, "Two?", if_busy=IfBusy.QUEUE)
+            await here.commands.withdraw(conversation, queued.message.id)
+            if at_the_end:  # within the gap
+                call.say(STOP)
+                await here.ended(conversation)
+            await there.hub.resync()
+            assert (await watched.until("withdrawn"))["messageId"] == queued.message.id
+            assert there.store.called["withdrawn_after"] == 1
+            call.say(STOP)
+            assert (await watched.until("llm_complete"))["content"] == "First"
 
 
 @pytest.mark.gen_test

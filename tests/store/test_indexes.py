@@ -216,7 +216,11 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
     "find a message's conversation": (lambda s: s.of.reading.conversation(s.key), 1),
     "after a gap: the newest places": (lambda s: s.of.reading.newest_seqs([s.key]), 1),
-    "after a gap: which are there": (lambda s: s.of.reading.existing([s.key]), 1),
+    "after a gap: what they show": (lambda s: s.of.reading.shown([s.key]), 1),
+    "after a gap: what was taken back": (
+        lambda s: s.of.reading.withdrawn_after({s.key: 2 * TURNS - 1, s.waits.key: 1}),
+        4,
+    ),
     "begin another attempt": (lambda s: _begun(s), 2),
     "let the running answer finish": (lambda s: s.of.attempts.let_finish(s.conversation), 1),
     "let the waiting answer finish": (lambda s: s.of.attempts.let_finish(s.waits), 1),
@@ -301,7 +305,7 @@ MAY_SCATTER = {
     "sweep: all answers that run",
     "find a message's conversation",
     "end an orphan",
-    "after a gap: which are there",
+    "after a gap: what they show",
     "look for what is to be sent",
     "list what waits",
     "look for what waits for too long",
@@ -340,7 +344,7 @@ def named(command: dict[str, Any]) -> bool:
         *(command[name] for name in ("filter", "query") if name in command),
         *(stage["$match"] for stage in command.get("pipeline", ())[:1]),
     ]
-    found = [part.get(key[collection]) for part in parts]
+    found = [one.get(key[collection]) for part in parts for one in part.get("$or", [part])]
     return bool(found) and not any(one is None or (isinstance(one, dict) and one.keys() == {"$type"}) for one in found)
 
 
