@@ -18,7 +18,7 @@ from chatstream.generations.budgets import Budgets
 from chatstream.generations.checkpointer import Checkpointer
 from chatstream.generations.follower import Follower
 from chatstream.generations.generation import Annotate, Priced, unpriced
-from chatstream.generations.replay import Replay
+from chatstream.generations.replay import PendingQuestion, Replay
 from chatstream.generations.room import Answered, Config, Room, Services, WriteAnswer
 from chatstream.limits import Answers
 from chatstream.metrics import Metrics
@@ -350,6 +350,17 @@ class Hub:
             room = self._room(conversation)
         if room is not None:
             await room.orphan_ended()
+
+    async def answer_queued(self, key: str, question: UserMessage) -> None:
+        """Begin the answer to a queued question, since the process that should have begun it did not.
+
+        Does nothing if another process has begun it, if the conversation is gone, or if this process shuts down. Raises
+        `OverBudget`, `StorageUnavailable`, `Unavailable`.
+        """
+        conversation = await self._services.reading.conversation(key)
+        if conversation is not None and not self._services.draining:
+            pending = PendingQuestion(question.id, None, question.seq, question)
+            await self._room(conversation).answer(pending, None)
 
     # The end ----------------------------------------------------------------------------------------------------------
 

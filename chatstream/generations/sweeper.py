@@ -1,26 +1,33 @@
-"""Ends the answers whose process is gone, so that no answer stays `streaming` for ever.
+"""Finishes what a process left undone when it shut down or died: ends its answers, so that none stays `streaming` for
+ever, and begins the answers to the questions that were queued behind them.
 
 An attempt is alive as long as its `beatAt` changes. No clocks are compared: the sweeper counts how many polls in a row
 have seen the same value. A poll that fails or comes late (an outage, a pause of this process, a clock that jumps)
 resets the count, so none of these can end a living answer.
+
+A question that is queued behind a running answer marks this answer (`queued`) in the same transaction. The process that
+ends the answer begins the next one, unless it shuts down. If two polls see an ended answer with the mark, the sweeper
+begins the next one, unless there is one, and takes the mark off.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from chatstream.errors import ErrorCode, StorageUnavailable
+from chatstream.errors import BudgetExhausted, ErrorCode, OverBudget, StorageUnavailable, Unavailable
 from chatstream.generations.answer_log import usage_facts
 from chatstream.generations.generation import MAX_INTERRUPTIONS
 from chatstream.generations.hub import Hub
 from chatstream.generations.rounds import in_doubt, settled
 from chatstream.logs import describe
 from chatstream.metrics import Metrics
-from chatstream.models import Answer, Conversation, Failure, Status, Usage
+from chatstream.models import Answer, Conversation, Failure, Status, Usage, UserMessage
 from chatstream.store.attempts import Attempts, Orphan
+from chatstream.store.documents import now
 from chatstream.store.reading import Reading
 
 log = logging.getLogger("chatstream.generations")
@@ -30,6 +37,12 @@ log = logging.getLogger("chatstream.generations")
 LOOK_INTERVAL = 2.0
 _LOOKS = 6
 _MAX_PAUSE_BETWEEN_LOOKS = 4.0
+# The most marks of queued questions in one poll. Each costs three short operations, so all take a fraction of a poll's
+# interval, even where an earlier version has left thousands of marks.
+_MARKS_AT_ONCE = 50
+# A question that has been queued for longer is answered only when its user opens the conversation. A week is longer
+# than a shutdown over some holidays; earlier versions may have left older ones, which nobody waits for any more.
+_LONGEST_QUEUED = timedelta(days=7)
 
 
 class Lost(NamedTuple):
@@ -44,7 +57,7 @@ async def _unknown(conversation: Conversation, answer: Answer) -> Lost | None:
 
 
 class Sweeper:
-    """Finds and ends abandoned answers. Call `look` every `LOOK_INTERVAL` seconds."""
+    """Finds and ends abandoned answers, and answers abandoned questions. Call `look` every `LOOK_INTERVAL` seconds."""
 
     def __init__(
         self,
@@ -61,23 +74,67 @@ class Sweeper:
         self._metrics = metrics
         self._hub = hub
         self._seen: dict[Orphan, int] = {}
+        self._marked: set[tuple[str, str]] = set()  # the ended answers with the mark `queued` in the last poll
         self._looked_at = float("-inf")
 
     async def look(self) -> None:
-        """Poll once, and end the answers that have not changed for long enough."""
-        now = asyncio.get_running_loop().time()
+        """Poll once: end the answers that have not changed for long enough, and begin those that were left out."""
+        await self._end_orphans()
+        if not self._hub.draining:
+            await self._answer_all_queued()
+
+    async def _end_orphans(self) -> None:
+        time = asyncio.get_running_loop().time()
         try:
             running = await self._attempts.orphans()
         except StorageUnavailable:
             self._seen.clear()
             return
-        if now - self._looked_at > _MAX_PAUSE_BETWEEN_LOOKS:
+        if time - self._looked_at > _MAX_PAUSE_BETWEEN_LOOKS:
             self._seen.clear()
-        self._looked_at = now
+        self._looked_at = time
         self._seen = {orphan: self._seen.get(orphan, 0) + 1 for orphan in running}
         for orphan, looks in self._seen.items():
             if looks >= _LOOKS and not await self._try_to_end(orphan):
                 self._seen[orphan] = 0  # tried again later, not at each look
+
+    async def _answer_all_queued(self) -> None:
+        try:
+            marked = await self._attempts.ended_before_queued(_MARKS_AT_ONCE)
+            # Not at first sight: usually the process that has just ended the answer begins the next one now.
+            twice, self._marked = self._marked.intersection(marked), set(marked)
+            for key, answer_id in twice:
+                await self._answer_queued(key, answer_id)
+        except StorageUnavailable:
+            return  # the next poll finds the same marks
+
+    async def _answer_queued(self, key: str, answer_id: str) -> None:
+        """Answer the question queued behind this ended answer, or take the mark off if no answer is to begin.
+
+        After the answer has begun, the next poll takes the mark off. So nothing is lost if this process dies meanwhile.
+        Raises `StorageUnavailable`.
+        """
+        facts = {"answer": answer_id}
+        try:
+            newest = await self._reading.newest(key)
+            if (
+                isinstance(newest, UserMessage)
+                and now() - newest.created_at < _LONGEST_QUEUED
+                # If an answer runs, the message is queued behind that one and has marked it.
+                and await self._reading.unfinished(key) is None
+            ):
+                log.info("a queued question is answered, which another process has left", extra={"facts": facts})
+                await self._hub.answer_queued(key, newest)
+                return
+        except BudgetExhausted:
+            pass  # answered when its user opens the conversation, if the budget then has room
+        except StorageUnavailable:
+            raise
+        except (OverBudget, Unavailable):
+            return  # may succeed at the next poll
+        except Exception as exc:  # noqa: BLE001 - whatever is stored there, it must not keep the others
+            log.error("a queued question could not be answered: %s", describe(exc), extra={"facts": facts})
+        await self._attempts.queue_is_over(key, answer_id)
 
     async def end_all(self) -> int:
         """End every `streaming` attempt at once; returns how many there were. Only for a process that is alone in the

@@ -525,6 +525,22 @@ class Attempts:
             if all(isinstance(found.get(name), type_) for name, type_ in fields.items())
         ]
 
+    async def ended_before_queued(self, limit: int) -> list[tuple[str, str]]:
+        """The ended answers that are still marked as having messages queued behind them, as pairs of conversation key
+        and answer id."""
+        found = self._messages.find({"queued": True, "status": {"$in": ENDED}}, {"conversationId": 1})
+        return [
+            (str(one["conversationId"]), str(one["_id"]))
+            for one in await found.limit(limit).to_list(limit)
+            # A document with other types is of another version: leave it to a process of that version.
+            if isinstance(one["_id"], ObjectId) and isinstance(one.get("conversationId"), ObjectId)
+        ]
+
+    async def queue_is_over(self, key: str, answer_id: str) -> None:
+        """Take the mark off an ended answer: no process needs to answer what was queued behind it any more."""
+        which = _one(key, answer_id) | {"status": {"$in": ENDED}}
+        await self._messages.update_one(which, {"$unset": {"queued": ""}})
+
     async def finish_orphan(self, orphan: Orphan, answer: Answer) -> bool:
         """End an attempt whose process is gone, if it has not changed since it was read as `orphan`.
 

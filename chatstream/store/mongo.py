@@ -106,6 +106,8 @@ MESSAGE_INDEXES = [
         name="waiting_until",
         partialFilterExpression={"waiting.expiresAt": {"$exists": True}},
     ),
+    # For the sweeper: the answers with queued messages behind them. Small: the sweeper takes the mark off again.
+    IndexModel([("status", ASCENDING)], name="queued_behind", partialFilterExpression={"queued": True}),
     # For the sweeper: the running answers alone.
     IndexModel([("status", ASCENDING)], name="streaming", partialFilterExpression={"status": "streaming"}),
     _WEBHOOK_INDEX,

@@ -2,18 +2,23 @@
 all answers.
 """
 
+import asyncio
 import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from bson import ObjectId
+from msgspec.structs import replace
 
-from chatstream.errors import ErrorCode
+from chatstream.errors import BudgetExhausted, BudgetReserved, ErrorCode
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
 from chatstream.generations.sweeper import Lost, Sweeper
-from chatstream.models import Answer, Conversation, Status, Usage
+from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
 from chatstream.store.attempts import Checkpoint
-from tests.support.scripted_model import STOP, Bench, bench, polled
+from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, polled
 
 
 class Clock:
@@ -227,6 +232,151 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
         await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
         newest = await b.reading.newest(conversation.key)
         assert isinstance(newest, Answer)  # it began when the answer before it ended
+
+
+# Queued questions that the ending process has left --------------------------------------------------------------------
+
+
+async def left_queued(b: Bench, *, background: bool = True) -> Conversation:
+    """A conversation whose answer was ended by a process that then did nothing more. A question is queued behind it."""
+    conversation = await b.conversation()
+    first = await b.posting.post(conversation, "One")
+    await b.posting.add(conversation, "Two", behind_running=True, background=background)
+    assert first.answer is not None
+    await b.attempts.finish(conversation, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+    return conversation
+
+
+async def marks(b: Bench) -> int:
+    return int(await b.mongo.messages.count_documents({"queued": {"$exists": True}}))
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.gen_test
+async def test_a_question_that_was_left_queued_is_answered_once_also_if_nobody_watches(
+    mongodb_uri: str, database: str, clock: Clock, background: bool
+) -> None:
+    async with (
+        bench(mongodb_uri, database) as dead,
+        bench(mongodb_uri, database) as b,
+        bench(mongodb_uri, database) as c,
+    ):
+        conversation = await left_queued(dead, background=background)
+        sweepers = [Sweeper(one.store, one.store, one.hub, one.metrics) for one in (b, c)]
+        for one in (b, c):
+            one.model.reply("Yes, too.", STOP)
+        for _ in range(2):
+            await asyncio.gather(*(clock.looks(sweeper, 1) for sweeper in sweepers))
+        for one in (b, c):
+            newest = await one.ended(conversation)
+        assert (newest.status, newest.content, newest.background) == (Status.COMPLETE, "Yes, too.", background)
+        assert len(b.model.calls) + len(c.model.calls) == 1
+        await clock.looks(sweepers[0], 2)
+        assert len(b.model.calls) + len(c.model.calls) == 1
+        assert await marks(b) == 0
+
+
+@pytest.mark.gen_test
+async def test_what_is_queued_at_a_process_that_shuts_down_is_answered_by_another(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as ending, bench(mongodb_uri, database) as b:
+        conversation = await ending.conversation()
+        await ending.post(conversation, "One")
+        call = await ending.model.call(1)
+        await ending.post(conversation, "Two", if_busy=IfBusy.QUEUE)
+        draining = asyncio.create_task(ending.hub.drain(PATIENCE))
+        while not ending.hub.draining:
+            await asyncio.sleep(0)
+        call.say("Yes.", STOP)
+        await draining
+        b.model.reply("Yes, too.", STOP)
+        await clock.looks(Sweeper(ending.store, ending.store, ending.hub, ending.metrics), 2)  # it leaves it to others
+        assert isinstance(await b.reading.newest(conversation.key), UserMessage)
+        await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 2)
+        await b.ended(conversation)
+        stored = [message.content async for message in b.reading.all_of(conversation.key)]
+        assert stored == ["One", "Yes.", "Two", "Yes, too."]
+
+
+@pytest.mark.gen_test
+async def test_who_watches_gets_the_answer_to_a_question_that_was_left_queued(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await dead.conversation()
+        first = await dead.posting.post(conversation, "One")
+        assert first.answer is not None
+        b.model.reply("Yes, too.", STOP)
+        async with b.viewer(conversation) as watched:  # no change arrives, and nothing is polled
+            await dead.posting.add(conversation, "Two", behind_running=True)
+            await dead.attempts.finish(conversation, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+            await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 2)
+            await watched.until("llm_complete")
+            await watched.until("llm_complete")
+            types = ["llm_chunk", "llm_complete", "user_message", "llm_chunk", "llm_complete"]
+            assert (watched.types, watched.text) == (types, "Yes.Yes, too.")
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_was_taken_back_or_is_answered_or_is_old_is_left_alone(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        taken_back = await dead.conversation()
+        first = await dead.posting.post(taken_back, "One")
+        queued = await dead.posting.add(taken_back, "Two", behind_running=True)
+        assert first.answer is not None
+        assert queued is not None
+        await dead.posting.withdraw(taken_back, queued.message.id)
+        await dead.attempts.finish(taken_back, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+        answered, old = await left_queued(dead), await left_queued(dead)
+        async with dead.viewer(answered):
+            await dead.model.call(1)
+        month = {"$set": {"createdAt": datetime.now(UTC) - timedelta(days=30)}}
+        await b.mongo.messages.update_many({"conversationId": ObjectId(old.key)}, month)
+        await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 2)
+        assert (len(b.model.calls), await marks(b)) == (0, 0)
+
+
+@pytest.mark.gen_test
+async def test_a_question_that_was_left_queued_is_answered_after_an_outage(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation = await left_queued(dead)
+        sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
+        await clock.looks(sweeper, 1)
+        b.model.reply("Yes, too.", STOP)
+        b.store.refused.update({"ended_before_queued": 1, "newest": 1, "begin": 1})
+        await clock.looks(sweeper, 3)
+        assert isinstance(await b.reading.newest(conversation.key), UserMessage)
+        await clock.looks(sweeper, 1)
+        assert (await b.ended(conversation)).content == "Yes, too."
+
+
+@pytest.mark.gen_test
+async def test_a_question_for_which_the_budget_has_no_room_waits_for_its_user(
+    mongodb_uri: str, database: str, clock: Clock
+) -> None:
+    async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
+        conversation, refused = await left_queued(dead), await left_queued(dead)
+        begin, tried, now = b.attempts.begin, Counter[str](), datetime.now(UTC)
+
+        async def over_budget(key: str, *args: Any, **options: Any) -> Answer:
+            tried[key] += 1
+            if key == refused.key:
+                raise BudgetExhausted("tokensPerDay", 9, begins=now, resets_at=now + timedelta(days=1), now=now)
+            if tried[key] == 1:  # until another answer has ended, which may use less
+                raise BudgetReserved("tokensPerDay", 9, begins=now, resets_at=now + timedelta(days=1))
+            return await begin(key, *args, **options)
+
+        b.attempts.begin = over_budget  # type: ignore[method-assign]
+        b.model.reply("Yes, too.", STOP)
+        await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 4)
+        await b.ended(conversation)
+        assert tried == {conversation.key: 2, refused.key: 1}
+        assert await marks(b) == 0
 
 
 @pytest.mark.gen_test

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from tests.conftest import MakeClient, StartServer
-from tests.support.client import API, Client
+from tests.support.client import API, PATIENCE, Client
 from tests.support.exposition import scrape
 from tests.support.processes import ServerProcess
 from tests.support.upstream import Do, Upstream, answer, beginning, delta, ending, event, http_chunk
@@ -315,6 +315,35 @@ async def test_a_viewer_elsewhere_of_a_process_that_ends_misses_nothing(
         complete = await watched.until("llm_complete")
         assert (complete.data["content"], complete.data["status"]) == ("One, two, three.", "complete")
     assert await ending_one.ended() == 0
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["another process", "the same after its restart"])
+@pytest.mark.gen_test(timeout=100)
+async def test_what_was_queued_at_a_process_that_ends_is_answered_although_nobody_watches(
+    start_server: StartServer, make_client: MakeClient, upstream: Upstream, alone: bool
+) -> None:
+    ending_one = start_server()
+    here = make_client(ending_one)
+    staying = None if alone else start_server()
+    go_on = asyncio.Event()
+    upstream.reply(beginning("First, "), go_on, http_chunk(event(delta("done."))), ending())
+    upstream.reply(answer("Second, done."))
+    conversation = await here.create()
+    assert (await here.post(conversation, "One.")).status_code == 201
+    await upstream.until_called()
+    assert (await here.post(conversation, "Two.", params={"ifBusy": "queue"})).status_code == 201
+    ending_one.signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        while "stopping" not in ending_one.log:
+            await asyncio.sleep(0.01)  # between two polls of a file
+    go_on.set()
+    assert await ending_one.ended() == 0
+    there = make_client(staying or start_server(ending_one.port), here.user)
+    await upstream.until_called(2)
+    assert (await there.answer(conversation))["content"] == "Second, done."
+    contents = [message["content"] for message in await there.messages(conversation)]
+    assert contents == ["One.", "First, done.", "Two.", "Second, done."]
+    assert len(upstream.calls) == 2
 
 
 # The number of watched answers in the rolling restart, over all three processes.

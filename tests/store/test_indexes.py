@@ -214,6 +214,8 @@ OPERATIONS: dict[str, tuple[Callable[[Store], Awaitable[Any]], int]] = {
     "list a plug-in's documents": (lambda s: s.documents.newest("bets", "owner", PAGE), PAGE),
     "export the plug-ins' documents": (lambda s: _all(s.documents.all_of("owner")), 9),
     "sweep: all answers that run": (lambda s: s.of.attempts.orphans(), 1),
+    "sweep: ended answers with queued messages": (lambda s: s.of.attempts.ended_before_queued(9), 1),
+    "sweep: no queued message is left": (lambda s: s.of.attempts.queue_is_over(s.key, s.ended.id), 1),
     "find a message's conversation": (lambda s: s.of.reading.conversation(s.key), 1),
     "after a gap: the newest places": (lambda s: s.of.reading.newest_seqs([s.key]), 1),
     "after a gap: what they show": (lambda s: s.of.reading.shown([s.key]), 1),
@@ -303,6 +305,7 @@ def profiled(
 # need not be sharded.
 MAY_SCATTER = {
     "sweep: all answers that run",
+    "sweep: ended answers with queued messages",
     "find a message's conversation",
     "end an orphan",
     "after a gap: what they show",

@@ -531,12 +531,19 @@ class World:
         process.checkpoint()
 
     async def _sweep(self, process: Process) -> None:
-        """Let this process take the other one for dead and end its answer."""
+        """Let this process take the other one for dead: end its answer, and answer what it has left queued."""
         sweeper = Sweeper(process.store, process.store, process.bench.hub, process.bench.metrics)  # type: ignore[arg-type]  # stands in for both
         orphans = await process.bench.attempts.orphans()
         for orphan in orphans:
             if orphan.key == self.conversation.key:
                 self.requests.add(asyncio.create_task(sweeper._end(orphan)))
+        for key, answer_id in await process.bench.attempts.ended_before_queued(1000):
+            if key == self.conversation.key:
+                self.requests.add(asyncio.create_task(self._answer_queued(sweeper, answer_id)))
+
+    async def _answer_queued(self, sweeper: Sweeper, answer_id: str) -> None:
+        with contextlib.suppress(StorageUnavailable):
+            await sweeper._answer_queued(self.conversation.key, answer_id)
 
     # Tools ------------------------------------------------------------------------------------------------------------
 
