@@ -70,15 +70,28 @@ class Replay(Struct, frozen=True, kw_only=True):
         last = _so_far(running.answer, running.pieces, self.position)
         return replace(self, entries=[*self.entries[:-1], last], place=last.place or BEGINNING, running=running.answer)
 
-    def reaching(self, seq: int) -> "Replay":
-        """Return the replay with a place that is not before the position `seq`. It was read after `seq` was the newest
-        position in the store, so it has all that can be read up to there.
+    def reaching(self, seq: int, running: Running | None) -> "Replay":
+        """Return the replay with a place that is not before the end of the message at position `seq`. It was read after
+        `seq` was the newest position in the store, so it has all that can be read up to there.
 
-        A message that was taken back keeps its position in the store and in the log, but is in no replay.
+        A message that was taken back keeps its position in the store and in the log, but is in no replay. Nor is an
+        answer that a later version has changed so that this one cannot read it. If such an answer is the `running` one,
+        which the room knows, the replay continues with the known pieces.
         """
         if self.running is not None or self.running_before is not None:
             return self  # the log goes on within this answer
-        return replace(self, place=max(self.place, (seq, Cursor.USER)))
+        if running is not None and self.place < (running.answer.seq, 0) and running.answer.seq <= seq:
+            last = _so_far(running.answer, running.pieces, 0)
+            entries = [*self.entries, last]
+            return replace(self, entries=entries, place=last.place or BEGINNING, running=running.answer, pending=None)
+        return replace(self, place=max(self.place, (seq, END)))
+
+    def with_ended(self, place: Place) -> "Replay":
+        """Return the replay with the running answer as ended, if `place`, where the log already was before the read, is
+        its end: a later version has given it a status that this one does not know."""
+        if self.running is None or (self.running.seq, END) > place:
+            return self
+        return replace(self, running=None, place=(self.running.seq, END))
 
 
 def in_progress(running: Running, cursor: Cursor | None) -> Replay | None:

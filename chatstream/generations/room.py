@@ -17,6 +17,7 @@ Waiting   the answer's end is read from the store and published                I
 Remote    the answer's end is read from the store and published                Idle
 Remote    an answer begins here: the end of the remote one is published first  Idle, Local
 Remote    the remote answer is the one that begins here                        Local
+Remote    the remote answer cannot be read any more: the streams are ended     Idle
 any       no viewer, no answer of this process, no work in progress            Closed
 ========  ===================================================================  ===========
 
@@ -214,11 +215,14 @@ class Room:
         for again in range(_JOIN_TRIES):
             replay = self._in_progress(cursor)
             if replay is None:
+                published = self.channel.last_place
                 before = await self._services.reading.newest_seqs([self.key]) if again else {}
                 replay = await read(self._services.reading, self.key, cursor, wire, newest)
                 newest = None  # if these were too old, the next try reads them from the store
                 if self.key in before:
-                    replay = replay.reaching(before[self.key])
+                    replay = replay.reaching(before[self.key], self.channel.running)
+                if again == _JOIN_TRIES - 1:  # not sooner: after a failover, a read may not have the end yet
+                    replay = replay.with_ended(published)
                 # No await from here on: the replay and the position in the log must match.
                 running = self.channel.running
                 if running is not None and replay.running is not None and replay.running.id == running.answer.id:
@@ -697,12 +701,12 @@ class Room:
             self.end_viewers(reason="missed_too_much")  # before publishing anything: clients read it with their cursors
             self._enter(Idle())
             return None
+        if isinstance(self._state, Remote | Waiting) and not any(self._follows(message.id) for message in missed):
+            await self._remote_is_gone()
         unseen = any(isinstance(message, Answer) and message.unseen for message in missed)
         newest = self._publish(missed)
         if before is not None and isinstance(self._state, Remote | Waiting):
             raise StorageUnavailable  # the end is stored, but a majority of the replica set does not have it yet
-        if isinstance(self._state, Remote | Waiting) and not missed:
-            await self._remote_is_gone()
         if unseen:
             await self._mark_seen()
         return newest
@@ -761,10 +765,11 @@ class Room:
 
     async def _remote_is_gone(self) -> None:
         """Handle a remote answer that the store no longer shows: the conversation was deleted, or a later version
-        changed it."""
+        changed the answer, so that this one cannot read its end."""
         if await self._services.reading.conversation(self.key) is None:
             self.delete()
         else:
+            self.end_viewers(reason="answer_unreadable")  # reconnecting clients get what can be read
             self._enter(Idle())
 
     def _extend(self, running: Running, pieces: Sequence[Piece], length: int) -> bool:

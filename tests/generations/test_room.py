@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import uuid
+from typing import Any
 
 import pytest
+from bson import ObjectId
 from msgspec.structs import replace
 
 from chatstream.errors import StorageUnavailable, TooManyRequests
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
-from chatstream.models import Status
+from chatstream.models import Answer, Status
 from chatstream.store.changes import Deleted, Ended, Stored, Withdrawn
 from chatstream.store.conversations import moved_head
 from chatstream.store.erasures import Erasures
-from tests.support.scripted_model import STOP, beats, bench, following, polled, turns
+from tests.support.scripted_model import STOP, Bench, beats, bench, following, polled, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
 
@@ -362,6 +364,92 @@ async def test_a_question_that_is_heard_of_after_it_was_taken_back_keeps_nobody_
                 await here.post(conversation, "3")
                 for viewer in (watched, other):
                     assert (await viewer.until("llm_complete"))["content"] == "Three."
+
+
+# A field of an answer in a shape that only a later version can read.
+UNREADABLE: list[dict[str, Any]] = [{"createdAt": "2026"}, {"owner": {"host": "x"}}]
+
+
+async def make_unreadable(b: Bench, answer: Answer | None, change: dict[str, Any]) -> None:
+    """Change the stored answer as a later version may."""
+    assert answer is not None
+    await b.mongo.messages.update_one({"_id": ObjectId(answer.id)}, {"$set": change})
+
+
+@pytest.mark.parametrize("change", UNREADABLE, ids=str)
+@pytest.mark.parametrize("queued", [False, True], ids=["nothing queued", "a question queued"])
+@pytest.mark.gen_test
+async def test_a_remote_answer_that_becomes_unreadable_ends_the_streams_and_keeps_nobody_out(
+    mongodb_uri: str, change: dict[str, Any], queued: bool
+) -> None:
+    async with bench(mongodb_uri) as here, bench(mongodb_uri) as there, following(there):
+        conversation = await here.conversation()
+        start = Cursor(conversation.key, Cursor.START)
+        async with there.viewer(conversation, start) as watched, here.viewer(conversation) as own:
+            posted = await here.post(conversation, "1")
+            call = await here.model.call(1)
+            call.say("One")
+            await beats(here, 2)
+            await polled(there)
+            await watched.until("llm_chunk")
+            await make_unreadable(here, posted.answer, change)
+            async with here.viewer(conversation, start) as other:  # here, its text is known
+                for one in (here, there, here, there):  # either may answer what is queued
+                    one.model.reply("Next.", STOP)
+                if queued:
+                    await there.post(conversation, "2", if_busy=IfBusy.QUEUE)
+                call.say(".", STOP)
+                for viewer in (own, other):
+                    assert (await viewer.until("llm_complete"))["content"] == "One."
+            assert [frame.type for frame in await watched.rest()][-1] == "llm_chunk"  # it ends without an event
+        async with there.viewer(conversation, watched.cursor) as again, there.viewer(conversation) as fresh:
+            await here.post(conversation, "3", if_busy=IfBusy.QUEUE)
+            for viewer in (again, fresh):
+                while (await viewer.until("user_message"))["content"] != "3":
+                    pass
+                assert (await viewer.until("llm_complete"))["content"] == "Next."
+        assert len(here.model.calls) + len(there.model.calls) <= 2 + queued
+
+
+@pytest.mark.parametrize("change", [*UNREADABLE, {"usage": ["9 tokens"]}, {"role": "agent"}], ids=str)
+@pytest.mark.gen_test
+async def test_an_answer_that_becomes_unreadable_after_its_end_keeps_nobody_out(
+    mongodb_uri: str, change: dict[str, Any]
+) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        start = Cursor(conversation.key, Cursor.START)
+        b.model.reply("One.", STOP)
+        async with b.viewer(conversation) as watched:
+            posted = await b.post(conversation, "1")
+            await watched.until("llm_complete")
+            await make_unreadable(b, posted.answer, change)
+            async with (
+                b.viewer(conversation) as fresh,
+                b.viewer(conversation, start) as whole,
+                b.viewer(conversation, watched.cursor) as again,
+            ):
+                assert (await whole.until("user_message"))["content"] == "1"
+                b.model.reply("Two.", STOP)
+                await b.post(conversation, "2")
+                for viewer in (watched, fresh, whole, again):
+                    assert (await viewer.until("user_message"))["content"] == "2"
+                    assert (await viewer.until("llm_complete"))["content"] == "Two."
+        assert len(b.model.calls) == 2
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_gets_an_unknown_status_after_its_end_keeps_nobody_out(mongodb_uri: str) -> None:
+    async with bench(mongodb_uri) as b:
+        conversation = await b.conversation()
+        b.model.reply("One.", STOP)
+        async with b.viewer(conversation) as watched:
+            posted = await b.post(conversation, "1")
+            await watched.until("llm_complete")
+            await make_unreadable(b, posted.answer, {"status": "moderated"})
+            for cursor in (None, Cursor(conversation.key, Cursor.START)):
+                async with b.viewer(conversation, cursor) as other:
+                    assert (await other.until("llm_chunk"))["content"] == "One."
 
 
 # What is answered, and with what --------------------------------------------------------------------------------------
