@@ -304,7 +304,10 @@ async def test_after_a_gap_viewers_are_told_which_messages_were_taken_back(mongo
             await there.hub.resync()
             assert (await watched.until("withdrawn"))["messageId"] == queued.message.id
             assert there.store.called["withdrawn_after"] == 1
-            call.say(STOP)
+            if not at_the_end:
+                call.say(STOP)
+                await here.ended(conversation)
+                await there.hub.resync()
             assert (await watched.until("llm_complete"))["content"] == "First"
 
 
