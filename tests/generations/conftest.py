@@ -1,6 +1,9 @@
 """Fixtures for the tests of running answers."""
 
+from typing import Any
+
 import pytest
+from pymongo import MongoClient
 
 
 @pytest.fixture
@@ -13,3 +16,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatstream.generations.room._SECOND_POLL", 0.01)
     monkeypatch.setattr("chatstream.generations.room._POLL_INTERVAL", 0.01)
     monkeypatch.setattr("chatstream.generations.room._RETRY_PAUSE", 0.01)
+
+
+@pytest.fixture
+def nothing_waits(mongodb_uri: str) -> None:
+    """Delete the waiting answers of earlier tests: `Deciding.look` would continue them with this test's model."""
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
+        client["generations"]["messages"].delete_many({"status": "waiting"})

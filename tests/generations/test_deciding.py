@@ -36,6 +36,8 @@ from chatstream.tools.tool import BadArguments, Tool, Tools, Where
 from tests.generations.test_tools import CALLED, Ledger, call, calls_of, crashed, everything, flat, told, tool
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
+pytestmark = pytest.mark.usefixtures("nothing_waits")
+
 APPROVE, DENY = Decision.APPROVE, Decision.DENY
 
 

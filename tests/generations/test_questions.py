@@ -25,6 +25,8 @@ from tests.generations.test_tools import Ledger, call, calls_of, told, tool
 from tests.support.mcp_server import Seen, served
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, following
 
+pytestmark = pytest.mark.usefixtures("nothing_waits")
+
 ROW = Question(
     message="Which row?", schema='{"type":"object","properties":{"row":{"type":"integer"}},"required":["row"]}'
 )

@@ -25,6 +25,8 @@ from tests.generations.test_erasing import documents, erasing
 from tests.generations.test_tools import CALLED, Ledger, call, calls_of, told
 from tests.support.scripted_model import STOP, Bench, bench, following
 
+pytestmark = pytest.mark.usefixtures("nothing_waits")
+
 
 async def age(b: Bench, conversation: Conversation) -> None:
     moment = await b.mongo.time() - timedelta(days=9)
