@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -138,7 +137,7 @@ Seconds = Annotated[float, Field(ge=0.01, le=86_400), SECONDS]
 Grace = Annotated[float, BeforeValidator(_grace), Field(ge=0), SECONDS_OR_NEVER]
 BaseURL = Annotated[str, AfterValidator(values.base_url)]
 Host = Annotated[str, AfterValidator(values.host)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(values.network)]
+Network = Annotated[values.Network, PlainValidator(values.network)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_comma_separated)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]  # the limit is more than one process can do
 Count = Annotated[int, Field(ge=1, le=10_000_000)]  # the limit is more than a machine has file descriptors

@@ -12,6 +12,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+Network = IPv4Network | IPv6Network
+
 # Shortest secret: at least the size of the hash (RFC 7518, section 3.2), which is 32 bytes for HS256.
 MIN_SECRET_BYTES = 32
 
@@ -84,7 +86,7 @@ def host(text: str) -> str:
     return text
 
 
-def network(text: object) -> IPv4Network | IPv6Network:
+def network(text: object) -> Network:
     """Parse an address or a network of addresses. Not pydantic's type, whose module takes longer to load than ours."""
     try:
         return ip_network(str(text))

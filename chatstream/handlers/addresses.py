@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tornado.httputil import HTTPHeaders
 
-Network = IPv4Network | IPv6Network
+from chatstream.config.values import Network
 
 # Maximum number of proxies that are read from a header: more than any real chain has.
 _MOST_HOPS = 32

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chatstream.auth import Authenticator, refused
+from chatstream.config.values import Network
 from chatstream.errors import Unavailable
 from chatstream.formats.registry import SHOWING, Formats
 from chatstream.generations.budgets import Budgets
-from chatstream.handlers.addresses import Network
 from chatstream.handlers.credentials import Credential, Kind
 from chatstream.limits import Limits
 from chatstream.models import User
