@@ -140,7 +140,7 @@ class Commands:
             self._storing(conversation),
         ):
             for _ in range(_BUSY_TRIES):
-                stopped: str | None = None
+                replaced: str | None = None
                 try:
                     new: Posted | None = await self._posting.post(
                         conversation,
@@ -155,8 +155,8 @@ class Commands:
                         raise
                     if if_busy is IfBusy.INTERRUPT:
                         await self._budgets.confirm(spending)
-                        stopped = await self._is_queued_behind(conversation)
-                        if stopped is None:
+                        replaced = await self._running_before_queue(conversation)
+                        if replaced is None:
                             await self._stop_running(conversation)
                             continue
                         # Stopped first, it would be followed by an answer to the queued message, which would be stopped
@@ -171,10 +171,10 @@ class Commands:
                     )
                 if new is not None:
                     await self._posted(conversation, new, request_id)
-                    if stopped is not None:
-                        # Failed, it changes nothing for the message, which is stored and will be answered.
+                    if replaced is not None:
+                        # If the stop fails, the message is stored all the same, and will be answered.
                         with contextlib.suppress(NothingRunning, NotFound, StopPending, StorageUnavailable):
-                            await self.stop(conversation, stopped, interrupted=True)
+                            await self.stop(conversation, replaced, interrupted=True)
                     return new
         raise AnswerInProgress("Another answer started first. Try again.")
 
@@ -337,7 +337,7 @@ class Commands:
             raise NothingToContinue("The answer was not cut off, or it has no text yet: there is nothing to continue.")
         return message, previous, shown == message.id, found
 
-    async def _is_queued_behind(self, conversation: Conversation) -> str | None:
+    async def _running_before_queue(self, conversation: Conversation) -> str | None:
         """The id of the running answer, if a message is queued behind it; else None."""
         running = await self._reading.running(conversation.key)
         return running.id if running is not None and running.queued else None
