@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from chatstream.errors import StorageUnavailable, TooManyRequests
 from chatstream.events import Cursor
 from chatstream.generations.commands import IfBusy
-from chatstream.models import Answer, Status
+from chatstream.models import Answer, Conversation, Status
 from chatstream.store.changes import Deleted, Ended, Stored, Withdrawn
 from chatstream.store.conversations import moved_head
 from chatstream.store.erasures import Erasures
-from tests.support.scripted_model import STOP, Bench, beats, bench, following, polled, turns
+from tests.support.scripted_model import STOP, Bench, Call, beats, bench, following, polled, turns
 
 pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_only")
 
@@ -25,6 +25,15 @@ pytestmark = pytest.mark.usefixtures("short_pauses", "soon_published_to_viewers_
 def soon_published_to_viewers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Publish checkpoints only to processes with viewers, as for answers that began long ago."""
     monkeypatch.setattr("chatstream.generations.generation._PUBLISHED_TO_ALL_FOR", 0)
+
+
+async def saying(b: Bench, conversation: Conversation) -> Call:
+    """Ask a question whose answer so far, "First", is stored. Returns the model's call, which goes on."""
+    await b.post(conversation, "One?")
+    call = await b.model.call(1)
+    call.say("First")
+    await beats(b, 2)
+    return call
 
 
 @pytest.mark.gen_test
@@ -104,10 +113,7 @@ async def test_a_slow_poll_drops_nothing_of_what_a_returning_viewer_follows(mong
 async def test_the_end_of_a_remote_answer_is_published_before_the_next_one_begins_here(mongodb_uri: str) -> None:
     async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:  # no change arrives
         conversation = await here.conversation()
-        await here.post(conversation, "One?")
-        call = await here.model.call(1)
-        call.say("First")
-        await beats(here, 2)
+        call = await saying(here, conversation)
         async with there.viewer(conversation) as watched:
             call.say(" and more.")
             await beats(here, 3)
@@ -290,10 +296,7 @@ async def test_after_a_gap_no_title_is_told_that_was_changed_here_during_the_rea
 async def test_after_a_gap_viewers_are_told_which_messages_were_taken_back(mongodb_uri: str, at_the_end: bool) -> None:
     async with bench(mongodb_uri) as here, bench(mongodb_uri) as there:
         conversation = await here.conversation()
-        await here.post(conversation, "One?")
-        call = await here.model.call(1)
-        call.say("First")
-        await beats(here, 2)
+        call = await saying(here, conversation)
         async with there.viewer(conversation) as watched:
             await watched.until("llm_chunk")
             queued = await there.post(conversation, "Two?", if_busy=IfBusy.QUEUE)

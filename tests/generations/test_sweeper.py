@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
-from msgspec.structs import replace
 
 from chatstream.errors import BudgetExhausted, BudgetReserved, ErrorCode
 from chatstream.events import Cursor
@@ -19,6 +18,7 @@ from chatstream.generations.sweeper import Lost, Sweeper
 from chatstream.models import Answer, Conversation, Status, Usage, UserMessage
 from chatstream.store.attempts import Checkpoint
 from tests.support.scripted_model import PATIENCE, STOP, Bench, bench, polled
+from tests.support.storage import begun, ended
 
 
 class Clock:
@@ -56,10 +56,9 @@ def database(mongodb_uri: str) -> str:
 async def orphan(b: Bench, text: str = "So far") -> Answer:
     """A running answer that no process generates."""
     conversation = await b.conversation()
-    posted = await b.posting.post(conversation, "Tell me.")
-    assert posted.answer is not None
-    await b.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, [text])])
-    return posted.answer
+    answer = await begun(b, conversation)
+    await b.attempts.checkpoint([Checkpoint(conversation.key, answer.id, 0, [text])])
+    return answer
 
 
 async def status(b: Bench, answer: Answer) -> Status:
@@ -190,9 +189,8 @@ async def test_the_third_interruption_is_a_failure(mongodb_uri: str, database: s
 async def test_who_watches_is_told_and_gets_another_attempt(mongodb_uri: str, database: str, clock: Clock) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        posted = await dead.posting.post(conversation, "Tell me.")
-        assert posted.answer is not None
-        await dead.attempts.checkpoint([Checkpoint(conversation.key, posted.answer.id, 0, ["So far"])])
+        cut = await begun(dead, conversation)
+        await dead.attempts.checkpoint([Checkpoint(conversation.key, cut.id, 0, ["So far"])])
         b.model.reply("Again.", STOP)
         sweeper = Sweeper(b.store, b.store, b.hub, b.metrics)
         async with b.viewer(conversation) as watched:
@@ -240,10 +238,9 @@ async def test_a_message_that_waits_behind_an_orphan_is_answered_also_if_nobody_
 async def left_queued(b: Bench, *, background: bool = True) -> Conversation:
     """A conversation whose answer was ended by a process that then did nothing more. A question is queued behind it."""
     conversation = await b.conversation()
-    first = await b.posting.post(conversation, "One")
+    first = await begun(b, conversation, "One")
     await b.posting.add(conversation, "Two", behind_running=True, background=background)
-    assert first.answer is not None
-    await b.attempts.finish(conversation, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+    await b.attempts.finish(conversation, ended(first, "Yes."))
     return conversation
 
 
@@ -305,12 +302,11 @@ async def test_who_watches_gets_the_answer_to_a_question_that_was_left_queued(
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        first = await dead.posting.post(conversation, "One")
-        assert first.answer is not None
+        first = await begun(dead, conversation, "One")
         b.model.reply("Yes, too.", STOP)
         async with b.viewer(conversation) as watched:  # no change arrives, and nothing is polled
             await dead.posting.add(conversation, "Two", behind_running=True)
-            await dead.attempts.finish(conversation, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+            await dead.attempts.finish(conversation, ended(first, "Yes."))
             await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 2)
             await watched.until("llm_complete")
             await watched.until("llm_complete")
@@ -324,12 +320,11 @@ async def test_a_question_that_was_taken_back_or_is_answered_or_is_old_is_left_a
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         taken_back = await dead.conversation()
-        first = await dead.posting.post(taken_back, "One")
+        first = await begun(dead, taken_back, "One")
         queued = await dead.posting.add(taken_back, "Two", behind_running=True)
-        assert first.answer is not None
         assert queued is not None
         await dead.posting.withdraw(taken_back, queued.message.id)
-        await dead.attempts.finish(taken_back, replace(first.answer, status=Status.COMPLETE, content="Yes."))
+        await dead.attempts.finish(taken_back, ended(first, "Yes."))
         answered, old = await left_queued(dead), await left_queued(dead)
         async with dead.viewer(answered):
             await dead.model.call(1)
@@ -406,12 +401,11 @@ async def test_what_was_queued_behind_an_orphan_is_told_after_its_end(
 ) -> None:
     async with bench(mongodb_uri, database) as dead, bench(mongodb_uri, database) as b:
         conversation = await dead.conversation()
-        orphan = await dead.posting.post(conversation, "One")
-        assert orphan.answer is not None
+        orphan = await begun(dead, conversation, "One")
         # The process that stores the message has no viewers yet, so it knows of no running answer.
         await b.post(conversation, "Two", if_busy=IfBusy.QUEUE)
         b.model.reply("Yes.", STOP)
-        async with b.viewer(conversation, Cursor(orphan.answer.id, 0)) as watched:
+        async with b.viewer(conversation, Cursor(orphan.id, 0)) as watched:
             await clock.looks(Sweeper(b.store, b.store, b.hub, b.metrics), 6)
             await watched.until("llm_complete")
             assert watched.types == ["user_message", "llm_chunk", "llm_complete"]

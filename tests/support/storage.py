@@ -1,6 +1,6 @@
 """The store's classes for a conversation's messages, on a real database, with helpers for the beginning of tests."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -24,12 +24,18 @@ class Storage:
         self.outbox = Outbox(mongo)
 
 
+class Posts(Protocol):
+    """Whatever stores messages as one process: a `Storage`, or a `Bench`."""
+
+    posting: Posting
+
+
 def ended(answer: Answer, content: str = "", status: Status = Status.COMPLETE) -> Answer:
     """The answer with this end, to be stored."""
     return replace(answer, status=status, content=content)
 
 
-async def begun(store: Storage, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Answer:
+async def begun(store: Posts, conversation: Conversation, content: str = "Tell me.", **options: Any) -> Answer:
     """Post a message; returns its running answer."""
     answer = (await store.posting.post(conversation, content, **options)).answer
     assert answer is not None
