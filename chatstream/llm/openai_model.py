@@ -148,7 +148,7 @@ class OpenAIModel:
         self._told_operator: dict[Mend, float] = {}
         self._told_of_thinking: set[str] = set()
         self._clocks: set[Clock] = set()
-        way = transport(base_url)
+        way = transport(base_url, self._tell_of_repeat)
         self._holds = isinstance(way, Transport)  # only our transport can connect before `may_ask`
         self._http = openai.DefaultAsyncHttpxClient(
             transport=way, event_hooks={"response": [_refuse]}, follow_redirects=False
@@ -232,6 +232,13 @@ class OpenAIModel:
                 "a model ended with </think> what it had not begun with <think>: if its prompt opens its thinking, "
                 'users are shown that as text until its entry in CHATSTREAM_MODELS_FILE has think_tags = "opened"'
             )
+
+    def _tell_of_repeat(self) -> None:
+        """Log and count a request that the transport sends once more: an endpoint may charge for both. It is not one of
+        `retries`: most endpoints that close an idle connection have not read the request.
+        """
+        self._metrics.model_retried(ErrorCode.UPSTREAM_UNAVAILABLE)
+        _log.info("model retry at once, on a new connection: the endpoint closed the idle one without a byte")
 
     def _tell_operator(self, fault: Fault) -> None:
         """Log an error that only the operator can fix, with the address and how to fix it; at most once a minute."""
@@ -486,11 +493,13 @@ async def _read_end(read: _Read) -> None:
                 size += len(data)
 
 
-def transport(url: str) -> httpx2.AsyncBaseTransport:
-    """The transport for `url`: ours, or httpx2's (with fewer kinds of errors) if the environment names a proxy."""
+def transport(url: str, on_repeat: Callable[[], None] = lambda: None) -> httpx2.AsyncBaseTransport:
+    """The transport for `url`: ours, or httpx2's (with fewer kinds of errors) if the environment names a proxy.
+    `on_repeat`: see `Transport`; httpx2's never repeats a request.
+    """
     proxy = proxy_for(url)
     if proxy is None:
-        return Transport(keepalive=_KEEPALIVE)
+        return Transport(keepalive=_KEEPALIVE, on_repeat=on_repeat)
     try:
         limits = httpx2.Limits(keepalive_expiry=_KEEPALIVE)  # no limit on their number
         return httpx2.AsyncHTTPTransport(proxy=proxy, limits=limits)

@@ -62,9 +62,12 @@ class Transport(httpx2.AsyncBaseTransport):
     Requests must have their body in memory; HEAD is not supported.
     """
 
-    def __init__(self, *, keepalive: float) -> None:
-        """`keepalive`: seconds for which an idle connection stays open."""
+    def __init__(self, *, keepalive: float, on_repeat: Callable[[], None]) -> None:
+        """`keepalive`: seconds for which an idle connection stays open. `on_repeat`: called before a request is sent
+        once more because the idle connection that took it was lost: the endpoint may have received both.
+        """
         self._keepalive = keepalive
+        self._on_repeat = on_repeat
         self._tls: ssl.SSLContext | None = None
         self._open: set[_Connection] = set()
         self._idle: dict[_Origin, list[_Connection]] = {}
@@ -97,6 +100,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 if reused is None or not unseen or clock() - sent_at >= _CLOSED_BEFORE_ARRIVAL:
                     raise
                 repeated = True  # once, on a new connection
+                self._on_repeat()
         return httpx2.Response(
             response.status, headers=response.headers, stream=response, extensions={READ: response.read}
         )

@@ -913,7 +913,11 @@ async def test_whoever_has_worked_for_long_is_not_made_to_begin_anew(
 
 
 @pytest.mark.gen_test
-async def test_a_kept_connection_that_is_just_being_closed_costs_no_retry(upstream: Upstream, open_model: Open) -> None:
+async def test_a_kept_connection_that_is_just_being_closed_costs_no_retry(
+    upstream: Upstream, open_model: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """But it is told: the endpoint may have read both requests, and may charge for both."""
+    caplog.set_level(logging.INFO, "chatstream")
     upstream.reply(answer("a"))
     upstream.reply(Do.CLOSE)
     upstream.reply(answer("b"))
@@ -922,6 +926,8 @@ async def test_a_kept_connection_that_is_just_being_closed_costs_no_retry(upstre
     assert (await read(model.stream(TURNS)))[0] == "a"
     assert (await read(model.stream(TURNS)))[0] == "b"
     assert [call.connection for call in upstream.calls] == [1, 1, 2]
+    assert [line for line in caplog.messages if "model retry" in line]
+    assert 'chatstream_model_retries_total{code="upstream_unavailable"} 1.0' in metrics.expose("")[1].decode()
 
 
 # Size -----------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def connect(io_loop: IOLoop) -> Iterator[Connect]:
     clients = []
 
     def connect(keepalive: float = 3600) -> httpx2.AsyncClient:
-        clients.append(httpx2.AsyncClient(transport=Transport(keepalive=keepalive), timeout=PATIENCE))
+        clients.append(
+            httpx2.AsyncClient(transport=Transport(keepalive=keepalive, on_repeat=lambda: None), timeout=PATIENCE)
+        )
         return clients[-1]
 
     yield connect
