@@ -163,8 +163,11 @@ class AnswerDecoder:
 
     def _feed(self, data: bytes) -> list[Piece]:
         if self._body is _Body.UNKNOWN:
-            self._held += data
-            data = self._look()
+            if not self._held and data.startswith(b"data:"):  # nearly always
+                self._body = _Body.EVENTS
+            else:
+                self._held += data
+                data = self._look()
         if self._body is _Body.EVENTS:
             pieces = self._read_all(self._events.feed(data))
             if self._events.held > MAX_EVENT_BYTES:
