@@ -44,7 +44,8 @@ class Pseudonyms:
     them."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        # Copied for each name: that takes two thirds of the time of `hmac.digest`, and does not release the GIL.
+        self._keyed = hmac.new(key, digestmod="sha256")
         self._name = lru_cache(_MOST_NAMES)(self._new_name)
 
     @classmethod
@@ -72,8 +73,9 @@ class Pseudonyms:
         return named if conversation is None else named | {"conversation": self.conversation(str(conversation))}
 
     def _new_name(self, kind: bytes, id_: str) -> str:
-        text = kind + b" " + id_.encode(errors="surrogatepass")
-        return hmac.digest(self._key, text, "sha256").hex()[:_NAME_DIGITS]
+        name = self._keyed.copy()
+        name.update(kind + b" " + id_.encode(errors="surrogatepass"))
+        return name.hexdigest()[:_NAME_DIGITS]
 
 
 class _Formatter(logging.Formatter):
