@@ -1,13 +1,14 @@
 """Converts models to MongoDB documents and back. Shapes: section 3 of the protocol; camelCase, ids as ObjectId."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
-from bson import ObjectId
+from bson import Decimal128, ObjectId
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -104,9 +105,23 @@ def plain(value: Any) -> Any:
 
 
 def place_of(document: Document) -> int:
-    """A message's position. If it is an array, which no version writes: its greatest number, by which MongoDB sorts."""
+    """A message's position: whole, and within int64. The document is one that a query for `PLACES` has found.
+
+    No version writes an array there, or decimals; a later one may. Of an array: its greatest number, by which MongoDB
+    sorts.
+    """
     seq = document["seq"]
-    return int(max(one for one in seq if isinstance(one, int | float)) if isinstance(seq, list) else seq)
+    if isinstance(seq, int):
+        return int(seq)
+    return int(min(max(_numbers(seq if isinstance(seq, list) else [seq])), PLACES["$lt"]))
+
+
+def _numbers(values: Iterable[Any]) -> Iterator[int | float | Decimal]:
+    for value in values:
+        number = value.to_decimal() if isinstance(value, Decimal128) else value
+        nan = number.is_nan() if isinstance(number, Decimal) else number != number
+        if isinstance(number, int | float | Decimal) and not nan:
+            yield number
 
 
 def whole_number(value: object) -> int | None:

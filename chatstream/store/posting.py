@@ -194,7 +194,7 @@ class Posting:
             found = await self._reading.place(key, parent, session)
             if found is None:
                 raise InvalidContent.of("parent", "must be a message of this conversation")
-            before = found["seq"]
+            before = place_of(found)
         elif parent is None:
             before = FIRST_SEQ - 1
         if head is None and before == seq - 1:

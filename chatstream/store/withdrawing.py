@@ -11,7 +11,7 @@ from bson import ObjectId
 from chatstream.errors import NotFound, NotQueued
 from chatstream.models import Conversation
 from chatstream.store.conversations import move_head, moved_head, touched
-from chatstream.store.documents import ENDED, PLACES, WITHDRAWN
+from chatstream.store.documents import ENDED, PLACES, WITHDRAWN, place_of
 from chatstream.store.gate import Document
 from chatstream.store.mongo import Mongo
 from chatstream.store.reading import Reading
@@ -49,7 +49,7 @@ class Withdrawing:
             if held is None:  # the message may wait for another answer than the one that ran a moment ago
                 running = await self._reading.unfinished(conversation.key, None, session)
                 held = await self._hold(running, key, session)
-            if held is None or held >= message["seq"]:
+            if held is None or held >= place_of(message):
                 raise NotQueued("This message does not wait any more: its answer has begun.")
             await self._give_place_to_parent(key, message, session)
             mark = {
@@ -83,7 +83,7 @@ class Withdrawing:
         if running is None or not (await self._messages.update_one(which, held, session=session)).matched_count:
             return None
         answer = await self._messages.find_one(which, {"seq": 1}, session=session)
-        return None if answer is None else answer["seq"]
+        return None if answer is None else place_of(answer)
 
     async def _give_place_to_parent(self, key: ObjectId, message: Document, session: Any) -> None:
         """Make the message's children the children of its parent."""

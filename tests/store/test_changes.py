@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import DatetimeMS, ObjectId
+from bson import DatetimeMS, Decimal128, ObjectId
 from bson.regex import Regex
 from msgspec.structs import replace
 from pymongo.change_stream import ChangeStream
@@ -42,6 +42,9 @@ STRANGE: dict[str, Fields] = {
     "several parents": {"role": "user", "content": "Whose am I?", "parent": ["first", "second"]},
     "another kind of id": {"_id": {"of": "a later version"}, "role": "user", "content": "Who am I?"},
     "several places": {"role": "user", "content": "Where am I?", "seq": [3]},
+    "a decimal place": {"role": "user", "content": "Where am I?", "seq": Decimal128("3")},
+    "several decimal places": {"role": "user", "content": "Where am I?", "seq": [Decimal128("3"), Decimal128("2.5")]},
+    "a place that is no number": {"role": "user", "content": "Where?", "seq": [float("nan"), Decimal128("sNaN"), 3]},
     "another kind of usage": {
         "role": "assistant",
         "replyTo": ObjectId(),
