@@ -163,7 +163,7 @@ class AnswerDecoder:
 
     def _feed(self, data: bytes) -> list[Piece]:
         if self._body is _Body.UNKNOWN:
-            if not self._held and data.startswith(b"data:"):  # nearly always
+            if not self._held and data.startswith(b"data:"):  # nearly always; `_look` copies the data
                 self._body = _Body.EVENTS
             else:
                 self._held += data

@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
 
 
 def place_of(document: Document) -> int:
-    """A message's position: whole, and within int64. The document is one that a query for `PLACES` has found.
+    """A message's position, as a whole number. Raises `ValueError` if it has none; those that `PLACES` finds have one.
 
     No version writes an array there, or decimals; a later one may. Of an array: its greatest number, by which MongoDB
     sorts.
